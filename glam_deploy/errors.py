@@ -1,0 +1,77 @@
+"""Every error that glam-deploy raises on purpose.
+
+GlamError
+├── InputError            an image cannot be used
+│   ├── DicomError        a DICOM object is broken, contradictory or against the acceptance rules
+│   └── NotForThisNetwork a sound object that the network was never made for: skipped, with the reason
+├── UsageError            a command, option or argument is wrong
+├── CheckpointError       a file of weights cannot be loaded
+├── BundleError           a bundle is damaged, incomplete or too new
+├── BackendError
+│   ├── BackendUnavailable   this machine lacks what was asked for
+│   ├── BackendBuildError    a graph could not be turned into an engine
+│   └── BackendRunError      an engine failed, or computed numbers that are not finite
+└── ParityError           a graph or engine disagrees with its reference
+
+A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier.
+`exit_code` is what the command line ends with: 1 inputs failed, 2 wrong usage, 3 this machine lacks something,
+4 parity or integrity failed.
+"""
+
+
+class GlamError(Exception):
+    """Base of all; never raised itself."""
+
+    exit_code = 1
+
+
+class InputError(GlamError):
+    """An image cannot be used as it is."""
+
+
+class DicomError(InputError):
+    """A DICOM object is broken, contradicts itself or is against the acceptance rules."""
+
+
+class NotForThisNetwork(InputError):
+    """A sound object that GLAM was never made for (tomosynthesis, a magnification view): skipped, never guessed at."""
+
+
+class UsageError(GlamError):
+    """A command, option or argument is wrong."""
+
+    exit_code = 2
+
+
+class CheckpointError(GlamError):
+    """A file of weights cannot be loaded into the network."""
+
+
+class BundleError(GlamError):
+    """A bundle is damaged, incomplete, or newer than this release."""
+
+    exit_code = 4
+
+
+class BackendError(GlamError):
+    """Base of all that concerns an engine."""
+
+
+class BackendUnavailable(BackendError):
+    """This machine lacks the package, device or file that the engine needs."""
+
+    exit_code = 3
+
+
+class BackendBuildError(BackendError):
+    """A graph could not be turned into an engine."""
+
+
+class BackendRunError(BackendError):
+    """An engine failed while running, or its numbers are not finite."""
+
+
+class ParityError(GlamError):
+    """A graph or an engine disagrees with its reference by more than the stated tolerance."""
+
+    exit_code = 4

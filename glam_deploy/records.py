@@ -1,0 +1,157 @@
+"""The values that flow through the pipeline, each frozen, each made by one stage and read by the next.
+
+Mammogram -preprocess-> NetworkInput -global-> GlobalMaps -patches-> Patches -local-> LocalMaps -fusion-> Predictions
+
+N images, K patches, 2 classes (benign, malignant). Positions are (row, column). Boxes are half-open
+(top, left, bottom, right). "Source frame" is the image's own rows x columns as it arrived; "network frame" is the
+2944 x 1920 input. Arrays are shared, not copied: treat them as read-only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Pixels = NDArray[Any]
+Box = tuple[int, int, int, int]
+
+
+class View(StrEnum):
+    """The four standard views: laterality and projection."""
+
+    L_CC = "L-CC"
+    R_CC = "R-CC"
+    L_MLO = "L-MLO"
+    R_MLO = "R-MLO"
+
+    @property
+    def is_right(self) -> bool:
+        return self.value.startswith("R")
+
+    @property
+    def is_mlo(self) -> bool:
+        return self.value.endswith("MLO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something that a reader of the result must know; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where an image came from. Holds no patient identifier."""
+
+    name: str
+    """What a person calls it: a file name, or "array"."""
+    kind: str
+    """"dicom", "png", "tiff", "npy" or "array"."""
+    uids: Mapping[str, str] = field(default_factory=dict)
+    """DICOM keyword -> UID (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID); empty for other kinds."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else was read and may matter downstream (bits stored, pixel spacing in mm, transfer syntax, ...)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mammogram:
+    """One view as it left the detector or the archive, background 0, brighter is denser."""
+
+    pixels: Pixels
+    """uint8, uint16 or float32 [rows, columns], finite, >= 0, source frame, background exactly 0."""
+    view: View
+    horizontal_flip: bool = False
+    """True where the image is stored mirrored: a left view that faces left, a right view that faces right."""
+    source: Source = field(default_factory=lambda: Source(name="array", kind="array"))
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def faces_left(self) -> bool:
+        """Whether the nipple points to the left edge as stored, so that the image must be mirrored for the network."""
+        return self.view.is_right != self.horizontal_flip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the network's input lies in the source frame: the whole way back.
+
+    Pixel (r, c) of the network frame shows pixel (r + row_shift, c + column_shift) of the crop after mirroring; a
+    position outside the crop is padding.
+    """
+
+    source_shape: tuple[int, int]
+    """Rows and columns of the source image."""
+    crop_window: Box
+    """(top, bottom, left, right), half-open, source frame, in the published order (not that of a box)."""
+    mirrored: bool
+    row_shift: int
+    column_shift: int
+    best_center: tuple[int, int] | None
+    """(row, column) in the mirrored crop, as the published preprocessing reports it; None for a standardized input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInput:
+    """A view as the network sees it."""
+
+    image: Float32
+    """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, padding included."""
+    placement: Placement
+    source: Source
+    view: View | None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalMaps:
+    """What the global module says."""
+
+    saliency: Float32
+    """float32 [N, 2, 184, 120], 0..1."""
+    y_scale: Float32
+    """float32 [N, 3, 2], 0..1, finest scale first."""
+    z_g: Float32
+    """float32 [N, 256]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """The K regions chosen in each image, in order of choice, and their pixels."""
+
+    locations: Int64
+    """int64 [N, K, 2], upper-left (row, column), network frame, pixels."""
+    pixels: Float32
+    """float32 [N, K, 1, 512, 512], cut from the standardized input."""
+    flat: NDArray[np.bool_]
+    """bool [N, 2]: the class's saliency map had no contrast and took no part in the choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalMaps:
+    """What the local module says of each patch."""
+
+    saliency: Float32
+    """float32 [N, K, 2, 128, 128], 0..1."""
+    z_k: Float32
+    """float32 [N, K, 512]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Image-level scores, not calibrated probabilities."""
+
+    y_global: Float32
+    """float32 [N, 2], 0..1: mean of the three scales."""
+    y_local: Float32
+    """float32 [N, 2], 0..1."""
+    y_fusion: Float32 | None
+    """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
+    attention: Float32 | None
+    """float32 [N, K], sums to 1; None where the checkpoint has no attention layers."""
