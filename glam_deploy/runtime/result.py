@@ -1,0 +1,75 @@
+"""What the pipeline says about one image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glam_deploy import spec
+from glam_deploy.patches import host
+from glam_deploy.preprocess import frame
+from glam_deploy.records import Box, Float32, Int64, NetworkInput, Notice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Scores, maps and places for one image; K patches, classes are (benign, malignant).
+
+    Scores are not calibrated probabilities. `saliency` and `saliency_in_source` are composed at each call: 45 MB and
+    8 bytes a source pixel that most callers never need.
+    """
+
+    y_global: Float32
+    """float32 [2], 0..1: the prediction of the published inference."""
+    y_scale: Float32
+    """float32 [3, 2], 0..1, finest scale first."""
+    y_local: Float32
+    """float32 [2], 0..1."""
+    y_fusion: Float32 | None
+    """float32 [2], 0..1; None where the checkpoint has no fusion layer."""
+    attention: Float32 | None
+    """float32 [K]; None where the checkpoint has no attention layers."""
+    saliency_global: Float32
+    """float32 [2, 184, 120], 0..1, network frame."""
+    saliency_patches: Float32
+    """float32 [K, 2, 128, 128], 0..1, each in its patch."""
+    patch_locations: Int64
+    """int64 [K, 2], upper-left (row, column), network frame, pixels, in order of choice."""
+    network_input: NetworkInput
+    notices: tuple[Notice, ...]
+    """All that was noticed on the way, from reading to patch selection."""
+    timings_ms: Mapping[str, float]
+    """Wall time of each stage in milliseconds: preprocess, global, patches, local, fusion."""
+    provenance: Mapping[str, Any]
+    """Bundle, checkpoint, engine and versions that made this result; JSON-ready."""
+
+    @property
+    def predictions(self) -> dict[str, dict[str, float]]:
+        """Every score by name, then by class: {"y_global": {"benign": 0.1, "malignant": 0.7}, ...}."""
+        scores = {"y_global": self.y_global, "y_local": self.y_local, "y_fusion": self.y_fusion}
+        return {
+            name: dict(zip(spec.CLASSES, y.tolist(), strict=True)) for name, y in scores.items() if y is not None
+        }
+
+    def saliency(self) -> Float32:
+        """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""
+        return host.enlarge(self._grid(), spec.PATCH_CELL)
+
+    def saliency_in_source(self) -> Float32:
+        """The fused map on the source image's own grid: float32 [2, rows, columns], 0..1.
+
+        Source pixels that the network never saw are 0.
+        """
+        return frame.map_to_source(self.network_input.placement, self.saliency())
+
+    @property
+    def patch_boxes(self) -> list[Box]:
+        """Half-open (top, left, bottom, right) of each patch, network frame."""
+        return [(r, c, r + spec.PATCH, c + spec.PATCH) for r, c in self.patch_locations.tolist()]
+
+    @property
+    def patch_boxes_in_source(self) -> list[Box | None]:
+        """The part of each patch that lies in the source image, source frame; None where a patch is all padding."""
+        return [frame.box_to_source(self.network_input.placement, box) for box in self.patch_boxes]
+
+    def _grid(self) -> Float32:
+        return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations)
