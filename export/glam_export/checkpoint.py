@@ -1,0 +1,157 @@
+"""A file of weights -> the network, strictly: every key accounted for, no code run.
+
+The published checkpoints decide what exists: with all attention and fusion tensors the network has a fusion head,
+without any of them it has none.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from glam_deploy.errors import CheckpointError
+from glam_export.reference import GlamNetwork, Widths
+
+HEAD_KEYS = frozenset(
+    {"mil_attn_V.weight", "mil_attn_U.weight", "mil_attn_w.weight", "fusion_dnn.weight", "fusion_dnn.bias"}
+)
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+PREFIXES = ("module.", "model.")
+COUNTER = "num_batches_tracked"
+"""A training counter in every batch norm; inference never reads it, so it may be there or not."""
+LISTED = 20
+"""Keys named in a message before the rest are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A network filled from a file."""
+
+    network: GlamNetwork
+    """In eval mode, float32, on the CPU."""
+    path: Path
+    sha256: str
+    """Of the file's bytes, hexadecimal."""
+    parameters: int
+    """Learned numbers, batch-norm statistics not counted."""
+    ignored: tuple[str, ...]
+    """Keys in the file that the caller asked to leave out."""
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    ignore: Sequence[str] = (),
+    widths: Widths = Widths(),  # noqa: B008 (frozen)
+) -> Checkpoint:
+    """Read `.pt`, `.pth`, `.ckpt` or `.safetensors`, plain or wrapped, float16 to float64, into a GlamNetwork.
+
+    `ignore`: shell patterns of keys to leave out, for checkpoints that carry tensors of other models along.
+    Raises CheckpointError for a file that is missing, damaged, wants to run code, or whose keys, shapes or values are
+    not the network's, by name.
+    """
+    digest = _sha256(path)
+    everything = unwrap(_read(path), path)
+    ignored = tuple(sorted(k for k in everything if any(fnmatchcase(k, pattern) for pattern in ignore)))
+    tensors = {k: v for k, v in everything.items() if k not in ignored}
+    network = GlamNetwork(fusion_head=_has_head(tensors, path), widths=widths)
+    _check_keys(tensors, network.state_dict(), path)
+    # assign=False copies into the float32 parameters; strict=False only for the counters, all else was checked above
+    network.load_state_dict(dict(tensors), strict=False)
+    network.eval().requires_grad_(False)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Checkpoint(network=network, path=path, sha256=digest, parameters=parameters, ignored=ignored)
+
+
+def unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint: under `state_dict` or `model` and behind `module.`, where those are used."""
+    while isinstance(content, Mapping) and (inner := next((w for w in WRAPPERS if w in content), None)):
+        content = content[inner]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path}: no state dict found; expected a mapping of names to tensors, plain or under one of "
+            f"{', '.join(WRAPPERS)}. Save `model.state_dict()` and export that file."
+        )
+    tensors = {str(k): v for k, v in content.items()}
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    return tensors
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
+
+
+def _read(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: this file holds more than tensors. Loading it would run code that came with the file, so it was "
+            f"refused. If you trust where it came from, load it yourself in a throw-away environment and save only "
+            f"`model.state_dict()`."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+        f"Expected .pt, .pth or .ckpt written by torch.save, or .safetensors; the file may be cut short."
+    )
+
+
+def _has_head(tensors: Mapping[str, Tensor], path: Path) -> bool:
+    found = HEAD_KEYS & tensors.keys()
+    if found and found != HEAD_KEYS:
+        raise CheckpointError(
+            f"{path}: has {_listed(found)} but lacks {_listed(HEAD_KEYS - found)}. Attention and fusion layers come "
+            f"all together or not at all."
+        )
+    return bool(found)
+
+
+def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    required = {k for k in expected if not k.endswith(COUNTER)}
+    missing = required - tensors.keys()
+    unexpected = tensors.keys() - expected.keys()
+    wrong = {
+        f"{k} {list(tensors[k].shape)}, expected {list(expected[k].shape)}"
+        for k in required & tensors.keys()
+        if tensors[k].shape != expected[k].shape
+    }
+    not_float = {k for k in required & tensors.keys() if not tensors[k].is_floating_point()}
+    not_finite = {k for k in required & tensors.keys() - not_float if not torch.isfinite(tensors[k]).all()}
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    faults |= {"not floating point": not_float, "with NaN or infinite values": not_finite}
+    lines = [f"  {len(keys)} {what}: {_listed(keys)}" for what, keys in faults.items() if keys]
+    if lines:
+        remedy = ["Unexpected keys can be left out by name with --ignore-key; nothing else can."] if unexpected else []
+        raise CheckpointError("\n".join([f"{path}: these are not the weights of a GLAM network:", *lines, *remedy]))
+
+
+def _listed(keys: set[str] | frozenset[str]) -> str:
+    names = sorted(keys)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,0 +1,1 @@
+"""A demonstration without patients: phantom mammograms and network weights, both made from code."""

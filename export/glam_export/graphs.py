@@ -1,0 +1,213 @@
+"""The three graphs as torch modules made for export: the trained parts, rewritten only where a graph must differ.
+
+What differs from `reference`: batch norms are folded into convolutions (those that stand before one become a scale
+and a shift), the local stem's three input channels are folded to one, top-fraction pooling needs no sort, maps are
+composed on the coarsest grid that holds them exactly, and the fusion graph has six patch slots of which any number
+may be used. Parity with the reference is measured by `parity`, not assumed.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from glam_deploy import spec
+from glam_deploy.patches.host import SALIENCY_GRID
+from glam_export.reference import GlamNetwork, pooling
+from glam_export.reference.global_module import GlobalNetwork, PreActivationBlock
+from glam_export.reference.local_module import BasicBlock, DetectionNetwork
+
+BISECTIONS = 24
+"""Halvings of 0..1 that bring the threshold of `top_mean` within one unit in the last place of float32 at 1."""
+
+
+def top_mean(values: Tensor, count: Tensor | float) -> Tensor:
+    """Mean of the `count` largest of the last axis, without sorting: [..., values] in 0..1 -> [...].
+
+    It is the minimum over t of t + sum(max(v - t, 0)) / count, reached where `count` values lie above t; `count` need
+    not be whole. Zeros appended to `values` change nothing.
+    """
+    low = torch.zeros_like(values[..., 0])
+    high = torch.ones_like(low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        too_many = (values > middle.unsqueeze(-1)).float().sum(-1) > count
+        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
+    return high + F.relu(values - high.unsqueeze(-1)).sum(-1) / count
+
+
+def upsample(maps: Tensor, factor: int) -> Tensor:
+    """Nearest neighbour, [N,C,rows,columns], by a whole factor."""
+    return F.interpolate(maps, scale_factor=float(factor), mode="nearest")
+
+
+class ScaleShift(nn.Module):
+    """A batch norm with nothing to fold it into: one multiplication and one addition a channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("batch norm without running statistics")
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        self.register_buffer("scale", scale.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", shift.detach().reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+class FoldedPreActivationBlock(nn.Module):
+    def __init__(self, block: PreActivationBlock) -> None:
+        super().__init__()
+        self.norm = ScaleShift(block.bn1)
+        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn2)
+        self.conv2 = block.conv2
+        self.shortcut = block.downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm(x))
+        residual: Tensor = x if self.shortcut is None else self.shortcut(active)
+        return residual + self.conv2(F.relu(self.conv1(active)))
+
+
+class FoldedBasicBlock(nn.Module):
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
+        self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
+        self.shortcut = None if block.downsample is None else fuse_conv_bn_eval(*block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(residual + self.conv2(F.relu(self.conv1(x))))
+
+
+class GlobalGraph(nn.Module):
+    """image -> saliency_global, y_scale, z_g; see `spec.graph_contract`."""
+
+    def __init__(self, network: GlobalNetwork) -> None:
+        super().__init__()
+        branch = network.downsampling_branch
+        self.stem = branch.first_conv
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(FoldedPreActivationBlock(block) for block in stage)) for stage in branch.layer_list
+        )
+        self.last_norm = ScaleShift(branch.final_bn)
+        self.heads = network.postprocess_module
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = F.max_pool2d(self.stem(image), 3, 2)
+        features = []
+        for stage in self.stages:
+            h = stage(h)
+            features.append(h)
+        h2 = F.relu(self.last_norm(features[4]))
+        s0, s1, s2 = self.heads(features[2], features[3], h2)
+        scales = torch.stack([s0, upsample(s1, 2), upsample(s2, 4)], dim=1)
+        # 662 values: within TensorRT's limit of 3840 for TopK, so sorting is the short way here
+        y_scale = pooling.top_mean(scales.flatten(3), spec.SCALE_POOL_FRACTION)
+        w0, w1, w2 = spec.SCALE_WEIGHTS
+        saliency = w0 * scales[:, 0] + w1 * scales[:, 1] + w2 * scales[:, 2]
+        return saliency, y_scale, h2.amax((2, 3))
+
+
+class LocalGraph(nn.Module):
+    """patches -> saliency_patches, z_k; see `spec.graph_contract`."""
+
+    def __init__(self, network: DetectionNetwork) -> None:
+        super().__init__()
+        resnet = network.dn_resnet
+        grey = nn.Conv2d(1, resnet.conv1.out_channels, 7, 2, 3, bias=False)
+        grey.weight = nn.Parameter(resnet.conv1.weight.sum(1, keepdim=True), requires_grad=False)
+        self.stem = fuse_conv_bn_eval(grey.eval(), resnet.bn1)
+        blocks = (block for name, stage in resnet.named_children() if name.startswith("layer") for block in stage)
+        self.blocks = nn.Sequential(*(FoldedBasicBlock(block) for block in blocks))
+        self.head = network.gn_conv_last
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.blocks(F.max_pool2d(F.relu(self.stem(patches)), 3, 2, 1))
+        return torch.sigmoid(self.head(h)), h.amax((2, 3))
+
+
+class FusionGraph(nn.Module):
+    """Without attention and fusion layers: maps and places -> y_global, y_local, saliency."""
+
+    def forward(
+        self, saliency_global: Tensor, y_scale: Tensor, saliency_patches: Tensor, patch_locations: Tensor
+    ) -> tuple[Tensor, ...]:
+        used = (patch_locations[..., 0] >= 0).float().sum(1)
+        cells = spec.PATCH_MAP**2
+        count = torch.round(spec.PATCH_POOL_FRACTION * cells * used)
+        y_local = top_mean(saliency_patches.transpose(1, 2).flatten(2), count.unsqueeze(1))
+        return y_scale.mean(1), y_local, fused_map(saliency_global, saliency_patches, patch_locations)
+
+
+class JointFusionGraph(nn.Module):
+    """With attention and fusion layers: also y_fusion and attention."""
+
+    def __init__(self, network: GlamNetwork) -> None:
+        super().__init__()
+        self.mil_attn_V, self.mil_attn_U, self.mil_attn_w = network.mil_attn_V, network.mil_attn_U, network.mil_attn_w
+        self.fusion_dnn = network.fusion_dnn
+
+    def forward(
+        self,
+        saliency_global: Tensor,
+        y_scale: Tensor,
+        saliency_patches: Tensor,
+        patch_locations: Tensor,
+        z_g: Tensor,
+        z_k: Tensor,
+    ) -> tuple[Tensor, ...]:
+        gate = torch.tanh(self.mil_attn_V(z_k)) * torch.sigmoid(self.mil_attn_U(z_k))
+        score = self.mil_attn_w(gate).squeeze(-1)
+        attention = torch.softmax(score.masked_fill(patch_locations[..., 0] < 0, float("-inf")), dim=1)
+        y_k = top_mean(saliency_patches.flatten(3), pooling.top_count(spec.PATCH_POOL_FRACTION, spec.PATCH_MAP**2))
+        weight = attention.unsqueeze(-1)
+        z_l = (weight * z_k).sum(1)
+        y_fusion = torch.sigmoid(self.fusion_dnn(torch.cat([z_g, z_l], dim=1)))
+        fused = fused_map(saliency_global, saliency_patches, patch_locations)
+        return y_scale.mean(1), (weight * y_k).sum(1), fused, y_fusion, attention
+
+
+def fused_map(saliency_global: Tensor, saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
+    """The fused map [N,2,2944,1920], composed on the 736 x 480 grid and enlarged last."""
+    wide = upsample(saliency_global, spec.CELL // spec.PATCH_CELL)
+    return upsample((paste(saliency_patches, patch_locations) + wide) / 2, spec.PATCH_CELL)
+
+
+def paste(saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
+    """Patch maps at their places on a zero canvas [N,2,736,480], later slots over earlier ones.
+
+    Each canvas cell looks up the index of the patch cell that owns it, so the order needs no scattered writes.
+    """
+    n, side = saliency_patches.shape[0], spec.PATCH_MAP
+    cells = saliency_patches.transpose(1, 2).flatten(2)
+    nothing = torch.full((n, *SALIENCY_GRID), spec.MAX_PATCHES * side**2, dtype=torch.int64)
+    owner = nothing
+    # an unused slot is moved off the canvas
+    places = torch.where(patch_locations < 0, spec.INPUT_SHAPE[0], patch_locations)
+    places = torch.div(places, spec.PATCH_CELL, rounding_mode="trunc")
+    for k in range(spec.MAX_PATCHES):
+        rows = (torch.arange(SALIENCY_GRID[0]) - places[:, k, :1]).unsqueeze(2)
+        columns = (torch.arange(SALIENCY_GRID[1]) - places[:, k, 1:]).unsqueeze(1)
+        inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+        owner = torch.where(inside, (k * side + rows) * side + columns, owner)
+    padded = torch.cat([cells, torch.zeros_like(cells[..., :1])], dim=2)
+    index = owner.flatten(1).unsqueeze(1).expand(-1, len(spec.CLASSES), -1)
+    return padded.gather(2, index).unflatten(2, SALIENCY_GRID)
+
+
+def graph_modules(network: GlamNetwork) -> dict[spec.Stage, nn.Module]:
+    """The three graphs of a network in eval mode, its own tensors shared where they are unchanged."""
+    fusion = JointFusionGraph(network) if network.fusion_head else FusionGraph()
+    modules: dict[spec.Stage, nn.Module] = {
+        "global": GlobalGraph(network.global_network),
+        "local": LocalGraph(network.detection_network),
+        "fusion": fusion,
+    }
+    return {stage: module.eval().requires_grad_(False) for stage, module in modules.items()}

@@ -1,0 +1,84 @@
+"""Torch module -> ONNX file, with the names and shapes of the graph contract, checked before it is handed on."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from glam_deploy import spec
+from glam_deploy.errors import BackendBuildError
+
+OPSET = 21
+"""Read by ONNX Runtime from 1.20, OpenVINO from 2025 and TensorRT from 10.13."""
+
+
+def write_graph(module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head: bool) -> None:
+    """Export one stage with a dynamic batch, check it, infer its shapes and hold it against the contract.
+
+    Raises BackendBuildError where the file breaks the contract or the ONNX rules.
+    """
+    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+    # a batch of 2: with 1 the exporter would take the axis for a constant
+    examples = tuple(torch.zeros((2, *t.shape), dtype=getattr(torch, t.dtype)) for t in contract.inputs.values())
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            examples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(contract.inputs),
+            output_names=list(contract.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in examples),
+            verbose=False,
+        )
+    if program is None:
+        raise BackendBuildError(f"graph {stage!r}: the ONNX exporter returned nothing")
+    model = program.model_proto
+    _clean(model, stage)
+    _check(model, stage, contract)
+    onnx.save(model, path)
+
+
+def _clean(model: onnx.ModelProto, stage: spec.Stage) -> None:
+    """Drop what only describes the exporting machine, so that equal weights give equal bytes."""
+    model.graph.name = f"glam_{stage}"
+    model.doc_string = ""
+    del model.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+
+
+def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContract) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BackendBuildError(f"graph {stage!r}: not valid ONNX: {error}") from error
+    for kind, values, tensors in (
+        ("input", inferred.graph.input, contract.inputs),
+        ("output", inferred.graph.output, contract.outputs),
+    ):
+        found = {v.name: _axes(v) for v in values}
+        expected = {name: ("batch", *t.shape) for name, t in tensors.items()}
+        if found != expected:
+            raise BackendBuildError(f"graph {stage!r}: {kind}s are {found}, expected {expected}")
+
+
+def _axes(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+class _quiet_exporter(warnings.catch_warnings):
+    """Silences the exporter's remarks about its own internals; its errors still raise."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -1,0 +1,81 @@
+"""The whole network: global and local modules, aggregation over patches, fusion (Liu et al. 2021, section 2)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glam_deploy import spec
+from glam_export.reference.global_module import GlobalNetwork
+from glam_export.reference.local_module import DetectionNetwork
+from glam_export.reference.pooling import top_mean
+
+ATTENTION_WIDTH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Filters of every stage; the defaults are the published network's."""
+
+    global_module: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
+    local_module: tuple[int, int, int, int] = (64, 128, 256, 512)
+
+
+class Aggregated(NamedTuple):
+    """What the K patches of an image say together."""
+
+    y_local: Tensor
+    """[N, 2]."""
+    z_l: Tensor | None
+    """[N, 512]."""
+    attention: Tensor | None
+    """[N, K]."""
+
+
+class GlamNetwork(nn.Module):
+    """GLAM with the published state-dict keys.
+
+    `fusion_head`: whether the attention and fusion layers exist (joint training in the paper). Without them y_local is
+    the concatenation aggregation and there is no y_fusion. Between global and local module stands the patch selection,
+    which has no learned part and lives in `glam_deploy.patches`; the modules are therefore called one by one.
+    """
+
+    def __init__(self, *, fusion_head: bool, widths: Widths = Widths()) -> None:  # noqa: B008 (frozen)
+        super().__init__()
+        self.fusion_head = fusion_head
+        self.global_network = GlobalNetwork(widths.global_module)
+        self.detection_network = DetectionNetwork(widths.local_module)
+        if fusion_head:
+            z_g, z_k = widths.global_module[-1], widths.local_module[-1]
+            self.mil_attn_V = nn.Linear(z_k, ATTENTION_WIDTH, bias=False)
+            self.mil_attn_U = nn.Linear(z_k, ATTENTION_WIDTH, bias=False)
+            self.mil_attn_w = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
+            self.fusion_dnn = nn.Linear(z_g + z_k, len(spec.CLASSES))
+
+    def aggregate(self, saliency_patches: Tensor, z_k: Tensor) -> Aggregated:
+        """K patch maps [N,K,2,128,128] and vectors [N,K,512] -> one local prediction."""
+        if not self.fusion_head:
+            pooled = top_mean(saliency_patches.transpose(1, 2).flatten(2), spec.PATCH_POOL_FRACTION)
+            return Aggregated(pooled, None, None)
+        gate = torch.tanh(self.mil_attn_V(z_k)) * torch.sigmoid(self.mil_attn_U(z_k))
+        attention = torch.softmax(self.mil_attn_w(gate).squeeze(-1), dim=1)
+        y_k = top_mean(saliency_patches.flatten(3), spec.PATCH_POOL_FRACTION)
+        weight = attention.unsqueeze(-1)
+        return Aggregated((weight * y_k).sum(1), (weight * z_k).sum(1), attention)
+
+    def predict_fusion(self, z_g: Tensor, z_l: Tensor) -> Tensor:
+        """Image prediction from both representations, [N,256] and [N,512] -> [N,2] (paper, section 2, fusion)."""
+        return torch.sigmoid(self.fusion_dnn(torch.cat([z_g, z_l], dim=1)))
+
+    @staticmethod
+    def fuse_saliency(saliency_global: Tensor, saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
+        """Fused map [N,2,2944,1920]: patches pasted in order, later over earlier, averaged with the global map."""
+        wide = F.interpolate(saliency_global, size=spec.INPUT_SHAPE, mode="nearest")
+        canvas = torch.zeros_like(wide)
+        for n, places in enumerate(patch_locations.tolist()):
+            for k, (row, column) in enumerate(places):
+                patch = F.interpolate(saliency_patches[n, k, None], size=(spec.PATCH, spec.PATCH), mode="nearest")[0]
+                canvas[n, :, row : row + spec.PATCH, column : column + spec.PATCH] = patch
+        return (canvas + wide) / 2
