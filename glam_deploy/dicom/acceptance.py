@@ -1,0 +1,121 @@
+"""The rules of acceptance: what is a mammogram that GLAM was made for, and in which words the rest is turned away."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydicom.uid import (
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+)
+
+from glam_deploy.dicom import views
+from glam_deploy.dicom.header import Header
+from glam_deploy.errors import DicomError, NotForThisNetwork
+from glam_deploy.records import Notice
+
+FOR_PRESENTATION = DigitalMammographyXRayImageStorageForPresentation
+FOR_PROCESSING = DigitalMammographyXRayImageStorageForProcessing
+
+MAGNIFICATION_LIMIT = 1.2
+"""Largest EstimatedRadiographicMagnificationFactor of a contact view; magnification views lie at 1.5 and above."""
+
+_SPECIAL_IMAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "TOMO": "part of a tomosynthesis acquisition",
+        "GENERATED_2D": "a 2D image synthesized from other images",
+        "CONTRAST": "part of a contrast-enhanced examination",
+        "ADDITION": "part of a contrast-enhanced examination",
+        "SUBTRACTION": "part of a contrast-enhanced examination",
+        "ENERGY": "part of a contrast-enhanced examination",
+        "RECOMBINED": "part of a contrast-enhanced examination",
+        "STEREO": "part of a biopsy",
+        "PREFIRE": "part of a biopsy",
+        "POSTFIRE": "part of a biopsy",
+        "POSTBIOPSY": "part of a biopsy",
+        "POSTMARKER": "part of a biopsy",
+    }
+)
+"""Parts of ImageType values 3 and later (PS3.3 C.8.11.7.1.4) that mark what is no conventional mammogram."""
+
+_LUT_SHAPES = MappingProxyType({"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"})
+"""PhotometricInterpretation -> the PresentationLUTShape that must stand beside it (PS3.3 C.8.11.3)."""
+
+
+def check(header: Header, *, for_processing: bool) -> tuple[Notice, ...]:
+    """Let an object pass, with what is to be noticed, or refuse it.
+
+    Raises NotForThisNetwork for a sound object of another kind: another SOP class, synthesized 2D, contrast, biopsy,
+    any view modifier, magnification, an implant (displaced or not: none was in the training data's description).
+    Raises DicomError for a For Processing image unless `for_processing`, and for what contradicts the standard.
+    """
+    _check_class(header, for_processing)
+    _check_kind(header)
+    _check_grey_scale(header)
+    _check_bits(header)
+    return tuple(_notices(header))
+
+
+def _check_class(header: Header, for_processing: bool) -> None:
+    if header.sop_class not in (FOR_PRESENTATION, FOR_PROCESSING):
+        raise NotForThisNetwork(f"the object is {header.sop_class.name}: GLAM reads {FOR_PRESENTATION.name}")
+    if header.sop_class == FOR_PROCESSING and not for_processing:
+        raise DicomError(
+            "the image is For Processing, whose grey values GLAM did not learn: send the For Presentation image, "
+            "or allow it with --for-processing"
+        )
+    expected = "FOR PRESENTATION" if header.sop_class == FOR_PRESENTATION else "FOR PROCESSING"
+    if header.intent not in ("", expected):
+        raise DicomError(f"PresentationIntentType is {header.intent!r}, the SOP class says {expected!r}: correct one")
+    if header.modality not in ("", "MG"):
+        raise DicomError(f"Modality is {header.modality!r}, the SOP class says 'MG': correct one")
+    if (header.frames or 1) != 1:
+        raise DicomError(f"NumberOfFrames is {header.frames}, expected 1 in this SOP class: send the frames apart")
+
+
+def _check_kind(header: Header) -> None:
+    reasons = [why for value in header.image_type[2:] for part, why in _SPECIAL_IMAGES.items() if part in value.upper()]
+    reasons += [f"taken with a view modifier ({meaning})" for meaning in views.modifier_meanings(header)]
+    if header.implant == "YES":
+        reasons.append("of a breast with an implant")
+    if header.magnification is not None and not header.magnification <= MAGNIFICATION_LIMIT:
+        reasons.append(f"magnified {header.magnification:g} times (contact views: up to {MAGNIFICATION_LIMIT})")
+    if reasons:
+        raise NotForThisNetwork(f"the image is {reasons[0]}: GLAM was made for conventional full views")
+
+
+def _check_grey_scale(header: Header) -> None:
+    grey, shape = header.photometric, _LUT_SHAPES.get(header.photometric)
+    if shape is None or header.samples != 1:
+        raise DicomError(
+            f"PhotometricInterpretation is {grey!r} with {header.samples} samples a pixel, expected MONOCHROME1 or "
+            "MONOCHROME2 with 1: send the original image, not a rendering"
+        )
+    if header.lut_shape not in ("", shape):
+        raise DicomError(f"PresentationLUTShape is {header.lut_shape!r}, expected {shape!r} with {grey}: correct one")
+    if header.slope not in (None, 1.0) or header.intercept not in (None, 0.0) or header.modality_lut:
+        raise DicomError(
+            f"rescale slope is {header.slope}, intercept {header.intercept}, a modality LUT {header.modality_lut}: "
+            "expected 1, 0 and False in a mammogram (PS3.3 C.8.11.3), send the image with its original pixels"
+        )
+
+
+def _check_bits(header: Header) -> None:
+    allocated, stored, high = header.bits_allocated, header.bits_stored or 0, header.high_bit
+    if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1:
+        raise DicomError(
+            f"bits allocated, stored and high bit are {allocated}, {stored}, {high}, expected 8 or 16, 6 to allocated, "
+            "stored - 1 (PS3.3 C.8.11.3): correct the object at its source"
+        )
+    if header.signed == 1 and header.photometric == "MONOCHROME1":
+        raise DicomError("pixels are signed, which as MONOCHROME1 cannot be inverted: send unsigned pixels")
+
+
+def _notices(header: Header) -> list[Notice]:
+    found = []
+    if header.partial_view == "YES":
+        found.append(Notice(code="partial-view", message="the image shows a part of the breast (PartialView is YES)"))
+    if header.lossy == "01":
+        found.append(Notice(code="lossy", message="the pixels were compressed with loss (LossyImageCompression is 01)"))
+    if header.sop_class == FOR_PROCESSING:
+        found.append(Notice(code="for-processing", message="a For Processing image: scores may not be comparable"))
+    return found
