@@ -1,1 +1,40 @@
+"""glam-deploy: GLAM breast-lesion detection from a checked bundle, with numpy and ONNX Runtime alone.
+
+    import glam_deploy
+    pipeline = glam_deploy.load("bundle", patches=1)
+    result = pipeline(glam_deploy.read("0_L-CC.png"))
+    result.predictions, result.patch_boxes_in_source, result.saliency_in_source()
+
+Names below are imported when first used, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from glam_deploy.errors import GlamError
+    from glam_deploy.reading import read
+    from glam_deploy.records import Mammogram, View
+    from glam_deploy.runtime.pipeline import Pipeline
+    from glam_deploy.runtime.result import Result
+    from glam_deploy.runtime.session import load
+
+_HOMES = {
+    "GlamError": "errors",
+    "Mammogram": "records",
+    "Pipeline": "runtime.pipeline",
+    "Result": "runtime.result",
+    "View": "records",
+    "load": "runtime.session",
+    "read": "reading",
+}
+
+__all__ = ["GlamError", "Mammogram", "Pipeline", "Result", "View", "__version__", "load", "read"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

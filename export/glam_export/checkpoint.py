@@ -13,11 +13,11 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
-from glam_export.reference import GlamNetwork, Widths
+from glam_export.reference import GlamNetwork
 
 HEAD_KEYS = frozenset(
     {"mil_attn_V.weight", "mil_attn_U.weight", "mil_attn_w.weight", "fusion_dnn.weight", "fusion_dnn.bias"}
@@ -45,12 +45,7 @@ class Checkpoint:
     """Keys in the file that the caller asked to leave out."""
 
 
-def load_checkpoint(
-    path: Path,
-    *,
-    ignore: Sequence[str] = (),
-    widths: Widths = Widths(),  # noqa: B008 (frozen)
-) -> Checkpoint:
+def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
     """Read `.pt`, `.pth`, `.ckpt` or `.safetensors`, plain or wrapped, float16 to float64, into a GlamNetwork.
 
     `ignore`: shell patterns of keys to leave out, for checkpoints that carry tensors of other models along.
@@ -61,13 +56,22 @@ def load_checkpoint(
     everything = unwrap(_read(path), path)
     ignored = tuple(sorted(k for k in everything if any(fnmatchcase(k, pattern) for pattern in ignore)))
     tensors = {k: v for k, v in everything.items() if k not in ignored}
-    network = GlamNetwork(fusion_head=_has_head(tensors, path), widths=widths)
-    _check_keys(tensors, network.state_dict(), path)
-    # assign=False copies into the float32 parameters; strict=False only for the counters, all else was checked above
-    network.load_state_dict(dict(tensors), strict=False)
-    network.eval().requires_grad_(False)
+    fusion_head = _has_head(tensors, path)
+    _check_keys(tensors, GlamNetwork(fusion_head=fusion_head).state_dict(), path)
+    network = _fill(tensors, fusion_head=fusion_head)
     parameters = sum(p.numel() for p in network.parameters())
     return Checkpoint(network=network, path=path, sha256=digest, parameters=parameters, ignored=ignored)
+
+
+def load_weights(content: bytes, *, fusion_head: bool) -> GlamNetwork:
+    """The network from the bytes of a bundle's own safetensors file, whose hash vouches for what is in it."""
+    return _fill(load(content), fusion_head=fusion_head)
+
+
+def save_weights(network: GlamNetwork, path: Path) -> None:
+    """Write a network's float32 tensors as safetensors, training counters left out."""
+    tensors = {k: v.contiguous() for k, v in network.state_dict().items() if not k.endswith(COUNTER)}
+    save_file(tensors, path)
 
 
 def unwrap(content: object, path: Path) -> dict[str, Tensor]:
@@ -83,6 +87,13 @@ def unwrap(content: object, path: Path) -> dict[str, Tensor]:
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
     return tensors
+
+
+def _fill(tensors: Mapping[str, Tensor], *, fusion_head: bool) -> GlamNetwork:
+    network = GlamNetwork(fusion_head=fusion_head)
+    # strict=False for the counters alone: all else has been checked by name
+    network.load_state_dict(dict(tensors), strict=False)
+    return network.eval().requires_grad_(False)
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,5 @@
 """The whole network: global and local modules, aggregation over patches, fusion (Liu et al. 2021, section 2)."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,15 +11,9 @@ from glam_export.reference.global_module import GlobalNetwork
 from glam_export.reference.local_module import DetectionNetwork
 from glam_export.reference.pooling import top_mean
 
+GLOBAL_FILTERS = (16, 32, 64, 128, 256)
+LOCAL_FILTERS = (64, 128, 256, 512)
 ATTENTION_WIDTH = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Widths:
-    """Filters of every stage; the defaults are the published network's."""
-
-    global_module: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
-    local_module: tuple[int, int, int, int] = (64, 128, 256, 512)
 
 
 class Aggregated(NamedTuple):
@@ -42,17 +35,16 @@ class GlamNetwork(nn.Module):
     which has no learned part and lives in `glam_deploy.patches`; the modules are therefore called one by one.
     """
 
-    def __init__(self, *, fusion_head: bool, widths: Widths = Widths()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, *, fusion_head: bool) -> None:
         super().__init__()
         self.fusion_head = fusion_head
-        self.global_network = GlobalNetwork(widths.global_module)
-        self.detection_network = DetectionNetwork(widths.local_module)
+        self.global_network = GlobalNetwork(GLOBAL_FILTERS)
+        self.detection_network = DetectionNetwork(LOCAL_FILTERS)
         if fusion_head:
-            z_g, z_k = widths.global_module[-1], widths.local_module[-1]
-            self.mil_attn_V = nn.Linear(z_k, ATTENTION_WIDTH, bias=False)
-            self.mil_attn_U = nn.Linear(z_k, ATTENTION_WIDTH, bias=False)
+            self.mil_attn_V = nn.Linear(spec.Z_PATCH, ATTENTION_WIDTH, bias=False)
+            self.mil_attn_U = nn.Linear(spec.Z_PATCH, ATTENTION_WIDTH, bias=False)
             self.mil_attn_w = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
-            self.fusion_dnn = nn.Linear(z_g + z_k, len(spec.CLASSES))
+            self.fusion_dnn = nn.Linear(spec.Z_GLOBAL + spec.Z_PATCH, len(spec.CLASSES))
 
     def aggregate(self, saliency_patches: Tensor, z_k: Tensor) -> Aggregated:
         """K patch maps [N,K,2,128,128] and vectors [N,K,512] -> one local prediction."""

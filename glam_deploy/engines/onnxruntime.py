@@ -1,0 +1,49 @@
+"""ONNX Runtime on the CPU, FP32: the default engine, in every install. Owns onnxruntime."""
+
+import onnxruntime as ort
+
+from glam_deploy import bundle as bundles
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.errors import BackendBuildError, BackendRunError
+from glam_deploy.spec import STAGES, Stage
+
+PROVIDER = "CPUExecutionProvider"
+ONLY_FATAL = 4
+"""Log level; what ONNX Runtime reports as an error reaches the caller as an exception."""
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session over the bytes that were hashed, so that what was checked is what runs."""
+
+    def __init__(self, bundle: Bundle, stage: Stage, options: EngineOptions) -> None:
+        super().__init__(stage, fusion_head=bundle.fusion_head)
+        session_options = ort.SessionOptions()
+        session_options.log_severity_level = ONLY_FATAL
+        if options.threads:
+            session_options.intra_op_num_threads = options.threads
+        graph = bundle.read(bundles.graph_file(stage))
+        try:
+            self._session = ort.InferenceSession(graph, session_options, providers=[PROVIDER])
+        except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
+            raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        names = list(self.contract.outputs)
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as above
+            raise BackendRunError(f"{self.stage} engine: ONNX Runtime {ort.__version__} failed: {error}") from error
+
+
+def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """The three graphs of a bundle as ONNX Runtime sessions. Raises BundleError, BackendBuildError."""
+    engines = {stage: OnnxRuntimeEngine(bundle, stage, options) for stage in STAGES}
+    provenance = {
+        "name": "onnx",
+        "library": f"onnxruntime {ort.__version__}",
+        "device": "cpu",
+        "precision": "fp32",
+        "sha256": {stage: bundle.files[bundles.graph_file(stage)]["sha256"] for stage in STAGES},
+    }
+    return OpenedEngines(engines=engines, provenance=provenance)
