@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glam_deploy.errors import UsageError
+
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Pixels = NDArray[Any]
@@ -36,6 +38,18 @@ class View(StrEnum):
     @property
     def is_mlo(self) -> bool:
         return self.value.endswith("MLO")
+
+
+VIEW_NAMES = ", ".join(View)
+"""The four views as they are written: L-CC, R-CC, L-MLO, R-MLO."""
+
+
+def parse_view(name: str) -> View:
+    """The view called `name`, exactly as in `VIEW_NAMES`. Raises UsageError."""
+    try:
+        return View(name)
+    except ValueError as error:
+        raise UsageError(f"there is no view {name!r}, expected one of {VIEW_NAMES}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,16 @@ from glam_deploy.errors import DicomError
 from glam_deploy.records import Mammogram, Notice, Source, View
 
 
-def read_view(path: Path, *, for_processing: bool = False, view: View | None = None) -> Mammogram:
+def read_view(
+    path: Path, *, for_processing: bool = False, view: View | None = None, horizontal_flip: bool = False
+) -> Mammogram:
     """The mammogram in the DICOM file `path`.
 
-    `for_processing` lets For Processing images pass; `view` completes missing tags and must not contradict those that
-    are there. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns], source frame, no VOI LUT applied.
-    `source.facts` holds transfer_syntax, bits_stored, imager_pixel_spacing_mm ([row, column] or None),
-    photometric_interpretation, sop_class, presentation_intent and voi. Raises DicomError or NotForThisNetwork (see
-    `acceptance.check`, `views.view_of`); no message holds an identifier, for none is read.
+    `for_processing` lets For Processing images pass. `view` and `horizontal_flip` (stored mirrored) complete missing
+    tags and must not contradict those that are there. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns],
+    source frame, no VOI LUT applied. `source.facts` holds transfer_syntax, bits_stored, imager_pixel_spacing_mm
+    ([row, column] or None), photometric_interpretation, sop_class, presentation_intent and voi. Raises DicomError or
+    NotForThisNetwork (see `acceptance.check`, `views.view_of`); no message holds an identifier, for none is read.
     """
     _hush_pydicom()
     dataset = _open(path)
@@ -30,10 +32,12 @@ def read_view(path: Path, *, for_processing: bool = False, view: View | None = N
     notices = acceptance.check(header, for_processing=for_processing)
     found = views.view_of(header, view)
     mirrored = views.stored_mirrored(header, found)
+    if horizontal_flip and mirrored is False:
+        raise DicomError("PatientOrientation says that the image is not stored mirrored: leave horizontal_flip off")
     return Mammogram(
         pixels=read_pixels(dataset, header),
         view=found,
-        horizontal_flip=bool(mirrored),
+        horizontal_flip=horizontal_flip or bool(mirrored),
         source=Source(name=path.name, kind="dicom", uids=header.uids, facts=_facts(header)),
         notices=(*notices, *_orientation_notices(mirrored)),
     )
@@ -72,7 +76,9 @@ def _facts(header: Header) -> dict[str, Any]:
 
 def _orientation_notices(mirrored: bool | None) -> tuple[Notice, ...]:
     if mirrored is None:
-        told = "PatientOrientation is missing: taken as stored the usual way, a left breast facing right"
+        told = (
+            "PatientOrientation is missing: the image is taken as stored upright, and mirrored only if the caller says"
+        )
         return (Notice(code="orientation-unknown", message=told),)
     stored = "the image is stored mirrored (PatientOrientation): it is read as such"
     return (Notice(code="stored-mirrored", message=stored),) if mirrored else ()

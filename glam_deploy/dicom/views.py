@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from glam_deploy.dicom.header import Code, Header
 from glam_deploy.errors import DicomError, NotForThisNetwork
-from glam_deploy.records import View
+from glam_deploy.records import VIEW_NAMES, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def view_of(header: Header, given: View | None) -> View:
     projection = _agreed("projection", {"the DICOM tags": projection, "the view option": said[1]})
     if not (side and projection):
         missing = "ImageLaterality" if not side else "ViewCodeSequence"
-        raise DicomError(f"{missing} is missing, so the view is not known: name it with --view ({', '.join(View)})")
+        raise DicomError(f"{missing} is missing, so the view is not known: name it with --view ({VIEW_NAMES})")
     return View(f"{side}-{projection}")
 
 
