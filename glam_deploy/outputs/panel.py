@@ -1,0 +1,137 @@
+"""The text beside a picture: view, scores, colour scales, patches, what was noticed, and the banner."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from glam_deploy import spec
+from glam_deploy.outputs.report import RESEARCH_USE, UNCALIBRATED
+from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
+from glam_deploy.runtime.result import Result
+
+WIDTH = 360
+"""Pixels."""
+
+MIN_HEIGHT = 860
+"""Pixels that six patches and four notices need."""
+
+BACKGROUND: Rgb = (18, 20, 23)
+TEXT: Rgb = (236, 238, 240)
+FAINT: Rgb = (150, 156, 163)
+BANNER: Rgb = (255, 201, 60)
+
+_MARGIN = 24
+_COLUMNS = (_MARGIN, 246, WIDTH - _MARGIN)
+_SCALE_SIZE = (20, 212)
+_SCALE_LEFT = WIDTH - _MARGIN - _SCALE_SIZE[1]
+_NOTICES_SHOWN = 4
+_SCORE_NAMES = {"y_global": "Global", "y_local": "Local (patches)", "y_fusion": "Fusion"}
+
+
+def panel(result: Result, height: int) -> Picture:
+    """What a reader must know beside the picture: uint8 [height, 360, 3], RGB; `height` is at least `MIN_HEIGHT`.
+
+    Holds neither file name nor identifier: a picture is passed on more freely than a report.
+    """
+    pen = _Pen(height)
+    _heading(pen, result)
+    _scores(pen, result)
+    _scales(pen)
+    _patches(pen, result)
+    _notices(pen, result)
+    _banner(pen)
+    return np.asarray(pen.image)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own typeface at `size` pixels: there on every machine."""
+    return ImageFont.load_default(size)
+
+
+class _Pen:
+    """Writes from top to bottom."""
+
+    def __init__(self, height: int) -> None:
+        self.image = Image.new("RGB", (WIDTH, height), BACKGROUND)
+        self.draw = ImageDraw.Draw(self.image)
+        self.y = _MARGIN
+
+    def line(self, text: str, size: int = 19, colour: Rgb = TEXT) -> None:
+        self.draw.text((_MARGIN, self.y), text, fill=colour, font=font(size))
+        self.y += round(size * 1.45)
+
+    def row(self, cells: tuple[str, str, str], size: int = 19, colours: tuple[Rgb, ...] = (TEXT,) * 3) -> None:
+        """A label to the left, and two numbers under the two classes' names, flush right."""
+        for text, x, colour, anchor in zip(cells, _COLUMNS, colours, ("la", "ra", "ra"), strict=True):
+            self.draw.text((x, self.y), text, fill=colour, font=font(size), anchor=anchor)
+        self.y += round(size * 1.45)
+
+    def rule(self) -> None:
+        self.y += 12
+        self.draw.line((_MARGIN, self.y, WIDTH - _MARGIN, self.y), fill=FAINT)
+        self.y += 12
+
+    def section(self, title: str) -> None:
+        self.rule()
+        self.row((title, *spec.CLASSES), 16, (FAINT, *(COLOURS[name] for name in spec.CLASSES)))
+
+
+def _heading(pen: _Pen, result: Result) -> None:
+    view = result.network_input.view
+    pen.line("GLAM saliency", 18, FAINT)
+    pen.line(view.value if view else "View not known", 36)
+
+
+def _scores(pen: _Pen, result: Result) -> None:
+    pen.section("Image scores")
+    for name, score in result.predictions.items():
+        pen.row((_SCORE_NAMES[name], f"{score['benign']:.3f}", f"{score['malignant']:.3f}"))
+
+
+def _scales(pen: _Pen) -> None:
+    """The colours as they lie on mid-grey tissue, painted by the same function as the picture."""
+    pen.rule()
+    pen.line("Saliency", 16, FAINT)
+    pen.y += 6
+    for name in spec.CLASSES:
+        pen.draw.text((_MARGIN, pen.y - 2), name, fill=COLOURS[name], font=font(18))
+        pen.image.paste(Image.fromarray(_scale(name)), (_SCALE_LEFT, pen.y))
+        pen.y += 28
+    for value, anchor in (0, "la"), (0.5, "ma"), (1, "ra"):
+        place = (_SCALE_LEFT + value * _SCALE_SIZE[1], pen.y - 4)
+        pen.draw.text(place, f"{value:g}", fill=FAINT, font=font(15), anchor=anchor)
+    pen.y += 20
+
+
+def _scale(name: str) -> Picture:
+    rows, columns = _SCALE_SIZE
+    saliency = np.zeros((len(spec.CLASSES), rows, columns), np.float32)
+    saliency[spec.CLASSES.index(name)] = np.linspace(0, 1, columns)
+    return tint(np.full((rows, columns), 96, np.uint8), saliency)
+
+
+def _patches(pen: _Pen, result: Result) -> None:
+    pen.section("Patch peaks")
+    peaks = result.saliency_patches.max(axis=(2, 3))
+    for k, (benign, malignant) in enumerate(peaks.tolist()):
+        share = "" if result.attention is None else f"attention  {result.attention[k]:.2f}"
+        pen.row((f"{k + 1}   {share}", f"{benign:.3f}", f"{malignant:.3f}"))
+
+
+def _notices(pen: _Pen, result: Result) -> None:
+    """Codes alone: the messages stand in the report."""
+    if not result.notices:
+        return
+    pen.rule()
+    pen.line("Notices (see the report)", 16, FAINT)
+    for notice in result.notices[:_NOTICES_SHOWN]:
+        pen.line(notice.code, 17, BANNER)
+    if (hidden := len(result.notices) - _NOTICES_SHOWN) > 0:
+        pen.line(f"and {hidden} more", 16, FAINT)
+
+
+def _banner(pen: _Pen) -> None:
+    top = pen.image.height - 84
+    pen.draw.rectangle((0, top, WIDTH, pen.image.height), fill=BANNER)
+    middle = WIDTH // 2
+    pen.draw.text((middle, top + 30), RESEARCH_USE.upper(), fill=(0, 0, 0), font=font(25), anchor="mm")
+    pen.draw.text((middle, top + 60), UNCALIBRATED, fill=(0, 0, 0), font=font(15), anchor="mm")

@@ -1,0 +1,138 @@
+"""Result -> the JSON report of one image. The schema is written down in docs/outputs.md."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from glam_deploy import spec
+from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
+from glam_deploy.records import NetworkInput, Notice, Placement, View
+from glam_deploy.runtime.result import Result
+
+SCHEMA = "glam-deploy.result"
+SCHEMA_VERSION = 1
+"""Raised when a key is removed or changes its meaning; a new key alone does not raise it."""
+
+RESEARCH_USE = "Research use only"
+UNCALIBRATED = "Scores are not calibrated probabilities"
+STATEMENT = f"{RESEARCH_USE}. {UNCALIBRATED}."
+
+Report = dict[str, Any]
+
+
+def done(result: Result, *, arrays_name: str, picture_name: str | None) -> Report:
+    """The report of an image that went all the way; file names are relative to the report's folder."""
+    return _skeleton("done") | {
+        "input": _input(result.network_input),
+        "predictions": {name: _by_class(list(y.values())) for name, y in result.predictions.items()},
+        "patches": [_patch(result, k) for k in range(len(result.patch_locations))],
+        "preprocessing": _preprocessing(result.network_input.placement),
+        "warnings": [_warning(notice) for notice in result.notices],
+        "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
+        "provenance": result.provenance,
+        "files": {"arrays": arrays_name, "picture": picture_name},
+    }
+
+
+def failure(name: str, view: View | None, error: GlamError) -> Report:
+    """The report of an image without a result: "skipped" for `NotForThisNetwork`, else "failed"."""
+    return _skeleton("skipped" if isinstance(error, NotForThisNetwork) else "failed") | {
+        "input": {"name": name, "kind": None, "uids": {}, "facts": {}, "view": view, "horizontal_flip": None},
+        "error": {"type": type(error).__name__, "message": str(error)},
+    }
+
+
+def to_text(report: Report) -> str:
+    """Strict JSON, indented by 2, keys in the order given, short lists of numbers on one line.
+
+    Raises InputError for a value that JSON has no form for: one that is not finite, an object of another library.
+    """
+    try:
+        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise InputError(
+            f"the report of {report['input']['name']!r} holds a number that is not finite, which JSON cannot say; "
+            "expected finite scores and header values: check the image's header and verify the bundle"
+        ) from error
+    # A line break never occurs inside a JSON string, so this only touches the layout of lists of numbers.
+    return re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+
+def _skeleton(status: str) -> Report:
+    """Every key in its order, so that a reader finds the same ones whatever the status."""
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "statement": STATEMENT,
+        "input": None,
+        "predictions": None,
+        "patches": [],
+        "preprocessing": None,
+        "warnings": [],
+        "timings_ms": {},
+        "provenance": {},
+        "files": {"arrays": None, "picture": None},
+        "error": None,
+    }
+
+
+def _input(network_input: NetworkInput) -> Report:
+    source, view = network_input.source, network_input.view
+    # A right view that is not stored mirrored faces left, and is mirrored for the network; so for the other three.
+    flip = None if view is None else view.is_right != network_input.placement.mirrored
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "uids": source.uids,
+        "facts": source.facts,
+        "view": view,
+        "horizontal_flip": flip,
+    }
+
+
+def _patch(result: Result, k: int) -> Report:
+    return {
+        "order": k + 1,
+        "network_box": result.patch_boxes[k],
+        "source_box": result.patch_boxes_in_source[k],
+        "attention": None if result.attention is None else shortest(result.attention[k]),
+        "peak_saliency": _by_class(result.saliency_patches[k].max(axis=(1, 2)).tolist()),
+    }
+
+
+def _preprocessing(placement: Placement) -> Report:
+    return {
+        "source_shape": placement.source_shape,
+        "network_shape": spec.INPUT_SHAPE,
+        "crop_window": placement.crop_window,
+        "best_center": placement.best_center,
+        "mirrored": placement.mirrored,
+        "row_shift": placement.row_shift,
+        "column_shift": placement.column_shift,
+    }
+
+
+def _warning(notice: Notice) -> Report:
+    return {"code": notice.code, "message": notice.message}
+
+
+def _by_class(values: list[float]) -> dict[str, float]:
+    return {name: shortest(value) for name, value in zip(spec.CLASSES, values, strict=True)}
+
+
+def shortest(value: float | np.floating[Any]) -> float:
+    """The double with the fewest digits that rounds to this float32: 0.3, not 0.30000001192092896."""
+    return float(str(np.float32(value)))
+
+
+def _plain(value: object) -> object:
+    """What `json` does not know by itself: read-only mappings and numpy values in facts and provenance."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise InputError(f"a report cannot hold a {type(value).__name__}; expected numbers, text, lists or mappings")

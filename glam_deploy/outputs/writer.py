@@ -1,0 +1,149 @@
+"""All files of one image, in a folder of results: `<stem>.npz`, `<stem>.png`, `<stem>.json`.
+
+The order of every change keeps two promises, also when the process dies in between: a report that says "done" stands
+beside complete files of the same run, and a `<stem>.png` without `<stem>.npz` is never ours.
+"""
+
+import hashlib
+import os
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.outputs import report
+from glam_deploy.outputs.arrays import named_arrays, write_npz
+from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.records import Pixels, View
+from glam_deploy.runtime.result import Result
+
+ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
+
+_LONGEST_STEM_BYTES = 240
+"""File systems stop at 255 bytes a name; the rest is for the suffix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What to write beside the report."""
+
+    full: bool = False
+    """Also the fused saliency at full size, in the network's frame and in the source image's."""
+    save_input: bool = False
+    """Also the standardized network input."""
+    picture: bool = True
+    """The overlay."""
+
+
+def write_result(out_dir: Path, stem: str, pixels: Pixels, result: Result, options: OutputOptions) -> list[Path]:
+    """Write the arrays, the picture and, last, the report of one image; returns what was written, in that order.
+
+    `pixels`: `Mammogram.pixels`, uint8, uint16 or float32 [rows, columns], source frame. Replaces an earlier run's
+    files of the same stem, and leaves them alone until all new ones are ready. Raises UsageError for a folder that
+    cannot be written to, a stem that is no plain file name, or a picture in the way that glam-deploy did not write;
+    InputError for a value that JSON cannot hold.
+    """
+    picture_name = stem + PICTURE if options.picture else None
+    with _staging(out_dir, stem) as staged:
+        write_npz(staged / (stem + ARRAYS), named_arrays(result, full=options.full, save_input=options.save_input))
+        if picture_name:
+            (staged / picture_name).write_bytes(to_png(overlay(pixels, result)))
+        _stage_report(staged, stem, report.done(result, arrays_name=stem + ARRAYS, picture_name=picture_name))
+        return _publish(staged, out_dir, stem)
+
+
+def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error: GlamError) -> list[Path]:
+    """Write the report of an image without a result, and remove an earlier run's files of the same stem.
+
+    `name` is what a person calls the image (`Source.name`). Raises UsageError as `write_result` does.
+    """
+    with _staging(out_dir, stem) as staged:
+        _stage_report(staged, stem, report.failure(name, view, error))
+        return _publish(staged, out_dir, stem)
+
+
+def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
+    """A stem for each input, different from every other's also where case or Unicode composition do not count.
+
+    The shortest that does: `1` for a/1.dcm alone; `1.png` and `1.dcm` where the types differ; `a_1` and `b_1` where the
+    folders do; else a digest of the path. A suffix of digits alone is part of the name (UIDs). The answer depends on
+    the set of paths, not on their order.
+    """
+    choices = {path: _candidates(path) for path in paths}
+    level = dict.fromkeys(choices, 0)
+    while True:
+        stems = {path: choices[path][level[path]] for path in choices}
+        count = Counter(map(_folded, stems.values()))
+        movable = [p for p, stem in stems.items() if count[_folded(stem)] > 1 and level[p] + 1 < len(choices[p])]
+        if not movable:
+            return stems
+        for path in movable:
+            level[path] += 1
+
+
+def _candidates(path: Path) -> list[str]:
+    """Stems from short to long; the last is unique by the digest of the whole path."""
+    stem = path.name if path.suffix[1:].isdigit() else path.stem
+    names = [stem, path.name]
+    folders = [part for part in path.parent.parts if part not in (path.anchor, "..")]
+    for depth in range(1, len(folders) + 1):
+        prefix = "_".join(folders[-depth:])
+        names += [f"{prefix}_{stem}", f"{prefix}_{path.name}"]
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return [name for name in names if len(os.fsencode(name)) <= _LONGEST_STEM_BYTES] + [f"{stem[:40]}-{digest}"]
+
+
+def _folded(stem: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
+
+
+@contextmanager
+def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
+    """A folder inside `out_dir` (same file system, so that a rename is atomic) that goes away whatever happens."""
+    if stem in ("", ".", "..") or Path(stem).name != stem:
+        raise UsageError(f"{stem!r} is no stem for output files; expected a plain file name without folders")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=out_dir) as staged:
+            yield Path(staged)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {out_dir}: {error.strerror or error}; expected a folder with space and permission to "
+            "write: free space, change its permissions, or choose another folder"
+        ) from error
+
+
+def _stage_report(staged: Path, stem: str, content: report.Report) -> None:
+    # A file name with bytes that are not UTF-8 holds lone surrogates; as escapes they are valid JSON and come back.
+    (staged / (stem + REPORT)).write_bytes(report.to_text(content).encode("utf-8", "backslashreplace"))
+
+
+def _publish(staged: Path, out_dir: Path, stem: str) -> list[Path]:
+    """Old report away, old picture away, arrays, picture, report: the promises of the module hold at every step."""
+    _refuse_foreign_picture(out_dir, stem)
+    for suffix in (REPORT, PICTURE):
+        (out_dir / (stem + suffix)).unlink(missing_ok=True)
+    return [path for suffix in (ARRAYS, PICTURE, REPORT) if (path := _move(staged, out_dir, stem + suffix))]
+
+
+def _move(staged: Path, out_dir: Path, name: str) -> Path | None:
+    source, target = staged / name, out_dir / name
+    if not source.exists():
+        target.unlink(missing_ok=True)
+        return None
+    source.replace(target)
+    return target
+
+
+def _refuse_foreign_picture(out_dir: Path, stem: str) -> None:
+    """A PNG input in the output folder must neither be replaced by its own overlay nor removed as stale."""
+    picture = out_dir / (stem + PICTURE)
+    if picture.exists() and not (out_dir / (stem + ARRAYS)).exists():
+        raise UsageError(
+            f"{picture} is in the way and was not written by glam-deploy (no {stem + ARRAYS} beside it); choose an "
+            "output folder apart from the inputs"
+        )
