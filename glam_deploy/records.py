@@ -112,6 +112,22 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropFacts:
+    """What the published preprocessing reports of a crop beside its window, in its own counting.
+
+    Positions are those of the crop, rows from its top. In an image that faces left a column x from the crop's left
+    edge counts as width - x: one more than its index in the mirrored crop. Ranges are inclusive (first, last).
+    """
+
+    distance_from_starting_side: int
+    """Pixels between the chest-wall edge of the image and the breast; 0 where they touch."""
+    rightmost_points: tuple[tuple[int, int], int]
+    """((first row, last row), column) of the breast's outermost points in the lower two thirds of the crop."""
+    bottommost_points: tuple[int, tuple[int, int]]
+    """(row, (first column, last column)) of the breast's lowest points."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkInput:
     """A view as the network sees it."""
 
@@ -121,6 +137,8 @@ class NetworkInput:
     source: Source
     view: View | None
     notices: tuple[Notice, ...] = ()
+    crop_facts: CropFacts | None = None
+    """None for an input that arrived standardized."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,104 @@
+"""Mammogram -> NetworkInput: the published preprocessing from beginning to end."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from glam_deploy import spec
+from glam_deploy.preprocess import checks, crop, foreground, frame, window
+from glam_deploy.preprocess.foreground import Mask
+from glam_deploy.preprocess.standardize import standardize
+from glam_deploy.records import Box, CropFacts, Float32, Mammogram, NetworkInput, Notice, Pixels, Placement
+
+
+def prepare(mammogram: Mammogram) -> NetworkInput:
+    """The network's input for a view as it left the detector.
+
+    `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
+
+    Raises InputError for another dtype or shape; NaN, infinite or negative pixels; an empty or constant image; a
+    background that is not 0; a foreground so thin that nothing survives 100 erosions; a breast that touches the edge
+    opposite to the chest wall instead of it.
+
+    Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
+    `no-background` (not one pixel is 0), `off-chest-wall` (the breast does not touch its edge) and
+    `tissue-outside-window` (part of the foreground in the crop is not in the window).
+    """
+    checks.check_pixels(mammogram.pixels)
+    checks.check_background(mammogram.pixels, faces_left=mammogram.faces_left)
+    pixels = np.ascontiguousarray(mammogram.pixels)
+    bordered = foreground.bordered_mask(pixels)
+    mask = bordered[1:-1, 1:-1]
+    placement, facts = _place(bordered, mammogram)
+    return NetworkInput(
+        image=_image(pixels, placement),
+        placement=placement,
+        source=mammogram.source,
+        view=mammogram.view,
+        notices=(*mammogram.notices, *_notices(pixels, mask, placement, facts)),
+        crop_facts=facts,
+    )
+
+
+def _place(bordered: Mask, mammogram: Mammogram) -> tuple[Placement, CropFacts]:
+    rows, columns = mammogram.pixels.shape
+    mirrored, is_mlo = mammogram.faces_left, mammogram.view.is_mlo
+    stored = foreground.find_breast(bordered)
+    breast = stored.mirrored(columns) if mirrored else stored
+    checks.check_side(breast, columns, mammogram)
+    box = crop.crop_box(breast, (rows, columns))
+    facts = crop.crop_facts(breast, box, faces_left=mirrored)
+    mask = bordered[1:-1, 1:-1]
+    center = window.best_center(_cut(mask[:, ::-1] if mirrored else mask, box), facts, is_mlo=is_mlo)
+    shift = window.window_shift(center, (box[2] - box[0], box[3] - box[1]), is_mlo=is_mlo)
+    placement = Placement(
+        source_shape=(rows, columns),
+        crop_window=_crop_window(box, columns, mirrored=mirrored),
+        mirrored=mirrored,
+        row_shift=shift[0],
+        column_shift=shift[1],
+        best_center=center,
+    )
+    return placement, facts
+
+
+def _cut(mask: Mask, box: Box) -> Mask:
+    return mask[box[0] : box[2], box[1] : box[3]]
+
+
+def _crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int, int]:
+    """An upright box as (top, bottom, left, right) in the source frame."""
+    top, left, bottom, right = box
+    return (top, bottom, width - right, width - left) if mirrored else (top, bottom, left, right)
+
+
+def _image(pixels: Pixels, placement: Placement) -> Float32:
+    part = frame.seen(placement)
+    top, left, bottom, right = part.network
+    image = np.zeros(spec.INPUT_SHAPE, np.float32)
+    image[top:bottom, left:right] = part.read(pixels)
+    standardize(image)
+    return image
+
+
+def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts) -> Iterator[Notice]:
+    if pixels.dtype == np.uint8:
+        yield Notice(code="8-bit", message="The image has 8 bits a pixel; the network was trained on 12 to 16.")
+    if mask.all():
+        yield Notice(code="no-background", message="Not one pixel is 0: the whole image counts as foreground.")
+    distance = facts.distance_from_starting_side
+    if distance:
+        message = f"The breast is {distance} pixels from the chest-wall edge of the image; expected 0."
+        yield Notice(code="off-chest-wall", message=message)
+    lost = _lost_share(mask, placement)
+    if lost:
+        rows, columns = spec.INPUT_SHAPE
+        message = f"{100 * lost:.2g} % of the foreground lies outside the {rows} x {columns} window."
+        yield Notice(code="tissue-outside-window", message=message)
+
+
+def _lost_share(mask: Mask, placement: Placement) -> float:
+    """The share of the crop's foreground that the network does not see, 0..1."""
+    top, bottom, left, right = placement.crop_window
+    total = np.count_nonzero(mask[top:bottom, left:right])
+    return 1 - np.count_nonzero(frame.seen(placement).read(mask)) / total

@@ -1,0 +1,73 @@
+"""Zero mean and unit deviation over the whole window, and inputs that arrive so."""
+
+import cv2
+import numpy as np
+
+from glam_deploy import spec
+from glam_deploy.errors import InputError
+from glam_deploy.records import Float32, NetworkInput, Pixels, Placement, Source, View
+
+SMALLEST_DEVIATION = 1e-5
+"""Floor of the divisor in the published preprocessing."""
+
+TOLERANCE = 0.05
+"""How far the mean may be from 0 and the standard deviation from 1 in an input that is said to be standardized."""
+
+
+def standardize(image: Float32) -> None:
+    """(x - mean) / max(std, 1e-5) in place; `image`: float32 [rows, columns], moments in float64 over all pixels."""
+    mean, deviation = _moments(image)
+    image -= np.float32(mean)
+    image /= np.float32(max(deviation, SMALLEST_DEVIATION))
+
+
+def _moments(image: Float32) -> tuple[float, float]:
+    mean, deviation = cv2.meanStdDev(image)
+    return float(mean[0, 0]), float(deviation[0, 0])
+
+
+def from_standardized(image: Pixels, *, source: Source, view: View | None = None) -> NetworkInput:
+    """An image that is already the network's input: cropped, upright, facing right, standardized.
+
+    `image`: any float dtype, [2944, 1920], network frame, which is then the source frame as well. Raises InputError
+    for another shape or dtype, for values that are not finite, and where the mean is further than 0.05 from 0 or the
+    standard deviation further than 0.05 from 1.
+    """
+    values = _checked(image)
+    rows, columns = spec.INPUT_SHAPE
+    placement = Placement(
+        source_shape=spec.INPUT_SHAPE,
+        crop_window=(0, rows, 0, columns),
+        mirrored=False,
+        row_shift=0,
+        column_shift=0,
+        best_center=None,
+    )
+    return NetworkInput(image=values, placement=placement, source=source, view=view)
+
+
+def _checked(image: Pixels) -> Float32:
+    if image.shape != spec.INPUT_SHAPE or not np.issubdtype(image.dtype, np.floating):
+        raise InputError(
+            f"A standardized input must be a float array of shape {spec.INPUT_SHAPE}, this is {image.dtype} of shape "
+            f"{image.shape}. Give an uncropped view to prepare() instead."
+        )
+    values = np.ascontiguousarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{np.count_nonzero(~np.isfinite(values))} pixels are NaN or infinite; expected finite numbers. "
+            "Find out where they come from and write the input again."
+        )
+    _check_moments(values)
+    return values
+
+
+def _check_moments(values: Float32) -> None:
+    if values.min() == values.max():
+        raise InputError(f"Every pixel is {values[0, 0]:g}: a constant image. Check the file for damage.")
+    mean, deviation = _moments(values)
+    if abs(mean) > TOLERANCE or abs(deviation - 1) > TOLERANCE:
+        raise InputError(
+            f"The image is not standardized: its mean is {mean:.4g} and its standard deviation {deviation:.4g}, "
+            f"expected 0 and 1 within {TOLERANCE}. Give an uncropped view to prepare(), which standardizes it."
+        )

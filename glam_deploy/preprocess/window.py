@@ -1,0 +1,71 @@
+"""Where the network's window lies in the crop (steps 4 and 5).
+
+The crop is in the upright frame: chest wall on the left. `window` is (rows, columns), 2944 x 1920 in the network.
+"""
+
+import numpy as np
+
+from glam_deploy import spec
+from glam_deploy.preprocess.foreground import Mask
+from glam_deploy.records import CropFacts, Int64
+
+
+def best_center(
+    tissue: Mask, facts: CropFacts, *, is_mlo: bool, window: tuple[int, int] = spec.INPUT_SHAPE
+) -> tuple[int, int]:
+    """(row, column) of the published best centre, in the crop; it may lie outside the crop.
+
+    `tissue`: bool [rows, columns] of the crop, upright, pixels > 0 (all of them, not only the breast). The window of a
+    centre c spans [c - window // 2, c + window - window // 2) and ends one pixel before the point it hangs on.
+    """
+    right = facts.rightmost_points[1] - 1
+    bottom = _mlo_bottom(tissue, facts, window) if is_mlo else _cc_bottom(tissue, right, window)
+    return bottom - window[0] + window[0] // 2, right - window[1] + window[1] // 2
+
+
+def _mlo_bottom(tissue: Mask, facts: CropFacts, window: tuple[int, int]) -> int:
+    """The window's end row where its lower right corner is given.
+
+    In a crop wider than the window the lowest point may lie at the chest wall, outside any window that hangs on the
+    outermost point; then the lowest foreground in the crop's last `window[1]` columns counts.
+    """
+    lowest = facts.bottommost_points[0]
+    if tissue.shape[1] > window[1]:
+        lowest = min(lowest, int(np.flatnonzero(tissue[:, -window[1] :].any(axis=1))[-1]))
+    return lowest - 1
+
+
+def _cc_bottom(tissue: Mask, right: int, window: tuple[int, int]) -> int:
+    """The end row of the window with most foreground whose right end is given.
+
+    Of equally good ones the centre nearest the crop's middle row wins, and of two equally near the upper.
+    """
+    per_row = np.count_nonzero(tissue[:, max(0, right - window[1]) : max(0, right)], axis=1)
+    tops = np.arange(-window[0], len(per_row) + 1)
+    counts = _window_counts(per_row, tops, window[0])
+    best = tops[counts == counts.max()]
+    distance = np.abs(best + window[0] // 2 - len(per_row) // 2)
+    return int(best[np.argmin(distance)]) + window[0]
+
+
+def _window_counts(per_row: Int64, tops: Int64, height: int) -> Int64:
+    """Foreground pixels in the rows [top, top + height) of each top, of which some may lie outside."""
+    before = np.concatenate([[0], np.cumsum(per_row)])
+    return np.asarray(before[np.clip(tops + height, 0, len(per_row))] - before[np.clip(tops, 0, len(per_row))])
+
+
+def window_shift(
+    center: tuple[int, int], crop_shape: tuple[int, int], *, is_mlo: bool, window: tuple[int, int] = spec.INPUT_SHAPE
+) -> tuple[int, int]:
+    """The crop's (row, column) that the window's first pixel shows; negative where the window starts in padding.
+
+    Where the crop fills the window it is shifted back inside. Where not, all of the crop is shown: at the left, and at
+    the top in an MLO view; in a CC view in the middle, an odd row of padding going below.
+    """
+    spare = window[0] - crop_shape[0]
+    row = _inside(center[0] - window[0] // 2, -spare) if spare < 0 else 0 if is_mlo else -(spare // 2)
+    return row, _inside(center[1] - window[1] // 2, crop_shape[1] - window[1])
+
+
+def _inside(start: int, last: int) -> int:
+    return max(0, min(start, last))
