@@ -27,9 +27,10 @@ _LABEL_GAP = 4
 def overlay(pixels: Pixels, result: Result) -> Picture:
     """The picture of one result: uint8 [height, width, 3], RGB, neither side over 1600 pixels.
 
-    `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram`. The image keeps
-    its sides' ratio and is never enlarged; text stands in a panel to its right. Raises UsageError where `pixels` is
-    not the image that the result was made from, as far as shape and type tell.
+    `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram` (of a
+    standardized input: its image less its minimum). The image keeps its sides' ratio and is never enlarged; text
+    stands in a panel to its right. Raises UsageError where `pixels` is not the image that the result was made from, as
+    far as shape and type tell.
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)

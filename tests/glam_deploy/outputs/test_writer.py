@@ -1,0 +1,167 @@
+import json
+import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from glam_deploy.errors import InputError, NotForThisNetwork, UsageError
+from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_failure, write_result
+from glam_deploy.records import Source, View
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def status(path: Path) -> str:
+    return json.loads(path.read_text("utf-8"))["status"]
+
+
+@contextmanager
+def largest_file(size_bytes: int):
+    """What a full disk does to a writer: writes beyond the limit fail with an OSError of the kernel."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_three_files_and_nothing_else(make_result, pixels, tmp_path):
+    out = tmp_path / "new" / "folder"
+    written = write_result(out, "Mönch-胸部", pixels, make_result(), OutputOptions())
+    assert [path.name for path in written] == ["Mönch-胸部.npz", "Mönch-胸部.png", "Mönch-胸部.json"]
+    assert {path.name for path in written} == names(out)
+    content = json.loads(written[2].read_text("utf-8"))
+    assert content["files"] == {"arrays": "Mönch-胸部.npz", "picture": "Mönch-胸部.png"}
+    with np.load(written[0]) as arrays, Image.open(written[1]) as picture:
+        np.testing.assert_array_equal(arrays["y_global"], np.array([0.3, 0.7], np.float32))
+        assert max(picture.size) == 1600
+
+
+def test_files_have_the_permissions_of_any_new_file(make_result, pixels, tmp_path):
+    (tmp_path / "plain").touch()
+    for path in write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False)):
+        assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_options_choose_what_is_written(make_result, pixels, tmp_path):
+    options = OutputOptions(full=True, save_input=True, picture=False)
+    arrays, report = write_result(tmp_path, "x", pixels, make_result(), options)
+    with np.load(arrays) as archive:
+        assert {"saliency", "saliency_source", "input"} <= set(archive.files)
+    assert json.loads(report.read_text("utf-8"))["files"]["picture"] is None
+
+
+def test_a_second_run_leaves_no_stale_sibling(make_result, pixels, tmp_path):
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False))
+    assert names(tmp_path) == {"x.npz", "x.json"}
+    write_failure(tmp_path, "x", "x.dcm", View.L_CC, InputError("broken"))
+    assert names(tmp_path) == {"x.json"} and status(tmp_path / "x.json") == "failed"
+    write_failure(tmp_path, "x", "x.dcm", None, NotForThisNetwork("tomosynthesis"))
+    assert status(tmp_path / "x.json") == "skipped"
+
+
+def test_the_report_goes_first_and_comes_last(make_result, pixels, tmp_path, monkeypatch):
+    """At every moment a report that says "done" has siblings of its own run."""
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    replace, seen = Path.replace, []
+
+    def watched(self, target):
+        seen.append((names(tmp_path) - {self.parent.name}, Path(target).suffix))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    assert [suffix for _, suffix in seen] == [".npz", ".png", ".json"]
+    assert [there for there, _ in seen] == [{"x.npz"}, {"x.npz"}, {"x.npz", "x.png"}]
+
+
+def test_a_full_disk_is_reported_and_the_earlier_result_survives(make_result, pixels, tmp_path):
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with largest_file(20_000), pytest.raises(UsageError, match="free space") as caught:
+        write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    assert isinstance(caught.value.__cause__, OSError)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("here first")
+    with pytest.raises(UsageError, match=str(tmp_path / "file" / "out")):
+        write_failure(tmp_path / "file" / "out", "x", "x.dcm", None, InputError("broken"))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_input_png_in_the_output_folder_is_never_touched(make_result, pixels, tmp_path, fails):
+    (tmp_path / "x.png").write_bytes(b"the mammogram itself")
+    with pytest.raises(UsageError, match="apart from the inputs"):
+        if fails:
+            write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
+        else:
+            write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    assert (tmp_path / "x.png").read_bytes() == b"the mammogram itself" and names(tmp_path) == {"x.png"}
+
+
+@pytest.mark.parametrize("stem", ["", ".", "..", "a/b", "../x"])
+def test_a_stem_is_a_plain_name(tmp_path, stem):
+    with pytest.raises(UsageError, match="plain file name"):
+        write_failure(tmp_path, stem, "x.dcm", None, InputError("broken"))
+    assert not names(tmp_path)
+
+
+def test_a_name_that_is_not_utf_8_still_makes_valid_json(make_result, pixels, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (stem,) = unique_stems([Path(name)]).values()
+    result = make_result(source=Source(name=name, kind="png"))
+    written = write_result(tmp_path, stem, pixels, result, OutputOptions(picture=False))
+    assert json.loads(written[-1].read_bytes().decode("utf-8"))["input"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("paths", "stems"),
+    [
+        (["in/1.dcm"], ["1"]),
+        (["a/1.dcm", "b/1.dcm"], ["a_1", "b_1"]),
+        (["1.png", "1.dcm"], ["1.png", "1.dcm"]),
+        (["x/a/1.dcm", "y/a/1.dcm", "2.png"], ["x_a_1", "y_a_1", "2"]),
+        (["1.2.840.10008.5", "1.2.840.10008.6"], ["1.2.840.10008.5", "1.2.840.10008.6"]),
+        (["../one/1.dcm", "../two/1.dcm"], ["one_1", "two_1"]),
+    ],
+)
+def test_stems_are_the_shortest_that_differ(paths, stems):
+    assert list(unique_stems(map(Path, paths)).values()) == stems
+
+
+PARTS = st.sampled_from(["a", "A", "b", "a_1", "1", "e\u0301", "\u00e9", "ß", "ss", "1.2", "..", "x" * 200])
+PATHS = st.builds(
+    lambda folders, name, suffix: Path(*folders, name + suffix),
+    st.lists(PARTS, max_size=3),
+    PARTS.filter(lambda part: part != ".."),
+    st.sampled_from(["", ".dcm", ".DCM", ".png", ".1"]),
+)
+
+
+@given(st.lists(PATHS, max_size=12))
+def test_no_output_can_overwrite_another(paths):
+    stems = unique_stems(paths)
+    assert set(stems) == set(paths)
+    outputs = [stem + suffix for stem in stems.values() for suffix in (".npz", ".png", ".json")]
+    folded = {normalize("NFKD", name.casefold()) for name in outputs}
+    assert len(folded) == 3 * len(stems)
+    assert all(len(os.fsencode(name)) <= 255 and PurePosixPath(name).name == name for name in outputs)
+
+
+@given(st.lists(PATHS, max_size=8, unique=True).flatmap(lambda p: st.tuples(st.just(p), st.permutations(p))))
+def test_stems_do_not_depend_on_the_order(both):
+    first, second = both
+    assert unique_stems(first) == unique_stems(second)
