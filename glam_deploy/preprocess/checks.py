@@ -36,7 +36,7 @@ def _check_range(low: float, high: float) -> None:
     if high == 0:
         raise InputError("The image is empty: no pixel is above 0. Check the file for damage.")
     if low == high:
-        raise InputError(f"Every pixel is {high:g}: a constant image, without breast or background.")
+        raise InputError(f"Every pixel is {high:g}: a constant image. Check the file for damage.")
 
 
 def check_background(pixels: Pixels, *, faces_left: bool) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from glam_deploy import spec
 from glam_deploy.preprocess import checks, crop, foreground, frame, window
-from glam_deploy.preprocess.foreground import Mask
+from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.preprocess.standardize import standardize
 from glam_deploy.records import Box, CropFacts, Float32, Mammogram, NetworkInput, Notice, Pixels, Placement
 
@@ -28,8 +28,9 @@ def prepare(mammogram: Mammogram) -> NetworkInput:
     checks.check_background(mammogram.pixels, faces_left=mammogram.faces_left)
     pixels = np.ascontiguousarray(mammogram.pixels)
     bordered = foreground.bordered_mask(pixels)
+    breast = _upright_breast(bordered, mammogram)
     mask = bordered[1:-1, 1:-1]
-    placement, facts = _place(bordered, mammogram)
+    placement, facts = _place(mask, breast, mammogram)
     return NetworkInput(
         image=_image(pixels, placement),
         placement=placement,
@@ -40,30 +41,31 @@ def prepare(mammogram: Mammogram) -> NetworkInput:
     )
 
 
-def _place(bordered: Mask, mammogram: Mammogram) -> tuple[Placement, CropFacts]:
-    rows, columns = mammogram.pixels.shape
+def _upright_breast(bordered: Mask, mammogram: Mammogram) -> Breast:
+    width = mammogram.pixels.shape[1]
+    breast = foreground.find_breast(bordered)
+    upright = breast.mirrored(width) if mammogram.faces_left else breast
+    checks.check_side(upright, width, mammogram)
+    return upright
+
+
+def _place(mask: Mask, breast: Breast, mammogram: Mammogram) -> tuple[Placement, CropFacts]:
+    rows, columns = mask.shape
     mirrored, is_mlo = mammogram.faces_left, mammogram.view.is_mlo
-    stored = foreground.find_breast(bordered)
-    breast = stored.mirrored(columns) if mirrored else stored
-    checks.check_side(breast, columns, mammogram)
-    box = crop.crop_box(breast, (rows, columns))
+    top, left, bottom, right = box = crop.crop_box(breast, (rows, columns))
     facts = crop.crop_facts(breast, box, faces_left=mirrored)
-    mask = bordered[1:-1, 1:-1]
-    center = window.best_center(_cut(mask[:, ::-1] if mirrored else mask, box), facts, is_mlo=is_mlo)
-    shift = window.window_shift(center, (box[2] - box[0], box[3] - box[1]), is_mlo=is_mlo)
+    tissue = (mask[:, ::-1] if mirrored else mask)[top:bottom, left:right]
+    center = window.best_center(tissue, facts, is_mlo=is_mlo)
+    row_shift, column_shift = window.window_shift(center, (bottom - top, right - left), is_mlo=is_mlo)
     placement = Placement(
         source_shape=(rows, columns),
         crop_window=_crop_window(box, columns, mirrored=mirrored),
         mirrored=mirrored,
-        row_shift=shift[0],
-        column_shift=shift[1],
+        row_shift=row_shift,
+        column_shift=column_shift,
         best_center=center,
     )
     return placement, facts
-
-
-def _cut(mask: Mask, box: Box) -> Mask:
-    return mask[box[0] : box[2], box[1] : box[3]]
 
 
 def _crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int, int]:

@@ -1,0 +1,117 @@
+"""The way back: a bright pixel of the source, found in the network's input, must land where it came from."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glam_deploy import spec
+from glam_deploy.errors import UsageError
+from glam_deploy.preprocess import box_to_source, map_to_source, point_to_network, point_to_source, prepare
+from glam_deploy.records import Placement
+
+from . import scenes
+
+ROWS, COLUMNS = spec.INPUT_SHAPE
+SIZES = [(700, 500), (1301, 1003), (3400, 1500), (2200, 2600), (3601, 2801)]
+"""Smaller than the window, larger in one direction, in the other, in both."""
+
+
+@st.composite
+def cases(draw):
+    size = draw(st.sampled_from(SIZES))
+    pixels = scenes.tissue(*size, reach=draw(st.sampled_from([0.7, 0.99])), height=draw(st.sampled_from([0.4, 0.55])))
+    view, flip = draw(st.sampled_from(scenes.FLIPS))
+    row, column = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
+    sample = scenes.mammogram(pixels, view, horizontal_flip=flip)
+    sample.pixels[row, column] = 60000
+    return sample, (row, column)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases())
+def test_a_bright_pixel_comes_back_to_its_place(case):
+    sample, point = case
+    made = prepare(sample)
+    seen_at = point_to_network(made.placement, point)
+    brightest = np.argwhere(made.image == made.image.max())
+    if seen_at is None:
+        assert len(brightest) > 1, "the bright pixel is in the input, and the way back denies it"
+        return
+    assert brightest.tolist() == [list(seen_at)]
+    assert point_to_source(made.placement, seen_at) == point
+    r, c = seen_at
+    assert box_to_source(made.placement, (r, c, r + 1, c + 1)) == (*point, point[0] + 1, point[1] + 1)
+    maps = np.zeros((1, ROWS, COLUMNS), np.float32)
+    maps[0, r, c] = 1
+    back = map_to_source(made.placement, maps)
+    assert back.shape == (1, *sample.pixels.shape)
+    assert np.argwhere(back[0]).tolist() == [list(point)]
+
+
+@st.composite
+def placements(draw):
+    """Any crop of any source, with the window anywhere over it."""
+    rows, columns = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    top, left = draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))
+    bottom, right = draw(st.integers(top + 1, rows)), draw(st.integers(left + 1, columns))
+    return Placement(
+        source_shape=(rows, columns),
+        crop_window=(top, bottom, left, right),
+        mirrored=draw(st.booleans()),
+        row_shift=draw(st.integers(-ROWS + 1, bottom - top - 1)),
+        column_shift=draw(st.integers(-COLUMNS + 1, right - left - 1)),
+        best_center=None,
+    )
+
+
+def by_definition(placement, row, column):
+    """The sentence that defines Placement, one pixel at a time."""
+    top, bottom, left, right = placement.crop_window
+    r, c = row + placement.row_shift, column + placement.column_shift
+    if not (0 <= row < ROWS and 0 <= column < COLUMNS and 0 <= r < bottom - top and 0 <= c < right - left):
+        return None
+    return top + r, (right - 1 - c if placement.mirrored else left + c)
+
+
+@settings(max_examples=300, deadline=None)
+@given(placement=placements(), data=st.data())
+def test_points_follow_the_definition(placement, data):
+    near = st.tuples(
+        st.integers(-5, 405).map(lambda r: r - placement.row_shift),
+        st.integers(-5, 405).map(lambda c: c - placement.column_shift),
+    )
+    point = data.draw(near)
+    expected = by_definition(placement, *point)
+    assert point_to_source(placement, point) == expected
+    if expected is not None:
+        assert point_to_network(placement, expected) == point
+
+
+@settings(max_examples=200, deadline=None)
+@given(placement=placements(), data=st.data())
+def test_a_box_covers_the_source_pixels_of_its_own_pixels(placement, data):
+    top = data.draw(st.integers(-5, 405)) - placement.row_shift
+    left = data.draw(st.integers(-5, 405)) - placement.column_shift
+    box = (top, left, top + data.draw(st.integers(0, 9)), left + data.draw(st.integers(0, 9)))
+    pixels = {by_definition(placement, r, c) for r in range(box[0], box[2]) for c in range(box[1], box[3])} - {None}
+    found = box_to_source(placement, box)
+    covered = set() if found is None else {(r, c) for r in range(found[0], found[2]) for c in range(found[1], found[3])}
+    assert covered == pixels
+
+
+@settings(max_examples=10, deadline=None)
+@given(placement=placements())
+def test_maps_agree_with_points_everywhere(placement):
+    rows, columns = np.indices(spec.INPUT_SHAPE, dtype=np.float32)
+    back = map_to_source(placement, np.stack([rows + 1, columns + 1]))
+    for r in range(0, placement.source_shape[0], 7):
+        for c in range(0, placement.source_shape[1], 5):
+            expected = point_to_network(placement, (r, c)) or (-1, -1)
+            assert tuple(back[:, r, c] - 1) == expected
+
+
+def test_maps_of_another_size_are_refused():
+    made = prepare(scenes.mammogram(scenes.tissue(700, 500)))
+    with pytest.raises(UsageError, match=r"\(2, 184, 120\)"):
+        map_to_source(made.placement, np.zeros((2, 184, 120), np.float32))

@@ -1,0 +1,166 @@
+"""The whole way at full size, and every documented refusal and notice."""
+
+import numpy as np
+import pytest
+
+from glam_deploy import spec
+from glam_deploy.errors import InputError
+from glam_deploy.preprocess import from_standardized, prepare
+from glam_deploy.records import Mammogram, Notice, Source, View
+
+from . import scenes, slow
+
+
+@pytest.mark.parametrize(("view", "flip"), [(View.L_CC, False), (View.R_MLO, False), (View.R_CC, True)])
+def test_same_input_as_the_published_steps(view, flip):
+    rng = np.random.default_rng(3)
+    tissue = scenes.tissue(700, 500, height=0.45)
+    sample = scenes.mammogram(
+        tissue + (tissue > 0) * rng.integers(0, 3000, tissue.shape, np.uint16), view, horizontal_flip=flip
+    )
+    expected = slow.preprocess(
+        sample.pixels, faces_left=sample.faces_left, is_mlo=True, n=100, buffer=50, size=spec.INPUT_SHAPE
+    ).window.astype(np.float64)
+    if not view.is_mlo:
+        expected = np.roll(expected, (spec.INPUT_SHAPE[0] - crop_rows(sample)) // 2, axis=0)
+    made = prepare(sample)
+    np.testing.assert_allclose(made.image, (expected - expected.mean()) / expected.std(), rtol=0, atol=1e-5)
+    assert made.view == view and made.source is sample.source
+
+
+def crop_rows(sample):
+    top, bottom, _, _ = prepare(sample).placement.crop_window
+    return bottom - top
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_type_and_memory_layout_do_not_matter(dtype):
+    pixels = (scenes.tissue(700, 500) // 4).astype(dtype)
+    plain = prepare(scenes.mammogram(pixels)).image
+    strided = prepare(Mammogram(pixels=np.asfortranarray(pixels), view=View.L_CC)).image
+    mirrored = prepare(Mammogram(pixels=pixels[:, ::-1], view=View.R_CC)).image
+    np.testing.assert_array_equal(plain, strided)
+    np.testing.assert_array_equal(plain, mirrored)
+    assert plain.mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
+    assert plain.std(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_pixels_given_are_left_alone():
+    sample = scenes.mammogram(scenes.tissue(700, 500).astype(np.float32))
+    before = sample.pixels.copy()
+    prepare(sample)
+    np.testing.assert_array_equal(sample.pixels, before)
+
+
+def speck(value):
+    pixels = scenes.tissue(700, 500).astype(np.float32)
+    pixels[350, 50] = value
+    return pixels
+
+
+REFUSED = {
+    "empty": (np.zeros((700, 500), np.uint16), "no pixel is above 0"),
+    "no pixels": (np.zeros((0, 500), np.uint16), r"\(0, 500\)"),
+    "constant": (np.full((700, 500), 7, np.uint16), "Every pixel is 7"),
+    "NaN": (speck(np.nan), "NaN or infinite"),
+    "infinite": (speck(np.inf), "NaN or infinite"),
+    "negative": (speck(-3), "smallest pixel is -3"),
+    "colour": (np.ones((700, 500, 3), np.uint8), r"\(700, 500, 3\)"),
+    "signed": (scenes.tissue(700, 500).astype(np.int16), "int16"),
+    "big-endian": (scenes.tissue(700, 500).astype(">u2"), ">u2"),
+    "float64": (scenes.tissue(700, 500).astype(np.float64), "float64"),
+    "too thin": (scenes.tissue(240, 500), "survives 100 erosions"),
+    "background 1": (scenes.tissue(700, 500) + np.uint16(1), "background is 1, not 0: 100 %"),
+    "inverted": (np.uint16(4095) - scenes.tissue(700, 500), "background is 4095"),
+}
+
+
+@pytest.mark.parametrize(("pixels", "why"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(pixels, why):
+    with pytest.raises(InputError, match=why):
+        prepare(Mammogram(pixels=pixels, view=View.L_CC))
+
+
+def test_a_background_above_zero_on_most_of_the_border_is_named_though_the_chest_wall_is_tissue():
+    pixels = scenes.tissue(700, 500)
+    pixels[0], pixels[:, -1] = 3, 3
+    with pytest.raises(InputError, match="background is 3, not 0: 71 %"):
+        prepare(scenes.mammogram(pixels))
+    half = scenes.tissue(700, 500)
+    half[:, -1] = 3
+    assert prepare(scenes.mammogram(half)).image.shape == spec.INPUT_SHAPE
+
+
+@pytest.mark.parametrize(("view", "flip"), scenes.FLIPS)
+def test_the_wrong_side_is_refused_and_the_remedy_named(view, flip):
+    sample = scenes.mammogram(scenes.tissue(700, 500), view, horizontal_flip=flip)
+    wrong = Mammogram(pixels=sample.pixels, view=view, horizontal_flip=not flip)
+    with pytest.raises(InputError, match=f"say horizontal_flip={flip}"):
+        prepare(wrong)
+    assert prepare(sample).notices == ()
+
+
+def codes(sample):
+    return [notice.code for notice in prepare(sample).notices]
+
+
+@pytest.mark.parametrize("view", [View.L_CC, View.R_MLO])
+def test_a_breast_off_the_chest_wall_is_noticed(view):
+    made = prepare(scenes.mammogram(scenes.tissue(700, 700, gap=12, reach=0.6), view))
+    assert [n.code for n in made.notices] == ["off-chest-wall"]
+    expected = slow.box_of(slow.breast_mask(scenes.tissue(700, 700, gap=12, reach=0.6) > 0, 100))[1]
+    assert made.crop_facts.distance_from_starting_side == expected >= 12
+    assert f"{expected} pixels" in made.notices[0].message
+
+
+def test_lost_tissue_is_noticed_with_its_share():
+    pixels = scenes.tissue(3600, 900, height=0.55)
+    made = prepare(scenes.mammogram(pixels))
+    seen = np.count_nonzero(made.image > 0)
+    assert [n.code for n in made.notices] == ["tissue-outside-window"]
+    assert f"{100 * (1 - seen / np.count_nonzero(pixels)):.2g} %" in made.notices[0].message
+
+
+def test_eight_bits_and_no_background_are_noticed_after_those_of_the_reader():
+    pixels = np.tile(np.arange(1, 201, dtype=np.uint8), (700, 3))
+    earlier = Notice(code="earlier", message="from the reader")
+    sample = Mammogram(pixels=pixels, view=View.L_CC, notices=(earlier,))
+    assert codes(sample) == ["earlier", "8-bit", "no-background"]
+
+
+SOURCE = Source(name="array", kind="array")
+
+
+def standard(add=0.0, scale=1.0, speck=None):
+    image = np.random.default_rng(5).standard_normal(spec.INPUT_SHAPE).astype(np.float32)
+    image = (image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64) * scale + add
+    if speck is not None:
+        image[7, 9] = speck
+    return image
+
+
+def test_a_standardized_input_passes_as_it_is():
+    image = standard().astype(np.float32)
+    made = from_standardized(image, source=SOURCE)
+    np.testing.assert_array_equal(made.image, image)
+    assert made.view is None and made.crop_facts is None and made.notices == ()
+    place = made.placement
+    assert (place.source_shape, place.crop_window, place.mirrored) == (spec.INPUT_SHAPE, (0, 2944, 0, 1920), False)
+    assert (place.row_shift, place.column_shift, place.best_center) == (0, 0, None)
+
+
+NOT_STANDARDIZED = {
+    "shape": (lambda: np.zeros((1920, 2944), np.float32), r"\(1920, 2944\)"),
+    "dtype": (lambda: np.zeros(spec.INPUT_SHAPE, np.uint16), "uint16"),
+    "constant": (lambda: np.zeros(spec.INPUT_SHAPE, np.float32), "constant"),
+    "mean": (lambda: standard(add=0.06), "mean is 0.06"),
+    "deviation": (lambda: standard(scale=1.06), "deviation 1.06"),
+    "NaN": (lambda: standard(speck=np.nan), "1 pixels are NaN or infinite"),
+    "infinite": (lambda: standard(speck=-np.inf), "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize(("make", "why"), NOT_STANDARDIZED.values(), ids=NOT_STANDARDIZED.keys())
+def test_not_standardized(make, why):
+    with pytest.raises(InputError, match=why):
+        from_standardized(make(), source=SOURCE, view=View.L_CC)
