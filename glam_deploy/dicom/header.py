@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from glam_deploy.errors import DicomError
@@ -61,17 +61,19 @@ KEYWORDS = (
 # pydicom converts elements when they are touched, and a damaged one may end in any of these
 FOREIGN = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError,
-    OSError, MemoryError, AssertionError, struct.error, zlib.error, InvalidDicomError,
+    OSError, MemoryError, AssertionError, struct.error, zlib.error, BytesLengthException,
+    InvalidDicomError,
 )  # fmt: skip
 
 
 @contextmanager
 def foreign_errors(trouble: str) -> Iterator[None]:
-    """Turn what pydicom or a decoder raises into DicomError(`trouble`), without its text, which may quote values."""
+    """Turn what pydicom or a decoder raises into DicomError(`trouble`), which names only the class of the original."""
     try:
         yield
     except FOREIGN as error:
-        raise DicomError(f"{trouble} ({type(error).__name__})") from error
+        # not chained: pydicom quotes the bytes it stumbled on, any element's, and a logged traceback would show them
+        raise DicomError(f"{trouble} ({type(error).__name__})") from None
 
 
 @dataclass(frozen=True, kw_only=True)

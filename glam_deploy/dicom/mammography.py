@@ -173,7 +173,7 @@ def _add_pixels(dataset: Dataset, pixels: Pixels, encoding: Encoding) -> None:
     stored = top - pixels if inverted else pixels
     data = stored.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
     dataset.PixelData = data + b"\0" * (len(data) % 2)
-    dataset["PixelData"].VR = "OW"
+    dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
 
 
 def _add_window(dataset: Dataset, encoding: Encoding) -> None:

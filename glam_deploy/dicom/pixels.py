@@ -6,9 +6,11 @@ from types import MappingProxyType
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
+from glam_deploy.dicom import jpeg_lossless
 from glam_deploy.dicom.header import Header, foreign_errors
 from glam_deploy.errors import DicomError
 from glam_deploy.records import Pixels
@@ -22,7 +24,7 @@ UNCOMPRESSED = (
 
 _DECODERS: Mapping[uid.UID, tuple[str, str]] = MappingProxyType(
     {
-        uid.RLELossless: ("pylibjpeg", "pylibjpeg-rle"),
+        uid.RLELossless: ("pydicom", "pydicom"),
         uid.JPEGLossless: ("gdcm", "python-gdcm"),
         uid.JPEGLosslessSV1: ("gdcm", "python-gdcm"),
         uid.JPEGLSLossless: ("pyjpegls", "pyjpegls"),
@@ -33,7 +35,8 @@ _DECODERS: Mapping[uid.UID, tuple[str, str]] = MappingProxyType(
 )
 """Transfer syntax -> pydicom's name of the one decoder in use, and the package that brings it.
 
-One each, so that two machines decode alike. pylibjpeg-libjpeg, which would add 12-bit JPEG, is GPL and not used.
+One each, so that two machines decode alike. pylibjpeg-libjpeg, which would add 12-bit JPEG, is GPL and not used;
+pylibjpeg-rle 2.2 panics (not an Exception) on damaged data.
 """
 
 
@@ -67,7 +70,8 @@ def _decode(dataset: Dataset, header: Header) -> Pixels:
         raise DicomError("PixelData is missing: export the object again, with its pixels")
     plugin = _plugin(header.transfer_syntax)
     with foreign_errors(f"pixel data ({header.transfer_syntax.name}) is damaged or incomplete: export it again"):
-        _hush_gdcm(plugin)
+        if plugin == "gdcm":
+            _prepare_gdcm(dataset, header)
         return pixel_array(dataset, raw=True, decoding_plugin=plugin)
 
 
@@ -90,10 +94,11 @@ def _plugin(syntax: uid.UID) -> str:
     return plugin
 
 
-def _hush_gdcm(plugin: str) -> None:
-    """Keep gdcm from writing to the terminal; its errors still arrive as exceptions."""
-    if plugin == "gdcm":
-        import gdcm
+def _prepare_gdcm(dataset: Dataset, header: Header) -> None:
+    """Check the stream, and keep gdcm from writing to the terminal; its errors still arrive as exceptions."""
+    import gdcm
 
-        gdcm.Trace.WarningOff()
-        gdcm.Trace.ErrorOff()
+    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    jpeg_lossless.check_stream(stream, header, (dataset.Rows, dataset.Columns))
+    gdcm.Trace.WarningOff()
+    gdcm.Trace.ErrorOff()

@@ -44,12 +44,12 @@ def read_view(
 
 
 def _hush_pydicom() -> None:
-    """From now on, in this process: no warning of pydicom is shown and none reaches another package's log.
+    """From now on, in this process: pydicom neither warns nor logs, for both quote the values of elements.
 
-    They quote the values of elements. Set again at each call, for a host may reset its filters.
+    Not undone afterwards, which would not be safe between threads; set again at each call, for a host may reset it.
     """
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-    logging.getLogger("pydicom").propagate = False
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 def _open(path: Path) -> Dataset:

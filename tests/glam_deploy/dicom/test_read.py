@@ -1,0 +1,260 @@
+"""Pixels, facts and failures of reading; what went in is the truth."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pytest
+from mammograms import breast, transcode
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+
+from glam_deploy.dicom.read import read_view
+from glam_deploy.errors import DicomError, GlamError
+from glam_deploy.records import Mammogram, View
+
+LOSSLESS = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+)
+JPEG_LOSSLESS = (gdcm.TransferSyntax.JPEGLosslessProcess14, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+
+Write = Callable[..., Path]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+def test_a_lossless_syntax_gives_back_the_pixels_that_went_in(
+    write: Write, syntax: uid.UID, bits: int, photometric: str
+) -> None:
+    mammogram = read_view(write(syntax=syntax, bits=bits, photometric=photometric))
+    assert mammogram.pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
+    np.testing.assert_array_equal(mammogram.pixels, breast(View.L_CC, bits=bits))
+    assert mammogram.source.facts["transfer_syntax"] == syntax.name
+    assert mammogram.notices == ()
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", JPEG_LOSSLESS)
+def test_jpeg_lossless_gives_back_the_pixels_that_went_in(write: Write, syntax: int, bits: int) -> None:
+    path = transcode(write(bits=bits), syntax)
+    assert dcmread(path).file_meta.TransferSyntaxUID in (uid.JPEGLossless, uid.JPEGLosslessSV1)
+    np.testing.assert_array_equal(read_view(path).pixels, breast(View.L_CC, bits=bits))
+
+
+def test_near_lossless_jpeg_ls_stays_within_its_stated_error(write: Write, tmp_path: Path) -> None:
+    dataset = dcmread(write())
+    dataset.compress(uid.JPEGLSNearLossless, jls_error=3, generate_instance_uid=False)
+    dataset.LossyImageCompression = "01"
+    dataset.save_as(tmp_path / "lossy.dcm")
+    mammogram = read_view(tmp_path / "lossy.dcm")
+    assert np.abs(mammogram.pixels.astype(int) - breast(View.L_CC)).max() <= 3
+    assert [notice.code for notice in mammogram.notices] == ["lossy"]
+
+
+def test_lossy_jpeg_2000_is_read_with_a_notice(write: Write, tmp_path: Path) -> None:
+    dataset = dcmread(write())
+    dataset.compress(uid.JPEG2000, j2k_psnr=[60], generate_instance_uid=False)
+    dataset.LossyImageCompression = "01"
+    dataset.save_as(tmp_path / "lossy.dcm")
+    mammogram = read_view(tmp_path / "lossy.dcm")
+    # 60 dB below the full 12-bit range is a root mean square of about 4
+    assert np.sqrt(np.mean((mammogram.pixels.astype(float) - breast(View.L_CC)) ** 2)) < 10
+    assert [notice.code for notice in mammogram.notices] == ["lossy"]
+
+
+def test_monochrome1_is_inverted_within_bits_stored(write: Write) -> None:
+    path = write(photometric="MONOCHROME1", bits=10)
+    stored = dcmread(path).pixel_array
+    np.testing.assert_array_equal(read_view(path).pixels, 1023 - stored)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_becomes_background(write: Write, photometric: str) -> None:
+    pixels = breast(View.L_CC)
+    pixels[0, 0], pixels[0, 1], pixels[0, 2] = 100, 104, 105
+
+    def pad(dataset: Dataset) -> None:
+        stored = pixels if photometric == "MONOCHROME2" else 4095 - pixels
+        dataset.PixelData = stored.astype("<u2").tobytes()
+        dataset.PixelPaddingValue, dataset.PixelPaddingRangeLimit = int(stored[0, 0]), int(stored[0, 1])
+
+    expected = np.where((pixels >= 100) & (pixels <= 104), 0, pixels)
+    np.testing.assert_array_equal(read_view(write(pad, photometric=photometric)).pixels, expected)
+
+
+def test_bits_above_bits_stored_are_no_part_of_the_pixel(write: Write) -> None:
+    """PS3.5 section 8.1.1: older objects keep overlays there."""
+
+    def overlay(dataset: Dataset) -> None:
+        dataset.PixelData = (breast(View.L_CC) | 0x8000).astype("<u2").tobytes()
+
+    np.testing.assert_array_equal(read_view(write(overlay)).pixels, breast(View.L_CC))
+
+
+def _signed(lowest: int) -> Callable[[Dataset], None]:
+    def edit(dataset: Dataset) -> None:
+        pixels = (breast(View.L_CC) // 2).astype("<i2")
+        pixels[0, 0] = lowest
+        dataset.PixelRepresentation, dataset.PixelData = 1, pixels.tobytes()
+
+    return edit
+
+
+def test_signed_pixels_are_read_while_none_is_negative(write: Write) -> None:
+    np.testing.assert_array_equal(read_view(write(_signed(0))).pixels, breast(View.L_CC) // 2)
+    with pytest.raises(DicomError, match="smallest pixel is -5"):
+        read_view(write(_signed(-5)))
+
+
+def test_what_is_known_of_the_source(write: Write) -> None:
+    path = write(view=View.R_MLO)
+    mammogram, dataset = read_view(path), dcmread(path)
+    assert mammogram.view is View.R_MLO
+    assert mammogram.source.name == "image.dcm"
+    assert mammogram.source.uids == {
+        "SOPInstanceUID": dataset.SOPInstanceUID,
+        "SeriesInstanceUID": dataset.SeriesInstanceUID,
+        "StudyInstanceUID": dataset.StudyInstanceUID,
+    }
+    assert mammogram.source.facts == {
+        "transfer_syntax": "Explicit VR Little Endian",
+        "bits_stored": 12,
+        "imager_pixel_spacing_mm": [0.07, 0.07],
+        "photometric_interpretation": "MONOCHROME2",
+        "sop_class": "Digital Mammography X-Ray Image Storage - For Presentation",
+        "presentation_intent": "FOR PRESENTATION",
+        "voi": "none",
+    }
+
+
+def _as_syntax(path: Path, syntax: uid.UID) -> Path:
+    dataset = dcmread(path)
+    dataset.PixelData = encapsulate([dataset.PixelData])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("syntax", "remedy"), [(uid.JPEGExtended12Bit, "dcmdjpeg"), (uid.HTJ2KLossless, "gdcmconv --raw")]
+)
+def test_a_syntax_without_a_decoder_is_named_with_the_remedy(write: Write, syntax: uid.UID, remedy: str) -> None:
+    with pytest.raises(DicomError) as caught:
+        read_view(_as_syntax(write(), syntax))
+    assert syntax.name in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_a_missing_decoder_package_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(syntax=uid.JPEGLSLossless)
+    monkeypatch.setattr("pydicom.pixels.common.CoderBase.available_plugins", property(lambda _: ()))
+    with pytest.raises(DicomError, match=r"pyjpegls.*pip install"):
+        read_view(path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, 132, 140, 400, 0.5, -1])
+def test_a_cut_off_file_is_refused(write: Write, keep: float) -> None:
+    path = write()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
+    with pytest.raises(DicomError):
+        read_view(path)
+
+
+def test_a_file_that_is_not_there_and_a_file_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(DicomError, match="cannot be opened"):
+        read_view(tmp_path / "absent.dcm")
+    (tmp_path / "text.dcm").write_text("no image at all" * 50)
+    with pytest.raises(DicomError, match="not a readable DICOM file"):
+        read_view(tmp_path / "text.dcm")
+
+
+def test_an_object_without_pixels_is_refused(write: Write) -> None:
+    with pytest.raises(DicomError, match="PixelData is missing"):
+        read_view(write(lambda dataset: dataset.__delattr__("PixelData")))
+
+
+CANARY = "CANARY^JANE"
+
+
+def _with_canary(dataset: Dataset) -> None:
+    dataset.PatientName = dataset.PatientID = dataset.ReferringPhysicianName = CANARY
+    dataset.SeriesDescription = dataset.AccessionNumber = CANARY
+    dataset.PatientBirthDate = "19700230"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"ViewPosition": CANARY.replace("^", "")[:8]},
+        {"ImageLaterality": CANARY},
+        {"EstimatedRadiographicMagnificationFactor": "2"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        {"PixelData": b"12"},
+    ],
+)
+def test_no_identifier_is_told(
+    write: Write, damage: dict[str, object], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def edit(dataset: Dataset) -> None:
+        _with_canary(dataset)
+        for keyword, value in damage.items():
+            setattr(dataset, keyword, value)
+
+    path = _written_without_validation(write, edit)
+    with caplog.at_level(logging.DEBUG):
+        try:
+            told = repr(read_view(path))
+        except GlamError as error:
+            told = repr(error) + str(error)
+    captured = capfd.readouterr()
+    assert "CANARY^" not in told + caplog.text + captured.out + captured.err
+    assert "19700230" not in told + caplog.text
+
+
+def _written_without_validation(write: Write, edit: Callable[[Dataset], None]) -> Path:
+    from pydicom import config
+
+    with config.disable_value_validation():
+        return write(edit)
+
+
+def test_an_odd_element_neither_warns_nor_logs(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    """pytest turns any warning into an error here."""
+
+    def odd(dataset: Dataset) -> None:
+        dataset.ImagerPixelSpacing = "0.0700000000000000000000001\\0.07"
+
+    path = _written_without_validation(write, odd)
+    assert read_view(path).source.facts["imager_pixel_spacing_mm"] == [0.07, 0.07]
+    assert caplog.records == []
+
+
+def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(int(rng.integers(1, 6))):
+        damaged[int(rng.integers(132, len(damaged)))] = int(rng.integers(256))
+    return bytes(damaged[: int(rng.integers(132, len(damaged)))] if rng.random() < 0.2 else damaged)
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, "gdcm"], ids=str)
+def test_damage_gives_a_mammogram_or_an_error_of_ours(write: Write, syntax: uid.UID | str) -> None:
+    path = transcode(write(), JPEG_LOSSLESS[1]) if syntax == "gdcm" else write(syntax=syntax)
+    content, rng = path.read_bytes(), np.random.default_rng(7)
+    for _ in range(60):
+        path.write_bytes(_mutated(content, rng))
+        try:
+            assert isinstance(read_view(path), Mammogram)
+        except GlamError:
+            continue
