@@ -12,10 +12,26 @@ EXTRAS = {
     # checkpoint -> bundle, the PyTorch engine, the demo weights
     "export": ["torch>=2.13", "onnx>=1.20", "onnxscript>=0.5", "safetensors>=0.5"],
     # reading and writing DICOM; every decoder here has a permissive licence
-    "dicom": ["pydicom>=3.0", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.4", "pylibjpeg-rle>=2.1", "pyjpegls>=1.5", "python-gdcm>=3.0.24"],
+    "dicom": [
+        "pydicom>=3.0",
+        "pylibjpeg>=2.1",
+        "pylibjpeg-openjpeg>=2.4",
+        "pylibjpeg-rle>=2.1",
+        "pyjpegls>=1.5",
+        "python-gdcm>=3.0.24",
+    ],
     "openvino": ["openvino>=2025.4"],
     "tensorrt": ["tensorrt>=10.13", "cuda-core>=1.0", "cuda-bindings>=13.0"],
-    "dev": ["pytest>=9", "pytest-timeout>=2.4", "hypothesis>=6.140", "scipy>=1.15", "ruff>=0.14", "mypy>=1.18", "import-linter>=2.5", "build>=1.3"],
+    "dev": [
+        "pytest>=9",
+        "pytest-timeout>=2.4",
+        "hypothesis>=6.140",
+        "scipy>=1.15",
+        "ruff>=0.14",
+        "mypy>=1.18",
+        "import-linter>=2.5",
+        "build>=1.3",
+    ],
 }
 
 setup(
@@ -30,7 +46,14 @@ setup(
     packages=[*find_packages(include=["glam_deploy*"]), *find_packages("export"), *find_packages("benchmarks")],
     package_dir={"glam_export": "export/glam_export", "glam_bench": "benchmarks/glam_bench"},
     package_data={"glam_deploy": ["py.typed"]},
-    install_requires=["numpy>=2.0", "onnxruntime>=1.20", "opencv-python-headless>=4.10", "pillow>=11", "click>=8.1", "rich>=13"],
+    install_requires=[
+        "numpy>=2.0",
+        "onnxruntime>=1.20",
+        "opencv-python-headless>=4.10",
+        "pillow>=11",
+        "click>=8.1",
+        "rich>=13",
+    ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["glam-deploy = glam_deploy.cli.main:main"]},
 )

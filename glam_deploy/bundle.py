@@ -3,7 +3,7 @@
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
       graphs/{global,local,fusion}.onnx
-      golden/                   one image and the reference's outputs for it, to re-check on any machine
+      golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
 
 A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole.
@@ -24,8 +24,6 @@ from glam_deploy.errors import BundleError, UsageError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 CHECKPOINT_FILE = "checkpoint.safetensors"
-GOLDEN_IMAGE = "golden/image.png"
-GOLDEN_OUTPUTS = "golden/outputs.npz"
 
 
 def graph_file(stage: str) -> str:
@@ -122,8 +120,8 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error.strerror}). Name another place with --out.") from error
     try:
-        staging.chmod(0o755)
         yield staging
+        _make_readable(staging)
         _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -133,7 +131,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `manifest.json` over all that lies in `folder`: `facts` plus schema version, files, sizes and hashes."""
     files = {
         name: {"sha256": _file_sha256(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted(_contents(folder))
+        for name in sorted(_contents(folder) - {MANIFEST})
     }
     manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", "utf-8")
@@ -147,6 +145,13 @@ def _put_in_place(staging: Path, folder: Path) -> None:
     folder.rename(retired / folder.name)
     staging.rename(folder)
     shutil.rmtree(retired)
+
+
+def _make_readable(staging: Path) -> None:
+    """A service under another account runs the bundle; temporary folders and some writers leave it to the owner."""
+    staging.chmod(0o755)
+    for path in staging.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
@@ -168,7 +173,9 @@ def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
 
 def _check_size(bundle: Bundle, name: str, expected: int) -> None:
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BundleError(f"{bundle.folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it.")
+        raise BundleError(
+            f"{bundle.folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it."
+        )
     try:
         size = bundle.path(name).stat().st_size
     except OSError as error:

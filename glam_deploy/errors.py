@@ -11,7 +11,8 @@ GlamError
 │   ├── BackendUnavailable   this machine lacks what was asked for
 │   ├── BackendBuildError    a graph could not be turned into an engine
 │   └── BackendRunError      an engine failed, or computed numbers that are not finite
-└── ParityError           a graph or engine disagrees with its reference
+├── ParityError           a graph or engine disagrees with its reference
+└── InternalError         a fault of glam-deploy itself, met while working on one input
 
 A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier.
 `exit_code` is what the command line ends with: 1 inputs failed, 2 wrong usage, 3 this machine lacks something,
@@ -75,3 +76,7 @@ class ParityError(GlamError):
     """A graph or an engine disagrees with its reference by more than the stated tolerance."""
 
     exit_code = 4
+
+
+class InternalError(GlamError):
+    """A fault of glam-deploy itself, met while working on one input; the others go on."""

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import tokenize
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,6 +25,10 @@ SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".n
 
 MAX_PIXELS = 100_000_000
 """Three times the largest mammogram; more is a damaged header or a decompression bomb."""
+
+# a npy header is a Python literal, and numpy lets what its parser raises through
+_NPY_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, OSError, SyntaxError, RecursionError,
+               MemoryError, tokenize.TokenError)  # fmt: skip
 
 _REMEDY = "export the original mammogram as 16-bit grey PNG or TIFF"
 
@@ -170,7 +175,7 @@ def _check_size(rows: int, columns: int) -> None:
 
 def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:
     array = _npy(content)
-    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+    if array.ndim != 2 or array.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32, np.float64):
         raise InputError(
             f"the array is {array.dtype} {list(array.shape)}, expected uint8, uint16, float32 or float64 "
             "[rows, columns]: convert it"
@@ -191,7 +196,7 @@ def _npy(content: bytes) -> Pixels:
         if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(content) - stream.tell():
             raise InputError(f"the npy does not hold what its header says, {dtype} {list(shape)}: write it again")
         return cast(Pixels, np.load(BytesIO(content), allow_pickle=False))
-    except (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, RecursionError, KeyError) as error:
+    except _NPY_ERRORS as error:
         raise InputError(f"the npy is damaged or incomplete ({type(error).__name__}): write it again") from error
 
 

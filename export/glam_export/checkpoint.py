@@ -101,7 +101,9 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}). Check the path given to --weights."
+        ) from error
 
 
 def _read(path: Path) -> object:

@@ -71,7 +71,8 @@ class FoldedPreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.norm(x))
         residual: Tensor = x if self.shortcut is None else self.shortcut(active)
-        return residual + self.conv2(F.relu(self.conv1(active)))
+        branch: Tensor = self.conv2(F.relu(self.conv1(active)))
+        return residual + branch
 
 
 class FoldedBasicBlock(nn.Module):
@@ -94,7 +95,8 @@ class GlobalGraph(nn.Module):
         branch = network.downsampling_branch
         self.stem = branch.first_conv
         self.stages = nn.ModuleList(
-            nn.Sequential(*(FoldedPreActivationBlock(block) for block in stage)) for stage in branch.layer_list
+            nn.Sequential(*(FoldedPreActivationBlock(b) for b in stage.modules() if isinstance(b, PreActivationBlock)))
+            for stage in branch.layer_list
         )
         self.last_norm = ScaleShift(branch.final_bn)
         self.heads = network.postprocess_module
@@ -124,7 +126,7 @@ class LocalGraph(nn.Module):
         grey = nn.Conv2d(1, resnet.conv1.out_channels, 7, 2, 3, bias=False)
         grey.weight = nn.Parameter(resnet.conv1.weight.sum(1, keepdim=True), requires_grad=False)
         self.stem = fuse_conv_bn_eval(grey.eval(), resnet.bn1)
-        blocks = (block for name, stage in resnet.named_children() if name.startswith("layer") for block in stage)
+        blocks = (block for block in resnet.modules() if isinstance(block, BasicBlock))
         self.blocks = nn.Sequential(*(FoldedBasicBlock(block) for block in blocks))
         self.head = network.gn_conv_last
 
@@ -154,7 +156,7 @@ class JointFusionGraph(nn.Module):
         self.mil_attn_V, self.mil_attn_U, self.mil_attn_w = network.mil_attn_V, network.mil_attn_U, network.mil_attn_w
         self.fusion_dnn = network.fusion_dnn
 
-    def forward(
+    def forward(  # noqa: PLR0917 (the graph's inputs, in its order)
         self,
         saliency_global: Tensor,
         y_scale: Tensor,
@@ -199,7 +201,7 @@ def paste(saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
         owner = torch.where(inside, (k * side + rows) * side + columns, owner)
     padded = torch.cat([cells, torch.zeros_like(cells[..., :1])], dim=2)
     index = owner.flatten(1).unsqueeze(1).expand(-1, len(spec.CLASSES), -1)
-    return padded.gather(2, index).unflatten(2, SALIENCY_GRID)
+    return padded.gather(2, index).reshape(-1, len(spec.CLASSES), *SALIENCY_GRID)
 
 
 def graph_modules(network: GlamNetwork) -> dict[spec.Stage, nn.Module]:

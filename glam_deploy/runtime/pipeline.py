@@ -112,4 +112,3 @@ def _contrast_notices(patches: Patches) -> tuple[Notice, ...]:
     if len(flat) == len(spec.CLASSES):
         message += "; nothing was left to choose by, so every patch is the upper-left one"
     return (Notice(code="no-contrast", message=message),)
-

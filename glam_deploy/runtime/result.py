@@ -46,9 +46,7 @@ class Result:
     def predictions(self) -> dict[str, dict[str, float]]:
         """Every score by name, then by class: {"y_global": {"benign": 0.1, "malignant": 0.7}, ...}."""
         scores = {"y_global": self.y_global, "y_local": self.y_local, "y_fusion": self.y_fusion}
-        return {
-            name: dict(zip(spec.CLASSES, y.tolist(), strict=True)) for name, y in scores.items() if y is not None
-        }
+        return {name: dict(zip(spec.CLASSES, y.tolist(), strict=True)) for name, y in scores.items() if y is not None}
 
     def saliency(self) -> Float32:
         """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""

@@ -26,7 +26,8 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
         residual: Tensor = x if self.downsample is None else self.downsample(active)
-        return residual + self.conv2(F.relu(self.bn2(self.conv1(active))))
+        branch: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return residual + branch
 
 
 class DownsamplingBranch(nn.Module):

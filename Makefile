@@ -1,0 +1,34 @@
+# Two commands on a fresh machine (python3 3.11 or later with venv, make): `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check validate bench golden clean
+
+$(INSTALLED): setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,openvino,dev]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job, in demo/
+	$(BIN)/glam-deploy demo --out demo
+
+test: $(INSTALLED)  ## every test that needs no other program
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+validate: $(INSTALLED)  ## the DICOM that we write, against Debian's validators; installs them where apt-get is root's
+	command -v dciodvfy dcmftest >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends dicom3tools dcmtk; }
+	GLAM_EXPECT=dciodvfy $(BIN)/python -m pytest tests/glam_deploy/dicom -k "dciodvfy or dcmftest"
+
+bench: $(INSTALLED)  ## the figures of docs/performance.md on this machine, into benchmarks/results/
+	$(BIN)/python -m glam_bench.first_light
+
+clean:
+	rm -rf .venv demo build dist *.egg-info

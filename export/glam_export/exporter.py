@@ -1,0 +1,157 @@
+"""Checkpoint -> bundle: graphs, weights, golden case, parity table; all of it or nothing."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+
+from glam_deploy import __version__, spec
+from glam_deploy.bundle import CHECKPOINT_FILE, Bundle, graph_file, open_bundle, staged_bundle, write_manifest
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import open_engines
+from glam_deploy.errors import ParityError, UsageError
+from glam_deploy.metrics import Comparison
+from glam_deploy.records import Mammogram, NetworkInput, Source
+from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
+from glam_export.demo.phantom import phantom_exam
+from glam_export.graphs import graph_modules
+from glam_export.onnx_file import OPSET, write_graph
+from glam_export.parity import compare_graphs
+from glam_export.torch_engine import network_engines
+
+GOLDEN_SEED = 7
+GOLDEN_SHAPE = (2294, 1914)
+"""Rows and columns of a 100 um detector: the smallest common one keeps the bundle small."""
+
+LICENCE = (
+    "This bundle is a derivative of the weights it was made from and carries their licence. The weights published "
+    "with the GLAM paper are for research only and may not be passed on; their README and LICENSE contradict each "
+    "other. glam-deploy ships no weights."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to make of a checkpoint."""
+
+    patches: int = 1
+    """Patches that the runtime takes where nobody says otherwise, 1..6; the graphs serve every number."""
+    keep_checkpoint: bool = True
+    """Whether the bundle holds the weights too, which the engine "torch" and later precisions need."""
+    ignore_keys: tuple[str, ...] = ()
+    """Shell patterns of checkpoint keys to leave out."""
+
+
+def export_bundle(
+    weights: Path, out: Path, options: ExportOptions, report: Callable[[str], None] = lambda step: None
+) -> Bundle:
+    """Make the bundle `out` from the checkpoint `weights`; `report` is told each step as it begins.
+
+    Raises CheckpointError, UsageError (`out` is in the way), BackendBuildError, and ParityError where a graph
+    disagrees with the reference: then nothing is left behind.
+    """
+    if options.patches not in range(1, spec.MAX_PATCHES + 1):
+        raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
+    report(f"reading {weights.name}")
+    checkpoint = load_checkpoint(weights, ignore=options.ignore_keys)
+    with staged_bundle(out) as folder:
+        _write_graphs(checkpoint, folder, report)
+        if options.keep_checkpoint:
+            save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
+        report("running the reference on the golden case")
+        prepared = _write_golden_case(checkpoint, folder, options.patches)
+        facts = _facts(checkpoint, options)
+        write_manifest(folder, {**facts, "parity": []})
+        report("comparing every graph with the reference")
+        table = _parity(checkpoint, open_bundle(folder), prepared)
+        write_manifest(folder, {**facts, "parity": [row.as_row() for row in table]})
+        _require(table)
+    return open_bundle(out)
+
+
+def _write_graphs(checkpoint: Checkpoint, folder: Path, report: Callable[[str], None]) -> None:
+    (folder / "graphs").mkdir()
+    for stage, module in graph_modules(checkpoint.network).items():
+        report(f"writing the {stage} graph")
+        write_graph(module, stage, folder / graph_file(stage), fusion_head=checkpoint.network.fusion_head)
+
+
+def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:
+    view = phantom_exam(GOLDEN_SEED, shape=GOLDEN_SHAPE)[0]
+    source = Source(name="golden case", kind="array")
+    mammogram = Mammogram(pixels=view.pixels, view=view.view, source=source)
+    reference = OpenedEngines(engines=network_engines(checkpoint.network), provenance={"name": "torch"})
+    expected = Pipeline(reference, patches=patches, provenance={})(mammogram)
+    write_golden(folder / GOLDEN_FILE, mammogram, expected)
+    return expected.network_input
+
+
+def _parity(checkpoint: Checkpoint, bundle: Bundle, prepared: NetworkInput) -> list[Comparison]:
+    opened = open_engines("onnx", bundle, EngineOptions())
+    table = compare_graphs(network_engines(checkpoint.network), opened.engines, prepared.image)
+    chain = check_golden(bundle, Pipeline(opened, patches=bundle.patches, provenance={}))
+    return table + [Comparison(name=f"chain.{c.name}", max_abs=c.max_abs, limit=c.limit) for c in chain]
+
+
+def _require(table: Sequence[Comparison]) -> None:
+    if missed := [row for row in table if not row.passed]:
+        rows = "\n".join(f"  {row.name}: differs by {row.max_abs:.3g}, limit {row.limit:.3g}" for row in missed)
+        raise ParityError(
+            f"{len(missed)} of {len(table)} outputs disagree with the PyTorch reference; no bundle was written:\n"
+            f"{rows}\nWeights with extreme values lose precision in float32; please report this with the table."
+        )
+
+
+def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
+    head = checkpoint.network.fusion_head
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licence": LICENCE,
+        "network": {
+            "name": "GLAM",
+            "classes": list(spec.CLASSES),
+            "input_shape": list(spec.INPUT_SHAPE),
+            "fusion_head": head,
+            "aggregation": "attention" if head else "concatenation",
+            "patches": options.patches,
+            "max_patches": spec.MAX_PATCHES,
+            "precision": "fp32",
+        },
+        "checkpoint": {
+            "name": checkpoint.path.name,
+            "sha256": checkpoint.sha256,
+            "parameters": checkpoint.parameters,
+            "ignored_keys": list(checkpoint.ignored),
+        },
+        "graphs": {
+            stage: {"file": graph_file(stage), "opset": OPSET, **_interface(stage, head)} for stage in spec.STAGES
+        },
+        "versions": _versions(),
+        "golden": {"file": GOLDEN_FILE, "patches": options.patches},
+    }
+
+
+def _interface(stage: spec.Stage, fusion_head: bool) -> dict[str, dict[str, Any]]:
+    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+    return {
+        kind: {name: {"dtype": t.dtype, "shape": ["batch", *t.shape]} for name, t in tensors.items()}
+        for kind, tensors in (("inputs", contract.inputs), ("outputs", contract.outputs))
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "glam_deploy": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

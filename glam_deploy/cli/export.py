@@ -1,0 +1,63 @@
+"""`glam-deploy export`."""
+
+from pathlib import Path
+
+import click
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.cli import console
+from glam_deploy.cli.options import export_module, patches_option
+
+LICENCE_REMINDER = (
+    "A bundle carries the licence of its weights. The weights published with GLAM are for research only and may not be "
+    "passed on; their README and LICENSE contradict each other."
+)
+
+
+@click.command("export")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt or .safetensors.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("bundle"), show_default=True, help="Bundle to make."
+)
+@patches_option(1, "Patches a view gets unless run says otherwise, 1..6 [default: 1].")
+@click.option(
+    "--no-checkpoint", is_flag=True, help="Leave the weights themselves out (halves the bundle; no torch engine)."
+)
+@click.option(
+    "--ignore-key",
+    "ignore_keys",
+    multiple=True,
+    metavar="PATTERN",
+    help="Checkpoint keys to leave out, as a shell pattern; repeatable.",
+)
+def command(weights: Path, out: Path, patches: int, no_checkpoint: bool, ignore_keys: tuple[str, ...]) -> None:
+    """Checkpoint -> bundle: three ONNX graphs, manifest, parity table.
+
+    Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
+    leaves nothing behind. A bundle that stands at --out is replaced as a whole.
+    """
+    bundle = make_bundle(weights, out, patches=patches, keep_checkpoint=not no_checkpoint, ignore_keys=ignore_keys)
+    console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
+    console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", markup=False)
+    console.out.print(LICENCE_REMINDER, style="dim")
+
+
+def make_bundle(
+    weights: Path, out: Path, *, patches: int, keep_checkpoint: bool = True, ignore_keys: tuple[str, ...] = ()
+) -> Bundle:
+    """Export with each step shown as it runs."""
+    exporter = export_module("exporter")
+    options = exporter.ExportOptions(patches=patches, keep_checkpoint=keep_checkpoint, ignore_keys=ignore_keys)
+    with console.err.status("starting") as status:
+
+        def report(step: str) -> None:
+            status.update(step)
+            if not console.err.is_terminal:
+                console.err.print(step, markup=False)
+
+        bundle: Bundle = exporter.export_bundle(weights, out, options, report)
+    return bundle
+
+
+def _megabytes(bundle: Bundle) -> float:
+    return sum(int(entry["bytes"]) for entry in bundle.files.values()) / 1e6

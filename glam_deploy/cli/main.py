@@ -1,0 +1,77 @@
+"""`glam-deploy`: the group of commands, and how every error becomes a sentence and an exit code.
+
+Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage, 3 this machine lacks what was asked for, 4 parity or
+integrity failed, 130 stopped by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from glam_deploy import __version__
+from glam_deploy.errors import GlamError
+
+COMMANDS = {
+    "export": "Checkpoint -> bundle: three ONNX graphs, manifest, parity table.",
+    "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
+    "inspect": "Show what is in a bundle.",
+    "verify": "Re-check a bundle's hashes and its parity on this machine.",
+    "demo": "Make weights and images, then do all of the above.",
+}
+STOPPED = 130
+"""What shells use for a program ended by Ctrl-C (128 + SIGINT)."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is asked for, so that help and errors come at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"glam_deploy.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="glam-deploy")
+def cli() -> None:
+    """Take a GLAM mammography checkpoint to production. Research use only.
+
+    \b
+    Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage,
+    3 this machine lacks what was asked for, 4 parity or integrity failed.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit the process."""
+    sys.exit(exit_code(arguments))
+
+
+def exit_code(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; what a shell would see as its exit status."""
+    try:
+        code = cli.main(arguments, prog_name="glam-deploy", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return STOPPED
+    except GlamError as error:
+        click.echo(f"glam-deploy: {error}", err=True)
+        return error.exit_code
+    return code if isinstance(code, int) else 0

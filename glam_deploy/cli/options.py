@@ -1,0 +1,54 @@
+"""Options that several commands share, and the way to packages that the runtime must not import by itself."""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS
+from glam_deploy.errors import BackendUnavailable
+from glam_deploy.spec import MAX_PATCHES
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+bundle_option: Decorator = click.option(
+    "--bundle",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("bundle"),
+    envvar="GLAM_BUNDLE",
+    show_default=True,
+    show_envvar=True,
+    help="Bundle folder.",
+)
+
+engine_option: Decorator = click.option(
+    "--engine",
+    type=click.Choice(ENGINE_NAMES),
+    default="auto",
+    show_default=True,
+    help="; ".join(f"{name}: {owner.summary}" for name, owner in OWNERS.items()) + ". auto is onnx.",
+)
+
+threads_option: Decorator = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of an engine [default: all cores]."
+)
+
+
+def patches_option(default: int | None, help_text: str) -> Decorator:
+    """`--patches K`, 1..6."""
+    return click.option("--patches", type=click.IntRange(1, MAX_PATCHES), default=default, help=help_text)
+
+
+def export_module(name: str) -> Any:
+    """A module of `glam_export`, which the plain install cannot run. Raises BackendUnavailable."""
+    needed = ("torch", "onnx", "onnxscript", "safetensors")
+    if missing := [package for package in needed if find_spec(package) is None]:
+        raise BackendUnavailable(
+            f"this command needs {', '.join(missing)}, which this Python lacks. "
+            'Install with: pip install "glam-deploy[export]"'
+        )
+    return import_module(f"glam_export.{name}")

@@ -1,0 +1,168 @@
+"""`glam-deploy run`."""
+
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from glam_deploy.cli import console
+from glam_deploy.cli.options import bundle_option, engine_option, patches_option, threads_option
+from glam_deploy.errors import GlamError, InternalError, NotForThisNetwork, UsageError
+from glam_deploy.images import read_array
+from glam_deploy.outputs.writer import REPORT, OutputOptions, unique_stems, write_failure, write_result
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.reading import find_inputs, read
+from glam_deploy.records import Pixels, Source, View
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.session import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How to take the inputs."""
+
+    view: View | None = None
+    horizontal_flip: bool = False
+    for_processing: bool = False
+    standardized: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Inputs and where their results go."""
+
+    stems: Mapping[Path, str]
+    out: Path
+    reading: ReadOptions
+    writing: OutputOptions
+    as_json: bool = False
+    on_result: Callable[[Path, Result], None] = lambda path, result: None
+
+
+@click.command("run")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@bundle_option
+@engine_option
+@patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
+@click.option("--view", type=click.Choice([v.value for v in View]), help="The view of images that do not tell it.")
+@click.option("--horizontal-flip", is_flag=True, help="The images are stored mirrored: left breasts face left.")
+@click.option("--for-processing", is_flag=True, help="Take For Processing DICOM too, which GLAM was not trained on.")
+@click.option("--standardized", is_flag=True, help="Inputs are .npy, [2944, 1920], cropped, mirrored and standardized.")
+@click.option("--full", is_flag=True, help="Add the fused map at full size, in the network's and the source's frame.")
+@click.option("--save-input", is_flag=True, help="Add the standardized input to the npz.")
+@click.option("--no-picture", is_flag=True, help="Write no overlay.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each input, instead of text.")
+@threads_option
+def command(
+    inputs: tuple[Path, ...],
+    folder: Path,
+    engine: str,
+    patches: int | None,
+    view: str | None,
+    horizontal_flip: bool,
+    for_processing: bool,
+    standardized: bool,
+    full: bool,
+    save_input: bool,
+    no_picture: bool,
+    out: Path,
+    as_json: bool,
+    threads: int | None,
+) -> int:
+    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched.
+
+    Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
+    also get <stem>.npz and the overlay <stem>.png. docs/outputs.md explains all of them.
+    """
+    reading = ReadOptions(
+        view=View(view) if view else None,
+        horizontal_flip=horizontal_flip,
+        for_processing=for_processing,
+        standardized=standardized,
+    )
+    writing = OutputOptions(full=full, save_input=save_input, picture=not no_picture)
+    job = Job(stems=plan(inputs, out), out=out, reading=reading, writing=writing, as_json=as_json)
+    return run_job(load(folder, engine=engine, patches=patches, threads=threads), job)
+
+
+def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Every input file and the stem of its results; UsageError where a result would replace an input."""
+    stems = unique_stems(find_inputs(inputs))
+    originals = {path.resolve() for path in stems}
+    for path, stem in stems.items():
+        for suffix in (".json", ".npz", ".png"):
+            if (out / (stem + suffix)).resolve() in originals:
+                raise UsageError(
+                    f"{out / (stem + suffix)} is an input, and a result of {path} would replace it. "
+                    f"Name another folder with --out."
+                )
+    return stems
+
+
+def run_job(pipeline: Pipeline, job: Job) -> int:
+    """Work through the inputs; 0 where each was done or skipped by rule, 1 where any failed or none was done."""
+    outcomes = []
+    with console.progress_bar() as bar:
+        task = bar.add_task("starting", total=len(job.stems))
+        for path in job.stems:
+            bar.update(task, description=path.name)
+            outcomes.append(_one(pipeline, job, path))
+            bar.advance(task)
+    done, skipped, failed = (outcomes.count(status) for status in ("done", "skipped", "failed"))
+    if len(outcomes) > 1 and not job.as_json:
+        console.out.print(f"{done} done, {skipped} skipped, {failed} failed; results in {job.out}", markup=False)
+    return 1 if failed or not done else 0
+
+
+def _one(pipeline: Pipeline, job: Job, path: Path) -> str:
+    """Read, run and write one input; its status. Whatever goes wrong with it is written down, not raised."""
+    stem = job.stems[path]
+    try:
+        pixels, result = _process(pipeline, job.reading, path)
+        write_result(job.out, stem, pixels, result, job.writing)
+        job.on_result(path, result)
+        return _say(job, path, "done", _summary(result))
+    except GlamError as error:
+        failure = error
+    except Exception as error:  # the edge of one input: a fault in our own code must not cost the others
+        console.err.print(traceback.format_exc(), markup=False)
+        failure = InternalError(f"{type(error).__name__}: {error}. This is a fault of glam-deploy; please report it.")
+    write_failure(job.out, stem, path.name, job.reading.view, failure)
+    skipped = isinstance(failure, NotForThisNetwork)
+    return _say(job, path, "skipped" if skipped else "failed", str(failure))
+
+
+def _process(pipeline: Pipeline, reading: ReadOptions, path: Path) -> tuple[Pixels, Result]:
+    if reading.standardized:
+        array = read_array(path)
+        prepared = from_standardized(array, source=Source(name=path.name, kind="npy"), view=reading.view)
+        # the picture needs a black background at zero
+        return prepared.image - prepared.image.min(), pipeline(prepared)
+    mammogram = read(
+        path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
+    )
+    return mammogram.pixels, pipeline(mammogram)
+
+
+def _summary(result: Result) -> str:
+    best = "y_global" if result.y_fusion is None else "y_fusion"
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in result.predictions[best].items())
+    view = result.network_input.view or "standardized"
+    notes = "".join(f"\n    {notice.code}: {notice.message}" for notice in result.notices)
+    return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
+
+
+def _say(job: Job, path: Path, status: str, text: str) -> str:
+    if job.as_json:
+        report = json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8"))
+        click.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        console.out.print(f"{status:8}{path}  {text}", markup=False, soft_wrap=True)
+    return status

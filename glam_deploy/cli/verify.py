@@ -1,0 +1,49 @@
+"""`glam-deploy verify`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.cli import console
+from glam_deploy.cli.options import bundle_option, engine_option, threads_option
+from glam_deploy.errors import ParityError
+from glam_deploy.metrics import Comparison
+from glam_deploy.runtime.golden import check_golden, golden_patches
+from glam_deploy.runtime.session import pipeline_of
+
+
+@click.command("verify")
+@bundle_option
+@engine_option
+@threads_option
+def command(folder: Path, engine: str, threads: int | None) -> None:
+    """Re-check a bundle's hashes and its parity on this machine.
+
+    Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with what the
+    PyTorch reference made of it at export. Exit code 4 where either does not hold.
+    """
+    bundle = open_bundle(folder)
+    verify_bundle(bundle, engine=engine, threads=threads)
+
+
+def verify_bundle(bundle: Bundle, *, engine: str, threads: int | None = None) -> None:
+    """Print what holds; raises BundleError or ParityError for what does not."""
+    bundle.check()
+    console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", markup=False)
+    pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), threads=threads)
+    with console.err.status("running the golden case"):
+        rows = check_golden(bundle, pipeline)
+    name, library = (pipeline.provenance["engine"][key] for key in ("name", "library"))
+    title = f"Engine {name} ({library}) against the PyTorch reference"
+    console.out.print(console.parity_table([row.as_row() for row in rows], title))
+    _require(rows, name)
+
+
+def _require(rows: Sequence[Comparison], engine: str) -> None:
+    if missed := [row.name for row in rows if not row.passed]:
+        raise ParityError(
+            f"engine {engine!r} disagrees with the reference in {', '.join(missed)} on this machine. Do not use it "
+            f"here: try another --engine, and report this with the table above."
+        )
