@@ -1,6 +1,7 @@
 """Pixels, facts and failures of reading; what went in is the truth."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,6 +203,7 @@ def _with_canary(dataset: Dataset) -> None:
         {"EstimatedRadiographicMagnificationFactor": "2"},
         {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
         {"PixelData": b"12"},
+        {"EstimatedRadiographicMagnificationFactor": CANARY},
     ],
 )
 def test_no_identifier_is_told(
@@ -217,7 +219,7 @@ def test_no_identifier_is_told(
         try:
             told = repr(read_view(path))
         except GlamError as error:
-            told = repr(error) + str(error)
+            told = repr(error) + "".join(traceback.format_exception(error))
     captured = capfd.readouterr()
     assert "CANARY^" not in told + caplog.text + captured.out + captured.err
     assert "19700230" not in told + caplog.text

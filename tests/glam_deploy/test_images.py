@@ -1,0 +1,186 @@
+"""PNG, TIFF and npy: files written by Pillow, OpenCV and numpy, read back."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from glam_deploy.errors import GlamError, InputError
+from glam_deploy.images import read_array, read_image, view_from_name
+from glam_deploy.records import Mammogram, View
+
+GREY16 = np.random.default_rng(3).integers(0, 65536, (40, 30)).astype(np.uint16)
+GREY8 = (GREY16 >> 8).astype(np.uint8)
+
+
+def _pillow(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("pixels", [GREY16, GREY8], ids=["16 bit", "8 bit"])
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "png"), ("tif", "tiff"), ("TIFF", "tiff")])
+def test_grey_is_read_as_stored(tmp_path: Path, pixels: np.ndarray, suffix: str, kind: str) -> None:
+    path = tmp_path / f"Übersicht Σ.{suffix}"
+    mammogram = read_image(_pillow(path, pixels, format=kind), view=View.R_CC, horizontal_flip=True)
+    np.testing.assert_array_equal(mammogram.pixels, pixels, strict=True)
+    assert (mammogram.view, mammogram.horizontal_flip, mammogram.notices) == (View.R_CC, True, ())
+    assert (mammogram.source.name, mammogram.source.kind) == (path.name, kind)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
+def test_compressed_tiff(tmp_path: Path, compression: str) -> None:
+    path = _pillow(tmp_path / "a.tif", GREY8, compression=compression)
+    np.testing.assert_array_equal(read_image(path, view=View.L_CC).pixels, GREY8, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy(tmp_path: Path, dtype: str, order: str) -> None:
+    np.save(tmp_path / "a.npy", np.asarray(GREY8, dtype, order=order))
+    pixels = read_image(tmp_path / "a.npy", view=View.L_CC).pixels
+    assert pixels.dtype == {"u1": np.uint8, "u2": np.uint16, "f4": np.float32, "f8": np.float32}[dtype[-2:]]
+    np.testing.assert_array_equal(pixels, GREY8)
+    assert pixels.flags.c_contiguous
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    values = GREY16.astype(np.float32) / 7
+    read = read_image(_pillow(tmp_path / "a.tif", values), view=View.L_CC).pixels
+    np.testing.assert_array_equal(read, values, strict=True)
+
+
+@pytest.mark.parametrize("pixels", [GREY8, GREY16], ids=["8 bit", "16 bit"])
+def test_rgb_that_is_grey_is_read_with_a_notice(tmp_path: Path, pixels: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([pixels] * 3))
+    mammogram = read_image(tmp_path / "a.png", view=View.L_CC)
+    np.testing.assert_array_equal(mammogram.pixels, pixels, strict=True)
+    assert [notice.code for notice in mammogram.notices] == ["rgb-grey"]
+
+
+def test_opaque_alpha_is_left_out_with_a_notice_and_transparency_refused(tmp_path: Path) -> None:
+    alpha = np.full_like(GREY8, 255)
+    mammogram = read_image(_pillow(tmp_path / "a.png", np.dstack([GREY8, alpha])), view=View.L_CC)
+    np.testing.assert_array_equal(mammogram.pixels, GREY8, strict=True)
+    assert "alpha-dropped" in [notice.code for notice in mammogram.notices]
+    alpha[3, 3] = 254
+    with pytest.raises(InputError, match="transparent"):
+        read_image(_pillow(tmp_path / "a.png", np.dstack([GREY8, alpha])), view=View.L_CC)
+
+
+def _colour() -> np.ndarray:
+    pixels = np.dstack([GREY8] * 3)
+    pixels[0, 0] = (255, 0, 0)
+    return pixels
+
+
+def _two_pages(path: Path) -> None:
+    Image.fromarray(GREY8).save(path, save_all=True, append_images=[Image.fromarray(GREY8)])
+
+
+def _bomb(path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 16, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+
+
+def _signed_tiff(path: Path) -> None:
+    cv2.imwrite(str(path), GREY8.astype(np.int16))
+
+
+REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
+    ("a.png", lambda p: Image.fromarray(_colour()).save(p), "colour"),
+    ("a.png", lambda p: Image.fromarray(GREY8).convert("P").save(p), "palette"),
+    ("a.png", lambda p: Image.fromarray(GREY8).convert("1").save(p), "1 bits"),
+    ("a.png", lambda p: Image.fromarray(GREY8 % 4).convert("P").save(p, bits=2), "palette"),
+    ("a.tif", lambda p: Image.fromarray(GREY8).convert("1").save(p), "1 bits"),
+    ("a.tif", _two_pages, "pages"),
+    ("a.tif", lambda p: Image.fromarray(GREY8).save(p, tiffinfo={262: 0}), "PhotometricInterpretation is 0"),
+    ("a.tif", lambda p: Image.fromarray(GREY8).convert("P").save(p), "PhotometricInterpretation is 3"),
+    ("a.tif", lambda p: Image.fromarray(GREY8).save(p, tiffinfo={274: 6}), "Orientation is 6"),
+    ("a.tif", _signed_tiff, "format 2"),
+    ("a.tif", lambda p: Image.fromarray(np.float32([[-1, 2]])).save(p), "negative"),
+    ("a.tif", lambda p: Image.fromarray(np.float32([[np.nan, 2]])).save(p), "NaN"),
+    ("a.png", _bomb, "60000 x 60000"),
+    ("a.png", lambda p: p.write_bytes(b""), "nothing"),
+    ("a.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "incomplete"),
+    ("a.png", lambda p: p.write_bytes(b"no picture, certainly"), "no DICOM, PNG, TIFF or npy"),
+    ("a.png", lambda p: Image.fromarray(GREY8).save(p, format="TIFF"), "suffix .png says png"),
+    ("a.npy", lambda p: np.save(p, GREY8.astype(np.int16)), "int16"),
+    ("a.npy", lambda p: np.save(p, GREY8[None]), "[1, 40, 30]"),
+    ("a.npy", lambda p: np.save(p, np.array([{"a": 1}]), allow_pickle=True), "Python objects"),
+    ("a.npy", lambda p: np.save(p, np.array([[np.inf]])), "infinite"),
+    ("a.npy", lambda p: np.save(p, np.array([[1e300]])), "infinite"),
+    ("a.npy", lambda p: np.save(p, np.zeros((0, 5), np.uint8)), "0 x 5"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
+def test_what_would_need_a_guess_is_refused(
+    tmp_path: Path, name: str, make: Callable[[Path], object], words: str
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        read_image(tmp_path / name, view=View.L_CC)
+    assert words in str(caught.value)
+
+
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.png"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_image(path, view=View.L_CC)
+
+
+def test_read_array_gives_the_array_back(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_array(tmp_path / "a.npy"), array, strict=True)
+    with pytest.raises(InputError, match="no npy"):
+        read_array(_pillow(tmp_path / "a.png", GREY8))
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "npy"])
+def test_damage_gives_a_mammogram_or_an_error_of_ours(tmp_path: Path, kind: str) -> None:
+    stream = BytesIO()
+    np.save(stream, GREY16) if kind == "npy" else Image.fromarray(GREY16).save(stream, format=kind)
+    content, rng = stream.getvalue(), np.random.default_rng(5)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for _ in range(int(rng.integers(1, 4))):
+            damaged[int(rng.integers(rng.choice([160, len(content)])))] = int(rng.integers(256))
+        (tmp_path / "a").write_bytes(damaged[: int(rng.integers(len(damaged)))] if rng.random() < 0.3 else damaged)
+        try:
+            assert isinstance(read_image(tmp_path / "a", view=View.L_CC), Mammogram)
+        except GlamError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("0_L-CC.png", "L-CC"),
+        ("patient_RMLO_2.png", "R-MLO"),
+        ("r_mlo.tif", "R-MLO"),
+        ("LCC", "L-CC"),
+        ("exam L CC (2).png", "L-CC"),
+        ("L-CC_LCC.png", "L-CC"),
+        ("protocol_cc.png", None),
+        ("LXCCL.png", None),
+        ("LCCID.png", None),
+        ("R-ML.png", None),
+        ("image.png", None),
+    ],
+)
+def test_views_told_by_names(name: str, view: str | None) -> None:
+    assert view_from_name(Path("R-MLO folder") / name) == view
+
+
+def test_a_name_that_tells_two_views_is_refused() -> None:
+    with pytest.raises(InputError, match="L-CC, R-CC"):
+        view_from_name(Path("L-CC_R-CC.png"))
