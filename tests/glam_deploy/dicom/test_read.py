@@ -203,7 +203,6 @@ def _with_canary(dataset: Dataset) -> None:
         {"EstimatedRadiographicMagnificationFactor": "2"},
         {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
         {"PixelData": b"12"},
-        {"EstimatedRadiographicMagnificationFactor": CANARY},
     ],
 )
 def test_no_identifier_is_told(
@@ -223,6 +222,15 @@ def test_no_identifier_is_told(
     captured = capfd.readouterr()
     assert "CANARY^" not in told + caplog.text + captured.out + captured.err
     assert "19700230" not in told + caplog.text
+
+
+def test_no_identifier_is_told_by_a_traceback(write: Write) -> None:
+    """pydicom's own error quotes the value."""
+    path = write(lambda dataset: dataset.__setattr__("EstimatedRadiographicMagnificationFactor", "1.012345678"))
+    path.write_bytes(path.read_bytes().replace(b"1.012345678", CANARY.encode()))
+    with pytest.raises(DicomError) as caught:
+        read_view(path)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
 def _written_without_validation(write: Write, edit: Callable[[Dataset], None]) -> Path:
