@@ -16,7 +16,6 @@ EXTRAS = {
         "pydicom>=3.0",
         "pylibjpeg>=2.1",
         "pylibjpeg-openjpeg>=2.4",
-        "pylibjpeg-rle>=2.1",
         "pyjpegls>=1.5",
         "python-gdcm>=3.0.24",
     ],

@@ -1,0 +1,36 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("glam-deploy", "numpy", "onnxruntime", "opencv-python-headless", "torch")
+
+
+def facts() -> dict[str, Any]:
+    """Processor, cores, memory, system, versions and time: JSON-ready."""
+    return {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _first_value("/proc/cpuinfo", "model name") or platform.processor(),
+        "vector_extensions": _vector_extensions(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": _first_value("/proc/meminfo", "MemTotal"),
+        "load_average": os.getloadavg()[0],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _vector_extensions() -> list[str]:
+    flags = (_first_value("/proc/cpuinfo", "flags") or "").split()
+    return [f for f in flags if f.startswith(("avx", "amx", "fma"))]
+
+
+def _first_value(file: str, key: str) -> str | None:
+    path = Path(file)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)

@@ -1,0 +1,65 @@
+"""What the demo works on, as files: a checkpoint, an exam of four DICOM views, the outlines of its lesions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from safetensors.torch import save_file
+
+from glam_deploy import spec
+from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.metrics import dice
+from glam_deploy.records import Box
+from glam_deploy.runtime.result import Result
+from glam_export.demo.phantom import PhantomView, phantom_exam
+from glam_export.demo.weights import demo_state_dict
+
+THRESHOLD = 0.5
+"""Saliency from which a pixel counts as lesion."""
+MASK_VALUES = (100, 200)
+"""Grey of benign and malignant lesions in a mask file; 0 is everything else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One view's result against the truth that its phantom was made from."""
+
+    dice: Mapping[str, float | None]
+    """Class -> Dice of the fused map over THRESHOLD against the outline, source frame; None where both are empty."""
+    lesion: str | None
+    """The class of the view's lesion; None where it has none."""
+    patch_on_lesion: bool | None
+    """Whether any patch holds the centre of a lesion; None where the view has none."""
+
+
+def write_checkpoint(path: Path) -> None:
+    """The demo weights as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(demo_state_dict(), path)
+
+
+def write_exam(folder: Path, seed: int) -> dict[Path, PhantomView]:
+    """Four views as MG DICOM, `<view>.dcm`, and their outlines as `masks/<view>.png`; what each file shows."""
+    masks = folder / "masks"
+    masks.mkdir(parents=True, exist_ok=True)
+    views = {folder / f"{view.view}.dcm": view for view in phantom_exam(seed)}
+    for path, view in views.items():
+        write_view(path, view.pixels, view=view.view, exam=Exam(seed=f"demo {seed}"))
+        cv2.imwrite(str(masks / f"{view.view}.png"), view.mask * MASK_VALUES[0])
+    return views
+
+
+def judge(view: PhantomView, result: Result) -> Judgement:
+    """Hold a result against its phantom."""
+    found = result.saliency_in_source() > THRESHOLD
+    scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(spec.CLASSES)}
+    boxes = [box for box in result.patch_boxes_in_source if box]
+    hits = [_holds(box, lesion.row, lesion.column) for lesion in view.lesions for box in boxes]
+    lesion = view.lesions[0].label if view.lesions else None
+    return Judgement(dice=scores, lesion=lesion, patch_on_lesion=any(hits) if view.lesions else None)
+
+
+def _holds(box: Box, row: float, column: float) -> bool:
+    top, left, bottom, right = box
+    return top <= row < bottom and left <= column < right

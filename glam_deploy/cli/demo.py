@@ -1,0 +1,77 @@
+"""`glam-deploy demo`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+from rich.table import Table
+
+from glam_deploy.cli import console
+from glam_deploy.cli.export import make_bundle
+from glam_deploy.cli.options import export_module
+from glam_deploy.cli.run import Job, ReadOptions, plan, run_job
+from glam_deploy.cli.verify import verify_bundle
+from glam_deploy.outputs.writer import OutputOptions
+from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.session import pipeline_of
+
+EXAM_SEED = 0
+PATCHES = 1
+
+
+@click.command("demo")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to fill.")
+@click.option("--seed", type=click.IntRange(min=0), default=EXAM_SEED, show_default=True, help="Which phantom exam.")
+def command(out: Path, seed: int) -> int:
+    """Make weights and images, then do all that glam-deploy does with them.
+
+    The weights are set by hand to find bright blobs and grains, the images are phantoms: this shows that the software
+    works, and nothing about patients.
+    """
+    material = export_module("demo.material")
+    weights, bundle_folder, exam, results = (
+        out / name for name in ("weights.safetensors", "bundle", "exam", "results")
+    )
+    _step(f"1. demo weights -> {weights}")
+    material.write_checkpoint(weights)
+    _step(f"2. glam-deploy export --weights {weights} --out {bundle_folder}")
+    bundle = make_bundle(weights, bundle_folder, patches=PATCHES)
+    console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
+    _step(f"3. a phantom exam as DICOM, outlines of its lesions beside it -> {exam}")
+    truth = material.write_exam(exam, seed)
+    _step(f"4. glam-deploy run {exam}/*.dcm --bundle {bundle_folder} --out {results}")
+    judgements: dict[Path, Any] = {}
+
+    def judge(path: Path, result: Result) -> None:
+        judgements[path] = material.judge(truth[path], result)
+
+    job = Job(
+        stems=plan(list(truth), results), out=results, reading=ReadOptions(), writing=OutputOptions(), on_result=judge
+    )
+    code = run_job(pipeline_of(bundle, engine="auto", patches=None), job)
+    console.out.print(_table(judgements, material.THRESHOLD))
+    _step(f"5. glam-deploy verify --bundle {bundle_folder}")
+    verify_bundle(bundle, engine="auto")
+    console.out.print(f"Look at {results}/*.png", markup=False)
+    return code
+
+
+def _step(text: str) -> None:
+    console.out.print(text, style="bold", markup=False, soft_wrap=True)
+
+
+def _table(judgements: Mapping[Path, Any], threshold: float) -> Table:
+    table = Table(title=f"Fused saliency over {threshold} against the outlines", title_justify="left")
+    for name in ("view", "lesion", "patch on it", "Dice"):
+        table.add_column(name)
+    scores = []
+    for path, judgement in judgements.items():
+        score = judgement.dice.get(judgement.lesion)
+        hit = {True: "yes", False: "no", None: "-"}[judgement.patch_on_lesion]
+        table.add_row(path.stem, judgement.lesion or "none", hit, "-" if score is None else f"{score:.2f}")
+        scores += [score] if judgement.lesion else []
+    table.add_section()
+    table.add_row("mean", "", "", f"{mean(scores):.2f}" if scores else "-")
+    return table
