@@ -6,12 +6,13 @@
       golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
 
-A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole.
+A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole. A link inside
+a bundle is followed like a file: what counts is that the content has the hash.
 """
 
 import hashlib
 import json
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,25 @@ from glam_deploy.errors import BundleError, UsageError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 CHECKPOINT_FILE = "checkpoint.safetensors"
+
+_EXPECTED: Mapping[str, Any] = {
+    "created": str,
+    "licence": str,
+    "network": {
+        "name": str,
+        "precision": str,
+        "aggregation": str,
+        "fusion_head": bool,
+        "patches": int,
+        "max_patches": int,
+    },
+    "checkpoint": {"name": str, "sha256": str, "parameters": int, "ignored_keys": list},
+    "files": {"*": {"sha256": str, "bytes": int}},
+    "versions": {"*": str},
+    "parity": list,
+    "golden": {"patches": int},
+}
+"""Keys that every reader of a manifest relies on, and their JSON types; "*" is any key, and others may be there too."""
 
 
 def graph_file(stage: str) -> str:
@@ -57,7 +77,7 @@ class Bundle:
         return files
 
     def path(self, name: str) -> Path:
-        """Absolute path of a file that the manifest names; BundleError where it names none such."""
+        """Where a file lies that the manifest names; BundleError where it names none such."""
         if name not in self.files:
             raise BundleError(
                 f"{self.folder}: the manifest names no {name}; it has {', '.join(sorted(self.files))}. "
@@ -110,21 +130,24 @@ def open_bundle(folder: Path) -> Bundle:
 def staged_bundle(folder: Path) -> Iterator[Path]:
     """A fresh folder to fill; it becomes `folder` when the block ends well and vanishes when it does not.
 
-    A bundle that stands at `folder` is replaced as a whole; anything else there is a UsageError.
+    A bundle that stands at `folder` is replaced as a whole, and stays as it is where anything fails. Raises UsageError
+    where files that belong to no bundle would be lost, where `folder` is the current folder or holds it, and where the
+    place cannot be written to.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists and is not a bundle; nothing was written. Name another place with --out.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        place = Path(os.path.realpath(folder))
+        _require_free(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as room:
+            staging = Path(room) / "new"
+            staging.mkdir()
+            yield staging
+            _make_readable(staging)
+            _put_in_place(staging, place, retired=Path(room) / "old")
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be written ({error.strerror}). Name another place with --out.") from error
-    try:
-        yield staging
-        _make_readable(staging)
-        _put_in_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        raise UsageError(
+            f"{folder}: cannot be written ({error.strerror or error}). Free space, or name another place with --out."
+        ) from error
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -137,14 +160,38 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
-def _put_in_place(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
+def _require_free(place: Path) -> None:
+    """Nothing may stand at `place` but a bundle without additions, or an empty folder."""
+    if Path.cwd().is_relative_to(place):
+        raise UsageError(f"{place}: is the current folder or holds it. Name a folder of the bundle's own with --out.")
+    if not place.exists():
         return
-    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    folder.rename(retired / folder.name)
-    staging.rename(folder)
-    shutil.rmtree(retired)
+    others = sorted(_contents(place) - _named_files(place)) if place.is_dir() else [place.name]
+    if others:
+        raise UsageError(
+            f"{place}: exists and holds what belongs to no bundle ({others[0]}); nothing was written. Move it away, or "
+            f"name another place with --out."
+        )
+
+
+def _named_files(folder: Path) -> set[str]:
+    """What the manifest in `folder` accounts for, whatever its version; empty where it is no bundle's manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return {MANIFEST, *manifest["files"]} if manifest.keys() >= {"schema_version", "network"} else set()
+    except (OSError, *_NO_MANIFEST):
+        return set()
+
+
+def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:
+    """Two renames, for no single one replaces a folder with content; the old bundle comes back if the second fails."""
+    try:
+        if place.exists():
+            place.rename(retired)
+        staging.rename(place)
+    finally:
+        if retired.exists() and not place.exists():
+            retired.rename(place)
 
 
 def _make_readable(staging: Path) -> None:
@@ -154,21 +201,36 @@ def _make_readable(staging: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+_NO_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What JSON of another kind, or no JSON at all, raises when it is read as a manifest."""
+
+
 def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
     try:
-        manifest = json.loads(text)
+        manifest: Mapping[str, Any] = json.loads(text)
         version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except _NO_MANIFEST as error:
         raise BundleError(f"{folder / MANIFEST}: not a bundle's manifest. Export the checkpoint again.") from error
     if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        remedy = "Upgrade glam-deploy" if newer else "Export the checkpoint again with this release"
         raise BundleError(
-            f"{folder / MANIFEST}: schema version {version}, this release reads {SCHEMA_VERSION}. "
-            f"Upgrade glam-deploy, or export the checkpoint again with this release."
+            f"{folder / MANIFEST}: schema version {version!r}, this release reads {SCHEMA_VERSION}. {remedy}."
         )
-    if missing := {"network", "checkpoint", "files", "versions", "parity", "golden"} - manifest.keys():
-        raise BundleError(f"{folder / MANIFEST}: lacks {', '.join(sorted(missing))}. Export the checkpoint again.")
-    result: Mapping[str, Any] = manifest
-    return result
+    if fault := next(_faults(manifest, _EXPECTED), None):
+        raise BundleError(f"{folder / MANIFEST}: {fault}. Export the checkpoint again.")
+    return manifest
+
+
+def _faults(value: object, expected: Any, place: str = "") -> Iterator[str]:
+    """In words, where a value of a manifest lacks what `_EXPECTED` says."""
+    wanted = expected if isinstance(expected, type) else dict
+    if type(value) is not wanted:
+        found = "missing" if value is None else f"a {type(value).__name__}"
+        yield f"{place} is {found}, expected a {wanted.__name__}"
+    elif isinstance(value, dict) and isinstance(expected, Mapping):
+        for key in value if "*" in expected else expected:
+            yield from _faults(value.get(key), expected.get(key, expected.get("*")), f"{place}.{key}".lstrip("."))
 
 
 def _check_size(bundle: Bundle, name: str, expected: int) -> None:
@@ -178,7 +240,7 @@ def _check_size(bundle: Bundle, name: str, expected: int) -> None:
         )
     try:
         size = bundle.path(name).stat().st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system can hold
         raise _missing(bundle.folder, name, error) from error
     if size != expected:
         raise BundleError(f"{bundle.folder}: {name} has {size} bytes, the manifest says {expected}. {_RESTORE}")
@@ -192,8 +254,9 @@ def _check_hash(folder: Path, name: str, found: str, expected: str) -> None:
 _RESTORE = "Restore the file from where the bundle came from, or export the checkpoint again."
 
 
-def _missing(folder: Path, name: str, error: OSError) -> BundleError:
-    return BundleError(f"{folder}: {name} cannot be read ({error.strerror}). {_RESTORE}")
+def _missing(folder: Path, name: str, error: OSError | ValueError) -> BundleError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return BundleError(f"{folder}: {name} cannot be read ({reason}). {_RESTORE}")
 
 
 def _file_sha256(path: Path) -> str:
@@ -202,4 +265,4 @@ def _file_sha256(path: Path) -> str:
 
 
 def _contents(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}

@@ -38,7 +38,7 @@ def command(weights: Path, out: Path, patches: int, no_checkpoint: bool, ignore_
     """
     bundle = make_bundle(weights, out, patches=patches, keep_checkpoint=not no_checkpoint, ignore_keys=ignore_keys)
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
-    console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", markup=False)
+    console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
     console.out.print(LICENCE_REMINDER, style="dim")
 
 
@@ -48,12 +48,12 @@ def make_bundle(
     """Export with each step shown as it runs."""
     exporter = export_module("exporter")
     options = exporter.ExportOptions(patches=patches, keep_checkpoint=keep_checkpoint, ignore_keys=ignore_keys)
-    with console.err.status("starting") as status:
+    with console.working("starting") as status:
 
         def report(step: str) -> None:
-            status.update(step)
+            status.update(console.line(step))
             if not console.err.is_terminal:
-                console.err.print(step, markup=False)
+                console.err.print(step, soft_wrap=True)
 
         bundle: Bundle = exporter.export_bundle(weights, out, options, report)
     return bundle

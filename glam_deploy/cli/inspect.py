@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from glam_deploy.bundle import Bundle, open_bundle
@@ -26,7 +25,7 @@ def command(folder: Path, as_json: bool) -> None:
     console.out.print(
         console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference, at export")
     )
-    console.out.print(escape(bundle.manifest["licence"]), style="dim")
+    console.out.print(bundle.manifest["licence"], style="dim")
 
 
 def _facts(bundle: Bundle) -> Table:
@@ -46,7 +45,7 @@ def _facts(bundle: Bundle) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table
 
 
@@ -54,7 +53,7 @@ def _files(bundle: Bundle) -> Table:
     table = Table(title="Files", title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("MB", justify="right")
-    table.add_column("SHA-256", overflow="fold")
+    table.add_column("SHA-256 (in full with --json)")
     for name, entry in bundle.files.items():
-        table.add_row(escape(name), f"{entry['bytes'] / 1e6:.1f}", entry["sha256"])
+        table.add_row(name, f"{entry['bytes'] / 1e6:.1f}", entry["sha256"][:16])
     return table

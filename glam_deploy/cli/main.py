@@ -1,12 +1,13 @@
 """`glam-deploy`: the group of commands, and how every error becomes a sentence and an exit code.
 
-Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage, 3 this machine lacks what was asked for, 4 parity or
-integrity failed, 130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
+4 parity or integrity failed, 130 stopped by Ctrl-C.
 """
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -48,13 +49,21 @@ def cli() -> None:
     """Take a GLAM mammography checkpoint to production. Research use only.
 
     \b
-    Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage,
-    3 this machine lacks what was asked for, 4 parity or integrity failed.
+    Exit codes:
+      0  all done
+      1  some inputs failed, or none was done
+      2  wrong usage
+      3  this machine lacks what was asked for
+      4  parity or integrity failed
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # a file name may hold what the terminal's encoding cannot say
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(exit_code(arguments))
 
 

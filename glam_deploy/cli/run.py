@@ -10,9 +10,16 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, engine_option, patches_option, threads_option
-from glam_deploy.errors import GlamError, InternalError, NotForThisNetwork, UsageError
+from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError
 from glam_deploy.images import read_array
-from glam_deploy.outputs.writer import REPORT, OutputOptions, unique_stems, write_failure, write_result
+from glam_deploy.outputs.writer import (
+    REPORT,
+    OutputOptions,
+    require_writable,
+    unique_stems,
+    write_failure,
+    write_result,
+)
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import Pixels, Source, View
@@ -76,11 +83,13 @@ def command(
     as_json: bool,
     threads: int | None,
 ) -> int:
-    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched.
+    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, but not for results in --out.
 
     Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
     also get <stem>.npz and the overlay <stem>.png. docs/outputs.md explains all of them.
     """
+    if standardized and (horizontal_flip or for_processing):
+        raise UsageError("--standardized takes arrays as they are: leave --horizontal-flip and --for-processing off")
     reading = ReadOptions(
         view=View(view) if view else None,
         horizontal_flip=horizontal_flip,
@@ -93,8 +102,11 @@ def command(
 
 
 def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
-    """Every input file and the stem of its results; UsageError where a result would replace an input."""
-    stems = unique_stems(find_inputs(inputs))
+    """Every input file and the stem of its results; UsageError where a result would replace an input.
+
+    Files of `out` are no inputs where a folder around it is searched: they are results of an earlier run.
+    """
+    stems = unique_stems(_without_results(inputs, out))
     originals = {path.resolve() for path in stems}
     for path, stem in stems.items():
         for suffix in (".json", ".npz", ".png"):
@@ -106,37 +118,53 @@ def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
     return stems
 
 
+def _without_results(inputs: Sequence[Path], out: Path) -> list[Path]:
+    found, results = find_inputs(inputs), out.resolve()
+    if not any(results.is_relative_to(p.resolve()) and results != p.resolve() for p in inputs):
+        return found
+    kept = [path for path in found if path in inputs or not path.resolve().is_relative_to(results)]
+    if not kept:
+        raise UsageError(f"all images there are results in {out}: check the inputs, or name another folder with --out")
+    return kept
+
+
 def run_job(pipeline: Pipeline, job: Job) -> int:
-    """Work through the inputs; 0 where each was done or skipped by rule, 1 where any failed or none was done."""
+    """Work through the inputs; 0 where each was done or skipped by rule, 1 where any failed or none was done.
+
+    Raises UsageError where `job.out` cannot be written to, BackendUnavailable where this machine lacks what an input
+    needs: neither is a fault of the input, so none is told to have failed.
+    """
+    require_writable(job.out)
     outcomes = []
-    with console.progress_bar() as bar:
-        task = bar.add_task("starting", total=len(job.stems))
-        for path in job.stems:
-            bar.update(task, description=path.name)
-            outcomes.append(_one(pipeline, job, path))
-            bar.advance(task)
+    for number, path in enumerate(job.stems, 1):
+        # printed when the line has gone: a live line and a result on one terminal would overwrite each other
+        with console.working(f"{number}/{len(job.stems)} {path.name}"):
+            status, text = _one(pipeline, job, path)
+        _say(job, path, status, text)
+        outcomes.append(status)
     done, skipped, failed = (outcomes.count(status) for status in ("done", "skipped", "failed"))
-    if len(outcomes) > 1 and not job.as_json:
-        console.out.print(f"{done} done, {skipped} skipped, {failed} failed; results in {job.out}", markup=False)
+    if not job.as_json:
+        console.out.print(f"{done} done, {skipped} skipped, {failed} failed; results in {job.out}", soft_wrap=True)
     return 1 if failed or not done else 0
 
 
-def _one(pipeline: Pipeline, job: Job, path: Path) -> str:
-    """Read, run and write one input; its status. Whatever goes wrong with it is written down, not raised."""
-    stem = job.stems[path]
+def _one(pipeline: Pipeline, job: Job, path: Path) -> tuple[str, str]:
+    """Read, run and write one input; its status and what to say of it. What goes wrong with it is written down."""
+    failure: GlamError
     try:
         pixels, result = _process(pipeline, job.reading, path)
-        write_result(job.out, stem, pixels, result, job.writing)
+        write_result(job.out, job.stems[path], pixels, result, job.writing)
         job.on_result(path, result)
-        return _say(job, path, "done", _summary(result))
+        return "done", _summary(result)
+    except BackendUnavailable:
+        raise
     except GlamError as error:
         failure = error
     except Exception as error:  # the edge of one input: a fault in our own code must not cost the others
-        console.err.print(traceback.format_exc(), markup=False)
+        click.echo(traceback.format_exc(), err=True)
         failure = InternalError(f"{type(error).__name__}: {error}. This is a fault of glam-deploy; please report it.")
-    write_failure(job.out, stem, path.name, job.reading.view, failure)
-    skipped = isinstance(failure, NotForThisNetwork)
-    return _say(job, path, "skipped" if skipped else "failed", str(failure))
+    write_failure(job.out, job.stems[path], path.name, job.reading.view, failure)
+    return "skipped" if isinstance(failure, NotForThisNetwork) else "failed", str(failure)
 
 
 def _process(pipeline: Pipeline, reading: ReadOptions, path: Path) -> tuple[Pixels, Result]:
@@ -159,10 +187,9 @@ def _summary(result: Result) -> str:
     return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
 
 
-def _say(job: Job, path: Path, status: str, text: str) -> str:
+def _say(job: Job, path: Path, status: str, text: str) -> None:
     if job.as_json:
-        report = json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8"))
-        click.echo(json.dumps(report, ensure_ascii=False))
+        # in ASCII, which every terminal, pipe and locale carries
+        click.echo(json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8"))))
     else:
-        console.out.print(f"{status:8}{path}  {text}", markup=False, soft_wrap=True)
-    return status
+        console.out.print(f"{status:8}{path}  {text}", soft_wrap=True)

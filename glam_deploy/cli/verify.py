@@ -31,9 +31,9 @@ def command(folder: Path, engine: str, threads: int | None) -> None:
 def verify_bundle(bundle: Bundle, *, engine: str, threads: int | None = None) -> None:
     """Print what holds; raises BundleError or ParityError for what does not."""
     bundle.check()
-    console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", markup=False)
+    console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), threads=threads)
-    with console.err.status("running the golden case"):
+    with console.working("running the golden case"):
         rows = check_golden(bundle, pipeline)
     name, library = (pipeline.provenance["engine"][key] for key in ("name", "library"))
     title = f"Engine {name} ({library}) against the PyTorch reference"

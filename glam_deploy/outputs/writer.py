@@ -56,6 +56,12 @@ def write_result(out_dir: Path, stem: str, pixels: Pixels, result: Result, optio
         return _publish(staged, out_dir, stem)
 
 
+def require_writable(out_dir: Path) -> None:
+    """Make the folder of results where it is missing; UsageError where it cannot be made or written to."""
+    with _staging(out_dir, "nothing"):
+        pass
+
+
 def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error: GlamError) -> list[Path]:
     """Write the report of an image without a result, and remove an earlier run's files of the same stem.
 
