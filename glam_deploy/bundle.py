@@ -226,8 +226,8 @@ def _faults(value: object, expected: Any, place: str = "") -> Iterator[str]:
     """In words, where a value of a manifest lacks what `_EXPECTED` says."""
     wanted = expected if isinstance(expected, type) else dict
     if type(value) is not wanted:
-        found = "missing" if value is None else f"a {type(value).__name__}"
-        yield f"{place} is {found}, expected a {wanted.__name__}"
+        found = "missing" if value is None else type(value).__name__
+        yield f"{place} is {found}, expected {wanted.__name__}"
     elif isinstance(value, dict) and isinstance(expected, Mapping):
         for key in value if "*" in expected else expected:
             yield from _faults(value.get(key), expected.get(key, expected.get("*")), f"{place}.{key}".lstrip("."))
