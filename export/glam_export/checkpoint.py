@@ -6,6 +6,7 @@ without any of them it has none.
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,6 +27,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 PREFIXES = ("module.", "model.")
 COUNTER = "num_batches_tracked"
 """A training counter in every batch norm; inference never reads it, so it may be there or not."""
+MAGIC = (b"PK\x03\x04", b"\x80")
+"""How files of torch.save begin: a zip archive, or from before PyTorch 1.6 a pickle of protocol 2 or later."""
 LISTED = 20
 """Keys named in a message before the rest are counted."""
 
@@ -57,7 +60,9 @@ def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
     ignored = tuple(sorted(k for k in everything if any(fnmatchcase(k, pattern) for pattern in ignore)))
     tensors = {k: v for k, v in everything.items() if k not in ignored}
     fusion_head = _has_head(tensors, path)
-    _check_keys(tensors, GlamNetwork(fusion_head=fusion_head).state_dict(), path)
+    with torch.device("meta"):
+        expected = GlamNetwork(fusion_head=fusion_head).state_dict()
+    _check_keys(tensors, expected, path)
     network = _fill(tensors, fusion_head=fusion_head)
     parameters = sum(p.numel() for p in network.parameters())
     return Checkpoint(network=network, path=path, sha256=digest, parameters=parameters, ignored=ignored)
@@ -90,9 +95,11 @@ def unwrap(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def _fill(tensors: Mapping[str, Tensor], *, fusion_head: bool) -> GlamNetwork:
-    network = GlamNetwork(fusion_head=fusion_head)
-    # strict=False for the counters alone: all else has been checked by name
-    network.load_state_dict(dict(tensors), strict=False)
+    with torch.device("meta"):  # drawing 24 million initial weights takes longer than all else here
+        network = GlamNetwork(fusion_head=fusion_head)
+    network.to_empty(device="cpu")
+    counters = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith(COUNTER)}
+    network.load_state_dict({**tensors, **counters})
     return network.eval().requires_grad_(False)
 
 
@@ -109,16 +116,26 @@ def _sha256(path: Path) -> str:
 def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _check_magic(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # remarks on pickle protocols, nothing that a user could act on
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: this file holds more than tensors. Loading it would run code that came with the file, so it was "
-            f"refused. If you trust where it came from, load it yourself in a throw-away environment and save only "
-            f"`model.state_dict()`."
+            f"{path}: this file holds something other than tensors. Loading that could run code that came with the "
+            f"file, so it was refused. If you trust where it came from, load it yourself in a throw-away environment "
+            f"and save only `model.state_dict()`."
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # damaged bytes lead the unpickler to many, IndexError and AssertionError among them
         raise _damaged(path, error) from error
+
+
+def _check_magic(path: Path) -> None:
+    """Tell what was never a checkpoint from one that wants to run code: the unpickler refuses both alike."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC[0]))
+    if not start.startswith(MAGIC):
+        raise _damaged(path, ValueError(f"begins with {start!r}, not as a zip archive or a pickle does"))
 
 
 def _read_safetensors(path: Path) -> object:
@@ -155,7 +172,7 @@ def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
         if tensors[k].shape != expected[k].shape
     }
     not_float = {k for k in required & tensors.keys() if not tensors[k].is_floating_point()}
-    not_finite = {k for k in required & tensors.keys() - not_float if not torch.isfinite(tensors[k]).all()}
+    not_finite = {k for k in required & tensors.keys() - not_float if not torch.isfinite(tensors[k].float()).all()}
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     faults |= {"not floating point": not_float, "with NaN or infinite values": not_finite}
     lines = [f"  {len(keys)} {what}: {_listed(keys)}" for what, keys in faults.items() if keys]

@@ -1,0 +1,72 @@
+"""Full-size weights and bundles, made once a session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from golden import network
+from torch import Tensor
+
+from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
+from glam_deploy.spec import STAGES
+from glam_export.checkpoint import load_checkpoint, save_weights
+from glam_export.exporter import ExportOptions, export_bundle
+from glam_export.graphs import graph_modules
+from glam_export.onnx_file import write_graph
+from glam_export.reference import GlamNetwork
+
+
+@pytest.fixture(scope="session")
+def golden_state() -> dict[str, Tensor]:
+    """The golden cases' state dict, all 352 keys; copy the dict before changing it, and never its tensors."""
+    return network.state_dict()
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(golden_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`golden_state` as torch.save writes it."""
+    path = tmp_path_factory.mktemp("weights") / "golden.pt"
+    torch.save(golden_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_network(golden_checkpoint: Path) -> GlamNetwork:
+    """The reference with the golden cases' weights."""
+    return load_checkpoint(golden_checkpoint).network
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole exported bundle, no fusion head. About a minute."""
+    folder = tmp_path_factory.mktemp("golden") / "bundle"
+    export_bundle(golden_checkpoint, folder, ExportOptions())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def joint_checkpoint(golden_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden weights plus attention and fusion layers."""
+    path = tmp_path_factory.mktemp("weights") / "joint.pt"
+    torch.save(golden_state | network.head_tensors(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def joint_network(joint_checkpoint: Path) -> GlamNetwork:
+    """The reference with attention and fusion layers."""
+    return load_checkpoint(joint_checkpoint).network
+
+
+@pytest.fixture(scope="session")
+def joint_bundle(golden_bundle: Path, joint_network: GlamNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with fusion head, without golden case: its global and local graphs are those of `golden_bundle`."""
+    folder = tmp_path_factory.mktemp("joint") / "bundle"
+    (folder / "graphs").mkdir(parents=True)
+    for stage in STAGES[:2]:
+        (folder / graph_file(stage)).hardlink_to(golden_bundle / graph_file(stage))
+    write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), fusion_head=True)
+    save_weights(joint_network, folder / CHECKPOINT_FILE)
+    manifest = dict(open_bundle(golden_bundle).manifest)
+    write_manifest(folder, manifest | {"network": manifest["network"] | {"fusion_head": True}})
+    return folder
