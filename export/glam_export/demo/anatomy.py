@@ -109,9 +109,7 @@ def _pectoral(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> 
     return np.asarray(1 / (1 + np.exp(-np.clip(fade, -30, 30))), np.float32)
 
 
-def _gland(
-    rng: np.random.Generator, shape: tuple[int, int], nipple: tuple[float, float], texture: Float32
-) -> Float32:
+def _gland(rng: np.random.Generator, shape: tuple[int, int], nipple: tuple[float, float], texture: Float32) -> Float32:
     """Share of fibroglandular tissue, 0..1: strands of the texture, densest in a cone behind the nipple."""
     rows, columns = shape
     row, reach = nipple

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 SIGNALS = ("B", "F", "G")
+ONE, ONE_CHANNEL = "1", -1
+"""The constant, and the channel that carries it wherever it is needed: the last one, whatever the width."""
 SLOT = 2 * len(SIGNALS)
 """Channels of one set of signals; a slot s holds them in channels SLOT * s onwards."""
 
@@ -49,6 +51,13 @@ def grow(signal: str) -> Rule:
     return Rule(window={signal: 2.0}, bias=-1.0)
 
 
+def keep_inside(signal: str) -> Rule:
+    """`keep`, but 0 in the outermost pixels: there the constant "1" has missing neighbours, and the stem took the zero
+    padding around the picture for a dark surround."""
+    kept = keep(signal)
+    return Rule(centre=kept.centre, window={ONE: 4.0}, bias=kept.bias - 36)
+
+
 def invert(signal: str) -> Rule:
     """One minus the value."""
     return Rule(centre={signal: -1.0}, bias=1.0)
@@ -68,11 +77,9 @@ def kernel(rules: Mapping[str, Rule], *, source: int, target: int, like: Tensor)
     for name, rule in rules.items():
         rows = slice(*_channels(name, target))
         for read, taps in rule.window.items():
-            weight[rows, _channels(read, source)[0]] += taps
-            weight[rows, _channels(read, source)[0] + 1] -= taps
+            _tap(weight[rows], read, source, taps)
         for read, tap in rule.centre.items():
-            weight[rows, _channels(read, source)[0], 1, 1] += tap
-            weight[rows, _channels(read, source)[0] + 1, 1, 1] -= tap
+            _tap(weight[rows, :, 1:2, 1:2], read, source, tap)
     return weight
 
 
@@ -85,20 +92,29 @@ def bias(rules: Mapping[str, Rule], *, target: int, like: Tensor) -> Tensor:
     return values
 
 
-def read_out(logits: Sequence[Mapping[str, float]], *, source: int, clipped: bool, constant: int, like: Tensor) -> Tensor:
+def read_out(logits: Sequence[Mapping[str, float]], *, source: int, clipped: bool, like: Tensor) -> Tensor:
     """A bias-free 1 x 1 head: float32, shape of `like` [classes, inputs, 1, 1] (or [classes, inputs]).
 
-    `logits`: for each class the weight of each signal and of "1", which channel `constant` carries. `clipped`: whether
-    the signals went through ReLU, so that both channels of a pair are needed, or are still raw sums.
+    `logits`: for each class the weight of each signal and of the constant. `clipped`: whether the signals went through
+    ReLU, so that both channels of a pair are needed, or are still raw sums.
     """
     weight = torch.zeros_like(like)
-    for row, weights in zip(weight, logits, strict=True):
+    for i, weights in enumerate(logits):
         for name, value in weights.items():
-            first = constant if name == "1" else _channels(name, source)[0]
-            row[first] = value
-            if clipped and name != "1":
-                row[first + 1] = -value
+            _tap(weight[i : i + 1], name, source, value)
+    if not clipped:
+        weight[:, SLOT * source + 1 : SLOT * (source + 1) : 2] = 0
     return weight
+
+
+def _tap(weight: Tensor, read: str, source: int, value: float) -> None:
+    """Add `value` to every tap on a signal: plus on its first channel, minus on its second; a view, in place."""
+    if read == ONE:
+        weight[:, ONE_CHANNEL] += value
+        return
+    first = _channels(read, source)[0]
+    weight[:, first] += value
+    weight[:, first + 1] -= value
 
 
 def _channels(signal: str, slot: int) -> tuple[int, int]:

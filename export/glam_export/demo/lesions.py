@@ -5,6 +5,7 @@ A lesion is painted on the breast's brightness (a fraction of full scale) in pla
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ def _add_spicules(rng: np.random.Generator, brightness: Float32, site: Site) -> 
         t = np.linspace(0.5, length, 12)
         at = angle + bend * (t - 0.5)
         path = np.stack([site.column + site.radius_px * t * np.cos(at), site.row + site.radius_px * t * np.sin(at)], 1)
-        for i, (p, q) in enumerate(zip(path[:-1], path[1:], strict=True)):
+        for i, (p, q) in enumerate(pairwise(path)):
             width = max(round((8 - 0.5 * i) * site.unit), 1)
             cv2.line(strands, p.round().astype(int).tolist(), q.round().astype(int).tolist(), 1 - i / 12, width)
     brightness += 0.07 * cv2.GaussianBlur(strands, (0, 0), 2.5 * site.unit)

@@ -132,9 +132,7 @@ def _expose(rng: np.random.Generator, breast: Breast) -> NDArray[np.uint16]:
 
 
 def _mirrored(lesion: Lesion, columns: int) -> Lesion:
-    return Lesion(
-        label=lesion.label, row=lesion.row, column=columns - 1 - lesion.column, radius_px=lesion.radius_px
-    )
+    return Lesion(label=lesion.label, row=lesion.row, column=columns - 1 - lesion.column, radius_px=lesion.radius_px)
 
 
 def _stamp(pixels: NDArray[np.uint16], view: View) -> None:

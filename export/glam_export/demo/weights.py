@@ -15,24 +15,24 @@ from torch import Tensor
 
 from glam_deploy.errors import UsageError
 from glam_export.demo import circuit
-from glam_export.demo.circuit import Rule, grow, invert, keep, mean, plain, spread
+from glam_export.demo.circuit import ONE, ONE_CHANNEL, Rule, grow, invert, keep, keep_inside, mean, plain, spread
 from glam_export.reference import GlamNetwork
 
 State = dict[str, Tensor]
 Step = Mapping[str, Rule]
 
-BRIGHT, GRAIN = 2.05, 0.28
+BRIGHT, GRAIN = 2.05, 0.24
 """Thresholds on the smoothed standardized image and on its centre-minus-surround, in standard deviations."""
 STEEP = 8.0
 """Slope of both thresholds."""
 DISTURBANCE = 0.003
 """Size of the random part: of a layer's output for unit inputs, and of batch-norm tensors a tenth of it."""
 
-CONSTANT = -1
-"""The last channel carries 1, because the heads have no bias."""
+GLOBAL_SLOT, LOCAL_SLOT = 1, 2
+"""Where the last block of a stage of the global module, and of the local module, leaves its signals."""
 LOGITS = (
-    MappingProxyType({"B": 10.0, "F": 1.0, "G": -9.0, "1": -5.0}),
-    MappingProxyType({"B": 1.5, "F": 9.0, "G": 9.0, "1": -4.5}),
+    MappingProxyType({"B": 10.0, "F": 1.0, "G": -9.0, ONE: -5.0}),
+    MappingProxyType({"B": 1.5, "F": 9.0, "G": 9.0, ONE: -4.5}),
 )
 
 
@@ -75,10 +75,11 @@ def _gaussian(sigma: float) -> Tensor:
 
 
 def _set_threshold(state: State, batch_norm: str) -> None:
-    """What the stem measured, as B and F: STEEP * (measure - threshold), to be clipped."""
+    """What the stem measured, as B and F: STEEP * (measure - threshold), to be clipped; and the constant."""
     state[f"{batch_norm}.weight"][:4] = STEEP
     low = torch.tensor([-STEEP * BRIGHT, -STEEP * BRIGHT - 1, -STEEP * GRAIN, -STEEP * GRAIN - 1])
     state[f"{batch_norm}.bias"][:4] = low
+    state[f"{batch_norm}.bias"][ONE_CHANNEL] = 1
 
 
 def _step(bright: Rule, grain: Rule, region: Rule) -> Step:
@@ -93,8 +94,8 @@ def _set_global_module(state: State) -> None:
     for stage, steps in enumerate(_global_steps()):
         head, tail = f"{branch}.layer_list.{stage}.0", f"{branch}.layer_list.{stage}.1"
         after = f"{branch}.layer_list.{stage + 1}.0.bn1" if stage < 4 else f"{branch}.final_bn"
-        _set_block(state, head, steps[:2], after=f"{tail}.bn1", source=min(stage, 1), target=0)
-        _set_block(state, tail, steps[2:], after=after, source=0, target=1)
+        _set_block(state, head, steps[:2], after=f"{tail}.bn1", source=GLOBAL_SLOT if stage else 0, target=0)
+        _set_block(state, tail, steps[2:], after=after, source=0, target=GLOBAL_SLOT)
         _carry_one(state, tail)
     _set_scale_heads(state)
 
@@ -107,7 +108,7 @@ def _global_steps() -> list[tuple[Step, ...]]:
     """The four convolutions of each stage; the last is read by a head as it is."""
     b, f, g = keep("B"), grow("F"), spread("F", "G")
     end = _step(plain("B"), plain("F"), plain("G"))
-    near = (_step(b, f, NOTHING), _step(b, f, NOTHING), _step(b, f, g), end)
+    near = (_step(b, keep_inside("F"), NOTHING), _step(b, f, NOTHING), _step(b, f, g), end)
     middle = (_step(mean("B"), f, g), _step(b, f, g), _step(b, f, g), end)
     far = (_step(mean("B"), mean("F"), mean("G")), _step(b, keep("F"), keep("G")), _step(b, keep("F"), keep("G")), end)
     blur = _step(mean("B"), mean("F"), mean("G"))
@@ -132,15 +133,15 @@ def _bias_between(block: str) -> str:
 
 def _carry_one(state: State, block: str) -> None:
     """Make the last channel of a pre-activation block's output 1."""
-    state[f"{block}.bn2.bias"][CONSTANT] = 1
-    state[f"{block}.conv2.weight"][CONSTANT, CONSTANT, 1, 1] = 1
+    state[f"{block}.bn2.bias"][ONE_CHANNEL] = 1
+    state[f"{block}.conv2.weight"][ONE_CHANNEL, ONE_CHANNEL, 1, 1] = 1
 
 
 def _set_scale_heads(state: State) -> None:
     for scale, clipped in (("1", False), ("2", False), ("last", True)):
         key = f"global_network.postprocess_module.gn_conv_{scale}.weight"
         like = state[key]
-        state[key] = circuit.read_out(LOGITS, source=1, clipped=clipped, constant=CONSTANT, like=like)
+        state[key] = circuit.read_out(LOGITS, source=GLOBAL_SLOT, clipped=clipped, like=like)
 
 
 def _set_local_module(state: State) -> None:
@@ -155,38 +156,37 @@ def _set_local_module(state: State) -> None:
             block, target = f"{net}.layer{layer}.{i}", i + (layer == 1)
             _set_block(state, block, (next(steps), next(steps)), after=f"{block}.bn2", source=source, target=target)
             source = target
-    state[f"{block}.bn2.bias"][CONSTANT] = 1
+    state[f"{block}.bn2.bias"][ONE_CHANNEL] = 1
     key = "detection_network.gn_conv_last.weight"
-    state[key] = circuit.read_out(LOGITS, source=source, clipped=True, constant=CONSTANT, like=state[key])
+    state[key] = circuit.read_out(LOGITS, source=LOCAL_SLOT, clipped=True, like=state[key])
 
 
 def _local_steps() -> list[Step]:
     """32 convolutions, 4 pixels a step: grains 9 steps out and 7 back (their hull), regions filled on the way."""
-    out, back = [grow("F")] * 9, [invert("F"), *[grow("F")] * 7, invert("F")]
+    out, back = [keep_inside("F"), *[grow("F")] * 9], [invert("F"), *[grow("F")] * 7, invert("F")]
     grains = [*out, *back, *[keep("F")] * (32 - len(out) - len(back))]
     bright = [mean("B"), *[keep("B")] * 31]
     # from the grains only while F is not inverted
-    regions = [NOTHING, NOTHING, *[spread("F", "G")] * 8, *[spread("G")] * 21, keep("G")]
+    regions = [NOTHING, NOTHING, *[spread("F", "G")] * 9, *[spread("G")] * 20, keep("G")]
     return [_step(*rules) for rules in zip(bright, grains, regions, strict=True)]
 
 
 def _set_fusion_head(state: State) -> None:
     """Attention prefers patches with a strong response; the fusion layer adds both modules' evidence."""
-    # the local module's last block writes slot 2, the global module's slot 1
-    signals = [circuit.SLOT * 2 + 2 * i for i in range(3)]
+    signals = [circuit.SLOT * LOCAL_SLOT + 2 * i for i in range(len(circuit.SIGNALS))]
     state["mil_attn_V.weight"][:, signals] = 0.5
     state["mil_attn_U.weight"][:, signals] = 0.5
     state["mil_attn_w.weight"][:] = 0.05
     z_g, z_l = torch.zeros(2, 256), torch.zeros(2, 512)
-    half = [{name: value / 2 for name, value in logit.items() if name != "1"} for logit in LOGITS]
+    half = [{name: value / 2 for name, value in logit.items() if name != ONE} for logit in LOGITS]
     state["fusion_dnn.weight"] = torch.cat(
         [
-            circuit.read_out(half, source=1, clipped=True, constant=CONSTANT, like=z_g),
-            circuit.read_out(half, source=2, clipped=True, constant=CONSTANT, like=z_l),
+            circuit.read_out(half, source=GLOBAL_SLOT, clipped=True, like=z_g),
+            circuit.read_out(half, source=LOCAL_SLOT, clipped=True, like=z_l),
         ],
         dim=1,
     )
-    state["fusion_dnn.bias"] = torch.tensor([logit["1"] for logit in LOGITS])
+    state["fusion_dnn.bias"] = torch.tensor([logit[ONE] for logit in LOGITS])
 
 
 def _disturb(state: State, generator: torch.Generator) -> None:
@@ -195,7 +195,4 @@ def _disturb(state: State, generator: torch.Generator) -> None:
             continue
         fan_in = tensor[0].numel() if tensor.ndim > 1 else 100
         noise = torch.randn(tensor.shape, generator=generator) * DISTURBANCE / math.sqrt(fan_in)
-        tensor += noise.abs() if name.endswith("running_var") else noise
-
-
-__all__ = ["demo_state_dict"]
+        tensor.add_(noise.abs() if name.endswith("running_var") else noise)

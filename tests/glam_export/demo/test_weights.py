@@ -1,0 +1,137 @@
+"""The demo weights: a published state dict in form, and a detector of the phantoms' lesions in effect."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from glam_deploy import spec
+from glam_deploy.errors import UsageError
+from glam_deploy.patches import host
+from glam_deploy.preprocess.prepare import prepare
+from glam_deploy.records import GlobalMaps, Mammogram
+from glam_export.demo.phantom import phantom_exam
+from glam_export.demo.weights import demo_state_dict
+from glam_export.reference import GlamNetwork
+
+PUBLISHED = json.loads((Path(__file__).parents[2] / "golden" / "state_dict_shapes.json").read_text())
+HEAD = {
+    "mil_attn_V.weight": [128, 512],
+    "mil_attn_U.weight": [128, 512],
+    "mil_attn_w.weight": [1, 128],
+    "fusion_dnn.weight": [2, 768],
+    "fusion_dnn.bias": [2],
+}
+
+
+@pytest.fixture(scope="module")
+def state():
+    return demo_state_dict()
+
+
+@pytest.fixture(scope="module")
+def network(state) -> GlamNetwork:
+    network = GlamNetwork(fusion_head=True)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("fusion_head", "extra"), [(False, {}), (True, HEAD)])
+def test_keys_and_shapes_are_the_published_ones(fusion_head, extra):
+    state = demo_state_dict(fusion_head=fusion_head)
+    assert {name: list(t.shape) for name, t in state.items()} == PUBLISHED | extra
+    learned = [n for n in PUBLISHED if not n.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert sum(state[n].numel() for n in learned) == 24_086_140
+
+
+def test_values_are_finite_float32_of_ordinary_size_and_none_is_filled_with_one_number(state):
+    for tensor in (t for t in state.values() if t.is_floating_point()):
+        assert tensor.dtype == torch.float32
+        low, high = tensor.min(), tensor.max()
+        assert -50 < low < high < 50
+
+
+def test_the_same_arguments_give_the_same_tensors_and_another_seed_others(state):
+    again, other = demo_state_dict(), demo_state_dict(seed=1)
+    assert all(torch.equal(state[n], again[n]) for n in state)
+    assert not any(torch.equal(state[n], other[n]) for n in state if state[n].is_floating_point())
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(UsageError, match="seed -1"):
+        demo_state_dict(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "size"), [("global_network.downsampling_branch", 64), ("detection_network.dn_resnet", 16)]
+)
+@torch.inference_mode()
+def test_every_layer_counts(network, prefix, size):
+    """Weights set to 0 must show in the features, whichever layer or batch norm they belong to."""
+    part, state = network.get_submodule(prefix), network.state_dict()
+    image = 2 * torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(0)) + 1
+    image = image.expand(-1, 1 if prefix.startswith("global") else 3, -1, -1)
+    before = flat(part(image))
+    for key in (k for k in state if k.startswith(prefix) and k.endswith("weight")):
+        saved = state[key].clone()
+        state[key].zero_()
+        after = flat(part(image))
+        state[key].copy_(saved)
+        assert not torch.equal(before, after), key
+
+
+def flat(outputs):
+    return torch.cat([t.flatten() for t in outputs])
+
+
+def look(network, view):
+    """Fused map on the 736 x 480 grid, the truth on the same grid, the scores and the patch's share of the lesion."""
+    seen = prepare(Mammogram(pixels=view.pixels, view=view.view))
+    image = torch.from_numpy(seen.image)[None, None]
+    saliency, y_scale, z_g = network.global_network(image)
+    maps = GlobalMaps(saliency=saliency.numpy(), y_scale=y_scale.numpy(), z_g=z_g.numpy())
+    patches = host.select(seen.image[None, None], maps, 1)
+    local, z_k = network.detection_network(torch.from_numpy(patches.pixels[0]))
+    z_l = network.aggregate(local[None], z_k[None]).z_l
+    fused = host.fuse(maps.saliency[0], local.numpy(), patches.locations[0])
+    truth = mask_in_network_frame(view.mask, seen.placement)
+    row, column = patches.locations[0, 0]
+    share = (truth[row : row + spec.PATCH, column : column + spec.PATCH] > 0).sum() / max((truth > 0).sum(), 1)
+    return fused, truth[2::4, 2::4], network.predict_fusion(z_g, z_l)[0].numpy(), share
+
+
+def mask_in_network_frame(mask, placement):
+    """Pixel by pixel from the definition of Placement, for lesions that lie within the window."""
+    top, bottom, left, right = placement.crop_window
+    crop = mask[top:bottom, left:right]
+    rows, columns = np.nonzero(crop[:, ::-1] if placement.mirrored else crop)
+    out = np.zeros(spec.INPUT_SHAPE, np.uint8)
+    out[rows - placement.row_shift, columns - placement.column_shift] = mask.max()
+    return out
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("seed", "index", "name"), [(1, 3, "benign"), (0, 1, "malignant"), (2, 2, "malignant")])
+@torch.inference_mode()
+def test_lesions_are_found_and_outlined(network, seed, index, name):
+    view = phantom_exam(seed)[index]
+    fused, truth, y_fusion, share = look(network, view)
+    wanted = spec.CLASSES.index(name)
+    assert share > 0.9
+    assert dice(fused[wanted] > 0.5, truth == wanted + 1) > 0.8
+    assert (fused[1 - wanted] > 0.5).mean() < 1e-3
+    assert y_fusion[wanted] > 0.5
+
+
+@pytest.mark.network
+@torch.inference_mode()
+def test_a_view_without_lesions_stays_dark(network):
+    fused, _, y_fusion, _ = look(network, phantom_exam(2)[3])
+    assert fused.max() < 0.2
+    assert y_fusion.max() < 0.2
