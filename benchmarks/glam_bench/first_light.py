@@ -28,10 +28,10 @@ from glam_deploy.engines.registry import open_engines
 from glam_deploy.outputs.writer import OutputOptions
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Mammogram, NetworkInput
+from glam_deploy.records import Mammogram, NetworkInput, View
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_export.demo.phantom import phantom_exam
+from glam_export.demo.phantom import phantom_view
 
 RESULTS = Path(__file__).parents[1] / "results" / "first_light.json"
 TWELVE_MEGAPIXELS = (4096, 3072)
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    view = phantom_exam(0, shape=TWELVE_MEGAPIXELS)[2]
-    mammogram = Mammogram(pixels=view.pixels, view=view.view)
+    pixels = phantom_view(0, View.L_MLO, shape=TWELVE_MEGAPIXELS).pixels
+    mammogram = Mammogram(pixels=pixels, view=View.L_MLO)
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "input.npy"
         prepared = prepare(mammogram)

@@ -17,19 +17,18 @@ from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
 from glam_deploy.metrics import Comparison
-from glam_deploy.records import Mammogram, NetworkInput, Source
+from glam_deploy.records import Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
-from glam_export.demo.phantom import phantom_exam
+from glam_export.demo.phantom import phantom_view
 from glam_export.graphs import graph_modules
 from glam_export.onnx_file import OPSET, write_graph
 from glam_export.parity import compare_graphs
 from glam_export.torch_engine import network_engines
 
-GOLDEN_SEED = 7
-GOLDEN_SHAPE = (2294, 1914)
-"""Rows and columns of a 100 um detector: the smallest common one keeps the bundle small."""
+GOLDEN_SEED = 3
+GOLDEN_VIEW = View.R_MLO
 
 LICENCE = (
     "This bundle is a derivative of the weights it was made from and carries their licence. The weights published "
@@ -85,9 +84,8 @@ def _write_graphs(checkpoint: Checkpoint, folder: Path, report: Callable[[str], 
 
 
 def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:
-    view = phantom_exam(GOLDEN_SEED, shape=GOLDEN_SHAPE)[0]
-    source = Source(name="golden case", kind="array")
-    mammogram = Mammogram(pixels=view.pixels, view=view.view, source=source)
+    pixels = phantom_view(GOLDEN_SEED, GOLDEN_VIEW).pixels
+    mammogram = Mammogram(pixels=pixels, view=GOLDEN_VIEW, source=Source(name="golden case", kind="array"))
     reference = OpenedEngines(engines=network_engines(checkpoint.network), provenance={"name": "torch"})
     expected = Pipeline(reference, patches=patches, provenance={})(mammogram)
     write_golden(folder / GOLDEN_FILE, mammogram, expected)

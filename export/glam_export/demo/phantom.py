@@ -77,12 +77,13 @@ def phantom_exam(seed: int, *, shape: tuple[int, int] = SHAPE) -> list[PhantomVi
     A breast with a lesion shows it in both its views. `shape`: rows and columns of every view; all lengths, lesions'
     included, scale with the rows. Raises UsageError for a negative seed or a shape below 416.
     """
+    return [phantom_view(seed, view, shape=shape) for view in View]
+
+
+def phantom_view(seed: int, view: View, *, shape: tuple[int, int] = SHAPE) -> PhantomView:
+    """One view of `phantom_exam(seed)`."""
     if seed < 0 or min(shape) < SMALLEST:
         raise UsageError(f"phantom exam: got seed {seed}, shape {shape}; give a seed >= 0 and sides >= {SMALLEST}")
-    return [_view(seed, view, shape) for view in View]
-
-
-def _view(seed: int, view: View, shape: tuple[int, int]) -> PhantomView:
     rng = np.random.default_rng([seed, list(View).index(view)])
     breast = make_breast(rng, shape, is_mlo=view.is_mlo)
     mask = np.zeros(shape, np.uint8)
