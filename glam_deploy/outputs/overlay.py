@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
 from glam_deploy.outputs.tint import Picture, tint
-from glam_deploy.records import Box, Float32, Pixels, Placement
+from glam_deploy.records import Box, Pixels, Placement
 from glam_deploy.runtime.result import Result
 
 LONGEST_SIDE = 1600
@@ -34,13 +34,14 @@ def overlay(pixels: Pixels, result: Result) -> Picture:
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)
-    picture = tint(_grey(pixels, result.network_input.placement, shape), _shrunk_saliency(result, shape))
+    picture = tint(_grey(pixels, result.network_input.placement, shape), result.saliency_preview(shape))
     return _beside_panel(_with_patches(picture, result, pixels.shape), result)
 
 
 def to_png(picture: Picture) -> bytes:
     """A picture (uint8 [height, width, 3], RGB) as the bytes of a PNG file."""
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    # measured: half the time of the default filter, and no larger
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
     return bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1])
 
 
@@ -53,7 +54,10 @@ def shown_shape(source_shape: tuple[int, ...]) -> tuple[int, int]:
 
 def window(pixels: Pixels, low: float, high: float) -> Picture:
     """Pixel values as greys, same shape, uint8: 0 is black, `low` nearly black, `high` and above white."""
-    return np.interp(pixels, (0, low, high), (0, DARKEST_TISSUE, 255)).astype(np.uint8)
+    values = pixels.astype(np.float32)
+    dark = values * np.float32(DARKEST_TISSUE / low)
+    tissue = DARKEST_TISSUE + (values - np.float32(low)) * np.float32((255 - DARKEST_TISSUE) / max(high - low, 1e-9))
+    return np.clip(np.where(values < low, dark, tissue), 0, 255).astype(np.uint8)
 
 
 def _require_source_image(pixels: Pixels, result: Result) -> None:
@@ -77,12 +81,6 @@ def _foreground_range(pixels: Pixels, placement: Placement) -> NDArray[np.float6
     sample = pixels[top:bottom:4, left:right:4]
     foreground = sample[sample > 0]
     return np.percentile(foreground, PERCENTILES) if foreground.size else np.array([1.0, 2.0])
-
-
-def _shrunk_saliency(result: Result, shape: tuple[int, int]) -> Float32:
-    rows, columns = shape
-    maps = result.saliency_in_source()
-    return np.stack([cv2.resize(m, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT) for m in maps])
 
 
 def _with_patches(picture: Picture, result: Result, source_shape: tuple[int, ...]) -> Picture:

@@ -20,7 +20,13 @@ There is no resampling anywhere, so the way back (`frame`) is exact to the pixel
 input is refused (`checks`) and what a reader must know is noticed (`prepare`); nothing is repaired or guessed.
 """
 
-from glam_deploy.preprocess.frame import box_to_source, map_to_source, point_to_network, point_to_source
+from glam_deploy.preprocess.frame import (
+    box_to_source,
+    map_to_source,
+    point_to_network,
+    point_to_source,
+    sample_to_source,
+)
 from glam_deploy.preprocess.prepare import prepare
 from glam_deploy.preprocess.standardize import from_standardized
 
@@ -31,4 +37,5 @@ __all__ = [
     "point_to_network",
     "point_to_source",
     "prepare",
+    "sample_to_source",
 ]

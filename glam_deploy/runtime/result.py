@@ -59,6 +59,13 @@ class Result:
         """
         return frame.map_to_source(self.network_input.placement, self.saliency())
 
+    def saliency_preview(self, shape: tuple[int, int]) -> Float32:
+        """The fused map on a picture of the source image: float32 [2, *shape], 0..1, nearest neighbour.
+
+        `shape`: rows and columns of a picture that shows the whole source image.
+        """
+        return frame.sample_to_source(self.network_input.placement, self._grid(), shape)
+
     @property
     def patch_boxes(self) -> list[Box]:
         """Half-open (top, left, bottom, right) of each patch, network frame."""

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
-from glam_deploy.preprocess import box_to_source, map_to_source, point_to_network, point_to_source, prepare
+from glam_deploy.preprocess import (
+    box_to_source,
+    map_to_source,
+    point_to_network,
+    point_to_source,
+    prepare,
+    sample_to_source,
+)
 from glam_deploy.records import Placement
 
 from . import scenes
@@ -109,6 +116,21 @@ def test_maps_agree_with_points_everywhere(placement):
         for c in range(0, placement.source_shape[1], 5):
             expected = point_to_network(placement, (r, c)) or (-1, -1)
             assert tuple(back[:, r, c] - 1) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(placement=placements(), share=st.floats(0.05, 1), cell=st.sampled_from([1, 4, 16]))
+def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cell):
+    grid = np.random.default_rng(0).uniform(0.1, 1, (2, ROWS // cell, COLUMNS // cell)).astype(np.float32)
+    shape = tuple(max(1, round(n * share)) for n in placement.source_shape)
+    sample = sample_to_source(placement, grid, shape)
+    for i, j in np.ndindex(shape[0] // 9 + 1, shape[1] // 9 + 1):
+        pixel = tuple(int((9 * at + 0.5) * full / n) for at, full, n in zip((i, j), placement.source_shape, shape))
+        if max(9 * i - shape[0], 9 * j - shape[1]) >= 0:
+            continue
+        at = point_to_network(placement, pixel)
+        expected = (0, 0) if at is None else grid[:, at[0] // cell, at[1] // cell]
+        np.testing.assert_array_equal(sample[:, 9 * i, 9 * j], expected)
 
 
 def test_maps_of_another_size_are_refused():
