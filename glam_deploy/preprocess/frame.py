@@ -84,7 +84,7 @@ def sample_to_source(placement: Placement, grid: Float32, shape: tuple[int, int]
 
 def _seen_samples(count: int, length: int, start: int, end: int) -> tuple[slice, NDArray[np.intp]]:
     """Which of `count` pixels spread over `length` have their centre in start..end, and how far from the start."""
-    positions = ((np.arange(count) + 0.5) * length / count).astype(np.intp)
+    positions = (2 * np.arange(count) + 1) * length // (2 * count)
     first, last = np.searchsorted(positions, (start, end))
     return slice(first, last), positions[first:last] - start
 
