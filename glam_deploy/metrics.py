@@ -37,7 +37,8 @@ class Comparison:
 def compare(name: str, values: NDArray[Any], expected: NDArray[Any]) -> Comparison:
     """Hold `values` against `expected`: exactly where they are integers, else within TOLERANCE."""
     exact = np.issubdtype(expected.dtype, np.integer)
-    limit = 0.0 if exact else TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    largest = float(np.abs(expected).max())
+    limit = 0.0 if exact else TOLERANCE * max(1.0, largest if np.isfinite(largest) else 1.0)
     if values.shape != expected.shape:
         return Comparison(name=name, max_abs=np.inf, limit=limit)
     difference = float(np.abs(values.astype(np.float64) - expected).max())

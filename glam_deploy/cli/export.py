@@ -46,9 +46,9 @@ def make_bundle(
     weights: Path, out: Path, *, patches: int, keep_checkpoint: bool = True, ignore_keys: tuple[str, ...] = ()
 ) -> Bundle:
     """Export with each step shown as it runs."""
-    exporter = export_module("exporter")
-    options = exporter.ExportOptions(patches=patches, keep_checkpoint=keep_checkpoint, ignore_keys=ignore_keys)
-    with console.working("starting") as status:
+    with console.working("loading PyTorch") as status:
+        exporter = export_module("exporter")
+        options = exporter.ExportOptions(patches=patches, keep_checkpoint=keep_checkpoint, ignore_keys=ignore_keys)
 
         def report(step: str) -> None:
             status.update(console.line(step))

@@ -71,16 +71,29 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what a shell would see as its exit status."""
     try:
         code = cli.main(arguments, prog_name="glam-deploy", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
+        if (status := _told(error)) is None:
+            raise
+        return status
+    return code if isinstance(code, int) else 0
+
+
+def _told(error: BaseException) -> int | None:
+    """Say what ended the command, and its exit status; None for a fault of our own, whose trace must be seen."""
+    if _is_stop(error):
         click.echo("stopped", err=True)
         return STOPPED
-    except GlamError as error:
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, GlamError):
         click.echo(f"glam-deploy: {error}", err=True)
         return error.exit_code
-    return code if isinstance(code, int) else 0
+    return None
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: an extension that is being loaded makes an ImportError of it."""
+    while error and not isinstance(error, click.Abort | KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None

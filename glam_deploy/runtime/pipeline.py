@@ -99,6 +99,8 @@ def _prepare(
         return image if isinstance(image, NetworkInput) else prepare(image)
     if not isinstance(image, np.ndarray):
         raise UsageError(f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput or a numpy array")
+    if view is None and horizontal_flip:
+        raise UsageError("horizontal_flip goes with a raw array and its view; a standardized array already faces right")
     if view is None:
         return from_standardized(image, source=Source(name="array", kind="array"))
     return prepare(Mammogram(pixels=image, view=parse_view(view), horizontal_flip=horizontal_flip))

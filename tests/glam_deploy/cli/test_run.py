@@ -1,0 +1,274 @@
+"""`glam-deploy run`: what is written, what is said and what a shell sees, for good input and for every mistake."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mammograms import write_mg
+from pydicom.dataset import Dataset
+from pydicom.uid import BreastTomosynthesisImageStorage
+from support_commands import Cli, names, strict
+
+
+def tomosynthesis(path: Path) -> Path:
+    def edit(dataset: Dataset) -> None:
+        dataset.SOPClassUID = BreastTomosynthesisImageStorage
+        dataset.file_meta.MediaStorageSOPClassUID = BreastTomosynthesisImageStorage
+
+    return write_mg(path, edit)
+
+
+def broken(path: Path) -> Path:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return path
+
+
+# good input
+
+
+def test_one_image(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    assert (said.code, said.err) == (0, "")
+    assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    first, *_, last = said.out.splitlines()
+    assert re.match(re.escape(f"done    {image}  L-CC  ") + r"y_global: benign 0\.\d{3}, malignant 0\.\d{3}  ", first)
+    assert last == f"1 done, 0 skipped, 0 failed; results in {tmp_path / 'out'}"
+    assert "view-from-name: the view L-CC was taken from the file name" in said.out
+
+
+def test_defaults_are_bundle_and_results_here(
+    cli: Cli, bundle: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    assert cli("run", "in").code == 0
+    assert names(Path("results")) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+
+
+def test_bundle_from_the_environment(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLAM_BUNDLE", str(bundle))
+    assert cli("run", "--out", tmp_path / "out", image).code == 0
+    assert cli("run", "--out", tmp_path / "out", "--bundle", tmp_path / "other", image).code == 2
+
+
+def test_full_and_save_input(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    options = ("--full", "--save-input", "--no-picture", "--patches", 3)
+    assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", *options, image).code == 0
+    assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz"]
+    with np.load(tmp_path / "out/1_L-CC.npz") as arrays:
+        assert arrays["saliency"].shape == (2, 2944, 1920)
+        assert arrays["saliency_source"].shape == (2, 500, 400)
+        assert arrays["patch_locations"].shape == (3, 2)
+        assert abs(float(arrays["input"].mean())) < 1e-4
+        assert arrays["input"].std() == pytest.approx(1, abs=1e-4)
+
+
+def test_json_gives_one_strict_line_an_input(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    inputs = [image, broken(image.with_name("2_L-CC.png")), tomosynthesis(image.with_name("3.dcm"))]
+    said = cli("run", "--json", "--bundle", bundle, "--out", tmp_path / "out", *inputs)
+    reports = [strict(line) for line in said.out.splitlines()]
+    assert [r["status"] for r in reports] == ["done", "failed", "skipped"]
+    assert [r["input"]["name"] for r in reports] == [path.name for path in inputs]
+    for stem, report in zip(("1_L-CC", "2_L-CC", "3"), reports, strict=True):
+        assert strict((tmp_path / "out" / f"{stem}.json").read_text()) == report
+    assert said.code == 1
+
+
+def test_standardized_array(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    cli("run", "--bundle", bundle, "--out", tmp_path / "raw", "--save-input", image)
+    with np.load(tmp_path / "raw/1_L-CC.npz") as arrays:
+        np.save(tmp_path / "case.npy", arrays["input"])
+        expected = arrays["saliency_global"]
+    said = cli("run", "--standardized", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / "case.npy")
+    assert said.code == 0
+    with np.load(tmp_path / "out/case.npz") as arrays:
+        np.testing.assert_array_equal(arrays["saliency_global"], expected)
+    assert json.loads((tmp_path / "out/case.json").read_text())["input"]["view"] is None
+
+
+# what is not done, and goes on
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2944, 1920), np.uint16),
+        np.zeros((1920, 2944), np.float32),
+        np.full((2944, 1920), np.nan, np.float32),
+        np.full((2944, 1920), 7, np.float32),
+    ],
+    ids=["raw pixels", "turned", "NaN", "not standardized"],
+)
+def test_standardized_with_a_wrong_array(cli: Cli, bundle: Path, tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "case.npy", array)
+    said = cli("run", "--standardized", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / "case.npy")
+    assert said.code == 1
+    assert names(tmp_path / "out") == ["case.json"]
+    assert "Traceback" not in said.out + said.err
+
+
+def test_one_bad_file_does_not_stop_the_others(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    broken(image.with_name("0_L-CC.png"))
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    assert said.code == 1
+    assert said.out.splitlines()[0].startswith(f"failed  {image.with_name('0_L-CC.png')}  the png is ")
+    assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 1 failed")
+    assert names(tmp_path / "out") == ["0_L-CC.json", "1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    assert "Traceback" not in said.err
+
+
+def test_skipped_among_good_ones_is_no_failure(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    tomosynthesis(image.with_name("0.dcm"))
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    assert said.code == 0
+    assert said.out.splitlines()[-1].startswith("1 done, 1 skipped, 0 failed")
+    assert json.loads((tmp_path / "out/0.json").read_text())["status"] == "skipped"
+
+
+def test_nothing_but_skipped_is_no_success(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    path = tomosynthesis(tmp_path / "0.dcm")
+    assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", path).code == 1
+
+
+def test_view_that_nothing_tells(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    nameless = image.rename(image.with_name("scan.png"))
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", nameless)
+    assert said.code == 1
+    assert "name it with --view, one of L-CC, R-CC, L-MLO, R-MLO" in said.out
+    assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", "--view", "L-CC", nameless).code == 0
+
+
+def test_wrong_view_is_noticed_by_the_chest_wall(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", "--view", "R-CC", image)
+    assert said.code == 1
+
+
+def test_values_that_are_not_finite_are_never_results(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLAM_TEST_NAN", "1")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    assert said.code == 1
+    assert "are NaN or infinite" in said.out
+    assert names(tmp_path / "out") == ["1_L-CC.json"]
+
+
+def test_fault_of_our_own_costs_one_input_and_shows_its_trace(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLAM_TEST_FAULT", "1")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    assert said.code == 1
+    assert "ZeroDivisionError: made up for a test. This is a fault of glam-deploy; please report it." in said.out
+    assert "Traceback" in said.err
+
+
+def test_failure_removes_the_results_of_an_earlier_run(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    broken(image)
+    assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", image).code == 1
+    assert names(tmp_path / "out") == ["1_L-CC.json"]
+
+
+# wrong usage: exit code 2, before anything is written
+
+
+def test_no_bundle(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    said = cli("run", "--bundle", tmp_path / "nothing", "--out", tmp_path / "out", image)
+    assert said.code == 2
+    assert said.err.startswith(f"glam-deploy: {tmp_path / 'nothing'}: no bundle there")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Missing argument 'INPUT...'"),
+        (["--patches", "7"], "7 is not in the range 1<=x<=6"),
+        (["--patches", "0"], "0 is not in the range 1<=x<=6"),
+        (["--patches", "two"], "'two' is not a valid integer"),
+        (["--view", "X"], "'L-CC', 'R-CC', 'L-MLO', 'R-MLO'"),
+        (["--engine", "tensorflow"], "'auto', 'onnx', 'openvino', 'torch'"),
+        (["--threads", "0"], "0 is not in the range x>=1"),
+        (["--nonsense"], "No such option"),
+        (["--standardized", "--horizontal-flip"], "leave --horizontal-flip and --for-processing off"),
+        (["--standardized", "--for-processing"], "leave --horizontal-flip and --for-processing off"),
+        (["missing.png"], "missing.png does not exist"),
+        (["empty"], "empty holds no DICOM, PNG, TIFF or npy file"),
+    ],
+)
+def test_wrong_usage(
+    cli: Cli, bundle: Path, image: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    Path("empty").mkdir()
+    given = [image] if arguments and arguments[0].startswith("--") else []
+    said = cli("run", *arguments, *given)
+    assert said.code == 2
+    assert told in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/out"])
+def test_out_that_is_no_folder(cli: Cli, bundle: Path, image: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / place, image)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot write to" in said.err
+
+
+def test_output_never_replaces_an_input(cli: Cli, bundle: Path, image: Path) -> None:
+    before = image.read_bytes()
+    said = cli("run", "--bundle", bundle, "--out", image.parent, image)
+    assert said.code == 2
+    assert "is an input" in said.err
+    assert (image.read_bytes(), names(image.parent)) == (before, [image.name])
+
+
+def test_picture_that_is_not_ours_is_never_replaced(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/1_L-CC.png").write_bytes(b"mine")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    assert said.code == 2
+    assert (tmp_path / "out/1_L-CC.png").read_bytes() == b"mine"
+    assert names(tmp_path / "out") == ["1_L-CC.png"]
+
+
+def test_same_stems_stay_apart(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/b").mkdir()
+    (tmp_path / "in/b" / image.name).write_bytes(image.read_bytes())
+    assert cli("run", "--no-picture", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / "in").code == 0
+    assert [n for n in names(tmp_path / "out") if n.endswith("npz")] == ["b_1_L-CC.npz", "in_1_L-CC.npz"]
+
+
+def test_results_inside_the_searched_folder_are_no_inputs(cli: Cli, bundle: Path, image: Path) -> None:
+    out = image.parent / "results"
+    for _ in range(2):
+        said = cli("run", "--bundle", bundle, "--out", out, image.parent)
+        assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 0 failed")
+    assert names(out) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    image.unlink()
+    said = cli("run", "--bundle", bundle, "--out", out, image.parent)
+    assert said.code == 2
+    assert "all images there are results" in said.err
+
+
+# damage
+
+
+@pytest.mark.parametrize("bundle_is_changed", [True, False])
+def test_graphs_are_hashed_before_the_engine_sees_them(
+    cli: Cli, image: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_is_changed: bool
+) -> None:
+    monkeypatch.undo()
+    graph = bundle / "graphs/global.onnx"
+    if bundle_is_changed:
+        graph.write_bytes(graph.read_bytes()[::-1])
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    told = "graphs/global.onnx was changed" if bundle_is_changed else "ONNX Runtime"
+    assert (said.code, told in said.err, "Traceback" in said.err) == (4 if bundle_is_changed else 1, True, False)

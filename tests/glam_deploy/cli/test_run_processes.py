@@ -1,0 +1,118 @@
+"""`glam-deploy run` in a process of its own: missing packages, signals, pipes, terminals, odd names."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from mammograms import write_mg
+from support_commands import Start, names, strict, without
+
+# what a machine lacks
+
+
+def test_torch_engine_without_torch(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    process = start(
+        "run", "--engine", "torch", "--bundle", bundle, "--out", tmp_path / "out", image, code=without("torch")
+    )
+    out, err = process.communicate()
+    assert (process.returncode, out) == (3, "")
+    assert err == (
+        "glam-deploy: engine 'torch' needs torch, which this Python lacks. Install with: "
+        'pip install "glam-deploy[export]", or choose another --engine.\n'
+    )
+
+
+def test_dicom_without_pydicom_is_the_machines_fault(start: Start, bundle: Path, tmp_path: Path) -> None:
+    path = write_mg(tmp_path / "a.dcm")
+    process = start("run", "--bundle", bundle, "--out", tmp_path / "out", path, code=without("pydicom"))
+    out, err = process.communicate()
+    assert (process.returncode, out) == (3, "")
+    assert err.startswith("glam-deploy: DICOM needs pydicom")
+    assert 'pip install "glam-deploy[dicom]"' in err
+    assert names(tmp_path / "out") == []
+
+
+# signals, pipes and terminals
+
+
+def test_ctrl_c_leaves_nothing_half_done(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    arguments = ("run", "--bundle", bundle, "--out", tmp_path / "out", image)
+    process = start(*arguments, env={"GLAM_TEST_WAIT": "1"})
+    assert process.stderr.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out, err.strip()) == (130, "", "stopped")
+    assert names(tmp_path / "out") == []
+
+
+def test_closed_pipe_ends_the_run_without_a_trace(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("run", "--json", "--bundle", bundle, "--out", tmp_path / "out", image, stdout=writing)
+    os.close(writing)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err == ""
+    assert json.loads((tmp_path / "out/1_L-CC.json").read_text())["status"] == "done"
+
+
+def test_json_into_a_file_while_a_terminal_shows_progress(
+    start: Start, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    terminal, end = os.openpty()
+    process = start("run", "--json", "--bundle", bundle, "--out", tmp_path / "out", image, stderr=end)
+    os.close(end)
+    out, _ = process.communicate()
+    shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert strict(out)["status"] == "done"
+    assert "1/1 1_L-CC.png" in shown
+    assert "schema" not in shown
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_piped_output_has_no_control_characters_and_no_broken_lines(
+    start: Start, bundle: Path, image: Path, tmp_path: Path, columns: str
+) -> None:
+    process = start("run", "--bundle", bundle, "--out", tmp_path / "out", image, env={"COLUMNS": columns})
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert re.match(
+        re.escape(f"done    {image}  L-CC  ") + r"y_global: benign 0\.\d{3}, malignant 0\.\d{3}  ", out.splitlines()[0]
+    )
+
+
+@pytest.mark.parametrize("name", ["[bold]_L-CC.png", ":skull:_L-CC.png", "\udcff_L-CC.png", "ä 乳_L-CC.png"])
+@pytest.mark.parametrize("option", ["--json", "--no-picture"])
+def test_odd_file_names(start: Start, bundle: Path, image: Path, tmp_path: Path, name: str, option: str) -> None:
+    odd = image.rename(image.with_name(name))
+    process = start("run", option, "--bundle", bundle, "--out", tmp_path / "out", odd)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    shown = strict(out.splitlines()[0])["input"]["name"] if option == "--json" else out
+    assert (name if option == "--json" else name.replace("\udcff", "\\udcff")) in shown
+
+
+def test_ascii_terminal(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
+    odd = image.rename(image.with_name("ä_L-CC.png"))
+    arguments = ("run", "--bundle", bundle, "--out", tmp_path / "out", odd)
+    process = start(*arguments, env={"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "\\xe4_L-CC.png" in out
+
+
+# the real network
+
+
+@pytest.mark.network
+def test_real_bundle(golden_bundle: Path, image: Path, tmp_path: Path) -> None:
+    command = ["glam-deploy", "run", "--json", "--bundle", golden_bundle, "--out", tmp_path / "out", image]
+    done = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True)
+    assert strict(done.stdout)["provenance"]["engine"]["name"] == "onnx"
+    assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]

@@ -1,0 +1,233 @@
+"""The flow from image to result, on engines that cost nothing."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from support_engines import FakeEngine, blocks, fake_engines, opened_fakes, squash
+
+from glam_deploy import spec
+from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.errors import BackendRunError, InputError, UsageError
+from glam_deploy.preprocess import from_standardized, prepare
+from glam_deploy.records import Mammogram, Notice, Source, View
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+
+STEPS = ["preprocess", "global", "patches", "local", "fusion"]
+
+
+def pipeline(patches: int = 1, *, fusion_head: bool = False) -> Pipeline:
+    return Pipeline(opened_fakes(fusion_head=fusion_head), patches=patches, provenance={"bundle": {"id": "0" * 64}})
+
+
+def breast(rows: int = 900, columns: int = 700, *, seed: int = 0) -> np.ndarray:
+    """uint16, facing right: an even half disc with a bright square in it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[:rows, :columns]
+    pixels = np.where((y - rows / 2) ** 2 + x**2 < (0.45 * rows) ** 2, 1000, 0).astype(np.uint16)
+    row, column = int(rng.integers(rows // 4, rows // 2)), int(rng.integers(0, columns // 4))
+    pixels[row : row + 60, column : column + 60] = 3000
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def standardized() -> np.ndarray:
+    """float32 [2944, 1920], mean 0, standard deviation 1."""
+    image = np.random.default_rng(3).random(spec.INPUT_SHAPE, dtype=np.float32)
+    image[1000:1300, 400:900] += 2
+    return ((image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64)).astype(np.float32)
+
+
+def assert_same(first: Result, second: Result) -> None:
+    for field in ("y_global", "y_scale", "y_local", "saliency_global", "saliency_patches", "patch_locations"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+
+
+@pytest.mark.parametrize("patches", range(1, 7))
+@pytest.mark.parametrize("fusion_head", [False, True])
+def test_every_number_of_patches(standardized: np.ndarray, patches: int, fusion_head: bool) -> None:
+    result = pipeline(patches, fusion_head=fusion_head)(standardized)
+    assert result.patch_locations.shape == (patches, 2)
+    assert result.patch_locations.dtype == np.int64
+    assert result.saliency_patches.shape == (patches, 2, 128, 128)
+    for n, (row, column) in enumerate(result.patch_locations.tolist()):
+        cells = squash(blocks(standardized[None, None, row : row + 512, column : column + 512], 4))[0]
+        np.testing.assert_array_equal(result.saliency_patches[n], [cells, 1 - cells])
+    np.testing.assert_allclose(result.y_local, result.saliency_patches.mean((0, 2, 3)), atol=1e-5)
+    np.testing.assert_array_equal(result.y_global, result.y_scale.mean(0))
+    assert (result.y_fusion is not None) == fusion_head
+    if fusion_head:
+        np.testing.assert_allclose(result.attention, [1 / patches] * patches, rtol=1e-6)
+
+
+def test_scores_by_name(standardized: np.ndarray) -> None:
+    plain, joint = (pipeline(fusion_head=head)(standardized).predictions for head in (False, True))
+    assert list(plain) == ["y_global", "y_local"]
+    assert list(joint) == ["y_global", "y_local", "y_fusion"]
+    assert list(joint["y_fusion"]) == ["benign", "malignant"]
+
+
+@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("flip", [False, True])
+def test_raw_array_with_view_is_a_mammogram(view: View, flip: bool) -> None:
+    mirrored = view.is_right != flip
+    pixels = np.ascontiguousarray(breast()[:, ::-1]) if mirrored else breast()
+    result = pipeline()(pixels, view=str(view), horizontal_flip=flip)
+    assert_same(result, pipeline()(Mammogram(pixels=pixels, view=view, horizontal_flip=flip)))
+    assert result.network_input.view == view
+    assert result.network_input.placement.mirrored == mirrored
+
+
+def test_a_prepared_input_is_taken_as_it_is() -> None:
+    prepared = prepare(Mammogram(pixels=breast(), view=View.L_CC))
+    result = pipeline()(prepared)
+    assert result.network_input is prepared
+    assert_same(result, pipeline()(breast(), view="L-CC"))
+
+
+def test_standardized_array(standardized: np.ndarray) -> None:
+    result = pipeline()(standardized)
+    assert_same(result, pipeline()(from_standardized(standardized, source=Source(name="array", kind="array"))))
+    assert result.network_input.view is None
+    assert result.saliency_in_source().shape == (2, *spec.INPUT_SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(900, 700), (3400, 2600)])
+def test_the_map_comes_back_to_the_source(shape: tuple[int, int]) -> None:
+    pixels = np.ascontiguousarray(breast(*shape)[:, ::-1])
+    result = pipeline(2)(pixels, view="R-CC")
+    back = result.saliency_in_source()
+    assert back.shape == (2, *shape)
+    assert back.dtype == np.float32
+    assert result.saliency().shape == (2, *spec.INPUT_SHAPE)
+    # the fake network's benign saliency is brightness: highest where the bright square is
+    square = back[0][pixels == 3000]
+    assert np.median(square) > back[0][pixels < 3000].mean() + 0.1
+
+
+@pytest.mark.parametrize("patches", [0, 7, -1, 1.5, None])
+def test_wrong_number_of_patches(patches: Any) -> None:
+    with pytest.raises(UsageError, match="whole number from 1 to 6"):
+        Pipeline(opened_fakes(), patches=patches, provenance={})
+
+
+@pytest.mark.parametrize("image", [[[0, 1]], "image.png", None, 3])
+def test_not_an_image(image: Any) -> None:
+    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}"):
+        pipeline()(image)
+
+
+@pytest.mark.parametrize("arguments", [{"view": "L-CC"}, {"horizontal_flip": True}])
+def test_an_image_that_carries_its_view_takes_no_other(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="already carries its own"):
+        pipeline()(Mammogram(pixels=breast(), view=View.L_CC), **arguments)
+
+
+def test_unknown_view() -> None:
+    with pytest.raises(UsageError, match="there is no view 'LCC', expected one of L-CC, R-CC, L-MLO, R-MLO"):
+        pipeline()(breast(), view="LCC")
+
+
+def test_a_flip_without_a_view_is_refused(standardized: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="horizontal_flip"):
+        pipeline()(standardized, horizontal_flip=True)
+
+
+@pytest.mark.parametrize("pixels", [breast(), np.zeros(spec.INPUT_SHAPE, np.float64), np.zeros((3, 4), np.float32)])
+def test_a_raw_array_without_view_is_refused(pixels: np.ndarray) -> None:
+    with pytest.raises(InputError):
+        pipeline()(pixels)
+
+
+class Constant(FakeEngine):
+    """A global module that says the same everywhere, for the classes named."""
+
+    def __init__(self, *classes: int) -> None:
+        super().__init__("global")
+        self.classes = classes
+
+    def _run(self, inputs: Any) -> Any:
+        outputs = dict(super()._run(inputs))
+        outputs["saliency_global"][:, self.classes] = 0.25
+        return outputs
+
+
+def with_global(engine: FakeEngine, patches: int = 1) -> Pipeline:
+    opened = OpenedEngines(engines=fake_engines() | {"global": engine}, provenance={"name": "fake"})
+    return Pipeline(opened, patches=patches, provenance={})
+
+
+def test_no_contrast_in_one_class(standardized: np.ndarray) -> None:
+    result = with_global(Constant(1))(standardized)
+    assert [notice.code for notice in result.notices] == ["no-contrast"]
+    assert "saliency of malignant is the same everywhere" in result.notices[0].message
+    cells = squash(blocks(standardized[None, None], 16)[0])  # only brightness was left to choose by
+    windows = np.lib.stride_tricks.sliding_window_view(cells, (32, 32)).mean((2, 3), dtype=np.float64)
+    row, column = result.patch_locations[0] // 16
+    assert windows[row, column] == pytest.approx(windows.max(), abs=1e-6)
+
+
+def test_no_contrast_at_all(standardized: np.ndarray) -> None:
+    result = with_global(Constant(0, 1), patches=3)(standardized)
+    assert [notice.code for notice in result.notices] == ["no-contrast"]
+    assert "benign and malignant" in result.notices[0].message
+    assert "every patch is the upper-left one" in result.notices[0].message
+    assert result.patch_locations.tolist() == [[0, 0]] * 3
+
+
+def test_contrast_needs_no_notice(standardized: np.ndarray) -> None:
+    assert pipeline()(standardized).notices == ()
+
+
+def test_notices_from_before_stay_in_front(standardized: np.ndarray) -> None:
+    notice = Notice(code="label", message="A film label was left out.")
+    sample = Mammogram(pixels=breast().astype(np.uint8), view=View.L_CC, notices=(notice,))
+    codes = [n.code for n in with_global(Constant(0, 1))(sample).notices]
+    assert codes[0] == "label"
+    assert codes[-1] == "no-contrast"
+    assert "8-bit" in codes
+
+
+def test_timings_name_every_step(standardized: np.ndarray) -> None:
+    timings = pipeline()(standardized).timings_ms
+    assert list(timings) == STEPS
+    assert all(value >= 0 for value in timings.values())
+
+
+def test_provenance_is_json(standardized: np.ndarray) -> None:
+    result = pipeline(2)(standardized)
+    assert json.loads(json.dumps(result.provenance)) == {
+        "bundle": {"id": "0" * 64},
+        "engine": {"name": "fake"},
+        "patches": 2,
+    }
+
+
+def test_numbers_that_are_not_finite_give_no_result(standardized: np.ndarray) -> None:
+    broken = FakeEngine("global", offset={"y_scale": np.nan})
+    with pytest.raises(BackendRunError, match="6 of 6 values of 'y_scale' are NaN or infinite"):
+        with_global(broken)(standardized)
+
+
+def test_the_caller_keeps_the_image(standardized: np.ndarray) -> None:
+    frozen = standardized.copy()
+    frozen.flags.writeable = False
+    assert_same(pipeline()(frozen), pipeline()(standardized))
+
+
+def calls() -> Iterator[np.ndarray]:
+    yield from (breast(seed=seed) for seed in range(16))
+
+
+def test_eight_threads_at_once() -> None:
+    one = pipeline(3)
+    expected = [one(pixels, view="L-MLO") for pixels in calls()]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pixels: one(pixels, view="L-MLO"), calls()))
+    for first, second in zip(found, expected, strict=True):
+        assert_same(first, second)
+        assert list(first.timings_ms) == STEPS

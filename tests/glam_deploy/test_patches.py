@@ -1,0 +1,157 @@
+"""Patch selection, crop and fusion, each against its definition written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+
+from glam_deploy import spec
+from glam_deploy.patches import host
+from glam_deploy.records import GlobalMaps
+
+ROWS, COLUMNS = spec.MAP_SHAPE
+
+
+def brute_force(saliency: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """The choice as the paper tells it, in float64: nothing shared with the code under test."""
+    heat = np.zeros(spec.MAP_SHAPE)
+    for values in saliency.astype(np.float64):
+        if values.max() > values.min():
+            heat += (values - values.min()) / (values.max() - values.min())
+    chosen = []
+    for _ in range(count):
+        sums = sliding_window_view(heat, (32, 32)).sum((2, 3))
+        place = min(map(tuple, np.argwhere(sums == sums.max()).tolist()))
+        chosen.append(place)
+        heat[place[0] : place[0] + 32, place[1] : place[1] + 32] = 0
+    return chosen
+
+
+@st.composite
+def class_maps(draw: st.DrawFn) -> np.ndarray:
+    """One class's map in whole eighths from 0 to 1, then scaled and shifted by powers of two: every sum is exact.
+
+    Rectangles on a flat ground tie often; noise hardly ever does.
+    """
+    eighths = np.zeros(spec.MAP_SHAPE)
+    if draw(st.booleans()):
+        eighths += np.random.default_rng(draw(st.integers(0, 1000))).integers(0, 9, spec.MAP_SHAPE)
+    for _ in range(draw(st.integers(0, 4))):
+        row, column = draw(st.integers(0, ROWS - 1)), draw(st.integers(0, COLUMNS - 1))
+        height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+        eighths[row : row + height, column : column + width] = draw(st.integers(0, 8))
+    # both ends of the range somewhere, so that it is 0 to 1
+    low, high = draw(st.lists(st.integers(0, ROWS * COLUMNS - 1), min_size=2, max_size=2, unique=True))
+    eighths.flat[low], eighths.flat[high] = 0, 8
+    scale = 2.0 ** -draw(st.integers(1, 6))
+    return (eighths / 8 * scale + draw(st.sampled_from([0, 0.25, 0.5]))).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(benign=class_maps(), malignant=class_maps(), count=st.integers(1, 6))
+def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndarray, count: int) -> None:
+    saliency = np.stack([benign, malignant])
+    before = saliency.copy()
+    chosen, flat = host.choose_windows(saliency, count)
+    assert chosen == brute_force(saliency, count)
+    assert flat.tolist() == [False, False]
+    np.testing.assert_array_equal(saliency, before)
+
+
+@settings(max_examples=10, deadline=None)
+@given(lively=class_maps(), level=st.floats(0, 1, width=32), which=st.integers(0, 1))
+def test_a_flat_class_takes_no_part(lively: np.ndarray, level: float, which: int) -> None:
+    still = np.full(spec.MAP_SHAPE, level, np.float32)
+    chosen, flat = host.choose_windows(np.stack([still, lively] if which else [lively, still]), 6)
+    assert chosen == brute_force(np.stack([lively, np.zeros_like(lively)]), 6)
+    assert flat.tolist() == ([True, False] if which else [False, True])
+
+
+def test_two_flat_classes_give_the_first_window() -> None:
+    chosen, flat = host.choose_windows(np.full((2, *spec.MAP_SHAPE), 0.3, np.float32), 6)
+    assert chosen == [(0, 0)] * 6
+    assert flat.tolist() == [True, True]
+
+
+def spots(*places: tuple[int, int, float]) -> np.ndarray:
+    """Both classes with single cells of the given height on zeros."""
+    maps = np.zeros((2, *spec.MAP_SHAPE), np.float32)
+    for row, column, height in places:
+        maps[:, row, column] = height
+    return maps
+
+
+def test_the_first_of_equal_windows_in_row_major_order() -> None:
+    # every window that holds the spot has the same sum; the first of them has it in its lower right corner
+    assert host.choose_windows(spots((100, 80, 1)), 1)[0] == [(69, 49)]
+    assert host.choose_windows(spots((0, 0, 1)), 1)[0] == [(0, 0)]
+    assert host.choose_windows(spots((183, 119, 1)), 1)[0] == [(152, 88)]
+    # two equal spots: the upper one, though the lower is further left
+    assert host.choose_windows(spots((50, 110, 1), (150, 40, 1)), 2)[0] == [(19, 79), (119, 9)]
+
+
+def test_a_chosen_window_is_not_chosen_again() -> None:
+    places = [(40, 40, 1.0), (40, 100, 0.875), (140, 40, 0.75), (140, 100, 0.625), (90, 70, 0.5)]
+    chosen, _ = host.choose_windows(spots(*places), 6)
+    assert chosen == [(9, 9), (9, 69), (109, 9), (109, 69), (59, 39), (0, 0)]
+
+
+@given(row=st.integers(0, 152), column=st.integers(0, 88))
+def test_cell_to_pixel(row: int, column: int) -> None:
+    assert host.cell_to_pixel((row, column)) == (16 * row, 16 * column)
+
+
+@pytest.fixture(scope="module")
+def numbered() -> np.ndarray:
+    """float32 [2944, 1920]: every pixel holds its own number, exactly."""
+    return np.arange(2944 * 1920, dtype=np.float32).reshape(spec.INPUT_SHAPE)
+
+
+@given(row=st.integers(0, 152), column=st.integers(0, 88))
+@settings(max_examples=10, deadline=None)
+def test_crop(numbered: np.ndarray, row: int, column: int) -> None:
+    places = np.array([[16 * row, 16 * column], [2432, 1408], [0, 0]], np.int64)
+    patches = host.crop(numbered, places)
+    assert patches.shape == (3, 1, 512, 512)
+    y, x = np.ogrid[:512, :512]
+    for patch, (r, c) in zip(patches, places.tolist(), strict=True):
+        np.testing.assert_array_equal(patch[0], (r + y) * 1920 + c + x)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
+    maps = np.stack([spots((100, 80, 1)), np.full((2, *spec.MAP_SHAPE), 0.5, np.float32)])
+    unused = np.zeros((2, 0), np.float32)
+    images = np.stack([numbered, -numbered])[:, None]
+    made = host.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count)
+    assert made.locations.dtype == np.int64
+    assert made.locations.shape == (2, count, 2)
+    assert made.locations[0, 0].tolist() == [69 * 16, 49 * 16]
+    assert made.pixels[0, 0, 0, 0, 0] == 69 * 16 * 1920 + 49 * 16
+    assert made.pixels[1, -1, 0, 511, 511] == -(511 * 1920 + 511)
+    assert made.flat.tolist() == [[False, False], [True, True]]
+
+
+def fused_by_definition(saliency: np.ndarray, patches: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Pixel by pixel at full resolution: the last patch over a pixel, or 0, averaged with the map's cell."""
+    y, x = np.mgrid[: spec.INPUT_SHAPE[0], : spec.INPUT_SHAPE[1]]
+    local = np.zeros((2, *spec.INPUT_SHAPE), np.float32)
+    for patch, (row, column) in zip(patches, places.tolist(), strict=True):
+        inside = (y >= row) & (y < row + 512) & (x >= column) & (x < column + 512)
+        local[:, inside] = patch[:, (y[inside] - row) // 4, (x[inside] - column) // 4]
+    return (local + saliency[:, y // 16, x // 16]) / np.float32(2)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[(64, 1344)], [(0, 0), (2432, 1408)], [(160, 320), (400, 480), (160, 320)], [(4 * 7, 4 * 9), (4 * 70, 4 * 50)]],
+    ids=["one", "corners", "overlapping and repeated", "multiples of 4"],
+)
+def test_fuse(places: list[tuple[int, int]]) -> None:
+    rng = np.random.default_rng(len(places))
+    saliency = rng.random((2, *spec.MAP_SHAPE), dtype=np.float32)
+    patches = rng.random((len(places), 2, 128, 128), dtype=np.float32)
+    found = host.enlarge(host.fuse(saliency, patches, np.array(places, np.int64)), 4)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, fused_by_definition(saliency, patches, np.array(places)))

@@ -1,0 +1,118 @@
+"""Engines without a network: plain arithmetic behind the engine contract, in milliseconds.
+
+`install()` puts them where "onnx" stands, in this process. Settings come from the environment, so that they also reach
+a subprocess: GLAM_TEST_WAIT makes the global stage say "waiting" on standard error and then sleep, GLAM_TEST_NAN makes
+it return NaN, GLAM_TEST_FAULT makes it raise what no engine should.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, MutableMapping
+
+import numpy as np
+from support_bundles import facts
+
+from glam_deploy import spec
+from glam_deploy.bundle import Bundle, write_manifest
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import OWNERS, Owner
+from glam_deploy.records import Mammogram, View
+from glam_deploy.runtime.golden import GOLDEN_FILE, write_golden
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.spec import Stage
+
+
+def squash(values: np.ndarray) -> np.ndarray:
+    """Anything to 0..1, order kept, in the values' own dtype."""
+    return 0.5 + values / (2 + 2 * np.abs(values))
+
+
+def blocks(images: np.ndarray, cell: int) -> np.ndarray:
+    """Means of cell x cell blocks: [N, 1, rows, columns] -> [N, rows / cell, columns / cell]."""
+    n, _, rows, columns = images.shape
+    return images.reshape(n, rows // cell, cell, columns // cell, cell).mean((2, 4))
+
+
+class FakeEngine(Engine):
+    """Brightness instead of lesions: saliency is the squashed mean of each cell, darker cells are malignant.
+
+    `offset` is added to the output named, so that a wrong engine can be had.
+    """
+
+    def __init__(self, stage: Stage, *, fusion_head: bool = False, offset: Mapping[str, float] | None = None) -> None:
+        super().__init__(stage, fusion_head=fusion_head)
+        self.offset = offset or {}
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        compute = {"global": self._global, "local": self._local, "fusion": self._fusion}[self.stage]
+        outputs = {name: values.astype(np.float32) for name, values in compute(inputs).items()}
+        return {name: values + np.float32(self.offset.get(name, 0)) for name, values in outputs.items()}
+
+    def _global(self, inputs: Arrays) -> Arrays:
+        _misbehave()
+        cells = squash(blocks(inputs["image"], spec.CELL))
+        y = np.stack([cells.max((1, 2)), cells.mean((1, 2))], axis=1)
+        z_g = np.repeat(y.mean(1, keepdims=True), spec.Z_GLOBAL, axis=1)
+        return {
+            "saliency_global": np.stack([cells, 1 - cells], axis=1),
+            "y_scale": np.stack([y, y / 2, y / 4], axis=1) * (np.nan if "GLAM_TEST_NAN" in os.environ else 1),
+            "z_g": z_g,
+        }
+
+    def _local(self, inputs: Arrays) -> Arrays:
+        cells = squash(blocks(inputs["patches"], spec.PATCH_CELL))
+        z_k = np.repeat(cells.mean((1, 2))[:, None], spec.Z_PATCH, axis=1)
+        return {"saliency_patches": np.stack([cells, 1 - cells], axis=1), "z_k": z_k}
+
+    def _fusion(self, inputs: Arrays) -> Arrays:
+        used = (inputs["patch_locations"][..., 0] >= 0).astype(np.float32)
+        share = used / used.sum(1, keepdims=True)
+        y_local = (share[..., None] * inputs["saliency_patches"].mean((3, 4))).sum(1)
+        saliency = np.zeros((len(used), 2, *spec.INPUT_SHAPE), np.float32)
+        outputs = {"y_global": inputs["y_scale"].mean(1), "y_local": y_local, "saliency": saliency}
+        head = {"y_fusion": (inputs["y_scale"].mean(1) + y_local) / 2, "attention": share}
+        return outputs | head if "attention" in self.contract.outputs else outputs
+
+
+def fake_engines(*, fusion_head: bool = False, wrong: Mapping[str, float] | None = None) -> dict[Stage, Engine]:
+    """The three stages; `wrong` maps an output's name to what is added to it."""
+    return {stage: FakeEngine(stage, fusion_head=fusion_head, offset=wrong) for stage in spec.STAGES}
+
+
+def opened_fakes(*, fusion_head: bool = False) -> OpenedEngines:
+    return OpenedEngines(engines=fake_engines(fusion_head=fusion_head), provenance={"name": "fake"})
+
+
+def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """As the owners in `glam_deploy.engines` do."""
+    provenance = {"name": "onnx", "library": "block means", "device": "cpu", "precision": "fp32", "sha256": {}}
+    return OpenedEngines(engines=fake_engines(fusion_head=bundle.fusion_head), provenance=provenance)
+
+
+def install(owners: MutableMapping[str, Owner] = OWNERS) -> None:
+    """From now on "onnx", and with it "auto", is this engine."""
+    owners["onnx"] = Owner(module="support_engines", packages=(), extra="", summary="block means")
+
+
+def fill_with_golden(bundle: Bundle, view: Mammogram) -> None:
+    """Put into a made-up bundle the golden case that this engine passes."""
+    pipeline = Pipeline(open_engines(bundle, EngineOptions()), patches=1, provenance={})
+    write_golden(bundle.folder / GOLDEN_FILE, view, pipeline(view))
+    write_manifest(bundle.folder, facts())
+
+
+def small_view() -> Mammogram:
+    """uint16 [500, 400]: a bright spot in an even breast at the left edge, so L-CC."""
+    pixels = np.zeros((500, 400), np.uint16)
+    pixels[50:450, :250] = 1000
+    pixels[200:260, 100:160] = 3000
+    return Mammogram(pixels=pixels, view=View.L_CC)
+
+
+def _misbehave() -> None:
+    if "GLAM_TEST_WAIT" in os.environ:
+        print("waiting", file=sys.stderr, flush=True)
+        time.sleep(60)
+    if "GLAM_TEST_FAULT" in os.environ:
+        raise ZeroDivisionError("made up for a test")
