@@ -69,8 +69,18 @@ def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
 
 
 def load_weights(content: bytes, *, fusion_head: bool) -> GlamNetwork:
-    """The network from the bytes of a bundle's own safetensors file, whose hash vouches for what is in it."""
-    return _fill(load(content), fusion_head=fusion_head)
+    """The network from the bytes of a bundle's own safetensors file, whose hash vouches for what is in it.
+
+    Raises CheckpointError where they are no such file, or their keys or shapes are not the network's.
+    """
+    try:
+        return _fill(load(content), fusion_head=fusion_head)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        head = "with" if fusion_head else "without"
+        raise CheckpointError(
+            f"the bundle's weights are not those of a GLAM network {head} fusion head ({str(error).splitlines()[0]}). "
+            f"Export the checkpoint again."
+        ) from error
 
 
 def save_weights(network: GlamNetwork, path: Path) -> None:

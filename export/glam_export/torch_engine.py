@@ -30,7 +30,8 @@ class TorchEngine(Engine):
     def _run(self, inputs: Arrays) -> Arrays:
         try:
             with torch.inference_mode():
-                outputs = self._forward(**{name: torch.from_numpy(values) for name, values in inputs.items()})
+                # copied, since PyTorch warns of arrays that are read-only
+                outputs = self._forward(**{name: torch.tensor(values) for name, values in inputs.items()})
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: PyTorch {torch.__version__} failed: {error}") from error
         return {name: t.numpy() for name, t in zip(self.contract.outputs, outputs, strict=True)}
@@ -66,7 +67,8 @@ def network_engines(network: GlamNetwork) -> dict[Stage, TorchEngine]:
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The reference with the bundle's own copy of the weights.
 
-    Raises BackendUnavailable where the bundle was exported without it, BundleError where it was changed.
+    Raises BackendUnavailable where the bundle was exported without it, BundleError where it was changed,
+    CheckpointError where it holds no weights of this network.
     """
     if bundles.CHECKPOINT_FILE not in bundle.files:
         raise BackendUnavailable(

@@ -36,19 +36,23 @@ class Engine(ABC):
     def run(self, inputs: Arrays) -> Arrays:
         """Outputs by name, as `spec.graph_contract` tells; axis 0 is the batch.
 
-        Raises BackendRunError for inputs that break the contract (names, dtypes, shapes) and for outputs that are
-        not finite: such numbers are never handed on.
+        Raises BackendRunError for inputs that break the contract (names, dtypes, shapes) and for inputs or outputs
+        that are not finite: such numbers are never handed on.
         """
         self._check_inputs(inputs)
+        # not left to the outputs: OpenVINO's ReLU makes NaN 0, and an image of nothing else gets plausible scores
+        self._require_finite(inputs, "The fault lies before this engine: look at how its inputs were made.")
         outputs = self._run({name: np.ascontiguousarray(inputs[name]) for name in self.contract.inputs})
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                bad = int(values.size - np.isfinite(values).sum())
-                raise BackendRunError(
-                    f"{self.stage} engine: {bad} of {values.size} values of {name!r} are NaN or infinite. The image "
-                    f"gets no result; check the bundle with `glam-deploy verify`, or use another engine."
-                )
+        self._require_finite(outputs, "Check the bundle with `glam-deploy verify`, or use another engine.")
         return outputs
+
+    def _require_finite(self, arrays: Arrays, remedy: str) -> None:
+        for name, values in arrays.items():
+            if not (finite := np.isfinite(values)).all():
+                raise BackendRunError(
+                    f"{self.stage} engine: {int((~finite).sum())} of {values.size} values of {name!r} are NaN or "
+                    f"infinite. The image gets no result. {remedy}"
+                )
 
     def _check_inputs(self, inputs: Arrays) -> None:
         if inputs.keys() != self.contract.inputs.keys():

@@ -95,6 +95,14 @@ def test_own_file_and_back(golden_network: GlamNetwork, tmp_path: Path) -> None:
             assert torch.equal(again.state_dict()[key], value), key
 
 
+def test_own_file_of_another_network(state: State, tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in without(state, STEM).items()}, tmp_path / "own.safetensors")
+    content = (tmp_path / "own.safetensors").read_bytes()
+    for wrong in (content, content[:1000], b""):
+        with pytest.raises(CheckpointError, match="not those of a GLAM network without fusion head"):
+            load_weights(wrong, fusion_head=False)
+
+
 def test_fusion_head_is_found(joint_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(joint_checkpoint)
     assert checkpoint.network.fusion_head
