@@ -30,6 +30,7 @@ EXTRAS = {
         "mypy>=1.18",
         "import-linter>=2.5",
         "build>=1.3",
+        "setuptools>=77",
     ],
 }
 
@@ -39,7 +40,7 @@ setup(
     description="Take a GLAM mammography checkpoint to production: three ONNX graphs, a checked bundle, a runtime that finds lesions.",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[*find_packages(include=["glam_deploy*"]), *find_packages("export"), *find_packages("benchmarks")],

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-TESTS = Path(__file__).parent
-FAKE = "import support_engines; support_engines.install(); from glam_deploy.cli.main import main; main()"
+ROOT = Path(__file__).parents[1]
+PATHS = (ROOT, ROOT / "export", ROOT / "benchmarks", ROOT / "tests")
+"""Where a process finds the packages first: folders in tests/ have their names."""
+PLAIN = "from glam_deploy.cli.main import main; main()"
+"""Python that runs the command line."""
+FAKE = "import support_engines; support_engines.install(); " + PLAIN
 """Python that runs the command line with the engine of `support_engines`."""
 
 
@@ -36,7 +40,12 @@ class Start(Protocol):
 
 def start_process(*arguments: object, code: str = FAKE, **options: Any) -> subprocess.Popen[str]:
     """`options` are those of Popen; `env` is added to this process's."""
-    options["env"] = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
+    options["env"] = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
+        "PYTHONIOENCODING": "utf-8",
+        **options.pop("env", {}),
+    }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], text=True, **(pipes | options))
 

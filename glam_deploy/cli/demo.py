@@ -13,12 +13,15 @@ from glam_deploy.cli.export import make_bundle
 from glam_deploy.cli.options import export_module
 from glam_deploy.cli.run import Job, ReadOptions, plan, run_job
 from glam_deploy.cli.verify import verify_bundle
-from glam_deploy.outputs.writer import OutputOptions
+from glam_deploy.errors import UsageError
+from glam_deploy.outputs.writer import OutputOptions, require_writable
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import pipeline_of
 
 EXAM_SEED = 0
 PATCHES = 1
+MADE = ("weights.safetensors", "bundle", "exam", "results")
+"""What a demo puts into its folder, in this order."""
 
 
 @click.command("demo")
@@ -30,10 +33,9 @@ def command(out: Path, seed: int) -> int:
     The weights are set by hand to find bright blobs and grains, the images are phantoms: this shows that the software
     works, and nothing about patients.
     """
-    material = export_module("demo.material")
-    weights, bundle_folder, exam, results = (
-        out / name for name in ("weights.safetensors", "bundle", "exam", "results")
-    )
+    material = export_module("demo.material", extras=("export", "dicom"))
+    _require_free(out)
+    weights, bundle_folder, exam, results = (out / name for name in MADE)
     _step(f"1. demo weights -> {weights}")
     material.write_checkpoint(weights)
     _step(f"2. glam-deploy export --weights {weights} --out {bundle_folder}")
@@ -56,6 +58,17 @@ def command(out: Path, seed: int) -> int:
     verify_bundle(bundle, engine="auto")
     console.out.print(f"Look at {results}/*.png", markup=False)
     return code
+
+
+def _require_free(out: Path) -> None:
+    """An exam or weights of the user's may have the same names: only an earlier demo is ever replaced."""
+    require_writable(out)
+    there = {path.name for path in out.iterdir()}
+    if there and not {MADE[0]} <= there <= set(MADE):
+        raise UsageError(
+            f"{out} holds what is no earlier demo ({', '.join(sorted(there)[:3])}); nothing was written. Name a new "
+            f"folder with --out."
+        )
 
 
 def _step(text: str) -> None:

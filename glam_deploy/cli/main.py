@@ -55,6 +55,7 @@ def cli() -> None:
       2  wrong usage
       3  this machine lacks what was asked for
       4  parity or integrity failed
+      130  stopped by Ctrl-C
     """
 
 

@@ -1,6 +1,6 @@
 """Options that several commands share, and the way to packages that the runtime must not import by itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,12 +43,15 @@ def patches_option(default: int | None, help_text: str) -> Decorator:
     return click.option("--patches", type=click.IntRange(1, MAX_PATCHES), default=default, help=help_text)
 
 
-def export_module(name: str) -> Any:
+PACKAGES = {"export": ("torch", "onnx", "onnxscript", "safetensors"), "dicom": ("pydicom",)}
+"""Extra -> import names without which a command that needs it cannot begin."""
+
+
+def export_module(name: str, *, extras: Sequence[str] = ("export",)) -> Any:
     """A module of `glam_export`, which the plain install cannot run. Raises BackendUnavailable."""
-    needed = ("torch", "onnx", "onnxscript", "safetensors")
-    if missing := [package for package in needed if find_spec(package) is None]:
+    if missing := [package for extra in extras for package in PACKAGES[extra] if find_spec(package) is None]:
         raise BackendUnavailable(
             f"this command needs {', '.join(missing)}, which this Python lacks. "
-            'Install with: pip install "glam-deploy[export]"'
+            f'Install with: pip install "glam-deploy[{",".join(extras)}]"'
         )
     return import_module(f"glam_export.{name}")

@@ -1,0 +1,64 @@
+"""`glam-deploy demo`: what it refuses before the minutes that it takes."""
+
+from pathlib import Path
+
+import pytest
+from support_bundles import snapshot, unprivileged
+from support_commands import PLAIN, Cli, Start, without
+
+
+def test_help(cli: Cli) -> None:
+    said = cli("demo", "--help")
+    assert said.code == 0
+    assert "nothing about patients" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript", "safetensors", "pydicom"])
+def test_missing_package(start: Start, tmp_path: Path, package: str) -> None:
+    process = start("demo", "--out", tmp_path / "demo", code=without(package, code=PLAIN))
+    out, err = process.communicate()
+    assert (process.returncode, out) == (3, "")
+    assert err == (
+        f"glam-deploy: this command needs {package}, which this Python lacks. "
+        'Install with: pip install "glam-deploy[export,dicom]"\n'
+    )
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "one"], ["exam"]])
+def test_wrong_usage(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = cli("demo", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/demo"])
+def test_out_that_is_no_folder(cli: Cli, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    said = cli("demo", "--out", tmp_path / place)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot write to" in said.err
+    assert snapshot(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [["exam/L-CC.dcm"], ["weights.safetensors", "notes.txt"], ["results/L-CC.json", "bundle/manifest.json"]],
+    ids=lambda names: names[0],
+)
+def test_files_that_are_no_demo_are_never_replaced(cli: Cli, tmp_path: Path, mine: list[str]) -> None:
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    said = cli("demo", "--out", tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert "no earlier demo" in said.err
+    assert snapshot(tmp_path) == dict.fromkeys(mine, b"mine")
+
+
+def test_out_without_rights(cli: Cli) -> None:
+    with unprivileged():
+        said = cli("demo", "--out", "/root_of_nobody")
+    assert (said.code, said.out) == (2, "")
+    assert "cannot write to" in said.err

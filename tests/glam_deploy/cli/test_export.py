@@ -1,0 +1,193 @@
+"""`glam-deploy export`: what it takes, what it leaves and how it ends; graphs, reference and image cost nothing."""
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import support_engines
+import torch
+from support_bundles import snapshot
+from support_commands import PLAIN, Cli, Start, names, strict, without
+from torch import Tensor
+
+from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import OWNERS
+from glam_deploy.records import Mammogram, View
+from glam_deploy.spec import STAGES
+from glam_export import exporter
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference and every engine are the fake one, and graphs are files of nothing."""
+    mirrored = Mammogram(pixels=support_engines.small_view().pixels[:, ::-1], view=View.R_MLO)
+    monkeypatch.setitem(OWNERS, "onnx", OWNERS["onnx"])
+    support_engines.install()
+    monkeypatch.setattr(exporter, "graph_modules", lambda network: dict.fromkeys(STAGES))
+    monkeypatch.setattr(exporter, "write_graph", lambda module, stage, path, **_: path.write_bytes(stage.encode()))
+    monkeypatch.setattr(exporter, "phantom_view", lambda seed, view: mirrored)
+    monkeypatch.setattr(
+        exporter, "network_engines", lambda network: support_engines.fake_engines(fusion_head=network.fusion_head)
+    )
+
+
+# good weights
+
+
+def test_bundle_that_the_other_commands_take(cli: Cli, quick: None, golden_checkpoint: Path, tmp_path: Path) -> None:
+    said = cli("export", "--weights", golden_checkpoint, "--out", tmp_path / "bundle")
+    assert said.code == 0
+    assert names(tmp_path) == ["bundle"]
+    assert "MISSED" not in said.out
+    assert f"{tmp_path / 'bundle'}: bundle {open_bundle(tmp_path / 'bundle').id[:12]}, " in said.out
+    assert "for research only and may not be passed on" in " ".join(said.out.split())
+    manifest = strict(cli("inspect", "--json", "--bundle", tmp_path / "bundle").out)
+    assert manifest["checkpoint"]["name"] == golden_checkpoint.name
+    assert "checkpoint.safetensors" in manifest["files"]
+    assert cli("verify", "--bundle", tmp_path / "bundle").code == 0
+
+
+def test_options_reach_the_bundle(
+    cli: Cli, quick: None, golden_state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(golden_state | {"teacher.a": torch.zeros(1), "step": torch.zeros(1)}, tmp_path / "w.pt")
+    monkeypatch.chdir(tmp_path)
+    keys = ("--ignore-key", "teacher.*", "--ignore-key", "step")
+    assert cli("export", "--weights", "w.pt", "--patches", 3, "--no-checkpoint", *keys).code == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.patches == 3
+    assert bundle.manifest["checkpoint"]["ignored_keys"] == ["step", "teacher.a"]
+    assert "checkpoint.safetensors" not in bundle.files
+
+
+def test_steps_are_told_and_an_earlier_bundle_is_replaced_as_a_whole(
+    cli: Cli, quick: None, golden_checkpoint: Path, bundle: Path
+) -> None:
+    said = cli("export", "--no-checkpoint", "--weights", golden_checkpoint, "--out", bundle)
+    assert names(bundle) == ["golden", "graphs", "manifest.json"]
+    assert said.err.splitlines() == [
+        f"reading {golden_checkpoint.name}",
+        "writing the global graph",
+        "writing the local graph",
+        "writing the fusion graph",
+        "running the reference on the golden case",
+        "comparing every graph with the reference",
+    ]
+
+
+# 4: a graph that disagrees
+
+
+def test_graph_that_disagrees_leaves_nothing(
+    cli: Cli, quick: None, golden_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_wrong(opened: Bundle, options: EngineOptions) -> OpenedEngines:
+        return OpenedEngines(engines=support_engines.fake_engines(wrong={"z_k": 0.5}), provenance={"name": "onnx"})
+
+    monkeypatch.setattr(support_engines, "open_engines", open_wrong)
+    said = cli("export", "--weights", golden_checkpoint, "--out", tmp_path / "bundle")
+    assert (said.code, said.out) == (4, "")
+    assert "outputs disagree with the PyTorch reference; no bundle was written:" in said.err
+    assert "local.z_k: differs by 0.5, limit 0.0001" in said.err
+    assert names(tmp_path) == []
+
+
+# 1: weights that cannot be used
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"PK\x03\x04 and no more", pickle.dumps({"a": 1}), pickle.dumps(os.getcwd)]
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_file_that_is_no_checkpoint(cli: Cli, tmp_path: Path, content: bytes, suffix: str) -> None:
+    weights = tmp_path / f"w{suffix}"
+    weights.write_bytes(content)
+    said = cli("export", "--weights", weights, "--out", tmp_path / "bundle")
+    assert (said.code, said.out) == (1, "")
+    assert f"\nglam-deploy: {weights}: " in said.err
+    assert "Traceback" not in said.err
+    assert names(tmp_path) == [weights.name]
+
+
+@pytest.mark.parametrize("place", ["nothing.pt", "."])
+def test_weights_that_are_no_file(cli: Cli, tmp_path: Path, place: str) -> None:
+    said = cli("export", "--weights", tmp_path / place, "--out", tmp_path / "bundle")
+    assert (said.code, said.out) == (1, "")
+    assert "Check the path given to --weights." in said.err
+    assert names(tmp_path) == []
+
+
+def test_missing_and_unexpected_keys_are_named(cli: Cli, golden_state: dict[str, Tensor], tmp_path: Path) -> None:
+    state = dict(golden_state)
+    missing = next(key for key in state if key.endswith("weight"))
+    state["surplus"] = state.pop(missing)
+    torch.save(state, tmp_path / "w.pt")
+    said = cli("export", "--weights", tmp_path / "w.pt", "--out", tmp_path / "bundle")
+    assert (said.code, said.out) == (1, "")
+    assert missing in said.err
+    assert "surplus" in said.err
+    assert names(tmp_path) == ["w.pt"]
+
+
+# 2: wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Missing option '--weights'"),
+        (["--weights", "w.pt", "--patches", "0"], "0 is not in the range 1<=x<=6"),
+        (["--weights", "w.pt", "--patches", "7"], "7 is not in the range 1<=x<=6"),
+        (["--weights", "w.pt", "w2.pt"], "unexpected extra argument (w2.pt)"),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], told: str) -> None:
+    said = cli("export", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+
+
+@pytest.mark.parametrize(("out", "told"), [("file", "belongs to no bundle"), ("mine", "notes.txt"), (".", "current")])
+def test_place_that_is_taken(
+    cli: Cli,
+    quick: None,
+    golden_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    Path("file").write_text("mine")
+    said = cli("export", "--weights", golden_checkpoint, "--out", out)
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+    assert snapshot(tmp_path) == {"mine/notes.txt": b"mine", "file": b"mine"}
+
+
+# 3, terminals
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript", "safetensors"])
+def test_missing_package(start: Start, tmp_path: Path, package: str) -> None:
+    arguments = ("export", "--weights", tmp_path / "w.pt", "--out", tmp_path / "bundle")
+    process = start(*arguments, code=without(package, code=PLAIN))
+    out, err = process.communicate()
+    assert (process.returncode, out) == (3, "")
+    assert err == (
+        f"glam-deploy: this command needs {package}, which this Python lacks. "
+        'Install with: pip install "glam-deploy[export]"\n'
+    )
+    assert names(tmp_path) == []
+
+
+def test_plain_install_is_told_all_that_it_lacks_at_once(start: Start, tmp_path: Path) -> None:
+    code = without("torch", "onnx", "onnxscript", "safetensors", code=PLAIN)
+    process = start("export", "--weights", tmp_path / "w.pt", code=code, stdout=subprocess.DEVNULL)
+    assert "needs torch, onnx, onnxscript, safetensors, which" in process.communicate()[1]
+    assert process.returncode == 3

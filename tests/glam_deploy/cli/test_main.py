@@ -1,0 +1,193 @@
+"""What every command shares: help, exit codes, the sentence for an error, and the trace for a fault of our own."""
+
+import importlib
+import signal
+from collections.abc import Callable
+
+import click
+import pytest
+from support_commands import PATHS, PLAIN, Cli, Start, blocking
+
+from glam_deploy import __version__, errors
+from glam_deploy.cli import main
+from glam_deploy.cli.main import COMMANDS
+
+EXIT_CODES = {
+    "InputError": 1,
+    "DicomError": 1,
+    "NotForThisNetwork": 1,
+    "UsageError": 2,
+    "CheckpointError": 1,
+    "BundleError": 4,
+    "BackendUnavailable": 3,
+    "BackendBuildError": 1,
+    "BackendRunError": 1,
+    "ParityError": 4,
+    "InternalError": 1,
+}
+"""As README and docs say; a new class of errors must be decided on here too."""
+
+
+@pytest.fixture
+def inspect_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Makes `glam-deploy inspect` end with an error."""
+
+    def arrange(error: BaseException) -> None:
+        def fail(folder: object) -> None:
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("glam_deploy.cli.inspect"), "open_bundle", fail)
+
+    return arrange
+
+
+# help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_names_every_command(cli: Cli, arguments: list[str]) -> None:
+    said = cli(*arguments)
+    shown = said.out if arguments else said.err
+    assert said.code == (0 if arguments else 2)
+    assert all(f"  {name} " in shown for name in ("export", "run", "inspect", "verify", "demo"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(cli: Cli, name: str) -> None:
+    long, short = cli(name, "--help"), cli(name, "-h")
+    assert (long.code, long.err, long.out) == (0, "", short.out)
+    assert f"Usage: glam-deploy {name} [OPTIONS]" in long.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_summary_in_the_list_is_how_the_commands_own_help_begins(cli: Cli, name: str) -> None:
+    beginning = " ".join(cli(name, "--help").out.split("\n\n", 1)[1].split())
+    agrees = beginning.startswith(COMMANDS[name].split(".")[0].split(",")[0])
+    assert agrees, f"{name}: {beginning[:80]}"
+
+
+def test_help_fits_a_narrow_terminal(start: Start) -> None:
+    out, err = start("run", "--help", code=PLAIN, env={"COLUMNS": "40"}).communicate()
+    assert err == ""
+    assert "--patches" in out
+    assert max(map(len, out.splitlines())) <= 50  # click writes no narrower
+
+
+def test_version(cli: Cli) -> None:
+    said = cli("--version")
+    assert (said.code, said.out, said.err) == (0, f"glam-deploy, version {__version__}\n", "")
+
+
+def test_module_is_the_script(start: Start) -> None:
+    process = start("--version", code="import runpy; runpy.run_module('glam_deploy.cli', run_name='__main__')")
+    assert process.communicate() == (f"glam-deploy, version {__version__}\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_the_plain_install(start: Start, name: str) -> None:
+    code = blocking("torch", "onnx", "onnxscript", "safetensors", "openvino", "pydicom") + PLAIN
+    process = start(name, "--help", code=code)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "Options:" in out
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["--nonsense"], "No such option"),
+        (["inspect", "--nonsense"], "No such option"),
+        (["inspect", "bundle"], "Got unexpected extra argument (bundle)"),
+        (["verify", "--engine", "onxx"], "'auto', 'onnx', 'openvino', 'torch'"),
+        (["verify", "--threads", "none"], "'none' is not a valid integer"),
+        (["inspect", "--bundle"], "requires an argument"),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], told: str) -> None:
+    said = cli(*arguments)
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+    assert "Traceback" not in said.err
+
+
+# how a command ends
+
+
+def test_every_error_has_its_exit_code() -> None:
+    leaves = {
+        name: error
+        for name, error in vars(errors).items()
+        if isinstance(error, type) and name not in ("GlamError", "BackendError")
+    }
+    assert {name: error.exit_code for name, error in leaves.items()} == EXIT_CODES
+
+
+@pytest.mark.parametrize("name", EXIT_CODES)
+def test_error_is_one_sentence(cli: Cli, inspect_raises: Callable[[BaseException], None], name: str) -> None:
+    inspect_raises(getattr(errors, name)("what was wrong, and what to do"))
+    said = cli("inspect")
+    assert (said.code, said.out) == (EXIT_CODES[name], "")
+    assert said.err == "glam-deploy: what was wrong, and what to do\n"
+
+
+def _stopped_while_loading() -> ImportError:
+    """How an extension that was being loaded tells of Ctrl-C."""
+    error = ImportError("numpy._core.multiarray failed to import")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), _stopped_while_loading()], ids=repr)
+def test_stop(cli: Cli, inspect_raises: Callable[[BaseException], None], error: BaseException) -> None:
+    inspect_raises(error)
+    said = cli("inspect")
+    assert (said.code, said.out, said.err.strip()) == (130, "", "stopped")
+
+
+def test_ctrl_c_while_modules_load(start: Start) -> None:
+    """Sent by the process itself, at the first import of a package that takes long to load."""
+    code = (
+        "import os, signal, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == 'numpy': os.kill(os.getpid(), {signal.SIGINT.value})\n"
+        "sys.meta_path.insert(0, Stop())\n"
+    )
+    process = start("verify", code=code + PLAIN)
+    out, err = process.communicate()
+    assert (process.returncode, out, err.strip()) == (130, "", "stopped")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("made up"), ImportError("made up"), OSError("made up")], ids=repr)
+def test_fault_of_our_own_is_never_swallowed(
+    cli: Cli, inspect_raises: Callable[[BaseException], None], error: Exception
+) -> None:
+    inspect_raises(error)
+    with pytest.raises(type(error), match="made up"):
+        cli("inspect")
+
+
+def test_fault_of_our_own_shows_its_trace(start: Start) -> None:
+    code = "import glam_deploy.cli.inspect as c; c.open_bundle = lambda folder: 1 / 0; " + PLAIN
+    process = start("inspect", code=code)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert err.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_caller_may_stand_in_any_folder(start: Start) -> None:
+    for folder in PATHS:
+        process = start("--version", code=PLAIN, cwd=folder)
+        assert process.communicate() == (f"glam-deploy, version {__version__}\n", "")
+
+
+def test_exit_codes_in_the_help(cli: Cli) -> None:
+    shown = cli("--help").out
+    codes = {int(line.split()[0]) for line in shown.splitlines() if line.strip()[:1].isdigit()}
+    assert codes == {0, *EXIT_CODES.values(), main.STOPPED}
