@@ -48,6 +48,7 @@ def _clean(model: onnx.ModelProto, stage: spec.Stage) -> None:
     model.graph.name = f"glam_{stage}"
     model.doc_string = ""
     del model.metadata_props[:]
+    del model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         item.doc_string = ""
         del item.metadata_props[:]
@@ -65,14 +66,17 @@ def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContra
         ("input", inferred.graph.input, contract.inputs),
         ("output", inferred.graph.output, contract.outputs),
     ):
-        found = {v.name: _axes(v) for v in values}
-        expected = {name: ("batch", *t.shape) for name, t in tensors.items()}
+        found = {v.name: _tensor(v) for v in values}
+        expected = {name: (t.dtype, "batch", *t.shape) for name, t in tensors.items()}
         if found != expected:
             raise BackendBuildError(f"graph {stage!r}: {kind}s are {found}, expected {expected}")
 
 
-def _axes(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
-    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+def _tensor(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
+    """Dtype and axes, a dynamic axis by its name."""
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return (dtype, *(d.dim_param or d.dim_value for d in tensor.shape.dim))
 
 
 class _quiet_exporter(warnings.catch_warnings):

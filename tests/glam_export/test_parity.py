@@ -1,0 +1,85 @@
+"""What the comparison of graphs names, and what it feeds them."""
+
+import numpy as np
+import pytest
+from support_engines import FakeEngine, fake_engines
+
+from glam_deploy.engines.base import Arrays
+from glam_deploy.errors import BackendRunError
+from glam_deploy.spec import INPUT_SHAPE, STAGES, graph_contract
+from glam_export.parity import compare_graphs
+
+OUTPUTS = [f"{stage}.{name}" for stage in STAGES for name in graph_contract(stage, fusion_head=True).outputs]
+
+
+class Recorder(FakeEngine):
+    """Keeps what it was given, and may return one output a cell short."""
+
+    given: Arrays
+    short: str | None = None
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        self.given = inputs
+        outputs = super()._run(inputs)
+        return {name: values[..., 1:] if name == self.short else values for name, values in outputs.items()}
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """float32 [2944, 1920], standardized noise with one bright square."""
+    pixels = np.random.default_rng(8).standard_normal(INPUT_SHAPE, np.float32)
+    pixels[1000:1400, 300:700] += 3
+    return pixels
+
+
+@pytest.mark.parametrize("fusion_head", [False, True])
+def test_equal_engines_pass_with_no_difference(image: np.ndarray, fusion_head: bool) -> None:
+    table = compare_graphs(fake_engines(fusion_head=fusion_head), fake_engines(fusion_head=fusion_head), image)
+    head = ("fusion.y_fusion", "fusion.attention")
+    assert [row.name for row in table] == [name for name in OUTPUTS if fusion_head or name not in head]
+    assert {row.max_abs for row in table} == {0}
+    assert all(row.passed for row in table)
+
+
+@pytest.mark.parametrize("wrong", OUTPUTS)
+@pytest.mark.parametrize("offset", [1e-3, -2e-4])
+def test_a_wrong_output_is_named_and_no_other(image: np.ndarray, wrong: str, offset: float) -> None:
+    stage, name = wrong.split(".")
+    candidate = fake_engines(fusion_head=True)
+    candidate[stage] = FakeEngine(stage, fusion_head=True, offset={name: offset})
+    missed = [row for row in compare_graphs(fake_engines(fusion_head=True), candidate, image) if not row.passed]
+    assert [row.name for row in missed] == [wrong]
+    assert missed[0].max_abs == pytest.approx(abs(offset), rel=1e-3)
+    assert missed[0].limit == pytest.approx(1e-4)
+
+
+def test_rounding_passes(image: np.ndarray) -> None:
+    names = {wrong.split(".")[1] for wrong in OUTPUTS}
+    candidate = fake_engines(fusion_head=True, wrong=dict.fromkeys(names, 5e-5))
+    assert all(row.passed for row in compare_graphs(fake_engines(fusion_head=True), candidate, image))
+
+
+def test_another_shape_does_not_pass(image: np.ndarray) -> None:
+    candidate = fake_engines()
+    candidate["local"] = Recorder("local")
+    candidate["local"].short = "z_k"
+    missed = [row for row in compare_graphs(fake_engines(), candidate, image) if not row.passed]
+    assert [(row.name, row.max_abs) for row in missed] == [("local.z_k", np.inf)]
+
+
+def test_nan_is_an_error(image: np.ndarray) -> None:
+    with pytest.raises(BackendRunError, match="values of 'y_scale' are NaN"):
+        compare_graphs(fake_engines(), fake_engines(wrong={"y_scale": np.nan}), image)
+
+
+def test_the_graphs_are_given_a_real_patch_and_six_slots_that_differ(image: np.ndarray) -> None:
+    candidate = {stage: Recorder(stage, fusion_head=True) for stage in STAGES}
+    compare_graphs(fake_engines(fusion_head=True), candidate, image)
+    np.testing.assert_array_equal(candidate["global"].given["image"][0, 0], image)
+    fusion = candidate["fusion"].given
+    places = fusion["patch_locations"][0].tolist()
+    row, column = places[0]
+    np.testing.assert_array_equal(candidate["local"].given["patches"][0, 0], image[row:, column:][:512, :512])
+    assert len({tuple(place) for place in places}) == 6
+    for key in ("saliency_patches", "z_k"):
+        assert len({values.tobytes() for values in fusion[key][0]}) == (6 if key == "saliency_patches" else 1)
