@@ -20,7 +20,7 @@ from glam_deploy.runtime.session import pipeline_of
 
 EXAM_SEED = 0
 PATCHES = 1
-MADE = ("weights.safetensors", "bundle", "exam", "results")
+MADE = ("weights.safetensors", "bundle", "exam", "masks", "results")
 """What a demo puts into its folder, in this order."""
 
 
@@ -35,14 +35,14 @@ def command(out: Path, seed: int) -> int:
     """
     material = export_module("demo.material", extras=("export", "dicom"))
     _require_free(out)
-    weights, bundle_folder, exam, results = (out / name for name in MADE)
+    weights, bundle_folder, exam, masks, results = (out / name for name in MADE)
     _step(f"1. demo weights -> {weights}")
     material.write_checkpoint(weights)
     _step(f"2. glam-deploy export --weights {weights} --out {bundle_folder}")
     bundle = make_bundle(weights, bundle_folder, patches=PATCHES)
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
-    _step(f"3. a phantom exam as DICOM, outlines of its lesions beside it -> {exam}")
-    truth = material.write_exam(exam, seed)
+    _step(f"3. a phantom exam as DICOM, outlines of its lesions in {masks} -> {exam}")
+    truth = material.write_exam(exam, masks, seed)
     _step(f"4. glam-deploy run {exam}/*.dcm --bundle {bundle_folder} --out {results}")
     judgements: dict[Path, Any] = {}
 

@@ -39,10 +39,13 @@ def write_checkpoint(path: Path) -> None:
     save_file(demo_state_dict(), path)
 
 
-def write_exam(folder: Path, seed: int) -> dict[Path, PhantomView]:
-    """Four views as MG DICOM, `<view>.dcm`, and their outlines as `masks/<view>.png`; what each file shows."""
-    masks = folder / "masks"
-    masks.mkdir(parents=True, exist_ok=True)
+def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
+    """Four views as MG DICOM, `<view>.dcm`, and their outlines as `<view>.png`; what each DICOM file shows.
+
+    `masks` is a folder apart: `glam-deploy run` searches folders, and would take outlines for mammograms.
+    """
+    for place in (folder, masks):
+        place.mkdir(parents=True, exist_ok=True)
     views = {folder / f"{view.view}.dcm": view for view in phantom_exam(seed)}
     for path, view in views.items():
         write_view(path, view.pixels, view=view.view, exam=Exam(seed=f"demo {seed}"))

@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from support_bundles import snapshot, unprivileged
 from support_commands import PLAIN, Cli, Start, without
+
+from glam_deploy.reading import find_inputs, read
+from glam_deploy.records import View
+from glam_export.demo import material
+from glam_export.demo.phantom import phantom_view
 
 
 def test_help(cli: Cli) -> None:
@@ -62,3 +69,13 @@ def test_out_without_rights(cli: Cli) -> None:
         said = cli("demo", "--out", "/root_of_nobody")
     assert (said.code, said.out) == (2, "")
     assert "cannot write to" in said.err
+
+
+def test_folder_of_the_exam_holds_nothing_but_the_exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(material, "phantom_exam", lambda seed: [phantom_view(seed, View.L_CC)])
+    truth = material.write_exam(tmp_path / "exam", tmp_path / "masks", 0)
+    assert find_inputs([tmp_path / "exam"]) == list(truth) == [tmp_path / "exam/L-CC.dcm"]
+    ((path, view),) = truth.items()
+    np.testing.assert_array_equal(read(path).pixels, view.pixels)
+    with Image.open(tmp_path / "masks/L-CC.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), view.mask * 100)
