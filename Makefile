@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check validate bench golden clean
+.PHONY: demo test check validate bench clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -27,7 +27,10 @@ validate: $(INSTALLED)  ## the DICOM that we write, against Debian's validators;
 	command -v dciodvfy dcmftest >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends dicom3tools dcmtk; }
 	GLAM_EXPECT=dciodvfy $(BIN)/python -m pytest tests/glam_deploy/dicom -k "dciodvfy or dcmftest"
 
-bench: $(INSTALLED)  ## the figures of docs/performance.md on this machine, into benchmarks/results/
+demo/bundle: $(INSTALLED)
+	$(BIN)/glam-deploy demo --out demo
+
+bench: $(INSTALLED) demo/bundle  ## the figures of docs/performance.md on this machine, into benchmarks/results/
 	$(BIN)/python -m glam_bench.first_light
 
 clean:

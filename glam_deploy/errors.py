@@ -67,9 +67,13 @@ class BackendUnavailable(BackendError):
 class BackendBuildError(BackendError):
     """A graph could not be turned into an engine."""
 
+    exit_code = 4
+
 
 class BackendRunError(BackendError):
     """An engine failed while running, or its numbers are not finite."""
+
+    exit_code = 4
 
 
 class ParityError(GlamError):

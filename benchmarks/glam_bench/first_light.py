@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "whole_process": whole_process(options.bundle, image),
         }
     text = json.dumps({"machine": machine.facts(), "figures": figures}, indent=2)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text + "\n", "utf-8")
     sys.stdout.write(text + "\n")
 

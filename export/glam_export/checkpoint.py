@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-from glam_deploy.errors import CheckpointError
+from glam_deploy.errors import CheckpointError, UsageError
 from glam_export.reference import GlamNetwork
 
 HEAD_KEYS = frozenset(
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
     """Read `.pt`, `.pth`, `.ckpt` or `.safetensors`, plain or wrapped, float16 to float64, into a GlamNetwork.
 
     `ignore`: shell patterns of keys to leave out, for checkpoints that carry tensors of other models along.
-    Raises CheckpointError for a file that is missing, damaged, wants to run code, or whose keys, shapes or values are
+    Raises UsageError for a file that cannot be opened, CheckpointError for one that is damaged, wants to run code, or whose keys, shapes or values are
     not the network's, by name.
     """
     digest = _sha256(path)
@@ -118,9 +118,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}). Check the path given to --weights."
-        ) from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
 
 
 def _read(path: Path) -> object:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import BackendRunError
+from glam_deploy.errors import BackendRunError, BundleError
 from glam_deploy.spec import GraphContract, Stage, graph_contract
 
 Arrays = Mapping[str, NDArray[Any]]
+Axes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,22 @@ class Engine(ABC):
                 raise BackendRunError(
                     f"{self.stage} engine: {int((~finite).sum())} of {values.size} values of {name!r} are NaN or "
                     f"infinite. The image gets no result. {remedy}"
+                )
+
+    def _require_interface(self, inputs: Axes, outputs: Axes) -> None:
+        """For a backend that has opened a graph: hold the names and axes it found against the contract.
+
+        Axes are sizes without the batch. Raises BundleError: the manifest and the graph are not of one network.
+        """
+        for kind, found, tensors in (
+            ("inputs", inputs, self.contract.inputs),
+            ("outputs", outputs, self.contract.outputs),
+        ):
+            expected = {name: t.shape for name, t in tensors.items()}
+            if dict(found) != expected:
+                raise BundleError(
+                    f"{self.stage} graph: its {kind} are {dict(found)}, the manifest's network has {expected}. Export "
+                    f"the checkpoint again."
                 )
 
     def _check_inputs(self, inputs: Arrays) -> None:

@@ -1,10 +1,12 @@
 """ONNX Runtime on the CPU, FP32: the default engine, in every install. Owns onnxruntime."""
 
+from collections.abc import Sequence
+
 import onnxruntime as ort
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.base import Arrays, Axes, Engine, EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError
 from glam_deploy.spec import STAGES, Stage
 
@@ -27,6 +29,7 @@ class OnnxRuntimeEngine(Engine):
             self._session = ort.InferenceSession(graph, session_options, providers=[PROVIDER])
         except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
             raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
+        self._require_interface(_axes(self._session.get_inputs()), _axes(self._session.get_outputs()))
 
     def _run(self, inputs: Arrays) -> Arrays:
         names = list(self.contract.outputs)
@@ -34,6 +37,10 @@ class OnnxRuntimeEngine(Engine):
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
         except Exception as error:  # as above
             raise BackendRunError(f"{self.stage} engine: ONNX Runtime {ort.__version__} failed: {error}") from error
+
+
+def _axes(values: Sequence[ort.NodeArg]) -> Axes:
+    return {value.name: tuple(value.shape[1:]) for value in values}
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:

@@ -1,10 +1,13 @@
 """OpenVINO on the CPU, held to FP32. Owns openvino."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import openvino as ov
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.base import Arrays, Axes, Engine, EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError
 from glam_deploy.spec import STAGES, Stage
 
@@ -24,6 +27,7 @@ class OpenVinoEngine(Engine):
             self._model = core.compile_model(core.read_model(graph, b""), "CPU", config)
         except RuntimeError as error:
             raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
+        self._require_interface(_axes(self._model.inputs), _axes(self._model.outputs))
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
@@ -32,6 +36,10 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: OpenVINO {ov.__version__} failed: {error}") from error
         return {name: results[name].copy() for name in self.contract.outputs}
+
+
+def _axes(ports: Sequence[Any]) -> Axes:
+    return {port.any_name: tuple(axis.get_length() for axis in list(port.partial_shape)[1:]) for port in ports}
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:

@@ -20,6 +20,9 @@ PERCENTILES = (1.0, 99.8)
 DARKEST_TISSUE = 20
 """Grey of the lower percentile: the skin line stays apart from the black background."""
 
+THINNEST = 3
+"""Pixels: a box needs as many for its three outlines."""
+
 _LABEL_SIZE = 22
 _LABEL_GAP = 4
 
@@ -102,8 +105,9 @@ def _orders_by_box(result: Result) -> dict[Box, list[int]]:
 
 def _scaled(box: Box, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     down, across = shape[0] / source_shape[0], shape[1] / source_shape[1]
-    top, left, bottom, right = box
-    return round(top * down), round(left * across), round(bottom * down), round(right * across)
+    top, left = round(box[0] * down), round(box[1] * across)
+    # a patch that is nearly all padding still gets an outline
+    return top, left, max(round(box[2] * down), top + THINNEST), max(round(box[3] * across), left + THINNEST)
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Box, label: str) -> None:

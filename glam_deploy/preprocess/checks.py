@@ -6,6 +6,8 @@ from glam_deploy.errors import InputError
 from glam_deploy.preprocess.foreground import Breast
 from glam_deploy.records import Mammogram, Pixels
 
+RIM = 0.01
+"""Share of the columns that a black rim along the edge of an image may take."""
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -57,16 +59,33 @@ def check_background(pixels: Pixels, *, faces_left: bool) -> None:
         )
 
 
+def check_extent(breast: Breast, shape: tuple[int, int]) -> None:
+    """Refuse a foreground that goes on to the edge opposite to the chest wall over most of the image's height.
+
+    No breast does: even one cut off by that edge is round. A background a little above 0 does, also behind a thin black
+    rim. `breast` is upright: chest wall on the left; `shape` is the image's.
+    """
+    rows, columns = shape
+    reaching = int(np.count_nonzero(breast.right >= columns * (1 - RIM)))
+    if 2 * reaching > rows:
+        raise InputError(
+            f"The background is not 0: the foreground (pixels > 0) reaches the edge opposite to the chest wall in "
+            f"{100 * reaching / rows:.0f} % of the rows. Expected exactly 0 around the breast. Set the background to "
+            "0; if the image is inverted (MONOCHROME1), invert it within its stored range."
+        )
+
+
 def check_side(breast: Breast, width: int, mammogram: Mammogram) -> None:
-    """Refuse a breast that touches the edge opposite to the chest wall and not the chest wall's.
+    """Refuse a breast that is nearer to the edge opposite to the chest wall than to the chest wall's.
 
     `breast` is upright: chest wall on the left; `width` is the image's, in pixels.
     """
     _, left, _, right = breast.box
-    if left > 0 and right == width:
+    if left > width - right:
         wall, other = ("right", "left") if mammogram.faces_left else ("left", "right")
         raise InputError(
-            f"The breast touches the {other} edge and is {left} pixels from the {wall} edge, where the chest wall of "
+            f"The breast is {width - right} pixels from the {other} edge and {left} from the {wall} edge, where the "
+            f"chest wall of "
             f"a {mammogram.view} view with horizontal_flip={mammogram.horizontal_flip} belongs. Either the laterality "
             f"is wrong, or the image is stored mirrored: then say horizontal_flip={not mammogram.horizontal_flip}."
         )

@@ -17,12 +17,12 @@ def prepare(mammogram: Mammogram) -> NetworkInput:
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
 
     Raises InputError for another dtype or shape; NaN, infinite or negative pixels; an empty or constant image; a
-    background that is not 0; a foreground so thin that nothing survives 100 erosions; a breast that touches the edge
-    opposite to the chest wall instead of it.
+    background that is not 0; a foreground so thin that nothing survives 100 erosions; a breast that is nearer to the
+    edge opposite to the chest wall.
 
     Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
-    `no-background` (not one pixel is 0), `off-chest-wall` (the breast does not touch its edge) and
-    `tissue-outside-window` (part of the foreground in the crop is not in the window).
+    `off-chest-wall` (the breast does not touch its edge) and `tissue-outside-window` (part of the foreground in the
+    crop is not in the window).
     """
     checks.check_pixels(mammogram.pixels)
     checks.check_background(mammogram.pixels, faces_left=mammogram.faces_left)
@@ -45,6 +45,7 @@ def _upright_breast(bordered: Mask, mammogram: Mammogram) -> Breast:
     width = mammogram.pixels.shape[1]
     breast = foreground.find_breast(bordered)
     upright = breast.mirrored(width) if mammogram.faces_left else breast
+    checks.check_extent(upright, mammogram.pixels.shape)
     checks.check_side(upright, width, mammogram)
     return upright
 
@@ -86,8 +87,6 @@ def _image(pixels: Pixels, placement: Placement) -> Float32:
 def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts) -> Iterator[Notice]:
     if pixels.dtype == np.uint8:
         yield Notice(code="8-bit", message="The image has 8 bits a pixel; the network was trained on 12 to 16.")
-    if mask.all():
-        yield Notice(code="no-background", message="Not one pixel is 0: the whole image counts as foreground.")
     distance = facts.distance_from_starting_side
     if distance:
         message = f"The breast is {distance} pixels from the chest-wall edge of the image; expected 0."

@@ -50,7 +50,7 @@ def _checked(image: Pixels) -> Float32:
     if image.shape != spec.INPUT_SHAPE or not np.issubdtype(image.dtype, np.floating):
         raise InputError(
             f"A standardized input must be a float array of shape {spec.INPUT_SHAPE}, this is {image.dtype} of shape "
-            f"{image.shape}. Give an uncropped view to prepare() instead."
+            f"{image.shape}. A raw image is given with its view, and not as standardized."
         )
     values = np.ascontiguousarray(image, np.float32)
     if not np.isfinite(values).all():
@@ -69,5 +69,5 @@ def _check_moments(values: Float32) -> None:
     if abs(mean) > TOLERANCE or abs(deviation - 1) > TOLERANCE:
         raise InputError(
             f"The image is not standardized: its mean is {mean:.4g} and its standard deviation {deviation:.4g}, "
-            f"expected 0 and 1 within {TOLERANCE}. Give an uncropped view to prepare(), which standardizes it."
+            f"expected 0 and 1 within {TOLERANCE}. A raw image is given with its view, and not as standardized."
         )

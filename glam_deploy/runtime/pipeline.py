@@ -13,7 +13,7 @@ from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized, prepare
-from glam_deploy.records import Mammogram, NetworkInput, Notice, Patches, Source, View, parse_view
+from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, Notice, Patches, Source, View, parse_view
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.result import Result
 
@@ -99,8 +99,11 @@ def _prepare(
         return image if isinstance(image, NetworkInput) else prepare(image)
     if not isinstance(image, np.ndarray):
         raise UsageError(f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput or a numpy array")
-    if view is None and horizontal_flip:
-        raise UsageError("horizontal_flip goes with a raw array and its view; a standardized array already faces right")
+    if view is None and (horizontal_flip or not np.issubdtype(image.dtype, np.floating)):
+        raise UsageError(
+            f"an array of {image.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. Without a "
+            f"view, the array is a standardized float [2944, 1920] that faces right, and takes no horizontal_flip."
+        )
     if view is None:
         return from_standardized(image, source=Source(name="array", kind="array"))
     return prepare(Mammogram(pixels=image, view=parse_view(view), horizontal_flip=horizontal_flip))

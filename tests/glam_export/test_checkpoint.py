@@ -11,7 +11,7 @@ from golden import network
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glam_deploy.errors import CheckpointError
+from glam_deploy.errors import CheckpointError, UsageError
 from glam_export.checkpoint import Checkpoint, load_checkpoint, load_weights, save_weights, unwrap
 from glam_export.reference import GlamNetwork
 
@@ -238,11 +238,13 @@ def test_cut_short(state: State, saved: Callable[..., Path], share: float, old: 
 
 
 def test_no_file(tmp_path: Path) -> None:
-    assert "cannot be read (No such file or directory)" in refusal(tmp_path / "none.pt")
+    with pytest.raises(UsageError, match=r"none.pt: cannot be read \(No such file or directory\)"):
+        load_checkpoint(tmp_path / "none.pt")
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert "cannot be read (Is a directory)" in refusal(tmp_path)
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        load_checkpoint(tmp_path)
 
 
 class Hostile:

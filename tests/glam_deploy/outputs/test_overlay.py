@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
-from glam_deploy.outputs.overlay import overlay, shown_shape, to_png, window
+from glam_deploy.outputs.overlay import _draw_box, _scaled, overlay, shown_shape, to_png, window
 from glam_deploy.outputs.tint import COLOURS, tint
 from glam_deploy.records import Notice
 
@@ -104,6 +104,18 @@ def test_the_colours_differ_for_every_kind_of_colour_blindness(kind):
     benign, malignant, grey = cv2.cvtColor(seen[None], cv2.COLOR_LRGB2Lab)[0]
     assert np.linalg.norm(benign - malignant) > 40
     assert min(np.linalg.norm((benign - grey)[1:]), np.linalg.norm((malignant - grey)[1:])) > 20
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top"])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_patch_that_is_nearly_all_padding_is_drawn(make_result, pixels, side, width):
+    columns = pixels.shape[1]
+    box = {"left": (9, 0, 500, width), "right": (9, columns - width, 500, columns), "top": (0, 9, width, 500)}[side]
+    blank = np.zeros((1600, 1200, 3), np.uint8)
+    scaled = _scaled(box, pixels.shape, blank.shape)
+    image = Image.fromarray(blank)
+    _draw_box(ImageDraw.Draw(image), scaled, "")
+    assert np.asarray(image).max() == 255
 
 
 def test_window_keeps_background_black_and_the_skin_line_off_it():

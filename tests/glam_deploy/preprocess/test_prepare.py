@@ -100,6 +100,13 @@ def test_the_wrong_side_is_refused_and_the_remedy_named(view, flip):
     assert prepare(sample).notices == ()
 
 
+def test_the_wrong_side_is_refused_behind_black_columns_too():
+    pixels = scenes.tissue(700, 500)
+    pixels[:, :9] = 0
+    with pytest.raises(InputError, match="say horizontal_flip=True"):
+        prepare(Mammogram(pixels=np.ascontiguousarray(pixels[:, ::-1]), view=View.L_CC))
+
+
 def codes(sample):
     return [notice.code for notice in prepare(sample).notices]
 
@@ -121,11 +128,26 @@ def test_lost_tissue_is_noticed_with_its_share():
     assert f"{100 * (1 - seen / np.count_nonzero(pixels)):.2g} %" in made.notices[0].message
 
 
-def test_eight_bits_and_no_background_are_noticed_after_those_of_the_reader():
-    pixels = np.tile(np.arange(1, 201, dtype=np.uint8), (700, 3))
+def test_eight_bits_are_noticed_after_what_the_reader_noticed():
+    pixels = (scenes.tissue(700, 500) // 8).astype(np.uint8)
     earlier = Notice(code="earlier", message="from the reader")
-    sample = Mammogram(pixels=pixels, view=View.L_CC, notices=(earlier,))
-    assert codes(sample) == ["earlier", "8-bit", "no-background"]
+    assert codes(Mammogram(pixels=pixels, view=View.L_CC, notices=(earlier,))) == ["earlier", "8-bit"]
+
+
+@pytest.mark.parametrize(("view", "flip"), scenes.FLIPS)
+@pytest.mark.parametrize("rim", [0, 2, 5])
+@pytest.mark.parametrize("background", [20, None])
+def test_a_background_above_zero_behind_a_black_rim_is_refused(view, flip, rim, background):
+    pixels = scenes.tissue(700, 500)
+    noise = np.random.default_rng(1).integers(1, 5, pixels.shape, np.uint16)
+    pixels = np.where(pixels > 0, pixels, noise if background is None else np.uint16(background))
+    pixels[:rim], pixels[700 - rim :], pixels[:, 500 - rim :] = 0, 0, 0
+    with pytest.raises(InputError, match=r"background is (20, )?not 0"):
+        prepare(scenes.mammogram(pixels, view, horizontal_flip=flip))
+
+
+def test_a_breast_cut_off_by_the_far_edge_is_not_a_background():
+    assert prepare(scenes.mammogram(scenes.tissue(700, 500, reach=1.02))).image.shape == spec.INPUT_SHAPE
 
 
 SOURCE = Source(name="array", kind="array")

@@ -137,8 +137,13 @@ def test_a_flip_without_a_view_is_refused(standardized: np.ndarray) -> None:
         pipeline()(standardized, horizontal_flip=True)
 
 
-@pytest.mark.parametrize("pixels", [breast(), np.zeros(spec.INPUT_SHAPE, np.float64), np.zeros((3, 4), np.float32)])
-def test_a_raw_array_without_view_is_refused(pixels: np.ndarray) -> None:
+def test_a_raw_array_without_view_is_refused() -> None:
+    with pytest.raises(UsageError, match="pass view=, one of L-CC, R-CC, L-MLO, R-MLO"):
+        pipeline()(breast())
+
+
+@pytest.mark.parametrize("pixels", [np.zeros(spec.INPUT_SHAPE, np.float64), np.zeros((3, 4), np.float32)])
+def test_an_array_that_is_not_standardized_is_refused(pixels: np.ndarray) -> None:
     with pytest.raises(InputError):
         pipeline()(pixels)
 
