@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -78,7 +78,8 @@ def places(draw: st.DrawFn) -> list[tuple[int, int]]:
     return [(4 * row, 4 * column) for row, column in chosen]
 
 
-@settings(max_examples=8, deadline=None)
+# full-size maps: making a failing example smaller would take minutes
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])
 @given(chosen=places(), seed=st.integers(0, 1000))
 def test_fused_map_is_the_reference_loop(chosen: list[tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
