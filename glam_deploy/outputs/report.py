@@ -83,7 +83,9 @@ def _skeleton(status: str) -> Report:
 def _input(network_input: NetworkInput) -> Report:
     source, view = network_input.source, network_input.view
     # A right view that is not stored mirrored faces left, and is mirrored for the network; so for the other three.
-    flip = None if view is None else view.is_right != network_input.placement.mirrored
+    # A standardized input was mirrored, or not, before it came here.
+    placement = network_input.placement
+    flip = None if view is None or placement.best_center is None else view.is_right != placement.mirrored
     return {
         "name": source.name,
         "kind": source.kind,
