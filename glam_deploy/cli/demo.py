@@ -63,7 +63,7 @@ def command(out: Path, seed: int) -> int:
 def _require_free(out: Path) -> None:
     """An exam or weights of the user's may have the same names: only an earlier demo is ever replaced."""
     require_writable(out)
-    there = {path.name for path in out.iterdir()}
+    there = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if there and not {MADE[0]} <= there <= set(MADE):
         raise UsageError(
             f"{out} holds what is no earlier demo ({', '.join(sorted(there)[:3])}); nothing was written. Name a new "

@@ -8,6 +8,7 @@ from PIL import Image
 from support_bundles import snapshot, unprivileged
 from support_commands import PLAIN, Cli, Start, without
 
+from glam_deploy.errors import UsageError
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import View
 from glam_export.demo import material
@@ -62,6 +63,19 @@ def test_files_that_are_no_demo_are_never_replaced(cli: Cli, tmp_path: Path, min
     assert (said.code, said.out) == (2, "")
     assert "no earlier demo" in said.err
     assert snapshot(tmp_path) == dict.fromkeys(mine, b"mine")
+
+
+def test_earlier_demo_is_replaced(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as its first step, which an error of the test's ends."""
+
+    def stop(path: Path) -> None:
+        raise UsageError(f"would write {path.name}")
+
+    monkeypatch.setattr(material, "write_checkpoint", stop)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "weights.safetensors").write_bytes(b"earlier")
+    (tmp_path / ".DS_Store").write_bytes(b"left by a file manager")
+    assert "would write weights.safetensors" in cli("demo", "--out", tmp_path).err
 
 
 def test_out_without_rights(cli: Cli) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,8 @@ def test_ascii_terminal(start: Start, bundle: Path, image: Path, tmp_path: Path)
 
 @pytest.mark.network
 def test_real_bundle(golden_bundle: Path, image: Path, tmp_path: Path) -> None:
-    command = ["glam-deploy", "run", "--json", "--bundle", golden_bundle, "--out", tmp_path / "out", image]
+    script = Path(sys.executable).with_name("glam-deploy")
+    command = [script, "run", "--json", "--bundle", golden_bundle, "--out", tmp_path / "out", image]
     done = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True)
     assert strict(done.stdout)["provenance"]["engine"]["name"] == "onnx"
     assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
