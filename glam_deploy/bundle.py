@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from glam_deploy.errors import BundleError, UsageError
 
@@ -37,13 +37,16 @@ _EXPECTED: Mapping[str, Any] = {
         "patches": int,
         "max_patches": int,
     },
-    "checkpoint": {"name": str, "sha256": str, "parameters": int, "ignored_keys": list},
+    "checkpoint": {"name": str, "sha256": str, "parameters": int, "ignored_keys": [str]},
     "files": {"*": {"sha256": str, "bytes": int}},
     "versions": {"*": str},
-    "parity": list,
+    "parity": [{"output": str, "max_abs": float | None, "limit": float, "passed": bool}],
     "golden": {"patches": int},
 }
-"""Keys that every reader of a manifest relies on, and their JSON types; "*" is any key, and others may be there too."""
+"""Keys that every reader of a manifest relies on, and their JSON types; "*" is any key, and others may be there too.
+
+A list holds any number of what its one element says.
+"""
 
 
 def graph_file(stage: str) -> str:
@@ -224,13 +227,17 @@ def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
 
 def _faults(value: object, expected: Any, place: str = "") -> Iterator[str]:
     """In words, where a value of a manifest lacks what `_EXPECTED` says."""
-    wanted = expected if isinstance(expected, type) else dict
-    if type(value) is not wanted:
-        found = "missing" if value is None else type(value).__name__
-        yield f"{place} is {found}, expected {wanted.__name__}"
-    elif isinstance(value, dict) and isinstance(expected, Mapping):
+    wanted = get_args(expected) or (expected if isinstance(expected, type) else type(expected),)
+    if type(value) not in wanted:
+        found = "missing" if value in (None, ...) else type(value).__name__
+        yield f"{place} is {found}, expected {' or '.join(kind.__name__ for kind in wanted)}"
+    elif isinstance(value, dict) and isinstance(expected, dict):
         for key in value if "*" in expected else expected:
-            yield from _faults(value.get(key), expected.get(key, expected.get("*")), f"{place}.{key}".lstrip("."))
+            # JSON has no ellipsis, but it has null, which some keys may be
+            yield from _faults(value.get(key, ...), expected.get(key, expected.get("*")), f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list) and isinstance(expected, list):
+        for number, item in enumerate(value):
+            yield from _faults(item, expected[0], f"{place}[{number}]")
 
 
 def _check_size(bundle: Bundle, name: str, expected: int) -> None:

@@ -185,6 +185,26 @@ def patches_as_truth(manifest: Manifest) -> None:
     manifest["network"]["patches"] = True
 
 
+def parity_row_as_text(manifest: Manifest) -> None:
+    manifest["parity"].append("global.y_scale")
+
+
+def parity_row_without_difference(manifest: Manifest) -> None:
+    del manifest["parity"][0]["max_abs"]
+
+
+def parity_row_without_limit(manifest: Manifest) -> None:
+    manifest["parity"][0]["limit"] = None
+
+
+def parity_limit_beyond_floats(manifest: Manifest) -> None:
+    manifest["parity"][0]["limit"] = 10**400
+
+
+def ignored_key_as_number(manifest: Manifest) -> None:
+    manifest["checkpoint"]["ignored_keys"] = ["a", 7]
+
+
 @pytest.mark.parametrize(
     ("edit", "fault"),
     [
@@ -194,6 +214,11 @@ def patches_as_truth(manifest: Manifest) -> None:
         (file_of_text_size, r"files\.graphs/local\.onnx\.bytes is str, expected int"),
         (network_as_text, "network is str, expected dict"),
         (patches_as_truth, r"network\.patches is bool, expected int"),
+        (parity_row_as_text, r"parity\[1\] is str, expected dict"),
+        (parity_row_without_difference, r"parity\[0\]\.max_abs is missing, expected float or NoneType"),
+        (parity_row_without_limit, r"parity\[0\]\.limit is missing, expected float"),
+        (parity_limit_beyond_floats, r"parity\[0\]\.limit is int, expected float"),
+        (ignored_key_as_number, r"checkpoint\.ignored_keys\[1\] is int, expected str"),
     ],
 )
 def test_manifest_with_a_fault(folder: Path, edit: Callable[[Manifest], None], fault: str) -> None:
