@@ -1,12 +1,18 @@
 """Any file -> Mammogram, told apart by content; and which files a command line means."""
 
-from collections.abc import Iterator, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from glam_deploy import images
 from glam_deploy.errors import BackendUnavailable, InputError, UsageError
 from glam_deploy.records import VIEW_NAMES, Mammogram, Notice, View, parse_view
+
+_SUFFIXES = {*images.SUFFIXES, ".dcm", ".dicom"}
+"""In lower case; what is named so is meant as an image, whatever it holds."""
 
 
 def read(
@@ -34,13 +40,23 @@ def read(
     return images.read_image(path, view=wanted, horizontal_flip=horizontal_flip)
 
 
-def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
+def find_inputs(
+    paths: Sequence[Path | str],
+    *,
+    on_passed_over: Callable[[Path, Sequence[Path]], None] = lambda folder, others: None,
+) -> list[Path]:
     """The files that `paths` mean, each once: files as given, folders searched to the bottom in sorted order.
 
-    In a folder DICOM is found by content, PNG, TIFF and npy by suffix; hidden files and DICOMDIR are passed over.
-    Raises UsageError for a path that does not exist and a folder without any image.
+    In a folder images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM by content
+    too. What cannot be opened counts where its suffix says so or it has none, as files on DICOM media (PS3.10 section
+    8.2): reading it will tell. `on_passed_over` is given each folder and its other files, where there are any; hidden
+    ones and DICOMDIR are not among them. Links are followed, and each folder is searched once.
+
+    Raises UsageError for a path that does not exist or cannot be looked at, a folder that cannot be searched, and one
+    without any image.
     """
-    return list(dict.fromkeys(found for path in paths for found in _expand(Path(path))))
+    expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
+    return list(dict.fromkeys(found for each in expanded for found in each))
 
 
 def is_dicom(head: bytes) -> bool:
@@ -48,26 +64,61 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
+def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
+    mode = _mode(path)
+    if stat.S_ISREG(mode):
         return [path]
-    if not path.is_dir():
-        raise UsageError(f"{path} does not exist, expected a file or a folder: check the path")
-    found = sorted(_images_in(path))
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
+    files = sorted(_files_in(path))
+    found = [file for file in files if _looks_like_image(file)]
     if not found:
         raise UsageError(f"{path} holds no DICOM, PNG, TIFF or npy file: check the folder")
+    if others := sorted(set(files) - set(found)):
+        on_passed_over(path, others)
     return found
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.name != "DICOMDIR" and _looks_like_image(path):
-            yield path
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path} does not exist, expected a file or a folder: check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system can hold
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{path} cannot be looked at ({reason}), expected a file or a folder: check the path and its rights"
+        ) from error
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Every file below that is not hidden and no DICOMDIR, links to folders followed."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        # a link may lead back to where it came from
+        if (real := Path(place).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith(".") and name != "DICOMDIR")
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"{error.filename} cannot be searched ({error.strerror}): give access to it, or name the files themselves"
+    ) from error
 
 
 def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower() in images.SUFFIXES or is_dicom(_head(path))
+    suffix = path.suffix.lower()
+    named = suffix in _SUFFIXES
+    try:
+        # opening a pipe would wait for its writer
+        return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(_head(path)))
+    except (OSError, InputError):
+        # the end of a UID looks like a suffix
+        return named or not suffix.strip(".0123456789")
 
 
 def _head(path: Path) -> bytes:

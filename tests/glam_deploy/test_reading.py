@@ -1,12 +1,16 @@
 """Which reader a file gets, and which files a command line means."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from mammograms import breast, write_mg
+from support_bundles import unprivileged
 
 from glam_deploy.errors import BackendUnavailable, InputError, UsageError
 from glam_deploy.reading import find_inputs, read
@@ -93,3 +97,95 @@ def test_inputs_that_are_not_there(tmp_path: Path) -> None:
         find_inputs([tmp_path / "absent"])
     with pytest.raises(UsageError, match="holds no DICOM"):
         find_inputs([tmp_path])
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other accounts can enter; pytest's own are closed to them."""
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+def test_suffixes_of_dicom_make_an_input_whatever_is_inside(tmp_path: Path) -> None:
+    wanted = [tmp_path / name for name in ("R-CC.dcm", "empty.dcm", "x.DiCom", "z.DCM")]
+    for path in wanted:
+        path.touch()
+    wanted[0].write_bytes(write_mg(tmp_path / "R-CC.dcm").read_bytes()[132:])
+    assert find_inputs([tmp_path]) == wanted
+    for path in wanted:
+        with pytest.raises(InputError):
+            read(path)
+
+
+def test_links_to_folders_are_followed_and_never_in_circles(tmp_path: Path) -> None:
+    exam, elsewhere = tmp_path / "exam", tmp_path / "elsewhere"
+    for folder in (exam, elsewhere):
+        folder.mkdir()
+    write_mg(elsewhere / "IM1")
+    (elsewhere / "back").symlink_to(exam)
+    (exam / "a").symlink_to(elsewhere)
+    (exam / "b").symlink_to(elsewhere)
+    (exam / "self").symlink_to(exam)
+    assert find_inputs([exam]) == [exam / "a" / "IM1"]
+
+
+def test_links_to_nothing_are_inputs_that_fail(tmp_path: Path) -> None:
+    links = [tmp_path / name for name in ("IM1", "R-CC.dcm", "circle")]
+    for link in links:
+        link.symlink_to("circle")
+    (tmp_path / "notes.txt").symlink_to("nowhere")
+    assert find_inputs([tmp_path]) == links
+    with pytest.raises(InputError, match="cannot be read"):
+        read(links[0])
+
+
+def test_pipes_are_never_opened(tmp_path: Path) -> None:
+    (image := tmp_path / "L-CC.npy").touch()
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert find_inputs([tmp_path]) == [image]
+    with pytest.raises(UsageError, match=r"pipe\.dcm is a device or pipe"):
+        find_inputs([tmp_path / "pipe.dcm"])
+
+
+def test_files_passed_over_are_told(tmp_path: Path) -> None:
+    told: dict[Path, list[Path]] = {}
+
+    def tell(folder: Path, others: Sequence[Path]) -> None:
+        told[folder] = list(others)
+
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "images").mkdir()
+    image = write_mg(tmp_path / "images" / "IM1")
+    write_mg(tmp_path / "DICOMDIR")
+    for other in ("deep/no.txt", "list.csv", ".hidden", "short"):
+        (tmp_path / other).write_bytes(b"no image")
+    assert find_inputs([tmp_path, tmp_path, tmp_path / "images", image], on_passed_over=tell) == [image]
+    assert told == {tmp_path: [tmp_path / "deep/no.txt", tmp_path / "list.csv", tmp_path / "short"]}
+
+
+def test_files_that_cannot_be_opened(open_folder: Path) -> None:
+    for name in ("1.2.840.10008", "IM1", "a.dcm", "b.png", "notes.txt"):
+        (open_folder / name).touch(0)
+    with unprivileged():
+        found = find_inputs([open_folder])
+        assert [path.name for path in found] == ["1.2.840.10008", "IM1", "a.dcm", "b.png"]
+        with pytest.raises(InputError, match="cannot be read"):
+            read(found[0])
+
+
+def test_folders_that_cannot_be_searched(open_folder: Path) -> None:
+    (open_folder / "a.dcm").touch()
+    (locked := open_folder / "locked").mkdir(0)
+    with unprivileged():
+        for path in (open_folder, locked):
+            with pytest.raises(UsageError, match=r"locked cannot be searched \(Permission denied\)"):
+                find_inputs([path])
+        with pytest.raises(UsageError, match=r"locked/a\.dcm cannot be looked at \(Permission denied\)"):
+            find_inputs([locked / "a.dcm"])
+
+
+@pytest.mark.parametrize("name", ["x" * 256 + ".dcm", "\0.dcm"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be looked at"):
+        find_inputs([tmp_path / name])
