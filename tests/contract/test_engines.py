@@ -317,3 +317,14 @@ def test_reference_needs_the_weights(made_up: Bundle) -> None:
     write_manifest(made_up.folder, facts())
     with pytest.raises(BackendUnavailable, match="--no-checkpoint"):
         open_engines("torch", open_bundle(made_up.folder), EngineOptions())
+
+
+def test_a_graph_of_another_network_than_the_manifests_is_refused_when_opened(name: str, joint_bundle: Path) -> None:
+    if name == "torch":
+        pytest.skip("runs the weights, not the graphs")
+    bundle = open_bundle(joint_bundle)
+    plain = replace(
+        bundle, manifest={**bundle.manifest, "network": {**bundle.manifest["network"], "fusion_head": False}}
+    )
+    with pytest.raises(BundleError, match="fusion graph: its inputs are"):
+        open_engines(name, plain, EngineOptions())
