@@ -1,10 +1,12 @@
 """All files of one image, in a folder of results: `<stem>.npz`, `<stem>.png`, `<stem>.json`.
 
-The order of every change keeps two promises, also when the process dies in between: a report that says "done" stands
-beside complete files of the same run, and a `<stem>.png` without `<stem>.npz` is never ours.
+A file is ours where it is a report, or where the report beside it names it; all else is left as it is. The order of
+every change keeps that true also when the process dies in between, and another promise with it: a report that says
+"done" stands beside complete files of the same run.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import unicodedata
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.errors import GlamError, InternalError, UsageError
 from glam_deploy.outputs import report
 from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
@@ -25,6 +27,9 @@ ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 
 _LONGEST_STEM_BYTES = 240
 """File systems stop at 255 bytes a name; the rest is for the suffix."""
+
+_MEANWHILE = "meanwhile"
+_STOPPED = "glam-deploy was stopped while it wrote the results, which may be incomplete: run this input again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +49,10 @@ def write_result(out_dir: Path, stem: str, pixels: Pixels, result: Result, optio
 
     `pixels`: `Mammogram.pixels`, uint8, uint16 or float32 [rows, columns], source frame. Replaces an earlier run's
     files of the same stem, and leaves them alone until all new ones are ready. Raises UsageError for a folder that
-    cannot be written to, a stem that is no plain file name, or a picture in the way that glam-deploy did not write;
+    cannot be written to, a stem that is no plain file name, or a file in the way that glam-deploy did not write;
     InputError for a value that JSON cannot hold.
     """
+    require_free(out_dir, stem)
     picture_name = stem + PICTURE if options.picture else None
     with _staging(out_dir, stem) as staged:
         write_npz(staged / (stem + ARRAYS), named_arrays(result, full=options.full, save_input=options.save_input))
@@ -67,9 +73,27 @@ def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error:
 
     `name` is what a person calls the image (`Source.name`). Raises UsageError as `write_result` does.
     """
+    require_free(out_dir, stem)
     with _staging(out_dir, stem) as staged:
         _stage_report(staged, stem, report.failure(name, view, error))
         return _publish(staged, out_dir, stem)
+
+
+def require_free(out_dir: Path, stem: str) -> None:
+    """UsageError where a file of the user's has a name that a result of this stem would get; changes nothing."""
+    with _told(out_dir):
+        for path in (out_dir / (stem + suffix) for suffix in (REPORT, ARRAYS, PICTURE)):
+            if (path.exists() or path.is_symlink()) and not is_result(path):
+                raise UsageError(
+                    f"{path} is in the way and was not written by glam-deploy (no report {stem + REPORT} of ours names "
+                    "it); move it away, or choose an output folder apart from the inputs"
+                )
+
+
+def is_result(path: Path) -> bool:
+    """Whether glam-deploy wrote this file: it is a report, or the report beside it names it."""
+    names = _named_by(path.with_suffix(REPORT)) if path.suffix in (REPORT, ARRAYS, PICTURE) else []
+    return path.name in names
 
 
 def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
@@ -112,10 +136,16 @@ def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
     """A folder inside `out_dir` (same file system, so that a rename is atomic) that goes away whatever happens."""
     if stem in ("", ".", "..") or Path(stem).name != stem:
         raise UsageError(f"{stem!r} is no stem for output files; expected a plain file name without folders")
-    try:
+    with _told(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=out_dir) as staged:
             yield Path(staged)
+
+
+@contextmanager
+def _told(out_dir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"cannot write to {out_dir}: {error.strerror or error}; expected a folder with space and permission to "
@@ -124,15 +154,22 @@ def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
 
 
 def _stage_report(staged: Path, stem: str, content: report.Report) -> None:
+    _write_report(staged / (stem + REPORT), content)
+    stopped = report.failure(content["input"]["name"], None, InternalError(_STOPPED))
+    stopped["input"] = content["input"]
+    # the names of the new files and of those that they replace
+    stopped["files"] = {"arrays": stem + ARRAYS, "picture": stem + PICTURE}
+    _write_report(staged / _MEANWHILE, stopped)
+
+
+def _write_report(path: Path, content: report.Report) -> None:
     # A file name with bytes that are not UTF-8 holds lone surrogates; as escapes they are valid JSON and come back.
-    (staged / (stem + REPORT)).write_bytes(report.to_text(content).encode("utf-8", "backslashreplace"))
+    path.write_bytes(report.to_text(content).encode("utf-8", "backslashreplace"))
 
 
 def _publish(staged: Path, out_dir: Path, stem: str) -> list[Path]:
-    """Old report away, old picture away, arrays, picture, report: the promises of the module hold at every step."""
-    _refuse_foreign_picture(out_dir, stem)
-    for suffix in (REPORT, PICTURE):
-        (out_dir / (stem + suffix)).unlink(missing_ok=True)
+    """A report of a failure that names all, arrays, picture, the report: the module's promises hold at every step."""
+    (staged / _MEANWHILE).replace(out_dir / (stem + REPORT))
     return [path for suffix in (ARRAYS, PICTURE, REPORT) if (path := _move(staged, out_dir, stem + suffix))]
 
 
@@ -145,11 +182,13 @@ def _move(staged: Path, out_dir: Path, name: str) -> Path | None:
     return target
 
 
-def _refuse_foreign_picture(out_dir: Path, stem: str) -> None:
-    """A PNG input in the output folder must neither be replaced by its own overlay nor removed as stale."""
-    picture = out_dir / (stem + PICTURE)
-    if picture.exists() and not (out_dir / (stem + ARRAYS)).exists():
-        raise UsageError(
-            f"{picture} is in the way and was not written by glam-deploy (no {stem + ARRAYS} beside it); choose an "
-            "output folder apart from the inputs"
-        )
+def _named_by(place: Path) -> list[str]:
+    """The report's own name and those in its "files"; nothing where no report of ours is there."""
+    try:
+        content = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(content, dict) or content.get("schema") != report.SCHEMA:
+        return []
+    files = content.get("files")
+    return [place.name, *(files.values() if isinstance(files, dict) else ())]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glam_deploy.errors import InputError, NotForThisNetwork, UsageError
-from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_failure, write_result
+from glam_deploy.outputs import writer
+from glam_deploy.outputs.writer import OutputOptions, is_result, unique_stems, write_failure, write_result
 from glam_deploy.records import Source, View
 
 
@@ -71,19 +72,64 @@ def test_a_second_run_leaves_no_stale_sibling(make_result, pixels, tmp_path):
     assert status(tmp_path / "x.json") == "skipped"
 
 
-def test_the_report_goes_first_and_comes_last(make_result, pixels, tmp_path, monkeypatch):
-    """At every moment a report that says "done" has siblings of its own run."""
-    write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
-    replace, seen = Path.replace, []
+class Killed(BaseException):
+    """The process ended there."""
 
-    def watched(self, target):
-        seen.append((names(tmp_path) - {self.parent.name}, Path(target).suffix))
-        return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", watched)
+def kill_at(step: int, monkeypatch):
+    """From the change number `step` of the output folder on, from 0, nothing happens to it any more."""
+    left = iter(range(step))
+
+    def dying(change):
+        def changed(path, *arguments, **options):
+            if next(left, None) is None:
+                raise Killed
+            return change(path, *arguments, **options)
+
+        return changed
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, dying(getattr(Path, name)))
+
+
+@pytest.mark.parametrize("second", ["picture", "no picture", "failure"])
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("step", range(4))
+def test_killed_between_any_two_changes(make_result, pixels, tmp_path, monkeypatch, step, earlier, second):
+    """A report that says "done" has siblings of its own run, each file is known as ours, and a re-run goes through."""
+    monkeypatch.setattr(writer, "overlay", lambda pixels, result: pixels[:1])
+
+    def write(scores):
+        if second == "failure":
+            return write_failure(tmp_path, "x", "x.dcm", None, InputError("broken"))
+        result = make_result(y_global=np.array(scores, np.float32))
+        return write_result(tmp_path, "x", pixels, result, OutputOptions(picture=second == "picture"))
+
+    if earlier:
+        write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(step, patched)
+        write([0.25, 0.5])
+        raise Killed  # fewer changes than steps
+    if (tmp_path / "x.json").exists() and status(tmp_path / "x.json") == "done":
+        content = json.loads((tmp_path / "x.json").read_text("utf-8"))
+        with np.load(tmp_path / "x.npz") as arrays:
+            told = [content["predictions"]["y_global"][name] for name in ("benign", "malignant")]
+            np.testing.assert_array_equal(arrays["y_global"], np.array(told, np.float32))
+        assert names(tmp_path) == {"x.json", *filter(None, content["files"].values())}
+    assert all(is_result(path) for path in tmp_path.iterdir())
+    assert {path.name for path in write([0.25, 0.5])} == names(tmp_path)
+
+
+def test_a_kill_is_told_in_the_report(make_result, pixels, tmp_path, monkeypatch):
     write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
-    assert [suffix for _, suffix in seen] == [".npz", ".png", ".json"]
-    assert [there for there, _ in seen] == [{"x.npz"}, {"x.npz"}, {"x.npz", "x.png"}]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(2, patched)
+        write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    content = json.loads((tmp_path / "x.json").read_text("utf-8"))
+    assert (content["status"], content["input"]["name"]) == ("failed", "case.dcm")
+    assert content["files"] == {"arrays": "x.npz", "picture": "x.png"}
+    assert content["error"]["type"] == "InternalError" and "run this input again" in content["error"]["message"]
 
 
 def test_a_full_disk_is_reported_and_the_earlier_result_survives(make_result, pixels, tmp_path):
@@ -110,6 +156,59 @@ def test_an_input_png_in_the_output_folder_is_never_touched(make_result, pixels,
         else:
             write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
     assert (tmp_path / "x.png").read_bytes() == b"the mammogram itself" and names(tmp_path) == {"x.png"}
+
+
+FOREIGN = [
+    {"x.json": b'{"benign": 0}'},
+    {"x.json": b"[]"},
+    {"x.json": b"no JSON"},
+    {"x.json": b'{"schema": "glam-deploy.other"}'},
+    {"x.npz": b"arrays"},
+    {"x.npz": b"arrays", "x.png": b"picture"},
+    {"x.npz": b"arrays", "x.json": b'{"schema": "glam-deploy.result"}'},
+    {"x.png": b"picture", "x.json": b'{"schema": "glam-deploy.result", "files": {"arrays": null, "picture": null}}'},
+]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("files", FOREIGN)
+def test_files_of_others_are_in_the_way_and_stay(make_result, pixels, tmp_path, files, fails):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=r"x\.(json|npz|png) is in the way and was not written by glam-deploy"):
+        if fails:
+            write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
+        else:
+            write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.npz"])
+def test_folders_and_links_of_others_stay(tmp_path, name):
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(UsageError, match="in the way"):
+        write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="in the way"):
+        write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
+    assert names(tmp_path) == {name}
+
+
+def test_a_picture_that_came_after_a_run_without_one_stays(make_result, pixels, tmp_path):
+    write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False))
+    (tmp_path / "x.png").write_bytes(b"the mammogram itself")
+    with pytest.raises(UsageError, match=r"x\.png is in the way"):
+        write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False))
+    assert (tmp_path / "x.png").read_bytes() == b"the mammogram itself"
+
+
+def test_files_of_ours_are_known_by_name(make_result, pixels, tmp_path):
+    write_result(tmp_path, "1.2.840", pixels, make_result(), OutputOptions())
+    for other in ("1.2.png", "1.2.840.dcm", "1.2.840", "y.json"):
+        (tmp_path / other).touch()
+    ours = {path.name for path in tmp_path.iterdir() if is_result(path)}
+    assert ours == {"1.2.840.json", "1.2.840.npz", "1.2.840.png"}
 
 
 @pytest.mark.parametrize("stem", ["", ".", "..", "a/b", "../x"])
