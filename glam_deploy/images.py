@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from glam_deploy.errors import InputError
-from glam_deploy.records import Mammogram, Notice, Pixels, Source, View
+from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 
 Kind = Literal["png", "tiff", "npy"]
 
@@ -23,9 +23,6 @@ MAGICS: dict[bytes, Kind] = {
 }
 SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
 
-MAX_PIXELS = 100_000_000
-"""Three times the largest mammogram; more is a damaged header or a decompression bomb."""
-
 # a npy header is a Python literal, and numpy lets what its parser raises through
 _NPY_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, OSError, SyntaxError, RecursionError,
                MemoryError, tokenize.TokenError)  # fmt: skip
@@ -36,9 +33,10 @@ _REMEDY = "export the original mammogram as 16-bit grey PNG or TIFF"
 def read_image(path: Path, *, view: View, horizontal_flip: bool = False) -> Mammogram:
     """The mammogram in a PNG, TIFF or npy file.
 
-    Pixels come as stored, [rows, columns], source frame: uint8, uint16, or float32 (finite, >= 0; from float TIFF and
-    float32 or float64 npy). `horizontal_flip` says that the image is stored mirrored. Raises InputError on anything but
-    one grey image whose brighter values are denser.
+    Pixels come as stored, [rows, columns], source frame: uint8, uint16, or float32 (from float TIFF and float32 or
+    float64 npy, not yet known to be finite and >= 0: `preprocess.prepare` refuses the rest). `horizontal_flip` says
+    that the image is stored mirrored. Raises InputError on anything but one grey image whose brighter values are
+    denser.
     """
     content = _content(path)
     kind = image_kind(path, content)
@@ -96,7 +94,7 @@ def _picture(content: bytes, kind: Kind) -> tuple[Pixels, tuple[Notice, ...]]:
         raise InputError(f"the {kind} is damaged or incomplete: {_REMEDY}")
     opaque, notices = _without_alpha(decoded)
     grey, more = _one_channel(opaque)
-    return _checked(grey), (*notices, *more)
+    return grey, (*notices, *more)
 
 
 def _without_alpha(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
@@ -117,7 +115,7 @@ def _one_channel(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
 
 
 def _check_png(content: bytes) -> None:
-    """IHDR first: OpenCV would widen 1, 2 and 4 bits and look colours up in a palette without a word (PNG, 11.2.1)."""
+    """OpenCV would widen 1, 2 and 4 bits, look colours up and pass over tRNS without a word (PNG, 11.2.1, 11.3.1)."""
     if len(content) < 26:
         raise InputError(f"the png is incomplete ({len(content)} bytes): {_REMEDY}")
     columns, rows, bits, colour = struct.unpack(">IIBB", content[16:26])
@@ -125,6 +123,18 @@ def _check_png(content: bytes) -> None:
     if bits not in (8, 16) or colour == 3:
         told = "indexes of a palette" if colour == 3 else f"{bits} bits deep"
         raise InputError(f"the png's pixels are {told}, expected 8- or 16-bit grey: {_REMEDY}")
+    if b"tRNS" in _png_chunks(content):
+        raise InputError(f"the png declares a transparent colour (tRNS), expected no transparency: {_REMEDY}")
+
+
+def _png_chunks(content: bytes) -> list[bytes]:
+    """The types of the chunks, as far as the file is whole (PNG, 5.3)."""
+    types, at = [], 8
+    while at + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, at)
+        types.append(name)
+        at += 12 + length
+    return types
 
 
 def _check_tiff(content: bytes) -> None:
@@ -183,7 +193,7 @@ def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:
     _check_size(*array.shape)
     native = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
-        return _checked(np.ascontiguousarray(array, native)), ()
+        return np.ascontiguousarray(array, native), ()
 
 
 def _npy(content: bytes) -> Pixels:
@@ -205,9 +215,3 @@ def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     return shape, dtype
-
-
-def _checked(pixels: Pixels) -> Pixels:
-    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and (pixels >= 0).all()):
-        raise InputError("float pixels are negative, infinite or NaN, expected finite values >= 0: correct them")
-    return pixels

@@ -22,6 +22,9 @@ Int64 = NDArray[np.int64]
 Pixels = NDArray[Any]
 Box = tuple[int, int, int, int]
 
+MAX_PIXELS = 100_000_000
+"""Most pixels of an image that is read: three times the largest mammogram; more is a damaged header or a bomb."""
+
 
 class View(StrEnum):
     """The four standard views: laterality and projection."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from glam_deploy.errors import GlamError, InputError
 from glam_deploy.images import read_array, read_image, view_from_name
+from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, View
 
 GREY16 = np.random.default_rng(3).integers(0, 65536, (40, 30)).astype(np.uint16)
@@ -105,8 +106,9 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.tif", lambda p: Image.fromarray(GREY8).convert("P").save(p), "PhotometricInterpretation is 3"),
     ("a.tif", lambda p: Image.fromarray(GREY8).save(p, tiffinfo={274: 6}), "Orientation is 6"),
     ("a.tif", _signed_tiff, "format 2"),
-    ("a.tif", lambda p: Image.fromarray(np.float32([[-1, 2]])).save(p), "negative"),
-    ("a.tif", lambda p: Image.fromarray(np.float32([[np.nan, 2]])).save(p), "NaN"),
+    ("a.png", lambda p: Image.fromarray(GREY16).save(p, transparency=5), "tRNS"),
+    ("a.png", lambda p: Image.fromarray(GREY8).save(p, transparency=5), "tRNS"),
+    ("a.png", lambda p: Image.fromarray(np.dstack([GREY8] * 3)).save(p, transparency=(5, 5, 5)), "tRNS"),
     ("a.png", _bomb, "60000 x 60000"),
     ("a.png", lambda p: p.write_bytes(b""), "nothing"),
     ("a.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "incomplete"),
@@ -115,8 +117,6 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.npy", lambda p: np.save(p, GREY8.astype(np.int16)), "int16"),
     ("a.npy", lambda p: np.save(p, GREY8[None]), "[1, 40, 30]"),
     ("a.npy", lambda p: np.save(p, np.array([{"a": 1}]), allow_pickle=True), "Python objects"),
-    ("a.npy", lambda p: np.save(p, np.array([[np.inf]])), "infinite"),
-    ("a.npy", lambda p: np.save(p, np.array([[1e300]])), "infinite"),
     ("a.npy", lambda p: np.save(p, np.zeros((0, 5), np.uint8)), "0 x 5"),
 ]
 
@@ -129,6 +129,24 @@ def test_what_would_need_a_guess_is_refused(
     with pytest.raises(InputError) as caught:
         read_image(tmp_path / name, view=View.L_CC)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("a.tif", np.float32([[-1, 2]]), "smallest pixel is -1"),
+        ("a.tif", np.float32([[np.nan, 2]]), "NaN"),
+        ("a.npy", np.array([[np.inf]]), "infinite"),
+        ("a.npy", np.array([[1e300]]), "infinite"),
+    ],
+)
+def test_values_that_preprocessing_refuses_arrive_there_unchanged(
+    tmp_path: Path, name: str, values: np.ndarray, words: str
+) -> None:
+    np.save(tmp_path / name, values) if name.endswith("npy") else _pillow(tmp_path / name, values)
+    mammogram = read_image(tmp_path / name, view=View.L_CC)
+    with pytest.raises(InputError, match=words):
+        prepare(mammogram)
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
