@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pydicom.uid import (
+    JPEG2000,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
+    JPEGLSNearLossless,
 )
 
 from glam_deploy.dicom import views
 from glam_deploy.dicom.header import Header
 from glam_deploy.errors import DicomError, NotForThisNetwork
-from glam_deploy.records import Notice
+from glam_deploy.records import MAX_PIXELS, Notice
 
 FOR_PRESENTATION = DigitalMammographyXRayImageStorageForPresentation
 FOR_PROCESSING = DigitalMammographyXRayImageStorageForProcessing
@@ -46,12 +48,14 @@ def check(header: Header, *, for_processing: bool) -> tuple[Notice, ...]:
 
     Raises NotForThisNetwork for a sound object of another kind: another SOP class, synthesized 2D, contrast, biopsy,
     any view modifier, magnification, an implant (displaced or not: none was in the training data's description).
-    Raises DicomError for a For Processing image unless `for_processing`, and for what contradicts the standard.
+    Raises DicomError for a For Processing image unless `for_processing`, for what contradicts the
+    standard, and for more than `MAX_PIXELS` pixels.
     """
     _check_class(header, for_processing)
     _check_kind(header)
     _check_grey_scale(header)
     _check_bits(header)
+    _check_size(header)
     return tuple(_notices(header))
 
 
@@ -65,9 +69,9 @@ def _check_class(header: Header, for_processing: bool) -> None:
         )
     expected = "FOR PRESENTATION" if header.sop_class == FOR_PRESENTATION else "FOR PROCESSING"
     if header.intent not in ("", expected):
-        raise DicomError(f"PresentationIntentType is {header.intent!r}, the SOP class says {expected!r}: correct one")
+        raise DicomError(f"PresentationIntentType is {header.intent}, the SOP class says {expected}: correct one")
     if header.modality not in ("", "MG"):
-        raise DicomError(f"Modality is {header.modality!r}, the SOP class says 'MG': correct one")
+        raise DicomError(f"Modality is {header.modality}, the SOP class says MG: correct one")
     if (header.frames or 1) != 1:
         raise DicomError(f"NumberOfFrames is {header.frames}, expected 1 in this SOP class: send the frames apart")
 
@@ -87,11 +91,11 @@ def _check_grey_scale(header: Header) -> None:
     grey, shape = header.photometric, _LUT_SHAPES.get(header.photometric)
     if shape is None or header.samples != 1:
         raise DicomError(
-            f"PhotometricInterpretation is {grey!r} with {header.samples} samples a pixel, expected MONOCHROME1 or "
-            "MONOCHROME2 with 1: send the original image, not a rendering"
+            f"PhotometricInterpretation is {grey or 'missing'} with {header.samples} samples a pixel, expected "
+            "MONOCHROME1 or MONOCHROME2 with 1: send the original image, not a rendering"
         )
     if header.lut_shape not in ("", shape):
-        raise DicomError(f"PresentationLUTShape is {header.lut_shape!r}, expected {shape!r} with {grey}: correct one")
+        raise DicomError(f"PresentationLUTShape is {header.lut_shape}, expected {shape} with {grey}: correct one")
     if header.slope not in (None, 1.0) or header.intercept not in (None, 0.0) or header.modality_lut:
         raise DicomError(
             f"rescale slope is {header.slope}, intercept {header.intercept}, a modality LUT {header.modality_lut}: "
@@ -110,12 +114,32 @@ def _check_bits(header: Header) -> None:
         raise DicomError("pixels are signed, which as MONOCHROME1 cannot be inverted: send unsigned pixels")
 
 
+def _check_size(header: Header) -> None:
+    if not (header.rows and header.columns and 0 < header.rows * header.columns <= MAX_PIXELS):
+        raise DicomError(
+            f"Rows x Columns is {header.rows} x {header.columns}, expected 1 to {MAX_PIXELS} pixels: export it again"
+        )
+
+
 def _notices(header: Header) -> list[Notice]:
     found = []
     if header.partial_view == "YES":
         found.append(Notice(code="partial-view", message="the image shows a part of the breast (PartialView is YES)"))
-    if header.lossy == "01":
-        found.append(Notice(code="lossy", message="the pixels were compressed with loss (LossyImageCompression is 01)"))
+    loss = _loss(header)
+    if loss:
+        found.append(Notice(code="lossy", message=loss))
     if header.sop_class == FOR_PROCESSING:
         found.append(Notice(code="for-processing", message="a For Processing image: scores may not be comparable"))
     return found
+
+
+def _loss(header: Header) -> str:
+    """What is known of loss by compression; "" where there was none (PS3.3 C.7.6.1.1.5, PS3.5 A.4.3 and A.4.4)."""
+    if header.lossy == "01":
+        return "the pixels were compressed with loss (LossyImageCompression is 01)"
+    syntax = header.transfer_syntax
+    if syntax == JPEGLSNearLossless:
+        return f"the pixels are compressed with loss (transfer syntax {syntax.name})"
+    if syntax == JPEG2000 and header.lossy != "00":
+        return f"loss by compression is possible (transfer syntax {syntax.name}, no word in LossyImageCompression)"
+    return ""

@@ -1,6 +1,7 @@
 """The attributes that decide how a mammogram is read, as plain values.
 
-Only these are ever parsed: no element of the patient module is in the list, so no identifier can reach a message.
+Only these are ever parsed: no element of the patient module is in the list. What a sender wrote into the wrong element
+is not kept either, unless it is a defined term of that element, so no identifier can reach a message.
 """
 
 import re
@@ -15,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
+from glam_deploy.dicom.terms import DEFINED, UNDEFINED
 from glam_deploy.errors import DicomError
 
 Code = tuple[str, str]
@@ -35,6 +37,8 @@ _TEXTS = {
     "lut_shape": "PresentationLUTShape",
 }
 _INTEGERS = {
+    "rows": "Rows",
+    "columns": "Columns",
     "samples": "SamplesPerPixel",
     "bits_allocated": "BitsAllocated",
     "bits_stored": "BitsStored",
@@ -49,7 +53,7 @@ _NUMBERS = {
     "intercept": "RescaleIntercept",
     "magnification": "EstimatedRadiographicMagnificationFactor",
 }
-_DECODER_KEYWORDS = ("Rows", "Columns", "PlanarConfiguration", "PixelData", "ExtendedOffsetTable")
+_DECODER_KEYWORDS = ("PlanarConfiguration", "PixelData", "ExtendedOffsetTable")
 
 KEYWORDS = (
     *UID_KEYWORDS, "SOPClassUID", "ImageType", "PatientOrientation", "ViewCodeSequence", "ViewModifierCodeSequence",
@@ -78,7 +82,10 @@ def foreign_errors(trouble: str) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the rules of acceptance look at; an absent text is "", an absent number None."""
+    """What the rules of acceptance look at; an absent text is "", an absent number None.
+
+    Code strings, from `modality` to `lut_shape` and `patient_orientation`, are `terms.DEFINED` or `terms.UNDEFINED`.
+    """
 
     sop_class: UID
     transfer_syntax: UID
@@ -98,6 +105,8 @@ class Header:
     lossy: str
     photometric: str
     lut_shape: str
+    rows: int | None
+    columns: int | None
     samples: int | None
     bits_allocated: int | None
     bits_stored: int | None
@@ -115,7 +124,7 @@ class Header:
 
 
 def read_header(dataset: Dataset) -> Header:
-    """Plain values of `dataset`, read from a file with its meta information.
+    """Plain values of `dataset`, read from a file with its meta information; the pixels may be left out.
 
     Raises DicomError where an element cannot be read, is no DICOM code string (PS3.5 section 6.2) or no UID (section
     9.1).
@@ -173,14 +182,13 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _code_strings(dataset: Dataset, keyword: str) -> list[str]:
-    # what is not a code string could be anything, an identifier too, and must not be quoted by a later message
     texts = [str(value).strip(" ") for value in _values(dataset, keyword)]
     if not all(re.fullmatch(r"[A-Z0-9_ ]{0,16}", text) for text in texts):
         raise DicomError(
             f"{keyword} holds no DICOM code string, expected up to 16 of A-Z, 0-9, space and underscore (PS3.5 section "
             "6.2): correct the object at its source"
         )
-    return texts
+    return [text if text in ("", *DEFINED[keyword]) else UNDEFINED for text in texts]
 
 
 def _codes(dataset: Dataset, keyword: str) -> tuple[Code, ...]:

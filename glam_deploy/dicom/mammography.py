@@ -7,7 +7,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from glam_deploy.dicom import acceptance, views
+from glam_deploy.dicom import acceptance, terms
 from glam_deploy.dicom.pixels import UNCOMPRESSED
 from glam_deploy.errors import DicomError
 from glam_deploy.records import Pixels, View
@@ -137,7 +137,7 @@ def _add_view(dataset: Dataset, view: View) -> None:
     dataset.ImageLaterality = "R" if view.is_right else "L"
     medial = "L" if view.is_right else "R"
     dataset.PatientOrientation = ["P" if view.is_right else "A", "F" if view.is_mlo else medial]
-    term = views.MLO if view.is_mlo else views.CC
+    term = terms.MLO if view.is_mlo else terms.CC
     dataset.ViewCodeSequence = [_coded(term.sct, term.meaning)]
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = []
     dataset.AnatomicRegionSequence = [_coded("76752008", "Breast")]

@@ -12,7 +12,7 @@ from pydicom.pixels.utils import pixel_array
 
 from glam_deploy.dicom import jpeg_lossless
 from glam_deploy.dicom.header import Header, foreign_errors
-from glam_deploy.errors import DicomError
+from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.records import Pixels
 
 UNCOMPRESSED = (
@@ -44,7 +44,8 @@ def read_pixels(dataset: Dataset, header: Header) -> Pixels:
     """The image, brighter is denser, padding 0: uint8 (up to 8 bits stored) or uint16 [rows, columns], source frame.
 
     MONOCHROME1 is inverted within BitsStored, then PixelPaddingValue (and the range to PixelPaddingRangeLimit) becomes
-    0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied. Raises DicomError where the pixels cannot be decoded.
+    0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied. Raises DicomError where the pixels cannot be decoded,
+    BackendUnavailable where the package that decodes them is not installed.
     """
     stored = _decode(dataset, header)
     if stored.ndim != 2 or stored.size == 0:
@@ -76,7 +77,7 @@ def _decode(dataset: Dataset, header: Header) -> Pixels:
 
 
 def _plugin(syntax: uid.UID) -> str:
-    """pydicom's name of the decoder for a transfer syntax, "" for none; DicomError where there is no decoder."""
+    """pydicom's name of the decoder for a transfer syntax, "" for none."""
     if syntax in UNCOMPRESSED:
         return ""
     if syntax not in _DECODERS:
@@ -87,7 +88,7 @@ def _plugin(syntax: uid.UID) -> str:
         )
     plugin, package = _DECODERS[syntax]
     if plugin not in get_decoder(syntax).available_plugins:
-        raise DicomError(
+        raise BackendUnavailable(
             f"transfer syntax {syntax.name} needs the package {package}, which is not installed: "
             'pip install "glam-deploy[dicom]", or decompress with `gdcmconv --raw in.dcm out.dcm`'
         )

@@ -1,18 +1,25 @@
 """A DICOM file -> Mammogram."""
 
 import logging
+import os
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header
 from glam_deploy.dicom.pixels import read_pixels
 from glam_deploy.errors import DicomError
-from glam_deploy.records import Mammogram, Notice, Source, View
+from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
+
+MAX_BYTES = 4 * MAX_PIXELS
+"""Largest file whose pixels are read, and largest deflated object once inflated: twice what so many pixels fill."""
 
 
 def read_view(
@@ -24,18 +31,21 @@ def read_view(
     tags and must not contradict those that are there. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns],
     source frame, no VOI LUT applied. `source.facts` holds transfer_syntax, bits_stored, imager_pixel_spacing_mm
     ([row, column] or None), photometric_interpretation, sop_class, presentation_intent and voi. Raises DicomError or
-    NotForThisNetwork (see `acceptance.check`, `views.view_of`); no message holds an identifier, for none is read.
+    NotForThisNetwork (see `acceptance.check`, `views.view_of`), from the header alone wherever it tells, and
+    BackendUnavailable where a decoder is not installed; no message holds an identifier.
     """
     _hush_pydicom()
-    dataset = _open(path)
-    header = read_header(dataset)
-    notices = acceptance.check(header, for_processing=for_processing)
-    found = views.view_of(header, view)
-    mirrored = views.stored_mirrored(header, found)
-    if horizontal_flip and mirrored is False:
-        raise DicomError("PatientOrientation says that the image is not stored mirrored: leave horizontal_flip off")
+    with _opened(path) as file:
+        header = read_header(_parsed(file))
+        notices = acceptance.check(header, for_processing=for_processing)
+        found = views.view_of(header, view)
+        mirrored = views.stored_mirrored(header, found)
+        if horizontal_flip and mirrored is False:
+            raise DicomError("PatientOrientation says that the image is not stored mirrored: leave horizontal_flip off")
+        # last: an object that is turned away may hold gigabytes of pixels
+        pixels = read_pixels(_parsed(file, with_pixels=True), header)
     return Mammogram(
-        pixels=read_pixels(dataset, header),
+        pixels=pixels,
         view=found,
         horizontal_flip=horizontal_flip or bool(mirrored),
         source=Source(name=path.name, kind="dicom", uids=header.uids, facts=_facts(header)),
@@ -52,13 +62,44 @@ def _hush_pydicom() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
-def _open(path: Path) -> Dataset:
+def _opened(path: Path) -> BinaryIO:
     try:
-        content = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         raise DicomError(f"the file cannot be opened ({type(error).__name__}): check its path and rights") from error
-    with content, foreign_errors("not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"):
-        return dcmread(content, specific_tags=list(KEYWORDS))
+
+
+def _parsed(file: BinaryIO, *, with_pixels: bool = False) -> Dataset:
+    """The elements of `KEYWORDS`, up to the pixels or with them; a deflated data set is inflated whole for either."""
+    with foreign_errors("not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"):
+        start = _deflated_from(file)
+        if with_pixels or start is not None:
+            _check_bytes(file.seek(0, os.SEEK_END))
+        if start is not None and not with_pixels:
+            _check_inflated(file, start)
+        file.seek(0)
+        return dcmread(file, specific_tags=list(KEYWORDS), stop_before_pixels=not with_pixels)
+
+
+def _deflated_from(file: BinaryIO) -> int | None:
+    """Where a deflated data set begins (PS3.10 section 7.1), in bytes; None where it is not deflated."""
+    meta = read_file_meta_info(file.name)
+    deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return 144 + int(meta.FileMetaInformationGroupLength) if deflated else None
+
+
+def _check_inflated(file: BinaryIO, start: int) -> None:
+    """Inflate in passing, for a small file may hold any number of bytes."""
+    inflater, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    file.seek(start)
+    while not inflater.eof and (deflated := file.read(1 << 16)):
+        count += len(inflater.decompress(deflated))
+        _check_bytes(count)
+
+
+def _check_bytes(count: int) -> None:
+    if count > MAX_BYTES:
+        raise DicomError(f"the object has more than {MAX_BYTES} bytes, too many for one mammogram: export it again")
 
 
 def _facts(header: Header) -> dict[str, Any]:

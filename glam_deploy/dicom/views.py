@@ -1,63 +1,12 @@
 """Which of the four standard views an object shows, and which way it is stored: the coded terms of mammography."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from glam_deploy.dicom.header import Code, Header
+from glam_deploy.dicom.terms import CC, MLO, MODIFIERS, VIEWS, Term
 from glam_deploy.errors import DicomError, NotForThisNetwork
 from glam_deploy.records import VIEW_NAMES, View
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """A coded term of PS3.16: `srt` also stands under the older designator SNM3, as receivers are asked to accept."""
-
-    sct: str
-    srt: str
-    meaning: str
-    position: str = ""
-    """ACR MQCM 1999 abbreviation, as found in ViewPosition; "" for a modifier."""
-
-
-CC = Term(sct="399162004", srt="R-10242", meaning="cranio-caudal", position="CC")
-MLO = Term(sct="399368009", srt="R-10226", meaning="medio-lateral oblique", position="MLO")
-
-VIEWS = (
-    CC,
-    MLO,
-    Term(sct="399260004", srt="R-10224", meaning="medio-lateral", position="ML"),
-    Term(sct="399352003", srt="R-10228", meaning="latero-medial", position="LM"),
-    Term(sct="399099002", srt="R-10230", meaning="latero-medial oblique", position="LMO"),
-    Term(sct="399196006", srt="R-10244", meaning="caudo-cranial (from below)", position="FB"),
-    Term(sct="399188001", srt="R-102D0", meaning="superolateral to inferomedial oblique", position="SIO"),
-    Term(sct="441555000", srt="R-40AAA", meaning="inferomedial to superolateral oblique", position="ISO"),
-    Term(sct="399192008", srt="R-1024A", meaning="cranio-caudal exaggerated laterally", position="XCCL"),
-    Term(sct="399101009", srt="R-1024B", meaning="cranio-caudal exaggerated medially", position="XCCM"),
-    Term(sct="", srt="R-102CF", meaning="cranio-caudal exaggerated", position="XCC"),
-    Term(sct="", srt="Y-X1770", meaning="cranio-caudal exaggerated laterally", position="XCCL"),
-    Term(sct="", srt="Y-X1771", meaning="cranio-caudal exaggerated medially", position="XCCM"),
-    Term(sct="127457009", srt="G-8310", meaning="tissue specimen from breast"),
-)
-"""PS3.16 CID 4014 View for Mammography, with the codes of earlier editions that receivers may meet (its notes)."""
-
-MODIFIERS = (
-    Term(sct="399161006", srt="R-102D2", meaning="cleavage"),
-    Term(sct="399011000", srt="R-102D1", meaning="axillary tail"),
-    Term(sct="399197002", srt="R-102D3", meaning="rolled lateral"),
-    Term(sct="399226006", srt="R-102D4", meaning="rolled medial"),
-    Term(sct="414493004", srt="R-102CA", meaning="rolled inferior"),
-    Term(sct="415670009", srt="R-102C9", meaning="rolled superior"),
-    Term(sct="399209000", srt="R-102D5", meaning="implant displaced"),
-    Term(sct="399163009", srt="R-102D6", meaning="magnification"),
-    Term(sct="399055006", srt="R-102D7", meaning="spot compression"),
-    Term(sct="399110001", srt="R-102C2", meaning="tangential"),
-    Term(sct="442581004", srt="R-40AB3", meaning="nipple in profile"),
-    Term(sct="441752004", srt="P2-00161", meaning="anterior compression"),
-    Term(sct="442593008", srt="R-40ABE", meaning="infra-mammary fold"),
-    Term(sct="442580003", srt="R-40AB2", meaning="axillary tissue"),
-)
-"""PS3.16 CID 4015 View Modifier for Mammography."""
 
 
 def _by_code(terms: tuple[Term, ...]) -> Mapping[Code, Term]:
@@ -78,7 +27,7 @@ def view_of(header: Header, given: View | None) -> View:
     """
     side = _agreed("laterality", {"ImageLaterality": header.image_laterality, "Laterality": header.laterality})
     if side not in ("", "L", "R"):
-        raise NotForThisNetwork(f"laterality is {side!r}, expected one breast, L or R: GLAM reads one breast an image")
+        raise NotForThisNetwork(f"laterality is {side}, expected one breast, L or R: GLAM reads one breast an image")
     projection = _projection(header)
     said = given.value.split("-") if given else ["", ""]
     side = _agreed("laterality", {"the DICOM tags": side, "the view option": said[0]})
@@ -107,8 +56,8 @@ def stored_mirrored(header: Header, view: View) -> bool | None:
     upright = "F" in columns if view.is_mlo else columns.startswith("L" if view.is_right else "R")
     if rows[:1] not in ("A", "P") or not upright:
         raise DicomError(
-            f"PatientOrientation is {rows!r}, {columns!r}, which is not an upright {view.value} view: have the object "
-            "stored upright, rows to A or P"
+            f"PatientOrientation is {rows or 'empty'} and {columns or 'empty'}, which is no upright {view.value} view: "
+            "have the object stored upright, rows to A or P"
         )
     return (rows[0] == "P") != view.is_right
 
@@ -131,6 +80,6 @@ def _agreed(what: str, said: Mapping[str, str]) -> str:
     """The one non-empty value of `said`; "" where there is none."""
     values = {value for value in said.values() if value}
     if len(values) > 1:
-        told = ", ".join(f"{who} says {value!r}" for who, value in said.items())
+        told = ", ".join(f"{who} says {value or 'nothing'}" for who, value in said.items())
         raise DicomError(f"the {what} contradicts itself ({told}): correct the object or the option")
     return "".join(values)

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr._snomed_dict import mapping
 
-from glam_deploy.dicom import views
+from glam_deploy.dicom import terms
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import DicomError, NotForThisNetwork
 from glam_deploy.records import View
@@ -16,15 +16,15 @@ from glam_deploy.records import View
 Write = Callable[..., Path]
 
 
-@pytest.mark.parametrize(("cid", "terms"), [(4014, views.VIEWS), (4015, views.MODIFIERS)])
-def test_the_tables_are_those_of_the_standard(cid: int, terms: tuple[views.Term, ...]) -> None:
+@pytest.mark.parametrize(("cid", "table"), [(4014, terms.VIEWS), (4015, terms.MODIFIERS)])
+def test_the_tables_are_those_of_the_standard(cid: int, table: tuple[terms.Term, ...]) -> None:
     standard = {
         code: mapping["SCT"][code]
         for named in concepts["SCT"].values()
         for code, (_, cids) in named.items()
         if cid in cids
     }
-    assert {term.sct: term.srt for term in terms if term.sct} == standard
+    assert {term.sct: term.srt for term in table if term.sct} == standard
 
 
 def _recode(scheme: str, value: str) -> Callable[[Dataset], None]:
