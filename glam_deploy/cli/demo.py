@@ -10,6 +10,7 @@ from rich.table import Table
 
 from glam_deploy.cli import console
 from glam_deploy.cli.export import make_bundle
+from glam_deploy.cli.inspect import show_bundle
 from glam_deploy.cli.options import export_module
 from glam_deploy.cli.run import Job, ReadOptions, plan, run_job
 from glam_deploy.cli.verify import verify_bundle
@@ -40,10 +41,11 @@ def command(out: Path, seed: int) -> int:
     material.write_checkpoint(weights)
     _step(f"2. glam-deploy export --weights {weights} --out {bundle_folder}")
     bundle = make_bundle(weights, bundle_folder, patches=PATCHES)
-    console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
-    _step(f"3. a phantom exam as DICOM, outlines of its lesions in {masks} -> {exam}")
+    _step(f"3. glam-deploy inspect --bundle {bundle_folder}")
+    show_bundle(bundle)
+    _step(f"4. a phantom exam as DICOM, outlines of its lesions in {masks} -> {exam}")
     truth = material.write_exam(exam, masks, seed)
-    _step(f"4. glam-deploy run {exam}/*.dcm --bundle {bundle_folder} --out {results}")
+    _step(f"5. glam-deploy run {exam}/*.dcm --bundle {bundle_folder} --out {results}")
     judgements: dict[Path, Any] = {}
 
     def judge(path: Path, result: Result) -> None:
@@ -54,7 +56,7 @@ def command(out: Path, seed: int) -> int:
     )
     code = run_job(pipeline_of(bundle, engine="auto", patches=None), job)
     console.out.print(_table(judgements, material.THRESHOLD))
-    _step(f"5. glam-deploy verify --bundle {bundle_folder}")
+    _step(f"6. glam-deploy verify --bundle {bundle_folder}")
     verify_bundle(bundle, engine="auto")
     console.out.print(f"Look at {results}/*.png", markup=False)
     return code

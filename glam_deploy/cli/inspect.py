@@ -20,6 +20,11 @@ def command(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": bundle.id, **bundle.manifest}, indent=2))
         return
+    show_bundle(bundle)
+
+
+def show_bundle(bundle: Bundle) -> None:
+    """Print a bundle's facts, files, parity table and licence for people."""
     console.out.print(_facts(bundle))
     console.out.print(_files(bundle))
     console.out.print(
