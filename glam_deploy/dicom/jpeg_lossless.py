@@ -22,7 +22,7 @@ def check_stream(stream: bytes, header: Header, shape: tuple[int, int]) -> None:
     if not stream.startswith(b"\xff\xd8"):
         raise ValueError("no SOI")
     frames = 0
-    for marker, body, end in _segments(stream):
+    for marker, body, end in segments(stream):
         if marker == _SOF3:
             frames += 1
             _check_frame(body, header, shape)
@@ -36,8 +36,8 @@ def check_stream(stream: bytes, header: Header, shape: tuple[int, int]) -> None:
         raise ValueError(f"{frames} frame headers")
 
 
-def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, body and end of every segment up to and with SOS."""
+def segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, body and end of every segment up to and with SOS. Raises struct.error, ValueError."""
     at, marker = 2, 0
     while marker != _SOS:
         lead, marker, length = struct.unpack_from(">BBH", stream, at)

@@ -10,7 +10,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from glam_deploy.dicom import jpeg_lossless
+from glam_deploy.dicom import jpeg_lossless, jpeg_shape
 from glam_deploy.dicom.header import Header, foreign_errors
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.records import Pixels
@@ -73,6 +73,8 @@ def _decode(dataset: Dataset, header: Header) -> Pixels:
     with foreign_errors(f"pixel data ({header.transfer_syntax.name}) is damaged or incomplete: export it again"):
         if plugin == "gdcm":
             _prepare_gdcm(dataset, header)
+        if plugin in ("pyjpegls", "pylibjpeg"):
+            jpeg_shape.check_shape(_stream(dataset), (dataset.Rows, dataset.Columns))
         return pixel_array(dataset, raw=True, decoding_plugin=plugin)
 
 
@@ -99,7 +101,10 @@ def _prepare_gdcm(dataset: Dataset, header: Header) -> None:
     """Check the stream, and keep gdcm from writing to the terminal; its errors still arrive as exceptions."""
     import gdcm
 
-    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    jpeg_lossless.check_stream(stream, header, (dataset.Rows, dataset.Columns))
+    jpeg_lossless.check_stream(_stream(dataset), header, (dataset.Rows, dataset.Columns))
     gdcm.Trace.WarningOff()
     gdcm.Trace.ErrorOff()
+
+
+def _stream(dataset: Dataset) -> bytes:
+    return bytes(get_frame(dataset.PixelData, 0, number_of_frames=1))

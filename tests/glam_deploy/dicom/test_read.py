@@ -269,6 +269,25 @@ def test_more_bytes_than_a_mammogram_has_are_not_read(write: Write) -> None:
         read_view(path)
 
 
+@pytest.mark.parametrize(
+    ("syntax", "sound", "claimed"),
+    [
+        (uid.JPEG2000Lossless, struct.pack(">II", 70, 96), struct.pack(">II", 60_000, 60_000)),
+        (uid.JPEGLSLossless, struct.pack(">BHH", 12, 96, 70), struct.pack(">BHH", 12, 60_000, 60_000)),
+    ],
+)
+def test_no_decoder_is_given_a_stream_of_another_size(
+    write: Write, monkeypatch: pytest.MonkeyPatch, syntax: uid.UID, sound: bytes, claimed: bytes
+) -> None:
+    path = write(syntax=syntax)
+    content, start = path.read_bytes(), dcmread(path)["PixelData"].file_tell
+    assert sound in content[start : start + 100]
+    path.write_bytes(content[:start] + content[start:].replace(sound, claimed, 1))
+    monkeypatch.setattr("glam_deploy.dicom.pixels.pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(DicomError, match="damaged"):
+        read_view(path)
+
+
 def test_a_deflated_bomb_is_not_inflated(write: Write, tmp_path: Path) -> None:
     path = write(_without_pixels(), syntax=uid.DeflatedExplicitVRLittleEndian)
     content = path.read_bytes()
