@@ -1,11 +1,13 @@
 """What commands print: tables and lines on standard output, progress on standard error."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 # file names go through both, and must come out as they are
@@ -14,13 +16,44 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def line(text: str) -> Text:
-    """One line that is cut where the terminal ends."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    """One line, also of a file name with line breaks, that is cut where the terminal ends."""
+    return Text(" ".join(text.split()), no_wrap=True, overflow="ellipsis")
 
 
 def working(text: str) -> Status:
     """A line on standard error while a block runs; shows on a terminal only and leaves nothing behind."""
     return err.status(line(text))
+
+
+def progress() -> Progress:
+    """A bar, m/n, the time and what is done now, on standard error; on a terminal only, and leaves nothing behind."""
+    return Progress(
+        # in one line always: lines above the bar are erased with it
+        BarColumn(20, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        _Description(),
+        console=err,
+        transient=True,
+        # it would send standard output to standard error
+        redirect_stdout=False,
+        disable=not err.is_interactive,
+    )
+
+
+class _Description(ProgressColumn):
+    """What is done now; the first column to be cut."""
+
+    def render(self, task: Task) -> Text:
+        return line(task.description)
+
+
+@contextmanager
+def paused(bar: Progress) -> Iterator[None]:
+    """Take the bar away while a block prints on standard output, which may be the same terminal."""
+    bar.stop()
+    yield
+    bar.start()
 
 
 def parity_table(rows: Iterable[Mapping[str, Any]], title: str) -> Table:

@@ -15,6 +15,8 @@ from glam_deploy.images import read_array
 from glam_deploy.outputs.writer import (
     REPORT,
     OutputOptions,
+    is_result,
+    require_free,
     require_writable,
     unique_stems,
     write_failure,
@@ -83,7 +85,7 @@ def command(
     as_json: bool,
     threads: int | None,
 ) -> int:
-    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, but not for results in --out.
+    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are no inputs.
 
     Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
     also get <stem>.npz and the overlay <stem>.png. docs/outputs.md explains all of them.
@@ -102,11 +104,12 @@ def command(
 
 
 def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
-    """Every input file and the stem of its results; UsageError where a result would replace an input.
+    """Every input file and the stem of its results; what a searched folder holds besides is told on standard error.
 
-    Files of `out` are no inputs where a folder around it is searched: they are results of an earlier run.
+    Results in a searched folder are no inputs. Raises UsageError as `find_inputs` does, where nothing else is there,
+    and where a result would replace an input or another file that is not ours.
     """
-    stems = unique_stems(_without_results(inputs, out))
+    stems = unique_stems(_without_results(inputs))
     originals = {path.resolve() for path in stems}
     for path, stem in stems.items():
         for suffix in (".json", ".npz", ".png"):
@@ -115,17 +118,22 @@ def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
                     f"{out / (stem + suffix)} is an input, and a result of {path} would replace it. "
                     f"Name another folder with --out."
                 )
+        require_free(out, stem)
     return stems
 
 
-def _without_results(inputs: Sequence[Path], out: Path) -> list[Path]:
-    found, results = find_inputs(inputs), out.resolve()
-    if not any(results.is_relative_to(p.resolve()) and results != p.resolve() for p in inputs):
-        return found
-    kept = [path for path in found if path in inputs or not path.resolve().is_relative_to(results)]
+def _without_results(inputs: Sequence[Path]) -> list[Path]:
+    found = find_inputs(inputs, on_passed_over=_tell_passed_over)
+    kept = [path for path in found if path in inputs or not is_result(path)]
     if not kept:
-        raise UsageError(f"all images there are results in {out}: check the inputs, or name another folder with --out")
+        raise UsageError("all images there are results of an earlier run: check the inputs")
     return kept
+
+
+def _tell_passed_over(folder: Path, others: Sequence[Path]) -> None:
+    if count := sum(not is_result(path) for path in others):
+        told = "1 other file" if count == 1 else f"{count} other files"
+        console.err.print(f"{told} in {folder} {'was' if count == 1 else 'were'} passed over", soft_wrap=True)
 
 
 def run_job(pipeline: Pipeline, job: Job) -> int:
@@ -136,12 +144,15 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
     """
     require_writable(job.out)
     outcomes = []
-    for number, path in enumerate(job.stems, 1):
-        # printed when the line has gone: a live line and a result on one terminal would overwrite each other
-        with console.working(f"{number}/{len(job.stems)} {path.name}"):
+    with console.progress() as bar:
+        task = bar.add_task("", total=len(job.stems))
+        for path in job.stems:
+            bar.update(task, description=path.name, refresh=True)
             status, text = _one(pipeline, job, path)
-        _say(job, path, status, text)
-        outcomes.append(status)
+            bar.advance(task)
+            with console.paused(bar):
+                _say(job, path, status, text)
+            outcomes.append(status)
     done, skipped, failed = (outcomes.count(status) for status in ("done", "skipped", "failed"))
     if not job.as_json:
         console.out.print(f"{done} done, {skipped} skipped, {failed} failed; results in {job.out}", soft_wrap=True)

@@ -258,6 +258,74 @@ def test_results_inside_the_searched_folder_are_no_inputs(cli: Cli, bundle: Path
     assert "all images there are results" in said.err
 
 
+def test_images_of_the_user_inside_the_results_are_inputs(cli: Cli, bundle: Path, image: Path) -> None:
+    out = image.parent / "results"
+    out.mkdir()
+    mine = image.rename(out / image.name)
+    (inside := out / "deep").mkdir()
+    mine.rename(inside / "2_L-CC.png")
+    for _ in range(2):
+        said = cli("run", "--bundle", bundle, "--out", out, image.parent)
+        assert (said.code, said.err) == (0, "")
+        assert said.out.splitlines()[0].startswith(f"done    {inside / '2_L-CC.png'}  ")
+    (out / "3_L-CC.png").write_bytes((inside / "2_L-CC.png").read_bytes())
+    said = cli("run", "--bundle", bundle, "--out", out, image.parent)
+    assert said.code == 2
+    assert f"{out / '3_L-CC.png'} is an input" in said.err
+
+
+def test_results_of_any_run_are_no_inputs(cli: Cli, bundle: Path, image: Path) -> None:
+    for out in ("first", "second"):
+        said = cli("run", "--bundle", bundle, "--out", image.parent / out, image.parent)
+        assert (said.code, said.err) == (0, "")
+        assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 0 failed")
+
+
+@pytest.mark.parametrize("name", ["2_L-CC.json", "2_L-CC.npz", "2_L-CC.png"])
+def test_files_in_the_way_are_seen_before_the_first_input(
+    cli: Cli, image: Path, bundle: Path, tmp_path: Path, name: str
+) -> None:
+    (image.parent / "2_L-CC.png").write_bytes(image.read_bytes())
+    (out := tmp_path / "out").mkdir()
+    (out / name).write_text("mine")
+    for place in (bundle, tmp_path / "no bundle"):
+        said = cli("run", "--bundle", place, "--out", out, image.parent)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith(f"glam-deploy: {out / name} is in the way")
+    assert (names(out), (out / name).read_text()) == ([name], "mine")
+
+
+# what a folder holds besides
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_files_passed_over_are_told_in_one_line(cli: Cli, bundle: Path, image: Path, option: list[str]) -> None:
+    (image.parent / "notes.txt").touch()
+    arguments = ("run", *option, "--bundle", bundle, "--out", image.parent / "out", image.parent)
+    assert cli(*arguments).err == f"1 other file in {image.parent} was passed over\n"
+    (image.parent / "list.csv").touch()
+    assert cli(*arguments).err == f"2 other files in {image.parent} were passed over\n"
+
+
+def test_no_image_is_lost_without_a_word(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    (image.parent / "0.dcm").touch()
+    (image.parent / "2.DCM").write_bytes(write_mg(tmp_path / "whole.dcm").read_bytes()[132:])
+    (image.parent / "3").symlink_to("gone")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    assert (said.code, said.err) == (1, "")
+    lines = [line for line in said.out.splitlines() if not line.startswith(" ")]
+    told = [("failed", "0.dcm"), ("done", image.name), ("failed", "2.DCM"), ("failed", "3")]
+    for line, (status, name) in zip(lines, told, strict=False):
+        assert line.startswith(f"{status:8}{image.parent / name}  ")
+    assert lines[-1].startswith("1 done, 0 skipped, 3 failed")
+
+
+def test_name_that_no_file_has(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / ("x" * 256))
+    assert (said.code, said.out) == (2, "")
+    assert "cannot be looked at (File name too long)" in said.err
+
+
 # damage
 
 

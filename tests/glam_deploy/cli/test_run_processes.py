@@ -6,11 +6,38 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from mammograms import write_mg
 from support_commands import Start, names, strict, without
+
+
+def read_all(terminal: int) -> str:
+    """What a terminal is sent until nobody holds its other end any more, which Linux tells by an error."""
+    shown = b""
+    with open(terminal, "rb", buffering=0) as file, suppress(OSError):
+        while chunk := file.read(1 << 16):
+            shown += chunk
+    return shown.decode()
+
+
+def left_on_screen(shown: str) -> list[str]:
+    """The lines that a terminal of any width ends up with; knows line ends, "erase the line" and "up" (ECMA-48)."""
+    lines, row = [""], 0
+    for part in re.findall(r"\r|\n|\x1b\[[?\d;]*[a-zA-Z]|[^\r\n\x1b]+", shown):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part[0] not in "\r\x1b":
+            lines[row] += part
+    return lines
+
 
 # what a machine lacks
 
@@ -67,12 +94,31 @@ def test_json_into_a_file_while_a_terminal_shows_progress(
     terminal, end = os.openpty()
     process = start("run", "--json", "--bundle", bundle, "--out", tmp_path / "out", image, stderr=end)
     os.close(end)
+    shown = read_all(terminal)
     out, _ = process.communicate()
-    shown = os.read(terminal, 1 << 16).decode()
-    os.close(terminal)
     assert strict(out)["status"] == "done"
-    assert "1/1 1_L-CC.png" in shown
+    assert re.search(r"━━.*0/1.*0:00:\d\d.* 1_L-CC\.png", shown)
     assert "schema" not in shown
+
+
+@pytest.mark.parametrize("columns", ["25", "40", "200"])
+def test_one_terminal_keeps_a_line_a_view_above_the_bar(
+    start: Start, bundle: Path, image: Path, tmp_path: Path, columns: str
+) -> None:
+    image.rename(image.with_name("1\n2_L-CC_of_a_long_name.png"))
+    broken = image.with_name("2_L-CC.png")
+    broken.touch()
+    terminal, end = os.openpty()
+    arguments = ("run", "--bundle", bundle, "--out", tmp_path / "out", image.parent)
+    process = start(*arguments, stdout=end, stderr=end, env={"COLUMNS": columns, "TERM": "xterm"})
+    os.close(end)
+    lines = left_on_screen(read_all(terminal))
+    assert process.wait() == 1
+    assert lines[0] == f"done    {image.parent}/1"
+    assert lines[1].startswith("2_L-CC_of_a_long_name.png  L-CC  y_global: ")
+    assert lines[2].startswith("    view-from-name")
+    assert lines[3].startswith(f"failed  {broken}  ")
+    assert lines[4:] == [f"1 done, 0 skipped, 1 failed; results in {tmp_path / 'out'}", ""]
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
