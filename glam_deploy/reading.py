@@ -27,7 +27,7 @@ def read(
     `view` is needed for files other than DICOM whose name tells none; the tags of a DICOM object must agree with it.
     `horizontal_flip` says that the image is stored mirrored; a DICOM object's PatientOrientation must agree.
     `for_processing` lets For Processing DICOM images pass. Raises InputError and its subclasses, UsageError for a wrong
-    view name, BackendUnavailable where pydicom is needed and not installed.
+    view name, BackendUnavailable where pydicom or a decoder is needed and not installed.
     """
     path = Path(path)
     wanted = parse_view(view) if view is not None else None
