@@ -115,7 +115,7 @@ def test_file_that_is_no_checkpoint(cli: Cli, tmp_path: Path, content: bytes, su
 @pytest.mark.parametrize("place", ["nothing.pt", "."])
 def test_weights_that_are_no_file(cli: Cli, tmp_path: Path, place: str) -> None:
     said = cli("export", "--weights", tmp_path / place, "--out", tmp_path / "bundle")
-    assert (said.code, said.out) == (1, "")
+    assert (said.code, said.out) == (2, "")
     assert "Check the path given to --weights." in said.err
     assert names(tmp_path) == []
 

@@ -20,8 +20,8 @@ EXIT_CODES = {
     "CheckpointError": 1,
     "BundleError": 4,
     "BackendUnavailable": 3,
-    "BackendBuildError": 1,
-    "BackendRunError": 1,
+    "BackendBuildError": 4,
+    "BackendRunError": 4,
     "ParityError": 4,
     "InternalError": 1,
 }

@@ -142,7 +142,7 @@ def test_golden_case_that_does_not_hold(cli: Cli, bundle: Path) -> None:
 def test_engine_that_fails_is_no_success(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLAM_TEST_NAN", "1")
     said = cli("verify", "--bundle", bundle)
-    assert said.code == 1
+    assert said.code == 4
     assert said.err.startswith("glam-deploy: ")
     assert "NaN or infinite" in said.err
 
