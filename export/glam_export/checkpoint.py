@@ -52,8 +52,8 @@ def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
     """Read `.pt`, `.pth`, `.ckpt` or `.safetensors`, plain or wrapped, float16 to float64, into a GlamNetwork.
 
     `ignore`: shell patterns of keys to leave out, for checkpoints that carry tensors of other models along.
-    Raises UsageError for a file that cannot be opened, CheckpointError for one that is damaged, wants to run code, or whose keys, shapes or values are
-    not the network's, by name.
+    Raises UsageError for a file that cannot be opened, CheckpointError for one that is damaged, wants to run code, or
+    whose keys, shapes or values are not the network's, by name.
     """
     digest = _sha256(path)
     everything = unwrap(_read(path), path)
