@@ -52,6 +52,17 @@ class Job:
     on_result: Callable[[Path, Result], None] = lambda path, result: None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one input."""
+
+    status: str
+    """"done", "skipped" or "failed", as in the report."""
+    text: str
+    lacking: bool = False
+    """It failed because this machine lacks a package."""
+
+
 @click.command("run")
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @bundle_option
@@ -137,10 +148,10 @@ def _tell_passed_over(folder: Path, others: Sequence[Path]) -> None:
 
 
 def run_job(pipeline: Pipeline, job: Job) -> int:
-    """Work through the inputs; 0 where each was done or skipped by rule, 1 where any failed or none was done.
+    """Work through the inputs; the exit code.
 
-    Raises UsageError where `job.out` cannot be written to, BackendUnavailable where this machine lacks what an input
-    needs: neither is a fault of the input, so none is told to have failed.
+    0 where each was done or skipped by rule, 1 where any failed or none was done, 3 where any failed because this
+    machine lacks what it needs. Raises UsageError where `job.out` cannot be written to.
     """
     require_writable(job.out)
     outcomes = []
@@ -148,34 +159,45 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
         task = bar.add_task("", total=len(job.stems))
         for path in job.stems:
             bar.update(task, description=path.name, refresh=True)
-            status, text = _one(pipeline, job, path)
+            outcome = _one(pipeline, job, path)
             bar.advance(task)
             with console.paused(bar):
-                _say(job, path, status, text)
-            outcomes.append(status)
-    done, skipped, failed = (outcomes.count(status) for status in ("done", "skipped", "failed"))
+                _say(job, path, outcome)
+            outcomes.append(outcome)
+    done, skipped, failed = ([o for o in outcomes if o.status == status] for status in ("done", "skipped", "failed"))
     if not job.as_json:
-        console.out.print(f"{done} done, {skipped} skipped, {failed} failed; results in {job.out}", soft_wrap=True)
+        told = f"{len(done)} done, {len(skipped)} skipped, {len(failed)} failed; results in {job.out}"
+        console.out.print(told, soft_wrap=True)
+    if any(outcome.lacking for outcome in failed):
+        return BackendUnavailable.exit_code
     return 1 if failed or not done else 0
 
 
-def _one(pipeline: Pipeline, job: Job, path: Path) -> tuple[str, str]:
-    """Read, run and write one input; its status and what to say of it. What goes wrong with it is written down."""
+def _one(pipeline: Pipeline, job: Job, path: Path) -> Outcome:
+    """Read, run and write one input. What goes wrong with it is written down, and the others go on."""
     failure: GlamError
     try:
         pixels, result = _process(pipeline, job.reading, path)
         write_result(job.out, job.stems[path], pixels, result, job.writing)
         job.on_result(path, result)
-        return "done", _summary(result)
-    except BackendUnavailable:
-        raise
+        return Outcome(status="done", text=_summary(result))
     except GlamError as error:
         failure = error
     except Exception as error:  # the edge of one input: a fault in our own code must not cost the others
-        click.echo(traceback.format_exc(), err=True)
-        failure = InternalError(f"{type(error).__name__}: {error}. This is a fault of glam-deploy; please report it.")
+        failure = _internal(error)
     write_failure(job.out, job.stems[path], path.name, job.reading.view, failure)
-    return "skipped" if isinstance(failure, NotForThisNetwork) else "failed", str(failure)
+    status = "skipped" if isinstance(failure, NotForThisNetwork) else "failed"
+    return Outcome(status=status, text=str(failure), lacking=isinstance(failure, BackendUnavailable))
+
+
+def _internal(error: Exception) -> InternalError:
+    """What happened and where, but not the exception's own text: another library may quote the header in it."""
+    click.echo("".join(traceback.format_tb(error.__traceback__)), err=True)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return InternalError(
+        f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}. This is a fault "
+        f"of glam-deploy; please report it with what stands on standard error."
+    )
 
 
 def _process(pipeline: Pipeline, reading: ReadOptions, path: Path) -> tuple[Pixels, Result]:
@@ -198,9 +220,9 @@ def _summary(result: Result) -> str:
     return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
 
 
-def _say(job: Job, path: Path, status: str, text: str) -> None:
+def _say(job: Job, path: Path, outcome: Outcome) -> None:
     if job.as_json:
         # in ASCII, which every terminal, pipe and locale carries
         click.echo(json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8"))))
     else:
-        console.out.print(f"{status:8}{path}  {text}", soft_wrap=True)
+        console.out.print(f"{outcome.status:8}{path}  {outcome.text}", soft_wrap=True)

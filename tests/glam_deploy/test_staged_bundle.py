@@ -104,20 +104,20 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, make: Callable[[Pat
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("place", [".", "..", "/", "../work", "sub/.."])
+@pytest.mark.parametrize("place", [".", "..", "/", "../desk", "sub/.."])
 def test_current_folder_and_those_around_it_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    (tmp_path / "work/sub").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "desk/sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "desk")
     with pytest.raises(UsageError, match="is the current folder or holds it"), staged_bundle(Path(place)):
         raise AssertionError("not reached")
 
 
-@pytest.mark.parametrize("place", ["bundle", "bundle/", "./bundle", "a/b/bundle", "../work/bundle"])
+@pytest.mark.parametrize("place", ["bundle", "bundle/", "./bundle", "a/b/bundle", "../desk/bundle"])
 def test_relative_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
     for _ in range(2):
         with staged_bundle(Path(place)) as staging:
             fill(staging)

@@ -24,7 +24,7 @@ from support_engines import fake_engines, small_view
 from glam_deploy import spec
 from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.errors import BackendBuildError, BackendRunError, CheckpointError, GlamError, ParityError, UsageError
+from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.metrics import Comparison
 from glam_deploy.runtime.golden import GOLDEN_FILE
 from glam_export import exporter
@@ -166,7 +166,7 @@ def test_number_of_patches(place: Path, patches: int) -> None:
 
 
 def test_no_weights(place: Path) -> None:
-    assert "cannot be read" in assert_fails(place, CheckpointError)
+    assert "cannot be read" in assert_fails(place, UsageError)
 
 
 @pytest.mark.usefixtures("wrong")

@@ -162,8 +162,11 @@ def test_fault_of_our_own_costs_one_input_and_shows_its_trace(
     monkeypatch.setenv("GLAM_TEST_FAULT", "1")
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
     assert said.code == 1
-    assert "ZeroDivisionError: made up for a test. This is a fault of glam-deploy; please report it." in said.out
-    assert "Traceback" in said.err
+    assert "ZeroDivisionError in _misbehave, line " in said.out
+    assert "This is a fault of glam-deploy; please report it" in said.out
+    assert "support_engines.py" in said.err
+    # another library may quote a patient's name in its own words
+    assert "made up for a test" not in said.out + (tmp_path / "out/1_L-CC.json").read_text()
 
 
 def test_failure_removes_the_results_of_an_earlier_run(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:

@@ -54,14 +54,15 @@ def test_torch_engine_without_torch(start: Start, bundle: Path, image: Path, tmp
     )
 
 
-def test_dicom_without_pydicom_is_the_machines_fault(start: Start, bundle: Path, tmp_path: Path) -> None:
+def test_dicom_without_pydicom_is_the_machines_fault(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:
     path = write_mg(tmp_path / "a.dcm")
-    process = start("run", "--bundle", bundle, "--out", tmp_path / "out", path, code=without("pydicom"))
+    process = start("run", "--bundle", bundle, "--out", tmp_path / "out", path, image, code=without("pydicom"))
     out, err = process.communicate()
-    assert (process.returncode, out) == (3, "")
-    assert err.startswith("glam-deploy: DICOM needs pydicom")
-    assert 'pip install "glam-deploy[dicom]"' in err
-    assert names(tmp_path / "out") == []
+    assert (process.returncode, err) == (3, "")
+    assert out.startswith(f"failed  {path}  DICOM needs pydicom")
+    assert 'pip install "glam-deploy[dicom]"' in out
+    # the picture needs no pydicom
+    assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png", "a.json"]
 
 
 # signals, pipes and terminals
