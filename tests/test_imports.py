@@ -67,6 +67,11 @@ def test_run_over_a_png_needs_no_dicom_and_no_torch(tmp_path: Path) -> None:
     assert found & {*OPTIONAL, "onnxruntime", "gdcm", "glam_export"} == set()
 
 
+def test_default_engine_brings_nothing_but_its_own_library() -> None:
+    found = imported("import glam_deploy.engines.onnxruntime")
+    assert found & {*OPTIONAL, "onnxruntime", "glam_export"} == {"onnxruntime"}
+
+
 def test_every_module_of_the_plain_install_imports_but_the_owners() -> None:
     code = blocking(*OPTIONAL) + (
         "from importlib import import_module\n"

@@ -1,13 +1,15 @@
 """`glam-deploy`: the group of commands, and how every error becomes a sentence and an exit code.
 
 Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
-4 parity or integrity failed, 130 stopped by Ctrl-C.
+4 parity or integrity failed, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from types import FrameType
 
 import click
 
@@ -65,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # a file name may hold what the terminal's encoding cannot say
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(exit_code(arguments))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that what is half written goes away; a service manager's stop would leave it there."""
+    sys.exit(128 + number)
 
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 from pathlib import Path
 
@@ -191,3 +192,17 @@ def test_plain_install_is_told_all_that_it_lacks_at_once(start: Start, tmp_path:
     process = start("export", "--weights", tmp_path / "w.pt", code=code, stdout=subprocess.DEVNULL)
     assert "needs torch, onnx, onnxscript, safetensors, which" in process.communicate()[1]
     assert process.returncode == 3
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stop_leaves_the_bundle_that_stands(
+    start: Start, golden_checkpoint: Path, bundle: Path, number: signal.Signals, status: int
+) -> None:
+    before, around = snapshot(bundle), names(bundle.parent)
+    process = start("export", "--weights", golden_checkpoint, "--out", bundle, code=PLAIN)
+    assert "writing the global graph\n" in process.stderr  # reads up to there
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (status, "")
+    assert "Traceback" not in err
+    assert (snapshot(bundle), names(bundle.parent)) == (before, around)
