@@ -67,13 +67,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # a file name may hold what the terminal's encoding cannot say
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(exit_code(arguments))
+    stop = _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        status = exit_code(arguments)
+    except Exception:
+        if stop.number is None:
+            raise
+        status = _told(KeyboardInterrupt())
+    sys.exit(status if stop.number is None else 128 + stop.number)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that what is half written goes away; a service manager's stop would leave it there."""
-    sys.exit(128 + number)
+class _Stop:
+    """Unwinds at Ctrl-C and at a service manager's stop, so that what is half made goes away.
+
+    Remembers it too: a library that is stopped while it loads makes an error of its own from it.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        raise KeyboardInterrupt
 
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +107,7 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
 
 def _told(error: BaseException) -> int | None:
     """Say what ended the command, and its exit status; None for a fault of our own, whose trace must be seen."""
-    if _is_stop(error):
+    if isinstance(error, click.Abort | KeyboardInterrupt):
         click.echo("stopped", err=True)
         return STOPPED
     if isinstance(error, click.ClickException):
@@ -99,10 +117,3 @@ def _told(error: BaseException) -> int | None:
         click.echo(f"glam-deploy: {error}", err=True)
         return error.exit_code
     return None
-
-
-def _is_stop(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: an extension that is being loaded makes an ImportError of it."""
-    while error and not isinstance(error, click.Abort | KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None
