@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        status = exit_code(arguments)
+        status: int | None = exit_code(arguments)
     except Exception:
         if stop.number is None:
             raise
