@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "glam_deploy/__init__.py").read_text("utf-8")).group(1)
 
+CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0"]
+
 EXTRAS = {
     # checkpoint -> bundle, the PyTorch engine, the demo weights
     "export": ["torch>=2.13", "onnx>=1.20", "onnxscript>=0.5", "safetensors>=0.5"],
@@ -20,7 +22,11 @@ EXTRAS = {
         "python-gdcm>=3.0.24",
     ],
     "openvino": ["openvino>=2025.4"],
-    "tensorrt": ["tensorrt>=10.13", "cuda-core>=1.0", "cuda-bindings>=13.0"],
+    # engines for NVIDIA GPUs; tensorrt-rtx also builds them where there is no GPU
+    "tensorrt": ["tensorrt>=10.13", *CUDA],
+    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7", *CUDA],
+    # ONNX Runtime on the GPU; takes the place of onnxruntime, which must be uninstalled
+    "cuda": ["onnxruntime-gpu>=1.27", *CUDA],
     "dev": [
         "pytest>=9",
         "pytest-timeout>=2.4",
@@ -45,7 +51,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["glam_deploy*"]), *find_packages("export"), *find_packages("benchmarks")],
     package_dir={"glam_export": "export/glam_export", "glam_bench": "benchmarks/glam_bench"},
-    package_data={"glam_deploy": ["py.typed"]},
+    package_data={"glam_deploy": ["py.typed", "kernels/*.cu", "kernels/*.cuh"]},
     install_requires=[
         "numpy>=2.0",
         "onnxruntime>=1.20",

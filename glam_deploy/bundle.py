@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.spec import Precision, Stage
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -49,9 +50,9 @@ A list holds any number of what its one element says.
 """
 
 
-def graph_file(stage: str) -> str:
-    """Where a stage's graph lies in a bundle."""
-    return f"graphs/{stage}.onnx"
+def graph_file(stage: Stage, precision: Precision = "fp32") -> str:
+    """Where a stage's graph lies in a bundle. Fusion has no convolution, so one graph serves every precision."""
+    return f"graphs/{stage}.onnx" if precision == "fp32" or stage == "fusion" else f"graphs/{stage}.{precision}.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)

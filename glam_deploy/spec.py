@@ -51,6 +51,10 @@ Z_PATCH = 512
 Stage = Literal["global", "local", "fusion"]
 STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
 
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+"""Type of the convolutions; probabilities, pooling, sums and patch selection are FP32 in each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:

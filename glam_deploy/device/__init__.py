@@ -1,0 +1,1 @@
+"""One GPU: memory, streams, graphs, compiled kernels. The only importer of cuda.core and cuda.bindings."""
