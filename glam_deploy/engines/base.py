@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import BackendRunError, BundleError
-from glam_deploy.spec import GraphContract, Stage, graph_contract
+from glam_deploy.errors import BackendRunError, BundleError, UsageError
+from glam_deploy.spec import GraphContract, Precision, Stage, graph_contract
 
 Arrays = Mapping[str, NDArray[Any]]
 Axes = Mapping[str, tuple[int, ...]]
@@ -21,6 +21,13 @@ class EngineOptions:
 
     threads: int | None = None
     """CPU threads of one engine; None leaves it to the library (all physical cores)."""
+    precision: Precision = "fp32"
+    """Which of the bundle's graphs to run; an owner that cannot run it raises UsageError."""
+
+    def require_fp32(self, engine: str) -> None:
+        """For an engine that computes in fp32 and in nothing else. Raises UsageError."""
+        if self.precision != "fp32":
+            raise UsageError(f"engine {engine!r} computes in fp32, not in {self.precision}; choose another --engine")
 
 
 class Engine(ABC):

@@ -43,7 +43,11 @@ def _axes(ports: Sequence[Any]) -> Axes:
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle compiled by OpenVINO. Raises BundleError, BackendBuildError."""
+    """The three graphs of a bundle compiled by OpenVINO.
+
+    Raises BundleError, BackendBuildError, and UsageError for another precision than fp32.
+    """
+    options.require_fp32("openvino")
     engines = {stage: OpenVinoEngine(bundle, stage, options) for stage in STAGES}
     provenance = {
         "name": "openvino",

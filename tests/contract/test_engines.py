@@ -291,6 +291,14 @@ def test_changed_files_are_not_run(name: str, made_up: Bundle) -> None:
         open_engines(name, made_up, EngineOptions())
 
 
+@pytest.mark.parametrize("precision", spec.PRECISIONS[1:])
+def test_a_precision_that_is_not_there_is_refused_and_no_other_taken(
+    name: str, made_up: Bundle, precision: spec.Precision
+) -> None:
+    with pytest.raises((UsageError, BundleError), match=precision):
+        open_engines(name, made_up, EngineOptions(precision=precision))
+
+
 @pytest.mark.parametrize("unknown", ["tensorflow", "", "ONNX", "onnx "])
 def test_unknown_engine(made_up: Bundle, unknown: str) -> None:
     with pytest.raises(UsageError, match=f"engine {unknown!r} is unknown") as caught:
