@@ -79,11 +79,12 @@ def _tensors(**shapes: tuple[int, ...]) -> Mapping[str, Tensor]:
     )
 
 
-def graph_contract(stage: Stage, *, fusion_head: bool) -> GraphContract:
+def graph_contract(stage: Stage, *, fusion_head: bool, composed: bool = True) -> GraphContract:
     """Inputs and outputs of a stage's graph.
 
     `fusion_head` says whether the checkpoint has attention and fusion layers: with them the fusion graph also takes
-    z_g and z_k and also gives `attention` and `y_fusion`.
+    z_g and z_k and also gives `attention` and `y_fusion`. `composed` says whether the fusion stage gives `saliency`:
+    the graph does, but an engine on a GPU does not, for there a kernel composes the map.
 
     - global: `image` -> `saliency_global` (0..1), `y_scale` (0..1, finest scale first), `z_g`.
     - local: `patches` -> `saliency_patches` (0..1), `z_k`; a batch row is one patch.
@@ -108,7 +109,9 @@ def graph_contract(stage: Stage, *, fusion_head: bool) -> GraphContract:
         "saliency_patches": (k, n, PATCH_MAP, PATCH_MAP),
         "patch_locations": (k, 2),
     }
-    outputs: dict[str, tuple[int, ...]] = {"y_global": (n,), "y_local": (n,), "saliency": (n, *INPUT_SHAPE)}
+    outputs: dict[str, tuple[int, ...]] = {"y_global": (n,), "y_local": (n,)}
+    if composed:
+        outputs["saliency"] = (n, *INPUT_SHAPE)
     if fusion_head:
         inputs |= {"z_g": (Z_GLOBAL,), "z_k": (k, Z_PATCH)}
         outputs |= {"y_fusion": (n,), "attention": (k,)}
