@@ -1,6 +1,5 @@
 """NVIDIA's Python packages and its driver: found or named as missing, and every call checked."""
 
-from types import ModuleType
 from typing import Any
 
 from glam_deploy.errors import BackendRunError, BackendUnavailable
@@ -36,7 +35,7 @@ INSTALL = 'Install with: pip install "glam-deploy[tensorrt-rtx]" (or [tensorrt],
 DRIVER = "libcuda.so.1, NVIDIA's driver, is missing. Install it; a container gets it when started with its GPUs."
 
 
-def cuda_core() -> ModuleType:
+def cuda_core() -> Any:
     """The package cuda.core. Raises BackendUnavailable."""
     try:
         from cuda import core
@@ -45,7 +44,7 @@ def cuda_core() -> ModuleType:
     return core
 
 
-def bindings() -> ModuleType:
+def bindings() -> Any:
     """The module cuda.bindings.driver. Raises BackendUnavailable."""
     try:
         from cuda.bindings import driver
