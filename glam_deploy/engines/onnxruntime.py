@@ -19,15 +19,14 @@ ONLY_FATAL = 4
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session over the bytes that were hashed, so that what was checked is what runs."""
+    """A session over the bytes of a stage's graph, so that what was hashed is what runs."""
 
-    def __init__(self, bundle: Bundle, stage: Stage, options: EngineOptions) -> None:
-        super().__init__(stage, fusion_head=bundle.fusion_head)
+    def __init__(self, graph: bytes, stage: Stage, options: EngineOptions, *, fusion_head: bool) -> None:
+        super().__init__(stage, fusion_head=fusion_head)
         session_options = ort.SessionOptions()
         session_options.log_severity_level = ONLY_FATAL
         if options.threads:
             session_options.intra_op_num_threads = options.threads
-        graph = bundle.read(bundles.graph_file(stage, options.precision))
         try:
             self._session = ort.InferenceSession(graph, session_options, providers=[PROVIDER])
         except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
@@ -48,12 +47,16 @@ def _axes(values: Sequence[ort.NodeArg]) -> Axes:
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The three graphs of a bundle as ONNX Runtime sessions. Raises BundleError, BackendBuildError."""
-    engines = {stage: OnnxRuntimeEngine(bundle, stage, options) for stage in STAGES}
+    files = {stage: bundles.graph_file(stage, options.precision) for stage in STAGES}
+    engines = {
+        stage: OnnxRuntimeEngine(bundle.read(file), stage, options, fusion_head=bundle.fusion_head)
+        for stage, file in files.items()
+    }
     provenance = {
         "name": "onnx",
         "library": f"onnxruntime {ort.__version__}",
         "device": "cpu",
         "precision": options.precision,
-        "sha256": {stage: bundle.files[bundles.graph_file(stage, options.precision)]["sha256"] for stage in STAGES},
+        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in files.items()},
     }
     return OpenedEngines(engines=engines, provenance=provenance)
