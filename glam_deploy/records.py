@@ -1,6 +1,7 @@
 """The values that flow through the pipeline, each frozen, each made by one stage and read by the next.
 
-Mammogram -preprocess-> NetworkInput -global-> GlobalMaps -patches-> Patches -local-> LocalMaps -fusion-> Predictions
+Mammogram -place-> PlacedView -standardize-> NetworkInput -global-> GlobalMaps -patches-> Patches -local-> LocalMaps
+-fusion-> Predictions; all that is kept of the last four is Findings
 
 N images, K patches, 2 classes (benign, malignant). Positions are (row, column). Boxes are half-open
 (top, left, bottom, right). "Source frame" is the image's own rows x columns as it arrived; "network frame" is the
@@ -131,17 +132,31 @@ class CropFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkInput:
-    """A view as the network sees it."""
+class Placed:
+    """What is known of a view once its place in the network frame is, whichever pixels stand for it."""
 
-    image: Float32
-    """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, padding included."""
     placement: Placement
     source: Source
     view: View | None
     notices: tuple[Notice, ...] = ()
     crop_facts: CropFacts | None = None
     """None for an input that arrived standardized."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedView(Placed):
+    """A view as it left the detector and its place in the network frame: all that the GPU needs of the host."""
+
+    pixels: Pixels
+    """uint8, uint16 or float32 [rows, columns], C-contiguous, finite, >= 0, source frame: the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInput(Placed):
+    """A view as the network sees it."""
+
+    image: Float32
+    """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, padding included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +199,32 @@ class Predictions:
 
     y_global: Float32
     """float32 [N, 2], 0..1: mean of the three scales."""
+    y_local: Float32
+    """float32 [N, 2], 0..1."""
+    y_fusion: Float32 | None
+    """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
+    attention: Float32 | None
+    """float32 [N, K], sums to 1; None where the checkpoint has no attention layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is kept of N images when the last stage has run, wherever the stages ran."""
+
+    inputs: tuple[PlacedView | NetworkInput, ...]
+    """N views; a NetworkInput where the host made or was given the standardized image."""
+    saliency_global: Float32
+    """float32 [N, 2, 184, 120], 0..1."""
+    saliency_patches: Float32
+    """float32 [N, K, 2, 128, 128], 0..1."""
+    patch_locations: Int64
+    """int64 [N, K, 2], upper-left (row, column), network frame, pixels."""
+    flat: NDArray[np.bool_]
+    """bool [N, 2]: the class's saliency map had no contrast and took no part in the choice of patches."""
+    y_scale: Float32
+    """float32 [N, 3, 2], 0..1, finest scale first."""
+    y_global: Float32
+    """float32 [N, 2], 0..1."""
     y_local: Float32
     """float32 [N, 2], 0..1."""
     y_fusion: Float32 | None

@@ -215,7 +215,7 @@ def _process(pipeline: Pipeline, reading: ReadOptions, path: Path) -> tuple[Pixe
 def _summary(result: Result) -> str:
     best = "y_global" if result.y_fusion is None else "y_fusion"
     scores = ", ".join(f"{name} {value:.3f}" for name, value in result.predictions[best].items())
-    view = result.network_input.view or "standardized"
+    view = result.input.view or "standardized"
     notes = "".join(f"\n    {notice.code}: {notice.message}" for notice in result.notices)
     return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
 

@@ -37,7 +37,7 @@ def overlay(pixels: Pixels, result: Result) -> Picture:
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)
-    picture = tint(_grey(pixels, result.network_input.placement, shape), result.saliency_preview(shape))
+    picture = tint(_grey(pixels, result.input.placement, shape), result.saliency_preview(shape))
     return _beside_panel(_with_patches(picture, result, pixels.shape), result)
 
 
@@ -64,7 +64,7 @@ def window(pixels: Pixels, low: float, high: float) -> Picture:
 
 
 def _require_source_image(pixels: Pixels, result: Result) -> None:
-    expected = tuple(result.network_input.placement.source_shape)
+    expected = tuple(result.input.placement.source_shape)
     if pixels.shape != expected or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise UsageError(
             f"an overlay was asked for on pixels of shape {pixels.shape} and type {pixels.dtype}; this result was made "

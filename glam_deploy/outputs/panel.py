@@ -76,7 +76,7 @@ class _Pen:
 
 
 def _heading(pen: _Pen, result: Result) -> None:
-    view = result.network_input.view
+    view = result.input.view
     pen.line("GLAM saliency", 18, FAINT)
     pen.line(view.value if view else "View not known", 36)
 

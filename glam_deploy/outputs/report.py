@@ -9,7 +9,7 @@ import numpy as np
 
 from glam_deploy import spec
 from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
-from glam_deploy.records import NetworkInput, Notice, Placement, View
+from glam_deploy.records import Notice, Placed, Placement, View
 from glam_deploy.runtime.result import Result
 
 SCHEMA = "glam-deploy.result"
@@ -26,10 +26,10 @@ Report = dict[str, Any]
 def done(result: Result, *, arrays_name: str, picture_name: str | None) -> Report:
     """The report of an image that went all the way; file names are relative to the report's folder."""
     return _skeleton("done") | {
-        "input": _input(result.network_input),
+        "input": _input(result.input),
         "predictions": {name: _by_class(list(y.values())) for name, y in result.predictions.items()},
         "patches": [_patch(result, k) for k in range(len(result.patch_locations))],
-        "preprocessing": _preprocessing(result.network_input.placement),
+        "preprocessing": _preprocessing(result.input.placement),
         "warnings": [_warning(notice) for notice in result.notices],
         "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
         "provenance": result.provenance,
@@ -80,11 +80,11 @@ def _skeleton(status: str) -> Report:
     }
 
 
-def _input(network_input: NetworkInput) -> Report:
-    source, view = network_input.source, network_input.view
+def _input(placed: Placed) -> Report:
+    source, view = placed.source, placed.view
     # A right view that is not stored mirrored faces left, and is mirrored for the network; so for the other three.
     # A standardized input was mirrored, or not, before it came here.
-    placement = network_input.placement
+    placement = placed.placement
     flip = None if view is None or placement.best_center is None else view.is_right != placement.mirrored
     return {
         "name": source.name,

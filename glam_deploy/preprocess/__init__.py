@@ -16,8 +16,11 @@ the order in which it happens:
    right, MLO below and on the right. Then subtract the mean and divide by the standard deviation of the whole
    window, padding included. (`window`, `standardize`)
 
+`place` goes as far as the window's place, which needs the whole image; `network_input` makes the window, which a GPU
+does faster; `prepare` is both.
+
 There is no resampling anywhere, so the way back (`frame`) is exact to the pixel. What stands in the way of a faithful
-input is refused (`checks`) and what a reader must know is noticed (`prepare`); nothing is repaired or guessed.
+input is refused (`checks`) and what a reader must know is noticed (`place`); nothing is repaired or guessed.
 """
 
 from glam_deploy.preprocess.frame import (
@@ -27,13 +30,15 @@ from glam_deploy.preprocess.frame import (
     point_to_source,
     sample_to_source,
 )
-from glam_deploy.preprocess.prepare import prepare
+from glam_deploy.preprocess.prepare import network_input, place, prepare
 from glam_deploy.preprocess.standardize import from_standardized
 
 __all__ = [
     "box_to_source",
     "from_standardized",
     "map_to_source",
+    "network_input",
+    "place",
     "point_to_network",
     "point_to_source",
     "prepare",

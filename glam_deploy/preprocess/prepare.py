@@ -1,4 +1,4 @@
-"""Mammogram -> NetworkInput: the published preprocessing from beginning to end."""
+"""Mammogram -> PlacedView -> NetworkInput: the published preprocessing from beginning to end."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,26 @@ from glam_deploy import spec
 from glam_deploy.preprocess import checks, crop, foreground, frame, window
 from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.preprocess.standardize import standardize
-from glam_deploy.records import Box, CropFacts, Float32, Mammogram, NetworkInput, Notice, Pixels, Placement
+from glam_deploy.records import (
+    Box,
+    CropFacts,
+    Float32,
+    Mammogram,
+    NetworkInput,
+    Notice,
+    Pixels,
+    PlacedView,
+    Placement,
+)
 
 
 def prepare(mammogram: Mammogram) -> NetworkInput:
-    """The network's input for a view as it left the detector.
+    """The network's input for a view as it left the detector: `place`, then `network_input`."""
+    return network_input(place(mammogram))
+
+
+def place(mammogram: Mammogram) -> PlacedView:
+    """Where the network's window lies in a view as it left the detector.
 
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
 
@@ -31,13 +46,25 @@ def prepare(mammogram: Mammogram) -> NetworkInput:
     breast = _upright_breast(bordered, mammogram)
     mask = bordered[1:-1, 1:-1]
     placement, facts = _place(mask, breast, mammogram)
-    return NetworkInput(
-        image=_image(pixels, placement),
+    return PlacedView(
+        pixels=pixels,
         placement=placement,
         source=mammogram.source,
         view=mammogram.view,
         notices=(*mammogram.notices, *_notices(pixels, mask, placement, facts)),
         crop_facts=facts,
+    )
+
+
+def network_input(placed: PlacedView) -> NetworkInput:
+    """What the network sees of a placed view, standardized over the whole window."""
+    return NetworkInput(
+        image=_image(placed.pixels, placed.placement),
+        placement=placed.placement,
+        source=placed.source,
+        view=placed.view,
+        notices=placed.notices,
+        crop_facts=placed.crop_facts,
     )
 
 

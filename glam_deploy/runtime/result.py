@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from glam_deploy import spec
 from glam_deploy.patches import host
-from glam_deploy.preprocess import frame
-from glam_deploy.records import Box, Float32, Int64, NetworkInput, Notice
+from glam_deploy.preprocess import frame, network_input
+from glam_deploy.records import Box, Findings, Float32, Int64, NetworkInput, Notice, PlacedView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,12 @@ class Result:
     """float32 [K, 2, 128, 128], 0..1, each in its patch."""
     patch_locations: Int64
     """int64 [K, 2], upper-left (row, column), network frame, pixels, in order of choice."""
-    network_input: NetworkInput
+    input: PlacedView | NetworkInput
+    """The view and its place; `network_input` has the image as the network saw it."""
     notices: tuple[Notice, ...]
     """All that was noticed on the way, from reading to patch selection."""
     timings_ms: Mapping[str, float]
-    """Wall time of each stage in milliseconds: preprocess, global, patches, local, fusion."""
+    """Wall time of each step in milliseconds: preprocess, global, patches, local, fusion."""
     provenance: Mapping[str, Any]
     """Bundle, checkpoint, engine and versions that made this result; JSON-ready."""
 
@@ -47,6 +52,11 @@ class Result:
         """Every score by name, then by class: {"y_global": {"benign": 0.1, "malignant": 0.7}, ...}."""
         scores = {"y_global": self.y_global, "y_local": self.y_local, "y_fusion": self.y_fusion}
         return {name: dict(zip(spec.CLASSES, y.tolist(), strict=True)) for name, y in scores.items() if y is not None}
+
+    @cached_property
+    def network_input(self) -> NetworkInput:
+        """The view as the network sees it, 22.6 MB; standardized here and now where a GPU had done it for itself."""
+        return self.input if isinstance(self.input, NetworkInput) else network_input(self.input)
 
     def saliency(self) -> Float32:
         """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""
@@ -57,14 +67,14 @@ class Result:
 
         Source pixels that the network never saw are 0.
         """
-        return frame.map_to_source(self.network_input.placement, self.saliency())
+        return frame.map_to_source(self.input.placement, self.saliency())
 
     def saliency_preview(self, shape: tuple[int, int]) -> Float32:
         """The fused map on a picture of the source image: float32 [2, *shape], 0..1, nearest neighbour.
 
         `shape`: rows and columns of a picture that shows the whole source image.
         """
-        return frame.sample_to_source(self.network_input.placement, self._grid(), shape)
+        return frame.sample_to_source(self.input.placement, self._grid(), shape)
 
     @property
     def patch_boxes(self) -> list[Box]:
@@ -74,7 +84,36 @@ class Result:
     @property
     def patch_boxes_in_source(self) -> list[Box | None]:
         """The part of each patch that lies in the source image, source frame; None where a patch is all padding."""
-        return [frame.box_to_source(self.network_input.placement, box) for box in self.patch_boxes]
+        return [frame.box_to_source(self.input.placement, box) for box in self.patch_boxes]
 
     def _grid(self) -> Float32:
         return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations)
+
+
+def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Mapping[str, Any]) -> Result:
+    """What was found in the n-th of the images that were run together."""
+    view = findings.inputs[n]
+    return Result(
+        y_global=findings.y_global[n],
+        y_scale=findings.y_scale[n],
+        y_local=findings.y_local[n],
+        y_fusion=None if findings.y_fusion is None else findings.y_fusion[n],
+        attention=None if findings.attention is None else findings.attention[n],
+        saliency_global=findings.saliency_global[n],
+        saliency_patches=findings.saliency_patches[n],
+        patch_locations=findings.patch_locations[n],
+        input=view,
+        notices=(*view.notices, *_contrast_notices(findings.flat[n])),
+        timings_ms=timings_ms,
+        provenance=provenance,
+    )
+
+
+def _contrast_notices(flags: NDArray[np.bool_]) -> tuple[Notice, ...]:
+    flat = [name for name, same in zip(spec.CLASSES, flags, strict=True) if same]
+    if not flat:
+        return ()
+    message = f"the global saliency of {' and '.join(flat)} is the same everywhere and took no part in choosing patches"
+    if len(flat) == len(spec.CLASSES):
+        message += "; nothing was left to choose by, so every patch is the upper-left one"
+    return (Notice(code="no-contrast", message=message),)

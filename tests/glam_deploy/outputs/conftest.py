@@ -51,9 +51,7 @@ def build_result(**changes: Any) -> Result:
         "saliency_global": rng.random((2, 184, 120), dtype=np.float32) * np.float32(0.09),
         "saliency_patches": rng.random((len(locations), 2, 128, 128), dtype=np.float32) * np.float32(0.09),
         "patch_locations": locations,
-        "network_input": NetworkInput(
-            image=np.zeros((2944, 1920), np.float32), placement=placement, source=source, view=view
-        ),
+        "input": NetworkInput(image=np.zeros((2944, 1920), np.float32), placement=placement, source=source, view=view),
         "notices": (Notice(code="label", message="A film label was left out."),),
         "timings_ms": {"global": 12.34567},
         "provenance": {"bundle": "sha256:00"},

@@ -50,7 +50,7 @@ def test_patches_that_share_a_place_share_a_label(make_result, pixels):
 
 
 def test_a_patch_of_padding_alone_has_no_box(make_result):
-    placement = make_result().network_input.placement
+    placement = make_result().input.placement
     small = type(placement)(
         source_shape=(900, 700), crop_window=(0, 900, 0, 700), mirrored=False, row_shift=0, column_shift=0,
         best_center=None,
@@ -149,7 +149,7 @@ def test_a_picture_fits_and_keeps_its_ratio(rows, columns):
 
 @pytest.mark.parametrize("shape", [(300, 4000), (4000, 300)])
 def test_odd_shapes_leave_room_for_the_whole_panel(make_result, shape):
-    placement = type(make_result().network_input.placement)(
+    placement = type(make_result().input.placement)(
         source_shape=shape, crop_window=(0, shape[0], 0, shape[1]), mirrored=False, row_shift=0, column_shift=0,
         best_center=None,
     )  # fmt: skip

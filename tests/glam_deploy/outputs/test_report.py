@@ -79,7 +79,7 @@ def test_a_checkpoint_without_attention_says_null(make_result):
     [("L-CC", False, False), ("L-MLO", True, True), ("R-CC", True, False), ("R-MLO", False, True)],
 )
 def test_horizontal_flip_is_what_the_mammogram_said(make_result, right, view, mirrored, flip):
-    placement = right if mirrored else make_result().network_input.placement
+    placement = right if mirrored else make_result().input.placement
     assert read(done(make_result(view=View(view), placement=placement)))["input"] == {
         "name": "case.dcm",
         "kind": "dicom",

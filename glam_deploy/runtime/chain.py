@@ -1,0 +1,23 @@
+"""What the pipeline asks of the stages between a placed view and its findings, wherever they run."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from glam_deploy.records import Findings, NetworkInput, PlacedView
+from glam_deploy.runtime.stopwatch import Stopwatch
+
+Flight = Callable[[], Findings]
+"""Waits for what was started and gives its findings, the same at each call; raises BackendRunError."""
+
+
+class Chain(Protocol):
+    """Standardize, global, patches, local, fusion. Safe to use from several threads."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
+        ...
+
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
+        """Begin with views, and time the steps on `clock`. Raises BackendRunError."""
+        ...

@@ -1,0 +1,59 @@
+"""The chain in numpy, stage by stage, on engines that take and give host arrays: the truth for every faster one."""
+
+from collections.abc import Mapping, Sequence
+
+from glam_deploy.engines.base import Engine
+from glam_deploy.patches import host
+from glam_deploy.preprocess import network_input
+from glam_deploy.records import Findings, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
+from glam_deploy.runtime import stages
+from glam_deploy.runtime.chain import Flight
+from glam_deploy.runtime.stopwatch import Stopwatch
+from glam_deploy.spec import Stage
+
+
+class HostChain:
+    """Runs where it is called; nothing is in flight when a start returns."""
+
+    in_flight = 1
+
+    def __init__(self, engines: Mapping[Stage, Engine], patches: int) -> None:
+        self._engines = engines
+        self._patches = patches
+
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
+        """All stages of one view. On a CPU a batch is no faster, so there is none."""
+        (view,) = views
+        with clock("preprocess"):
+            prepared = view if isinstance(view, NetworkInput) else network_input(view)
+        findings = self._run(prepared, clock)
+        return lambda: findings
+
+    def _run(self, prepared: NetworkInput, clock: Stopwatch) -> Findings:
+        images = prepared.image[None, None]
+        with clock("global"):
+            maps = stages.run_global(self._engines["global"], images)
+        with clock("patches"):
+            patches = host.select(images, maps, self._patches)
+        with clock("local"):
+            local = stages.run_local(self._engines["local"], patches)
+        with clock("fusion"):
+            scores = stages.run_fusion(self._engines["fusion"], maps, patches, local)
+        return _findings(prepared, maps, patches, local, scores)
+
+
+def _findings(
+    prepared: NetworkInput, maps: GlobalMaps, patches: Patches, local: LocalMaps, scores: Predictions
+) -> Findings:
+    return Findings(
+        inputs=(prepared,),
+        saliency_global=maps.saliency,
+        saliency_patches=local.saliency,
+        patch_locations=patches.locations,
+        flat=patches.flat,
+        y_scale=maps.y_scale,
+        y_global=scores.y_global,
+        y_local=scores.y_local,
+        y_fusion=scores.y_fusion,
+        attention=scores.attention,
+    )

@@ -1,0 +1,18 @@
+"""Wall time of the steps of one call."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+
+class Stopwatch:
+    """Wall time of named steps, in milliseconds, in the order of their first start; a step may be timed in parts."""
+
+    def __init__(self) -> None:
+        self.times_ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.times_ms[step] = self.times_ms.get(step, 0.0) + (perf_counter() - start) * 1e3
