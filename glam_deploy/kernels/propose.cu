@@ -1,0 +1,140 @@
+// The next window of largest summed saliency. Twin: patches/host.py, choose_windows, bit for bit.
+//
+// Bytes: each of the 17 blocks reads the image's two maps (177 KB), from L2 but for the first time.
+
+constexpr int HEAT_ROWS = PROPOSE_ROWS + WINDOW - 1;
+constexpr int PLACES_DOWN = MAP_ROWS - WINDOW + 1, PLACES_ACROSS = MAP_COLUMNS - WINDOW + 1;
+constexpr int PROPOSE_BLOCKS = PLACES_DOWN / PROPOSE_ROWS;
+constexpr int TILES_ACROSS = (PLACES_ACROSS + PROPOSE_TILE - 1) / PROPOSE_TILE;
+
+// How one class's map is brought to 0..1; a class without contrast becomes zeros.
+struct Stretch {
+    float low, span;
+    bool flat;
+    __device__ float operator()(float value) const { return (value - low) / (flat ? 1.0f : span); }
+};
+
+// NaN wins, as in numpy's min and max.
+__device__ inline float lower(float a, float b) { return b < a || isnan(b) ? b : a; }
+__device__ inline float higher(float a, float b) { return b > a || isnan(b) ? b : a; }
+
+// Every block looks at the whole map: sooner done than another launch. A thread has every PROPOSE_THREADS-th 4 cells.
+__device__ inline Stretch stretch_of(const float4* map) {
+    static_assert(PROPOSE_THREADS <= MAP_CELLS / 4, "every thread has a first cell");
+    float low = map[threadIdx.x].x, high = low;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < MAP_CELLS / 4; i += PROPOSE_THREADS) {
+        const float4 four = map[i];
+        low = lower(lower(lower(lower(low, four.x), four.y), four.z), four.w);
+        high = higher(higher(higher(higher(high, four.x), four.y), four.z), four.w);
+    }
+    low = reduce<PROPOSE_THREADS>(low, lower);
+    const float span = reduce<PROPOSE_THREADS>(high, higher) - low;
+    return {low, span, span == 0};
+}
+
+// The rows of the heat map that the block's windows cover; a thread has every PROPOSE_THREADS-th 4 cells.
+__device__ inline void fill(float4* heat, const float4* benign, const float4* malignant, Stretch b, Stretch m) {
+    const int first = blockIdx.x * PROPOSE_ROWS * MAP_COLUMNS / 4;
+    for (int i = threadIdx.x; i < HEAT_ROWS * MAP_COLUMNS / 4; i += PROPOSE_THREADS) {
+        const float4 x = benign[first + i], y = malignant[first + i];
+        heat[i] = {b(x.x) + m(y.x), b(x.y) + m(y.y), b(x.z) + m(y.z), b(x.w) + m(y.w)};
+    }
+}
+
+// A chosen window set to zero, as far as the block has it; a thread has every PROPOSE_THREADS-th cell of the window.
+__device__ inline void erase(float (*heat)[MAP_COLUMNS], const long long* location) {
+    const int top = static_cast<int>(location[0]) / CELL - blockIdx.x * PROPOSE_ROWS;
+    const int left = static_cast<int>(location[1]) / CELL;
+    for (int i = threadIdx.x; i < WINDOW * WINDOW; i += PROPOSE_THREADS) {
+        const int row = top + i / WINDOW;
+        if (row >= 0 && row < HEAT_ROWS) heat[row][left + i % WINDOW] = 0;
+    }
+}
+
+// Sums of PROPOSE_TILE neighbouring runs of WINDOW values, each added from first to last: the order of the twin. They
+// begin with +0, so no sum is -0.
+__device__ inline void add_runs(const float* values, int stride, float (&sums)[PROPOSE_TILE]) {
+#pragma unroll
+    for (int run = 0; run < PROPOSE_TILE; ++run) sums[run] = 0;
+#pragma unroll
+    for (int i = 0; i < WINDOW + PROPOSE_TILE - 1; ++i) {
+        const float value = values[i * stride];
+#pragma unroll
+        for (int run = 0; run < PROPOSE_TILE; ++run)
+            if (run <= i && i < run + WINDOW) sums[run] += value;
+    }
+}
+
+// A thread has PROPOSE_TILE sums under each other.
+__device__ inline void add_down(const float (*heat)[MAP_COLUMNS], float (*tall)[MAP_COLUMNS]) {
+    static_assert(PROPOSE_ROWS % PROPOSE_TILE == 0, "a rest of rows");
+    for (int i = threadIdx.x; i < PROPOSE_ROWS / PROPOSE_TILE * MAP_COLUMNS; i += PROPOSE_THREADS) {
+        const int row = i / MAP_COLUMNS * PROPOSE_TILE, column = i % MAP_COLUMNS;
+        float sums[PROPOSE_TILE];
+        add_runs(&heat[row][column], MAP_COLUMNS, sums);
+#pragma unroll
+        for (int run = 0; run < PROPOSE_TILE; ++run) tall[row + run][column] = sums[run];
+    }
+}
+
+// The larger of two keys belongs to the window that numpy's argmax prefers: NaN first, then the larger sum (never
+// negative, so its bits are in order), then the smaller index.
+__device__ inline Count key_of(float sum, int row, int column) {
+    const unsigned int index = row * PLACES_ACROSS + column;
+    const unsigned int rank = isnan(sum) ? 0xffffffffu : __float_as_uint(sum);
+    return static_cast<Count>(rank) << 32 | ~index;
+}
+
+// A thread has PROPOSE_TILE windows side by side; the last of a row overlap, for a window may be looked at twice.
+__device__ inline Count best_across(const float (*tall)[MAP_COLUMNS]) {
+    Count best = 0;
+    for (int i = threadIdx.x; i < PROPOSE_ROWS * TILES_ACROSS; i += PROPOSE_THREADS) {
+        const int row = i / TILES_ACROSS, column = min(i % TILES_ACROSS * PROPOSE_TILE, PLACES_ACROSS - PROPOSE_TILE);
+        float sums[PROPOSE_TILE];
+        add_runs(&tall[row][column], 1, sums);
+#pragma unroll
+        for (int run = 0; run < PROPOSE_TILE; ++run)
+            best = max(best, key_of(sums[run], blockIdx.x * PROPOSE_ROWS + row, column + run));
+    }
+    return reduce<PROPOSE_THREADS>(best, [](Count a, Count b) { return max(a, b); });
+}
+
+// The key of the best window of all blocks for the block that finishes last, else 0. One thread only.
+__device__ inline Count last_of_all(Count best, Scratch& scratch) {
+    atomicMax(&scratch.best, best);
+    __threadfence();
+    if (atomicAdd(&scratch.propose_done, 1u) < PROPOSE_BLOCKS - 1) return 0;
+    __threadfence();
+    scratch.propose_done = 0;
+    return atomicExch(&scratch.best, 0ull);
+}
+
+// Grid: PROPOSE_BLOCKS, 1, images. Launched for patch 0, 1, 2 and so on; reads what the earlier launches have chosen.
+extern "C" __global__ void __launch_bounds__(PROPOSE_THREADS)
+propose(const float* saliency, long long* all_locations, unsigned int* flags, char* all_scratch, int patch) {
+    static_assert(PLACES_DOWN % PROPOSE_ROWS == 0, "a rest of rows");
+    __shared__ alignas(16) float heat[HEAT_ROWS][MAP_COLUMNS];
+    __shared__ float tall[PROPOSE_ROWS][MAP_COLUMNS];
+    const int image = blockIdx.z;
+    const float4* benign = reinterpret_cast<const float4*>(saliency + static_cast<long long>(image) * CLASSES * MAP_CELLS);
+    const float4* malignant = benign + MAP_CELLS / 4;
+    long long* locations = all_locations + image * MAX_PATCHES * 2;
+    const Stretch b = stretch_of(benign), m = stretch_of(malignant);
+    fill(reinterpret_cast<float4*>(heat), benign, malignant, b, m);
+    __syncthreads();
+    for (int i = 0; i < patch; ++i) erase(heat, locations + 2 * i);
+    __syncthreads();
+    add_down(heat, tall);
+    __syncthreads();
+    const Count best = best_across(tall);
+    if (threadIdx.x > 0) return;
+    const Count key = last_of_all(best, scratch_of(all_scratch, image));
+    if (key == 0) return;
+    const unsigned int place = ~static_cast<unsigned int>(key);
+    locations[2 * patch] = place / PLACES_ACROSS * CELL;
+    locations[2 * patch + 1] = place % PLACES_ACROSS * CELL;
+    if (patch > 0) return;
+    for (int i = 2; i < 2 * MAX_PATCHES; ++i) locations[i] = -1;  // slots that no later launch fills stay unused
+    flags[image] = (b.flat ? FLAT_BENIGN : 0) | (m.flat ? FLAT_MALIGNANT : 0);
+}

@@ -1,0 +1,155 @@
+// Mean, deviation and standardized image of views as they were uploaded. Twin: preprocess/frame.py, standardize.py.
+//
+// Bytes of one image that fills the window, uint16: `moments` reads 11.3 MB, `standardize` reads them again (from L2
+// where they fit) and writes 22.6 MB. float32: twice the reading.
+
+enum Kind { UINT16, FLOAT32 };
+
+// Head of an area of the staging buffer. Behind it lie the pixels that the network sees, as they lie in the source;
+// a row begins every multiple of 16 bytes.
+struct Area {
+    int rows, columns;
+    int row, column;  // of the upper-left pixel in the network frame
+    int mirrored;     // the network frame shows the columns from right to left
+    int kind;
+};
+static_assert(sizeof(Area) <= HEADER_BYTES, "HEADER_BYTES is too small");
+
+template <class Pixel>
+struct alignas(16) Sixteen {
+    static constexpr int COUNT = 16 / sizeof(Pixel);
+    Pixel at[COUNT];
+};
+
+__device__ inline const Area& area_of(const char* staging, long long area_bytes) {
+    return *reinterpret_cast<const Area*>(staging + blockIdx.z * area_bytes);
+}
+
+template <class Pixel>
+__device__ const Sixteen<Pixel>* row_of(const Area& area, int row) {
+    using Group = Sixteen<Pixel>;
+    const int pitch = (area.columns + Group::COUNT - 1) / Group::COUNT;
+    return reinterpret_cast<const Group*>(reinterpret_cast<const char*>(&area) + HEADER_BYTES) + row * pitch;
+}
+
+// Moments of a block's MOMENTS_ROWS rows, in thread 0. A thread has the 16 bytes at threadIdx.x of each row, and those
+// at every MOMENTS_THREADS further.
+template <class Pixel, class Sum>
+__device__ void add_pixels(const Area& area, Moments<Sum>* of_block) {
+    constexpr int COUNT = Sixteen<Pixel>::COUNT;
+    Sum sum = 0, squares = 0;
+    for (int group = threadIdx.x; group * COUNT < area.columns; group += MOMENTS_THREADS) {
+        Sixteen<Pixel> pixels[MOMENTS_ROWS];  // all loads are under way before the first is waited for
+#pragma unroll
+        for (int i = 0; i < MOMENTS_ROWS; ++i) {
+            const int row = blockIdx.x * MOMENTS_ROWS + i;
+            pixels[i] = row < area.rows ? row_of<Pixel>(area, row)[group] : Sixteen<Pixel>{};
+        }
+#pragma unroll
+        for (int i = 0; i < MOMENTS_ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < COUNT; ++j) {
+                const Sum pixel = group * COUNT + j < area.columns ? pixels[i].at[j] : 0;
+                sum += pixel;
+                squares += pixel * pixel;
+            }
+    }
+    sum = total<MOMENTS_THREADS>(sum);
+    squares = total<MOMENTS_THREADS>(squares);
+    if (threadIdx.x == 0) of_block[blockIdx.x] = {sum, squares};
+}
+
+template <class Sum>
+__device__ Moments<Sum> add_blocks(const Moments<Sum>* of_block) {
+    Moments<Sum> all = {0, 0};
+    for (int block = threadIdx.x; block < MOMENTS_BLOCKS; block += MOMENTS_THREADS) {
+        all.sum += __ldcg(&of_block[block].sum);  // written by other blocks: never from this block's L1
+        all.squares += __ldcg(&of_block[block].squares);
+    }
+    return {total<MOMENTS_THREADS>(all.sum), total<MOMENTS_THREADS>(all.squares)};
+}
+
+// Exact to the last rounding: the variance is (PIXELS * squares - sum * sum) / PIXELS^2, its numerator in 128 bits.
+__device__ inline double deviation_of(Moments<Count> all) {
+    const Count low = PIXELS * all.squares, subtracted = all.sum * all.sum;
+    const Count high = __umul64hi(PIXELS, all.squares) - __umul64hi(all.sum, all.sum) - (low < subtracted);
+    return sqrt(static_cast<double>(high) * 18446744073709551616.0 + static_cast<double>(low - subtracted)) / PIXELS;
+}
+
+__device__ inline double deviation_of(Moments<double> all) {
+    const double mean = all.sum / PIXELS;
+    return sqrt(fmax(all.squares / PIXELS - mean * mean, 0.0));
+}
+
+template <class Sum>
+__device__ void finish(Moments<Sum> all, Scratch& scratch) {
+    if (threadIdx.x > 0) return;
+    scratch.mean = static_cast<float>(static_cast<double>(all.sum) / PIXELS);
+    scratch.divisor = static_cast<float>(fmax(deviation_of(all), 1e-5));  // the published floor
+    scratch.moments_done = 0;
+}
+
+// Grid: blocks of MOMENTS_ROWS rows, 1, images. The block that finishes last puts together what all have written, in
+// the order of the blocks' numbers: the result does not depend on which block that is.
+extern "C" __global__ void __launch_bounds__(MOMENTS_THREADS)
+moments(const char* staging, long long area_bytes, char* all_scratch) {
+    static_assert(INPUT_ROWS % MOMENTS_ROWS == 0, "a rest of rows");
+    __shared__ bool is_last;
+    const Area& area = area_of(staging, area_bytes);
+    Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
+    if (area.kind == UINT16)
+        add_pixels<unsigned short>(area, scratch.whole);
+    else
+        add_pixels<float>(area, scratch.real);
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicAdd(&scratch.moments_done, 1u) == MOMENTS_BLOCKS - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    if (!is_last) return;
+    if (area.kind == UINT16)
+        finish(add_blocks(scratch.whole), scratch);
+    else
+        finish(add_blocks(scratch.real), scratch);
+}
+
+// The pixel that the network sees at a place, 0 where there is none. Mirrored or shifted rows do not lie on 16-byte
+// bounds in the source, so these are single loads; a warp's neighbours share their lines.
+template <class Pixel>
+__device__ float pixel_at(const Area& area, int row, int column) {
+    row -= area.row;
+    column -= area.column;
+    if (row < 0 || row >= area.rows || column < 0 || column >= area.columns) return 0;
+    if (area.mirrored) column = area.columns - 1 - column;
+    return reinterpret_cast<const Pixel*>(row_of<Pixel>(area, row))[column];
+}
+
+// A thread has 4 columns of each of the block's STANDARDIZE_ROWS rows.
+template <class Pixel>
+__device__ void write_rows(const Area& area, float mean, float divisor, float4* image) {
+    const int column = 4 * threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < STANDARDIZE_ROWS; ++i) {
+        const int row = blockIdx.x * STANDARDIZE_ROWS + i;
+        float4 four;
+        four.x = (pixel_at<Pixel>(area, row, column) - mean) / divisor;
+        four.y = (pixel_at<Pixel>(area, row, column + 1) - mean) / divisor;
+        four.z = (pixel_at<Pixel>(area, row, column + 2) - mean) / divisor;
+        four.w = (pixel_at<Pixel>(area, row, column + 3) - mean) / divisor;
+        image[(row * INPUT_COLUMNS + column) / 4] = four;
+    }
+}
+
+// Grid: blocks of STANDARDIZE_ROWS rows, 1, images. After `moments`.
+extern "C" __global__ void __launch_bounds__(STANDARDIZE_THREADS)
+standardize(const char* staging, long long area_bytes, char* all_scratch, float4* images) {
+    static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * STANDARDIZE_THREADS, "a rest of pixels");
+    const Area& area = area_of(staging, area_bytes);
+    const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
+    float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);
+    if (area.kind == UINT16)
+        write_rows<unsigned short>(area, scratch.mean, scratch.divisor, image);
+    else
+        write_rows<float>(area, scratch.mean, scratch.divisor, image);
+}
