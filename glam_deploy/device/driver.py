@@ -8,6 +8,9 @@ LOST = "The GPU's state is lost to this process: restart it. If it comes again, 
 OTHER_GPU = "The kernels were compiled for another kind of GPU: build for this one with `glam-deploy build`."
 CAPTURE = "A CUDA graph was being recorded, and this cannot be part of one."
 REMEDIES = {
+    "CUDA_ERROR_NO_DEVICE": "There is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES or the container hides it.",
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "libcuda.so.1 is not of the kernel driver's version: restart the machine.",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE": "Another process has this GPU for itself (`nvidia-smi` shows which).",
     "CUDA_ERROR_OUT_OF_MEMORY": "Free GPU memory (`nvidia-smi` shows who holds it), or use fewer slots.",
     "CUDA_ERROR_NO_BINARY_FOR_GPU": OTHER_GPU,
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": OTHER_GPU,
@@ -53,13 +56,19 @@ def bindings() -> Any:
     return driver
 
 
-def call(name: str, *arguments: object) -> Any:
-    """What a function of the driver returns, its status taken off. Raises BackendRunError, BackendUnavailable."""
+def call(name: str, *arguments: object, unless: str | None = None) -> Any:
+    """What a function of the driver returns, its status taken off.
+
+    `unless` names a status that is an answer and no failure: it gives None. Raises BackendRunError, and
+    BackendUnavailable where the package, the driver or this function of it is missing.
+    """
     driver = bindings()
     try:
         status, *values = getattr(driver, name)(*arguments)
     except RuntimeError as error:  # the bindings load the driver at the first call, and look up each function
         raise BackendUnavailable(_lacking(name, error)) from error
+    if status.name == unless:
+        return None
     if status != driver.CUresult.CUDA_SUCCESS:
         raise BackendRunError(explain(name, status))
     return values[0] if len(values) == 1 else values
