@@ -1,10 +1,14 @@
-"""Numbers on which the launches and the kernels must agree; `source.py` writes them into the CUDA source.
+"""Numbers on which the launches and the kernels must agree; `source.py` writes all of them into the CUDA source.
 
-Each divides what it shares out without a rest, which the kernels assert when they are compiled.
+Rows and threads divide what they share out without a rest, which the kernels assert when they are compiled.
 """
 
 HEADER_BYTES = 64
 """Of a staging area; the pixels follow."""
+
+PIXEL_UINT16 = 0
+PIXEL_FLOAT32 = 1
+"""What the pixels of a staging area are."""
 
 MOMENTS_ROWS = 4
 MOMENTS_THREADS = 256

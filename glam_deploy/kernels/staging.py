@@ -4,12 +4,16 @@ Areas lie one behind another at equal distances. Everything is little-endian; ro
 kernels `moments` and `standardize` read it (standardize.cu, struct Area).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
-from glam_deploy.kernels.geometry import HEADER_BYTES
+from glam_deploy.kernels.geometry import HEADER_BYTES, PIXEL_FLOAT32, PIXEL_UINT16
 from glam_deploy.records import Pixels
 
 HEADER = np.dtype(
@@ -21,17 +25,23 @@ HEADER = np.dtype(
 )
 """`rows`, `columns`: of the pixels; `row`, `column`: of their upper-left in the network frame; `kind`: see STORED."""
 
-STORED = {"uint8": (0, np.dtype("<u2")), "uint16": (0, np.dtype("<u2")), "float32": (1, np.dtype("<f4"))}
+STORED: Mapping[str, tuple[int, np.dtype[Any]]] = MappingProxyType(
+    {
+        "uint8": (PIXEL_UINT16, np.dtype("<u2")),
+        "uint16": (PIXEL_UINT16, np.dtype("<u2")),
+        "float32": (PIXEL_FLOAT32, np.dtype("<f4")),
+    }
+)
 """How pixels of a dtype are kept: the header's `kind`, and the dtype there. 8 bits are widened."""
+
+
+AREA_BYTES = HEADER_BYTES + 4 * spec.INPUT_SHAPE[0] * spec.INPUT_SHAPE[1]
+"""Of the largest area there can be: float32 pixels all over the window, 22,609,984."""
 
 
 def area_bytes(rows: int, columns: int, dtype: str) -> int:
     """Bytes of an area that holds `rows` x `columns` pixels of a dtype in STORED; a multiple of 16."""
     return HEADER_BYTES + rows * _pitch(columns, STORED[dtype][1])
-
-
-AREA_BYTES = area_bytes(*spec.INPUT_SHAPE, "float32")
-"""Of the largest area there can be, 22,609,984."""
 
 
 def pack(area: NDArray[np.uint8], pixels: Pixels, *, row: int, column: int, mirrored: bool) -> int:
@@ -52,7 +62,7 @@ def pack(area: NDArray[np.uint8], pixels: Pixels, *, row: int, column: int, mirr
     return used
 
 
-def _pitch(columns: int, dtype: np.dtype[np.generic]) -> int:
+def _pitch(columns: int, dtype: np.dtype[Any]) -> int:
     return -(-columns * dtype.itemsize // 16) * 16
 
 

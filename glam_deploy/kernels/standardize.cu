@@ -3,15 +3,13 @@
 // Bytes of one image that fills the window, uint16: `moments` reads 11.3 MB, `standardize` reads them again (from L2
 // where they fit) and writes 22.6 MB. float32: twice the reading.
 
-enum Kind { UINT16, FLOAT32 };
-
 // Head of an area of the staging buffer. Behind it lie the pixels that the network sees, as they lie in the source;
 // a row begins every multiple of 16 bytes.
 struct Area {
     int rows, columns;
     int row, column;  // of the upper-left pixel in the network frame
     int mirrored;     // the network frame shows the columns from right to left
-    int kind;
+    int kind;         // PIXEL_UINT16, PIXEL_FLOAT32
 };
 static_assert(sizeof(Area) <= HEADER_BYTES, "HEADER_BYTES is too small");
 
@@ -97,7 +95,7 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
     __shared__ bool is_last;
     const Area& area = area_of(staging, area_bytes);
     Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
-    if (area.kind == UINT16)
+    if (area.kind == PIXEL_UINT16)
         add_pixels<unsigned short>(area, scratch.whole);
     else
         add_pixels<float>(area, scratch.real);
@@ -108,7 +106,7 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
     }
     __syncthreads();
     if (!is_last) return;
-    if (area.kind == UINT16)
+    if (area.kind == PIXEL_UINT16)
         finish(add_blocks(scratch.whole), scratch);
     else
         finish(add_blocks(scratch.real), scratch);
@@ -148,7 +146,7 @@ standardize(const char* staging, long long area_bytes, char* all_scratch, float4
     const Area& area = area_of(staging, area_bytes);
     const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
     float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);
-    if (area.kind == UINT16)
+    if (area.kind == PIXEL_UINT16)
         write_rows<unsigned short>(area, scratch.mean, scratch.divisor, image);
     else
         write_rows<float>(area, scratch.mean, scratch.divisor, image);
