@@ -114,7 +114,7 @@ __device__ inline Count last_of_all(Count best, Scratch& scratch) {
 extern "C" __global__ void __launch_bounds__(PROPOSE_THREADS)
 propose(const float* saliency, long long* all_locations, unsigned int* flags, char* all_scratch, int patch) {
     static_assert(PLACES_DOWN % PROPOSE_ROWS == 0, "a rest of rows");
-    __shared__ alignas(16) float heat[HEAT_ROWS][MAP_COLUMNS];
+    alignas(16) __shared__ float heat[HEAT_ROWS][MAP_COLUMNS];
     __shared__ float tall[PROPOSE_ROWS][MAP_COLUMNS];
     const int image = blockIdx.z;
     const float4* benign = reinterpret_cast<const float4*>(saliency + static_cast<long long>(image) * CLASSES * MAP_CELLS);
