@@ -5,16 +5,18 @@
       graphs/{global,local,fusion}.onnx
       golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
+      engines/<name>/...        TensorRT engines, where some were built
 
-A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole. A link inside
-a bundle is followed like a file: what counts is that the content has the hash.
+A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole. What is added
+later is put in place first and named in the manifest last. A link inside a bundle is followed like a file: what counts
+is that the content has the hash.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ from glam_deploy.spec import Precision, Stage
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 CHECKPOINT_FILE = "checkpoint.safetensors"
+ENGINES_FOLDER = "engines"
+UNFINISHED = f"{ENGINES_FOLDER}/.unfinished"
+"""Where a build of engines works; a leftover of one that was killed belongs to nobody."""
 
 _EXPECTED: Mapping[str, Any] = {
     "created": str,
@@ -48,6 +53,23 @@ _EXPECTED: Mapping[str, Any] = {
 
 A list holds any number of what its one element says.
 """
+
+_EXPECTED_ENGINES: Any = [
+    {
+        "precision": str,
+        "flavour": str,
+        "library": str,
+        "key": str,
+        "made_for": {"compute_capabilities": [str], "gpu": str | None, "driver": str | None},
+        "options": {},
+        "built": str,
+        "stages": {"*": {"file": str, "graph": str, "graph_sha256": str, "confirmed_share": float | None}},
+        "kernels": {"*": {"file": str}},
+        "kernels_sha256": str,
+        "timing_cache": str | None,
+    }
+]
+"""The same for manifest["engines"], which is there where engines were built."""
 
 
 def graph_file(stage: Stage, precision: Precision = "fp32") -> str:
@@ -80,6 +102,12 @@ class Bundle:
         files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
         return files
 
+    @property
+    def engines(self) -> Sequence[Mapping[str, Any]]:
+        """What the manifest says of each set of TensorRT engines; see `engines.tensorrt.identity`."""
+        entries: Sequence[Mapping[str, Any]] = self.manifest.get("engines", ())
+        return entries
+
     def path(self, name: str) -> Path:
         """Where a file lies that the manifest names; BundleError where it names none such."""
         if name not in self.files:
@@ -98,13 +126,18 @@ class Bundle:
         _check_hash(self.folder, name, hashlib.sha256(content).hexdigest(), self.files[name]["sha256"])
         return content
 
+    def check_file(self, name: str) -> None:
+        """Hash one file. Raises BundleError where it is missing or changed."""
+        try:
+            found = _file_sha256(self.path(name))
+        except OSError as error:
+            raise _missing(self.folder, name, error) from error
+        _check_hash(self.folder, name, found, self.files[name]["sha256"])
+
     def check(self) -> None:
         """Hash every file. Raises BundleError for the first that is missing or changed, or is not in the manifest."""
-        for name, entry in self.files.items():
-            try:
-                _check_hash(self.folder, name, _file_sha256(self.path(name)), entry["sha256"])
-            except OSError as error:
-                raise _missing(self.folder, name, error) from error
+        for name in self.files:
+            self.check_file(name)
         if stray := sorted(_contents(self.folder) - {*self.files, MANIFEST}):
             raise BundleError(
                 f"{self.folder}: {', '.join(stray)} is not in the manifest. Nothing in a bundle may be unaccounted "
@@ -156,12 +189,26 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `manifest.json` over all that lies in `folder`: `facts` plus schema version, files, sizes and hashes."""
-    files = {
-        name: {"sha256": _file_sha256(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted(_contents(folder) - {MANIFEST})
-    }
-    manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", "utf-8")
+    files = {name: _file_entry(folder / name) for name in sorted(_contents(folder) - {MANIFEST})}
+    _write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": files})
+
+
+def replace_engines(
+    bundle: Bundle, engines: Sequence[Mapping[str, Any]], *, added: Iterable[str], removed: Iterable[str]
+) -> Bundle:
+    """Give a bundle in use another list of engines, in one step; the bundle as it is then.
+
+    Files `added` must lie in their places, and the folder UNFINISHED must be there. Those `removed` are no longer
+    named; they are the caller's to delete.
+    """
+    gone = set(removed)
+    kept = {name: entry for name, entry in bundle.files.items() if name not in gone}
+    files = kept | {name: _file_entry(bundle.folder / name) for name in added}
+    draft = bundle.folder / UNFINISHED / MANIFEST
+    _write_json(draft, {**bundle.manifest, "engines": list(engines), "files": dict(sorted(files.items()))})
+    draft.chmod(0o644)
+    draft.replace(bundle.folder / MANIFEST)
+    return open_bundle(bundle.folder)
 
 
 def _require_free(place: Path) -> None:
@@ -170,7 +217,7 @@ def _require_free(place: Path) -> None:
         raise UsageError(f"{place}: is the current folder or holds it. Name a folder of the bundle's own with --out.")
     if not place.exists():
         return
-    others = sorted(_contents(place) - _named_files(place)) if place.is_dir() else [place.name]
+    others = sorted(_contents(place, leftovers=False) - _named_files(place)) if place.is_dir() else [place.name]
     if others:
         raise UsageError(
             f"{place}: exists and holds what belongs to no bundle ({others[0]}); nothing was written. Move it away, or "
@@ -221,7 +268,8 @@ def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
         raise BundleError(
             f"{folder / MANIFEST}: schema version {version!r}, this release reads {SCHEMA_VERSION}. {remedy}."
         )
-    if fault := next(_faults(manifest, _EXPECTED), None):
+    optional = {"engines": _EXPECTED_ENGINES} if "engines" in manifest else {}
+    if fault := next(_faults(manifest, {**_EXPECTED, **optional}), None):
         raise BundleError(f"{folder / MANIFEST}: {fault}. Export the checkpoint again.")
     return manifest
 
@@ -267,10 +315,19 @@ def _missing(folder: Path, name: str, error: OSError | ValueError) -> BundleErro
     return BundleError(f"{folder}: {name} cannot be read ({reason}). {_RESTORE}")
 
 
+def _write_json(path: Path, manifest: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {"sha256": _file_sha256(path), "bytes": path.stat().st_size}
+
+
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _contents(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+def _contents(folder: Path, *, leftovers: bool = True) -> set[str]:
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    return found if leftovers else {name for name in found if not name.startswith(f"{UNFINISHED}/")}

@@ -1,0 +1,154 @@
+"""What engines were made from and for, as the manifest keeps it, and whether that fits this machine.
+
+An engine file is code for one library build and one kind of GPU. It is held against the machine before any of it is
+handed to the library, whose own check comes too late: a plan file is an executable artefact.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glam_deploy.bundle import Bundle, graph_file
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.kernels.source import source_sha256
+from glam_deploy.spec import STAGES, Precision
+
+Entry = Mapping[str, Any]
+"""One item of manifest["engines"]: the three engines of a precision and a flavour, with their kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The facts of a GPU that decide which engines it runs; all None where there is none."""
+
+    gpu: str | None = None
+    """Name, as the driver tells it."""
+    compute_capability: str | None = None
+    """Such as "8.9"."""
+    driver: str | None = None
+    lacks: str = ""
+    """Where there is no GPU, what is missing."""
+
+
+def machine_of(gpu: Gpu) -> Machine:
+    """The facts of an opened GPU."""
+    return Machine(gpu=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
+
+
+def this_machine() -> Machine:
+    """The first GPU of this machine; without facts where it has none that can be used."""
+    try:
+        return machine_of(Gpu())
+    except BackendUnavailable as error:
+        return Machine(lacks=str(error))
+
+
+def made_for(library: Library, machine: Machine, asked: Sequence[str]) -> dict[str, Any]:
+    """What engines will be built for, as the manifest keeps it: the GPU at hand, or what is `asked` for.
+
+    A library that builds ahead of time takes all that it can where there is no GPU and nothing is asked; Turing only
+    when named, as the library itself has it. Raises BackendUnavailable and UsageError for what it cannot build.
+    """
+    if library.targets:
+        return {"compute_capabilities": _targets(library, machine, asked), "gpu": None, "driver": None}
+    if machine.compute_capability is None:
+        raise BackendUnavailable(
+            f"{library.flavour.title} builds engines on the GPU that runs them, and there is none here: "
+            f"{machine.lacks} TensorRT-RTX builds without a GPU: --flavour tensorrt-rtx."
+        )
+    if set(asked) - {machine.compute_capability}:
+        raise UsageError(
+            f"{library.flavour.title} builds for the GPU at hand alone, of compute capability "
+            f"{machine.compute_capability}: leave --compute-capability out, or build on the other machine."
+        )
+    return {"compute_capabilities": [machine.compute_capability], "gpu": machine.gpu, "driver": machine.driver}
+
+
+def _targets(library: Library, machine: Machine, asked: Sequence[str]) -> list[str]:
+    here = [machine.compute_capability] if machine.compute_capability else []
+    wanted = list(asked) or here or [c for c in library.targets if not c.startswith("7.")]
+    if strange := sorted(set(wanted) - set(library.targets) - set(here)):
+        raise UsageError(
+            f"{library} cannot be told to build for compute capability {', '.join(strange)}; it lists "
+            f"{', '.join(library.targets)}, and takes another only as that of the GPU at hand."
+        )
+    if len(set(wanted)) > 1 and set(wanted) - set(library.targets):
+        raise UsageError(
+            f"{library} builds for {', '.join(here)}, which it does not list, only when asked for it alone"
+        )
+    return sorted(set(wanted), key=lambda capability: [int(part) for part in capability.split(".")])
+
+
+def recipe(
+    bundle: Bundle, library: Library, precision: Precision, *, made_for: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that determines engines, JSON-ready: equal recipes make engines that stand for each other."""
+    return {
+        "precision": precision,
+        "flavour": library.flavour.name,
+        "library": library.version,
+        "made_for": dict(made_for),
+        "options": dict(options),
+        "graphs": {stage: bundle.files[graph_file(stage, precision)]["sha256"] for stage in STAGES},
+        "kernels_sha256": source_sha256(),
+    }
+
+
+def key_of(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of a recipe. The driver is left out: it is worth knowing, but engines outlive its updates."""
+    made_for = {name: value for name, value in recipe["made_for"].items() if name != "driver"}
+    text = json.dumps({**recipe, "made_for": made_for}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def entries(bundle: Bundle, precision: Precision, flavour: str | None = None) -> list[Entry]:
+    """The bundle's engines of a precision, and of one flavour where it is named."""
+    return [e for e in bundle.engines if e["precision"] == precision and flavour in (None, e["flavour"])]
+
+
+def mismatches(bundle: Bundle, entry: Entry, *, library: Library, machine: Machine) -> list[str]:
+    """Why an entry cannot be used on this machine with this library of its flavour; empty where it can.
+
+    TensorRT: the same library build, compute capability and GPU name. TensorRT-RTX: the same library build, and the
+    compute capability among those it was built for; nothing is taken as compatible that was not named to the builder.
+    Both: the bundle's own graphs, and kernels of this release's source.
+    """
+    return [*_library_mismatches(entry, library), *_machine_mismatches(entry, machine), *_stale(bundle, entry)]
+
+
+def _library_mismatches(entry: Entry, library: Library) -> Iterator[str]:
+    if entry["library"] != library.version:
+        yield f"made with {library.flavour.title} {entry['library']}, installed is {library.version}"
+
+
+def _machine_mismatches(entry: Entry, machine: Machine) -> Iterator[str]:
+    made_for = entry["made_for"]
+    if machine.compute_capability not in made_for["compute_capabilities"]:
+        wanted = ", ".join(made_for["compute_capabilities"])
+        yield f"made for compute capability {wanted}, the GPU has {machine.compute_capability}"
+    if made_for["gpu"] not in (None, machine.gpu):
+        yield f"made for {made_for['gpu']}, the GPU is {machine.gpu}"
+
+
+def _stale(bundle: Bundle, entry: Entry) -> Iterator[str]:
+    for stage, made in entry["stages"].items():
+        if bundle.files.get(made["graph"], {}).get("sha256") != made["graph_sha256"]:
+            yield f"made from another {stage} graph than the bundle's"
+    if entry["kernels_sha256"] != source_sha256():
+        yield "its kernels are of another release of glam-deploy"
+
+
+def build_command(
+    folder: Path, precision: Precision, flavour: str | None = None, compute_capabilities: Sequence[str] = ()
+) -> str:
+    """The command that makes engines anew, to be pasted."""
+    words = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
+    words += ["--flavour", flavour] if flavour else []
+    words += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
+    return shlex.join(words)

@@ -1,0 +1,282 @@
+"""The engines in a bundle: built once for what they are made from and for, found again by it, never half there.
+
+    engines/<flavour>-<precision>-<first 12 digits of the key>/
+      {global,local,fusion}.engine    one file a stage
+      kernels.sm_89.cubin             the CUDA kernels, for each compute capability
+      timing.cache                    what the builder measured, where it measures
+
+New files are made in a folder of the bundle, moved into place whole, and named in the manifest last.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from glam_deploy.bundle import ENGINES_FOLDER, UNFINISHED, Bundle, graph_file, open_bundle, replace_engines
+from glam_deploy.device.compile import compile_cubin
+from glam_deploy.engines.tensorrt import builder, flavours, identity
+from glam_deploy.engines.tensorrt.callbacks import Progress
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.engines.tensorrt.identity import Entry, Machine
+from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.kernels.source import source
+from glam_deploy.spec import STAGES, Precision, Stage, graph_contract
+
+Report = Callable[[str, str, float], None]
+"""Told the step, what the library does in it, and how many of the stages are done. Called from other threads too."""
+
+TIMING_CACHE = "timing.cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """Which engines to build."""
+
+    precision: Precision
+    flavour: str | None = None
+    """None is the one that is installed."""
+    compute_capabilities: tuple[str, ...] = ()
+    """Such as "8.9"; empty is the GPU at hand, or where there is none all that can be built ahead of time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOutcome:
+    """The bundle with the engines in it."""
+
+    bundle: Bundle
+    entry: Entry
+    new: bool
+    """False where they were there already, made from and for the same."""
+    warnings: tuple[str, ...] = ()
+    """The library's own words, with the stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request, settled for this machine and its library."""
+
+    library: Library
+    precision: Precision
+    made_for: Mapping[str, Any]
+
+
+def plan(request: BuildRequest, machine: Machine) -> Plan:
+    """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
+    library = flavours.load(flavours.find(request.flavour))
+    made_for = identity.made_for(library, machine, request.compute_capabilities)
+    return Plan(library=library, precision=request.precision, made_for=made_for)
+
+
+def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
+    """Put engines into the bundle at `folder`, unless the same are there and whole.
+
+    Engines of the same flavour and precision for the same GPU make place for the new ones. Raises UsageError where
+    there is no bundle, it lacks the graphs or cannot be written to; BundleError where it is damaged or was replaced
+    meanwhile; and what `builder.build_stage` and `compile_cubin` raise. Then, and at Ctrl-C, the bundle is as before.
+    """
+    with _held(folder, report) as bundle:
+        _require_graphs(bundle, settled.precision)
+        recipe = identity.recipe(
+            bundle,
+            settled.library,
+            settled.precision,
+            made_for=settled.made_for,
+            options=builder.options(settled.library),
+        )
+        key = identity.key_of(recipe)
+        if standing := next((e for e in bundle.engines if e["key"] == key and _is_whole(bundle, e)), None):
+            return BuildOutcome(bundle=bundle, entry=standing, new=False)
+        name = f"{ENGINES_FOLDER}/{recipe['flavour']}-{recipe['precision']}-{key[:12]}"
+        stages, warnings = _build_stages(bundle, settled, name, report)
+        entry = _entry(bundle, recipe, key, stages=stages, kernels=_build_kernels(bundle, settled, name, report))
+        return BuildOutcome(bundle=_install(bundle, name, entry), entry=entry, new=True, warnings=warnings)
+
+
+def _require_graphs(bundle: Bundle, precision: Precision) -> None:
+    for stage in STAGES:
+        if graph_file(stage, precision) not in bundle.files:
+            raise UsageError(
+                f"{bundle.folder} has no {graph_file(stage, precision)}, which {precision} engines are built from. "
+                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt --precision {precision} "
+                f"--out {bundle.folder}"
+            )
+
+
+# making files
+
+
+def _build_stages(
+    bundle: Bundle, settled: Plan, name: str, report: Report
+) -> tuple[dict[Stage, dict[str, Any]], tuple[str, ...]]:
+    stages: dict[Stage, dict[str, Any]] = {}
+    warnings: list[str] = []
+    cache = _known_timings(bundle, settled)
+    for number, stage in enumerate(STAGES):
+        graph = graph_file(stage, settled.precision)
+        request = builder.StageRequest(
+            stage=stage,
+            graph=bundle.read(graph),
+            contract=graph_contract(stage, fusion_head=bundle.fusion_head, composed=False),
+            precision=settled.precision,
+            compute_capabilities=settled.made_for["compute_capabilities"],
+            timing_cache=cache,
+        )
+        built = builder.build_stage(settled.library, request, _within(report, stage, number))
+        _draft(bundle, f"{stage}.engine").write_bytes(built.engine)
+        cache = built.timing_cache
+        warnings += [f"{stage}: {words}" for words in built.warnings]
+        stages[stage] = {
+            "file": f"{name}/{stage}.engine",
+            "graph": graph,
+            "graph_sha256": bundle.files[graph]["sha256"],
+            "confirmed_share": built.share,
+        }
+    if cache:
+        _draft(bundle, TIMING_CACHE).write_bytes(cache)
+    return stages, tuple(warnings)
+
+
+def _within(report: Report, stage: Stage, number: int) -> Progress:
+    return lambda phase, done: report(f"{stage} engine", phase, number + done)
+
+
+def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
+    """The timing cache of the newest engines of the same library on the same kind of GPU, of any precision."""
+    made_for = {**settled.made_for, "driver": None}
+    for entry in reversed(bundle.engines):
+        same = entry["flavour"] == settled.library.flavour.name and entry["library"] == settled.library.version
+        if same and {**entry["made_for"], "driver": None} == made_for and entry["timing_cache"]:
+            return bundle.read(entry["timing_cache"])
+    return None
+
+
+def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> dict[str, dict[str, str]]:
+    report("CUDA kernels", "", len(STAGES))
+    kernels = {}
+    for capability in settled.made_for["compute_capabilities"]:
+        architecture = f"sm_{capability.replace('.', '')}"
+        file = f"kernels.{architecture}.cubin"
+        _draft(bundle, file).write_bytes(compile_cubin(source(), architecture=architecture, name="glam_deploy.cu"))
+        kernels[architecture] = {"file": f"{name}/{file}"}
+    return kernels
+
+
+def _entry(
+    bundle: Bundle, recipe: Mapping[str, Any], key: str, *, stages: Mapping[Stage, Any], kernels: Mapping[str, Any]
+) -> dict[str, Any]:
+    folder = Path(stages["global"]["file"]).parent
+    return {
+        **{name: value for name, value in recipe.items() if name != "graphs"},
+        "key": key,
+        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stages": dict(stages),
+        "kernels": dict(kernels),
+        "timing_cache": str(folder / TIMING_CACHE) if _draft(bundle, TIMING_CACHE).exists() else None,
+    }
+
+
+def _draft(bundle: Bundle, name: str) -> Path:
+    return bundle.folder / UNFINISHED / "new" / name
+
+
+# the bundle's folder
+
+
+@contextmanager
+def _held(folder: Path, report: Report) -> Iterator[Bundle]:
+    """The bundle, held against other builds, with an empty folder for drafts; what is left over is cleared away."""
+    open_bundle(folder)  # before anything is written: is it one?
+    try:
+        with _locked(folder, report):
+            bundle = open_bundle(folder)
+            _clear(bundle)
+            _draft(bundle, "").mkdir(parents=True)
+            try:
+                yield bundle
+            finally:
+                with suppress(BundleError, UsageError):  # it was taken away: what ended the build is told, not this
+                    _clear(open_bundle(folder))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: engines cannot be put there ({error.strerror or error}). Free space, or copy the bundle to a "
+            f"place that can be written to."
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path, report: Report) -> Iterator[None]:
+    """One build at a time; the lock is on the folder itself and goes with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another build of this bundle to end", "", 0)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+_BUILD_FOLDER = re.compile(r".+-[0-9a-f]{12}")
+
+
+def _clear(bundle: Bundle) -> None:
+    """Remove drafts, and folders of engines that the manifest no longer names, or not yet: a build was killed."""
+    shutil.rmtree(bundle.folder / UNFINISHED, ignore_errors=True)
+    place = bundle.folder / ENGINES_FOLDER
+    named = {Path(name).parent for name in bundle.files}
+    for path in place.iterdir() if place.is_dir() else ():
+        if _BUILD_FOLDER.fullmatch(path.name) and path.relative_to(bundle.folder) not in named:
+            shutil.rmtree(path)
+    if place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
+
+
+def _install(bundle: Bundle, name: str, entry: Entry) -> Bundle:
+    """Move the drafts into place, then name them in the manifest."""
+    if open_bundle(bundle.folder).id != bundle.id:
+        raise BundleError(f"{bundle.folder} was replaced while engines were built for it. Build them again.")
+    drafts = _draft(bundle, "")
+    for path in (drafts, *drafts.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    retired = [e for e in bundle.engines if _makes_place(e, entry)]
+    if (bundle.folder / name).exists():  # the same engines, damaged
+        (bundle.folder / name).rename(bundle.folder / UNFINISHED / "old")
+    drafts.rename(bundle.folder / name)
+    return replace_engines(
+        bundle,
+        [*(e for e in bundle.engines if e not in retired), entry],
+        added=_files(entry),
+        removed=[file for e in retired for file in _files(e)],
+    )
+
+
+def _makes_place(old: Entry, new: Entry) -> bool:
+    def slot(entry: Entry) -> tuple[Any, ...]:
+        made_for = entry["made_for"]
+        return entry["flavour"], entry["precision"], made_for["compute_capabilities"], made_for["gpu"]
+
+    return slot(old) == slot(new)
+
+
+def _files(entry: Entry) -> Iterable[str]:
+    yield from (part["file"] for kind in ("stages", "kernels") for part in entry[kind].values())
+    if entry["timing_cache"]:
+        yield entry["timing_cache"]
+
+
+def _is_whole(bundle: Bundle, entry: Entry) -> bool:
+    try:
+        for name in _files(entry):
+            bundle.check_file(name)
+    except BundleError:
+        return False
+    return True
