@@ -57,7 +57,7 @@ inline unsigned int progress;  // barriers passed and fibers ended
 
 inline Barrier whole_block;
 inline Barrier warps[32];
-inline unsigned long long exchanged[1024];
+inline unsigned long long exchanged[2][1024];
 inline int votes;
 
 inline void yield() {
@@ -154,14 +154,22 @@ void launch(void (*kernel)(Parameters...), const unsigned int grid[3], const uns
     }
 }
 
+template <class... Parameters>
+unsigned int parameters(void (*)(Parameters...), size_t* sizes) {
+    const size_t all[] = {sizeof(Parameters)...};
+    std::memcpy(sizes, all, sizeof all);
+    return sizeof...(Parameters);
+}
+
 template <class Value>
 Value exchange(Value value, unsigned int lane_mask) {
     static_assert(sizeof(Value) <= sizeof(unsigned long long));
     const unsigned int me = linear();
-    std::memcpy(&exchanged[me], &value, sizeof value);
-    wait(warps[me / 32]);
-    std::memcpy(&value, &exchanged[me ^ lane_mask], sizeof value);
-    wait(warps[me / 32]);
+    Barrier& warp = warps[me / 32];
+    auto& values = exchanged[warp.round % 2];  // the next exchange has the other half, so one wait is enough
+    std::memcpy(&values[me], &value, sizeof value);
+    wait(warp);
+    std::memcpy(&value, &values[me ^ lane_mask], sizeof value);
     return value;
 }
 
@@ -216,11 +224,13 @@ inline unsigned int atomicOr(unsigned int* at, unsigned int value) { return std:
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// How a kernel is launched, by its name: `arguments` point at the values, as for cuLaunchKernel.
+// How a kernel is launched, by its name: `arguments` point at the values, as for cuLaunchKernel. And how many parameters
+// it has, and the bytes of each.
 #define GLAM_HOST(NAME)                                                                                             \
     EXPORTED void glam_host_##NAME(const unsigned int grid[3], const unsigned int block[3], void** arguments) {     \
         host::launch(NAME, grid, block, arguments);                                                                 \
-    }
+    }                                                                                                               \
+    EXPORTED unsigned int glam_host_parameters_##NAME(size_t* sizes) { return host::parameters(NAME, sizes); }
 
 // Run blocks and threads from the last to the first, so that what one leaves too late for another is seen.
 EXPORTED void glam_host_backwards(int yes) { host::backwards = yes; }
