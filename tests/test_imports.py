@@ -47,7 +47,7 @@ def test_help_waits_for_nothing(arguments: list[str]) -> None:
     assert found & HEAVY == {"click"}
 
 
-@pytest.mark.parametrize("command", ["run", "inspect", "verify", "export", "demo"])
+@pytest.mark.parametrize("command", ["run", "inspect", "verify", "export", "build", "demo"])
 def test_help_of_a_command_loads_no_engine(command: str) -> None:
     found = imported("from glam_deploy.cli.main import exit_code; exit_code()", command, "--help")
     assert found & {"onnxruntime", "openvino", "torch", "onnx", "pydicom"} == set()

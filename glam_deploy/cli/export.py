@@ -6,7 +6,12 @@ import click
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.cli import console
+from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
 from glam_deploy.cli.options import export_module, patches_option
+from glam_deploy.engines.tensorrt.identity import build_command
+from glam_deploy.engines.tensorrt.store import BuildRequest, Plan
+from glam_deploy.errors import GlamError
+from glam_deploy.spec import PRECISIONS, Precision
 
 LICENCE_REMINDER = (
     "A bundle carries the licence of its weights. The weights published with GLAM are for research only and may not be "
@@ -30,16 +35,47 @@ LICENCE_REMINDER = (
     metavar="PATTERN",
     help="Checkpoint keys to leave out, as a shell pattern; repeatable.",
 )
-def command(weights: Path, out: Path, patches: int, no_checkpoint: bool, ignore_keys: tuple[str, ...]) -> None:
+@click.option(
+    "--engine",
+    "engines",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="Then build TensorRT engines of this precision, as `glam-deploy build` does; repeatable.",
+)
+@library_option
+def command(
+    weights: Path,
+    out: Path,
+    patches: int,
+    no_checkpoint: bool,
+    ignore_keys: tuple[str, ...],
+    engines: tuple[Precision, ...],
+    flavour: str | None,
+) -> None:
     """Checkpoint -> bundle: three ONNX graphs, manifest, parity table.
 
     Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
     leaves nothing behind. A bundle that stands at --out is replaced as a whole.
     """
+    # what this machine cannot build is known before the minutes of an export
+    plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
     bundle = make_bundle(weights, out, patches=patches, keep_checkpoint=not no_checkpoint, ignore_keys=ignore_keys)
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
     console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
     console.out.print(LICENCE_REMINDER, style="dim")
+    for settled in plans:
+        _build(out, settled)
+
+
+def _build(out: Path, settled: Plan) -> None:
+    try:
+        show_outcome(build_with_bar(out, settled))
+    except (GlamError, KeyboardInterrupt):
+        again = build_command(out, settled.precision, settled.library.flavour.name)
+        console.err.print(
+            f"{out} is whole, without {settled.precision} engines. To build them: {again}", soft_wrap=True
+        )
+        raise
 
 
 def make_bundle(

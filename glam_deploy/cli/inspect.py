@@ -1,7 +1,9 @@
 """`glam-deploy inspect`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -27,6 +29,8 @@ def show_bundle(bundle: Bundle) -> None:
     """Print a bundle's facts, files, parity table and licence for people."""
     console.out.print(_facts(bundle))
     console.out.print(_files(bundle))
+    if bundle.engines:
+        console.out.print(engines_table(bundle, bundle.engines))
     console.out.print(
         console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference, at export")
     )
@@ -62,3 +66,32 @@ def _files(bundle: Bundle) -> Table:
     for name, entry in bundle.files.items():
         table.add_row(name, f"{entry['bytes'] / 1e6:.1f}", entry["sha256"][:16])
     return table
+
+
+def engines_table(bundle: Bundle, entries: Sequence[Mapping[str, Any]]) -> Table:
+    """TensorRT engines of a bundle: with what and for what they were built, and what they compute in."""
+    table = Table(title="TensorRT engines", title_justify="left")
+    for name in ("engines", "built with", "for", "convolutions", "MB"):
+        table.add_column(name, overflow="fold", justify="right" if name == "MB" else "left")
+    for entry in entries:
+        stages = entry["stages"]
+        megabytes = sum(bundle.files[stage["file"]]["bytes"] for stage in stages.values()) / 1e6
+        table.add_row(
+            entry["precision"],
+            f"{entry['flavour']} {entry['library']}",
+            _made_for(entry["made_for"]),
+            _confirmed(stages),
+            f"{megabytes:.1f}",
+        )
+    return table
+
+
+def _made_for(made_for: Mapping[str, Any]) -> str:
+    capabilities = ", ".join(made_for["compute_capabilities"])
+    return f"{made_for['gpu']} ({capabilities})" if made_for["gpu"] else f"compute capability {capabilities}"
+
+
+def _confirmed(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """What share of the arithmetic is of the engines' precision; fusion has none."""
+    shares = {name: made["confirmed_share"] for name, made in stages.items() if made["confirmed_share"] is not None}
+    return ", ".join(f"{share:.1%} {name}" for name, share in shares.items())

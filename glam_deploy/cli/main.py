@@ -18,6 +18,7 @@ from glam_deploy.errors import GlamError
 
 COMMANDS = {
     "export": "Checkpoint -> bundle: three ONNX graphs, manifest, parity table.",
+    "build": "Build TensorRT engines into a bundle, for the GPU of this machine.",
     "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
     "inspect": "Show what is in a bundle.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",

@@ -30,7 +30,10 @@ from glam_deploy.kernels.source import source
 from glam_deploy.spec import STAGES, Precision, Stage, graph_contract
 
 Report = Callable[[str, str, float], None]
-"""Told the step, what the library does in it, and how many of the stages are done. Called from other threads too."""
+"""Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""
+
+STEPS = len(STAGES) + 1
+"""One a stage, and the kernels."""
 
 TIMING_CACHE = "timing.cache"
 
@@ -158,10 +161,11 @@ def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
 
 
 def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> dict[str, dict[str, str]]:
-    report("CUDA kernels", "", len(STAGES))
+    capabilities = settled.made_for["compute_capabilities"]
     kernels = {}
-    for capability in settled.made_for["compute_capabilities"]:
+    for number, capability in enumerate(capabilities):
         architecture = f"sm_{capability.replace('.', '')}"
+        report("CUDA kernels", architecture, len(STAGES) + number / len(capabilities))
         file = f"kernels.{architecture}.cubin"
         _draft(bundle, file).write_bytes(compile_cubin(source(), architecture=architecture, name="glam_deploy.cu"))
         kernels[architecture] = {"file": f"{name}/{file}"}

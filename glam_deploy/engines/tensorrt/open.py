@@ -1,0 +1,78 @@
+"""The bundle's TensorRT engines of one precision, opened on this machine's GPU, or the reason why not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.device_base import gpu_facts
+from glam_deploy.engines.tensorrt import flavours, identity
+from glam_deploy.engines.tensorrt.engine import TensorRtEngine
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.engines.tensorrt.identity import Entry, Machine
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.kernels.launch import Kernels
+from glam_deploy.spec import STAGES
+
+
+def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """The bundle's engines of `options.precision`, and of `options.flavour` where it is named.
+
+    Raises BackendUnavailable where the GPU or a library is missing, or where the bundle has no engines that fit them:
+    it names each mismatch, found before the library sees a byte of an engine, and the command that builds. Raises
+    UsageError where engines of both flavours fit, BundleError where a file was changed, BackendBuildError where the
+    library refuses one.
+    """
+    gpu = Gpu(options.device or 0)
+    entry, library = _choose(bundle, options, identity.machine_of(gpu))
+    engines = {
+        stage: TensorRtEngine(
+            library, bundle.read(entry["stages"][stage]["file"]), stage, fusion_head=bundle.fusion_head, gpu=gpu
+        )
+        for stage in STAGES
+    }
+    kernels = Kernels(gpu.load(bundle.read(entry["kernels"][gpu.architecture]["file"])))
+    provenance = _provenance(bundle, entry, library) | gpu_facts(gpu)
+    return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=kernels)
+
+
+def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[Entry, Library]:
+    """The newest engines that fit, all of one flavour."""
+    fitting: list[tuple[Entry, Library]] = []
+    reasons: list[str] = []
+    for entry in identity.entries(bundle, options.precision, options.flavour):
+        try:
+            library = flavours.load(flavours.find(entry["flavour"]))
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+            continue
+        misfits = identity.mismatches(bundle, entry, library=library, machine=machine)
+        if misfits:
+            reasons.append(f"{library.flavour.title} engines: {', '.join(misfits)}")
+        else:
+            fitting.append((entry, library))
+    if len({entry["flavour"] for entry, _ in fitting}) > 1:
+        raise UsageError(f"{bundle.folder}: its {options.precision} engines of two flavours fit; choose with --flavour")
+    if not fitting:
+        raise BackendUnavailable(_none_fits(bundle, options, reasons))
+    return max(fitting, key=lambda pair: str(pair[0]["built"]))
+
+
+def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str]) -> str:
+    """The mismatches of every entry, and what to do."""
+    kind = f"{options.precision} engines" + (f" of {options.flavour}" if options.flavour else "")
+    fault = f"none of its {kind} fits this machine ({'; '.join(reasons)})" if reasons else f"has no {kind}"
+    command = identity.build_command(bundle.folder, options.precision, options.flavour)
+    return f"{bundle.folder}: {fault}. Build them here with: {command}"
+
+
+def _provenance(bundle: Bundle, entry: Entry, library: Library) -> dict[str, Any]:
+    return {
+        "name": entry["precision"],
+        "library": f"{library.flavour.module} {library.version}",
+        "precision": entry["precision"],
+        "flavour": entry["flavour"],
+        "key": entry["key"],
+        "sha256": {stage: bundle.files[entry["stages"][stage]["file"]]["sha256"] for stage in STAGES},
+    }
