@@ -24,7 +24,7 @@ class Gpu:
         device = call("cuDeviceGet", index)
         major, minor = (_attribute(device, f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
         cuda = call("cuDriverGetVersion")
-        self.name: str = call("cuDeviceGetName", 256, device).rstrip(b"\0").decode()
+        self.name: str = call("cuDeviceGetName", 256, device).partition(b"\0")[0].decode()
         """As the driver calls it: "NVIDIA H200"."""
         self.compute_capability = f"{major}.{minor}"
         """As NVIDIA's tables have it: "9.0"."""
@@ -104,7 +104,7 @@ class Gpu:
 
     def _pointer_fact(self, name: str, address: int) -> int:
         """0 for what is no address of CUDA's."""
-        attribute = bindings().CUpointer_attribute[f"CU_POINTER_ATTRIBUTE_{name}"]
+        attribute = getattr(bindings().CUpointer_attribute, f"CU_POINTER_ATTRIBUTE_{name}")
         fact = self._context.call("cuPointerGetAttribute", attribute, address, unless="CUDA_ERROR_INVALID_VALUE")
         return int(fact or 0)
 
@@ -130,7 +130,7 @@ def _context(index: int) -> Context:
 
 def _attribute(device: Any, name: str) -> int:
     """0 where this driver does not know the attribute any more."""
-    attribute = bindings().CUdevice_attribute[f"CU_DEVICE_ATTRIBUTE_{name}"]
+    attribute = getattr(bindings().CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
     return call("cuDeviceGetAttribute", attribute, device, unless="CUDA_ERROR_INVALID_VALUE") or 0
 
 

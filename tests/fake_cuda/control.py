@@ -1,0 +1,84 @@
+"""The fake driver from inside a process that has it: what was called, what device memory holds, what else to do."""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from glam_deploy.device.driver import bindings, call
+from glam_deploy.device.stream import Stream
+
+HOST, DEVICE = 1, 2
+HOUSEKEEPING = {"cuCtxPushCurrent", "cuCtxPopCurrent", "cuThreadExchangeStreamCaptureMode"}
+HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class FakeDriver:
+    """Loaded before anything asks for libcuda.so.1, it is the one that is found."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        self._library.fake_cuda_log.restype = ctypes.c_char_p
+        self._library.fake_cuda_count.restype = ctypes.c_ulonglong
+        self._library.fake_cuda_live.restype = ctypes.c_size_t
+        self._functions: list[Any] = []
+        self.failures: list[BaseException] = []
+        """What Python functions raised that were put into streams; a test that leaves any here fails."""
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[str]]:
+        """After the block, the list has a line for each call of the driver ("cuMemAlloc") and for each piece of work
+        done ("> copy in", "> NAME" of a kernel), in order; all but HOUSEKEEPING."""
+        lines: list[str] = []
+        self._library.fake_cuda_record(1)
+        try:
+            yield lines
+        finally:
+            log = self._library.fake_cuda_log().decode().splitlines()
+            lines += [line for line in log if line not in HOUSEKEEPING]
+            self._library.fake_cuda_record(0)
+
+    def count(self, name: str) -> int:
+        """Calls of a driver function since the process began."""
+        return int(self._library.fake_cuda_count(name.encode()))
+
+    def live(self, kind: int = DEVICE) -> int:
+        """Allocations that are not freed: DEVICE, or HOST for pinned memory."""
+        return int(self._library.fake_cuda_live(kind))
+
+    def repair(self) -> None:
+        """Forget an error that only a new process would end, and all work that was under way."""
+        self._library.fake_cuda_repair()
+
+    @staticmethod
+    def peek(address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Device memory as it is now, no copy: for tests, and for work that `put` puts into a stream."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer((ctypes.c_ubyte * nbytes).from_address(address), dtype).reshape(shape)
+
+    def put(self, stream: Stream, work: Callable[[], None]) -> None:
+        """Python in a stream, in its place among kernels and copies; can be recorded in a graph. Stands for an engine."""
+
+        def function(_: object) -> None:
+            try:
+                work()
+            except BaseException as error:
+                self.failures.append(error)
+
+        self._functions.append(pointer := HOST_FUNCTION(function))
+        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        stream.context.call("cuLaunchHostFunc", stream.handle, bindings().CUhostFn(address), 0)
+
+    @staticmethod
+    @contextmanager
+    def other_context() -> Iterator[None]:
+        """What is made inside the block belongs to another context than the primary one, as PyCUDA's by default."""
+        call("cuCtxCreate", None, 0, call("cuDeviceGet", 0))
+        try:
+            yield
+        finally:
+            call("cuCtxPopCurrent")

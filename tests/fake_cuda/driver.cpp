@@ -1,0 +1,86 @@
+// A libcuda.so.1 without a GPU: one "sm_90" whose memory is this process's, with the calls that glam_deploy and cuda.core
+// make. It is as strict as a GPU is unforgiving, and says what was wrong. Kernels run as the functions glam_host_NAME
+// of the libraries that GLAM_FAKE_CUDA_KERNELS names, colons between them; GLAM_FAKE_CUDA_DEVICES=0 takes the GPU away.
+#include "calls_device.h"
+#include "calls_kernel.h"
+#include "calls_memory.h"
+#include "calls_stream.h"
+
+Status cuGetErrorName(int, const char** name) {
+    *name = "an error of the fake driver";
+    return SUCCESS;
+}
+
+Status cuGetErrorString(int, const char** words) {
+    *words = "see tests/fake_cuda";
+    return SUCCESS;
+}
+
+#define LISTED(FUNCTION) {#FUNCTION, reinterpret_cast<void*>(FUNCTION)}
+// clang-format off
+const std::map<std::string, void*> ENTRIES = {
+    LISTED(cuCtxCreate), LISTED(cuCtxGetCurrent), LISTED(cuCtxGetDevice), LISTED(cuCtxGetStreamPriorityRange),
+    LISTED(cuCtxPopCurrent), LISTED(cuCtxPushCurrent), LISTED(cuCtxSetCurrent), LISTED(cuCtxSynchronize),
+    LISTED(cuDeviceGet), LISTED(cuDeviceGetAttribute), LISTED(cuDeviceGetCount), LISTED(cuDeviceGetName),
+    LISTED(cuDeviceGetUuid), LISTED(cuDevicePrimaryCtxRelease), LISTED(cuDevicePrimaryCtxRetain),
+    LISTED(cuDeviceTotalMem), LISTED(cuDriverGetVersion), LISTED(cuEventCreate), LISTED(cuEventDestroy),
+    LISTED(cuEventElapsedTime), LISTED(cuEventQuery), LISTED(cuEventRecord), LISTED(cuEventSynchronize),
+    LISTED(cuFuncGetParamInfo), LISTED(cuFuncLoad), LISTED(cuGetErrorName), LISTED(cuGetErrorString),
+    LISTED(cuGraphDestroy), LISTED(cuGraphExecDestroy), LISTED(cuGraphInstantiate),
+    LISTED(cuGraphInstantiateWithFlags), LISTED(cuGraphLaunch), LISTED(cuInit), LISTED(cuKernelGetParamInfo),
+    LISTED(cuLaunchHostFunc), LISTED(cuLaunchKernel), LISTED(cuLaunchKernelEx), LISTED(cuLibraryGetKernel),
+    LISTED(cuLibraryLoadData), LISTED(cuLibraryUnload), LISTED(cuMemAlloc), LISTED(cuMemAllocHost), LISTED(cuMemFree),
+    LISTED(cuMemFreeHost), LISTED(cuMemGetInfo), LISTED(cuMemHostAlloc), LISTED(cuMemcpyDtoDAsync),
+    LISTED(cuMemcpyDtoHAsync), LISTED(cuMemcpyHtoDAsync), LISTED(cuMemsetD8Async), LISTED(cuModuleGetFunction),
+    LISTED(cuModuleLoadData), LISTED(cuModuleUnload), LISTED(cuPointerGetAttribute), LISTED(cuPointerGetAttributes),
+    LISTED(cuStreamBeginCapture), LISTED(cuStreamCreate), LISTED(cuStreamCreateWithPriority), LISTED(cuStreamDestroy),
+    LISTED(cuStreamEndCapture), LISTED(cuStreamGetCtx), LISTED(cuStreamGetFlags), LISTED(cuStreamGetPriority),
+    LISTED(cuStreamIsCapturing), LISTED(cuStreamQuery), LISTED(cuStreamSynchronize), LISTED(cuStreamWaitEvent),
+    LISTED(cuThreadExchangeStreamCaptureMode),
+};
+// clang-format on
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+// What is not here is missing as in an older driver: the bindings then raise an error with its name.
+EXPORTED int cuGetProcAddress_v2(const char* name, void** function, int, unsigned long long, int* missing) {
+    const auto entry = ENTRIES.find(name);
+    *function = entry == ENTRIES.end() ? nullptr : entry->second;
+    if (std::string(name) == "cuGetProcAddress") *function = reinterpret_cast<void*>(cuGetProcAddress_v2);
+    if (missing) *missing = *function == nullptr;
+    return *function ? SUCCESS : NOT_FOUND;
+}
+
+// ---- for tests: see tests/fake_cuda/control.py
+
+EXPORTED void fake_cuda_record(int yes) {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    machine.log.clear();
+    machine.recording = yes;
+}
+
+// All lines since the recording began; valid until the next call.
+EXPORTED const char* fake_cuda_log() {
+    static std::string text;
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    text.clear();
+    for (const auto& line : machine.log) text += line + "\n";
+    return text.c_str();
+}
+
+EXPORTED unsigned long long fake_cuda_count(const char* name) {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    return counts[name];
+}
+
+EXPORTED size_t fake_cuda_live(int type) {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    return machine.memory.count(static_cast<MemoryType>(type));
+}
+
+// As if the process had been started again: forgets a sticky error and the work that was under way.
+EXPORTED void fake_cuda_repair() {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    for (Stream* stream : machine.streams) stream->pending.clear();
+    machine.broken = SUCCESS;
+}

@@ -1,0 +1,95 @@
+// Device memory and pinned memory, both of this process, each allocation between pages that nobody may touch.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "types.h"
+
+constexpr size_t PAGE = 4096, ALIGNMENT = 256, DEVICE_BYTES = size_t(4) << 30;
+constexpr unsigned char GARBAGE = 0xA5, CANARY = 0x5C;
+
+struct Allocation {
+    Address address;
+    size_t bytes;
+    MemoryType type;
+    void* context;
+    unsigned serial;  // no two allocations of a process share it
+};
+
+inline size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+// Addresses are never used again: what is freed stays a hole, so that late readers and writers fall into it.
+class Memory {
+   public:
+    // Its end lies against a page that nobody may touch; its content is garbage, as on a GPU.
+    Status allocate(size_t bytes, MemoryType type, void* context, Address* address) {
+        const size_t body = rounded(bytes, PAGE);
+        if (bytes == 0) return INVALID_VALUE;
+        if (type == DEVICE && used_ + bytes > DEVICE_BYTES) return OUT_OF_MEMORY;
+        void* base = mmap(nullptr, body + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base == MAP_FAILED) return OUT_OF_MEMORY;
+        char* inside = static_cast<char*>(base) + PAGE;
+        mprotect(inside, body, PROT_READ | PROT_WRITE);
+        std::memset(inside, GARBAGE, body);
+        *address = reinterpret_cast<Address>(inside) + body - rounded(bytes, ALIGNMENT);
+        std::memset(reinterpret_cast<char*>(*address) + bytes, CANARY, slack(bytes));
+        live_[*address] = {*address, bytes, type, context, ++serial_};
+        used_ += type == DEVICE ? bytes : 0;
+        return SUCCESS;
+    }
+
+    Status free(Address address, MemoryType type) {
+        const auto found = live_.find(address);
+        if (found == live_.end() || found->second.type != type) return INVALID_VALUE;
+        const size_t body = rounded(found->second.bytes, PAGE);
+        char* end = reinterpret_cast<char*>(address) + rounded(found->second.bytes, ALIGNMENT);
+        madvise(end - body, body, MADV_DONTNEED);
+        mprotect(end - body, body, PROT_NONE);
+        used_ -= type == DEVICE ? found->second.bytes : 0;
+        live_.erase(found);
+        return SUCCESS;
+    }
+
+    const Allocation* find(Address address) const {
+        auto after = live_.upper_bound(address);
+        if (after == live_.begin()) return nullptr;
+        const Allocation& found = (--after)->second;
+        return address < found.address + found.bytes ? &found : nullptr;
+    }
+
+    // The allocation that holds all of these bytes, if it is of that type.
+    const Allocation* holding(Address address, size_t bytes, MemoryType type) const {
+        const Allocation* found = find(address);
+        const bool whole = found && found->type == type && address + bytes <= found->address + found->bytes;
+        return whole ? found : nullptr;
+    }
+
+    bool alive(unsigned serial) const {
+        return std::any_of(live_.begin(), live_.end(), [=](const auto& each) { return each.second.serial == serial; });
+    }
+
+    // Whether every byte between the end of an allocation and its guard is as it was.
+    bool canaries_sing() const {
+        return std::all_of(live_.begin(), live_.end(), [](const auto& each) {
+            const auto* after = reinterpret_cast<const unsigned char*>(each.first) + each.second.bytes;
+            return std::all_of(after, after + slack(each.second.bytes), [](auto byte) { return byte == CANARY; });
+        });
+    }
+
+    size_t used() const { return used_; }
+
+    size_t count(MemoryType type) const {
+        return std::count_if(live_.begin(), live_.end(), [=](const auto& each) { return each.second.type == type; });
+    }
+
+   private:
+    static size_t slack(size_t bytes) { return rounded(bytes, ALIGNMENT) - bytes; }
+
+    std::map<Address, Allocation> live_;
+    size_t used_ = 0;
+    unsigned serial_ = 0;
+};

@@ -1,0 +1,32 @@
+"""pytest plugin of the processes that `outside.run_inside` starts.
+
+Tests that need only `gpu` also run on a real one: PYTHONPATH=tests python -m pytest -p fake_cuda.plugin FILE.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_cuda.control import FakeDriver
+
+from glam_deploy.device.gpu import Gpu
+
+LIBRARY = os.environ.get("GLAM_FAKE_CUDA")
+DRIVER = FakeDriver(Path(LIBRARY)) if LIBRARY else None
+
+
+@pytest.fixture
+def driver() -> Iterator[FakeDriver]:
+    """The fake driver. Tests that take it cannot run on a real GPU."""
+    if DRIVER is None:
+        pytest.skip("needs the fake driver")
+    yield DRIVER
+    if DRIVER.failures:
+        raise DRIVER.failures.pop()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Gpu:
+    """The GPU, fake or real."""
+    return Gpu()
