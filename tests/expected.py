@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.registry import OWNERS
+from glam_deploy.errors import BackendUnavailable
 
 
 def need(name: str, missing: object) -> None:
@@ -16,5 +18,21 @@ def need(name: str, missing: object) -> None:
 
 
 def need_engine(name: str) -> None:
-    """As `need`, for an engine of the registry: only its packages decide, never an error while it opens."""
-    need(name, ", ".join(OWNERS[name].missing))
+    """As `need`, for an engine of the registry: its packages decide, and its GPU, never an error while it opens."""
+    need(name, ", ".join(OWNERS[name].missing) or _without_provider(name) or (OWNERS[name].gpu and _without_gpu()))
+
+
+def _without_provider(name: str) -> str:
+    if name != "onnx-cuda":
+        return ""
+    import onnxruntime
+
+    return "" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "onnxruntime-gpu"
+
+
+def _without_gpu() -> str:
+    try:
+        Gpu()
+    except BackendUnavailable as error:
+        return f"a GPU: {error}"
+    return ""

@@ -92,7 +92,8 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
 
 def install(owners: MutableMapping[str, Owner] = OWNERS) -> None:
     """From now on "onnx", and with it "auto", is this engine."""
-    owners["onnx"] = Owner(module="support_engines", packages=(), extra="", summary="block means")
+    options = ("threads", "precision")
+    owners["onnx"] = Owner(module="support_engines", packages=(), options=options, summary="block means")
 
 
 def fill_with_golden(bundle: Bundle, view: Mammogram) -> None:

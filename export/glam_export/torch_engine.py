@@ -68,9 +68,8 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The reference with the bundle's own copy of the weights.
 
     Raises BackendUnavailable where the bundle was exported without it, BundleError where it was changed,
-    CheckpointError where it holds no weights of this network, UsageError for another precision than fp32.
+    CheckpointError where it holds no weights of this network.
     """
-    options.require_fp32("torch")
     if bundles.CHECKPOINT_FILE not in bundle.files:
         raise BackendUnavailable(
             f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "

@@ -8,11 +8,21 @@ from typing import Any
 
 import click
 
-from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS
+from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
+from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.spec import MAX_PATCHES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _engines_in_words() -> str:
+    """Names with what they are; those that differ in their name alone share a line."""
+    names: dict[str, list[str]] = {}
+    for name, owner in OWNERS.items():
+        names.setdefault(owner.summary, []).append(name)
+    return "; ".join(f"{', '.join(same)}: {summary}" for summary, same in names.items()) + f". auto is {AUTO}."
+
 
 bundle_option: Decorator = click.option(
     "--bundle",
@@ -30,7 +40,17 @@ engine_option: Decorator = click.option(
     type=click.Choice(ENGINE_NAMES),
     default="auto",
     show_default=True,
-    help="; ".join(f"{name}: {owner.summary}" for name, owner in OWNERS.items()) + ". auto is onnx.",
+    help=_engines_in_words(),
+)
+
+flavour_option: Decorator = click.option(
+    "--flavour",
+    type=click.Choice(list(FLAVOURS)),
+    help="Which of the bundle's TensorRT engines, where both kinds fit this machine.",
+)
+
+device_option: Decorator = click.option(
+    "--device", type=click.IntRange(min=0), help="Index of the GPU, as the driver counts [default: 0, the first]."
 )
 
 threads_option: Decorator = click.option(

@@ -8,34 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import BackendRunError, BundleError, UsageError
-from glam_deploy.spec import GraphContract, Precision, Stage, graph_contract
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.errors import BackendRunError, BundleError
+from glam_deploy.kernels.launch import Kernels
+from glam_deploy.spec import GraphContract, Precision, Stage, Tensor, graph_contract
 
 Arrays = Mapping[str, NDArray[Any]]
-Axes = Mapping[str, tuple[int, ...]]
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How to open engines."""
+    """How to open engines. What an engine cannot honour is refused by `registry.open_engines`, never ignored."""
 
     threads: int | None = None
     """CPU threads of one engine; None leaves it to the library (all physical cores)."""
     precision: Precision = "fp32"
-    """Which of the bundle's graphs to run; an owner that cannot run it raises UsageError."""
-
-    def require_fp32(self, engine: str) -> None:
-        """For an engine that computes in fp32 and in nothing else. Raises UsageError."""
-        if self.precision != "fp32":
-            raise UsageError(f"engine {engine!r} computes in fp32, not in {self.precision}; choose another --engine")
+    """Which of the bundle's graphs to run, for an engine whose name does not say it."""
+    flavour: str | None = None
+    """Which of the bundle's TensorRT engines: "tensorrt" or "tensorrt-rtx"; None takes those that fit the machine."""
+    device: int | None = None
+    """Index of the GPU, as the driver counts; None is 0, the first."""
 
 
 class Engine(ABC):
     """One stage's graph, ready to run. Safe to call from several threads; outputs belong to the caller."""
 
-    def __init__(self, stage: Stage, *, fusion_head: bool) -> None:
+    def __init__(self, stage: Stage, *, fusion_head: bool, composed: bool = True) -> None:
         self.stage = stage
-        self.contract: GraphContract = graph_contract(stage, fusion_head=fusion_head)
+        self.contract: GraphContract = graph_contract(stage, fusion_head=fusion_head, composed=composed)
 
     @abstractmethod
     def _run(self, inputs: Arrays) -> Arrays:
@@ -49,10 +50,18 @@ class Engine(ABC):
         """
         self._check_inputs(inputs)
         # not left to the outputs: OpenVINO's ReLU makes NaN 0, and an image of nothing else gets plausible scores
-        self._require_finite(inputs, "The fault lies before this engine: look at how its inputs were made.")
+        self.require_finite_inputs(inputs)
         outputs = self._run({name: np.ascontiguousarray(inputs[name]) for name in self.contract.inputs})
-        self._require_finite(outputs, "Check the bundle with `glam-deploy verify`, or use another engine.")
+        self.require_finite_outputs(outputs)
         return outputs
+
+    def require_finite_inputs(self, inputs: Arrays) -> None:
+        """Raises BackendRunError for NaN and infinity; for whoever feeds the engine otherwise than through `run`."""
+        self._require_finite(inputs, "The fault lies before this engine: look at how its inputs were made.")
+
+    def require_finite_outputs(self, outputs: Arrays) -> None:
+        """Raises BackendRunError for NaN and infinity; for whoever takes outputs otherwise than from `run`."""
+        self._require_finite(outputs, "Check the bundle with `glam-deploy verify`, or use another engine.")
 
     def _require_finite(self, arrays: Arrays, remedy: str) -> None:
         for name, values in arrays.items():
@@ -62,20 +71,17 @@ class Engine(ABC):
                     f"infinite. The image gets no result. {remedy}"
                 )
 
-    def _require_interface(self, inputs: Axes, outputs: Axes) -> None:
-        """For a backend that has opened a graph: hold the names and axes it found against the contract.
+    def _require_interface(self, inputs: Tensors, outputs: Tensors, contract: GraphContract | None = None) -> None:
+        """For a backend that has opened a graph: hold what it found against `contract`, else against the engine's own.
 
-        Axes are sizes without the batch. Raises BundleError: the manifest and the graph are not of one network.
+        Raises BundleError: the manifest and the graph are not of one network.
         """
-        for kind, found, tensors in (
-            ("inputs", inputs, self.contract.inputs),
-            ("outputs", outputs, self.contract.outputs),
-        ):
-            expected = {name: t.shape for name, t in tensors.items()}
-            if dict(found) != expected:
+        contract = contract or self.contract
+        for kind, found, expected in (("inputs", inputs, contract.inputs), ("outputs", outputs, contract.outputs)):
+            if dict(found) != dict(expected):
                 raise BundleError(
-                    f"{self.stage} graph: its {kind} are {dict(found)}, the manifest's network has {expected}. Export "
-                    f"the checkpoint again."
+                    f"{self.stage} graph: its {kind} are {_words(found)}; the manifest's network has "
+                    f"{_words(expected)}. Export the checkpoint again."
                 )
 
     def _check_inputs(self, inputs: Arrays) -> None:
@@ -95,6 +101,10 @@ class Engine(ABC):
             raise BackendRunError(f"{self.stage} engine: inputs of one run share one batch size >= 1, got {batches}")
 
 
+def _words(tensors: Tensors) -> str:
+    return ", ".join(f"{name} {t.dtype} {['batch', *t.shape]}" for name, t in tensors.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedEngines:
     """The three engines of a bundle and where they came from."""
@@ -102,3 +112,7 @@ class OpenedEngines:
     engines: Mapping[Stage, Engine]
     provenance: Mapping[str, Any]
     """JSON-ready: engine, library version, device, precision, SHA-256 of what each stage runs."""
+    gpu: Gpu | None = None
+    """The GPU that the engines run on, each then a `device_base.DeviceEngine`; None where they run on the CPU."""
+    kernels: Kernels | None = None
+    """The steps between the engines, loaded on that GPU."""

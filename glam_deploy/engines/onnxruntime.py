@@ -1,62 +1,217 @@
-"""ONNX Runtime on the CPU: the default engine, in every install. Owns onnxruntime.
+"""ONNX Runtime, on the CPU (the default engine, in every install) and with its CUDA provider. Owns onnxruntime.
 
-A half graph runs here too, to show what its types cost in accuracy; on a CPU it is no faster.
+A half graph runs on the CPU too, to show what its types cost in accuracy; there it is no faster.
 """
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from glam_deploy import bundle as bundles
+from glam_deploy import spec
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Arrays, Axes, Engine, EngineOptions, OpenedEngines
-from glam_deploy.errors import BackendBuildError, BackendRunError
+from glam_deploy.device.compile import compile_cubin
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.device.stream import Stream
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
+from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
+from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
+from glam_deploy.kernels.launch import Kernels
+from glam_deploy.kernels.source import source
 from glam_deploy.spec import STAGES, Stage
 
-PROVIDER = "CPUExecutionProvider"
+LIBRARY = f"onnxruntime {ort.__version__}"
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 ONLY_FATAL = 4
 """Log level; what ONNX Runtime reports as an error reaches the caller as an exception."""
+DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+"""ONNX Runtime's name of a type -> numpy's; another type is no graph of ours."""
+SWITCH = (
+    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "
+    '"onnxruntime-gpu[cuda,cudnn]" (it runs the engine onnx too)'
+)
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session over the bytes of a stage's graph, so that what was hashed is what runs."""
+    """A session on the CPU over the bytes of a stage's graph, so that what was hashed is what runs."""
 
     def __init__(self, graph: bytes, stage: Stage, options: EngineOptions, *, fusion_head: bool) -> None:
         super().__init__(stage, fusion_head=fusion_head)
-        session_options = ort.SessionOptions()
-        session_options.log_severity_level = ONLY_FATAL
+        settings = ort.SessionOptions()
         if options.threads:
-            session_options.intra_op_num_threads = options.threads
-        try:
-            self._session = ort.InferenceSession(graph, session_options, providers=[PROVIDER])
-        except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
-            raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
-        self._require_interface(_axes(self._session.get_inputs()), _axes(self._session.get_outputs()))
+            settings.intra_op_num_threads = options.threads
+        self._session = _open_session(stage, graph, settings, CPU)
+        self._require_interface(_tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
 
     def _run(self, inputs: Arrays) -> Arrays:
         names = list(self.contract.outputs)
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-        except Exception as error:  # as above
-            raise BackendRunError(f"{self.stage} engine: ONNX Runtime {ort.__version__} failed: {error}") from error
+        except Exception as error:  # as in _open_session
+            raise _failed(self.stage, error) from error
 
 
-def _axes(values: Sequence[ort.NodeArg]) -> Axes:
-    return {value.name: tuple(value.shape[1:]) for value in values}
+class OnnxRuntimeCudaEngine(DeviceEngine):
+    """A stage's graph on the GPU alone: a node that the CUDA provider lacks is an error, and no work for the CPU.
+
+    Every binding is a session of its own, for a session belongs to one stream. With the batch fixed, all arithmetic on
+    shapes is done while it opens; left in the graph, ONNX Runtime would do it on the CPU and wait for it in every run.
+    """
+
+    def __init__(self, graph: bytes, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
+        super().__init__(stage, fusion_head=fusion_head, gpu=gpu)
+        self._graph = graph
+        trial = self._open(1, gpu.stream())
+        of_graph = spec.graph_contract(stage, fusion_head=fusion_head)
+        self._require_interface(_tensors(trial.get_inputs()), _tensors(trial.get_outputs()), of_graph)
+
+    def scratch_bytes(self, batch: int) -> int:
+        """None: each session has an arena."""
+        return 0
+
+    def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "OnnxRuntimeCudaRun":
+        session = self._open(batch, stream)
+        binding = session.io_binding()
+        for bind, expected in (
+            (binding.bind_input, self.contract.inputs),
+            (binding.bind_output, self.contract.outputs),
+        ):
+            for name, t in expected.items():
+                bind(name, "cuda", self.gpu.index, np.dtype(t.dtype).type, (batch, *t.shape), tensors[name])
+        return OnnxRuntimeCudaRun(self, session, binding, stream)
+
+    def _open(self, batch: int, stream: Stream) -> ort.InferenceSession:
+        settings = ort.SessionOptions()
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings.add_free_dimension_override_by_name("batch", batch)
+        provider = (CUDA, _cuda_settings(self.gpu, stream))
+        with self.gpu.current():
+            try:
+                return _open_session(self.stage, self._graph, settings, provider)
+            except BackendBuildError:
+                self._require_loaded(provider)
+                raise
+
+    def _require_loaded(self, provider: tuple[str, dict[str, object]]) -> None:
+        """A provider whose libraries do not load is left out without a word, and then only the CPU remains."""
+        if CUDA not in _open_session(self.stage, self._graph, ort.SessionOptions(), provider).get_providers():
+            raise BackendUnavailable(
+                f"{LIBRARY} cannot load its CUDA provider: cuDNN or a library of CUDA is missing here, or of another "
+                f"version than it was built for. Install them with it: {SWITCH}."
+            )
+
+
+class OnnxRuntimeCudaRun:
+    """A session with its addresses bound."""
+
+    capturable = False
+    """ONNX Runtime may allocate while it runs, and picks its convolutions in the first run."""
+
+    def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
+        self._engine, self._session, self._binding, self._stream = engine, session, binding, stream
+        self._before, self._after = engine.gpu.event(), engine.gpu.event()
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def enqueue(self, stream: Stream) -> None:
+        """The session works on the stream that it was bound to; another one waits for it, and is waited for."""
+        if stream.handle == self._stream.handle:
+            self._enqueue()
+            return
+        stream.record(self._before)
+        self._stream.wait(self._before)
+        self._enqueue()
+        self._stream.record(self._after)
+        stream.wait(self._after)
+
+    def _enqueue(self) -> None:
+        try:
+            with self._engine.gpu.current():
+                self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # as in _open_session
+            raise _failed(self._engine.stage, error) from error
+
+
+def _open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
+    settings.log_severity_level = ONLY_FATAL
+    try:
+        # by default the binding answers an error of a provider with a second try on the CPU
+        return ort.InferenceSession(graph, settings, providers=[provider], enable_fallback=0)
+    except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
+        raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
+
+
+def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
+    return {
+        "device_id": gpu.index,
+        "user_compute_stream": stream.handle,
+        "use_tf32": 0,  # on by default: ten bits of mantissa, which is not fp32
+        # by default the fastest of timed trials: another choice, and so other rounding, each time a service starts
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # by default the arena doubles whenever it grows, and never shrinks
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _failed(stage: Stage, error: Exception) -> BackendRunError:
+    return BackendRunError(f"{stage} engine: ONNX Runtime {ort.__version__} failed: {error}")
+
+
+def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
+    return {v.name: spec.Tensor(dtype=DTYPES.get(v.type, v.type), shape=tuple(v.shape[1:])) for v in values}
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle as ONNX Runtime sessions. Raises BundleError, BackendBuildError."""
-    files = {stage: bundles.graph_file(stage, options.precision) for stage in STAGES}
+    """The three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
+    files = _files(options)
     engines = {
         stage: OnnxRuntimeEngine(bundle.read(file), stage, options, fusion_head=bundle.fusion_head)
         for stage, file in files.items()
     }
-    provenance = {
-        "name": "onnx",
-        "library": f"onnxruntime {ort.__version__}",
-        "device": "cpu",
-        "precision": options.precision,
-        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in files.items()},
+    return OpenedEngines(engines=engines, provenance=_provenance("onnx", bundle, options) | {"device": "cpu"})
+
+
+def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """The three graphs of a bundle with the CUDA provider.
+
+    Raises BackendUnavailable where the provider, a library that it needs, or the GPU is missing; BundleError;
+    BackendBuildError.
+    """
+    _require_provider()
+    gpu = Gpu(options.device or 0)
+    engines = {
+        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, fusion_head=bundle.fusion_head, gpu=gpu)
+        for stage, file in _files(options).items()
     }
-    return OpenedEngines(engines=engines, provenance=provenance)
+    cubin = compile_cubin(source(), architecture=gpu.architecture, name="kernels.cu")
+    provenance = _provenance("onnx-cuda", bundle, options) | gpu_facts(gpu)
+    return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=Kernels(gpu.load(cubin)))
+
+
+def _require_provider() -> None:
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says it again
+            ort.preload_dlls()
+    if CUDA not in ort.get_available_providers():
+        raise BackendUnavailable(
+            f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
+            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch: {SWITCH}."
+        )
+
+
+def _files(options: EngineOptions) -> dict[Stage, str]:
+    return {stage: bundles.graph_file(stage, options.precision) for stage in STAGES}
+
+
+def _provenance(name: str, bundle: Bundle, options: EngineOptions) -> dict[str, Any]:
+    return {
+        "name": name,
+        "library": LIBRARY,
+        "precision": options.precision,
+        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in _files(options).items()},
+    }

@@ -7,9 +7,9 @@ import openvino as ov
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Arrays, Axes, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.errors import BackendBuildError, BackendRunError
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.spec import STAGES, Stage, Tensor
 
 
 class OpenVinoEngine(Engine):
@@ -27,7 +27,7 @@ class OpenVinoEngine(Engine):
             self._model = core.compile_model(core.read_model(graph, b""), "CPU", config)
         except RuntimeError as error:
             raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
-        self._require_interface(_axes(self._model.inputs), _axes(self._model.outputs))
+        self._require_interface(_tensors(self._model.inputs), _tensors(self._model.outputs))
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
@@ -38,16 +38,18 @@ class OpenVinoEngine(Engine):
         return {name: results[name].copy() for name in self.contract.outputs}
 
 
-def _axes(ports: Sequence[Any]) -> Axes:
-    return {port.any_name: tuple(axis.get_length() for axis in list(port.partial_shape)[1:]) for port in ports}
+def _tensors(ports: Sequence[Any]) -> Tensors:
+    return {
+        port.any_name: Tensor(
+            dtype=port.element_type.to_dtype().name,
+            shape=tuple(axis.get_length() for axis in list(port.partial_shape)[1:]),
+        )
+        for port in ports
+    }
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle compiled by OpenVINO.
-
-    Raises BundleError, BackendBuildError, and UsageError for another precision than fp32.
-    """
-    options.require_fp32("openvino")
+    """The three graphs of a bundle compiled by OpenVINO. Raises BundleError, BackendBuildError."""
     engines = {stage: OpenVinoEngine(bundle, stage, options) for stage in STAGES}
     provenance = {
         "name": "openvino",

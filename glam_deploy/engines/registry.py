@@ -1,53 +1,92 @@
 """Engine names and who owns them. An owner is imported only when its engine is asked for.
 
-An owner is a module with `open_engines(bundle, options) -> OpenedEngines`.
+An owner is a module with `open_engines(bundle, options) -> OpenedEngines`, or another function of that form.
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.spec import PRECISIONS, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A module that opens engines, and what it needs."""
+    """A module that opens engines, what it needs and what it can be told."""
 
     module: str
+    opener: str = "open_engines"
     packages: tuple[str, ...]
     """Import names that must be installed."""
-    extra: str
-    """The extra of glam-deploy that installs them; empty for the plain install."""
+    one_of: tuple[str, ...] = ()
+    """Import names of which any one must be installed; empty where there is no choice."""
+    extras: tuple[str, ...] = ()
+    """The extras of glam-deploy of which each installs all that; empty for the plain install."""
+    options: tuple[str, ...] = ()
+    """The fields of EngineOptions that it honours."""
+    precision: Precision | None = None
+    """What it computes in, where the engine's name says so; None where options do."""
+    gpu: bool = False
+    """It needs an NVIDIA GPU."""
     summary: str
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Packages that this machine lacks."""
-        return tuple(p for p in self.packages if find_spec(p) is None)
+        absent = tuple(p for p in self.packages if not _installed(p))
+        if self.one_of and not any(map(_installed, self.one_of)):
+            absent += (" or ".join(self.one_of),)
+        return absent
 
 
-OWNERS = {
+CUDA = ("cuda.core", "cuda.bindings")
+
+OWNERS: dict[str, Owner] = {
     "onnx": Owner(
         module="glam_deploy.engines.onnxruntime",
         packages=("onnxruntime",),
-        extra="",
+        options=("threads", "precision"),
         summary="ONNX Runtime, CPU, fp32",
     ),
     "openvino": Owner(
         module="glam_deploy.engines.openvino",
         packages=("openvino",),
-        extra="openvino",
+        extras=("openvino",),
+        options=("threads",),
         summary="OpenVINO, CPU, fp32",
     ),
     "torch": Owner(
         module="glam_export.torch_engine",
         packages=("torch", "safetensors"),
-        extra="export",
+        extras=("export",),
+        options=("threads",),
         summary="the PyTorch reference, CPU, fp32",
     ),
+    "onnx-cuda": Owner(
+        module="glam_deploy.engines.onnxruntime",
+        opener="open_cuda_engines",
+        packages=("onnxruntime", *CUDA),
+        extras=("cuda",),
+        options=("device", "precision"),
+        gpu=True,
+        summary="ONNX Runtime, NVIDIA GPU, fp32",
+    ),
+    **{
+        precision: Owner(
+            module="glam_deploy.engines.tensorrt.open",
+            packages=CUDA,
+            one_of=("tensorrt", "tensorrt_rtx"),
+            extras=("tensorrt", "tensorrt-rtx"),
+            options=("device", "flavour"),
+            precision=precision,
+            gpu=True,
+            summary="the bundle's TensorRT engines, NVIDIA GPU",
+        )
+        for precision in PRECISIONS
+    },
 }
 
 AUTO = "onnx"
@@ -59,16 +98,40 @@ ENGINE_NAMES = ("auto", *OWNERS)
 def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """Open a bundle's three graphs with the engine asked for, never with another.
 
-    Raises UsageError for an unknown name, BackendUnavailable where packages are missing, and what the owner raises.
+    Raises UsageError for an unknown name and for options that the engine cannot honour, BackendUnavailable where
+    packages are missing, and what the owner raises.
     """
     if name not in ENGINE_NAMES:
         raise UsageError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINE_NAMES)}")
     owner = OWNERS[AUTO if name == "auto" else name]
+    _require_honoured(name, owner, options)
     if owner.missing:
-        extra = f"[{owner.extra}]" if owner.extra else ""
         raise BackendUnavailable(
             f"engine {name!r} needs {', '.join(owner.missing)}, which this Python lacks. "
-            f'Install with: pip install "glam-deploy{extra}", or choose another --engine.'
+            f"Install with: {_pip(owner)}, or choose another --engine."
         )
-    opened: OpenedEngines = importlib.import_module(owner.module).open_engines(bundle, options)
+    opener = getattr(importlib.import_module(owner.module), owner.opener)
+    opened: OpenedEngines = opener(bundle, replace(options, precision=owner.precision or options.precision))
     return opened
+
+
+def _require_honoured(name: str, owner: Owner, options: EngineOptions) -> None:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in owner.options:
+            able = ", ".join(key for key, other in OWNERS.items() if field.name in other.options)
+            raise UsageError(
+                f"engine {name!r} cannot be told {field.name} = {value!r}; leave it out. It is for the engines {able}."
+            )
+
+
+def _pip(owner: Owner) -> str:
+    targets = [f"glam-deploy[{extra}]" for extra in owner.extras] or ["glam-deploy"]
+    return " or ".join(f'pip install "{target}"' for target in targets)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of a dotted name, the parent is missing
+        return False
