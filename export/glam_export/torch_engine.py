@@ -15,11 +15,12 @@ from glam_export.reference import GlamNetwork
 
 
 class TorchEngine(Engine):
-    """One stage of a GlamNetwork."""
+    """One stage of a GlamNetwork, on the device that its weights are on."""
 
     def __init__(self, network: GlamNetwork, stage: Stage) -> None:
         super().__init__(stage, fusion_head=network.fusion_head)
         self._network = network
+        self._device = next(network.parameters()).device
         forward: dict[Stage, Callable[..., tuple[Tensor, ...]]] = {
             "global": network.global_network,
             "local": network.detection_network,
@@ -31,10 +32,11 @@ class TorchEngine(Engine):
         try:
             with torch.inference_mode():
                 # copied, since PyTorch warns of arrays that are read-only
-                outputs = self._forward(**{name: torch.tensor(values) for name, values in inputs.items()})
+                tensors = {name: torch.tensor(values, device=self._device) for name, values in inputs.items()}
+                outputs = self._forward(**tensors)
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: PyTorch {torch.__version__} failed: {error}") from error
-        return {name: t.numpy() for name, t in zip(self.contract.outputs, outputs, strict=True)}
+        return {name: t.cpu().numpy() for name, t in zip(self.contract.outputs, outputs, strict=True)}
 
     def _fuse(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         """One image at a time, since each may use another number of its patch slots."""
