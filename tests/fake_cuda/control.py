@@ -61,7 +61,7 @@ class FakeDriver:
         return np.frombuffer((ctypes.c_ubyte * nbytes).from_address(address), dtype).reshape(shape)
 
     def put(self, stream: Stream, work: Callable[[], None]) -> None:
-        """Python in a stream, in its place among kernels and copies; can be recorded in a graph. Stands for an engine."""
+        """Python in a stream, in its place among kernels and copies; recorded with them. Stands in for an engine."""
 
         def function(_: object) -> None:
             try:

@@ -82,5 +82,6 @@ EXPORTED size_t fake_cuda_live(int type) {
 EXPORTED void fake_cuda_repair() {
     const std::lock_guard<std::recursive_mutex> guard(lock);
     for (Stream* stream : machine.streams) stream->pending.clear();
+    machine.memory.hang_canaries();
     machine.broken = SUCCESS;
 }

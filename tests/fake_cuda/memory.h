@@ -36,8 +36,8 @@ class Memory {
         mprotect(inside, body, PROT_READ | PROT_WRITE);
         std::memset(inside, GARBAGE, body);
         *address = reinterpret_cast<Address>(inside) + body - rounded(bytes, ALIGNMENT);
-        std::memset(reinterpret_cast<char*>(*address) + bytes, CANARY, slack(bytes));
         live_[*address] = {*address, bytes, type, context, ++serial_};
+        hang_canaries();
         used_ += type == DEVICE ? bytes : 0;
         return SUCCESS;
     }
@@ -70,6 +70,11 @@ class Memory {
 
     bool alive(unsigned serial) const {
         return std::any_of(live_.begin(), live_.end(), [=](const auto& each) { return each.second.serial == serial; });
+    }
+
+    void hang_canaries() const {
+        for (const auto& [address, each] : live_)
+            std::memset(reinterpret_cast<char*>(address) + each.bytes, CANARY, slack(each.bytes));
     }
 
     // Whether every byte between the end of an allocation and its guard is as it was.

@@ -1,7 +1,7 @@
 """From a test outside: run a file of tests in a process that has the fake driver.
 
-Such a file is named gpu_*.py, so that pytest does not collect it by itself. Its tests take the fixtures of plugin.py and
-those of conftest.py files in its own folder.
+Such a file is named gpu_*.py, so that pytest does not collect it by itself. Its tests take the fixtures of plugin.py
+and those of conftest.py in its own folder.
 
     def test_on_the_fake_gpu(tmp_path_factory):
         run_inside(Path(__file__).with_name("gpu_streams.py"), kernels=[library])
@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from fake_cuda.build import COMPILER, LIBRARY, build_driver
 from support_commands import ROOT, start_process
+
+from fake_cuda.build import COMPILER, LIBRARY, build_driver
 
 INSIDE = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
@@ -42,7 +43,16 @@ def run_inside(*files: Path, kernels: Sequence[Path] = (), env: Mapping[str, str
         "GLAM_FAKE_CUDA_KERNELS": ":".join(map(str, kernels)),
         **(env or {}),
     }
-    options = ("-q", "-p", "fake_cuda.plugin", "-p", "no:cacheprovider", f"--confcutdir={files[0].parent}")
+    options = (
+        "-q",
+        "-p",
+        "fake_cuda.plugin",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        f"--confcutdir={files[0].parent}",
+    )
     process = start_process(*options, *files, code=INSIDE, env=settings, cwd=ROOT, stderr=subprocess.STDOUT)
     report, _ = process.communicate()
     if process.returncode:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_cuda.control import FakeDriver
 
+from fake_cuda.control import FakeDriver
 from glam_deploy.device.gpu import Gpu
 
 LIBRARY = os.environ.get("GLAM_FAKE_CUDA")

@@ -56,17 +56,18 @@ def test_grid_and_block_arrive_in_their_order(gpu: Gpu, toys: Module) -> None:
 def test_arguments_are_copied_when_launched(driver: FakeDriver, gpu: Gpu, toys: Module) -> None:
     values = np.arange(4, dtype=np.float32)
     memory, out, stream = gpu.allocate(16), np.empty(4, np.float32), gpu.stream()
-    stream.copy_in(memory.address, values.ctypes.data, 16)
+    at = memory.address
+    stream.copy_in(at, values.ctypes.data, 16)
     for factor in (2, 3):
-        stream.launch(toys.kernel("scale"), ONE, (4, 1, 1), memory.address, memory.address, np.float32(factor), np.int32(4))
-    stream.copy_out(out.ctypes.data, memory.address, 16)
+        stream.launch(toys.kernel("scale"), ONE, (4, 1, 1), at, at, np.float32(factor), np.int32(4))
+    stream.copy_out(out.ctypes.data, at, 16)
     assert out.tolist() == [0, 6, 12, 18]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((1, 2, np.float32(1)), r"take \[8, 8, 4, 4\] bytes, the arguments are \['uint64 \(8\)', 'uint64 \(8\)', 'float32 "),
+        ((1, 2, np.float32(1)), r"take \[8, 8, 4, 4\] bytes, the arguments are \['uint64 \(8\)', "),
         ((1, 2, np.float64(1), np.int32(1)), r"'float64 \(8\)', 'int32 \(4\)'\]"),
         ((1, 2, np.float32(1), 4), r"'float32 \(4\)', 'uint64 \(8\)'\]"),
         ((1, 2, 0.5, np.int32(1)), "kernel argument 0.5: expected a numpy scalar"),
@@ -74,14 +75,14 @@ def test_arguments_are_copied_when_launched(driver: FakeDriver, gpu: Gpu, toys: 
         ((1, np.zeros(1), np.float32(1), np.int32(1)), "expected a numpy scalar"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(
-    gpu: Gpu, toys: Module, arguments: tuple[Any, ...], words: str
-) -> None:
+def test_arguments_that_do_not_fit_are_refused(gpu: Gpu, toys: Module, arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(BackendRunError, match=words):
         gpu.stream().launch(toys.kernel("scale"), ONE, ONE, *arguments)
 
 
-@pytest.mark.parametrize(("grid", "block"), [((0, 1, 1), ONE), ((1, 70000, 1), ONE), (ONE, (2048, 1, 1)), (ONE, (1, 0, 1))])
+@pytest.mark.parametrize(
+    ("grid", "block"), [((0, 1, 1), ONE), ((1, 70000, 1), ONE), (ONE, (2048, 1, 1)), (ONE, (1, 0, 1))]
+)
 def test_launches_that_no_gpu_can_do(gpu: Gpu, toys: Module, grid: Any, block: Any) -> None:
     with pytest.raises(BackendRunError, match=r"cuLaunchKernel failed with CUDA_ERROR_INVALID_VALUE"):
         gpu.stream().launch(toys.kernel("nothing"), grid, block)
@@ -94,7 +95,7 @@ def test_an_unknown_kernel_is_refused(toys: Module) -> None:
 
 def test_code_for_another_gpu_is_refused(gpu: Gpu) -> None:
     cubin = compile_cubin('extern "C" __global__ void nothing() {}', architecture="sm_120", name="toys")
-    with pytest.raises(BackendRunError, match=r"CUDA_ERROR_NO_BINARY_FOR_GPU \(209\)\. The kernels were compiled for an"):
+    with pytest.raises(BackendRunError, match=r"CUDA_ERROR_NO_BINARY_FOR_GPU \(209\)\. The kernels were compiled"):
         gpu.load(cubin)
 
 

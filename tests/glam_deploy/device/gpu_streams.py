@@ -148,7 +148,7 @@ def test_time_between_marks(driver: FakeDriver, gpu: Gpu, stream: Stream, memory
     with pytest.raises(BackendRunError, match="CUDA_ERROR_NOT_READY"):
         end.milliseconds_since(start)
     end.synchronize()
-    assert end.milliseconds_since(start) == pytest.approx(0.010)  # the fake's clock: a microsecond for each piece of work
+    assert end.milliseconds_since(start) == pytest.approx(0.010)  # the fake's clock: each piece of work a microsecond
 
 
 def test_marks_that_do_not_measure(gpu: Gpu, stream: Stream) -> None:
@@ -167,9 +167,7 @@ def test_a_graph_repeats_what_was_recorded(
     with stream.capture() as graph:
         assert stream.is_capturing
         stream.copy_in(memory.address, host.address, BYTES)
-        stream.launch(
-            scale, (2, 1, 1), (128, 1, 1), memory.address, result.address, np.float32(0.5), np.int32(n)
-        )
+        stream.launch(scale, (2, 1, 1), (128, 1, 1), memory.address, result.address, np.float32(0.5), np.int32(n))
         stream.copy_out(back.address, result.address, BYTES)
     assert not stream.is_capturing
     for seed in (4, 5):
@@ -237,13 +235,13 @@ FORBIDDEN: dict[str, Callable[[Gpu, Stream], object]] = {
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_what_a_graph_cannot_record_ends_the_recording(gpu: Gpu, stream: Stream, what: str) -> None:
-    with pytest.raises(BackendRunError, match=r"UNSUPPORTED \(900\)\. A CUDA graph was being recorded"), stream.capture():
+    with pytest.raises(BackendRunError, match=r"UNSUPPORTED \(900\)\. A CUDA graph was being"), stream.capture():
         FORBIDDEN[what](gpu, stream)
     stream.synchronize()
 
 
 def test_a_fault_that_was_swallowed_shows_when_the_recording_ends(gpu: Gpu, stream: Stream) -> None:
-    with pytest.raises(BackendRunError, match="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"), stream.capture() as graph:
+    with pytest.raises(BackendRunError, match="STREAM_CAPTURE_INVALIDATED"), stream.capture() as graph:  # noqa: SIM117
         with pytest.raises(BackendRunError):
             gpu.allocate(BYTES)
     with pytest.raises(BackendRunError, match="not recorded to its end"):
