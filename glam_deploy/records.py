@@ -211,8 +211,8 @@ class Predictions:
 class Findings:
     """What is kept of N images when the last stage has run, wherever the stages ran."""
 
-    inputs: tuple[PlacedView | NetworkInput, ...]
-    """N views; a NetworkInput where the host made or was given the standardized image."""
+    inputs: tuple[Placed, ...]
+    """N views: a NetworkInput where the host has the standardized image, a PlacedView where it has the raw one."""
     saliency_global: Float32
     """float32 [N, 2, 184, 120], 0..1."""
     saliency_patches: Float32

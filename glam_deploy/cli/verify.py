@@ -8,6 +8,7 @@ import click
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, engine_option, threads_option
+from glam_deploy.engines.base import EngineOptions
 from glam_deploy.errors import ParityError
 from glam_deploy.metrics import Comparison
 from glam_deploy.runtime.golden import check_golden, golden_patches
@@ -32,7 +33,8 @@ def verify_bundle(bundle: Bundle, *, engine: str, threads: int | None = None) ->
     """Print what holds; raises BundleError or ParityError for what does not."""
     bundle.check()
     console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
-    pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), threads=threads)
+    options = EngineOptions(threads=threads)
+    pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options)
     with console.working("running the golden case"):
         rows = check_golden(bundle, pipeline)
     name, library = (pipeline.provenance["engine"][key] for key in ("name", "library"))

@@ -31,7 +31,7 @@ from glam_deploy.preprocess.frame import (
     sample_to_source,
 )
 from glam_deploy.preprocess.prepare import network_input, place, prepare
-from glam_deploy.preprocess.standardize import from_standardized
+from glam_deploy.preprocess.standardize import from_standardized, whole_frame
 
 __all__ = [
     "box_to_source",
@@ -43,4 +43,5 @@ __all__ = [
     "point_to_source",
     "prepare",
     "sample_to_source",
+    "whole_frame",
 ]

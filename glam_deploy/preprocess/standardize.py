@@ -33,9 +33,13 @@ def from_standardized(image: Pixels, *, source: Source, view: View | None = None
     for another shape or dtype, for values that are not finite, and where the mean is further than 0.05 from 0 or the
     standard deviation further than 0.05 from 1.
     """
-    values = _checked(image)
+    return NetworkInput(image=_checked(image), placement=whole_frame(), source=source, view=view)
+
+
+def whole_frame() -> Placement:
+    """Where an image lies that is the network's input already: its source frame is the network frame."""
     rows, columns = spec.INPUT_SHAPE
-    placement = Placement(
+    return Placement(
         source_shape=spec.INPUT_SHAPE,
         crop_window=(0, rows, 0, columns),
         mirrored=False,
@@ -43,7 +47,6 @@ def from_standardized(image: Pixels, *, source: Source, view: View | None = None
         column_shift=0,
         best_center=None,
     )
-    return NetworkInput(image=values, placement=placement, source=source, view=view)
 
 
 def _checked(image: Pixels) -> Float32:

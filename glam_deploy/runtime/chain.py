@@ -14,10 +14,15 @@ class Chain(Protocol):
     """Standardize, global, patches, local, fusion. Safe to use from several threads."""
 
     @property
+    def largest_batch(self) -> int:
+        """How many views it can run together; it takes so many, or one."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
         ...
 
     def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
-        """Begin with views, and time the steps on `clock`. Raises BackendRunError."""
+        """Begin with views, all raw or all standardized, and time the steps on `clock`. Raises BackendRunError."""
         ...

@@ -1,6 +1,9 @@
 """The one pipeline: image -> preprocess -> global -> patches -> local -> fusion -> result. Knows no vendor."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,32 +14,37 @@ from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import UsageError
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
+from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.chain import Chain
+from glam_deploy.runtime.device_chain import DeviceChain
 from glam_deploy.runtime.host_chain import HostChain
-from glam_deploy.runtime.result import Result, result_of
+from glam_deploy.runtime.pending import Pending
+from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
+
+Image = Mammogram | NetworkInput | NDArray[Any]
+
+SLOTS = 2
+"""One view is uploaded while another is computed."""
 
 
 class Pipeline:
-    """Finds lesions in one view at a time. Holds no state between calls; safe to call from several threads.
+    """Finds lesions, one view or several at a time. Holds no state between calls; safe to call from several threads.
 
-    Made by `glam_deploy.load`.
+    Made by `glam_deploy.load`. On engines of the CPU all stages run on the host, one after another. On engines of a GPU
+    everything from the standardization to the fused map runs there as one sequence of work.
     """
 
-    def __init__(self, opened: OpenedEngines, *, patches: int, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self, opened: OpenedEngines, *, patches: int, provenance: Mapping[str, Any], slots: int | None = None
+    ) -> None:
         if patches not in range(1, spec.MAX_PATCHES + 1):
             raise UsageError(f"patches = {patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
         self.patches = patches
         self.provenance = {**provenance, "engine": opened.provenance, "patches": patches}
-        self._chain: Chain = HostChain(opened.engines, patches)
+        self._chain = _chain_of(opened, patches, slots)
 
-    def __call__(
-        self,
-        image: Mammogram | NetworkInput | NDArray[Any],
-        *,
-        view: View | str | None = None,
-        horizontal_flip: bool = False,
-    ) -> Result:
+    def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
         """Predictions, maps and patch places for one view.
 
         `image` is a Mammogram (see `glam_deploy.read`); or a raw array [rows, columns], uint8, uint16 or float32 >= 0
@@ -45,16 +53,87 @@ class Pipeline:
         mirrored. Raises InputError for images that cannot be used, UsageError for wrong arguments, BackendRunError
         where an engine fails.
         """
+        return self.submit(image, view=view, horizontal_flip=horizontal_flip).result()
+
+    def submit(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Pending:
+        """Begin with one view, as in a call; its `result()` waits for the rest.
+
+        On a GPU this returns when the view is placed and its upload is under way. Pixels of a raw view must stay as
+        they are for as long as the result is used.
+        """
         clock = Stopwatch()
         with clock("preprocess"):
             placed = _place(image, view=view, horizontal_flip=horizontal_flip)
-        findings = self._chain.start([placed], clock)()
-        return result_of(findings, 0, timings_ms=clock.times_ms, provenance=self.provenance)
+        return self._start([placed], clock)
+
+    def map(self, images: Iterable[Image]) -> Iterator[Result]:
+        """Results of many views, in their order; an array is a standardized one.
+
+        On a GPU the next view is placed and uploaded while this one is computed. An error ends it: where the others
+        are to go on, use `submit`.
+        """
+        return self._in_order(self.submit(image) for image in images)
+
+    def batch(self, images: Iterable[Image]) -> list[Result]:
+        """Results of the views of an exam, in their order; an array is a standardized one.
+
+        On a GPU four views of one kind (raw or standardized) run together; what is left over runs one by one. Any
+        error is that of all.
+        """
+        return list(self._in_order(self._start_batch(batch) for batch in _batches(images, self._chain.largest_batch)))
+
+    @contextmanager
+    def slot(self, images: int = 1) -> Iterator[BorrowedSlot]:
+        """The arrays on the GPU themselves, for one image or four, for as long as the block lasts.
+
+        Raises UsageError where the engine runs on the CPU, and for another number of images.
+        """
+        if not isinstance(self._chain, DeviceChain):
+            raise UsageError(f"engine {self.provenance['engine'].get('name')!r} runs on the CPU and has no GPU slots")
+        with self._chain.lend(images) as (pool, slot):
+            borrowed = BorrowedSlot(self._chain, pool, slot, self.provenance)
+            try:
+                yield borrowed
+            finally:
+                borrowed.close()
+
+    def _start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Pending:
+        return Pending(self._chain.start(views, clock), clock, self.provenance)
+
+    def _start_batch(self, images: Sequence[Image]) -> Pending:
+        clock = Stopwatch()
+        with clock("preprocess"):
+            placed = [_place(image) for image in images]
+        return self._start(placed, clock)
+
+    def _in_order(self, started: Iterable[Pending]) -> Iterator[Result]:
+        under_way: deque[Pending] = deque()
+        for pending in started:
+            under_way.append(pending)
+            if len(under_way) == self._chain.in_flight:
+                yield from under_way.popleft().results
+        for pending in under_way:
+            yield from pending.results
 
 
-def _place(
-    image: Mammogram | NetworkInput | NDArray[Any], *, view: View | str | None, horizontal_flip: bool
-) -> PlacedView | NetworkInput:
+def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
+    if opened.gpu:
+        return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
+    if slots is not None:
+        raise UsageError(f"slots = {slots}: engine {opened.provenance.get('name')!r} runs on the CPU; leave it out")
+    return HostChain(opened.engines, patches)
+
+
+def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    """Neighbours of one kind, `size` together or each alone."""
+    for _, group in groupby(images, key=lambda image: isinstance(image, Mammogram)):
+        same = list(group)
+        whole = len(same) - len(same) % size
+        yield from (same[n : n + size] for n in range(0, whole, size))
+        yield from ([image] for image in same[whole:])
+
+
+def _place(image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> PlacedView | NetworkInput:
     if isinstance(image, NetworkInput | Mammogram):
         if view is not None or horizontal_flip:
             raise UsageError("view and horizontal_flip go with raw arrays; this image already carries its own")

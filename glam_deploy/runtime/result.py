@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import spec
+from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
 from glam_deploy.preprocess import frame, network_input
-from glam_deploy.records import Box, Findings, Float32, Int64, NetworkInput, Notice, PlacedView
+from glam_deploy.records import Box, Findings, Float32, Int64, NetworkInput, Notice, Placed, PlacedView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,14 @@ class Result:
     """float32 [K, 2, 128, 128], 0..1, each in its patch."""
     patch_locations: Int64
     """int64 [K, 2], upper-left (row, column), network frame, pixels, in order of choice."""
-    input: PlacedView | NetworkInput
+    input: Placed
     """The view and its place; `network_input` has the image as the network saw it."""
     notices: tuple[Notice, ...]
     """All that was noticed on the way, from reading to patch selection."""
     timings_ms: Mapping[str, float]
-    """Wall time of each step in milliseconds: preprocess, global, patches, local, fusion."""
+    """Milliseconds of each step. On a CPU the wall time of preprocess, global, patches, local and fusion. On a GPU
+    preprocess (wall time on the host) and gpu (time on the GPU, from the first byte up to the last byte down); views
+    that ran together share one number."""
     provenance: Mapping[str, Any]
     """Bundle, checkpoint, engine and versions that made this result; JSON-ready."""
 
@@ -55,8 +58,15 @@ class Result:
 
     @cached_property
     def network_input(self) -> NetworkInput:
-        """The view as the network sees it, 22.6 MB; standardized here and now where a GPU had done it for itself."""
-        return self.input if isinstance(self.input, NetworkInput) else network_input(self.input)
+        """The view as the network sees it, 22.6 MB; standardized here and now where a GPU had done it for itself.
+
+        Raises UsageError where the image has never been on the host.
+        """
+        if isinstance(self.input, NetworkInput):
+            return self.input
+        if isinstance(self.input, PlacedView):
+            return network_input(self.input)
+        raise UsageError("the network's input of this result was made on the GPU: copy `slot.image` while you have it")
 
     def saliency(self) -> Float32:
         """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""

@@ -20,23 +20,39 @@ def load(
     engine: str = "auto",
     patches: int | None = None,
     threads: int | None = None,
+    flavour: str | None = None,
+    device: int | None = None,
+    slots: int | None = None,
 ) -> Pipeline:
     """A pipeline from a bundle folder.
 
-    `engine`: "auto" (ONNX Runtime), "onnx", "openvino" or "torch"; the one asked for or an error, never another.
+    `engine`: a name of `glam_deploy.engines.registry.ENGINE_NAMES`; the one asked for or an error, never another.
+    "auto" is "onnx", ONNX Runtime on the CPU.
     `patches`: regions that the local module looks at in each image, 1..6; None takes the bundle's own number.
-    `threads`: CPU threads of an engine; None takes all physical cores.
-    Raises UsageError (no bundle there, unknown engine), BundleError (damaged, changed or too new), BackendUnavailable
-    (this machine lacks what the engine needs), BackendBuildError.
+    For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores.
+    For engines on a GPU, `device`: its index, None is the first; `slots`: how many runs may be under way at once, None
+    is 2; `flavour`: "tensorrt" or "tensorrt-rtx" where the bundle has engines of both for this GPU.
+    Raises UsageError (no bundle there, unknown engine, an option that the engine cannot honour), BundleError (damaged,
+    changed or too new), BackendUnavailable (this machine lacks what the engine needs), BackendBuildError.
     """
-    return pipeline_of(open_bundle(Path(bundle)), engine=engine, patches=patches, threads=threads)
+    options = EngineOptions(threads=threads, flavour=flavour, device=device)
+    return pipeline_of(open_bundle(Path(bundle)), engine=engine, patches=patches, options=options, slots=slots)
 
 
-def pipeline_of(bundle: Bundle, *, engine: str, patches: int | None, threads: int | None = None) -> Pipeline:
+def pipeline_of(
+    bundle: Bundle,
+    *,
+    engine: str,
+    patches: int | None = None,
+    options: EngineOptions | None = None,
+    slots: int | None = None,
+) -> Pipeline:
     """As `load`, for a bundle that has been opened."""
-    opened = open_engines(engine, bundle, EngineOptions(threads=threads))
     return Pipeline(
-        opened, patches=bundle.patches if patches is None else patches, provenance=bundle_provenance(bundle)
+        open_engines(engine, bundle, options or EngineOptions()),
+        patches=bundle.patches if patches is None else patches,
+        provenance=bundle_provenance(bundle),
+        slots=slots,
     )
 
 

@@ -1,0 +1,239 @@
+"""A slot is all that one image, or several at once, need on the GPU.
+
+    upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
+
+is put into the slot's stream as a whole: every address is fixed when the slot is made, nothing is allocated and the
+host waits for nothing until it wants the result. Where the engines allow it, the sequence is recorded at its first run
+as one CUDA graph and launched as one from then on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy import spec
+from glam_deploy.device.arrays import DeviceArray
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.device.stream import Graph
+from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
+from glam_deploy.kernels import staging
+from glam_deploy.kernels.launch import Kernels
+from glam_deploy.preprocess import frame
+from glam_deploy.records import NetworkInput, PlacedView
+from glam_deploy.runtime.layout import is_packed, slot_layout
+from glam_deploy.spec import Stage
+
+
+class Feed(StrEnum):
+    """What a run begins with. Each has a graph of its own, for a recorded copy has a fixed size."""
+
+    UINT16 = "uint16"
+    """Raw views of 8 or 16 bits."""
+    FLOAT32 = "float32"
+    """Raw views of which at least one is float32."""
+    STANDARDIZED = "standardized"
+    """Images that the host has standardized."""
+    RESIDENT = "resident"
+    """Images that are in the slot's memory already; the results stay there too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuStages:
+    """What slots are made from, shared by all of them."""
+
+    gpu: Gpu
+    kernels: Kernels
+    engines: Mapping[Stage, DeviceEngine]
+    patches: int
+    """Of each image, 1..6."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What one run left on the host."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """The downloaded tensors of the slot's layout, in memory of their own; slots not in use hold nothing."""
+    milliseconds: float
+    """On the GPU, from the first byte up to the last byte down."""
+
+
+class Slot:
+    """Memory, a stream, bound engines and recorded graphs for `images` images at once. Has one owner at a time."""
+
+    def __init__(self, stages: GpuStages, *, images: int) -> None:
+        """Raises BackendRunError where the GPU has not enough memory."""
+        self.stages, self.images = stages, images
+        self.stream = stages.gpu.stream()
+        batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
+        scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
+        self.layout = slot_layout(images=images, patches=stages.patches, engine_scratch=scratch)
+        self._memory = stages.gpu.allocate(self.layout.nbytes)
+        self._upload = stages.gpu.pinned(images * staging.AREA_BYTES)
+        self._download = stages.gpu.pinned(self.layout.result_bytes)
+        self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
+        self._graphs: dict[Feed, Graph] = {}
+        # unused slots are zeros, set once: nothing ever writes there
+        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
+        self.stream.synchronize()
+
+    def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
+        """Write views where the next run uploads them from; host work only. As many as the slot has images.
+
+        All of them are raw, or all are standardized.
+        """
+        feed = feed_of(views)
+        step = self._upload_bytes(feed) // self.images
+        for n, view in enumerate(views):
+            area = self._upload.array[n * step : (n + 1) * step]
+            if isinstance(view, NetworkInput):
+                area.view(np.float32).reshape(spec.INPUT_SHAPE)[...] = view.image
+            else:
+                _pack(area, view)
+        return feed
+
+    def start(self, feed: Feed) -> None:
+        """Put a whole run into the stream and return. Raises BackendRunError."""
+        self.stream.record(self._began)
+        if graph := self._graphs.get(feed):
+            graph.launch(self.stream)
+        else:
+            self._enqueue(feed)
+        self.stream.record(self._ended)
+        if feed not in self._graphs:
+            self._record(feed)
+
+    def collect(self) -> Collected:
+        """Wait for the run and take what it has downloaded. Raises BackendRunError for work that failed."""
+        self.stream.synchronize()
+        used = self.layout.used_result_bytes
+        block = np.empty(self.layout.result_bytes, np.uint8)
+        block[:used] = self._download.array[:used]
+        arrays = {name: self.layout.fields[name].of(block) for name in self.layout.downloaded}
+        return Collected(arrays=arrays, milliseconds=self._ended.milliseconds_since(self._began))
+
+    def download(self) -> None:
+        """Bring the results of a resident run to the host, for `collect`. Returns at once."""
+        self.stream.copy_out(self._download.address, self._memory.address, self.layout.used_result_bytes)
+
+    def array(self, name: str) -> DeviceArray:
+        """A tensor of the layout where it is, for other libraries."""
+        field = self.layout.fields[name]
+        return DeviceArray(
+            gpu=self.stages.gpu,
+            address=self.address(name),
+            shape=field.shape,
+            dtype=field.dtype,
+            owner=self._memory,
+            stream=self.stream,
+        )
+
+    def address(self, name: str) -> int:
+        """Of a tensor of the layout."""
+        return self._memory.address + self.layout.fields[name].offset
+
+    def _bind(self, stage: Stage, batch: int) -> DeviceRun:
+        engine = self.stages.engines[stage]
+        names = {name: name for name in (*engine.contract.inputs, *engine.contract.outputs)}
+        if stage == "local" and is_packed(self.images, self.stages.patches):
+            names |= {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"}
+        addresses = {name: self.address(place) for name, place in names.items()}
+        return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
+
+    def _record(self, feed: Feed) -> None:
+        """The run that has just been enqueued was the warm-up that engines need before they can be recorded."""
+        if all(run.capturable for run in self._runs.values()):
+            with self.stream.capture() as graph:
+                self._enqueue(feed)
+            self._graphs[feed] = graph
+
+    def _enqueue(self, feed: Feed) -> None:
+        if feed is not Feed.RESIDENT:
+            self._enqueue_upload(feed)
+        self._enqueue_stages()
+        if feed is not Feed.RESIDENT:
+            self.download()
+
+    def _enqueue_upload(self, feed: Feed) -> None:
+        target = "image" if feed is Feed.STANDARDIZED else "raw"
+        nbytes = self._upload_bytes(feed)
+        self.stream.copy_in(self.address(target), self._upload.address, nbytes)
+        if target == "raw":
+            self.stages.kernels.standardize(
+                self.stream,
+                areas=self.address("raw"),
+                image=self.address("image"),
+                scratch=self.address("kernel_scratch"),
+                n=self.images,
+                area_bytes=nbytes // self.images,
+            )
+
+    def _enqueue_stages(self) -> None:
+        self._runs["global"].enqueue(self.stream)
+        self._enqueue_patches()
+        self._runs["local"].enqueue(self.stream)
+        self._unpack()
+        self._runs["fusion"].enqueue(self.stream)
+        self.stages.kernels.fuse(
+            self.stream,
+            saliency_global=self.address("saliency_global"),
+            saliency_patches=self.address("saliency_patches"),
+            locations=self.address("patch_locations"),
+            saliency=self.address("saliency"),
+            flags=self.address("flags"),
+            n=self.images,
+        )
+
+    def _enqueue_patches(self) -> None:
+        kernels, locations, size = self.stages.kernels, self.address("patch_locations"), self._size
+        kernels.propose(
+            self.stream,
+            saliency=self.address("saliency_global"),
+            locations=locations,
+            flags=self.address("flags"),
+            scratch=self.address("kernel_scratch"),
+            **size,
+        )
+        kernels.crop(
+            self.stream, image=self.address("image"), locations=locations, patches=self.address("patches"), **size
+        )
+
+    def _unpack(self) -> None:
+        """Bring each image's rows of the local graph into its first slots, where they do not lie there already."""
+        if not is_packed(self.images, self.stages.patches):
+            return
+        for name, packed in (("saliency_patches", "packed_saliency"), ("z_k", "packed_z_k")):
+            row = self.layout.row_bytes(name)
+            used = self.stages.patches * row
+            for n in range(self.images):
+                target = self.address(name) + n * spec.MAX_PATCHES * row
+                self.stream.copy(target, self.address(packed) + n * used, used)
+
+    def _upload_bytes(self, feed: Feed) -> int:
+        """Of one run: fixed, so that it can be recorded; a smaller view leaves the end of its area unused."""
+        if feed is Feed.STANDARDIZED:
+            return self.layout.fields["image"].nbytes
+        return self.images * staging.area_bytes(*spec.INPUT_SHAPE, feed.value)
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"k": self.stages.patches, "n": self.images}
+
+
+def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:
+    """How views that run together are uploaded."""
+    if any(isinstance(view, NetworkInput) for view in views):
+        return Feed.STANDARDIZED
+    is_float = any(cast(PlacedView, view).pixels.dtype == np.float32 for view in views)
+    return Feed.FLOAT32 if is_float else Feed.UINT16
+
+
+def _pack(area: NDArray[np.uint8], view: PlacedView) -> None:
+    part = frame.seen(view.placement)
+    (row, column, _, _), (top, left, bottom, right) = part.network, part.source
+    staging.pack(area, view.pixels[top:bottom, left:right], row=row, column=column, mirrored=part.mirrored)
