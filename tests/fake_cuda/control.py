@@ -3,12 +3,12 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fake_cuda.build import LIBRARY
 from glam_deploy.device.driver import bindings, call
 from glam_deploy.device.stream import Stream
 
@@ -18,10 +18,10 @@ HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class FakeDriver:
-    """Loaded before anything asks for libcuda.so.1, it is the one that is found."""
+    """The libcuda.so.1 of a process with the environment of `outside.environment`."""
 
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(LIBRARY)
         self._library.fake_cuda_log.restype = ctypes.c_char_p
         self._library.fake_cuda_count.restype = ctypes.c_ulonglong
         self._library.fake_cuda_live.restype = ctypes.c_size_t

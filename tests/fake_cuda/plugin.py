@@ -5,15 +5,13 @@ Tests that need only `gpu` also run on a real one: PYTHONPATH=tests python -m py
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fake_cuda.control import FakeDriver
 from glam_deploy.device.gpu import Gpu
 
-LIBRARY = os.environ.get("GLAM_FAKE_CUDA")
-DRIVER = FakeDriver(Path(LIBRARY)) if LIBRARY else None
+DRIVER = FakeDriver() if "GLAM_FAKE_CUDA_KERNELS" in os.environ else None
 
 
 @pytest.fixture
