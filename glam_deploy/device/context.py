@@ -75,7 +75,7 @@ class Resource:
     def __init__(self, context: Context, handle: Any, *, release: str | None) -> None:
         """`release` is the driver's function that takes the handle back; None for what belongs to someone else."""
         self.context = context
-        self.handle = handle
+        self._handle = handle
         self._finalizer = weakref.finalize(self, _release_quietly, context, release, handle)
         self._finalizer.atexit = False
 
@@ -89,6 +89,13 @@ class Resource:
     def closed(self) -> bool:
         """True after `close`."""
         return not self._finalizer.alive
+
+    @property
+    def handle(self) -> Any:
+        """As the driver knows it. Raises BackendRunError after `close`: the driver would not notice."""
+        if self.closed:
+            raise BackendRunError(f"{type(self).__name__.lower()} used after it was closed")
+        return self._handle
 
     def __enter__(self) -> Self:
         return self

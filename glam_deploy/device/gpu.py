@@ -135,19 +135,17 @@ def _attribute(device: Any, name: str) -> int:
 
 
 def _driver_version() -> str:
-    """NVML is a library of its own, which some containers lack."""
+    """A label only, from NVML: a library of its own, with many errors of its own, which some containers lack."""
     try:
         from cuda.bindings import nvml
 
         nvml.init_v2()
-    except (ImportError, RuntimeError):
+        try:
+            return str(nvml.system_get_driver_version())
+        finally:
+            nvml.shutdown()
+    except Exception:
         return "unknown"
-    except Exception as error:  # NvmlError is no public base
-        raise BackendUnavailable(f"NVML does not start: {error}") from error
-    try:
-        return str(nvml.system_get_driver_version())
-    finally:
-        nvml.shutdown()
 
 
 def _handle_of(stream: object) -> int:

@@ -54,7 +54,7 @@ class Graph:
     def launch(self, stream: "Stream") -> None:
         """All of the recorded work, in a stream. Raises BackendRunError."""
         if self._executable is None or self._executable.closed:
-            raise BackendRunError("a CUDA graph was launched that is not recorded to its end, or is closed")
+            raise BackendRunError("graph launched that is not recorded to its end, or is closed")
         stream.context.call("cuGraphLaunch", self._executable.handle, stream.handle)
 
     def close(self) -> None:
@@ -71,9 +71,12 @@ class Stream(Resource):
 
     def __init__(self, context: Context, handle: int, *, owned: bool, keeps: object = None) -> None:
         super().__init__(context, handle, release="cuStreamDestroy" if owned else None)
-        self.handle: int
-        """As C has it (cudaStream_t, CUstream); TensorRT's enqueue takes it."""
         self._keeps = keeps
+
+    @property
+    def handle(self) -> int:
+        """As C has it (cudaStream_t, CUstream); TensorRT's enqueue takes it."""
+        return int(super().handle)
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self.handle

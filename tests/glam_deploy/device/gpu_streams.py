@@ -279,6 +279,16 @@ def test_a_closed_graph_is_not_launched(driver: FakeDriver, stream: Stream, memo
         Graph().launch(stream)
 
 
+def test_what_is_closed_is_not_used(gpu: Gpu, memory: DeviceMemory) -> None:
+    stream, event = gpu.stream(), gpu.event()
+    stream.close()
+    event.close()
+    with pytest.raises(BackendRunError, match="stream used after it was closed"):
+        stream.fill(memory.address, BYTES, 0)
+    with pytest.raises(BackendRunError, match="event used after it was closed"):
+        gpu.stream().wait(event)
+
+
 def test_copies_past_the_end_are_refused(driver: FakeDriver, stream: Stream, memory: DeviceMemory) -> None:
     host = np.zeros(2 * BYTES, np.uint8)
     attempts = (
