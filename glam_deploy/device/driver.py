@@ -1,5 +1,6 @@
 """NVIDIA's Python packages and its driver: found or named as missing, and every call checked."""
 
+from functools import cache
 from typing import Any
 
 from glam_deploy.errors import BackendRunError, BackendUnavailable
@@ -47,6 +48,7 @@ def cuda_core() -> Any:
     return core
 
 
+@cache
 def bindings() -> Any:
     """The module cuda.bindings.driver. Raises BackendUnavailable."""
     try:
@@ -62,14 +64,13 @@ def call(name: str, *arguments: object, unless: str | None = None) -> Any:
     `unless` names a status that is an answer and no failure: it gives None. Raises BackendRunError, and
     BackendUnavailable where the package, the driver or this function of it is missing.
     """
-    driver = bindings()
     try:
-        status, *values = getattr(driver, name)(*arguments)
+        status, *values = getattr(bindings(), name)(*arguments)
     except RuntimeError as error:  # the bindings load the driver at the first call, and look up each function
         raise BackendUnavailable(_lacking(name, error)) from error
-    if status.name == unless:
-        return None
-    if status != driver.CUresult.CUDA_SUCCESS:
+    if status:  # CUDA_SUCCESS is 0
+        if status.name == unless:
+            return None
         raise BackendRunError(explain(name, status))
     return values[0] if len(values) == 1 else values
 

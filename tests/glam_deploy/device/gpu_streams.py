@@ -337,3 +337,35 @@ def test_a_callers_context_stays_current(driver: FakeDriver, gpu: Gpu) -> None:
             assert int(cuda.cuCtxGetCurrent()[1]) != before
         assert int(cuda.cuCtxGetCurrent()[1]) == before
     assert gpu.reaches(memory.address)
+
+
+def test_python_takes_its_place_in_a_stream(driver: FakeDriver, gpu: Gpu, stream: Stream, memory: DeviceMemory) -> None:
+    """What the tests of the pipeline put where engines would be."""
+    seen: list[int] = []
+    view = driver.peek(memory.address, (BYTES,), np.uint8)
+
+    def double() -> None:
+        seen.append(int(view[0]))
+        view[:] *= 2
+
+    with stream.capture() as graph:
+        driver.put(stream, double)
+        stream.fill(memory.address, 1, 9)
+    stream.fill(memory.address, BYTES, 3)
+    graph.launch(stream)
+    graph.launch(stream)
+    assert seen == []
+    stream.synchronize()
+    assert seen == [3, 9]
+    assert list(view[:2]) == [9, 12]
+
+
+def test_the_default_stream_is_a_stream_too(driver: FakeDriver, gpu: Gpu, memory: DeviceMemory) -> None:
+    default, other = gpu.adopt(0), gpu.stream()
+    mark = gpu.event()
+    default.fill(memory.address, BYTES, 1)
+    default.record(mark)
+    other.wait(mark)
+    other.fill(memory.address, 1, 2)
+    other.synchronize()
+    assert list(driver.peek(memory.address, (2,), np.uint8)) == [2, 1]
