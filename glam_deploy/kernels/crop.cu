@@ -4,7 +4,7 @@
 
 // Grid: blocks of CROP_ROWS rows, patches, images. A thread has 4 columns of one row; patches begin at multiples of 16
 // pixels, so every access is 16 bytes on a 16-byte bound.
-extern "C" __global__ void __launch_bounds__(CROP_ROWS* CROP_THREADS)
+extern "C" __global__ void __launch_bounds__(CROP_ROWS * CROP_THREADS)
 crop(const float4* images, const long long* locations, float4* patches) {
     static_assert(PATCH % CROP_ROWS == 0 && PATCH == 4 * CROP_THREADS && CELL % 4 == 0, "a rest of pixels");
     const int patch = blockIdx.y, image = blockIdx.z;

@@ -1,7 +1,7 @@
 """The upload of raw views: one staging area an image, a header and behind it the pixels that the network sees.
 
 Areas lie one behind another at equal distances. Everything is little-endian; rows begin at multiples of 16 bytes. The
-kernels `moments` and `standardize` read it (standardize.cu, struct Area).
+kernels `moments` and `standardize` read it (standardize.cu, struct View).
 """
 
 from collections.abc import Mapping

@@ -3,15 +3,24 @@
 // Bytes of one image that fills the window, uint16: `moments` reads 11.3 MB, `standardize` reads them again (from L2
 // where they fit) and writes 22.6 MB. float32: twice the reading.
 
-// Head of an area of the staging buffer. Behind it lie the pixels that the network sees, as they lie in the source;
-// a row begins every multiple of 16 bytes.
-struct Area {
+// Head of an area of the staging buffer.
+struct Header {
     int rows, columns;
     int row, column;  // of the upper-left pixel in the network frame
     int mirrored;     // the network frame shows the columns from right to left
     int kind;         // PIXEL_UINT16, PIXEL_FLOAT32
 };
-static_assert(sizeof(Area) <= HEADER_BYTES, "HEADER_BYTES is too small");
+static_assert(sizeof(Header) <= HEADER_BYTES, "HEADER_BYTES is too small");
+
+// The pixels that the network sees, as they lie in the source; a row begins every multiple of 16 bytes.
+struct View : Header {
+    const char* pixels;
+};
+
+__device__ inline View view_of(const char* staging, long long area_bytes) {
+    const char* area = staging + blockIdx.z * area_bytes;
+    return {*reinterpret_cast<const Header*>(area), area + HEADER_BYTES};
+}
 
 template <class Pixel>
 struct alignas(16) Sixteen {
@@ -19,35 +28,30 @@ struct alignas(16) Sixteen {
     Pixel at[COUNT];
 };
 
-__device__ inline const Area& area_of(const char* staging, long long area_bytes) {
-    return *reinterpret_cast<const Area*>(staging + blockIdx.z * area_bytes);
-}
-
 template <class Pixel>
-__device__ const Sixteen<Pixel>* row_of(const Area& area, int row) {
-    using Group = Sixteen<Pixel>;
-    const int pitch = (area.columns + Group::COUNT - 1) / Group::COUNT;
-    return reinterpret_cast<const Group*>(reinterpret_cast<const char*>(&area) + HEADER_BYTES) + row * pitch;
+__device__ const Sixteen<Pixel>* row_of(const View& view, int row) {
+    const int pitch = (view.columns + Sixteen<Pixel>::COUNT - 1) / Sixteen<Pixel>::COUNT;
+    return reinterpret_cast<const Sixteen<Pixel>*>(view.pixels) + row * pitch;
 }
 
 // Moments of a block's MOMENTS_ROWS rows, in thread 0. A thread has the 16 bytes at threadIdx.x of each row, and those
 // at every MOMENTS_THREADS further.
 template <class Pixel, class Sum>
-__device__ void add_pixels(const Area& area, Moments<Sum>* of_block) {
+__device__ void add_pixels(const View& view, Moments<Sum>* of_block) {
     constexpr int COUNT = Sixteen<Pixel>::COUNT;
     Sum sum = 0, squares = 0;
-    for (int group = threadIdx.x; group * COUNT < area.columns; group += MOMENTS_THREADS) {
+    for (int group = threadIdx.x; group * COUNT < view.columns; group += MOMENTS_THREADS) {
         Sixteen<Pixel> pixels[MOMENTS_ROWS];  // all loads are under way before the first is waited for
 #pragma unroll
         for (int i = 0; i < MOMENTS_ROWS; ++i) {
             const int row = blockIdx.x * MOMENTS_ROWS + i;
-            pixels[i] = row < area.rows ? row_of<Pixel>(area, row)[group] : Sixteen<Pixel>{};
+            pixels[i] = row < view.rows ? row_of<Pixel>(view, row)[group] : Sixteen<Pixel>{};
         }
 #pragma unroll
         for (int i = 0; i < MOMENTS_ROWS; ++i)
 #pragma unroll
             for (int j = 0; j < COUNT; ++j) {
-                const Sum pixel = group * COUNT + j < area.columns ? pixels[i].at[j] : 0;
+                const Sum pixel = group * COUNT + j < view.columns ? pixels[i].at[j] : 0;
                 sum += pixel;
                 squares += pixel * pixel;
             }
@@ -93,12 +97,12 @@ extern "C" __global__ void __launch_bounds__(MOMENTS_THREADS)
 moments(const char* staging, long long area_bytes, char* all_scratch) {
     static_assert(INPUT_ROWS % MOMENTS_ROWS == 0, "a rest of rows");
     __shared__ bool is_last;
-    const Area& area = area_of(staging, area_bytes);
+    const View view = view_of(staging, area_bytes);
     Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
-    if (area.kind == PIXEL_UINT16)
-        add_pixels<unsigned short>(area, scratch.whole);
+    if (view.kind == PIXEL_UINT16)
+        add_pixels<unsigned short>(view, scratch.whole);
     else
-        add_pixels<float>(area, scratch.real);
+        add_pixels<float>(view, scratch.real);
     if (threadIdx.x == 0) {
         __threadfence();
         is_last = atomicAdd(&scratch.moments_done, 1u) == MOMENTS_BLOCKS - 1;
@@ -106,7 +110,7 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
     }
     __syncthreads();
     if (!is_last) return;
-    if (area.kind == PIXEL_UINT16)
+    if (view.kind == PIXEL_UINT16)
         finish(add_blocks(scratch.whole), scratch);
     else
         finish(add_blocks(scratch.real), scratch);
@@ -115,39 +119,38 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
 // The pixel that the network sees at a place, 0 where there is none. Mirrored or shifted rows do not lie on 16-byte
 // bounds in the source, so these are single loads; a warp's neighbours share their lines.
 template <class Pixel>
-__device__ float pixel_at(const Area& area, int row, int column) {
-    row -= area.row;
-    column -= area.column;
-    if (row < 0 || row >= area.rows || column < 0 || column >= area.columns) return 0;
-    if (area.mirrored) column = area.columns - 1 - column;
-    return reinterpret_cast<const Pixel*>(row_of<Pixel>(area, row))[column];
+__device__ float pixel_at(const View& view, int row, int column) {
+    row -= view.row;
+    column -= view.column;
+    if (row < 0 || row >= view.rows || column < 0 || column >= view.columns) return 0;
+    if (view.mirrored) column = view.columns - 1 - column;
+    return reinterpret_cast<const Pixel*>(row_of<Pixel>(view, row))[column];
 }
 
 // A thread has 4 columns of each of the block's STANDARDIZE_ROWS rows.
 template <class Pixel>
-__device__ void write_rows(const Area& area, float mean, float divisor, float4* image) {
+__device__ void write_rows(const View& view, float mean, float divisor, float4* __restrict__ image) {
     const int column = 4 * threadIdx.x;
 #pragma unroll
     for (int i = 0; i < STANDARDIZE_ROWS; ++i) {
         const int row = blockIdx.x * STANDARDIZE_ROWS + i;
-        float4 four;
-        four.x = (pixel_at<Pixel>(area, row, column) - mean) / divisor;
-        four.y = (pixel_at<Pixel>(area, row, column + 1) - mean) / divisor;
-        four.z = (pixel_at<Pixel>(area, row, column + 2) - mean) / divisor;
-        four.w = (pixel_at<Pixel>(area, row, column + 3) - mean) / divisor;
-        image[(row * INPUT_COLUMNS + column) / 4] = four;
+        image[(row * INPUT_COLUMNS + column) / 4] = {(pixel_at<Pixel>(view, row, column) - mean) / divisor,
+                                                     (pixel_at<Pixel>(view, row, column + 1) - mean) / divisor,
+                                                     (pixel_at<Pixel>(view, row, column + 2) - mean) / divisor,
+                                                     (pixel_at<Pixel>(view, row, column + 3) - mean) / divisor};
     }
 }
 
 // Grid: blocks of STANDARDIZE_ROWS rows, 1, images. After `moments`.
 extern "C" __global__ void __launch_bounds__(STANDARDIZE_THREADS)
-standardize(const char* staging, long long area_bytes, char* all_scratch, float4* images) {
+standardize(const char* __restrict__ staging, long long area_bytes, char* all_scratch,
+            float4* __restrict__ images) {
     static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * STANDARDIZE_THREADS, "a rest of pixels");
-    const Area& area = area_of(staging, area_bytes);
+    const View view = view_of(staging, area_bytes);
     const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
     float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);
-    if (area.kind == PIXEL_UINT16)
-        write_rows<unsigned short>(area, scratch.mean, scratch.divisor, image);
+    if (view.kind == PIXEL_UINT16)
+        write_rows<unsigned short>(view, scratch.mean, scratch.divisor, image);
     else
-        write_rows<float>(area, scratch.mean, scratch.divisor, image);
+        write_rows<float>(view, scratch.mean, scratch.divisor, image);
 }

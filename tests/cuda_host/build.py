@@ -3,7 +3,7 @@
 The library exports for each kernel NAME `void glam_host_NAME(const unsigned grid[3], const unsigned block[3], void**
 arguments)`, where `arguments` points at the argument values as for cuLaunchKernel; it returns when the launch is done.
 Addresses are those of this process. `unsigned glam_host_parameters_NAME(size_t* sizes)` gives the number of parameters
-and writes the bytes of each (8 at most now). `void glam_host_backwards(int)` turns the order of blocks and threads round.
+and writes the bytes of each. `void glam_host_backwards(int)` turns the order of blocks and threads round.
 """
 
 import hashlib

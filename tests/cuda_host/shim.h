@@ -1,8 +1,9 @@
 // Enough of CUDA's language for g++ to compile the kernels, and a machine that runs them on the CPU.
 //
 // Blocks run one after another, the threads of a block as fibers on one CPU thread: a fiber runs until it ends or waits
-// for others at a barrier. Shared memory is static, so a block finds in it what the block before it left there, as on a
-// GPU. A launch runs to its end before it returns; launches of several CPU threads wait for each other.
+// for others at a barrier, a warp until all of its fibers wait for other warps. Shared memory is static, so a block
+// finds in it what the block before it left there, as on a GPU. A launch runs to its end before it returns; launches of
+// several CPU threads wait for each other.
 #pragma once
 
 #include <csetjmp>
@@ -107,21 +108,37 @@ inline void make_fibers(size_t count) {
 
 inline unsigned int linear() { return thread.x + block_size.x * (thread.y + block_size.y * thread.z); }
 
+// A warp as far as it gets without the others, so that it is far ahead of them or far behind: what lacks a barrier shows.
+// Returns how many of its threads have ended.
+inline unsigned int run_warp(unsigned int first, unsigned int size) {
+    unsigned int ended = 0;
+    for (unsigned int before = progress - 1; progress != before;) {
+        before = progress;
+        for (unsigned int i = 0; i < size; ++i) {
+            Fiber& fiber = *fibers[first + (backwards ? size - 1 - i : i)];
+            if (fiber.done) continue;
+            resume(fiber);
+            ended += fiber.done;
+        }
+    }
+    return ended;
+}
+
 inline void run_block(unsigned int count) {
     for (unsigned int i = 0; i < count; ++i) {
         const unsigned int x = i % block_size.x, y = i / block_size.x % block_size.y;
         fibers[i]->index = {x, y, i / (block_size.x * block_size.y)};
         fibers[i]->done = false;
     }
+    const unsigned int whole = (count + 31) / 32;
+    const auto size_of = [count](unsigned int warp) { return count - warp * 32 < 32 ? count - warp * 32 : 32; };
     whole_block = {count};
-    for (unsigned int warp = 0; warp * 32 < count; ++warp) warps[warp] = {count - warp * 32 < 32 ? count - warp * 32 : 32};
+    for (unsigned int warp = 0; warp < whole; ++warp) warps[warp] = {size_of(warp)};
     for (unsigned int left = count; left > 0;) {
         const unsigned int before = progress;
-        for (unsigned int i = 0; i < count; ++i) {
-            Fiber& fiber = *fibers[backwards ? count - 1 - i : i];
-            if (fiber.done) continue;
-            resume(fiber);
-            left -= fiber.done;
+        for (unsigned int i = 0; i < whole; ++i) {
+            const unsigned int warp = backwards ? whole - 1 - i : i;
+            left -= run_warp(warp * 32, size_of(warp));
         }
         if (progress == before) {
             std::fprintf(stderr, "host shim: threads of a block wait for others that never come\n");
