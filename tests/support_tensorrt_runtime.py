@@ -1,0 +1,269 @@
+"""The half of a made-up `tensorrt` that runs engines, as of release 10.13, release 11 and TensorRT-RTX 1.7.
+
+For processes with the fake driver. It reads the engines of `support_tensorrt`, and those of `plan`; they compute with
+`support_engines`, in their place in the stream. It insists on what the real library insists on: memory, shapes and
+addresses before a run, the caller's context, and what a release lacks is an AttributeError.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from fake_cuda.control import FakeDriver
+from support_engines import FakeEngine
+
+from glam_deploy.device.driver import call
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.tensorrt.builder import PROFILES
+from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
+from glam_deploy.spec import Stage, graph_contract
+
+RELEASES = ("10.13", "11", "rtx")
+ROW_BYTES = 512
+"""Of device memory, for each row of a profile's largest batch."""
+
+Severity = IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
+Mode = IntEnum("Mode", {"NONE": 0, "INPUT": 1, "OUTPUT": 2})
+Allocation = IntEnum("Allocation", {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2})
+Graphs = IntEnum("Graphs", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
+Specialization = IntEnum("Specialization", {"LAZY": 0, "EAGER": 1, "NONE": 2})
+
+
+class Logger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
+
+    def log(self, severity: int, message: str) -> None:
+        raise NotImplementedError
+
+
+def plan(
+    stage: Stage,
+    *,
+    fusion_head: bool = False,
+    profiles: Sequence[Sequence[int]] = (),
+    renamed: Mapping[str, str] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    short: str = "",
+) -> bytes:
+    """An engine. `renamed`, `dtypes` and `short` (its last axis one less) name tensors that are not as they must be."""
+    contract = graph_contract(stage, fusion_head=fusion_head, composed=False)
+    profiles = profiles or PROFILES[stage]
+
+    def axes(name: str, shape: Sequence[int]) -> list[int]:
+        return [*shape[:-1], shape[-1] - 1] if name == short else list(shape)
+
+    said = {
+        "outputs": list(contract.outputs),
+        "profiles": [
+            {name: [[batch, *axes(name, t.shape)] for batch in sizes] for name, t in contract.inputs.items()}
+            for sizes in profiles
+        ],
+        "renamed": dict(renamed or {}),
+        "dtypes": dict(dtypes or {}),
+    }
+    return json.dumps(said).encode()
+
+
+class Faults(SimpleNamespace):
+    """Which calls shall fail: `deserialize`, `context`, `shape`, `address`, `profile`, `run`, `runtime`."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(names=set(names))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+
+def library(release: str, gpu: Gpu, driver: FakeDriver, faults: Faults | None = None) -> Library:
+    """As imported. `trt.contexts` holds every context that was made."""
+    trt = ModuleType("made_up")
+    flavour = FLAVOURS["tensorrt-rtx" if release == "rtx" else "tensorrt"]
+    vars(trt).update(
+        __version__={"10.13": "10.13.3.9", "11": "11.4.0.1", "rtx": "1.7.1.116"}[release],
+        ILogger=Logger,
+        TensorIOMode=Mode,
+        ExecutionContextAllocationStrategy=Allocation,
+        nptype=lambda dtype: np.dtype(dtype).type,
+        contexts=[],
+    )
+    if release == "rtx":
+        trt.CudaGraphStrategy = Graphs  # type: ignore[attr-defined]
+        trt.DynamicShapesKernelSpecializationStrategy = Specialization  # type: ignore[attr-defined]
+    world = SimpleNamespace(trt=trt, release=release, gpu=gpu, driver=driver, faults=faults or Faults())
+    trt.Runtime = lambda log: Runtime(log, world)  # type: ignore[attr-defined]
+    return Library(flavour=flavour, trt=trt)
+
+
+class Runtime:
+    def __init__(self, log: Logger, world: SimpleNamespace) -> None:
+        if "runtime" in world.faults:
+            log.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        self.engine_host_code_allowed = True
+        """As if it were on by default: the owner must switch it off."""
+        self._log, self._world = log, world
+
+    def deserialize_cuda_engine(self, content: bytes) -> "CudaEngine | None":
+        assert self.engine_host_code_allowed is False
+        require_current(self._world.gpu)
+        try:
+            said = json.loads(content)
+        except ValueError:
+            self._log.log(Severity.ERROR, "Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.")
+            return None
+        return CudaEngine(said, self._log, self._world)
+
+
+class CudaEngine:
+    def __init__(self, said: Mapping[str, Any], log: Logger, world: SimpleNamespace) -> None:
+        self.log, self.world, self.profiles = log, world, said["profiles"]
+        outputs = said["outputs"]
+        self.stage: Stage = (
+            "global" if "saliency_global" in outputs else "local" if "saliency_patches" in outputs else "fusion"
+        )
+        self.computing = FakeEngine(self.stage, fusion_head="attention" in outputs)
+        contract = self.computing.contract
+        shapes = {name: [-1, *sizes[0][1:]] for name, sizes in self.profiles[0].items()}
+        shapes |= {name: [-1, *contract.outputs[name].shape] for name in outputs}
+        names, dtypes = said.get("renamed", {}), said.get("dtypes", {})
+        own = {**contract.inputs, **contract.outputs}
+        self.tensors = {names.get(n, n): (dtypes.get(n, own[n].dtype), shape) for n, shape in shapes.items()}
+        self.inputs = {names.get(n, n) for n in self.profiles[0]}
+        if world.release != "10.13":
+            self.create_runtime_config = lambda: RuntimeConfig(rtx=world.release == "rtx")
+
+    num_io_tensors = property(lambda self: len(self.tensors))
+    num_optimization_profiles = property(lambda self: len(self.profiles))
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> Mode:
+        return Mode.INPUT if name in self.inputs else Mode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return str(self.tensors[name][0])
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return list(self.tensors[name][1])
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+        return list(self.profiles[profile][name])
+
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return int(ROW_BYTES * self.batches(profile)[1])
+
+    def batches(self, profile: int) -> tuple[int, int]:
+        low, _, high = next(iter(self.profiles[profile].values()))
+        return low[0], high[0]
+
+    def create_execution_context(self, settings: Any) -> "ExecutionContext | None":
+        require_current(self.world.gpu)
+        if self.world.release == "10.13":
+            assert settings is Allocation.USER_MANAGED
+        else:
+            assert settings.allocation is Allocation.USER_MANAGED
+        if "context" in self.world.faults:
+            self.log.log(Severity.ERROR, "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
+            return None
+        context = ExecutionContext(self, settings)
+        self.world.trt.contexts.append(context)
+        return context
+
+
+class RuntimeConfig:
+    def __init__(self, *, rtx: bool) -> None:
+        self.allocation = Allocation.STATIC
+        if rtx:
+            self.cuda_graph_strategy = Graphs.WHOLE_GRAPH_CAPTURE
+            self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+            self.cache: object = None
+            self.create_runtime_cache = SimpleNamespace
+            self.set_runtime_cache = lambda cache: setattr(self, "cache", cache) is None
+
+    def set_execution_context_allocation_strategy(self, strategy: Allocation) -> None:
+        self.allocation = strategy
+
+
+class ExecutionContext:
+    def __init__(self, engine: CudaEngine, settings: Any) -> None:
+        self.engine, self.settings = engine, settings
+        self.active_optimization_profile = 0
+        self.memory = (0, 0)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.runs = 0
+        self.profile_stream: int | None = None
+        if engine.world.release == "rtx":
+            self.is_stream_capturable = self._is_stream_capturable
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        require_current(self.engine.world.gpu)
+        self.active_optimization_profile, self.profile_stream, self.shapes = profile, stream, {}
+        return self._unless("profile", "Profile cannot be changed")
+
+    def set_device_memory(self, address: int, nbytes: int) -> None:
+        self.memory = (address, nbytes)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        low, high = self.engine.batches(self.active_optimization_profile)
+        if not low <= shape[0] <= high or name not in self.engine.inputs:
+            self._say(f"Error Code 3: API Usage Error (setInputShape: {name} {shape})")
+            return False
+        self.shapes[name] = shape
+        return self._unless("shape", "setInputShape fails")
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        if name not in self.engine.tensors or address % 256:
+            self._say(f"Error Code 3: API Usage Error (setTensorAddress: {name})")
+            return False
+        self.addresses[name] = address
+        return self._unless("address", "setTensorAddress fails")
+
+    def execute_async_v3(self, stream: int) -> bool:
+        engine = self.engine
+        require_current(engine.world.gpu)
+        address, nbytes = self.memory
+        needed = engine.get_device_memory_size_for_profile_v2(self.active_optimization_profile)
+        ready = address and address % 256 == 0 and nbytes >= needed and self.shapes.keys() == engine.inputs
+        if not ready or self.addresses.keys() != engine.tensors.keys():
+            self._say("Error Code 3: API Usage Error (enqueueV3: not everything is set)")
+            return False
+        if "run" in engine.world.faults:
+            self._say("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
+            return False
+        engine.world.driver.put(engine.world.gpu.adopt(stream), self._compute)
+        self.runs += 1
+        return True
+
+    def _is_stream_capturable(self, stream: int) -> bool:
+        require_current(self.engine.world.gpu)
+        return self.runs > 0 and "capture" not in self.engine.world.faults
+
+    def _compute(self) -> None:
+        (batch,) = {shape[0] for shape in self.shapes.values()}
+        FakeDriver.peek(self.memory[0], (self.memory[1],), np.uint8)[:] = 0xA5
+        arrays = {
+            name: FakeDriver.peek(address, (batch, *self.engine.tensors[name][1][1:]), self.engine.tensors[name][0])
+            for name, address in self.addresses.items()
+        }
+        results = self.engine.computing._run({name: arrays[name] for name in self.engine.inputs})
+        for name in arrays.keys() - self.engine.inputs:
+            arrays[name][:] = results[name]
+
+    def _unless(self, fault: str, words: str) -> bool:
+        if fault not in self.engine.world.faults:
+            return True
+        self._say(words)
+        return False
+
+    def _say(self, words: str) -> None:
+        self.engine.log.log(Severity.ERROR, words)
+
+
+def require_current(gpu: Gpu) -> None:
+    """The library works in the thread's current context, whatever that is."""
+    assert int(call("cuCtxGetCurrent")) == int(gpu._context.handle), "called outside of the GPU's context"
