@@ -99,7 +99,7 @@ class _Build:
         engine = bytes(plan)
         return BuiltStage(
             engine=engine,
-            share=self._confirmed_share(self.log.report or self._inspected(engine)),
+            share=self._confirmed_share(engine),
             timing_cache=bytes(self.cache.serialize()) if self.cache else None,
             warnings=tuple(dict.fromkeys(self.log.warnings)),
         )
@@ -186,6 +186,15 @@ class _Build:
 
     # what came of it
 
+    def _confirmed_share(self, engine: bytes) -> float | None:
+        request, convolutions = self.request, list(_convolutions(self.trt, self.network))
+        if not convolutions:
+            return None
+        report = layers.read_report(self.log.report or self._inspected(engine))
+        found = layers.share(convolutions, report, request.precision, float_inputs=request.contract.inputs)
+        layers.require(request.stage, request.precision, found)
+        return found
+
     def _inspected(self, engine: bytes) -> str:
         """The engine inspector's JSON, on the GPU that the engine was built for."""
         opened = self._started(self.trt.Runtime).deserialize_cuda_engine(engine)
@@ -193,14 +202,6 @@ class _Build:
             raise self._refused(["it cannot open its own engine", *self.log.errors])
         report = opened.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
         return str(report)
-
-    def _confirmed_share(self, report: str) -> float | None:
-        request, convolutions = self.request, list(_convolutions(self.trt, self.network))
-        found = layers.share(
-            convolutions, layers.read_report(report), request.precision, float_inputs=request.contract.inputs
-        )
-        layers.require(request.stage, request.precision, found)
-        return found
 
 
 def _network_flags(trt: Any) -> int:

@@ -1,8 +1,8 @@
 """What the builder says while it works, and how it is stopped: the classes that the library calls back."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from concurrent.futures import Future, wait
+from threading import Event, Thread
 from typing import Any
 
 from glam_deploy.engines.tensorrt.flavours import Library
@@ -90,9 +90,19 @@ def interruptible(build: Callable[[], Any], stopped: Event) -> Any:
     """The result of `build`, run beside the main thread: only that one gets Ctrl-C, and nothing may be raised in the
     library's callbacks. `stopped` is set when it comes, and the build is waited for.
     """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(build)
+    future: Future[Any] = Future()
+
+    def run() -> None:
         try:
-            return future.result()
-        finally:
-            stopped.set()
+            future.set_result(build())
+        except BaseException as error:
+            future.set_exception(error)
+
+    worker = Thread(target=run, name="engine builder", daemon=True)
+    try:
+        worker.start()
+        return future.result()
+    finally:
+        stopped.set()
+        if worker.ident is not None:  # Ctrl-C may come before it runs
+            wait([future])

@@ -65,8 +65,8 @@ class Layer:
 
 def share(
     convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
-) -> float | None:
-    """Share of the convolutions' multiply-adds that the engine does in `precision`, 0..1; None without convolutions.
+) -> float:
+    """Share of the convolutions' multiply-adds that the engine does in `precision`, 0..1.
 
     A convolution counts if each layer that does it has weights and inputs of that type. `float_inputs` are the engine's
     own inputs, which are float32 in every precision: a kernel that reads one and converts it on the way still computes
@@ -75,12 +75,12 @@ def share(
     total = sum(convolution.multiply_adds for convolution in convolutions)
     given = frozenset(float_inputs)
     confirmed = sum(c.multiply_adds for c in convolutions if _computes_in(precision, _doing(c, layers), given))
-    return confirmed / total if total else None
+    return confirmed / total
 
 
-def require(stage: Stage, precision: Precision, found: float | None) -> None:
+def require(stage: Stage, precision: Precision, found: float) -> None:
     """Raises BackendBuildError where less of the convolutions' arithmetic than is due is confirmed to be of a type."""
-    if found is not None and found < MINIMUM_SHARE[precision]:
+    if found < MINIMUM_SHARE[precision]:
         raise BackendBuildError(
             f"{stage} graph: the engine was to compute in {precision}, but by its own layer report only "
             f"{found:.1%} of the multiply-adds of its convolutions do; {MINIMUM_SHARE[precision]:.0%} are expected. It "

@@ -249,8 +249,8 @@ def _install(bundle: Bundle, name: str, entry: Entry) -> Bundle:
     if open_bundle(bundle.folder).id != bundle.id:
         raise BundleError(f"{bundle.folder} was replaced while engines were built for it. Build them again.")
     drafts = _draft(bundle, "")
-    for path in (drafts, *drafts.iterdir()):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    for path in (bundle.folder / ENGINES_FOLDER, drafts, *drafts.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a service under another account runs them
     retired = [e for e in bundle.engines if _makes_place(e, entry)]
     if (bundle.folder / name).exists():  # the same engines, damaged
         (bundle.folder / name).rename(bundle.folder / UNFINISHED / "old")

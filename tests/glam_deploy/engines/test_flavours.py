@@ -1,0 +1,74 @@
+"""Which of the two libraries is meant, and what is said where it is not there."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import pytest
+
+from glam_deploy.engines.tensorrt import flavours
+from glam_deploy.errors import BackendUnavailable, UsageError
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Change it: import names that this Python has."""
+    names: set[str] = set()
+    spec = ModuleSpec("any", None)
+    monkeypatch.setattr(flavours, "find_spec", lambda name: spec if name in names else None)
+    return names
+
+
+def test_none_installed(installed: set[str]) -> None:
+    with pytest.raises(BackendUnavailable, match=r'glam-deploy\[tensorrt\]" or .*glam-deploy\[tensorrt-rtx\]'):
+        flavours.find(None)
+
+
+@pytest.mark.parametrize(("module", "name"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")])
+def test_the_one_that_is_installed(installed: set[str], module: str, name: str) -> None:
+    installed.add(module)
+    assert flavours.find(None).name == name
+    assert flavours.find(name).name == name
+
+
+def test_both_installed_must_be_named(installed: set[str]) -> None:
+    installed.update({"tensorrt", "tensorrt_rtx"})
+    with pytest.raises(UsageError, match="TensorRT and TensorRT-RTX are installed: choose one with --flavour"):
+        flavours.find(None)
+    assert flavours.find("tensorrt-rtx").title == "TensorRT-RTX"
+
+
+def test_named_but_not_installed(installed: set[str]) -> None:
+    installed.add("tensorrt")
+    with pytest.raises(BackendUnavailable, match=r'TensorRT-RTX is not installed\. .*"glam-deploy\[tensorrt-rtx\]"'):
+        flavours.find("tensorrt-rtx")
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(UsageError, match="'trt' is unknown; choose one of tensorrt, tensorrt-rtx"):
+        flavours.find("trt")
+
+
+@pytest.mark.parametrize("error", [ImportError("libnvinfer.so.11: cannot open"), OSError("libnvinfer.so.11")])
+def test_bindings_without_their_libraries(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(name: str) -> ModuleType:
+        raise error
+
+    monkeypatch.setattr(flavours, "import_module", fail)
+    with pytest.raises(BackendUnavailable, match=r"TensorRT cannot be imported \(libnvinfer\.so\.11.*Install it again"):
+        flavours.load(flavours.FLAVOURS["tensorrt"])
+
+
+def test_targets_of_the_real_tensorrt_rtx() -> None:
+    library = flavours.load(flavours.FLAVOURS["tensorrt-rtx"])
+    assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= library.targets.keys()
+    assert library.targets["8.9"] == library.trt.ComputeCapability.SM89
+    assert str(library) == f"TensorRT-RTX {library.version}"
+
+
+def test_library_that_builds_for_the_gpu_at_hand_has_no_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ModuleType("tensorrt")
+    made.__dict__["__version__"] = "11.4.0.106"
+    monkeypatch.setitem(sys.modules, "tensorrt", made)
+    library = flavours.load(flavours.FLAVOURS["tensorrt"])
+    assert (library.version, library.targets) == ("11.4.0.106", {})

@@ -1,0 +1,192 @@
+"""What engines are made for, what their key depends on, and which machine they are kept from."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support_tensorrt
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.tensorrt import flavours, identity, store
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.engines.tensorrt.identity import Machine
+from glam_deploy.errors import BackendUnavailable, UsageError
+
+L4 = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="580.95.05")
+H200 = Machine(gpu="NVIDIA H200", compute_capability="9.0", driver="580.95.05")
+NO_GPU = Machine(lacks="libcuda.so.1, NVIDIA's driver, is missing.")
+
+
+@pytest.fixture
+def rtx() -> Library:
+    return flavours.load(flavours.FLAVOURS["tensorrt-rtx"])
+
+
+@pytest.fixture
+def trt() -> Library:
+    return support_tensorrt.library()
+
+
+# what engines are made for
+
+
+def test_tensorrt_builds_for_the_gpu_at_hand(trt: Library) -> None:
+    made_for = {"compute_capabilities": ["8.9"], "gpu": "NVIDIA L4", "driver": "580.95.05"}
+    assert identity.made_for(trt, L4, []) == made_for
+    assert identity.made_for(trt, L4, ["8.9"]) == made_for
+    with pytest.raises(UsageError, match=r"of compute capability 8\.9: leave --compute-capability out"):
+        identity.made_for(trt, L4, ["8.6"])
+
+
+def test_tensorrt_needs_a_gpu(trt: Library) -> None:
+    with pytest.raises(BackendUnavailable, match=r"none here: libcuda\.so\.1.* --flavour tensorrt-rtx"):
+        identity.made_for(trt, NO_GPU, [])
+
+
+def test_tensorrt_rtx_builds_for_the_gpu_at_hand_or_all_but_turing(rtx: Library) -> None:
+    def capabilities(machine: Machine, *asked: str) -> list[str]:
+        made_for = identity.made_for(rtx, machine, asked)
+        assert (made_for["gpu"], made_for["driver"]) == (None, None)
+        found: list[str] = made_for["compute_capabilities"]
+        return found
+
+    assert capabilities(L4) == ["8.9"]
+    assert capabilities(NO_GPU)[:4] == ["8.0", "8.6", "8.9", "12.0"]
+    assert capabilities(L4, "12.0", "7.5", "8.6", "8.6") == ["7.5", "8.6", "12.0"]
+    assert capabilities(NO_GPU, "7.5") == ["7.5"]
+
+
+def test_tensorrt_rtx_is_asked_for_a_gpu_that_it_does_not_list_only_where_that_is_at_hand(rtx: Library) -> None:
+    assert identity.made_for(rtx, H200, [])["compute_capabilities"] == ["9.0"]
+    assert identity.made_for(rtx, H200, ["9.0"])["compute_capabilities"] == ["9.0"]
+    for machine in (NO_GPU, L4):
+        with pytest.raises(UsageError, match=r"for compute capability 9\.0; it lists 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
+            identity.made_for(rtx, machine, ["9.0"])
+    with pytest.raises(UsageError, match=r"builds for 9\.0, which it does not list, only when asked for it alone"):
+        identity.made_for(rtx, H200, ["8.9", "9.0"])
+
+
+@pytest.mark.parametrize("asked", ["89", "sm_89", "eight", "", "8.9.1"])
+def test_what_is_no_compute_capability(rtx: Library, asked: str) -> None:
+    with pytest.raises(UsageError, match="cannot be told to build for"):
+        identity.made_for(rtx, L4, [asked])
+
+
+# the key
+
+
+Recipe = dict[str, Any]
+
+
+@pytest.fixture
+def recipe(bundle: Bundle, trt: Library) -> Recipe:
+    return identity.recipe(bundle, trt, "fp16", made_for=identity.made_for(trt, L4, []), options={"tf32": False})
+
+
+def test_recipe_names_all_graphs_of_the_precision(recipe: Recipe, bundle: Bundle) -> None:
+    wanted = {"global": "graphs/global.fp16.onnx", "local": "graphs/local.fp16.onnx", "fusion": "graphs/fusion.onnx"}
+    assert recipe["graphs"] == {stage: bundle.files[name]["sha256"] for stage, name in wanted.items()}
+    assert (recipe["flavour"], recipe["library"], recipe["precision"]) == ("tensorrt", "11.4.0.1", "fp16")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(precision="fp32"),
+        lambda r: r.update(flavour="tensorrt-rtx"),
+        lambda r: r.update(library="11.4.0.2"),
+        lambda r: r["made_for"].update(gpu="NVIDIA L40"),
+        lambda r: r["made_for"].update(compute_capabilities=["8.9", "9.0"]),
+        lambda r: r["options"].update(tf32=True),
+        lambda r: r["graphs"].update(local="00"),
+        lambda r: r.update(kernels_sha256="00"),
+    ],
+)
+def test_everything_that_makes_other_engines_makes_another_key(
+    recipe: Recipe, change: Callable[[Recipe], object]
+) -> None:
+    before = identity.key_of(recipe)
+    change(recipe)
+    assert identity.key_of(recipe) != before
+
+
+def test_driver_and_order_make_no_other_key(recipe: Recipe) -> None:
+    before = identity.key_of(recipe)
+    recipe["made_for"]["driver"] = "999.0"
+    assert identity.key_of(dict(reversed(recipe.items()))) == before
+
+
+# does it fit
+
+
+@pytest.fixture
+def built(bundle: Bundle, trt: Library, quick_kernels: None) -> store.BuildOutcome:
+    settled = store.Plan(library=trt, precision="fp16", made_for=identity.made_for(trt, L4, []))
+    return store.build_engines(bundle.folder, settled, lambda step, detail, done: None)
+
+
+def reasons(built: store.BuildOutcome, machine: Machine, library: Library, **changes: Any) -> list[str]:
+    return identity.mismatches(built.bundle, {**built.entry, **changes}, library=library, machine=machine)
+
+
+def test_what_was_just_built_fits(built: store.BuildOutcome, trt: Library) -> None:
+    assert reasons(built, L4, trt) == []
+    assert identity.entries(built.bundle, "fp16") == identity.entries(built.bundle, "fp16", "tensorrt") == [built.entry]
+    assert identity.entries(built.bundle, "fp16", "tensorrt-rtx") == identity.entries(built.bundle, "fp32") == []
+
+
+def test_other_machines(built: store.BuildOutcome, trt: Library) -> None:
+    other_name = Machine(gpu="NVIDIA RTX 4090", compute_capability="8.9", driver="580.95.05")
+    assert reasons(built, other_name, trt) == ["made for NVIDIA L4, the GPU is NVIDIA RTX 4090"]
+    assert reasons(built, H200, trt) == [
+        "made for compute capability 8.9, the GPU has 9.0",
+        "made for NVIDIA L4, the GPU is NVIDIA H200",
+    ]
+    assert reasons(built, Machine(gpu=L4.gpu, compute_capability="8.9", driver="999.0"), trt) == []
+
+
+def test_other_library(built: store.BuildOutcome) -> None:
+    assert reasons(built, L4, support_tensorrt.library(10)) == ["made with TensorRT 11.4.0.1, installed is 10.4.0.1"]
+
+
+def test_several_targets_and_any_gpu_of_them(built: store.BuildOutcome, trt: Library) -> None:
+    targets = {"compute_capabilities": ["8.6", "8.9", "12.0"], "gpu": None, "driver": None}
+    assert reasons(built, L4, trt, made_for=targets) == []
+    assert reasons(built, H200, trt, made_for=targets) == [
+        "made for compute capability 8.6, 8.9, 12.0, the GPU has 9.0"
+    ]
+    # of one family, and yet not named to the builder
+    near = Machine(gpu="NVIDIA GB10", compute_capability="12.1", driver="580.95.05")
+    assert reasons(built, near, trt, made_for=targets) == [
+        "made for compute capability 8.6, 8.9, 12.0, the GPU has 12.1"
+    ]
+
+
+def test_other_graph_and_other_kernels(
+    built: store.BuildOutcome, trt: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {**built.entry["stages"], "local": {**built.entry["stages"]["local"], "graph_sha256": "00"}}
+    assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
+    stages["local"]["graph"] = "graphs/gone.onnx"
+    assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
+    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    assert reasons(built, L4, trt) == ["its kernels are of another release of glam-deploy"]
+
+
+def test_command_that_builds_again() -> None:
+    said = identity.build_command(Path("my bundle"), "fp16", "tensorrt-rtx", ["8.9"])
+    assert shlex.split(said) == [
+        *("glam-deploy", "build", "--bundle", "my bundle", "--engine", "fp16"),
+        *("--flavour", "tensorrt-rtx", "--compute-capability", "8.9"),
+    ]
+    assert identity.build_command(Path("b"), "fp32") == "glam-deploy build --bundle b --engine fp32"
+
+
+def test_machine_without_driver_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise BackendUnavailable("no GPU")
+
+    monkeypatch.setattr(identity, "Gpu", fail)
+    assert identity.this_machine() == Machine(lacks="no GPU")

@@ -1,0 +1,414 @@
+"""Engines in a bundle: built once, known again, never half there. The library is made up and costs nothing."""
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import support_tensorrt
+from support_bundles import edit_manifest, facts, snapshot, unprivileged
+
+from glam_deploy.bundle import ENGINES_FOLDER, MANIFEST, UNFINISHED, Bundle, open_bundle, staged_bundle, write_manifest
+from glam_deploy.engines.tensorrt import builder, identity, store
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.engines.tensorrt.identity import Machine
+from glam_deploy.errors import BackendBuildError, BundleError, UsageError
+from glam_deploy.spec import Precision
+
+L4 = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="580.95.05")
+A10 = Machine(gpu="NVIDIA A10", compute_capability="8.6", driver="580.95.05")
+
+pytestmark = pytest.mark.usefixtures("quick_kernels")
+
+
+def build(
+    bundle: Bundle,
+    library: Library | None = None,
+    *,
+    precision: Precision = "fp16",
+    machine: Machine = L4,
+    report: store.Report = lambda step, detail, done: None,
+) -> store.BuildOutcome:
+    library = library or support_tensorrt.library()
+    settled = store.Plan(library=library, precision=precision, made_for=identity.made_for(library, machine, []))
+    return store.build_engines(bundle.folder, settled, report)
+
+
+# what lies there
+
+
+def test_files_and_what_the_manifest_says_of_them(bundle: Bundle) -> None:
+    outcome = build(bundle)
+    outcome.bundle.check()
+    (folder,) = (bundle.folder / ENGINES_FOLDER).iterdir()
+    assert folder.name == f"tensorrt-fp16-{outcome.entry['key'][:12]}"
+    place = f"{ENGINES_FOLDER}/{folder.name}"
+    entry = json.loads((bundle.folder / MANIFEST).read_bytes())["engines"][0]
+    assert entry == outcome.entry
+    assert {stage: made["file"] for stage, made in entry["stages"].items()} == {
+        stage: f"{place}/{stage}.engine" for stage in ("global", "local", "fusion")
+    }
+    assert entry["kernels"] == {"sm_89": {"file": f"{place}/kernels.sm_89.cubin"}}
+    assert entry["timing_cache"] == f"{place}/timing.cache"
+    assert {path.name for path in folder.iterdir()} == {
+        *("global.engine", "local.engine", "fusion.engine", "kernels.sm_89.cubin", "timing.cache")
+    }
+    assert [entry["stages"][s]["confirmed_share"] for s in ("global", "local", "fusion")] == [1.0, 1.0, None]
+    assert entry["made_for"] == {"compute_capabilities": ["8.9"], "gpu": "NVIDIA L4", "driver": "580.95.05"}
+
+
+def test_everything_else_of_the_bundle_is_as_before(bundle: Bundle) -> None:
+    before = snapshot(bundle.folder)
+    outcome = build(bundle)
+    after = snapshot(bundle.folder)
+    assert {n: c for n, c in after.items() if not n.startswith(ENGINES_FOLDER) and n != MANIFEST} == {
+        n: c for n, c in before.items() if n != MANIFEST
+    }
+    manifest = dict(outcome.bundle.manifest)
+    del manifest["engines"]
+    manifest["files"] = {n: e for n, e in manifest["files"].items() if not n.startswith(ENGINES_FOLDER)}
+    assert manifest == bundle.manifest
+    assert outcome.bundle.id != bundle.id
+
+
+def test_readable_for_others(bundle: Bundle) -> None:
+    mask = os.umask(0o077)
+    try:
+        build(bundle)
+    finally:
+        os.umask(mask)
+    (folder,) = (bundle.folder / ENGINES_FOLDER).iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert folder.parent.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in (*folder.iterdir(), bundle.folder / MANIFEST)} == {0o644}
+
+
+def test_graphs_are_those_of_the_precision(bundle: Bundle) -> None:
+    for precision, flavoured in (("fp32", ""), ("fp16", ".fp16")):
+        stages = build(bundle, precision=precision).entry["stages"]  # type: ignore[arg-type]
+        for stage in ("global", "local"):
+            assert stages[stage]["graph"] == f"graphs/{stage}{flavoured}.onnx"
+        assert stages["fusion"]["graph"] == "graphs/fusion.onnx"
+
+
+def test_precision_that_the_bundle_lacks(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match=r"no graphs/global\.bf16\.onnx.*export --weights ckpt\.pt --precision bf16"):
+        build(bundle, precision="bf16")
+    assert not (bundle.folder / ENGINES_FOLDER).exists()
+
+
+def test_steps_are_told(bundle: Bundle) -> None:
+    told: list[tuple[str, float]] = []
+    build(bundle, report=lambda step, detail, done: told.append((step, done)))
+    assert list(dict.fromkeys(step for step, _ in told)) == [
+        *("global engine", "local engine", "fusion engine", "CUDA kernels")
+    ]
+    assert [done for _, done in told] == sorted(done for _, done in told)
+    assert told[0][1] == 0
+    assert told[-1][1] == len(("global", "local", "fusion"))
+
+
+# a second build
+
+
+class Counting:
+    """Counts what is built."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stages: list[str] = []
+        real = builder.build_stage
+
+        def counted(library: Library, request: builder.StageRequest, progress: Any) -> builder.BuiltStage:
+            self.stages.append(request.stage)
+            return real(library, request, progress)
+
+        monkeypatch.setattr(builder, "build_stage", counted)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    return Counting(monkeypatch)
+
+
+def test_second_build_does_nothing(bundle: Bundle, counting: Counting) -> None:
+    first = build(bundle)
+    before = snapshot(bundle.folder)
+    second = build(bundle)
+    assert (first.new, second.new) == (True, False)
+    assert second.entry == first.entry
+    assert snapshot(bundle.folder) == before
+    assert counting.stages == ["global", "local", "fusion"]
+
+
+def test_other_precisions_and_gpus_stand_side_by_side(bundle: Bundle, counting: Counting) -> None:
+    build(bundle)
+    build(bundle, precision="fp32")
+    last = build(bundle, machine=A10)
+    assert len(last.bundle.engines) == 3
+    last.bundle.check()
+    assert not any(build(bundle, machine=machine).new for machine in (L4, A10))
+    assert len(counting.stages) == 9
+
+
+def new_release(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
+    return support_tensorrt.library(10)
+
+
+def new_options(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setattr(builder, "options", lambda library: {"tf32": "else"})
+    return support_tensorrt.library()
+
+
+def new_kernels(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    return support_tensorrt.library()
+
+
+def new_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
+    changed = support_tensorrt.graph("local", "fp16", convolutions=[])
+    (bundle.folder / "graphs/local.fp16.onnx").write_bytes(changed)
+    manifest = json.loads((bundle.folder / MANIFEST).read_bytes())
+    write_manifest(bundle.folder, {key: value for key, value in manifest.items() if key != "files"})
+    return support_tensorrt.library()
+
+
+@pytest.mark.parametrize("change", [new_release, new_options, new_kernels, new_graph])
+def test_any_change_builds_again_and_takes_the_place(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, change: Callable[[Bundle, pytest.MonkeyPatch], Library]
+) -> None:
+    first = build(bundle)
+    library = change(bundle, monkeypatch)
+    second = build(bundle, library)
+    assert second.new
+    assert [e["key"] for e in second.bundle.engines] == [second.entry["key"]] != [first.entry["key"]]
+    second.bundle.check()
+    assert len(list((bundle.folder / ENGINES_FOLDER).iterdir())) == 1
+
+
+def test_damaged_engine_is_refused_by_its_hash_and_built_anew(bundle: Bundle) -> None:
+    outcome = build(bundle)
+    name = outcome.entry["stages"]["local"]["file"]
+    path = bundle.folder / name
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"\0")
+    with pytest.raises(BundleError, match=r"local\.engine was changed: SHA-256"):
+        open_bundle(bundle.folder).read(name)
+    again = build(bundle)
+    assert again.new
+    assert len(again.bundle.engines) == 1
+    assert path.read_bytes() == good
+    again.bundle.check()
+
+
+# timing cache
+
+
+def timings(outcome: store.BuildOutcome) -> bytes:
+    content: bytes = outcome.bundle.read(outcome.entry["timing_cache"])
+    return content
+
+
+def test_timings_go_on_with_the_same_library_on_the_same_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(bundle)
+    assert timings(first) == b"+++"
+    assert timings(build(bundle, precision="fp32")) == b"++++++"
+    assert timings(build(bundle, machine=A10)) == b"+++"
+    assert timings(build(bundle, support_tensorrt.library(10))) == b"+++"
+    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    assert timings(build(bundle, machine=Machine(gpu="NVIDIA A10", compute_capability="8.6", driver="600"))) == (
+        b"++++++"
+    )
+
+
+def test_timings_that_the_library_does_not_take_are_left(bundle: Bundle) -> None:
+    request = builder.StageRequest(
+        stage="local",
+        graph=bundle.read("graphs/local.onnx"),
+        contract=support_tensorrt.graph_contract("local", fusion_head=False),
+        precision="fp32",
+        timing_cache=b"foreign",
+    )
+    built = builder.build_stage(support_tensorrt.library(), request, lambda phase, done: None)
+    assert built.timing_cache == b"+"
+
+
+# failures
+
+
+def test_failed_build_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
+    build(bundle, precision="fp32")
+    before = snapshot(bundle.folder)
+    with pytest.raises(BackendBuildError, match=r"global graph: TensorRT 11\.4\.0\.1 cannot build it: out of kernels"):
+        build(bundle, support_tensorrt.library(fails="out of kernels"))
+    with pytest.raises(BackendBuildError, match=r"only 0\.0% of the multiply-adds"):
+        build(bundle, support_tensorrt.library(computes_in="Float"))
+    assert snapshot(bundle.folder) == before
+    open_bundle(bundle.folder).check()
+
+
+def test_first_build_that_fails_leaves_no_folder(bundle: Bundle) -> None:
+    with pytest.raises(BackendBuildError):
+        build(bundle, support_tensorrt.library(fails="out of kernels"))
+    assert not (bundle.folder / ENGINES_FOLDER).exists()
+
+
+def test_kernels_that_do_not_compile(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: str, *, architecture: str, name: str) -> bytes:
+        raise BackendBuildError(f"{name} does not compile for {architecture}")
+
+    monkeypatch.setattr(store, "compile_cubin", fail)
+    with pytest.raises(BackendBuildError, match="sm_89"):
+        build(bundle)
+    assert not (bundle.folder / ENGINES_FOLDER).exists()
+
+
+def test_ctrl_c_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
+    before = snapshot(bundle.folder)
+    pressed = Event()
+
+    def press(step: str, detail: str, done: float) -> None:
+        if not pressed.is_set():
+            pressed.set()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(bundle, support_tensorrt.library(stop_after=1), report=press)
+    assert snapshot(bundle.folder) == before
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_killed_build_left_is_cleared_by_the_next(bundle: Bundle, moved: bool) -> None:
+    left = bundle.folder / (f"{ENGINES_FOLDER}/tensorrt-fp32-0123456789ab" if moved else f"{UNFINISHED}/new")
+    left.mkdir(parents=True)
+    (left / "local.engine").write_bytes(b"half")
+    with pytest.raises(BundleError, match=r"local\.engine is not in the manifest"):
+        open_bundle(bundle.folder).check()
+    build(bundle).bundle.check()
+    assert not left.exists()
+
+
+def test_files_of_others_are_not_cleared(bundle: Bundle) -> None:
+    mine = bundle.folder / ENGINES_FOLDER / "mine-notes" / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    build(bundle)
+    assert mine.read_text() == "years of work"
+
+
+def test_manifest_is_replaced_when_all_files_are_there(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a reader looks, the manifest that it finds is of files that are whole."""
+    looked = []
+    replace = Path.replace
+
+    def look(self: Path, target: Path) -> Path:
+        open_bundle(bundle.folder)
+        new = json.loads(self.read_bytes())
+        looked.append([(bundle.folder / name).stat().st_size == entry["bytes"] for name, entry in new["files"].items()])
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    build(bundle)
+    assert len(looked) == 1
+    assert all(looked[0])
+
+
+def test_bundle_that_is_replaced_meanwhile(bundle: Bundle) -> None:
+    def replace(step: str, detail: str, done: float) -> None:
+        if step == "CUDA kernels":
+            edit_manifest(bundle.folder, lambda manifest: manifest.update(licence="another"))
+
+    with pytest.raises(BundleError, match="was replaced while engines were built for it"):
+        build(bundle, report=replace)
+    assert not (bundle.folder / ENGINES_FOLDER).exists()
+
+
+def test_bundle_that_is_taken_away_meanwhile(bundle: Bundle) -> None:
+    def take(step: str, detail: str, done: float) -> None:
+        if step == "CUDA kernels" and bundle.folder.exists():
+            bundle.folder.rename(bundle.folder.with_name("elsewhere"))
+
+    with pytest.raises(UsageError, match="bundle: engines cannot be put there"):
+        build(bundle, report=take)
+
+
+def test_no_bundle_there(tmp_path: Path) -> None:
+    missing = Bundle(folder=tmp_path / "nothing", manifest={}, id="")
+    with pytest.raises(UsageError, match="no bundle there"):
+        build(missing)
+    assert not missing.folder.exists()
+
+
+def test_no_right_to_write(bundle: Bundle) -> None:
+    bundle.folder.parent.chmod(0o755)
+    for folder in [*bundle.folder.parents][:4]:
+        folder.chmod(0o755)
+    with unprivileged(), pytest.raises(UsageError, match=r"cannot be put there \(Permission denied\)"):
+        build(bundle)
+
+
+# others at work
+
+
+def test_second_build_waits_for_the_first(bundle: Bundle) -> None:
+    waiting, told = Event(), []
+
+    def report(step: str, detail: str, done: float) -> None:
+        told.append(step)
+        if step.startswith("waiting"):
+            waiting.set()
+
+    handle = os.open(bundle.folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    outcomes: list[store.BuildOutcome] = []
+    second = Thread(target=lambda: outcomes.append(build(bundle, report=report)))
+    second.start()
+    assert waiting.wait(timeout=60)
+    assert not (bundle.folder / ENGINES_FOLDER).exists()
+    os.close(handle)
+    second.join(timeout=60)
+    assert told[:2] == ["waiting for another build of this bundle to end", "global engine"]
+    assert outcomes[0].new
+
+
+def test_export_over_a_bundle_with_engines(bundle: Bundle) -> None:
+    build(bundle)
+    left = bundle.folder / UNFINISHED / "new"
+    left.mkdir(parents=True)
+    (left / "local.engine").write_bytes(b"half")
+    with staged_bundle(bundle.folder) as staging:
+        write_manifest(staging, facts())
+    assert [path.name for path in bundle.folder.iterdir()] == [MANIFEST]
+
+
+def test_export_over_files_of_others_among_the_engines_is_refused(bundle: Bundle) -> None:
+    build(bundle)
+    (bundle.folder / ENGINES_FOLDER / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"engines/thesis\.tex"), staged_bundle(bundle.folder):
+        raise AssertionError("not reached")
+
+
+# a manifest that was made by hand
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (lambda e: e.pop("key"), r"engines\[0\]\.key is missing"),
+        (lambda e: e["stages"]["local"].pop("file"), r"engines\[0\]\.stages\.local\.file is missing"),
+        (lambda e: e["made_for"].update(gpu=7), r"engines\[0\]\.made_for\.gpu is int"),
+        (lambda e: e["made_for"].update(compute_capabilities="8.9"), r"compute_capabilities is str, expected list"),
+        (lambda e: e.update(kernels=[]), r"engines\[0\]\.kernels is list"),
+    ],
+)
+def test_faults_are_seen_when_the_bundle_is_opened(
+    bundle: Bundle, edit: Callable[[dict[str, Any]], object], fault: str
+) -> None:
+    build(bundle)
+    edit_manifest(bundle.folder, lambda manifest: edit(manifest["engines"][0]))
+    with pytest.raises(BundleError, match=fault):
+        open_bundle(bundle.folder)
