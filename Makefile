@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check validate bench clean
+.PHONY: demo test check validate bench gpu-check clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -32,6 +32,9 @@ demo/bundle: $(INSTALLED)
 
 bench: $(INSTALLED) demo/bundle  ## the figures of docs/performance.md on this machine, into benchmarks/results/
 	$(BIN)/python -m glam_bench.first_light
+
+gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that needs an NVIDIA GPU; see benchmarks/README.md
+	$(BIN)/python -m glam_bench.gpu_check
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -1,0 +1,135 @@
+"""What must hold, and whether it does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glam_bench.gpu_check.record import Record
+from glam_bench.gpu_check.steps import engines
+
+SHAPE = "n=1,k=1"
+KERNELS = ("standardize", "propose", "crop", "fuse")
+OVER_FLOOR = 1.5
+GLUE_SHARE = 0.1
+SELECTION_US = 60.0
+DICE = 0.99
+RETURNED_EARLY = 0.9
+"""Share of calls; the host may be kept from its work now and then."""
+HOST_GROWTH = 32 * 1024**2
+"""Bytes over a whole soak; the allocators of Python and of the C library keep a little as they like."""
+DEVICE_GROWTH = 2 * 1024**2
+"""Bytes over a whole soak; the driver hands out memory in pages of this size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One thing that must hold."""
+
+    name: str
+    limit: str
+    found: str
+    held: bool
+    """False also where it could not be measured."""
+
+
+def judge(record: Record, groups: Sequence[str]) -> list[Bar]:
+    """The bars of the groups that were asked for. Those of an engine are about the first half engine that ran."""
+    judges = {"kernels": _kernels, "engines": _agreement, "times": _times, "soak": _soak}
+    return [bar for group, bars in judges.items() if group in groups for bar in bars(record)]
+
+
+def half_engine(record: Record, step: str, key: str) -> str:
+    """The first half-precision engine whose step has a result of that name; "no half engine" where there is none."""
+    halves = (engine for engine in engines(record) if not engine.startswith("fp32"))
+    return next((e for e in halves if key in record.results(f"{step}:{e}")), "no half engine")
+
+
+def floor_ms(record: Record, precision: str, n: int, k: int) -> float | None:
+    """Arithmetic of the convolutions at the measured rate of matrix products; None where either is not known."""
+    ceilings = record.results("ceilings")
+    flop, rate = ceilings.get("flop"), ceilings.get("matrix_flop_per_s", {}).get(precision)
+    return n * (flop["global"] + k * flop["local"]) / rate * 1e3 if flop and rate else None
+
+
+def ratios(record: Record) -> dict[str, dict[str, float]]:
+    """How many times as long as the best half engine's whole chain each baseline takes, K = 1: other -> what -> ratio.
+
+    Baselines are PyTorch (whole chain, and its networks alone, which flatters it) and ONNX Runtime.
+    """
+    best = half_engine(record, "chain_times", SHAPE)
+    times = {name: _p50s(row[SHAPE]) for name, row in record.results("baselines").items() if SHAPE in row}
+    for engine in engines(record):
+        row = record.results(f"chain_times:{engine}").get(SHAPE)
+        if row and engine != best:
+            times[engine] = {"chain": row["resident"]["gpu"]["p50"]}
+    own = record.results(f"chain_times:{best}").get(SHAPE, {}).get("resident", {}).get("gpu", {}).get("p50")
+    return {name: {what: ms / own for what, ms in row.items()} for name, row in times.items()} if own else {}
+
+
+def _p50s(row: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {what: spread["p50"] for what, spread in row.items()}
+
+
+def _kernels(record: Record) -> Iterator[Bar]:
+    found = {name: record.results("kernels").get(name) for name in KERNELS}
+    missing = [name for name, row in found.items() if row is None]
+    rows = [row for row in found.values() if row]
+    missed = sum(len(row["missed"]) for row in rows)
+    said = f"{missed} of {sum(row['checks'] for row in rows)}" + (f"; not run: {', '.join(missing)}" if missing else "")
+    yield Bar(name="launches that differ from numpy", limit="0", found=said, held=not missing and missed == 0)
+    row = record.results("kernel_times").get(SHAPE, {}).get("propose and crop", {})
+    yield _at_most("propose and crop, K = 1, nothing in L2 (us)", row.get("us", {}).get("cold"), SELECTION_US)
+
+
+def _agreement(record: Record) -> Iterator[Bar]:
+    engine = half_engine(record, "parity", "k=1")
+    depths = [row for key, row in record.results(f"parity:{engine}").items() if key.startswith("k=")]
+    cases = [case for row in depths for case in row["cases"]]
+    off = [case for case in cases if not (case["same_patches"] and all(_close(d) for d in case["dice"].values()))]
+    unexplained = [case for case in off if not case["reasons"]]
+    said = f"{len(cases) - len(off)} of {len(cases)}; without a reason: {len(unexplained)}"
+    name = f"{engine}: cases with the reference's patches and Dice of {DICE}, or the reason"
+    yield Bar(name=name, limit="all", found=said, held=bool(cases) and not unexplained)
+
+
+def _close(dice: float | None) -> bool:
+    """None: neither has a pixel of that class, so they agree."""
+    return dice is None or dice >= DICE
+
+
+def _times(record: Record) -> Iterator[Bar]:
+    engine = half_engine(record, "chain_times", SHAPE)
+    row = record.results(f"chain_times:{engine}").get(SHAPE, {})
+    floor, p50 = floor_ms(record, engine.partition("@")[0], 1, 1), row.get("resident", {}).get("gpu", {}).get("p50")
+    ratio = p50 / floor if p50 and floor else None
+    yield _at_most(f"{engine}: p50 on the GPU, K = 1, over the arithmetic floor", ratio, OVER_FLOOR)
+    yield _at_most(f"{engine}: share of all but the two networks, K = 1", row.get("glue", {}).get("share"), GLUE_SHARE)
+    watched = row.get("watched", {})
+    for what in ("allocations", "waits", "memory_change_bytes"):
+        yield _at_most(f"{engine}: {what.replace('_', ' ')} in {watched.get('runs', 0)} runs", watched.get(what), 0)
+    early = watched["calls_returned_early"] / watched["runs"] if watched else None
+    yield _at_least(f"{engine}: share of calls that return before the GPU is done", early, RETURNED_EARLY)
+
+
+def _soak(record: Record) -> Iterator[Bar]:
+    step = next((name for name in record.steps if name.startswith("soak:")), "soak:no engine")
+    row, engine = record.results(step), step.partition(":")[2]
+    asked = row.get("asked")
+    yield _at_least(f"{engine}: images of the soak", row.get("done"), asked or 1)
+    yield _at_most(f"{engine}: wrong answers", row.get("wrong"), 0)
+    for side, limit in (("host", HOST_GROWTH), ("device", DEVICE_GROWTH)):
+        yield _at_most(f"{engine}: growth of {side} memory (bytes)", row.get(f"{side}_growth_bytes"), limit)
+
+
+def _at_most(name: str, found: Any, limit: float) -> Bar:
+    known = isinstance(found, int | float)
+    return Bar(name=name, limit=f"<= {limit:g}", found=_text(found), held=known and found <= limit)
+
+
+def _at_least(name: str, found: Any, limit: float) -> Bar:
+    known = isinstance(found, int | float)
+    return Bar(name=name, limit=f">= {limit:g}", found=_text(found), held=known and found >= limit)
+
+
+def _text(found: Any) -> str:
+    return f"{found:.4g}" if isinstance(found, int | float) else "not measured"

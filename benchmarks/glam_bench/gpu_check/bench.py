@@ -1,0 +1,49 @@
+"""A GPU with the kernels loaded and a stream, and arrays that go there and back."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from glam_deploy.device.compile import compile_cubin
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.device.memory import DeviceMemory
+from glam_deploy.kernels import launch
+from glam_deploy.kernels.source import source
+
+
+class Bench:
+    """Kernels compiled from the source for the card at hand, so that no bundle is needed to check them."""
+
+    def __init__(self, index: int) -> None:
+        self.gpu = Gpu(index)
+        self.stream = self.gpu.stream()
+        cubin = compile_cubin(source(), architecture=self.gpu.architecture, name="glam_deploy/kernels")
+        self.kernels = launch.Kernels(self.gpu.load(cubin))
+
+    def upload(self, array: NDArray[Any]) -> DeviceMemory:
+        """A copy on the GPU, there when this returns."""
+        flat = np.ascontiguousarray(array)
+        memory = self.gpu.allocate(flat.nbytes)
+        self.stream.copy_in(memory.address, flat.ctypes.data, flat.nbytes)
+        self.stream.synchronize()
+        return memory
+
+    def poisoned(self, nbytes: int) -> DeviceMemory:
+        """Memory whose every float is NaN and every integer negative: what a kernel forgets to write shows."""
+        memory = self.gpu.allocate(nbytes)
+        self.stream.fill(memory.address, nbytes, 0xFF)
+        return memory
+
+    def scratch(self, n: int) -> DeviceMemory:
+        """For the kernels, as they want it."""
+        memory = self.gpu.allocate(launch.scratch_bytes(n))
+        self.stream.fill(memory.address, memory.nbytes, 0)
+        return memory
+
+    def download(self, memory: DeviceMemory, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The beginning of some memory, when all that is in the stream is done."""
+        array = np.empty(shape, dtype)
+        self.stream.copy_out(array.ctypes.data, memory.address, array.nbytes)
+        self.stream.synchronize()
+        return array

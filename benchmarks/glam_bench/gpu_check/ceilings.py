@@ -1,0 +1,107 @@
+"""What this card can do: bytes moved in a second, matrix products in a second; and what the networks ask of it."""
+
+from collections.abc import Callable
+from math import prod
+from time import perf_counter
+from typing import Any
+
+from glam_bench.gpu_check import smi
+from glam_bench.gpu_check.clock import Runs, Timer
+from glam_bench.gpu_check.context import Context
+from glam_bench.gpu_check.figures import spread
+from glam_deploy.bundle import graph_file, open_bundle
+from glam_deploy.device.gpu import Gpu
+
+COPY_BYTES = 2 * 1024**3
+SIDES = (4096, 8192, 16384)
+"""Of the square matrices; the best of them counts."""
+
+
+def run(context: Context) -> None:
+    """Arithmetic of the graphs, bandwidth, then the matrix rate and the clocks under that load."""
+    context.add(flop=arithmetic(context))
+    gpu = Gpu(context.options.device)
+    context.add(copy_bytes_per_s=copy_rate(gpu, 256 * 1024**2 if context.options.quick else COPY_BYTES))
+    context.add(**matrix_rates(context))
+
+
+def arithmetic(context: Context) -> dict[str, float]:
+    """Floating-point operations of the convolutions for one image ("global") and for one patch ("local")."""
+    bundle = open_bundle(context.options.bundle)
+    return {stage: convolution_flop(bundle.read(graph_file(stage))) for stage in ("global", "local")}
+
+
+def convolution_flop(graph: bytes) -> float:
+    """Operations of all convolutions of an ONNX graph for a batch of one; an addition and a multiplication are two."""
+    import onnx
+
+    inner = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph)).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in inner.initializer}
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*inner.value_info, *inner.output)
+    }
+    nodes = [node for node in inner.node if node.op_type == "Conv"]
+    return float(sum(2 * prod(weights[node.input[1]]) * prod(shapes[node.output[0]][2:]) for node in nodes))
+
+
+def copy_rate(gpu: Gpu, nbytes: int) -> float:
+    """Bytes read and written a second by a copy on the card of `nbytes`, the best of twenty."""
+    stream, source, target = gpu.stream(), gpu.allocate(nbytes), gpu.allocate(nbytes)
+    stream.fill(source.address, nbytes, 0x5A)
+    times = Timer(gpu, stream).on_gpu(lambda: stream.copy(target.address, source.address, nbytes), Runs(at_most=20))
+    return 2 * nbytes / (min(times) * 1e-3)
+
+
+def matrix_rates(context: Context) -> dict[str, Any]:
+    """PyTorch's matrix products of random numbers, in operations a second, and the clocks while they run."""
+    import torch
+
+    device = torch.device("cuda", context.options.device)
+    rates: dict[str, dict[str, float]] = {}
+    sides = SIDES[:1] if context.options.quick else SIDES
+    for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        for side in sides:
+            a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+            milliseconds = torch_ms(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+            rates.setdefault(name, {})[str(side)] = 2 * side**3 / (spread(milliseconds)["p50"] * 1e-3)
+    best = {name: max(by_side.values()) for name, by_side in rates.items()}
+    return {"matrix_flop_per_s": best, "matrix_flop_per_s_by_side": rates, "under_load": _under_load(context, a, b)}
+
+
+def torch_ms(work: Callable[[], object], *, seconds: float = 1.0, at_most: int = 100) -> list[float]:
+    """Milliseconds of PyTorch work by its events, runs queued one behind the other, after a warm-up."""
+    import torch
+
+    for _ in range(3):
+        work()
+    torch.cuda.synchronize()
+    times: list[float] = []
+    start = perf_counter()
+    while len(times) < 10 or (len(times) < at_most and perf_counter() - start < seconds):
+        pairs = [(_torch_event(), _torch_event()) for _ in range(5)]
+        for before, after in pairs:
+            before.record()
+            work()
+            after.record()
+        torch.cuda.synchronize()
+        times += [before.elapsed_time(after) for before, after in pairs]
+    return times
+
+
+def _torch_event() -> Any:
+    import torch
+
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def _under_load(context: Context, a: Any, b: Any) -> Any:
+    """nvidia-smi asked while a second or two of matrix products is under way."""
+    import torch
+
+    flop = 2 * a.shape[0] ** 3
+    for _ in range(max(1, int(1e15 // flop))):
+        a @ b
+    snapshot = smi.snapshot(context.options.device)
+    torch.cuda.synchronize()
+    return snapshot

@@ -1,0 +1,129 @@
+"""How long one engine takes: its stages, the whole chain on the GPU, and from the host to the host."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+
+from glam_bench.gpu_check import smi
+from glam_bench.gpu_check.cases import phantoms
+from glam_bench.gpu_check.clock import QUICK, Runs, Timer, host_ms
+from glam_bench.gpu_check.context import Context
+from glam_bench.gpu_check.figures import spread
+from glam_bench.gpu_check.opening import open_engine, pipeline_of
+from glam_bench.gpu_check.stage_runs import StageRuns
+from glam_deploy import spec
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.engines.device_base import DeviceEngine
+from glam_deploy.preprocess import prepare
+from glam_deploy.records import Mammogram
+from glam_deploy.runtime.borrowed_slot import BorrowedSlot
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.spec import Stage
+
+SHAPES = ((1, 1), (1, 3), (1, 6), (4, 1))
+"""(images at once, patches of each)."""
+RUNS = Runs(seconds=1.0)
+
+
+def run(context: Context) -> None:
+    """Every shape, written down one by one."""
+    start = perf_counter()
+    opened = open_engine(context)
+    context.add(opened_s=perf_counter() - start, provenance=dict(opened.provenance))
+    subject = Subject(opened, phantoms([1]), QUICK if context.options.quick else RUNS)
+    for n, k in SHAPES[:1] if context.options.quick else SHAPES:
+        context.add(**{f"n={n},k={k}": subject.times(n, k)})
+
+
+class Subject:
+    """An engine to be timed; all times are milliseconds."""
+
+    def __init__(self, opened: OpenedEngines, views: Sequence[Mammogram], runs: Runs) -> None:
+        """`views`: four raw views."""
+        assert opened.gpu is not None
+        self.gpu, self._opened, self._views, self._runs = opened.gpu, opened, views, runs
+
+    def times(self, n: int, k: int) -> dict[str, Any]:
+        """Of `n` images at once, 1 or 4, with `k` patches each."""
+        stages = StageRuns(cast(Mapping[Stage, DeviceEngine], self._opened.engines), self.gpu, n, k)
+        row: dict[str, Any] = {"stages": stages.times(self._runs), "capturable": stages.capturable}
+        pipeline = pipeline_of(self._opened, k)
+        with pipeline.slot(n) as slot:
+            row["resident"] = resident_times(self.gpu, slot, n, self._runs)
+            row["watched"] = watched(self.gpu, slot, self._runs.at_least)
+            row["under_load"] = _under_load(self.gpu, slot, row["resident"]["gpu"]["p50"])
+        whole, networks = row["resident"]["gpu"]["p50"], row["stages"]["both networks"]["p50"]
+        row["glue"] = {"ms": whole - networks, "share": (whole - networks) / whole}
+        row["host_to_host"] = host_times(pipeline, self._views[:n], replace(self._runs, warm_up=3))
+        row["memory_used_bytes"] = self.gpu.used_bytes
+        return row
+
+
+def resident_times(gpu: Gpu, slot: BorrowedSlot, n: int, runs: Runs) -> dict[str, dict[str, float]]:
+    """From an image on the GPU to its results there: on the GPU's clock, on the host's, and until the call returns."""
+    fill(slot, n)
+    timer = Timer(gpu, slot.stream)
+    return {
+        "gpu": spread(timer.on_gpu(slot.run, runs)),
+        "host": spread(timer.on_host(slot.run, runs)),
+        "call_returns": spread(timer.to_return(slot.run, runs)),
+    }
+
+
+def fill(slot: BorrowedSlot, n: int) -> None:
+    """Standardized noise into the slot's image."""
+    values = np.random.default_rng(6).standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32)
+    slot.stream.copy_in(slot.image.address, values.ctypes.data, values.nbytes)
+    slot.stream.synchronize()
+
+
+def watched(gpu: Gpu, slot: BorrowedSlot, runs: int) -> dict[str, int]:
+    """What must not happen between upload and download, counted over some runs after the first ones.
+
+    `allocations` and `waits` are this package's own calls. `memory_change_bytes` is what the driver sees, whoever asked
+    for it. `calls_returned_early` is how many runs had been put in when the GPU had not yet done the last of them.
+    """
+    before, used = gpu.counts, gpu.used_bytes
+    early = 0
+    for _ in range(runs):
+        slot.run()
+        early += not slot.stream.is_idle
+    after = gpu.counts
+    slot.stream.synchronize()
+    return {
+        "runs": runs,
+        "allocations": after.allocations - before.allocations,
+        "waits": after.synchronisations - before.synchronisations,
+        "memory_change_bytes": gpu.used_bytes - used,
+        "calls_returned_early": early,
+    }
+
+
+def host_times(pipeline: Pipeline, views: Sequence[Mammogram], runs: Runs) -> dict[str, Any]:
+    """From pixels on the host to a result there: of raw views with the search for the breast, of standardized ones,
+    what the GPU alone took between upload and download, and images a second where calls overlap."""
+    ready = [prepare(view) for view in views]
+    last = pipeline.batch(views)[-1]
+    overlapped = ready * max(1, 32 // len(ready))
+    start = perf_counter()
+    done = sum(1 for _ in pipeline.map(overlapped))
+    rate = done / (perf_counter() - start)
+    return {
+        "raw": spread(host_ms(lambda: pipeline.batch(views), runs)),
+        "standardized": spread(host_ms(lambda: pipeline.batch(ready), runs)),
+        "upload_to_download_gpu_ms": last.timings_ms.get("gpu"),
+        "images_per_s_in_flight": rate,
+    }
+
+
+def _under_load(gpu: Gpu, slot: BorrowedSlot, milliseconds: float) -> Any:
+    """nvidia-smi asked while about a second of runs is under way."""
+    for _ in range(max(1, min(1000, int(1000 / milliseconds)))):
+        slot.run()
+    snapshot = smi.snapshot(gpu.index)
+    slot.stream.synchronize()
+    return snapshot

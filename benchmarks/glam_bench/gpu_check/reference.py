@@ -1,0 +1,55 @@
+"""What the PyTorch reference says of each case, on the GPU in full FP32, for the engines to be held against."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from glam_bench.gpu_check import cases
+from glam_bench.gpu_check.baselines import load_network, tf32
+from glam_bench.gpu_check.context import Context, Options
+from glam_bench.gpu_check.opening import pipeline_of
+from glam_bench.gpu_check.soak import answer
+from glam_deploy.bundle import open_bundle
+from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.records import Mammogram, Source, View
+from glam_deploy.runtime.golden import check_golden, golden_patches
+from glam_export.torch_engine import network_engines
+
+DEPTHS = (1, 3, 6)
+EXAMS = 2
+
+
+def run(context: Context) -> None:
+    """First the reference itself: on this GPU it must say what it said on a CPU when the bundle was exported."""
+    device = torch.device("cuda", context.options.device)
+    tf32(allowed=False)
+    torch.backends.cudnn.deterministic = True
+    opened = OpenedEngines(engines=network_engines(load_network(context).to(device)), provenance={"name": "torch"})
+    bundle = open_bundle(context.options.bundle)
+    rows = check_golden(bundle, pipeline_of(opened, golden_patches(bundle)))
+    context.add(golden=[row.as_row() for row in rows], torch=torch.__version__)
+    views = [cases.golden(bundle), *cases.phantoms(range(1 if context.options.quick else EXAMS))]
+    folder(context.options).mkdir(exist_ok=True)
+    for k in DEPTHS[:1] if context.options.quick else DEPTHS:
+        pipeline = pipeline_of(opened, k)
+        for number, view in enumerate(views):
+            arrays = answer(pipeline(view))
+            path = folder(context.options) / f"{number:03}.k{k}.npz"
+            case = {"case_name": view.source.name, "case_view": view.view.value, "case_pixels": view.pixels}
+            np.savez(path, allow_pickle=False, **case, **arrays)
+        context.add(**{f"k={k}": {"cases": len(views)}})
+
+
+def folder(options: Options) -> Path:
+    """One file a case and K: the view and the arrays of `soak.answer`."""
+    return options.work / "reference"
+
+
+def read(path: Path) -> tuple[Mammogram, dict[str, np.ndarray]]:
+    """A case as `run` has written it: the view and what the reference says of it."""
+    with np.load(path, allow_pickle=False) as file:
+        values = dict(file)
+    name, view, pixels = (values.pop(f"case_{key}") for key in ("name", "view", "pixels"))
+    source = Source(name=str(name), kind="array")
+    return Mammogram(pixels=pixels, view=View(str(view)), source=source), values

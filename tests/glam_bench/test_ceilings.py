@@ -1,0 +1,49 @@
+"""Arithmetic and bytes, counted here by hand."""
+
+import pytest
+from onnx import TensorProto, helper
+
+from glam_bench.gpu_check.ceilings import convolution_flop
+from glam_bench.gpu_check.facts import bandwidth
+from glam_bench.gpu_check.kernel_times import bytes_moved
+
+
+def test_convolutions_are_counted_with_their_stride_and_nothing_else_is() -> None:
+    """[3, 8, 8] -> 5 filters 3 x 3, stride 2, padding 1 -> [5, 4, 4]; then one filter 1 x 1."""
+    weights = [
+        helper.make_tensor("a", TensorProto.FLOAT, (5, 3, 3, 3), [0.0] * 135),
+        helper.make_tensor("b", TensorProto.FLOAT, (1, 5, 1, 1), [0.0] * 5),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("Conv", ["z", "b"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 3, 8, 8))],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ("batch", 1, 4, 4))],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    assert convolution_flop(model.SerializeToString()) == 2 * (5 * 4 * 4 * 27 + 4 * 4 * 5)
+
+
+def test_bandwidth_of_known_cards() -> None:
+    """Datasheets: H100 SXM 3.35 TB/s from 2619 MHz and 5120 bits, H200 4.8 TB/s from 3201 MHz and 6144 bits."""
+    assert bandwidth(2_619_000, 5120) == pytest.approx(3.352e12, rel=1e-3)
+    assert bandwidth(3_201_000, 6144) == pytest.approx(4.917e12, rel=1e-3)
+    assert bandwidth(0, 6144) is None
+
+
+def test_bytes_of_each_step() -> None:
+    """As in docs/kernels.md, pixels read twice: 2944 x 1920 of them, 2 x 184 x 120 cells of a map, 512 x 512 pixels and
+    2 x 128 x 128 cells of a patch."""
+    assert bytes_moved(3, 4) == {
+        "standardize, uint16": 4 * 2944 * 1920 * (2 + 2 + 4),
+        "standardize, float32": 4 * 2944 * 1920 * (4 + 4 + 4),
+        "propose": 4 * 3 * 176_640,
+        "crop": 4 * 3 * 2 * 1_048_576,
+        "fuse": 4 * (2 * 2944 * 1920 * 4 + 176_640 + 3 * 131_072),
+    }

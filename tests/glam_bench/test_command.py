@@ -1,0 +1,101 @@
+"""The command: its table, its file, its exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support_bundles import fill
+from support_commands import start_process
+
+from glam_bench.gpu_check import __main__ as command
+from glam_bench.gpu_check import steps, table
+from glam_bench.gpu_check.bars import judge
+from glam_bench.gpu_check.context import GROUPS, Options
+from glam_bench.gpu_check.record import Record
+from glam_bench.gpu_check.steps import Step
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def canned(record: Record, monkeypatch: pytest.MonkeyPatch) -> Record:
+    """Steps find in no time what `record` holds; change it to make them find something else."""
+
+    def run_apart(step: Step, _: Options, into: Record, *, seconds_left: float) -> None:
+        known = step.name in record.steps
+        into.add(step.name, record.results(step.name))
+        into.note(step.name, status="done" if known else "refused", error=None if known else "has no GPU")
+
+    monkeypatch.setattr(steps, "run_apart", run_apart)
+    return record
+
+
+def run(bundle: Path, out: Path, *arguments: str) -> int:
+    return command.main(["--bundle", str(bundle), "--out", str(out), *arguments])
+
+
+def test_a_good_run(canned: Record, bundle: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert run(bundle, tmp_path / "out") == 0
+    (path,) = (tmp_path / "out").iterdir()
+    found = json.loads(path.read_text())
+    assert path.name == f"nvidia-h200-{found['started'][:10]}.json"
+    assert found["options"]["images"] == 10_000
+    assert len(found["bars"]) == 13
+    assert found["ratios"]["torch fp32"]["chain"] == pytest.approx(20)
+    assert found["steps"]["kernels"]["results"] == canned.results("kernels")
+    said = capsys.readouterr()
+    assert "MISSED" not in said.out
+    assert str(path) in said.out.replace("\n", "")
+    assert "done     kernels" in said.err
+
+
+def test_a_bar_that_is_missed(canned: Record, bundle: Path, tmp_path: Path, capsys: Capture) -> None:
+    canned.results("kernels")["fuse"]["missed"] = [{"case": "NaN"}]
+    assert run(bundle, tmp_path / "out", "--only", "kernels") == 4
+    assert capsys.readouterr().out.count("MISSED") == 1
+    assert run(bundle, tmp_path / "out", "--only", "soak") == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_no_gpu_is_one_sentence(canned: Record, bundle: Path, tmp_path: Path, capsys: Capture) -> None:
+    del canned.steps["facts"]
+    assert run(bundle, tmp_path / "out") == 3
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr() == ("", "No GPU to check: has no GPU\n")
+
+
+def test_without_a_gpu_for_real(bundle: Path, tmp_path: Path) -> None:
+    """Where there is one, it is hidden."""
+    code = "import sys; from glam_bench.gpu_check.__main__ import main; sys.exit(main())"
+    arguments = ("--bundle", bundle, "--out", tmp_path / "out")
+    process = start_process(*arguments, code=code, env={"CUDA_VISIBLE_DEVICES": ""})
+    out, err = process.communicate()
+    assert (process.returncode, out) == (3, "")
+    assert err.startswith("No GPU to check: ")
+    assert err.count("\n") == 1
+
+
+def test_wrong_usage(tmp_path: Path, capsys: Capture) -> None:
+    assert run(tmp_path / "none", tmp_path) == 2
+    assert "no bundle there" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--only", "kernels,everything"])
+    assert "everything: choose from kernels, engines, times, soak" in capsys.readouterr().err
+
+
+def test_tables_of_a_run_that_found_nothing(record: Record, capsys: Capture) -> None:
+    for step in record.steps.values():
+        step["results"] = {}
+    record.add("facts", {"gpu": {"name": "NVIDIA L4", "driver": "1"}})
+    table.show(record, judge(record, GROUPS))
+    out = capsys.readouterr().out
+    assert "NVIDIA L4" in out
+    assert "not measured" in out

@@ -1,0 +1,134 @@
+"""Steps in processes of their own: one that fails, dies or hangs leaves a note and reaches no other."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glam_bench.gpu_check import steps
+from glam_bench.gpu_check.context import Options
+from glam_bench.gpu_check.record import Record
+from glam_bench.gpu_check.steps import Step, plan, run_apart, run_here
+
+FAKE = """
+import faulthandler, os, sys, time, types
+from glam_deploy.errors import BackendUnavailable, BackendRunError
+from glam_bench.gpu_check.__main__ import main
+
+def good(context): context.add(said=context.argument, odd=float("nan"))
+def refuses(context): raise BackendUnavailable("libcuda.so.1 is missing")
+def faulty(context): raise BackendRunError("cuLaunchKernel failed")
+def buggy(context): context.add(before=1); {}["nothing"]
+def dies(context): context.add(before=1); print("last words", flush=True); os.abort()
+def leaves(context): os._exit(7)
+def hangs(context): time.sleep(60)
+
+for name, run in list(globals().items()):
+    if isinstance(run, types.FunctionType) and name != "main":
+        sys.modules["glam_bench.gpu_check." + name] = types.SimpleNamespace(run=run)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(bundle=tmp_path / "bundle", work=tmp_path)
+
+
+@pytest.fixture
+def record(options: Options) -> Record:
+    return Record.create(options.work / "record.json", options=options.as_json())
+
+
+def ran(name: str, options: Options, record: Record, monkeypatch: pytest.MonkeyPatch, **step: Any) -> dict[str, Any]:
+    """What the record on disk says of one of FAKE's steps."""
+    monkeypatch.setattr(steps, "PROGRAM", (sys.executable, "-c", FAKE))
+    which = Step(home=name, **{"limit_s": 60} | step)
+    run_apart(which, options, record, seconds_left=1000)
+    return Record.open(record.path).steps[which.name]
+
+
+def test_a_step_writes_into_the_record(options: Options, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ran("good", options, record, monkeypatch, argument="fp16@tensorrt")
+    assert (found["status"], found["error"]) == ("done", None)
+    assert found["results"] == {"said": "fp16@tensorrt", "odd": "nan"}
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("refuses", "refused", "libcuda.so.1 is missing"),
+        ("faulty", "failed", "BackendRunError: cuLaunchKernel failed"),
+        ("buggy", "failed", "KeyError: 'nothing'"),
+        ("dies", "crashed", "died with signal 6. It had printed: last words"),
+        ("leaves", "crashed", "died with exit code 7."),
+    ],
+)
+def test_how_a_step_ends_is_noted_and_what_it_had_found_is_kept(
+    name: str, status: str, words: str, options: Options, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.add("earlier", {"x": 1})
+    found = ran(name, options, record, monkeypatch)
+    assert found["status"] == status
+    assert words in found["error"]
+    assert found["results"] == ({"before": 1} if name in {"buggy", "dies"} else {})
+    assert Record.open(record.path).results("earlier") == {"x": 1}
+
+
+def test_a_step_that_hangs_is_stopped(options: Options, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "SHORTEST_S", 0)
+    found = ran("hangs", options, record, monkeypatch, limit_s=0.5)
+    assert found["status"] == "stopped"
+    assert "not done after 0.5 s" in found["error"]
+
+
+def test_a_step_without_time_is_not_begun(options: Options, record: Record) -> None:
+    run_apart(Step(home="kernels", limit_s=60), options, record, seconds_left=1)
+    assert Record.open(record.path).steps["kernels"]["status"] == "no time left"
+
+
+def test_no_step_knows_a_name_that_is_none(options: Options, record: Record) -> None:
+    assert run_here("nonsense", record, 60) == 1
+    assert "No module named 'glam_bench.gpu_check.nonsense'" in record.steps["nonsense"]["error"]
+
+
+def names(options: Options, record: Record) -> list[str]:
+    return [step.name for step in plan(options, record)]
+
+
+def test_every_step_of_the_plan_is_there(options: Options, record: Record) -> None:
+    """With engines of one flavour built, and graphs of two precisions."""
+    record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
+    record.add("build:tensorrt-rtx", {"built": {"fp16": {}, "fp32": {}}})
+    found = names(options, record)
+    assert found[:4] == ["ceilings", "kernels", "kernel_times", "build:tensorrt"]
+    engines = ["fp16@tensorrt-rtx", "fp32@tensorrt-rtx", "fp16@onnx-cuda", "fp32@onnx-cuda"]
+    assert [name for name in found if name.startswith("parity:")] == [f"parity:{e}" for e in engines]
+    assert [name for name in found if name.startswith("chain_times:")] == [f"chain_times:{e}" for e in engines]
+    assert found[-2:] == ["baselines", "soak:fp16@tensorrt-rtx"]
+    folder = Path(steps.__file__).parent
+    assert {name.partition(":")[0] for name in found} <= {path.stem for path in folder.glob("*.py")}
+
+
+def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: Options, record: Record) -> None:
+    record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
+    record.add("build:tensorrt-rtx", {"built": {"fp16": {}}})
+    record.note("parity:fp16@tensorrt-rtx", status="refused")
+    record.note("parity:fp16@onnx-cuda", status="done")
+    assert names(options, record)[-1] == "soak:fp16@onnx-cuda"
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (("kernels",), ["ceilings", "kernels", "kernel_times"]),
+        (("engines",), ["ceilings", "build:tensorrt", "build:tensorrt-rtx", "reference"]),
+        (("times",), ["ceilings", "build:tensorrt", "build:tensorrt-rtx", "baselines"]),
+    ],
+)
+def test_groups(groups: tuple[str, ...], expected: list[str], tmp_path: Path, record: Record) -> None:
+    options = Options(bundle=tmp_path, work=tmp_path, groups=groups)
+    assert names(options, record) == expected
+    assert Options.of(options.as_json()) == options
