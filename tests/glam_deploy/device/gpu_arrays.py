@@ -114,12 +114,11 @@ def test_cuda_core_reads_it(gpu: Gpu, memory: DeviceMemory, stream: Stream, dtyp
 
 def test_a_capsule_holds_the_memory(driver: FakeDriver, gpu: Gpu) -> None:
     before, memory = driver.live(), gpu.allocate(4)
-    view = StridedMemoryView.from_dlpack(
-        DeviceArray(gpu=gpu, address=memory.address, shape=(1,), dtype=F4, owner=memory), stream_ptr=-1
-    )
-    del memory
+    array = DeviceArray(gpu=gpu, address=memory.address, shape=(1,), dtype=F4, owner=memory)
+    capsule = array.__dlpack__(stream=-1)
+    del memory, array
     assert driver.live() == before + 1
-    del view
+    del capsule
     assert driver.live() == before
 
 
