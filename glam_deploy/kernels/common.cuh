@@ -19,9 +19,9 @@ struct Scratch {
         Moments<Count> whole[MOMENTS_BLOCKS];
         Moments<double> real[MOMENTS_BLOCKS];
     };
-    Count best;              // window of `propose`: the largest key so far
+    float mean, divisor;                      // of `moments`, for `standardize`
+    Count best;                               // of `propose`: the largest key so far
     unsigned int moments_done, propose_done;  // blocks that have finished
-    float mean, divisor;
 };
 static_assert(sizeof(Scratch) <= SCRATCH_BYTES, "SCRATCH_BYTES is too small");
 

@@ -21,7 +21,8 @@ fuse(const float* saliency_global, const float* saliency_patches, const long lon
         const int down = first - static_cast<int>(locations[2 * slot]) / PATCH_CELL;
         const int across = column - static_cast<int>(locations[2 * slot + 1]) / PATCH_CELL;
         if (across < 0 || across >= PATCH_MAP) continue;
-        const float* patch = saliency_patches + ((image * MAX_PATCHES + slot) * CLASSES + label) * PATCH_MAP * PATCH_MAP;
+        const int map = (image * MAX_PATCHES + slot) * CLASSES + label;
+        const float* patch = saliency_patches + map * PATCH_MAP * PATCH_MAP;
 #pragma unroll
         for (int i = 0; i < SQUARES; ++i) {
             if (down + i < 0 || down + i >= PATCH_MAP) continue;

@@ -117,7 +117,7 @@ propose(const float* saliency, long long* all_locations, unsigned int* flags, ch
     alignas(16) __shared__ float heat[HEAT_ROWS][MAP_COLUMNS];
     __shared__ float tall[PROPOSE_ROWS][MAP_COLUMNS];
     const int image = blockIdx.z;
-    const float4* benign = reinterpret_cast<const float4*>(saliency + static_cast<long long>(image) * CLASSES * MAP_CELLS);
+    const float4* benign = reinterpret_cast<const float4*>(saliency + image * CLASSES * MAP_CELLS);
     const float4* malignant = benign + MAP_CELLS / 4;
     long long* locations = all_locations + image * MAX_PATCHES * 2;
     const Stretch b = stretch_of(benign), m = stretch_of(malignant);

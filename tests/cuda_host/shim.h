@@ -108,8 +108,8 @@ inline void make_fibers(size_t count) {
 
 inline unsigned int linear() { return thread.x + block_size.x * (thread.y + block_size.y * thread.z); }
 
-// A warp as far as it gets without the others, so that it is far ahead of them or far behind: what lacks a barrier shows.
-// Returns how many of its threads have ended.
+// A warp as far as it gets without the others, so that it is far ahead of them or far behind: what lacks a barrier
+// shows. Returns how many of its threads have ended.
 inline unsigned int run_warp(unsigned int first, unsigned int size) {
     unsigned int ended = 0;
     for (unsigned int before = progress - 1; progress != before;) {
@@ -241,8 +241,8 @@ inline unsigned int atomicOr(unsigned int* at, unsigned int value) { return std:
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// How a kernel is launched, by its name: `arguments` point at the values, as for cuLaunchKernel. And how many parameters
-// it has, and the bytes of each.
+// How a kernel is launched, by its name: `arguments` point at the values, as for cuLaunchKernel. And how many
+// parameters it has, and the bytes of each.
 #define GLAM_HOST(NAME)                                                                                             \
     EXPORTED void glam_host_##NAME(const unsigned int grid[3], const unsigned int block[3], void** arguments) {     \
         host::launch(NAME, grid, block, arguments);                                                                 \
