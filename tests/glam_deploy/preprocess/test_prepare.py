@@ -5,7 +5,7 @@ import pytest
 
 from glam_deploy import spec
 from glam_deploy.errors import InputError
-from glam_deploy.preprocess import from_standardized, prepare
+from glam_deploy.preprocess import from_standardized, network_input, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
 
 from . import scenes, slow
@@ -43,6 +43,22 @@ def test_type_and_memory_layout_do_not_matter(dtype):
     np.testing.assert_array_equal(plain, mirrored)
     assert plain.mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
     assert plain.std(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_place_is_found_without_the_standardized_image():
+    sample = scenes.mammogram(scenes.tissue(700, 500), View.R_CC)
+    placed, made = place(sample), prepare(sample)
+    for fact in ("placement", "source", "view", "notices", "crop_facts"):
+        assert getattr(placed, fact) == getattr(made, fact)
+    assert placed.pixels is sample.pixels
+    np.testing.assert_array_equal(network_input(placed).image, made.image)
+
+
+def test_placed_pixels_are_contiguous():
+    pixels = np.asfortranarray(scenes.tissue(700, 500))
+    placed = place(Mammogram(pixels=pixels, view=View.L_CC))
+    assert placed.pixels.flags.c_contiguous
+    np.testing.assert_array_equal(placed.pixels, pixels)
 
 
 def test_the_pixels_given_are_left_alone():

@@ -1,7 +1,7 @@
 """The flow from image to result, on engines that cost nothing."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
 from glam_deploy.preprocess import from_standardized, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
-from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.pipeline import Image, Pipeline, _batches
 from glam_deploy.runtime.result import Result
 
 STEPS = ["preprocess", "global", "patches", "local", "fusion"]
@@ -216,6 +216,56 @@ def test_numbers_that_are_not_finite_give_no_result(standardized: np.ndarray) ->
     broken = FakeEngine("global", offset={"y_scale": np.nan})
     with pytest.raises(BackendRunError, match="6 of 6 values of 'y_scale' are NaN or infinite"):
         with_global(broken)(standardized)
+
+
+def test_a_submitted_view_gives_its_result_as_often_as_asked(standardized: np.ndarray) -> None:
+    pending = pipeline(2).submit(standardized)
+    assert pending.result() is pending.result()
+    assert_same(pending.result(), pipeline(2)(standardized))
+    assert_same(pipeline().submit(breast(), view="L-CC").result(), pipeline()(breast(), view="L-CC"))
+
+
+def exam(standardized: np.ndarray) -> list[Image]:
+    raw = [Mammogram(pixels=breast(seed=seed), view=View.L_CC) for seed in range(3)]
+    return [raw[0], standardized, *raw[1:], prepare(raw[0])]
+
+
+@pytest.mark.parametrize("several", [Pipeline.map, Pipeline.batch])
+def test_several_views_in_their_order(standardized: np.ndarray, several: Callable[..., Iterable[Result]]) -> None:
+    one, images = pipeline(2), exam(standardized)
+    for found, image in zip(several(one, iter(images)), images, strict=True):
+        assert_same(found, one(image))
+
+
+def test_map_takes_one_image_at_a_time(standardized: np.ndarray) -> None:
+    """On the host nothing is gained by looking ahead."""
+    taken = []
+    for n, _ in enumerate(pipeline().map(taken.append(n) or standardized for n in range(3))):
+        assert taken == list(range(n + 1))
+
+
+@pytest.mark.parametrize("several", [Pipeline.map, Pipeline.batch])
+def test_an_image_that_cannot_be_used_ends_several(
+    standardized: np.ndarray, several: Callable[..., Iterable[Result]]
+) -> None:
+    with pytest.raises(InputError):
+        list(several(pipeline(), [standardized, np.zeros(spec.INPUT_SHAPE, np.float32), standardized]))
+
+
+def test_neighbours_of_one_kind_run_together() -> None:
+    raw = [Mammogram(pixels=np.zeros((1, 1)), view=View.L_CC) for _ in range(11)]
+    array = np.zeros(1)
+    images = [*raw[:6], array, raw[6], *raw[7:11], array, array]
+    sizes = [len(batch) for batch in _batches(images, 4)]
+    assert sizes == [4, 1, 1, 1, 4, 1, 1, 1]
+    assert [id(image) for batch in _batches(images, 4) for image in batch] == [id(image) for image in images]
+
+
+def test_an_engine_of_the_host_has_no_slots() -> None:
+    with pytest.raises(UsageError, match="engine 'fake' runs on the CPU and has no GPU slots"), pipeline().slot():
+        pass
+    with pytest.raises(UsageError, match="slots = 2: engine 'fake' runs on the CPU; leave it out"):
+        Pipeline(opened_fakes(), patches=1, provenance={}, slots=2)
 
 
 def test_the_caller_keeps_the_image(standardized: np.ndarray) -> None:
