@@ -62,7 +62,7 @@ Stream* stream_of(void* handle) {
 Status enqueue(void* handle, Work work) {
     Stream* stream = stream_of(handle);
     if (!stream) return INVALID_HANDLE;
-    if (stream == &legacy_default && !machine.captures.empty())
+    if (stream == &legacy_default)
         for (Stream* each : machine.streams)
             if (each->blocking && each->capture) return CAPTURE_IMPLICIT;
     for (Stream* each : machine.streams) {  // the default stream and those that block wait for each other

@@ -71,7 +71,6 @@ class Machine {
     // Into the stream, or into the graph that it records.
     Status enqueue(Stream& stream, Work work) {
         if (stream.capture) return record(stream, std::move(work));
-        if (stream.blocking && capturing_blocking()) return CAPTURE_IMPLICIT;
         stream.pending.push_back(std::move(work));
         return SUCCESS;
     }
@@ -206,12 +205,6 @@ class Machine {
         const bool all = event.recorded_at == event.recorded_in->captured;
         if (all) stream.capture->unjoined.erase(event.recorded_in);
         if (stream.capture->origin != &stream) stream.capture->unjoined.insert(&stream);
-    }
-
-    bool capturing_blocking() const {
-        for (const Stream* stream : streams)
-            if (stream->blocking && stream->capture) return true;
-        return false;
     }
 
     Status blame(const Work& work, const char* what) {
