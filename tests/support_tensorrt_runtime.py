@@ -1,4 +1,6 @@
-"""The half of a made-up `tensorrt` that runs engines, as of release 10.13, release 11 and TensorRT-RTX 1.7.
+"""The half of a made-up `tensorrt` that runs engines: as of its releases 10.13 to 11, and of TensorRT-RTX 1.7.
+
+What those releases have was read in the bindings 10.13.3.9 and 11.4.0.106; for this half they are the same.
 
 For processes with the fake driver. It reads the engines of `support_tensorrt`, and those of `plan`; they compute with
 `support_engines`, in their place in the stream. It insists on what the real library insists on: memory, shapes and
@@ -21,7 +23,7 @@ from glam_deploy.engines.tensorrt.builder import PROFILES
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.spec import Stage, graph_contract
 
-RELEASES = ("10.13", "11", "rtx")
+KINDS = ("tensorrt", "tensorrt-rtx")
 ROW_BYTES = 512
 """Of device memory, for each row of a profile's largest batch."""
 
@@ -77,24 +79,23 @@ class Faults(SimpleNamespace):
         return name in self.names
 
 
-def library(release: str, gpu: Gpu, driver: FakeDriver, faults: Faults | None = None) -> Library:
+def library(kind: str, gpu: Gpu, driver: FakeDriver, faults: Faults | None = None) -> Library:
     """As imported. `trt.contexts` holds every context that was made."""
     trt = ModuleType("made_up")
-    flavour = FLAVOURS["tensorrt-rtx" if release == "rtx" else "tensorrt"]
     vars(trt).update(
-        __version__={"10.13": "10.13.3.9", "11": "11.4.0.1", "rtx": "1.7.1.116"}[release],
+        __version__={"tensorrt": "11.4.0.1", "tensorrt-rtx": "1.7.1.116"}[kind],
         ILogger=Logger,
         TensorIOMode=Mode,
         ExecutionContextAllocationStrategy=Allocation,
         nptype=lambda dtype: np.dtype(dtype).type,
         contexts=[],
     )
-    if release == "rtx":
+    if kind == "tensorrt-rtx":
         trt.CudaGraphStrategy = Graphs  # type: ignore[attr-defined]
         trt.DynamicShapesKernelSpecializationStrategy = Specialization  # type: ignore[attr-defined]
-    world = SimpleNamespace(trt=trt, release=release, gpu=gpu, driver=driver, faults=faults or Faults())
+    world = SimpleNamespace(trt=trt, rtx=kind == "tensorrt-rtx", gpu=gpu, driver=driver, faults=faults or Faults())
     trt.Runtime = lambda log: Runtime(log, world)  # type: ignore[attr-defined]
-    return Library(flavour=flavour, trt=trt)
+    return Library(flavour=FLAVOURS[kind], trt=trt)
 
 
 class Runtime:
@@ -132,8 +133,6 @@ class CudaEngine:
         own = {**contract.inputs, **contract.outputs}
         self.tensors = {names.get(n, n): (dtypes.get(n, own[n].dtype), shape) for n, shape in shapes.items()}
         self.inputs = {names.get(n, n) for n in self.profiles[0]}
-        if world.release != "10.13":
-            self.create_runtime_config = lambda: RuntimeConfig(rtx=world.release == "rtx")
 
     num_io_tensors = property(lambda self: len(self.tensors))
     num_optimization_profiles = property(lambda self: len(self.profiles))
@@ -160,12 +159,12 @@ class CudaEngine:
         low, _, high = next(iter(self.profiles[profile].values()))
         return low[0], high[0]
 
-    def create_execution_context(self, settings: Any) -> "ExecutionContext | None":
+    def create_runtime_config(self) -> "RuntimeConfig":
+        return RuntimeConfig(rtx=self.world.rtx)
+
+    def create_execution_context(self, settings: "RuntimeConfig") -> "ExecutionContext | None":
         require_current(self.world.gpu)
-        if self.world.release == "10.13":
-            assert settings is Allocation.USER_MANAGED
-        else:
-            assert settings.allocation is Allocation.USER_MANAGED
+        assert settings.allocation is Allocation.USER_MANAGED
         if "context" in self.world.faults:
             self.log.log(Severity.ERROR, "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
             return None
@@ -197,7 +196,7 @@ class ExecutionContext:
         self.addresses: dict[str, int] = {}
         self.runs = 0
         self.profile_stream: int | None = None
-        if engine.world.release == "rtx":
+        if engine.world.rtx:
             self.is_stream_capturable = self._is_stream_capturable
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:

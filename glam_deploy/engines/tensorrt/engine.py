@@ -112,13 +112,10 @@ class TensorRtEngine(DeviceEngine):
         return context
 
     def _runtime_settings(self) -> Any:
-        """How a context behaves: an object of the newer releases, of the older ones its one choice alone."""
+        """How a context behaves; the library that finishes kernels at run time has more to be told."""
         trt = self.library.trt
-        memory = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if not hasattr(self._engine, "create_runtime_config"):
-            return memory
         settings = self._engine.create_runtime_config()
-        settings.set_execution_context_allocation_strategy(memory)
+        settings.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(trt, "CudaGraphStrategy"):  # the pipeline records graphs around the engine, not the engine itself
             settings.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
         if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):

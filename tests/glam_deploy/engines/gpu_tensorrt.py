@@ -1,4 +1,4 @@
-"""TensorRT engines at run time, with made-up libraries of three kinds. Run by test_on_fake_gpu.py."""
+"""TensorRT engines at run time, with made-up libraries of both kinds. Run by test_on_fake_gpu.py."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from support_engines import FakeEngine
-from support_tensorrt_runtime import RELEASES, ROW_BYTES, Allocation, Faults, Graphs, Specialization, library, plan
+from support_tensorrt_runtime import KINDS, ROW_BYTES, Allocation, Faults, Graphs, Specialization, library, plan
 
 from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
@@ -19,14 +19,14 @@ from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavai
 from glam_deploy.spec import Stage
 
 
-@pytest.fixture(params=RELEASES)
-def release(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def trt(release: str, gpu: Gpu, driver: FakeDriver) -> Library:
-    return library(release, gpu, driver)
+def trt(kind: str, gpu: Gpu, driver: FakeDriver) -> Library:
+    return library(kind, gpu, driver)
 
 
 def opened(
@@ -101,9 +101,9 @@ def test_a_file_that_is_no_engine(trt: Library, gpu: Gpu) -> None:
         TensorRtEngine(trt, b"rubbish", "local", fusion_head=False, gpu=gpu)
 
 
-def test_a_library_that_does_not_start(release: str, gpu: Gpu, driver: FakeDriver) -> None:
+def test_a_library_that_does_not_start(kind: str, gpu: Gpu, driver: FakeDriver) -> None:
     with pytest.raises(BackendUnavailable, match="does not start here: CUDA initialization failure"):
-        opened(library(release, gpu, driver, Faults("runtime")), gpu)
+        opened(library(kind, gpu, driver, Faults("runtime")), gpu)
 
 
 # profiles and memory
@@ -139,16 +139,13 @@ def test_every_binding_has_a_context_and_addresses_of_its_own(trt: Library, gpu:
         assert context.addresses == {name: memory.address for name, memory in bound.memory.items()}
 
 
-def test_how_contexts_are_made(release: str, trt: Library, gpu: Gpu) -> None:
+def test_how_contexts_are_made(kind: str, trt: Library, gpu: Gpu) -> None:
     engine = opened(trt, gpu)
     for _ in range(2):
         Bound(engine, gpu, 1)
     first, second = (context.settings for context in trt.trt.contexts)
-    if release == "10.13":
-        assert first is second is Allocation.USER_MANAGED
-        return
     assert first.allocation is second.allocation is Allocation.USER_MANAGED
-    if release == "rtx":
+    if kind == "tensorrt-rtx":
         assert first.cuda_graph_strategy is Graphs.DISABLED
         assert first.dynamic_shapes_kernel_specialization_strategy is Specialization.EAGER
         assert first.cache is second.cache is not None
@@ -194,7 +191,7 @@ def test_only_a_run_that_has_run_can_be_recorded(trt: Library, gpu: Gpu, driver:
 
 
 def test_rtx_has_the_last_word_on_recording(gpu: Gpu, driver: FakeDriver) -> None:
-    bound = Bound(opened(library("rtx", gpu, driver, Faults("capture")), gpu), gpu, 1)
+    bound = Bound(opened(library("tensorrt-rtx", gpu, driver, Faults("capture")), gpu), gpu, 1)
     bound.run.enqueue(bound.stream)
     bound.stream.synchronize()
     assert not bound.run.capturable
@@ -228,8 +225,8 @@ def test_nothing_is_allocated_and_nobody_waits_between_runs(trt: Library, gpu: G
         ("run", "cannot run: Error Code 1: Cuda Runtime"),
     ],
 )
-def test_the_librarys_words_are_told(release: str, gpu: Gpu, driver: FakeDriver, fault: str, words: str) -> None:
-    engine = opened(library(release, gpu, driver, Faults(fault)), gpu)
+def test_the_librarys_words_are_told(kind: str, gpu: Gpu, driver: FakeDriver, fault: str, words: str) -> None:
+    engine = opened(library(kind, gpu, driver, Faults(fault)), gpu)
     for _ in range(2):
         with pytest.raises(BackendRunError, match=f"^local engine: TensorRT.* {words}") as caught:
             engine.run(inputs_of("local", 24))
