@@ -7,7 +7,7 @@ from rich.progress import Progress, TaskID
 
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
-from glam_deploy.cli.options import Decorator, bundle_option
+from glam_deploy.cli.options import Decorator, bundle_option, device_option
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.engines.tensorrt.identity import Machine, this_machine
 from glam_deploy.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
@@ -22,6 +22,7 @@ library_option: Decorator = click.option(
 @bundle_option
 @click.option("--engine", "precision", type=click.Choice(PRECISIONS), required=True, help="Precision of the engines.")
 @library_option
+@device_option
 @click.option(
     "--compute-capability",
     "compute_capabilities",
@@ -29,7 +30,13 @@ library_option: Decorator = click.option(
     metavar="X.Y",
     help="TensorRT-RTX: build for these GPUs instead of the one at hand, such as 8.9; repeatable.",
 )
-def command(folder: Path, precision: Precision, flavour: str | None, compute_capabilities: tuple[str, ...]) -> None:
+def command(
+    folder: Path,
+    precision: Precision,
+    flavour: str | None,
+    device: int | None,
+    compute_capabilities: tuple[str, ...],
+) -> None:
     """Build TensorRT engines into a bundle, for the GPU of this machine.
 
     No torch is needed, only the bundle's graphs. TensorRT-RTX also builds where there is no GPU. The engines' own layer
@@ -37,12 +44,12 @@ def command(folder: Path, precision: Precision, flavour: str | None, compute_cap
     and for the same, are not built again.
     """
     request = BuildRequest(precision=precision, flavour=flavour, compute_capabilities=compute_capabilities)
-    show_outcome(build_with_bar(folder, settle(request)))
+    show_outcome(build_with_bar(folder, settle(request, device)))
 
 
-def settle(request: BuildRequest) -> Plan:
+def settle(request: BuildRequest, device: int | None = None) -> Plan:
     """What a request comes to on this machine; says so where that is not the plain case."""
-    machine = this_machine()
+    machine = this_machine(device)
     settled = plan(request, machine)
     if said := _remark(settled, machine):
         console.out.print(said, soft_wrap=True)

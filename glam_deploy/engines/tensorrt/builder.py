@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from threading import Event
@@ -45,6 +46,8 @@ class StageRequest:
     """Targets, for a library that takes them; one that it has no name for is that of the GPU at hand."""
     timing_cache: bytes | None = None
     """What an earlier build of the same library on the same GPU has measured."""
+    current: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Makes the GPU at hand the current one of a thread, inside a block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ def build_stage(library: Library, request: StageRequest, progress: Progress) -> 
     does not start, BackendBuildError in the library's words where it refuses the graph, and where the engine's
     convolutions are not of the precision; BundleError where the graph is not the contract's.
     """
-    return _Build(library, request).run(progress)
+    with request.current():
+        return _Build(library, request).run(progress)
 
 
 class _Build:
@@ -93,7 +97,7 @@ class _Build:
     def run(self, progress: Progress) -> BuiltStage:
         stopped = Event()
         self.config.progress_monitor = monitor(self.library, progress, stopped)
-        plan = interruptible(lambda: self.builder.build_serialized_network(self.network, self.config), stopped)
+        plan = interruptible(self._plan, stopped)
         if plan is None:
             raise self._refused(self.log.errors)
         engine = bytes(plan)
@@ -103,6 +107,10 @@ class _Build:
             timing_cache=bytes(self.cache.serialize()) if self.cache else None,
             warnings=tuple(dict.fromkeys(self.log.warnings)),
         )
+
+    def _plan(self) -> Any:
+        with self.request.current():
+            return self.builder.build_serialized_network(self.network, self.config)
 
     def _started(self, make: Callable[[Any], Any]) -> Any:
         try:

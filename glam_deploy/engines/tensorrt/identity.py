@@ -7,7 +7,8 @@ handed to the library, whose own check comes too late: a plan file is an executa
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,25 @@ class Machine:
     driver: str | None = None
     lacks: str = ""
     """Where there is no GPU, what is missing."""
+    current: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Makes the GPU the current one of this thread inside a block: a builder takes that, whatever it is told."""
 
 
 def machine_of(gpu: Gpu) -> Machine:
     """The facts of an opened GPU."""
-    return Machine(gpu=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
+    return Machine(gpu=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver, current=gpu.current)
 
 
-def this_machine() -> Machine:
-    """The first GPU of this machine; without facts where it has none that can be used."""
+def this_machine(device: int | None = None) -> Machine:
+    """The GPU of that index, or the first; without facts where there is none that can be used.
+
+    Raises BackendUnavailable where one is named and is not there.
+    """
     try:
-        return machine_of(Gpu())
+        return machine_of(Gpu(device or 0))
     except BackendUnavailable as error:
+        if device is not None:
+            raise
         return Machine(lacks=str(error))
 
 

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,14 @@ class Plan:
     library: Library
     precision: Precision
     made_for: Mapping[str, Any]
+    machine: Machine = field(default_factory=Machine)
 
 
 def plan(request: BuildRequest, machine: Machine) -> Plan:
     """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
     library = flavours.load(flavours.find(request.flavour))
     made_for = identity.made_for(library, machine, request.compute_capabilities)
-    return Plan(library=library, precision=request.precision, made_for=made_for)
+    return Plan(library=library, precision=request.precision, made_for=made_for, machine=machine)
 
 
 def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
@@ -130,6 +131,7 @@ def _build_stages(
             precision=settled.precision,
             compute_capabilities=settled.made_for["compute_capabilities"],
             timing_cache=cache,
+            current=settled.machine.current,
         )
         built = builder.build_stage(settled.library, request, _within(report, stage, number))
         _draft(bundle, f"{stage}.engine").write_bytes(built.engine)

@@ -123,7 +123,7 @@ def test_driver_and_order_make_no_other_key(recipe: Recipe) -> None:
 
 @pytest.fixture
 def built(bundle: Bundle, trt: Library, quick_kernels: None) -> store.BuildOutcome:
-    settled = store.Plan(library=trt, precision="fp16", made_for=identity.made_for(trt, L4, []))
+    settled = store.Plan(library=trt, precision="fp16", made_for=identity.made_for(trt, L4, []), machine=L4)
     return store.build_engines(bundle.folder, settled, lambda step, detail, done: None)
 
 
@@ -185,8 +185,10 @@ def test_command_that_builds_again() -> None:
 
 
 def test_machine_without_driver_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise BackendUnavailable("no GPU")
+    def fail(index: int) -> None:
+        raise BackendUnavailable(f"no GPU {index}")
 
     monkeypatch.setattr(identity, "Gpu", fail)
-    assert identity.this_machine() == Machine(lacks="no GPU")
+    assert identity.this_machine() == Machine(lacks="no GPU 0")
+    with pytest.raises(BackendUnavailable, match="no GPU 1"):
+        identity.this_machine(1)

@@ -35,7 +35,8 @@ def build(
     report: store.Report = lambda step, detail, done: None,
 ) -> store.BuildOutcome:
     library = library or support_tensorrt.library()
-    settled = store.Plan(library=library, precision=precision, made_for=identity.made_for(library, machine, []))
+    made_for = identity.made_for(library, machine, [])
+    settled = store.Plan(library=library, precision=precision, made_for=made_for, machine=machine)
     return store.build_engines(bundle.folder, settled, report)
 
 
