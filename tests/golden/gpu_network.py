@@ -1,0 +1,56 @@
+"""The full-size network on the fake GPU, against published outputs. Run by tests/test_golden_on_fake_gpu.py."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cuda.control import FakeDriver
+from golden.recipe import mammogram
+from support_chains import on_gpu
+
+from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.registry import open_engines
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.records import Source
+from glam_deploy.runtime.golden import check_golden, golden_patches
+from glam_deploy.runtime.pipeline import Pipeline
+
+TOLERANCE = 1e-4
+CASE = Path(__file__).with_name("case_k1.npz")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle(Path(os.environ["GLAM_TEST_BUNDLE"]))
+
+
+@pytest.fixture
+def pipeline(bundle: Bundle, gpu: Gpu, driver: FakeDriver) -> Pipeline:
+    """The graphs in ONNX Runtime, everything between them in the kernels. Both cases here have one patch."""
+    assert golden_patches(bundle) == 1
+    return on_gpu(open_engines("onnx", bundle, EngineOptions()).engines, gpu=gpu, driver=driver)
+
+
+def test_raw_view_of_the_bundle(bundle: Bundle, pipeline: Pipeline) -> None:
+    """What the PyTorch reference made of it at export."""
+    rows = check_golden(bundle, pipeline)
+    assert "patch_locations" in [row.name for row in rows]
+    assert [row.name for row in rows if not row.passed] == []
+
+
+def test_published_case(pipeline: Pipeline) -> None:
+    golden = np.load(CASE)
+    assert int(golden["k"]) == 1
+    seed = int(golden["seeds"][0])
+    result = pipeline(from_standardized(mammogram(seed), source=Source(name="golden", kind="array")))
+    np.testing.assert_array_equal(result.patch_locations, golden["patch_locations"][0])
+    for name, key in {
+        "y_global": "y_global",
+        "y_local": "y_local_concat",
+        "saliency_global": "saliency_global",
+        "saliency_patches": "saliency_local",
+    }.items():
+        np.testing.assert_allclose(getattr(result, name), golden[key][0], rtol=0, atol=TOLERANCE, err_msg=name)
