@@ -1,7 +1,6 @@
 """What every engine owes its callers, whoever compiled the graph."""
 
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,13 +13,12 @@ import torch
 from expected import need_engine
 from golden.recipe import mammogram
 from support_bundles import facts, fill
+from support_gpu import with_engines
 
 from glam_deploy import spec
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import Arrays, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS, open_engines
-from glam_deploy.engines.tensorrt.identity import this_machine
-from glam_deploy.engines.tensorrt.store import BuildRequest, build_engines, plan
 from glam_deploy.errors import (
     BackendBuildError,
     BackendRunError,
@@ -67,18 +65,6 @@ def joint_opened_bundle(name: str, joint_bundle: Path, tmp_path_factory: pytest.
 @pytest.fixture(scope="module")
 def joint(name: str, joint_opened_bundle: Bundle) -> OpenedEngines:
     return open_engines(name, joint_opened_bundle, EngineOptions())
-
-
-def with_engines(name: str, folder: Path, temporary: pytest.TempPathFactory) -> Bundle:
-    """The bundle as it is, or a copy with engines built for this machine where that is what runs."""
-    precision = OWNERS[name].precision
-    if precision is None:
-        return open_bundle(folder)
-    if graph_file("local", precision) not in open_bundle(folder).files:
-        pytest.skip(f"{name}: the bundle was exported without graphs of that precision")
-    copy = temporary.mktemp(name) / "bundle"
-    shutil.copytree(folder, copy)
-    return build_engines(copy, plan(BuildRequest(precision=precision), this_machine()), lambda *step: None).bundle
 
 
 @pytest.fixture(scope="module")
