@@ -15,7 +15,7 @@ from glam_bench.gpu_check.opening import pipeline_of
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 
-ONCE = Runs(warm_up=0, at_least=1, at_most=1, seconds=0)
+ONCE = Runs(warm_up=0, warm_up_s=0, at_least=1, at_most=1, seconds=0)
 
 
 def opened(gpu: Gpu, driver: FakeDriver, kind: type[HostFunctionEngine] = HostFunctionEngine) -> OpenedEngines:

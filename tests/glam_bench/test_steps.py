@@ -1,6 +1,7 @@
 """Steps in processes of their own: one that fails, dies or hangs leaves a note and reaches no other."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,15 @@ def names(options: Options, record: Record) -> list[str]:
     return [step.name for step in plan(options, record)]
 
 
-def test_every_step_of_the_plan_is_there(options: Options, record: Record) -> None:
+def test_what_the_bars_are_about_comes_before_other_engines(options: Options, record: Record) -> None:
     """With engines of one flavour built, and graphs of two precisions."""
     record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
     record.add("build:tensorrt-rtx", {"built": {"fp16": {}, "fp32": {}}})
     found = names(options, record)
-    assert found[:4] == ["ceilings", "kernels", "kernel_times", "build:tensorrt"]
-    engines = ["fp16@tensorrt-rtx", "fp32@tensorrt-rtx", "fp16@onnx-cuda", "fp32@onnx-cuda"]
-    assert [name for name in found if name.startswith("parity:")] == [f"parity:{e}" for e in engines]
-    assert [name for name in found if name.startswith("chain_times:")] == [f"chain_times:{e}" for e in engines]
-    assert found[-2:] == ["baselines", "soak:fp16@tensorrt-rtx"]
+    assert found[:6] == ["ceilings", "kernels", "kernel_times", "build:tensorrt", "build:tensorrt-rtx", "reference"]
+    first, *others = "fp16@tensorrt-rtx", "fp32@tensorrt-rtx", "fp16@onnx-cuda", "fp32@onnx-cuda"
+    assert found[6:10] == [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
+    assert found[10:] == [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
     folder = Path(steps.__file__).parent
     assert {name.partition(":")[0] for name in found} <= {path.stem for path in folder.glob("*.py")}
 
@@ -117,7 +117,16 @@ def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: Options,
     record.add("build:tensorrt-rtx", {"built": {"fp16": {}}})
     record.note("parity:fp16@tensorrt-rtx", status="refused")
     record.note("parity:fp16@onnx-cuda", status="done")
-    assert names(options, record)[-1] == "soak:fp16@onnx-cuda"
+    assert [name for name in names(options, record) if name.startswith("soak")] == ["soak:fp16@onnx-cuda"]
+
+
+def test_a_soak_that_is_refused_is_tried_with_the_next_engine(options: Options, record: Record) -> None:
+    record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
+    begun = []
+    for step in plan(replace(options, groups=("soak",)), record):
+        begun.append(step.name)
+        record.note(step.name, status="done" if step.name == "soak:fp32@onnx-cuda" else "refused")
+    assert begun[-2:] == ["soak:fp16@onnx-cuda", "soak:fp32@onnx-cuda"]
 
 
 @pytest.mark.parametrize(

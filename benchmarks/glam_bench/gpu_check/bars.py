@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import engines
@@ -15,16 +14,19 @@ SELECTION_US = 60.0
 DICE = 0.99
 RETURNED_EARLY = 0.9
 """Share of calls; the host may be kept from its work now and then."""
-HOST_GROWTH = 32 * 1024**2
-"""Bytes over a whole soak; the allocators of Python and of the C library keep a little as they like."""
-DEVICE_GROWTH = 2 * 1024**2
-"""Bytes over a whole soak; the driver hands out memory in pages of this size."""
+MEBIBYTE = 1024**2
+HOST_GROWTH = 32
+"""MiB over a whole soak; the allocators of Python and of the C library keep a little as they like."""
+DEVICE_GROWTH = 2
+"""MiB over a whole soak; the driver hands out memory in pages of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One thing that must hold."""
+    """One thing that must hold. Times are those of one image with one patch."""
 
+    of: str
+    """The kernels, or an engine."""
     name: str
     limit: str
     found: str
@@ -76,9 +78,10 @@ def _kernels(record: Record) -> Iterator[Bar]:
     rows = [row for row in found.values() if row]
     missed = sum(len(row["missed"]) for row in rows)
     said = f"{missed} of {sum(row['checks'] for row in rows)}" + (f"; not run: {', '.join(missing)}" if missing else "")
-    yield Bar(name="launches that differ from numpy", limit="0", found=said, held=not missing and missed == 0)
+    held = not missing and missed == 0
+    yield Bar(of="kernels", name="launches that differ from numpy", limit="0", found=said, held=held)
     row = record.results("kernel_times").get(SHAPE, {}).get("propose and crop", {})
-    yield _at_most("propose and crop, K = 1, nothing in L2 (us)", row.get("us", {}).get("cold"), SELECTION_US)
+    yield _at_most("kernels", "propose and crop, nothing in L2, us", row.get("us", {}).get("cold"), SELECTION_US)
 
 
 def _agreement(record: Record) -> Iterator[Bar]:
@@ -87,9 +90,9 @@ def _agreement(record: Record) -> Iterator[Bar]:
     cases = [case for row in depths for case in row["cases"]]
     off = [case for case in cases if not (case["same_patches"] and all(_close(d) for d in case["dice"].values()))]
     unexplained = [case for case in off if not case["reasons"]]
-    said = f"{len(cases) - len(off)} of {len(cases)}; without a reason: {len(unexplained)}"
-    name = f"{engine}: cases with the reference's patches and Dice of {DICE}, or the reason"
-    yield Bar(name=name, limit="all", found=said, held=bool(cases) and not unexplained)
+    said = f"{len(cases) - len(off)} of {len(cases)}, without a reason {len(unexplained)}"
+    name = f"same patches and Dice >= {DICE}, or the reason"
+    yield Bar(of=engine, name=name, limit="all", found=said, held=bool(cases) and not unexplained)
 
 
 def _close(dice: float | None) -> bool:
@@ -101,35 +104,34 @@ def _times(record: Record) -> Iterator[Bar]:
     engine = half_engine(record, "chain_times", SHAPE)
     row = record.results(f"chain_times:{engine}").get(SHAPE, {})
     floor, p50 = floor_ms(record, engine.partition("@")[0], 1, 1), row.get("resident", {}).get("gpu", {}).get("p50")
-    ratio = p50 / floor if p50 and floor else None
-    yield _at_most(f"{engine}: p50 on the GPU, K = 1, over the arithmetic floor", ratio, OVER_FLOOR)
-    yield _at_most(f"{engine}: share of all but the two networks, K = 1", row.get("glue", {}).get("share"), GLUE_SHARE)
+    yield _at_most(engine, "p50 over the arithmetic floor", p50 / floor if p50 and floor else None, OVER_FLOOR)
+    yield _at_most(engine, "share of all but the two networks", row.get("glue", {}).get("share"), GLUE_SHARE)
     watched = row.get("watched", {})
     for what in ("allocations", "waits", "memory_change_bytes"):
-        yield _at_most(f"{engine}: {what.replace('_', ' ')} in {watched.get('runs', 0)} runs", watched.get(what), 0)
+        yield _at_most(engine, f"{what.replace('_', ' ')} in {watched.get('runs', 0)} runs", watched.get(what), 0)
     early = watched["calls_returned_early"] / watched["runs"] if watched else None
-    yield _at_least(f"{engine}: share of calls that return before the GPU is done", early, RETURNED_EARLY)
+    yield _at_least(engine, "share of calls that return before the GPU is done", early, RETURNED_EARLY)
 
 
 def _soak(record: Record) -> Iterator[Bar]:
-    step = next((name for name in record.steps if name.startswith("soak:")), "soak:no engine")
+    step = next((name for name in record.steps if name.startswith("soak:") and record.results(name)), "soak:no engine")
     row, engine = record.results(step), step.partition(":")[2]
-    asked = row.get("asked")
-    yield _at_least(f"{engine}: images of the soak", row.get("done"), asked or 1)
-    yield _at_most(f"{engine}: wrong answers", row.get("wrong"), 0)
+    yield _at_least(engine, "images of the soak", row.get("done"), row.get("asked", 1))
+    yield _at_most(engine, "wrong answers", row.get("wrong"), 0)
     for side, limit in (("host", HOST_GROWTH), ("device", DEVICE_GROWTH)):
-        yield _at_most(f"{engine}: growth of {side} memory (bytes)", row.get(f"{side}_growth_bytes"), limit)
+        grown = row.get(f"{side}_growth_bytes")
+        yield _at_most(engine, f"growth of {side} memory, MiB", grown if grown is None else grown / MEBIBYTE, limit)
 
 
-def _at_most(name: str, found: Any, limit: float) -> Bar:
-    known = isinstance(found, int | float)
-    return Bar(name=name, limit=f"<= {limit:g}", found=_text(found), held=known and found <= limit)
+def _at_most(of: str, name: str, found: float | None, limit: float) -> Bar:
+    held = found is not None and found <= limit
+    return Bar(of=of, name=name, limit=f"<= {limit:g}", found=_text(found), held=held)
 
 
-def _at_least(name: str, found: Any, limit: float) -> Bar:
-    known = isinstance(found, int | float)
-    return Bar(name=name, limit=f">= {limit:g}", found=_text(found), held=known and found >= limit)
+def _at_least(of: str, name: str, found: float | None, limit: float) -> Bar:
+    held = found is not None and found >= limit
+    return Bar(of=of, name=name, limit=f">= {limit:g}", found=_text(found), held=held)
 
 
-def _text(found: Any) -> str:
-    return f"{found:.4g}" if isinstance(found, int | float) else "not measured"
+def _text(found: float | None) -> str:
+    return "not measured" if found is None else f"{found:.5g}"

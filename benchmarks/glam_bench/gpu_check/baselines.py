@@ -7,13 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glam_bench.gpu_check.ceilings import torch_ms
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
+from glam_bench.gpu_check.torch_gpu import load_network, tf32, torch_ms
 from glam_deploy import spec
-from glam_deploy.bundle import CHECKPOINT_FILE, open_bundle
 from glam_deploy.patches import host
-from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
 
 DEPTHS = (1, 3, 6)
@@ -31,18 +29,6 @@ def run(context: Context) -> None:
     network = network.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = image.half().to(memory_format=torch.channels_last)
     _add(context, "torch half channels_last", network, half)
-
-
-def load_network(context: Context) -> GlamNetwork:
-    """The bundle's own weights, on the CPU. Raises BundleError where it was exported without them."""
-    bundle = open_bundle(context.options.bundle)
-    return load_weights(bundle.read(CHECKPOINT_FILE), fusion_head=bundle.fusion_head).eval()
-
-
-def tf32(*, allowed: bool) -> None:
-    """Whether FP32 convolutions and products may be computed with ten bits of mantissa."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _image(device: torch.device) -> Tensor:

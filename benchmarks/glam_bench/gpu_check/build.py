@@ -43,6 +43,6 @@ def _build(context: Context, precision: Precision, machine: Machine) -> dict[str
         "seconds": perf_counter() - start,
         "library": str(settled.library),
         "made_for": outcome.entry["made_for"],
-        "half_share": {stage: part["half_share"] for stage, part in outcome.entry["stages"].items()},
+        "confirmed_share": {stage: part["confirmed_share"] for stage, part in outcome.entry["stages"].items()},
         "warnings": list(outcome.warnings),
     }

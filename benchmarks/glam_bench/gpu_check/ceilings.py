@@ -1,18 +1,26 @@
 """What this card can do: bytes moved in a second, matrix products in a second; and what the networks ask of it."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from math import prod
-from time import perf_counter
+from types import MappingProxyType
 from typing import Any
+
+import onnx
+import torch
 
 from glam_bench.gpu_check import smi
 from glam_bench.gpu_check.clock import Runs, Timer
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
+from glam_bench.gpu_check.torch_gpu import tf32, torch_ms
 from glam_deploy.bundle import graph_file, open_bundle
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.spec import Precision
 
 COPY_BYTES = 2 * 1024**3
+DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+)
 SIDES = (4096, 8192, 16384)
 """Of the square matrices; the best of them counts."""
 
@@ -33,8 +41,6 @@ def arithmetic(context: Context) -> dict[str, float]:
 
 def convolution_flop(graph: bytes) -> float:
     """Operations of all convolutions of an ONNX graph for a batch of one; an addition and a multiplication are two."""
-    import onnx
-
     inner = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph)).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in inner.initializer}
     shapes = {
@@ -55,12 +61,11 @@ def copy_rate(gpu: Gpu, nbytes: int) -> float:
 
 def matrix_rates(context: Context) -> dict[str, Any]:
     """PyTorch's matrix products of random numbers, in operations a second, and the clocks while they run."""
-    import torch
-
     device = torch.device("cuda", context.options.device)
+    tf32(allowed=False)
     rates: dict[str, dict[str, float]] = {}
     sides = SIDES[:1] if context.options.quick else SIDES
-    for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+    for name, dtype in DTYPES.items():
         for side in sides:
             a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
             milliseconds = torch_ms(lambda a=a, b=b: a @ b)  # type: ignore[misc]
@@ -69,36 +74,8 @@ def matrix_rates(context: Context) -> dict[str, Any]:
     return {"matrix_flop_per_s": best, "matrix_flop_per_s_by_side": rates, "under_load": _under_load(context, a, b)}
 
 
-def torch_ms(work: Callable[[], object], *, seconds: float = 1.0, at_most: int = 100) -> list[float]:
-    """Milliseconds of PyTorch work by its events, runs queued one behind the other, after a warm-up."""
-    import torch
-
-    for _ in range(3):
-        work()
-    torch.cuda.synchronize()
-    times: list[float] = []
-    start = perf_counter()
-    while len(times) < 10 or (len(times) < at_most and perf_counter() - start < seconds):
-        pairs = [(_torch_event(), _torch_event()) for _ in range(5)]
-        for before, after in pairs:
-            before.record()
-            work()
-            after.record()
-        torch.cuda.synchronize()
-        times += [before.elapsed_time(after) for before, after in pairs]
-    return times
-
-
-def _torch_event() -> Any:
-    import torch
-
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
 def _under_load(context: Context, a: Any, b: Any) -> Any:
     """nvidia-smi asked while a second or two of matrix products is under way."""
-    import torch
-
     flop = 2 * a.shape[0] ** 3
     for _ in range(max(1, int(1e15 // flop))):
         a @ b

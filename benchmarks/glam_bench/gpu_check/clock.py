@@ -17,9 +17,11 @@ TOGETHER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """How often something is run: until both of the least and one of the most are reached."""
+    """How often something is run: at least so often, and on until it was often enough or has taken long enough."""
 
     warm_up: int = 10
+    warm_up_s: float = 0.2
+    """Both are reached before anything is timed: an idle card needs a while to raise its clocks."""
     at_least: int = 20
     at_most: int = 400
     seconds: float = 2.0
@@ -29,7 +31,7 @@ class Runs:
         return done < self.at_least or (done < self.at_most and perf_counter() - start < self.seconds)
 
 
-QUICK = Runs(warm_up=2, at_least=3, at_most=10, seconds=0.5)
+QUICK = Runs(warm_up=2, warm_up_s=0, at_least=3, at_most=10, seconds=0.5)
 
 
 class Timer:
@@ -84,9 +86,11 @@ class Timer:
             graph.close()
 
     def _warm_up(self, work: Work, runs: Runs) -> None:
-        for _ in range(runs.warm_up):
+        def once() -> None:
             work()
-        self.stream.synchronize()
+            self.stream.synchronize()
+
+        warm_up(once, runs)
 
     def _alone(self, work: Work, runs: Runs) -> list[tuple[float, float]]:
         """(until the call returned, until the work was done) of each run."""
@@ -101,6 +105,14 @@ class Timer:
         return times
 
 
+def warm_up(call: Callable[[], object], runs: Runs) -> None:
+    """Call until the card is at its clocks and everything that is loaded on first use is there."""
+    done, start = 0, perf_counter()
+    while done < runs.warm_up or perf_counter() - start < runs.warm_up_s:
+        call()
+        done += 1
+
+
 def recorded(stream: Stream, work: Work) -> Graph:
     """Work as a CUDA graph. It must have run before: a first run loads what no graph can hold."""
     with stream.capture() as graph:
@@ -110,8 +122,7 @@ def recorded(stream: Stream, work: Work) -> Graph:
 
 def host_ms(call: Callable[[], object], runs: Runs) -> list[float]:
     """Milliseconds of a call that waits for its own result."""
-    for _ in range(runs.warm_up):
-        call()
+    warm_up(call, runs)
     times: list[float] = []
     begin = perf_counter()
     while runs.goes_on(len(times), begin):
@@ -122,4 +133,4 @@ def host_ms(call: Callable[[], object], runs: Runs) -> list[float]:
 
 
 def _exactly(count: int) -> Runs:
-    return Runs(warm_up=2, at_least=count, at_most=count)
+    return Runs(warm_up=2, warm_up_s=0.05, at_least=count, at_most=count)

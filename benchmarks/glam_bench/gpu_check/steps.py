@@ -39,7 +39,10 @@ class Step:
 
 
 def plan(options: Options, record: Record) -> Iterator[Step]:
-    """The steps in order. Asked for one by one, since what comes later depends on what the record says by then."""
+    """The steps in order. Asked for one by one, since what comes later depends on what the record says by then.
+
+    What the bars are about comes first: if time runs out, other engines go without.
+    """
     wanted = set(options.groups)
     yield Step(home="ceilings", limit_s=60)
     if "kernels" in wanted:
@@ -47,19 +50,21 @@ def plan(options: Options, record: Record) -> Iterator[Step]:
         yield Step(home="kernel_times", limit_s=60)
     if wanted == {"kernels"}:
         return
-    for flavour in FLAVOURS:
-        yield Step(home="build", argument=flavour, limit_s=180)
+    yield from (Step(home="build", argument=flavour, limit_s=180) for flavour in FLAVOURS)
     if "engines" in wanted:
         yield Step(home="reference", limit_s=90)
+    last = [Step(home="baselines", limit_s=60)] if "times" in wanted else []
     for engine in engines(record):
         if "engines" in wanted:
             yield Step(home="parity", argument=engine, limit_s=90)
         if "times" in wanted:
-            yield Step(home="chain_times", argument=engine, limit_s=90)
-    if "times" in wanted:
-        yield Step(home="baselines", limit_s=60)
-    if "soak" in wanted and (best := best_engine(record)):
-        yield Step(home="soak", argument=best, limit_s=240)
+            yield Step(home="chain_times", argument=engine, limit_s=120)
+        if best_engine(record) == engine:
+            if "soak" in wanted:
+                yield Step(home="soak", argument=engine, limit_s=150)
+            yield from last
+            last = []
+    yield from last
 
 
 def engines(record: Record) -> list[str]:

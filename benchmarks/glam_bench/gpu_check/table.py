@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from glam_bench.gpu_check.bars import SHAPE, Bar, floor_ms, ratios
@@ -10,6 +12,9 @@ from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import engines
 from glam_deploy import spec
 from glam_deploy.cli import console
+
+LOG_WIDTH = 120
+"""Columns of a table that goes into a file or a pipe."""
 
 Rows = Iterator[Sequence[str]]
 
@@ -19,7 +24,8 @@ def show_step(name: str, step: Mapping[str, Any]) -> None:
     seconds = "" if step["seconds"] is None else f"{step['seconds']:.1f} s"
     console.err.print(f"{seconds:>8}  {step['status']:<7}  {name}", soft_wrap=True)
     if step["error"]:
-        console.err.print(step["error"], soft_wrap=True)
+        *_, last = step["error"].strip().splitlines()  # of a traceback, the error itself
+        console.err.print(f"          {last}", soft_wrap=True)
 
 
 def show(record: Record, bars: Sequence[Bar]) -> None:
@@ -32,16 +38,16 @@ def show(record: Record, bars: Sequence[Bar]) -> None:
     columns = ("engine", "", "global", "local", "whole", "glue", "/ floor", "host to host")
     _print("p50 in ms", columns, _times(record))
     _print(f"Times as long as the best half engine, {SHAPE}", ("", "chain", "networks alone"), _ratios(record))
-    _print("Bars", ("", "limit", "found", ""), ((b.name, b.limit, b.found, _verdict(b)) for b in bars))
+    _print("Bars", ("", "", "limit", "found", ""), ((b.of, b.name, b.limit, b.found, _verdict(b)) for b in bars))
     console.out.print(f"{record.content['seconds']:.0f} s; {record.path}", soft_wrap=True)
 
 
 def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)
     if table.row_count:
-        console.out.print(table)
+        Console(width=None if console.out.is_terminal else LOG_WIDTH, highlight=False).print(table)
 
 
 def _kernels(record: Record) -> Rows:
