@@ -1,4 +1,4 @@
-"""Engines on the fake GPU: each gpu_*.py beside this file, in a process of its own."""
+"""Engines on the fake GPU: the gpu_*.py beside this file, in one process, for each costs seconds."""
 
 import subprocess
 from pathlib import Path
@@ -25,6 +25,5 @@ def idle_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "idle.so"
 
 
-@pytest.mark.parametrize("file", sorted(HERE.glob("gpu_*.py")), ids=lambda file: file.stem)
-def test_on_the_fake_gpu(file: Path, idle_kernels: Path) -> None:
-    run_inside(file, kernels=[idle_kernels])
+def test_on_the_fake_gpu(idle_kernels: Path) -> None:
+    run_inside(*sorted(HERE.glob("gpu_*.py")), kernels=[idle_kernels])
