@@ -6,19 +6,45 @@ that is weak unless asked for, fields of the inspector's JSON. Anything else tha
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import IntEnum
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+from support_bundles import facts
 
-from glam_deploy.bundle import graph_file
+from glam_deploy.bundle import graph_file, write_manifest
+from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.spec import STAGES, Precision, Stage, graph_contract
 
 TYPES: Mapping[Precision, str] = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16"}
+
+
+GPU = SimpleNamespace(name="NVIDIA L4", compute_capability="8.9", driver="580.95.05", current=nullcontext)
+
+
+def install(patch: pytest.MonkeyPatch, **behaviour: Any) -> None:
+    """From now on this machine has `GPU`, the made-up TensorRT alone, and a compiler that costs nothing."""
+    patch.setitem(sys.modules, "tensorrt", module(**behaviour))
+    patch.setattr(flavours, "find_spec", lambda name: ModuleSpec(name, None) if name == "tensorrt" else None)
+    patch.setattr(identity, "Gpu", lambda index: GPU)
+    patch.setattr(store, "compile_cubin", lambda source, *, architecture, name: architecture.encode())
+
+
+def fill(folder: Path) -> None:
+    """Make a bundle of made-up graphs in fp32 and fp16."""
+    (folder / "graphs").mkdir(parents=True)
+    for name, content in graphs("fp32", "fp16").items():
+        (folder / name).write_bytes(content)
+    write_manifest(folder, facts())
 
 
 def graph(stage: Stage, precision: Precision, **changes: Any) -> bytes:
@@ -41,24 +67,38 @@ def graphs(*precisions: Precision) -> dict[str, bytes]:
     return {graph_file(stage, precision): graph(stage, precision) for precision in precisions for stage in STAGES}
 
 
-def library(release: int = 11, **changes: Any) -> Library:
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """How builds go."""
+
+    stop_after: int | None = None
+    """A step at which they wait to be stopped."""
+    fails: str = ""
+    """An error that ends them."""
+    warns: str = ""
+    """A warning that they give."""
+    computes_in: str = ""
+    """The type of all convolutions, whatever the graph says."""
+
+
+def library(release: int = 11, **behaviour: Any) -> Library:
     """The flavour "tensorrt", imported."""
-    return Library(flavour=FLAVOURS["tensorrt"], trt=module(release, **changes))
+    return Library(flavour=FLAVOURS["tensorrt"], trt=module(release, **behaviour))
 
 
-def module(release: int = 11, *, stop_after: int | None = None, fails: str = "", computes_in: str = "") -> ModuleType:
-    """The module as of a release.
-
-    `fails`: words of an error that ends every build. `computes_in`: the type of all its convolutions, whatever the
-    graph says. `stop_after`: steps after which something else calls for a stop; see `Builder`.
-    """
+def module(
+    release: int = 11, *, stop_after: int | None = None, fails: str = "", computes_in: str = "", warns: str = ""
+) -> ModuleType:
+    """The module as of a release; `behaviour` is that of `Behaviour`."""
     made = ModuleType("tensorrt")
     made.__spec__ = ModuleSpec("tensorrt", None)
-    vars(made).update(_contents(release, SimpleNamespace(stop_after=stop_after, fails=fails, computes_in=computes_in)))
+    vars(made).update(
+        _contents(release, SimpleNamespace(stop_after=stop_after, fails=fails, computes_in=computes_in, warns=warns))
+    )
     return made
 
 
-def _contents(release: int, behaviour: SimpleNamespace) -> dict[str, Any]:
+def _contents(release: int, behaviour: Behaviour) -> dict[str, Any]:
     old = release == 10
     flags = ["FP16", "TF32"] if old else ["TF32"]
     return {
@@ -220,7 +260,7 @@ class Builder:
     With `stop_after`, it stands at that step until it is told to stop, as a long build would.
     """
 
-    def __init__(self, log: Logger, *, old: bool, behaviour: SimpleNamespace) -> None:
+    def __init__(self, log: Logger, *, old: bool, behaviour: Behaviour) -> None:
         self._log, self._old, self._behaviour = log, old, behaviour
 
     def create_network(self, flags: int) -> Network:
@@ -236,6 +276,8 @@ class Builder:
     def build_serialized_network(self, network: Network, config: Config) -> memoryview | None:
         self._log.log(Logger.VERBOSE, "one of thousands")
         self._log.log(Logger.WARNING, "Make sure input patch_locations has Int64 binding.")
+        if self._behaviour.warns:
+            self._log.log(Logger.WARNING, self._behaviour.warns)
         if self._behaviour.fails:
             self._log.log(Logger.ERROR, self._behaviour.fails)
             return None

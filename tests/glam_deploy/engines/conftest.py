@@ -1,24 +1,19 @@
-"""A bundle of made-up graphs, and the real one's graphs."""
+"""A bundle of made-up graphs, and kernels that cost nothing."""
 
 from pathlib import Path
 
 import pytest
 import support_tensorrt
-from support_bundles import facts
 
-from glam_deploy.bundle import Bundle, open_bundle, write_manifest
+from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.tensorrt import store
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """Graphs in fp32 and fp16 that the made-up library builds."""
-    folder = tmp_path / "bundle"
-    (folder / "graphs").mkdir(parents=True)
-    for name, content in support_tensorrt.graphs("fp32", "fp16").items():
-        (folder / name).write_bytes(content)
-    write_manifest(folder, facts())
-    return open_bundle(folder)
+    support_tensorrt.fill(tmp_path / "bundle")
+    return open_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture
