@@ -1,19 +1,21 @@
 """One case against the reference: what is told of it, and of all of them together."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from glam_bench.gpu_check import reference
-from glam_bench.gpu_check.parity import compared, summary
+from glam_bench.gpu_check.agreement import compared, is_close, reasons
+from glam_bench.gpu_check.parity import summary
 from glam_deploy.records import View
 
 
 def answer() -> dict[str, np.ndarray]:
     """One patch at (512, 256) with a benign square of 40 x 40 cells in it; the malignant maps are empty."""
     saliency_patches = np.zeros((1, 2, 128, 128), np.float32)
-    saliency_patches[0, 0, 10:50, 10:50] = 1
+    saliency_patches[0, 0, 10:50, 10:50] = 0.8
     saliency_global = np.zeros((2, 184, 120), np.float32)
     saliency_global[0, 30:60, 10:40] = 0.5
     return {
@@ -45,7 +47,7 @@ def test_a_local_map_that_differs() -> None:
     found = compared(other, answer())
     assert found["same_patches"]
     assert found["dice"]["benign"] == pytest.approx(2 * 36 * 40 / (36 * 40 + 40 * 40))
-    assert found["largest_difference"]["saliency_patches"] == 0.75
+    assert found["largest_difference"]["saliency_patches"] == pytest.approx(0.55)
 
 
 def test_all_together() -> None:
@@ -55,6 +57,58 @@ def test_all_together() -> None:
     assert found["same_patches"] == 1
     assert found["worst_dice"] == {"benign": 0.0, "malignant": None}
     assert [case["case"] for case in found["cases"]] == ["a", "b"]
+
+
+def test_close() -> None:
+    assert is_close({"same_patches": True, "dice": {"benign": 0.99, "malignant": None}})
+    assert not is_close({"same_patches": False, "dice": {"benign": 1.0, "malignant": None}})
+    assert not is_close({"same_patches": True, "dice": {"benign": 1.0, "malignant": 0.98}})
+
+
+class Local:
+    """An engine that says of every patch what it is told to."""
+
+    def __init__(self, maps: np.ndarray) -> None:
+        self.maps, self.given = maps, np.empty(0)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.given = inputs["patches"]
+        return {"saliency_patches": self.maps}
+
+
+WORSE = answer()["saliency_patches"] * np.linspace(0.2, 1, 128, dtype=np.float32)
+IMAGE = np.arange(2944 * 1920, dtype=np.float32).reshape(2944, 1920)
+
+
+def blamed(local: np.ndarray, **found: np.ndarray) -> list[str]:
+    engine: Any = Local(local)
+    said = reasons(engine, IMAGE, answer() | found, answer())
+    assert engine.given.shape == (1, 1, 512, 512)
+    assert engine.given[0, 0, 0, 0] == IMAGE[512, 256]  # the reference's patch, wherever the engine's lies
+    return said
+
+
+def test_reasons() -> None:
+    same = answer()["saliency_patches"]
+    dark = np.zeros((2, 184, 120), np.float32)
+    elsewhere = np.array([[0, 0]])
+    assert blamed(WORSE, saliency_patches=WORSE) == ["local differs"]
+    assert blamed(same, saliency_global=dark) == ["global differs"]
+    assert blamed(same, patch_locations=elsewhere, saliency_patches=WORSE) == ["patch moved"]
+    assert blamed(WORSE, patch_locations=elsewhere, saliency_global=dark) == [
+        "patch moved",
+        "global differs",
+        "local differs",
+    ]
+
+
+def test_parts_that_are_to_blame_only_together() -> None:
+    """A mean of 0.525 of which each part alone takes 0.015, and both together 0.03."""
+    expected = answer()
+    expected["saliency_global"] = expected["saliency_global"] / 2
+    part = {name: expected[name] - np.float32(0.03) for name in ("saliency_global", "saliency_patches")}
+    engine: Any = Local(part["saliency_patches"])
+    assert reasons(engine, IMAGE, expected | part, expected) == ["fusion differs"]
 
 
 def test_a_case_goes_to_a_file_and_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from glam_bench.gpu_check.agreement import DICE, is_close
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import engines
 
@@ -11,7 +12,6 @@ KERNELS = ("standardize", "propose", "crop", "fuse")
 OVER_FLOOR = 1.5
 GLUE_SHARE = 0.1
 SELECTION_US = 60.0
-DICE = 0.99
 RETURNED_EARLY = 0.9
 """Share of calls; the host may be kept from its work now and then."""
 MEBIBYTE = 1024**2
@@ -88,16 +88,11 @@ def _agreement(record: Record) -> Iterator[Bar]:
     engine = half_engine(record, "parity", "k=1")
     depths = [row for key, row in record.results(f"parity:{engine}").items() if key.startswith("k=")]
     cases = [case for row in depths for case in row["cases"]]
-    off = [case for case in cases if not (case["same_patches"] and all(_close(d) for d in case["dice"].values()))]
+    off = [case for case in cases if not is_close(case)]
     unexplained = [case for case in off if not case["reasons"]]
     said = f"{len(cases) - len(off)} of {len(cases)}, without a reason {len(unexplained)}"
     name = f"same patches and Dice >= {DICE}, or the reason"
     yield Bar(of=engine, name=name, limit="all", found=said, held=bool(cases) and not unexplained)
-
-
-def _close(dice: float | None) -> bool:
-    """None: neither has a pixel of that class, so they agree."""
-    return dice is None or dice >= DICE
 
 
 def _times(record: Record) -> Iterator[Bar]:

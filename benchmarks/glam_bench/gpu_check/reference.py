@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from glam_bench.gpu_check import cases
+from glam_bench.gpu_check.agreement import Answer, answer
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.opening import pipeline_of
-from glam_bench.gpu_check.soak import answer
 from glam_bench.gpu_check.torch_gpu import load_network, tf32
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import OpenedEngines
@@ -42,11 +42,11 @@ def run(context: Context) -> None:
 
 
 def folder(options: Options) -> Path:
-    """One file a case and K: the view and the arrays of `soak.answer`."""
+    """One file a case and K: the view and the arrays of `agreement.answer`."""
     return options.work / "reference"
 
 
-def read(path: Path) -> tuple[Mammogram, dict[str, np.ndarray]]:
+def read(path: Path) -> tuple[Mammogram, Answer]:
     """A case as `run` has written it: the view and what the reference says of it."""
     with np.load(path, allow_pickle=False) as file:
         values = dict(file)

@@ -11,8 +11,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from glam_bench.gpu_check.agreement import Answer, answer
 from glam_bench.gpu_check.cases import phantoms
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import growth
@@ -21,9 +21,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import GlamError, InternalError
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
-from glam_deploy.runtime.golden import COMPARED
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.runtime.result import Result
 
 SMALL = (832, 640)
 """Rows and columns of raw views whose breast is found in a few milliseconds."""
@@ -35,7 +33,6 @@ TOLERANCE = 1e-3
 QUICK_IMAGES = 500
 
 View = Mammogram | NetworkInput
-Answer = dict[str, NDArray[Any]]
 
 
 @dataclass(kw_only=True)
@@ -103,11 +100,6 @@ def soak(
         for worker in [pool.submit(work) for _ in range(threads)]:
             worker.result()
     return tally
-
-
-def answer(result: Result) -> Answer:
-    """All that was downloaded."""
-    return {name: values for name in COMPARED if (values := getattr(result, name)) is not None}
 
 
 def distance(found: Answer, expected: Answer) -> float:
