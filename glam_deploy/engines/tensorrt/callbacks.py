@@ -11,8 +11,8 @@ from glam_deploy.engines.tensorrt.layers import REPORT_BEGINS
 Progress = Callable[[str, float], None]
 """Told what the builder does now, and how much of the engine is done, 0..1. Called from other threads."""
 
-EXPECTED_REMARKS = ("patch_locations has Int64 binding", "is unused or used only at compile-time")
-"""Warnings about what is meant so: int64 locations, and inputs that only the map needed."""
+EXPECTED_REMARKS = ("patch_locations has Int64 binding", "is unused or used only at compile-time", "logger passed into")
+"""Warnings about what is meant so: int64 locations, inputs that only the map needed, a logger for each object."""
 
 
 def logger(library: Library) -> Any:

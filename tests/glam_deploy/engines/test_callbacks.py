@@ -66,6 +66,7 @@ def test_log_keeps_what_is_worth_telling() -> None:
     log.log(log.WARNING, "weights are subnormal")
     log.log(log.WARNING, "Make sure input patch_locations has Int64 binding.")
     log.log(log.WARNING, "Input Tensor saliency_global is unused or used only at compile-time, but is kept.")
+    log.log(log.WARNING, "The logger passed into createInferBuilder differs from one already registered.")
     log.log(log.INFO, "loaded")
     log.log(log.VERBOSE, "Layers:\nName: a")
     log.log(log.VERBOSE, "and so on")
