@@ -38,6 +38,7 @@ bundle_option: Decorator = click.option(
 engine_option: Decorator = click.option(
     "--engine",
     type=click.Choice(ENGINE_NAMES),
+    metavar="NAME",  # all of them in a row are wider than a narrow terminal
     default="auto",
     show_default=True,
     help=_engines_in_words(),
