@@ -2,7 +2,7 @@
 
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
-      graphs/{global,local,fusion}.onnx
+      graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx
       golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
       engines/<name>/...        TensorRT engines, where some were built
@@ -37,7 +37,7 @@ _EXPECTED: Mapping[str, Any] = {
     "licence": str,
     "network": {
         "name": str,
-        "precision": str,
+        "precisions": [str],
         "aggregation": str,
         "fusion_head": bool,
         "patches": int,
@@ -46,7 +46,16 @@ _EXPECTED: Mapping[str, Any] = {
     "checkpoint": {"name": str, "sha256": str, "parameters": int, "ignored_keys": [str]},
     "files": {"*": {"sha256": str, "bytes": int}},
     "versions": {"*": str},
-    "parity": [{"output": str, "max_abs": float | None, "limit": float, "passed": bool}],
+    "parity": [
+        {
+            "output": str,
+            "precision": str,
+            "max_abs": float | None,
+            "mean_abs": float | None,
+            "limit": float,
+            "passed": bool,
+        }
+    ],
     "golden": {"patches": int},
 }
 """Keys that every reader of a manifest relies on, and their JSON types; "*" is any key, and others may be there too.

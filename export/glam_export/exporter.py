@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
 from glam_export.demo.phantom import phantom_view
-from glam_export.graphs import graph_modules
-from glam_export.onnx_file import OPSET, write_graph
-from glam_export.parity import compare_graphs
+from glam_export.graphs import graph_modules, in_precision
+from glam_export.half import rounded_engines
+from glam_export.onnx_file import write_graph
+from glam_export.parity import compare_graphs, reference_examples
 from glam_export.torch_engine import network_engines
 
 GOLDEN_SEED = 3
@@ -43,8 +44,10 @@ class ExportOptions:
 
     patches: int = 1
     """Patches that the runtime takes where nobody says otherwise, 1..6; the graphs serve every number."""
+    precisions: tuple[spec.Precision, ...] = ("fp32", "fp16")
+    """What there shall be graphs in; fp32 always."""
     keep_checkpoint: bool = True
-    """Whether the bundle holds the weights too, which the engine "torch" and later precisions need."""
+    """Whether the bundle holds the weights too, which the engine "torch" needs."""
     ignore_keys: tuple[str, ...] = ()
     """Shell patterns of checkpoint keys to leave out."""
 
@@ -59,10 +62,11 @@ def export_bundle(
     """
     if options.patches not in range(1, spec.MAX_PATCHES + 1):
         raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
+    options = replace(options, precisions=_precisions(options))
     report(f"reading {weights.name}")
     checkpoint = load_checkpoint(weights, ignore=options.ignore_keys)
     with staged_bundle(out) as folder:
-        _write_graphs(checkpoint, folder, report)
+        _write_graphs(checkpoint, folder, options.precisions, report)
         if options.keep_checkpoint:
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
@@ -70,17 +74,31 @@ def export_bundle(
         facts = _facts(checkpoint, options)
         write_manifest(folder, {**facts, "parity": []})
         report("comparing every graph with the reference")
-        table = _parity(checkpoint, open_bundle(folder), prepared)
+        table = _parity(checkpoint, open_bundle(folder), options.precisions, prepared)
         write_manifest(folder, {**facts, "parity": [row.as_row() for row in table]})
         _require(table)
     return open_bundle(out)
 
 
-def _write_graphs(checkpoint: Checkpoint, folder: Path, report: Callable[[str], None]) -> None:
+def _precisions(options: ExportOptions) -> tuple[spec.Precision, ...]:
+    """Those asked for and fp32, in the order of spec.PRECISIONS."""
+    if unknown := set(options.precisions) - set(spec.PRECISIONS):
+        raise UsageError(f"precision {', '.join(sorted(unknown))}: expected one of {', '.join(spec.PRECISIONS)}")
+    return tuple(p for p in spec.PRECISIONS if p in {"fp32", *options.precisions})
+
+
+def _write_graphs(
+    checkpoint: Checkpoint, folder: Path, precisions: Sequence[spec.Precision], report: Callable[[str], None]
+) -> None:
     (folder / "graphs").mkdir()
-    for stage, module in graph_modules(checkpoint.network).items():
-        report(f"writing the {stage} graph")
-        write_graph(module, stage, folder / graph_file(stage), fusion_head=checkpoint.network.fusion_head)
+    head = checkpoint.network.fusion_head
+    modules = graph_modules(checkpoint.network)
+    for precision in precisions:
+        for stage, module in modules.items():
+            path = folder / graph_file(stage, precision)
+            if not path.exists():  # one fusion graph serves all
+                report(f"writing the {stage} graph in {precision}")
+                write_graph(in_precision(module, precision), stage, path, fusion_head=head, precision=precision)
 
 
 def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:
@@ -92,20 +110,41 @@ def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> Ne
     return expected.network_input
 
 
-def _parity(checkpoint: Checkpoint, bundle: Bundle, prepared: NetworkInput) -> list[Comparison]:
+def _parity(
+    checkpoint: Checkpoint, bundle: Bundle, precisions: Sequence[spec.Precision], prepared: NetworkInput
+) -> list[Comparison]:
     opened = open_engines("onnx", bundle, EngineOptions())
-    table = compare_graphs(network_engines(checkpoint.network), opened.engines, prepared.image)
+    examples = reference_examples(network_engines(checkpoint.network), prepared.image)
+    table = compare_graphs(examples, opened.engines)
     chain = check_golden(bundle, Pipeline(opened, patches=bundle.patches, provenance={}))
-    return table + [Comparison(name=f"chain.{c.name}", max_abs=c.max_abs, limit=c.limit) for c in chain]
+    table += [replace(row, name=f"chain.{row.name}") for row in chain]
+    for half in precisions[1:]:
+        table += compare_graphs(examples, rounded_engines(bundle, half), precision=half)
+    return table
 
 
 def _require(table: Sequence[Comparison]) -> None:
     if missed := [row for row in table if not row.passed]:
-        rows = "\n".join(f"  {row.name}: differs by {row.max_abs:.3g}, limit {row.limit:.3g}" for row in missed)
+        rows = "\n".join(f"  {_difference(row)}, limit {row.limit:.3g}" for row in missed)
         raise ParityError(
             f"{len(missed)} of {len(table)} outputs disagree with the PyTorch reference; no bundle was written:\n"
-            f"{rows}\nWeights with extreme values lose precision in float32; please report this with the table."
+            f"{rows}\n{_remedy(table)}"
         )
+
+
+def _difference(row: Comparison) -> str:
+    if row.precision == "fp32":
+        return f"{row.name}: differs by {row.max_abs:.3g}"
+    return f"{row.name} in {row.precision}: differs by {row.mean_abs:.3g} on average"
+
+
+def _remedy(table: Sequence[Comparison]) -> str:
+    missed = list(dict.fromkeys(row.precision for row in table if not row.passed))
+    if "fp32" in missed:
+        return "Weights with extreme values lose precision in float32; please report this with the table."
+    rest = [precision for precision in dict.fromkeys(row.precision for row in table) if precision not in missed]
+    options = " ".join(f"--precision {precision}" for precision in rest[1:] or rest)
+    return f"These weights lose too much in {' and '.join(missed)}: export without it, with {options}."
 
 
 def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
@@ -121,7 +160,7 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
             "aggregation": "attention" if head else "concatenation",
             "patches": options.patches,
             "max_patches": spec.MAX_PATCHES,
-            "precision": "fp32",
+            "precisions": list(options.precisions),
         },
         "checkpoint": {
             "name": checkpoint.path.name,
@@ -130,7 +169,8 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
             "ignored_keys": list(checkpoint.ignored),
         },
         "graphs": {
-            stage: {"file": graph_file(stage), "opset": OPSET, **_interface(stage, head)} for stage in spec.STAGES
+            stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, head)}
+            for stage in spec.STAGES
         },
         "versions": _versions(),
         "golden": {"file": GOLDEN_FILE, "patches": options.patches},

@@ -2,23 +2,36 @@
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from glam_deploy import spec
 from glam_deploy.errors import BackendBuildError
 
-OPSET = 21
-"""Read by ONNX Runtime from 1.20, OpenVINO from 2025 and TensorRT from 10.13."""
+OPSETS: Mapping[spec.Precision, int] = MappingProxyType({"fp32": 21, "fp16": 21, "bf16": 22})
+"""21 is read by ONNX Runtime from 1.20, OpenVINO from 2025 and TensorRT from 10.13; bf16 convolutions need 22."""
+
+TYPES: Mapping[spec.Precision, int] = MappingProxyType(
+    {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+)
+FLOATING = frozenset({*TYPES.values(), TensorProto.DOUBLE})
+HALF_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "Cast"})
+"""What a half graph may compute in half: convolutions and what lies between them."""
 
 
-def write_graph(module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head: bool) -> None:
-    """Export one stage with a dynamic batch, check it, infer its shapes and hold it against the contract.
+def write_graph(
+    module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head: bool, precision: spec.Precision = "fp32"
+) -> None:
+    """Export one stage with a dynamic batch, check it, infer its shapes and hold it against contract and precision.
 
-    Raises BackendBuildError where the file breaks the contract or the ONNX rules.
+    `module` is of that precision already (`graphs.in_precision`). Raises BackendBuildError where the file breaks the
+    contract or the ONNX rules, or where one of its types is not what the precision says.
     """
     contract = spec.graph_contract(stage, fusion_head=fusion_head)
     # a batch of 2: with 1 the exporter would take the axis for a constant
@@ -29,7 +42,7 @@ def write_graph(module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head
             module,
             examples,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSETS[precision],
             input_names=list(contract.inputs),
             output_names=list(contract.outputs),
             dynamic_shapes=tuple({0: batch} for _ in examples),
@@ -39,7 +52,7 @@ def write_graph(module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head
         raise BackendBuildError(f"graph {stage!r}: the ONNX exporter returned nothing")
     model = program.model_proto
     _clean(model, stage)
-    _check(model, stage, contract)
+    _check(model, stage, contract, precision)
     onnx.save(model, path)
 
 
@@ -56,7 +69,7 @@ def _clean(model: onnx.ModelProto, stage: spec.Stage) -> None:
         del tensor.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContract) -> None:
+def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContract, precision: spec.Precision) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -70,6 +83,35 @@ def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContra
         expected = {name: (t.dtype, "batch", *t.shape) for name, t in tensors.items()}
         if found != expected:
             raise BackendBuildError(f"graph {stage!r}: {kind}s are {found}, expected {expected}")
+    if wrong := list(_wrong_types(inferred.graph, precision)):
+        raise BackendBuildError(f"graph {stage!r} in {precision}: {wrong[0]} (and {len(wrong) - 1} more)")
+
+
+def _wrong_types(graph: onnx.GraphProto, precision: spec.Precision) -> Iterator[str]:
+    """In words, which nodes compute in another type than they should.
+
+    Convolutions in the precision's own, all that follows a sigmoid in FP32, and FP32 wherever half is not allowed.
+    """
+    types = tensor_types(graph)
+    late: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Sigmoid" or late.intersection(node.input):
+            late.update(node.output)
+        allowed = {TYPES["fp32"]}
+        if node.op_type == "Conv":
+            allowed = {TYPES[precision]}
+        elif node.op_type in HALF_OPERATORS and not late.intersection(node.output):
+            allowed |= {TYPES[precision]}
+        found = FLOATING & {types[name] for name in (*node.input, *node.output) if name}
+        if not found <= allowed:
+            names = (" and ".join(sorted(map(TensorProto.DataType.Name, kinds))) for kinds in (found, allowed))
+            yield "{} {} computes in {}, expected {}".format(node.op_type, node.name, *names)
+
+
+def tensor_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Type of every tensor of a graph whose shapes have been inferred, as TensorProto counts them."""
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def _tensor(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -57,14 +59,25 @@ def paused(bar: Progress) -> Iterator[None]:
 
 
 def parity_table(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
-    """Comparison rows (see `metrics.Comparison.as_row`) for people."""
-    table = Table(title=title, title_justify="left")
+    """Comparison rows (see `metrics.Comparison.as_row`) for people, a section for each precision."""
+    table = Table(title=f"{title}: differences", title_justify="left")
     table.add_column("output", overflow="fold")
-    table.add_column("largest difference", justify="right", overflow="fold")
-    table.add_column("limit", justify="right")
+    for name in ("largest", "mean", "limit"):
+        table.add_column(name, justify="right", overflow="fold")
     table.add_column("")
-    for row in rows:
-        found = "not finite" if row["max_abs"] is None else f"{row['max_abs']:.2e}"
-        verdict = Text("ok") if row["passed"] else Text("MISSED", style="bold red")
-        table.add_row(row["output"], found, f"{row['limit']:.1e}", verdict)
+    for precision, group in groupby(rows, key=itemgetter("precision")):
+        table.add_section()
+        half = precision != "fp32"
+        for row in group:
+            table.add_row(
+                f"{precision} {row['output']}" if half else row["output"],
+                _difference(row["max_abs"]),
+                _difference(row["mean_abs"]),
+                f"{'mean' if half else 'largest'} {row['limit']:.1e}",
+                Text("ok") if row["passed"] else Text("MISSED", style="bold red"),
+            )
     return table
+
+
+def _difference(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"

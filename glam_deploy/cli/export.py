@@ -1,6 +1,7 @@
 """`glam-deploy export`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +27,15 @@ LICENCE_REMINDER = (
 )
 @patches_option(1, "Patches a view gets unless run says otherwise, 1..6 [default: 1].")
 @click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=("fp16",),
+    show_default=True,
+    help="Graphs in this precision too; fp32 ones are always there; repeatable.",
+)
+@click.option(
     "--no-checkpoint", is_flag=True, help="Leave the weights themselves out (halves the bundle; no torch engine)."
 )
 @click.option(
@@ -47,19 +57,27 @@ def command(
     weights: Path,
     out: Path,
     patches: int,
+    precisions: tuple[Precision, ...],
     no_checkpoint: bool,
     ignore_keys: tuple[str, ...],
     engines: tuple[Precision, ...],
     flavour: str | None,
 ) -> None:
-    """Checkpoint -> bundle: three ONNX graphs, manifest, parity table.
+    """Checkpoint -> bundle: three ONNX graphs, their half variants, manifest, parity table.
 
     Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
     leaves nothing behind. A bundle that stands at --out is replaced as a whole.
     """
     # what this machine cannot build is known before the minutes of an export
     plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
-    bundle = make_bundle(weights, out, patches=patches, keep_checkpoint=not no_checkpoint, ignore_keys=ignore_keys)
+    bundle = make_bundle(
+        weights,
+        out,
+        patches=patches,
+        precisions=(*precisions, *engines),
+        keep_checkpoint=not no_checkpoint,
+        ignore_keys=ignore_keys,
+    )
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
     console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
     console.out.print(LICENCE_REMINDER, style="dim")
@@ -78,20 +96,17 @@ def _build(out: Path, settled: Plan) -> None:
         raise
 
 
-def make_bundle(
-    weights: Path, out: Path, *, patches: int, keep_checkpoint: bool = True, ignore_keys: tuple[str, ...] = ()
-) -> Bundle:
-    """Export with each step shown as it runs."""
+def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
+    """Export with each step shown as it runs; `options` are those of `glam_export.exporter.ExportOptions`."""
     with console.working("loading PyTorch") as status:
         exporter = export_module("exporter")
-        options = exporter.ExportOptions(patches=patches, keep_checkpoint=keep_checkpoint, ignore_keys=ignore_keys)
 
         def report(step: str) -> None:
             status.update(console.line(step))
             if not console.err.is_terminal:
                 console.err.print(step, soft_wrap=True)
 
-        bundle: Bundle = exporter.export_bundle(weights, out, options, report)
+        bundle: Bundle = exporter.export_bundle(weights, out, exporter.ExportOptions(**options), report)
     return bundle
 
 

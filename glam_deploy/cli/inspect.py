@@ -41,10 +41,11 @@ def _facts(bundle: Bundle) -> Table:
     manifest = bundle.manifest
     network, checkpoint = manifest["network"], manifest["checkpoint"]
     heads = "attention and fusion layers" if network["fusion_head"] else "no fusion layers"
+    precisions = ", ".join(network["precisions"])
     facts = {
         "bundle": bundle.id,
         "made": manifest["created"],
-        "network": f"{network['name']}, {network['precision']}, {network['aggregation']} aggregation, {heads}",
+        "network": f"{network['name']}, {precisions}, {network['aggregation']} aggregation, {heads}",
         "patches": f"{network['patches']} unless told otherwise, up to {network['max_patches']}",
         "checkpoint": f"{checkpoint['name']}, {checkpoint['parameters']:,} parameters, SHA-256 {checkpoint['sha256']}",
         "ignored keys": ", ".join(checkpoint["ignored_keys"]) or "none",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from glam_deploy.metrics import TOLERANCE, compare, dice
+from glam_deploy.spec import PRECISIONS, Precision
 
 
 def floats(*values: float) -> np.ndarray:
@@ -12,10 +13,17 @@ def floats(*values: float) -> np.ndarray:
 
 def test_difference_within_the_limit() -> None:
     row = compare("y", floats(0.25, 0.5), floats(0.25, 0.5 + 2**-14))
-    assert row.max_abs == 2**-14
+    assert (row.max_abs, row.mean_abs) == (2**-14, 2**-15)
     assert row.limit == TOLERANCE == 1e-4
     assert row.passed
-    assert row.as_row() == {"output": "y", "max_abs": 2**-14, "limit": 1e-4, "passed": True}
+    assert row.as_row() == {
+        "output": "y",
+        "precision": "fp32",
+        "max_abs": 2**-14,
+        "mean_abs": 2**-15,
+        "limit": 1e-4,
+        "passed": True,
+    }
 
 
 def test_difference_beyond_the_limit() -> None:
@@ -28,9 +36,35 @@ def test_limit_is_a_share_of_large_values_and_of_nothing_else() -> None:
     assert compare("z", floats(400), floats(0)).limit == 1e-4  # the reference sets it, not what is judged
 
 
+@pytest.mark.parametrize(("precision", "rounding"), [("fp16", 2**-11), ("bf16", 2**-8)])
+def test_half_precisions_are_judged_by_the_mean_as_a_share_of_the_mean(precision: Precision, rounding: float) -> None:
+    expected = floats(*[0.0] * 9, 1.0)  # mean 0.1
+    below, above = expected.copy(), expected.copy()
+    below[0], above[0] = 49 * rounding, 51 * rounding
+    assert compare("y", expected, expected, precision=precision).limit == pytest.approx(50 * rounding * 0.1)
+    assert compare("y", below, expected, precision=precision).passed
+    assert not compare("y", above, expected, precision=precision).passed
+    assert not compare("y", below, expected).passed
+
+
+def test_one_pixel_that_turns_over_is_rounding_in_fp16() -> None:
+    expected = np.tile(floats(0, 1), 128 * 64)
+    found = expected.copy()
+    found[0] = 1
+    row = compare("y", found, expected, precision="fp16")
+    assert (row.max_abs, row.precision, row.passed) == (1, "fp16", True)
+
+
+def test_nothing_where_something_should_be_is_a_fault_in_every_precision() -> None:
+    expected = np.zeros(10_000, np.float32)
+    expected[0] = 1e-3
+    assert not any(compare("y", expected * 0, expected, precision=p).passed for p in PRECISIONS[1:])
+
+
 def test_integers_must_be_equal() -> None:
     places = np.array([[16, 32]], np.int64)
     assert compare("patch_locations", places, places).passed
+    assert not compare("patch_locations", places + 16, places, precision="bf16").passed
     far = compare("patch_locations", places + 16, places)
     assert (far.max_abs, far.limit, far.passed) == (16.0, 0.0, False)
 
@@ -40,10 +74,12 @@ def test_integers_must_be_equal() -> None:
 def test_what_is_not_finite_never_passes(bad: float, side: int) -> None:
     pair = [floats(0.5, 0.5), floats(0.5, 0.5)]
     pair[side][1] = bad
-    row = compare("y", *pair)
-    assert row.max_abs == np.inf
-    assert not row.passed
-    assert json.loads(json.dumps(row.as_row(), allow_nan=False))["max_abs"] is None
+    for precision in PRECISIONS:
+        row = compare("y", *pair, precision=precision)
+        assert row.max_abs == row.mean_abs == np.inf
+        assert not row.passed
+        written = json.loads(json.dumps(row.as_row(), allow_nan=False))
+        assert written["max_abs"] is written["mean_abs"] is None
 
 
 def test_shapes_must_be_equal() -> None:

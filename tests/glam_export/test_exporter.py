@@ -6,12 +6,11 @@ engines that cost nothing, in place of the network and of what runs its graphs.
 
 import hashlib
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -23,7 +22,7 @@ from support_engines import fake_engines, small_view
 
 from glam_deploy import spec
 from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, Bundle, graph_file, open_bundle
-from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.metrics import Comparison
 from glam_deploy.runtime.golden import GOLDEN_FILE
@@ -35,13 +34,29 @@ network = pytest.mark.network
 WEIGHTS = Path("weights.pt")
 CHAIN = ("patch_locations", "y_global", "y_scale", "y_local", "saliency_global", "saliency_patches")
 
-Wrong = Callable[[str, float], None]
+Half = Literal["fp16", "bf16"]
+
+
+class Wrong:
+    """What is added to outputs of the exported graphs, by precision and name."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[spec.Precision, dict[str, float]] = {precision: {} for precision in spec.PRECISIONS}
+
+    def __call__(self, output: str, offset: float, precision: spec.Precision = "fp32") -> None:
+        self.offsets[precision][output] = offset
+
+    def engines(self, precision: spec.Precision) -> dict[spec.Stage, Engine]:
+        return fake_engines(wrong=self.offsets[precision])
+
+    def half_engines(self, precision: Half) -> dict[spec.Stage, Engine]:
+        return {stage: engine for stage, engine in self.engines(precision).items() if stage != "fusion"}
 
 
 @pytest.fixture
 def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
     """The exporter on engines that cost nothing; called, it makes one output of the exported graphs wrong."""
-    offsets: dict[str, float] = {}
+    faults = Wrong()
 
     def write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
@@ -53,15 +68,17 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
     replaced: dict[str, Any] = {
         "load_checkpoint": load_checkpoint,
         "graph_modules": lambda net: dict.fromkeys(spec.STAGES),
-        "write_graph": lambda module, stage, path, **options: write(path, stage.encode()),
+        "in_precision": lambda module, precision: precision,
+        "write_graph": lambda module, stage, path, **options: write(path, f"{stage} {module}".encode()),
         "save_weights": lambda net, path: write(path, b"weights"),
         "network_engines": lambda net: fake_engines(),
-        "open_engines": lambda *ignored: OpenedEngines(engines=fake_engines(wrong=offsets), provenance={}),
+        "open_engines": lambda *ignored: OpenedEngines(engines=faults.engines("fp32"), provenance={}),
+        "rounded_engines": lambda bundle, precision: faults.half_engines(precision),
         "phantom_view": lambda seed, view: SimpleNamespace(pixels=small_view().pixels[:, ::-1]),
     }
     for name, substitute in replaced.items():
         monkeypatch.setattr(exporter, name, substitute)
-    return offsets.__setitem__
+    return faults
 
 
 @pytest.fixture(params=[False, True], ids=["new place", "over a bundle"])
@@ -102,7 +119,9 @@ def test_options_and_steps(place: Path) -> None:
         np.testing.assert_array_equal(case["pixels"], small_view().pixels[:, ::-1])
     assert steps == [
         "reading weights.pt",
-        *(f"writing the {stage} graph" for stage in spec.STAGES),
+        *(f"writing the {stage} graph in fp32" for stage in spec.STAGES),
+        "writing the global graph in fp16",
+        "writing the local graph in fp16",
         "running the reference on the golden case",
         "comparing every graph with the reference",
     ]
@@ -112,9 +131,73 @@ def test_options_and_steps(place: Path) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_weights_are_kept_only_if_asked(place: Path, keep: bool) -> None:
     export_bundle(WEIGHTS, place, ExportOptions(keep_checkpoint=keep))
-    files = {*map(graph_file, spec.STAGES), GOLDEN_FILE, *([CHECKPOINT_FILE] if keep else [])}
+    files = {*graph_files("fp32", "fp16"), GOLDEN_FILE, *([CHECKPOINT_FILE] if keep else [])}
     assert snapshot(place).keys() == {MANIFEST, *files}
     assert open_bundle(place).files.keys() == files
+
+
+def graph_files(*precisions: spec.Precision) -> set[str]:
+    return {graph_file(stage, precision) for stage in spec.STAGES for precision in precisions}
+
+
+@pytest.mark.usefixtures("wrong")
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ((), ["fp32"]),
+        (("fp32",), ["fp32"]),
+        (("bf16",), ["fp32", "bf16"]),
+        (("bf16", "fp16", "bf16", "fp32"), ["fp32", "fp16", "bf16"]),
+    ],
+)
+def test_precisions(tmp_path: Path, asked: tuple[spec.Precision, ...], made: list[spec.Precision]) -> None:
+    bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=asked, keep_checkpoint=False))
+    assert bundle.manifest["network"]["precisions"] == made
+    assert bundle.files.keys() == {*graph_files(*made), GOLDEN_FILE}
+    for stage, entry in bundle.manifest["graphs"].items():
+        assert list(entry["files"]) == made
+        for precision, file in entry["files"].items():
+            typed = "fp32" if stage == "fusion" else precision
+            assert bundle.read(file).decode() == f"{stage} {typed}"
+    rows = [(row["precision"], row["output"]) for row in bundle.manifest["parity"]]
+    half = ["global.saliency_global", "global.y_scale", "global.z_g", "local.saliency_patches", "local.z_k"]
+    assert [row for row in rows if row[0] != "fp32"] == [(p, name) for p in made[1:] for name in half]
+
+
+def test_unknown_precision(place: Path) -> None:
+    message = assert_fails(place, UsageError, ExportOptions(precisions=("fp8",)))  # type: ignore[arg-type]
+    assert message == "precision fp8: expected one of fp32, fp16, bf16"
+
+
+BOTH = ExportOptions(precisions=("fp16", "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("missed", "options", "remedy"),
+    [
+        (["fp16"], ExportOptions(), "--precision fp32"),
+        (["fp16"], BOTH, "--precision bf16"),
+        (["bf16"], BOTH, "--precision fp16"),
+        (["fp16", "bf16"], BOTH, "--precision fp32"),
+    ],
+)
+def test_a_half_graph_that_is_wrong_is_named_and_how_to_do_without(
+    place: Path, wrong: Wrong, missed: list[Half], options: ExportOptions, remedy: str
+) -> None:
+    for precision in missed:
+        wrong("z_k", 0.5, precision)
+    message = assert_fails(place, ParityError, options)
+    for precision in missed:
+        assert f"\n  local.z_k in {precision}: differs by 0.5 on average, limit 0." in message
+    assert message.endswith(f"lose too much in {' and '.join(missed)}: export without it, with {remedy}.")
+
+
+def test_rounding_of_half_graphs_is_no_fault(tmp_path: Path, wrong: Wrong) -> None:
+    wrong("z_k", 1e-3, "fp16")
+    bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions())
+    row = next(r for r in bundle.manifest["parity"] if (r["precision"], r["output"]) == ("fp16", "local.z_k"))
+    assert row["passed"]
+    assert row["mean_abs"] == pytest.approx(1e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("output", ["global.z_g", "local.z_k", "fusion.saliency"])
@@ -122,7 +205,7 @@ def test_a_wrong_graph_makes_no_bundle(place: Path, wrong: Wrong, output: str) -
     wrong(output.split(".")[1], 1e-3)
     message = assert_fails(place, ParityError)
     # the chain compares none of the three, so that one row stands alone
-    assert message.startswith("1 of 14 outputs disagree with the PyTorch reference; no bundle was written:\n")
+    assert message.startswith("1 of 19 outputs disagree with the PyTorch reference; no bundle was written:\n")
     assert f"\n  {output}: differs by 0.001, limit 0.0001\n" in message
 
 
@@ -135,7 +218,7 @@ def test_a_wrong_graph_is_wrong_in_the_chain_too(place: Path, wrong: Wrong) -> N
 
 def test_a_chain_that_differs_where_no_graph_does(place: Path, wrong: Wrong, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong("y_local", 1e-3)
-    monkeypatch.setattr(exporter, "compare_graphs", lambda *engines_and_image: [])
+    monkeypatch.setattr(exporter, "compare_graphs", lambda *ignored, **precision: [])
     message = assert_fails(place, ParityError)
     assert message.splitlines()[0].startswith(f"1 of {len(CHAIN)} outputs ")
     assert "  chain.y_local: differs by 0.001, " in message
@@ -178,17 +261,19 @@ def test_files_in_the_way(tmp_path: Path) -> None:
 
 def test_message_of_missed_outputs() -> None:
     table = [
-        Comparison(name="global.z_g", max_abs=0.01234, limit=0.0005),
-        Comparison(name="fusion.y_local", max_abs=1e-6, limit=1e-4),
-        Comparison(name="chain.patch_locations", max_abs=np.inf, limit=0.0),
+        Comparison(name="global.z_g", max_abs=0.01234, mean_abs=0.001, limit=0.0005),
+        Comparison(name="fusion.y_local", max_abs=1e-6, mean_abs=1e-7, limit=1e-4),
+        Comparison(name="chain.patch_locations", max_abs=np.inf, mean_abs=np.inf, limit=0.0),
+        Comparison(name="local.z_k", precision="fp16", max_abs=np.inf, mean_abs=np.inf, limit=0.01),
     ]
     with pytest.raises(ParityError) as caught:
         exporter._require(table)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "2 of 3 outputs disagree with the PyTorch reference; no bundle was written:"
+    assert lines[0] == "3 of 4 outputs disagree with the PyTorch reference; no bundle was written:"
     assert lines[1] == "  global.z_g: differs by 0.0123, limit 0.0005"
     assert lines[2] == "  chain.patch_locations: differs by inf, limit 0"
-    assert "report" in lines[3]
+    assert lines[3] == "  local.z_k in fp16: differs by inf on average, limit 0.01"
+    assert "report" in lines[4]
     exporter._require(table[1:2])
 
 
@@ -204,7 +289,7 @@ def test_every_file_is_named_with_its_hash(exported: Bundle) -> None:
     assert manifest["files"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()
     }
-    assert content.keys() == {*map(graph_file, spec.STAGES), GOLDEN_FILE, CHECKPOINT_FILE}
+    assert content.keys() == {*graph_files(*spec.PRECISIONS), GOLDEN_FILE, CHECKPOINT_FILE}
 
 
 @network
@@ -219,7 +304,7 @@ def test_manifest(exported: Bundle, golden_checkpoint: Path) -> None:
         "aggregation": "concatenation",
         "patches": 1,
         "max_patches": 6,
-        "precision": "fp32",
+        "precisions": ["fp32", "fp16", "bf16"],
     }
     assert manifest["checkpoint"] == {
         "name": "golden.pt",
@@ -244,9 +329,8 @@ def test_versions_are_those_installed(exported: Bundle) -> None:
 def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> None:
     for stage in spec.STAGES:
         entry = exported.manifest["graphs"][stage]
-        graph = onnx.load(exported.path(entry["file"])).graph
-        assert entry["opset"] == 21
-        for kind, values in (("inputs", graph.input), ("outputs", graph.output)):
+        graphs = [onnx.load(exported.path(file)).graph for file in entry["files"].values()]
+        for kind, values in ((kind, getattr(graph, kind[:-1])) for graph in graphs for kind in ("inputs", "outputs")):
             assert list(entry[kind]) == [value.name for value in values]
             for value in values:
                 axes = value.type.tensor_type.shape.dim
@@ -255,7 +339,7 @@ def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> Non
 
 @network
 def test_parity_table_has_every_output(exported: Bundle) -> None:
-    table = {row["output"]: row for row in exported.manifest["parity"]}
+    table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == "fp32"}
     graphs = [
         f"{stage}.{out}" for stage in spec.STAGES for out in spec.graph_contract(stage, fusion_head=False).outputs
     ]
@@ -265,6 +349,24 @@ def test_parity_table_has_every_output(exported: Bundle) -> None:
         assert 0 <= row["max_abs"] <= row["limit"]
         exact = name == "chain.patch_locations"
         assert row["limit"] == 0 if exact else row["limit"] >= 1e-4
+
+
+@network
+def test_parity_table_of_half_graphs(exported: Bundle) -> None:
+    for precision, rounding in (("fp16", 2**-11), ("bf16", 2**-8)):
+        table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == precision}
+        graphs = [
+            f"{stage}.{out}"
+            for stage in spec.STAGES[:2]
+            for out in spec.graph_contract(stage, fusion_head=False).outputs
+        ]
+        assert list(table) == graphs
+        for row in table.values():
+            assert row["passed"] is True
+            assert row["mean_abs"] <= row["limit"]
+            assert row["mean_abs"] < row["max_abs"]
+        # a half graph that was never rounded would be a hundred times closer
+        assert table["global.saliency_global"]["mean_abs"] > rounding / 4
 
 
 @network

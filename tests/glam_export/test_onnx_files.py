@@ -8,17 +8,23 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import STAGES, Stage, graph_contract
+from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
 from glam_export.graphs import FusionGraph
 from glam_export.onnx_file import write_graph
 
-FILES = [*(("golden", stage) for stage in STAGES), ("joint", "fusion")]
+HALF = [(stage, precision) for precision in PRECISIONS[1:] for stage in STAGES[:2]]
+FILES = [
+    *(("golden", stage, "fp32") for stage in STAGES),
+    *(("golden", *half) for half in HALF),
+    ("joint", "fusion", "fp32"),
+]
 """The joint bundle's other graphs are the golden bundle's."""
+FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TOPK_LIMIT = 3840
 """Of TensorRT's TopK layer."""
 
@@ -27,6 +33,7 @@ network = pytest.mark.network
 
 class File(NamedTuple):
     stage: Stage
+    precision: Precision
     fusion_head: bool
     path: Path
     model: onnx.ModelProto
@@ -34,15 +41,33 @@ class File(NamedTuple):
     def initializers(self) -> dict[str, np.ndarray]:
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
 
+    def types(self) -> dict[str, int]:
+        """Of every tensor, by ONNX's own inference."""
+        graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        found = {value.name: value.type.tensor_type.elem_type for value in values}
+        return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+    def maker(self, tensor: str) -> onnx.NodeProto:
+        return next(node for node in self.model.graph.node if tensor in node.output)
+
+    def after(self, kind: str) -> set[str]:
+        """Every tensor that a node of this kind has a part in."""
+        found: set[str] = set()
+        for node in self.model.graph.node:
+            if node.op_type == kind or found.intersection(node.input):
+                found.update(node.output)
+        return found
+
     def nodes(self, kind: str) -> Iterator[onnx.NodeProto]:
         return (node for node in self.model.graph.node if node.op_type == kind)
 
 
 @pytest.fixture(scope="module", params=FILES, ids="-".join)
 def file(request: pytest.FixtureRequest) -> File:
-    kind, stage = request.param
-    path = request.getfixturevalue(f"{kind}_bundle") / graph_file(stage)
-    return File(stage, kind == "joint", path, onnx.load(path))
+    kind, stage, precision = request.param
+    path = request.getfixturevalue(f"{kind}_bundle") / graph_file(stage, precision)
+    return File(stage, precision, kind == "joint", path, onnx.load(path))
 
 
 def axes(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -56,7 +81,8 @@ def test_valid(file: File) -> None:
 
 @network
 def test_one_operator_set(file: File) -> None:
-    assert [(opset.domain, opset.version) for opset in file.model.opset_import] == [("", 21)]
+    version = 22 if file.precision == "bf16" else 21  # the first with convolutions in bfloat16
+    assert [(opset.domain, opset.version) for opset in file.model.opset_import] == [("", version)]
     assert {node.domain for node in file.model.graph.node} == {""}
     assert not file.model.functions
     assert not file.model.training_info
@@ -83,11 +109,60 @@ def test_nothing_that_an_engine_has_to_work_around(file: File) -> None:
 
 
 @network
-def test_learned_numbers_are_float32_and_inside(file: File) -> None:
-    constants = file.initializers()
-    assert {c.dtype.name for c in constants.values() if np.issubdtype(c.dtype, np.floating)} <= {"float32"}
-    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in file.model.graph.initializer)
-    assert not any(np.isnan(c).any() for c in constants.values())
+def test_learned_numbers_are_inside(file: File) -> None:
+    assert all(tensor.data_location == TensorProto.DEFAULT for tensor in file.model.graph.initializer)
+    assert not any(np.isnan(c).any() for c in file.initializers().values())
+
+
+@network
+def test_convolutions_are_of_the_precision_and_weights_with_them(file: File) -> None:
+    types = file.types()
+    convolutions = list(file.nodes("Conv"))
+    assert len(convolutions) == {"global": 29, "local": 37, "fusion": 0}[file.stage]
+    for node in convolutions:
+        assert {types[name] for name in (*node.input, *node.output)} == {FLOATS[file.precision]}
+    weights = {name for node in convolutions for name in node.input[1:]}
+    others = {t.name for t in file.model.graph.initializer if t.data_type in FLOATS.values()} - weights
+    assert {types[name] for name in others} <= {TensorProto.FLOAT}
+
+
+@network
+def test_all_from_the_logits_on_is_float32(file: File) -> None:
+    types = file.types()
+    late = file.after("Sigmoid")
+    integers = {TensorProto.INT64, TensorProto.BOOL}
+    assert {types[name] for name in late} - integers == ({TensorProto.FLOAT} if late else set())
+    for kind in ("Sigmoid", "ReduceMax", "ReduceMean", "ReduceSum", "TopK", "Mul"):
+        for node in file.nodes(kind):
+            assert types[node.input[0]] in {TensorProto.FLOAT, *integers}
+    for node in file.nodes("Sigmoid") if file.stage != "fusion" else ():
+        cast = file.maker(node.input[0])
+        assert (cast.op_type, file.maker(cast.input[0]).op_type) == ("Cast", "Conv") or file.precision == "fp32"
+
+
+@network
+def test_half_graphs_compute_nothing_else_in_half_and_fp32_graphs_need_no_casts(file: File) -> None:
+    types = file.types()
+    half = {FLOATS[precision] for precision in PRECISIONS[1:]}
+    kinds = {node.op_type for node in file.model.graph.node if {types[n] for n in node.output} & half}
+    assert kinds == ({"Conv", "Relu", "MaxPool", "Add", "Cast"} if file.precision != "fp32" else set())
+    if file.precision == "fp32" and file.stage != "fusion":
+        assert not list(file.nodes("Cast"))
+
+
+@network
+@pytest.mark.parametrize(("stage", "precision"), HALF)
+def test_weights_of_half_graphs_are_those_of_fp32_rounded_once(
+    golden_bundle: Path, stage: Stage, precision: Precision
+) -> None:
+    plain, half = (onnx.load(golden_bundle / graph_file(stage, p)).graph.initializer for p in ("fp32", precision))
+    rounding = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    expected = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in plain}
+    assert {t.name for t in half} == expected.keys()
+    for tensor in half:
+        found = torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float64))
+        exact = expected[tensor.name]
+        assert torch.equal(found, (exact if tensor.data_type != FLOATS[precision] else exact.to(rounding)).double())
 
 
 @network
@@ -137,3 +212,54 @@ def test_a_graph_that_breaks_its_contract_is_not_written(tmp_path: Path, fault: 
     with pytest.raises(BackendBuildError, match=r"graph 'local': outputs are .*, expected "):
         write_graph(Nearly(fault), "local", path, fusion_head=False)
     assert not path.exists()
+
+
+class Toy(nn.Module):
+    """A local stage of two convolutions, typed as asked: `types` by the name of a step, FP32 where it says nothing."""
+
+    def __init__(self, **types: torch.dtype) -> None:
+        super().__init__()
+        self.types = types
+        self.stem = nn.Conv2d(1, 3, 4, 4).to(self.type_of("stem"))
+        self.scale = nn.Parameter(torch.rand(3, 1, 1).to(self.type_of("scale")))
+        self.head = nn.Conv2d(3, 2, 1).to(self.type_of("head"))
+
+    def type_of(self, step: str) -> torch.dtype:
+        return self.types.get(step, torch.float32)
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.stem(patches.to(self.type_of("stem"))).relu()
+        h = h.to(self.type_of("scale")) * self.scale
+        maps = self.head(h.to(self.type_of("head"))).to(self.type_of("sigmoid")).sigmoid()
+        maps = maps.to(self.type_of("sum")) + maps.to(self.type_of("sum"))
+        return maps.float(), patches[:, 0, 0]
+
+
+F16, B16 = torch.float16, torch.bfloat16
+
+
+@pytest.mark.parametrize(("precision", "half"), [("fp16", F16), ("bf16", B16)])
+def test_a_graph_with_the_right_types_is_written(tmp_path: Path, precision: Precision, half: torch.dtype) -> None:
+    write_graph(Toy(stem=half, head=half), "local", tmp_path / "l.onnx", fusion_head=False, precision=precision)
+    assert onnx.load(tmp_path / "l.onnx").graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(
+    ("precision", "types", "fault"),
+    [
+        ("fp16", {}, "Conv .* computes in FLOAT, expected FLOAT16"),
+        ("fp16", {"stem": F16}, "Conv .* computes in FLOAT, expected FLOAT16"),
+        ("bf16", {"stem": B16, "head": F16}, "Cast .* computes in FLOAT and FLOAT16, expected BFLOAT16 and FLOAT"),
+        ("fp16", {"stem": F16, "head": F16, "scale": F16}, "Mul .* computes in FLOAT16, expected FLOAT"),
+        ("fp16", {"stem": F16, "head": F16, "sigmoid": F16}, "Sigmoid .* computes in FLOAT16, expected FLOAT"),
+        ("fp16", {"stem": F16, "head": F16, "sum": F16}, "Cast .* computes in FLOAT and FLOAT16, expected FLOAT"),
+        ("bf16", {"stem": B16, "head": B16, "sigmoid": B16}, "Sigmoid .* computes in BFLOAT16, expected FLOAT"),
+        ("fp32", {"stem": F16, "head": F16}, "Cast .* computes in FLOAT and FLOAT16, expected FLOAT"),
+    ],
+)
+def test_a_graph_with_a_wrong_type_is_not_written(
+    tmp_path: Path, precision: Precision, types: dict[str, torch.dtype], fault: str
+) -> None:
+    with pytest.raises(BackendBuildError, match=rf"^graph 'local' in {precision}: {fault}"):
+        write_graph(Toy(**types), "local", tmp_path / "l.onnx", fusion_head=False, precision=precision)
+    assert not list(tmp_path.iterdir())

@@ -6,8 +6,9 @@ from support_engines import FakeEngine, fake_engines
 
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
-from glam_deploy.spec import INPUT_SHAPE, STAGES, graph_contract
-from glam_export.parity import compare_graphs
+from glam_deploy.metrics import HALF_ROUNDINGS, ROUNDING
+from glam_deploy.spec import INPUT_SHAPE, PRECISIONS, STAGES, Precision, graph_contract
+from glam_export.parity import Examples, compare_graphs, reference_examples
 
 OUTPUTS = [f"{stage}.{name}" for stage in STAGES for name in graph_contract(stage, fusion_head=True).outputs]
 
@@ -32,9 +33,16 @@ def image() -> np.ndarray:
     return pixels
 
 
+@pytest.fixture(scope="module")
+def examples(image: np.ndarray) -> Examples:
+    """Of engines with fusion head."""
+    return reference_examples(fake_engines(fusion_head=True), image)
+
+
 @pytest.mark.parametrize("fusion_head", [False, True])
 def test_equal_engines_pass_with_no_difference(image: np.ndarray, fusion_head: bool) -> None:
-    table = compare_graphs(fake_engines(fusion_head=fusion_head), fake_engines(fusion_head=fusion_head), image)
+    examples = reference_examples(fake_engines(fusion_head=fusion_head), image)
+    table = compare_graphs(examples, fake_engines(fusion_head=fusion_head))
     head = ("fusion.y_fusion", "fusion.attention")
     assert [row.name for row in table] == [name for name in OUTPUTS if fusion_head or name not in head]
     assert {row.max_abs for row in table} == {0}
@@ -43,38 +51,50 @@ def test_equal_engines_pass_with_no_difference(image: np.ndarray, fusion_head: b
 
 @pytest.mark.parametrize("wrong", OUTPUTS)
 @pytest.mark.parametrize("offset", [1e-3, -2e-4])
-def test_a_wrong_output_is_named_and_no_other(image: np.ndarray, wrong: str, offset: float) -> None:
+def test_a_wrong_output_is_named_and_no_other(examples: Examples, wrong: str, offset: float) -> None:
     stage, name = wrong.split(".")
     candidate = fake_engines(fusion_head=True)
     candidate[stage] = FakeEngine(stage, fusion_head=True, offset={name: offset})
-    missed = [row for row in compare_graphs(fake_engines(fusion_head=True), candidate, image) if not row.passed]
+    missed = [row for row in compare_graphs(examples, candidate) if not row.passed]
     assert [row.name for row in missed] == [wrong]
     assert missed[0].max_abs == pytest.approx(abs(offset), rel=1e-3)
     assert missed[0].limit == pytest.approx(1e-4)
 
 
-def test_rounding_passes(image: np.ndarray) -> None:
+def test_rounding_passes(examples: Examples) -> None:
     names = {wrong.split(".")[1] for wrong in OUTPUTS}
     candidate = fake_engines(fusion_head=True, wrong=dict.fromkeys(names, 5e-5))
-    assert all(row.passed for row in compare_graphs(fake_engines(fusion_head=True), candidate, image))
+    assert all(row.passed for row in compare_graphs(examples, candidate))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.parametrize("wrong", OUTPUTS)
+def test_half_graphs_are_judged_by_the_mean(examples: Examples, precision: Precision, wrong: str) -> None:
+    stage, name = wrong.split(".")
+    limit = HALF_ROUNDINGS * ROUNDING[precision] * float(np.abs(examples[stage].outputs[name]).mean())
+    for share in (0.9, 1.1) if limit else (1,):  # the fake fused map is zero, and so is what it may be off by
+        candidate = {stage: FakeEngine(stage, fusion_head=True, offset={name: share * limit or 1e-6})}
+        table = compare_graphs(examples, candidate, precision=precision)
+        assert {row.precision for row in table} == {precision}
+        assert [row.name for row in table if not row.passed] == ([wrong] if share >= 1 else [])
 
 
 def test_another_shape_does_not_pass(image: np.ndarray) -> None:
     candidate = fake_engines()
     candidate["local"] = Recorder("local")
     candidate["local"].short = "z_k"
-    missed = [row for row in compare_graphs(fake_engines(), candidate, image) if not row.passed]
-    assert [(row.name, row.max_abs) for row in missed] == [("local.z_k", np.inf)]
+    missed = [row for row in compare_graphs(reference_examples(fake_engines(), image), candidate) if not row.passed]
+    assert [(row.name, row.max_abs, row.mean_abs) for row in missed] == [("local.z_k", np.inf, np.inf)]
 
 
-def test_nan_is_an_error(image: np.ndarray) -> None:
+def test_nan_is_an_error(examples: Examples) -> None:
     with pytest.raises(BackendRunError, match="values of 'y_scale' are NaN"):
-        compare_graphs(fake_engines(), fake_engines(wrong={"y_scale": np.nan}), image)
+        compare_graphs(examples, fake_engines(fusion_head=True, wrong={"y_scale": np.nan}))
 
 
-def test_the_graphs_are_given_a_real_patch_and_six_slots_that_differ(image: np.ndarray) -> None:
+def test_the_graphs_are_given_a_real_patch_and_six_slots_that_differ(image: np.ndarray, examples: Examples) -> None:
     candidate = {stage: Recorder(stage, fusion_head=True) for stage in STAGES}
-    compare_graphs(fake_engines(fusion_head=True), candidate, image)
+    compare_graphs(examples, candidate)
     np.testing.assert_array_equal(candidate["global"].given["image"][0, 0], image)
     fusion = candidate["fusion"].given
     places = fusion["patch_locations"][0].tolist()

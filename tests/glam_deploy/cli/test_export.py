@@ -14,10 +14,10 @@ from support_commands import PLAIN, Cli, Start, names, strict, without
 from torch import Tensor
 
 from glam_deploy.bundle import Bundle, open_bundle
-from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.records import Mammogram, View
-from glam_deploy.spec import STAGES
+from glam_deploy.spec import STAGES, Stage
 from glam_export import exporter
 
 
@@ -28,11 +28,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OWNERS, "onnx", OWNERS["onnx"])
     support_engines.install()
     monkeypatch.setattr(exporter, "graph_modules", lambda network: dict.fromkeys(STAGES))
+    monkeypatch.setattr(exporter, "in_precision", lambda module, precision: module)
+    monkeypatch.setattr(exporter, "rounded_engines", lambda bundle, precision: rounded_fakes(bundle.fusion_head))
     monkeypatch.setattr(exporter, "write_graph", lambda module, stage, path, **_: path.write_bytes(stage.encode()))
     monkeypatch.setattr(exporter, "phantom_view", lambda seed, view: mirrored)
     monkeypatch.setattr(
         exporter, "network_engines", lambda network: support_engines.fake_engines(fusion_head=network.fusion_head)
     )
+
+
+def rounded_fakes(fusion_head: bool) -> dict[Stage, Engine]:
+    fakes = support_engines.fake_engines(fusion_head=fusion_head)
+    return {stage: fakes[stage] for stage in STAGES[:2]}
 
 
 # good weights
@@ -57,8 +64,12 @@ def test_options_reach_the_bundle(
     torch.save(golden_state | {"teacher.a": torch.zeros(1), "step": torch.zeros(1)}, tmp_path / "w.pt")
     monkeypatch.chdir(tmp_path)
     keys = ("--ignore-key", "teacher.*", "--ignore-key", "step")
-    assert cli("export", "--weights", "w.pt", "--patches", 3, "--no-checkpoint", *keys).code == 0
+    arguments = ("--weights", "w.pt", "--patches", 3, "--no-checkpoint", "--precision", "bf16", *keys)
+    said = cli("export", *arguments)
+    assert said.code == 0
+    assert "bf16 local.z_k" in said.out
     bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.manifest["network"]["precisions"] == ["fp32", "bf16"]
     assert bundle.patches == 3
     assert bundle.manifest["checkpoint"]["ignored_keys"] == ["step", "teacher.a"]
     assert "checkpoint.safetensors" not in bundle.files
@@ -71,9 +82,11 @@ def test_steps_are_told_and_an_earlier_bundle_is_replaced_as_a_whole(
     assert names(bundle) == ["golden", "graphs", "manifest.json"]
     assert said.err.splitlines() == [
         f"reading {golden_checkpoint.name}",
-        "writing the global graph",
-        "writing the local graph",
-        "writing the fusion graph",
+        "writing the global graph in fp32",
+        "writing the local graph in fp32",
+        "writing the fusion graph in fp32",
+        "writing the global graph in fp16",
+        "writing the local graph in fp16",
         "running the reference on the golden case",
         "comparing every graph with the reference",
     ]
@@ -142,6 +155,7 @@ def test_missing_and_unexpected_keys_are_named(cli: Cli, golden_state: dict[str,
         ([], "Missing option '--weights'"),
         (["--weights", "w.pt", "--patches", "0"], "0 is not in the range 1<=x<=6"),
         (["--weights", "w.pt", "--patches", "7"], "7 is not in the range 1<=x<=6"),
+        (["--weights", "w.pt", "--precision", "int8"], "'int8' is not one of 'fp32', 'fp16', 'bf16'"),
         (["--weights", "w.pt", "w2.pt"], "unexpected extra argument (w2.pt)"),
     ],
 )
@@ -200,7 +214,7 @@ def test_stop_leaves_the_bundle_that_stands(
 ) -> None:
     before, around = snapshot(bundle), names(bundle.parent)
     process = start("export", "--weights", golden_checkpoint, "--out", bundle, code=PLAIN)
-    assert "writing the global graph\n" in process.stderr  # reads up to there
+    assert "writing the global graph in fp32\n" in process.stderr  # reads up to there
     process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, out) == (status, "")

@@ -24,24 +24,26 @@ def test_facts_for_people(cli: Cli, bundle: Path) -> None:
     assert "made up for tests" in shown
     digest = hashlib.sha256((bundle / "graphs/local.onnx").read_bytes()).hexdigest()
     assert f"graphs/local.onnx │ 0.0 │ {digest[:16]}" in shown
-    assert "global.y_scale │ 1.00e-07 │ 1.0e-04 │ ok" in shown
+    assert "global.y_scale │ 1.00e-07 │ 2.00e-08 │ largest 1.0e-04 │ ok" in shown
 
 
 def test_fusion_layers_ignored_keys_and_misses(cli: Cli, bundle: Path) -> None:
     def edit(manifest: dict[str, dict[str, object]]) -> None:
         manifest["network"] |= {"fusion_head": True, "aggregation": "attention"}
         manifest["checkpoint"]["ignored_keys"] = ["teacher.*", "[bold]"]
+        manifest["network"]["precisions"] = ["fp32", "bf16"]
         manifest["parity"] = [
-            {"output": "a", "max_abs": None, "limit": 1e-4, "passed": False},
-            {"output": "b", "max_abs": 0.5, "limit": 1e-4, "passed": False},
+            {"output": "a", "precision": "fp32", "max_abs": None, "mean_abs": None, "limit": 1e-4, "passed": False},
+            {"output": "b", "precision": "bf16", "max_abs": 0.5, "mean_abs": 0.25, "limit": 0.125, "passed": False},
         ]
 
     edit_manifest(bundle, edit)
     shown = " ".join(cli("inspect", "--bundle", bundle).out.split())
     assert "attention aggregation, attention and fusion layers" in shown
     assert "ignored keys teacher.*, [bold]" in shown
-    assert "│ a │ not finite │ 1.0e-04 │ MISSED │" in shown
-    assert "│ b │ 5.00e-01 │ 1.0e-04 │ MISSED │" in shown
+    assert "GLAM, fp32, bf16, attention" in shown
+    assert "│ a │ not finite │ not finite │ largest 1.0e-04 │ MISSED │" in shown
+    assert "│ bf16 b │ 5.00e-01 │ 2.50e-01 │ mean 1.2e-01 │ MISSED │" in shown
 
 
 def test_json_is_the_manifest_and_its_id(cli: Cli, bundle: Path) -> None:

@@ -1,0 +1,63 @@
+"""Half graphs on a CPU: FP32 arithmetic, and every tensor that is typed half rounded to its type.
+
+That is what a half engine with FP32 accumulation computes, less what it fuses. ONNX Runtime alone would not do: for
+CPUs it has no bf16 convolution, and of an fp16 graph it keeps in FP32 between two operators what it likes.
+"""
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+from glam_deploy.bundle import Bundle, graph_file
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions
+from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from glam_deploy.spec import STAGES, Precision, Stage
+from glam_export.onnx_file import tensor_types
+
+HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+class RoundedEngine(OnnxRuntimeEngine):
+    """Runs a half graph as `rounded` makes it.
+
+    Its outputs may hold NaN and infinities: fp16 ends at 65504, and to find out whether it does is what this is for.
+    """
+
+    def _require_finite(self, arrays: Arrays, remedy: str) -> None:
+        pass
+
+
+def rounded_engines(bundle: Bundle, precision: Precision) -> dict[Stage, Engine]:
+    """The stages that a half precision has graphs of its own for: global and local. Raises BundleError."""
+    files = {stage: file for stage in STAGES if (file := graph_file(stage, precision)) != graph_file(stage)}
+    options = EngineOptions()
+    return {
+        stage: RoundedEngine(rounded(bundle.read(file)), stage, options, fusion_head=bundle.fusion_head)
+        for stage, file in files.items()
+    }
+
+
+def rounded(graph: bytes) -> bytes:
+    """A half ONNX file as one that computes in FP32 between casts, to half and back, of each half tensor."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    half = {name: kind for name, kind in tensor_types(model.graph).items() if kind in HALF}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        nodes += [node] if node.op_type == "Cast" else _between_casts(node, half)
+    for items in (model.graph.node, model.graph.value_info):
+        del items[:]
+    model.graph.node.extend(nodes)
+    return bytes(model.SerializeToString())
+
+
+def _between_casts(node: NodeProto, half: dict[str, int]) -> list[NodeProto]:
+    """The node on FP32 copies of its half tensors, which keep their names and their types."""
+    before, after = [], []
+    for i, name in enumerate(node.input):
+        if name in half:
+            node.input[i] = f"{node.name}.{name}"
+            before.append(helper.make_node("Cast", [name], [node.input[i]], to=TensorProto.FLOAT))
+    for i, name in enumerate(node.output):
+        if name in half:
+            node.output[i] = f"{node.name}.{name}"
+            after.append(helper.make_node("Cast", [node.output[i]], [name], to=half[name]))
+    return [*before, node, *after]
