@@ -26,7 +26,7 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.13", *CUDA],
     "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7", *CUDA],
     # ONNX Runtime on the GPU; takes the place of onnxruntime, which must be uninstalled
-    "cuda": ["onnxruntime-gpu>=1.27", *CUDA],
+    "cuda": ["onnxruntime-gpu[cuda,cudnn]>=1.27", *CUDA],
     "dev": [
         "pytest>=9",
         "pytest-timeout>=2.4",
