@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from glam_bench.gpu_check import reference
-from glam_bench.gpu_check.agreement import compared, is_close, reasons
 from glam_bench.gpu_check.parity import summary
 from glam_deploy.records import View
+from glam_deploy.runtime.agreement import compared, is_close, reasons
 
 
 def answer() -> dict[str, np.ndarray]:

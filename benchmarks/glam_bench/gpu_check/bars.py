@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from glam_bench.gpu_check.agreement import DICE, is_close
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import engines
+from glam_deploy.runtime.agreement import DICE, is_close
 
 SHAPE = "n=1,k=1"
 KERNELS = ("standardize", "propose", "crop", "fuse")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from glam_bench.gpu_check import reference
-from glam_bench.gpu_check.agreement import Answer, answer, compared, is_close, reasons
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_deploy import spec
@@ -14,6 +13,7 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram
+from glam_deploy.runtime.agreement import Answer, answer, compared, is_close, reasons
 from glam_deploy.runtime.golden import check_golden, golden_patches
 from glam_deploy.runtime.pipeline import Pipeline
 

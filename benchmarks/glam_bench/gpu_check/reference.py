@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from glam_bench.gpu_check import cases
-from glam_bench.gpu_check.agreement import Answer, answer
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.torch_gpu import load_network, tf32
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.records import Mammogram, Source, View
+from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.golden import check_golden, golden_patches
 from glam_export.torch_engine import network_engines
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from glam_bench.gpu_check.agreement import Answer, answer
 from glam_bench.gpu_check.cases import phantoms
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import growth
@@ -21,6 +20,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import GlamError, InternalError
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
+from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
 
 SMALL = (832, 640)
