@@ -1,0 +1,251 @@
+"""One build path: the real TensorRT-RTX over the real graphs, and a made-up TensorRT of releases 10 and 11."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import support_tensorrt
+
+from glam_deploy.bundle import graph_file
+from glam_deploy.engines.tensorrt import builder, flavours
+from glam_deploy.engines.tensorrt.builder import BuiltStage, StageRequest
+from glam_deploy.engines.tensorrt.callbacks import Progress, logger, monitor
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
+from glam_deploy.spec import Precision, Stage, graph_contract
+
+# the made-up library, as of its releases
+
+
+def build(
+    library: Library, stage: Stage = "local", precision: Precision = "fp16", content: bytes | None = None
+) -> BuiltStage:
+    request = StageRequest(
+        stage=stage,
+        graph=support_tensorrt.graph(stage, precision) if content is None else content,
+        contract=graph_contract(stage, fusion_head=False, composed=False),
+        precision=precision,
+    )
+    return builder.build_stage(library, request, lambda phase, done: None)
+
+
+@pytest.mark.parametrize("release", [10, 11])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_strongly_typed_with_both_profiles_and_without_tf32(release: int, precision: Precision) -> None:
+    library = support_tensorrt.library(release)
+    built = build(library, precision=precision)
+    engine = json.loads(built.engine)
+    assert engine["flags"] == []
+    assert engine["profiles"] == [
+        {"patches": [[1, 1, 512, 512], [1, 1, 512, 512], [6, 1, 512, 512]]},
+        {"patches": [[1, 1, 512, 512], [4, 1, 512, 512], [24, 1, 512, 512]]},
+    ]
+    assert (built.share, built.timing_cache, built.warnings) == (1.0, b"+", ())
+    assert builder.options(library)["user_allocation"] is False
+
+
+@pytest.mark.parametrize("release", [10, 11])
+def test_map_is_left_out_of_the_fusion_engine(release: int) -> None:
+    built = build(support_tensorrt.library(release), "fusion")
+    assert json.loads(built.engine)["outputs"] == ["y_global", "y_local"]
+    assert built.share is None
+
+
+def test_release_without_a_flag_for_strong_typing(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = support_tensorrt.library()
+    monkeypatch.setattr(library.trt, "NetworkDefinitionCreationFlag", SimpleNamespace())
+    assert build(library).share == 1.0
+
+
+@pytest.mark.parametrize("release", [10, 11])
+def test_engine_that_computes_in_another_type_than_its_label(release: int) -> None:
+    library = support_tensorrt.library(release, computes_in="Float")
+    with pytest.raises(
+        BackendBuildError, match=r"local graph: .*to compute in fp16, .*only 0\.0% of the multiply-adds"
+    ):
+        build(library)
+    assert build(library, precision="fp32").share == 1.0
+    with pytest.raises(BackendBuildError, match=r"to compute in fp32, .* 100% are expected"):
+        build(support_tensorrt.library(release, computes_in="Half"), precision="fp32")
+
+
+def test_one_layer_in_the_wrong_type_counts_by_its_work() -> None:
+    said = json.loads(support_tensorrt.graph("local", "fp16"))
+    said["convolutions"][1]["type"] = "Float"  # a tenth of the work
+    with pytest.raises(BackendBuildError, match=r"only 90\.0% of the multiply-adds"):
+        build(support_tensorrt.library(), content=json.dumps(said).encode())
+
+
+def test_graph_of_another_network() -> None:
+    with pytest.raises(BundleError, match=r"local graph: its inputs are .*image.*2944"):
+        build(support_tensorrt.library(), content=support_tensorrt.graph("global", "fp16"))
+
+
+def test_errors_of_the_library_are_told_in_its_words() -> None:
+    with pytest.raises(BackendBuildError, match=r"local graph: TensorRT 11\.4\.0\.1 cannot build it: no such kernel$"):
+        build(support_tensorrt.library(fails="no such kernel"))
+    with pytest.raises(BackendBuildError, match=r"cannot build it: Failed to parse the ONNX model\.$"):
+        build(support_tensorrt.library(), content=b"garbage")
+
+
+def test_library_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(log: Any) -> None:
+        log.log(log.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("factory function returned nullptr")
+
+    library = support_tensorrt.library()
+    monkeypatch.setattr(library.trt, "Builder", fail)
+    with pytest.raises(BackendUnavailable, match=r"does not start on this machine: CUDA initialization failure"):
+        build(library)
+
+
+def test_engine_that_its_own_library_cannot_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = support_tensorrt.library()
+    monkeypatch.setattr(library.trt.Runtime, "deserialize_cuda_engine", lambda self, content: None)
+    with pytest.raises(BackendBuildError, match="cannot open its own engine"):
+        build(library)
+
+
+def test_every_attribute_of_the_made_up_releases_is_one_of_the_real_library() -> None:
+    """What the builder uses of the made-up ones, the real bindings have too, by the same names."""
+    real = rtx().trt
+    for release in (10, 11):
+        made_up = support_tensorrt.module(release)
+        for name in set(vars(made_up)) - {"__spec__", "__doc__", "__loader__", "__package__"}:
+            assert hasattr(real, name), name
+    for name in (n for n in vars(support_tensorrt.Network) if n.startswith(("num_", "get_", "unmark_"))):
+        assert hasattr(real.INetworkDefinition, name), name
+    for name in (n for n in vars(support_tensorrt.Config) if not n.startswith("_")):
+        assert hasattr(real.IBuilderConfig, name), name
+
+
+# the real TensorRT-RTX, without a GPU
+
+
+KINDS = {"fp32": "Float", "fp16": "Half"}
+PARAMETERS = {"global": 2.7e6, "local": 21.2e6}
+"""At least so many are in each of the networks; bytes follow from the precision."""
+
+
+def rtx() -> Library:
+    return flavours.load(flavours.FLAVOURS["tensorrt-rtx"])
+
+
+def build_real(
+    bundle: Path, stage: Stage, precision: Precision, *, graph: Stage | None = None, fusion_head: bool = False
+) -> BuiltStage:
+    """The bundle's graph of `stage` and `precision`, or of another stage in its name."""
+    request = StageRequest(
+        stage=stage,
+        graph=(bundle / graph_file(graph or stage, precision)).read_bytes(),
+        contract=graph_contract(stage, fusion_head=fusion_head, composed=False),
+        precision=precision,
+        compute_capabilities=("8.0", "8.9", "12.0"),
+    )
+    return builder.build_stage(rtx(), request, lambda phase, done: None)
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Filled with the loggers of builds."""
+    made: list[Any] = []
+
+    def keep(library: Library) -> Any:
+        made.append(logger(library))
+        return made[-1]
+
+    monkeypatch.setattr(builder, "logger", keep)
+    return made
+
+
+IO = re.compile(
+    r"^ Name: (\w+), IOMode: (\w+), DataType: (\w+), Dimensions: \[([-\d,]+)\], Location: Device", re.MULTILINE
+)
+RANGE = re.compile(r"MinShape: \[(\d+),.*?OptShape: \[(\d+),.*?MaxShape: \[(\d+),")
+
+
+def require_contract(report: str, stage: Stage, *, fusion_head: bool = False) -> None:
+    """Names, types, axes and ranges of batches of an engine, as the library tells them, are those of the contract."""
+    contract = graph_contract(stage, fusion_head=fusion_head, composed=False)
+    expected = {
+        (name, mode, "Int64" if t.dtype == "int64" else "Float", ",".join(map(str, (-1, *t.shape))))
+        for mode, tensors in (("Input", contract.inputs), ("Output", contract.outputs))
+        for name, t in tensors.items()
+    }
+    assert set(IO.findall(report)) == expected
+    ranges = [tuple(map(int, sizes)) for sizes in RANGE.findall(report)]
+    assert ranges == list(builder.PROFILES[stage]) * len(contract.inputs)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("precision", KINDS)
+@pytest.mark.parametrize("stage", PARAMETERS)
+def test_real_engine(golden_bundle: Path, logs: list[Any], stage: Stage, precision: Precision) -> None:
+    built = build_real(golden_bundle, stage, precision)
+    assert (built.share, built.timing_cache, built.warnings) == (1.0, None, ())
+    assert len(built.engine) > PARAMETERS[stage] * (4 if precision == "fp32" else 2)
+    require_contract(logs[0].report, stage)
+    convolving = [row for row in logs[0].report.splitlines() if "LayerType: correlation" in row]
+    assert len(convolving) > 20
+    assert all(f"Datatype: {KINDS[precision]}," in row.partition(", Constants:")[0] for row in convolving)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("fusion_head", [False, True])
+def test_real_fusion_engine(golden_bundle: Path, joint_bundle: Path, logs: list[Any], fusion_head: bool) -> None:
+    built = build_real(joint_bundle if fusion_head else golden_bundle, "fusion", "fp16", fusion_head=fusion_head)
+    assert (built.share, built.warnings) == (None, ())
+    require_contract(logs[0].report, "fusion", fusion_head=fusion_head)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("made", "label"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")])
+def test_real_engine_under_a_wrong_label(golden_bundle: Path, made: Precision, label: Precision) -> None:
+    request = StageRequest(
+        stage="local",
+        graph=(golden_bundle / graph_file("local", made)).read_bytes(),
+        contract=graph_contract("local", fusion_head=False),
+        precision=label,
+        compute_capabilities=("8.9",),
+    )
+    with pytest.raises(BackendBuildError, match=rf"local graph: .*to compute in {label}, .*only 0\.0%"):
+        builder.build_stage(rtx(), request, lambda phase, done: None)
+
+
+@pytest.mark.network
+def test_real_library_with_the_graph_of_another_stage(golden_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"global graph: its inputs are .*saliency_patches"):
+        build_real(golden_bundle, "global", "fp32", graph="fusion")
+
+
+def test_real_library_with_what_is_no_graph(tmp_path: Path) -> None:
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / graph_file("global")).write_bytes(b"garbage")
+    with pytest.raises(BackendBuildError, match=r"global graph: TensorRT-RTX .* cannot build it: .*Failed to parse"):
+        build_real(tmp_path, "global", "fp32")
+
+
+@pytest.mark.network
+def test_ctrl_c_stops_the_real_builder(golden_bundle: Path, logs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    phases: list[str] = []
+
+    def monitor_that_is_pressed(library: Library, progress: Progress, stopped: Event) -> Any:
+        def press(phase: str, done: float) -> None:
+            if not phases:
+                os.kill(os.getpid(), signal.SIGINT)
+                assert stopped.wait(timeout=60)
+            phases.append(phase)
+
+        return monitor(library, press, stopped)
+
+    monkeypatch.setattr(builder, "monitor", monitor_that_is_pressed)
+    with pytest.raises(KeyboardInterrupt):
+        build_real(golden_bundle, "local", "fp32")
+    assert "canceled" in " ".join(logs[0].errors)
+    assert set(phases) <= {"Building engine", "Cloning network graph"}
