@@ -27,7 +27,7 @@ from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Entry, Machine
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.kernels.source import source
-from glam_deploy.spec import STAGES, Precision, Stage, graph_contract
+from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
 
 Report = Callable[[str, str, float], None]
 """Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""
@@ -106,10 +106,11 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
 def _require_graphs(bundle: Bundle, precision: Precision) -> None:
     for stage in STAGES:
         if graph_file(stage, precision) not in bundle.files:
+            has = {p for p in PRECISIONS[1:] if graph_file("local", p) in bundle.files}
+            wanted = " ".join(f"--precision {p}" for p in sorted(has | {precision}))
             raise UsageError(
                 f"{bundle.folder} has no {graph_file(stage, precision)}, which {precision} engines are built from. "
-                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt --precision {precision} "
-                f"--out {bundle.folder}"
+                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt {wanted} --out {bundle.folder}"
             )
 
 
