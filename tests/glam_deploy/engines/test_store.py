@@ -98,7 +98,8 @@ def test_graphs_are_those_of_the_precision(bundle: Bundle) -> None:
 
 
 def test_precision_that_the_bundle_lacks(bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match=r"no graphs/global\.bf16\.onnx.*export --weights ckpt\.pt --precision bf16 --precision fp16"):
+    wanted = r"no graphs/global\.bf16\.onnx.*export --weights ckpt\.pt --precision bf16 --precision fp16 --out"
+    with pytest.raises(UsageError, match=wanted):
         build(bundle, precision="bf16")
     assert not (bundle.folder / ENGINES_FOLDER).exists()
 
