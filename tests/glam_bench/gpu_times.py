@@ -26,7 +26,9 @@ def opened(gpu: Gpu, driver: FakeDriver, kind: type[HostFunctionEngine] = HostFu
 def test_one_shape(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain_times, "host_times", lambda *_: {})
     monkeypatch.setattr(chain_times, "_under_load", lambda *_: None)
-    row = Subject(opened(gpu, driver), [], ONCE).times(1, 1)
+    row: dict[str, Any] = {}
+    for part in Subject(opened(gpu, driver), [], ONCE).parts(1, 1):
+        row |= part
     whole, networks = row["resident"]["gpu"]["p50"], row["stages"]["both networks"]["p50"]
     assert row["glue"] == {"ms": whole - networks, "share": (whole - networks) / whole}
     assert row["capturable"] == {"global": True, "local": True, "fusion": True}

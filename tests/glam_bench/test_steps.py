@@ -105,7 +105,7 @@ def test_what_the_bars_are_about_comes_before_other_engines(options: Options, re
     record.add("build:tensorrt-rtx", {"built": {"fp16": {}, "fp32": {}}})
     found = names(options, record)
     assert found[:6] == ["ceilings", "kernels", "kernel_times", "build:tensorrt", "build:tensorrt-rtx", "reference"]
-    first, *others = "fp16@tensorrt-rtx", "fp32@tensorrt-rtx", "fp16@onnx-cuda", "fp32@onnx-cuda"
+    first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda", "fp16@torch", "fp32@tensorrt-rtx", "fp32@onnx-cuda"
     assert found[6:10] == [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
     assert found[10:] == [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
     folder = Path(steps.__file__).parent
@@ -122,11 +122,11 @@ def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: Options,
 
 def test_a_soak_that_is_refused_is_tried_with_the_next_engine(options: Options, record: Record) -> None:
     record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
-    begun = []
+    begun: list[str] = []
     for step in plan(replace(options, groups=("soak",)), record):
         begun.append(step.name)
         record.note(step.name, status="done" if step.name == "soak:fp32@onnx-cuda" else "refused")
-    assert begun[-2:] == ["soak:fp16@onnx-cuda", "soak:fp32@onnx-cuda"]
+    assert begun[-3:] == ["soak:fp16@onnx-cuda", "soak:fp16@torch", "soak:fp32@onnx-cuda"]
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,17 @@ def ratios(record: Record) -> dict[str, dict[str, float]]:
     best = half_engine(record, "chain_times", SHAPE)
     times = {name: _p50s(row[SHAPE]) for name, row in record.results("baselines").items() if SHAPE in row}
     for engine in engines(record):
-        row = record.results(f"chain_times:{engine}").get(SHAPE)
-        if row and engine != best:
-            times[engine] = {"chain": row["resident"]["gpu"]["p50"]}
-    own = record.results(f"chain_times:{best}").get(SHAPE, {}).get("resident", {}).get("gpu", {}).get("p50")
+        if engine != best and (p50 := _resident_p50(record, engine)):
+            times[engine] = {"chain": p50}
+    own = _resident_p50(record, best)
     return {name: {what: ms / own for what, ms in row.items()} for name, row in times.items()} if own else {}
+
+
+def _resident_p50(record: Record, engine: str) -> float | None:
+    """Milliseconds from an image on the GPU to its results there, K = 1; None where that was not measured."""
+    row = record.results(f"chain_times:{engine}").get(SHAPE, {})
+    p50: float | None = row.get("resident", {}).get("gpu", {}).get("p50")
+    return p50
 
 
 def _p50s(row: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -98,7 +104,7 @@ def _agreement(record: Record) -> Iterator[Bar]:
 def _times(record: Record) -> Iterator[Bar]:
     engine = half_engine(record, "chain_times", SHAPE)
     row = record.results(f"chain_times:{engine}").get(SHAPE, {})
-    floor, p50 = floor_ms(record, engine.partition("@")[0], 1, 1), row.get("resident", {}).get("gpu", {}).get("p50")
+    floor, p50 = floor_ms(record, engine.partition("@")[0], 1, 1), _resident_p50(record, engine)
     yield _at_most(engine, "p50 over the arithmetic floor", p50 / floor if p50 and floor else None, OVER_FLOOR)
     yield _at_most(engine, "share of all but the two networks", row.get("glue", {}).get("share"), GLUE_SHARE)
     watched = row.get("watched", {})

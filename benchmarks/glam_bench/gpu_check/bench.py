@@ -12,14 +12,18 @@ from glam_deploy.kernels import launch
 from glam_deploy.kernels.source import source
 
 
+def load_kernels(gpu: Gpu) -> launch.Kernels:
+    """Compiled from the source for the card at hand, so that no bundle is needed to check them."""
+    return launch.Kernels(gpu.load(compile_cubin(source(), architecture=gpu.architecture, name="glam_deploy/kernels")))
+
+
 class Bench:
-    """Kernels compiled from the source for the card at hand, so that no bundle is needed to check them."""
+    """The kernels on a card."""
 
     def __init__(self, index: int) -> None:
         self.gpu = Gpu(index)
         self.stream = self.gpu.stream()
-        cubin = compile_cubin(source(), architecture=self.gpu.architecture, name="glam_deploy/kernels")
-        self.kernels = launch.Kernels(self.gpu.load(cubin))
+        self.kernels = load_kernels(self.gpu)
 
     def upload(self, array: NDArray[Any]) -> DeviceMemory:
         """A copy on the GPU, there when this returns."""

@@ -1,7 +1,7 @@
 """How long one engine takes: its stages, the whole chain on the GPU, and from the host to the host."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, cast
@@ -28,6 +28,8 @@ from glam_deploy.spec import Stage
 SHAPES = ((1, 1), (1, 3), (1, 6), (4, 1))
 """(images at once, patches of each)."""
 RUNS = Runs(seconds=1.0)
+OVERLAPPED = 64
+"""Images one after another, as many in flight as the pipeline takes."""
 
 
 def run(context: Context) -> None:
@@ -37,7 +39,10 @@ def run(context: Context) -> None:
     context.add(opened_s=perf_counter() - start, provenance=dict(opened.provenance))
     subject = Subject(opened, phantoms([1]), QUICK if context.options.quick else RUNS)
     for n, k in SHAPES[:1] if context.options.quick else SHAPES:
-        context.add(**{f"n={n},k={k}": subject.times(n, k)})
+        row: dict[str, Any] = {}
+        for part in subject.parts(n, k):
+            row |= part
+            context.add(**{f"n={n},k={k}": row})
         gc.collect()  # execution contexts and slots, which hold gigabytes
 
 
@@ -49,20 +54,20 @@ class Subject:
         assert opened.gpu is not None
         self.gpu, self._opened, self._views, self._runs = opened.gpu, opened, views, runs
 
-    def times(self, n: int, k: int) -> dict[str, Any]:
-        """Of `n` images at once, 1 or 4, with `k` patches each."""
+    def parts(self, n: int, k: int) -> Iterator[dict[str, Any]]:
+        """Of `n` images at once, 1 or 4, with `k` patches each: the stages, the chain on the GPU, from host to host."""
         stages = StageRuns(cast(Mapping[Stage, DeviceEngine], self._opened.engines), self.gpu, n, k)
-        row: dict[str, Any] = {"stages": stages.times(self._runs), "capturable": stages.capturable}
+        times = stages.times(self._runs)
+        yield {"stages": times, "capturable": stages.capturable}
         pipeline = pipeline_of(self._opened, k)
         with pipeline.slot(n) as slot:
-            row["resident"] = resident_times(self.gpu, slot, n, self._runs)
-            row["watched"] = watched(self.gpu, slot, self._runs.at_least)
-            row["under_load"] = _under_load(self.gpu, slot, row["resident"]["gpu"]["p50"])
-        whole, networks = row["resident"]["gpu"]["p50"], row["stages"]["both networks"]["p50"]
-        row["glue"] = {"ms": whole - networks, "share": (whole - networks) / whole}
-        row["host_to_host"] = host_times(pipeline, self._views[:n], replace(self._runs, warm_up=3, warm_up_s=0))
-        row["memory_used_bytes"] = self.gpu.used_bytes
-        return row
+            resident = resident_times(self.gpu, slot, n, self._runs)
+            whole, networks = resident["gpu"]["p50"], times["both networks"]["p50"]
+            yield {"resident": resident, "glue": {"ms": whole - networks, "share": (whole - networks) / whole}}
+            yield {"watched": watched(self.gpu, slot, self._runs.at_least)}
+            yield {"under_load": _under_load(self.gpu, slot, whole)}
+        yield {"host_to_host": host_times(pipeline, self._views[:n], replace(self._runs, warm_up=3, warm_up_s=0))}
+        yield {"memory_used_bytes": self.gpu.used_bytes}
 
 
 def resident_times(gpu: Gpu, slot: BorrowedSlot, n: int, runs: Runs) -> dict[str, dict[str, float]]:
@@ -110,7 +115,7 @@ def host_times(pipeline: Pipeline, views: Sequence[Mammogram], runs: Runs) -> di
     what the GPU alone took between upload and download, and images a second where calls overlap."""
     ready = [prepare(view) for view in views]
     last = pipeline.batch(views)[-1]
-    overlapped = ready * max(1, 32 // len(ready))
+    overlapped = ready * max(1, min(OVERLAPPED, runs.at_most) // len(ready))
     start = perf_counter()
     done = sum(1 for _ in pipeline.map(overlapped))
     rate = done / (perf_counter() - start)

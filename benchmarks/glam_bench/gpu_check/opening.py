@@ -9,12 +9,19 @@ from glam_deploy.spec import PRECISIONS
 
 
 def open_engine(context: Context) -> OpenedEngines:
-    """ "fp16@tensorrt-rtx" is that flavour's engine in the bundle, "fp16@onnx-cuda" the graph in ONNX Runtime.
+    """What the step's argument names.
+
+    "fp16@tensorrt-rtx": that flavour's engine in the bundle; "fp16@onnx-cuda": the graph in ONNX Runtime; "fp16@torch":
+    the network in PyTorch.
 
     Raises what `registry.open_engines` raises.
     """
     name, _, library = context.argument.partition("@")
     precision = next(p for p in PRECISIONS if p == name)
+    if library == "torch":
+        from glam_bench.gpu_check.torch_engine import open_torch
+
+        return open_torch(context, precision)
     bundle, device = open_bundle(context.bundle), context.options.device
     if library == "onnx-cuda":
         return open_engines("onnx-cuda", bundle, EngineOptions(precision=precision, device=device))

@@ -68,15 +68,14 @@ def plan(options: Options, record: Record) -> Iterator[Step]:
 
 
 def engines(record: Record) -> list[str]:
-    """Names of what is to be opened: "fp16@tensorrt" for what was built, "fp16@onnx-cuda" for graphs as they are."""
-    built = [
-        f"{precision}@{flavour}"
-        for precision in HALF_FIRST
-        for flavour in FLAVOURS
-        if precision in record.results(f"build:{flavour}").get("built", {})
-    ]
+    """Names of what is to be opened, half precisions first, in the order in which a user would want them.
+
+    "fp16@tensorrt" is for what was built, "fp16@onnx-cuda" and "fp16@torch" for the bundle's graphs as they are.
+    """
     graphs = record.results("facts").get("bundle", {}).get("precisions", [])
-    return built + [f"{precision}@onnx-cuda" for precision in HALF_FIRST if precision in graphs]
+    having = {flavour: record.results(f"build:{flavour}").get("built", {}) for flavour in FLAVOURS}
+    having |= {"onnx-cuda": graphs, "torch": [p for p in graphs if p == "fp16"]}
+    return [f"{precision}@{library}" for precision in HALF_FIRST for library in having if precision in having[library]]
 
 
 def best_engine(record: Record) -> str | None:

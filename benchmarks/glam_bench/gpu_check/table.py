@@ -70,7 +70,7 @@ def _parity(record: Record) -> Rows:
 def _times(record: Record) -> Rows:
     for engine in engines(record):
         for key, row in record.results(f"chain_times:{engine}").items():
-            if key.startswith("n="):
+            if key.startswith("n=") and "host_to_host" in row:
                 yield engine, key, *_of_shape(record, engine.partition("@")[0], key, row)
 
 
