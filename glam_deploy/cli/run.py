@@ -9,7 +9,14 @@ from pathlib import Path
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.options import bundle_option, engine_option, patches_option, threads_option
+from glam_deploy.cli.options import (
+    bundle_option,
+    device_option,
+    engine_option,
+    flavour_option,
+    patches_option,
+    threads_option,
+)
 from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError
 from glam_deploy.images import read_array
 from glam_deploy.outputs.writer import (
@@ -80,6 +87,8 @@ class Outcome:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each input, instead of text.")
 @threads_option
+@flavour_option
+@device_option
 def command(
     inputs: tuple[Path, ...],
     folder: Path,
@@ -95,6 +104,8 @@ def command(
     out: Path,
     as_json: bool,
     threads: int | None,
+    flavour: str | None,
+    device: int | None,
 ) -> int:
     """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are no inputs.
 
@@ -111,7 +122,8 @@ def command(
     )
     writing = OutputOptions(full=full, save_input=save_input, picture=not no_picture)
     job = Job(stems=plan(inputs, out), out=out, reading=reading, writing=writing, as_json=as_json)
-    return run_job(load(folder, engine=engine, patches=patches, threads=threads), job)
+    pipeline = load(folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device)
+    return run_job(pipeline, job)
 
 
 def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:

@@ -7,7 +7,7 @@ import click
 
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
-from glam_deploy.cli.options import bundle_option, engine_option, threads_option
+from glam_deploy.cli.options import bundle_option, device_option, engine_option, flavour_option, threads_option
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.errors import ParityError
 from glam_deploy.metrics import Comparison
@@ -19,21 +19,22 @@ from glam_deploy.runtime.session import pipeline_of
 @bundle_option
 @engine_option
 @threads_option
-def command(folder: Path, engine: str, threads: int | None) -> None:
+@flavour_option
+@device_option
+def command(folder: Path, engine: str, threads: int | None, flavour: str | None, device: int | None) -> None:
     """Re-check a bundle's hashes and its parity on this machine.
 
     Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with what the
     PyTorch reference made of it at export. Exit code 4 where either does not hold.
     """
     bundle = open_bundle(folder)
-    verify_bundle(bundle, engine=engine, threads=threads)
+    verify_bundle(bundle, engine=engine, options=EngineOptions(threads=threads, flavour=flavour, device=device))
 
 
-def verify_bundle(bundle: Bundle, *, engine: str, threads: int | None = None) -> None:
+def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None = None) -> None:
     """Print what holds; raises BundleError or ParityError for what does not."""
     bundle.check()
     console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
-    options = EngineOptions(threads=threads)
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options)
     with console.working("running the golden case"):
         rows = check_golden(bundle, pipeline)

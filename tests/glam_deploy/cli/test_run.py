@@ -54,6 +54,16 @@ def test_bundle_from_the_environment(
     assert cli("run", "--out", tmp_path / "out", "--bundle", tmp_path / "other", image).code == 2
 
 
+@pytest.mark.parametrize(("option", "said"), [(("--device", 0), "device = 0"), (("--flavour", "tensorrt"), "flavour")])
+def test_options_of_a_gpu_are_refused_on_a_cpu(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, option: tuple[str, object], said: str
+) -> None:
+    refused = cli("run", "--bundle", bundle, "--out", tmp_path / "out", *option, image)
+    assert refused.code == 2
+    assert f"engine 'auto' cannot be told {said}" in refused.err
+    assert cli("verify", "--bundle", bundle, *option).code == 2
+
+
 def test_full_and_save_input(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
     options = ("--full", "--save-input", "--no-picture", "--patches", 3)
     assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", *options, image).code == 0

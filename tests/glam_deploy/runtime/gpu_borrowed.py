@@ -3,12 +3,15 @@
 Work is done as late as CUDA allows here: an order that is missing between two streams shows in the numbers.
 """
 
+import gc
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from support_chains import assert_same, break_gpu, raw_view
+from support_commands import ROOT
 
 from glam_deploy import spec
 from glam_deploy.device.arrays import DeviceArray
@@ -139,13 +142,29 @@ def test_the_next_owner_waits_for_the_callers_stream(pair: Pair, gpu: Gpu, input
     np.testing.assert_allclose(found, host(inputs[0]).saliency(), rtol=0, atol=1e-6)
 
 
-def test_memory_of_a_loaded_array_is_not_used_again_too_early(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
+def test_the_run_waits_for_the_callers_stream(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
+    """Only the run is waited for, and what it must wait for itself is not done yet."""
     host, device = pair(1)
+    mine, source = gpu.stream(), foreign(gpu, inputs[0].image)
     with device.slot() as slot:
-        slot.load(foreign(gpu, inputs[0].image[None, None]))  # nobody else holds it
-        slot.run()
-        found = slot.result(placed=inputs[0])
-    assert_same(found, host(inputs[0]))
+        mine.copy(slot.image.address, source.address, source.nbytes)
+        slot.run(mine)
+        assert_same(slot.result(placed=inputs[0]), host(inputs[0]))
+
+
+def test_a_loaded_array_is_held_until_it_was_copied(
+    pair: Pair, gpu: Gpu, driver: FakeDriver, inputs: list[NetworkInput]
+) -> None:
+    """Nobody else holds it here. Memory that is freed under work stays with the fake driver, and is counted."""
+    _, device = pair(1)
+    with device.slot() as slot:
+        before = driver.live()
+        slot.load(foreign(gpu, inputs[0].image[None, None]))
+        gc.collect()
+        assert driver.live() == before + 1
+    del slot
+    gc.collect()
+    assert driver.live() == before
 
 
 def test_an_array_that_does_not_fit(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
@@ -187,6 +206,17 @@ def test_nan_in_the_results(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) ->
         assert read(slot.flags, slot.stream).tolist() == [8]
         with pytest.raises(BackendRunError, match="local engine: 32768 of 32768 values of 'saliency_patches'"):
             slot.result()
+
+
+def test_the_page_names_what_is_there(pair: Pair) -> None:
+    text = (ROOT / "docs/gpu.md").read_text("utf-8")
+    _, device = pair(fusion_head=True)
+    with device.slot() as slot:
+        for owner, thing in (("slot", slot), ("pipeline", device)):
+            names = set(re.findall(rf"\b{owner}\.(\w+)", text))
+            assert {name for name in names if not hasattr(thing, name)} == set()
+        arrays = {name for name, value in vars(slot).items() if isinstance(value, DeviceArray)}
+        assert {name for name in arrays if f"`slot.{name}`" not in text} == set()
 
 
 def test_a_checkpoint_without_fusion_layer(pair: Pair) -> None:
