@@ -13,6 +13,7 @@ import pytest
 from support_commands import ROOT
 
 import glam_deploy
+from glam_deploy.kernels.source import FILES
 
 SOURCES = {
     "glam_deploy": ROOT / "glam_deploy",
@@ -76,6 +77,10 @@ def test_every_module_is_in_it(wheel: Path) -> None:
     assert {name for name in contents(wheel) if name.endswith(".py")} == modules
 
 
+def test_cuda_sources_are_in_it(wheel: Path) -> None:
+    assert {f"glam_deploy/kernels/{name}" for name in FILES} <= contents(wheel)
+
+
 def test_licence_and_type_marker_are_in_it(wheel: Path) -> None:
     info = f"glam_deploy-{glam_deploy.__version__}.dist-info"
     with ZipFile(wheel) as archive:
@@ -95,17 +100,21 @@ def test_plain_install_asks_for_no_torch(metadata: Message) -> None:
 
 
 def test_extras(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "dicom", "openvino", "tensorrt", "dev"}
+    gpu = {"tensorrt", "tensorrt-rtx", "cuda"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "dicom", "openvino", "dev", *gpu}
+    assert all({"cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc"} < requirements(metadata, extra) for extra in gpu)
     assert requirements(metadata, "export") == {"torch", "onnx", "onnxscript", "safetensors"}
     assert requirements(metadata, "openvino") == {"openvino"}
     assert "pydicom" in requirements(metadata, "dicom")
     assert "pylibjpeg-libjpeg" not in requirements(metadata, "dicom")  # GPL
 
 
-def test_every_requirement_but_gpu_packages_has_a_tested_version(metadata: Message) -> None:
+def test_every_requirement_that_can_be_had_without_a_gpu_has_a_tested_version(metadata: Message) -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
-    asked = set().union(*(requirements(metadata, e) for e in (None, "export", "dicom", "openvino", "dev")))
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    asked = set().union(
+        *(requirements(metadata, e) for e in (None, "export", "dicom", "openvino", "tensorrt-rtx", "dev"))
+    )
     assert asked - pinned == set()
 
 
