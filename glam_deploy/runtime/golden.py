@@ -40,11 +40,13 @@ def golden_patches(bundle: Bundle) -> int:
 def check_golden(bundle: Bundle, pipeline: Pipeline) -> list[Comparison]:
     """Run the bundle's golden case, preprocessing included, and hold each output against the reference's.
 
-    `pipeline.patches` must be `golden_patches(bundle)`.
+    The limits are those of the precision that the engine names in its provenance. `pipeline.patches` must be
+    `golden_patches(bundle)`.
     """
+    precision = pipeline.provenance["engine"].get("precision", "fp32")
     with np.load(io.BytesIO(bundle.read(GOLDEN_FILE)), allow_pickle=False) as case:
         source = Source(name="golden case", kind="array")
         view = View(str(case["view"]))
         result = pipeline(Mammogram(pixels=case["pixels"], view=view, source=source))
         names = [name for name in COMPARED if name in case]
-        return [compare(name, getattr(result, name), case[name]) for name in names]
+        return [compare(name, getattr(result, name), case[name], precision=precision) for name in names]
