@@ -49,7 +49,7 @@ def test_what_a_view_leaves_behind_is_not_seen_by_the_next(pair: Pair, views: li
         assert_same(device(view), host(view))
 
 
-EXAMS = {2: [(0, 2, 3, 4), (3, 2, 1, 0), (4, 4, 2, 2)], 6: [(0, 2, 3, 4)]}
+EXAMS = {2: [(0, 2, 3, 4), (4, 3, 3, 2)], 6: [(3, 2, 1, 0)]}
 
 
 @pytest.mark.parametrize("patches", EXAMS)
@@ -80,16 +80,16 @@ def test_four_standardized_at_once(pair: Pair, standardized: list[NetworkInput])
 
 def test_engines_that_cannot_be_recorded(pair: Pair, views: list[Mammogram]) -> None:
     host, device = pair(2, kind=Eager)
-    for view in views[:3]:
+    for view in views[2:4]:
         assert_same(device(view), host(view))
 
 
 @pytest.mark.parametrize("flat", [(0,), (1,), (0, 1)])
-def test_maps_without_contrast(pair: Pair, views: list[Mammogram], flat: tuple[int, ...]) -> None:
+def test_maps_without_contrast(pair: Pair, standardized: list[NetworkInput], flat: tuple[int, ...]) -> None:
     host, device = pair(3, flat=flat)
-    found = device(views[2])
+    found = device(standardized[0])
     assert [notice.code for notice in found.notices] == ["no-contrast"]
-    assert_same(found, host(views[2]))
+    assert_same(found, host(standardized[0]))
 
 
 NOT_FINITE = {
@@ -103,13 +103,13 @@ NOT_FINITE = {
 
 
 @pytest.mark.parametrize("output", NOT_FINITE)
-def test_numbers_that_are_not_finite(pair: Pair, views: list[Mammogram], output: str) -> None:
+def test_numbers_that_are_not_finite(pair: Pair, standardized: list[NetworkInput], output: str) -> None:
     value, words = NOT_FINITE[output]
     host, device = pair(2, fusion_head=True, wrong={output: value})
     with pytest.raises(BackendRunError, match=f"{words.split(':')[0]}: .* of '{output}' are NaN or infinite"):
-        host(views[2])
+        host(standardized[0])
     with pytest.raises(BackendRunError, match=f"{words} of '{output}' are NaN or infinite"):
-        device(views[2])
+        device(standardized[0])
 
 
 def test_an_input_that_is_not_finite(pair: Pair, standardized: list[NetworkInput]) -> None:
