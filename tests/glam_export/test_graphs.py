@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
 from glam_deploy import spec
@@ -173,6 +174,35 @@ def test_global_graph() -> None:
     image = noise(1, 1, *spec.INPUT_SHAPE)
     for found, expected in zip(graphs.GlobalGraph(network)(image), network(image), strict=True):
         assert_close(found, expected)
+
+
+# half precision, on a CPU, in torch's own half types
+
+
+@pytest.mark.parametrize(("precision", "half"), HALF)
+def test_half_local_graph_rounds_where_it_should(precision: spec.Precision, half: torch.dtype) -> None:
+    graph = graphs.LocalGraph(randomized(DetectionNetwork((6, 5, 4, 3)), 1).float())
+    patch = noise(2, 1, 64, 48).float()
+    expected, plain = rounded_local(graph, patch, half), graph(patch)
+    for found, *twins in zip(graphs.in_precision(graph, precision)(patch), expected, plain, strict=True):
+        assert_rounded_alike(found, *twins, half)
+
+
+@pytest.mark.parametrize(("precision", "half"), HALF)
+def test_half_global_graph_rounds_where_it_should(precision: spec.Precision, half: torch.dtype) -> None:
+    graph = graphs.GlobalGraph(randomized(GlobalNetwork((2, 3, 4, 5, 6)), 2).float())
+    image = noise(1, 1, *spec.INPUT_SHAPE).float()
+    expected, plain = rounded_global(graph, image, half), graph(image)
+    for found, *twins in zip(graphs.in_precision(graph, precision)(image), expected, plain, strict=True):
+        assert_rounded_alike(found, *twins, half)
+
+
+def test_a_half_copy_leaves_the_graph_as_it_was() -> None:
+    graph = graphs.LocalGraph(randomized(DetectionNetwork((6, 5, 4, 3)), 1).float())
+    before = {key: values.clone() for key, values in graph.state_dict().items()}
+    graphs.in_precision(graph, "fp16")
+    assert all(torch.equal(values, before[key]) for key, values in graph.state_dict().items())
+    assert graphs.in_precision(graph, "fp32") is graph
 
 
 def test_graphs_share_what_they_do_not_change_and_leave_the_network_as_it_was() -> None:
