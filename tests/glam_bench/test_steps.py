@@ -117,6 +117,7 @@ def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: Options,
     record.add("build:tensorrt-rtx", {"built": {"fp16": {}}})
     record.note("parity:fp16@tensorrt-rtx", status="refused")
     record.note("parity:fp16@onnx-cuda", status="done")
+    record.note("chain_times:fp16@onnx-cuda", status="stopped")
     assert [name for name in names(options, record) if name.startswith("soak")] == ["soak:fp16@onnx-cuda"]
 
 

@@ -19,6 +19,8 @@ LAST_WORDS = 4000
 """Characters kept of what a step that died had printed."""
 SHORTEST_S = 5.0
 """A step with less time than this is not begun."""
+BROKEN = frozenset({"refused", "failed", "crashed"})
+"""Ways to end after which there is no use in going on with an engine; one that was only slow may do."""
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 PROGRAM = (sys.executable, "-m", "glam_bench.gpu_check")
 HALF_FIRST: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
@@ -82,7 +84,7 @@ def best_engine(record: Record) -> str | None:
     """The first of `engines` that no step has failed with; None where there is none."""
     for engine in engines(record):
         about = [step["status"] for name, step in record.steps.items() if name.endswith(f":{engine}")]
-        if all(status == "done" for status in about):
+        if not BROKEN.intersection(about):
             return engine
     return None
 
