@@ -52,7 +52,7 @@ RESULTS = {
     "kernel_times": {
         "n=1,k=1": {
             "propose and crop": {"us": {"warm": 10.0, "cold": 12.0}, "bytes": None},
-            "fuse": {"us": {"warm": 15.0, "cold": 20.0}, "bytes": 45_000_000, "share": 0.75},
+            "fuse": {"us": {"warm": 15.0, "cold": 20.0}, "bytes": 45_000_000, "share": {"copy": 0.75}},
         }
     },
     "build:tensorrt-rtx": {"built": {"fp16": {}}},

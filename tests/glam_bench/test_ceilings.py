@@ -3,6 +3,7 @@
 import pytest
 from onnx import TensorProto, helper
 
+from glam_bench.gpu_check import kernel_times
 from glam_bench.gpu_check.ceilings import convolution_flop
 from glam_bench.gpu_check.facts import bandwidth
 from glam_bench.gpu_check.kernel_times import bytes_moved
@@ -47,3 +48,12 @@ def test_bytes_of_each_step() -> None:
         "crop": 4 * 3 * 2 * 1_048_576,
         "fuse": 4 * (2 * 2944 * 1920 * 4 + 176_640 + 3 * 131_072),
     }
+
+
+def test_share_of_the_bandwidth() -> None:
+    """2 MB in 2 us are 1 TB/s."""
+    row = kernel_times._row({"warm": 1.0, "cold": 2.0}, 2_000_000, {"copy": 2e12, "data_sheet": 4e12})
+    assert row["bytes_per_s"] == pytest.approx(1e12)
+    assert row["share"] == pytest.approx({"copy": 0.5, "data_sheet": 0.25})
+    unknown = kernel_times._row({"warm": 1.0, "cold": 2.0}, None, {"copy": None})
+    assert unknown == {"us": {"warm": 1.0, "cold": 2.0}, "bytes": None}

@@ -52,7 +52,7 @@ def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
 
 def _kernels(record: Record) -> Rows:
     for name, row in record.results("kernel_times").get(SHAPE, {}).items():
-        share = f"{100 * row['share']:.0f} %" if "share" in row else ""
+        share = f"{100 * row['share']['copy']:.0f} %" if "copy" in row.get("share", {}) else ""
         yield name, f"{row['us']['warm']:.1f}", f"{row['us']['cold']:.1f}", share
 
 
