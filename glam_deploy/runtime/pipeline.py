@@ -22,7 +22,7 @@ from glam_deploy.runtime.pending import Pending
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
 
-Image = Mammogram | NetworkInput | NDArray[Any]
+Image = Mammogram | PlacedView | NetworkInput | NDArray[Any]
 
 SLOTS = 2
 """One view is uploaded while another is computed."""
@@ -47,11 +47,11 @@ class Pipeline:
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
         """Predictions, maps and patch places for one view.
 
-        `image` is a Mammogram (see `glam_deploy.read`); or a raw array [rows, columns], uint8, uint16 or float32 >= 0
-        with background 0, and its `view` ("L-CC", "R-CC", "L-MLO", "R-MLO"); or, with no view, a float32 [2944, 1920]
-        array that is already cropped, mirrored and standardized. `horizontal_flip` says that a raw array is stored
-        mirrored. Raises InputError for images that cannot be used, UsageError for wrong arguments, BackendRunError
-        where an engine fails.
+        `image` is a Mammogram (see `glam_deploy.read`), or what `preprocess.place` or `prepare` made of one; or a raw
+        array [rows, columns], uint8, uint16 or float32 >= 0 with background 0, and its `view` ("L-CC", "R-CC", "L-MLO",
+        "R-MLO"); or, with no view, a float32 [2944, 1920] array that is already cropped, mirrored and standardized.
+        `horizontal_flip` says that a raw array is stored mirrored. Raises InputError for images that cannot be used, UsageError for wrong arguments, BackendRunError where an
+        engine fails.
         """
         return self.submit(image, view=view, horizontal_flip=horizontal_flip).result()
 
@@ -126,7 +126,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
     """Neighbours of one kind, `size` together or each alone."""
-    for _, group in groupby(images, key=lambda image: isinstance(image, Mammogram)):
+    for _, group in groupby(images, key=lambda image: isinstance(image, Mammogram | PlacedView)):
         same = list(group)
         whole = len(same) - len(same) % size
         yield from (same[n : n + size] for n in range(0, whole, size))
@@ -134,10 +134,10 @@ def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 
 
 def _place(image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> PlacedView | NetworkInput:
-    if isinstance(image, NetworkInput | Mammogram):
+    if isinstance(image, NetworkInput | PlacedView | Mammogram):
         if view is not None or horizontal_flip:
             raise UsageError("view and horizontal_flip go with raw arrays; this image already carries its own")
-        return image if isinstance(image, NetworkInput) else place(image)
+        return place(image) if isinstance(image, Mammogram) else image
     if not isinstance(image, np.ndarray):
         raise UsageError(f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput or a numpy array")
     if view is None and (horizontal_flip or not np.issubdtype(image.dtype, np.floating)):

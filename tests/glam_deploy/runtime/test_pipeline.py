@@ -12,7 +12,7 @@ from support_engines import FakeEngine, blocks, fake_engines, opened_fakes, squa
 from glam_deploy import spec
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
-from glam_deploy.preprocess import from_standardized, prepare
+from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
 from glam_deploy.runtime.pipeline import Image, Pipeline, _batches
 from glam_deploy.runtime.result import Result
@@ -80,6 +80,13 @@ def test_raw_array_with_view_is_a_mammogram(view: View, flip: bool) -> None:
     assert_same(result, pipeline()(Mammogram(pixels=pixels, view=view, horizontal_flip=flip)))
     assert result.network_input.view == view
     assert result.network_input.placement.mirrored == mirrored
+
+
+def test_a_placed_view_is_not_placed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    mammogram = Mammogram(pixels=breast(), view=View.L_CC)
+    placed, expected = place(mammogram), pipeline()(mammogram)
+    monkeypatch.setattr("glam_deploy.runtime.pipeline.place", None)
+    assert_same(pipeline()(placed), expected)
 
 
 def test_a_prepared_input_is_taken_as_it_is() -> None:
