@@ -50,8 +50,8 @@ class Pipeline:
         `image` is a Mammogram (see `glam_deploy.read`), or what `preprocess.place` or `prepare` made of one; or a raw
         array [rows, columns], uint8, uint16 or float32 >= 0 with background 0, and its `view` ("L-CC", "R-CC", "L-MLO",
         "R-MLO"); or, with no view, a float32 [2944, 1920] array that is already cropped, mirrored and standardized.
-        `horizontal_flip` says that a raw array is stored mirrored. Raises InputError for images that cannot be used, UsageError for wrong arguments, BackendRunError where an
-        engine fails.
+        `horizontal_flip` says that a raw array is stored mirrored. Raises InputError for images that cannot be used,
+        UsageError for wrong arguments, BackendRunError where an engine fails.
         """
         return self.submit(image, view=view, horizontal_flip=horizontal_flip).result()
 
