@@ -15,6 +15,7 @@ is that the content has the hash.
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.spec import Precision, Stage
+from glam_deploy.spec import STAGES, Precision, Stage
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -72,7 +73,9 @@ _EXPECTED_ENGINES: Any = [
         "made_for": {"compute_capabilities": [str], "gpu": str | None, "driver": str | None},
         "options": {},
         "built": str,
-        "stages": {"*": {"file": str, "graph": str, "graph_sha256": str, "confirmed_share": float | None}},
+        "stages": {
+            stage: {"file": str, "graph": str, "graph_sha256": str, "confirmed_share": float | None} for stage in STAGES
+        },
         "kernels": {"*": {"file": str}},
         "kernels_sha256": str,
         "timing_cache": str | None,
@@ -130,33 +133,66 @@ class Bundle:
         """The bytes of a file, given out only if their SHA-256 is the manifest's. Raises BundleError."""
         try:
             content = self.path(name).read_bytes()
-        except OSError as error:
-            raise _missing(self.folder, name, error) from error
-        _check_hash(self.folder, name, hashlib.sha256(content).hexdigest(), self.files[name]["sha256"])
+        except _NOT_READABLE as error:
+            raise self._missing(name, error) from error
+        self._check_hash(name, hashlib.sha256(content).hexdigest())
         return content
 
     def check_file(self, name: str) -> None:
         """Hash one file. Raises BundleError where it is missing or changed."""
         try:
             found = _file_sha256(self.path(name))
-        except OSError as error:
-            raise _missing(self.folder, name, error) from error
-        _check_hash(self.folder, name, found, self.files[name]["sha256"])
+        except _NOT_READABLE as error:
+            raise self._missing(name, error) from error
+        self._check_hash(name, found)
+
+    def check_size(self, name: str) -> None:
+        """Look at one file without reading it. Raises BundleError where it is missing or of another size."""
+        expected = self.files[name]["bytes"]
+        try:
+            size = self.path(name).stat().st_size
+        except _NOT_READABLE as error:
+            raise self._missing(name, error) from error
+        if size != expected:
+            raise BundleError(
+                f"{self.folder}: {name} has {size} bytes, the manifest says {expected}. {self._remedy(name)}"
+            )
 
     def check(self) -> None:
-        """Hash every file. Raises BundleError for the first that is missing or changed, or is not in the manifest."""
+        """Hash every file. Raises BundleError for the first that is missing or changed, or is not in the manifest.
+
+        Drafts of a build of engines, under way or killed, are no part of the bundle: nobody reads them.
+        """
         for name in self.files:
             self.check_file(name)
-        if stray := sorted(_contents(self.folder) - {*self.files, MANIFEST}):
+        if stray := sorted(_contents(self.folder, leftovers=False) - {*self.files, MANIFEST}):
             raise BundleError(
                 f"{self.folder}: {', '.join(stray)} is not in the manifest. Nothing in a bundle may be unaccounted "
                 f"for: remove it, or export the checkpoint again."
             )
 
+    def _check_hash(self, name: str, found: str) -> None:
+        if found != (expected := self.files[name]["sha256"]):
+            raise BundleError(
+                f"{self.folder}: {name} was changed: SHA-256 {found}, the manifest says {expected}. "
+                f"{self._remedy(name)}"
+            )
+
+    def _missing(self, name: str, error: Exception) -> BundleError:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return BundleError(f"{self.folder}: {name} cannot be read ({reason}). {self._remedy(name)}")
+
+    def _remedy(self, name: str) -> str:
+        again = "export the checkpoint again."
+        if entry := next((entry for entry in self.engines if name in engine_files(entry)), None):
+            again = f"build these engines again: {_same_again(self.folder, entry)}"
+        return f"Restore the file from where the bundle came from, or {again}"
+
 
 def open_bundle(folder: Path) -> Bundle:
     """Read a bundle's manifest and check that every file is there in its size; contents are hashed as they are read.
 
+    Engines are looked at when they are used: damaged ones are in the way of nothing else, and can be built again.
     Raises UsageError where there is no bundle and BundleError where it is damaged or newer than this release.
     """
     try:
@@ -167,9 +203,36 @@ def open_bundle(folder: Path) -> Bundle:
             f"`glam-deploy export --weights ckpt.pt --out {folder}`, or name yours with --bundle or GLAM_BUNDLE."
         ) from error
     bundle = Bundle(folder=folder, manifest=_parse(folder, text), id=hashlib.sha256(text).hexdigest())
-    for name, entry in bundle.files.items():
-        _check_size(bundle, name, entry["bytes"])
+    engines = {name for entry in bundle.engines for name in engine_files(entry)}
+    for name in bundle.files:
+        _require_inside(folder, name)
+        if name not in engines:
+            bundle.check_size(name)
+    for name in engines:
+        bundle.path(name)  # the manifest has its hash
     return bundle
+
+
+def engine_files(entry: Mapping[str, Any]) -> Sequence[str]:
+    """The files of one set of engines: an item of manifest["engines"]."""
+    parts = [part["file"] for kind in ("stages", "kernels") for part in entry[kind].values()]
+    return [*parts, *filter(None, [entry["timing_cache"]])]
+
+
+def build_command(
+    folder: Path, precision: Precision, flavour: str | None = None, compute_capabilities: Iterable[str] = ()
+) -> str:
+    """The command that makes engines anew, to be pasted."""
+    words = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
+    words += ["--flavour", flavour] if flavour else []
+    words += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
+    return shlex.join(words)
+
+
+def _same_again(folder: Path, entry: Mapping[str, Any]) -> str:
+    made_for = entry["made_for"]
+    targets = [] if made_for["gpu"] else made_for["compute_capabilities"]
+    return build_command(folder, entry["precision"], entry["flavour"], targets)
 
 
 @contextmanager
@@ -261,6 +324,9 @@ def _make_readable(staging: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+_NOT_READABLE = (OSError, ValueError)
+"""ValueError: a name that no file system can hold."""
+
 _NO_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What JSON of another kind, or no JSON at all, raises when it is read as a manifest."""
 
@@ -298,30 +364,9 @@ def _faults(value: object, expected: Any, place: str = "") -> Iterator[str]:
             yield from _faults(item, expected[0], f"{place}[{number}]")
 
 
-def _check_size(bundle: Bundle, name: str, expected: int) -> None:
+def _require_inside(folder: Path, name: str) -> None:
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BundleError(
-            f"{bundle.folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it."
-        )
-    try:
-        size = bundle.path(name).stat().st_size
-    except (OSError, ValueError) as error:  # ValueError: a name that no file system can hold
-        raise _missing(bundle.folder, name, error) from error
-    if size != expected:
-        raise BundleError(f"{bundle.folder}: {name} has {size} bytes, the manifest says {expected}. {_RESTORE}")
-
-
-def _check_hash(folder: Path, name: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise BundleError(f"{folder}: {name} was changed: SHA-256 {found}, the manifest says {expected}. {_RESTORE}")
-
-
-_RESTORE = "Restore the file from where the bundle came from, or export the checkpoint again."
-
-
-def _missing(folder: Path, name: str, error: OSError | ValueError) -> BundleError:
-    reason = error.strerror if isinstance(error, OSError) else error
-    return BundleError(f"{folder}: {name} cannot be read ({reason}). {_RESTORE}")
+        raise BundleError(f"{folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it.")
 
 
 def _write_json(path: Path, manifest: Mapping[str, Any]) -> None:

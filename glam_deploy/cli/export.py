@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, build_command
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
 from glam_deploy.cli.options import export_module, patches_option
-from glam_deploy.engines.tensorrt.identity import build_command
 from glam_deploy.engines.tensorrt.store import BuildRequest, Plan
 from glam_deploy.errors import GlamError
 from glam_deploy.spec import PRECISIONS, Precision

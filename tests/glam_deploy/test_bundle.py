@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from support_bundles import FILES, edit_manifest, facts, fill, unprivileged
 
-from glam_deploy.bundle import MANIFEST, open_bundle, write_manifest
+from glam_deploy.bundle import MANIFEST, build_command, open_bundle, write_manifest
 from glam_deploy.errors import BundleError, UsageError
 
 Manifest = dict[str, Any]
@@ -260,3 +261,15 @@ def test_unreadable_bundle(folder: Path) -> None:
     with unprivileged(), pytest.raises(UsageError, match="Permission denied"):
         open_bundle(folder)
     folder.chmod(0o755)
+
+
+# engines
+
+
+def test_command_that_builds_again() -> None:
+    said = build_command(Path("my bundle"), "fp16", "tensorrt-rtx", ["8.9"])
+    assert shlex.split(said) == [
+        *("glam-deploy", "build", "--bundle", "my bundle", "--engine", "fp16"),
+        *("--flavour", "tensorrt-rtx", "--compute-capability", "8.9"),
+    ]
+    assert build_command(Path("b"), "fp32") == "glam-deploy build --bundle b --engine fp32"

@@ -6,11 +6,9 @@ handed to the library, whose own check comes too late: a plan file is an executa
 
 import hashlib
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from glam_deploy.bundle import Bundle, graph_file
@@ -150,13 +148,3 @@ def _stale(bundle: Bundle, entry: Entry) -> Iterator[str]:
             yield f"made from another {stage} graph than the bundle's"
     if entry["kernels_sha256"] != source_sha256():
         yield "its kernels are of another release of glam-deploy"
-
-
-def build_command(
-    folder: Path, precision: Precision, flavour: str | None = None, compute_capabilities: Sequence[str] = ()
-) -> str:
-    """The command that makes engines anew, to be pasted."""
-    words = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
-    words += ["--flavour", flavour] if flavour else []
-    words += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
-    return shlex.join(words)

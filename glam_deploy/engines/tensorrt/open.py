@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, build_command
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.device_base import gpu_facts
@@ -63,7 +63,7 @@ def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str]) -
     """The mismatches of every entry, and what to do."""
     kind = f"{options.precision} engines" + (f" of {options.flavour}" if options.flavour else "")
     fault = f"none of its {kind} fits this machine ({'; '.join(reasons)})" if reasons else f"has no {kind}"
-    command = identity.build_command(bundle.folder, options.precision, options.flavour)
+    command = build_command(bundle.folder, options.precision, options.flavour)
     return f"{bundle.folder}: {fault}. Build them here with: {command}"
 
 

@@ -12,14 +12,22 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.bundle import ENGINES_FOLDER, UNFINISHED, Bundle, graph_file, open_bundle, replace_engines
+from glam_deploy.bundle import (
+    ENGINES_FOLDER,
+    UNFINISHED,
+    Bundle,
+    engine_files,
+    graph_file,
+    open_bundle,
+    replace_engines,
+)
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.engines.tensorrt import builder, flavours, identity
 from glam_deploy.engines.tensorrt.callbacks import Progress
@@ -97,6 +105,7 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
         key = identity.key_of(recipe)
         if standing := next((e for e in bundle.engines if e["key"] == key and _is_whole(bundle, e)), None):
             return BuildOutcome(bundle=bundle, entry=standing, new=False)
+        _draft(bundle, "").mkdir(parents=True)
         name = f"{ENGINES_FOLDER}/{recipe['flavour']}-{recipe['precision']}-{key[:12]}"
         stages, warnings = _build_stages(bundle, settled, name, report)
         entry = _entry(bundle, recipe, key, stages=stages, kernels=_build_kernels(bundle, settled, name, report))
@@ -159,7 +168,8 @@ def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
     for entry in reversed(bundle.engines):
         same = entry["flavour"] == settled.library.flavour.name and entry["library"] == settled.library.version
         if same and {**entry["made_for"], "driver": None} == made_for and entry["timing_cache"]:
-            return bundle.read(entry["timing_cache"])
+            with suppress(BundleError):  # damaged: only time is lost
+                return bundle.read(entry["timing_cache"])
     return None
 
 
@@ -198,13 +208,12 @@ def _draft(bundle: Bundle, name: str) -> Path:
 
 @contextmanager
 def _held(folder: Path, report: Report) -> Iterator[Bundle]:
-    """The bundle, held against other builds, with an empty folder for drafts; what is left over is cleared away."""
+    """The bundle, held against other builds; what one left over is cleared away, before and after."""
     open_bundle(folder)  # before anything is written: is it one?
     try:
         with _locked(folder, report):
             bundle = open_bundle(folder)
             _clear(bundle)
-            _draft(bundle, "").mkdir(parents=True)
             try:
                 yield bundle
             finally:
@@ -261,8 +270,8 @@ def _install(bundle: Bundle, name: str, entry: Entry) -> Bundle:
     return replace_engines(
         bundle,
         [*(e for e in bundle.engines if e not in retired), entry],
-        added=_files(entry),
-        removed=[file for e in retired for file in _files(e)],
+        added=engine_files(entry),
+        removed=[file for e in retired for file in engine_files(e)],
     )
 
 
@@ -274,15 +283,9 @@ def _makes_place(old: Entry, new: Entry) -> bool:
     return slot(old) == slot(new)
 
 
-def _files(entry: Entry) -> Iterable[str]:
-    yield from (part["file"] for kind in ("stages", "kernels") for part in entry[kind].values())
-    if entry["timing_cache"]:
-        yield entry["timing_cache"]
-
-
 def _is_whole(bundle: Bundle, entry: Entry) -> bool:
     try:
-        for name in _files(entry):
+        for name in engine_files(entry):
             bundle.check_file(name)
     except BundleError:
         return False

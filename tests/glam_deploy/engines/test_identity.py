@@ -1,8 +1,6 @@
 """What engines are made for, what their key depends on, and which machine they are kept from."""
 
-import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,15 +171,6 @@ def test_other_graph_and_other_kernels(
     assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
     monkeypatch.setattr(identity, "source_sha256", lambda: "00")
     assert reasons(built, L4, trt) == ["its kernels are of another release of glam-deploy"]
-
-
-def test_command_that_builds_again() -> None:
-    said = identity.build_command(Path("my bundle"), "fp16", "tensorrt-rtx", ["8.9"])
-    assert shlex.split(said) == [
-        *("glam-deploy", "build", "--bundle", "my bundle", "--engine", "fp16"),
-        *("--flavour", "tensorrt-rtx", "--compute-capability", "8.9"),
-    ]
-    assert identity.build_command(Path("b"), "fp32") == "glam-deploy build --bundle b --engine fp32"
 
 
 def test_machine_without_driver_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

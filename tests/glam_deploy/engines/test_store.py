@@ -13,7 +13,16 @@ import pytest
 import support_tensorrt
 from support_bundles import edit_manifest, facts, snapshot, unprivileged
 
-from glam_deploy.bundle import ENGINES_FOLDER, MANIFEST, UNFINISHED, Bundle, open_bundle, staged_bundle, write_manifest
+from glam_deploy.bundle import (
+    ENGINES_FOLDER,
+    MANIFEST,
+    UNFINISHED,
+    Bundle,
+    engine_files,
+    open_bundle,
+    staged_bundle,
+    write_manifest,
+)
 from glam_deploy.engines.tensorrt import builder, identity, store
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Machine
@@ -192,19 +201,43 @@ def test_any_change_builds_again_and_takes_the_place(
     assert len(list((bundle.folder / ENGINES_FOLDER).iterdir())) == 1
 
 
-def test_damaged_engine_is_refused_by_its_hash_and_built_anew(bundle: Bundle) -> None:
+@pytest.mark.parametrize("damage", [lambda c: c[:-1] + b"\0", lambda c: c + b"\0", lambda c: None])
+def test_damaged_engine_is_refused_and_built_anew(bundle: Bundle, damage: Callable[[bytes], bytes | None]) -> None:
     outcome = build(bundle)
     name = outcome.entry["stages"]["local"]["file"]
     path = bundle.folder / name
     good = path.read_bytes()
-    path.write_bytes(good[:-1] + b"\0")
-    with pytest.raises(BundleError, match=r"local\.engine was changed: SHA-256"):
-        open_bundle(bundle.folder).read(name)
+    path.unlink()
+    if bad := damage(good):
+        path.write_bytes(bad)
+    found = open_bundle(bundle.folder)  # nothing else is hindered by it
+    remedy = f"build these engines again: glam-deploy build --bundle {bundle.folder} --engine fp16 --flavour tensorrt"
+    for use in (found.check, lambda: found.read(name)):
+        with pytest.raises(BundleError, match=rf"local\.engine (was changed: SHA-256|cannot be read).*{remedy}$"):
+            use()
     again = build(bundle)
     assert again.new
     assert len(again.bundle.engines) == 1
     assert path.read_bytes() == good
     again.bundle.check()
+
+
+def test_remedy_for_engines_of_any_gpu_names_their_targets(bundle: Bundle) -> None:
+    made_for = {"compute_capabilities": ["8.6", "8.9"], "gpu": None, "driver": None}
+    name = build(bundle).entry["stages"]["local"]["file"]
+    edit_manifest(bundle.folder, lambda m: m["engines"][0].update(flavour="tensorrt-rtx", made_for=made_for))
+    (bundle.folder / name).unlink()
+    with pytest.raises(BundleError, match=r"-rtx --compute-capability 8\.6 --compute-capability 8\.9$"):
+        open_bundle(bundle.folder).read(name)
+
+
+def test_damaged_engines_hinder_no_others(bundle: Bundle) -> None:
+    entry = build(bundle).entry
+    for name in engine_files(entry):
+        (bundle.folder / name).write_bytes(b"")
+    other = build(bundle, precision="fp32")
+    assert other.bundle.read(other.entry["stages"]["local"]["file"])
+    assert timings(other) == b"+++"
 
 
 # timing cache
@@ -283,15 +316,24 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
     assert snapshot(bundle.folder) == before
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_what_a_killed_build_left_is_cleared_by_the_next(bundle: Bundle, moved: bool) -> None:
-    left = bundle.folder / (f"{ENGINES_FOLDER}/tensorrt-fp32-0123456789ab" if moved else f"{UNFINISHED}/new")
+@pytest.mark.parametrize("place", [f"{ENGINES_FOLDER}/tensorrt-fp32-0123456789ab", f"{UNFINISHED}/new"])
+def test_what_a_killed_build_left_is_cleared_by_the_next(bundle: Bundle, place: str) -> None:
+    left = bundle.folder / place
     left.mkdir(parents=True)
     (left / "local.engine").write_bytes(b"half")
-    with pytest.raises(BundleError, match=r"local\.engine is not in the manifest"):
-        open_bundle(bundle.folder).check()
     build(bundle).bundle.check()
     assert not left.exists()
+
+
+def test_drafts_are_no_part_of_the_bundle(bundle: Bundle) -> None:
+    built: list[str] = []
+
+    def report(step: str, detail: str, done: float) -> None:
+        open_bundle(bundle.folder).check()
+        built.extend(path.name for path in (bundle.folder / UNFINISHED).rglob("*.engine"))
+
+    build(bundle, report=report)
+    assert "local.engine" in built
 
 
 def test_files_of_others_are_not_cleared(bundle: Bundle) -> None:
@@ -349,8 +391,11 @@ def test_no_right_to_write(bundle: Bundle) -> None:
     bundle.folder.parent.chmod(0o755)
     for folder in [*bundle.folder.parents][:4]:
         folder.chmod(0o755)
-    with unprivileged(), pytest.raises(UsageError, match=r"cannot be put there \(Permission denied\)"):
-        build(bundle)
+    build(bundle)
+    with unprivileged():
+        assert not build(bundle).new  # nothing to be written
+        with pytest.raises(UsageError, match=r"cannot be put there \(Permission denied\)"):
+            build(bundle, precision="fp32")
 
 
 # others at work
@@ -402,6 +447,8 @@ def test_export_over_files_of_others_among_the_engines_is_refused(bundle: Bundle
     [
         (lambda e: e.pop("key"), r"engines\[0\]\.key is missing"),
         (lambda e: e["stages"]["local"].pop("file"), r"engines\[0\]\.stages\.local\.file is missing"),
+        (lambda e: e["stages"].pop("fusion"), r"engines\[0\]\.stages\.fusion is missing"),
+        (lambda e: e["stages"]["local"].update(file="gone"), "the manifest names no gone"),
         (lambda e: e["made_for"].update(gpu=7), r"engines\[0\]\.made_for\.gpu is int"),
         (lambda e: e["made_for"].update(compute_capabilities="8.9"), r"compute_capabilities is str, expected list"),
         (lambda e: e.update(kernels=[]), r"engines\[0\]\.kernels is list"),
