@@ -57,7 +57,7 @@ class DeviceArray:
     def __dlpack__(self, *, stream: int | None = None, **wishes: Any) -> Any:
         """`stream`: the consumer's, as DLPack numbers them for CUDA; -1 for no ordering. `wishes`: DLPack 1.0's."""
         if self.stream is not None and stream != -1:
-            _order(self.gpu, self.stream, self.gpu.adopt(LEGACY_DEFAULT if stream is None else stream))
+            self.gpu.adopt(LEGACY_DEFAULT if stream is None else stream).follow(self.stream)
         core = cuda_core()
         with self.gpu.current():
             buffer = core.Buffer.from_handle(self.address, self.nbytes, owner=self)
@@ -109,16 +109,8 @@ def _from_interface(array: Any, name: str, gpu: Gpu, stream: Stream) -> DeviceAr
     if found.get("mask") is not None:
         raise BackendRunError(f"{name} is a masked array: fill it first")
     if (producer := found.get("stream")) is not None:
-        _order(gpu, gpu.adopt(producer), stream)
+        stream.follow(gpu.adopt(producer))
     return DeviceArray(gpu=gpu, address=found["data"][0], shape=shape, dtype=dtype, owner=array, stream=stream)
-
-
-def _order(gpu: Gpu, first: Stream, then: Stream) -> None:
-    """On the GPU, what comes into `then` from now on waits for all that is in `first`."""
-    if first.handle != then.handle:
-        with gpu.event() as event:  # the driver keeps it until both have passed it
-            first.record(event)
-            then.wait(event)
 
 
 def _require_contiguous(shape: tuple[int, ...], strides: Any, dtype: np.dtype[Any], name: str) -> None:

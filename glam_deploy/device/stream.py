@@ -111,6 +111,13 @@ class Stream(Resource):
         """Work put in from now on begins when the mark, in whatever stream it is, has been reached."""
         self.context.call("cuStreamWaitEvent", self.handle, event.handle, 0)
 
+    def follow(self, other: "Stream") -> None:
+        """Work put in from now on begins when all that `other` holds now is done."""
+        if other.handle != self.handle:
+            with Event(self.context, timing=False) as event:  # the driver keeps it until both have passed it
+                other.record(event)
+                self.wait(event)
+
     def synchronize(self) -> None:
         """Wait on the host until all is done. Raises BackendRunError for work that failed."""
         self.context.call("cuStreamSynchronize", self.handle)

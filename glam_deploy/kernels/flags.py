@@ -4,7 +4,7 @@ from enum import IntFlag
 
 
 class Flags(IntFlag):
-    """One uint32 an image: `propose` writes it anew, `fuse` adds to it."""
+    """One uint32 an image: `propose` writes it anew, `fuse` and `examine` add to it."""
 
     FLAT_BENIGN = 1
     FLAT_MALIGNANT = 2
@@ -12,3 +12,5 @@ class Flags(IntFlag):
     NOT_FINITE_GLOBAL = 4
     NOT_FINITE_LOCAL = 8
     """NaN or infinity in the global saliency, or in the saliency of a patch in use."""
+    NOT_FINITE_IMAGE = 16
+    """NaN or infinity in an image that came from a caller's hands on the GPU."""

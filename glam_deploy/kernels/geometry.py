@@ -30,5 +30,9 @@ CROP_THREADS = 128
 FUSE_THREADS = 480
 """`fuse`: threads of a block; a thread has 4 columns of the 1920."""
 
+EXAMINE_ROWS = 4
+EXAMINE_THREADS = 480
+"""`examine`: rows of the image and threads of a block; a thread has 4 columns of the 1920."""
+
 SCRATCH_BYTES = 12288
 """Of one image: what its blocks leave for each other. All zero before the first launch; launches leave it ready."""

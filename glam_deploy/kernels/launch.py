@@ -7,7 +7,7 @@ import numpy as np
 from glam_deploy import spec
 from glam_deploy.kernels import geometry, staging
 
-KERNELS = ("moments", "standardize", "propose", "crop", "fuse")
+KERNELS = ("moments", "standardize", "propose", "crop", "fuse", "examine")
 """Names of the compiled functions."""
 
 
@@ -116,6 +116,13 @@ class Kernels:
         grid = (spec.MAP_SHAPE[0], len(spec.CLASSES), n)
         arguments = (saliency_global, saliency_patches, locations, saliency, flags)
         self._launch(stream, "fuse", grid, (geometry.FUSE_THREADS, 1), *map(_address, arguments))
+
+    def examine(self, stream: Stream, *, image: Address, flags: Address, n: int) -> None:
+        """Sets NOT_FINITE_IMAGE in `flags`, uint32 [n], for each `image`, float32 [n, 1, 2944, 1920], that has NaN or
+        infinity, and leaves the other bits; so it runs after `propose`.
+        """
+        grid = (spec.INPUT_SHAPE[0] // geometry.EXAMINE_ROWS, 1, n)
+        self._launch(stream, "examine", grid, (geometry.EXAMINE_THREADS, 1), _address(image), _address(flags))
 
     def _launch(
         self,

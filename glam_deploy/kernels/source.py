@@ -10,7 +10,7 @@ from glam_deploy.kernels.flags import Flags
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """The GPUs that every kernel is compiled for in the tests: Turing to Blackwell."""
 
-FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu")
+FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu", "examine.cu")
 
 
 def source() -> str:

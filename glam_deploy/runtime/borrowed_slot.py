@@ -26,7 +26,7 @@ class BorrowedSlot:
         self._chain, self._pool, self._slot, self._provenance = chain, pool, slot, provenance
         self._caller: Stream | None = None
         self._loaded: list[DeviceArray] = []
-        self._copied, self._mark = (slot.stages.gpu.event() for _ in range(2))
+        self._copied = slot.stages.gpu.event()
         self._collected: Collected | None = None
         self._is_open, self._has_run = True, False
         self.stream: Stream = slot.stream
@@ -75,17 +75,18 @@ class BorrowedSlot:
         `stream`: yours, as an int or an object with `__cuda_stream__`. The run waits on the GPU for what is in it, and
         what you put into it afterwards waits for the run. Without one, have `image` written before you call, and let
         readers take the arrays' own stream into account, as DLPack and `__cuda_array_interface__` do.
-        Nothing looks at `image`: a NaN there may come out as a plausible score. Raises BackendRunError.
+        NaN or infinity in `image` may come out as a plausible score: `flags` has NOT_FINITE_IMAGE for it, and `result`
+        raises an error. Raises BackendRunError.
         """
         self._require_open()
         caller = None if stream is None else self.image.gpu.adopt(stream)
         self._collected = None
         with self._pool.guarded():
             if caller:
-                self._order(caller, self.stream)
+                self.stream.follow(caller)
             self._slot.start(Feed.RESIDENT)
             if caller:
-                self._order(self.stream, caller)
+                caller.follow(self.stream)
         self._caller, self._has_run = caller, True
 
     def result(self, n: int = 0, *, placed: Placed | None = None) -> Result:
@@ -112,14 +113,9 @@ class BorrowedSlot:
         self._is_open = False
         with self._pool.guarded():
             if self._caller:
-                self._order(self._caller, self.stream)
+                self.stream.follow(self._caller)
             if self._loaded:
                 self._copied.synchronize()
-
-    def _order(self, first: Stream, then: Stream) -> None:
-        """On the GPU, what comes into `then` from now on waits for all that is in `first`."""
-        first.record(self._mark)
-        then.wait(self._mark)
 
     def _require_open(self) -> None:
         if not self._is_open:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.kernels.flags import Flags
 from glam_deploy.records import Findings, NetworkInput, Placed, PlacedView
 from glam_deploy.runtime.chain import Flight
@@ -72,6 +72,7 @@ class DeviceChain:
         """What was downloaded, without the slots not in use. Raises BackendRunError for numbers that are not finite."""
         values = self._used(collected.arrays)
         flags = [Flags(flag) for flag in values.pop("flags").tolist()]
+        _require_finite_images(flags)
         self._require_finite(values, flags)
         flat = np.array([[bit in flag for bit in FLAT] for flag in flags])
         without_head: dict[str, Any] = {"y_fusion": None, "attention": None}
@@ -99,3 +100,12 @@ class DeviceChain:
         names["fusion"] += ["y_fusion", "attention"] if self.has_head else []
         for stage, found in names.items():
             self._stages.engines[stage].require_finite_outputs({name: values[name] for name in found})
+
+
+def _require_finite_images(flags: Sequence[Flags]) -> None:
+    """The cause before what comes of it. The image stays on the GPU, so its values are not counted."""
+    if spoilt := [n for n, flag in enumerate(flags) if Flags.NOT_FINITE_IMAGE in flag]:
+        raise BackendRunError(
+            f"values of 'image' are NaN or infinite in {len(spoilt)} of the slot's {len(flags)} images (first: "
+            f"{spoilt[0]}, counted from 0). They get no result. Look at how what was written there was made."
+        )

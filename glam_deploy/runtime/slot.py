@@ -153,10 +153,12 @@ class Slot:
             self._graphs[feed] = graph
 
     def _enqueue(self, feed: Feed) -> None:
-        if feed is not Feed.RESIDENT:
+        if feed is Feed.RESIDENT:
+            self._enqueue_stages()
+            self._examine()
+        else:
             self._enqueue_upload(feed)
-        self._enqueue_stages()
-        if feed is not Feed.RESIDENT:
+            self._enqueue_stages()
             self.download()
 
     def _enqueue_upload(self, feed: Feed) -> None:
@@ -202,6 +204,11 @@ class Slot:
         kernels.crop(
             self.stream, image=self.address("image"), locations=locations, patches=self.address("patches"), **size
         )
+
+    def _examine(self) -> None:
+        """Look at images that came from a caller's hands; all others are finite by the time they are uploaded."""
+        image, flags = self.address("image"), self.address("flags")
+        self.stages.kernels.examine(self.stream, image=image, flags=flags, n=self.images)
 
     def _unpack(self) -> None:
         """Bring each image's rows of the local graph into its first slots, where they do not lie there already."""

@@ -18,6 +18,7 @@ from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.errors import BackendRunError, UsageError
+from glam_deploy.kernels.flags import Flags
 from glam_deploy.preprocess import place, prepare
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -206,6 +207,24 @@ def test_nan_in_the_results(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) ->
         assert read(slot.flags, slot.stream).tolist() == [8]
         with pytest.raises(BackendRunError, match="local engine: 32768 of 32768 values of 'saliency_patches'"):
             slot.result()
+
+
+def test_an_image_that_is_not_finite(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
+    """Also by the graph that the first run recorded; the next image is not blamed for it."""
+    images = np.stack([prepared.image[None] for prepared in inputs])
+    spoilt = images.copy()
+    spoilt[2, 0, 2943, 1919] = np.nan
+    with pair()[1].slot(4) as slot:
+        for given, expected in ((images, [0] * 4), (spoilt, [0, 0, 16, 0]), (images, [0] * 4)):
+            slot.load(foreign(gpu, given))
+            slot.run()
+            flags = read(slot.flags, slot.stream) & Flags.NOT_FINITE_IMAGE
+            assert flags.tolist() == expected
+            if any(expected):
+                with pytest.raises(BackendRunError, match=r"'image' are NaN or infinite in 1 of the slot's 4 .*: 2,"):
+                    slot.result()
+            else:
+                assert np.isfinite(slot.result().y_global).all()
 
 
 def test_the_page_names_what_is_there(pair: Pair) -> None:
