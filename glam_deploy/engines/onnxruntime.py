@@ -46,7 +46,7 @@ class OnnxRuntimeEngine(Engine):
         if options.threads:
             settings.intra_op_num_threads = options.threads
         self._session = _open_session(stage, graph, settings, CPU)
-        self._require_interface(_tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
+        self._require_interface(*_interface(self._session))
 
     def _run(self, inputs: Arrays) -> Arrays:
         names = list(self.contract.outputs)
@@ -66,9 +66,10 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     def __init__(self, graph: bytes, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
         super().__init__(stage, fusion_head=fusion_head, gpu=gpu)
         self._graph = graph
-        trial = self._open(1, gpu.stream())
         of_graph = spec.graph_contract(stage, fusion_head=fusion_head)
-        self._require_interface(_tensors(trial.get_inputs()), _tensors(trial.get_outputs()), of_graph)
+        with gpu.stream() as stream:  # it must outlive the session
+            inputs, outputs = _interface(self._open(1, stream))
+        self._require_interface(inputs, outputs, of_graph)
 
     def scratch_bytes(self, batch: int) -> int:
         """None: each session has an arena."""
@@ -113,7 +114,8 @@ class OnnxRuntimeCudaRun:
     """ONNX Runtime may allocate while it runs, and picks its convolutions in the first run."""
 
     def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
-        self._engine, self._session, self._binding, self._stream = engine, session, binding, stream
+        self._binding, self._session = binding, session  # the first to go, in this order
+        self._engine, self._stream = engine, stream
         self._before, self._after = engine.gpu.event(), engine.gpu.event()
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -160,6 +162,10 @@ def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
 
 def _failed(stage: Stage, error: Exception) -> BackendRunError:
     return BackendRunError(f"{stage} engine: ONNX Runtime {ort.__version__} failed: {error}")
+
+
+def _interface(session: ort.InferenceSession) -> tuple[Tensors, Tensors]:
+    return _tensors(session.get_inputs()), _tensors(session.get_outputs())
 
 
 def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:

@@ -8,8 +8,9 @@ as one CUDA graph and launched as one from then on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -50,6 +51,9 @@ class GpuStages:
     engines: Mapping[Stage, DeviceEngine]
     patches: int
     """Of each image, 1..6."""
+    preparing: Lock = field(default_factory=Lock, repr=False, compare=False)
+    """Held while a slot is made or records: a library that waits for the whole context as it prepares, in any thread,
+    would break a recording. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,8 @@ class Slot:
         self._graphs: dict[Feed, Graph] = {}
         # unused slots are zeros, set once: nothing ever writes there
         self.stream.fill(self._memory.address, self.layout.nbytes, 0)
-        self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
+        with stages.preparing:
+            self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
         self.stream.synchronize()
 
     def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
@@ -148,7 +153,7 @@ class Slot:
     def _record(self, feed: Feed) -> None:
         """The run that has just been enqueued was the warm-up that engines need before they can be recorded."""
         if all(run.capturable for run in self._runs.values()):
-            with self.stream.capture() as graph:
+            with self.stages.preparing, self.stream.capture() as graph:
                 self._enqueue(feed)
             self._graphs[feed] = graph
 

@@ -131,7 +131,8 @@ class TensorRtRun:
     """An execution context with its addresses bound."""
 
     def __init__(self, engine: TensorRtEngine, context: Any, stream: Stream) -> None:
-        self._engine, self._context, self._stream = engine, context, stream
+        self._context = context  # the first to go, in this order: it uses what the engine and the stream hold
+        self._engine, self._stream = engine, stream
         self._has_run = False
 
     @property

@@ -4,17 +4,21 @@ import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_cuda.control import HOST, FakeDriver
-from support_chains import Eager, assert_same, break_gpu, on_gpu, raw_view, stage_engines
+from support_chains import Eager, assert_same, break_gpu, kernels, on_gpu, raw_view, stage_engines
+from support_device import HostFunctionEngine
 
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.device.stream import Stream
 from glam_deploy.errors import BackendRunError, InputError, UsageError
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.slot import GpuStages, Slot
 
 Pair = Callable[..., tuple[Pipeline, Pipeline]]
 KERNELS = ["moments", "standardize", "propose", "propose", "crop", "fuse"]
@@ -39,6 +43,32 @@ def test_a_run_is_one_launch_and_one_wait(pair: Pair, driver: FakeDriver) -> Non
     assert work[-2:] == ["> copy out", "> event"]
     assert [line.removeprefix("> ") for line in work if line.removeprefix("> ") in KERNELS] == KERNELS
     assert work.count("> copy in") == work.count("> copy out") == 1
+
+
+def test_nobody_prepares_while_another_records(gpu: Gpu, driver: FakeDriver, views: list[NetworkInput]) -> None:
+    """In a thread of its own an engine may wait for the whole context as it is bound, which breaks any recording."""
+    held: list[tuple[str, bool]] = []
+
+    class Watched(HostFunctionEngine):
+        def bind(self, *arguments: Any, **more: Any) -> Any:
+            held.append(("bound", stages.preparing.locked()))
+            run = super().bind(*arguments, **more)
+            enqueue = run.enqueue
+
+            def watched(stream: Stream) -> None:
+                held.append(("recorded" if stream.is_capturing else "run", stages.preparing.locked()))
+                enqueue(stream)
+
+            run.enqueue = watched  # type: ignore[method-assign]
+            return run
+
+    engines = {stage: Watched(engine, gpu, driver) for stage, engine in stage_engines().items()}
+    stages = GpuStages(gpu=gpu, kernels=kernels(gpu), engines=engines, patches=1)
+    slot = Slot(stages, images=1)
+    slot.start(slot.stage(views[:1]))
+    slot.collect()
+    assert held == [("bound", True)] * 3 + [("run", False)] * 3 + [("recorded", True)] * 3
+    assert not stages.preparing.locked()
 
 
 def test_engines_that_cannot_be_recorded_wait_no_more_often(pair: Pair, gpu: Gpu, views: list[NetworkInput]) -> None:
