@@ -34,8 +34,12 @@ def fuse(bench: Bench) -> Iterator[Check]:
     return kernels.check_fuse(bench, (1,), (2,))
 
 
-CHECKS = (standardize, propose, crop, fuse)
-COUNTS = {"standardize": 1, "propose": 6, "crop": 2, "fuse": 6}
+def examine(bench: Bench) -> Iterator[Check]:
+    return kernels.check_examine(bench, (2,))
+
+
+CHECKS = (standardize, propose, crop, fuse, examine)
+COUNTS = {"standardize": 1, "propose": 6, "crop": 2, "fuse": 6, "examine": 3}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -59,7 +63,9 @@ class Wrong:
         return lambda stream, **arguments: method(stream, **arguments | self._wrong)
 
 
-@pytest.mark.parametrize(("check", "wrong"), [(standardize, {"n": 1}), (propose, {"k": 2}), (crop, None), (fuse, None)])
+@pytest.mark.parametrize(
+    ("check", "wrong"), [(standardize, {"n": 1}), (propose, {"k": 2}), (crop, None), (fuse, None), (examine, {"n": 1})]
+)
 def test_a_kernel_that_does_something_else_is_seen(
     bench: Bench,
     check: Callable[[Bench], Iterator[Check]],

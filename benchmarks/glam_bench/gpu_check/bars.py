@@ -8,7 +8,7 @@ from glam_bench.gpu_check.steps import engines
 from glam_deploy.runtime.agreement import DICE, is_close
 
 SHAPE = "n=1,k=1"
-KERNELS = ("standardize", "propose", "crop", "fuse")
+KERNELS = ("standardize", "propose", "crop", "fuse", "examine")
 OVER_FLOOR = 1.5
 GLUE_SHARE = 0.1
 SELECTION_US = 60.0

@@ -47,6 +47,7 @@ def bytes_moved(k: int, n: int) -> dict[str, int]:
         "propose": n * k * MAP_BYTES,
         "crop": n * k * 2 * spec.PATCH**2 * 4,
         "fuse": n * (2 * image + MAP_BYTES + k * PATCH_MAP_BYTES),
+        "examine": n * image,
     }
 
 
@@ -83,6 +84,9 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         parts = {"saliency_global": maps_in, "saliency_patches": patch_maps, "locations": locations}
         kernels.fuse(stream, **parts, saliency=fused, flags=flags, n=n)
 
+    def examine() -> None:
+        kernels.examine(stream, image=image, flags=flags, n=n)
+
     def propose_and_crop() -> None:
         propose()
         crop()
@@ -97,6 +101,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         "crop": crop,
         "propose and crop": propose_and_crop,
         "fuse": fuse,
+        "examine": examine,
         # last, for they write the image
         "standardize, uint16": standardize("uint16"),
         "standardize, float32": standardize("float32"),

@@ -51,6 +51,7 @@ def run(context: Context) -> None:
         ("propose", check_propose(bench, groups(KINDS, counts), depths)),
         ("crop", check_crop(bench, counts, depths)),
         ("fuse", check_fuse(bench, counts, depths)),
+        ("examine", check_examine(bench, counts)),
     ):
         context.add(**{kernel: summary(list(checks))})
 
@@ -239,6 +240,23 @@ def fused_maps(parts: Parts) -> tuple[Float32, NDArray[np.uint32]]:
 def _not_finite(saliency: Float32, patches: Float32) -> int:
     judged = ((Flags.NOT_FINITE_GLOBAL, saliency), (Flags.NOT_FINITE_LOCAL, patches))
     return sum(int(flag) for flag, values in judged if not np.isfinite(values).all())
+
+
+# examine
+
+
+def check_examine(bench: Bench, counts: Sequence[int], seed: int = 5) -> Iterator[Check]:
+    """One pixel of the last image, in a corner, and a flag that was set before."""
+    rng = np.random.default_rng(seed)
+    for n in counts:
+        images = rng.standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32)
+        for value in (0.0, np.nan, np.inf):
+            images[-1, 0, -1, -1] = value
+            flags = bench.upload(np.full(n, Flags.FLAT_BENIGN, np.uint32))
+            bench.kernels.examine(bench.stream, image=bench.upload(images), flags=flags, n=n)
+            expected = [Flags.FLAT_BENIGN | (0 if np.isfinite(i).all() else Flags.NOT_FINITE_IMAGE) for i in images]
+            wrong = int((bench.download(flags, np.uint32, (n,)) != expected).sum())
+            yield Check(kernel="examine", case=str(value), k=None, n=n, difference=wrong, limit=0)
 
 
 def largest_difference(found: Float32, expected: Float32) -> float:
