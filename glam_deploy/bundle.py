@@ -220,11 +220,17 @@ def engine_files(entry: Mapping[str, Any]) -> Sequence[str]:
 
 
 def build_command(
-    folder: Path, precision: Precision, flavour: str | None = None, compute_capabilities: Iterable[str] = ()
+    folder: Path,
+    precision: Precision,
+    flavour: str | None = None,
+    *,
+    device: int | None = None,
+    compute_capabilities: Iterable[str] = (),
 ) -> str:
     """The command that makes engines anew, to be pasted."""
     words = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
     words += ["--flavour", flavour] if flavour else []
+    words += ["--device", str(device)] if device else []
     words += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
     return shlex.join(words)
 
@@ -232,7 +238,7 @@ def build_command(
 def _same_again(folder: Path, entry: Mapping[str, Any]) -> str:
     made_for = entry["made_for"]
     targets = [] if made_for["gpu"] else made_for["compute_capabilities"]
-    return build_command(folder, entry["precision"], entry["flavour"], targets)
+    return build_command(folder, entry["precision"], entry["flavour"], compute_capabilities=targets)
 
 
 @contextmanager

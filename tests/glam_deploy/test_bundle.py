@@ -267,9 +267,9 @@ def test_unreadable_bundle(folder: Path) -> None:
 
 
 def test_command_that_builds_again() -> None:
-    said = build_command(Path("my bundle"), "fp16", "tensorrt-rtx", ["8.9"])
+    said = build_command(Path("my bundle"), "fp16", "tensorrt-rtx", device=1, compute_capabilities=["8.9"])
     assert shlex.split(said) == [
         *("glam-deploy", "build", "--bundle", "my bundle", "--engine", "fp16"),
-        *("--flavour", "tensorrt-rtx", "--compute-capability", "8.9"),
+        *("--flavour", "tensorrt-rtx", "--device", "1", "--compute-capability", "8.9"),
     ]
     assert build_command(Path("b"), "fp32") == "glam-deploy build --bundle b --engine fp32"

@@ -120,8 +120,11 @@ class _Build:
             raise BackendUnavailable(f"{self.library} does not start on this machine: {reason}") from error
 
     def _refused(self, reasons: Sequence[str]) -> BackendBuildError:
-        words = "; ".join(dict.fromkeys(reasons)) or "it gives no reason"
-        return BackendBuildError(f"{self.request.stage} graph: {self.library} cannot build it: {words}")
+        words = "; ".join(dict.fromkeys(reasons)).rstrip(".") or "it gives no reason"
+        return BackendBuildError(
+            f"{self.request.stage} graph: {self.library} cannot build it: {words}. Try another precision or library "
+            f"(--flavour), or run with --engine onnx-cuda, which needs no build."
+        )
 
     # the network
 

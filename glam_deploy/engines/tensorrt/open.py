@@ -63,7 +63,7 @@ def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str]) -
     """The mismatches of every entry, and what to do."""
     kind = f"{options.precision} engines" + (f" of {options.flavour}" if options.flavour else "")
     fault = f"none of its {kind} fits this machine ({'; '.join(reasons)})" if reasons else f"has no {kind}"
-    command = build_command(bundle.folder, options.precision, options.flavour)
+    command = build_command(bundle.folder, options.precision, options.flavour, device=options.device)
     return f"{bundle.folder}: {fault}. Build them here with: {command}"
 
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,6 +44,9 @@ STEPS = len(STAGES) + 1
 """One a stage, and the kernels."""
 
 TIMING_CACHE = "timing.cache"
+
+BF16_SINCE = 8.0
+"""Compute capability."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,16 @@ def plan(request: BuildRequest, machine: Machine) -> Plan:
     """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
     library = flavours.load(flavours.find(request.flavour))
     made_for = identity.made_for(library, machine, request.compute_capabilities)
+    _require_type(request.precision, made_for["compute_capabilities"])
     return Plan(library=library, precision=request.precision, made_for=made_for, machine=machine)
+
+
+def _require_type(precision: Precision, compute_capabilities: Iterable[str]) -> None:
+    if precision == "bf16" and (older := [c for c in compute_capabilities if float(c) < BF16_SINCE]):
+        raise UsageError(
+            f"GPUs of compute capability {', '.join(older)} have no BF16, which begins with {BF16_SINCE}; build "
+            f"--engine fp16 for them."
+        )
 
 
 def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:

@@ -75,6 +75,15 @@ def test_words_of_the_library_that_matter_are_shown(cli: Cli, folder: Path, monk
 # what is refused
 
 
+def test_bf16_for_gpus_that_have_none(cli: Cli, folder: Path) -> None:
+    before = snapshot(folder)
+    targets = ("--flavour", "tensorrt-rtx", "--compute-capability", "7.5", "--compute-capability", "8.9")
+    said = cli("build", "--bundle", folder, "--engine", "bf16", *targets)
+    assert said.code == 2
+    assert "GPUs of compute capability 7.5 have no BF16, which begins with 8.0; build --engine fp16" in words(said.err)
+    assert snapshot(folder) == before
+
+
 def test_both_libraries_installed(cli: Cli, folder: Path, tensorrt: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flavours, "find_spec", lambda name: object())
     said = cli("build", "--bundle", folder, "--engine", "fp16")
