@@ -1,5 +1,6 @@
 """Full-size weights and bundles, made once a session."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from glam_export.exporter import ExportOptions, export_bundle
 from glam_export.graphs import graph_modules
 from glam_export.onnx_file import write_graph
 from glam_export.reference import GlamNetwork
+
+
+def pytest_configure() -> None:
+    """A run in the background is deaf to Ctrl-C, and so are its children; tests press it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,12 @@ class ExecutionContext:
         return self._unless("profile", "Profile cannot be changed")
 
     def set_device_memory(self, address: int, nbytes: int) -> None:
-        self.memory = (address, nbytes)
+        if not address:  # in the library's words
+            self._say("setDeviceMemoryV2: Cannot set memory to nullptr.")
+        elif address % 512:
+            self._say("setDeviceMemory: memory must be aligned on 512 byte boundary.")
+        else:
+            self.memory = (address, nbytes)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         low, high = self.engine.batches(self.active_optimization_profile)
@@ -227,7 +232,7 @@ class ExecutionContext:
         require_current(engine.world.gpu)
         address, nbytes = self.memory
         needed = engine.get_device_memory_size_for_profile_v2(self.active_optimization_profile)
-        ready = address and address % 256 == 0 and nbytes >= needed and self.shapes.keys() == engine.inputs
+        ready = address and nbytes >= needed and self.shapes.keys() == engine.inputs
         if not ready or self.addresses.keys() != engine.tensors.keys():
             self._say("Error Code 3: API Usage Error (enqueueV3: not everything is set)")
             return False

@@ -9,8 +9,9 @@ from glam_deploy.device.context import Context, Resource
 from glam_deploy.device.driver import bindings
 from glam_deploy.errors import BackendRunError
 
-ALIGNMENT = 256
-"""Bytes that every allocation is aligned to. Source: CUDA C++ Programming Guide, "Device Memory Accesses"."""
+ALIGNMENT = 512
+"""Bytes that every allocation is aligned to: the alignment of textures, which is 512 on every GPU so far and which
+TensorRT demands for scratch. (The CUDA C++ Programming Guide promises 256; drivers give 512 and more.)"""
 
 
 class DeviceMemory(Resource):

@@ -56,9 +56,10 @@ class DeviceEngine(Engine, ABC):
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> DeviceRun:
         """Prepare runs of `batch` rows, for `stream`, over memory that stays where it is.
 
-        `tensors` has every input and output of the contract, `scratch` is the address of `scratch_bytes(batch)` bytes;
-        each address is a multiple of 256. The memory is the caller's and must outlive the run. May take seconds and
-        may wait for the GPU. Raises BackendRunError for a batch that the engine was not built for.
+        `tensors` has every input and output of the contract, `scratch` is the address of `scratch_bytes(batch)` bytes,
+        never 0, which TensorRT refuses even for no bytes; each address is a multiple of `memory.ALIGNMENT`. The memory
+        is the caller's and must outlive the run. May take seconds and may wait for the GPU. Raises BackendRunError for
+        a batch that the engine was not built for.
         """
 
     def _run(self, inputs: Arrays) -> Arrays:
@@ -79,12 +80,11 @@ class _HostRun:
         self._stream = engine.gpu.stream()
         tensors = {**engine.contract.inputs, **engine.contract.outputs}
         self._memory = {name: engine.gpu.allocate(batch * _row_bytes(t)) for name, t in tensors.items()}
-        scratch_bytes = engine.scratch_bytes(batch)
-        self._scratch = engine.gpu.allocate(scratch_bytes) if scratch_bytes else None
+        self._scratch = engine.gpu.allocate(max(engine.scratch_bytes(batch), 1))
         self._run = engine.bind(
             {name: memory.address for name, memory in self._memory.items()},
             batch=batch,
-            scratch=self._scratch.address if self._scratch else 0,
+            scratch=self._scratch.address,
             stream=self._stream,
         )
 

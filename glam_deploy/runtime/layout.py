@@ -1,6 +1,6 @@
 """Where everything of a slot lies in one block of GPU memory; what is downloaded comes first, for one copy to take.
 
-Shapes come from `spec.graph_contract`. Every tensor begins at a multiple of 256 bytes, which is what engines ask for.
+Shapes come from `spec.graph_contract`. Every tensor begins at a multiple of ALIGNMENT, which is what engines ask for.
 """
 
 import math
@@ -25,7 +25,7 @@ class Field:
     """A tensor's place in a block."""
 
     offset: int
-    """Bytes from the block's beginning, a multiple of 256."""
+    """Bytes from the block's beginning, a multiple of ALIGNMENT."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
@@ -75,7 +75,7 @@ class Layout:
 
 
 def align(nbytes: int) -> int:
-    """The next multiple of 256."""
+    """The next multiple of ALIGNMENT."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 

@@ -9,7 +9,7 @@
 
 #include "types.h"
 
-constexpr size_t PAGE = 4096, ALIGNMENT = 256, DEVICE_BYTES = size_t(4) << 30;
+constexpr size_t PAGE = 4096, ALIGNMENT = 512, DEVICE_BYTES = size_t(4) << 30;
 constexpr unsigned char GARBAGE = 0xA5, CANARY = 0x5C;
 
 struct Allocation {

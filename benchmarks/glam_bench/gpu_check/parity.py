@@ -12,7 +12,7 @@ from glam_deploy import spec
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Mammogram
+from glam_deploy.records import Mammogram, NetworkInput
 from glam_deploy.runtime.agreement import Answer, answer, compared, is_close, reasons
 from glam_deploy.runtime.golden import check_golden, golden_patches
 from glam_deploy.runtime.pipeline import Pipeline
@@ -32,11 +32,14 @@ def run(context: Context) -> None:
             context.add(**{f"k={k}": summary(cases)})
 
 
-def case(pipeline: Pipeline, local: Engine, view: Mammogram, expected: Answer) -> dict[str, Any]:
+def case(pipeline: Pipeline, local: Engine, view: Mammogram | NetworkInput, expected: Answer) -> dict[str, Any]:
     """One view, JSON-ready; `reasons` where it is not close."""
     found = answer(pipeline(view))
     row = {"case": view.source.name, **compared(found, expected)}
-    return row | {"reasons": [] if is_close(row) else reasons(local, prepare(view).image, found, expected)}
+    if is_close(row):
+        return row | {"reasons": []}
+    image = (view if isinstance(view, NetworkInput) else prepare(view)).image
+    return row | {"reasons": reasons(local, image, found, expected)}
 
 
 def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -96,8 +96,10 @@ class _Build:
 
     def run(self, progress: Progress) -> BuiltStage:
         stopped = Event()
-        self.config.progress_monitor = monitor(self.library, progress, stopped)
+        self.config.progress_monitor = watcher = monitor(self.library, progress, stopped)
         plan = interruptible(self._plan, stopped)
+        if watcher.error:
+            raise watcher.error
         if plan is None:
             raise self._refused(self.log.errors)
         engine = bytes(plan)

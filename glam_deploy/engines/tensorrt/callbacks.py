@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import cache
 from threading import Event, Thread
 from typing import Any
 
@@ -34,22 +35,43 @@ def logger(library: Library) -> Any:
             elif message.startswith(REPORT_BEGINS):
                 self.report = message
 
-    return Logger()
+    return _for_ever(Logger())
+
+
+@cache
+def _for_ever(log: Any) -> Any:
+    """Never freed: the library keeps the first logger that it gets for what belongs to no object, as its registry."""
+    return log
 
 
 def monitor(library: Library, progress: Progress, stopped: Event) -> Any:
-    """The library's progress monitor; the build ends at the first step after `stopped` is set."""
+    """The library's progress monitor; the build ends at the first step after `stopped` is set.
+
+    What `progress` raises must not enter the library, which would print it and go on: it stops the build and is kept
+    as `error`.
+    """
     phases = Phases()
 
     class Monitor(library.trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.error: Exception | None = None
+
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             phases.begin(name, parent, steps)
-            progress(name, phases.done)
+            self._tell(name)
 
         def step_complete(self, name: str, step: int) -> bool:
             phases.step(name, step)
-            progress(name, phases.done)
+            self._tell(name)
             return not stopped.is_set()
+
+        def _tell(self, name: str) -> None:
+            try:
+                progress(name, phases.done)
+            except Exception as error:
+                self.error = error
+                stopped.set()
 
         def phase_finish(self, name: str) -> None:
             phases.end(name)

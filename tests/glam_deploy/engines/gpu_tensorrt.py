@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import support_tensorrt_runtime
 from fake_cuda.control import FakeDriver
 from support_engines import FakeEngine
 from support_tensorrt_runtime import KINDS, ROW_BYTES, Allocation, Faults, Graphs, Specialization, library, plan
@@ -107,6 +108,16 @@ def test_a_library_that_does_not_start(kind: str, gpu: Gpu, driver: FakeDriver) 
 
 
 # profiles and memory
+
+
+def test_an_engine_that_needs_no_scratch(trt: Library, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support_tensorrt_runtime, "ROW_BYTES", 0)
+    engine = opened(trt, gpu)
+    assert engine.scratch_bytes(1) == 0
+    engine.run(inputs_of("local", 1))
+    address, nbytes = trt.trt.contexts[-1].memory
+    assert address > 0
+    assert nbytes == 0
 
 
 def test_the_profile_of_a_batch_is_the_one_made_for_it_else_the_smallest_with_room(trt: Library, gpu: Gpu) -> None:

@@ -140,7 +140,13 @@ def rtx() -> Library:
 
 
 def build_real(
-    bundle: Path, stage: Stage, precision: Precision, *, graph: Stage | None = None, fusion_head: bool = False
+    bundle: Path,
+    stage: Stage,
+    precision: Precision,
+    *,
+    graph: Stage | None = None,
+    fusion_head: bool = False,
+    progress: Progress = lambda phase, done: None,
 ) -> BuiltStage:
     """The bundle's graph of `stage` and `precision`, or of another stage in its name."""
     request = StageRequest(
@@ -150,7 +156,7 @@ def build_real(
         precision=precision,
         compute_capabilities=("8.0", "8.9", "12.0"),
     )
-    return builder.build_stage(rtx(), request, lambda phase, done: None)
+    return builder.build_stage(rtx(), request, progress)
 
 
 @pytest.fixture
@@ -231,6 +237,16 @@ def test_real_library_with_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / graph_file("global")).write_bytes(b"garbage")
     with pytest.raises(BackendBuildError, match=r"global graph: TensorRT-RTX .* cannot build it: .*Failed to parse"):
         build_real(tmp_path, "global", "fp32")
+
+
+@pytest.mark.network
+def test_error_while_telling_stops_the_real_builder(golden_bundle: Path, logs: list[Any]) -> None:
+    def fail(phase: str, done: float) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        build_real(golden_bundle, "global", "fp32", progress=fail)
+    assert "canceled" in " ".join(logs[0].errors)
 
 
 @pytest.mark.network

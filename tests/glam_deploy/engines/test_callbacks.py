@@ -1,8 +1,10 @@
 """What a build tells meanwhile, and how it is stopped."""
 
+import gc
 import os
 import signal
 import threading
+import weakref
 from threading import Event
 
 import pytest
@@ -59,6 +61,17 @@ def test_monitor_tells_phases_and_asks_to_stop() -> None:
     assert told == [("Building engine", 0.0), ("Building engine", 0.5), ("Building engine", 1.0)]
 
 
+def test_error_while_telling_stops_the_build_and_is_kept() -> None:
+    def fail(phase: str, done: float) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    stopped = Event()
+    asked = monitor(support_tensorrt.library(), fail, stopped)
+    asked.phase_start("Building engine", None, 2)
+    assert asked.step_complete("Building engine", 0) is False
+    assert isinstance(asked.error, BrokenPipeError)
+
+
 def test_log_keeps_what_is_worth_telling() -> None:
     log = logger(support_tensorrt.library())
     log.log(log.ERROR, "no kernel")
@@ -72,6 +85,13 @@ def test_log_keeps_what_is_worth_telling() -> None:
     log.log(log.VERBOSE, "and so on")
     assert (log.errors, log.warnings) == (["no kernel", "no memory"], ["weights are subnormal"])
     assert log.report == "Layers:\nName: a"
+
+
+def test_a_log_outlives_what_it_was_made_for() -> None:
+    """The library may speak through the first one long after."""
+    alive = weakref.ref(logger(support_tensorrt.library()))
+    gc.collect()
+    assert alive() is not None
 
 
 def test_result_and_errors_of_the_other_thread() -> None:

@@ -15,7 +15,7 @@ SHAPES = [(images, patches) for images in (1, 4) for patches in (1, 3, 6)]
 def test_tensors_lie_apart_and_aligned(images: int, patches: int) -> None:
     layout = slot_layout(images=images, patches=patches, engine_scratch=1000)
     fields = sorted(layout.fields.values(), key=lambda field: field.offset)
-    assert all(field.offset % 256 == 0 for field in fields)
+    assert all(field.offset % 512 == 0 for field in fields)
     assert all(first.end <= second.offset for first, second in pairwise(fields))
     assert fields[-1].end <= layout.nbytes
 

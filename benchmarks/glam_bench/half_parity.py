@@ -1,0 +1,98 @@
+"""What half precision does to the answers: the fp16 and bf16 graphs on a CPU, rounded tensor by tensor, against fp32.
+
+    python -m glam_bench.half_parity demo --bundle demo/bundle demo/exam
+
+Each view goes through the fp32 graphs and through the half graphs with FP32 sums (`glam_export.half`). By precision and
+K it is written how many views keep their patches, Dice of the fused map at 0.5, the largest differences, and which part
+is to blame where a view is not close; those of the same name in benchmarks/results/half_parity.json are replaced.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glam_bench import machine
+from glam_bench.gpu_check.parity import case, summary
+from glam_deploy.bundle import Bundle, graph_file, open_bundle
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import open_engines
+from glam_deploy.preprocess import from_standardized, prepare
+from glam_deploy.reading import find_inputs, read
+from glam_deploy.records import NetworkInput, Source
+from glam_deploy.runtime.agreement import answer
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.spec import PRECISIONS, Precision
+from glam_export.half import rounded_engines
+
+RESULTS = Path(__file__).parents[1] / "results" / "half_parity.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute, print and write."""
+    options = _options(arguments)
+    bundle, views = open_bundle(options.bundle), [_view(path, options) for path in find_inputs(options.images)]
+    rows = {f"k={k}": parity(bundle, views, k) for k in options.patches}
+    known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    known[options.name] = {"machine": machine.facts(), "weights": bundle.manifest["checkpoint"]["sha256"], **rows}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+    for k, row in rows.items():
+        sys.stdout.writelines(_line(k, precision, found) for precision, found in row.items())
+
+
+def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[Precision, dict[str, Any]]:
+    """Each half precision of the bundle's graphs against fp32, on the same views."""
+    reference = open_engines("onnx", bundle, EngineOptions())
+    expected = [answer(_pipeline(reference, patches)(view)) for view in views]
+    found = {}
+    for precision in _halves(bundle):
+        opened = OpenedEngines(
+            engines={**reference.engines, **rounded_engines(bundle, precision)}, provenance={"name": precision}
+        )
+        pipeline = _pipeline(opened, patches)
+        local = opened.engines["local"]
+        found[precision] = summary([case(pipeline, local, v, e) for v, e in zip(views, expected, strict=True)])
+    return found
+
+
+def _halves(bundle: Bundle) -> list[Precision]:
+    return [p for p in PRECISIONS if p != "fp32" and graph_file("local", p) in bundle.manifest["files"]]
+
+
+def _pipeline(opened: OpenedEngines, patches: int) -> Pipeline:
+    return Pipeline(opened, patches=patches, provenance={})
+
+
+def _view(path: Path, options: argparse.Namespace) -> NetworkInput:
+    if options.standardized:
+        return from_standardized(np.load(path), source=Source(name=path.name, kind="npy"))
+    return prepare(read(path, view=options.view))
+
+
+def _line(k: str, precision: str, found: Mapping[str, Any]) -> str:
+    dice = ", ".join(
+        f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in found["worst_dice"].items()
+    )
+    views = len(found["cases"])
+    return f"{k} {precision}: same patches {found['same_patches']} of {views}, worst Dice {dice}\n"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of these weights and views, in the file of results")
+    parser.add_argument("images", type=Path, nargs="+", help="images or folders of them")
+    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
+    parser.add_argument("--patches", type=int, nargs="+", default=[1], metavar="K")
+    parser.add_argument("--view", help="of images whose names tell none")
+    parser.add_argument("--standardized", action="store_true", help="npy files that are the network's input already")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
