@@ -1,0 +1,1 @@
+"""`glam-deploy bench`: what each way of running a bundle costs on this machine, and what it changes in the answers."""

@@ -1,0 +1,233 @@
+"""The form of bench.json, version 1. None (JSON null) is a figure that was not measured; `notices` may tell why.
+
+Times are milliseconds of wall time, memory is MiB, energy joules for one image, rates a second.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from glam_deploy.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+ByThreshold = dict[str, float | None]
+""""0.1" .. "0.9" -> Dice; None where no image has a cell of the class above that threshold."""
+
+
+class Latency(TypedDict):
+    """One image that is standardized and in memory -> predictions and the fused map at full size."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    n: int
+    windows: list[list[float]]
+    """Every run, window by window, in the order of the rounds; all rungs have as many windows."""
+    stable: bool
+    """At least three windows, and their medians within 10 % of each other."""
+    noise: float
+    """How far a median of another such run may be off, as a share: see `statistics.noise`."""
+
+
+class Memory(TypedDict):
+    """The most that the rung's process ever held."""
+
+    rss: float
+    device: float | None
+    """On the GPU; None where there is none."""
+
+
+class Case(TypedDict):
+    """One image: this rung's answer against the published way's."""
+
+    case: str
+    same_patches: bool
+    moved_pixels: int
+    dice: dict[str, float | None]
+    """Class -> Dice of the fused maps at 0.5; None where both are empty there."""
+
+
+class Parity(TypedDict):
+    """The price of a rung's speed, over all images; the fused maps, class by class."""
+
+    dice: dict[str, ByThreshold]
+    """Class -> threshold -> median over the images."""
+    worst_dice: dict[str, ByThreshold]
+    """The same, the worst image."""
+    same_patches: int
+    cases: int
+    max_difference: dict[str, float]
+    """Output -> largest absolute difference of any image."""
+    per_case: list[Case]
+
+
+class Clocks(TypedDict):
+    """Mean over the cores, before and after the rung's windows; None where the system does not tell."""
+
+    before: float | None
+    after: float | None
+
+
+class Rung(TypedDict):
+    """One way to run the network. Where `unavailable` says why it does not run here, all figures are None."""
+
+    name: str
+    key: str
+    engine: dict[str, Any] | None
+    """Provenance: name, library, device, precision and what else the engine tells."""
+    unavailable: str | None
+    latency_ms: Latency | None
+    throughput_per_s: float | None
+    """Images one after another in one process."""
+    stages_ms: dict[str, float] | None
+    """Medians: preprocess, global, patches, local, fusion on a CPU; preprocess, gpu, fusion on a GPU."""
+    cold_start_ms: float | None
+    """From the start of a process to its first result, with all caches warm."""
+    first_start_ms: float | None
+    """The same the first time, when caches may be empty."""
+    build_s: float | None
+    """What compiling took in the first start, where that is a step of its own (torch.compile)."""
+    peak_memory_mb: Memory | None
+    energy_j: float | None
+    ratio_to: dict[str, float] | None
+    """Key of a baseline -> how many times as fast as it, the median of the ratios of each round."""
+    parity: Parity | None
+    clock_mhz: Clocks | None
+
+
+class Peaks(TypedDict):
+    """What this machine reaches in large matrix products and in a copy."""
+
+    flop_per_s: dict[str, float | None]
+    """"fp32", "bf16", "int8" -> operations a second; None where the machine has no instructions for it."""
+    bytes_per_s: float
+    """Read and written together."""
+
+
+class RooflineStage(TypedDict):
+    """One network of one rung against the roof."""
+
+    stage: str
+    """"global" (one image) or "local" (one patch)."""
+    engine: str
+    """Key of the rung."""
+    precision: str
+    """Which of the peaks is its roof."""
+    flop: float
+    """Of the graph's convolutions, an addition and a multiplication are two; other algorithms may need fewer."""
+    bytes: float
+    """Read and written by the convolutions: inputs, weights, outputs, each once, in FP32."""
+    ms: float
+    share_of_peak: float
+    """Rate reached over the lower of matrix peak and bandwidth x flop / bytes."""
+
+
+class Roofline(TypedDict):
+    peaks: Peaks
+    stages: list[RooflineStage]
+
+
+class Files(TypedDict):
+    """From files to results on disk. Steps are sums over the files one after another, the total is that of `run`."""
+
+    views: int
+    decode_ms: float
+    preprocess_ms: float
+    network_ms: float
+    output_ms: float
+    total_ms: float
+    slowest_ms: float
+    """The larger of decode_ms and network_ms: what remains where everything else overlaps it."""
+    ratio: float
+    """total_ms / slowest_ms."""
+
+
+class Noise(TypedDict):
+    relative: float
+    how: str
+
+
+class Load(TypedDict):
+    """What else the machine did; averages over one minute."""
+
+    before: float
+    after: float
+    stolen: float | None
+    """Share of processor time that the machine beneath a virtual one took away meanwhile."""
+
+
+class Results(TypedDict):
+    """The whole file."""
+
+    schema: int
+    when: str
+    machine: dict[str, Any]
+    bundle: dict[str, str]
+    """id, folder, checkpoint (SHA-256 of the weights)."""
+    settings: dict[str, Any]
+    """patches, images (names), engines, threads, windows, runs, seed, quick, environment."""
+    ladder: list[Rung]
+    roofline: Roofline | None
+    files: dict[str, Files] | None
+    """"one view", "exam", "folder"."""
+    noise: Noise
+    """Of the noisiest rung."""
+    load: Load
+    notices: list[str]
+    """What a reader must know: a busy machine, what was left out and why."""
+
+
+def read(path: Path) -> Results:
+    """A file of results. Raises UsageError where it cannot be read, is none, or is of another version."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as JSON ({error}). Give a bench.json of `glam-deploy bench`."
+        ) from error
+    version = content.get("schema") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path}: schema {version!r}, expected {SCHEMA_VERSION}. Give a bench.json that this release has written."
+        )
+    if fault := next(faults(content), None):
+        raise UsageError(f"{path}: {fault}. Give a bench.json as `glam-deploy bench` has written it.")
+    results: Results = content
+    return results
+
+
+def faults(value: object, expected: Any = Results, place: str = "") -> Iterator[str]:
+    """In words, where a JSON value is not of the type `expected`."""
+    if not any(_is(value, kind) for kind in _kinds(expected)):
+        yield f"{place or 'the file'} is {type(value).__name__}, expected {expected}"
+    elif is_typeddict(kind := next(k for k in _kinds(expected) if _is(value, k))):
+        yield from _keys(value, kind, place)
+    elif isinstance(value, dict | list) and (arguments := get_args(kind)):
+        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from faults(item, arguments[-1], f"{place}.{key}")
+
+
+def _keys(value: Any, kind: Any, place: str) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    if odd := sorted(hints.keys() ^ value.keys()):
+        yield f"{place or 'the file'}: {', '.join(odd)} missing or unknown"
+        return
+    for key, hint in hints.items():
+        yield from faults(value[key], hint, f"{place}.{key}".lstrip("."))
+
+
+def _kinds(expected: Any) -> tuple[Any, ...]:
+    return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+
+
+def _is(value: object, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    plain: Mapping[Any, type | tuple[type, ...]] = {float: (float, int), None: NoneType}
+    wanted = dict if is_typeddict(kind) else plain.get(kind, get_origin(kind) or kind)
+    return isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
