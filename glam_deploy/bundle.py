@@ -64,24 +64,45 @@ _EXPECTED: Mapping[str, Any] = {
 A list holds any number of what its one element says.
 """
 
-_EXPECTED_ENGINES: Any = [
-    {
-        "precision": str,
-        "flavour": str,
-        "library": str,
-        "key": str,
-        "made_for": {"compute_capabilities": [str], "gpu": str | None, "driver": str | None},
-        "options": {},
-        "built": str,
-        "stages": {
-            stage: {"file": str, "graph": str, "graph_sha256": str, "confirmed_share": float | None} for stage in STAGES
-        },
-        "kernels": {"*": {"file": str}},
-        "kernels_sha256": str,
-        "timing_cache": str | None,
-    }
-]
-"""The same for manifest["engines"], which is there where engines were built."""
+_EXPECTED_LATER: Mapping[str, Any] = {
+    "engines": [
+        {
+            "precision": str,
+            "flavour": str,
+            "library": str,
+            "key": str,
+            "made_for": {"compute_capabilities": [str], "gpu": str | None, "driver": str | None},
+            "options": {},
+            "built": str,
+            "stages": {
+                stage: {"file": str, "graph": str, "graph_sha256": str, "confirmed_share": float | None}
+                for stage in STAGES
+            },
+            "kernels": {"*": {"file": str}},
+            "kernels_sha256": str,
+            "timing_cache": str | None,
+        }
+    ],
+    "gates": [
+        {
+            "id": str,
+            "engine": str,
+            "digest": str,
+            "reference": str,
+            "passed": bool,
+            "failures": [str],
+            "limits": {},
+            "figures": {},
+            "images": int,
+            "images_sha256": str,
+            "patches": int,
+            "when": str,
+            "machine": {"processor": str, "cores": int, "device": str},
+            "latency_ms": float,
+        }
+    ],
+}
+"""The same for what is there only where engines were built, or held against the reference; the newest is last."""
 
 
 def graph_file(stage: Stage, precision: Precision = "fp32") -> str:
@@ -119,6 +140,11 @@ class Bundle:
         """What the manifest says of each set of TensorRT engines; see `engines.tensorrt.identity`."""
         entries: Sequence[Mapping[str, Any]] = self.manifest.get("engines", ())
         return entries
+
+    @property
+    def gates(self) -> Sequence[Mapping[str, Any]]:
+        """Verdicts on engines, the newest last; see `runtime.admission`."""
+        return tuple(self.manifest.get("gates", ()))
 
     def path(self, name: str) -> Path:
         """Where a file lies that the manifest names; BundleError where it names none such."""
@@ -267,26 +293,8 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `manifest.json` over all that lies in `folder`: `facts` plus schema version, files, sizes and hashes."""
-    files = {name: _file_entry(folder / name) for name in sorted(_contents(folder) - {MANIFEST})}
-    _write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": files})
-
-
-def replace_engines(
-    bundle: Bundle, engines: Sequence[Mapping[str, Any]], *, added: Iterable[str], removed: Iterable[str]
-) -> Bundle:
-    """Give a bundle in use another list of engines, in one step; the bundle as it is then.
-
-    Files `added` must lie in their places, and the folder UNFINISHED must be there. Those `removed` are no longer
-    named; they are the caller's to delete.
-    """
-    gone = set(removed)
-    kept = {name: entry for name, entry in bundle.files.items() if name not in gone}
-    files = kept | {name: _file_entry(bundle.folder / name) for name in added}
-    draft = bundle.folder / UNFINISHED / MANIFEST
-    _write_json(draft, {**bundle.manifest, "engines": list(engines), "files": dict(sorted(files.items()))})
-    draft.chmod(0o644)
-    draft.replace(bundle.folder / MANIFEST)
-    return open_bundle(bundle.folder)
+    files = {name: file_entry(folder / name) for name in sorted(_contents(folder) - {MANIFEST})}
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": files})
 
 
 def _require_free(place: Path) -> None:
@@ -349,8 +357,8 @@ def _parse(folder: Path, text: bytes) -> Mapping[str, Any]:
         raise BundleError(
             f"{folder / MANIFEST}: schema version {version!r}, this release reads {SCHEMA_VERSION}. {remedy}."
         )
-    optional = {"engines": _EXPECTED_ENGINES} if "engines" in manifest else {}
-    if fault := next(_faults(manifest, {**_EXPECTED, **optional}), None):
+    later = {key: value for key, value in _EXPECTED_LATER.items() if key in manifest}
+    if fault := next(_faults(manifest, {**_EXPECTED, **later}), None):
         raise BundleError(f"{folder / MANIFEST}: {fault}. Export the checkpoint again.")
     return manifest
 
@@ -375,11 +383,13 @@ def _require_inside(folder: Path, name: str) -> None:
         raise BundleError(f"{folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it.")
 
 
-def _write_json(path: Path, manifest: Mapping[str, Any]) -> None:
+def write_json(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest as it stands in a bundle."""
     path.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
-def _file_entry(path: Path) -> dict[str, Any]:
+def file_entry(path: Path) -> dict[str, Any]:
+    """What manifest["files"] says of one file."""
     return {"sha256": _file_sha256(path), "bytes": path.stat().st_size}
 
 

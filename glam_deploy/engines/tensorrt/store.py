@@ -8,8 +8,6 @@
 New files are made in a folder of the bundle, moved into place whole, and named in the manifest last.
 """
 
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.amend import locked, replace_engines
 from glam_deploy.bundle import (
     ENGINES_FOLDER,
     UNFINISHED,
@@ -26,7 +25,6 @@ from glam_deploy.bundle import (
     engine_files,
     graph_file,
     open_bundle,
-    replace_engines,
 )
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.engines.tensorrt import builder, flavours, identity
@@ -223,7 +221,7 @@ def _held(folder: Path, report: Report) -> Iterator[Bundle]:
     """The bundle, held against other builds; what one left over is cleared away, before and after."""
     open_bundle(folder)  # before anything is written: is it one?
     try:
-        with _locked(folder, report):
+        with locked(folder, lambda: report("waiting for another build of this bundle to end", "", 0)):
             bundle = open_bundle(folder)
             _clear(bundle)
             try:
@@ -236,21 +234,6 @@ def _held(folder: Path, report: Report) -> Iterator[Bundle]:
             f"{folder}: engines cannot be put there ({error.strerror or error}). Free space, or copy the bundle to a "
             f"place that can be written to."
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path, report: Report) -> Iterator[None]:
-    """One build at a time; the lock is on the folder itself and goes with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting for another build of this bundle to end", "", 0)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 _BUILD_FOLDER = re.compile(r".+-[0-9a-f]{12}")
