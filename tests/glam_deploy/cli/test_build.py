@@ -29,6 +29,12 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     support_tensorrt.install(monkeypatch)
 
 
+def linked(bundle: Path, folder: Path) -> Path:
+    """A copy that takes no space; files of a bundle are replaced, never written to."""
+    shutil.copytree(bundle, folder, copy_function=lambda source, target: Path(target).hardlink_to(source))
+    return folder
+
+
 def words(text: str) -> str:
     return " ".join(text.split())
 
@@ -190,9 +196,21 @@ def test_without_a_gpu_it_is_said_plainly(cli: Cli, folder: Path, monkeypatch: p
 
 
 @pytest.mark.network
+def test_ctrl_c_stops_the_real_library(start: Start, golden_bundle: Path, tmp_path: Path) -> None:
+    folder = linked(golden_bundle, tmp_path / "bundle")
+    before = snapshot(folder)
+    process = start("build", "--bundle", folder, "--engine", "fp32", "--flavour", "tensorrt-rtx", code=PLAIN)
+    assert process.stderr
+    assert process.stderr.readline() == "global engine\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.split()) == (130, ["stopped"])
+    assert snapshot(folder) == before
+
+
+@pytest.mark.network
 def test_real_engines_in_a_real_bundle(cli: Cli, golden_bundle: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(golden_bundle, folder, copy_function=lambda source, target: Path(target).hardlink_to(source))
+    folder = linked(golden_bundle, tmp_path / "bundle")
     arguments = ("build", "--bundle", folder, "--engine", "fp16", "--flavour", "tensorrt-rtx")
     first = cli(*arguments, "--compute-capability", "8.9")
     assert first.code == 0

@@ -1,11 +1,8 @@
 """One build path: the real TensorRT-RTX over the real graphs, and a made-up TensorRT of releases 10 and 11."""
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
-from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +12,7 @@ import support_tensorrt
 from glam_deploy.bundle import graph_file
 from glam_deploy.engines.tensorrt import builder, flavours
 from glam_deploy.engines.tensorrt.builder import BuiltStage, StageRequest
-from glam_deploy.engines.tensorrt.callbacks import Progress, logger, monitor
+from glam_deploy.engines.tensorrt.callbacks import Progress, logger
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
 from glam_deploy.spec import Precision, Stage, graph_contract
@@ -247,23 +244,3 @@ def test_error_while_telling_stops_the_real_builder(golden_bundle: Path, logs: l
     with pytest.raises(BrokenPipeError, match="nobody reads"):
         build_real(golden_bundle, "global", "fp32", progress=fail)
     assert "canceled" in " ".join(logs[0].errors)
-
-
-@pytest.mark.network
-def test_ctrl_c_stops_the_real_builder(golden_bundle: Path, logs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    phases: list[str] = []
-
-    def monitor_that_is_pressed(library: Library, progress: Progress, stopped: Event) -> Any:
-        def press(phase: str, done: float) -> None:
-            if not phases:
-                os.kill(os.getpid(), signal.SIGINT)
-                assert stopped.wait(timeout=60)
-            phases.append(phase)
-
-        return monitor(library, press, stopped)
-
-    monkeypatch.setattr(builder, "monitor", monitor_that_is_pressed)
-    with pytest.raises(KeyboardInterrupt):
-        build_real(golden_bundle, "local", "fp32")
-    assert "canceled" in " ".join(logs[0].errors)
-    assert set(phases) <= {"Building engine", "Cloning network graph"}
