@@ -1,6 +1,7 @@
 """OpenVINO on the CPU, held to FP32. Owns openvino."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import openvino as ov
@@ -23,8 +24,7 @@ class OpenVinoEngine(Engine):
             config["INFERENCE_NUM_THREADS"] = options.threads
         graph = bundle.read(bundles.graph_file(stage))
         try:
-            core = ov.Core()
-            self._model = core.compile_model(core.read_model(graph, b""), "CPU", config)
+            self._model = core().compile_model(core().read_model(graph, b""), "CPU", config)
         except RuntimeError as error:
             raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
         self._require_interface(_tensors(self._model.inputs), _tensors(self._model.outputs))
@@ -36,6 +36,17 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: OpenVINO {ov.__version__} failed: {error}") from error
         return {name: results[name].copy() for name in self.contract.outputs}
+
+
+@cache
+def core() -> ov.Core:
+    """The one OpenVINO of this process, for all that compile with it; never freed.
+
+    OpenVINO's CPU plugin puts a stack for signal handlers in place when the first model is compiled, and takes it away
+    with its Core. With several Cores the last to go puts back the stack of one that has gone before: from then on
+    Ctrl-C, like any signal, ends the process with a segmentation fault (2026.4; openvinotoolkit/openvino pull 11894).
+    """
+    return ov.Core()
 
 
 def _tensors(ports: Sequence[Any]) -> Tensors:
