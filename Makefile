@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check validate bench gpu-check clean
+.PHONY: demo test check validate report-test bench gpu-check clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -26,6 +26,10 @@ check: $(INSTALLED)  ## style, types, direction of imports
 validate: $(INSTALLED)  ## the DICOM that we write, against Debian's validators; installs them where apt-get is root's
 	command -v dciodvfy dcmftest >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends dicom3tools dcmtk; }
 	GLAM_EXPECT=dciodvfy $(BIN)/python -m pytest tests/glam_deploy/dicom -k "dciodvfy or dcmftest"
+
+report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; installs Debian's where apt-get is root's
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_bench/report -k chromium
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

@@ -1,0 +1,76 @@
+"""The whole document: one file that needs no other, runs nothing and asks the network for nothing."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+
+from glam_bench.bench.schema import Results
+from glam_bench.report import style, words
+from glam_bench.report.html import Section, paragraph
+from glam_bench.report.markup import Child, Markup, raw, tag
+from glam_bench.report.rungs import Timed, baseline_name, speed, timed, worst_dice
+from glam_deploy.outputs.report import STATEMENT
+
+
+def page(results: Results, sections: Sequence[Section]) -> str:
+    """HTML, UTF-8 when encoded."""
+    title = f"glam-deploy bench: {words.machine(results['machine'])}"
+    main = tag("main", *_top(results, title), _links(sections), *(section.as_markup() for section in sections), _end())
+    return f"<!doctype html>\n{tag('html', _head(title), tag('body', main), lang='en')}\n"
+
+
+def _head(title: str) -> Markup:
+    """The policy allows this very style sheet and pictures inside the page, nothing else."""
+    css = style.page()
+    digest = b64encode(sha256(css.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", raw(css)),
+    )
+
+
+def _top(results: Results, title: str) -> list[Child]:
+    notices = [tag("li", notice) for notice in results["notices"]]
+    shown = tag("div", tag("ul", *notices), class_="card notices") if notices else None
+    return [tag("h1", title), paragraph(_conditions(results), class_="faint"), _lead(results), shown]
+
+
+def _conditions(results: Results) -> str:
+    settings = results["settings"]
+    images, patches = settings.get("images"), settings.get("patches")
+    said = [results["when"], words.memory(results["machine"].get("memory"))]
+    said += [f"{len(images)} images"] if isinstance(images, list) else []
+    said += [f"K = {patches}"] if patches else []
+    return ", ".join(said)
+
+
+def _lead(results: Results) -> Markup | None:
+    """The fastest rung, its price in the same sentence."""
+    rows = timed(results)
+    if not rows:
+        return None
+    fastest = min(rows, key=lambda row: row.latency["p50"])
+    return paragraph(*_said(fastest, baseline_name(results)), class_="lead")
+
+
+def _said(row: Timed, baseline: str) -> list[Child]:
+    ratio, price = speed(row.rung), worst_dice(row.rung)
+    said = f" is the fastest: {words.duration(row.latency['p50'])} an image"
+    said += f", {words.times(ratio)} as fast as {baseline}" if ratio is not None else ""
+    said += f", worst Dice {words.dice(price)}" if price is not None else ""
+    return [tag("strong", row.rung["name"]), f"{said}."]
+
+
+def _links(sections: Sequence[Section]) -> Markup:
+    entries = (tag("li", tag("a", section.title, href=f"#{section.key}")) for section in sections)
+    return tag("nav", tag("ul", *entries), aria_label="Sections")
+
+
+def _end() -> Markup:
+    return paragraph(STATEMENT, class_="faint")

@@ -1,0 +1,136 @@
+"""The figures behind the plots, as tables."""
+
+from glam_bench.bench.rungs import BASELINES, PUBLISHED
+from glam_bench.bench.schema import Files, Results, Rung
+from glam_bench.report import words
+from glam_bench.report.html import table
+from glam_bench.report.markup import Markup
+from glam_bench.report.plots import files, roofline, stages
+from glam_bench.report.rungs import median_dice, timed, worst_dice
+from glam_bench.report.words import MISSING, dice, duration, percent, times
+
+
+def ladder(results: Results) -> Markup | None:
+    """Speed and its price."""
+    names = {rung["key"]: rung["name"] for rung in results["ladder"]}
+    baselines = [key for key in BASELINES if any(key in (rung["ratio_to"] or {}) for rung in results["ladder"])]
+    columns = ["rung", "p50", "images a second", *(f"speed against {names.get(key, key)}" for key in baselines)]
+    columns += ["Dice, median", "Dice, worst", "same patches"]
+    rows = [[*_speed(rung, baselines), *_price(rung)] for rung in results["ladder"]]
+    return table("Each rung, its speed and what it costs (fused maps at threshold 0.5)", columns, rows)
+
+
+def _speed(rung: Rung, baselines: list[str]) -> list[str]:
+    latency, ratios = rung["latency_ms"], rung["ratio_to"] or {}
+    p50 = duration(latency["p50"]) if latency else "not run"
+    return [rung["name"], p50, words.significant(rung["throughput_per_s"]), *(times(ratios.get(k)) for k in baselines)]
+
+
+def _price(rung: Rung) -> list[str]:
+    parity = rung["parity"]
+    same = f"{parity['same_patches']} of {parity['cases']}" if parity else MISSING
+    return [dice(median_dice(rung)), dice(worst_dice(rung)), same]
+
+
+def costs(results: Results) -> Markup | None:
+    """What a rung takes besides time."""
+    columns = (
+        "rung",
+        "first start",
+        "cold start",
+        "build",
+        "memory",
+        "on the GPU",
+        "energy",
+        "clock before",
+        "clock after",
+    )
+    return table("What starting and running takes", columns, [_costs(row.rung) for row in timed(results)])
+
+
+def _costs(rung: Rung) -> list[str]:
+    memory, clock, build, joules = rung["peak_memory_mb"], rung["clock_mhz"], rung["build_s"], rung["energy_j"]
+    return [
+        rung["name"],
+        duration(rung["first_start_ms"]),
+        duration(rung["cold_start_ms"]),
+        words.measure(build, "s"),
+        words.measure(memory["rss"], "MiB") if memory else MISSING,
+        words.measure(memory["device"], "MiB") if memory else MISSING,
+        words.measure(joules, "J"),
+        words.measure(clock["before"], "MHz") if clock else MISSING,
+        words.measure(clock["after"], "MHz") if clock else MISSING,
+    ]
+
+
+def latency(results: Results) -> Markup | None:
+    columns = ("rung", "p50", "p90", "p95", "p99", "runs", "windows", "noise", "stable")
+    rows = [
+        [
+            rung["name"],
+            *(duration(found[name]) for name in ("p50", "p90", "p95", "p99")),
+            str(found["n"]),
+            str(len(found["windows"])),
+            percent(found["noise"]),
+            "yes" if found["stable"] else "no",
+        ]
+        for rung, found in timed(results)
+    ]
+    return table("Time of one image", columns, rows)
+
+
+def steps(results: Results) -> Markup | None:
+    names = stages.steps(results)
+    rows = [
+        [rung["name"], *(duration(parts.get(name)) for name in names)]
+        for rung in results["ladder"]
+        if (parts := rung["stages_ms"])
+    ]
+    return table("Median time of each step", ("rung", *names), rows)
+
+
+def roof(results: Results) -> Markup | None:
+    if not (found := results["roofline"]):
+        return None
+    columns = ("rung", "network", "roof", "operations", "memory", "time", "rate", "of its roof")
+    rows = [
+        [
+            p.stage["engine"],
+            p.stage["stage"],
+            p.stage["precision"],
+            words.rate(p.stage["flop"], "OP"),
+            words.rate(p.stage["bytes"], "B"),
+            duration(p.stage["ms"]),
+            words.rate(p.rate, "OP/s"),
+            percent(p.stage["share_of_peak"]),
+        ]
+        for p in roofline.points(found)
+    ]
+    return table("The networks under the roof", columns, rows)
+
+
+def parity(results: Results) -> Markup | None:
+    """Largest differences by output."""
+    shown = [rung for rung in results["ladder"] if rung["parity"]]
+    found = [rung["parity"]["max_difference"] if rung["parity"] else {} for rung in shown]
+    outputs = list(dict.fromkeys(name for row in found for name in row))
+    rows = [
+        [rung["name"], *(_difference(row.get(name)) for name in outputs)]
+        for rung, row in zip(shown, found, strict=True)
+    ]
+    return table(f"Largest difference from {PUBLISHED} in any image", ("rung", *outputs), rows)
+
+
+def _difference(value: float | None) -> str:
+    return MISSING if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def jobs(found: dict[str, Files]) -> Markup | None:
+    columns = ("job", "views", *files.STEPS, "steps in all", "whole job", "slowest step", "ratio")
+    return table("From files to results", columns, [_job(name, job) for name, job in found.items()])
+
+
+def _job(name: str, job: Files) -> list[str]:
+    parts = files.times(job)
+    durations = [*parts.values(), sum(parts.values()), job["total_ms"], job["slowest_ms"]]
+    return [name, str(job["views"]), *(duration(ms) for ms in durations), times(job["ratio"])]

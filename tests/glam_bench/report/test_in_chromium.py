@@ -1,0 +1,85 @@
+"""The report as a browser lays it out: nothing cut, nothing on top of another, nothing fetched, light and dark."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from expected import need
+from PIL import Image
+from support_report import parse, with_strings
+
+from glam_bench.report import write
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-quic", "--allow-file-access-from-files",
+    "--virtual-time-budget=20000",
+)  # fmt: skip
+WIDTHS = ("400", "800", "1280")
+SCHEMES = {"light": "1", "dark": "0"}
+"""As Chromium's settings number them."""
+LONG = " and a name that goes on for longer than anybody would have thought"
+
+
+@pytest.fixture(params=SCHEMES)
+def seen(request: pytest.FixtureRequest, results: dict[str, Any], tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """By report and width: what measure.html found."""
+    need("chromium", "" if CHROMIUM else "chromium (Debian's package; `make report-test` installs it)")
+    write(results, tmp_path / "plain.html", gates=[_gate(tmp_path)])
+    write(_long(results), tmp_path / "long.html")
+    (tmp_path / "measure.html").write_text((Path(__file__).parent / "measure.html").read_text("utf-8"), "utf-8")
+    asked = [("file", "plain.html"), ("file", "long.html"), *(("width", width) for width in WIDTHS)]
+    url = f"{(tmp_path / 'measure.html').as_uri()}?{urlencode(asked)}"
+    flags = (
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'browser'}",
+        f"--blink-settings=preferredColorScheme={SCHEMES[request.param]}",
+    )
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True
+    )
+    found: dict[str, dict[str, Any]] = json.loads(parse(done.stdout).one("body").text)
+    assert {page["dark"] for page in found.values()} == {request.param == "dark"}
+    return found
+
+
+def test_what_a_reader_sees(seen: dict[str, dict[str, Any]]) -> None:
+    assert len(seen) == 2 * len(WIDTHS)
+    for name, page in seen.items():
+        assert page["style"] == 1, f"{name}: its policy forbids its own style"
+        assert page["fetched"] == [], name
+        assert page["needed"] <= page["width"], f"{name} is wider than its window"
+        assert page["plots"] == 6, f"{name} shows each plot once"
+        assert page["smallest"] >= 9, f"{name}: text too small to read"
+        assert page["cut"] == [], name
+        assert page["touching"] == [], name
+        assert page["pictures"] == ([300] if name.startswith("plain") else []), name
+        ground, ink = (sum(map(int, page[kind].strip("rgb()").split(","))) for kind in ("ground", "ink"))
+        assert (ground < 100 and ink > 600) if page["dark"] else (ground > 600 and ink < 100), name
+
+
+def _gate(folder: Path) -> Path:
+    (folder / "gate" / "worst").mkdir(parents=True)
+    (folder / "gate" / "gate.json").write_text('{"engine": "onnx", "passed": true}')
+    Image.fromarray(np.full((100, 300, 3), 90, np.uint8)).save(folder / "gate" / "worst" / "01.png")
+    return folder / "gate"
+
+
+def _long(results: dict[str, Any]) -> Any:
+    """Long names everywhere, times from microseconds to minutes, twelve rungs with points close together."""
+    long = with_strings(results, lambda text: text + LONG)
+    times = [rung for rung in long["ladder"] if rung["latency_ms"]]
+    for rung, factor in zip(times, (30, 1, 0.2, 0.01, 1e-4, 1e-6), strict=True):
+        latency = rung["latency_ms"]
+        latency |= {"p50": latency["p50"] * factor, "stable": False}
+        latency["windows"] = [[time * factor for time in window] for window in latency["windows"]]
+    stages = long["roofline"]["stages"]
+    stages += [stage | {"ms": stage["ms"] * (1 + i / 100)} for i in range(5) for stage in stages[:2]]
+    long["roofline"]["peaks"]["flop_per_s"] |= {"bf16": 165e9, "fp8": 299e9}
+    return long
