@@ -58,6 +58,10 @@ threads_option: Decorator = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of an engine [default: all cores]."
 )
 
+ungated_option: Decorator = click.option(
+    "--ungated", is_flag=True, help="Take the engine also where its gate is missing or failed; the results say so."
+)
+
 
 def patches_option(default: int | None, help_text: str) -> Decorator:
     """`--patches K`, 1..6."""

@@ -90,7 +90,7 @@ OWNERS: dict[str, Owner] = {
 }
 
 AUTO = "onnx"
-"""What "auto" means: the engine that every install has. It never depends on what happens to be installed."""
+"""What "auto" means where no gate says more (`runtime.choice`): the engine that every install has."""
 
 ENGINE_NAMES = ("auto", *OWNERS)
 
@@ -115,14 +115,23 @@ def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEng
     return opened
 
 
+def honours(name: str, options: EngineOptions) -> bool:
+    """Whether an engine can be told all of these options. `name`: a key of OWNERS."""
+    return not _not_honoured(OWNERS[name], options)
+
+
 def _require_honoured(name: str, owner: Owner, options: EngineOptions) -> None:
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if value != field.default and field.name not in owner.options:
-            able = ", ".join(key for key, other in OWNERS.items() if field.name in other.options)
-            raise UsageError(
-                f"engine {name!r} cannot be told {field.name} = {value!r}; leave it out. It is for the engines {able}."
-            )
+    for field in _not_honoured(owner, options):
+        able = ", ".join(key for key, other in OWNERS.items() if field in other.options)
+        raise UsageError(
+            f"engine {name!r} cannot be told {field} = {getattr(options, field)!r}; leave it out. It is for the "
+            f"engines {able}."
+        )
+
+
+def _not_honoured(owner: Owner, options: EngineOptions) -> list[str]:
+    given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    return [name for name in given if name not in owner.options]
 
 
 def _pip(owner: Owner) -> str:

@@ -1,5 +1,6 @@
 """One engine's answer for one view against the reference's, and which part of it is to blame where they differ."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,18 +49,39 @@ def is_close(row: dict[str, Any]) -> bool:
 
 
 def reasons(local: Engine, image: Float32, found: Answer, expected: Answer) -> list[str]:
-    """Which parts of an answer, each put into the reference's in the place of its own, move that away from itself.
+    """Which parts of an answer, each put into the reference's in the place of its own, move its lesions.
 
     `local`: the engine's local stage, which is given the reference's patches. `image`: float32 [2944, 1920],
     standardized.
     """
-    forced = local.run({"patches": host.crop(image, expected["patch_locations"])})["saliency_patches"]
+    return blamed(on_reference_patches(local, image, found, expected), found, expected, _lesions_differ)
+
+
+def on_reference_patches(local: Engine, image: Float32, found: Answer, expected: Answer) -> Float32:
+    """The engine's maps of the reference's patches: float32 [K, 2, 128, 128], 0..1.
+
+    What the answer holds is taken where its patch lies at the same place; only patches that moved are computed.
+    """
+    maps: Float32 = found["saliency_patches"].copy()
+    moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)
+    for slot in np.flatnonzero(moved):
+        patch = host.crop(image, expected["patch_locations"][[slot]])
+        maps[slot] = local.run({"patches": patch})["saliency_patches"][0]
+    return maps
+
+
+def blamed(forced: Float32, found: Answer, expected: Answer, differ: Callable[[Answer, Answer], bool]) -> list[str]:
+    """Of "patch moved", "global differs", "local differs" those that hold; "fusion differs" where none does.
+
+    `forced`: the engine's maps of the reference's patches. A part is to blame where the reference's answer with that
+    part in the place of its own differs from the reference's, as `differ` sees it.
+    """
     parts = {
         "global differs": expected | {"saliency_global": found["saliency_global"]},
         "local differs": expected | {"saliency_patches": forced},
     }
     moved = (found["patch_locations"] != expected["patch_locations"]).any()
-    named = [name for name, mixed in parts.items() if not _are_close(class_dice(mixed, expected))]
+    named = [name for name, mixed in parts.items() if differ(mixed, expected)]
     return (["patch moved"] if moved else []) + named or ["fusion differs"]
 
 
@@ -72,6 +94,10 @@ def lesions(arrays: Answer) -> NDArray[np.bool_]:
     """Where the fused map is above THRESHOLD, on the grid on which it is constant: bool [2, 736, 480]."""
     parts = (arrays[name] for name in ("saliency_global", "saliency_patches", "patch_locations"))
     return host.fuse(*parts) >= THRESHOLD
+
+
+def _lesions_differ(mixed: Answer, expected: Answer) -> bool:
+    return not _are_close(class_dice(mixed, expected))
 
 
 def _are_close(dices: dict[str, float | None]) -> bool:

@@ -11,6 +11,8 @@ from glam_deploy import __version__
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
+from glam_deploy.runtime.admission import admit
+from glam_deploy.runtime.choice import choose
 from glam_deploy.runtime.pipeline import Pipeline
 
 
@@ -23,20 +25,26 @@ def load(
     flavour: str | None = None,
     device: int | None = None,
     slots: int | None = None,
+    ungated: bool = False,
 ) -> Pipeline:
     """A pipeline from a bundle folder.
 
     `engine`: a name of `glam_deploy.engines.registry.ENGINE_NAMES`; the one asked for or an error, never another.
-    "auto" is "onnx", ONNX Runtime on the CPU.
+    "auto" is the fastest engine with a passed gate that this machine can run, else "onnx" (ONNX Runtime on the CPU); of
+    a bundle with gates the pipeline's `provenance["auto"]` says which and why.
+    `ungated`: take an engine also where its gate (`glam-deploy gate`) is missing or failed; its results say so. "onnx"
+    and "torch" are the reference and need none.
     `patches`: regions that the local module looks at in each image, 1..6; None takes the bundle's own number.
     For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores.
     For engines on a GPU, `device`: its index, None is the first; `slots`: how many runs may be under way at once, None
     is 2; `flavour`: "tensorrt" or "tensorrt-rtx" where the bundle has engines of both for this GPU.
     Raises UsageError (no bundle there, unknown engine, an option that the engine cannot honour), BundleError (damaged,
-    changed or too new), BackendUnavailable (this machine lacks what the engine needs), BackendBuildError.
+    changed, too new, or without a passed gate for the engine), BackendUnavailable (this machine lacks what the engine
+    needs), BackendBuildError.
     """
     options = EngineOptions(threads=threads, flavour=flavour, device=device)
-    return pipeline_of(open_bundle(Path(bundle)), engine=engine, patches=patches, options=options, slots=slots)
+    opened = open_bundle(Path(bundle))
+    return pipeline_of(opened, engine=engine, patches=patches, options=options, slots=slots, ungated=ungated)
 
 
 def pipeline_of(
@@ -46,14 +54,19 @@ def pipeline_of(
     patches: int | None = None,
     options: EngineOptions | None = None,
     slots: int | None = None,
+    ungated: bool = False,
 ) -> Pipeline:
     """As `load`, for a bundle that has been opened."""
-    return Pipeline(
-        open_engines(engine, bundle, options or EngineOptions()),
-        patches=bundle.patches if patches is None else patches,
-        provenance=bundle_provenance(bundle),
-        slots=slots,
-    )
+    provenance = bundle_provenance(bundle)
+    options = options or EngineOptions()
+    if engine == "auto":
+        choice = choose(bundle, options)
+        engine, opened = choice.engine, choice.opened
+        provenance |= {"auto": choice.reason} if bundle.gates else {}
+    else:
+        opened = open_engines(engine, bundle, options)
+    provenance["gate"] = admit(bundle, engine, opened.provenance, ungated=ungated)
+    return Pipeline(opened, patches=bundle.patches if patches is None else patches, provenance=provenance, slots=slots)
 
 
 def bundle_provenance(bundle: Bundle) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glam_deploy.runtime.agreement import compared, is_close, reasons
+from glam_deploy.runtime.agreement import compared, is_close, on_reference_patches, reasons
 
 
 def answer() -> dict[str, np.ndarray]:
@@ -70,8 +70,11 @@ IMAGE = np.arange(2944 * 1920, dtype=np.float32).reshape(2944, 1920)
 def blamed(local: np.ndarray, **found: np.ndarray) -> list[str]:
     engine: Any = Local(local)
     said = reasons(engine, IMAGE, answer() | found, answer())
-    assert engine.given.shape == (1, 1, 512, 512)
-    assert engine.given[0, 0, 0, 0] == IMAGE[512, 256]  # the reference's patch, wherever the engine's lies
+    if "patch_locations" in found:
+        assert engine.given.shape == (1, 1, 512, 512)
+        assert engine.given[0, 0, 0, 0] == IMAGE[512, 256]  # the reference's patch, wherever the engine's lies
+    else:
+        assert engine.given.size == 0  # what is known already is not computed again
     return said
 
 
@@ -87,6 +90,18 @@ def test_reasons() -> None:
         "global differs",
         "local differs",
     ]
+
+
+def test_only_patches_that_moved_are_computed_again() -> None:
+    two = answer()
+    two["saliency_patches"] = np.concatenate([two["saliency_patches"], WORSE])
+    two["patch_locations"] = np.array([[512, 256], [1024, 0]])
+    found = two | {"patch_locations": np.array([[512, 256], [1024, 16]])}
+    engine: Any = Local(WORSE / 2)
+    forced = on_reference_patches(engine, IMAGE, found, two)
+    np.testing.assert_array_equal(forced, np.concatenate([two["saliency_patches"][:1], WORSE / 2]))
+    assert engine.given[0, 0, 0, 0] == IMAGE[1024, 0]
+    np.testing.assert_array_equal(found["saliency_patches"][1], WORSE[0])
 
 
 def test_parts_that_are_to_blame_only_together() -> None:

@@ -1,0 +1,171 @@
+"""`glam-deploy gate`."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glam_deploy.bundle import open_bundle
+from glam_deploy.cli import console
+from glam_deploy.cli.gate_images import ImageOptions, Material, material
+from glam_deploy.cli.gate_table import show
+from glam_deploy.cli.options import bundle_option, device_option, flavour_option, patches_option, threads_option
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.registry import OWNERS
+from glam_deploy.errors import BackendRunError, InputError, NotForThisNetwork, UsageError
+from glam_deploy.gate.figures import figures
+from glam_deploy.gate.limits import Limits, parse_limits
+from glam_deploy.gate.pictures import picture
+from glam_deploy.gate.trial import Examined, Row, Sides, examine, open_sides
+from glam_deploy.gate.verdict import Held, judge, record, verdict
+from glam_deploy.outputs.overlay import to_png
+from glam_deploy.outputs.writer import require_writable
+from glam_deploy.records import View
+from glam_deploy.runtime.admission import REFERENCES, Gate
+
+UNREADABLE, FAILED = 1, 4
+"""Exit codes."""
+WORST = 10
+SCHEMA_VERSION = 1
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What became of the images so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    worst: list[Examined] = field(default_factory=list)
+    """The worst first."""
+    left_out: list[dict[str, str]] = field(default_factory=list)
+
+    def count(self, status: str) -> int:
+        return sum(entry["status"] == status for entry in self.left_out)
+
+    def add(self, examined: Examined) -> None:
+        self.rows.append(examined.row)
+        self.worst = sorted([*self.worst, examined], key=lambda one: one.row.order)[:WORST]
+
+
+@click.command("gate")
+@bundle_option
+@click.option(
+    "--engine",
+    type=click.Choice(list(OWNERS)),
+    metavar="NAME",
+    required=True,
+    help=f"The candidate: {', '.join(OWNERS)}.",
+)
+@click.option("--reference", type=click.Choice(REFERENCES), help="[default: torch where it can run, else onnx]")
+@click.option("--images", type=click.Path(path_type=Path), help="Images, a file or a folder [default: the demo exam].")
+@click.option("--masks", type=click.Path(path_type=Path), help="Folder of outlines, PNG named like the images.")
+@click.option("--limits", "limits_file", type=click.Path(path_type=Path), help="TOML with other limits.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for gate.json and pictures of the ten worst.")
+@patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
+@click.option("--view", type=click.Choice([v.value for v in View]), help="The view of images that do not tell it.")
+@click.option("--standardized", is_flag=True, help="Images are .npy, [2944, 1920], cropped, mirrored and standardized.")
+@threads_option
+@flavour_option
+@device_option
+def command(
+    folder: Path,
+    engine: str,
+    reference: str | None,
+    images: Path | None,
+    masks: Path | None,
+    limits_file: Path | None,
+    out: Path | None,
+    patches: int | None,
+    view: str | None,
+    standardized: bool,
+    threads: int | None,
+    flavour: str | None,
+    device: int | None,
+) -> int:
+    """Hold an engine against the reference on the same images, and write the verdict into the bundle.
+
+    Compares maps, patches and scores, and names the part to blame where they differ. Without a passed gate, `run` and
+    `load` refuse the engine. docs/gate.md says what is compared, how, and why. Exit code 0: passed; 4: failed; 1:
+    images that could not be read, and no other failure.
+    """
+    limits = parse_limits(_text(limits_file)) if limits_file else Limits()
+    bundle = open_bundle(folder)
+    if out:
+        require_writable(out)
+    options = EngineOptions(threads=threads, flavour=flavour, device=device)
+    taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
+    with material(folder, taken) as held:
+        with console.working("opening the engines"):
+            sides = open_sides(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)
+        found = _compare(sides, held, limits)
+        sha256 = held.sha256()
+    summary = figures(found.rows) if found.rows else None
+    failures = judge(summary, limits, not_computed=found.count("not computed"))
+    unreadable = [f"{count} images could not be read"] if (count := found.count("unreadable")) else []
+    gate = verdict(
+        summary,
+        [*unreadable, *failures],
+        limits,
+        Held(
+            engine=engine,
+            provenance=sides.candidate.provenance["engine"],
+            reference=sides.reference.provenance["engine"]["name"],
+            patches=sides.candidate.patches,
+            images_sha256=sha256,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+    record(bundle, gate)
+    if out:
+        _write(out, gate, found)
+    show(bundle, gate, out)
+    return FAILED if failures else UNREADABLE if unreadable else 0
+
+
+def _compare(sides: Sides, held: Material, limits: Limits) -> Found:
+    found = Found()
+    with console.progress() as bar:
+        task = bar.add_task("", total=len(held.images))
+        for path in held.images:
+            bar.update(task, description=path.name, refresh=True)
+            _one(found, sides, held, limits, path)
+            bar.advance(task)
+    return found
+
+
+def _one(found: Found, sides: Sides, held: Material, limits: Limits, path: Path) -> None:
+    """One bad image stops no other, and lets no engine pass."""
+    try:
+        found.add(examine(sides, *held.read(path), limits))
+        return
+    except NotForThisNetwork as error:
+        status, message = "skipped", str(error)
+    except InputError as error:
+        status, message = "unreadable", str(error)
+    except BackendRunError as error:
+        status, message = "not computed", str(error)
+    found.left_out.append({"image": path.name, "status": status, "message": message})
+    console.err.print(f"{status}: {path.name}: {message}", soft_wrap=True)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the limits cannot be read ({type(error).__name__}); name a TOML file") from error
+
+
+def _write(out: Path, gate: Gate, found: Found) -> None:
+    """Everything that is known, and the ten worst as pictures."""
+    rows = [{**asdict(row), "lowest": row.lowest} for row in found.rows]
+    content: dict[str, Any] = {"schema": SCHEMA_VERSION, "gate": gate, "images": rows, "left_out": found.left_out}
+    (out / "gate.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    place = out / "worst"
+    place.mkdir(exist_ok=True)
+    for old in place.glob("[0-9][0-9]_*.png"):
+        old.unlink()
+    for number, examined in enumerate(found.worst, start=1):
+        stem = Path(examined.row.image).stem
+        (place / f"{number:02}_{stem}.png").write_bytes(to_png(picture(examined)))

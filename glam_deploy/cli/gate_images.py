@@ -1,0 +1,109 @@
+"""The images and outlines that `glam-deploy gate` works on."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from glam_deploy.cli.options import export_module
+from glam_deploy.errors import UsageError
+from glam_deploy.gate.trial import Image
+from glam_deploy.gate.truth import Mask, find_mask, read_mask
+from glam_deploy.images import read_array
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.reading import find_inputs, read
+from glam_deploy.records import Mammogram, Source, View
+
+EXAM_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Where images and outlines are, and how to take them."""
+
+    images: Path | None = None
+    """None is the exam of the demo that the bundle lies in, else one made for the occasion."""
+    masks: Path | None = None
+    view: View | None = None
+    standardized: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What both sides are held to."""
+
+    images: Sequence[Path]
+    masks: Path | None
+    options: ImageOptions
+
+    def read(self, path: Path) -> tuple[Image, Mask | None]:
+        """One image and its outlines. Raises InputError, and what `reading.read` raises."""
+        image = self._image(path)
+        shape = image.pixels.shape if isinstance(image, Mammogram) else image.image.shape
+        mask = self._mask(path)
+        return image, read_mask(mask, shape) if mask else None
+
+    def sha256(self) -> str:
+        """Of all images and outlines in their order: what a verdict is about."""
+        total = hashlib.sha256()
+        for path in self.images:
+            for file in filter(None, (path, self._mask(path))):
+                total.update(_file_sha256(file))
+        return total.hexdigest()
+
+    def _image(self, path: Path) -> Image:
+        if not self.options.standardized:
+            return read(path, view=self.options.view)
+        source = Source(name=path.name, kind="npy")
+        return from_standardized(read_array(path), source=source, view=self.options.view)
+
+    def _mask(self, path: Path) -> Path | None:
+        return find_mask(self.masks, path) if self.masks else None
+
+
+@contextmanager
+def material(bundle_folder: Path, options: ImageOptions) -> Iterator[Material]:
+    """Find the images, or make a demo exam for as long as the block lasts.
+
+    Raises UsageError for folders without images or without masks of them, BackendUnavailable where a demo exam is
+    needed and cannot be made.
+    """
+    if options.images is not None:
+        yield _found(options.images, options.masks, options)
+        return
+    if options.masks is not None or options.standardized:
+        raise UsageError("--masks and --standardized go with --images: name the images")
+    if (demo := _demo(bundle_folder)) is not None:
+        yield _found(demo / "exam", demo / "masks", options)
+        return
+    maker = export_module("demo.material", extras=("export", "dicom"))
+    with TemporaryDirectory(prefix="glam-gate-") as room:
+        exam, outlines = Path(room) / "exam", Path(room) / "masks"
+        maker.write_exam(exam, outlines, EXAM_SEED)
+        yield _found(exam, outlines, options)
+
+
+def _found(images: Path, masks: Path | None, options: ImageOptions) -> Material:
+    """Outlines may lie among the images."""
+    paths = [path for path in find_inputs([images]) if not path.stem.endswith("_mask")]
+    if not paths:
+        raise UsageError(f"{images} holds nothing but masks: check the folder")
+    if masks is not None and not any(find_mask(masks, path) for path in paths):
+        raise UsageError(f"{masks}: no mask is named like an image, such as {paths[0].stem}.png; check --masks")
+    return Material(images=paths, masks=masks, options=options)
+
+
+def _demo(bundle_folder: Path) -> Path | None:
+    """The folder of `glam-deploy demo` that the bundle lies in."""
+    place = bundle_folder.resolve().parent
+    return place if (place / "exam").is_dir() and (place / "masks").is_dir() else None
+
+
+def _file_sha256(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""  # told as unreadable

@@ -1,0 +1,92 @@
+"""A verdict as tables and lines."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.cli import console
+from glam_deploy.runtime.admission import Gate
+
+
+def show(bundle: Bundle, gate: Gate, out: Path | None) -> None:
+    """Print what was found, then whether the engine passed."""
+    if gate["figures"]:
+        console.out.print(_dice_table(gate))
+        for line in _lines(gate["figures"]):
+            console.out.print(line, soft_wrap=True)
+    for failure in gate["failures"]:
+        console.out.print(f"not kept: {failure}", soft_wrap=True)
+    word = Text("PASSED", style="bold green") if gate["passed"] else Text("FAILED", style="bold red")
+    told = f" gate {gate['id']}: engine {gate['engine']}, {gate['images']} images; in the manifest of {bundle.folder}"
+    console.out.print(Text.assemble(word, told, f", and in {out}" if out else ""), soft_wrap=True)
+
+
+def _dice_table(gate: Gate) -> Table:
+    title = f"Dice of engine {gate['engine']} against {gate['reference']}, thresholds 0.1 to 0.9"
+    table = Table(title=title, title_justify="left")
+    for name in ("map", "class", "images", "lowest median", "95 % interval", "worst"):
+        table.add_column(name, justify="left" if name in ("map", "class") else "right")
+    for name, labels in gate["figures"]["dice"].items():
+        for label, curve in labels.items():
+            table.add_row(name, label, *_cells(curve))
+    return table
+
+
+def _cells(curve: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    judged = [point for point in curve if point["images"]]
+    if not judged:
+        return "0", "-", "-", "-"
+    low, worst = (min(judged, key=lambda point: float(point[key])) for key in ("median", "worst"))
+    images = max(point["images"] for point in judged)
+    return (
+        str(images),
+        f"{low['median']:.4f} at {low['threshold']}",
+        _interval(low["interval"]),
+        f"{worst['worst']:.4f} at {worst['threshold']}",
+    )
+
+
+def _interval(bounds: list[float] | None, digits: int = 4) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    patches, states = found["patches"], found["states"]
+    yield (
+        f"patches: {patches['same']} of {patches['patches']} at the reference's place, {patches['tied']} at one it "
+        f"rates as high; worst IoU {patches['worst_iou']:.3f}, moved by at most {patches['most_moved_px']:.0f} px"
+    )
+    yield f"lesions: {states['lost']} lost, {states['new']} new, {states['almost empty']} maps almost empty, not judged"
+    for name, labels in found["scores"].items():
+        for label, score in labels.items():
+            yield _score_line(name, label, score)
+    flat = found["flat"]
+    yield f"decisions flipped: {found['flips']}"
+    yield f"images with a map without contrast: {flat['candidate']}, reference {flat['reference']}"
+    for label, truth in found["truth"].items():
+        yield _truth_line(label, truth)
+    if found["reasons"]:
+        yield "to blame: " + ", ".join(f"{reason} in {count}" for reason, count in found["reasons"].items())
+    yield f"latency: median {found['latency_ms']:.0f} ms an image, from standardized image to maps"
+
+
+def _score_line(name: str, label: str, score: Mapping[str, Any]) -> str:
+    line = f"{name} {label}: largest difference {score['largest_difference']:.1e}"
+    if score["rank_agreement"] is not None:
+        line += f", rank agreement {score['rank_agreement']:.4f}"
+    if area := score["auroc"]:
+        line += f", AUROC {area['candidate']:.4f}, reference {area['reference']:.4f}"
+        line += f" (difference {_interval(area['interval'])})"
+    return line
+
+
+def _truth_line(label: str, truth: Mapping[str, Any]) -> str:
+    return (
+        f"against the outlines, {label}: Dice {truth['candidate']:.4f}, reference {truth['reference']:.4f}, both at "
+        f"{truth['threshold']}; difference {truth['difference']:+.4f}, 95 % interval {_interval(truth['interval'])}, "
+        f"{truth['images']} images"
+    )

@@ -1,0 +1,140 @@
+"""Reference and candidate before one image: what each makes of it, and which part of the candidate is to blame."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
+from glam_deploy.engines.base import Engine, EngineOptions
+from glam_deploy.engines.registry import OWNERS, open_engines
+from glam_deploy.errors import UsageError
+from glam_deploy.gate.limits import Limits
+from glam_deploy.gate.parity import SCORES, MapParity, PatchParity, compare_maps, compare_patches, flips
+from glam_deploy.gate.truth import Mask, classes_in, truth_dice
+from glam_deploy.records import Mammogram, NetworkInput
+from glam_deploy.runtime.agreement import Answer, answer, blamed, on_reference_patches
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.session import bundle_provenance
+
+Image = Mammogram | NetworkInput
+FLAT = "no-contrast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Who is compared. The candidate has passed no gate yet: this is where it does."""
+
+    reference: Pipeline
+    candidate: Pipeline
+    local: Engine
+    """The candidate's local stage, to be given the reference's patches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is kept of one image; JSON-ready by `dataclasses.asdict`."""
+
+    image: str
+    maps: tuple[MapParity, ...]
+    patches: tuple[PatchParity, ...]
+    scores: Mapping[str, tuple[tuple[float, float], ...]]
+    """Score -> for each class (candidate, reference)."""
+    flips: tuple[str, ...]
+    reasons: tuple[str, ...]
+    """Which parts are to blame; empty where the image keeps the limits."""
+    flat: tuple[bool, bool]
+    """Whether a class's global map had no contrast: (candidate, reference)."""
+    positive: Mapping[str, bool] | None
+    """Class -> whether the mask has it; None without mask."""
+    truth: Mapping[str, tuple[tuple[float, float], ...]]
+    """Class in the mask -> for each threshold (candidate, reference) Dice of the fused map against it."""
+    latency_ms: float
+    """From the standardized image to scores and maps, the candidate's."""
+
+    @property
+    def lowest(self) -> float:
+        """Lowest Dice of any map, class and threshold; 0 where a lesion is lost or new."""
+        return min(parity.lowest for parity in self.maps)
+
+    @property
+    def order(self) -> tuple[float, float, int]:
+        """Sorts the worst image first."""
+        return self.lowest, min(patch.iou for patch in self.patches), -len(self.flips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """One image, with what a picture of it needs."""
+
+    row: Row
+    reference: Result
+    candidate: Answer
+
+
+def open_sides(bundle: Bundle, engine: str, *, reference: str | None, patches: int, options: EngineOptions) -> Sides:
+    """Both sides of a bundle.
+
+    `reference`: an engine's name; None takes "torch" where it is installed and the bundle has the weights, else "onnx".
+    Raises UsageError where an engine would be held against itself, and what opening engines raises.
+    """
+    name = reference or reference_name(bundle)
+    if name == engine:
+        raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
+    opened = open_engines(engine, bundle, options)
+    pipelines = (
+        Pipeline(engines, patches=patches, provenance=bundle_provenance(bundle))
+        for engines in (opened, open_engines(name, bundle, EngineOptions()))
+    )
+    candidate, truth = pipelines
+    return Sides(reference=truth, candidate=candidate, local=opened.engines["local"])
+
+
+def reference_name(bundle: Bundle) -> str:
+    """Who is the reference where nobody says so."""
+    return "torch" if CHECKPOINT_FILE in bundle.files and not OWNERS["torch"].missing else "onnx"
+
+
+def examine(sides: Sides, image: Image, mask: Mask | None, limits: Limits) -> Examined:
+    """Run both sides. Raises InputError for an image that cannot be used, BackendRunError where an engine fails."""
+    truth, result = sides.reference(image), sides.candidate(image)
+    expected, found = answer(truth), answer(result)
+    forced = on_reference_patches(sides.local, truth.network_input.image, found, expected)
+    maps = compare_maps(found, expected, forced)
+    patches = compare_patches(found, expected)
+    flipped = flips(found, expected, limits.operating_point)
+
+    def differ(mixed: Answer, base: Answer) -> bool:
+        return not _keeps(compare_maps(mixed, base), limits)
+
+    keeps = _keeps(maps, limits) and all(patch.agrees for patch in patches)
+    reasons = [] if keeps else blamed(forced, found, expected, differ)
+    row = Row(
+        image=truth.input.source.name,
+        maps=maps,
+        patches=patches,
+        scores={name: _pairs(found[name], expected[name]) for name in SCORES if name in expected},
+        flips=flipped,
+        reasons=tuple(reasons or (["scores differ"] if flipped else [])),
+        flat=(_flat(result), _flat(truth)),
+        positive=None if mask is None else classes_in(mask),
+        truth={} if mask is None else _against_truth(result, truth, mask),
+        latency_ms=sum(ms for step, ms in result.timings_ms.items() if step != "preprocess"),
+    )
+    return Examined(row=row, reference=truth, candidate=found)
+
+
+def _keeps(maps: tuple[MapParity, ...], limits: Limits) -> bool:
+    return all(parity.lowest >= limits.dice_median for parity in maps)
+
+
+def _pairs(found: object, expected: object) -> tuple[tuple[float, float], ...]:
+    return tuple((float(a), float(b)) for a, b in zip(found, expected, strict=True))  # type: ignore[call-overload]
+
+
+def _flat(result: Result) -> bool:
+    return any(notice.code == FLAT for notice in result.notices)
+
+
+def _against_truth(result: Result, truth: Result, mask: Mask) -> dict[str, tuple[tuple[float, float], ...]]:
+    candidate, reference = truth_dice(result, mask), truth_dice(truth, mask)
+    return {name: tuple(zip(candidate[name], reference[name], strict=True)) for name in reference}

@@ -1,0 +1,62 @@
+"""Outlines that people drew: which classes an image holds, and how well a map covers them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy import spec
+from glam_deploy.errors import InputError
+from glam_deploy.gate.parity import THRESHOLDS
+from glam_deploy.metrics import dice
+from glam_deploy.runtime.result import Result
+
+VALUES = {"benign": 100, "malignant": 200}
+"""Grey of each class in a mask; 0 is everything else."""
+
+Mask = NDArray[np.uint8]
+
+
+def find_mask(folder: Path, image: Path) -> Path | None:
+    """The mask of an image: a PNG in `folder` of the same name, or with "_mask" after it."""
+    places = (folder / f"{image.stem}{ending}.png" for ending in ("", "_mask"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
+    """A mask in the source frame: uint8 [rows, columns] of 0, 100 (benign) and 200 (malignant).
+
+    `shape`: that of the image. Raises InputError for other shapes and values.
+    """
+    try:
+        mask = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error) as error:
+        raise InputError(f"the mask {path.name} cannot be read ({type(error).__name__}): check the file") from error
+    if mask is None or mask.shape != tuple(shape):
+        found = "no PNG" if mask is None else f"{list(mask.shape)}"
+        raise InputError(f"the mask {path.name} is {found}, expected a grey PNG of the image's {list(shape)}")
+    if strange := sorted(set(np.unique(mask).tolist()) - {0, *VALUES.values()}):
+        raise InputError(f"the mask {path.name} has values {strange[:5]}, expected 0, 100 (benign), 200 (malignant)")
+    return np.asarray(mask, np.uint8)
+
+
+def classes_in(mask: Mask) -> dict[str, bool]:
+    """Class -> whether the mask has a pixel of it."""
+    return {name: bool((mask == VALUES[name]).any()) for name in spec.CLASSES}
+
+
+def truth_dice(result: Result, mask: Mask) -> dict[str, list[float]]:
+    """Of each class in the mask, Dice of the fused map against it at each of THRESHOLDS, source frame."""
+    saliency = result.saliency_in_source()
+    return {
+        name: [_dice(saliency[index] >= np.float32(threshold), mask == VALUES[name]) for threshold in THRESHOLDS]
+        for index, name in enumerate(spec.CLASSES)
+        if (mask == VALUES[name]).any()
+    }
+
+
+def _dice(found: NDArray[np.bool_], outline: NDArray[np.bool_]) -> float:
+    value = dice(found, outline)
+    assert value is not None  # the outline has a pixel
+    return value

@@ -1,0 +1,71 @@
+"""What "auto" means for a bundle on this machine: the fastest engine with a passed gate, and why it is that one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import AUTO, OWNERS, honours, open_engines
+from glam_deploy.errors import BackendError, BundleError
+from glam_deploy.runtime.admission import Gate, newest_gate, this_machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An engine that "auto" took."""
+
+    engine: str
+    opened: OpenedEngines
+    reason: str
+    """One line: which and why."""
+
+
+def choose(bundle: Bundle, options: EngineOptions) -> Choice:
+    """The engine of least latency among those with a passed gate that run here; `registry.AUTO` where there is none.
+
+    Latencies are those that the gates recorded on a machine of the same processor, cores and device. An engine that
+    cannot be opened, that cannot honour the options, or is another one by now is passed over, and the reason says so.
+    """
+    passed_over = []
+    for gate in _fastest_first(bundle):
+        found = _open(bundle, gate, options)
+        if isinstance(found, str):
+            passed_over.append(f"{gate['engine']} {found}")
+            continue
+        why = f"auto took {gate['engine']}: {gate['latency_ms']:.0f} ms an image, the fastest with a passed gate here"
+        return Choice(engine=gate["engine"], opened=found, reason=_line(why, passed_over))
+    why = f"auto took {AUTO}: no engine has a passed gate with times of such a machine"
+    return Choice(engine=AUTO, opened=open_engines("auto", bundle, options), reason=_line(why, passed_over))
+
+
+def _fastest_first(bundle: Bundle) -> Iterator[Gate]:
+    passed = [gate for gate in bundle.gates if gate["passed"] and gate["latency_ms"] > 0]
+    return iter(sorted(passed, key=lambda gate: float(gate["latency_ms"])))
+
+
+def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines | str:
+    """The engine of a gate, or why it is not to be had."""
+    if lacks := _lacks(gate, options):
+        return lacks
+    try:
+        opened = open_engines(gate["engine"], bundle, options)
+    except (BackendError, BundleError) as error:
+        return f"cannot be opened ({str(error).partition('. ')[0]})"
+    newest = newest_gate(bundle, opened.provenance)
+    if newest is None or newest["id"] != gate["id"]:
+        return "is another one than its gate was for"
+    return opened if gate["machine"] == this_machine(opened.provenance) else "was timed on another device"
+
+
+def _lacks(gate: Gate, options: EngineOptions) -> str:
+    """What can be told without opening it."""
+    if gate["engine"] not in OWNERS:
+        return "is unknown to this release"
+    if not honours(gate["engine"], options):
+        return "cannot honour the options"
+    same = gate["machine"] == this_machine({"device": gate["machine"]["device"]})
+    return "" if same else "was timed on another kind of machine"
+
+
+def _line(why: str, passed_over: list[str]) -> str:
+    return why + (f"; passed over: {', '.join(passed_over)}" if passed_over else "")
