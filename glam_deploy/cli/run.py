@@ -3,10 +3,14 @@
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import click
+from rich.progress import Progress
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
@@ -32,9 +36,14 @@ from glam_deploy.outputs.writer import (
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import Pixels, Source, View
+from glam_deploy.runtime.overlap import ahead, behind
+from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import load
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,23 @@ class Outcome:
     text: str
     lacking: bool = False
     """It failed because this machine lacks a package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """An input that has been read and made ready."""
+
+    pixels: Pixels
+    """For the picture: source frame, background 0."""
+    prepared: Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    """An input that the network has begun with, or done."""
+
+    pixels: Pixels
+    pending: Pending
 
 
 @click.command("run")
@@ -166,16 +192,8 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
     machine lacks what it needs. Raises UsageError where `job.out` cannot be written to.
     """
     require_writable(job.out)
-    outcomes = []
     with console.progress() as bar:
-        task = bar.add_task("", total=len(job.stems))
-        for path in job.stems:
-            bar.update(task, description=path.name, refresh=True)
-            outcome = _one(pipeline, job, path)
-            bar.advance(task)
-            with console.paused(bar):
-                _say(job, path, outcome)
-            outcomes.append(outcome)
+        outcomes = _work_through(pipeline, job, bar)
     done, skipped, failed = ([o for o in outcomes if o.status == status] for status in ("done", "skipped", "failed"))
     if not job.as_json:
         told = f"{len(done)} done, {len(skipped)} skipped, {len(failed)} failed; results in {job.out}"
@@ -185,21 +203,72 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
     return 1 if failed or not done else 0
 
 
-def _one(pipeline: Pipeline, job: Job, path: Path) -> Outcome:
-    """Read, run and write one input. What goes wrong with it is written down, and the others go on."""
-    failure: GlamError
+def _work_through(pipeline: Pipeline, job: Job, bar: Progress) -> list[Outcome]:
+    """While the network has one input, the next is read and the last is written: no more than three in memory.
+
+    The network runs in this thread, which hears Ctrl-C; what it has finished by then is still written.
+    """
+    task = bar.add_task(next(iter(job.stems)).name, total=len(job.stems))
+
+    def start(path: Path, view: _Read | GlamError) -> tuple[Path, _Started | GlamError]:
+        bar.update(task, description=path.name, refresh=True)
+        return path, _attempt(partial(_start, pipeline), view)
+
+    def finish(started: tuple[Path, _Started | GlamError]) -> Outcome:
+        outcome = _finish(job, *started)
+        bar.advance(task)
+        with console.paused(bar):
+            _say(job, started[0], outcome)
+        return outcome
+
+    read = partial(_attempt, partial(_read, pipeline, job.reading))
+    with closing(ahead(read, job.stems)) as views, closing(behind(finish, map(start, job.stems, views))) as outcomes:
+        return list(outcomes)
+
+
+def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
+    """A step of one input, unless one before it failed. What goes wrong is handed on, and the other inputs go on."""
+    if isinstance(given, GlamError):
+        return given
     try:
-        pixels, result = _process(pipeline, job.reading, path)
-        write_result(job.out, job.stems[path], pixels, result, job.writing)
-        job.on_result(path, result)
-        return Outcome(status="done", text=_summary(result))
+        return step(given)
     except GlamError as error:
-        failure = error
+        return error
     except Exception as error:  # the edge of one input: a fault in our own code must not cost the others
-        failure = _internal(error)
-    write_failure(job.out, job.stems[path], path.name, job.reading.view, failure)
-    status = "skipped" if isinstance(failure, NotForThisNetwork) else "failed"
-    return Outcome(status=status, text=str(failure), lacking=isinstance(failure, BackendUnavailable))
+        return _internal(error)
+
+
+def _read(pipeline: Pipeline, reading: ReadOptions, path: Path) -> _Read:
+    if reading.standardized:
+        array = read_array(path)
+        given = from_standardized(array, source=Source(name=path.name, kind="npy"), view=reading.view)
+        # the picture needs a black background at zero
+        return _Read(pixels=given.image - given.image.min(), prepared=pipeline.prepare(given))
+    mammogram = read(
+        path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
+    )
+    return _Read(pixels=mammogram.pixels, prepared=pipeline.prepare(mammogram))
+
+
+def _start(pipeline: Pipeline, view: _Read) -> _Started:
+    return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared))
+
+
+def _write(job: Job, path: Path, started: _Started) -> str:
+    result = started.pending.result()
+    write_result(job.out, job.stems[path], started.pixels, result, job.writing)
+    job.on_result(path, result)
+    return _summary(result)
+
+
+def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
+    """Write the result, or what went wrong."""
+    written = _attempt(partial(_write, job, path), started)
+    if not isinstance(written, GlamError):
+        return Outcome(status="done", text=written)
+    write_failure(job.out, job.stems[path], path.name, job.reading.view, written)
+    status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"
+    return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))
 
 
 def _internal(error: Exception) -> InternalError:
@@ -210,18 +279,6 @@ def _internal(error: Exception) -> InternalError:
         f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}. This is a fault "
         f"of glam-deploy; please report it with what stands on standard error."
     )
-
-
-def _process(pipeline: Pipeline, reading: ReadOptions, path: Path) -> tuple[Pixels, Result]:
-    if reading.standardized:
-        array = read_array(path)
-        prepared = from_standardized(array, source=Source(name=path.name, kind="npy"), view=reading.view)
-        # the picture needs a black background at zero
-        return prepared.image - prepared.image.min(), pipeline(prepared)
-    mammogram = read(
-        path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
-    )
-    return mammogram.pixels, pipeline(mammogram)
 
 
 def _summary(result: Result) -> str:

@@ -23,6 +23,10 @@ class Chain(Protocol):
         """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
         ...
 
+    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
+        """The host's part of a view, which may be done earlier and in another thread; once is enough."""
+        ...
+
     def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
         """Begin with views, all raw or all standardized, and time the steps on `clock`. Raises BackendRunError."""
         ...

@@ -40,6 +40,10 @@ class DeviceChain:
         self.has_head = "attention" in engines["fusion"].contract.outputs
         self._pools = {n: SlotPool(partial(Slot, self._stages, images=n), limit=slots) for n in (1, EXAM)}
 
+    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
+        """Nothing more: the GPU standardizes."""
+        return view
+
     def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
         """One view or four: staged on the host, uploaded and under way when this returns. Raises BackendRunError."""
         pool = self._pools[len(views)]

@@ -22,11 +22,15 @@ class HostChain:
         self._engines = engines
         self._patches = patches
 
+    def prepare(self, view: PlacedView | NetworkInput) -> NetworkInput:
+        """The view as the network sees it."""
+        return view if isinstance(view, NetworkInput) else network_input(view)
+
     def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
         """All stages of one view."""
         (view,) = views
         with clock("preprocess"):
-            prepared = view if isinstance(view, NetworkInput) else network_input(view)
+            prepared = self.prepare(view)
         findings = self._run(prepared, clock)
         return lambda: findings
 

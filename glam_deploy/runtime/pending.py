@@ -1,12 +1,23 @@
-"""Views under way."""
+"""Views under way: ready for the network, and in it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from glam_deploy.records import NetworkInput, PlacedView
 from glam_deploy.runtime.chain import Flight
 from glam_deploy.runtime.result import Result, result_of
 from glam_deploy.runtime.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What `Pipeline.prepare` gives: a view on which the host has done its part."""
+
+    view: PlacedView | NetworkInput
+    times_ms: Mapping[str, float]
+    """What that took, by step."""
 
 
 class Pending:

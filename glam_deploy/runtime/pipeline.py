@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -18,11 +18,12 @@ from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.chain import Chain
 from glam_deploy.runtime.device_chain import DeviceChain
 from glam_deploy.runtime.host_chain import HostChain
-from glam_deploy.runtime.pending import Pending
+from glam_deploy.runtime.overlap import ahead
+from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
 
-Image = Mammogram | PlacedView | NetworkInput | NDArray[Any]
+Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any]
 
 SLOTS = 2
 """One view is uploaded while another is computed."""
@@ -47,9 +48,10 @@ class Pipeline:
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
         """Predictions, maps and patch places for one view.
 
-        `image` is a Mammogram (see `glam_deploy.read`), or what `preprocess.place` or `prepare` made of one; or a raw
-        array [rows, columns], uint8, uint16 or float32 >= 0 with background 0, and its `view` ("L-CC", "R-CC", "L-MLO",
-        "R-MLO"); or, with no view, a float32 [2944, 1920] array that is already cropped, mirrored and standardized.
+        `image` is a Mammogram (see `glam_deploy.read`), or what `preprocess.place`, `preprocess.prepare` or
+        `Pipeline.prepare` made of one; or a raw array [rows, columns], uint8, uint16 or float32 >= 0 with background 0,
+        and its `view` ("L-CC", "R-CC", "L-MLO", "R-MLO"); or, with no view, a float32 [2944, 1920] array that is
+        already cropped, mirrored and standardized.
         `horizontal_flip` says that a raw array is stored mirrored. Raises InputError for images that cannot be used,
         UsageError for wrong arguments, BackendRunError where an engine fails.
         """
@@ -61,18 +63,30 @@ class Pipeline:
         On a GPU this returns when the view is placed and its upload is under way. Pixels of a raw view must stay as
         they are for as long as the result is used.
         """
+        return self._start([self.prepare(image, view=view, horizontal_flip=horizontal_flip)])
+
+    def prepare(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Prepared:
+        """The host's part before the network, for `submit` or a call to go on from; made to be done in another thread.
+
+        Arguments and errors are those of a call.
+        """
+        if isinstance(image, Prepared):
+            _require_bare(view, horizontal_flip)
+            return image
         clock = Stopwatch()
         with clock("preprocess"):
-            placed = _place(image, view=view, horizontal_flip=horizontal_flip)
-        return self._start([placed], clock)
+            ready = self._chain.prepare(_place(image, view=view, horizontal_flip=horizontal_flip))
+        return Prepared(view=ready, times_ms=clock.times_ms)
 
     def map(self, images: Iterable[Image]) -> Iterator[Result]:
         """Results of many views, in their order; an array is a standardized one.
 
-        On a GPU the next view is placed and uploaded while this one is computed. An error ends it: where the others
-        are to go on, use `submit`.
+        The next view is taken from `images` and prepared in another thread while this one is computed, so that a
+        generator which reads files costs no time of the network; on a GPU it is uploaded meanwhile, too. An error ends
+        it: where the others are to go on, use `submit`.
         """
-        return self._in_order(self.submit(image) for image in images)
+        with closing(ahead(self.prepare, images)) as prepared:
+            yield from self._in_order(map(self.submit, prepared))
 
     def batch(self, images: Iterable[Image]) -> list[Result]:
         """Results of the views of an exam, in their order; an array is a standardized one.
@@ -80,7 +94,8 @@ class Pipeline:
         On a GPU four views of one kind (raw or standardized) run together; what is left over runs one by one. Any
         error is that of all.
         """
-        return list(self._in_order(self._start_batch(batch) for batch in _batches(images, self._chain.largest_batch)))
+        batches = _batches(images, self._chain.largest_batch)
+        return list(self._in_order(self._start([self.prepare(image) for image in batch]) for batch in batches))
 
     @contextmanager
     def slot(self, images: int = 1) -> Iterator[BorrowedSlot]:
@@ -97,14 +112,11 @@ class Pipeline:
             finally:
                 borrowed.close()
 
-    def _start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Pending:
-        return Pending(self._chain.start(views, clock), clock, self.provenance)
-
-    def _start_batch(self, images: Sequence[Image]) -> Pending:
+    def _start(self, prepared: Sequence[Prepared]) -> Pending:
         clock = Stopwatch()
-        with clock("preprocess"):
-            placed = [_place(image) for image in images]
-        return self._start(placed, clock)
+        for one in prepared:
+            clock.add(one.times_ms)
+        return Pending(self._chain.start([one.view for one in prepared], clock), clock, self.provenance)
 
     def _in_order(self, started: Iterable[Pending]) -> Iterator[Result]:
         under_way: deque[Pending] = deque()
@@ -126,17 +138,20 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
     """Neighbours of one kind, `size` together or each alone."""
-    for _, group in groupby(images, key=lambda image: isinstance(image, Mammogram | PlacedView)):
+    for _, group in groupby(images, key=_is_raw):
         same = list(group)
         whole = len(same) - len(same) % size
         yield from (same[n : n + size] for n in range(0, whole, size))
         yield from ([image] for image in same[whole:])
 
 
+def _is_raw(image: Image) -> bool:
+    return isinstance(image.view if isinstance(image, Prepared) else image, Mammogram | PlacedView)
+
+
 def _place(image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> PlacedView | NetworkInput:
     if isinstance(image, NetworkInput | PlacedView | Mammogram):
-        if view is not None or horizontal_flip:
-            raise UsageError("view and horizontal_flip go with raw arrays; this image already carries its own")
+        _require_bare(view, horizontal_flip)
         return place(image) if isinstance(image, Mammogram) else image
     if not isinstance(image, np.ndarray):
         raise UsageError(f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput or a numpy array")
@@ -148,3 +163,8 @@ def _place(image: Image, *, view: View | str | None = None, horizontal_flip: boo
     if view is None:
         return from_standardized(image, source=Source(name="array", kind="array"))
     return place(Mammogram(pixels=image, view=parse_view(view), horizontal_flip=horizontal_flip))
+
+
+def _require_bare(view: View | str | None, horizontal_flip: bool) -> None:
+    if view is not None or horizontal_flip:
+        raise UsageError("view and horizontal_flip go with raw arrays; this image already carries its own")

@@ -1,6 +1,6 @@
 """Wall time of the steps of one call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -15,4 +15,9 @@ class Stopwatch:
     def __call__(self, step: str) -> Iterator[None]:
         start = perf_counter()
         yield
-        self.times_ms[step] = self.times_ms.get(step, 0.0) + (perf_counter() - start) * 1e3
+        self.add({step: (perf_counter() - start) * 1e3})
+
+    def add(self, times_ms: Mapping[str, float]) -> None:
+        """Count what another watch has measured, too."""
+        for step, spent in times_ms.items():
+            self.times_ms[step] = self.times_ms.get(step, 0.0) + spent

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
 from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
+from glam_deploy.runtime.pending import Prepared
 from glam_deploy.runtime.pipeline import Image, Pipeline, _batches
 from glam_deploy.runtime.result import Result
 
@@ -244,11 +246,27 @@ def test_several_views_in_their_order(standardized: np.ndarray, several: Callabl
         assert_same(found, one(image))
 
 
-def test_map_takes_one_image_at_a_time(standardized: np.ndarray) -> None:
-    """On the host nothing is gained by looking ahead."""
-    taken = []
-    for n, _ in enumerate(pipeline().map(taken.append(n) or standardized for n in range(3))):
-        assert taken == list(range(n + 1))
+def test_map_prepares_one_image_ahead_and_no_more(standardized: np.ndarray) -> None:
+    taken = [Event() for _ in range(4)]
+    for n, _ in enumerate(pipeline().map(taken[n].set() or standardized for n in range(4))):
+        assert all(image.wait(60) for image in taken[: n + 2])
+        assert not any(image.is_set() for image in taken[n + 2 :])
+
+
+def test_what_is_prepared_elsewhere_gives_the_same(standardized: np.ndarray) -> None:
+    one = pipeline(2)
+    for image in exam(standardized):
+        result = one(one.prepare(image))
+        assert_same(result, one(image))
+        assert list(result.timings_ms) == STEPS
+    with pytest.raises(UsageError, match="already carries its own"):
+        one(one.prepare(standardized), view="L-CC")
+
+
+def test_time_of_preparing_is_counted_with_the_rest(standardized: np.ndarray) -> None:
+    prepared = Prepared(view=pipeline().prepare(standardized).view, times_ms={"preprocess": 1e9})
+    assert pipeline()(prepared).timings_ms["preprocess"] >= 1e9
+    assert prepared.times_ms == {"preprocess": 1e9}
 
 
 @pytest.mark.parametrize("several", [Pipeline.map, Pipeline.batch])

@@ -1,0 +1,147 @@
+"""Two threads beside the caller's: order, errors at their turn, bounds, and an end that loses nothing.
+
+A wait of GUARD seconds is never spent unless a test fails.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event, current_thread
+
+import pytest
+
+from glam_deploy.runtime import overlap
+from glam_deploy.runtime.overlap import ahead, behind
+
+GUARD = 60
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_everything_in_order(count: int, depth: int) -> None:
+    assert list(ahead(lambda n: n * n, range(count), depth=depth)) == [n * n for n in range(count)]
+    assert list(behind(lambda n: n * n, range(count))) == [n * n for n in range(count)]
+
+
+def test_nothing_that_work_makes_is_taken_for_the_end() -> None:
+    assert list(ahead(lambda n: None, range(3))) == [None] * 3
+    assert list(behind(lambda n: None, range(3))) == [None] * 3
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_ahead_is_as_far_ahead_as_told_and_no_further(depth: int) -> None:
+    begun, asked, surprises = [Event() for _ in range(20)], 0, []
+
+    def work(n: int) -> int:
+        begun[n].set()
+        surprises.extend([n] if n >= asked + depth else [])
+        return n
+
+    found = ahead(work, range(10), depth=depth)
+    for n in range(10):
+        asked += 1
+        assert next(found) == n
+        assert all(begun[k].wait(GUARD) for k in range(min(n + depth + 1, 10)))
+    assert not surprises
+
+
+def test_ahead_takes_the_items_in_its_thread() -> None:
+    def items() -> Iterator[str]:
+        yield current_thread().name
+        yield current_thread().name
+
+    assert current_thread().name not in list(ahead(str, items()))
+
+
+def test_behind_works_while_the_next_item_is_made_and_never_on_two() -> None:
+    begun, made = [Event(), Event()], Event()
+    busy = 0
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert begun[0].wait(GUARD)
+        made.set()
+        yield 1
+
+    def work(n: int) -> int:
+        nonlocal busy
+        busy += 1
+        assert busy == 1
+        begun[n].set()
+        assert made.wait(GUARD)
+        busy -= 1
+        return n
+
+    assert list(behind(work, items())) == [0, 1]
+
+
+def refuse(n: int) -> int:
+    if n == 2:
+        raise KeyError(n)
+    return n
+
+
+def broken_items() -> Iterator[int]:
+    yield from (0, 1)
+    raise KeyError(2)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        ahead(refuse, range(5)),
+        ahead(refuse, range(5), depth=3),
+        ahead(str, broken_items(), depth=3),
+        behind(refuse, range(5)),
+        behind(str, broken_items()),
+    ],
+    ids=["ahead", "far ahead", "items of ahead", "behind", "items of behind"],
+)
+def test_an_error_comes_after_what_was_done_before_it(found: Iterator[object]) -> None:
+    assert str(next(found)) == "0"
+    with pytest.raises(KeyError):
+        list(found)
+    assert list(found) == []
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_made_before_a_stop_is_worked_on(stop: type[BaseException]) -> None:
+    stopping, done = Event(), []
+
+    def items() -> Iterator[int]:
+        yield 0
+        yield 1
+        stopping.set()
+        raise stop
+
+    def work(n: int) -> None:
+        if n == 1:
+            assert stopping.wait(GUARD)
+        done.append(n)
+
+    with pytest.raises(stop):
+        list(behind(work, items()))
+    assert done == [0, 1]
+
+
+def test_closing_leaves_out_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, closed, done = Event(), Event(), []
+
+    class Watched(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            closed.set()
+            super().shutdown(wait)
+
+    def work(n: int) -> int:
+        if n == 1:
+            begun.set()
+            assert closed.wait(GUARD)
+        done.append(n)
+        return n
+
+    monkeypatch.setattr(overlap, "ThreadPoolExecutor", Watched)
+    with closing(ahead(work, range(9), depth=4)) as found:
+        assert next(found) == 0
+        assert begun.wait(GUARD)
+    assert done == [0, 1]
