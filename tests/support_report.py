@@ -1,10 +1,14 @@
 """Reports of a bench, read back as a tree by a parser that forgives nothing."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from glam_bench.report import write
 
@@ -91,3 +95,41 @@ def with_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {key: with_strings(item, change) for key, item in value.items()}
     return [with_strings(item, change) for item in value] if isinstance(value, list) else value
+
+
+def gate_folder(folder: Path, pictures: Mapping[str, tuple[int, int]]) -> Path:
+    """As `glam-deploy gate --out` leaves it, of two images; `pictures`: name -> width and height."""
+    (folder / "worst").mkdir(parents=True)
+    (folder / "gate.json").write_text(json.dumps(_gate_content()))
+    for name, (width, height) in pictures.items():
+        ramp = np.tile(np.arange(height, dtype=np.uint8)[:, None, None], (1, width, 3))
+        Image.fromarray(ramp).save(folder / "worst" / f"{name}.png")
+    return folder
+
+
+def _gate_content() -> dict[str, Any]:
+    reason = "local differs on the reference's own patch"
+    curve = [{"threshold": n / 10, "images": 2, "median": 0.995, "interval": None, "worst": 0.91} for n in range(1, 9)]
+    curve.append({"threshold": 0.9, "images": 0, "median": None, "interval": None, "worst": None})
+    gate = {
+        "id": "0123456789ab",
+        "engine": "openvino-int8",
+        "reference": "torch",
+        "passed": False,
+        "failures": ["Dice of the fused <benign> map at 0.9: worst 0.9100, limit 0.95"],
+        "limits": {"dice_median": 0.99, "dice_worst": 0.95, "flips": 0},
+        "figures": {
+            "dice": {name: {"benign": curve, "malignant": curve} for name in ("global", "patches", "fused")},
+            "patches": {"patches": 4, "agreement": 0.75},
+            "lost_or_new": 0,
+            "flips": 0,
+            "reasons": {reason: 1},
+        },
+        "images": 2,
+        "when": "2026-11-23T10:00:00+00:00",
+    }
+    rows = [
+        {"image": "L-CC.dcm", "lowest": 0.99996, "reasons": []},
+        {"image": "<R>&MLO.dcm", "lowest": 0.91, "reasons": [reason]},
+    ]
+    return {"schema": 1, "gate": gate, "images": rows, "left_out": []}

@@ -1,13 +1,13 @@
 """What the report tells, one function a section. A section without data says so or is left out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glam_bench.bench.schema import Results
 from glam_bench.report import tables, words
+from glam_bench.report.gates import gate_section, read
 from glam_bench.report.html import Section, facts, figure, paragraph
 from glam_bench.report.markup import Child, Markup, join, tag
-from glam_bench.report.pictures import worst_cases
 from glam_bench.report.plots import files, ladder, latency, parity, roofline, stages
 from glam_bench.report.rungs import LEAST_DICE, baseline_name, timed
 
@@ -22,7 +22,7 @@ def sections(results: Results, gates: Sequence[Path]) -> list[Section]:
         _stages(results),
         _roofline(results),
         _parity(results),
-        *_gates(gates),
+        *(gate_section(read(folder), i) for i, folder in enumerate(gates, start=1)),
         _files(results),
         _noise(results),
         _machine(results),
@@ -83,7 +83,7 @@ def _roofline(results: Results) -> Section | None:
 
 
 def _parity(results: Results) -> Section | None:
-    if not any(rung["parity"] for rung in results["ladder"]):
+    if not parity.rungs(results):
         return None
     caption = (
         "Dice of each rung's fused map against the published way's, over the threshold of both. Full lines with "
@@ -93,15 +93,8 @@ def _parity(results: Results) -> Section | None:
     return Section(
         "parity",
         "What speed costs",
-        [figure(lambda width: parity.draw(results, width), caption), tables.parity(results)],
+        [figure(lambda width: parity.draw(parity.rungs(results), width), caption), tables.parity(results)],
     )
-
-
-def _gates(gates: Sequence[Path]) -> Iterable[Section]:
-    for i, gate in enumerate(gates, start=1):
-        key = "worst" if len(gates) == 1 else f"worst-{i}"
-        title = "Worst cases of the gate" if len(gates) == 1 else f"Worst cases of gate {i}"
-        yield Section(key, title, worst_cases(gate))
 
 
 def _files(results: Results) -> Section | None:

@@ -156,6 +156,7 @@ dt { color: var(--faint) }
 dd { margin: 0 }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: 6px }
 .scroll:focus-visible { outline: 2px solid var(--link) }
+.picture { margin: 1rem 0 0 }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.35;
   font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .6rem .75rem; color: var(--faint); caption-side: top }
@@ -170,6 +171,7 @@ _PLACES = """
 @media screen and (max-width: 47.5em) {
   .wide { display: none }
   .narrow { display: block }
+  .picture img { max-width: none; width: 44rem }
   .narrow svg { max-width: 30rem; width: 100% }
   section { padding: 1rem .75rem }
   th, td { padding: .4rem .5rem }

@@ -1,8 +1,10 @@
-"""What a rung does to the lesions: Dice against the threshold, one small plot a rung, all on the same scale."""
+"""What speed does to the lesions: Dice against the threshold, small plots that all have the same scale."""
 
+from collections.abc import Mapping, Sequence
 from math import floor
+from typing import NamedTuple
 
-from glam_bench.bench.schema import ByThreshold, Results, Rung
+from glam_bench.bench.schema import ByThreshold, Results
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.rungs import ordered_classes
@@ -10,47 +12,53 @@ from glam_bench.report.scales import Linear
 
 LEAST_SPAN = 0.1
 """The axis shows at least Dice 0.9 to 1, so that a difference of nothing looks like nothing."""
-CELL = 165.0
-"""Pixels: no small plot is narrower."""
+CELL, WIDEST = 165.0, 300.0
+"""Pixels: no small plot is narrower or wider."""
 HEIGHT = 170.0
-LEFT, TOP, BOTTOM = 34.0, 26.0, 30.0
+LEFT, TOP, BOTTOM = 42.0, 26.0, 30.0
 GUTTER = 14.0
 ROUND, SQUARE = 4.6, 5.2
 """Pixels: radius and side; where the classes agree, the square lies inside the circle."""
 
 
-def draw(results: Results, width: float) -> svg.Drawing:
+class Panel(NamedTuple):
+    """One small plot: class -> threshold -> Dice."""
+
+    title: str
+    median: Mapping[str, ByThreshold]
+    worst: Mapping[str, ByThreshold]
+
+
+def rungs(results: Results) -> list[Panel]:
+    """One a rung of the ladder."""
+    found = ((rung["name"], rung["parity"]) for rung in results["ladder"])
+    return [Panel(name, parity["dice"], parity["worst_dice"]) for name, parity in found if parity]
+
+
+def draw(panels: Sequence[Panel], width: float) -> svg.Drawing:
     """Full lines with marks are medians over the images, thin ones the worst image; colour and mark tell the class."""
-    rungs = [rung for rung in results["ladder"] if rung["parity"]]
-    names = ordered_classes(dict.fromkeys(name for rung in rungs for name in _curves(rung, "dice")))
-    columns = max(1, min(4, int(width // CELL), len(rungs)))
-    low = floor(min([1 - LEAST_SPAN, *(v for rung in rungs for v in _values(rung))]) * 20) / 20
+    names = ordered_classes(dict.fromkeys(name for panel in panels for name in panel.median))
+    columns = max(1, min(4, int(width // CELL), len(panels)))
+    low = floor(min([1 - LEAST_SPAN, *_values(panels)]) * 20) / 20
     legend, top = svg.legend([(f"c-{i % 2}{' round' * (i % 2 == 0)}", name) for i, name in enumerate(names)], width)
-    cell = width / columns
-    places = [(i % columns * cell, top + i // columns * HEIGHT) for i in range(len(rungs))]
-    cells = [_cell(rung, names, low, place, cell - GUTTER) for rung, place in zip(rungs, places, strict=True)]
-    return svg.drawing(width, top + HEIGHT * -(-len(rungs) // columns), "Dice against threshold", legend, *cells)
+    cell = min(width / columns, WIDEST)
+    places = [(i % columns * cell, top + i // columns * HEIGHT) for i in range(len(panels))]
+    cells = [_cell(panel, names, low, place, cell - GUTTER) for panel, place in zip(panels, places, strict=True)]
+    return svg.drawing(width, top + HEIGHT * -(-len(panels) // columns), "Dice against threshold", legend, *cells)
 
 
-def _curves(rung: Rung, kind: str) -> dict[str, ByThreshold]:
-    """`kind`: "dice" (medians) or "worst_dice"."""
-    parity = rung["parity"]
-    return {} if parity is None else parity["dice"] if kind == "dice" else parity["worst_dice"]
-
-
-def _values(rung: Rung) -> list[float]:
-    curves = [*_curves(rung, "dice").values(), *_curves(rung, "worst_dice").values()]
+def _values(panels: Sequence[Panel]) -> list[float]:
+    curves = [curve for panel in panels for curve in (*panel.median.values(), *panel.worst.values())]
     return words.known(value for curve in curves for value in curve.values())
 
 
-def _cell(rung: Rung, names: list[str], low: float, place: tuple[float, float], width: float) -> Markup:
+def _cell(panel: Panel, names: list[str], low: float, place: tuple[float, float], width: float) -> Markup:
     x, y = place
     across = Linear(low=0.1, high=0.9, start=x + LEFT + 4, end=x + width - 4)
     up = Linear(low=low, high=1.0, start=y + HEIGHT - BOTTOM, end=y + TOP)
-    shapes: list[Child] = [svg.fitted(x, y + 14, rung["name"], width), _axes(across, up, x)]
+    shapes: list[Child] = [svg.fitted(x, y + 14, panel.title, width), _axes(across, up, x)]
     for i, name in enumerate(names):
-        worst = _points(_curves(rung, "worst_dice").get(name, {}), across, up)
-        median = _points(_curves(rung, "dice").get(name, {}), across, up)
+        worst, median = (_points(curves.get(name, {}), across, up) for curves in (panel.worst, panel.median))
         shapes += [_line(worst, f"curve thin k-{i % 2}"), _line(median, f"curve k-{i % 2}"), _marks(median, i % 2)]
     return tag("g", *shapes)
 
