@@ -114,6 +114,12 @@ def tensor_types(graph: onnx.GraphProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
+def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor but the weights of a graph whose shapes have been inferred; a dynamic axis is 0."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in values}
+
+
 def _tensor(value: onnx.ValueInfoProto) -> tuple[str | int, ...]:
     """Dtype and axes, a dynamic axis by its name."""
     tensor = value.type.tensor_type
