@@ -1,6 +1,7 @@
 """`glam-deploy gate`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,11 +103,11 @@ def command(
         found = _compare(sides, held, limits)
         sha256 = held.sha256()
     summary = figures(found.rows) if found.rows else None
-    failures = judge(summary, limits, not_computed=found.count("not computed"))
-    unreadable = [f"{count} images could not be read"] if (count := found.count("unreadable")) else []
+    unreadable = found.count("unreadable")
+    failures = judge(summary, limits, not_computed=found.count("not computed"), unreadable=unreadable)
     gate = verdict(
         summary,
-        [*unreadable, *failures],
+        failures,
         limits,
         Held(
             engine=engine,
@@ -121,7 +122,13 @@ def command(
     if out:
         _write(out, gate, found)
     show(bundle, gate, out)
-    return FAILED if failures else UNREADABLE if unreadable else 0
+    return _exit_code(failures, unreadable)
+
+
+def _exit_code(failures: Sequence[str], unreadable: int) -> int:
+    if unreadable and len(failures) == 1:
+        return UNREADABLE
+    return FAILED if failures else 0
 
 
 def _compare(sides: Sides, held: Material, limits: Limits) -> Found:

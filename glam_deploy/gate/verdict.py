@@ -28,13 +28,15 @@ class Held:
     """ISO 8601."""
 
 
-def judge(found: Figures | None, limits: Limits, *, not_computed: int = 0) -> list[str]:
+def judge(found: Figures | None, limits: Limits, *, not_computed: int = 0, unreadable: int = 0) -> list[str]:
     """What is against an engine, in words; empty where it passes.
 
     `found`: None where no image was compared. `not_computed`: images of which an engine made no finite numbers.
     """
     failures = [f"{not_computed} images gave NaN, infinite numbers or an error"] if not_computed else []
-    return [*failures, *(_broken(found, limits) if found else ["no image was compared"])]
+    failures += _broken(found, limits) if found else []
+    failures += [f"{unreadable} images could not be read"] if unreadable else []
+    return failures if found or failures else ["no image was compared"]
 
 
 def verdict(found: Figures | None, failures: Sequence[str], limits: Limits, held: Held) -> Gate:

@@ -7,7 +7,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import AUTO, OWNERS, honours, open_engines
 from glam_deploy.errors import BackendError, BundleError
-from glam_deploy.runtime.admission import Gate, newest_gate, this_machine
+from glam_deploy.runtime.admission import Gate, engine_digest, this_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
 
 
 def _fastest_first(bundle: Bundle) -> Iterator[Gate]:
-    passed = [gate for gate in bundle.gates if gate["passed"] and gate["latency_ms"] > 0]
+    newest = {gate["digest"]: gate for gate in bundle.gates}
+    passed = [gate for gate in bundle.gates if gate["passed"] and newest[gate["digest"]]["passed"]]
     return iter(sorted(passed, key=lambda gate: float(gate["latency_ms"])))
 
 
@@ -51,8 +52,7 @@ def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines |
         opened = open_engines(gate["engine"], bundle, options)
     except (BackendError, BundleError) as error:
         return f"cannot be opened ({str(error).partition('. ')[0]})"
-    newest = newest_gate(bundle, opened.provenance)
-    if newest is None or newest["id"] != gate["id"]:
+    if engine_digest(opened.provenance) != gate["digest"]:
         return "is another one than its gate was for"
     return opened if gate["machine"] == this_machine(opened.provenance) else "was timed on another device"
 

@@ -1,0 +1,193 @@
+"""`glam-deploy gate`: its verdict in the manifest, its exit codes, its files, and who is let through then."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support_bundles import snapshot
+from support_commands import Cli
+from support_engines import small_view
+from support_gate import Candidate
+
+from glam_deploy.bundle import MANIFEST, open_bundle
+from glam_deploy.runtime.admission import engine_digest
+
+
+@pytest.fixture
+def candidate(monkeypatch: pytest.MonkeyPatch) -> Candidate:
+    """The engine "openvino" from now on."""
+    return Candidate(monkeypatch)
+
+
+@pytest.fixture
+def gate(cli: Cli, bundle: Path, image: Path, candidate: Candidate) -> Any:
+    """Runs the gate on the bundle; what it said."""
+
+    def run(*arguments: object, images: Path = image) -> Any:
+        fixed = ("--bundle", bundle, "--engine", "openvino", "--reference", "onnx", "--images", images)
+        return cli("gate", *fixed, *arguments)
+
+    return run
+
+
+def verdicts(bundle: Path) -> list[dict[str, Any]]:
+    return [dict(entry) for entry in open_bundle(bundle).gates]
+
+
+def outline(folder: Path, image: Path, value: int = 100) -> None:
+    folder.mkdir()
+    mask = np.zeros(small_view().pixels.shape, np.uint8)
+    mask[200:260, 100:160] = value
+    cv2.imwrite(str(folder / f"{image.stem}.png"), mask)
+
+
+def test_an_engine_that_passes_may_run(
+    cli: Cli, gate: Any, bundle: Path, image: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    run = ("run", image, "--bundle", bundle, "--engine", "openvino", "--out", tmp_path / "out", "--json")
+    refused = cli(*run)
+    assert (refused.code, refused.out) == (4, "")
+    assert f"glam-deploy gate --bundle {bundle} --engine openvino" in refused.err
+
+    said = gate()
+    assert said.code == 0, said.err
+    (entry,) = verdicts(bundle)
+    assert said.out.splitlines()[-1].startswith(f"PASSED gate {entry['id']}: engine openvino, 1 images")
+    assert (entry["passed"], entry["failures"], entry["engine"], entry["reference"]) == (True, [], "openvino", "onnx")
+    assert entry["digest"] == engine_digest(candidate.provenance)
+
+    passed = cli(*run)
+    assert passed.code == 0
+    assert json.loads(passed.out)["provenance"]["gate"] == entry["id"]
+    assert cli("verify", "--bundle", bundle).code == 0
+
+
+def test_a_damaged_engine_fails_and_stays_out(
+    cli: Cli, gate: Any, bundle: Path, image: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    assert gate().code == 0
+    candidate.wrong = {"saliency_patches": -0.2}
+    said = gate("--out", tmp_path / "gate")
+    assert said.code == 4
+    (entry,) = verdicts(bundle)
+    assert not entry["passed"]
+    assert entry["figures"]["reasons"] == {"local differs": 1}
+    assert entry["failures"][-1] == "lesions lost or new: 2, limit 0"
+    assert "to blame: local differs in 1" in said.out
+    assert "FAILED gate" in said.out
+
+    run = ("run", image, "--bundle", bundle, "--engine", "openvino", "--out", tmp_path / "out", "--json")
+    refused = cli(*run)
+    assert refused.code == 4
+    assert f"failed its gate {entry['id']}" in refused.err
+    ungated = cli(*run, "--ungated")
+    assert ungated.code == 0
+    assert json.loads(ungated.out)["provenance"]["gate"] == "ungated"
+
+
+def test_files(gate: Any, image: Path, tmp_path: Path, bundle: Path) -> None:
+    outline(tmp_path / "masks", image)
+    assert gate("--out", tmp_path / "gate", "--masks", tmp_path / "masks").code == 0
+    found = json.loads((tmp_path / "gate/gate.json").read_text())
+    assert found["gate"] == verdicts(bundle)[0]
+    (row,) = found["images"]
+    assert (row["image"], row["positive"], row["lowest"]) == (image.name, {"benign": True, "malignant": False}, 1)
+    assert [path.name for path in (tmp_path / "gate/worst").iterdir()] == ["01_1_L-CC.png"]
+    assert cv2.imread(str(tmp_path / "gate/worst/01_1_L-CC.png")).shape == (856, 1968, 3)
+    assert found["gate"]["figures"]["truth"]["benign"]["images"] == 1
+
+
+def test_limits(gate: Any, candidate: Candidate, bundle: Path, tmp_path: Path) -> None:
+    candidate.wrong = {"saliency_patches": -0.2}
+    assert gate().code == 4
+    (tmp_path / "limits.toml").write_text("dice_median = 0\ndice_worst = 0\nlost = 2\n")
+    assert gate("--limits", tmp_path / "limits.toml").code == 0
+    assert verdicts(bundle)[0]["limits"]["lost"] == 2
+
+
+def test_an_image_that_cannot_be_read_lets_nobody_pass(gate: Any, image: Path, bundle: Path) -> None:
+    (image.parent / "2_R-CC.png").write_bytes(b"no PNG")
+    said = gate(images=image.parent)
+    assert said.code == 1
+    assert "unreadable: 2_R-CC.png: " in said.err
+    assert verdicts(bundle)[0]["failures"] == ["1 images could not be read"]
+
+
+def test_numbers_that_are_not_finite(gate: Any, candidate: Candidate, bundle: Path, tmp_path: Path) -> None:
+    candidate.wrong = {"saliency_patches": np.nan}
+    said = gate("--out", tmp_path / "gate")
+    assert said.code == 4
+    assert verdicts(bundle)[0]["failures"] == [
+        "1 images gave NaN, infinite numbers or an error",
+    ]
+    assert json.loads((tmp_path / "gate/gate.json").read_text())["left_out"][0]["status"] == "not computed"
+
+
+def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
+    outline(tmp_path / "masks", image, value=7)
+    said = gate("--masks", tmp_path / "masks")
+    assert said.code == 1
+    assert "has values [7], expected 0, 100 (benign), 200 (malignant)" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--engine", "onnx"], "engine 'onnx' cannot be held against itself"),
+        (["--limits", "nowhere.toml"], "nowhere.toml: the limits cannot be read"),
+        (["--images", "nowhere"], "nowhere does not exist"),
+        (["--masks", "/"], "no mask is named like an image"),
+        (["--bundle", "nowhere"], "no bundle there"),
+        (["--engine", "auto"], "'auto' is not one of"),
+        (["--patches", "7"], "7 is not in the range"),
+    ],
+)
+def test_wrong_usage(gate: Any, bundle: Path, arguments: list[str], said: str) -> None:
+    before = snapshot(bundle)
+    refused = gate(*arguments)
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+    assert snapshot(bundle) == before
+
+
+def test_masks_without_images(cli: Cli, bundle: Path, candidate: Candidate, tmp_path: Path) -> None:
+    arguments = ("--bundle", bundle, "--engine", "openvino", "--reference", "onnx", "--masks", tmp_path)
+    refused = cli("gate", *arguments)
+    assert (refused.code, "go with --images" in refused.err) == (2, True)
+
+
+def test_the_demos_own_exam_where_no_images_are_named(
+    cli: Cli, bundle: Path, image: Path, candidate: Candidate
+) -> None:
+    image.parent.rename(bundle.parent / "exam")
+    outline(bundle.parent / "masks", image)
+    said = cli("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx")
+    assert said.code == 0, said.err
+    assert "against the outlines, benign: Dice " in said.out
+
+
+def test_a_verdict_leaves_all_else_in_the_bundle(gate: Any, bundle: Path) -> None:
+    before = snapshot(bundle)
+    gate()
+    gate()
+    after = snapshot(bundle)
+    assert {name for name in after if after[name] != before.get(name)} == {MANIFEST}
+    old, new = (json.loads(shot[MANIFEST]) for shot in (before, after))
+    assert {key: value for key, value in new.items() if key != "gates"} == old
+    assert len(new["gates"]) == 1
+    open_bundle(bundle).check()
+
+
+def test_auto_takes_the_gated_engine_and_says_so(
+    cli: Cli, gate: Any, bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    run = ("run", image, "--bundle", bundle, "--out", tmp_path / "out", "--json")
+    assert cli(*run).err == ""
+    gate()
+    said = cli(*run)
+    assert said.err.startswith("auto took openvino: ")
+    provenance = json.loads(said.out)["provenance"]
+    assert (provenance["engine"]["name"], provenance["auto"]) == ("openvino", said.err.strip())

@@ -1,0 +1,156 @@
+"""Both sides before one image, made-up engines: what is found, and who is to blame for damage of each kind."""
+
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from support_engines import FakeEngine, blocks
+
+from glam_deploy import spec
+from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
+from glam_deploy.gate.figures import figures
+from glam_deploy.gate.limits import Limits
+from glam_deploy.gate.pictures import picture
+from glam_deploy.gate.trial import Examined, Row, Sides, examine
+from glam_deploy.gate.verdict import judge
+from glam_deploy.patches import host
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.records import NetworkInput, Source
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+
+
+def image() -> NetworkInput:
+    """One bright disc, radius 100, on even tissue with a slope, so that no two windows are tied."""
+    rows, columns = np.mgrid[: spec.INPUT_SHAPE[0], : spec.INPUT_SHAPE[1]].astype(np.float32)
+    pixels = np.where(columns < 1500, 1.0, 0.0) + (rows + 2 * columns) * 1e-5
+    pixels += 6 * np.exp(-((rows - 1200) ** 2 + (columns - 700) ** 2) / (2 * 100**2))
+    pixels = ((pixels - pixels.mean()) / pixels.std()).astype(np.float32)
+    return from_standardized(pixels, source=Source(name="disc.npy", kind="npy"))
+
+
+class Small(FakeEngine):
+    """A network of two layers on the mean of each cell; `scale` is what the first layer's weights are multiplied by."""
+
+    def __init__(self, stage: spec.Stage, *, scale: float = 1, offset: dict[str, float] | None = None) -> None:
+        super().__init__(stage, offset=offset)
+        self.scale = np.float32(scale)
+
+    def _global(self, inputs: Arrays) -> Arrays:
+        maps = self._maps(blocks(inputs["image"], spec.CELL))
+        y = maps.max((2, 3))
+        return {
+            "saliency_global": maps,
+            "y_scale": np.stack([y, y / 2, y / 4], axis=1),
+            "z_g": np.ones((len(y), spec.Z_GLOBAL)),
+        }
+
+    def _local(self, inputs: Arrays) -> Arrays:
+        maps = self._maps(blocks(inputs["patches"], spec.PATCH_CELL))
+        return {"saliency_patches": maps, "z_k": np.ones((len(maps), spec.Z_PATCH))}
+
+    def _maps(self, cells: np.ndarray) -> np.ndarray:
+        hidden = [np.maximum(self.scale * weight * (cells - bias), 0) for weight, bias in ((1, 0), (1.5, 3))]
+        return np.stack([1 / (1 + np.exp(4 - hidden[0])), 1 / (1 + np.exp(5 - hidden[1]))], axis=1)
+
+
+def pipeline(**changed: Engine) -> tuple[Pipeline, Engine]:
+    """`changed`: "globe" or "local" -> the stage's engine."""
+    engines: dict[spec.Stage, Engine] = {
+        "global": changed.get("globe", Small("global")),
+        "local": changed.get("local", Small("local")),
+        "fusion": FakeEngine("fusion"),
+    }
+    opened = OpenedEngines(engines=engines, provenance={"name": "fake"})
+    return Pipeline(opened, patches=1, provenance={}), engines["local"]
+
+
+def row(mask: np.ndarray | None = None, limits: Limits | None = None, **changed: Engine) -> Examined:
+    reference, _ = pipeline()
+    candidate, local = pipeline(**changed)
+    sides = Sides(reference=reference, candidate=candidate, local=local)
+    return examine(sides, image(), mask, limits or Limits())
+
+
+def failures(found: Row) -> list[str]:
+    return judge(figures([found]), Limits())
+
+
+def test_an_engine_against_its_like() -> None:
+    found = row().row
+    assert (found.lowest, found.reasons, found.flips, found.flat) == (1, (), (), (False, False))
+    assert [patch.same for patch in found.patches] == [True]
+    assert failures(found) == []
+    assert found.image == "disc.npy"
+    assert found.latency_ms > 0
+
+
+def test_a_layer_of_the_local_network() -> None:
+    found = row(local=Small("local", scale=0.9)).row
+    assert found.reasons == ("local differs",)
+    assert any(failure.startswith("Dice of the patch ") for failure in failures(found))
+    assert not any("global" in failure for failure in failures(found))
+
+
+def test_a_layer_of_the_global_network() -> None:
+    found = row(globe=Small("global", scale=0.9)).row
+    assert "global differs" in found.reasons
+    assert "local differs" not in found.reasons
+    assert any(failure.startswith("Dice of the global ") for failure in failures(found))
+
+
+def test_selection_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very same networks; only the sums of windows are rounded to 11 bits."""
+    exact = host.window_sums
+    reference, _ = pipeline()
+    candidate, local = pipeline()
+
+    def ill(view: Any) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "window_sums", lambda heat: exact(heat).astype(np.float16).astype(np.float32))
+            return candidate(view)
+
+    sides: Any = SimpleNamespace(reference=reference, candidate=ill, local=local)
+    found = examine(sides, image(), None, Limits()).row
+    assert found.reasons == ("patch moved",)
+    assert failures(found)[-1].startswith("patches where the reference could have chosen them: 0.0%")
+
+
+def test_a_decision_that_flips_alone() -> None:
+    reference = row().row
+    point = reference.scores["y_global"][0][1]
+    limits = Limits(operating_point=point + 1e-6)
+    found = row(limits=limits, globe=Small("global", offset={"y_scale": 0.001})).row
+    assert (found.flips, found.reasons) == (("y_global benign",), ("scores differ",))
+    assert judge(figures([found]), limits) == ["decisions flipped: 1, limit 0"]
+
+
+def test_truth() -> None:
+    mask = np.zeros(spec.INPUT_SHAPE, np.uint8)
+    mask[1000:1400, 500:900] = 100
+    found = row(mask, local=Small("local", scale=0.5)).row
+    assert found.positive == {"benign": True, "malignant": False}
+    assert set(found.truth) == {"benign"}
+    grid = row().reference.saliency()[0]
+    for n, threshold in enumerate((0.1, 0.5, 0.9)):
+        lesion, outline = grid >= np.float32(threshold), mask == 100
+        expected = 2 * (lesion & outline).sum() / (lesion.sum() + outline.sum())
+        assert found.truth["benign"][4 * n][1] == pytest.approx(expected)
+    assert found.truth["benign"][4][0] != found.truth["benign"][4][1]
+
+
+def test_rows_are_json() -> None:
+    json.dumps(asdict(row().row), allow_nan=False)
+
+
+def test_picture_shows_both_maps_and_where_they_differ() -> None:
+    same, other = picture(row()), picture(row(local=Small("local", scale=0.5)))
+    assert same.shape == (856, 1968, 3)
+    difference = np.s_[120:850, 1480:1960]
+    assert not np.array_equal(same[difference], other[difference])
+    grey = same[difference].astype(int)
+    assert not ((np.ptp(grey, axis=2) > 60) & (grey.min(axis=2) < 150)).sum() > 3000
+    assert np.array_equal(same[120:850, :480], other[120:850, :480])

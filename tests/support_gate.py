@@ -1,0 +1,64 @@
+"""Candidates without a network for the gate, and verdicts made up."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from support_engines import FakeEngine, fake_engines
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import OWNERS, Owner
+from glam_deploy.runtime.admission import engine_digest, this_machine
+from glam_deploy.spec import Stage
+
+PROVENANCE = {
+    "name": "openvino",
+    "library": "openvino made up",
+    "device": "cpu",
+    "precision": "fp32",
+    "sha256": {"global": "11", "local": "22", "fusion": "33"},
+}
+"""Of the candidate."""
+
+
+class Candidate:
+    """Takes the place of "openvino"; `wrong` says what is added to an output, `library` is its version."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str = "openvino") -> None:
+        self.name = name
+        self.wrong: Mapping[str, float] = {}
+        self.library = str(PROVENANCE["library"])
+        self.engines: Mapping[Stage, FakeEngine] | None = None
+        owner = Owner(module="support_gate", opener=f"open_{name}", packages=(), options=("threads",), summary=name)
+        monkeypatch.setitem(OWNERS, name, owner)
+        monkeypatch.setitem(globals(), f"open_{name}", self.open)
+
+    def open(self, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+        engines = self.engines or fake_engines(fusion_head=bundle.fusion_head, wrong=self.wrong)
+        return OpenedEngines(engines=dict(engines), provenance=self.provenance)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return PROVENANCE | {"name": self.name, "library": self.library}
+
+
+def gate(provenance: Mapping[str, Any], **changed: object) -> dict[str, Any]:
+    """A passed verdict on the engine of this provenance, as a manifest holds it."""
+    entry = {
+        "id": "0123456789ab",
+        "engine": provenance["name"],
+        "digest": engine_digest(provenance),
+        "reference": "torch",
+        "passed": True,
+        "failures": [],
+        "limits": {},
+        "figures": {},
+        "images": 4,
+        "images_sha256": "00",
+        "patches": 1,
+        "when": "2026-01-01T00:00:00+00:00",
+        "machine": this_machine(provenance),
+        "latency_ms": 100.0,
+    }
+    return entry | changed
