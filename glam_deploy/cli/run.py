@@ -20,6 +20,7 @@ from glam_deploy.cli.options import (
     flavour_option,
     patches_option,
     threads_option,
+    ungated_option,
 )
 from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError
 from glam_deploy.images import read_array
@@ -115,6 +116,7 @@ class _Started:
 @threads_option
 @flavour_option
 @device_option
+@ungated_option
 def command(
     inputs: tuple[Path, ...],
     folder: Path,
@@ -132,6 +134,7 @@ def command(
     threads: int | None,
     flavour: str | None,
     device: int | None,
+    ungated: bool,
 ) -> int:
     """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are no inputs.
 
@@ -148,7 +151,11 @@ def command(
     )
     writing = OutputOptions(full=full, save_input=save_input, picture=not no_picture)
     job = Job(stems=plan(inputs, out), out=out, reading=reading, writing=writing, as_json=as_json)
-    pipeline = load(folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device)
+    pipeline = load(
+        folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device, ungated=ungated
+    )
+    if reason := pipeline.provenance.get("auto"):
+        console.err.print(reason, soft_wrap=True)
     return run_job(pipeline, job)
 
 
