@@ -2,7 +2,7 @@
 
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
-      graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx
+      graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx, graphs/local.winograd.onnx
       golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
       engines/<name>/...        TensorRT engines, where some were built
@@ -29,6 +29,8 @@ from glam_deploy.spec import STAGES, Precision, Stage
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 CHECKPOINT_FILE = "checkpoint.safetensors"
+WINOGRAD_FILE = "graphs/local.winograd.onnx"
+"""The local graph again, in FP32 with fewer multiplications; there where the export was told to make it."""
 ENGINES_FOLDER = "engines"
 UNFINISHED = f"{ENGINES_FOLDER}/.unfinished"
 """Where a build of engines works; a leftover of one that was killed belongs to nobody."""

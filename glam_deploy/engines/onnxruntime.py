@@ -4,21 +4,21 @@ A half graph runs on the CPU too, to show what its types cost in accuracy; there
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from glam_deploy import bundle as bundles
 from glam_deploy import spec
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
+from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
@@ -35,6 +35,9 @@ SWITCH = (
     "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "
     '"onnxruntime-gpu[cuda,cudnn]" (it runs the engine onnx too)'
 )
+
+
+Files = Mapping[Stage, str]
 
 
 class OnnxRuntimeEngine(Engine):
@@ -174,12 +177,21 @@ def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
-    files = _files(options)
+    return _open_on_cpu("onnx", bundle, options, _files(options))
+
+
+def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """The same in FP32, with the local graph in Winograd's form. Raises BundleError, BackendBuildError."""
+    return _open_on_cpu("onnx-winograd", bundle, options, winograd_files(bundle))
+
+
+def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> OpenedEngines:
     engines = {
         stage: OnnxRuntimeEngine(bundle.read(file), stage, options, fusion_head=bundle.fusion_head)
         for stage, file in files.items()
     }
-    return OpenedEngines(engines=engines, provenance=_provenance("onnx", bundle, options) | {"device": "cpu"})
+    provenance = _provenance(name, bundle, options, files) | {"device": "cpu"}
+    return OpenedEngines(engines=engines, provenance=provenance)
 
 
 def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -190,12 +202,13 @@ def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """
     _require_provider()
     gpu = Gpu(options.device or 0)
+    files = _files(options)
     engines = {
         stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, fusion_head=bundle.fusion_head, gpu=gpu)
-        for stage, file in _files(options).items()
+        for stage, file in files.items()
     }
     cubin = compile_cubin(source(), architecture=gpu.architecture, name="kernels.cu")
-    provenance = _provenance("onnx-cuda", bundle, options) | gpu_facts(gpu)
+    provenance = _provenance("onnx-cuda", bundle, options, files) | gpu_facts(gpu)
     return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=Kernels(gpu.load(cubin)))
 
 
@@ -210,14 +223,14 @@ def _require_provider() -> None:
         )
 
 
-def _files(options: EngineOptions) -> dict[Stage, str]:
-    return {stage: bundles.graph_file(stage, options.precision) for stage in STAGES}
+def _files(options: EngineOptions) -> Files:
+    return {stage: graph_file(stage, options.precision) for stage in STAGES}
 
 
-def _provenance(name: str, bundle: Bundle, options: EngineOptions) -> dict[str, Any]:
+def _provenance(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> dict[str, Any]:
     return {
         "name": name,
         "library": LIBRARY,
         "precision": options.precision,
-        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in _files(options).items()},
+        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in files.items()},
     }
