@@ -1,6 +1,7 @@
 """From values to pixels along one axis, and the round values to mark."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, floor, log10
 from typing import Protocol
 
@@ -45,11 +46,20 @@ class Log:
     def __call__(self, value: float) -> float:
         return self.start + log10(value / self.low) / log10(self.high / self.low) * (self.end - self.start)
 
-    def ticks(self, factors: tuple[int, ...] = (1,)) -> list[float]:
-        """Those multiples of powers of ten that lie on the scale."""
-        decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
-        marks = (factor * 10.0**n for n in decades for factor in factors)
+    def ticks(self, gap: float) -> list[float]:
+        """Round values on the scale that lie at least `gap` pixels apart: the densest of a few series."""
+        decade = abs(self(10 * self.low) - self(self.low))
+        series = ((1, (1, 2, 5)), (1, (1, 3)), *((stride, (1,)) for stride in range(1, 100)))
+        fits = ((stride, factors) for stride, factors in series if _closest(stride, factors) * decade >= gap)
+        stride, factors = next(fits, (100, (1,)))
+        first, last = floor(log10(self.low)), ceil(log10(self.high))
+        marks = (factor * 10.0**n for n in range(first - first % stride, last + 1, stride) for factor in factors)
         return [mark for mark in marks if self.low <= mark <= self.high]
+
+
+def _closest(stride: int, factors: tuple[int, ...]) -> float:
+    """Decades between the two nearest marks of a series."""
+    return min(log10(b / a) for a, b in pairwise((*factors, 10**stride)))
 
 
 def spread(places: list[float], gap: float, low: float, high: float) -> list[float]:

@@ -157,7 +157,7 @@ dd { margin: 0 }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: 6px }
 .scroll:focus-visible { outline: 2px solid var(--link) }
 .picture { margin: 1rem 0 0 }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.35;
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; line-height: 1.35;
   font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .6rem .75rem; color: var(--faint); caption-side: top }
 caption span { position: sticky; left: .75rem; display: inline-block; max-width: calc(100vw - 5rem) }

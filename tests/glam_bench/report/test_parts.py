@@ -80,8 +80,10 @@ def test_ticks_are_few_even_and_inside(low: float, span: float, most: int) -> No
 def test_ticks_are_round() -> None:
     assert Linear(low=0.85, high=1, start=0, end=1).ticks(5) == pytest.approx([0.85, 0.9, 0.95, 1.0])
     assert Linear(low=0, high=7, start=0, end=1).ticks(4) == pytest.approx([0, 2, 4, 6])
-    assert Log(low=30, high=2500, start=0, end=1).ticks() == pytest.approx([100, 1000])
-    assert Log(low=30, high=600, start=0, end=1).ticks((1, 2, 5)) == pytest.approx([50, 100, 200, 500])
+    assert Log(low=30, high=600, start=0, end=100).ticks(10) == pytest.approx([50, 100, 200, 500])
+    assert Log(low=30, high=600, start=100, end=0).ticks(35) == pytest.approx([30, 100, 300])
+    assert Log(low=30, high=2500, start=0, end=100).ticks(50) == pytest.approx([100, 1000])
+    assert Log(low=0.5, high=2e6, start=0, end=100).ticks(40) == pytest.approx([1, 1e3, 1e6])
 
 
 @given(st.lists(st.floats(min_value=0, max_value=300), min_size=1, max_size=15))

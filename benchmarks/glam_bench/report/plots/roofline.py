@@ -1,5 +1,6 @@
 """The networks under the machine's roof: what its memory and its arithmetic would allow, and what was reached."""
 
+from math import log10
 from typing import NamedTuple
 
 from glam_bench.bench.schema import Roofline, RooflineStage
@@ -9,7 +10,13 @@ from glam_bench.report.scales import Log, spread
 
 HEIGHT = 360.0
 LEFT, RIGHT, BOTTOM, TOP = 40.0, 38.0, 40.0, 24.0
-LABEL_DISTANCE = 22.0
+NAMES = 116.0
+"""Pixels beside the points."""
+MOST_NAMES = 0.4
+"""And no more of the width than that, on each side."""
+SLOPE = 0.5
+"""Decades below the first ridge."""
+LABEL_DISTANCE = 18.0
 """Pixels from a point to its name."""
 LABEL_GAP = 15.0
 
@@ -44,14 +51,20 @@ def draw(roofline: Roofline, width: float) -> svg.Drawing | None:
 
 
 def _scales(shown: list[Point], peaks: dict[str, float], bandwidth: float, width: float) -> tuple[Log, Log]:
-    """The points in the middle with room for names on both sides; the ridge and all peaks within."""
-    ridge = min(peaks.values()) / bandwidth
-    low, high = min([ridge, *(p.intensity for p in shown)]), max(p.intensity for p in shown)
-    rates = [p.rate for p in shown]
-    across = Log(low=low / 4, high=high * 30, start=LEFT, end=width - RIGHT)
-    bottom = min([*rates, bandwidth * low]) / 2
-    up = Log(low=bottom, high=max([*peaks.values(), *rates]) * 1.8, start=HEIGHT - BOTTOM, end=TOP)
-    return across, up
+    """The points in the middle with room for names on both sides; all ridges and peaks within."""
+    intensities, rates = [p.intensity for p in shown], [p.rate for p in shown]
+    low, high = _span(min(intensities), max(intensities), min(peaks.values()) / bandwidth, width - LEFT - RIGHT)
+    up = Log(low=min(rates) / 1.8, high=max([*peaks.values(), *rates]) * 1.8, start=HEIGHT - BOTTOM, end=TOP)
+    return Log(low=low, high=high, start=LEFT, end=width - RIGHT), up
+
+
+def _span(least: float, most: float, ridge: float, room: float) -> tuple[float, float]:
+    """Of the axis: names have their place on both sides of the points, and the slope below the ridge is seen."""
+    share = min(NAMES / room, MOST_NAMES)
+    points = max(log10(most / least), 0.1)
+    left = max(points * share / (1 - 2 * share), log10(least / ridge) + SLOPE)
+    right = (left + points) * share / (1 - share)
+    return least / 10**left, most * 10**right
 
 
 def _roofs(peaks: dict[str, float], bandwidth: float, across: Log, up: Log) -> Markup:
@@ -72,11 +85,11 @@ def _corners(peak: float, bandwidth: float, across: Log, up: Log) -> list[tuple[
 
 def _axes(across: Log, up: Log) -> Markup:
     shapes = list[Child]()
-    for value in up.ticks((1, 2, 5)):
+    for value in up.ticks(24):
         shapes += [svg.line(across.start, up(value), across.end, up(value), "grid")]
-        shapes += [svg.label(across.start - 5, up(value) + 4, f"{value / 1e9:g}", "small", "end")]
-    for value in across.ticks():
-        shapes += [svg.label(across(value), up.start + 16, f"{value:g}", "small", "middle")]
+        shapes += [svg.label(across.start - 5, up(value) + 4, f"{value / 1e9:,.10g}", "small", "end")]
+    for value in across.ticks(44):
+        shapes += [svg.label(across(value), up.start + 16, f"{value:,.10g}", "small", "middle")]
     middle = (across.start + across.end) / 2
     shapes.append(svg.label(0, 12, "billion operations a second", "small"))
     return tag("g", *shapes, svg.label(middle, up.start + 34, "operations a byte", "small", "middle"))
