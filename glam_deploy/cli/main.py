@@ -22,8 +22,8 @@ COMMANDS = {
     "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
     "inspect": "Show what is in a bundle.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
-    "bench": "Measure engines beside other ways to run the same weights.",
     "gate": "Hold an engine against the reference: does it still find the lesions?",
+    "bench": "Measure engines beside other ways to run the same weights.",
     "demo": "Make weights and images, then do all of the above.",
 }
 STOPPED = 130

@@ -124,6 +124,6 @@ def test_help_names_every_engine_once(capsys: pytest.CaptureFixture[str]) -> Non
     assert exit_code(["run", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "fp32, fp16, bf16: the bundle's TensorRT engines, NVIDIA GPU" in text
-    assert "auto is onnx." in text
+    assert "auto: the fastest with a passed gate, else onnx." in text
     for owner in OWNERS.values():
         assert text.count(owner.summary) == 1
