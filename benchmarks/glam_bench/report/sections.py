@@ -45,9 +45,9 @@ def _latency(results: Results) -> Section | None:
     if not timed(results):
         return None
     caption = (
-        "Every dot is one run, every line of dots one window, in the order of the rounds. Upright strokes are the"
-        " medians of the windows. The shaded band is the rung's noise: how far the median of another such run may"
-        " be off."
+        "Every dot is one run, every line of dots one window, in the order of the rounds; the small grey ones are from "
+        "windows before the last three, which do not count. Upright strokes are medians of windows. The shaded band is "
+        "the rung's noise: how far the median of another such run may be off."
     )
     return Section(
         "latency",
@@ -133,7 +133,9 @@ def _machine(results: Results) -> Section:
     if "memory" in machine:
         machine["memory"] = words.memory(machine["memory"])
     groups = {"Machine": machine, "Versions": packages, "Bundle": results["bundle"], "Settings": results["settings"]}
-    return Section("machine", "Machine, versions, settings", [_group(*item) for item in groups.items()])
+    return Section(
+        "machine", "Machine, versions, settings", [tables.engines(results), *(_group(*item) for item in groups.items())]
+    )
 
 
 def _group(title: str, pairs: Mapping[str, object]) -> Markup:

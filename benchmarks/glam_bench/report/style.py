@@ -109,6 +109,7 @@ text.faint { fill: var(--faint); font-weight: 600 }
 .grid { stroke: var(--rule); stroke-width: 1 }
 .tick { stroke: var(--ink); stroke-width: 2 }
 .dots { stroke: var(--mark); stroke-width: 5; stroke-linecap: round; stroke-opacity: .65; fill: none }
+.dots.early { stroke: var(--base); stroke-width: 3.5 }
 .leader { stroke: var(--leader); stroke-width: 1 }
 .roof { stroke: var(--ink); stroke-width: 2; fill: none; stroke-linejoin: round }
 .ring { stroke: var(--surface); stroke-width: 1.5 }

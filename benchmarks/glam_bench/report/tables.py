@@ -1,7 +1,7 @@
 """The figures behind the plots, as tables."""
 
 from glam_bench.bench.rungs import BASELINES, PUBLISHED
-from glam_bench.bench.schema import Files, Results, Rung
+from glam_bench.bench.schema import Case, Files, Results, Rung
 from glam_bench.report import words
 from glam_bench.report.html import table
 from glam_bench.report.markup import Markup
@@ -110,15 +110,23 @@ def roof(results: Results) -> Markup | None:
 
 
 def parity(results: Results) -> Markup | None:
-    """Largest differences by output."""
-    shown = [rung for rung in results["ladder"] if rung["parity"]]
-    found = [rung["parity"]["max_difference"] if rung["parity"] else {} for rung in shown]
-    outputs = list(dict.fromkeys(name for row in found for name in row))
+    """The worst image of each rung, and the largest differences by output."""
+    shown = [(rung["name"], parity) for rung in results["ladder"] if (parity := rung["parity"])]
+    outputs = list(dict.fromkeys(name for _, parity in shown for name in parity["max_difference"]))
     rows = [
-        [rung["name"], *(_difference(row.get(name)) for name in outputs)]
-        for rung, row in zip(shown, found, strict=True)
+        [name, *_worst(parity["per_case"]), *(_difference(parity["max_difference"].get(output)) for output in outputs)]
+        for name, parity in shown
     ]
-    return table(f"Largest difference from {PUBLISHED} in any image", ("rung", *outputs), rows)
+    columns = ("rung", "worst image", "its Dice", "patches moved by", *outputs)
+    return table(f"The worst image, and the largest differences from {PUBLISHED} in any image", columns, rows)
+
+
+def _worst(cases: list[Case]) -> list[str]:
+    """The image with the lowest Dice of any class at the operating point; how far a patch moved in any."""
+    lowest = [(min(found), case["case"]) for case in cases if (found := words.known(case["dice"].values()))]
+    value, name = min(lowest, default=(None, MISSING))
+    moved = max((case["moved_pixels"] for case in cases), default=None)
+    return [name if value is not None and value < 1 else MISSING, dice(value), words.measure(moved, "px", 1)]
 
 
 def _difference(value: float | None) -> str:
@@ -134,3 +142,12 @@ def _job(name: str, job: Files) -> list[str]:
     parts = files.times(job)
     durations = [*parts.values(), sum(parts.values()), job["total_ms"], job["slowest_ms"]]
     return [name, str(job["views"]), *(duration(ms) for ms in durations), times(job["ratio"])]
+
+
+def engines(results: Results) -> Markup | None:
+    """What ran, in the engines' own words."""
+    told = [(rung["name"], rung["engine"]) for rung in results["ladder"] if rung["engine"]]
+    rows = [
+        [name, *(words.plain(engine.get(key)) for key in ("library", "device", "precision"))] for name, engine in told
+    ]
+    return table("What ran", ("rung", "library", "device", "precision"), rows)

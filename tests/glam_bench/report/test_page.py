@@ -65,7 +65,7 @@ def test_every_plot_has_a_title_and_both_widths(page: Node) -> None:
 
 def test_every_table_has_a_caption_headers_and_whole_rows(page: Node) -> None:
     tables = page.all("table")
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         columns = table.one("thead").all("th")
         assert table.one("caption").text
@@ -101,6 +101,18 @@ def test_what_starting_takes(page: Node) -> None:
     assert [cell.replace("\u00a0", " ") for cell in rows["torch.compile"]] == [
         "19.6 s", "14.0 s", "71.2 s", "2100 MiB", MISSING, MISSING, "2595 MHz", "2595 MHz",
     ]  # fmt: skip
+
+
+def test_the_worst_image_of_a_rung_is_named(page: Node) -> None:
+    rows = {row.one("th").text: [c.text for c in row.all("td")][:3] for row in _body(page.section("parity"), 0)}
+    assert rows["OpenVINO int8"] == ["R-MLO", "0.790", "16\u00a0px"]
+    assert rows["PyTorch eager, host crops"] == [MISSING, "1.000", "0\u00a0px"]
+
+
+def test_what_ran(page: Node) -> None:
+    rows = {row.one("th").text: [c.text for c in row.all("td")] for row in _body(page.section("machine"), 0)}
+    assert len(rows) == 6
+    assert rows["OpenVINO int8"] == ["openvino 2026.4.1", "cpu", "int8"]
 
 
 def test_notices_noise_and_what_is_unstable_are_said(page: Node, results: dict[str, Any]) -> None:

@@ -39,6 +39,12 @@ def test_every_run_is_a_dot_at_its_distance_from_the_median(page: Node, results:
         assert x == pytest.approx([440 + (time / median - 1) / 0.3 * 432 for time in window], abs=0.06)
 
 
+def test_windows_that_do_not_count_are_pale(results: Results, tmp_path: Path) -> None:
+    ran(results)[0]["latency_ms"]["windows"].insert(0, [5300.0])
+    plot = written(results, tmp_path).section("latency").plot()
+    assert [path.attributes["class"] for path in plot.of_class("dots")] == ["dots early", *["dots"] * 18]
+
+
 def test_a_run_far_off_lies_on_the_edge(results: Results, tmp_path: Path) -> None:
     ran(results)[0]["latency_ms"]["windows"][0][0] *= 100
     path = written(results, tmp_path).section("latency").plot().of_class("dots")[0].attributes["d"] or ""

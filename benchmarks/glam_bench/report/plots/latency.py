@@ -5,6 +5,7 @@ from math import ceil
 from statistics import median
 
 from glam_bench.bench.schema import Results
+from glam_bench.bench.windows import COUNTED
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.rungs import Timed, timed
@@ -60,7 +61,8 @@ def _row(row: Timed, y: float, scale: Linear, width: float) -> Markup:
         svg.bar(left, y + HEAD - 2, right - left, LANE * len(lanes) + 4, "band"),
     ]
     for i, lane in enumerate(lanes):
-        shapes.append(_lane(lane, y + HEAD + LANE * (i + 0.5), scale))
+        class_ = "dots" if i >= len(lanes) - COUNTED else "dots early"
+        shapes.append(_lane(lane, y + HEAD + LANE * (i + 0.5), scale, class_))
     return tag("g", *shapes)
 
 
@@ -69,12 +71,12 @@ def _summary(row: Timed) -> str:
     return f"{words.duration(row.latency['p50'])} ± {words.percent(row.latency['noise'])}{stable}"
 
 
-def _lane(lane: list[float], y: float, scale: Linear) -> Markup | None:
+def _lane(lane: list[float], y: float, scale: Linear, class_: str) -> Markup | None:
     if not lane:
         return None
     clipped = [scale(min(max(d, scale.low), scale.high)) for d in lane]
     middle = scale(min(max(median(lane), scale.low), scale.high))
-    return tag("g", svg.dots([(x, y) for x in clipped], "dots"), svg.line(middle, y - 4, middle, y + 4, "tick"))
+    return tag("g", svg.dots([(x, y) for x in clipped], class_), svg.line(middle, y - 4, middle, y + 4, "tick"))
 
 
 def _axis(scale: Linear, bottom: float, reach: float) -> Markup:
