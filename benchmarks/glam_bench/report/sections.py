@@ -93,7 +93,11 @@ def _parity(results: Results) -> Section | None:
     return Section(
         "parity",
         "What speed costs",
-        [figure(lambda width: parity.draw(parity.rungs(results), width), caption), tables.parity(results)],
+        [
+            figure(lambda width: parity.draw(parity.rungs(results), width), caption),
+            tables.worst(results),
+            tables.differences(results),
+        ],
     )
 
 

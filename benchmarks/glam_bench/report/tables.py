@@ -109,16 +109,18 @@ def roof(results: Results) -> Markup | None:
     return table("The networks under the roof", columns, rows)
 
 
-def parity(results: Results) -> Markup | None:
-    """The worst image of each rung, and the largest differences by output."""
-    shown = [(rung["name"], parity) for rung in results["ladder"] if (parity := rung["parity"])]
-    outputs = list(dict.fromkeys(name for _, parity in shown for name in parity["max_difference"]))
-    rows = [
-        [name, *_worst(parity["per_case"]), *(_difference(parity["max_difference"].get(output)) for output in outputs)]
-        for name, parity in shown
-    ]
-    columns = ("rung", "worst image", "its Dice", "patches moved by", *outputs)
-    return table(f"The worst image, and the largest differences from {PUBLISHED} in any image", columns, rows)
+def worst(results: Results) -> Markup | None:
+    """The worst image of each rung."""
+    rows = [[rung["name"], *_worst(parity["per_case"])] for rung in results["ladder"] if (parity := rung["parity"])]
+    return table("The worst image of each rung", ("rung", "image", "Dice at 0.5", "patches moved by"), rows)
+
+
+def differences(results: Results) -> Markup | None:
+    """By output."""
+    found = [(rung["name"], parity["max_difference"]) for rung in results["ladder"] if (parity := rung["parity"])]
+    outputs = list(dict.fromkeys(output for _, row in found for output in row))
+    rows = [[name, *(_difference(row.get(output)) for output in outputs)] for name, row in found]
+    return table(f"The largest differences from {PUBLISHED} in any image", ("rung", *outputs), rows)
 
 
 def _worst(cases: list[Case]) -> list[str]:
