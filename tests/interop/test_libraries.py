@@ -34,7 +34,8 @@ def pipeline(name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest
     engine = next((engine for engine in ENGINES if not OWNERS[engine].missing), ENGINES[0])
     need_engine(engine)
     folder: Path = request.getfixturevalue("golden_bundle")
-    return pipeline_of(with_engines(engine, folder, tmp_path_factory), engine=engine, patches=2)
+    bundle = with_engines(engine, folder, tmp_path_factory)
+    return pipeline_of(bundle, engine=engine, patches=2, ungated=True)
 
 
 @pytest.fixture(scope="module")
