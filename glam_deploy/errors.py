@@ -16,7 +16,7 @@ GlamError
 
 A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier.
 `exit_code` is what the command line ends with: 1 inputs failed, 2 wrong usage, 3 this machine lacks something,
-4 parity or integrity failed, or an engine could not be built or run.
+4 parity, integrity or a gate failed, or an engine could not be built or run.
 """
 
 

@@ -85,7 +85,7 @@ def command(
     flavour: str | None,
     device: int | None,
 ) -> int:
-    """Hold an engine against the reference on the same images, and write the verdict into the bundle.
+    """Hold an engine against the reference: does it still find the lesions? The verdict goes into the bundle.
 
     Compares maps, patches and scores, and names the part to blame where they differ. Without a passed gate, `run` and
     `load` refuse the engine. docs/gate.md says what is compared, how, and why. Exit code 0: passed; 4: failed; 1:

@@ -1,6 +1,6 @@
 """A verdict as tables and lines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,25 @@ def show(bundle: Bundle, gate: Gate, out: Path | None) -> None:
             console.out.print(line, soft_wrap=True)
     for failure in gate["failures"]:
         console.out.print(f"not kept: {failure}", soft_wrap=True)
-    word = Text("PASSED", style="bold green") if gate["passed"] else Text("FAILED", style="bold red")
     told = f" gate {gate['id']}: engine {gate['engine']}, {gate['images']} images; in the manifest of {bundle.folder}"
-    console.out.print(Text.assemble(word, told, f", and in {out}" if out else ""), soft_wrap=True)
+    console.out.print(Text.assemble(_word(gate), told, f", and in {out}" if out else ""), soft_wrap=True)
+
+
+def gates_table(gates: Sequence[Gate]) -> Table:
+    """The verdicts in a bundle, the newest last."""
+    table = Table(title="Gates", title_justify="left")
+    for name in ("id", "engine", "verdict", "images", "ms", "made"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("on", overflow="fold")
+    for gate in gates:
+        machine = f"{gate['machine']['processor']}, {gate['machine']['cores']} cores, {gate['machine']['device']}"
+        told = (str(gate["images"]), f"{gate['latency_ms']:.0f}", gate["when"][:10], machine)
+        table.add_row(gate["id"], gate["engine"], _word(gate), *told)
+    return table
+
+
+def _word(gate: Gate) -> Text:
+    return Text("PASSED", style="bold green") if gate["passed"] else Text("FAILED", style="bold red")
 
 
 def _dice_table(gate: Gate) -> Table:

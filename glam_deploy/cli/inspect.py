@@ -10,6 +10,7 @@ from rich.table import Table
 
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
+from glam_deploy.cli.gate_table import gates_table
 from glam_deploy.cli.options import bundle_option
 
 
@@ -31,6 +32,8 @@ def show_bundle(bundle: Bundle) -> None:
     console.out.print(_files(bundle))
     if bundle.engines:
         console.out.print(engines_table(bundle, bundle.engines))
+    if bundle.gates:
+        console.out.print(gates_table(bundle.gates))
     console.out.print(
         console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference, at export")
     )

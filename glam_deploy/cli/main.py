@@ -1,7 +1,7 @@
 """`glam-deploy`: the group of commands, and how every error becomes a sentence and an exit code.
 
 Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
-4 parity or integrity failed or an engine could not be built, 130 stopped by Ctrl-C, 143 by SIGTERM.
+4 parity, integrity or a gate failed or an engine could not be built, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import signal
@@ -59,7 +59,7 @@ def cli() -> None:
       1  some inputs failed, or none was done
       2  wrong usage
       3  this machine lacks what was asked for
-      4  parity or integrity failed, or an engine could not be built
+      4  parity, integrity or a gate failed, or an engine could not be built
       130  stopped by Ctrl-C, 143 by SIGTERM
     """
 

@@ -21,7 +21,8 @@ def _engines_in_words() -> str:
     names: dict[str, list[str]] = {}
     for name, owner in OWNERS.items():
         names.setdefault(owner.summary, []).append(name)
-    return "; ".join(f"{', '.join(same)}: {summary}" for summary, same in names.items()) + f". auto: the fastest with a passed gate, else {AUTO}."
+    words = "; ".join(f"{', '.join(same)}: {summary}" for summary, same in names.items())
+    return f"{words}. auto: the fastest with a passed gate, else {AUTO}."
 
 
 bundle_option: Decorator = click.option(

@@ -63,6 +63,8 @@ def test_an_engine_that_passes_may_run(
     assert passed.code == 0
     assert json.loads(passed.out)["provenance"]["gate"] == entry["id"]
     assert cli("verify", "--bundle", bundle).code == 0
+    shown = " ".join(cli("inspect", "--bundle", bundle).out.split())
+    assert f"{entry['id']} │ openvino │ PASSED │ 1 │" in shown
 
 
 def test_a_damaged_engine_fails_and_stays_out(

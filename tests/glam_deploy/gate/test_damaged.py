@@ -1,0 +1,125 @@
+"""Full-size networks, damaged in one place each: the gate fails them and names the part. The same weights pass."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from golden.recipe import mammogram
+from onnx import numpy_helper
+from support_engines import FakeEngine
+
+from glam_deploy.bundle import MANIFEST, graph_file, open_bundle, write_manifest
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.onnxruntime import open_engines
+from glam_deploy.gate.figures import figures
+from glam_deploy.gate.limits import Limits
+from glam_deploy.gate.trial import Row, Sides, examine
+from glam_deploy.gate.verdict import judge
+from glam_deploy.patches import host
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.records import NetworkInput, Source
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+from glam_deploy.spec import STAGES, Stage
+
+pytestmark = pytest.mark.network
+
+
+class Known(Engine):
+    """A stage that computes each input once: the reference's local network takes seconds."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.stage, fusion_head=False)
+        self.engine, self.answers = engine, dict[bytes, Arrays]()
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        key = b"".join(np.asarray(values).tobytes() for values in inputs.values())
+        if key not in self.answers:
+            self.answers[key] = self.engine.run(inputs)
+        return self.answers[key]
+
+
+@pytest.fixture(scope="module")
+def whole(golden_bundle: Path) -> dict[Stage, Engine]:
+    opened = open_engines(open_bundle(golden_bundle), EngineOptions())
+    return {stage: Known(opened.engines[stage]) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def image() -> NetworkInput:
+    return from_standardized(mammogram(9), source=Source(name="mammogram", kind="array"))
+
+
+@pytest.fixture
+def scaled(golden_bundle: Path, tmp_path: Path) -> Callable[[Stage, float], Engine]:
+    """Opens a stage whose middle convolution has its weights multiplied by a factor."""
+
+    def make(stage: Stage, factor: float) -> Engine:
+        for place in ("graphs",):
+            (tmp_path / place).mkdir()
+        for other in STAGES:
+            (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
+        model = onnx.load(golden_bundle / graph_file(stage))
+        names = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+        (weights,) = (held for held in model.graph.initializer if held.name == names[len(names) // 2])
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), weights.name))
+        (tmp_path / graph_file(stage)).unlink()
+        onnx.save(model, tmp_path / graph_file(stage))
+        write_manifest(tmp_path, json.loads((golden_bundle / MANIFEST).read_text()))
+        return open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage]
+
+    return make
+
+
+def pipeline(engines: dict[Stage, Engine]) -> Pipeline:
+    return Pipeline(OpenedEngines(engines=engines, provenance={"name": "onnx"}), patches=1, provenance={})
+
+
+def found(reference: dict[Stage, Engine], candidate: dict[Stage, Engine], image: NetworkInput) -> Row:
+    sides = Sides(reference=pipeline(reference), candidate=pipeline(candidate), local=candidate["local"])
+    return examine(sides, image, None, Limits()).row
+
+
+def test_one_layer_of_the_local_network(
+    whole: dict[Stage, Engine], scaled: Callable[[Stage, float], Engine], image: NetworkInput
+) -> None:
+    assert judge(figures([found(whole, whole, image)]), Limits()) == []
+    row = found(whole, {**whole, "local": scaled("local", 1.2)}, image)
+    assert row.reasons == ("local differs",)
+    assert judge(figures([row]), Limits())
+
+
+@pytest.fixture
+def brief(whole: dict[Stage, Engine]) -> dict[Stage, Engine]:
+    """The same global network; the local one costs nothing, for it is not what is damaged."""
+    return {**whole, "local": FakeEngine("local")}
+
+
+def test_one_layer_of_the_global_network(
+    brief: dict[Stage, Engine], scaled: Callable[[Stage, float], Engine], image: NetworkInput
+) -> None:
+    row = found(brief, {**brief, "global": scaled("global", 1.2)}, image)
+    assert "global differs" in row.reasons
+    assert "local differs" not in row.reasons
+    assert judge(figures([row]), Limits())
+
+
+def test_patch_selection_in_half_precision(
+    brief: dict[Stage, Engine], image: NetworkInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, candidate = host.window_sums, pipeline(brief)
+
+    def ill(view: Any) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "window_sums", lambda heat: exact(heat).astype(np.float16).astype(np.float32))
+            return candidate(view)
+
+    sides: Any = SimpleNamespace(reference=pipeline(brief), candidate=ill, local=brief["local"])
+    row = examine(sides, image, None, Limits()).row
+    assert row.reasons == ("patch moved",)
+    assert any(failure.startswith("patches where") for failure in judge(figures([row]), Limits()))
