@@ -10,7 +10,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from glam_deploy.dicom import jpeg_lossless, jpeg_shape
+from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_shape
 from glam_deploy.dicom.header import Header, foreign_errors
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.records import Pixels
@@ -29,11 +29,9 @@ _DECODERS: Mapping[uid.UID, tuple[str, str]] = MappingProxyType(
         uid.JPEGLosslessSV1: ("gdcm", "python-gdcm"),
         uid.JPEGLSLossless: ("pyjpegls", "pyjpegls"),
         uid.JPEGLSNearLossless: ("pyjpegls", "pyjpegls"),
-        uid.JPEG2000Lossless: ("pylibjpeg", "pylibjpeg-openjpeg"),
-        uid.JPEG2000: ("pylibjpeg", "pylibjpeg-openjpeg"),
     }
 )
-"""Transfer syntax -> pydicom's name of the one decoder in use, and the package that brings it.
+"""Transfer syntax -> pydicom's name of the one decoder in use, and the package that brings it; JPEG 2000 apart.
 
 One each, so that two machines decode alike. pylibjpeg-libjpeg, which would add 12-bit JPEG, is GPL and not used;
 pylibjpeg-rle 2.2 panics (not an Exception) on damaged data.
@@ -69,12 +67,15 @@ def _brighter_is_denser(stored: Pixels, header: Header, top: int) -> Pixels:
 def _decode(dataset: Dataset, header: Header) -> Pixels:
     if "PixelData" not in dataset:
         raise DicomError("PixelData is missing: export the object again, with its pixels")
-    plugin = _plugin(header.transfer_syntax)
+    is_2000 = header.transfer_syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
+    plugin = "" if is_2000 else _plugin(header.transfer_syntax)
     with foreign_errors(f"pixel data ({header.transfer_syntax.name}) is damaged or incomplete: export it again"):
         if plugin == "gdcm":
             _prepare_gdcm(dataset, header)
-        if plugin in ("pyjpegls", "pylibjpeg"):
+        if plugin == "pyjpegls" or is_2000:
             jpeg_shape.check_shape(_stream(dataset), (dataset.Rows, dataset.Columns))
+        if is_2000:
+            return jpeg2000.decode(_stream(dataset))
         return pixel_array(dataset, raw=True, decoding_plugin=plugin)
 
 
