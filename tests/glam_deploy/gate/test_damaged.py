@@ -11,6 +11,7 @@ import onnx
 import pytest
 from golden.recipe import mammogram
 from onnx import numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from support_engines import FakeEngine
 
 from glam_deploy.bundle import MANIFEST, graph_file, open_bundle, write_manifest
@@ -55,25 +56,37 @@ def image() -> NetworkInput:
     return from_standardized(mammogram(9), source=Source(name="mammogram", kind="array"))
 
 
-@pytest.fixture
-def scaled(golden_bundle: Path, tmp_path: Path) -> Callable[[Stage, float], Engine]:
-    """Opens a stage whose middle convolution has its weights multiplied by a factor."""
+Open = Callable[[Stage, Callable[[Path, Path], object]], Engine]
 
-    def make(stage: Stage, factor: float) -> Engine:
-        for place in ("graphs",):
-            (tmp_path / place).mkdir()
+
+@pytest.fixture
+def damaged(golden_bundle: Path, tmp_path: Path) -> Open:
+    """Opens a stage whose graph a function has read from one place and written, damaged, to another."""
+
+    def make(stage: Stage, damage: Callable[[Path, Path], object]) -> Engine:
+        (tmp_path / "graphs").mkdir()
         for other in STAGES:
-            (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
-        model = onnx.load(golden_bundle / graph_file(stage))
-        names = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
-        (weights,) = (held for held in model.graph.initializer if held.name == names[len(names) // 2])
-        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), weights.name))
-        (tmp_path / graph_file(stage)).unlink()
-        onnx.save(model, tmp_path / graph_file(stage))
+            if other != stage:
+                (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
+        damage(golden_bundle / graph_file(stage), tmp_path / graph_file(stage))
         write_manifest(tmp_path, json.loads((golden_bundle / MANIFEST).read_text()))
         return open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage]
 
     return make
+
+
+def scale_one_layer(source: Path, target: Path) -> None:
+    """The weights of the middle convolution, times 1.2."""
+    model = onnx.load(source)
+    names = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+    (weights,) = (held for held in model.graph.initializer if held.name == names[len(names) // 2])
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1.2), weights.name))
+    onnx.save(model, target)
+
+
+def to_8_bits(source: Path, target: Path) -> None:
+    """Weights and activations of all convolutions, one scale a tensor, no calibration."""
+    quantize_dynamic(source, target, op_types_to_quantize=["Conv"], weight_type=QuantType.QUInt8)
 
 
 def pipeline(engines: dict[Stage, Engine]) -> Pipeline:
@@ -85,11 +98,9 @@ def found(reference: dict[Stage, Engine], candidate: dict[Stage, Engine], image:
     return examine(sides, image, None, Limits()).row
 
 
-def test_one_layer_of_the_local_network(
-    whole: dict[Stage, Engine], scaled: Callable[[Stage, float], Engine], image: NetworkInput
-) -> None:
+def test_one_layer_of_the_local_network(whole: dict[Stage, Engine], damaged: Open, image: NetworkInput) -> None:
     assert judge(figures([found(whole, whole, image)]), Limits()) == []
-    row = found(whole, {**whole, "local": scaled("local", 1.2)}, image)
+    row = found(whole, {**whole, "local": damaged("local", scale_one_layer)}, image)
     assert row.reasons == ("local differs",)
     assert judge(figures([row]), Limits())
 
@@ -100,10 +111,11 @@ def brief(whole: dict[Stage, Engine]) -> dict[Stage, Engine]:
     return {**whole, "local": FakeEngine("local")}
 
 
-def test_one_layer_of_the_global_network(
-    brief: dict[Stage, Engine], scaled: Callable[[Stage, float], Engine], image: NetworkInput
+@pytest.mark.parametrize("damage", [scale_one_layer, to_8_bits])
+def test_the_global_network(
+    brief: dict[Stage, Engine], damaged: Open, image: NetworkInput, damage: Callable[[Path, Path], object]
 ) -> None:
-    row = found(brief, {**brief, "global": scaled("global", 1.2)}, image)
+    row = found(brief, {**brief, "global": damaged("global", damage)}, image)
     assert "global differs" in row.reasons
     assert "local differs" not in row.reasons
     assert judge(figures([row]), Limits())
