@@ -59,16 +59,18 @@ def admit(bundle: Bundle, engine: str, provenance: Mapping[str, Any], *, ungated
         return str(gate["id"])
     if ungated:
         return UNGATED
+    command = gate_command(bundle.folder, engine, provenance.get("flavour"))
     raise BundleError(
         f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. Nobody knows that it finds the same "
-        f"lesions. Hold it against the reference: {gate_command(bundle.folder, engine)}; or take it all the same with "
-        f"--ungated (in Python: ungated=True)."
+        f"lesions. Hold it against the reference: {command}; or take it all the same with --ungated (in Python: "
+        f"ungated=True)."
     )
 
 
-def gate_command(folder: Path, engine: str) -> str:
+def gate_command(folder: Path, engine: str, flavour: str | None = None) -> str:
     """The command that makes a verdict, to be pasted."""
-    return shlex.join(["glam-deploy", "gate", "--bundle", str(folder), "--engine", engine])
+    words = ["glam-deploy", "gate", "--bundle", str(folder), "--engine", engine]
+    return shlex.join([*words, *(["--flavour", flavour] if flavour else [])])
 
 
 def this_machine(provenance: Mapping[str, Any]) -> dict[str, Any]:

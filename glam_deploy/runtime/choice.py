@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import AUTO, OWNERS, honours, open_engines
-from glam_deploy.errors import BackendError, BundleError
+from glam_deploy.errors import BackendError, BundleError, UsageError
 from glam_deploy.runtime.admission import Gate, engine_digest, this_machine
 
 
@@ -50,7 +50,7 @@ def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines |
         return lacks
     try:
         opened = open_engines(gate["engine"], bundle, options)
-    except (BackendError, BundleError) as error:
+    except (BackendError, BundleError, UsageError) as error:  # UsageError: it must be told which flavour
         return f"cannot be opened ({str(error).partition('. ')[0]})"
     if engine_digest(opened.provenance) != gate["digest"]:
         return "is another one than its gate was for"

@@ -75,6 +75,11 @@ def test_the_reference_needs_no_gate(folder: Path, name: str) -> None:
         admit(open_bundle(folder), name, provenance | {"precision": "fp16"}, ungated=False)
 
 
+def test_the_command_names_the_flavour(folder: Path) -> None:
+    with pytest.raises(BundleError, match=f"gate --bundle {folder} --engine fp16 --flavour tensorrt-rtx; "):
+        admit(open_bundle(folder), "fp16", {"name": "fp16", "flavour": "tensorrt-rtx"}, ungated=False)
+
+
 def test_load_of_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OWNERS, "onnx", OWNERS["onnx"])
     support_engines.install()
