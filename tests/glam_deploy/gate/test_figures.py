@@ -1,0 +1,135 @@
+"""Figures over images counted by hand, and what a verdict makes of them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glam_deploy import spec
+from glam_deploy.gate.figures import figures
+from glam_deploy.gate.limits import Limits
+from glam_deploy.gate.parity import MAPS, MapParity, PatchParity, State
+from glam_deploy.gate.trial import Row
+from glam_deploy.gate.verdict import judge
+
+
+def parity(name: str, label: str, dice: float | None = 1.0, state: State = State.JUDGED) -> MapParity:
+    """The same at every threshold."""
+    return MapParity(map=name, label=label, dice=(dice,) * 9, states=(state,) * 9)
+
+
+def row(*changed: MapParity, **others: Any) -> Row:
+    """An image on which both sides agree, but for what is given."""
+    maps = {(name, label): parity(name, label) for name in MAPS for label in spec.CLASSES}
+    maps |= {(p.map, p.label): p for p in changed}
+    same = PatchParity(same=True, tied=False, iou=1.0, moved_px=0.0)
+    plain: dict[str, Any] = {
+        "image": "image",
+        "patches": (same,),
+        "scores": {"y_global": ((0.5, 0.5), (0.25, 0.25))},
+        "flips": (),
+        "reasons": (),
+        "flat": (False, False),
+        "positive": None,
+        "truth": {},
+        "latency_ms": 100.0,
+    }
+    return Row(maps=tuple(maps.values()), **(plain | others))
+
+
+def broken(*rows: Row) -> list[str]:
+    return judge(figures(rows), Limits())
+
+
+def test_agreement() -> None:
+    assert broken(row(), row()) == []
+
+
+def test_median_and_worst_of_each_map_and_class() -> None:
+    dices = (0.999, 0.98, 0.97, 0.94, None)
+    found = figures([row(parity("fused", "malignant", dice)) for dice in dices])
+    points = found["dice"]["fused"]["malignant"]
+    assert [(p["images"], p["median"], p["worst"], p["interval"]) for p in points] == [(4, 0.975, 0.94, None)] * 9
+    assert found["dice"]["fused"]["benign"][0]["median"] == 1
+    assert judge(found, Limits()) == [
+        "Dice of the fused malignant map at 0.1: median 0.9750, limit 0.99",
+        "Dice of the fused malignant map at 0.1: worst 0.9400, limit 0.95",
+    ]
+
+
+def test_the_furthest_threshold_stands_for_all() -> None:
+    curve = MapParity(
+        map="global", label="benign", dice=(1, 1, 1, 1, 1, 0.96, 0.98, 1, None), states=(State.JUDGED,) * 9
+    )
+    assert broken(row(curve)) == ["Dice of the global benign map at 0.6: median 0.9600, limit 0.99"]
+
+
+def test_a_lesion_lost_fails_whatever_the_median_is() -> None:
+    lost = row(parity("patch", "benign", None, State.LOST), parity("fused", "benign", None, State.LOST))
+    found = figures([row()] * 50 + [lost])
+    assert (found["lost_or_new"], found["states"]["lost"]) == (1, 18)
+    assert judge(found, Limits()) == ["lesions lost or new: 1, limit 0"]
+    assert judge(found, Limits(lost=1)) == []
+
+
+def test_nothing_but_empty_maps_proves_nothing() -> None:
+    empty = row(*(parity(name, label, None, State.ALMOST_EMPTY) for name in MAPS for label in spec.CLASSES))
+    assert broken(empty) == ["no image has a lesion in any map, so nothing was judged: take images with lesions"]
+
+
+def test_patches_and_flips() -> None:
+    moved = PatchParity(same=False, tied=False, iou=0.9, moved_px=16.0)
+    tied = PatchParity(same=False, tied=True, iou=0.5, moved_px=240.0)
+    found = figures([row()] * 98 + [row(patches=(tied,)), row(patches=(moved,), flips=("y_global benign",))])
+    assert found["patches"] == {
+        "patches": 100,
+        "same": 98,
+        "tied": 1,
+        "agreement": 0.99,
+        "interval": found["patches"]["interval"],
+        "worst_iou": 0.5,
+        "most_moved_px": 240.0,
+    }
+    assert found["patches"]["interval"][1] == 1
+    assert judge(found, Limits()) == ["decisions flipped: 1, limit 0"]
+    assert judge(found, Limits(flips=1, patch_agreement=0.991)) == [
+        "patches where the reference could have chosen them: 99.0%, limit 99.1%"
+    ]
+
+
+def test_scores_and_areas() -> None:
+    """Twelve images with masks: the candidate has two of them in the wrong order."""
+    reference = np.linspace(0.1, 0.9, 12)
+    candidate = reference.copy()
+    candidate[[5, 6]] = reference[[6, 5]]
+    rows = [
+        row(scores={"y_global": ((a, b), (0.5, 0.5))}, positive={"benign": n >= 6, "malignant": False})
+        for n, (a, b) in enumerate(zip(candidate.tolist(), reference.tolist(), strict=True))
+    ]
+    found = figures(rows)["scores"]["y_global"]
+    assert found["benign"]["largest_difference"] == pytest.approx(0.8 / 11)
+    assert found["benign"]["rank_agreement"] == pytest.approx(1 - 6 * 2 / (12 * (12**2 - 1)))
+    area = found["benign"]["auroc"]
+    assert (area["reference"], area["candidate"]) == (1, pytest.approx(35 / 36))
+    assert area["interval"][0] < area["difference"] == pytest.approx(-1 / 36)
+    assert found["malignant"] == {"largest_difference": 0, "rank_agreement": None, "auroc": None}
+    assert figures(rows[2:11])["scores"]["y_global"]["benign"]["auroc"] is None
+
+
+def test_truth_is_taken_where_the_reference_is_best() -> None:
+    """Over both images the reference is best at 0.2, where the candidate is worse; at 0.5 it would be better."""
+
+    def curve(at_2: tuple[float, float], at_5: tuple[float, float]) -> dict[str, Any]:
+        return {"benign": tuple(at_2 if n == 1 else at_5 if n == 4 else (0.1, 0.1) for n in range(9))}
+
+    found = figures([row(truth=curve((0.7, 0.8), (0.9, 0.5))), row(truth=curve((0.5, 0.7), (0.9, 0.85))), row()])
+    assert found["truth"] == {
+        "benign": {
+            "threshold": 0.2,
+            "images": 2,
+            "candidate": pytest.approx(0.6),
+            "reference": pytest.approx(0.75),
+            "difference": pytest.approx(-0.15),
+            "interval": None,
+        }
+    }
