@@ -23,7 +23,7 @@ TIE = 2 * 2 * (spec.WINDOW - 1) * 2.0**-24
 """Relative difference of two window sums below which the reference does not know which is larger, 7.4e-6.
 
 A sum of terms >= 0 after 62 FP32 additions is off by at most 62 roundings of 2^-24 each (Higham 2002, section 4.2), and
-two sums are compared. PyTorch, ONNX Runtime and OpenVINO in FP32 choose differently among such windows.
+two sums are compared. Engines in FP32 choose differently among such windows.
 """
 
 MAPS: Mapping[str, int] = {"global": spec.CELL**2, "patch": spec.PATCH_CELL**2, "fused": spec.PATCH_CELL**2}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -169,6 +170,26 @@ def test_the_demos_own_exam_where_no_images_are_named(
     said = cli("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx")
     assert said.code == 0, said.err
     assert "against the outlines, benign: Dice " in said.out
+
+
+def test_an_exam_made_for_the_occasion(
+    cli: Cli, bundle: Path, image: Path, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the bundle lies in no demo; a stand-in for `glam_export.demo.material`."""
+    rooms = []
+
+    def write_exam(exam: Path, masks: Path, seed: int) -> None:
+        rooms.append((exam, seed))
+        exam.mkdir()
+        image.rename(exam / image.name)
+        outline(masks, image)
+
+    maker = SimpleNamespace(write_exam=write_exam)
+    monkeypatch.setattr("glam_deploy.cli.gate_images.export_module", lambda name, extras: maker)
+    said = cli("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx")
+    assert said.code == 0, said.err
+    assert "against the outlines, benign: Dice " in said.out
+    assert [(exam.exists(), seed) for exam, seed in rooms] == [(False, 0)]
 
 
 def test_a_verdict_leaves_all_else_in_the_bundle(gate: Any, bundle: Path) -> None:
