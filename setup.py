@@ -22,6 +22,8 @@ EXTRAS = {
         "python-gdcm>=3.0.24",
     ],
     "openvino": ["openvino>=2025.4"],
+    # int8 graphs and the precision search, which runs OpenVINO
+    "quantize": ["nncf>=3.4", "openvino>=2025.4"],
     # engines for NVIDIA GPUs; tensorrt-rtx also builds them where there is no GPU
     "tensorrt": ["tensorrt>=10.13", *CUDA],
     "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7", *CUDA],

@@ -51,9 +51,12 @@ Z_PATCH = 512
 Stage = Literal["global", "local", "fusion"]
 STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
 
-Precision = Literal["fp32", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """Type of the convolutions; probabilities, pooling, sums and patch selection are FP32 in each."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+"""Those that a whole graph can be typed in, and that engines for GPUs come in."""
+GRAPH_PRECISIONS: tuple[Precision, ...] = (*PRECISIONS, "int8")
+"""Those that a bundle has graphs in. In int8 the convolutions that could bear it are in 8 bits, the others in FP32."""
 
 
 @dataclass(frozen=True, kw_only=True)

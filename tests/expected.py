@@ -5,6 +5,7 @@ import os
 import pytest
 
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines import cpu_features
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendUnavailable
 
@@ -19,7 +20,8 @@ def need(name: str, missing: object) -> None:
 
 def need_engine(name: str) -> None:
     """As `need`, for an engine of the registry: its packages decide, and its GPU, never an error while it opens."""
-    need(name, ", ".join(OWNERS[name].missing) or _without_provider(name) or (OWNERS[name].gpu and _without_gpu()))
+    lacking = ", ".join(OWNERS[name].missing) or _without_provider(name) or (OWNERS[name].gpu and _without_gpu())
+    need(name, lacking or (name == "openvino-bf16" and _without_bf16()))
 
 
 def _without_provider(name: str) -> str:
@@ -28,6 +30,10 @@ def _without_provider(name: str) -> str:
     import onnxruntime
 
     return "" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "onnxruntime-gpu"
+
+
+def _without_bf16() -> str:
+    return "bf16 in its CPU" if cpu_features.features().isdisjoint(cpu_features.BF16) else ""
 
 
 def _without_gpu() -> str:

@@ -20,12 +20,14 @@ from glam_deploy.metrics import Comparison
 from glam_deploy.records import Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
+from glam_export.calibration import calibration, images_in, phantoms
 from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
 from glam_export.demo.phantom import phantom_view
 from glam_export.graphs import graph_modules, in_precision
 from glam_export.half import rounded_engines
 from glam_export.onnx_file import write_graph
 from glam_export.parity import compare_graphs, reference_examples
+from glam_export.quantize import int8_engines, quantized
 from glam_export.torch_engine import network_engines
 
 GOLDEN_SEED = 3
@@ -45,7 +47,9 @@ class ExportOptions:
     patches: int = 1
     """Patches that the runtime takes where nobody says otherwise, 1..6; the graphs serve every number."""
     precisions: tuple[spec.Precision, ...] = ("fp32", "fp16")
-    """What there shall be graphs in; fp32 always."""
+    """What there shall be graphs in, of spec.GRAPH_PRECISIONS; fp32 always."""
+    calibration: Path | None = None
+    """Folder of mammograms that int8 graphs are calibrated on; None takes phantoms."""
     keep_checkpoint: bool = True
     """Whether the bundle holds the weights too, which the engine "torch" needs."""
     ignore_keys: tuple[str, ...] = ()
@@ -67,6 +71,8 @@ def export_bundle(
     checkpoint = load_checkpoint(weights, ignore=options.ignore_keys)
     with staged_bundle(out) as folder:
         _write_graphs(checkpoint, folder, options.precisions, report)
+        if "int8" in options.precisions:
+            _write_narrow_graphs(checkpoint, folder, options, report)
         if options.keep_checkpoint:
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
@@ -81,10 +87,10 @@ def export_bundle(
 
 
 def _precisions(options: ExportOptions) -> tuple[spec.Precision, ...]:
-    """Those asked for and fp32, in the order of spec.PRECISIONS."""
-    if unknown := set(options.precisions) - set(spec.PRECISIONS):
-        raise UsageError(f"precision {', '.join(sorted(unknown))}: expected one of {', '.join(spec.PRECISIONS)}")
-    return tuple(p for p in spec.PRECISIONS if p in {"fp32", *options.precisions})
+    """Those asked for and fp32, in the order of spec.GRAPH_PRECISIONS."""
+    if unknown := set(options.precisions) - set(spec.GRAPH_PRECISIONS):
+        raise UsageError(f"precision {', '.join(sorted(unknown))}: expected one of {', '.join(spec.GRAPH_PRECISIONS)}")
+    return tuple(p for p in spec.GRAPH_PRECISIONS if p in {"fp32", *options.precisions})
 
 
 def _write_graphs(
@@ -93,12 +99,24 @@ def _write_graphs(
     (folder / "graphs").mkdir()
     head = checkpoint.network.fusion_head
     modules = graph_modules(checkpoint.network)
-    for precision in precisions:
+    for precision in (p for p in precisions if p in spec.PRECISIONS):
         for stage, module in modules.items():
             path = folder / graph_file(stage, precision)
             if not path.exists():  # one fusion graph serves all
                 report(f"writing the {stage} graph in {precision}")
                 write_graph(in_precision(module, precision), stage, path, fusion_head=head, precision=precision)
+
+
+def _write_narrow_graphs(
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, report: Callable[[str], None]
+) -> None:
+    report("preparing the calibration images")
+    images = images_in(options.calibration) if options.calibration else phantoms()
+    samples = calibration(network_engines(checkpoint.network)["global"], images)
+    for stage, inputs in samples.items():
+        report(f"calibrating the {stage} graph in int8")
+        graph = (folder / graph_file(stage)).read_bytes()
+        (folder / graph_file(stage, "int8")).write_bytes(quantized(graph, inputs))
 
 
 def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:
@@ -118,8 +136,9 @@ def _parity(
     table = compare_graphs(examples, opened.engines)
     chain = check_golden(bundle, Pipeline(opened, patches=bundle.patches, provenance={}))
     table += [replace(row, name=f"chain.{row.name}") for row in chain]
-    for half in precisions[1:]:
-        table += compare_graphs(examples, rounded_engines(bundle, half), precision=half)
+    for narrow in precisions[1:]:
+        engines = int8_engines(bundle) if narrow == "int8" else rounded_engines(bundle, narrow)
+        table += compare_graphs(examples, engines, precision=narrow)
     return table
 
 

@@ -11,7 +11,7 @@ from glam_deploy.cli.build import build_with_bar, library_option, settle, show_o
 from glam_deploy.cli.options import export_module, patches_option
 from glam_deploy.engines.tensorrt.store import BuildRequest, Plan
 from glam_deploy.errors import GlamError
-from glam_deploy.spec import PRECISIONS, Precision
+from glam_deploy.spec import GRAPH_PRECISIONS, PRECISIONS, Precision
 
 LICENCE_REMINDER = (
     "A bundle carries the licence of its weights. The weights published with GLAM are for research only and may not be "
@@ -28,11 +28,16 @@ LICENCE_REMINDER = (
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice(GRAPH_PRECISIONS),
     multiple=True,
     default=("fp16",),
     show_default=True,
     help="Graphs in this precision too; fp32 ones are always there; repeatable.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Mammograms that int8 graphs are calibrated on, as `run` takes them [default: phantoms].",
 )
 @click.option(
     "--no-checkpoint", is_flag=True, help="Leave the weights themselves out (halves the bundle; no torch engine)."
@@ -57,6 +62,7 @@ def command(
     out: Path,
     patches: int,
     precisions: tuple[Precision, ...],
+    calibration: Path | None,
     no_checkpoint: bool,
     ignore_keys: tuple[str, ...],
     engines: tuple[Precision, ...],
@@ -74,6 +80,7 @@ def command(
         out,
         patches=patches,
         precisions=(*precisions, *engines),
+        calibration=calibration,
         keep_checkpoint=not no_checkpoint,
         ignore_keys=ignore_keys,
     )

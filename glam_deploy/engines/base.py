@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ class EngineOptions:
 
     threads: int | None = None
     """CPU threads of one engine; None leaves it to the library (all physical cores)."""
+    streams: int | None = None
+    """How many runs at once the threads of one engine are divided among; None gives all of them to one run."""
+    cache: Path | None = None
+    """Folder of compiled models; None is `model_cache.default_folder`, and /dev/null keeps none."""
     precision: Precision = "fp32"
     """Which of the bundle's graphs to run, for an engine whose name does not say it."""
     flavour: str | None = None

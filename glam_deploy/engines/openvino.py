@@ -1,33 +1,56 @@
-"""OpenVINO on the CPU, held to FP32. Owns openvino."""
+"""OpenVINO on the CPU, in the precision asked for. Owns openvino."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from io import BytesIO
+from typing import Any, Literal
 
+import numpy as np
 import openvino as ov
+from openvino import properties
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
+from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
-from glam_deploy.errors import BackendBuildError, BackendRunError
-from glam_deploy.spec import STAGES, Stage, Tensor
+from glam_deploy.engines.model_cache import ModelCache, default_folder
+from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
+from glam_deploy.spec import STAGES, Precision, Stage, Tensor
+
+LIBRARY = f"openvino {ov.__version__}"
+
+Float = Literal["fp32", "bf16"]
+TYPES: Mapping[Float, ov.Type] = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a stage is computed."""
+
+    file: str
+    """Of the bundle."""
+    floats: Float
+    """What all computes in that is not in 8 bits. Probabilities and pooling are FP32 all the same: OpenVINO narrows
+    nothing that comes after the last convolution."""
+
+
+Recipes = Mapping[Stage, Recipe]
 
 
 class OpenVinoEngine(Engine):
     """A compiled model; every run gets its own request, so that threads do not meet."""
 
-    def __init__(self, bundle: Bundle, stage: Stage, options: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions) -> None:
         super().__init__(stage, fusion_head=bundle.fusion_head)
-        # by default OpenVINO computes in bf16 wherever the CPU can: that is another precision, never taken unasked
-        config: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if options.threads:
-            config["INFERENCE_NUM_THREADS"] = options.threads
-        graph = bundle.read(bundles.graph_file(stage))
         try:
-            self._model = core().compile_model(core().read_model(graph, b""), "CPU", config)
+            self._model = _model(bundle, recipe, options)
         except RuntimeError as error:
             raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
         self._require_interface(_tensors(self._model.inputs), _tensors(self._model.outputs))
+        self._require_type(recipe.floats)
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
@@ -36,6 +59,15 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: OpenVINO {ov.__version__} failed: {error}") from error
         return {name: results[name].copy() for name in self.contract.outputs}
+
+    def _require_type(self, floats: Float) -> None:
+        found = self._model.get_property(properties.hint.inference_precision)
+        if found != TYPES[floats]:
+            raise BackendUnavailable(
+                f"{self.stage} engine: asked to compute in {floats}, OpenVINO {ov.__version__} chose {found} on "
+                f"{cpu_features.model()}. ONEDNN_MAX_CPU_ISA is {os.environ.get('ONEDNN_MAX_CPU_ISA', 'not set')}; it "
+                f"must allow {' or '.join(cpu_features.BF16)}. Or choose the engine openvino."
+            )
 
 
 @cache
@@ -49,6 +81,126 @@ def core() -> ov.Core:
     return ov.Core()
 
 
+def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """The three graphs of a bundle compiled by OpenVINO: in fp32, in bf16, or in 8 bits where its int8 graphs say so.
+
+    With bf16, and with int8 on a CPU that has bf16, all else computes in bf16, but the fusion stage never. Raises
+    BundleError, BackendUnavailable where the CPU lacks what bf16 needs, BackendBuildError.
+    """
+    narrow = options.precision == "int8"
+    if options.precision == "bf16":
+        _require_bf16()
+    floats: Float = "bf16" if options.precision == "bf16" or (narrow and _has_bf16()) else "fp32"
+    recipes = {stage: _recipe(bundle, stage, "int8" if narrow else "fp32", floats) for stage in STAGES}
+    name = "openvino" if options.precision == "fp32" else f"openvino-{options.precision}"
+    return _open(name, bundle, recipes, options, precision=f"int8+{floats}" if narrow else floats)
+
+
+def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """Each stage in the precision that the bundle's precision search chose (`glam-deploy export --precision auto`).
+
+    What is not in 8 bits is fp32, but for a stage that is bf16 as a whole. Raises as `open_engines`.
+    """
+    chosen = _mixture(bundle)
+    if "bf16" in chosen.values():
+        _require_bf16()
+    recipes = {
+        stage: _recipe(bundle, stage, *(("fp32", "bf16") if kind == "bf16" else (kind, "fp32")))
+        for stage, kind in chosen.items()
+    }
+    words = ", ".join(f"{stage} {kind}" for stage, kind in chosen.items())
+    return _open("openvino-mixed", bundle, recipes, options, precision=words)
+
+
+def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *, precision: str) -> OpenedEngines:
+    with ThreadPoolExecutor(len(recipes)) as pool:  # reading and compiling leave Python free
+        opened = pool.map(lambda stage: OpenVinoEngine(bundle, stage, recipes[stage], options), recipes)
+        engines: dict[Stage, Engine] = dict(zip(recipes, opened, strict=True))
+    provenance = {
+        "name": name,
+        "library": LIBRARY,
+        "device": "cpu",
+        "precision": precision,
+        "sha256": {stage: bundle.files[recipe.file]["sha256"] for stage, recipe in recipes.items()},
+    }
+    return OpenedEngines(engines=engines, provenance=provenance)
+
+
+def _recipe(bundle: Bundle, stage: Stage, graph: Precision, floats: Float) -> Recipe:
+    file = bundles.graph_file(stage, graph)
+    if file not in bundle.files:
+        raise BundleError(
+            f"{bundle.folder}: has no {file}. Export the checkpoint again with --precision {graph}, or choose the "
+            f"engine openvino."
+        )
+    return Recipe(file=file, floats="fp32" if stage == "fusion" else floats)
+
+
+def _mixture(bundle: Bundle) -> Mapping[Stage, Precision]:
+    """For every stage; Raises BundleError where no search was made, or by a release that knew other precisions."""
+    found = bundle.manifest.get(bundles.MIXTURE)
+    known = ("fp32", "bf16", "int8")
+    if not isinstance(found, Mapping) or any(found.get(stage) not in known for stage in ("global", "local")):
+        raise BundleError(
+            f"{bundle.folder}: no precision search was made for it (manifest[{bundles.MIXTURE!r}] is {found!r}). "
+            f"Export the checkpoint again with --precision auto."
+        )
+    return {"global": found["global"], "local": found["local"], "fusion": "fp32"}
+
+
+def _has_bf16() -> bool:
+    return not cpu_features.features().isdisjoint(cpu_features.BF16)
+
+
+def _require_bf16() -> None:
+    """OpenVINO takes bf16 for a hint: without the hardware it would compute in fp32 and not say so."""
+    if not _has_bf16():
+        raise BackendUnavailable(
+            f"bf16 needs a CPU with {' or '.join(cpu_features.BF16)}; {cpu_features.model()} has neither. "
+            f"Here the engines onnx, openvino and openvino-int8 run."
+        )
+
+
+def _model(bundle: Bundle, recipe: Recipe, options: EngineOptions) -> ov.CompiledModel:
+    """From the cache where it is there, without reading the graph: it was compiled from bytes of the same hash."""
+    settings = _settings(recipe, options)
+    compiled = ModelCache(options.cache or default_folder())
+    key = {
+        "graph": bundle.files[recipe.file]["sha256"],
+        "library": LIBRARY,
+        "settings": settings,
+        "cpu": sorted(cpu_features.features()),
+        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+    }
+    if (blob := compiled.read(key)) and (model := _imported(blob, settings)):
+        return model
+    graph = bundle.read(recipe.file)
+    model = core().compile_model(core().read_model(graph, b""), "CPU", settings)
+    exported = BytesIO()
+    model.export_model(exported)
+    compiled.store(key, exported.getbuffer())
+    return model
+
+
+def _settings(recipe: Recipe, options: EngineOptions) -> dict[str, str]:
+    # by default OpenVINO computes in bf16 wherever the CPU can: that is another precision, never taken unasked
+    settings = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[recipe.floats]}
+    settings |= (
+        {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(options.streams)}
+        if options.streams
+        else {"PERFORMANCE_HINT": "LATENCY"}
+    )
+    return settings | ({"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {})
+
+
+def _imported(blob: memoryview, settings: Mapping[str, str]) -> ov.CompiledModel | None:
+    tensor = ov.Tensor(np.frombuffer(blob, np.uint8))  # faster than a stream by half
+    try:
+        return core().import_model(tensor, "CPU", settings)
+    except RuntimeError:  # as good as none; it is compiled anew and replaced
+        return None
+
+
 def _tensors(ports: Sequence[Any]) -> Tensors:
     return {
         port.any_name: Tensor(
@@ -57,16 +209,3 @@ def _tensors(ports: Sequence[Any]) -> Tensors:
         )
         for port in ports
     }
-
-
-def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle compiled by OpenVINO. Raises BundleError, BackendBuildError."""
-    engines = {stage: OpenVinoEngine(bundle, stage, options) for stage in STAGES}
-    provenance = {
-        "name": "openvino",
-        "library": f"openvino {ov.__version__}",
-        "device": "cpu",
-        "precision": "fp32",
-        "sha256": {stage: bundle.files[bundles.graph_file(stage)]["sha256"] for stage in STAGES},
-    }
-    return OpenedEngines(engines=engines, provenance=provenance)

@@ -44,6 +44,13 @@ class Owner:
 
 CUDA = ("cuda.core", "cuda.bindings")
 
+OPENVINO: tuple[tuple[str, str, Precision | None, str], ...] = (
+    ("openvino", "open_engines", None, "fp32"),
+    ("openvino-bf16", "open_engines", "bf16", "bf16"),
+    ("openvino-int8", "open_engines", "int8", "8 bits"),
+    ("openvino-mixed", "open_mixed_engines", None, "what the precision search chose"),
+)
+
 OWNERS: dict[str, Owner] = {
     "onnx": Owner(
         module="glam_deploy.engines.onnxruntime",
@@ -51,13 +58,18 @@ OWNERS: dict[str, Owner] = {
         options=("threads", "precision"),
         summary="ONNX Runtime, CPU, fp32",
     ),
-    "openvino": Owner(
-        module="glam_deploy.engines.openvino",
-        packages=("openvino",),
-        extras=("openvino",),
-        options=("threads",),
-        summary="OpenVINO, CPU, fp32",
-    ),
+    **{
+        name: Owner(
+            module="glam_deploy.engines.openvino",
+            opener=opener,
+            packages=("openvino",),
+            extras=("openvino",),
+            options=("threads", "streams", "cache"),
+            precision=precision,
+            summary=f"OpenVINO, CPU, {words}",
+        )
+        for name, opener, precision, words in OPENVINO
+    },
     "torch": Owner(
         module="glam_export.torch_engine",
         packages=("torch", "safetensors"),

@@ -1,0 +1,51 @@
+"""What 8-bit graphs are calibrated on: real inputs of each stage, made by preprocess and the reference, never noise."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from glam_deploy import reading
+from glam_deploy.engines.base import Arrays, Engine
+from glam_deploy.patches import host
+from glam_deploy.preprocess import prepare
+from glam_deploy.records import Float32, GlobalMaps, Mammogram, Source, View
+from glam_deploy.spec import Stage
+from glam_export.demo.phantom import phantom_view
+
+SEEDS = (40, 41, 42, 43)
+"""Phantoms of each plan; the demo, the golden case and the tests show others."""
+PATCHES = 2
+"""Of each image: the first chosen by each class."""
+
+Calibration = Mapping[Stage, Sequence[Arrays]]
+
+
+def calibration(engine: Engine, images: Sequence[Float32]) -> Calibration:
+    """Inputs of the global and of the local graph. `engine`: the FP32 global stage, which chooses the patches.
+
+    `images`: float32 [2944, 1920], standardized; at least one.
+    """
+    inputs = [{"image": image[None, None]} for image in images]
+    patches = [_patches(engine, one) for one in inputs]
+    return {"global": inputs, "local": [{"patches": patch[None]} for row in patches for patch in row]}
+
+
+def phantoms() -> list[Float32]:
+    """Standardized images of four phantoms, each another view, with what the demo's exams may show."""
+    return [prepare(_mammogram(seed, view)).image for seed, view in zip(SEEDS, View, strict=True)]
+
+
+def images_in(folder: Path) -> list[Float32]:
+    """Standardized images from a folder as `glam-deploy run` takes it. Raises UsageError for none, InputError."""
+    return [prepare(reading.read(path)).image for path in reading.find_inputs([folder])]
+
+
+def _patches(engine: Engine, inputs: Arrays) -> Float32:
+    found = engine.run(inputs)
+    maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
+    pixels: Float32 = host.select(inputs["image"], maps, PATCHES).pixels[0]
+    return pixels
+
+
+def _mammogram(seed: int, view: View) -> Mammogram:
+    name = f"phantom {seed} {view}"
+    return Mammogram(pixels=phantom_view(seed, view).pixels, view=view, source=Source(name=name, kind="array"))

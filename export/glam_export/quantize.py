@@ -1,0 +1,188 @@
+"""FP32 graph -> the same graph with convolutions in 8 bits, some of them or all, by NNCF. Owns nncf.
+
+NNCF puts QuantizeLinear / DequantizeLinear pairs before what may compute in 8 bits, with scales measured on calibration
+data, and quantizes weights (Jacob et al. 2018). Any node can be put back afterwards: it then reads its own inputs
+again. So one run of NNCF serves every mixture of narrow and wide blocks. What follows a sigmoid is always put back:
+probabilities, pooling and patch selection are FP32 in each precision.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from math import prod
+from types import ModuleType
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from glam_deploy.bundle import Bundle, graph_file
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions
+from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.spec import STAGES, Stage
+
+Blocks = Mapping[str, tuple[str, ...]]
+"""Name of a block -> names of its nodes, in the order of the graph."""
+
+DEPTH = {"blocks": 2, "stages": 3}
+"""How many parts of a weight's name tell its block, by the first: blocks.3, stages.2.1; one for all others."""
+NEVER = ("Add", "Mul", "MaxPool")
+"""Operators that stay FP32: nearly no arithmetic. The sum that runs through all blocks is so never rounded as a whole,
+and ONNX Runtime 1.32 refuses 8 bits with a sign before a MaxPool."""
+WEIGHT = 1
+"""Which input of a convolution is its kernel."""
+
+
+def quantized(graph: bytes, calibration: Sequence[Arrays], keep: Collection[str] = ()) -> bytes:
+    """An FP32 ONNX file with its convolutions in 8 bits, but for the nodes named in `keep`.
+
+    `calibration`: inputs of the graph, from real images; at least one. Weights get 7 of the 8 bits: processors without
+    VNNI add pairs of products in 16 bits, which 8 overflow. Raises UsageError for unknown nodes and for no calibration,
+    BackendUnavailable where NNCF is missing.
+    """
+    if not calibration:
+        raise UsageError("8 bits need calibration data: at least one image")
+    return widened(graph, _all_narrow(graph, calibration), keep)
+
+
+def widened(graph: bytes, narrow: bytes, keep: Collection[str]) -> bytes:
+    """`narrow`, made of `graph` by `quantized`, with the nodes in `keep` as they are in `graph`. Raises UsageError."""
+    wide, model = onnx.load_from_string(graph), onnx.load_from_string(narrow)
+    original = {node.name: node for node in wide.graph.node}
+    if unknown := sorted(set(keep) - original.keys()):
+        raise UsageError(f"the graph has no node {', '.join(unknown)}; `quantize.blocks` names them")
+    restored = {*keep, *_after_sigmoid(wide.graph)}
+    for node in model.graph.node:
+        if node.name in restored:
+            node.input[:] = original[node.name].input
+    again = {name for node in restored for name in original[node].input}
+    # NNCF corrects biases under their old names, so each side has its own
+    constants = [t for t in model.graph.initializer if t.name not in again]
+    constants += [t for t in wide.graph.initializer if t.name in again]
+    _tidy(model, constants)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def blocks(graph: bytes) -> Blocks:
+    """The residual blocks of a stage, and its `stem` and `head` (`heads`), by names of nodes; the FP32 file is asked.
+
+    A node belongs to the block of its weights, or else to the last block that it reads from. What follows a sigmoid
+    belongs to none.
+    """
+    inner = onnx.load_from_string(graph).graph
+    weights, late = {tensor.name for tensor in inner.initializer}, _after_sigmoid(inner)
+    of_tensor: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
+    for node in inner.node:
+        own = [_block_of(name) for name in node.input if name in weights and "." in name]
+        order = list(members)
+        block = (
+            own[0] if own else max((of_tensor[n] for n in node.input if n in of_tensor), key=order.index, default="")
+        )
+        if block and node.name not in late:
+            members.setdefault(block, []).append(node.name)
+            of_tensor |= dict.fromkeys(node.output, block)
+    return {name: tuple(nodes) for name, nodes in members.items()}
+
+
+def multiply_adds(graph: bytes) -> Mapping[str, int]:
+    """Multiplications of each convolution for a batch of one, by name of its node."""
+    inner = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).graph
+    kernels = {tensor.name: prod(tensor.dims) for tensor in inner.initializer}
+    pixels = {value.name: _pixels(value) for value in (*inner.value_info, *inner.output)}
+    found = [node for node in inner.node if node.op_type == "Conv"]
+    return {node.name: kernels[node.input[WEIGHT]] * pixels[node.output[0]] for node in found}
+
+
+def narrow_share(graph: bytes, mixed: bytes) -> float:
+    """Share of the multiplications of `graph`'s convolutions that `mixed`, made of it, does in 8 bits, 0..1."""
+    work = multiply_adds(graph)
+    inner = onnx.load_from_string(mixed).graph
+    dequantized = {name for node in inner.node if node.op_type == "DequantizeLinear" for name in node.output}
+    narrow = (work[node.name] for node in inner.node if node.op_type == "Conv" and node.input[WEIGHT] in dequantized)
+    return sum(narrow) / sum(work.values())
+
+
+def int8_engines(bundle: Bundle) -> dict[Stage, Engine]:
+    """The stages that have int8 graphs, run by ONNX Runtime. Raises BundleError."""
+    return {
+        stage: OnnxRuntimeEngine(
+            bundle.read(graph_file(stage, "int8")), stage, EngineOptions(), fusion_head=bundle.fusion_head
+        )
+        for stage in STAGES
+        if stage != "fusion"
+    }
+
+
+def _all_narrow(graph: bytes, calibration: Sequence[Arrays]) -> bytes:
+    nncf = _nncf()
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+    with _silence(nncf):
+        model: ModelProto = nncf.quantize(
+            onnx.load_from_string(graph),
+            nncf.Dataset([dict(sample) for sample in calibration]),
+            subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            ignored_scope=nncf.IgnoredScope(types=list(NEVER), validate=False),
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+        )
+    return bytes(model.SerializeToString())
+
+
+def _tidy(model: ModelProto, constants: Sequence[TensorProto]) -> None:
+    """Give the model these constants, and drop the pairs and constants that nobody reads any more."""
+    used = {value.name for value in model.graph.output}
+    nodes: list[NodeProto] = []
+    for node in reversed(model.graph.node):
+        if used.intersection(node.output):
+            nodes.insert(0, node)
+            used.update(node.input)
+    kept = [tensor for tensor in constants if tensor.name in used]
+    for field, items in ((model.graph.node, nodes), (model.graph.initializer, kept), (model.graph.value_info, [])):
+        del field[:]
+        field.extend(items)
+    del model.metadata_props[:]
+
+
+def _after_sigmoid(graph: GraphProto) -> set[str]:
+    """Names of the sigmoids and of all that follows them."""
+    late: set[str] = set()
+    found = set()
+    for node in graph.node:
+        if node.op_type == "Sigmoid" or late.intersection(node.input):
+            late.update(node.output)
+            found.add(node.name)
+    return found
+
+
+def _block_of(weight: str) -> str:
+    parts = weight.split(".")
+    return ".".join(parts[: DEPTH.get(parts[0], 1)])
+
+
+def _pixels(value: onnx.ValueInfoProto) -> int:
+    return prod(axis.dim_value for axis in list(value.type.tensor_type.shape.dim)[2:])
+
+
+def _nncf() -> ModuleType:
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"graphs in 8 bits need NNCF, and this Python lacks {error.name}. "
+            f'Install with: pip install "glam-deploy[quantize]", or leave int8 out.'
+        ) from error
+    module: ModuleType = nncf
+    return module
+
+
+@contextmanager
+def _silence(nncf: ModuleType) -> Iterator[None]:
+    """Without NNCF's bars and remarks; its errors still raise, its warnings are about its own internals."""
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
