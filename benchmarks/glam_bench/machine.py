@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("glam-deploy", "numpy", "onnxruntime", "opencv-python-headless", "torch")
+PACKAGES = ("glam-deploy", "numpy", "onnxruntime", "openvino", "opencv-python-headless", "torch")
 
 
 def facts() -> dict[str, Any]:
@@ -33,9 +33,13 @@ def _version(package: str) -> str | None:
         return None
 
 
+def cpu_flags() -> tuple[str, ...]:
+    """What the processor can do, as Linux names it ("avx2", "amx_bf16"); empty where it does not tell."""
+    return tuple((_first_value("/proc/cpuinfo", "flags") or "").split())
+
+
 def _vector_extensions() -> list[str]:
-    flags = (_first_value("/proc/cpuinfo", "flags") or "").split()
-    return [f for f in flags if f.startswith(("avx", "amx", "fma"))]
+    return [f for f in cpu_flags() if f.startswith(("avx", "amx", "fma"))]
 
 
 def _first_value(file: str, key: str) -> str | None:

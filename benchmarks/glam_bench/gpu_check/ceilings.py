@@ -1,19 +1,17 @@
 """What this card can do: bytes moved in a second, matrix products in a second; and what the networks ask of it."""
 
 from collections.abc import Mapping
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
-import onnx
 import torch
 
+from glam_bench.arithmetic import of_bundle
 from glam_bench.gpu_check import smi
 from glam_bench.gpu_check.clock import Runs, Timer
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.torch_gpu import tf32, torch_ms
-from glam_deploy.bundle import graph_file, open_bundle
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.spec import Precision
 
@@ -35,20 +33,7 @@ def run(context: Context) -> None:
 
 def arithmetic(context: Context) -> dict[str, float]:
     """Floating-point operations of the convolutions for one image ("global") and for one patch ("local")."""
-    bundle = open_bundle(context.options.bundle)
-    return {stage: convolution_flop(bundle.read(graph_file(stage))) for stage in ("global", "local")}
-
-
-def convolution_flop(graph: bytes) -> float:
-    """Operations of all convolutions of an ONNX graph for a batch of one; an addition and a multiplication are two."""
-    inner = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph)).graph
-    weights = {tensor.name: tuple(tensor.dims) for tensor in inner.initializer}
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*inner.value_info, *inner.output)
-    }
-    nodes = [node for node in inner.node if node.op_type == "Conv"]
-    return float(sum(2 * prod(weights[node.input[1]]) * prod(shapes[node.output[0]][2:]) for node in nodes))
+    return {stage: counted["flop"] for stage, counted in of_bundle(context.options.bundle).items()}
 
 
 def copy_rate(gpu: Gpu, nbytes: int) -> float:

@@ -1,0 +1,158 @@
+"""All rungs at once: each in a process that stays alive, and one window of each in turn, A B C A B C."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from glam_bench.bench import watch, windows
+from glam_bench.bench.here import runnable
+from glam_bench.bench.images import image_name
+from glam_bench.bench.live import Live, measured, unavailable
+from glam_bench.bench.parity import read_answers
+from glam_bench.bench.rungs import RungPlan
+from glam_bench.bench.schema import Memory, Rung
+from glam_bench.bench.settings import Settings
+from glam_bench.bench.worker import Worker
+from glam_deploy.errors import BackendError, BackendUnavailable
+
+Tell = Callable[[str], None]
+Start = Callable[[Path], Worker]
+"""Makes a child whose standard error goes to the file named."""
+
+QUICK_MS = 500.0
+"""A run shorter than this is preceded by one that is not timed: others had the caches meanwhile."""
+MOST_SLOWER = 20
+"""A run that takes so many times the first one's time hangs."""
+
+
+class Ladder:
+    """Climbs the rungs of `plans`; what a rung cannot do is written down, and the others go on."""
+
+    def __init__(self, settings: Settings, images: Sequence[Path], work: Path, start: Start, tell: Tell) -> None:
+        self._settings, self._images, self._work = settings, images, work
+        self._start_child, self._tell = start, tell
+        self._live: dict[str, Live] = {}
+        self._lost: dict[str, str] = {}
+        self._meter = watch.EnergyMeter()
+
+    def climb(self, plans: Sequence[RungPlan]) -> list[Rung]:
+        """Every rung, in the order of `plans`.
+
+        Raises BackendError where an engine that was asked for cannot run: before anything is measured, if it cannot
+        be opened.
+        """
+        with ExitStack() as stack:
+            self._open_all(plans, stack)
+            self._each(self._answer)
+            self._rounds(perf_counter())
+            self._each(self._weigh)
+        return [self._rung(plan) for plan in plans]
+
+    def _open_all(self, plans: Sequence[RungPlan], stack: ExitStack) -> None:
+        """What was asked for comes first: where it cannot run, nothing else needs to."""
+        for plan in sorted(plans, key=lambda plan: not plan.asked):
+            try:
+                self._attempt(plan, lambda plan=plan: self._open(plan, stack))  # type: ignore[misc]
+            except BackendUnavailable as error:
+                could = ", ".join(runnable())
+                raise BackendUnavailable(
+                    f"{plan.key!r} cannot run here. {error} On this machine could: {could}."
+                ) from error
+
+    def _open(self, plan: RungPlan, stack: ExitStack) -> None:
+        worker, opened, first_ms = self._begin(plan)
+        cold_ms = None
+        if self._settings.pace.second_start:
+            worker.close()
+            worker, again, cold_ms = self._begin(plan)
+            opened = {**again, "build_s": opened["build_s"]}
+        stack.callback(worker.close)
+        self._live[plan.key] = Live(
+            plan=plan, worker=worker, opened=opened, first_start_ms=first_ms, cold_start_ms=cold_ms
+        )
+
+    def _begin(self, plan: RungPlan) -> tuple[Worker, dict[str, Any], float]:
+        """A child, what it says of itself, and the milliseconds from its start to its first result."""
+        self._tell(f"{plan.name}: starting")
+        settings = self._settings
+        worker = self._start_child(self._work / f"{plan.key}.log")
+        try:
+            opened = worker.ask(
+                "open",
+                within_s=plan.open_s,
+                plan=plan.as_json(),
+                bundle=str(settings.bundle),
+                patches=settings.patches,
+                threads=settings.threads,
+                images=[str(image) for image in self._images],
+            )
+        except BaseException:
+            worker.close()
+            raise
+        return worker, opened, (perf_counter() - worker.started) * 1e3
+
+    def _answer(self, live: Live) -> None:
+        """Also a warm-up."""
+        self._tell(f"{live.plan.name}: answers for {len(self._images)} images")
+        folder = self._work / f"answers.{live.plan.key}"
+        folder.mkdir()
+        start = perf_counter()
+        live.worker.ask("answer", within_s=live.plan.open_s * len(self._images), folder=str(folder))
+        live.run_ms = (perf_counter() - start) * 1e3 / len(self._images)
+        live.answers = read_answers(folder)
+
+    def _rounds(self, start: float) -> None:
+        """As many as needed for all to hold still, and as there is time for."""
+        pace = self._settings.pace
+        for number in range(pace.most_windows):
+            began = perf_counter()
+            self._tell(f"round {number + 1}")
+            self._each(self._window)
+            now = perf_counter()
+            late = now + (now - began) > start + 60 * self._settings.minutes
+            steady = all(windows.is_stable(live.windows) for live in self._live.values())
+            if number + 1 >= pace.least_windows and (steady or late):
+                break
+
+    def _window(self, live: Live) -> None:
+        pace = self._settings.pace
+        runs = min(max(ceil(pace.window_s * 1e3 / live.run_ms), pace.least_runs), pace.most_runs)
+        clock, joules = watch.clock_mhz(), self._meter.joules()
+        reply = live.worker.ask(
+            "window",
+            within_s=60 + MOST_SLOWER * runs * live.run_ms / 1e3,
+            warm_up=int(live.run_ms < QUICK_MS),
+            runs=runs,
+        )
+        used, after = self._meter.joules(), watch.clock_mhz()
+        live.windows.append(reply["ms"])
+        live.stages.append(reply["stages"])
+        if used is not None and joules is not None:
+            live.joules.append((used - joules) / (runs + int(live.run_ms < QUICK_MS)))
+        if clock is not None and after is not None:
+            live.clocks.append((clock, after))
+
+    def _weigh(self, live: Live) -> None:
+        found = live.worker.ask("memory", within_s=60)
+        live.memory = Memory(rss=found["rss"], device=found["device"])
+
+    def _each(self, step: Callable[[Live], None]) -> None:
+        for live in list(self._live.values()):
+            self._attempt(live.plan, lambda live=live: step(live))  # type: ignore[misc]
+
+    def _attempt(self, plan: RungPlan, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BackendError as error:
+            if plan.asked:
+                raise
+            self._live.pop(plan.key, None)
+            self._lost[plan.key] = str(error)
+
+    def _rung(self, plan: RungPlan) -> Rung:
+        if plan.key in self._lost:
+            return unavailable(plan, self._lost[plan.key])
+        return measured(self._live[plan.key], self._live, [image_name(image) for image in self._images])

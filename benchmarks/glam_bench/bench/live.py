@@ -1,0 +1,99 @@
+"""A rung at work, and its figures at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, median
+from typing import Any
+
+from glam_bench.bench import windows
+from glam_bench.bench.parity import parity
+from glam_bench.bench.rungs import BASELINES, PUBLISHED, RungPlan
+from glam_bench.bench.schema import Clocks, Memory, Parity, Rung
+from glam_bench.bench.worker import Worker
+from glam_deploy.runtime.agreement import Answer
+
+REFERENCES = (PUBLISHED, "onnx")
+"""Whose answers the others' are held against: the first of these that ran."""
+
+
+@dataclass(kw_only=True)
+class Live:
+    """All that was seen of a rung that runs."""
+
+    plan: RungPlan
+    worker: Worker
+    opened: Mapping[str, Any]
+    """"engine" and "build_s", as the child told them."""
+    first_start_ms: float
+    cold_start_ms: float | None
+    run_ms: float = 0.0
+    """What a run outside of a window takes, roughly."""
+    answers: list[Answer] = field(default_factory=list)
+    windows: list[list[float]] = field(default_factory=list)
+    stages: list[list[dict[str, float]]] = field(default_factory=list)
+    """Of every run, window by window."""
+    joules: list[float] = field(default_factory=list)
+    """For one image, window by window."""
+    clocks: list[tuple[float, float]] = field(default_factory=list)
+    """Before and after each window."""
+    memory: Memory | None = None
+
+
+def measured(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) -> Rung:
+    """The figures of one rung, compared with the others."""
+    runs = [ms for window in windows.counted(live.windows) for ms in window]
+    return Rung(
+        name=live.plan.name,
+        key=live.plan.key,
+        engine=live.opened["engine"],
+        unavailable=None,
+        latency_ms=windows.latency(live.windows),
+        throughput_per_s=1e3 / mean(runs),
+        stages_ms=_medians([row for window in live.stages[-windows.COUNTED :] for row in window]),
+        cold_start_ms=live.cold_start_ms,
+        first_start_ms=live.first_start_ms,
+        build_s=live.opened["build_s"],
+        peak_memory_mb=live.memory,
+        energy_j=median(live.joules) if live.joules else None,
+        ratio_to={
+            key: windows.times_as_fast(live.windows, all_live[key].windows) for key in BASELINES if key in all_live
+        },
+        parity=_parity(live, all_live, images),
+        clock_mhz=_clocks(live.clocks),
+    )
+
+
+def unavailable(plan: RungPlan, why: str) -> Rung:
+    """A rung without figures."""
+    return Rung(
+        name=plan.name,
+        key=plan.key,
+        engine=None,
+        unavailable=why,
+        latency_ms=None,
+        throughput_per_s=None,
+        stages_ms=None,
+        cold_start_ms=None,
+        first_start_ms=None,
+        build_s=None,
+        peak_memory_mb=None,
+        energy_j=None,
+        ratio_to=None,
+        parity=None,
+        clock_mhz=None,
+    )
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {step: median(row[step] for row in rows) for step in rows[0]}
+
+
+def _parity(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) -> Parity | None:
+    reference = next((key for key in REFERENCES if key in all_live), None)
+    return parity(images, live.answers, all_live[reference].answers) if reference else None
+
+
+def _clocks(seen: Sequence[tuple[float, float]]) -> Clocks | None:
+    if not seen:
+        return None
+    return Clocks(before=mean(before for before, _ in seen), after=mean(after for _, after in seen))

@@ -1,0 +1,35 @@
+"""OpenVINO as it comes: the bundle's graphs, compiled without a word about precision, threads or caches."""
+
+import openvino as ov
+
+from glam_deploy.bundle import Bundle, graph_file
+from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
+from glam_deploy.engines.openvino import core
+from glam_deploy.spec import STAGES, Stage
+
+
+class DefaultEngine(Engine):
+    """A compiled model with one request."""
+
+    def __init__(self, bundle: Bundle, stage: Stage) -> None:
+        super().__init__(stage, fusion_head=bundle.fusion_head)
+        model = core().compile_model(core().read_model(bundle.read(graph_file(stage)), b""), "CPU")
+        self.precision = str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self._request = model.create_infer_request()
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        results = self._request.infer(dict(inputs))
+        return {name: results[name].copy() for name in self.contract.outputs}
+
+
+def open_default(bundle: Bundle) -> OpenedEngines:
+    """Its precision is what OpenVINO chose: bf16 where the processor has it, else f32."""
+    engines = {stage: DefaultEngine(bundle, stage) for stage in STAGES}
+    precision = {"f32": "fp32", "f16": "fp16"}.get(found := engines["local"].precision, found)
+    provenance = {
+        "name": "openvino-default",
+        "library": f"openvino {ov.__version__}",
+        "device": "cpu",
+        "precision": precision,
+    }
+    return OpenedEngines(engines=dict(engines), provenance=provenance)

@@ -1,0 +1,105 @@
+"""The results on a terminal, also one of 80 columns."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+
+from glam_bench.bench.rungs import PUBLISHED
+from glam_bench.bench.schema import Files, Latency, Results, Rung
+from glam_deploy.cli import console
+
+THRESHOLD = "0.5"
+
+
+def show(results: Results) -> None:
+    """The ladder, the roof, the files, and what a reader must know."""
+    machine, settings = results["machine"], results["settings"]
+    images = len(settings["images"])
+    console.out.print(
+        f"{machine['processor']}, {machine['cores']} cores; K = {settings['patches']}, {images} images", soft_wrap=True
+    )
+    console.out.print(_ladder(results["ladder"]))
+    for rung in results["ladder"]:
+        if rung["unavailable"]:
+            console.out.print(f"{rung['name']}: not here. {rung['unavailable']}")
+    _roofline(results)
+    _files(results)
+    for notice in results["notices"]:
+        console.out.print(f"! {notice}")
+
+
+def _ladder(ladder: Sequence[Rung]) -> Table:
+    title = "One standardized image to predictions and fused map"
+    table = _table(title, ("", "p50", "p99", "faster", "Dice", "same", "start", "MiB"))
+    for rung in ladder:
+        if rung["latency_ms"]:
+            table.add_row(*_rung(rung, rung["latency_ms"]))
+    table.caption = (
+        "p50, p99, start (first result of a new process): milliseconds; * unstable. Faster: than as published. "
+        f"Dice: worst of both classes at {THRESHOLD} against as published; same: images with the same patches."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _rung(rung: Rung, latency: Latency) -> Iterator[str]:
+    yield rung["name"]
+    yield f"{latency['p50']:.4g}" + ("" if latency["stable"] else "*")
+    yield f"{latency['p99']:.4g}"
+    yield f"{rung['ratio_to'][PUBLISHED]:.2f}x" if rung["ratio_to"] and PUBLISHED in rung["ratio_to"] else "-"
+    yield _dice(rung)
+    yield f"{rung['parity']['same_patches']}/{rung['parity']['cases']}" if rung["parity"] else "-"
+    start = rung["cold_start_ms"] or rung["first_start_ms"]
+    yield f"{start:.4g}" if start else "-"
+    yield f"{rung['peak_memory_mb']['rss']:.0f}" if rung["peak_memory_mb"] else "-"
+
+
+def _dice(rung: Rung) -> str:
+    curves = rung["parity"]["worst_dice"].values() if rung["parity"] else []
+    found = [value for curve in curves if (value := curve[THRESHOLD]) is not None]
+    # never rounded up to perfect
+    return f"{int(min(found) * 1e4) / 1e4:.4f}" if found else "-"
+
+
+def _roofline(results: Results) -> None:
+    roof = results["roofline"]
+    if not roof:
+        return
+    peaks = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in roof["peaks"]["flop_per_s"].items() if rate)
+    table = _table("Share of the roof", ("", "stage", "ms", "GFLOP/s", "share", "of"))
+    for stage in roof["stages"]:
+        rate = stage["flop"] / stage["ms"] / 1e6
+        share = f"{100 * stage['share_of_peak']:.0f} %"
+        table.add_row(stage["engine"], stage["stage"], f"{stage['ms']:.4g}", f"{rate:.0f}", share, stage["precision"])
+    table.caption = f"Peaks: {peaks} GFLOP/s, copy {roof['peaks']['bytes_per_s'] / 1e9:.1f} GB/s."
+    table.caption_justify = "left"
+    console.out.print(table)
+
+
+def _files(results: Results) -> None:
+    files = results["files"]
+    if not files:
+        return
+    name = results["settings"]["engines"][0]
+    table = _table(
+        f"From files to results with {name}, ms", ("", "decode", "prepare", "network", "output", "run", "ratio")
+    )
+    for what, row in files.items():
+        table.add_row(f"{what} ({row['views']})", *_times(row))
+    table.caption = "Steps one after another; `run` does them all. Ratio: run over the larger of decode and network."
+    table.caption_justify = "left"
+    console.out.print(table)
+
+
+def _times(row: Files) -> Iterator[str]:
+    for ms in (row["decode_ms"], row["preprocess_ms"], row["network_ms"], row["output_ms"], row["total_ms"]):
+        yield f"{ms:.0f}"
+    yield f"{row['ratio']:.2f}"
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column not in ("", "stage", "of") else "left", overflow="fold")
+    return table

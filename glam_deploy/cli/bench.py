@@ -1,0 +1,125 @@
+"""`glam-deploy bench`."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glam_deploy.bundle import open_bundle
+from glam_deploy.cli import console
+from glam_deploy.cli.options import bundle_option, flavour_option, patches_option, threads_option
+from glam_deploy.engines.registry import ENGINE_NAMES
+from glam_deploy.errors import BackendUnavailable
+from glam_deploy.reading import find_inputs
+
+
+class EngineNames(click.ParamType[tuple[str, ...]]):
+    """E[,E...]."""
+
+    name = "engines"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(str(value).split(",")))
+        if unknown := [name for name in names if name not in ENGINE_NAMES]:
+            self.fail(f"{', '.join(unknown)}: unknown; choose from {', '.join(ENGINE_NAMES)}", param, ctx)
+        return names
+
+
+@click.group("bench", invoke_without_command=True)
+@bundle_option
+@click.option(
+    "--engine",
+    "engines",
+    type=EngineNames(),
+    default="auto",
+    show_default=True,
+    metavar="E[,E...]",
+    help="Engines to measure beside the ladder. The first also works from files to results.",
+)
+@patches_option(None, "Patches a view gets, 1..6 [default: the bundle's].")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="DICOM, PNG, TIFF or npy files or folders of them; repeatable [default: a demo exam].",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="Results folder."
+)
+@click.option("--no-ladder", is_flag=True, help="Only the published way and the engines named.")
+@click.option("--no-files", is_flag=True, help="Leave out from files to results.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0), default=12.0, show_default=True, help="No further window after so long."
+)
+@click.option("--quick", is_flag=True, help="Tiny windows: to see that everything works, not to measure.")
+@threads_option
+@flavour_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    folder: Path,
+    engines: tuple[str, ...],
+    patches: int | None,
+    images: tuple[Path, ...],
+    out: Path,
+    no_ladder: bool,
+    no_files: bool,
+    minutes: float,
+    quick: bool,
+    threads: int | None,
+    flavour: str | None,
+) -> None:
+    """Measure engines beside a ladder of other ways to run the same weights on this machine.
+
+    Every rung runs in a process of its own, in turns, and is compared with the published way in speed and in answers.
+    Writes bench.json and bench.html. Exit code 3 where an engine that was named cannot run here; it says what could.
+    `glam-deploy bench compare A.json B.json` holds two runs against each other.
+    """
+    if ctx.invoked_subcommand:
+        return
+    settings, run = bench_module("settings"), bench_module("run")
+    bundle = open_bundle(folder)
+    asked = settings.Settings(
+        bundle=folder.resolve(),
+        engines=engines,
+        patches=bundle.patches if patches is None else patches,
+        images=tuple(find_inputs(images)) if images else (),
+        threads=threads,
+        flavour=flavour,
+        baselines=not no_ladder,
+        files=not no_files,
+        minutes=minutes,
+        pace=settings.QUICK if quick else settings.Pace(),
+    )
+    with console.working("bench") as status:
+
+        def tell(step: str) -> None:
+            status.update(console.line(step))
+            if not console.err.is_terminal:
+                console.err.print(step, soft_wrap=True)
+
+        results = run.bench(asked, tell)
+    run.write(results, out / "bench.json")
+    import_module("glam_bench.report").write(results, out / "bench.html")
+    bench_module("table").show(results)
+    console.out.print(f"{out / 'bench.json'}, {out / 'bench.html'}", soft_wrap=True)
+
+
+@command.command("compare")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+def compare(before: Path, after: Path) -> None:
+    """Two runs: what became faster or slower by more than their noise."""
+    bench_module("compare").compare(before, after)
+
+
+def bench_module(name: str) -> Any:
+    """A module of `glam_bench.bench`. Raises BackendUnavailable where glam_bench is left out of the installation."""
+    if find_spec("glam_bench") is None:
+        raise BackendUnavailable(
+            "this command needs glam_bench, which this installation lacks. Install glam-deploy as a whole, or put the "
+            "folder benchmarks/ of its source tree on PYTHONPATH."
+        )
+    return import_module(f"glam_bench.bench.{name}")
