@@ -3,8 +3,8 @@
 import pytest
 from onnx import TensorProto, helper
 
-from glam_bench.gpu_check import kernel_times
 from glam_bench.arithmetic import convolution_flop
+from glam_bench.gpu_check import kernel_times
 from glam_bench.gpu_check.facts import bandwidth
 from glam_bench.gpu_check.kernel_times import bytes_moved
 
