@@ -2,14 +2,20 @@
 
 import json
 import re
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mammograms import write_mg
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import BreastTomosynthesisImageStorage
 from support_commands import Cli, names, strict
+
+from glam_deploy.reading import read
+from glam_deploy.records import Mammogram
 
 
 def tomosynthesis(path: Path) -> Path:
@@ -128,6 +134,48 @@ def test_one_bad_file_does_not_stop_the_others(cli: Cli, bundle: Path, image: Pa
     assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 1 failed")
     assert names(tmp_path / "out") == ["0_L-CC.json", "1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
     assert "Traceback" not in said.err
+
+
+def test_several_come_out_in_order_and_as_each_alone(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
+    inputs = [image, broken(image.with_name("0_L-CC.png"))]
+    for n in range(2, 4):
+        with Image.open(image) as first:
+            pixels = np.asarray(first) // n
+        inputs.append(image.with_name(f"{9 - n}_L-CC.png"))
+        Image.fromarray(pixels).save(inputs[-1])
+    inputs += [tomosynthesis(image.with_name("3.dcm")), write_mg(image.with_name("2.dcm"))]
+    arguments = ("run", "--json", "--bundle", bundle, "--out")
+    together = [strict(line) for line in cli(*arguments, tmp_path / "out", *inputs).out.splitlines()]
+    alone = [strict(cli(*arguments, tmp_path / "alone", path).out) for path in inputs]
+    assert [report["status"] for report in alone] == ["done", "failed", "done", "done", "skipped", "failed"]
+    for found, expected in zip(together, alone, strict=True):
+        assert list(found.pop("timings_ms")) == list(expected.pop("timings_ms"))
+        assert found == expected
+    assert names(tmp_path / "out") == names(tmp_path / "alone")
+    for path in (tmp_path / "out").glob("*.npz"):
+        assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
+
+
+def test_no_more_than_three_inputs_are_in_memory(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [image, *(image.with_name(f"{n}_L-CC.png") for n in range(2, 8))]
+    held: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def counted(path: Path, **options: Any) -> Mammogram:
+        nonlocal most
+        mammogram = read(path, **options)
+        held.append(weakref.ref(mammogram.pixels))
+        most = max(most, sum(pixels() is not None for pixels in held))
+        return mammogram
+
+    for copy in inputs[1:]:
+        copy.write_bytes(image.read_bytes())
+    monkeypatch.setattr("glam_deploy.cli.run.read", counted)
+    assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", *inputs).code == 0
+    assert len(held) == 7
+    assert most <= 3
 
 
 def test_skipped_among_good_ones_is_no_failure(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mammograms import write_mg
-from support_commands import Start, names, strict, without
+from support_commands import FAKE, Start, names, strict, without
 
 
 def read_all(terminal: int) -> str:
@@ -79,6 +79,53 @@ def test_stop_leaves_nothing_half_done(
     out, err = process.communicate()
     assert (process.returncode, out, err.strip()) == (status, "", "stopped")
     assert names(tmp_path / "out") == []
+
+
+HOLD = """
+import itertools, os, sys, support_engines, glam_deploy.cli.run as run
+def hold(owner, name, number):
+    real, calls = getattr(owner, name), itertools.count(1)
+    def held(*arguments, **more):
+        if next(calls) == number:
+            print("holding", name, file=sys.stderr, flush=True)
+            os.read(0, 1)
+        return real(*arguments, **more)
+    setattr(owner, name, held)
+"""
+"""Python that lets a call of a function say so, and wait until standard input ends."""
+
+
+@pytest.mark.parametrize(
+    ("holds", "finished", "number"),
+    [
+        ("hold(run, 'read', 1)", 0, signal.SIGINT),
+        ("hold(run, 'read', 2)", 1, signal.SIGTERM),
+        ("hold(run, 'write_result', 1); hold(support_engines, '_misbehave', 2)", 1, signal.SIGINT),
+        ("hold(run, 'write_result', 2); hold(support_engines, '_misbehave', 3)", 2, signal.SIGTERM),
+        ("hold(run, 'write_result', 3)", 3, signal.SIGINT),
+    ],
+    ids=["reading", "reading the second", "second in network", "third in network", "writing the last"],
+)
+def test_stop_keeps_what_the_network_has_finished_and_no_more(
+    start: Start, bundle: Path, image: Path, tmp_path: Path, holds: str, finished: int, number: signal.Signals
+) -> None:
+    images = [image, *(image.with_name(f"{n}_L-CC.png") for n in (2, 3))]
+    for copy in images[1:]:
+        copy.write_bytes(image.read_bytes())
+    arguments = ("run", "--json", "--bundle", bundle, "--out", tmp_path / "out", *images)
+    process = start(*arguments, code=f"{HOLD}{holds}\n{FAKE}", stdin=subprocess.PIPE)
+    for _ in holds.split(";"):
+        assert process.stderr.readline().startswith("holding ")
+    # the line says that it is written: from then on the network waits for the second
+    said = process.stdout.readline() if holds == "hold(run, 'read', 2)" else ""
+    process.send_signal(number)
+    rest, err = process.communicate()
+    assert (process.returncode, err.strip()) == (128 + number, "stopped")
+    done = [copy.stem for copy in images[:finished]]
+    assert names(tmp_path / "out") == sorted(stem + suffix for stem in done for suffix in (".json", ".npz", ".png"))
+    for stem, line in zip(done, (said + rest).splitlines(), strict=True):
+        assert strict((tmp_path / "out" / f"{stem}.json").read_text()) == strict(line)
+        assert strict(line)["status"] == "done"
 
 
 def test_closed_pipe_ends_the_run_without_a_trace(start: Start, bundle: Path, image: Path, tmp_path: Path) -> None:

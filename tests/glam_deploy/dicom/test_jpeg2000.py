@@ -78,5 +78,5 @@ def test_python_goes_on_meanwhile() -> None:
     while not done.is_set():
         turns += 1
     thread.join()
-    # millions, and with pylibjpeg, which keeps the lock, some hundreds before it begins
-    assert turns > 20_000
+    # two millions here; with pylibjpeg, which keeps the lock, some ten thousands before it begins
+    assert turns > 200_000
