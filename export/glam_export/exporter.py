@@ -12,7 +12,15 @@ import onnxruntime
 import torch
 
 from glam_deploy import __version__, spec
-from glam_deploy.bundle import CHECKPOINT_FILE, Bundle, graph_file, open_bundle, staged_bundle, write_manifest
+from glam_deploy.bundle import (
+    CHECKPOINT_FILE,
+    WINOGRAD_FILE,
+    Bundle,
+    graph_file,
+    open_bundle,
+    staged_bundle,
+    write_manifest,
+)
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
@@ -29,6 +37,10 @@ from glam_export.onnx_file import write_graph
 from glam_export.parity import compare_graphs, reference_examples
 from glam_export.quantize import int8_engines, quantized
 from glam_export.torch_engine import network_engines
+from glam_export.winograd import winograd
+
+WINOGRAD_ROWS = "winograd."
+"""What names of outputs begin with in the parity table, where Winograd's form made them."""
 
 GOLDEN_SEED = 3
 GOLDEN_VIEW = View.R_MLO
@@ -50,6 +62,8 @@ class ExportOptions:
     """What there shall be graphs in, of spec.GRAPH_PRECISIONS; fp32 always."""
     calibration: Path | None = None
     """Folder of mammograms that int8 graphs are calibrated on; None takes phantoms."""
+    winograd: bool = False
+    """Whether the local graph shall be there in Winograd's form too, which is faster on CPUs without matrix units."""
     keep_checkpoint: bool = True
     """Whether the bundle holds the weights too, which the engine "torch" needs."""
     ignore_keys: tuple[str, ...] = ()
@@ -73,6 +87,9 @@ def export_bundle(
         _write_graphs(checkpoint, folder, options.precisions, report)
         if "int8" in options.precisions:
             _write_narrow_graphs(checkpoint, folder, options, report)
+        if options.winograd:
+            report("writing the local graph in Winograd's form")
+            (folder / WINOGRAD_FILE).write_bytes(winograd((folder / graph_file("local")).read_bytes()))
         if options.keep_checkpoint:
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
@@ -134,12 +151,19 @@ def _parity(
     opened = open_engines("onnx", bundle, EngineOptions())
     examples = reference_examples(network_engines(checkpoint.network), prepared.image)
     table = compare_graphs(examples, opened.engines)
+    if WINOGRAD_FILE in bundle.files:
+        local = open_engines("onnx-winograd", bundle, EngineOptions()).engines["local"]
+        table += _named(WINOGRAD_ROWS, compare_graphs(examples, {"local": local}))
     chain = check_golden(bundle, Pipeline(opened, patches=bundle.patches, provenance={}))
-    table += [replace(row, name=f"chain.{row.name}") for row in chain]
+    table += _named("chain.", chain)
     for narrow in precisions[1:]:
         engines = int8_engines(bundle) if narrow == "int8" else rounded_engines(bundle, narrow)
         table += compare_graphs(examples, engines, precision=narrow)
     return table
+
+
+def _named(prefix: str, rows: Sequence[Comparison]) -> list[Comparison]:
+    return [replace(row, name=f"{prefix}{row.name}") for row in rows]
 
 
 def _require(table: Sequence[Comparison]) -> None:
@@ -159,6 +183,8 @@ def _difference(row: Comparison) -> str:
 
 def _remedy(table: Sequence[Comparison]) -> str:
     missed = list(dict.fromkeys(row.precision for row in table if not row.passed))
+    if all(row.passed or row.name.startswith(WINOGRAD_ROWS) for row in table):
+        return "These weights lose too much in Winograd's form: export without --winograd."
     if "fp32" in missed:
         return "Weights with extreme values lose precision in float32; please report this with the table."
     rest = [precision for precision in dict.fromkeys(row.precision for row in table) if precision not in missed]

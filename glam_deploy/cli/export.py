@@ -39,6 +39,7 @@ LICENCE_REMINDER = (
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Mammograms that int8 graphs are calibrated on, as `run` takes them [default: phantoms].",
 )
+@click.option("--winograd", is_flag=True, help="The local graph in Winograd's form too: for the engines *-winograd.")
 @click.option(
     "--no-checkpoint", is_flag=True, help="Leave the weights themselves out (halves the bundle; no torch engine)."
 )
@@ -63,6 +64,7 @@ def command(
     patches: int,
     precisions: tuple[Precision, ...],
     calibration: Path | None,
+    winograd: bool,
     no_checkpoint: bool,
     ignore_keys: tuple[str, ...],
     engines: tuple[Precision, ...],
@@ -81,6 +83,7 @@ def command(
         patches=patches,
         precisions=(*precisions, *engines),
         calibration=calibration,
+        winograd=winograd,
         keep_checkpoint=not no_checkpoint,
         ignore_keys=ignore_keys,
     )

@@ -17,6 +17,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.model_cache import ModelCache, default_folder
+from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.spec import STAGES, Precision, Stage, Tensor
 
@@ -94,6 +95,12 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     recipes = {stage: _recipe(bundle, stage, "int8" if narrow else "fp32", floats) for stage in STAGES}
     name = "openvino" if options.precision == "fp32" else f"openvino-{options.precision}"
     return _open(name, bundle, recipes, options, precision=f"int8+{floats}" if narrow else floats)
+
+
+def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+    """All in fp32, with the local graph in Winograd's form. Raises BundleError, BackendBuildError."""
+    recipes = {stage: Recipe(file=file, floats="fp32") for stage, file in winograd_files(bundle).items()}
+    return _open("openvino-winograd", bundle, recipes, options, precision="fp32")
 
 
 def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:

@@ -46,6 +46,7 @@ CUDA = ("cuda.core", "cuda.bindings")
 
 OPENVINO: tuple[tuple[str, str, Precision | None, str], ...] = (
     ("openvino", "open_engines", None, "fp32"),
+    ("openvino-winograd", "open_winograd_engines", None, "Winograd's form of fp32"),
     ("openvino-bf16", "open_engines", "bf16", "bf16"),
     ("openvino-int8", "open_engines", "int8", "8 bits"),
     ("openvino-mixed", "open_mixed_engines", None, "what the precision search chose"),
@@ -57,6 +58,13 @@ OWNERS: dict[str, Owner] = {
         packages=("onnxruntime",),
         options=("threads", "precision"),
         summary="ONNX Runtime, CPU, fp32",
+    ),
+    "onnx-winograd": Owner(
+        module="glam_deploy.engines.onnxruntime",
+        opener="open_winograd_engines",
+        packages=("onnxruntime",),
+        options=("threads",),
+        summary="ONNX Runtime, CPU, Winograd's form of fp32",
     ),
     **{
         name: Owner(

@@ -21,7 +21,7 @@ from support_bundles import fill, snapshot
 from support_engines import fake_engines, small_view
 
 from glam_deploy import spec
-from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, Bundle, graph_file, open_bundle
+from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.metrics import Comparison
@@ -35,19 +35,23 @@ WEIGHTS = Path("weights.pt")
 CHAIN = ("patch_locations", "y_global", "y_scale", "y_local", "saliency_global", "saliency_patches")
 
 Half = Literal["fp16", "bf16"]
+Form = spec.Precision | Literal["winograd"]
 
 
 class Wrong:
-    """What is added to outputs of the exported graphs, by precision and name."""
+    """What is added to outputs of the exported graphs, by precision or form and name."""
 
     def __init__(self) -> None:
-        self.offsets: dict[spec.Precision, dict[str, float]] = {precision: {} for precision in spec.PRECISIONS}
+        self.offsets: dict[Form, dict[str, float]] = {form: {} for form in (*spec.PRECISIONS, "winograd")}
 
-    def __call__(self, output: str, offset: float, precision: spec.Precision = "fp32") -> None:
-        self.offsets[precision][output] = offset
+    def __call__(self, output: str, offset: float, form: Form = "fp32") -> None:
+        self.offsets[form][output] = offset
 
-    def engines(self, precision: spec.Precision) -> dict[spec.Stage, Engine]:
-        return fake_engines(wrong=self.offsets[precision])
+    def engines(self, form: Form) -> dict[spec.Stage, Engine]:
+        return fake_engines(wrong=self.offsets[form])
+
+    def open_engines(self, name: str, *ignored: object) -> OpenedEngines:
+        return OpenedEngines(engines=self.engines("winograd" if name == "onnx-winograd" else "fp32"), provenance={})
 
     def half_engines(self, precision: Half) -> dict[spec.Stage, Engine]:
         return {stage: engine for stage, engine in self.engines(precision).items() if stage != "fusion"}
@@ -72,7 +76,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
         "write_graph": lambda module, stage, path, **options: write(path, f"{stage} {module}".encode()),
         "save_weights": lambda net, path: write(path, b"weights"),
         "network_engines": lambda net: fake_engines(),
-        "open_engines": lambda *ignored: OpenedEngines(engines=faults.engines("fp32"), provenance={}),
+        "open_engines": faults.open_engines,
+        "winograd": lambda graph: b"fast " + graph,
         "rounded_engines": lambda bundle, precision: faults.half_engines(precision),
         "phantom_view": lambda seed, view: SimpleNamespace(pixels=small_view().pixels[:, ::-1]),
     }
@@ -166,7 +171,7 @@ def test_precisions(tmp_path: Path, asked: tuple[spec.Precision, ...], made: lis
 
 def test_unknown_precision(place: Path) -> None:
     message = assert_fails(place, UsageError, ExportOptions(precisions=("fp8",)))  # type: ignore[arg-type]
-    assert message == "precision fp8: expected one of fp32, fp16, bf16"
+    assert message == "precision fp8: expected one of fp32, fp16, bf16, int8"
 
 
 BOTH = ExportOptions(precisions=("fp16", "bf16"))
@@ -190,6 +195,23 @@ def test_a_half_graph_that_is_wrong_is_named_and_how_to_do_without(
     for precision in missed:
         assert f"\n  local.z_k in {precision}: differs by 0.5 on average, limit 0." in message
     assert message.endswith(f"lose too much in {' and '.join(missed)}: export without it, with {remedy}.")
+
+
+def test_winograd_form_is_made_of_the_local_graph_and_compared(tmp_path: Path, wrong: Wrong) -> None:
+    bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=(), winograd=True))
+    assert bundle.read(WINOGRAD_FILE) == b"fast local fp32"
+    rows = [row["output"] for row in bundle.manifest["parity"]]
+    assert [name for name in rows if "winograd" in name] == ["winograd.local.saliency_patches", "winograd.local.z_k"]
+    plain = export_bundle(WEIGHTS, tmp_path / "plain", ExportOptions(precisions=()))
+    assert WINOGRAD_FILE not in plain.files
+    assert [row["output"] for row in plain.manifest["parity"]] == [name for name in rows if "winograd" not in name]
+
+
+def test_winograd_form_that_is_wrong_is_named_and_how_to_do_without(place: Path, wrong: Wrong) -> None:
+    wrong("z_k", 1e-3, "winograd")
+    message = assert_fails(place, ParityError, ExportOptions(winograd=True))
+    assert "\n  winograd.local.z_k: differs by 0.001, limit 0.0001\n" in message
+    assert message.endswith(" lose too much in Winograd's form: export without --winograd.")
 
 
 def test_rounding_of_half_graphs_is_no_fault(tmp_path: Path, wrong: Wrong) -> None:

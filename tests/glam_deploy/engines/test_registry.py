@@ -36,7 +36,7 @@ class Recorder:
         self.asked.append(options)
         return OpenedEngines(engines={}, provenance={})
 
-    open_cuda_engines = open_mixed_engines = open_engines
+    open_cuda_engines = open_mixed_engines = open_winograd_engines = open_engines
 
 
 @pytest.fixture
