@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,24 +24,28 @@ from glam_deploy.bundle import (
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
+from glam_deploy.gate.limits import Limits
 from glam_deploy.metrics import Comparison
 from glam_deploy.records import Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_export.calibration import calibration, images_in, phantoms
+from glam_export.calibration import JUDGED, calibration, images_in, phantoms
 from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
 from glam_export.demo.phantom import phantom_view
+from glam_export.frontier import frontier_svg
 from glam_export.graphs import graph_modules, in_precision
 from glam_export.half import rounded_engines
 from glam_export.onnx_file import write_graph
 from glam_export.parity import compare_graphs, reference_examples
-from glam_export.quantize import int8_engines, quantized
+from glam_export.quantize import int8_engines, quantized, require_nncf
+from glam_export.search import Found, search, searches
 from glam_export.torch_engine import network_engines
 from glam_export.winograd import winograd
 
 WINOGRAD_ROWS = "winograd."
 """What names of outputs begin with in the parity table, where Winograd's form made them."""
 
+FRONTIER_FILE = "frontier.svg"
 GOLDEN_SEED = 3
 GOLDEN_VIEW = View.R_MLO
 
@@ -62,6 +66,10 @@ class ExportOptions:
     """What there shall be graphs in, of spec.GRAPH_PRECISIONS; fp32 always."""
     calibration: Path | None = None
     """Folder of mammograms that int8 graphs are calibrated on; None takes phantoms."""
+    search: bool = False
+    """Whether to search for the fastest mixture that keeps `limits`; its int8 graphs take the place of plain ones."""
+    limits: Limits = field(default_factory=Limits)
+    """What the mixture must keep."""
     winograd: bool = False
     """Whether the local graph shall be there in Winograd's form too, which is faster on CPUs without matrix units."""
     keep_checkpoint: bool = True
@@ -81,12 +89,13 @@ def export_bundle(
     if options.patches not in range(1, spec.MAX_PATCHES + 1):
         raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
     options = replace(options, precisions=_precisions(options))
+    if "int8" in options.precisions:
+        require_nncf()  # before the minutes of an export
     report(f"reading {weights.name}")
     checkpoint = load_checkpoint(weights, ignore=options.ignore_keys)
     with staged_bundle(out) as folder:
         _write_graphs(checkpoint, folder, options.precisions, report)
-        if "int8" in options.precisions:
-            _write_narrow_graphs(checkpoint, folder, options, report)
+        found = _write_narrow_graphs(checkpoint, folder, options, report) if "int8" in options.precisions else None
         if options.winograd:
             report("writing the local graph in Winograd's form")
             (folder / WINOGRAD_FILE).write_bytes(winograd((folder / graph_file("local")).read_bytes()))
@@ -94,7 +103,7 @@ def export_bundle(
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
         prepared = _write_golden_case(checkpoint, folder, options.patches)
-        facts = _facts(checkpoint, options)
+        facts = _facts(checkpoint, options) | (found.as_facts() if found else {})
         write_manifest(folder, {**facts, "parity": []})
         report("comparing every graph with the reference")
         table = _parity(checkpoint, open_bundle(folder), options.precisions, prepared)
@@ -126,14 +135,27 @@ def _write_graphs(
 
 def _write_narrow_graphs(
     checkpoint: Checkpoint, folder: Path, options: ExportOptions, report: Callable[[str], None]
-) -> None:
+) -> Found | None:
+    """Calibrated graphs, all in 8 bits; with a search those that it chose, its table and its plot."""
     report("preparing the calibration images")
     images = images_in(options.calibration) if options.calibration else phantoms()
-    samples = calibration(network_engines(checkpoint.network)["global"], images)
-    for stage, inputs in samples.items():
+    wide = {stage: (folder / graph_file(stage)).read_bytes() for stage in spec.STAGES}
+    graphs: dict[spec.Stage, bytes] = {}
+    for stage, inputs in calibration(network_engines(checkpoint.network)["global"], images).items():
         report(f"calibrating the {stage} graph in int8")
-        graph = (folder / graph_file(stage)).read_bytes()
-        (folder / graph_file(stage, "int8")).write_bytes(quantized(graph, inputs))
+        graphs[stage] = quantized(wide[stage], inputs)
+    found = None
+    if options.search:
+        judged = images if options.calibration else phantoms(JUDGED)
+        head = checkpoint.network.fusion_head
+        found = search(
+            searches(wide, graphs, judged, limits=options.limits, patches=options.patches, fusion_head=head), report
+        )
+        graphs |= found.graphs
+        (folder / FRONTIER_FILE).write_text(frontier_svg(found.frontier), "utf-8")
+    for stage, graph in graphs.items():
+        (folder / graph_file(stage, "int8")).write_bytes(graph)
+    return found
 
 
 def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:

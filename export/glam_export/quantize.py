@@ -2,8 +2,8 @@
 
 NNCF puts QuantizeLinear / DequantizeLinear pairs before what may compute in 8 bits, with scales measured on calibration
 data, and quantizes weights (Jacob et al. 2018). Any node can be put back afterwards: it then reads its own inputs
-again. So one run of NNCF serves every mixture of narrow and wide blocks. What follows a sigmoid is always put back:
-probabilities, pooling and patch selection are FP32 in each precision.
+again. So one run of NNCF serves every mixture of narrow and wide blocks. All but convolutions is always put back: sums,
+probabilities and pooling are FP32 in each precision.
 """
 
 import io
@@ -28,9 +28,9 @@ Blocks = Mapping[str, tuple[str, ...]]
 
 DEPTH = {"blocks": 2, "stages": 3}
 """How many parts of a weight's name tell its block, by the first: blocks.3, stages.2.1; one for all others."""
-NEVER = ("Add", "Mul", "MaxPool")
-"""Operators that stay FP32: nearly no arithmetic. The sum that runs through all blocks is so never rounded as a whole,
-and ONNX Runtime 1.32 refuses 8 bits with a sign before a MaxPool."""
+UNSEEN = ("Add", "Mul", "MaxPool")
+"""What NNCF must not look at, for it puts no pair behind a node that is in 8 bits itself, and the next is to have one.
+(ONNX Runtime 1.32 also refuses 8 bits with a sign before a MaxPool.)"""
 WEIGHT = 1
 """Which input of a convolution is its kernel."""
 
@@ -53,7 +53,7 @@ def widened(graph: bytes, narrow: bytes, keep: Collection[str]) -> bytes:
     original = {node.name: node for node in wide.graph.node}
     if unknown := sorted(set(keep) - original.keys()):
         raise UsageError(f"the graph has no node {', '.join(unknown)}; `quantize.blocks` names them")
-    restored = {*keep, *_after_sigmoid(wide.graph)}
+    restored = {*keep, *(name for name, node in original.items() if node.op_type != "Conv")}
     for node in model.graph.node:
         if node.name in restored:
             node.input[:] = original[node.name].input
@@ -126,7 +126,7 @@ def _all_narrow(graph: bytes, calibration: Sequence[Arrays]) -> bytes:
             nncf.Dataset([dict(sample) for sample in calibration]),
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            ignored_scope=nncf.IgnoredScope(types=list(NEVER), validate=False),
+            ignored_scope=nncf.IgnoredScope(types=list(UNSEEN), validate=False),
             advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
         )
     return bytes(model.SerializeToString())
@@ -165,6 +165,11 @@ def _block_of(weight: str) -> str:
 
 def _pixels(value: onnx.ValueInfoProto) -> int:
     return prod(axis.dim_value for axis in list(value.type.tensor_type.shape.dim)[2:])
+
+
+def require_nncf() -> None:
+    """Raises BackendUnavailable where it is missing."""
+    _nncf()
 
 
 def _nncf() -> ModuleType:

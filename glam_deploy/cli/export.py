@@ -1,9 +1,11 @@
 """`glam-deploy export`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import click
+from rich.table import Table
 
 from glam_deploy.bundle import Bundle, build_command
 from glam_deploy.cli import console
@@ -13,6 +15,7 @@ from glam_deploy.engines.tensorrt.store import BuildRequest, Plan
 from glam_deploy.errors import GlamError
 from glam_deploy.spec import GRAPH_PRECISIONS, PRECISIONS, Precision
 
+AUTO: Final = "auto"
 LICENCE_REMINDER = (
     "A bundle carries the licence of its weights. The weights published with GLAM are for research only and may not be "
     "passed on; their README and LICENSE contradict each other."
@@ -28,11 +31,12 @@ LICENCE_REMINDER = (
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(GRAPH_PRECISIONS),
+    type=click.Choice([*GRAPH_PRECISIONS, AUTO]),
     multiple=True,
     default=("fp16",),
     show_default=True,
-    help="Graphs in this precision too; fp32 ones are always there; repeatable.",
+    help="Graphs in this precision too; fp32 ones are always there; repeatable. auto: int8 in the blocks that bear "
+    "it, by a search for the fastest mixture for this CPU whose maps agree with FP32; takes long.",
 )
 @click.option(
     "--calibration",
@@ -62,7 +66,7 @@ def command(
     weights: Path,
     out: Path,
     patches: int,
-    precisions: tuple[Precision, ...],
+    precisions: tuple[Precision | Literal["auto"], ...],
     calibration: Path | None,
     winograd: bool,
     no_checkpoint: bool,
@@ -81,17 +85,32 @@ def command(
         weights,
         out,
         patches=patches,
-        precisions=(*precisions, *engines),
+        precisions=(*("int8" if p == AUTO else p for p in precisions), *engines),
+        search=AUTO in precisions,
         calibration=calibration,
         winograd=winograd,
         keep_checkpoint=not no_checkpoint,
         ignore_keys=ignore_keys,
     )
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
+    if AUTO in precisions:
+        console.out.print(_frontier_table(bundle.manifest["frontier"]))
     console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
     console.out.print(LICENCE_REMINDER, style="dim")
     for settled in plans:
         _build(out, settled)
+
+
+def _frontier_table(points: Sequence[Mapping[str, Any]]) -> Table:
+    """What a precision search tried (`glam_export.search.Point`)."""
+    table = Table(title="Precision search: what was tried, and what it cost", title_justify="left")
+    for name in ("stage", "precision", "in 8 bits", "ms", "Dice, median", "worst", "", "wide blocks"):
+        table.add_column(name, overflow="fold")
+    for point in points:
+        shown = [f"{point[key]:.3f}" for key in ("dice_median", "dice_worst")]
+        first = [point["stage"], point["precision"], f"{point['narrow_share']:.1%}", f"{point['latency_ms']:.0f}"]
+        table.add_row(*first, *shown, "ok" if point["passed"] else "MISSED", ", ".join(point["wide"]) or "-")
+    return table
 
 
 def _build(out: Path, settled: Plan) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
-from openvino import properties
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
@@ -19,12 +18,14 @@ from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngine
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.spec import STAGES, Precision, Stage, Tensor
+from glam_deploy.spec import STAGES, GraphContract, Precision, Stage, Tensor
 
 LIBRARY = f"openvino {ov.__version__}"
 
 Float = Literal["fp32", "bf16"]
-TYPES: Mapping[Float, ov.Type] = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
+PRECISION = "INFERENCE_PRECISION_HINT"
+ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""Environment variable that forbids the library what the CPU could do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +45,10 @@ Recipes = Mapping[Stage, Recipe]
 class OpenVinoEngine(Engine):
     """A compiled model; every run gets its own request, so that threads do not meet."""
 
-    def __init__(self, bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions) -> None:
-        super().__init__(stage, fusion_head=bundle.fusion_head)
-        try:
-            self._model = _model(bundle, recipe, options)
-        except RuntimeError as error:
-            raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
-        self._require_interface(_tensors(self._model.inputs), _tensors(self._model.outputs))
-        self._require_type(recipe.floats)
+    def __init__(self, model: ov.CompiledModel, stage: Stage, *, fusion_head: bool) -> None:
+        super().__init__(stage, fusion_head=fusion_head)
+        self._model = model
+        self._require_interface(*(_tensors(ports, self.contract) for ports in (model.inputs, model.outputs)))
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
@@ -60,15 +57,6 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: OpenVINO {ov.__version__} failed: {error}") from error
         return {name: results[name].copy() for name in self.contract.outputs}
-
-    def _require_type(self, floats: Float) -> None:
-        found = self._model.get_property(properties.hint.inference_precision)
-        if found != TYPES[floats]:
-            raise BackendUnavailable(
-                f"{self.stage} engine: asked to compute in {floats}, OpenVINO {ov.__version__} chose {found} on "
-                f"{cpu_features.model()}. ONEDNN_MAX_CPU_ISA is {os.environ.get('ONEDNN_MAX_CPU_ISA', 'not set')}; it "
-                f"must allow {' or '.join(cpu_features.BF16)}. Or choose the engine openvino."
-            )
 
 
 @cache
@@ -80,6 +68,12 @@ def core() -> ov.Core:
     Ctrl-C, like any signal, ends the process with a segmentation fault (2026.4; openvinotoolkit/openvino pull 11894).
     """
     return ov.Core()
+
+
+def graph_engine(graph: bytes, stage: Stage, *, floats: Float = "fp32", fusion_head: bool) -> OpenVinoEngine:
+    """An engine from an ONNX file that is in no bundle. Raises as `open_engines`."""
+    settings = _settings(floats, EngineOptions())
+    return OpenVinoEngine(_compiled(graph, stage, settings), stage, fusion_head=fusion_head)
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -121,7 +115,7 @@ def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
 
 def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *, precision: str) -> OpenedEngines:
     with ThreadPoolExecutor(len(recipes)) as pool:  # reading and compiling leave Python free
-        opened = pool.map(lambda stage: OpenVinoEngine(bundle, stage, recipes[stage], options), recipes)
+        opened = pool.map(lambda stage: _engine(bundle, stage, recipes[stage], options), recipes)
         engines: dict[Stage, Engine] = dict(zip(recipes, opened, strict=True))
     provenance = {
         "name": name,
@@ -168,36 +162,53 @@ def _require_bf16() -> None:
         )
 
 
-def _model(bundle: Bundle, recipe: Recipe, options: EngineOptions) -> ov.CompiledModel:
+def _engine(bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions) -> OpenVinoEngine:
     """From the cache where it is there, without reading the graph: it was compiled from bytes of the same hash."""
-    settings = _settings(recipe, options)
-    compiled = ModelCache(options.cache or default_folder())
+    settings = _settings(recipe.floats, options)
+    cached = ModelCache(options.cache or default_folder())
     key = {
         "graph": bundle.files[recipe.file]["sha256"],
         "library": LIBRARY,
         "settings": settings,
         "cpu": sorted(cpu_features.features()),
-        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "isa": os.environ.get(ISA_LIMIT),
     }
-    if (blob := compiled.read(key)) and (model := _imported(blob, settings)):
-        return model
-    graph = bundle.read(recipe.file)
-    model = core().compile_model(core().read_model(graph, b""), "CPU", settings)
-    exported = BytesIO()
-    model.export_model(exported)
-    compiled.store(key, exported.getbuffer())
+    blob = cached.read(key)
+    model = _imported(blob, settings) if blob else None
+    if model is None:
+        model = _compiled(bundle.read(recipe.file), stage, settings)
+        exported = BytesIO()
+        model.export_model(exported)
+        cached.store(key, exported.getbuffer())
+    return OpenVinoEngine(model, stage, fusion_head=bundle.fusion_head)
+
+
+def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.CompiledModel:
+    try:
+        model = core().compile_model(core().read_model(graph, b""), "CPU", settings)
+    except RuntimeError as error:
+        raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
+    _require_type(model, stage, settings[PRECISION])
     return model
 
 
-def _settings(recipe: Recipe, options: EngineOptions) -> dict[str, str]:
+def _require_type(model: ov.CompiledModel, stage: Stage, asked: str) -> None:
+    if (found := model.get_property(PRECISION)) != getattr(ov.Type, asked):
+        raise BackendUnavailable(
+            f"{stage} engine: asked to compute in {asked}, OpenVINO {ov.__version__} chose {found} on "
+            f"{cpu_features.model()}. {ISA_LIMIT} is {os.environ.get(ISA_LIMIT, 'not set')}; it must allow "
+            f"{' or '.join(cpu_features.BF16)}. Or choose the engine openvino."
+        )
+
+
+def _settings(floats: Float, options: EngineOptions) -> dict[str, str]:
     # by default OpenVINO computes in bf16 wherever the CPU can: that is another precision, never taken unasked
-    settings = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[recipe.floats]}
-    settings |= (
-        {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(options.streams)}
-        if options.streams
-        else {"PERFORMANCE_HINT": "LATENCY"}
-    )
-    return settings | ({"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {})
+    settings = {PRECISION: {"fp32": "f32", "bf16": "bf16"}[floats], "PERFORMANCE_HINT": "LATENCY"}
+    if options.streams:
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(options.streams)}
+    if options.threads:
+        settings["INFERENCE_NUM_THREADS"] = str(options.threads)
+    return settings
 
 
 def _imported(blob: memoryview, settings: Mapping[str, str]) -> ov.CompiledModel | None:
@@ -208,9 +219,11 @@ def _imported(blob: memoryview, settings: Mapping[str, str]) -> ov.CompiledModel
         return None
 
 
-def _tensors(ports: Sequence[Any]) -> Tensors:
+def _tensors(ports: Sequence[Any], contract: GraphContract) -> Tensors:
+    """By the contract's names: where OpenVINO moves a transposition behind the last operator, a port has two."""
+    known = contract.inputs.keys() | contract.outputs.keys()
     return {
-        port.any_name: Tensor(
+        min(port.names & known, default=port.any_name): Tensor(
             dtype=port.element_type.to_dtype().name,
             shape=tuple(axis.get_length() for axis in list(port.partial_shape)[1:]),
         )
