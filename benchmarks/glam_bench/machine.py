@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.engines.cpu_features import features, model
+
 PACKAGES = ("glam-deploy", "numpy", "onnxruntime", "openvino", "opencv-python-headless", "torch")
 
 
@@ -14,7 +16,7 @@ def facts() -> dict[str, Any]:
     """Processor, cores, memory, system, versions and time: JSON-ready."""
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _first_value("/proc/cpuinfo", "model name") or platform.processor(),
+        "processor": model(),
         "vector_extensions": _vector_extensions(),
         "cores": len(os.sched_getaffinity(0)),
         "memory": _first_value("/proc/meminfo", "MemTotal"),
@@ -33,13 +35,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def cpu_flags() -> tuple[str, ...]:
-    """What the processor can do, as Linux names it ("avx2", "amx_bf16"); empty where it does not tell."""
-    return tuple((_first_value("/proc/cpuinfo", "flags") or "").split())
-
-
 def _vector_extensions() -> list[str]:
-    return [f for f in cpu_flags() if f.startswith(("avx", "amx", "fma"))]
+    return sorted(f for f in features() if f.startswith(("avx", "amx", "fma")))
 
 
 def _first_value(file: str, key: str) -> str | None:

@@ -11,8 +11,11 @@ STOLEN = 0.02
 """Share of processor time lost to other virtual machines from which on figures are doubtful."""
 
 
-def notices(ladder: Sequence[Rung], load: Load) -> Iterator[str]:
-    """In sentences."""
+def notices(ladder: Sequence[Rung], load: Load, *, slowed: tuple[int | None, int | None]) -> Iterator[str]:
+    """In sentences. `slowed`: `watch.throttled` before and after."""
+    before, after = slowed
+    if before is not None and after is not None and after > before:
+        yield f"Cores were slowed down for their heat {after - before} times."
     if load["before"] > BUSY:
         yield (
             f"The machine was not quiet: load {load['before']:.1f} before the bench began. Ratios in one run are what "

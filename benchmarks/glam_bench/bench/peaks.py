@@ -10,8 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from glam_bench.bench.schema import Peaks
-from glam_bench.bench.torch_rungs import HALF_FLAGS
-from glam_bench.machine import cpu_flags
+from glam_deploy.engines.cpu_features import BF16, features
 
 RUNS = 5
 
@@ -21,7 +20,7 @@ def measure(matrix_side: int, copy_bytes: int) -> Peaks:
     with torch.inference_mode():
         rates: dict[str, float | None] = {
             "fp32": _torch_rate(matrix_side, torch.float32),
-            "bf16": _torch_rate(matrix_side, torch.bfloat16) if {*cpu_flags()} & {*HALF_FLAGS} else None,
+            "bf16": _torch_rate(matrix_side, torch.bfloat16) if features() & {*BF16} else None,
             "int8": _int8_rate(matrix_side),
         }
         source, target = (torch.empty(copy_bytes, dtype=torch.uint8).fill_(i) for i in range(2))

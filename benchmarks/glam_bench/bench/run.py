@@ -35,7 +35,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
     other BackendErrors where one fails, InputError for images that cannot be used.
     """
     bundle = open_bundle(settings.bundle)
-    before, ticks = watch.load(), watch.processor_time()
+    before, ticks, slowed = watch.load(), watch.processor_time(), watch.throttled()
     with tempfile.TemporaryDirectory(prefix="glam-bench.") as folder:
         work = Path(folder)
         images = _images(settings, work, tell)
@@ -56,7 +56,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
         files=files,
         noise=_noise(ladder),
         load=load,
-        notices=[*notices(ladder, load), *lost],
+        notices=[*notices(ladder, load, slowed=(slowed, watch.throttled())), *lost],
     )
 
 

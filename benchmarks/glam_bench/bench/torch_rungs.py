@@ -12,20 +12,16 @@ import torch
 from torch import Tensor
 
 from glam_bench.bench.runner import Run
-from glam_bench.machine import cpu_flags
 from glam_deploy import bundle as bundles
 from glam_deploy import spec
 from glam_deploy.bundle import Bundle
+from glam_deploy.engines.cpu_features import BF16, features
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.patches import host
 from glam_deploy.records import Float32, Int64, NetworkInput
 from glam_deploy.runtime.stopwatch import Stopwatch
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
-
-HALF_FLAGS = ("avx512_bf16", "amx_bf16")
-"""Any of these computes bf16; without them PyTorch imitates it, many times slower than fp32."""
-
 
 Module = Callable[..., tuple[Tensor, ...]]
 
@@ -141,8 +137,8 @@ def _require(bundle: Bundle, options: TorchOptions) -> None:
     if bundles.CHECKPOINT_FILE not in bundle.files:
         raise BackendUnavailable(f"the bundle has no {bundles.CHECKPOINT_FILE}: export without --no-checkpoint")
     on_cpu = not torch.cuda.is_available()
-    if options.half and on_cpu and not {*cpu_flags()} & {*HALF_FLAGS}:
-        raise BackendUnavailable(f"this processor has no bf16 instructions ({' or '.join(HALF_FLAGS)})")
+    if options.half and on_cpu and not features() & {*BF16}:
+        raise BackendUnavailable(f"this processor has no bf16 instructions ({' or '.join(BF16)})")
     if options.backend and on_cpu and not shutil.which("g++"):
         raise BackendUnavailable("torch.compile needs a C++ compiler on a CPU: install g++")
 

@@ -24,13 +24,13 @@ class RungFailed(BackendRunError):
 class Worker:
     """A child, started now. It ends with the block, with everything that it has started itself."""
 
-    def __init__(self, log: Path, command: Sequence[str] = CHILD) -> None:
+    def __init__(self, log: Path, command: Sequence[str] | None = None) -> None:
         self.started = perf_counter()
         self._log = log
         with log.open("wb") as errors:
             # a group of its own: Ctrl-C reaches the parent alone, which ends all children
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                command or CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
             )
 
     def __enter__(self) -> "Worker":

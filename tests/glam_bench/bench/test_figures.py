@@ -1,0 +1,103 @@
+"""Roofline, parity and the machine's counters, against numbers worked out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glam_bench.bench import schema, watch
+from glam_bench.bench.parity import THRESHOLDS, parity
+from glam_bench.bench.roofline import roofline
+from glam_bench.bench.schema import Peaks
+from glam_deploy.runtime.agreement import Answer
+
+SAMPLE = Path(__file__).with_name("sample.json")
+PEAKS = Peaks(flop_per_s={"fp32": 1e11, "bf16": None, "int8": 4e11}, bytes_per_s=1e10)
+ARITHMETIC = {"global": {"flop": 1e9, "bytes": 1e9}, "local": {"flop": 1e11, "bytes": 1e9}}
+"""One operation a byte: memory is the roof. A hundred: arithmetic is."""
+
+
+def test_share_of_the_lower_roof() -> None:
+    rung = next(rung for rung in schema.read(SAMPLE)["ladder"] if rung["key"] == "openvino-int8")
+    rung["stages_ms"] = {"global": 200.0, "local": 1500.0}
+    rung["engine"] = {"device": "cpu", "precision": "int8+fp32"}
+    whole, patch = roofline([rung], ARITHMETIC, PEAKS, 3)["stages"]
+    # 1 GFLOP in 0.2 s under 10 GFLOP/s of memory; 100 GFLOP in 0.5 s a patch under 400 GFLOP/s
+    assert (whole["share_of_peak"], patch["share_of_peak"]) == pytest.approx((0.5, 0.5))
+    assert (patch["ms"], patch["precision"]) == (500, "int8")
+
+
+def test_a_type_without_a_peak_has_the_roof_of_fp32_and_a_gpu_has_none() -> None:
+    rung = next(rung for rung in schema.read(SAMPLE)["ladder"] if rung["latency_ms"])
+    rung["engine"] = {"device": "cpu", "precision": "bf16"}
+    assert {stage["precision"] for stage in roofline([rung], ARITHMETIC, PEAKS, 1)["stages"]} == {"fp32"}
+    rung["engine"] = {"device": "gpu", "precision": "fp16"}
+    assert roofline([rung], ARITHMETIC, PEAKS, 1)["stages"] == []
+
+
+def answer(benign: float, cells: int, place: int = 0) -> Answer:
+    """Benign saliency in the first cells of the first row of a patch and of the map beneath; nothing malignant."""
+    patch, whole = np.zeros((1, 2, 128, 128), np.float32), np.zeros((2, 184, 120), np.float32)
+    patch[0, 0, 0, :cells] = benign
+    whole[0, 0, : cells // 4] = benign
+    return {
+        "saliency_global": whole,
+        "saliency_patches": patch,
+        "patch_locations": np.array([[place, 0]]),
+        "y_global": np.array([benign, 0], np.float32),
+    }
+
+
+def test_dice_by_threshold_median_and_worst() -> None:
+    """Of two images one is equal; in the other a patch's row, at the reference's 8 cells, is 4 cells long.
+
+    The map beneath has cells of 4 x 4: 0.4 where both are, 0.2 where the map is alone.
+    """
+    expected = [answer(0.4, 8), answer(0.4, 8)]
+    found = [answer(0.4, 8), {**answer(0.4, 8), "saliency_patches": answer(0.4, 4)["saliency_patches"]}]
+    compared = parity(["a", "b"], found, expected)
+    assert compared["worst_dice"]["benign"]["0.3"] == pytest.approx(2 * 4 / (4 + 8))
+    assert compared["dice"]["benign"]["0.3"] == pytest.approx((1 + 2 / 3) / 2)
+    assert compared["worst_dice"]["benign"]["0.1"] == 1
+    assert compared["worst_dice"]["benign"]["0.5"] is None
+    assert compared["worst_dice"]["malignant"] == dict.fromkeys(THRESHOLDS)
+    assert compared["max_difference"]["saliency_patches"] == pytest.approx(0.4)
+
+
+def test_a_moved_patch_is_told_by_case() -> None:
+    compared = parity(["a", "b"], [answer(0.9, 8), answer(0.9, 8, place=16)], [answer(0.9, 8)] * 2)
+    assert compared["same_patches"] == 1
+    assert [(case["case"], case["moved_pixels"]) for case in compared["per_case"]] == [("a", 0), ("b", 16)]
+
+
+def domain(powercap: Path, name: str, microjoules: int) -> None:
+    folder = powercap / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "energy_uj").write_text(f"{microjoules}\n")
+    (folder / "max_energy_range_uj").write_text("1000000000\n")
+
+
+def test_energy_of_the_packages_over_a_counter_that_wraps(tmp_path: Path) -> None:
+    domain(tmp_path, "intel-rapl:0", 999_000_000)
+    domain(tmp_path, "intel-rapl:1", 0)
+    domain(tmp_path, "intel-rapl:0:0", 0)
+    meter = watch.EnergyMeter(tmp_path)
+    domain(tmp_path, "intel-rapl:0", 2_000_000)
+    domain(tmp_path, "intel-rapl:1", 4_000_000)
+    domain(tmp_path, "intel-rapl:0:0", 77_000_000)
+    assert meter.joules() == pytest.approx(3 + 4)
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    assert watch.EnergyMeter(tmp_path).joules() is None
+    assert watch.clock_mhz(tmp_path, tmp_path / "cpuinfo") is None
+    assert watch.throttled(tmp_path) is None
+    assert watch.stolen((0, 0), watch.processor_time(tmp_path / "stat")) is None
+
+
+def test_clocks_and_stolen_time(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nflags : x\ncpu MHz\t\t: 3000.0\n")
+    assert watch.clock_mhz(tmp_path, tmp_path / "cpuinfo") == 2500
+    (tmp_path / "stat").write_text("cpu  10 0 10 60 0 0 0 20 0 0\ncpu0 1 1\n")
+    assert watch.processor_time(tmp_path / "stat") == (20, 100)
+    assert watch.stolen((10, 50), (20, 100)) == pytest.approx(0.2)
