@@ -138,7 +138,7 @@ def _recipe(bundle: Bundle, stage: Stage, graph: Precision, floats: Float) -> Re
 
 
 def _mixture(bundle: Bundle) -> Mapping[Stage, Precision]:
-    """For every stage; Raises BundleError where no search was made, or by a release that knew other precisions."""
+    """For every stage. Raises BundleError where no search was made, or by a release that knew other precisions."""
     found = bundle.manifest.get(bundles.MIXTURE)
     known = ("fp32", "bf16", "int8")
     if not isinstance(found, Mapping) or any(found.get(stage) not in known for stage in ("global", "local")):

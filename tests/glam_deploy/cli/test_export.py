@@ -155,7 +155,7 @@ def test_missing_and_unexpected_keys_are_named(cli: Cli, golden_state: dict[str,
         ([], "Missing option '--weights'"),
         (["--weights", "w.pt", "--patches", "0"], "0 is not in the range 1<=x<=6"),
         (["--weights", "w.pt", "--patches", "7"], "7 is not in the range 1<=x<=6"),
-        (["--weights", "w.pt", "--precision", "int8"], "'int8' is not one of 'fp32', 'fp16', 'bf16'"),
+        (["--weights", "w.pt", "--precision", "int4"], "'int4' is not one of 'fp32', 'fp16', 'bf16', 'int8', 'auto'"),
         (["--weights", "w.pt", "w2.pt"], "unexpected extra argument (w2.pt)"),
     ],
 )

@@ -1,34 +1,210 @@
-"""What OpenVINO leaves behind in a process."""
+"""OpenVINO in several precisions: what runs, what is refused, and models that were compiled before."""
 
-import subprocess
-import sys
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from support_bundles import facts
+from support_small_graphs import patches, small_local
 
-OPENED_AND_DROPPED = """
-import os, signal, sys
-from pathlib import Path
-from glam_deploy.bundle import open_bundle
+from glam_deploy.bundle import MIXTURE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.engines import cpu_features, openvino
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.openvino import OpenVinoEngine
+from glam_deploy.engines.openvino import Recipe
+from glam_deploy.engines.registry import open_engines
+from glam_deploy.errors import BackendUnavailable, BundleError
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
-bundle = open_bundle(Path(sys.argv[1]))
-engines = [OpenVinoEngine(bundle, "fusion", EngineOptions()) for _ in range(2)]
-del engines[0]
-del engines[0]
-try:
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.pause()
-except KeyboardInterrupt:
-    print("stopped")
-"""
+FP32 = Recipe(file=graph_file("local"), floats="fp32")
+WITHOUT_BF16 = pytest.mark.skipif(
+    not cpu_features.features().isdisjoint(cpu_features.BF16), reason="this CPU computes in bf16"
+)
 
 
-@pytest.mark.network
-def test_a_signal_after_engines_are_gone(golden_bundle: Path) -> None:
-    """OpenVINO changes the stack that signal handlers run on."""
-    command = [sys.executable, "-c", OPENED_AND_DROPPED, str(golden_bundle)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "stopped\n")
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A local graph that runs; those of the other stages, and in 8 bits, are only named."""
+    folder = tmp_path / "bundle"
+    (folder / "graphs").mkdir(parents=True)
+    for file in (*map(graph_file, ("global", "fusion")), *(graph_file(s, "int8") for s in ("global", "local"))):
+        (folder / file).write_bytes(file.encode())
+    (folder / graph_file("local")).write_bytes(small_local())
+    write_manifest(folder, facts())
+    return open_bundle(folder)
+
+
+def cpu(monkeypatch: pytest.MonkeyPatch, *named: str) -> None:
+    monkeypatch.setattr(cpu_features, "features", lambda: frozenset(named))
+    monkeypatch.setattr(cpu_features, "model", lambda: "Some CPU")
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """What each stage was to be computed from and in; nothing is compiled."""
+    seen: dict[str, Recipe] = {}
+    monkeypatch.setattr(openvino, "_engine", lambda bundle, stage, recipe, options: seen.setdefault(stage, recipe))
+    return seen
+
+
+def with_mixture(bundle: Bundle, mixture: object) -> Bundle:
+    return replace(bundle, manifest={**bundle.manifest, MIXTURE: mixture})
+
+
+# what runs
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "local", "precision"),
+    [
+        ("openvino", "amx_bf16", ("graphs/local.onnx", "fp32"), "fp32"),
+        ("openvino-bf16", "amx_bf16", ("graphs/local.onnx", "bf16"), "bf16"),
+        ("openvino-bf16", "avx512_bf16", ("graphs/local.onnx", "bf16"), "bf16"),
+        ("openvino-int8", "avx2", ("graphs/local.int8.onnx", "fp32"), "int8+fp32"),
+        ("openvino-int8", "amx_bf16", ("graphs/local.int8.onnx", "bf16"), "int8+bf16"),
+    ],
+)
+def test_recipes(
+    bundle: Bundle,
+    recipes: dict[str, Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    features: str,
+    local: tuple[str, str],
+    precision: str,
+) -> None:
+    cpu(monkeypatch, features)
+    opened = open_engines(name, bundle, EngineOptions())
+    assert (recipes["local"].file, recipes["local"].floats) == local
+    assert recipes["global"].floats == local[1]
+    assert recipes["fusion"] == Recipe(file="graphs/fusion.onnx", floats="fp32")
+    assert (opened.provenance["name"], opened.provenance["precision"]) == (name, precision)
+    assert opened.provenance["sha256"]["local"] == bundle.files[local[0]]["sha256"]
+
+
+def test_a_mixture(bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu(monkeypatch, "amx_bf16")
+    mixed = with_mixture(bundle, {"global": "bf16", "local": "int8", "fusion": "fp32"})
+    opened = open_engines("openvino-mixed", mixed, EngineOptions())
+    assert recipes["global"] == Recipe(file="graphs/global.onnx", floats="bf16")
+    assert recipes["local"] == Recipe(file="graphs/local.int8.onnx", floats="fp32")
+    assert opened.provenance["precision"] == "global bf16, local int8, fusion fp32"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (EngineOptions(), {"NUM_STREAMS": 1}),
+        (EngineOptions(threads=1), {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}),
+        (EngineOptions(threads=2, streams=2), {"NUM_STREAMS": 2, "INFERENCE_NUM_THREADS": 2}),
+    ],
+)
+def test_threads_and_streams_reach_the_library(
+    bundle: Bundle, options: EngineOptions, expected: dict[str, int]
+) -> None:
+    model = openvino._engine(bundle, "local", FP32, options)._model
+    assert {key: model.get_property(key) for key in expected} == expected
+
+
+# what is refused
+
+
+def test_bf16_names_what_the_cpu_lacks(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu(monkeypatch, "avx2", "avx512f")
+    mixed = with_mixture(bundle, {"global": "bf16", "local": "int8"})
+    for name, of in (("openvino-bf16", bundle), ("openvino-mixed", mixed)):
+        with pytest.raises(BackendUnavailable, match="avx512_bf16 or amx_bf16; Some CPU has neither") as caught:
+            open_engines(name, of, EngineOptions())
+        assert caught.value.exit_code == 3
+
+
+@WITHOUT_BF16
+def test_a_library_that_chooses_another_type_is_found_out(bundle: Bundle) -> None:
+    with pytest.raises(
+        BackendUnavailable, match=r"asked to compute in bf16, OpenVINO .* chose .*float32.*ONEDNN_MAX_CPU"
+    ):
+        openvino._engine(bundle, "local", replace(FP32, floats="bf16"), EngineOptions())
+
+
+def test_graphs_that_the_bundle_lacks(bundle: Bundle) -> None:
+    (bundle.folder / graph_file("local", "int8")).unlink()
+    write_manifest(bundle.folder, facts())
+    with pytest.raises(BundleError, match=r"has no graphs/local\.int8\.onnx\..*--precision int8"):
+        open_engines("openvino-int8", open_bundle(bundle.folder), EngineOptions())
+
+
+@pytest.mark.parametrize("mixture", [None, "int8", {"global": "int8"}, {"global": "fp32", "local": "int4"}])
+def test_mixtures_that_are_none(bundle: Bundle, mixture: object) -> None:
+    with pytest.raises(BundleError, match="--precision auto"):
+        open_engines("openvino-mixed", with_mixture(bundle, mixture), EngineOptions())
+
+
+# models that were compiled before
+
+
+def run(bundle: Bundle, folder: Path | None) -> dict[str, np.ndarray]:
+    engine = openvino._engine(bundle, "local", FP32, EngineOptions(cache=folder))
+    return dict(engine.run({"patches": patches(1)}))
+
+
+def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_second_start_compiles_nothing_and_answers_the_same(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(bundle, tmp_path / "compiled")
+    monkeypatch.setattr(openvino, "_compiled", None)
+    assert_equal(run(bundle, tmp_path / "compiled"), first)
+
+
+def nonsense(content: bytes) -> bytes:
+    """Whole by its hash, and no model."""
+    return hashlib.sha256(b"no model").digest() + b"no model"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: b"", lambda c: c[: len(c) // 2], lambda c: c[:-1] + bytes([c[-1] ^ 1]), nonsense]
+)
+def test_a_damaged_model_is_compiled_again(bundle: Bundle, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    expected = run(bundle, tmp_path / "compiled")
+    (path,) = (tmp_path / "compiled").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert_equal(run(bundle, tmp_path / "compiled"), expected)
+    (path,) = (tmp_path / "compiled").iterdir()
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_without_a_cache(bundle: Bundle, tmp_path: Path) -> None:
+    assert_equal(run(bundle, Path("/dev/null")), run(bundle, tmp_path / "compiled"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bundle, monkeypatch: EngineOptions(threads=1),
+        lambda bundle, monkeypatch: EngineOptions(streams=2),
+        lambda bundle, monkeypatch: monkeypatch.setattr(openvino, "LIBRARY", "openvino 1.0"),
+        lambda bundle, monkeypatch: cpu(monkeypatch, "another"),
+        lambda bundle, monkeypatch: monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2"),
+        lambda bundle, monkeypatch: change_graph(bundle),
+    ],
+)
+def test_anything_that_matters_is_another_model(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "compiled"
+    openvino._engine(bundle, "local", FP32, EngineOptions(cache=folder))
+    options = change(bundle, monkeypatch) or EngineOptions()
+    openvino._engine(open_bundle(bundle.folder), "local", FP32, replace(options, cache=folder))
+    assert len(list(folder.iterdir())) == 2
+
+
+def change_graph(bundle: Bundle) -> None:
+    (bundle.folder / graph_file("local")).write_bytes(small_local(seed=5))
+    write_manifest(bundle.folder, facts())
