@@ -32,19 +32,22 @@ class Rung:
     def __init__(self) -> None:
         self._runner: Runner | None = None
         self._views: list[NetworkInput] = []
+        self._first: Run | None = None
 
     def open(self, plan: Mapping[str, Any], bundle: str, patches: int, threads: int | None, images: list[str]) -> Reply:
         """Up to the first result."""
         self._views = [_view(Path(image)) for image in images]
         self._runner = open_rung(_plan(plan), Path(bundle), patches=patches, threads=threads)
-        self._run(self._views[0])
-        return {"engine": dict(self._runner.provenance), "build_s": self._runner.build_s}
+        ms, self._first = _timed(lambda: self._run(self._views[0]))
+        return {"first_run_ms": ms, "engine": dict(self._runner.provenance), "build_s": self._runner.build_s}
 
     def answer(self, folder: str) -> Reply:
-        """The answer for every image, in files for the parent to compare."""
-        for number, view in enumerate(self._views):
-            np.savez(Path(folder) / f"{number:03}.npz", allow_pickle=False, **self._run(view).answer)
-        return {}
+        """The answer for every image, in files for the parent to compare; milliseconds of each after the first."""
+        assert self._first is not None
+        later = [_timed(lambda view=view: self._run(view)) for view in self._views[1:]]  # type: ignore[misc]
+        for number, run in enumerate([self._first, *(run for _, run in later)]):
+            np.savez(Path(folder) / f"{number:03}.npz", allow_pickle=False, **run.answer)
+        return {"ms": [ms for ms, _ in later]}
 
     def window(self, warm_up: int, runs: int) -> Reply:
         """Milliseconds of so many runs of the first image, and of their steps."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import ceil
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +38,7 @@ class Ladder:
         self._live: dict[str, Live] = {}
         self._lost: dict[str, str] = {}
         self._meter = watch.EnergyMeter()
+        self._began = perf_counter()
 
     def climb(self, plans: Sequence[RungPlan]) -> list[Rung]:
         """Every rung, in the order of `plans`.
@@ -47,7 +49,7 @@ class Ladder:
         with ExitStack() as stack:
             self._open_all(plans, stack)
             self._each(self._answer)
-            self._rounds(perf_counter())
+            self._rounds()
             self._each(self._weigh)
         return [self._rung(plan) for plan in plans]
 
@@ -99,12 +101,11 @@ class Ladder:
         self._tell(f"{live.plan.name}: answers for {len(self._images)} images")
         folder = self._work / f"answers.{live.plan.key}"
         folder.mkdir()
-        start = perf_counter()
-        live.worker.ask("answer", within_s=live.plan.open_s * len(self._images), folder=str(folder))
-        live.run_ms = (perf_counter() - start) * 1e3 / len(self._images)
+        reply = live.worker.ask("answer", within_s=live.plan.open_s * len(self._images), folder=str(folder))
+        live.run_ms = median(reply["ms"] or [live.opened["first_run_ms"]])
         live.answers = read_answers(folder)
 
-    def _rounds(self, start: float) -> None:
+    def _rounds(self) -> None:
         """As many as needed for all to hold still, and as there is time for."""
         pace = self._settings.pace
         for number in range(pace.most_windows):
@@ -112,7 +113,7 @@ class Ladder:
             self._tell(f"round {number + 1}")
             self._each(self._window)
             now = perf_counter()
-            late = now + (now - began) > start + 60 * self._settings.minutes
+            late = now + (now - began) > self._began + 60 * self._settings.minutes
             steady = all(windows.is_stable(live.windows) for live in self._live.values())
             if number + 1 >= pace.least_windows and (steady or late):
                 break
