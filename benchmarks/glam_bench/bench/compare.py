@@ -9,6 +9,7 @@ from rich.table import Table
 
 from glam_bench.bench import schema
 from glam_bench.bench.schema import Results, Rung
+from glam_bench.bench.table import in_ms
 from glam_deploy.cli import console
 
 SAME, FASTER, SLOWER = "same", "faster", "slower"
@@ -48,7 +49,7 @@ def compare(before: Path, after: Path) -> None:
         table.add_column(name, justify="right" if name else "left")
     for row in rows(a, b):
         noise = f"{100 * row.noise:.0f} %"
-        table.add_row(row.name, f"{row.before_ms:.4g}", f"{row.after_ms:.4g}", f"{row.ratio:.3f}", noise, row.verdict)
+        table.add_row(row.name, in_ms(row.before_ms), in_ms(row.after_ms), f"{row.ratio:.3f}", noise, row.verdict)
     console.out.print(table)
     for text in only_in_one(a, b):
         console.out.print(text)

@@ -61,7 +61,7 @@ class Ladder:
             except BackendUnavailable as error:
                 could = ", ".join(runnable())
                 raise BackendUnavailable(
-                    f"{plan.key!r} cannot run here. {error} On this machine could: {could}."
+                    f"{plan.key!r} cannot run here. {error} These could run here, where the bundle has them: {could}."
                 ) from error
 
     def _open(self, plan: RungPlan, stack: ExitStack) -> None:

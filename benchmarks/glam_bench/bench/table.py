@@ -45,13 +45,13 @@ def _ladder(ladder: Sequence[Rung]) -> Table:
 
 def _rung(rung: Rung, latency: Latency) -> Iterator[str]:
     yield rung["name"]
-    yield _ms(latency["p50"]) + ("" if latency["stable"] else "*")
-    yield _ms(latency["p99"])
+    yield in_ms(latency["p50"]) + ("" if latency["stable"] else "*")
+    yield in_ms(latency["p99"])
     yield f"{rung['ratio_to'][PUBLISHED]:.2f}x" if rung["ratio_to"] and PUBLISHED in rung["ratio_to"] else "-"
     yield _dice(rung)
     yield f"{rung['parity']['same_patches']}/{rung['parity']['cases']}" if rung["parity"] else "-"
     start = rung["cold_start_ms"] or rung["first_start_ms"]
-    yield _ms(start) if start else "-"
+    yield in_ms(start) if start else "-"
     yield f"{rung['peak_memory_mb']['rss']:.0f}" if rung["peak_memory_mb"] else "-"
 
 
@@ -71,7 +71,7 @@ def _roofline(results: Results) -> None:
     for stage in roof["stages"]:
         rate = stage["flop"] / stage["ms"] / 1e6
         share = f"{100 * stage['share_of_peak']:.0f} %"
-        table.add_row(stage["engine"], stage["stage"], _ms(stage["ms"]), f"{rate:.0f}", share, stage["precision"])
+        table.add_row(stage["engine"], stage["stage"], in_ms(stage["ms"]), f"{rate:.0f}", share, stage["precision"])
     table.caption = f"Peaks: {peaks} GFLOP/s, copy {roof['peaks']['bytes_per_s'] / 1e9:.1f} GB/s."
     table.caption_justify = "left"
     console.out.print(table)
@@ -98,7 +98,8 @@ def _times(row: Files) -> Iterator[str]:
     yield f"{row['ratio']:.2f}"
 
 
-def _ms(milliseconds: float) -> str:
+def in_ms(milliseconds: float) -> str:
+    """Whole milliseconds from a second on, three digits below."""
     return f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.3g}"
 
 
