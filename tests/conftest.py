@@ -9,7 +9,7 @@ import torch
 from golden import network
 from torch import Tensor
 
-from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
 from glam_deploy.spec import PRECISIONS, STAGES
 from glam_export.checkpoint import load_checkpoint, save_weights
 from glam_export.exporter import ExportOptions, export_bundle
@@ -53,9 +53,9 @@ def golden_network(golden_checkpoint: Path) -> GlamNetwork:
 
 @pytest.fixture(scope="session")
 def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a whole exported bundle in every precision and in Winograd's form, no fusion head. About a minute."""
+    """Folder of a whole exported bundle in every precision, no fusion head. About a minute."""
     folder = tmp_path_factory.mktemp("golden") / "bundle"
-    export_bundle(golden_checkpoint, folder, ExportOptions(precisions=PRECISIONS, winograd=True))
+    export_bundle(golden_checkpoint, folder, ExportOptions(precisions=PRECISIONS))
     return folder
 
 
@@ -78,7 +78,7 @@ def joint_bundle(golden_bundle: Path, joint_network: GlamNetwork, tmp_path_facto
     """A bundle with fusion head, without golden case: its global and local graphs are those of `golden_bundle`."""
     folder = tmp_path_factory.mktemp("joint") / "bundle"
     (folder / "graphs").mkdir(parents=True)
-    for file in {graph_file(stage, precision) for stage in STAGES[:2] for precision in PRECISIONS} | {WINOGRAD_FILE}:
+    for file in {graph_file(stage, precision) for stage in STAGES[:2] for precision in PRECISIONS}:
         (folder / file).hardlink_to(golden_bundle / file)
     write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), fusion_head=True)
     save_weights(joint_network, folder / CHECKPOINT_FILE)

@@ -48,7 +48,7 @@ class OpenVinoEngine(Engine):
     def __init__(self, model: ov.CompiledModel, stage: Stage, *, fusion_head: bool) -> None:
         super().__init__(stage, fusion_head=fusion_head)
         self._model = model
-        self._require_interface(*(_tensors(ports, self.contract) for ports in (model.inputs, model.outputs)))
+        self._require_interface(_tensors(model.inputs, self.contract), _tensors(model.outputs, self.contract))
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
