@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,10 @@ from glam_bench.bench.schema import SCHEMA_VERSION, Files, Load, Noise, Results,
 from glam_bench.bench.settings import Settings
 from glam_bench.bench.worker import Worker
 from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.registry import AUTO
 from glam_deploy.errors import BackendError
+from glam_deploy.runtime.choice import choose
 
 ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENVINO_", "ORT_")
 """Beginnings of variables that change how fast libraries are."""
@@ -35,6 +39,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
     other BackendErrors where one fails, InputError for images that cannot be used.
     """
     bundle = open_bundle(settings.bundle)
+    settings = _without_auto(settings, bundle)
     before, ticks, slowed = watch.load(), watch.processor_time(), watch.throttled()
     with tempfile.TemporaryDirectory(prefix="glam-bench.") as folder:
         work = Path(folder)
@@ -58,6 +63,16 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
         load=load,
         notices=[*notices(ladder, load, slowed=(slowed, watch.throttled())), *lost],
     )
+
+
+def _without_auto(settings: Settings, bundle: Bundle) -> Settings:
+    """With the engine that "auto" means for this bundle on this machine in its place."""
+    if "auto" not in settings.engines:
+        return settings
+    options = EngineOptions(threads=settings.threads, flavour=settings.flavour)
+    meant = choose(bundle, options).engine if bundle.gates else AUTO
+    engines = (meant if name == "auto" else name for name in settings.engines)
+    return replace(settings, engines=tuple(dict.fromkeys(engines)))
 
 
 def write(results: Results, path: Path) -> None:

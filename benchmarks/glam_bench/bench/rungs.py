@@ -1,11 +1,11 @@
 """The ladder: every way to run the network that is measured, and who opens it. Imports nothing that a rung needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from glam_bench.bench.settings import Settings
-from glam_deploy.engines.registry import AUTO, OWNERS
+from glam_deploy.engines.registry import OWNERS
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 
 PUBLISHED = "published"
@@ -40,10 +40,9 @@ class RungPlan:
 
 def plan(settings: Settings) -> list[RungPlan]:
     """All rungs in the order in which they are shown and run, each once."""
-    asked = [AUTO if name == "auto" else name for name in settings.engines]
-    rungs = list(_baselines(asked)) if settings.baselines else [_published()]
+    rungs = list(_baselines(settings.engines)) if settings.baselines else [_published()]
     there = {rung.key for rung in rungs}
-    rungs += [_engine(name, settings.flavour, asked=True) for name in asked if name not in there]
+    rungs += [_engine(name, settings.flavour, asked=True) for name in settings.engines if name not in there]
     return rungs
 
 
@@ -51,7 +50,7 @@ def _published() -> RungPlan:
     return _torch(PUBLISHED, "PyTorch as published", host_crops=True)
 
 
-def _baselines(asked: list[str]) -> Iterator[RungPlan]:
+def _baselines(asked: Sequence[str]) -> Iterator[RungPlan]:
     yield _published()
     yield _torch("eager", "PyTorch, channels_last")
     yield _torch("autocast", "PyTorch, autocast", half=True)

@@ -51,11 +51,12 @@ def test_a_whole_bench(bundle: Path, image: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(worker, "CHILD", (sys.executable, "-c", STAND_IN))
     told: list[str] = []
     settings = Settings(
-        bundle=bundle, engines=("onnx",), patches=2, images=(image,), baselines=False, minutes=0, pace=QUICK
+        bundle=bundle, engines=("auto", "onnx"), patches=2, images=(image,), baselines=False, minutes=0, pace=QUICK
     )
     results = bench(settings, told.append)
     assert list(schema.faults(results)) == []
     published, onnx = results["ladder"]
+    assert results["settings"]["engines"] == ["onnx"]
     assert "weights" in str(published["unavailable"])
     assert onnx["latency_ms"] is not None
     assert [len(window) for window in onnx["latency_ms"]["windows"]] == [1, 1, 1]
