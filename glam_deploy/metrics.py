@@ -26,8 +26,11 @@ finds a wrong fp16 graph, of bf16 graphs most wrong ones; whether lesions are fo
 """
 
 INT8_SHARE = 0.5
-"""The same for 8 bits. Calibrated graphs of weights that bear 8 bits badly were off by up to 0.14 of the mean. The limit is
-for graphs that are wrong; the gate judges the others."""
+"""The same for 8 bits, as a share of the reference's mean value.
+
+Calibrated graphs of weights that bear 8 bits badly were off by up to 0.14 of it. The limit is for graphs that are
+wrong; the gate judges the others.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,3 +101,8 @@ def test_dice_of_empty_masks() -> None:
     empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
     assert dice(empty, empty) is None
     assert dice(empty, full) == 0.0
+
+
+def test_8_bits_may_be_off_by_half_of_the_mean() -> None:
+    assert compare("y", floats(0.5, 1.5), floats(1, 2), precision="int8").passed
+    assert not compare("y", floats(0, 1.2), floats(1, 2), precision="int8").passed
