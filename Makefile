@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check validate report-test bench gpu-check clean
+.PHONY: demo test test-slow check validate report-test bench gpu-check clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -16,6 +16,9 @@ demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job
 
 test: $(INSTALLED)  ## every test that needs no other program
 	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## the golden cases with several patches, and on the stand-in for a GPU: minutes
+	$(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -17,7 +17,14 @@ from glam_deploy.runtime.result import Result
 from glam_export.reference import GlamNetwork
 
 CASES = ("case_k1", "case_k3_batch2", "case_k6")
-RUNS = [*((engine, case) for engine in ("onnx", "torch") for case in CASES), ("openvino", "case_k1")]
+RUNS = [
+    *(pytest.param((engine, "case_k1"), id=f"{engine}-case_k1") for engine in ("onnx", "torch", "openvino")),
+    *(
+        pytest.param((engine, case), id=f"{engine}-{case}", marks=pytest.mark.slow)
+        for engine in ("onnx", "torch")
+        for case in CASES[1:]
+    ),
+]
 TOLERANCE = 1e-4
 
 pytestmark = pytest.mark.network
@@ -37,7 +44,7 @@ def read_case(name: str) -> dict[str, Any]:
         return dict(case)
 
 
-@pytest.fixture(scope="module", params=RUNS, ids="-".join)
+@pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, golden_bundle: Path) -> Run:
     engine, name = request.param
     need_engine(engine)

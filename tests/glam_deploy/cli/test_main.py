@@ -103,7 +103,7 @@ def test_help_of_the_plain_install(start: Start, name: str) -> None:
         (["--nonsense"], "No such option"),
         (["inspect", "--nonsense"], "No such option"),
         (["inspect", "bundle"], "Got unexpected extra argument (bundle)"),
-        (["verify", "--engine", "onxx"], "'auto', 'onnx', 'openvino', 'torch'"),
+        (["verify", "--engine", "onxx"], "'auto', 'onnx', 'onnx-winograd', 'openvino'"),
         (["verify", "--threads", "none"], "'none' is not a valid integer"),
         (["inspect", "--bundle"], "requires an argument"),
     ],
