@@ -73,7 +73,8 @@ def command(
 ) -> None:
     """Measure engines beside other ways to run the same weights.
 
-    Every rung of the ladder, from the published way up, runs in a process of its own, in turns, and is compared with the published way in speed and in answers.
+    Every rung of the ladder, from the published way up, runs in a process of its own, in turns, and is compared with
+    the published way in speed and in answers.
     Writes bench.json and bench.html. Exit code 3 where an engine that was named cannot run here; it says what could.
     `glam-deploy bench compare A.json B.json` holds two runs against each other.
     """
