@@ -252,7 +252,7 @@ def test_no_bundle(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
         (["--patches", "0"], "0 is not in the range 1<=x<=6"),
         (["--patches", "two"], "'two' is not a valid integer"),
         (["--view", "X"], "'L-CC', 'R-CC', 'L-MLO', 'R-MLO'"),
-        (["--engine", "tensorflow"], "'auto', 'onnx', 'openvino', 'torch'"),
+        (["--engine", "tensorflow"], "'auto', 'onnx', 'onnx-winograd', 'openvino'"),
         (["--threads", "0"], "0 is not in the range x>=1"),
         (["--nonsense"], "No such option"),
         (["--standardized", "--horizontal-flip"], "leave --horizontal-flip and --for-processing off"),
