@@ -101,10 +101,11 @@ def test_plain_install_asks_for_no_torch(metadata: Message) -> None:
 
 def test_extras(metadata: Message) -> None:
     gpu = {"tensorrt", "tensorrt-rtx", "cuda"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "dicom", "openvino", "dev", *gpu}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "dicom", "openvino", "quantize", "dev", *gpu}
     assert all({"cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc"} < requirements(metadata, extra) for extra in gpu)
     assert requirements(metadata, "export") == {"torch", "onnx", "onnxscript", "safetensors"}
     assert requirements(metadata, "openvino") == {"openvino"}
+    assert requirements(metadata, "quantize") == {"nncf", "openvino"}
     assert "pydicom" in requirements(metadata, "dicom")
     assert "pylibjpeg-libjpeg" not in requirements(metadata, "dicom")  # GPL
 

@@ -16,7 +16,7 @@ from support_bundles import facts, fill
 from support_gpu import with_engines
 
 from glam_deploy import spec
-from glam_deploy.bundle import CHECKPOINT_FILE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import Arrays, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS, open_engines
 from glam_deploy.errors import (
@@ -300,6 +300,8 @@ def what_runs(name: str, bundle: Bundle) -> dict[str, str]:
 def made_up(tmp_path: Path) -> Bundle:
     """Right in form, with graphs and weights that are none."""
     fill(tmp_path)
+    (tmp_path / WINOGRAD_FILE).write_bytes(b"no graph")
+    write_manifest(tmp_path, facts())
     return open_bundle(tmp_path)
 
 
@@ -366,6 +368,8 @@ def test_a_graph_of_another_network_than_the_manifests_is_refused_when_opened(
 ) -> None:
     if graph_runner == "torch":
         pytest.skip("runs the weights, not the graphs")
+    if graph_runner.endswith("winograd"):
+        pytest.skip("this bundle has no Winograd's form; the fusion graph is that of onnx and openvino")
     bundle = open_bundle(joint_bundle)
     plain = replace(
         bundle, manifest={**bundle.manifest, "network": {**bundle.manifest["network"], "fusion_head": False}}

@@ -176,8 +176,11 @@ def test_a_damaged_model_is_compiled_again(bundle: Bundle, tmp_path: Path, damag
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     assert_equal(run(bundle, tmp_path / "compiled"), expected)
-    (path,) = (tmp_path / "compiled").iterdir()
-    assert len(path.read_bytes()) == len(whole)
+    (again,) = (tmp_path / "compiled").iterdir()
+    content = again.read_bytes()
+    assert again == path
+    assert content[:32] == hashlib.sha256(content[32:]).digest()
+    assert content != damage(whole)
 
 
 def test_without_a_cache(bundle: Bundle, tmp_path: Path) -> None:
