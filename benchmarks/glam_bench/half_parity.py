@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from glam_bench import machine
+from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.parity import case, summary
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
@@ -25,7 +26,6 @@ from glam_deploy.preprocess import from_standardized, prepare
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.agreement import answer
-from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.spec import PRECISIONS, Precision
 from glam_export.half import rounded_engines
 
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[Precision, dict[str, Any]]:
     """Each half precision of the bundle's graphs against fp32, on the same views."""
     reference = open_engines("onnx", bundle, EngineOptions())
-    expected = [answer(_pipeline(reference, patches)(view)) for view in views]
+    expected = [answer(pipeline_of(reference, patches)(view)) for view in views]
     found = {}
     for precision in _halves(bundle):
         opened = OpenedEngines(
             engines={**reference.engines, **rounded_engines(bundle, precision)}, provenance={"name": precision}
         )
-        pipeline = _pipeline(opened, patches)
+        pipeline = pipeline_of(opened, patches)
         local = opened.engines["local"]
         found[precision] = summary([case(pipeline, local, v, e) for v, e in zip(views, expected, strict=True)])
     return found
@@ -62,10 +62,6 @@ def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[
 
 def _halves(bundle: Bundle) -> list[Precision]:
     return [p for p in PRECISIONS if p != "fp32" and graph_file("local", p) in bundle.manifest["files"]]
-
-
-def _pipeline(opened: OpenedEngines, patches: int) -> Pipeline:
-    return Pipeline(opened, patches=patches, provenance={})
 
 
 def _view(path: Path, options: argparse.Namespace) -> NetworkInput:

@@ -11,7 +11,7 @@ from glam_deploy import spec
 from glam_deploy.metrics import dice
 from glam_deploy.patches import host
 from glam_deploy.records import Float32, Int64
-from glam_deploy.runtime.agreement import Answer
+from glam_deploy.runtime.agreement import Answer, fused
 
 THRESHOLDS = tuple(n / 10 for n in range(1, 10))
 """Saliency from which a cell counts as a lesion's."""
@@ -117,11 +117,6 @@ def flips(found: Answer, expected: Answer, operating_point: float) -> tuple[str,
     name = "y_fusion" if "y_fusion" in expected else "y_global"
     other = (found[name] >= operating_point) != (expected[name] >= operating_point)
     return tuple(f"{name} {label}" for label, flipped in zip(spec.CLASSES, other, strict=True) if flipped)
-
-
-def fused(answer: Answer) -> Float32:
-    """The fused map of an answer on the 736 x 480 grid."""
-    return host.fuse(answer["saliency_global"], answer["saliency_patches"], answer["patch_locations"])
 
 
 def overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_], cell: int) -> tuple[State, float | None]:

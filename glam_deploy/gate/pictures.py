@@ -5,7 +5,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from glam_deploy import spec
-from glam_deploy.gate.parity import fused
 from glam_deploy.gate.trial import Examined, Row
 from glam_deploy.outputs.overlay import PERCENTILES, window
 from glam_deploy.outputs.panel import BACKGROUND, BANNER, FAINT, TEXT, font
@@ -13,7 +12,7 @@ from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
 from glam_deploy.patches.host import SALIENCY_GRID
 from glam_deploy.records import Float32, Int64
-from glam_deploy.runtime.agreement import answer
+from glam_deploy.runtime.agreement import answer, fused
 
 GAP = 12
 HEAD = 108

@@ -92,8 +92,12 @@ def class_dice(found: Answer, expected: Answer) -> dict[str, float | None]:
 
 def lesions(arrays: Answer) -> NDArray[np.bool_]:
     """Where the fused map is above THRESHOLD, on the grid on which it is constant: bool [2, 736, 480]."""
-    parts = (arrays[name] for name in ("saliency_global", "saliency_patches", "patch_locations"))
-    return host.fuse(*parts) >= THRESHOLD
+    return fused(arrays) >= THRESHOLD
+
+
+def fused(arrays: Answer) -> Float32:
+    """The fused map on the grid on which it is constant: float32 [2, 736, 480], 0..1."""
+    return host.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"])
 
 
 def _lesions_differ(mixed: Answer, expected: Answer) -> bool:

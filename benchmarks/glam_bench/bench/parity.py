@@ -9,11 +9,11 @@ import numpy as np
 
 from glam_bench.bench.schema import ByThreshold, Case, Parity
 from glam_deploy import spec
+from glam_deploy.gate import parity as parity_of_gate
 from glam_deploy.metrics import dice
-from glam_deploy.patches import host
-from glam_deploy.runtime.agreement import Answer, compared
+from glam_deploy.runtime.agreement import Answer, compared, fused
 
-THRESHOLDS = tuple(f"0.{tenth}" for tenth in range(1, 10))
+THRESHOLDS = tuple(str(threshold) for threshold in parity_of_gate.THRESHOLDS)
 Summary = Callable[[Iterable[float]], float]
 
 
@@ -47,14 +47,10 @@ def _case(name: str, row: dict[str, Any]) -> Case:
 
 def _curves(found: Answer, expected: Answer) -> dict[str, ByThreshold]:
     """Class -> threshold -> Dice of one image's fused maps."""
-    a, b = _fused(found), _fused(expected)
+    a, b = fused(found), fused(expected)
     return {
         name: {t: dice(a[i] >= float(t), b[i] >= float(t)) for t in THRESHOLDS} for i, name in enumerate(spec.CLASSES)
     }
-
-
-def _fused(answer: Answer) -> Any:
-    return host.fuse(*(answer[name] for name in ("saliency_global", "saliency_patches", "patch_locations")))
 
 
 def _over_images(curves: Sequence[dict[str, ByThreshold]], summary: Summary) -> dict[str, ByThreshold]:
