@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,openvino,quantize,tensorrt-rtx,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job, in demo/

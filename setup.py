@@ -21,6 +21,19 @@ EXTRAS = {
         "pyjpegls>=1.5",
         "python-gdcm>=3.0.24",
     ],
+    # the appliance beside a PACS: `glam-deploy serve`; needs `dicom` too
+    "appliance": [
+        "pynetdicom>=3.0",
+        "highdicom>=0.28",
+        "pydantic>=2.10",
+        "starlette>=0.40",
+        "uvicorn>=0.32",
+        "jinja2>=3.1",
+        "python-multipart>=0.0.20",
+        "prometheus-client>=0.21",
+        "dicomweb-client>=0.60",
+        "cryptography>=44",
+    ],
     "openvino": ["openvino>=2025.4"],
     # int8 graphs and the precision search, which runs OpenVINO
     "quantize": ["nncf>=3.4", "openvino>=2025.4"],
@@ -34,6 +47,8 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "hypothesis>=6.140",
         "scipy>=1.15",
+        "httpx>=0.28",
+        "playwright>=1.50",
         "ruff>=0.14",
         "mypy>=1.18",
         "import-linter>=2.5",
@@ -53,7 +68,16 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["glam_deploy*"]), *find_packages("export"), *find_packages("benchmarks")],
     package_dir={"glam_export": "export/glam_export", "glam_bench": "benchmarks/glam_bench"},
-    package_data={"glam_deploy": ["py.typed", "kernels/*.cu", "kernels/*.cuh"]},
+    package_data={
+        "glam_deploy": [
+            "py.typed",
+            "kernels/*.cu",
+            "kernels/*.cuh",
+            "appliance/state/*.sql",
+            "appliance/web/templates/*",
+            "appliance/web/static/*",
+        ]
+    },
     install_requires=[
         "numpy>=2.0",
         "onnxruntime>=1.20",

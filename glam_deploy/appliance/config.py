@@ -1,0 +1,230 @@
+"""The configuration of the appliance: `glam.toml`, checked before anything starts.
+
+Every section is frozen, an unknown key is an error, and every default is the cautious one: loopback, nobody is let in,
+gated engines only. docs/appliance.md explains each key to the person who fills it in.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glam_deploy import spec
+from glam_deploy.errors import UsageError
+
+S = TypeVar("S", bound="Section")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""0 takes a free one, which the log tells: for tests."""
+Seconds = Annotated[float, Field(ge=0)]
+AETitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
+"""PS3.5 table 6.2-1: up to 16 characters of the default repertoire, no backslash, no space at either end."""
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tls(Section):
+    """Certificates of one side; both sides show theirs (mutual TLS), 1.2 or later."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+    """What the other side's certificate must be signed by."""
+
+
+class TlsListener(Tls):
+    """A second listener, beside the plain one."""
+
+    port: Port = 2762
+
+
+class Sender(Section):
+    """Who may send: a calling AE title, from these hosts."""
+
+    ae_title: AETitle
+    hosts: tuple[str, ...] = Field(min_length=1)
+    """Addresses or networks (10.1.2.0/24); no names, which somebody else could answer for."""
+
+
+class Receive(Section):
+    """The DICOM listeners."""
+
+    ae_title: AETitle = "GLAM"
+    host: str = "127.0.0.1"
+    port: Port | None = 11112
+    """None: no plain listener."""
+    tls: TlsListener | None = None
+    senders: tuple[Sender, ...] = ()
+    max_associations: int = Field(default=25, ge=1)
+    max_object_bytes: int = Field(default=2 << 30, ge=1 << 20)
+    idle_s: Seconds = 60
+    """A peer that says nothing for so long is cut off."""
+    reserve_bytes: int = Field(default=5 << 30, ge=0)
+    """Free space on the data folder's disk below which instances are refused with 0xA700."""
+
+
+class Web(Section):
+    """The status page, health, metrics and STOW-RS."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8042
+    token_file: Path | None = None
+    """Holds the bearer token, 32 characters or more. Needed unless `tls` asks for a client certificate."""
+    tls: Tls | None = None
+    stow: bool = False
+    """Take instances over STOW-RS (PS3.18 section 10.5) at /dicom-web/studies."""
+
+
+class Assemble(Section):
+    """When a study is complete."""
+
+    quiet_s: Seconds = 60
+    """So long after its last instance."""
+    cap_s: Seconds = 1800
+    """So long after its first one, whatever still comes."""
+    four_views: bool = True
+    """At once when L-CC, R-CC, L-MLO and R-MLO are there."""
+
+
+class Accept(Section):
+    """Policy on what is worked on; docs/inputs.md has the rules that no policy can change."""
+
+    for_processing: bool = False
+
+
+class Worker(Section):
+    """The network."""
+
+    bundle: Path
+    engine: str = "auto"
+    patches: Annotated[int, Field(ge=1, le=spec.MAX_PATCHES)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    device: Annotated[int, Field(ge=0)] | None = None
+    ungated: bool = False
+    lease_s: Annotated[float, Field(gt=0)] = 30
+    """A worker that shows no life for so long has lost its job to the next one."""
+    attempts: int = Field(default=3, ge=1)
+    """A job that has cost so many workers, or failed so often, ends in the dead letter."""
+
+
+class Results(Section):
+    """What is sent back. Thresholds are written into every object."""
+
+    seg: bool = True
+    cad_sr: bool = True
+    sr: bool = True
+    sc: bool = True
+    seg_fractional: bool = False
+    gsps: bool = False
+    probability: bool = False
+    """Write scores as Probability of cancer (DCM 111047) in the CAD SR: they are not calibrated."""
+    threshold_benign: Threshold = 0.5
+    threshold_malignant: Threshold = 0.5
+
+
+class Target(Section):
+    """Where results go."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    ae_title: AETitle | None = None
+    host: str | None = None
+    port: Port | None = None
+    calling_ae_title: AETitle = "GLAM"
+    tls: Tls | None = None
+    commitment: bool = False
+    """Ask for storage commitment (PS3.4 annex J)."""
+    stow_url: str | None = None
+    """In place of AE title, host and port: the DICOMweb root, https://pacs/dicom-web."""
+    stow_token_file: Path | None = None
+    stow_user: str | None = None
+    stow_password_file: Path | None = None
+    query: bool = True
+    """Prove delivery by asking the target for what it holds (C-FIND, QIDO-RS) as well as by its status."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Target":
+        dimse = [self.ae_title, self.host, self.port]
+        if (self.stow_url is None) == (None in dimse) or (self.stow_url and any(dimse)):
+            raise ValueError("give either ae_title, host and port, or stow_url")
+        return self
+
+
+class Dispatch(Section):
+    """How hard to try."""
+
+    first_retry_s: Annotated[float, Field(gt=0)] = 5
+    longest_retry_s: Annotated[float, Field(gt=0)] = 900
+    attempts: int = Field(default=20, ge=1)
+    """A result that the target, while reachable, has refused so often ends in the dead letter. A target that cannot be
+    reached is tried for ever."""
+    timeout_s: Annotated[float, Field(gt=0)] = 30
+
+
+class Retain(Section):
+    """How long files stay after their study is done and delivered."""
+
+    instances_days: Seconds = 7
+    results_days: Seconds = 30
+
+
+class Config(Section):
+    """All of `glam.toml`."""
+
+    license_acknowledged: Literal[True]
+    """The weights are for research only and no part of this software; results are not for diagnosis."""
+    data: Path
+    receive: Receive = Receive()
+    web: Web = Web()
+    assemble: Assemble = Assemble()
+    accept: Accept = Accept()
+    worker: Worker
+    results: Results = Results()
+    targets: tuple[Target, ...] = ()
+    dispatch: Dispatch = Dispatch()
+    retain: Retain = Retain()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Config":
+        names = [target.name for target in self.targets]
+        if len(names) != len(set(names)):
+            raise ValueError(f"targets share a name: {', '.join(names)}")
+        return self
+
+
+def parse_config(text: str, *, folder: Path) -> Config:
+    """The configuration in a TOML text; relative paths in it start at `folder`, where the file lies.
+
+    Raises UsageError that names every key that is wrong, what it is and what was expected.
+    """
+    try:
+        return _absolute(Config.model_validate(tomllib.loads(text)), folder)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the configuration is no TOML: {error}") from error
+    except ValidationError as error:
+        raise UsageError("the configuration is wrong:\n" + "\n".join(map(_line, error.errors()))) from error
+
+
+def _line(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    given = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f" (it is {error['input']!r})"
+    return f"  {key}: {error['msg']}{given}"
+
+
+def _absolute(section: S, folder: Path) -> S:
+    """The section with every path made absolute."""
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changed[name] = folder / value
+        elif isinstance(value, Section):
+            changed[name] = _absolute(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            changed[name] = tuple(_absolute(item, folder) for item in value)
+    return section.model_copy(update=changed)

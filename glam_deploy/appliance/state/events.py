@@ -1,0 +1,24 @@
+"""The timeline of a study and the last word of each process."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from glam_deploy.appliance.state.steady import Steady
+
+
+def note(connection: sqlite3.Connection, study_uid: str, what: str, detail: str = "") -> None:
+    """One more line in the study's timeline; inside the transaction that it tells of. `detail` holds no identifier."""
+    connection.execute(
+        "INSERT INTO event (study_uid, at, what, detail) VALUES (?, ?, ?, ?)", (study_uid, time.time(), what, detail)
+    )
+
+
+def beat(connection: sqlite3.Connection, steady: Steady, name: str, state: str, detail: Mapping[str, Any]) -> None:
+    """A process (or a target, "target:NAME") says how it is; `detail` is JSON-ready and holds no identifier."""
+    connection.execute(
+        "INSERT OR REPLACE INTO component (name, state, detail, beat, at) VALUES (?, ?, ?, ?, ?)",
+        (name, state, json.dumps(detail), steady(), time.time()),
+    )

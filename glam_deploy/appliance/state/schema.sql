@@ -1,0 +1,119 @@
+-- What has happened. Times called *_at are wall clock (UTC, seconds since 1970) and for people; deadlines are steady
+-- time (see steady.py), which no change of the clock can move. No column holds a patient's name, number or date.
+
+CREATE TABLE instance (                      -- one received SOP instance; never changed but for state and reason
+    arrival         INTEGER PRIMARY KEY AUTOINCREMENT,
+    sop_uid         TEXT NOT NULL UNIQUE,
+    study_uid       TEXT NOT NULL REFERENCES study,
+    series_uid      TEXT NOT NULL,
+    sop_class       TEXT NOT NULL,
+    transfer_syntax TEXT NOT NULL,
+    sha256          TEXT NOT NULL,           -- of the file in the spool
+    bytes           INTEGER NOT NULL,
+    path            TEXT NOT NULL,           -- relative to the data folder
+    sender          TEXT NOT NULL,           -- who sent it, as in the audit
+    received_at     REAL NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN ('candidate', 'skipped', 'refused')),
+    view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; of candidates
+    reason          TEXT,                    -- why it is skipped (no such image) or refused (broken, against the rules)
+    is_mammogram    INTEGER NOT NULL         -- a Digital Mammography X-Ray image, whatever became of it
+);
+CREATE INDEX instance_of_study ON instance (study_uid);
+
+CREATE TABLE quarantine (                    -- the same SOP Instance UID with other bytes: kept apart, never used
+    id          INTEGER PRIMARY KEY,
+    sop_uid     TEXT NOT NULL,
+    sha256      TEXT NOT NULL,
+    path        TEXT NOT NULL,
+    sender      TEXT NOT NULL,
+    received_at REAL NOT NULL,
+    reason      TEXT NOT NULL,
+    UNIQUE (sop_uid, sha256)
+);
+
+CREATE TABLE study (
+    study_uid  TEXT PRIMARY KEY,
+    pseudonym  TEXT NOT NULL UNIQUE,         -- keyed; what logs, audit and pages call it
+    state      TEXT NOT NULL CHECK (state IN ('receiving', 'assembled', 'ignored')),
+    opened     REAL NOT NULL,                -- steady: first instance since the last assembly; the hard cap counts
+    touched    REAL NOT NULL,                -- steady: last instance; the quiet time counts
+    opened_at  REAL NOT NULL,
+    touched_at REAL NOT NULL,
+    reason     TEXT                          -- why assembled (views, quiet, cap), or why ignored
+);
+CREATE INDEX study_by_state ON study (state);
+
+CREATE TABLE job (                           -- the work on one study as it was when assembled
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    study_uid   TEXT NOT NULL REFERENCES study,
+    key         TEXT NOT NULL UNIQUE,        -- digest of sources, weights and configuration; results' UIDs come from it
+    predecessor INTEGER REFERENCES job,      -- the job whose results these replace
+    state       TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done', 'superseded', 'dead')),
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    reason      TEXT,
+    leased_by   TEXT,
+    lease_until REAL,                        -- steady
+    next_try    REAL NOT NULL DEFAULT 0,     -- steady
+    created_at  REAL NOT NULL,
+    started_at  REAL,
+    finished_at REAL
+);
+CREATE INDEX job_by_state ON job (state);
+
+CREATE TABLE job_view (                      -- what became of each mammogram of a job
+    job_id  INTEGER NOT NULL REFERENCES job,
+    sop_uid TEXT NOT NULL REFERENCES instance (sop_uid),
+    outcome TEXT CHECK (outcome IN ('done', 'skipped', 'failed')),  -- null: not worked on yet
+    reason  TEXT,
+    folder  TEXT,                            -- its results, relative to the data folder
+    seconds REAL,
+    PRIMARY KEY (job_id, sop_uid)
+) WITHOUT ROWID;
+
+CREATE TABLE parcel (                        -- one job's results on their way to one target
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id       INTEGER NOT NULL REFERENCES job,
+    target       TEXT NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead')),
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_try     REAL NOT NULL DEFAULT 0,    -- steady
+    reason       TEXT,
+    created_at   REAL NOT NULL,
+    delivered_at REAL,
+    UNIQUE (job_id, target)
+);
+CREATE INDEX parcel_by_state ON parcel (target, state, id);
+
+CREATE TABLE parcel_object (                 -- an object goes to a target once, whichever job made it
+    target    TEXT NOT NULL,
+    sop_uid   TEXT NOT NULL,
+    parcel_id INTEGER NOT NULL REFERENCES parcel,
+    sop_class TEXT NOT NULL,
+    path      TEXT NOT NULL,                 -- relative to the data folder
+    state     TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'proven', 'dead')),
+    reason    TEXT,
+    PRIMARY KEY (target, sop_uid)
+) WITHOUT ROWID;
+CREATE INDEX object_of_parcel ON parcel_object (parcel_id);
+
+CREATE TABLE event (                         -- the timeline of a study
+    id        INTEGER PRIMARY KEY,
+    study_uid TEXT NOT NULL,
+    at        REAL NOT NULL,
+    what      TEXT NOT NULL,                 -- received, assembled, started, done, delivered, ...
+    detail    TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX event_of_study ON event (study_uid);
+
+CREATE TABLE component (                     -- the last word of each process
+    name   TEXT PRIMARY KEY,                 -- receiver, keeper, worker, dispatcher, target:NAME
+    state  TEXT NOT NULL,                    -- ready, starting, failing, ...
+    detail TEXT NOT NULL DEFAULT '{}',       -- JSON
+    beat   REAL NOT NULL,                    -- steady
+    at     REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE steady (                        -- what to add to the time since boot
+    boot_id TEXT PRIMARY KEY,
+    base    REAL NOT NULL
+) WITHOUT ROWID;
