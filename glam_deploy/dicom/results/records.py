@@ -1,0 +1,163 @@
+"""The values that result objects are written from: what made them, who they are, and what was found in each view."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy.records import Box, Float32, Notice, View
+
+BANNER = "Research use only. Not for diagnosis"
+"""Stands in every object: burned into pictures, and as text everywhere else."""
+
+Outcome = Literal["done", "skipped", "failed"]
+"""of a view: worked on; never meant for this network; meant for it, but it could not be read or computed."""
+
+Point = tuple[float, float]
+"""(row, column) of a pixel's centre, source frame; (0, 0) is the centre of the upper-left pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """What made the findings; all of it stands in every object. Texts are ASCII, without backslash."""
+
+    name: str = "GLAM (glam-deploy)"
+    version: str
+    """Of glam-deploy."""
+    checkpoint_sha256: str
+    """64 hexadecimal digits."""
+    bundle_id: str
+    engine: str
+    """Name and precision of the engine, as `glam-deploy` calls it."""
+    engine_digest: str
+    """SHA-256 of the engine's files, or of the graphs that it compiles."""
+    gate: str
+    """Id of the gate's verdict that lets this engine serve, or "not gated"."""
+    preprocessing: str
+    """Version of the preprocessing."""
+    thresholds: Mapping[str, float]
+    """Class -> saliency above which a pixel belongs to a region; 0..1, one for each of `spec.CLASSES`."""
+    device_uid: str
+    """UID of this installation, the same for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a new object is. UIDs are the caller's, so that an object that is made again is the same one."""
+
+    sop_uid: str
+    series_uid: str
+    series_number: int
+    instance_number: int = 1
+    created: datetime
+    """With a time zone. Written in the zone that the source names (TimezoneOffsetFromUTC), else in its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Another object of the same study."""
+
+    sop_class: str
+    sop_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewFinding:
+    """All that was found in one view; in memory only."""
+
+    source: Path
+    """The mammogram's DICOM file: patient and study of every object are copied from it."""
+    view: View
+    saliency: Float32
+    """float32 [2, rows, columns], 0..1, source frame, classes as in `spec.CLASSES` (`Result.saliency_in_source`)."""
+    scores: Mapping[str, Mapping[str, float]]
+    """`Result.predictions`: score -> class -> 0..1, not calibrated."""
+    boxes: Sequence[Box | None]
+    """`Result.patch_boxes_in_source`: half-open, in order of choice; None where a patch is all padding."""
+    notices: Sequence[Notice]
+    overlay: NDArray[np.uint8]
+    """uint8 [height, width, 3], RGB: the picture of `outputs.overlay`, any size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A connected piece (8 neighbours) of the pixels whose saliency exceeds the threshold of a class."""
+
+    label: str
+    """One of `spec.CLASSES`."""
+    outline: tuple[Point, ...]
+    """Closed polygon around the region's outermost pixels, first point repeated at the end; holes are not told."""
+    box: Box
+    """Half-open (top, left, bottom, right), source frame."""
+    centre: Point
+    """Mean of the pixels' centres; of a crescent it may lie outside."""
+    peak: float
+    """Largest saliency, 0..1."""
+    peak_at: Point
+    """The first pixel in row-major order that has it."""
+    pixels: int
+    """Count, holes left out."""
+    area_mm2: float | None
+    """`pixels` times the area of one; None where the source gives no spacing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSummary:
+    """What structured reports say of one view: plain values, which outlive the process as JSON (`to_json`)."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the source image."""
+    spacing_mm: tuple[float, float] | None
+    """ImagerPixelSpacing, (row, column) spacing at the detector: the breast, nearer to the tube, is smaller."""
+    scores: Mapping[str, Mapping[str, float]]
+    regions: tuple[Region, ...]
+    """By class, then by falling peak; no more than `regions.MOST` of a class."""
+    regions_left_out: int
+    """How many more there were, those of the lowest peaks."""
+    boxes: tuple[Box | None, ...]
+    """Patches, as in `ViewFinding`."""
+    notices: tuple[Notice, ...]
+    segmentation: Reference | None
+    """The SEG object of this view, where one was made."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `json.dumps` takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ViewSummary":
+        """The summary that `to_json` gave, before or after a journey through JSON."""
+        known = dict(values)
+        known["shape"] = tuple(known["shape"])
+        known["spacing_mm"] = known["spacing_mm"] and tuple(known["spacing_mm"])
+        known["regions"] = tuple(map(_region, known["regions"]))
+        known["boxes"] = tuple(box and tuple(box) for box in known["boxes"])
+        known["notices"] = tuple(Notice(**notice) for notice in known["notices"])
+        known["segmentation"] = known["segmentation"] and Reference(**known["segmentation"])
+        return cls(**known)
+
+
+def _region(values: Mapping[str, Any]) -> Region:
+    places = {name: tuple(values[name]) for name in ("box", "centre", "peak_at")}
+    return Region(**{**values, **places, "outline": tuple(map(tuple, values["outline"]))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOutcome:
+    """What became of one mammogram of a study, for the reports on the whole study."""
+
+    source: Path
+    """Its DICOM file."""
+    image: Reference
+    """That mammogram; `sop_class` and UIDs as received, for its file may not be readable."""
+    view: View | None
+    outcome: Outcome
+    reason: str | None
+    """Why it was skipped or failed, in words that hold no patient identifier; None where it is done."""
+    summary: ViewSummary | None
+    """None unless it is done."""
