@@ -3,11 +3,14 @@
 Run by test_on_fake_gpu.py.
 """
 
+import runpy
+
 import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from golden.recipe import mammogram
 from support_chains import on_gpu, stage_engines
+from support_commands import ROOT
 from support_libraries import check_loading, check_writing_and_reading
 
 from glam_deploy.device.arrays import DeviceArray
@@ -55,3 +58,10 @@ def test_writing_into_a_slot_and_reading_from_it(gpu: Gpu, pipeline: Pipeline, i
 
 def test_loading_an_array(gpu: Gpu, pipeline: Pipeline, images: list[np.ndarray]) -> None:
     check_loading(StandIn(gpu), pipeline, images)
+
+
+def test_example_of_a_service(gpu: Gpu, pipeline: Pipeline, images: list[np.ndarray]) -> None:
+    lesions_on_gpu = runpy.run_path(str(ROOT / "examples/embed_runtime.py"))["lesions_on_gpu"]
+    said = lesions_on_gpu(pipeline, StandIn(gpu).array(images[0][None, None]))
+    expected = pipeline(images[0])
+    assert said == {"scores": expected.predictions, "patches": expected.patch_boxes}
