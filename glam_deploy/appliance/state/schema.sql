@@ -19,6 +19,7 @@ CREATE TABLE instance (                      -- one received SOP instance; never
     is_mammogram    INTEGER NOT NULL         -- a Digital Mammography X-Ray image, whatever became of it
 );
 CREATE INDEX instance_of_study ON instance (study_uid);
+CREATE INDEX instance_by_state ON instance (state, bytes);
 
 CREATE TABLE quarantine (                    -- the same SOP Instance UID with other bytes: kept apart, never used
     id          INTEGER PRIMARY KEY,
@@ -59,6 +60,7 @@ CREATE TABLE job (                           -- the work on one study as it was 
     finished_at REAL
 );
 CREATE INDEX job_by_state ON job (state);
+CREATE INDEX job_of_study ON job (study_uid);
 
 CREATE TABLE job_view (                      -- what became of each mammogram of a job
     job_id  INTEGER NOT NULL REFERENCES job,
@@ -69,6 +71,7 @@ CREATE TABLE job_view (                      -- what became of each mammogram of
     seconds REAL,
     PRIMARY KEY (job_id, sop_uid)
 ) WITHOUT ROWID;
+CREATE INDEX job_view_by_outcome ON job_view (outcome);
 
 CREATE TABLE parcel (                        -- one job's results on their way to one target
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
