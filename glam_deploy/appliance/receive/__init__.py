@@ -1,0 +1,1 @@
+"""The receiver: DICOM listeners in a process of their own."""
