@@ -87,7 +87,7 @@ def test_folders_and_files_in_code_exist(page: Path) -> None:
 def test_options_exist(page: Path) -> None:
     everywhere = {option for name in COMMANDS for option in options_of(name)}
     for snippet in snippets(page):
-        if called := re.match(r"(?:\$ )?glam-deploy ([a-z]+)", snippet):
+        if called := re.match(r"(?:\$ )?glam-deploy ([a-z][a-z-]*)", snippet):
             assert called[1] in COMMANDS, snippet
             assert set(OPTION.findall(snippet)) <= options_of(called[1]), snippet
         elif snippet.startswith("--"):

@@ -24,6 +24,8 @@ COMMANDS = {
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
     "gate": "Hold an engine against the reference: does it still find the lesions?",
     "bench": "Measure engines beside other ways to run the same weights.",
+    "serve": "Run the appliance beside a PACS.",
+    "check-config": "Check the appliance's configuration.",
     "demo": "Make weights and images, then do all of the above.",
 }
 STOPPED = 130
@@ -39,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"glam_deploy.cli.{cmd_name}").command
+        command = import_module(f"glam_deploy.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

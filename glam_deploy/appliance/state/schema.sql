@@ -44,12 +44,12 @@ CREATE TABLE study (
 );
 CREATE INDEX study_by_state ON study (state);
 
-CREATE TABLE job (                           -- the work on one study as it was when assembled
+CREATE TABLE job (                           -- the work on one study as it was when assembled; a person discards
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     study_uid   TEXT NOT NULL REFERENCES study,
-    key         TEXT NOT NULL UNIQUE,        -- digest of sources, weights and configuration; results' UIDs come from it
+    key         TEXT NOT NULL UNIQUE,        -- digest of the study and its sources; names the folder of its results
     predecessor INTEGER REFERENCES job,      -- the job whose results these replace
-    state       TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done', 'superseded', 'dead')),
+    state       TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done', 'superseded', 'dead', 'discarded')),
     attempts    INTEGER NOT NULL DEFAULT 0,
     reason      TEXT,
     leased_by   TEXT,
@@ -77,7 +77,7 @@ CREATE TABLE parcel (                        -- one job's results on their way t
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id       INTEGER NOT NULL REFERENCES job,
     target       TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead')),
+    state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
     attempts     INTEGER NOT NULL DEFAULT 0,
     next_try     REAL NOT NULL DEFAULT 0,    -- steady
     reason       TEXT,

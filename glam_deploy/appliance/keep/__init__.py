@@ -1,0 +1,1 @@
+"""From instances to jobs, and from done jobs to an empty disk."""

@@ -1,0 +1,15 @@
+"""Telling systemd how the service is (sd_notify(3)): a datagram to the socket that NOTIFY_SOCKET names."""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+def notify(word: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Say READY=1, WATCHDOG=1 or STOPPING=1; nothing where nobody listens."""
+    address = environment.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        # "@" stands for the zero byte of an abstract address
+        out.sendto(word.encode(), "\0" + address[1:] if address.startswith("@") else address)

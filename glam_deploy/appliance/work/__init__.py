@@ -1,0 +1,1 @@
+"""From a job to results on the disk and parcels for the targets."""

@@ -1,0 +1,93 @@
+"""`glam-deploy check-config`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glam_deploy.cli import console
+from glam_deploy.cli.config_file import config_option, read_config
+
+if TYPE_CHECKING:
+    from glam_deploy.appliance.config import Config
+
+
+@click.command("check-config")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Every key and its value, those left out included.")
+def command(config_path: Path, as_json: bool) -> None:
+    """Check the appliance's configuration, and say what it would do. Starts nothing.
+
+    Exit code 2 where a key is wrong; every wrong key is named. `doctor` goes on to look at the network, the bundle and
+    the disk.
+    """
+    config = read_config(config_path)
+    if as_json:
+        click.echo(config.model_dump_json(indent=2))
+        return
+    for line in told(config):
+        console.out.print(line, soft_wrap=True)
+    console.out.print(f"{config_path} is in order", soft_wrap=True)
+
+
+def told(config: "Config") -> Iterator[str]:
+    """What the configuration comes to, in sentences."""
+    yield f"data       {config.data}"
+    yield from _receiving(config)
+    yield f"web        {_at(config.web)}{', takes STOW-RS' if config.web.stow else ''}"
+    yield f"assemble   {_assembling(config)}"
+    yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
+    yield f"results    {', '.join(name for name in _OBJECTS if getattr(config.results, name)) or 'none'}"
+    for target in config.targets:
+        place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
+        yield f"target     {target.name}: {place}"
+    if not config.targets:
+        yield "target     none: results stay in the data folder"
+    yield from _missing_files(config)
+
+
+_OBJECTS = ("seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps")
+
+
+def _receiving(config: "Config") -> Iterator[str]:
+    receive = config.receive
+    if receive.port is not None:
+        yield f"receive    {receive.ae_title} at {receive.host}:{receive.port}"
+    if receive.tls:
+        yield f"receive    {receive.ae_title} at {receive.host}:{receive.tls.port} with TLS"
+    for sender in receive.senders:
+        yield f"sender     {sender.ae_title} from {', '.join(sender.hosts)}"
+    if not receive.senders:
+        yield "sender     none: every DICOM association is rejected until [[receive.senders]] names one"
+
+
+def _at(web: Any) -> str:
+    return f"{'https' if web.tls else 'http'}://{web.host}:{web.port}/"
+
+
+def _assembling(config: "Config") -> str:
+    rules = config.assemble
+    at_once = "at once with all four views, " if rules.four_views else ""
+    return (
+        f"a study is complete {at_once}after {rules.quiet_s:g} s of quiet, or {rules.cap_s:g} s after its first image"
+    )
+
+
+def _missing_files(config: "Config") -> Iterator[str]:
+    """Files that the configuration names and that are not there now; a start may still find them."""
+    for key, path in _paths(json.loads(config.model_dump_json()), ""):
+        if key != "data" and not Path(path).exists():
+            yield f"MISSING    {key} = {path}"
+
+
+def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _paths(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for n, inner in enumerate(value):
+            yield from _paths(inner, f"{key}.{n}")
+    elif isinstance(value, str) and value.startswith("/"):
+        yield key, value

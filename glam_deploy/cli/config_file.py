@@ -1,0 +1,46 @@
+"""`--config` of every command of the appliance."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from glam_deploy.cli.options import Decorator
+from glam_deploy.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from glam_deploy.appliance.config import Config
+
+PACKAGES = ("pydantic", "pydicom", "pynetdicom", "highdicom", "starlette", "uvicorn", "jinja2", "prometheus_client")
+"""Import names that the appliance cannot begin without."""
+
+config_option: Decorator = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("glam.toml"),
+    show_default=True,
+    envvar="GLAM_CONFIG",
+    help="The configuration of the appliance.",
+)
+
+
+def read_config(path: Path) -> "Config":
+    """The checked configuration in the file `path`.
+
+    Raises UsageError for what is wrong in it, BackendUnavailable where the appliance's packages are missing.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise BackendUnavailable(
+            f"the appliance needs {', '.join(missing)}, which this Python lacks. "
+            'Install with: pip install "glam-deploy[dicom,appliance]"'
+        )
+    from glam_deploy.appliance.config import parse_config
+
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UsageError(f"the configuration {path} cannot be read ({reason}): name it with --config") from error
+    return parse_config(text, folder=path.absolute().parent)
