@@ -11,6 +11,9 @@ GlamError
 │   ├── BackendUnavailable   this machine lacks what was asked for
 │   ├── BackendBuildError    a graph could not be turned into an engine
 │   └── BackendRunError      an engine failed, or computed numbers that are not finite
+├── PeerError             another node of the network cannot be reached, or turns us away
+│   ├── PeerBroke            it let us in, and then broke off or fell silent
+│   └── PeerDeclined         it answers, but not to this kind of request
 ├── ParityError           a graph or engine disagrees with its reference
 └── InternalError         a fault of glam-deploy itself, met while working on one input
 
@@ -74,6 +77,20 @@ class BackendRunError(BackendError):
     """An engine failed while running, or its numbers are not finite."""
 
     exit_code = 4
+
+
+class PeerError(GlamError):
+    """Another node of the network cannot be reached, or turns us away: nothing is said of what was to be sent."""
+
+    exit_code = 3
+
+
+class PeerBroke(PeerError):
+    """The other node let us in, and then broke off or fell silent: perhaps because of what it was being sent."""
+
+
+class PeerDeclined(PeerError):
+    """The other node answers, but not to this kind of request: it does not offer the service, or not to us."""
 
 
 class ParityError(GlamError):

@@ -1,0 +1,1 @@
+"""Sending results: per target in order of arrival, with patience, until delivery is proven."""

@@ -1,0 +1,40 @@
+"""Storage commitment (PS3.4 annex J): the request, and the report that answers it, in a data set each.
+
+A target reports on the association of the request while that is open, or later on one of its own, which it opens to
+the AE title that asked, that is to the appliance's own listener.
+"""
+
+from collections.abc import Iterable
+
+from pydicom.dataset import Dataset
+
+from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.net.delivery import Commitment
+
+
+def request_of(objects: Iterable[tuple[str, str]], transaction_uid: str) -> Dataset:
+    """Action information of N-ACTION for (SOP class, SOP instance) UIDs (PS3.4 table J.3-1)."""
+    dataset = Dataset()
+    dataset.TransactionUID = transaction_uid
+    dataset.ReferencedSOPSequence = [_reference(*pair) for pair in objects]
+    return dataset
+
+
+def read_report(dataset: Dataset) -> Commitment:
+    """The event information of N-EVENT-REPORT (PS3.4 table J.3-2). Raises DicomError where it is damaged."""
+    with foreign_errors("a storage commitment report is damaged"):
+        return Commitment(
+            transaction_uid=str(dataset.TransactionUID),
+            committed=_uids(dataset, "ReferencedSOPSequence"),
+            failed=_uids(dataset, "FailedSOPSequence"),
+        )
+
+
+def _reference(sop_class: str, sop_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
+    return item
+
+
+def _uids(dataset: Dataset, keyword: str) -> frozenset[str]:
+    return frozenset(str(item.ReferencedSOPInstanceUID) for item in dataset.get(keyword) or [])

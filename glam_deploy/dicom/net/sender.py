@@ -1,0 +1,237 @@
+"""Sending over DIMSE: C-ECHO, C-STORE, the C-FIND that proves delivery, and requests for storage commitment (SCU)."""
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
+
+from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.net import statuses
+from glam_deploy.dicom.net.commitment import read_report, request_of
+from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
+from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
+
+SLOWEST = 1 << 18
+"""Bytes a second: a large object is given so much more time than `timeout_s` before its target counts as hung."""
+
+_PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_FIND = StudyRootQueryRetrieveInformationModelFind
+
+
+def echo(peer: Peer) -> float:
+    """Ask the peer for a sign of life (C-ECHO): seconds from connecting to the end of the association.
+
+    Raises PeerError, which says why there is none.
+    """
+    start = time.monotonic()
+    with DimseSession(peer) as session:
+        session.echo()
+    return time.monotonic() - start
+
+
+class DimseSession:
+    """One association with `peer` about `items`: a `delivery.Session`.
+
+    Proposes each SOP class of `items` as its file is encoded and, apart from that, uncompressed; with `query` the
+    C-FIND of `holds`, with `commitment` what `commit` needs. Verification is always proposed, so that a peer that takes
+    none of the rest is told apart from one that lets nobody in. Entering raises PeerError; leaving releases the
+    association, or aborts it after an error. For one thread.
+    """
+
+    def __init__(
+        self, peer: Peer, items: Sequence[Item] = (), *, query: bool = False, commitment: bool = False
+    ) -> None:
+        self.peer = peer
+        wanted = {pair: build_context(*pair) for item in items if (pair := _kind(item))}
+        plain = {sop_class: build_context(sop_class, _PLAIN) for sop_class, _ in wanted}
+        services = [Verification, *([_FIND] if query else []), *([StorageCommitmentPushModel] if commitment else [])]
+        self._contexts: list[PresentationContext] = [
+            *(build_context(service, _PLAIN) for service in services), *wanted.values(), *plain.values()]  # fmt: skip
+        self._reports: queue.SimpleQueue[Commitment] = queue.SimpleQueue()
+
+    def __enter__(self) -> "DimseSession":
+        hush()
+        self._association = self._associate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self._association.release if error is None else self._association.abort)()
+
+    def echo(self) -> None:
+        """Raises PeerError where the peer does not answer well."""
+        status = self._status(self._association.send_c_echo, "C-ECHO")
+        if status != statuses.SUCCESS:
+            raise PeerDeclined(f"{self.peer} answers C-ECHO with status 0x{status:04X}, expected 0x0000")
+
+    def store(self, item: Item) -> Answer:
+        """C-STORE of one object: as its file is encoded, or decompressed where the peer takes it only so.
+
+        Raises PeerBroke where no answer comes.
+        """
+        try:
+            with foreign_errors("the file cannot be read"):
+                dataset = dcmread(item.path)
+                taken = self._fitted(dataset)
+        except (DicomError, OSError) as error:
+            reason = (
+                str(error) if isinstance(error, DicomError) else f"the file cannot be read ({type(error).__name__})"
+            )
+            return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
+        if not taken:
+            reason = f"it takes no {UID(dataset.SOPClassUID).name} in any encoding that was proposed"
+            return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
+        self._association.dimse_timeout = self.peer.timeout_s + item.path.stat().st_size / SLOWEST
+        outcome, reason = statuses.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
+        return Answer(sop_uid=item.sop_uid, outcome=outcome, reason=reason)
+
+    def holds(self, items: Sequence[Item]) -> frozenset[str]:
+        """Those UIDs of `items` that C-FIND at IMAGE level shows (PS3.4 C.6.2): one query a series.
+
+        Raises PeerDeclined where the peer offers no query to us, PeerBroke where no answer comes.
+        """
+        if not self._takes(_FIND, *_PLAIN):
+            raise PeerDeclined(
+                f"{self.peer} offers no Study Root C-FIND to {self.peer.calling_ae_title}: allow it there, or set "
+                "`query = false` for this target"
+            )
+        series = {(str(header.StudyInstanceUID), str(header.SeriesInstanceUID)) for header in map(_header, items)}
+        found = {uid for study_uid, series_uid in sorted(series) for uid in self._find(study_uid, series_uid)}
+        return frozenset(item.sop_uid for item in items) & found
+
+    def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
+        """Ask for storage commitment of `items` and wait for the report; None where it did not come within `wait_s`.
+
+        It may still come, on an association that the peer opens to the AE that asked. Raises PeerDeclined where the
+        peer takes no such request, PeerBroke where no answer comes.
+        """
+        if not self._takes(StorageCommitmentPushModel, *_PLAIN):
+            raise PeerDeclined(
+                f"{self.peer} offers no storage commitment to {self.peer.calling_ae_title}: allow it there, or set "
+                "`commitment = false` for this target"
+            )
+        request = request_of([(str(_header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid)
+        model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        status = self._status(lambda: self._association.send_n_action(request, 1, model, instance)[0], "N-ACTION")
+        if status != statuses.SUCCESS:
+            raise PeerDeclined(f"{self.peer} answers a request for storage commitment with status 0x{status:04X}")
+        return self._report(transaction_uid, time.monotonic() + wait_s)
+
+    def _associate(self) -> Association:
+        peer = self.peer
+        entity = AE(peer.calling_ae_title)
+        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
+        entity.network_timeout = None  # each step here has a limit of its own
+        security = None if peer.tls is None else (tls_context(peer.tls), peer.host)
+        handlers = [(evt.EVT_CONN_OPEN, self._on_connection), (evt.EVT_N_EVENT_REPORT, self._on_report)]
+        try:
+            association = entity.associate(
+                peer.host, peer.port, self._contexts, peer.ae_title, tls_args=security, evt_handlers=handlers
+            )
+        except OSError as error:
+            raise PeerError(f"{peer} cannot be reached: {error.strerror or type(error).__name__}") from None
+        if not association.is_established:
+            raise PeerError(f"{peer} cannot be reached: {self._why(association)}")
+        return association
+
+    def _why(self, association: Association) -> str:
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None:
+            return f"it rejected {self.peer.calling_ae_title} ({answer.reason_str}): check the AE titles on both sides"
+        if answer is not None:
+            return "it accepted the association, but none of the presentation contexts, not even Verification"
+        return why_unreachable(self.peer)
+
+    def _on_connection(self, event: evt.Event) -> None:
+        """Without a limit, a peer that stops reading would block pynetdicom's thread, and `abort` with it, for ever."""
+        event.assoc.dul.socket.socket.settimeout(self.peer.timeout_s)
+
+    def _on_report(self, event: evt.Event) -> tuple[int, None]:
+        self._reports.put(read_report(event.event_information))
+        return statuses.SUCCESS, None
+
+    def _report(self, transaction_uid: str, deadline: float) -> Commitment | None:
+        while (left := deadline - time.monotonic()) > 0 and self._association.is_established:
+            try:
+                report = self._reports.get(timeout=min(left, 0.1))
+            except queue.Empty:
+                continue
+            if report.transaction_uid == transaction_uid:
+                return report
+        return None
+
+    def _status(self, send: Callable[[], Any], what: str) -> int:
+        """The status that answers a message. Raises PeerBroke where there is none."""
+        try:
+            answer = send()
+        except RuntimeError:  # the association has ended
+            answer = Dataset()
+        return self._checked(answer, what)
+
+    def _checked(self, answer: Dataset, what: str) -> int:
+        if "Status" not in answer:
+            raise PeerBroke(f"{self.peer} broke off or fell silent during {what}: look into its log")
+        return int(answer.Status)
+
+    def _takes(self, sop_class: UID, *syntaxes: UID) -> bool:
+        return any(c.abstract_syntax == sop_class and c.transfer_syntax[0] in syntaxes for c in self._accepted())
+
+    def _accepted(self) -> list[PresentationContext]:
+        return list(self._association.accepted_contexts)
+
+    def _fitted(self, dataset: Dataset) -> bool:
+        """Whether the peer takes `dataset`, which is decompressed where it must; pynetdicom changes VR encodings."""
+        if self._takes(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID):
+            return True
+        if not self._takes(dataset.SOPClassUID, *_PLAIN):
+            return False
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            dataset.decompress(generate_instance_uid=False)  # the same object: every codec in our results is lossless
+        return True
+
+    def _find(self, study_uid: str, series_uid: str) -> Iterator[str]:
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
+        self._association.dimse_timeout = self.peer.timeout_s
+        try:
+            for answer, match in self._association.send_c_find(query, _FIND):
+                status = self._checked(answer, "C-FIND")
+                if status in statuses.PENDING and match is not None:
+                    yield str(match.get("SOPInstanceUID", ""))
+        except RuntimeError:
+            raise PeerBroke(f"{self.peer} broke off before C-FIND") from None
+        if status != statuses.SUCCESS:
+            raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: look into its log")
+
+
+def _header(item: Item) -> Dataset:
+    return dcmread(
+        item.path, specific_tags=["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"], stop_before_pixels=True
+    )
+
+
+def _kind(item: Item) -> tuple[str, str] | None:
+    """(SOP class, transfer syntax) of a file, None where it cannot be read: then `store` says so."""
+    try:
+        with foreign_errors(""):
+            header = _header(item)
+            return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)
+    except (DicomError, OSError):
+        return None
