@@ -9,6 +9,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 from support_bundles import facts
@@ -73,6 +75,23 @@ class FakeEngine(Engine):
         outputs = {"y_global": inputs["y_scale"].mean(1), "y_local": y_local, "saliency": saliency}
         head = {"y_fusion": (inputs["y_scale"].mean(1) + y_local) / 2, "attention": share}
         return outputs | head if "attention" in self.contract.outputs else outputs
+
+
+class InStep(FakeEngine):
+    """A global stage that answers only when as many runs of it are under way as were told."""
+
+    def __init__(self, runs: int) -> None:
+        super().__init__("global")
+        self._met = Barrier(runs)
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        self._met.wait(timeout=60)  # never spent unless a test fails
+        return super()._run(inputs)
+
+
+def in_step(runs: int) -> OpenedEngines:
+    """Engines opened for so many runs at once, which work in no other way."""
+    return replace(opened_fakes(), engines=fake_engines() | {"global": InStep(runs)}, streams=runs)
 
 
 def fake_engines(*, fusion_head: bool = False, wrong: Mapping[str, float] | None = None) -> dict[Stage, Engine]:

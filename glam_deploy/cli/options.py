@@ -59,6 +59,18 @@ threads_option: Decorator = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of an engine [default: all cores]."
 )
 
+streams_option: Decorator = click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    help="Views that the threads of an OpenVINO engine work on at once: for folders [default: 1].",
+)
+
+cache_option: Decorator = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder of models that OpenVINO has compiled before [default: glam-deploy in the user's cache folder].",
+)
+
 ungated_option: Decorator = click.option(
     "--ungated", is_flag=True, help="Take the engine also where its gate is missing or failed; the results say so."
 )

@@ -15,10 +15,12 @@ from rich.progress import Progress
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
     bundle_option,
+    cache_option,
     device_option,
     engine_option,
     flavour_option,
     patches_option,
+    streams_option,
     threads_option,
     ungated_option,
 )
@@ -114,6 +116,8 @@ class _Started:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each input, instead of text.")
 @threads_option
+@streams_option
+@cache_option
 @flavour_option
 @device_option
 @ungated_option
@@ -132,6 +136,8 @@ def command(
     out: Path,
     as_json: bool,
     threads: int | None,
+    streams: int | None,
+    cache: Path | None,
     flavour: str | None,
     device: int | None,
     ungated: bool,
@@ -152,7 +158,15 @@ def command(
     writing = OutputOptions(full=full, save_input=save_input, picture=not no_picture)
     job = Job(stems=plan(inputs, out), out=out, reading=reading, writing=writing, as_json=as_json)
     pipeline = load(
-        folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device, ungated=ungated
+        folder,
+        engine=engine,
+        patches=patches,
+        threads=threads,
+        streams=streams,
+        cache=cache,
+        flavour=flavour,
+        device=device,
+        ungated=ungated,
     )
     if reason := pipeline.provenance.get("auto"):
         console.err.print(reason, soft_wrap=True)
@@ -211,7 +225,8 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
 
 
 def _work_through(pipeline: Pipeline, job: Job, bar: Progress) -> list[Outcome]:
-    """While the network has one input, the next is read and the last is written: no more than three in memory.
+    """While the network has one input, the next is read and the last is written: no more than three in memory, and
+    another one for each further stream.
 
     The network runs in this thread, which hears Ctrl-C; what it has finished by then is still written.
     """
@@ -228,9 +243,11 @@ def _work_through(pipeline: Pipeline, job: Job, bar: Progress) -> list[Outcome]:
             _say(job, started[0], outcome)
         return outcome
 
-    read = partial(_attempt, partial(_read, pipeline, job.reading))
-    with closing(ahead(read, job.stems)) as views, closing(behind(finish, map(start, job.stems, views))) as outcomes:
-        return list(outcomes)
+    read, depth = partial(_attempt, partial(_read, pipeline, job.reading)), pipeline.in_flight
+    with closing(ahead(read, job.stems)) as views:
+        started = map(start, job.stems, views)
+        with closing(behind(finish, started, depth=depth)) as outcomes:
+            return list(outcomes)
 
 
 def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:

@@ -119,5 +119,7 @@ class OpenedEngines:
     """JSON-ready: engine, library version, device, precision, SHA-256 of what each stage runs."""
     gpu: Gpu | None = None
     """The GPU that the engines run on, each then a `device_base.DeviceEngine`; None where they run on the CPU."""
+    streams: int = 1
+    """How many runs at once they were opened for."""
     kernels: Kernels | None = None
     """The steps between the engines, loaded on that GPU."""

@@ -58,6 +58,7 @@ class ModelCache:
         return self._folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.model"
 
     def _forget(self) -> None:
-        newest_first = sorted(self._folder.glob("*.model"), key=lambda path: path.stat().st_mtime, reverse=True)
+        ours = self._folder.glob(f"{'[0-9a-f]' * 2 * DIGEST}.model")  # the folder may be one that others use, too
+        newest_first = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest_first[MOST_FILES:]:
             path.unlink(missing_ok=True)

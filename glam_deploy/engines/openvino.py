@@ -124,7 +124,7 @@ def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *
         "precision": precision,
         "sha256": {stage: bundle.files[recipe.file]["sha256"] for stage, recipe in recipes.items()},
     }
-    return OpenedEngines(engines=engines, provenance=provenance)
+    return OpenedEngines(engines=engines, provenance=provenance, streams=options.streams or 1)
 
 
 def _recipe(bundle: Bundle, stage: Stage, graph: Precision, floats: Float) -> Recipe:

@@ -1,7 +1,7 @@
 """What "auto" means for a bundle on this machine: the fastest engine with a passed gate, and why it is that one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
@@ -25,6 +25,7 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
 
     Latencies are those that the gates recorded on a machine of the same processor, cores and device. An engine that
     cannot be opened, that cannot honour the options, or is another one by now is passed over, and the reason says so.
+    One that compiles nothing needs no `options.cache` and is not passed over for it.
     """
     passed_over = []
     for gate in _fastest_first(bundle):
@@ -35,7 +36,8 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
         why = f"auto took {gate['engine']}: {gate['latency_ms']:.0f} ms an image, the fastest with a passed gate here"
         return Choice(engine=gate["engine"], opened=found, reason=_line(why, passed_over))
     why = f"auto took {AUTO}: no engine has a passed gate with times of such a machine"
-    return Choice(engine=AUTO, opened=open_engines("auto", bundle, options), reason=_line(why, passed_over))
+    opened = open_engines("auto", bundle, _for(AUTO, options))
+    return Choice(engine=AUTO, opened=opened, reason=_line(why, passed_over))
 
 
 def _fastest_first(bundle: Bundle) -> Iterator[Gate]:
@@ -49,7 +51,7 @@ def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines |
     if lacks := _lacks(gate, options):
         return lacks
     try:
-        opened = open_engines(gate["engine"], bundle, options)
+        opened = open_engines(gate["engine"], bundle, _for(gate["engine"], options))
     except (BackendError, BundleError, UsageError) as error:  # UsageError: it must be told which flavour
         return f"cannot be opened ({str(error).partition('. ')[0]})"
     if engine_digest(opened.provenance) != gate["digest"]:
@@ -61,10 +63,14 @@ def _lacks(gate: Gate, options: EngineOptions) -> str:
     """What can be told without opening it."""
     if gate["engine"] not in OWNERS:
         return "is unknown to this release"
-    if not honours(gate["engine"], options):
+    if not honours(gate["engine"], _for(gate["engine"], options)):
         return "cannot honour the options"
     same = gate["machine"] == this_machine({"device": gate["machine"]["device"]})
     return "" if same else "was timed on another kind of machine"
+
+
+def _for(engine: str, options: EngineOptions) -> EngineOptions:
+    return options if "cache" in OWNERS[engine].options else replace(options, cache=None)
 
 
 def _line(why: str, passed_over: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The chain in numpy, stage by stage, on engines that take and give host arrays: the truth for every faster one."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from glam_deploy.engines.base import Engine
 from glam_deploy.patches import host
@@ -13,14 +14,18 @@ from glam_deploy.spec import Stage
 
 
 class HostChain:
-    """Runs where it is called; nothing is in flight when a start returns. On a CPU a batch is no faster."""
+    """Runs where it is called, and nothing is in flight when a start returns. On a CPU a batch is no faster.
+
+    Engines that were opened for several runs at once get as many threads; a start then returns before its view is done.
+    """
 
     largest_batch = 1
-    in_flight = 1
 
-    def __init__(self, engines: Mapping[Stage, Engine], patches: int) -> None:
+    def __init__(self, engines: Mapping[Stage, Engine], patches: int, *, streams: int = 1) -> None:
         self._engines = engines
         self._patches = patches
+        self.in_flight = streams
+        self._threads = ThreadPoolExecutor(streams, "view") if streams > 1 else None
 
     def prepare(self, view: PlacedView | NetworkInput) -> NetworkInput:
         """The view as the network sees it."""
@@ -31,6 +36,8 @@ class HostChain:
         (view,) = views
         with clock("preprocess"):
             prepared = self.prepare(view)
+        if self._threads:
+            return self._threads.submit(self._run, prepared, clock).result
         findings = self._run(prepared, clock)
         return lambda: findings
 

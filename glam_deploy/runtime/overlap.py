@@ -45,16 +45,17 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1
         thread.shutdown(cancel_futures=True)
 
 
-def behind(work: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
+def behind(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:
     """`work` of each item, in order, in a thread of its own, while the caller's makes the next item.
 
-    Closing this, or an error or Ctrl-C while the next item is made, waits for the work on those that were made before.
+    The next item is taken while up to `depth` wait for that thread, or are worked on. Closing this, or an error or
+    Ctrl-C while the next item is made, waits for the work on those that were made before.
     """
     with ThreadPoolExecutor(1) as thread:
-        last: Future[Made] | None = None
+        waiting: deque[Future[Made]] = deque()
         for item in items:
-            if last:
-                yield last.result()
-            last = thread.submit(work, item)
-        if last:
-            yield last.result()
+            if len(waiting) == depth:
+                yield waiting.popleft().result()
+            waiting.append(thread.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()

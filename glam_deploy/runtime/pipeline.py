@@ -32,8 +32,9 @@ SLOTS = 2
 class Pipeline:
     """Finds lesions, one view or several at a time. Holds no state between calls; safe to call from several threads.
 
-    Made by `glam_deploy.load`. On engines of the CPU all stages run on the host, one after another. On engines of a GPU
-    everything from the standardization to the fused map runs there as one sequence of work.
+    Made by `glam_deploy.load`. On engines of the CPU all stages run on the host, one after another, and with streams
+    several views beside each other. On engines of a GPU everything from the standardization to the fused map runs there
+    as one sequence of work.
     """
 
     def __init__(
@@ -44,6 +45,11 @@ class Pipeline:
         self.patches = patches
         self.provenance = {**provenance, "engine": opened.provenance, "patches": patches}
         self._chain = _chain_of(opened, patches, slots)
+
+    @property
+    def in_flight(self) -> int:
+        """How many views it takes to keep it busy: submit so many before the first result is asked for."""
+        return self._chain.in_flight
 
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
         """Predictions, maps and patch places for one view.
@@ -60,8 +66,8 @@ class Pipeline:
     def submit(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Pending:
         """Begin with one view, as in a call; its `result()` waits for the rest.
 
-        On a GPU this returns when the view is placed and its upload is under way. Pixels of a raw view must stay as
-        they are for as long as the result is used.
+        On a GPU this returns when the view is placed and its upload is under way, on a CPU with streams when it is
+        prepared, else when all is done. Pixels of a raw view must stay as they are for as long as the result is used.
         """
         return self._start([self.prepare(image, view=view, horizontal_flip=horizontal_flip)])
 
@@ -133,7 +139,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:
         raise UsageError(f"slots = {slots}: engine {opened.provenance.get('name')!r} runs on the CPU; leave it out")
-    return HostChain(opened.engines, patches)
+    return HostChain(opened.engines, patches, streams=opened.streams)
 
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:

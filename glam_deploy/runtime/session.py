@@ -22,6 +22,8 @@ def load(
     engine: str = "auto",
     patches: int | None = None,
     threads: int | None = None,
+    streams: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
     flavour: str | None = None,
     device: int | None = None,
     slots: int | None = None,
@@ -36,13 +38,23 @@ def load(
     and "torch" are the reference and need none.
     `patches`: regions that the local module looks at in each image, 1..6; None takes the bundle's own number.
     For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores.
+    For engines of OpenVINO, `streams`: how many views those threads work on at once; a single view then takes longer, a
+    folder less; None is one. `cache`: folder of compiled models, made where it is missing, by which a second start is
+    faster; None is `glam-deploy` in the user's cache folder, /dev/null keeps none. Who can write to it can change
+    results. "auto" may choose an engine that compiles nothing, which then leaves `cache` alone.
     For engines on a GPU, `device`: its index, None is the first; `slots`: how many runs may be under way at once, None
     is 2; `flavour`: "tensorrt" or "tensorrt-rtx" where the bundle has engines of both for this GPU.
     Raises UsageError (no bundle there, unknown engine, an option that the engine cannot honour), BundleError (damaged,
     changed, too new, or without a passed gate for the engine), BackendUnavailable (this machine lacks what the engine
     needs), BackendBuildError.
     """
-    options = EngineOptions(threads=threads, flavour=flavour, device=device)
+    options = EngineOptions(
+        threads=threads,
+        streams=streams,
+        cache=Path(cache) if cache is not None else None,
+        flavour=flavour,
+        device=device,
+    )
     opened = open_bundle(Path(bundle))
     return pipeline_of(opened, engine=engine, patches=patches, options=options, slots=slots, ungated=ungated)
 

@@ -3,17 +3,21 @@
 import json
 import re
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import support_engines
 from mammograms import write_mg
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import BreastTomosynthesisImageStorage
 from support_commands import Cli, names, strict
+from support_engines import in_step
 
+from glam_deploy.engines.registry import OWNERS
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram
 
@@ -68,6 +72,29 @@ def test_options_of_a_gpu_are_refused_on_a_cpu(
     assert refused.code == 2
     assert f"engine 'auto' cannot be told {said}" in refused.err
     assert cli("verify", "--bundle", bundle, *option).code == 2
+
+
+@pytest.mark.parametrize(("option", "said"), [(("--streams", 2), "streams = 2"), (("--cache", "c"), "cache = ")])
+def test_options_of_openvino_are_refused_by_others(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, option: tuple[str, object], said: str
+) -> None:
+    refused = cli("run", "--bundle", bundle, "--engine", "onnx", "--out", tmp_path / "out", *option, image)
+    assert refused.code == 2
+    assert f"engine 'onnx' cannot be told {said}" in refused.err
+
+
+def test_streams_work_on_several_views_at_once(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(2, 7):
+        (image.parent / f"{n}_L-CC.png").write_bytes(image.read_bytes())
+    monkeypatch.setitem(OWNERS, "onnx", replace(OWNERS["onnx"], options=("threads", "streams", "cache")))
+    monkeypatch.setattr(support_engines, "open_engines", lambda bundle, options: in_step(options.streams))
+    options = ("--engine", "onnx", "--ungated", "--streams", 2, "--cache", tmp_path / "cache", "--no-picture")
+    said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", *options, image.parent)
+    assert (said.code, said.err) == (0, "")
+    done = [line.split()[1] for line in said.out.splitlines() if line.startswith("done")]
+    assert [Path(path).name for path in done] == [f"{n}_L-CC.png" for n in range(1, 7)]
 
 
 def test_full_and_save_input(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:

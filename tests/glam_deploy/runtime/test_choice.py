@@ -100,6 +100,12 @@ def test_an_engine_that_this_machine_lacks(folder: Path, swift: Candidate, monke
     assert auto(folder, entry | {"engine": "of-tomorrow"})[2].endswith("of-tomorrow is unknown to this release")
 
 
+def test_an_engine_that_compiles_nothing_needs_no_folder_for_it(folder: Path, swift: Candidate) -> None:
+    assert "cache" not in OWNERS["openvino"].options
+    assert auto(folder, gate(swift.provenance), cache="compiled")[0] == "openvino"
+    assert auto(folder, gate(swift.provenance, passed=False), cache="compiled")[0] == "onnx"
+
+
 def test_options_that_it_cannot_honour(folder: Path, swift: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = gate(swift.provenance)
     assert auto(folder, entry, threads=2)[0] == "openvino"

@@ -20,7 +20,7 @@ GUARD = 60
 @pytest.mark.parametrize("depth", [1, 3])
 def test_everything_in_order(count: int, depth: int) -> None:
     assert list(ahead(lambda n: n * n, range(count), depth=depth)) == [n * n for n in range(count)]
-    assert list(behind(lambda n: n * n, range(count))) == [n * n for n in range(count)]
+    assert list(behind(lambda n: n * n, range(count), depth=depth)) == [n * n for n in range(count)]
 
 
 def test_nothing_that_work_makes_is_taken_for_the_end() -> None:
@@ -75,6 +75,29 @@ def test_behind_works_while_the_next_item_is_made_and_never_on_two() -> None:
     assert list(behind(work, items())) == [0, 1]
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_behind_lets_as_many_wait_as_told_and_no_more(depth: int) -> None:
+    made: list[int] = []
+    enough = Event()
+
+    def items() -> Iterator[int]:
+        for n in range(8):
+            made.append(n)
+            if n == depth:
+                enough.set()
+            yield n
+
+    def work(n: int) -> int:
+        assert enough.wait(GUARD)  # nothing is done before so many were made
+        return n
+
+    found = behind(work, items(), depth=depth)
+    for n in range(8):
+        assert next(found) == n
+        assert len(made) <= n + depth + 1
+    assert list(found) == []
+
+
 def refuse(n: int) -> int:
     if n == 2:
         raise KeyError(n)
@@ -93,9 +116,10 @@ def broken_items() -> Iterator[int]:
         ahead(refuse, range(5), depth=3),
         ahead(str, broken_items(), depth=3),
         behind(refuse, range(5)),
+        behind(refuse, range(5), depth=3),
         behind(str, broken_items()),
     ],
-    ids=["ahead", "far ahead", "items of ahead", "behind", "items of behind"],
+    ids=["ahead", "far ahead", "items of ahead", "behind", "far behind", "items of behind"],
 )
 def test_an_error_comes_after_what_was_done_before_it(found: Iterator[object]) -> None:
     assert str(next(found)) == "0"

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, blocks, fake_engines, opened_fakes, squash
+from support_engines import FakeEngine, blocks, fake_engines, in_step, opened_fakes, squash
 
 from glam_deploy import spec
 from glam_deploy.engines.base import OpenedEngines
@@ -251,6 +252,28 @@ def test_map_prepares_one_image_ahead_and_no_more(standardized: np.ndarray) -> N
     for n, _ in enumerate(pipeline().map(taken[n].set() or standardized for n in range(4))):
         assert all(image.wait(60) for image in taken[: n + 2])
         assert not any(image.is_set() for image in taken[n + 2 :])
+
+
+@pytest.mark.parametrize("streams", [2, 3])
+@pytest.mark.parametrize("several", [Pipeline.map, Pipeline.batch])
+def test_streams_are_views_beside_each_other(
+    standardized: np.ndarray, several: Callable[..., Iterable[Result]], streams: int
+) -> None:
+    images = [np.roll(standardized, 300 * n, axis=0) for n in range(6)]
+    beside = Pipeline(in_step(streams), patches=1, provenance={})
+    assert beside.in_flight == streams
+    for found, image in zip(several(beside, images), images, strict=True):
+        assert_same(found, pipeline()(image))
+        assert list(found.timings_ms) == STEPS
+
+
+def test_an_error_in_a_stream_is_raised_with_its_own_result(standardized: np.ndarray) -> None:
+    broken = {"global": FakeEngine("global", offset={"y_scale": np.nan})}
+    opened = replace(opened_fakes(), engines=fake_engines() | broken, streams=2)
+    pending = Pipeline(opened, patches=1, provenance={}).submit(standardized)
+    for _ in range(2):
+        with pytest.raises(BackendRunError, match="'y_scale'"):
+            pending.result()
 
 
 def test_what_is_prepared_elsewhere_gives_the_same(standardized: np.ndarray) -> None:
