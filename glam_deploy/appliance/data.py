@@ -90,9 +90,11 @@ def settle(part: Path, target: Path) -> None:
     """Move a finished file or folder to its name, so that it is there whole after a power failure, or not at all.
 
     Both lie on one file system. Its bytes must have been synchronized before (`sync`); a file that stands at `target`
-    is replaced, a folder that does must be empty.
+    is replaced, a folder that does must be empty. The last folder on the way to `target` is made where it is missing.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not target.parent.is_dir():
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        sync(target.parent.parent)
     part.replace(target)
     sync(target.parent)
 

@@ -15,14 +15,15 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for another; each holds the file for milliseconds."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
     """A connection to `path`, made with its tables where it is missing. One connection a thread.
 
-    Autocommit outside `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous
-    FULL). Raises UsageError where the file is not ours or of another version.
+    Without `one_thread` several may use it, one at a time: the caller sees to that. Autocommit outside `transaction`;
+    rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). Raises UsageError where the
+    file is not ours or of another version.
     """
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -42,10 +43,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # SQLite has undone it by itself where the disk was full
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
