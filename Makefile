@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow check validate report-test bench gpu-check clean
+.PHONY: demo test test-slow check validate report-test pacs-test kill-test bench gpu-check clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -33,6 +33,14 @@ validate: $(INSTALLED)  ## the DICOM that we write, against Debian's validators;
 report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_bench/report -k chromium
+
+PACS := Orthanc storescu dciodvfy
+pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's
+	which $(PACS) >/dev/null || { apt-get update -q && RUNLEVEL=1 TMPDIR=/var/tmp apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
+	GLAM_EXPECT=orthanc,dcmtk $(BIN)/python -m pytest tests/pacs -m pacs
+
+kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; half an hour
+	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

@@ -1,0 +1,144 @@
+"""kill -9 at random moments under load: what was acknowledged has one result set in the PACS, and nothing is twice.
+
+GLAM_KILLS says how many kills (a dozen by default, `make kill-test` makes 100), GLAM_SEED which moments and victims.
+"""
+
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pacs.appliance import Appliance
+from pacs.conftest import dimse_target
+from pacs.exams import ALL_VIEWS, exam_of, write_exam
+from pacs.results import OF_A_VIEW, REPORTS, current, evidence, sources
+from pydicom import dcmread
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as FOR_PRESENTATION
+from pynetdicom import AE
+from support_orthanc import Orthanc, wait_for
+
+from glam_deploy.records import View
+
+VICTIMS = ("receiver", "worker", "dispatcher")
+KILLS = int(os.environ.get("GLAM_KILLS", "12"))
+SEED = int(os.environ.get("GLAM_SEED", "1"))
+
+pytestmark = pytest.mark.timeout(120 + 20 * KILLS)
+
+
+@dataclass
+class Load:
+    """Sends exams one after another until it is told to stop; a modality that tries again what was not acknowledged."""
+
+    appliance: Appliance
+    folder: Path
+    rng: random.Random
+    acknowledged: dict[str, set[str]] = field(default_factory=dict)
+    """Study -> instances that were answered with Success."""
+    enough: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        number = 0
+        while not self.enough.is_set():
+            number += 1
+            views = self.rng.sample(ALL_VIEWS, self.rng.randint(1, 4))
+            self._send_all(write_exam(self.folder / str(number), f"kill{SEED}-{number}", views))
+
+    def _send_all(self, files: Sequence[Path]) -> None:
+        """Some are sent again although they were taken, as a sender does that never heard the answer."""
+        waiting = list(files)
+        while waiting:
+            taken = list(self._send(waiting))
+            waiting = [file for file in waiting if file not in taken or self.rng.random() < 0.1]
+
+    def _send(self, files: Sequence[Path]) -> Iterator[Path]:
+        """Those that were acknowledged; the association may end at any moment."""
+        ae = AE(ae_title="MODALITY")
+        ae.add_requested_context(FOR_PRESENTATION)
+        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout = 2, 5, 10
+        association = ae.associate("127.0.0.1", self.appliance.dicom_port, ae_title="GLAM")
+        for file in files:
+            if not association.is_established:
+                break
+            dataset = dcmread(file)
+            try:
+                status = association.send_c_store(dataset)
+            except RuntimeError:  # it was cut off meanwhile
+                break
+            if status and status.Status == 0x0000:
+                self.acknowledged.setdefault(dataset.StudyInstanceUID, set()).add(dataset.SOPInstanceUID)
+                yield file
+        if association.is_established:
+            association.release()
+        else:
+            self.enough.wait(0.1)
+
+
+@pytest.fixture
+def appliance(pacs: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance]:
+    """Whose jobs may cost any number of workers, for a kill is no fault of theirs."""
+    served = Appliance(
+        folder=tmp_path,
+        bundle=bundle,
+        targets=[dimse_target(pacs)],
+        dicom_port=pacs.glam_port,
+        settings={"worker": {"attempts": 10 * KILLS, "lease_s": 3}, "dispatch": {"attempts": 10 * KILLS}},
+    )
+    served.start()
+    yield served
+    assert served.stop() in (0, 143)
+
+
+def test_kills_lose_nothing_and_double_nothing(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    load = Load(appliance=appliance, folder=tmp_path / "exams", rng=random.Random(SEED + 1))
+    sender = threading.Thread(target=load.run)
+    sender.start()
+    killed: Counter[str] = Counter()
+    try:
+        while killed.total() < KILLS:
+            victim = rng.choice(VICTIMS)
+            wait_for(lambda: victim in appliance.pids(), f"the {victim} to live again")  # noqa: B023
+            load.enough.wait(rng.uniform(0, 1))  # a moment at random: it may be starting, idle, or at work
+            killed[victim] += appliance.kill(victim)
+    finally:
+        load.enough.set()
+        sender.join()
+    appliance.wait_idle(patience_s=300)
+    acknowledged = {uid for instances in load.acknowledged.values() for uid in instances}
+    print(f"kills {dict(killed)}, studies {len(load.acknowledged)}, instances acknowledged {len(acknowledged)}")
+    assert len(acknowledged) >= KILLS
+    for study, instances in load.acknowledged.items():
+        check_study(pacs, study, instances)
+
+
+def check_study(pacs: Orthanc, study: str, acknowledged: set[str]) -> None:
+    """Each instance has one set of objects of its own, and one report of each kind that is not replaced has it."""
+    objects = pacs.retrieve(study)
+    for sop_class in OF_A_VIEW:
+        assert sources(objects, sop_class) == sorted(acknowledged)
+    for sop_class in REPORTS:
+        assert evidence(current(objects, sop_class)) >= acknowledged
+
+
+def test_a_supervisor_that_is_killed_leaves_no_orphan(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
+    children = list(appliance.pids().values())
+    assert children
+    appliance.kill_all()
+    wait_for(lambda: not any(map(alive, children)), "the children to end with their parent")
+    appliance.start()
+    files = write_exam(tmp_path / "after", f"after{SEED}", [View.L_CC])
+    load = Load(appliance=appliance, folder=tmp_path, rng=random.Random(0))
+    load._send_all(files)
+    wait_for(lambda: len(pacs.instances(exam_of(f"after{SEED}").uid("study"))) >= 4, "results after a restart")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
