@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +54,13 @@ def read_view(
     )
 
 
+def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
+    """Those of the named elements that the DICOM file `path` holds, pixels never, with file meta. Raises DicomError."""
+    _hush_pydicom()
+    with _opened(path) as file:
+        return _parsed(file, keywords)
+
+
 def _hush_pydicom() -> None:
     """From now on, in this process: pydicom neither warns nor logs, for both quote the values of elements.
 
@@ -69,8 +77,8 @@ def _opened(path: Path) -> BinaryIO:
         raise DicomError(f"the file cannot be opened ({type(error).__name__}): check its path and rights") from error
 
 
-def _parsed(file: BinaryIO, *, with_pixels: bool = False) -> Dataset:
-    """The elements of `KEYWORDS`, up to the pixels or with them; a deflated data set is inflated whole for either."""
+def _parsed(file: BinaryIO, keywords: Sequence[str] = KEYWORDS, *, with_pixels: bool = False) -> Dataset:
+    """The elements of `keywords`, up to the pixels or with them; a deflated data set is inflated whole for either."""
     with foreign_errors("not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"):
         start = _deflated_from(file)
         if with_pixels or start is not None:
@@ -78,7 +86,7 @@ def _parsed(file: BinaryIO, *, with_pixels: bool = False) -> Dataset:
         if start is not None and not with_pixels:
             _check_inflated(file, start)
         file.seek(0)
-        return dcmread(file, specific_tags=list(KEYWORDS), stop_before_pixels=not with_pixels)
+        return dcmread(file, specific_tags=list(keywords), stop_before_pixels=not with_pixels)
 
 
 def _deflated_from(file: BinaryIO) -> int | None:
