@@ -1,10 +1,25 @@
-"""What all result objects share, and how they are written to a file."""
+"""What all result objects share: who they are, what made them, whose they are; and how they are written."""
 
+from datetime import datetime
+from io import BytesIO
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
-from pydicom.dataset import Dataset
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from glam_deploy.dicom.results.records import Reference
+from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
+from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference
+from glam_deploy.dicom.results.source import Source
+
+MANUFACTURER = "glam-deploy"
+MODEL = "GLAM"
+UNCALIBRATED = "Scores are not calibrated probabilities."
+
+_LO = 64
+"""Characters of a value of VR LO (PS3.5 table 6.2-1)."""
 
 
 def save(dataset: Dataset, path: Path) -> None:
@@ -16,3 +31,103 @@ def reference(dataset: Dataset) -> Reference:
     """How other objects of the study refer to this one."""
     uids = dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID
     return Reference(**dict(zip(("sop_class", "sop_uid", "series_uid"), map(str, uids), strict=True)))
+
+
+def own_uid(identity: Identity, what: str) -> UID:
+    """A UID for something inside an object: the same each time that the object is made."""
+    return UID(f"2.25.{uuid5(NAMESPACE_OID, f'{identity.sop_uid}/{what}').int}")
+
+
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3 section 8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def facts(algorithm: Algorithm) -> dict[str, str]:
+    """All that is told of the algorithm, name -> value."""
+    thresholds = {f"Threshold {name}": f"{value:g}" for name, value in algorithm.thresholds.items()}
+    return {
+        "Algorithm": algorithm.name,
+        "Version": algorithm.version,
+        "Checkpoint SHA-256": algorithm.checkpoint_sha256,
+        "Bundle": algorithm.bundle_id,
+        "Engine": algorithm.engine,
+        "Engine SHA-256": algorithm.engine_digest,
+        "Gate": algorithm.gate,
+        "Preprocessing": algorithm.preprocessing,
+        **thresholds,
+    }
+
+
+def statement(algorithm: Algorithm) -> str:
+    """Banner, and all that is told of the algorithm, as one text."""
+    told = "; ".join(f"{name}: {value}" for name, value in facts(algorithm).items())
+    return f"{BANNER}. {UNCALIBRATED} {told}."
+
+
+def software_versions(algorithm: Algorithm) -> list[str]:
+    """Values of SoftwareVersions: of glam-deploy, of the weights and of the engine."""
+    versions = f"{MANUFACTURER} {algorithm.version}", algorithm.checkpoint_sha256, algorithm.engine
+    return [version[:_LO] for version in versions]
+
+
+def written_at(source: Source, identity: Identity) -> datetime:
+    """When the object was made, in the time zone that all its dates and times are in."""
+    return identity.created.astimezone(source.zone) if source.zone else identity.created
+
+
+def finished(
+    dataset: Dataset, source: Source, algorithm: Algorithm, identity: Identity, *, modality: str, title: str
+) -> Dataset:
+    """The object in the making `dataset` as it will be read: patient, series, equipment, dates and file meta added.
+
+    `title` goes before the banner in SeriesDescription. What is returned was written and read again, so that nothing
+    of it hangs on how it was made.
+    """
+    _add_identity(dataset, written_at(source, identity), identity, f"{title} - {BANNER}")
+    _add_equipment(dataset, algorithm)
+    dataset.Modality = modality
+    dataset.file_meta = _file_meta(dataset)
+    correct_ambiguous_vr(dataset, True)
+    source.adopt(dataset)
+    return _read_again(dataset)
+
+
+def _add_identity(dataset: Dataset, created: datetime, identity: Identity, description: str) -> None:
+    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S")
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = identity.sop_uid, identity.series_uid
+    dataset.SeriesNumber, dataset.InstanceNumber = identity.series_number, identity.instance_number
+    dataset.SeriesDescription = description[:_LO]
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
+    dataset.ContentDate, dataset.ContentTime = date, time
+
+
+def _add_equipment(dataset: Dataset, algorithm: Algorithm) -> None:
+    """General Equipment, and the same with all that is told of the algorithm as Contributing Equipment."""
+    contribution = Dataset()
+    contribution.PurposeOfReferenceCodeSequence = [coded("109102", "DCM", "Processing Equipment")]
+    contribution.ContributionDescription = statement(algorithm)[:1024]
+    for equipment in (dataset, contribution):
+        equipment.Manufacturer, equipment.ManufacturerModelName = MANUFACTURER, MODEL
+        equipment.DeviceSerialNumber = algorithm.device_uid
+        equipment.SoftwareVersions = software_versions(algorithm)
+    dataset.DeviceUID = algorithm.device_uid
+    dataset.ContributingEquipmentSequence = [contribution]
+
+
+def _file_meta(dataset: Dataset) -> FileMetaDataset:
+    made = getattr(dataset, "file_meta", {})
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = made.get("TransferSyntaxUID", ExplicitVRLittleEndian)
+    meta.ImplementationClassUID, meta.ImplementationVersionName = IMPLEMENTATION_UID, "GLAM_DEPLOY"
+    return meta
+
+
+def _read_again(dataset: Dataset) -> Dataset:
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    file.seek(0)
+    return dcmread(file)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,15 @@ from glam_deploy.records import Box, Float32, Notice, View
 BANNER = "Research use only. Not for diagnosis"
 """Stands in every object: burned into pictures, and as text everywhere else."""
 
+COLOURS: Mapping[str, tuple[int, int, int]] = MappingProxyType({"benign": (0, 158, 255), "malignant": (255, 106, 0)})
+"""sRGB of each class, where an object says how it should be shown: those of the overlay picture."""
+
 Outcome = Literal["done", "skipped", "failed"]
 """of a view: worked on; never meant for this network; meant for it, but it could not be read or computed."""
 
 Point = tuple[float, float]
-"""(row, column) of a pixel's centre, source frame; (0, 0) is the centre of the upper-left pixel."""
+"""(row, column) in pixels from the image's upper-left corner, source frame: the first centre is (0.5, 0.5), as in PS3.3
+C.18.6.1.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +96,15 @@ class Region:
     label: str
     """One of `spec.CLASSES`."""
     outline: tuple[Point, ...]
-    """Closed polygon around the region's outermost pixels, first point repeated at the end; holes are not told."""
+    """Closed polygon along the outer edges of the pixels, first point repeated at the end; holes are not told."""
     box: Box
     """Half-open (top, left, bottom, right), source frame."""
     centre: Point
-    """Mean of the pixels' centres; of a crescent it may lie outside."""
+    """Mean of the pixels' centres; that of a crescent may lie outside it."""
     peak: float
     """Largest saliency, 0..1."""
     peak_at: Point
-    """The first pixel in row-major order that has it."""
+    """Centre of the first pixel, in row-major order, that has it."""
     pixels: int
     """Count, holes left out."""
     area_mm2: float | None

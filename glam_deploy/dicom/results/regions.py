@@ -1,9 +1,25 @@
 """Saliency -> regions: connected pieces of what exceeds a threshold, with outline, box, centre, peak and area."""
 
-from glam_deploy.dicom.results.records import Algorithm, Reference, ViewFinding, ViewSummary
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy import spec
+from glam_deploy.dicom.results.records import Algorithm, Point, Reference, Region, ViewFinding, ViewSummary
+from glam_deploy.dicom.results.source import read_source
+from glam_deploy.records import Float32
 
 MOST = 20
 """Regions of one class that a report tells of a view: a saliency map that is worth anything has a few."""
+
+MOST_POINTS = 1000
+"""Of an outline; one element of an SR object holds no more than 8191 (PS3.5 section 7.1.2)."""
+
+Spacing = tuple[float, float]
+"""(row, column) distance of pixels in mm."""
 
 
 def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Reference | None) -> ViewSummary:
@@ -11,4 +27,103 @@ def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Refer
 
     Raises DicomError where the source cannot be read.
     """
-    raise NotImplementedError
+    spacing = _spacing(read_source(finding.source).header.spacing_mm)
+    pieces = [pieces_of(finding.saliency, name, algorithm.thresholds[name]) for name in spec.CLASSES]
+    return ViewSummary(
+        shape=(finding.saliency.shape[1], finding.saliency.shape[2]),
+        spacing_mm=spacing,
+        scores={name: dict(score) for name, score in finding.scores.items()},
+        regions=tuple(piece.region(n, spacing) for piece in pieces for n in piece.by_peak()[:MOST]),
+        regions_left_out=sum(max(0, len(piece.by_peak()) - MOST) for piece in pieces),
+        boxes=tuple(finding.boxes),
+        notices=tuple(finding.notices),
+        segmentation=segmentation,
+    )
+
+
+def above(saliency: Float32, algorithm: Algorithm) -> NDArray[np.bool_]:
+    """Where saliency exceeds its class's threshold: bool, shape of `saliency` (float32 [2, rows, columns])."""
+    return np.stack([saliency[n] > np.float32(algorithm.thresholds[name]) for n, name in enumerate(spec.CLASSES)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The connected pieces of one class in one view, numbered from 1."""
+
+    name: str
+    values: Float32
+    """float32 [rows, columns], 0..1, source frame."""
+    labels: NDArray[np.int32]
+    """int32 [rows, columns]: the piece that a pixel belongs to, 0 for none."""
+    stats: NDArray[np.int32]
+    """int32 [pieces + 1, 5]: left, top, width, height, pixels."""
+    centres: NDArray[np.float64]
+    """float64 [pieces + 1, 2]: mean (column, row) of the pixels' indices."""
+    peaks: Float32
+    """float32 [pieces + 1]: largest value."""
+
+    def by_peak(self) -> list[int]:
+        """Numbers of all pieces by falling peak, then from the top, then from the left."""
+        order = np.lexsort((self.stats[:, 0], self.stats[:, 1], -self.peaks))
+        return [n for n in order.tolist() if n != 0]
+
+    def region(self, n: int, spacing: Spacing | None) -> Region:
+        """The n-th piece, told."""
+        left, top, width, height, pixels = self.stats[n].tolist()
+        window = slice(top, top + height), slice(left, left + width)
+        inside = self.labels[window] == n
+        row, column = np.argwhere(inside & (self.values[window] == self.peaks[n]))[0].tolist()
+        return Region(
+            label=self.name,
+            outline=outline(inside, top, left),
+            box=(top, left, top + height, left + width),
+            centre=(float(self.centres[n, 1]) + 0.5, float(self.centres[n, 0]) + 0.5),
+            peak=float(self.peaks[n]),
+            peak_at=(top + row + 0.5, left + column + 0.5),
+            pixels=pixels,
+            area_mm2=None if spacing is None else pixels * spacing[0] * spacing[1],
+        )
+
+
+def pieces_of(saliency: Float32, name: str, threshold: float) -> Pieces:
+    """The pieces (8 neighbours) of the class `name`. `saliency`: float32 [2, rows, columns], 0..1."""
+    values = saliency[spec.CLASSES.index(name)]
+    mask = values > np.float32(threshold)
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, labels[mask], values[mask])
+    return Pieces(name=name, values=values, labels=labels, stats=stats, centres=centres, peaks=peaks)
+
+
+def outline(inside: NDArray[np.bool_], top: int, left: int) -> tuple[Point, ...]:
+    """Around the one piece in `inside`, along the outer edges of its pixels; `inside` begins at (`top`, `left`).
+
+    Exact up to `MOST_POINTS`, else as near as so many points come.
+    """
+    # of pixels doubled, the contour's points in the first half belong to the upper or left edge, others to the other
+    doubled = inside.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
+    contour = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0][:, 0]
+    corners = _thinned((contour + 1) // 2)
+    points = [(float(top + y), float(left + x)) for x, y in corners.tolist()]
+    return (*points, points[0])
+
+
+def _thinned(corners: NDArray[Any]) -> NDArray[Any]:
+    closeness = 0.0
+    thin = corners = _without_repeats(corners)
+    while len(thin) >= MOST_POINTS:
+        closeness = 2 * closeness + 0.5
+        thin = cv2.approxPolyDP(corners.astype(np.int32), closeness, True)[:, 0]
+    return thin
+
+
+def _without_repeats(corners: NDArray[Any]) -> NDArray[Any]:
+    changed: NDArray[np.bool_] = (corners != np.roll(corners, 1, axis=0)).any(axis=1)
+    return corners[changed]
+
+
+def _spacing(values: tuple[float, ...] | None) -> Spacing | None:
+    """ImagerPixelSpacing where it is sound."""
+    if values is None or len(values) != 2 or not all(np.isfinite(v) and v > 0 for v in values):
+        return None
+    return values[0], values[1]

@@ -1,10 +1,23 @@
-"""The overlay picture -> a Secondary Capture image, with the banner burned in."""
+"""The overlay picture -> a Secondary Capture image (PS3.3 A.8.1), with the banner burned in."""
 
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
 
-from glam_deploy.dicom.results.records import Algorithm, Identity, ViewFinding
+from glam_deploy.dicom.results.objects import coded, finished, statement
+from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, ViewFinding
+from glam_deploy.dicom.results.source import Source, read_source
+
+BANNER_HEIGHT = 48
+"""Pixels of the strip above the picture, whatever the resolution: the text is as legible in a small one."""
+
+_TEXT_HEIGHT = 28
+_YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +37,69 @@ def secondary_capture(
 
     Raises DicomError where the source cannot be read.
     """
-    raise NotImplementedError
+    options = options or CaptureOptions()
+    source = read_source(finding.source)
+    dataset = Dataset()
+    _add_image(dataset, source, algorithm)
+    _add_pixels(dataset, with_banner(_resized(finding.overlay, options)), options)
+    return finished(dataset, source, algorithm, identity, modality="OT", title="GLAM overlay")
+
+
+def with_banner(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, uint8 [rows, columns, 3] RGB, under a strip of `BANNER_HEIGHT` rows that says BANNER."""
+    columns = picture.shape[1]
+    strip = Image.new("RGB", (columns, BANNER_HEIGHT), _YELLOW)
+    font = ImageFont.load_default(_text_height(columns))
+    ImageDraw.Draw(strip).text((columns // 2, BANNER_HEIGHT // 2), BANNER.upper(), _BLACK, font=font, anchor="mm")
+    return np.concatenate([np.asarray(strip), picture])
+
+
+def _text_height(columns: int) -> int:
+    """Pixels, less where the banner would not fit into `columns`."""
+    width = ImageFont.load_default(_TEXT_HEIGHT).getlength(BANNER.upper())
+    return max(1, min(_TEXT_HEIGHT, int(_TEXT_HEIGHT * columns / width * 0.95)))
+
+
+def _resized(picture: NDArray[np.uint8], options: CaptureOptions) -> NDArray[np.uint8]:
+    if not options.half_resolution:
+        return picture
+    rows, columns, _ = picture.shape
+    size = max(1, columns // 2), max(1, rows // 2)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _add_image(dataset: Dataset, source: Source, algorithm: Algorithm) -> None:
+    """General Image, General Reference, SC Equipment and SC Image."""
+    header = source.header
+    dataset.SOPClassUID, dataset.ConversionType = SecondaryCaptureImageStorage, "WSD"
+    dataset.ImageType = ["DERIVED", "SECONDARY", "OVERLAY"]
+    dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures = "NO", "NO"
+    dataset.PatientOrientation = list(header.patient_orientation)
+    dataset.ImageLaterality = header.image_laterality or header.laterality
+    dataset.DerivationDescription = statement(algorithm)[:1024]
+    dataset.SourceImageSequence = [_source_image(source)]
+    for keyword, value in source.lossy.items():
+        setattr(dataset, keyword, value)
+
+
+def _source_image(source: Source) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.header.sop_class
+    item.ReferencedSOPInstanceUID = source.header.uids["SOPInstanceUID"]
+    item.PurposeOfReferenceCodeSequence = [coded("121322", "DCM", "Source image for image processing operation")]
+    return item
+
+
+def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8], options: CaptureOptions) -> None:
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = picture.shape
+    dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "RGB"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = picture.tobytes() + b"\0" * (picture.size % 2)
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    if options.lossless_jpeg2000:
+        # the reversible colour transform: half the bytes of three independent planes
+        dataset.PhotometricInterpretation = "YBR_RCT"
+        dataset.compress(JPEG2000Lossless, picture, encoding_plugin="pylibjpeg", generate_instance_uid=False)

@@ -1,8 +1,20 @@
 """Saliency -> Segmentation objects (PS3.3 A.51) in the mammogram's own grid."""
 
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless
 
-from glam_deploy.dicom.results.records import Algorithm, Identity, ViewFinding
+from glam_deploy import spec
+from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, facts, finished, own_uid, software_versions
+from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, ViewFinding
+from glam_deploy.dicom.results.regions import above
+from glam_deploy.dicom.results.source import read_source
+from glam_deploy.records import Float32
 
 
 def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
@@ -10,7 +22,8 @@ def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity)
 
     Two frames of the source's Rows x Columns, empty ones included. Raises DicomError where the source cannot be read.
     """
-    raise NotImplementedError
+    masks = above(finding.saliency, algorithm)
+    return _segmentation(finding, algorithm, identity, masks, fractional=False)
 
 
 def fractional_segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
@@ -18,4 +31,74 @@ def fractional_segmentation(finding: ViewFinding, algorithm: Algorithm, identity
 
     Common viewers refuse it. Raises DicomError where the source cannot be read.
     """
-    raise NotImplementedError
+    return _segmentation(finding, algorithm, identity, finding.saliency, fractional=True)
+
+
+def _segmentation(
+    finding: ViewFinding,
+    algorithm: Algorithm,
+    identity: Identity,
+    pixels: NDArray[np.bool_] | Float32,
+    *,
+    fractional: bool,
+) -> Dataset:
+    source = read_source(finding.source)
+    dataset = Segmentation(
+        source_images=[source.anonymous()],
+        pixel_array=np.moveaxis(pixels, 0, -1)[None],
+        segmentation_type="FRACTIONAL" if fractional else "BINARY",
+        segment_descriptions=[_segment(name, algorithm, fractional) for name in spec.CLASSES],
+        series_instance_uid=identity.series_uid,
+        series_number=identity.series_number,
+        sop_instance_uid=identity.sop_uid,
+        instance_number=identity.instance_number,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL,
+        software_versions=tuple(software_versions(algorithm)),
+        device_serial_number=algorithm.device_uid,
+        content_label="GLAM",
+        content_description=BANNER,
+        transfer_syntax_uid=JPEGLSLossless if fractional else ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+    )
+    _orient(dataset)
+    _name_dimensions(dataset, own_uid(identity, "dimensions"))
+    title = "GLAM saliency" if fractional else "GLAM segmentation"
+    return finished(dataset, source, algorithm, identity, modality="SEG", title=title)
+
+
+def _segment(name: str, algorithm: Algorithm, fractional: bool) -> SegmentDescription:
+    """The type says Lesion for both: what kind of lesion, the network was never asked."""
+    threshold = algorithm.thresholds[name]
+    segment = SegmentDescription(
+        segment_number=spec.CLASSES.index(name) + 1,
+        segment_label=name,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=algorithm.name,
+            family=codes.DCM.ArtificialIntelligence,
+            version=algorithm.version,
+            source=MANUFACTURER,
+            parameters=facts(algorithm),
+        ),
+        anatomic_regions=[codes.SCT.Breast],
+        display_color=CIELabColor.from_rgb(*COLOURS[name]),
+    )
+    shown = f"Saliency for {name}, 0 to 1" if fractional else f"Pixels with {name} saliency above {threshold:g}"
+    segment.SegmentDescription = f"{shown}. {BANNER}."
+    return segment
+
+
+def _orient(dataset: Dataset) -> None:
+    """Say that rows run right and columns down: a mammogram has no frame of reference, and viewers ask all the same."""
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence = [orientation]
+
+
+def _name_dimensions(dataset: Dataset, uid: UID) -> None:
+    """In place of the random UID of highdicom."""
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid
