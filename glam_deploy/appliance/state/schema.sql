@@ -40,11 +40,12 @@ CREATE TABLE study (
     touched    REAL NOT NULL,                -- steady: last instance; the quiet time counts
     opened_at  REAL NOT NULL,
     touched_at REAL NOT NULL,
+    settled    REAL,                         -- steady: seen with nothing left to do or decide; the retention counts
     reason     TEXT                          -- why assembled (views, quiet, cap), or why ignored
 );
 CREATE INDEX study_by_state ON study (state);
 
-CREATE TABLE job (                           -- the work on one study as it was when assembled; a person discards
+CREATE TABLE job (                           -- the work on one study as it was when assembled
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     study_uid   TEXT NOT NULL REFERENCES study,
     key         TEXT NOT NULL UNIQUE,        -- digest of the study and its sources; names the folder of its results
