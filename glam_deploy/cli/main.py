@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "Checkpoint -> bundle: three ONNX graphs, manifest, parity table.",
     "build": "Build TensorRT engines into a bundle, for the GPU of this machine.",
     "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
+    "run-dir": "Find lesions for a host that calls a program on a folder (mercure, MONAI).",
     "inspect": "Show what is in a bundle.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
     "gate": "Hold an engine against the reference: does it still find the lesions?",

@@ -1,0 +1,83 @@
+"""`glam-deploy run-dir`: for hosts that call a program on a folder (mercure, MONAI Deploy and their like)."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from glam_deploy.cli.options import (
+    bundle_option,
+    device_option,
+    engine_option,
+    flavour_option,
+    patches_option,
+    threads_option,
+    ungated_option,
+)
+from glam_deploy.errors import UsageError
+
+HOSTS = (
+    ("MERCURE_IN_DIR", "MERCURE_OUT_DIR"),
+    ("MONAI_INPUTPATH", "MONAI_OUTPUTPATH"),
+    ("HOLOSCAN_INPUT_PATH", "HOLOSCAN_OUTPUT_PATH"),
+)
+"""Variables by which a host names the folders; the first pair that is set counts."""
+
+
+@click.command("run-dir")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[IN OUT]")
+@bundle_option
+@engine_option
+@patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
+@click.option("--for-processing", is_flag=True, help="Take For Processing images too, which GLAM was not trained on.")
+@threads_option
+@flavour_option
+@device_option
+@ungated_option
+def command(
+    folders: tuple[Path, ...],
+    folder: Path,
+    engine: str,
+    patches: int | None,
+    for_processing: bool,
+    threads: int | None,
+    flavour: str | None,
+    device: int | None,
+    ungated: bool,
+) -> int:
+    """Find lesions for a host that calls a program on a folder (mercure, MONAI).
+
+    The DICOM files of the folder IN are worked on; OUT gets DICOM results and result.json. OUT must be empty, and is
+    made where it is missing; result.json comes last, when all else is there. Where neither is given, they are what
+    MERCURE_IN_DIR and MERCURE_OUT_DIR say, or MONAI_INPUTPATH and MONAI_OUTPUTPATH.
+    """
+    source, target = in_and_out(folders, os.environ)
+    require_folders(source, target)
+    raise NotImplementedError
+
+
+def in_and_out(folders: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, Path]:
+    """The two folders as given, else as the host says. Raises UsageError where neither tells both."""
+    if len(folders) == 2:
+        return folders[0], folders[1]
+    for names in HOSTS:
+        if not folders and all(environment.get(name) for name in names):
+            return Path(environment[names[0]]), Path(environment[names[1]])
+    hosts = "; or ".join(" and ".join(names) for names in HOSTS)
+    raise UsageError(
+        f"{len(folders)} folders are given, expected two, IN and OUT, or none where the environment has {hosts}"
+    )
+
+
+def require_folders(source: Path, target: Path) -> None:
+    """Make the folder of results where it is missing. Raises UsageError where one of the two cannot serve."""
+    if not source.is_dir():
+        raise UsageError(f"{source} is no folder, expected one with DICOM files: check the path")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        found = next(target.iterdir(), None)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be made or searched ({error.strerror}): name another folder") from error
+    if found:
+        raise UsageError(f"{target} holds {found.name!r}, expected an empty folder: results of two runs must not mix")
