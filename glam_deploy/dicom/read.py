@@ -35,7 +35,7 @@ def read_view(
     NotForThisNetwork (see `acceptance.check`, `views.view_of`), from the header alone wherever it tells, and
     BackendUnavailable where a decoder is not installed; no message holds an identifier.
     """
-    _hush_pydicom()
+    hush_pydicom()
     with _opened(path) as file:
         header = read_header(_parsed(file))
         notices = acceptance.check(header, for_processing=for_processing)
@@ -56,12 +56,12 @@ def read_view(
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     """Those of the named elements that the DICOM file `path` holds, pixels never, with file meta. Raises DicomError."""
-    _hush_pydicom()
+    hush_pydicom()
     with _opened(path) as file:
         return _parsed(file, keywords)
 
 
-def _hush_pydicom() -> None:
+def hush_pydicom() -> None:
     """From now on, in this process: pydicom neither warns nor logs, for both quote the values of elements.
 
     Not undone afterwards, which would not be safe between threads; set again at each call, for a host may reset it.

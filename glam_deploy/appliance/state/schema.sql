@@ -8,7 +8,7 @@ CREATE TABLE instance (                      -- one received SOP instance; never
     series_uid      TEXT NOT NULL,
     sop_class       TEXT NOT NULL,
     transfer_syntax TEXT NOT NULL,
-    sha256          TEXT NOT NULL,           -- of the file in the spool
+    sha256          TEXT NOT NULL,           -- of the data set as received, without the file's head
     bytes           INTEGER NOT NULL,
     path            TEXT NOT NULL,           -- relative to the data folder
     sender          TEXT NOT NULL,           -- who sent it, as in the audit

@@ -1,0 +1,95 @@
+"""The head of a DICOM file (PS3.10 section 7.1): put before a received data set, and taken off a received file."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom import uid
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
+from glam_deploy.errors import DicomError
+
+MAX_HEAD = 1 << 16
+"""Bytes of the longest head that is read; about 300 is common."""
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+_GROUP_LENGTH = b"\2\0\0\0UL\4\0"
+
+_PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+_LOSSLESS = (
+    uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEGLosslessSV1, uid.JPEGLossless, uid.RLELossless, uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL, uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian,
+)  # fmt: skip
+# JPEG XL and deflated frames, which this release of pydicom does not list
+_NEW = tuple(UID(f"1.2.840.10008.1.2.{tail}") for tail in ("4.110", "4.111", "4.112", "8.1"))
+
+TRANSFER_SYNTAXES = tuple(
+    dict.fromkeys(
+        syntax
+        for syntax in (*_PLAIN, *_LOSSLESS, *uid.AllTransferSyntaxes, *_NEW)
+        if not syntax.name.startswith(("JPIP", "SMPTE"))
+    )
+)
+"""All of PS3.6 whose pixels lie in the object itself; those come first in which nothing is lost."""
+
+
+def is_storage_class(text: str) -> bool:
+    """Whether `text` is the UID of a class of the standard whose instances can be stored."""
+    known = UID(text)
+    return known.type == "SOP Class" and "Storage" in known.name and known.name != "Media Storage Directory Storage"
+
+
+def is_taken_syntax(text: str) -> bool:
+    """Whether `text` is the UID of one of `TRANSFER_SYNTAXES`."""
+    return text in TRANSFER_SYNTAXES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What is said about a data set by what stands around it: a C-STORE command, or a file's head. UIDs."""
+
+    sop_class: str
+    sop_uid: str
+    transfer_syntax: str
+
+
+def write_head(claim: Claim) -> bytes:
+    """What makes a file of a data set: preamble of zeros and file meta information. Raises DicomError for no UIDs."""
+    if not all(UID(text).is_valid for text in (claim.sop_class, claim.sop_uid, claim.transfer_syntax)):
+        raise DicomError("a UID that came with the data set is none (PS3.5 section 9.1): correct it at its source")
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(claim.sop_class), UID(claim.sop_uid)
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = UID(claim.transfer_syntax), IMPLEMENTATION_UID
+    file = BytesIO(_PREAMBLE)
+    file.seek(len(_PREAMBLE))
+    write_file_meta_info(file, meta)
+    return file.getvalue()
+
+
+def read_head(start: bytes) -> tuple[Claim, int] | None:
+    """What the head of a file says, and its length in bytes; None where `start` does not hold all of it yet.
+
+    Raises DicomError where a file does not begin like that.
+    """
+    if len(start) < 144:
+        return None
+    if start[128:140] != _PREAMBLE[128:] + _GROUP_LENGTH:
+        raise DicomError("not a DICOM file (PS3.10 section 7.1): expected DICM and the group length at byte 128")
+    length = 144 + int.from_bytes(start[140:144], "little")
+    if length > MAX_HEAD:
+        raise DicomError(f"the file meta information has {length} bytes, expected up to {MAX_HEAD}")
+    return (_claim(start[:length]), length) if len(start) >= length else None
+
+
+def _claim(head: bytes) -> Claim:
+    with foreign_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+        meta = read_dataset(BytesIO(head[132:]), is_implicit_VR=False, is_little_endian=True)
+        sop_class, sop_uid, syntax = (
+            str(meta[keyword].value)
+            for keyword in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
+        )
+    return Claim(sop_class=sop_class, sop_uid=sop_uid, transfer_syntax=syntax)
