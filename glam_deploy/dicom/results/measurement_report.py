@@ -1,10 +1,29 @@
 """Outcomes of a study's views -> Comprehensive SR, Measurement Report (PS3.16 TID 1500), which programs read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ComprehensiveSRStorage
 
-from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewOutcome
+from glam_deploy import spec
+from glam_deploy.dicom.results import sr
+from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, finished, own_uid, statement
+from glam_deploy.dicom.results.outcomes import SPACING_TOLD, evidence, notices_told, study_source, told
+from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
+
+PRIVATE = "99GLAM"
+"""Designator of the codes for which the standard has none: scores that are no probabilities."""
+
+TITLE: sr.Name = ("126000", "DCM", "Imaging Measurement Report")
+GROUP: sr.Name = ("125007", "DCM", "Measurement Group")
+COMMENT: sr.Name = ("121106", "DCM", "Comment")
+LESION: sr.Name = ("52988006", "SCT", "Lesion")
+BREAST: sr.Name = ("76752008", "SCT", "Breast")
+CLASS: sr.Name = ("class", PRIVATE, "Class of the saliency map")
+PEAK: sr.Name = ("peak_saliency", PRIVATE, "Peak saliency")
+AREA: sr.Name = ("42798000", "SCT", "Area")
+NO_UNIT = ("1", "no units")
+SQUARE_MM = ("mm2", "square millimeter")
 
 
 def measurement_report(
@@ -14,4 +33,136 @@ def measurement_report(
 
     Arguments and errors as of `cad_sr.cad_sr`.
     """
-    raise NotImplementedError
+    source = study_source(outcomes)
+    root = sr.container(
+        TITLE,
+        sr.modifier(sr.code(*sr.ENGLISH)),
+        *_observer(algorithm),
+        sr.modifier(sr.code(("121058", "DCM", "Procedure Reported"), ("71651007", "SCT", "Mammography"))),
+        sr.contains(_library(outcomes)),
+        sr.contains(sr.container(("126010", "DCM", "Imaging Measurements"), *_groups(outcomes, algorithm, identity))),
+        sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(algorithm))),
+        template="1500",
+    )
+    dataset = sr.document(
+        root,
+        ComprehensiveSRStorage,
+        study_uid=source.study_uid,
+        evidence=evidence(outcomes),
+        predecessor=predecessor,
+    )
+    _declare_codes(dataset)
+    return finished(dataset, source, algorithm, identity, modality="SR", title="GLAM measurements")
+
+
+def _observer(algorithm: Algorithm) -> Iterator[Dataset]:
+    """TID 1002 and 1004: a device."""
+    yield sr.context(sr.code(("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")))
+    yield sr.context(sr.uid_reference(("121012", "DCM", "Device Observer UID"), algorithm.device_uid))
+    named = {
+        ("121013", "DCM", "Device Observer Name"): algorithm.name,
+        ("121014", "DCM", "Device Observer Manufacturer"): MANUFACTURER,
+        ("121015", "DCM", "Device Observer Model Name"): MODEL,
+        ("121016", "DCM", "Device Observer Serial Number"): algorithm.device_uid,
+    }
+    yield from (sr.context(sr.text(name, value)) for name, value in named.items())
+
+
+def _library(outcomes: Sequence[ViewOutcome]) -> Dataset:
+    """TID 1600."""
+    entries = [sr.contains(sr.image(outcome.image)) for outcome in outcomes]
+    group = sr.container(("126200", "DCM", "Image Library Group"), *entries)
+    return sr.container(("111028", "DCM", "Image Library"), sr.contains(group))
+
+
+def _groups(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, identity: Identity) -> Iterator[Dataset]:
+    for outcome in outcomes:
+        tracked = f"{outcome.view or 'view not known'} {outcome.image.sop_uid}"
+        for name, group, template in _groups_of(outcome):
+            heading = _heading(f"{tracked}{name}", algorithm, identity)
+            yield sr.contains(sr.container(GROUP, *heading, *group, template=template))
+
+
+def _groups_of(outcome: ViewOutcome) -> Iterator[tuple[str, list[Dataset], str]]:
+    """Name, content and template of each measurement group of a view."""
+    yield "", _whole_image(outcome), "1501"
+    if summary := outcome.summary:
+        for number, label in enumerate(spec.CLASSES, start=1):
+            if summary.segmentation and any(region.label == label for region in summary.regions):
+                yield f" {label}", _segment(outcome, summary.segmentation, number, label), "1410"
+        for n, region in enumerate(summary.regions, start=1):
+            yield f" region {n}", _region(outcome, region), "1410"
+
+
+def _heading(tracking: str, algorithm: Algorithm, identity: Identity) -> Iterator[Dataset]:
+    """What every group begins with: its name, and who measured (TID 4019)."""
+    yield sr.context(sr.text(("112039", "DCM", "Tracking Identifier"), tracking))
+    uid = own_uid(identity, tracking)
+    yield sr.context(sr.uid_reference(("112040", "DCM", "Tracking Unique Identifier"), uid))
+    yield sr.modifier(sr.text(sr.ALGORITHM_NAME, algorithm.name))
+    yield sr.modifier(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
+
+
+def _whole_image(outcome: ViewOutcome) -> list[Dataset]:
+    """TID 1501: scores of an image, or why it has none."""
+    scores = outcome.summary.scores if outcome.summary else {}
+    return [
+        *_site(outcome),
+        sr.contains(sr.image(outcome.image, name=("121112", "DCM", "Source of Measurement"))),
+        *(_score(name, label, value) for name, by_class in scores.items() for label, value in by_class.items()),
+        *(sr.contains(sr.text(COMMENT, remark)) for remark in (told(outcome), *notices_told(outcome))),
+    ]
+
+
+def _segment(outcome: ViewOutcome, segmentation: Reference, number: int, label: str) -> list[Dataset]:
+    """TID 1410: all that exceeds the threshold of a class, as a segment of the view's SEG object."""
+    return [
+        *_finding(outcome),
+        sr.contains(sr.image(segmentation, name=("121191", "DCM", "Referenced Segment"), segment=number)),
+        sr.contains(sr.image(outcome.image, name=("121233", "DCM", "Source image for segmentation"))),
+        sr.contains(sr.code(CLASS, (label, PRIVATE, label))),
+    ]
+
+
+def _region(outcome: ViewOutcome, region: Region) -> list[Dataset]:
+    """TID 1410: one connected piece, with its outline."""
+    image = sr.selected_from(sr.image(outcome.image))
+    area = [] if region.area_mm2 is None else [sr.contains(sr.number(AREA, region.area_mm2, SQUARE_MM))]
+    return [
+        *_finding(outcome),
+        sr.contains(sr.coordinates(("111030", "DCM", "Image Region"), "POLYLINE", region.outline, image)),
+        *area,
+        sr.contains(sr.number(PEAK, region.peak, NO_UNIT)),
+        sr.contains(sr.code(CLASS, (region.label, PRIVATE, region.label))),
+    ]
+
+
+def _finding(outcome: ViewOutcome) -> list[Dataset]:
+    return [sr.contains(sr.code(("121071", "DCM", "Finding"), LESION)), *_site(outcome)]
+
+
+def _site(outcome: ViewOutcome) -> list[Dataset]:
+    """The breast, and which."""
+    if not outcome.view:
+        return []
+    laterality = sr.modifier(sr.code(("272741003", "SCT", "Laterality"), sr.side(outcome.view)))
+    return [sr.modifier(sr.code(("363698007", "SCT", "Finding Site"), BREAST, laterality))]
+
+
+def _score(name: str, label: str, value: float) -> Dataset:
+    concept = f"{name}.{label[0]}", PRIVATE, f"Score {name}, {label}"
+    return sr.contains(sr.number(concept, value, NO_UNIT))
+
+
+def _remarks(algorithm: Algorithm) -> Iterator[Dataset]:
+    """What is true of the whole report."""
+    for remark in (statement(algorithm), SPACING_TOLD):
+        yield sr.contains(sr.text(COMMENT, remark))
+
+
+def _declare_codes(dataset: Dataset) -> None:
+    """Coding Scheme Identification (PS3.3 C.12.1.1)."""
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE, "Codes of glam-deploy, docs/results.md"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    dataset.CodingSchemeIdentificationSequence = [scheme]

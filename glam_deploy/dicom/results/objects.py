@@ -8,7 +8,7 @@ from uuid import NAMESPACE_OID, uuid5
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import correct_ambiguous_vr
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference
@@ -101,7 +101,8 @@ def _add_identity(dataset: Dataset, created: datetime, identity: Identity, descr
     dataset.SeriesNumber, dataset.InstanceNumber = identity.series_number, identity.instance_number
     dataset.SeriesDescription = description[:_LO]
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
-    dataset.ContentDate, dataset.ContentTime = date, time
+    if dataset.SOPClassUID != GrayscaleSoftcopyPresentationStateStorage:
+        dataset.ContentDate, dataset.ContentTime = date, time
 
 
 def _add_equipment(dataset: Dataset, algorithm: Algorithm) -> None:

@@ -1,15 +1,131 @@
 """Regions -> a Grayscale Softcopy Presentation State (PS3.3 A.33.1): boxes and banner over the mammogram itself."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from glam_deploy.dicom.results.records import Algorithm, Identity, ViewSummary
+from glam_deploy import spec
+from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.results.objects import finished, written_at
+from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, Region, ViewSummary
+from glam_deploy.dicom.results.source import Source, read_source
+
+_BANNER_LAYER = "GLAM BANNER"
+_BANNER_COLOUR = (255, 201, 60)
 
 
 def presentation_state(source: Path, summary: ViewSummary, algorithm: Algorithm, identity: Identity) -> Dataset:
     """A box with its class and peak around each region, and BANNER at the top, over the image in `source`.
 
-    Raises DicomError where the source cannot be read.
+    The image's own window, or lookup table, applies. Raises DicomError where the source cannot be read.
     """
-    raise NotImplementedError
+    image = read_source(source)
+    dataset = Dataset()
+    dataset.SOPClassUID = GrayscaleSoftcopyPresentationStateStorage
+    dataset.Laterality = ""  # of the series, which has states for both breasts
+    _add_identification(dataset, image, identity)
+    _add_relationship(dataset, image)
+    _add_grey(dataset, image)
+    _add_displayed_area(dataset, image)
+    dataset.GraphicAnnotationSequence = [_banner(), *map(_annotation, summary.regions)]
+    dataset.GraphicLayerSequence = [_layer(n, *layer) for n, layer in enumerate(_layers(), start=1)]
+    return finished(dataset, image, algorithm, identity, modality="PR", title="GLAM marks")
+
+
+def _add_identification(dataset: Dataset, source: Source, identity: Identity) -> None:
+    created = written_at(source, identity)
+    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = "GLAM", BANNER, ""
+    dataset.PresentationCreationDate = created.strftime("%Y%m%d")
+    dataset.PresentationCreationTime = created.strftime("%H%M%S")
+
+
+def _add_relationship(dataset: Dataset, source: Source) -> None:
+    image, series = Dataset(), Dataset()
+    image.ReferencedSOPClassUID = source.header.sop_class
+    image.ReferencedSOPInstanceUID = source.header.uids["SOPInstanceUID"]
+    series.SeriesInstanceUID = source.header.uids["SeriesInstanceUID"]
+    series.ReferencedImageSequence = [image]
+    dataset.ReferencedSeriesSequence = [series]
+
+
+def _add_grey(dataset: Dataset, source: Source) -> None:
+    """Modality LUT, Softcopy VOI LUT and Softcopy Presentation LUT: a state without them would undo the image's."""
+    elements = source.elements
+    with foreign_errors("the grey scale of the DICOM header is damaged: export the object again"):
+        if "RescaleSlope" in elements and "RescaleIntercept" in elements:
+            dataset.RescaleSlope, dataset.RescaleIntercept = elements.RescaleSlope, elements.RescaleIntercept
+            dataset.RescaleType = elements.get("RescaleType") or "US"
+        if voi := _voi(elements):
+            dataset.SoftcopyVOILUTSequence = [voi]
+    dataset.PresentationLUTShape = "INVERSE" if source.header.photometric == "MONOCHROME1" else "IDENTITY"
+
+
+def _voi(elements: Dataset) -> Dataset | None:
+    """The first window of the image, or else its first lookup table; explanations, free text, are left behind."""
+    voi = Dataset()
+    if elements.get("WindowCenter") is not None and elements.get("WindowWidth") is not None:
+        voi.WindowCenter, voi.WindowWidth = _first(elements.WindowCenter), _first(elements.WindowWidth)
+        if elements.get("VOILUTFunction"):
+            voi.VOILUTFunction = elements.VOILUTFunction
+        return voi
+    if not elements.get("VOILUTSequence"):
+        return None
+    voi.VOILUTSequence = [Dataset()]
+    for keyword in ("LUTDescriptor", "LUTData"):
+        voi.VOILUTSequence[0][keyword] = elements.VOILUTSequence[0][keyword]
+    return voi
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _add_displayed_area(dataset: Dataset, source: Source) -> None:
+    area = Dataset()
+    area.DisplayedAreaTopLeftHandCorner = [1, 1]
+    area.DisplayedAreaBottomRightHandCorner = [source.header.columns, source.header.rows]
+    area.PresentationSizeMode, area.PresentationPixelAspectRatio = "SCALE TO FIT", [1, 1]
+    dataset.DisplayedAreaSelectionSequence = [area]
+
+
+def _layers() -> list[tuple[str, tuple[int, int, int]]]:
+    return [*((_layer_of(name), COLOURS[name]) for name in spec.CLASSES), (_BANNER_LAYER, _BANNER_COLOUR)]
+
+
+def _layer_of(label: str) -> str:
+    return f"GLAM {label.upper()}"
+
+
+def _layer(order: int, name: str, colour: tuple[int, int, int]) -> Dataset:
+    layer = Dataset()
+    layer.GraphicLayer, layer.GraphicLayerOrder = name, order
+    layer.GraphicLayerRecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*colour).value)
+    return layer
+
+
+def _annotation(region: Region) -> Dataset:
+    top, left, bottom, right = region.box
+    box, text = Dataset(), Dataset()
+    box.GraphicAnnotationUnits, box.GraphicDimensions, box.GraphicType = "PIXEL", 2, "POLYLINE"
+    box.NumberOfGraphicPoints, box.GraphicFilled = 5, "N"
+    box.GraphicData = [left, top, right, top, right, bottom, left, bottom, left, top]
+    text.AnchorPointAnnotationUnits, text.AnchorPoint, text.AnchorPointVisibility = "PIXEL", [left, top], "N"
+    text.UnformattedTextValue = f"{region.label} {region.peak:.2f}"
+    annotation = Dataset()
+    annotation.GraphicLayer = _layer_of(region.label)
+    annotation.TextObjectSequence, annotation.GraphicObjectSequence = [text], [box]
+    return annotation
+
+
+def _banner() -> Dataset:
+    """Across the top of the display area, whatever part of the image is shown."""
+    text = Dataset()
+    text.BoundingBoxAnnotationUnits, text.BoundingBoxTextHorizontalJustification = "DISPLAY", "CENTER"
+    text.BoundingBoxTopLeftHandCorner, text.BoundingBoxBottomRightHandCorner = [0, 0], [1, 0.05]
+    text.UnformattedTextValue = BANNER
+    annotation = Dataset()
+    annotation.GraphicLayer, annotation.TextObjectSequence = _BANNER_LAYER, [text]
+    return annotation

@@ -1,0 +1,173 @@
+"""Content items of structured reports (PS3.3 C.17.3), and what both reports have around their content."""
+
+from collections.abc import Iterable, Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from glam_deploy.dicom.results.objects import coded
+from glam_deploy.dicom.results.records import Point, Reference
+from glam_deploy.records import View
+
+Name = tuple[str, str, str]
+"""A coded concept: value, coding scheme designator, meaning."""
+
+ENGLISH: tuple[Name, Name] = (
+    ("121049", "DCM", "Language of Content Item and Descendants"),
+    ("en", "RFC5646", "English"),
+)
+ALGORITHM_NAME: Name = ("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION: Name = ("111003", "DCM", "Algorithm Version")
+ALGORITHM_PARAMETERS: Name = ("111002", "DCM", "Algorithm Parameters")
+LEFT: Name = ("7771000", "SCT", "Left")
+RIGHT: Name = ("24028007", "SCT", "Right")
+
+
+def side(view: View) -> Name:
+    """The breast that a view shows."""
+    return RIGHT if view.is_right else LEFT
+
+
+def ascii_text(text: str) -> str:
+    """`text` in the characters that every character set shares: the source may have any."""
+    return text.encode("ascii", "replace").decode()
+
+
+def container(name: Name, *children: Dataset, template: str | None = None) -> Dataset:
+    item = _item("CONTAINER", name, children)
+    item.ContinuityOfContent = "SEPARATE"
+    if template:
+        item.ContentTemplateSequence = [Dataset()]
+        item.ContentTemplateSequence[0].MappingResource = "DCMR"
+        item.ContentTemplateSequence[0].TemplateIdentifier = template
+    return item
+
+
+def text(name: Name, value: str, *children: Dataset) -> Dataset:
+    item = _item("TEXT", name, children)
+    item.TextValue = ascii_text(value)
+    return item
+
+
+def code(name: Name, value: Name, *children: Dataset) -> Dataset:
+    item = _item("CODE", name, children)
+    item.ConceptCodeSequence = [coded(*value)]
+    return item
+
+
+def number(name: Name, value: float, unit: tuple[str, str], *children: Dataset) -> Dataset:
+    """`unit`: code and meaning in UCUM."""
+    item = _item("NUM", name, children)
+    measured = Dataset()
+    measured.NumericValue = f"{value:.6g}"
+    measured.MeasurementUnitsCodeSequence = [coded(unit[0], "UCUM", unit[1])]
+    item.MeasuredValueSequence = [measured]
+    return item
+
+
+def uid_reference(name: Name, uid: UID) -> Dataset:
+    item = _item("UIDREF", name, ())
+    item.UID = uid
+    return item
+
+
+def image(reference: Reference, *children: Dataset, name: Name | None = None, segment: int | None = None) -> Dataset:
+    """`segment`: number of the segment that is meant."""
+    item = _item("IMAGE", name, children)
+    referenced = _referenced(reference)
+    if segment:
+        referenced.ReferencedSegmentNumber = segment
+    item.ReferencedSOPSequence = [referenced]
+    return item
+
+
+def coordinates(name: Name, kind: str, points: Sequence[Point], *children: Dataset) -> Dataset:
+    """`kind`: POINT or POLYLINE. They are written as (column, row)."""
+    item = _item("SCOORD", name, children)
+    item.GraphicType = kind
+    item.GraphicData = [value for row, column in points for value in (column, row)]
+    return item
+
+
+def contains(item: Dataset) -> Dataset:
+    return _related("CONTAINS", item)
+
+
+def modifier(item: Dataset) -> Dataset:
+    return _related("HAS CONCEPT MOD", item)
+
+
+def context(item: Dataset) -> Dataset:
+    return _related("HAS OBS CONTEXT", item)
+
+
+def properties(item: Dataset) -> Dataset:
+    return _related("HAS PROPERTIES", item)
+
+
+def inferred_from(item: Dataset) -> Dataset:
+    return _related("INFERRED FROM", item)
+
+
+def selected_from(item: Dataset) -> Dataset:
+    return _related("SELECTED FROM", item)
+
+
+def by_reference(*position: int) -> Dataset:
+    """An item that stands elsewhere in the tree, in place of itself; `position` counts from 1, the root's first."""
+    item = Dataset()
+    item.ReferencedContentItemIdentifier = list(position)
+    return item
+
+
+def document(
+    root: Dataset, sop_class: UID, *, study_uid: str, evidence: Iterable[Reference], predecessor: Reference | None
+) -> Dataset:
+    """SR Document Series, General and Content, around the content tree `root`, of which the evidence was seen."""
+    dataset = Dataset()
+    dataset.update(root)
+    dataset.SOPClassUID = sop_class
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CompletionFlag, dataset.VerificationFlag = "COMPLETE", "UNVERIFIED"
+    dataset.CurrentRequestedProcedureEvidenceSequence = [_study(study_uid, evidence)]
+    if predecessor:
+        dataset.PredecessorDocumentsSequence = [_study(study_uid, [predecessor])]
+    return dataset
+
+
+def _item(value_type: str, name: Name | None, children: Sequence[Dataset]) -> Dataset:
+    item = Dataset()
+    item.ValueType = value_type
+    if name:
+        item.ConceptNameCodeSequence = [coded(*name)]
+    if children:
+        item.ContentSequence = list(children)
+    return item
+
+
+def _related(relationship: str, item: Dataset) -> Dataset:
+    item.RelationshipType = relationship
+    return item
+
+
+def _referenced(reference: Reference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference.sop_class, reference.sop_uid
+    return item
+
+
+def _study(study_uid: str, references: Iterable[Reference]) -> Dataset:
+    """Hierarchical SOP Instance Reference (PS3.3 C.17.2.1)."""
+    by_series: dict[str, list[Reference]] = {}
+    for reference in references:
+        by_series.setdefault(reference.series_uid, []).append(reference)
+    study = Dataset()
+    study.StudyInstanceUID = study_uid
+    study.ReferencedSeriesSequence = []
+    for series_uid, members in by_series.items():
+        series = Dataset()
+        series.SeriesInstanceUID = series_uid
+        series.ReferencedSOPSequence = [_referenced(member) for member in members]
+        study.ReferencedSeriesSequence.append(series)
+    return study
