@@ -7,15 +7,16 @@ import traceback
 import warnings
 from pathlib import Path
 
-_QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "httpx", "httpcore", "urllib3")
-"""Libraries whose own log may quote what patients are called."""
+_QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "openjpeg", "httpx", "httpcore", "urllib3")
+"""Libraries whose own log may quote what patients are called, or where their pictures are."""
 
 
 def start_log(role: str) -> None:
     """From now on, in this process: `logging` and what ends a thread go to standard error, and no warning does."""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {role} %(levelname)s %(message)s", force=True
+        stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {role} %(levelname)s %(message)s", force=True
     )
+    logging.getLogger("glam_deploy").setLevel(logging.INFO)
     for name in _QUOTING:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")

@@ -51,6 +51,7 @@ def run_role(config: Config, role: str, stop: threading.Event) -> None:
     Raises UsageError where the role cannot work with this configuration.
     """
     start_log(role)
+    os.umask(0o077)  # whatever comes to lie in the data folder is for this user alone
     try:
         import_module(ROLES[role]).run(config, stop)
     except GlamError:

@@ -262,4 +262,8 @@ def _decide(connection: sqlite3.Connection, job_id: int, state: str, told: str) 
             " finished_at = CASE ? WHEN 'ready' THEN NULL ELSE finished_at END WHERE id = ?",
             (state, state, job_id),
         )
+        if state == "ready":  # what made a view fail may have been put right
+            connection.execute(
+                "UPDATE job_view SET outcome = NULL, reason = NULL WHERE job_id = ? AND outcome = 'failed'", (job_id,)
+            )
         note(connection, row["study_uid"], told.partition(" ")[0], told)

@@ -1,0 +1,194 @@
+"""The worker: takes one job after another, runs the network on its views, leaves results and parcels."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.state import jobs
+from glam_deploy.appliance.state.database import open_database
+from glam_deploy.appliance.state.jobs import Job, JobView, Settled
+from glam_deploy.appliance.state.steady import steady_clock
+from glam_deploy.appliance.work.heartbeat import Heartbeat, is_dead, worker_name
+from glam_deploy.appliance.work.making import making_of
+from glam_deploy.appliance.work.network import Network, words
+from glam_deploy.appliance.work.predictor import Predictor, PredictorOf, load_predictor
+from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.appliance.work.steps import Steps, is_settled, known_outcome
+from glam_deploy.errors import BackendRunError
+from glam_deploy.runtime.overlap import ahead, behind
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.05
+"""Between two looks for a job: a part of the time from the last view to the results."""
+STORAGE_RETRY_S = 5.0
+"""Between two attempts to write to a disk that is full."""
+
+
+class NotOurs(Exception):
+    """The job was superseded, or its lease ran out: whoever has it now goes on from what lies on the disk."""
+
+
+class Stopped(Exception):
+    """The worker was told to stop while it was at a job."""
+
+
+def run(config: Config, stop: threading.Event, *, predictor_of: PredictorOf = load_predictor) -> None:
+    """Work until `stop` is set; the job under way is then given back, and its finished views stay.
+
+    Raises UsageError where the data folder cannot be used. An engine that cannot be opened, or has no gate, does not
+    end it: the worker says so, and tries again.
+    """
+    data = DataFolder(root=config.data)
+    data.make()
+    limits = config.worker
+    with (
+        closing(open_database(data.database)) as connection,
+        closing(Heartbeat(data.database, lease_s=limits.lease_s, longest_view_s=limits.longest_view_s)) as heartbeat,
+    ):
+        network = Network(config, predictor_of, heartbeat)
+        Worker(config, data, connection, heartbeat, network).work_until(stop)
+
+
+class Worker:
+    """One process's work, one job at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: DataFolder,
+        connection: sqlite3.Connection,
+        heartbeat: Heartbeat,
+        network: Network,
+    ) -> None:
+        self._config, self._data, self._connection = config, data, connection
+        self._heartbeat, self._network, self._stop = heartbeat, network, threading.Event()
+        self._limits = config.worker
+        self._steady = steady_clock(connection)
+        self._name = worker_name()
+        self._audit = open_audit(data)
+        self._at_hand: Job | None = None
+
+    def work_until(self, stop: threading.Event) -> None:
+        """One job after another."""
+        self._stop = stop
+        jobs.take_back(self._connection, now=self._steady(), attempts=self._limits.attempts, is_dead=is_dead)
+        while not self._stop.is_set():
+            try:
+                if not self._one_job():
+                    self._stop.wait(LOOK_S)
+            except sqlite3.OperationalError as error:  # a full disk; it goes on when there is space
+                log.error("state.db takes nothing (%s)", error)
+                self._stop.wait(STORAGE_RETRY_S)
+
+    def _one_job(self) -> bool:
+        """Whether there was one."""
+        if self._at_hand:  # a full disk took the last word on it
+            jobs.give_back(self._connection, self._at_hand)
+            self._at_hand = None
+        predictor = self._network.open(self._stop)
+        if predictor is None:
+            return False
+        job = jobs.claim(
+            self._connection,
+            worker=self._name,
+            now=self._steady(),
+            lease_s=self._limits.lease_s,
+            attempts=self._limits.attempts,
+        )
+        if job is None:
+            return False
+        self._at_hand = job
+        with self._heartbeat.holding(job):
+            self._attempt(job, predictor)
+        self._at_hand = None
+        return True
+
+    def _attempt(self, job: Job, predictor: Predictor) -> None:
+        """Bring a job to its end, or hand it on with what went wrong."""
+        try:
+            self._do(job, predictor)
+        except NotOurs:
+            log.info("study %s: another worker or a newer job has it now", job.pseudonym)
+        except Stopped:
+            jobs.give_back(self._connection, job)
+        except BackendRunError as error:
+            self._engine_failed(job, error)
+        except OSError as error:
+            self._no_storage(job, error)
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            self._fail(job, words(error))
+
+    def _engine_failed(self, job: Job, error: BackendRunError) -> None:
+        """A job is to blame only where the engine, opened anew, works on another image."""
+        log.error("study %s: %s", job.pseudonym, error)
+        if self._network.reload():
+            self._fail(job, f"the engine failed on it: {error}")
+        else:
+            jobs.give_back(self._connection, job, reason=f"the engine failed: {error}")
+
+    def _no_storage(self, job: Job, error: OSError) -> None:
+        log.error("study %s: its results cannot be written (%s)", job.pseudonym, error.strerror)
+        next_try = self._steady() + STORAGE_RETRY_S
+        jobs.give_back(self._connection, job, next_try=next_try, reason=f"cannot write results ({error.strerror})")
+
+    def _fail(self, job: Job, reason: str) -> None:
+        log.error("study %s: %s", job.pseudonym, reason)
+        jobs.fail(self._connection, job, now=self._steady(), attempts=self._limits.attempts, reason=reason)
+
+    def _do(self, job: Job, predictor: Predictor) -> None:
+        started = time.monotonic()
+        publisher = Publisher(
+            data=self._data, config=self._config, making=making_of(predictor, self._config, self._data)
+        )
+        self._do_views(job, predictor, publisher)
+        views = jobs.views(self._connection, job)
+        # the reports on the whole study would be replaced at once
+        self._require_ours(jobs.renew(self._connection, job, self._steady() + self._limits.lease_s))
+        objects = publisher.publish_study(job, views)
+        targets = [target.name for target in self._config.targets]
+        self._require_ours(jobs.finish(self._connection, job, objects=objects, targets=targets))
+        done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
+        seconds = round(time.monotonic() - started, 3)
+        self._audit.write(
+            "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
+        )
+        log.info("study %s: views: %d done, %d skipped, %d failed", job.pseudonym, done, skipped, failed)
+
+    def _do_views(self, job: Job, predictor: Predictor, publisher: Publisher) -> None:
+        """One view is read, and one is written, while the network has another: no more than three in memory."""
+        todo = [view for view in jobs.views(self._connection, job) if not is_settled(view, publisher)]
+        known = [settled for view in todo if (settled := known_outcome(view, publisher))]
+        self._settle(job, known)
+        rest = [view for view in todo if view.sop_uid not in {each.sop_uid for each in known}]
+        steps = Steps(job=job, predictor=predictor, publisher=publisher, heartbeat=self._heartbeat)
+        with (
+            closing(ahead(steps.read, self._while_wanted(job, rest))) as seen,
+            closing(behind(steps.write, map(steps.compute, seen))) as finished,
+        ):
+            for settled in finished:
+                self._settle(job, [settled])
+        if not all(is_settled(view, publisher) for view in jobs.views(self._connection, job)):
+            raise Stopped if self._stop.is_set() else NotOurs
+
+    def _while_wanted(self, job: Job, views: Sequence[JobView]) -> Iterator[JobView]:
+        for view in views:
+            if self._stop.is_set() or self._heartbeat.has_lost(job):
+                return
+            yield view
+
+    def _settle(self, job: Job, settled: Sequence[Settled]) -> None:
+        if settled:
+            self._require_ours(jobs.settle_views(self._connection, job, settled))
+
+    def _require_ours(self, ours: bool) -> None:
+        if not ours:
+            raise NotOurs
