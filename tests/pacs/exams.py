@@ -8,16 +8,17 @@ import numpy as np
 from glam_deploy.dicom.mammography import Encoding, Exam, write_view
 from glam_deploy.records import Pixels, View
 
-SHAPE = (400, 300)
+SHAPE = (500, 400)
+"""Rows and columns; the breast must be thicker than the 200 pixels that the published preprocessing erodes."""
 ALL_VIEWS = tuple(View)
 
 
 def phantom(seed: str, view: View) -> Pixels:
-    """uint16 [400, 300], 12 bits: an even breast at the chest wall with one bright spot, elsewhere for each seed."""
+    """uint16 [500, 400], 12 bits: an even breast at the chest wall with one bright spot, elsewhere for each seed."""
     rng = np.random.default_rng([*seed.encode(), *view.value.encode()])
     pixels = np.zeros(SHAPE, np.uint16)
-    pixels[60:340, :200] = rng.integers(900, 1100, (280, 200))
-    top, left = rng.integers(80, 260), rng.integers(20, 120)
+    pixels[50:450, :250] = rng.integers(900, 1100, (400, 250))
+    top, left = rng.integers(80, 380), rng.integers(20, 180)
     pixels[top : top + 40, left : left + 40] = 3500
     return pixels[:, ::-1].copy() if view.is_right else pixels
 
