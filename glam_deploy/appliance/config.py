@@ -7,6 +7,7 @@ gated engines only. docs/appliance.md explains each key to the person who fills 
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +22,9 @@ Seconds = Annotated[float, Field(ge=0)]
 AETitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
 """PS3.5 table 6.2-1: up to 16 characters of the default repertoire, no backslash, no space at either end."""
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+
+
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 class Section(BaseModel):
@@ -63,7 +67,7 @@ class Receive(Section):
     senders: tuple[Sender, ...] = ()
     max_associations: int = Field(default=25, ge=1)
     max_object_bytes: int = Field(default=2 << 30, ge=1 << 20)
-    idle_s: Seconds = 60
+    idle_s: Annotated[float, Field(gt=0)] = 60
     """A peer that says nothing for so long is cut off."""
     reserve_bytes: int = Field(default=5 << 30, ge=0)
     """Free space on the data folder's disk below which instances are refused with 0xA700."""
@@ -110,7 +114,10 @@ class Worker(Section):
     lease_s: Annotated[float, Field(gt=0)] = 30
     """A worker that shows no life for so long has lost its job to the next one."""
     attempts: int = Field(default=3, ge=1)
-    """A job that has cost so many workers, or failed so often, ends in the dead letter."""
+    """A job that has cost so many workers, or failed so often, without a view finished in between, ends in the dead
+    letter."""
+    longest_view_s: Annotated[float, Field(gt=0)] = 600
+    """A view that keeps the network busy for longer hangs: the worker is restarted, which counts as an attempt."""
 
 
 class Results(Section):
@@ -142,8 +149,12 @@ class Target(Section):
     stow_url: str | None = None
     """In place of AE title, host and port: the DICOMweb root, https://pacs/dicom-web."""
     stow_token_file: Path | None = None
+    """Holds a bearer token."""
     stow_user: str | None = None
     stow_password_file: Path | None = None
+    stow_authority: Path | None = None
+    """What the service's certificate must be signed by, where it asks for none of ours (`tls` names both); without
+    either, an authority that this machine trusts."""
     query: bool = True
     """Prove delivery by asking the target for what it holds (C-FIND, QIDO-RS) as well as by its status."""
 
@@ -152,6 +163,24 @@ class Target(Section):
         dimse = [self.ae_title, self.host, self.port]
         if (self.stow_url is None) == (None in dimse) or (self.stow_url and any(dimse)):
             raise ValueError("give either ae_title, host and port, or stow_url")
+        return self
+
+    @model_validator(mode="after")
+    def _stow_in_order(self) -> "Target":
+        secrets = (self.stow_token_file, self.stow_user, self.stow_password_file)
+        if self.stow_url is None:
+            if any((*secrets, self.stow_authority)):
+                raise ValueError("stow_token_file, stow_user, stow_password_file, stow_authority go with stow_url only")
+            return self
+        address = urlsplit(self.stow_url)
+        if address.scheme not in ("http", "https") or not address.hostname or address.query or address.username:
+            raise ValueError("stow_url is no DICOMweb root: expected https://pacs/dicom-web")
+        if any(secrets) and address.scheme == "http" and address.hostname not in _HERE:
+            raise ValueError("stow_url is http, over which a token or password can be read by anybody: use https")
+        if (self.stow_user is None) != (self.stow_password_file is None) or (self.stow_user and self.stow_token_file):
+            raise ValueError("give stow_user and stow_password_file, or stow_token_file, or none of them")
+        if self.commitment:
+            raise ValueError("commitment is asked for over DIMSE only: a DICOMweb target is proven by `query`")
         return self
 
 
