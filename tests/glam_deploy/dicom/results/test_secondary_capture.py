@@ -1,0 +1,40 @@
+"""Pixels of the picture, and the strip above it."""
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
+from support_results import ALGORITHM, finding, identity
+
+from glam_deploy.dicom.results.objects import save
+from glam_deploy.dicom.results.secondary_capture import BANNER_HEIGHT, CaptureOptions, secondary_capture, with_banner
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_picture_is_kept_bit_for_bit_under_the_banner(source, tmp_path, compressed):
+    found = finding(source)
+    made = secondary_capture(found, ALGORITHM, identity(3), CaptureOptions(lossless_jpeg2000=compressed))
+    save(made, tmp_path / "sc.dcm")
+    read = dcmread(tmp_path / "sc.dcm")
+    assert read.file_meta.TransferSyntaxUID == (JPEG2000Lossless if compressed else ExplicitVRLittleEndian)
+    np.testing.assert_array_equal(read.pixel_array[BANNER_HEIGHT:], found.overlay)
+    assert (read.pixel_array[:BANNER_HEIGHT].astype(int).sum(axis=2) < 100).sum() > 200, "no text in the strip"
+
+
+def test_half_resolution(source):
+    made = secondary_capture(finding(source), ALGORITHM, identity(3), CaptureOptions(half_resolution=True))
+    assert (made.Rows, made.Columns) == (301 // 2 + BANNER_HEIGHT, 421 // 2)
+
+
+@pytest.mark.parametrize("columns", [1, 40, 300, 1600])
+def test_the_banner_fits_every_width(columns):
+    strip = with_banner(np.zeros((2, columns, 3), np.uint8))[:BANNER_HEIGHT]
+    dark = (strip.astype(int).sum(axis=2) < 100).any(axis=0)
+    assert strip.shape == (BANNER_HEIGHT, columns, 3) and (columns < 40 or not (dark[0] or dark[-1]))
+
+
+def test_it_shows_the_breast_of_its_source(source):
+    made, image = secondary_capture(finding(source), ALGORITHM, identity(3)), dcmread(source)
+    assert (made.ImageLaterality, made.PatientOrientation) == ("L", image.PatientOrientation)
+    assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
+    assert (made.Modality, made.BurnedInAnnotation) == ("OT", "NO")
