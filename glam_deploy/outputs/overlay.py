@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
 from glam_deploy.outputs.tint import Picture, tint
-from glam_deploy.records import Box, Pixels, Placement
+from glam_deploy.records import Box, Pixels
 from glam_deploy.runtime.result import Result
 
 LONGEST_SIDE = 1600
@@ -37,7 +37,7 @@ def overlay(pixels: Pixels, result: Result) -> Picture:
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)
-    picture = tint(_grey(pixels, result.input.placement, shape), result.saliency_preview(shape))
+    picture = tint(grey(pixels, result.input.placement.crop_window, shape), result.saliency_preview(shape))
     return _beside_panel(_with_patches(picture, result, pixels.shape), result)
 
 
@@ -53,6 +53,13 @@ def shown_shape(source_shape: tuple[int, ...]) -> tuple[int, int]:
     rows, columns = source_shape
     scale = min(1.0, LONGEST_SIDE / rows, (LONGEST_SIDE - panel.WIDTH) / columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def shown_part(overlay: Picture, shape: tuple[int, int]) -> Picture:
+    """What of a picture is the image of `shown_shape`, without the panel: a view of it, [rows, columns, 3]."""
+    rows, columns = shape
+    top = (len(overlay) - rows) // 2
+    return overlay[top : top + rows, :columns]
 
 
 def window(pixels: Pixels, low: float, high: float) -> Picture:
@@ -72,15 +79,16 @@ def _require_source_image(pixels: Pixels, result: Result) -> None:
         )
 
 
-def _grey(pixels: Pixels, placement: Placement, shape: tuple[int, int]) -> Picture:
+def grey(pixels: Pixels, crop_window: Box, shape: tuple[int, int]) -> Picture:
+    """The image under an overlay: uint8 `shape`. `pixels` as of `overlay`, `crop_window` as of `Placement`."""
     rows, columns = shape
-    low, high = _foreground_range(pixels, placement)
+    low, high = _foreground_range(pixels, crop_window)
     return window(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), low, high)
 
 
-def _foreground_range(pixels: Pixels, placement: Placement) -> NDArray[np.float64]:
+def _foreground_range(pixels: Pixels, crop_window: Box) -> NDArray[np.float64]:
     """Percentiles of the breast: the crop window leaves out most film labels, every fourth pixel is plenty."""
-    top, bottom, left, right = placement.crop_window
+    top, bottom, left, right = crop_window
     sample = pixels[top:bottom:4, left:right:4]
     foreground = sample[sample > 0]
     return np.percentile(foreground, PERCENTILES) if foreground.size else np.array([1.0, 2.0])
@@ -126,7 +134,6 @@ def _beside_panel(picture: Picture, result: Result) -> Picture:
     rows, columns, _ = picture.shape
     height = max(rows, panel.MIN_HEIGHT)
     canvas = np.zeros((height, columns + panel.WIDTH, 3), np.uint8)
-    top = (height - rows) // 2
-    canvas[top : top + rows, :columns] = picture
+    shown_part(canvas, (rows, columns))[:] = picture
     canvas[:, columns:] = panel.panel(result, height)
     return canvas

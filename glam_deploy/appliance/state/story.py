@@ -1,0 +1,218 @@
+"""What the status page tells of studies: lists of them, and one from its first instance to its last delivery.
+
+Reads only, through indices. A study is called by its pseudonym; its UID is told on its own page alone.
+"""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glam_deploy.appliance.identity import is_uid
+
+PAGE = 50
+"""Studies, or failures, on one page."""
+
+_MOST_EVENTS = 1000
+
+Row = sqlite3.Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLine:
+    """A study in a list."""
+
+    pseudonym: str
+    stage: str
+    """One of `overview.STAGES`, "delivered", "superseded" or "discarded"."""
+    opened_at: float
+    touched_at: float
+    instances: int
+    views: str
+    """L-CC, R-CC, ...: of candidates, each once."""
+    reason: str | None
+
+
+_LINES = """
+    SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
+        (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
+        (SELECT group_concat(DISTINCT view) FROM instance WHERE study_uid = s.study_uid AND view NOT NULL) AS views,
+        j.state AS job_state, j.reason AS job_reason,
+        (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
+    FROM study s LEFT JOIN job j ON j.id = (SELECT max(id) FROM job WHERE study_uid = s.study_uid)
+"""
+_OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
+_OF_JOBS = (
+    "SELECT s.rowid FROM job JOIN study s USING (study_uid) WHERE job.state = ? ORDER BY job.id DESC LIMIT ? OFFSET ?"
+)
+_OF_PARCELS = (
+    "SELECT s.rowid FROM parcel JOIN job ON job.id = parcel.job_id JOIN study s USING (study_uid) "
+    "WHERE target IN (SELECT DISTINCT target FROM parcel) AND parcel.state = ? ORDER BY parcel.id DESC LIMIT ? OFFSET ?"
+)
+_BY_STAGE = {
+    "receiving": (_OF_STUDIES, "receiving"),
+    "waiting": (_OF_JOBS, "ready"),
+    "working": (_OF_JOBS, "running"),
+    "sending": (_OF_PARCELS, "pending"),
+    "failed": (_OF_JOBS, "dead"),
+    "undelivered": (_OF_PARCELS, "dead"),
+    "done": (_OF_JOBS, "done"),
+    "ignored": (_OF_STUDIES, "ignored"),
+}
+
+
+def studies(connection: sqlite3.Connection, stage: str | None = None, page: int = 0) -> list[StudyLine]:
+    """`PAGE` studies, newest first: all, or those with something in `stage`; one more where there is a next page."""
+    window = (PAGE + 1, page * PAGE)
+    if stage is None:
+        numbers = connection.execute("SELECT rowid FROM study ORDER BY rowid DESC LIMIT ? OFFSET ?", window)
+    else:
+        query, state = _BY_STAGE[stage]
+        numbers = connection.execute(query, (state, *window))
+    # a study with two such jobs, or targets, is told once
+    return _lines(connection, list(dict.fromkeys(row[0] for row in numbers)))
+
+
+def find(connection: sqlite3.Connection, text: str) -> list[StudyLine]:
+    """The study with this Study Instance UID, or those whose pseudonym begins so (4 hexadecimal digits or more)."""
+    if is_uid(text) and (row := connection.execute("SELECT rowid FROM study WHERE study_uid = ?", (text,)).fetchone()):
+        return _lines(connection, [row[0]])
+    if not re.fullmatch(r"[0-9a-f]{4,16}", text):
+        return []
+    rows = connection.execute(
+        "SELECT rowid FROM study WHERE pseudonym >= ? AND pseudonym < ? ORDER BY pseudonym LIMIT ?",
+        (text, text + "g", PAGE),
+    )
+    return _lines(connection, [row[0] for row in rows])
+
+
+def _lines(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[StudyLine]:
+    query = f"{_LINES} WHERE s.rowid = ?"
+    return [_line(connection.execute(query, (number,)).fetchone()) for number in numbers]
+
+
+def _line(row: Row) -> StudyLine:
+    return StudyLine(
+        pseudonym=row["pseudonym"],
+        stage=_stage(row["study_state"], row["job_state"], (row["parcels"] or "").split(",")),
+        opened_at=row["opened_at"],
+        touched_at=row["touched_at"],
+        instances=row["instances"],
+        views=", ".join(sorted((row["views"] or "").split(","))),
+        reason=row["job_reason"] or row["study_reason"],
+    )
+
+
+def _stage(study: str, job: str | None, parcels: Sequence[str]) -> str:
+    """The one word for where a study is: what is least far."""
+    if study != "assembled" or job is None:
+        return "ignored" if study == "ignored" else "receiving"
+    if job != "done":
+        return {"ready": "waiting", "running": "working", "dead": "failed"}.get(job, job)
+    known = {"dead": "undelivered", "pending": "sending", "discarded": "discarded", "delivered": "delivered"}
+    return next((stage for state, stage in known.items() if state in parcels), "done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """All that is known of one study. Rows have the columns of their tables, and what their queries add."""
+
+    line: StudyLine
+    study_uid: str
+    instances: list[Row]
+    """`instance`, and of the latest job: `outcome`, `view_reason`, `folder`, `seconds`."""
+    jobs: list[Row]
+    """`job`, newest first."""
+    parcels: list[Row]
+    """`parcel`, newest first, with `objects` and `arrived`, how many of them the target is known to hold."""
+    events: list[Row]
+
+
+def story(connection: sqlite3.Connection, pseudonym: str) -> Story | None:
+    """The study called so, or None."""
+    row = connection.execute("SELECT rowid, study_uid FROM study WHERE pseudonym = ?", (pseudonym,)).fetchone()
+    if row is None:
+        return None
+    number, uid = row
+    return Story(
+        line=_lines(connection, [number])[0],
+        study_uid=uid,
+        instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid, uid),
+        jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
+        parcels=_all(connection, _PARCELS, uid),
+        events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
+    )
+
+
+_INSTANCES = """
+    SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds FROM instance i
+    LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = ?)
+"""
+_PARCELS = """
+    SELECT p.*, count(o.sop_uid) AS objects, coalesce(sum(o.state IN ('sent', 'proven')), 0) AS arrived
+    FROM job JOIN parcel p ON p.job_id = job.id LEFT JOIN parcel_object o ON o.parcel_id = p.id
+    WHERE job.study_uid = ? GROUP BY p.id ORDER BY p.id DESC
+"""
+
+
+def _all(connection: sqlite3.Connection, query: str, *values: Any) -> list[Row]:
+    return connection.execute(query, values).fetchall()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewFiles:
+    """Where the picture of an instance comes from; paths relative to the data folder."""
+
+    instance: str
+    results: str | None
+    """Its folder of results; None where there are none."""
+
+
+def view_files(connection: sqlite3.Connection, arrival: int) -> ViewFiles | None:
+    """Of the mammogram that arrived under this number, with its latest results; None where there is no such one."""
+    row = connection.execute("SELECT * FROM instance WHERE arrival = ? AND is_mammogram", (arrival,)).fetchone()
+    if row is None:
+        return None
+    found = connection.execute(
+        "SELECT v.folder FROM job JOIN job_view v ON v.job_id = job.id AND v.sop_uid = ? "
+        "WHERE job.study_uid = ? AND v.outcome = 'done' ORDER BY job.id DESC LIMIT 1",
+        (row["sop_uid"], row["study_uid"]),
+    ).fetchone()
+    return ViewFiles(instance=row["path"], results=found and found["folder"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """What needs a person, newest first, at most `PAGE` of each; every row has `pseudonym` and `reason`."""
+
+    jobs: list[Row]
+    """id, attempts, finished_at"""
+    parcels: list[Row]
+    """id, target, attempts, created_at"""
+    views: list[Row]
+    """view, at, job_id"""
+    instances: list[Row]
+    """Refused: sender, received_at"""
+    quarantine: list[Row]
+    """sender, received_at; of the study of the first object of the same UID."""
+
+
+def failures(connection: sqlite3.Connection) -> Failures:
+    """Everything that went wrong and is still so."""
+    return Failures(**{name: _all(connection, query, PAGE) for name, query in _FAILURES.items()})
+
+
+_FAILURES = {
+    "jobs": "SELECT s.pseudonym, job.* FROM job JOIN study s USING (study_uid) WHERE job.state = 'dead' "
+    "ORDER BY job.id DESC LIMIT ?",
+    "parcels": "SELECT s.pseudonym, p.* FROM parcel p JOIN job ON job.id = p.job_id JOIN study s USING (study_uid) "
+    "WHERE p.target IN (SELECT DISTINCT target FROM parcel) AND p.state = 'dead' ORDER BY p.id DESC LIMIT ?",
+    "views": "SELECT s.pseudonym, i.view, i.arrival, v.reason, v.job_id, i.received_at FROM job_view v "
+    "JOIN instance i USING (sop_uid) JOIN study s USING (study_uid) WHERE v.outcome = 'failed' "
+    "ORDER BY v.job_id DESC LIMIT ?",
+    "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "
+    "WHERE i.state = 'refused' ORDER BY i.arrival DESC LIMIT ?",
+    "quarantine": "SELECT s.pseudonym, q.sender, q.received_at, q.reason FROM quarantine q "
+    "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) ORDER BY q.id DESC LIMIT ?",
+}

@@ -1,0 +1,93 @@
+"""The two pictures of a view between which the page's slider moves: the mammogram alone, and the overlay.
+
+Both are made when they are asked for and kept in memory; nothing is written, so nothing has to be cleaned away.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from glam_deploy.dicom.read import read_view
+from glam_deploy.errors import InputError
+from glam_deploy.outputs.overlay import grey, shown_part, shown_shape, to_png
+
+MOST_BYTES = 128 << 20
+"""Of PNG files in memory: some thirty exams."""
+
+FINDING, PICTURE, REPORT = "finding.json", "overlay.png", "report.json"
+"""Files in the folder of a view's results, as work/publish.py writes them."""
+
+
+@dataclass
+class Pictures:
+    """Makes one picture at a time, for the largest take half a second and 200 MB; remembers the latest."""
+
+    most_bytes: int = MOST_BYTES
+    _made: OrderedDict[tuple[Path | None, ...], bytes] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def image(self, instance: Path, results: Path | None) -> bytes:
+        """PNG: the mammogram in `instance`, in the greys and the size of the overlay in its `results`, if any.
+
+        Neither side is over 1600 pixels. Raises DicomError and NotForThisNetwork as `read_view`, InputError where its
+        results cannot be read.
+        """
+        return self._remembered((instance, results), lambda: _image(instance, results))
+
+    def overlay(self, results: Path) -> bytes:
+        """PNG of the same size: with saliency and patches, as `glam-deploy run` draws them. Raises InputError."""
+        return self._remembered((results,), lambda: _overlay(results))
+
+    def _remembered(self, key: tuple[Path | None, ...], make: Callable[[], bytes]) -> bytes:
+        with self._lock:
+            found = self._made.get(key) or make()
+            self._made[key] = found
+            self._made.move_to_end(key)
+            while len(self._made) > 1 and sum(map(len, self._made.values())) > self.most_bytes:
+                self._made.popitem(last=False)
+            return found
+
+
+def scores(results: Path) -> dict[str, dict[str, float]]:
+    """Score -> class -> 0..1, as in `Result.predictions`; empty where the results have been cleaned away."""
+    try:
+        found: dict[str, dict[str, float]] = _json(results / FINDING)["summary"]["scores"]
+        return found
+    except InputError:
+        return {}
+
+
+def _image(instance: Path, results: Path | None) -> bytes:
+    # shown whatever the policy on For Processing images is by now
+    pixels = read_view(instance, for_processing=True).pixels
+    rows, columns = pixels.shape
+    window = tuple(_preprocessing(results)["crop_window"]) if results else (0, rows, 0, columns)
+    shown = grey(pixels, window, shown_shape(pixels.shape))
+    return to_png(np.repeat(shown[:, :, None], 3, axis=2))
+
+
+def _overlay(results: Path) -> bytes:
+    shape = shown_shape(tuple(_preprocessing(results)["source_shape"]))
+    picture = cv2.imread(str(results / PICTURE))
+    if picture is None:
+        raise InputError("the overlay of this view cannot be read")
+    return to_png(cv2.cvtColor(shown_part(picture, shape), cv2.COLOR_BGR2RGB))
+
+
+def _preprocessing(results: Path) -> dict[str, Any]:
+    found: dict[str, Any] = _json(results / REPORT)["preprocessing"]
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name} of this view cannot be read ({type(error).__name__})") from error

@@ -1,0 +1,226 @@
+"""An appliance without processes: studies go through it by the real transitions, a step at a time."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from support_engines import fake_engines
+
+from glam_deploy.appliance.config import Assemble, Config
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.ingest import Receipt
+from glam_deploy.appliance.state import jobs, parcels
+from glam_deploy.appliance.state.database import open_database
+from glam_deploy.appliance.state.events import beat
+from glam_deploy.appliance.state.jobs import Job, Settled
+from glam_deploy.appliance.state.steady import Steady, steady_clock
+from glam_deploy.appliance.state.studies import assemble_complete
+from glam_deploy.appliance.web import health
+from glam_deploy.appliance.web.app import make_app
+from glam_deploy.appliance.web.server import make_site
+from glam_deploy.appliance.web.site import Site
+from glam_deploy.appliance.work.making import Making
+from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.dicom.read import read_view
+from glam_deploy.dicom.results.records import Algorithm
+from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.records import Pixels, View
+from glam_deploy.runtime.pipeline import Pipeline
+
+TOKEN = "test-token-of-the-status-page-0123456789"
+BASE = "http://127.0.0.1:8042"
+PAGE = {"Accept": "text/html"}
+"""What browsers say that they want."""
+CANARY = Exam(patient_name="CANARY^NAME", patient_id="CANARY-ID")
+ENGINE = {"engine": "onnx", "precision": "fp32", "gate": "2026-11-01 passed", "bundle": "sha256:5f2c", "patches": 1}
+
+
+def configuration(root: Path, **web: Any) -> Config:
+    """Two targets, a token, no reserve of disk."""
+    token = root / "web.token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text(TOKEN + "\n")
+    targets = [
+        {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104},
+        {"name": "archive", "stow_url": "https://archive.example/dicom-web"},
+    ]
+    values = {
+        "license_acknowledged": True,
+        "data": root / "data",
+        "worker": {"bundle": root / "bundle"},
+        "receive": {"reserve_bytes": 0, "max_object_bytes": 4 << 20},
+        "results": {"cad_sr": False, "sr": False, "sc": False},  # their writers have tests of their own
+        "web": {"token_file": token, **web},
+        "targets": targets,
+    }
+    return Config.model_validate(values)
+
+
+def exam(number: int) -> Exam:
+    return Exam(seed=f"exam {number}", patient_name=CANARY.patient_name, patient_id=CANARY.patient_id)
+
+
+def breast(view: View, rows: int = 600, columns: int = 400) -> Pixels:
+    """uint16: an even half disc at the chest wall with a bright spot, brighter with every view."""
+    y, x = np.ogrid[:rows, :columns]
+    pixels = np.where((y - rows / 2) ** 2 + x**2 < (0.45 * rows) ** 2, 1000 + 2 * x, 0).astype(np.uint16)
+    pixels[rows // 3 : rows // 3 + 40, 80:120] = 3000 + 100 * list(View).index(view)
+    return pixels[:, ::-1].copy() if view.is_right else pixels
+
+
+def dicom_file(view: View, of: Exam, pixels: Pixels | None = None) -> bytes:
+    """A whole DICOM file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "view.dcm"
+        write_view(path, breast(view) if pixels is None else pixels, view=view, exam=of)
+        return path.read_bytes()
+
+
+class Client:
+    """An httpx client of the application itself, without a socket; keeps cookies, follows no redirect."""
+
+    def __init__(self, site: Site, portal: BlockingPortal, headers: Mapping[str, str]) -> None:
+        self._portal = portal
+        self._client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(make_app(site)), base_url=BASE, headers={**PAGE, **headers}
+        )
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("POST", path, **more)
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return self._portal.call(partial(self._client.request, method, path, **more))
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return self._client.cookies
+
+
+@dataclass
+class Appliance:
+    """What the processes would do, on demand."""
+
+    site: Site
+    connection: sqlite3.Connection
+    steady: Steady
+    portal: BlockingPortal
+    _pipeline: Pipeline = field(
+        default_factory=lambda: Pipeline(
+            OpenedEngines(engines=fake_engines(), provenance={"name": "fake"}), patches=2, provenance={}
+        )
+    )
+
+    def receive(self, content: bytes) -> Receipt:
+        with self.site.ingest.open(sender="MODALITY@10.0.0.7") as intake:
+            intake.write(content)
+            return intake.finish()
+
+    def receive_exam(self, number: int, views: tuple[View, ...] = tuple(View)) -> str:
+        """Its Study Instance UID."""
+        for view in views:
+            assert self.receive(dicom_file(view, exam(number))).reason == ""
+        return str(exam(number).uid("study"))
+
+    def name(self, study_uid: str) -> str:
+        """Its pseudonym."""
+        return self.site.audit.name(study_uid)
+
+    def assemble(self) -> None:
+        assemble_complete(self.connection, Assemble(quiet_s=0), self.steady())
+
+    def claim(self) -> Job:
+        job = jobs.claim(self.connection, worker="host 1 2", now=self.steady(), lease_s=30, attempts=3)
+        assert job is not None
+        return job
+
+    def work(self, *, failed: str | None = None) -> Job:
+        """The next job to its end, with real results; the first view of its study fails for the reason `failed`."""
+        job = self.claim()
+        views = jobs.views(self.connection, job)
+        settled = [self._settled(job, view) for view in views]
+        if failed:
+            settled[0] = Settled(sop_uid=views[0].sop_uid, outcome="failed", reason=failed)
+        assert jobs.settle_views(self.connection, job, settled)
+        objects = self._publisher().publish_study(job, jobs.views(self.connection, job))
+        targets = [target.name for target in self.site.config.targets]
+        assert jobs.finish(self.connection, job, objects=objects, targets=targets)
+        return job
+
+    def kill_job(self, reason: str) -> Job:
+        """The next job fails for good."""
+        job = self.claim()
+        jobs.fail(self.connection, job, now=self.steady(), attempts=1, reason=reason)
+        return job
+
+    def deliver(self, target: str) -> None:
+        """The target's next parcel."""
+        parcel = parcels.next_parcel(self.connection, target, self.steady())
+        assert parcel is not None
+        for each in parcels.unproven(self.connection, parcel.id):
+            parcels.sent(self.connection, parcel.id, each.sop_uid)
+            parcels.proven(self.connection, parcel.id, [each.sop_uid])
+        assert parcels.deliver(self.connection, parcel.id, proof=True)
+
+    def kill_parcel(self, target: str, reason: str) -> int:
+        """The target's next parcel fails for good; its number."""
+        parcel = parcels.next_parcel(self.connection, target, self.steady())
+        assert parcel is not None
+        parcels.failed(self.connection, parcel.id, reason, 0.0, attempts=1)
+        return parcel.id
+
+    def beat(self, *names: str, state: str = "ready") -> None:
+        """All processes, or these, say that they live."""
+        for name in names or health.PROCESSES:
+            beat(self.connection, self.steady, name, state, ENGINE if name == "worker" else {})
+
+    def client(self, **headers: str) -> Client:
+        """Without a token unless `headers` bring one."""
+        return Client(self.site, self.portal, headers)
+
+    def visitor(self) -> Client:
+        return self.client(Authorization=f"Bearer {TOKEN}")
+
+    def audited(self) -> list[str]:
+        """Every line of the audit."""
+        return [line for path in self.site.audit.folder.iterdir() for line in path.read_text().splitlines()]
+
+    def _settled(self, job: Job, view: jobs.JobView) -> Settled:
+        if view.state != "candidate":
+            return Settled(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
+        mammogram = read_view(self.site.data.root / view.path)
+        folder = self._publisher().publish_view(job, view, mammogram, self._pipeline(mammogram))
+        return Settled(sop_uid=view.sop_uid, outcome="done", folder=self.site.data.relative(folder), seconds=0.5)
+
+    def _publisher(self) -> Publisher:
+        algorithm = Algorithm(
+            version="1", checkpoint_sha256="0" * 64, bundle_id="b", engine="fake fp32", engine_digest="0" * 64,
+            gate="not gated", preprocessing="1", thresholds={"benign": 0.5, "malignant": 0.5}, device_uid="2.25.1",
+        )  # fmt: skip
+        return Publisher(
+            data=self.site.data, config=self.site.config, making=Making(algorithm=algorithm, settings="test")
+        )
+
+
+@contextmanager
+def appliance(config: Config) -> Iterator[Appliance]:
+    """An appliance with an empty data folder, or the one that is there."""
+    data = DataFolder(root=config.data)
+    data.make()
+    connection = open_database(data.database)
+    steady = steady_clock(connection)
+    site = make_site(config, data, steady)
+    with closing(connection), closing(site.ingest), start_blocking_portal() as portal:
+        yield Appliance(site=site, connection=connection, steady=steady, portal=portal)
