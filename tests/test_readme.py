@@ -52,7 +52,8 @@ def options_of(name: str) -> set[str]:
     """Every spelling of a command's options."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    inner = command.commands.values() if isinstance(command, click.Group) else []
+    return {"--help", *(option for each in (command, *inner) for parameter in each.params for option in parameter.opts)}
 
 
 # links

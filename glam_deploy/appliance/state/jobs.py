@@ -258,9 +258,9 @@ def _decide(connection: sqlite3.Connection, job_id: int, state: str, told: str) 
         if row is None:
             raise UsageError(f"job {job_id} is not dead, so there is nothing to decide about it: look at it again")
         connection.execute(
-            "UPDATE job SET state = ?, attempts = 0, next_try = 0,"
+            "UPDATE job SET state = ?, attempts = 0, next_try = 0, reason = ?,"
             " finished_at = CASE ? WHEN 'ready' THEN NULL ELSE finished_at END WHERE id = ?",
-            (state, state, job_id),
+            (state, told, state, job_id),
         )
         if state == "ready":  # what made a view fail may have been put right
             connection.execute(

@@ -1,0 +1,216 @@
+"""`glam-deploy queue`: what waits, what is stuck, and a person's decisions about it."""
+
+import getpass
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glam_deploy.cli import console
+from glam_deploy.cli.config_file import config_option, read_config
+from glam_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection, Row
+
+    from glam_deploy.appliance.data import DataFolder
+    from glam_deploy.appliance.state.story import Story, StudyLine
+
+UNFINISHED = ("receiving", "waiting", "working", "sending", "failed", "undelivered")
+"""Stages in which something is left to do, or to decide."""
+
+STAGES = (*UNFINISHED, "done", "ignored")
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
+study_argument = click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+
+
+@click.group("queue")
+def command() -> None:
+    """Show what waits and what is stuck; try it again, or give it up.
+
+    A STUDY is its pseudonym, as logs and the status page call it (its first 4 characters or more where no other one
+    begins so), or its Study Instance UID.
+    """
+
+
+@command.command("list")
+@config_option
+@click.option("--stage", type=click.Choice(STAGES), metavar="NAME", help=f"Only these: {', '.join(STAGES)}.")
+@click.option("--all", "everything", is_flag=True, help="Also what is done.")
+@as_json_option
+def list_command(config_path: Path, stage: str | None, everything: bool, as_json: bool) -> None:
+    """Show studies that are not done yet, newest first."""
+    wanted = [stage] if stage else STAGES if everything else UNFINISHED
+    with closing(_connection(_data(config_path))) as connection:
+        found = _lines(connection, wanted)
+    if as_json:
+        _say_json([asdict(line) for line in found])
+        return
+    for line in found:
+        _tell_line(line)
+    if not found:
+        console.out.print("nothing waits and nothing is stuck")
+
+
+@command.command("show")
+@config_option
+@study_argument
+@as_json_option
+def show_command(config_path: Path, studies: Sequence[str], as_json: bool) -> None:
+    """Show all that has happened to a study."""
+    with closing(_connection(_data(config_path))) as connection:
+        found = [_story(connection, word) for word in studies]
+    if as_json:
+        _say_json([_plain(story) for story in found])
+        return
+    for story in found:
+        _tell(story)
+
+
+@command.command("retry")
+@config_option
+@study_argument
+def retry_command(config_path: Path, studies: Sequence[str]) -> int:
+    """Try dead jobs and dead parcels of a study again, attempts counted from 0."""
+    from glam_deploy.appliance.state import jobs, parcels
+
+    return _decide(_data(config_path), studies, "retried", jobs.retry, parcels.retry)
+
+
+@command.command("discard")
+@config_option
+@study_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def discard_command(config_path: Path, studies: Sequence[str], yes: bool) -> int:
+    """Give dead jobs and dead parcels of a study up: nothing more is made or sent of them, and the audit says so.
+
+    Files go when the retention time is over, as those of every study that is done.
+    """
+    from glam_deploy.appliance.state import jobs, parcels
+
+    asked = f"give up what is dead of {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}?"
+    if not yes and not click.confirm(asked, err=True):
+        console.err.print("nothing was discarded")
+        return 1
+    return _decide(_data(config_path), studies, "discarded", jobs.discard, parcels.discard)
+
+
+Transition = Callable[[Any, int], None]
+"""Of the dead job or parcel with this number; takes a connection."""
+
+
+def _decide(data: "DataFolder", studies: Sequence[str], done: str, job: Transition, parcel: Transition) -> int:
+    """Do to all that is dead of each study; 1 where nothing was."""
+    from glam_deploy.appliance.audit import open_audit
+
+    audit, count = open_audit(data), 0
+    with closing(_connection(data)) as connection:
+        # all of them before any: a wrong name must leave everything as it is
+        for story in [_story(connection, word) for word in studies]:
+            for kind, rows, transition in (("job", story.jobs, job), ("parcel", story.parcels, parcel)):
+                for row in (row for row in rows if row["state"] == "dead"):
+                    transition(connection, row["id"])
+                    audit.write(f"{kind}_{done}", study=story.study_uid, id=row["id"], by=getpass.getuser())
+                    console.out.print(f"{story.line.pseudonym}  {kind} {row['id']} {done}", soft_wrap=True)
+                    count += 1
+    if not count:
+        console.err.print("nothing of it is dead, so there was nothing to decide")
+    return 0 if count else 1
+
+
+def _data(config_path: Path) -> "DataFolder":
+    from glam_deploy.appliance.data import DataFolder
+
+    data = DataFolder(root=read_config(config_path).data)
+    if not data.database.exists():
+        raise UsageError(f"{data.database} is not there yet: start the appliance with this configuration first")
+    return data
+
+
+def _connection(data: "DataFolder") -> "Connection":
+    from glam_deploy.appliance.state.database import open_database
+
+    return open_database(data.database)
+
+
+def _lines(connection: "Connection", stages: Iterable[str]) -> list["StudyLine"]:
+    """Every study in these stages, each once, newest first."""
+    from glam_deploy.appliance.state import story
+
+    found: dict[str, StudyLine] = {}
+    for stage in stages:
+        page = 0
+        while lines := story.studies(connection, stage, page):
+            found |= {line.pseudonym: line for line in lines}
+            page += 1
+    return sorted(found.values(), key=lambda line: line.opened_at, reverse=True)
+
+
+def _story(connection: "Connection", word: str) -> "Story":
+    from glam_deploy.appliance.state import story
+
+    found = story.find(connection, word.lower())
+    if len(found) != 1:
+        names = ", ".join(line.pseudonym for line in found)
+        raise UsageError(
+            f"{word!r} is the beginning of several studies ({names}): give more of it"
+            if found
+            else f"there is no study {word!r}: expected a pseudonym of `queue list`, or a Study Instance UID"
+        )
+    told = story.story(connection, found[0].pseudonym)
+    assert told
+    return told
+
+
+def _tell_line(line: "StudyLine") -> None:
+    """In two lines, so that the pseudonym is whole in a narrow terminal."""
+    views = f"  {line.views}" if line.views else ""
+    console.out.print(f"{line.pseudonym}  {line.stage}  {_clock(line.touched_at)}{views}", soft_wrap=True)
+    if line.reason:
+        console.out.print(f"    {line.reason}", soft_wrap=True)
+
+
+def _tell(story: "Story") -> None:
+    out = console.out
+    out.print(f"{story.line.pseudonym}  {story.line.stage}", soft_wrap=True)
+    for row in story.instances:
+        told = row["outcome"] or row["state"]
+        why = row["view_reason"] or row["reason"]
+        out.print(f"  instance {row['arrival']}  {row['view'] or '-'}  {told}{_because(why)}", soft_wrap=True)
+    for row in reversed(story.jobs):
+        out.print(f"  job {row['id']}  {row['state']}{_tries(row)}{_because(row['reason'])}", soft_wrap=True)
+    for row in reversed(story.parcels):
+        arrived = f"{row['arrived']} of {row['objects']} objects"
+        text = (
+            f"  parcel {row['id']} to {row['target']}  {row['state']}, {arrived}{_tries(row)}{_because(row['reason'])}"
+        )
+        out.print(text, soft_wrap=True)
+    for row in story.events:
+        out.print(f"  {_clock(row['at'])}  {row['what']}{_because(row['detail'])}", soft_wrap=True)
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _tries(row: "Row") -> str:
+    return f", {row['attempts']} attempts" if row["attempts"] else ""
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _plain(story: "Story") -> dict[str, Any]:
+    rows = {name: [dict(row) for row in getattr(story, name)] for name in ("instances", "jobs", "parcels", "events")}
+    return {**asdict(story.line), "study_uid": story.study_uid, **rows}
+
+
+def _say_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
