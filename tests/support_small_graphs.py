@@ -10,19 +10,20 @@ CHANNELS = 4
 CONTRACT = spec.graph_contract("local", fusion_head=False)
 
 
-def small_local(seed: int = 0) -> bytes:
+def small_local(seed: int = 0, channels: int = CHANNELS) -> bytes:
     """Stem (a quarter of the size), one residual block, head with a sigmoid; z_k is a mean, brought to its length."""
     rng = np.random.default_rng(seed)
     shapes = {
-        "stem.weight": (CHANNELS, 1, 4, 4),
-        "blocks.0.conv1.weight": (CHANNELS, CHANNELS, 3, 3),
-        "blocks.0.conv1.bias": (CHANNELS,),
-        "blocks.0.conv2.weight": (CHANNELS, CHANNELS, 3, 3),
-        "head.weight": (2, CHANNELS, 1, 1),
-        "to_z": (CHANNELS, spec.Z_PATCH),
+        "stem.weight": (channels, 1, 4, 4),
+        "blocks.0.conv1.weight": (channels, channels, 3, 3),
+        "blocks.0.conv1.bias": (channels,),
+        "blocks.0.conv2.weight": (channels, channels, 3, 3),
+        "head.weight": (2, channels, 1, 1),
+        "to_z": (channels, spec.Z_PATCH),
     }
     weights = [
-        numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name) for name, shape in shapes.items()
+        numpy_helper.from_array(rng.normal(0, 0.6 / channels**0.5, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
     ]
     around = {"pads": [1, 1, 1, 1]}
     nodes = [

@@ -67,7 +67,8 @@ class ExportOptions:
     calibration: Path | None = None
     """Folder of mammograms that int8 graphs are calibrated on; None takes phantoms."""
     search: bool = False
-    """Whether to search for the fastest mixture that keeps `limits`; its int8 graphs take the place of plain ones."""
+    """Whether to search for the fastest mixture that keeps `limits`; its int8 graphs take the place of plain ones, and
+    the local graph is there in Winograd's form where the mixture has it."""
     limits: Limits = field(default_factory=Limits)
     """What the mixture must keep."""
     winograd: bool = False
@@ -96,7 +97,7 @@ def export_bundle(
     with staged_bundle(out) as folder:
         _write_graphs(checkpoint, folder, options.precisions, report)
         found = _write_narrow_graphs(checkpoint, folder, options, report) if "int8" in options.precisions else None
-        if options.winograd:
+        if options.winograd or (found and "winograd" in found.mixture.values()):
             report("writing the local graph in Winograd's form")
             (folder / WINOGRAD_FILE).write_bytes(winograd((folder / graph_file("local")).read_bytes()))
         if options.keep_checkpoint:
@@ -148,9 +149,10 @@ def _write_narrow_graphs(
     if options.search:
         judged = images if options.calibration else phantoms(JUDGED)
         head = checkpoint.network.fusion_head
-        found = search(
-            searches(wide, graphs, judged, limits=options.limits, patches=options.patches, fusion_head=head), report
+        stages = searches(
+            wide, graphs, judged, limits=options.limits, patches=options.patches, fusion_head=head, report=report
         )
+        found = search(stages, report)
         graphs |= found.graphs
         (folder / FRONTIER_FILE).write_text(frontier_svg(found.frontier), "utf-8")
     for stage, graph in graphs.items():
@@ -206,7 +208,9 @@ def _difference(row: Comparison) -> str:
 def _remedy(table: Sequence[Comparison]) -> str:
     missed = list(dict.fromkeys(row.precision for row in table if not row.passed))
     if all(row.passed or row.name.startswith(WINOGRAD_ROWS) for row in table):
-        return "These weights lose too much in Winograd's form: export without --winograd."
+        return (
+            "These weights lose too much in Winograd's form: export without --winograd, and without --precision auto."
+        )
     if "fp32" in missed:
         return "Weights with extreme values lose precision in float32; please report this with the table."
     rest = [precision for precision in dict.fromkeys(row.precision for row in table) if precision not in missed]

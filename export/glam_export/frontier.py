@@ -37,7 +37,7 @@ def _panel(number: int, points: Sequence[Point]) -> Iterator[str]:
 def _marker(x: float, y: float, point: Point) -> Iterator[str]:
     colour = COLOURS[point.passed]
     fill = colour if point.passed else "white"
-    name = point.precision + (f" {point.narrow_share:.0%}" if point.precision == "int8" else "")
+    name = point.kind.replace("int8", f"int8 {point.narrow_share:.0%}")
     told = f"{name}: {point.latency_ms:.0f} ms, worst Dice {point.dice_worst:.3f}, wide: {', '.join(point.wide) or '-'}"
     yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}"><title>{told}</title></circle>'
     yield f'<text x="{x + 8:.1f}" y="{y + 14:.1f}">{name}</text>'

@@ -1,9 +1,10 @@
-"""Which blocks must stay wide: the fastest mixture of int8, bf16 and FP32 whose maps agree with FP32.
+"""Which blocks must stay wide: the fastest mixture for this CPU whose maps agree with FP32, whatever it is made of.
 
-For each stage one block alone is put into 8 bits, block by block; those that then harm most are widened first, as many
-as it takes. (With all others in 8 bits too, the share of one block is lost below theirs.) Every mixture that was tried
-is a point of the frontier, kept or not. A stage whose 8 bits are too rough or no faster is bf16 where the CPU has it
-and that is good enough, else FP32.
+A stage is tried as a whole in each form that is wide: FP32, Winograd's form of it, bf16 where the CPU computes in it.
+The fastest of them that passes is what mixtures with 8 bits have where they are wide. Then one block alone is put into
+8 bits, block by block; those that harm most for each multiplication that 8 bits would save (`gains`) are widened first,
+as many as it takes. (With all others in 8 bits too, the share of one block would be lost below theirs.) Every mixture
+that was tried is a point of the frontier, kept or not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,17 +18,24 @@ import numpy as np
 
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
-from glam_deploy.engines.openvino import Float, graph_engine
+from glam_deploy.engines.openvino import Float, Kind, graph_engine
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import compare_maps
 from glam_deploy.patches import host
 from glam_deploy.records import Float32, GlobalMaps
 from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import Precision, Stage
+from glam_deploy.spec import Stage
+from glam_export.gains import rewritten, savings
 from glam_export.quantize import blocks, narrow_share, widened
+from glam_export.winograd import winograd
 
 Report = Callable[[str], None]
+
+NARROW: Mapping[Kind, Kind] = {"fp32": "int8", "winograd": "int8+winograd", "bf16": "int8+bf16"}
+"""What is wide -> the mixture of it with 8 bits."""
+NOISE = 0.03
+"""Share of a latency that another measurement may be off: mixtures that are closer count as equally fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,8 @@ class Point:
     """One mixture of one stage, as it was measured."""
 
     stage: Stage
-    precision: Precision
+    kind: Kind
+    """What it is made of."""
     wide: tuple[str, ...]
     """The blocks that are not in 8 bits, where the others are."""
     narrow_share: float
@@ -58,12 +67,18 @@ class Point:
     """Share of the images whose patches lie where FP32 puts them; 1 for the local stage."""
     passed: bool
 
+    def told(self) -> str:
+        """In words, on one line."""
+        share = f", {self.narrow_share:.1%} in 8 bits" if self.narrow_share else ""
+        verdict = "passed" if self.passed else "missed"
+        return f"{self.stage} {self.kind}{share}: {self.latency_ms:.0f} ms, worst Dice {self.dice_worst:.3f}, {verdict}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """What a search ends with."""
 
-    mixture: Mapping[Stage, Precision]
+    mixture: Mapping[Stage, Kind]
     graphs: Mapping[Stage, bytes]
     """The int8 graph of each stage, in the mixture that was chosen; where none was good enough, with all in 8 bits."""
     frontier: tuple[Point, ...]
@@ -86,11 +101,17 @@ class StageSearch:
     limits: Limits
     fusion_head: bool
 
-    def engine(self, graph: bytes, floats: Float = "fp32") -> Engine:
+    def graph(self, kind: Kind, keep: Sequence[str] = ()) -> bytes:
+        """All of it wide, or with 8 bits in all blocks but `keep`. Winograd's form is where it is wide."""
+        graph = self._mixed(keep) if kind.startswith("int8") else self.wide
+        return winograd(graph) if kind.endswith("winograd") else graph
+
+    def engine(self, kind: Kind, graph: bytes) -> Engine:
+        """What computes a `graph` of this kind."""
+        floats: Float = "bf16" if kind.endswith("bf16") else "fp32"
         return graph_engine(graph, self.stage, floats=floats, fusion_head=self.fusion_head)
 
-    def mixed(self, keep: Sequence[str]) -> bytes:
-        """The graph with these blocks wide."""
+    def _mixed(self, keep: Sequence[str]) -> bytes:
         of_block = blocks(self.wide)
         return widened(self.wide, self.narrow, [node for name in keep for node in of_block[name]])
 
@@ -103,8 +124,10 @@ def searches(
     limits: Limits,
     patches: int,
     fusion_head: bool,
+    report: Report = lambda step: None,
 ) -> list[StageSearch]:
     """The stages that have `narrow` graphs, ready to be searched on `images`, float32 [2944, 1920], standardized."""
+    report("what FP32 makes of the images that mixtures are judged by")
     engines = {stage: graph_engine(graph, stage, fusion_head=fusion_head) for stage, graph in wide.items()}
     pipeline = Pipeline(OpenedEngines(engines=engines, provenance={}), patches=patches, provenance={})
     cases = [Case(image=image, expected=answer(pipeline(image))) for image in images]
@@ -119,76 +142,115 @@ def search(stages: Sequence[StageSearch], report: Report = lambda step: None) ->
 
     Raises BackendBuildError, BackendRunError.
     """
-    mixture: dict[Stage, Precision] = {"fusion": "fp32"}
+    mixture: dict[Stage, Kind] = {"fusion": "fp32"}
     graphs, frontier = {}, []
     for task in stages:
         points = list(_points(task, report))
-        best = min((point for point in points if point.passed), key=lambda point: point.latency_ms)
-        mixture[task.stage] = best.precision
-        graphs[task.stage] = task.mixed(best.wide)
+        best = _best(points)
+        report(f"taken: {best.told()}")
+        mixture[task.stage] = best.kind
+        graphs[task.stage] = task.graph(best.kind if best.wide else "int8", best.wide)
         frontier += points
     return Found(mixture=mixture, graphs=graphs, frontier=tuple(frontier))
 
 
+def _best(points: Sequence[Point]) -> Point:
+    """The fastest that passed; of those that are as fast, but for noise, the truest."""
+    passed = [point for point in points if point.passed]
+    least = min(point.latency_ms for point in passed)
+    return max((p for p in passed if p.latency_ms <= least * (1 + NOISE)), key=lambda p: (p.dice_worst, p.dice_median))
+
+
 def _points(task: StageSearch, report: Report) -> Iterator[Point]:
-    """FP32 first, which passes by definition, then bf16 where it can be had, then 8 bits, ever wider."""
-    report(f"measuring the {task.stage} graph in fp32")
-    yield _measured(task, task.wide, "fp32")
+    """FP32 first, which passes by definition, then what else is wide as a whole, then 8 bits, ever wider."""
+    measured = partial(_measured, task, report)
+    wholes = [measured(kind) for kind in _wholes(task)]
+    yield from wholes
+    form = _best(wholes)
+    narrow = NARROW[form.kind]
+    yield (narrowest := measured(narrow))
+    saved = savings(task.wide, form=_speed(form, wholes), narrow=_speed(narrowest, wholes), tiled=_tiled(task, form))
+    worth = [block for block in saved if saved[block] > 0]
+    if not narrowest.passed or len(worth) < len(saved):
+        yield from _widening(task, narrow, saved, report)
+
+
+def _wholes(task: StageSearch) -> Iterator[Kind]:
+    yield "fp32"
+    if task.stage == "local" and rewritten(task.wide):  # the global graph has nothing to gain from it
+        yield "winograd"
     if not cpu_features.features().isdisjoint(cpu_features.BF16):
-        report(f"measuring the {task.stage} graph in bf16")
-        yield _measured(task, task.wide, "bf16", floats="bf16")
-    yield (narrowest := _measured(task, task.mixed([]), "int8"))
-    if not narrowest.passed:
-        yield from _widening(task, report)
+        yield "bf16"
 
 
-def _widening(task: StageSearch, report: Report) -> Iterator[Point]:
-    """Halvings find the least number of blocks, the most sensitive first, that must be wide; more wide is no worse."""
-    ranked = sensitivity(task, report)
-    least, most = 1, len(ranked) - 1
+def _speed(point: Point, wholes: Sequence[Point]) -> float:
+    """Time of FP32 -> 1."""
+    return point.latency_ms / wholes[0].latency_ms
+
+
+def _tiled(task: StageSearch, form: Point) -> frozenset[str] | None:
+    return rewritten(task.wide) if form.kind == "winograd" else None
+
+
+def _widening(task: StageSearch, kind: Kind, saved: Mapping[str, float], report: Report) -> Iterator[Point]:
+    """Halvings find the least number of blocks that must be wide, in the order of `_ranked`; more wide is no worse.
+
+    What gains nothing from 8 bits is wide in each.
+    """
+    gaining = [block for block in saved if saved[block] > 0]
+    ranked = [block for block in saved if block not in gaining]
+    least, most = max(len(ranked), 1), len(saved) - 1
+    harms = sensitivity(task, kind, gaining, report) if least <= most else {}
+    ranked += sorted(harms, key=lambda block: harms[block] / saved[block], reverse=True)
     while least <= most:
         count = (least + most) // 2
-        report(f"trying the {task.stage} graph with {count} of {len(ranked)} blocks wide")
-        point = _measured(task, task.mixed(ranked[:count]), "int8", wide=tuple(ranked[:count]))
+        point = _measured(task, report, kind, tuple(ranked[:count]))
         yield point
         least, most = (least, count - 1) if point.passed else (count + 1, most)
 
 
-def sensitivity(task: StageSearch, report: Report = lambda step: None) -> list[str]:
-    """Names of a stage's blocks, first the one that alone in 8 bits harms the saliency most; on the first image."""
-    inputs, name = _inputs(task.stage, task.cases[0])
-    expected = task.engine(task.wide).run(inputs)[name]
-    errors = {}
-    names = list(blocks(task.wide))
-    for block in names:
-        report(f"what 8 bits in block {block} of the {task.stage} graph do")
-        alone = task.mixed([other for other in names if other != block])
-        errors[block] = float(np.abs(task.engine(alone).run(inputs)[name] - expected).mean())
-    return sorted(errors, key=errors.__getitem__, reverse=True)
+def sensitivity(
+    task: StageSearch, kind: Kind, names: Sequence[str], report: Report = lambda step: None
+) -> dict[str, float]:
+    """Block -> what it alone in 8 bits does to the saliency of the first image: mean absolute difference."""
+    inputs, output = _inputs(task.stage, task.cases[0])
+    every = list(blocks(task.wide))
+    expected = task.engine(kind, task.graph(kind, every)).run(inputs)[output]
+    harms = {}
+    for number, name in enumerate(names, 1):
+        report(f"{task.stage} graph: what 8 bits in {name} alone do, block {number} of {len(names)}")
+        alone = task.graph(kind, [other for other in every if other != name])
+        found = task.engine(kind, alone).run(inputs)[output]
+        harms[name] = float(np.abs(found - expected).mean())
+    return harms
 
 
-def _measured(
-    task: StageSearch, graph: bytes, precision: Precision, *, floats: Float = "fp32", wide: tuple[str, ...] = ()
-) -> Point:
-    engine = task.engine(graph, floats)
+def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ...] = ()) -> Point:
+    report(f"measuring the {task.stage} graph, {kind}" + (f" with {len(wide)} blocks wide" if wide else ""))
+    graph = task.graph(kind, wide)
+    engine = task.engine(kind, graph)
     engine.run(_inputs(task.stage, task.cases[0])[0])  # the first run allocates
     timed = [_timed(partial(_found, engine, task.stage, case)) for case in task.cases]
     lowest = [_lowest(found, case) for (found, _), case in zip(timed, task.cases, strict=True)]
     same = [_same_patches(found, case) for (found, _), case in zip(timed, task.cases, strict=True)]
-    limits = task.limits
-    agree = sum(same) / len(same)
-    good = median(lowest) >= limits.dice_median and min(lowest) >= limits.dice_worst and agree >= limits.patch_agreement
-    return Point(
+    point = Point(
         stage=task.stage,
-        precision=precision,
+        kind=kind,
         wide=wide,
-        narrow_share=narrow_share(task.wide, graph) if precision == "int8" else 0.0,
+        narrow_share=narrow_share(task.wide, graph),
         latency_ms=min(ms / _rows(task.stage, case) for (_, ms), case in zip(timed, task.cases, strict=True)),
         dice_median=median(lowest),
         dice_worst=min(lowest),
-        same_patches=agree,
-        passed=good or precision == "fp32",
+        same_patches=sum(same) / len(same),
+        passed=kind == "fp32" or _keeps(task.limits, lowest, same),
     )
+    report(point.told())
+    return point
+
+
+def _keeps(limits: Limits, lowest: Sequence[float], same: Sequence[bool]) -> bool:
+    good = median(lowest) >= limits.dice_median and min(lowest) >= limits.dice_worst
+    return good and sum(same) / len(same) >= limits.patch_agreement
 
 
 def _timed(work: Callable[[], Answer]) -> tuple[Answer, float]:

@@ -35,8 +35,8 @@ LICENCE_REMINDER = (
     multiple=True,
     default=("fp16",),
     show_default=True,
-    help="Graphs in this precision too; fp32 ones are always there; repeatable. auto: int8 in the blocks that bear "
-    "it, by a search for the fastest mixture for this CPU whose maps agree with FP32; takes long.",
+    help="Graphs in this precision too; fp32 ones are always there; repeatable. auto: a search for the "
+    "fastest mixture of int8, bf16, Winograd's form and fp32 for this CPU whose maps agree with fp32; takes long.",
 )
 @click.option(
     "--calibration",
@@ -104,11 +104,11 @@ def command(
 def _frontier_table(points: Sequence[Mapping[str, Any]]) -> Table:
     """What a precision search tried (`glam_export.search.Point`)."""
     table = Table(title="Precision search: what was tried, and what it cost", title_justify="left")
-    for name in ("stage", "precision", "in 8 bits", "ms", "Dice, median", "worst", "", "wide blocks"):
+    for name in ("stage", "made of", "in 8 bits", "ms", "Dice, median", "worst", "", "wide blocks"):
         table.add_column(name, overflow="fold")
     for point in points:
         shown = [f"{point[key]:.3f}" for key in ("dice_median", "dice_worst")]
-        first = [point["stage"], point["precision"], f"{point['narrow_share']:.1%}", f"{point['latency_ms']:.0f}"]
+        first = [point["stage"], point["kind"], f"{point['narrow_share']:.1%}", f"{point['latency_ms']:.0f}"]
         table.add_row(*first, *shown, "ok" if point["passed"] else "MISSED", ", ".join(point["wide"]) or "-")
     return table
 

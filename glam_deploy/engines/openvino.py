@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import openvino as ov
@@ -23,6 +23,9 @@ from glam_deploy.spec import STAGES, GraphContract, Precision, Stage, Tensor
 LIBRARY = f"openvino {ov.__version__}"
 
 Float = Literal["fp32", "bf16"]
+Kind = Literal["fp32", "bf16", "winograd", "int8", "int8+bf16", "int8+winograd"]
+"""What a stage of a mixture is made of. "winograd" is Winograd's form of FP32. After a plus stands what is wide where
+the rest is in 8 bits; where nothing stands, FP32. Only the local stage may have Winograd's form."""
 PRECISION = "INFERENCE_PRECISION_HINT"
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
 """Environment variable that forbids the library what the CPU could do."""
@@ -100,15 +103,12 @@ def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngin
 def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """Each stage in the precision that the bundle's precision search chose (`glam-deploy export --precision auto`).
 
-    What is not in 8 bits is fp32, but for a stage that is bf16 as a whole. Raises as `open_engines`.
+    Raises as `open_engines`.
     """
     chosen = _mixture(bundle)
-    if "bf16" in chosen.values():
+    if any(kind.endswith("bf16") for kind in chosen.values()):
         _require_bf16()
-    recipes = {
-        stage: _recipe(bundle, stage, *(("fp32", "bf16") if kind == "bf16" else (kind, "fp32")))
-        for stage, kind in chosen.items()
-    }
+    recipes = {stage: _mixed_recipe(bundle, stage, kind) for stage, kind in chosen.items()}
     words = ", ".join(f"{stage} {kind}" for stage, kind in chosen.items())
     return _open("openvino-mixed", bundle, recipes, options, precision=words)
 
@@ -137,11 +137,19 @@ def _recipe(bundle: Bundle, stage: Stage, graph: Precision, floats: Float) -> Re
     return Recipe(file=file, floats="fp32" if stage == "fusion" else floats)
 
 
-def _mixture(bundle: Bundle) -> Mapping[Stage, Precision]:
+def _mixed_recipe(bundle: Bundle, stage: Stage, kind: Kind) -> Recipe:
+    if kind == "winograd":
+        return Recipe(file=winograd_files(bundle)[stage], floats="fp32")
+    # of "int8+winograd" the int8 graph itself has that form
+    graph: Precision = "int8" if kind.startswith("int8") else "fp32"
+    return _recipe(bundle, stage, graph, "bf16" if kind.endswith("bf16") else "fp32")
+
+
+def _mixture(bundle: Bundle) -> Mapping[Stage, Kind]:
     """For every stage. Raises BundleError where no search was made, or by a release that knew other precisions."""
     found = bundle.manifest.get(bundles.MIXTURE)
-    known = ("fp32", "bf16", "int8")
-    if not isinstance(found, Mapping) or any(found.get(stage) not in known for stage in ("global", "local")):
+    known = {"global": [kind for kind in get_args(Kind) if "winograd" not in kind], "local": get_args(Kind)}
+    if not isinstance(found, Mapping) or any(found.get(stage) not in kinds for stage, kinds in known.items()):
         raise BundleError(
             f"{bundle.folder}: no precision search was made for it (manifest[{bundles.MIXTURE!r}] is {found!r}). "
             f"Export the checkpoint again with --precision auto."

@@ -18,7 +18,7 @@ from glam_export.search import Found, Point
 CHECKPOINT: Any = SimpleNamespace(network=SimpleNamespace(fusion_head=False))
 POINT = Point(
     stage="local",
-    precision="int8",
+    kind="int8",
     wide=("stem",),
     narrow_share=0.9,
     latency_ms=20.0,

@@ -1,7 +1,8 @@
 """The precision search on a network of four convolutions, one of them spoiled in 8 bits."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate, count
+from itertools import accumulate, chain, count
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,10 +15,14 @@ from glam_deploy.engines import cpu_features
 from glam_deploy.gate.limits import Limits
 from glam_export import search as module
 from glam_export.frontier import frontier_svg
+from glam_export.gains import rewritten, savings
 from glam_export.quantize import quantized
 from glam_export.search import Case, Found, StageSearch, search, sensitivity
+from glam_export.winograd import MIN_CHANNELS
 
 WIDE = small_local()
+BROAD = small_local(channels=MIN_CHANNELS)
+"""With convolutions that Winograd's form makes others."""
 PLACE = (1024, 512)
 
 
@@ -36,20 +41,19 @@ def spoiled(narrow: bytes, weight: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-@pytest.fixture(scope="module")
-def task() -> StageSearch:
-    """Limits that 8 bits keep and a spoiled block does not."""
+def searched(graph: bytes, dice: float) -> StageSearch:
+    """`dice` is a limit that 8 bits keep and a spoiled block does not."""
     pixels = image()
     patch = pixels[None, None, PLACE[0] : PLACE[0] + 512, PLACE[1] : PLACE[1] + 512]
     plain = StageSearch(
         stage="local",
-        wide=WIDE,
-        narrow=quantized(WIDE, [{"patches": patch}]),
+        wide=graph,
+        narrow=quantized(graph, [{"patches": patch}]),
         cases=[],
-        limits=Limits(dice_median=0.9, dice_worst=0.9),
+        limits=Limits(dice_median=dice, dice_worst=dice),
         fusion_head=False,
     )
-    maps = plain.engine(WIDE).run({"patches": patch})["saliency_patches"]
+    maps = plain.engine("fp32", graph).run({"patches": patch})["saliency_patches"]
     expected = {
         "saliency_global": np.zeros((2, 184, 120), np.float32),
         "saliency_patches": maps,
@@ -58,17 +62,39 @@ def task() -> StageSearch:
     return replace(plain, cases=[Case(image=pixels, expected=expected)])
 
 
+@pytest.fixture(scope="module")
+def task() -> StageSearch:
+    return searched(WIDE, 0.9)
+
+
+@pytest.fixture(scope="module")
+def broad() -> StageSearch:
+    return searched(BROAD, 0.6)
+
+
+Clock = Callable[..., None]
+
+
 @pytest.fixture(autouse=True)
-def quicker_and_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No clock: each measurement takes a second less than the one before, and no CPU has bf16."""
-    ticks = accumulate(100 - n // 2 if n % 2 else 0 for n in count())
-    monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Measurements take so many ms, one after another; each of those that are not told a fifth less than the last.
+
+    Here no CPU has bf16.
+    """
+
+    def tell(*told: float) -> None:
+        lengths = chain(told, (told[-1] * 0.8**n for n in count(1)))
+        ticks = accumulate(next(lengths) / 1e3 if n % 2 else 0 for n in count())
+        monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
+
+    tell(100)
     monkeypatch.setattr(cpu_features, "features", frozenset)
+    return tell
 
 
 def test_8_bits_that_are_good_enough_are_taken_whole(task: StageSearch) -> None:
     found = search([task])
-    assert [(p.precision, p.wide, p.passed) for p in found.frontier] == [("fp32", (), True), ("int8", (), True)]
+    assert [(p.kind, p.wide, p.passed) for p in found.frontier] == [("fp32", (), True), ("int8", (), True)]
     assert found.mixture == {"fusion": "fp32", "local": "int8"}
     assert found.frontier[1].narrow_share == 1
     assert found.frontier[0].dice_worst == 1 > found.frontier[1].dice_worst
@@ -77,19 +103,76 @@ def test_8_bits_that_are_good_enough_are_taken_whole(task: StageSearch) -> None:
 @pytest.mark.parametrize(("weight", "block"), [("stem.weight", "stem"), ("head.weight", "head")])
 def test_the_spoiled_block_is_found_and_only_it_widened(task: StageSearch, weight: str, block: str) -> None:
     bad = replace(task, narrow=spoiled(task.narrow, weight))
-    assert sensitivity(bad)[0] == block
+    harms = sensitivity(bad, "int8", ["stem", "blocks.0", "head"])
+    assert max(harms, key=harms.__getitem__) == block
     found = search([bad])
     assert not found.frontier[1].passed
-    best = [point for point in found.frontier if point.passed and point.precision == "int8"]
+    best = [point for point in found.frontier if point.passed and point.kind == "int8"]
     assert [point.wide for point in best][-1] == (block,)
     assert found.mixture["local"] == "int8"
-    assert found.graphs["local"] == bad.mixed([block])
+    assert found.graphs["local"] == bad.graph("int8", [block])
+
+
+def test_blocks_that_save_least_for_their_harm_are_widened_first(
+    task: StageSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All harm as much, and the head saves least, then the stem."""
+    monkeypatch.setattr(module, "sensitivity", lambda task, kind, names, report: dict.fromkeys(names, 1.0))
+    found = search([replace(task, limits=Limits(dice_median=1.0, dice_worst=1.0))])
+    assert found.frontier[-1].wide == ("head", "stem")
 
 
 def test_where_nothing_narrow_passes_the_stage_stays_in_fp32(task: StageSearch) -> None:
     found = search([replace(task, limits=Limits(dice_median=1.0, dice_worst=1.0))])
     assert found.mixture["local"] == "fp32"
     assert len(found.frontier) >= 3
+
+
+def test_what_is_hardly_faster_is_not_worth_its_harm(task: StageSearch, clock: Clock) -> None:
+    clock(100, 98)
+    assert search([task]).mixture["local"] == "fp32"
+    clock(100, 96)
+    assert search([task]).mixture["local"] == "int8"
+
+
+def test_winograds_form_competes_by_itself(broad: StageSearch, clock: Clock) -> None:
+    """Blocks that 8 bits make slower than it are not looked at."""
+    clock(100, 40, 60, 41)
+    said: list[str] = []
+    found = search([broad], said.append)
+    assert found.mixture["local"] == "winograd"
+    assert [point.kind for point in found.frontier] == ["fp32", "winograd", "int8+winograd", "int8+winograd"]
+    assert found.frontier[1].passed
+    assert found.frontier[3].wide == ("blocks.0",)
+    assert not any("8 bits in blocks.0 alone" in line for line in said)
+    assert said[-1].startswith("taken: local winograd: 40 ms, worst Dice 1.000, passed")
+
+
+def test_winograds_form_beside_8_bits(broad: StageSearch, clock: Clock) -> None:
+    clock(100, 40, 60, 30)
+    found = search([broad])
+    assert found.mixture["local"] == "int8+winograd"
+    nodes = onnx.load_from_string(found.graphs["local"]).graph.node
+    assert {node.name for node in nodes if node.op_type == "Conv"} == {"stem", "head"}
+    assert sum(node.op_type == "DequantizeLinear" for node in nodes) >= 4
+    assert found.frontier[-1].narrow_share == pytest.approx(18 / (18 + 2 * 9 * MIN_CHANNELS))
+
+
+def test_what_8_bits_save() -> None:
+    """In multiplications: MIN_CHANNELS channels, 128 x 128 pixels; kernels of 16, two of 9 x channels, and 2."""
+    pixels = 128 * 128 * MIN_CHANNELS
+    block = 2 * 9 * MIN_CHANNELS * pixels
+    work = {"stem": 16 * pixels, "blocks.0": block, "head": 2 * pixels}
+    assert savings(BROAD, form=1.0, narrow=0.25) == pytest.approx({name: 0.75 * n for name, n in work.items()})
+    assert savings(BROAD, form=0.5, narrow=0.25) == pytest.approx({name: 0.25 * n for name, n in work.items()})
+    assert rewritten(BROAD) == {"conv1", "conv2"}
+    share = block / sum(work.values())
+    saved = savings(BROAD, form=1 - 0.6 * share, narrow=0.5, tiled={"conv1", "conv2"})
+    assert saved == pytest.approx({"stem": 8 * pixels, "blocks.0": -0.1 * block, "head": pixels})
+
+
+def test_a_graph_that_has_no_such_form() -> None:
+    assert not rewritten(WIDE)
 
 
 def test_as_facts_and_as_a_plot(task: StageSearch) -> None:

@@ -11,13 +11,16 @@ import pytest
 from support_bundles import facts
 from support_small_graphs import patches, small_local
 
-from glam_deploy.bundle import MIXTURE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import MIXTURE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines import cpu_features, openvino
 from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.openvino import Recipe
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendUnavailable, BundleError
+from glam_export.winograd import MIN_CHANNELS, winograd
 
+OPTIONS = EngineOptions()
 FP32 = Recipe(file=graph_file("local"), floats="fp32")
 WITHOUT_BF16 = pytest.mark.skipif(
     not cpu_features.features().isdisjoint(cpu_features.BF16), reason="this CPU computes in bf16"
@@ -94,6 +97,26 @@ def test_a_mixture(bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
+    ("kind", "file", "floats"),
+    [
+        ("fp32", "graphs/local.onnx", "fp32"),
+        ("bf16", "graphs/local.onnx", "bf16"),
+        ("winograd", WINOGRAD_FILE, "fp32"),
+        ("int8+bf16", "graphs/local.int8.onnx", "bf16"),
+        ("int8+winograd", "graphs/local.int8.onnx", "fp32"),
+    ],
+)
+def test_what_a_stage_of_a_mixture_may_be_made_of(
+    bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, kind: str, file: str, floats: str
+) -> None:
+    (bundle.folder / WINOGRAD_FILE).write_bytes(b"")
+    write_manifest(bundle.folder, facts())
+    cpu(monkeypatch, "amx_bf16")
+    open_engines("openvino-mixed", with_mixture(open_bundle(bundle.folder), {"global": "fp32", "local": kind}), OPTIONS)
+    assert (recipes["local"].file, recipes["local"].floats) == (file, floats)
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         (EngineOptions(), {"NUM_STREAMS": 1}),
@@ -108,13 +131,23 @@ def test_threads_and_streams_reach_the_library(
     assert {key: model.get_property(key) for key in expected} == expected
 
 
+def test_a_graph_in_winograds_form_keeps_its_names(bundle: Bundle) -> None:
+    """OpenVINO moves transpositions behind the last operators, whose ports then have the names of both."""
+    graph = small_local(channels=MIN_CHANNELS)
+    engine = openvino.graph_engine(winograd(graph), "local", fusion_head=False)
+    assert any(len(port.names) > 1 for port in engine._model.outputs)
+    expected = OnnxRuntimeEngine(graph, "local", OPTIONS, fusion_head=False).run({"patches": patches(1)})
+    for name, values in engine.run({"patches": patches(1)}).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
+
+
 # what is refused
 
 
 def test_bf16_names_what_the_cpu_lacks(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "avx2", "avx512f")
-    mixed = with_mixture(bundle, {"global": "bf16", "local": "int8"})
-    for name, of in (("openvino-bf16", bundle), ("openvino-mixed", mixed)):
+    mixed, wide = (with_mixture(bundle, {"global": kind, "local": "int8"}) for kind in ("bf16", "int8+bf16"))
+    for name, of in (("openvino-bf16", bundle), ("openvino-mixed", mixed), ("openvino-mixed", wide)):
         with pytest.raises(BackendUnavailable, match="avx512_bf16 or amx_bf16; Some CPU has neither") as caught:
             open_engines(name, of, EngineOptions())
         assert caught.value.exit_code == 3
@@ -135,7 +168,17 @@ def test_graphs_that_the_bundle_lacks(bundle: Bundle) -> None:
         open_engines("openvino-int8", open_bundle(bundle.folder), EngineOptions())
 
 
-@pytest.mark.parametrize("mixture", [None, "int8", {"global": "int8"}, {"global": "fp32", "local": "int4"}])
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        None,
+        "int8",
+        {"global": "int8"},
+        {"global": "fp32", "local": "int4"},
+        {"global": "winograd", "local": "fp32"},
+        {"global": ["fp32"], "local": "fp32"},
+    ],
+)
 def test_mixtures_that_are_none(bundle: Bundle, mixture: object) -> None:
     with pytest.raises(BundleError, match="--precision auto"):
         open_engines("openvino-mixed", with_mixture(bundle, mixture), EngineOptions())
