@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
@@ -52,7 +52,7 @@ class Sender(Section):
     """Who may send: a calling AE title, from these hosts."""
 
     ae_title: AETitle
-    hosts: tuple[str, ...] = Field(min_length=1)
+    hosts: tuple[IPvAnyNetwork, ...] = Field(min_length=1)
     """Addresses or networks (10.1.2.0/24); no names, which somebody else could answer for."""
 
 

@@ -58,4 +58,7 @@ class Session(Protocol):
         """Send one object and wait for its answer. Raises PeerBroke where none comes."""
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
-        """Those UIDs of `items` that the target says it has. Raises PeerBroke, or PeerError if it cannot be asked."""
+        """Those UIDs of `items` that the target says it has. Raises PeerBroke, PeerDeclined if it cannot be asked."""
+
+    def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
+        """Ask the target to commit itself to keep `items`; None where its report has not come within `wait_s`."""

@@ -1,12 +1,12 @@
 """Sending over DIMSE: C-ECHO, C-STORE, the C-FIND that proves delivery, and requests for storage commitment (SCU)."""
 
 import queue
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
@@ -19,8 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from glam_deploy.dicom.header import foreign_errors
-from glam_deploy.dicom.net import statuses
+from glam_deploy.dicom.net import files, statuses
 from glam_deploy.dicom.net.commitment import read_report, request_of
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
@@ -29,7 +28,7 @@ from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 SLOWEST = 1 << 18
 """Bytes a second: a large object is given so much more time than `timeout_s` before its target counts as hung."""
 
-_PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _FIND = StudyRootQueryRetrieveInformationModelFind
 
 
@@ -72,7 +71,8 @@ class DimseSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self._association.release if error is None else self._association.abort)()
+        is_well = error is None or isinstance(error, PeerDeclined)
+        (self._association.release if is_well else self._association.abort)()
 
     def echo(self) -> None:
         """Raises PeerError where the peer does not answer well."""
@@ -86,14 +86,10 @@ class DimseSession:
         Raises PeerBroke where no answer comes.
         """
         try:
-            with foreign_errors("the file cannot be read"):
-                dataset = dcmread(item.path)
-                taken = self._fitted(dataset)
-        except (DicomError, OSError) as error:
-            reason = (
-                str(error) if isinstance(error, DicomError) else f"the file cannot be read ({type(error).__name__})"
-            )
-            return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
+            dataset = files.whole(item)
+            taken = self._fitted(dataset)
+        except DicomError as error:
+            return files.unreadable(item, error)
         if not taken:
             reason = f"it takes no {UID(dataset.SOPClassUID).name} in any encoding that was proposed"
             return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
@@ -111,8 +107,7 @@ class DimseSession:
                 f"{self.peer} offers no Study Root C-FIND to {self.peer.calling_ae_title}: allow it there, or set "
                 "`query = false` for this target"
             )
-        series = {(str(header.StudyInstanceUID), str(header.SeriesInstanceUID)) for header in map(_header, items)}
-        found = {uid for study_uid, series_uid in sorted(series) for uid in self._find(study_uid, series_uid)}
+        found = {uid for study_uid, series_uid in files.series(items) for uid in self._find(study_uid, series_uid)}
         return frozenset(item.sop_uid for item in items) & found
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
@@ -126,7 +121,7 @@ class DimseSession:
                 f"{self.peer} offers no storage commitment to {self.peer.calling_ae_title}: allow it there, or set "
                 "`commitment = false` for this target"
             )
-        request = request_of([(str(_header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid)
+        request = request_of([(str(files.header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid)
         model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         status = self._status(lambda: self._association.send_n_action(request, 1, model, instance)[0], "N-ACTION")
         if status != statuses.SUCCESS:
@@ -139,7 +134,10 @@ class DimseSession:
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
         entity.network_timeout = None  # each step here has a limit of its own
         security = None if peer.tls is None else (tls_context(peer.tls), peer.host)
-        handlers = [(evt.EVT_CONN_OPEN, self._on_connection), (evt.EVT_N_EVENT_REPORT, self._on_report)]
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
+        ]
         try:
             association = entity.associate(
                 peer.host, peer.port, self._contexts, peer.ae_title, tls_args=security, evt_handlers=handlers
@@ -159,8 +157,13 @@ class DimseSession:
         return why_unreachable(self.peer)
 
     def _on_connection(self, event: evt.Event) -> None:
-        """Without a limit, a peer that stops reading would block pynetdicom's thread, and `abort` with it, for ever."""
-        event.assoc.dul.socket.socket.settimeout(self.peer.timeout_s)
+        """Without a limit, a peer that stops reading would block pynetdicom's thread, and `abort` with it, for ever.
+
+        Without NODELAY, each message waits 40 ms for the peer's delayed acknowledgement of its first half.
+        """
+        connection: Any = event.assoc.dul.socket and event.assoc.dul.socket.socket
+        connection.settimeout(self.peer.timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
         self._reports.put(read_report(event.event_information))
@@ -189,7 +192,7 @@ class DimseSession:
             raise PeerBroke(f"{self.peer} broke off or fell silent during {what}: look into its log")
         return int(answer.Status)
 
-    def _takes(self, sop_class: UID, *syntaxes: UID) -> bool:
+    def _takes(self, sop_class: UID, *syntaxes: str | UID) -> bool:
         return any(c.abstract_syntax == sop_class and c.transfer_syntax[0] in syntaxes for c in self._accepted())
 
     def _accepted(self) -> list[PresentationContext]:
@@ -202,7 +205,7 @@ class DimseSession:
         if not self._takes(dataset.SOPClassUID, *_PLAIN):
             return False
         if dataset.file_meta.TransferSyntaxUID.is_compressed:
-            dataset.decompress(generate_instance_uid=False)  # the same object: every codec in our results is lossless
+            files.decompress(dataset)
         return True
 
     def _find(self, study_uid: str, series_uid: str) -> Iterator[str]:
@@ -210,6 +213,7 @@ class DimseSession:
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
         self._association.dimse_timeout = self.peer.timeout_s
+        status = statuses.SUCCESS
         try:
             for answer, match in self._association.send_c_find(query, _FIND):
                 status = self._checked(answer, "C-FIND")
@@ -221,17 +225,10 @@ class DimseSession:
             raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: look into its log")
 
 
-def _header(item: Item) -> Dataset:
-    return dcmread(
-        item.path, specific_tags=["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"], stop_before_pixels=True
-    )
-
-
 def _kind(item: Item) -> tuple[str, str] | None:
     """(SOP class, transfer syntax) of a file, None where it cannot be read: then `store` says so."""
     try:
-        with foreign_errors(""):
-            header = _header(item)
-            return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)
-    except (DicomError, OSError):
+        header = files.header(item)
+    except DicomError:
         return None
+    return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)

@@ -1,11 +1,39 @@
 """Sending over HTTP: STOW-RS (PS3.18 section 10.5), and the QIDO-RS that proves delivery (section 10.6)."""
 
-from collections.abc import Sequence
+import ssl
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from io import BytesIO
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Any
 
-from glam_deploy.dicom.net.delivery import Answer, Item
+import requests
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.net import files, statuses
+from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
+
+_BOUNDARY = "3b9d5c6e1f0a4d27glam"
+_STORE = MappingProxyType(
+    {
+        "Accept": "application/dicom+json",
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}',
+    }
+)
+_SEARCH = MappingProxyType({"Accept": "application/dicom+json"})
+
+_UNENCODED = 0xC122
+"""FailureReason: the service does not take the transfer syntax (PS3.18 table I.2-2)."""
+_ABOUT_THE_OBJECT = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                     HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY)  # fmt: skip
+_FAILED, _REFERENCED = "00081198", "00081199"
+_SOP_UID, _REFERENCED_UID, _FAILURE, _WARNING = "00080018", "00081155", "00081197", "00081196"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,28 +59,176 @@ class StowPeer:
 
 
 class StowSession:
-    """Requests to one service about one result set: a `delivery.Session`. Entering sends nothing yet."""
+    """Requests to one service about one result set: a `delivery.Session`. Entering sends nothing yet.
+
+    No proxy, password file or redirection is followed: what the configuration names is what gets the results.
+    """
 
     def __init__(self, peer: StowPeer) -> None:
         self.peer = peer
 
     def __enter__(self) -> "StowSession":
+        peer, http = self.peer, requests.Session()
+        http.trust_env = False
+        http.verify = str(peer.authority) if peer.authority else _authorities_of_this_machine()
+        http.cert = (str(peer.certificate), str(peer.key)) if peer.certificate else None
+        if peer.user is not None:
+            http.auth = (peer.user, peer.password or "")
+        if peer.token is not None:
+            http.headers["Authorization"] = f"Bearer {peer.token}"
+        self._http = http
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        self._http.close()
+
+    def ask(self) -> None:
+        """Search for a study that nobody has. Raises PeerError where the service does not answer us."""
+        answer = self._request("GET", "/studies", params={"StudyInstanceUID": generate_uid()}, headers=_SEARCH)
+        self._check_entry(answer)
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.status_code != HTTPStatus.NOT_IMPLEMENTED:
+            raise PeerError(f"{self.peer} answers {_told(answer)}")
 
     def store(self, item: Item) -> Answer:
-        """Raises PeerError where the service cannot be reached or turns us away, PeerBroke where it breaks off."""
-        raise NotImplementedError
+        """One object in one request; once more decompressed where the service takes it only so.
+
+        Raises PeerError where the service turns us away, PeerBroke where it gives no answer about the object.
+        """
+        try:
+            with foreign_errors("the file of the result cannot be read"):
+                encoded = item.path.read_bytes()
+            answer = self._post(encoded)
+            if _failure(answer, item) == _UNENCODED or answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+                answer = self._post(_decompressed(item)) if _is_compressed(item) else answer
+        except DicomError as error:
+            return files.unreadable(item, error)
+        self._check_entry(answer)
+        if not answer.ok and answer.status_code not in _ABOUT_THE_OBJECT:
+            raise PeerBroke(f"{self.peer} answers {_told(answer)}: look into its log")
+        return _judged(answer, item)
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
-        """Those UIDs of `items` that QIDO-RS shows. Raises PeerDeclined where it cannot be asked."""
-        raise NotImplementedError
+        """Those UIDs of `items` that QIDO-RS shows: one search a series.
+
+        Raises PeerDeclined where the service cannot be asked, PeerBroke where no answer comes.
+        """
+        found = {uid for study_uid, series_uid in files.series(items) for uid in self._search(study_uid, series_uid)}
+        return frozenset(item.sop_uid for item in items) & found
+
+    def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
+        """Raises PeerDeclined."""
+        raise PeerDeclined(f"{self.peer} is a DICOMweb service: set `commitment = false`, QIDO-RS proves delivery")
+
+    def _post(self, part: bytes) -> Any:
+        head = f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        return self._request("POST", "/studies", data=head + part + f"\r\n--{_BOUNDARY}--\r\n".encode(), headers=_STORE)
+
+    def _search(self, study_uid: str, series_uid: str) -> list[str]:
+        answer = self._request("GET", f"/studies/{study_uid}/series/{series_uid}/instances", headers=_SEARCH)
+        if answer.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
+            return []
+        found = _json(answer)
+        if not answer.ok or not isinstance(found, list):
+            raise PeerDeclined(
+                f"{self.peer} answers a QIDO-RS search with {_told(answer)}, expected a list of instances: allow it "
+                "there, or set `query = false` for this target"
+            )
+        return [str(_first(item, _SOP_UID)) for item in found]
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        """A response of any status. Messages of requests quote URLs, which hold UIDs: only their kind is told."""
+        url = self.peer.url.rstrip("/") + path
+        try:
+            return self._http.request(method, url, timeout=self.peer.timeout_s, allow_redirects=False, **options)
+        except requests.RequestException as error:
+            raise PeerBroke(f"{self.peer} gives no answer ({_kind(error)})") from None
+
+    def _check_entry(self, answer: Any) -> None:
+        """Raises PeerError where this service is not for us, whatever we send."""
+        code = answer.status_code
+        if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
+            raise PeerError(f"{self.peer} answers {_told(answer)}: check the token, the user or the certificate")
+        if code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED) or answer.is_redirect:
+            raise PeerError(f"{self.peer} answers {_told(answer)}: check `stow_url`, which ends before /studies")
 
 
 def ask(peer: StowPeer) -> float:
-    """Ask the service for a sign of life (a QIDO-RS search that finds nothing): seconds. Raises PeerError."""
-    raise NotImplementedError
+    """Ask the service for a sign of life: seconds. Raises PeerError, which says why there is none."""
+    start = time.monotonic()
+    with StowSession(peer) as session:
+        session.ask()
+    return time.monotonic() - start
+
+
+def _authorities_of_this_machine() -> str | bool:
+    """Where a hospital's own authority is installed; the list that comes with requests only where there is none."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath or True
+
+
+def _judged(answer: Any, item: Item) -> Answer:
+    failure, told = _failure(answer, item), _told(answer)
+    if failure is not None:
+        outcome, reason = statuses.stored(failure)
+        failed = outcome if outcome is Outcome.NO_ROOM else Outcome.REFUSED
+        return Answer(sop_uid=item.sop_uid, outcome=failed, reason=f"{told}, {reason}")
+    if not answer.ok:
+        return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=told)
+    return Answer(sop_uid=item.sop_uid, outcome=Outcome.STORED, reason=_warning(answer, item))
+
+
+def _failure(answer: Any, item: Item) -> int | None:
+    """FailureReason of `item` (PS3.18 table I.2-2), 0x0110 where none is given; None where it is not said to fail."""
+    failed = _entry(answer, _FAILED, item)
+    return None if failed is None else int(_first(failed, _FAILURE) or 0x0110)
+
+
+def _warning(answer: Any, item: Item) -> str:
+    if answer.status_code == HTTPStatus.OK:
+        return ""
+    code = _first(_entry(answer, _REFERENCED, item) or {}, _WARNING)
+    return _told(answer) + (f", warning 0x{int(code):04X}" if code else "")
+
+
+def _entry(answer: Any, sequence: str, item: Item) -> Mapping[str, Any] | None:
+    """What a store response (PS3.18 table 10.5.3-3) says of `item` in a sequence."""
+    body = _json(answer)
+    entries = body.get(sequence, {}).get("Value", []) if isinstance(body, dict) else []
+    return next((entry for entry in entries if _first(entry, _REFERENCED_UID) == item.sop_uid), None)
+
+
+def _first(entry: Mapping[str, Any], tag: str) -> Any:
+    return next(iter(entry.get(tag, {}).get("Value", [])), None)
+
+
+def _json(answer: Any) -> Any:
+    try:
+        return answer.json()
+    except requests.JSONDecodeError:
+        return None
+
+
+def _told(answer: Any) -> str:
+    """Status in words of the standard, never the server's own, which might quote what was sent."""
+    code = answer.status_code
+    return f"{code} {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else str(code)
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return "no TLS connection: check `authority`, `certificate` and `key`, and the name in its certificate"
+    return "no answer in time" if isinstance(error, requests.Timeout) else "no connection, or it was cut"
+
+
+def _is_compressed(item: Item) -> bool:
+    return bool(files.header(item).file_meta.TransferSyntaxUID.is_compressed)
+
+
+def _decompressed(item: Item) -> bytes:
+    dataset: Dataset = files.whole(item)
+    files.decompress(dataset)
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -1,0 +1,178 @@
+"""One target's parcels against a PACS that misbehaves in every way we know of; no clock but the test's."""
+
+from typing import Any
+
+import pytest
+from support_orthanc import free_port
+from support_outbox import Outbox
+from support_pacs import AE_TITLE, FakePacs
+
+from glam_deploy.appliance.config import Dispatch, Target
+from glam_deploy.appliance.dispatch.lane import Lane
+from glam_deploy.appliance.state import parcels
+
+
+def target(pacs: FakePacs, **changes: Any) -> Target:
+    settings = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs.port}
+    return Target(**settings | changes)
+
+
+def exhaust(lane: Lane) -> None:
+    while lane.step():
+        pass
+
+
+def test_a_parcel_is_delivered_in_one_association_and_proven(outbox: Outbox, pacs: FakePacs) -> None:
+    uids = outbox.post("1.2.3")
+    lane = outbox.lane(target(pacs))
+    assert lane.step()
+    assert (pacs.arrivals, pacs.associations) == (uids, 1)
+    assert outbox.states() == ["delivered"]
+    assert set(outbox.objects().values()) == {"proven"}
+    assert outbox.events() == ["delivered"]
+    assert not lane.step()
+
+
+def test_the_audit_has_each_object_and_no_uid(outbox: Outbox, pacs: FakePacs) -> None:
+    uids = outbox.post("1.2.3", count=2)
+    exhaust(outbox.lane(target(pacs)))
+    audited = outbox.audited()
+    assert [line.split('"event": "')[1].split('"')[0] for line in audited.splitlines()] == ["sent", "sent", "delivered"]
+    assert not any(uid in audited for uid in (*uids, "1.2.3"))
+
+
+def test_what_the_target_loses_is_sent_again(outbox: Outbox, pacs: FakePacs) -> None:
+    first, second = outbox.post("1.2.3", count=2)
+    pacs.loses = {second}
+    lane = outbox.lane(target(pacs))
+    exhaust(lane)
+    assert outbox.states() == ["pending"]
+    assert "1 of its objects were taken, and are not shown" in outbox.parcel(1)["reason"]
+    outbox.now += 5
+    exhaust(lane)
+    assert pacs.arrivals == [first, second, second]
+    assert outbox.states() == ["delivered"]
+
+
+def test_an_archive_that_shows_late_is_asked_again_and_nothing_is_sent_twice(outbox: Outbox, pacs: FakePacs) -> None:
+    uids = outbox.post("1.2.3", count=2)
+    lane = outbox.lane(target(pacs))
+    hidden, pacs.held = pacs.held, {}
+    pacs.loses = set(uids)
+    exhaust(lane)
+    assert set(outbox.objects().values()) == {"sent"}
+    pacs.loses.clear()
+    pacs.held = hidden | _objects_of(outbox, uids)
+    outbox.now += 5
+    exhaust(lane)
+    assert pacs.arrivals == uids
+    assert outbox.states() == ["delivered"]
+
+
+def _objects_of(outbox: Outbox, uids: list[str]) -> dict[str, Any]:
+    from pydicom import dcmread
+
+    read = [dcmread(path) for path in (outbox.root / "results").glob("*.dcm")]
+    return {str(dataset.SOPInstanceUID): dataset for dataset in read if dataset.SOPInstanceUID in uids}
+
+
+def test_a_refused_object_does_not_hold_up_the_others_or_later_parcels(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.policy = Dispatch(attempts=3)
+    bad, good = outbox.post("1.2.3", count=2)
+    later = outbox.post("1.2.4", count=1)
+    pacs.statuses = {bad: 0xA900}
+    lane = outbox.lane(target(pacs))
+    exhaust(lane)
+    assert outbox.states() == ["pending", "delivered"]
+    assert set(pacs.held) == {good, *later}
+    for _ in range(2):
+        outbox.now += 900
+        exhaust(lane)
+    assert outbox.states() == ["dead", "delivered"]
+    assert outbox.objects()[bad] == "dead"
+    assert "status 0xA900" in outbox.parcel(1)["reason"]
+    assert pacs.arrivals.count(bad) == 3
+    assert pacs.arrivals.count(good) == 1
+    assert outbox.events() == ["delivered", "undeliverable"]
+
+
+def test_a_dead_parcel_is_sent_again_by_hand(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.policy = Dispatch(attempts=1)
+    (uid,) = outbox.post("1.2.3", count=1)
+    pacs.statuses = {uid: 0xC000}
+    lane = outbox.lane(target(pacs))
+    exhaust(lane)
+    assert outbox.states() == ["dead"]
+    pacs.statuses = {}
+    parcels.retry(outbox.connection, 1)
+    exhaust(lane)
+    assert outbox.states() == ["delivered"]
+
+
+def test_a_refusal_because_it_is_there_already_is_proof(outbox: Outbox, pacs: FakePacs) -> None:
+    (uid,) = outbox.post("1.2.3", count=1)
+    pacs.held = _objects_of(outbox, [uid])
+    pacs.statuses = {uid: 0x0111}
+    exhaust(outbox.lane(target(pacs)))
+    assert outbox.states() == ["delivered"]
+
+
+def test_a_parcel_that_makes_the_target_abort_does_not_hold_up_later_ones(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.policy = Dispatch(attempts=2)
+    (bad,) = outbox.post("1.2.3", count=1)
+    pacs.aborts = {bad}
+    lane = outbox.lane(target(pacs))
+    exhaust(lane)
+    assert outbox.parcel(1)["attempts"] == 0, "nobody knows yet who is to blame"
+    for study in ("1.2.4", "1.2.5"):
+        outbox.post(study, count=1)
+        outbox.now += 900
+        exhaust(lane)
+    assert outbox.states() == ["dead", "delivered", "delivered"]
+    assert "broke off" in outbox.parcel(1)["reason"]
+
+
+def test_a_target_that_hangs_is_left_after_its_timeout(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.policy = Dispatch(timeout_s=0.3)
+    (bad,) = outbox.post("1.2.3", count=1)
+    outbox.post("1.2.4", count=1)
+    pacs.hangs = {bad}
+    exhaust(outbox.lane(target(pacs)))
+    assert outbox.states() == ["pending", "delivered"]
+    assert outbox.parcel(1)["attempts"] == 1
+
+
+def test_a_target_without_room_makes_all_wait_and_costs_one_attempt_at_most(outbox: Outbox, pacs: FakePacs) -> None:
+    for study in ("1.2.3", "1.2.4", "1.2.5"):
+        outbox.post(study, count=1)
+    pacs.status = 0xA700
+    lane = outbox.lane(target(pacs))
+    for _ in range(5):
+        exhaust(lane)
+        outbox.now += 900
+    assert "out of resources" in lane.health.reason
+    assert outbox.states() == ["pending"] * 3
+    pacs.status = None
+    for _ in range(3):
+        exhaust(lane)
+        outbox.now += 900
+    assert outbox.states() == ["delivered"] * 3
+    assert max(outbox.parcel(number)["attempts"] for number in (1, 2, 3)) <= 1
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # pynetdicom leaves a refused socket to Python
+def test_a_target_that_is_down_gets_all_in_order_when_it_is_back(outbox: Outbox) -> None:
+    pacs = FakePacs(port=free_port())
+    uids = [uid for number in range(12) for uid in outbox.post(f"1.2.{number}", count=1)]
+    lane = outbox.lane(target(pacs))
+    for _ in range(30):
+        exhaust(lane)
+        outbox.now += 60
+    assert all(outbox.parcel(number)["attempts"] == 0 for number in (1, 2, 12))
+    assert "Connection refused" in lane.health.reason
+    with pacs.running():
+        outbox.now += 900
+        exhaust(lane)
+    assert pacs.arrivals == uids
+    assert outbox.states() == ["delivered"] * 12
+    assert lane.health.reason == ""
