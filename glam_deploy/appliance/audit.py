@@ -66,14 +66,16 @@ class Audit:
         return pseudonym(self.key, identifier)
 
     def write(self, event: str, *, study: str | None = None, instance: str | None = None, **facts: Fact) -> None:
-        """Add a line. `study`, `instance`: UIDs, written as pseudonyms; `facts` must hold no identifier.
+        """Add a line, and say it in the log. `study`, `instance`: UIDs, written as pseudonyms; facts hold none.
 
         A disk that takes no line is logged and nothing else: what has happened stands in `state.db` too.
         """
         named = {"study": study, "instance": instance}
         names = {what: self.name(uid) for what, uid in named.items() if uid is not None}
         now = datetime.now(UTC)
-        line = json.dumps({"at": now.isoformat(timespec="milliseconds"), "event": event, **names, **facts})
+        told = {"event": event, **names, **{fact: value for fact, value in facts.items() if value is not None}}
+        _LOG.info("%s", json.dumps(told))
+        line = json.dumps({"at": now.isoformat(timespec="milliseconds"), **told})
         try:
             _append(self.folder / f"{now:%Y-%m-%d}.jsonl", line.encode() + b"\n")
         except OSError as error:

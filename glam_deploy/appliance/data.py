@@ -61,6 +61,11 @@ class DataFolder:
     def relative(self, path: Path) -> str:
         return str(path.relative_to(self.root))
 
+    def free_bytes(self) -> int:
+        """Room on its disk, for this user. Raises OSError."""
+        room = os.statvfs(self.root)
+        return room.f_bavail * room.f_frsize
+
     def make(self) -> None:
         """Make every folder, for this user alone. Raises UsageError where that cannot be done."""
         below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache,

@@ -199,7 +199,7 @@ class Intake:
         self._file.write(chunk)
 
     def _check_space(self) -> None:
-        if self._ingest.spool.free_bytes() < self._ingest.config.receive.reserve_bytes:
+        if self._ingest.spool.data.free_bytes() < self._ingest.config.receive.reserve_bytes:
             raise _RefusedError(
                 Status.OUT_OF_RESOURCES, "the disk has less room than receive.reserve_bytes: send it again later"
             )

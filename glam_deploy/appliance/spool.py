@@ -1,6 +1,5 @@
 """The spool: a received file gets its name and its row together, or neither."""
 
-import os
 import sqlite3
 import threading
 from contextlib import suppress
@@ -44,11 +43,6 @@ class Spool:
     def close(self) -> None:
         """Close the database."""
         self._database.close()
-
-    def free_bytes(self) -> int:
-        """Room on the disk, for this user."""
-        room = os.statvfs(self.data.root)
-        return room.f_bavail * room.f_frsize
 
     def keep(self, part: Path, instance: Instance) -> Kept:
         """Keep a file whose bytes are on the disk, and lies on the same one; `instance.path` is set here.

@@ -5,6 +5,7 @@ from io import BytesIO
 
 from pydicom import uid
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
@@ -64,10 +65,9 @@ def write_head(claim: Claim) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(claim.sop_class), UID(claim.sop_uid)
     meta.TransferSyntaxUID, meta.ImplementationClassUID = UID(claim.transfer_syntax), IMPLEMENTATION_UID
-    file = BytesIO(_PREAMBLE)
-    file.seek(len(_PREAMBLE))
+    file = DicomBytesIO()
     write_file_meta_info(file, meta)
-    return file.getvalue()
+    return _PREAMBLE + file.getvalue()
 
 
 def read_head(start: bytes) -> tuple[Claim, int] | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -25,6 +25,8 @@ MAX_HEADER = 4 << 20
 
 _IDENTITY = ("SOPClassUID", *UID_KEYWORDS)
 
+State = Literal["candidate", "skipped", "refused"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
@@ -36,7 +38,7 @@ class Received:
     series_uid: str
     is_mammogram: bool
     """A Digital Mammography X-Ray image, whatever becomes of it."""
-    state: Literal["candidate", "skipped", "refused"]
+    state: State
     """To be worked on; sound but nothing for GLAM; broken or against the rules (see `acceptance`)."""
     view: View | None = None
     """Of a candidate."""
@@ -55,17 +57,29 @@ def examine(path: Path, *, for_processing: bool) -> Received:
         identity = _elements(file, start, syntax, _IDENTITY)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
-        try:
-            view = _accepted_view(file, start, syntax, for_processing) if is_mammogram else None
-            state, reason = ("candidate", "") if view else ("skipped", _other_class(uids["SOPClassUID"]))
-        except NotForThisNetwork as error:
-            view, state, reason = None, "skipped", str(error)
-        except DicomError as error:
-            view, state, reason = None, "refused", str(error)
+        view, state, reason = (
+            _judged(file, start, syntax, for_processing) if is_mammogram else _other(uids["SOPClassUID"])
+        )
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
     )  # fmt: skip
+
+
+_Judgement = tuple[View | None, State, str]
+
+
+def _judged(file: BinaryIO, start: int, syntax: UID, for_processing: bool) -> _Judgement:
+    try:
+        return _accepted_view(file, start, syntax, for_processing), "candidate", ""
+    except NotForThisNetwork as error:
+        return None, "skipped", str(error)
+    except DicomError as error:
+        return None, "refused", str(error)
+
+
+def _other(sop_class: UID) -> _Judgement:
+    return None, "skipped", f"the object is {sop_class.name}: GLAM reads {acceptance.FOR_PRESENTATION.name}"
 
 
 def _accepted_view(file: BinaryIO, start: int, syntax: UID, for_processing: bool) -> View:
@@ -74,10 +88,6 @@ def _accepted_view(file: BinaryIO, start: int, syntax: UID, for_processing: bool
     view = views.view_of(header, None)
     views.stored_mirrored(header, view)
     return view
-
-
-def _other_class(sop_class: UID) -> str:
-    return f"the object is {sop_class.name}: GLAM reads {acceptance.FOR_PRESENTATION.name}"
 
 
 def _begin(file: BinaryIO) -> tuple[UID, int]:
@@ -95,12 +105,12 @@ def _elements(file: BinaryIO, start: int, syntax: UID, keywords: Sequence[str]) 
     last = max(tags)
 
     def beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-        return tag > last
+        return int(tag) > last
 
     with foreign_errors("its header cannot be read: it is damaged or incomplete, export the object again"):
         file.seek(start)
         dataset = read_dataset(
-            _inflated(file) if syntax == DeflatedExplicitVRLittleEndian else _Sparing(file),
+            _inflated(file) if syntax == DeflatedExplicitVRLittleEndian else cast(BinaryIO, _Sparing(file)),
             is_implicit_VR=syntax.is_implicit_VR,
             is_little_endian=syntax.is_little_endian,
             stop_when=beyond,

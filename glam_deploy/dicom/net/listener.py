@@ -1,0 +1,272 @@
+"""The storage SCP: who is let in, which objects are offered a context, and what is told to whom."""
+
+import ipaddress
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
+from glam_deploy.dicom.net.associations import MAX_PDU, SPARE, Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.peer import TlsFiles, hush
+from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.errors import UsageError
+
+__all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
+
+NO_DATA_SET = 0xC000
+QUIET_S = 60.0
+"""An address that is turned away again and again is told of once in so long."""
+
+_PERMANENT, _TRANSIENT = 1, 2
+_REFUSALS = {
+    "called": (_PERMANENT, 1, 7),
+    "calling": (_PERMANENT, 1, 3),
+    "busy": (_TRANSIENT, 3, 2),
+    "fault": (_TRANSIENT, 2, 1),
+}
+"""Result, source and diagnostic of an A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """A calling AE title, and the networks from which it may be used."""
+
+    ae_title: str
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Who may come, and how much."""
+
+    ae_title: str
+    """Ours: what must be called."""
+    senders: tuple[Sender, ...]
+    max_associations: int
+    idle_s: float
+    """A peer that sends nothing for so long, or needs longer for one PDU, is cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Something that happened at the door, for audit and log."""
+
+    event: str
+    """accepted, rejected, aborted, echo."""
+    sender: str
+    """AE title@address, or the address alone."""
+    reason: str = ""
+    times: int = 1
+    """How often, since it was told last."""
+
+
+class Listener:
+    """One AE at one or more addresses. `begin(peer, claim)` makes an upload of a C-STORE; `tell` may come in a thread.
+
+    Storage classes of the standard only: a context for a private or unknown one is rejected, so that a sender knows.
+    """
+
+    def __init__(self, rules: Rules, *, begin: Callable[[str, Claim], Upload], tell: Callable[[Told], None]) -> None:
+        hush()
+        self._rules, self._begin = rules, begin
+        self._door = _Door(rules)
+        self._quiet = _Quiet(tell)
+        self._tell = tell
+        self._servers: list[Server] = []
+        self._connections = threading.BoundedSemaphore(rules.max_associations + SPARE)
+        self._ae = AE(rules.ae_title)
+        self._ae.maximum_pdu_size = MAX_PDU
+        self._ae.implementation_class_uid = IMPLEMENTATION_UID
+        self._ae.implementation_version_name = "GLAM_DEPLOY"
+        self._ae.network_timeout = self._ae.dimse_timeout = rules.idle_s
+        self._ae.acse_timeout = min(30.0, rules.idle_s)
+
+    def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Take connections at this address from now on; the port, which `port` 0 leaves to the system.
+
+        Raises UsageError where the address cannot be had.
+        """
+        try:
+            server = Server(
+                self._ae, (host, port), _contexts(), idle_s=self._rules.idle_s, tls=tls,
+                begin=lambda association, claim: self._begin(association.peer, claim),
+                tell=self._told, leave=self._door.leave,
+                handlers=[
+                    (evt.EVT_REQUESTED, self._requested), (evt.EVT_ACCEPTED, _accepted), (evt.EVT_ABORTED, _aborted),
+                    (evt.EVT_C_ECHO, _echoed), (evt.EVT_C_STORE, _stored),
+                ],
+                knows=self._door.knows, connections=self._connections,
+            )  # fmt: skip
+        except OSError as error:
+            raise UsageError(
+                f"nobody can listen at {host} port {port} ({error.strerror}): is another program there, and is it an "
+                "address of this machine?"
+            ) from error
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
+        self._servers.append(server)
+        return int(server.server_address[1])
+
+    @property
+    def associations(self) -> int:
+        """How many there are."""
+        return len(self._door.inside)
+
+    def stop(self) -> None:
+        """Close every address and abort what is going on; what was not acknowledged is sent again."""
+        for server in self._servers:
+            server.shutdown()
+        for association in self._door.inside:
+            association.tell("aborted", "the receiver stops")
+            association.abort(block=False)
+
+    def _told(self, event: str, who: ServedAssociation | str, reason: str) -> None:
+        if isinstance(who, str):
+            self._quiet.tell(Told(event=event, sender=who, reason=reason))
+        else:
+            self._tell(Told(event=event, sender=who.peer, reason=reason))
+
+    def _requested(self, event: evt.Event) -> None:
+        association = _served(event)
+        try:
+            refusal = self._door.enter(association)
+        except Exception as error:
+            # pynetdicom passes over what a handler raises, and would let everybody in
+            refusal = "fault", f"a fault of glam-deploy ({type(error).__name__})"
+        if refusal:
+            kind, reason = refusal
+            association.acse.send_reject(*_REFUSALS[kind])
+            association.tell("rejected", reason)
+            association.kill()
+
+
+def _accepted(event: evt.Event) -> None:
+    _served(event).tell("accepted")
+
+
+def _aborted(event: evt.Event) -> None:
+    silent = event.assoc.dul.idle_timer_expired()
+    why = "it was silent for receive.idle_s" if silent else "it broke off, or its connection is gone"
+    _served(event).tell("aborted", why)
+
+
+def _echoed(event: evt.Event) -> int:
+    _served(event).tell("echo")
+    return 0x0000
+
+
+def _stored(event: evt.Event) -> Dataset:
+    receipt = _served(event).finish_upload(getattr(event.request, "DataSet", None))
+    answer = Dataset()
+    answer.Status = NO_DATA_SET if receipt is None else int(receipt.status)
+    if answer.Status:
+        answer.ErrorComment = (receipt.reason if receipt else "no data set came, or before the last answer")[:64]
+    return answer
+
+
+def _served(event: evt.Event) -> ServedAssociation:
+    assert isinstance(event.assoc, ServedAssociation)
+    return event.assoc
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """For a listener: shows our certificate, and asks for one that `authority` has signed. TLS 1.2 or later.
+
+    Raises UsageError where a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(files.certificate, files.key)
+    except OSError as error:  # SSLError is one
+        told = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        raise UsageError(
+            f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used ({told}): expected "
+            "readable PEM files, the key belonging to the certificate"
+        ) from None
+    return context
+
+
+def _contexts() -> list[PresentationContext]:
+    classes = [context.abstract_syntax for context in AllStoragePresentationContexts]
+    storage = [build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in classes if sop_class]
+    return [*storage, build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
+
+
+class _Door:
+    """Who is inside, and whether one more may come in."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._inside: set[ServedAssociation] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def inside(self) -> tuple[ServedAssociation, ...]:
+        with self._lock:
+            return tuple(self._inside)
+
+    def knows(self, host: str) -> bool:
+        """Whether any sender may come from there."""
+        return any(_within(host, sender.networks) for sender in self._rules.senders)
+
+    def enter(self, association: ServedAssociation) -> tuple[str, str] | None:
+        """Why not: a key of `_REFUSALS`, and the words for it."""
+        request = association.requestor.primitive
+        assert request
+        association.requestor.ae_title = calling = request.calling_ae_title
+        called, host = request.called_ae_title, association.host
+        if called != self._rules.ae_title:
+            return "called", f"it calls {called!r}, and this is {self._rules.ae_title!r}"
+        if not any(sender.ae_title == calling and _within(host, sender.networks) for sender in self._rules.senders):
+            return "calling", "no sender of the configuration has this AE title at this address"
+        with self._lock:
+            if len(self._inside) >= self._rules.max_associations:
+                return "busy", f"there are {self._rules.max_associations} associations (receive.max_associations)"
+            self._inside.add(association)
+        return None
+
+    def leave(self, association: ServedAssociation) -> None:
+        with self._lock:
+            self._inside.discard(association)
+
+
+def _within(host: str, networks: Sequence[Network]) -> bool:
+    address: Address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+class _Quiet:
+    """Tells of an address once in `QUIET_S`, with a count, so that no stranger can fill the disk with audit."""
+
+    MOST = 1000
+    """Addresses that are remembered."""
+
+    def __init__(self, tell: Callable[[Told], None]) -> None:
+        self._tell = tell
+        self._last: dict[str, tuple[float, int]] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, told: Told) -> None:
+        now = time.monotonic()
+        with self._lock:
+            at, missed = self._last.get(told.sender, (now - QUIET_S, 0))
+            speaks = now - at >= QUIET_S
+            if len(self._last) >= self.MOST:
+                self._last.clear()
+            self._last[told.sender] = (now, 0) if speaks else (at, missed + 1)
+        if speaks:
+            self._tell(Told(event=told.event, sender=told.sender, reason=told.reason, times=missed + 1))
