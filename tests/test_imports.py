@@ -13,9 +13,10 @@ import glam_deploy
 
 AFTER = "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "pydicom", "gdcm", "cv2", "PIL", "rich", "click", "numpy", "cuda"}
-OPTIONAL = ("torch", "onnx", "onnxscript", "safetensors", "openvino", "pydicom")
+APPLIANCE = ("pynetdicom", "highdicom", "pydantic", "starlette", "uvicorn", "jinja2", "prometheus_client")
+OPTIONAL = ("torch", "onnx", "onnxscript", "safetensors", "openvino", "pydicom", *APPLIANCE)
 """What the plain install lacks."""
-OWNERS_OF_OPTIONAL = ("glam_deploy.engines.openvino", "glam_deploy.dicom")
+OWNERS_OF_OPTIONAL = ("glam_deploy.engines.openvino", "glam_deploy.dicom", "glam_deploy.appliance")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "glam_deploy").rglob("*.py")
