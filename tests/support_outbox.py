@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Dispatch, Target
@@ -32,7 +32,7 @@ def write_items(folder: Path, study: str, count: int = 4, syntax: str = Explicit
     for view in list(View)[:count]:
         dataset = mammography.build_view(PIXELS, view=view, exam=Exam(seed=study))
         path = folder / f"{study}-{view.value}.dcm"
-        mammography.save(dataset, path, transfer_syntax=syntax)
+        mammography.save(dataset, path, transfer_syntax=UID(syntax))
         items.append(Item(sop_uid=str(dataset.SOPInstanceUID), path=path))
     return items
 

@@ -81,6 +81,7 @@ CREATE TABLE parcel (                        -- one job's results on their way t
     state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
     attempts     INTEGER NOT NULL DEFAULT 0,
     next_try     REAL NOT NULL DEFAULT 0,    -- steady
+    commitment   TEXT,                       -- transaction UID of the latest request for storage commitment
     reason       TEXT,
     created_at   REAL NOT NULL,
     delivered_at REAL,
