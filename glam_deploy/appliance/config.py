@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
@@ -25,6 +25,11 @@ Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
 _HERE = ("127.0.0.1", "::1", "localhost")
+
+
+def _none_for_false(value: object) -> object:
+    """TOML has no word for nothing."""
+    return None if value is False else value
 
 
 class Section(BaseModel):
@@ -61,8 +66,8 @@ class Receive(Section):
 
     ae_title: AETitle = "GLAM"
     host: str = "127.0.0.1"
-    port: Port | None = 11112
-    """None: no plain listener."""
+    port: Annotated[Port | None, BeforeValidator(_none_for_false)] = 11112
+    """None, in the file `false`: no plain listener."""
     tls: TlsListener | None = None
     senders: tuple[Sender, ...] = ()
     max_associations: int = Field(default=25, ge=1)

@@ -34,9 +34,13 @@ PredictorOf = Callable[[Config], Predictor]
 
 def load_predictor(config: Config) -> Predictor:
     """The pipeline that the configuration asks for, gated unless it says otherwise."""
+    from glam_deploy.engines.registry import OWNERS
     from glam_deploy.runtime.session import load
 
     wanted = config.worker
+    owner = OWNERS.get(wanted.engine)
+    # an engine that compiles nothing refuses to be told where to keep it
+    compiles = owner is None or "cache" in owner.options
     return load(
         wanted.bundle,
         engine=wanted.engine,
@@ -44,7 +48,7 @@ def load_predictor(config: Config) -> Predictor:
         threads=wanted.threads,
         device=wanted.device,
         ungated=wanted.ungated,
-        cache=DataFolder(root=config.data).cache,
+        cache=DataFolder(root=config.data).cache if compiles else None,
     )
 
 
