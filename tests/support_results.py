@@ -69,7 +69,8 @@ def image_reference(path: Path) -> Reference:
 def done(path: Path, **changes: Any) -> ViewOutcome:
     """The outcome of `finding(path)`, with a segmentation."""
     found = finding(path, **changes)
-    summary = summarize(found, ALGORITHM, segmentation=reference(segmentation(found, ALGORITHM, identity(1))))
+    seg = segmentation(found, ALGORITHM, identity(10 + list(View).index(found.view)))
+    summary = summarize(found, ALGORITHM, segmentation=reference(seg))
     return ViewOutcome(
         source=path, image=image_reference(path), view=found.view, outcome="done", reason=None, summary=summary
     )

@@ -1,10 +1,30 @@
 """Outcomes of a study's views -> Mammography CAD SR (PS3.16 TID 4000), which mammography workstations read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.uid import MammographyCADSRStorage
 
-from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewOutcome
+from glam_deploy.dicom.results import sr
+from glam_deploy.dicom.results.objects import facts, finished, statement
+from glam_deploy.dicom.results.outcomes import SPACING_TOLD, evidence, notices_told, study_source, told
+from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
+from glam_deploy.dicom.results.source import read_source
+from glam_deploy.dicom.terms import CC, MLO
+from glam_deploy.errors import DicomError
+
+SELECTED_REGION: sr.Name = ("111099", "DCM", "Selected region")
+DENSITY: sr.Name = ("129793001", "SCT", "Mammography breast density")
+FINDING: sr.Name = ("111059", "DCM", "Single Image Finding")
+INTENT: sr.Name = ("111056", "DCM", "Rendering Intent")
+SHOWN: sr.Name = ("111150", "DCM", "Presentation Required: Rendering device is expected to present")
+OPTIONAL: sr.Name = ("111151", "DCM", "Presentation Optional: Rendering device may present")
+LEFT_BREAST: sr.Name = ("80248007", "SCT", "Left breast")
+RIGHT_BREAST: sr.Name = ("73056007", "SCT", "Right breast")
+"""CID 6022, which has no plain Left and Right."""
+
+_LIBRARY = (1, 2)
+"""Where the image library stands: the root, then its second child."""
 
 
 def cad_sr(
@@ -17,9 +37,158 @@ def cad_sr(
 ) -> Dataset:
     """One report on all mammograms of a study, those that could not be processed among them.
 
-    `outcomes`: at least one. A region is a Selected Region (DCM 111099) with its scores as text: the network does not
-    tell masses from calcifications. `probability` also writes the peak as Probability of cancer (DCM 111047, percent),
-    which it is not: it is uncalibrated. `predecessor` is the CAD SR that this one replaces. Raises UsageError without
-    outcomes, DicomError where none of the sources can be read.
+    `outcomes`: at least one. A region is a Selected Region (DCM 111099) with its scores as text, for the network does
+    not tell masses from calcifications; malignant ones are to be shown, benign ones may be. With `probability`,
+    malignant regions are Mammography Breast Density (SCT 129793001) instead, with the peak as Probability of cancer
+    (DCM 111047, percent): more workstations show that, and it claims more than the network says, for the peak is
+    uncalibrated. `predecessor` is the CAD SR that this one replaces. Raises UsageError without outcomes, DicomError
+    where none of the sources can be read.
     """
-    raise NotImplementedError
+    source = study_source(outcomes)
+    library = [outcome for outcome in outcomes if outcome.outcome != "skipped"]
+    findings = [
+        _impression(region, place, algorithm, probability=probability)
+        for place, outcome in enumerate(library, start=1)
+        for region in (outcome.summary.regions if outcome.summary else ())
+    ]
+    root = sr.container(
+        ("111036", "DCM", "Mammography CAD Report"),
+        sr.modifier(sr.code(*sr.ENGLISH)),
+        sr.contains(sr.container(("111028", "DCM", "Image Library"), *map(_entry, library))),
+        sr.contains(_overall(outcomes, algorithm, findings)),
+        sr.contains(_detections(library, algorithm)),
+        sr.contains(sr.code(("111065", "DCM", "Summary of Analyses"), ("111225", "DCM", "Not Attempted"))),
+        template="4000",
+    )
+    dataset = sr.document(
+        root,
+        MammographyCADSRStorage,
+        study_uid=source.study_uid,
+        evidence=evidence(outcomes),
+        predecessor=predecessor,
+    )
+    return finished(dataset, source, algorithm, identity, modality="SR", title="GLAM CAD")
+
+
+def _entry(outcome: ViewOutcome) -> Dataset:
+    """TID 4020: an image of the library."""
+    known = [*_view_told(outcome), *_geometry_told(outcome)]
+    return sr.contains(sr.image(outcome.image, *map(sr.acquisition, known)))
+
+
+def _view_told(outcome: ViewOutcome) -> Iterator[Dataset]:
+    if outcome.view:
+        term = MLO if outcome.view.is_mlo else CC
+        yield sr.code(("111027", "DCM", "Image Laterality"), RIGHT_BREAST if outcome.view.is_right else LEFT_BREAST)
+        yield sr.code(("111031", "DCM", "Image View"), (term.sct, "SCT", term.meaning))
+
+
+def _geometry_told(outcome: ViewOutcome) -> Iterator[Dataset]:
+    try:
+        header = read_source(outcome.source).header
+    except DicomError:
+        return
+    if len(header.patient_orientation) == 2:
+        yield sr.text(("111044", "DCM", "Patient Orientation Row"), header.patient_orientation[0])
+        yield sr.text(("111043", "DCM", "Patient Orientation Column"), header.patient_orientation[1])
+    if outcome.summary and outcome.summary.spacing_mm:
+        vertical, horizontal = outcome.summary.spacing_mm
+        yield sr.number(("111026", "DCM", "Horizontal Pixel Spacing"), horizontal, sr.MM)
+        yield sr.number(("111066", "DCM", "Vertical Pixel Spacing"), vertical, sr.MM)
+
+
+def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Sequence[Dataset]) -> Dataset:
+    """TID 4001: what came out, all in all, and what became of each view, in words."""
+    lines = [statement(algorithm), SPACING_TOLD]
+    for outcome in outcomes:
+        lines += [told(outcome), *notices_told(outcome)]
+    return sr.code(
+        ("111017", "DCM", "CAD Processing and Findings Summary"),
+        _summary(outcomes, found=bool(findings)),
+        sr.properties(sr.text(("111033", "DCM", "Impression Description"), "\r\n".join(lines))),
+        *_identification(algorithm),
+        *map(sr.inferred_from, findings),
+    )
+
+
+def _summary(outcomes: Sequence[ViewOutcome], *, found: bool) -> sr.Name:
+    """CID 6047."""
+    became = {outcome.outcome for outcome in outcomes}
+    if "done" not in became:
+        return ("111245", "DCM", "No algorithms succeeded; without findings")
+    how, first = ("Not all", 111243) if "failed" in became else ("All", 111241)
+    return str(first + found), "DCM", f"{how} algorithms succeeded; with{'' if found else 'out'} findings"
+
+
+def _impression(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
+    """TID 4003 around one finding."""
+    intent = sr.modifier(sr.code(INTENT, _intent(region)))
+    finding = _finding(region, place, algorithm, probability=probability and region.label == "malignant")
+    return sr.container(("111034", "DCM", "Individual Impression/Recommendation"), intent, sr.contains(finding))
+
+
+def _finding(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
+    """TID 4006, with TID 4021 for its place in the image `place` of the library."""
+    image = sr.selected_from(sr.by_reference(*_LIBRARY, place))
+    claim = (
+        sr.number(("111047", "DCM", "Probability of cancer"), 100 * region.peak, sr.PERCENT)
+        if probability
+        else sr.text(("111058", "DCM", "Selected Region Description"), _described(region))
+    )
+    return sr.code(
+        FINDING,
+        DENSITY if probability else SELECTED_REGION,
+        sr.modifier(sr.code(INTENT, _intent(region))),
+        *_identification(algorithm),
+        *([sr.properties(claim)] if probability else []),
+        sr.properties(sr.coordinates(("111010", "DCM", "Center"), "POINT", [region.centre], image)),
+        sr.properties(sr.coordinates(("111041", "DCM", "Outline"), "POLYLINE", region.outline, image)),
+        *([] if probability else [sr.properties(claim)]),
+    )
+
+
+def _intent(region: Region) -> sr.Name:
+    """A mark on a screen does not say of which class it is, so only malignant ones insist."""
+    return SHOWN if region.label == "malignant" else OPTIONAL
+
+
+def _described(region: Region) -> str:
+    area = "" if region.area_mm2 is None else f", {region.area_mm2:.1f} mm2"
+    return f"{region.label} saliency up to {region.peak:.3f}{area}. {BANNER}."
+
+
+def _identification(algorithm: Algorithm) -> Iterator[Dataset]:
+    """TID 4019."""
+    yield sr.properties(sr.text(sr.ALGORITHM_NAME, algorithm.name))
+    yield sr.properties(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
+    for name, value in facts(algorithm).items():
+        yield sr.properties(sr.text(sr.ALGORITHM_PARAMETERS, f"{name}: {value}"))
+
+
+def _detections(library: Sequence[ViewOutcome], algorithm: Algorithm) -> Dataset:
+    """TID 4015 and 4017: on which images detection succeeded, and on which it failed."""
+    done = [n for n, outcome in enumerate(library, start=1) if outcome.outcome == "done"]
+    failed = [n for n, outcome in enumerate(library, start=1) if outcome.outcome == "failed"]
+    groups = {("111063", "DCM", "Successful Detections"): done, ("111025", "DCM", "Failed Detections"): failed}
+    performed = [
+        sr.inferred_from(sr.container(name, sr.contains(_detection(places, algorithm))))
+        for name, places in groups.items()
+        if places
+    ]
+    return sr.code(("111064", "DCM", "Summary of Detections"), _status(bool(done), bool(failed)), *performed)
+
+
+def _detection(places: Sequence[int], algorithm: Algorithm) -> Dataset:
+    images = [sr.properties(sr.by_reference(*_LIBRARY, place)) for place in places]
+    return sr.code(("111022", "DCM", "Detection Performed"), SELECTED_REGION, *_identification(algorithm), *images)
+
+
+def _status(done: bool, failed: bool) -> sr.Name:
+    """CID 6042."""
+    value, meaning = {
+        (True, False): ("111222", "Succeeded"),
+        (True, True): ("111223", "Partially Succeeded"),
+        (False, True): ("111224", "Failed"),
+        (False, False): ("111225", "Not Attempted"),
+    }[done, failed]
+    return value, "DCM", meaning

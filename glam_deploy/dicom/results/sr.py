@@ -12,6 +12,9 @@ from glam_deploy.records import View
 Name = tuple[str, str, str]
 """A coded concept: value, coding scheme designator, meaning."""
 
+Unit = tuple[str, str]
+"""Code and meaning in UCUM."""
+
 ENGLISH: tuple[Name, Name] = (
     ("121049", "DCM", "Language of Content Item and Descendants"),
     ("en", "RFC5646", "English"),
@@ -19,6 +22,8 @@ ENGLISH: tuple[Name, Name] = (
 ALGORITHM_NAME: Name = ("111001", "DCM", "Algorithm Name")
 ALGORITHM_VERSION: Name = ("111003", "DCM", "Algorithm Version")
 ALGORITHM_PARAMETERS: Name = ("111002", "DCM", "Algorithm Parameters")
+MM: Unit = ("mm", "millimeter")
+PERCENT: Unit = ("%", "Percent")
 LEFT: Name = ("7771000", "SCT", "Left")
 RIGHT: Name = ("24028007", "SCT", "Right")
 
@@ -55,8 +60,7 @@ def code(name: Name, value: Name, *children: Dataset) -> Dataset:
     return item
 
 
-def number(name: Name, value: float, unit: tuple[str, str], *children: Dataset) -> Dataset:
-    """`unit`: code and meaning in UCUM."""
+def number(name: Name, value: float, unit: Unit, *children: Dataset) -> Dataset:
     item = _item("NUM", name, children)
     measured = Dataset()
     measured.NumericValue = f"{value:.6g}"
@@ -99,6 +103,10 @@ def modifier(item: Dataset) -> Dataset:
 
 def context(item: Dataset) -> Dataset:
     return _related("HAS OBS CONTEXT", item)
+
+
+def acquisition(item: Dataset) -> Dataset:
+    return _related("HAS ACQ CONTEXT", item)
 
 
 def properties(item: Dataset) -> Dataset:
