@@ -8,7 +8,7 @@ that was tried is a point of the frontier, kept or not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -66,6 +66,8 @@ class Point:
     same_patches: float
     """Share of the images whose patches lie where FP32 puts them; 1 for the local stage."""
     passed: bool
+    taken: bool = False
+    """It is what the stage is made of in the end."""
 
     def told(self) -> str:
         """In words, on one line."""
@@ -150,7 +152,7 @@ def search(stages: Sequence[StageSearch], report: Report = lambda step: None) ->
         report(f"taken: {best.told()}")
         mixture[task.stage] = best.kind
         graphs[task.stage] = task.graph(best.kind if best.wide else "int8", best.wide)
-        frontier += points
+        frontier += [replace(point, taken=point is best) for point in points]
     return Found(mixture=mixture, graphs=graphs, frontier=tuple(frontier))
 
 

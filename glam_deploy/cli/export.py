@@ -109,8 +109,12 @@ def _frontier_table(points: Sequence[Mapping[str, Any]]) -> Table:
     for point in points:
         shown = [f"{point[key]:.3f}" for key in ("dice_median", "dice_worst")]
         first = [point["stage"], point["kind"], f"{point['narrow_share']:.1%}", f"{point['latency_ms']:.0f}"]
-        table.add_row(*first, *shown, "ok" if point["passed"] else "MISSED", ", ".join(point["wide"]) or "-")
+        table.add_row(*first, *shown, _verdict(point), ", ".join(point["wide"]) or "-")
     return table
+
+
+def _verdict(point: Mapping[str, Any]) -> str:
+    return "taken" if point["taken"] else "ok" if point["passed"] else "MISSED"
 
 
 def _build(out: Path, settled: Plan) -> None:

@@ -96,6 +96,7 @@ def test_8_bits_that_are_good_enough_are_taken_whole(task: StageSearch) -> None:
     found = search([task])
     assert [(p.kind, p.wide, p.passed) for p in found.frontier] == [("fp32", (), True), ("int8", (), True)]
     assert found.mixture == {"fusion": "fp32", "local": "int8"}
+    assert [p.taken for p in found.frontier] == [False, True]
     assert found.frontier[1].narrow_share == 1
     assert found.frontier[0].dice_worst == 1 > found.frontier[1].dice_worst
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from glam_bench import machine
 from glam_bench.bench import watch, windows
+from glam_bench.bench.gates import frontier, with_gates
 from glam_bench.bench.images import SEED, demo_exam, image_name, standardized
 from glam_bench.bench.ladder import Ladder, Start, Tell
 from glam_bench.bench.notices import notices
@@ -45,7 +46,8 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
         work = Path(folder)
         images = _images(settings, work, tell)
         made = standardized(images, work)
-        ladder = Ladder(settings, made, work, start, tell).climb(plan(settings))
+        plans = plan(settings)
+        ladder = with_gates(Ladder(settings, made, work, start, tell).climb(plans), plans, bundle)
         lost: list[str] = []
         roof = _or_none("roofline", lost, lambda: _roofline(settings, ladder, work, start, tell))
         files = _or_none("files", lost, lambda: _files(settings, images, work, start, tell)) if settings.files else None
@@ -59,6 +61,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
         ladder=ladder,
         roofline=roof,
         files=files,
+        frontier=frontier(bundle),
         noise=_noise(ladder),
         load=load,
         notices=[*notices(ladder, load, slowed=(slowed, watch.throttled())), *lost],

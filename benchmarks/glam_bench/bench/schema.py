@@ -1,5 +1,7 @@
 """The form of bench.json, version 1. None (JSON null) is a figure that was not measured; `notices` may tell why.
 
+Keys that may be missing were added to this version: what earlier releases have written is still read.
+
 Times are milliseconds of wall time, memory is MiB, energy joules for one image, rates a second.
 """
 
@@ -7,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from glam_deploy.errors import UsageError
 
@@ -72,6 +74,16 @@ class Clocks(TypedDict):
     after: float | None
 
 
+class Gate(TypedDict):
+    """What the bundle's manifest says of an engine as it ran: this library, these graphs."""
+
+    verdict: str
+    """"passed", "failed", "none" (nobody held it against the reference), or "reference" (it needs no gate)."""
+    id: str | None
+    failures: list[str]
+    """What was not kept."""
+
+
 class Rung(TypedDict):
     """One way to run the network. Where `unavailable` says why it does not run here, all figures are None."""
 
@@ -97,6 +109,8 @@ class Rung(TypedDict):
     """Key of a baseline -> how many times as fast as it, the median of the ratios of each round."""
     parity: Parity | None
     clock_mhz: Clocks | None
+    gate: NotRequired[Gate | None]
+    """None where it did not run, and for what is no engine of this package: there is nothing to admit."""
 
 
 class Peaks(TypedDict):
@@ -146,6 +160,22 @@ class Files(TypedDict):
     """total_ms / slowest_ms."""
 
 
+class Mixture(TypedDict):
+    """One point of the bundle's precision search (`glam_export.search.Point`): a stage, and what it was made of."""
+
+    stage: str
+    kind: str
+    wide: list[str]
+    narrow_share: float
+    latency_ms: float
+    """For one image or one patch, on the machine and at the time of the export."""
+    dice_median: float
+    dice_worst: float
+    same_patches: float
+    passed: bool
+    taken: bool
+
+
 class Noise(TypedDict):
     relative: float
     how: str
@@ -174,6 +204,8 @@ class Results(TypedDict):
     roofline: Roofline | None
     files: dict[str, Files] | None
     """"one view", "exam", "folder"."""
+    frontier: NotRequired[list[Mixture] | None]
+    """None where the bundle was exported without a precision search."""
     noise: Noise
     """Of the noisiest rung."""
     load: Load
@@ -214,10 +246,11 @@ def faults(value: object, expected: Any = Results, place: str = "") -> Iterator[
 
 def _keys(value: Any, kind: Any, place: str) -> Iterator[str]:
     hints = get_type_hints(kind)
-    if odd := sorted(hints.keys() ^ value.keys()):
+    missing, unknown = kind.__required_keys__ - value.keys(), value.keys() - hints.keys()
+    if odd := sorted(missing | unknown):
         yield f"{place or 'the file'}: {', '.join(odd)} missing or unknown"
         return
-    for key, hint in hints.items():
+    for key, hint in ((key, hint) for key, hint in hints.items() if key in value):
         yield from faults(value[key], hint, f"{place}.{key}".lstrip("."))
 
 

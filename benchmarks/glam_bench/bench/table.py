@@ -10,6 +10,8 @@ from glam_bench.bench.schema import Files, Latency, Results, Rung
 from glam_deploy.cli import console
 
 THRESHOLD = "0.5"
+VERDICTS = {"passed": "ok", "failed": "FAIL", "none": "none", "reference": "ref."}
+"""Of a gate, short enough for 80 columns."""
 
 
 def show(results: Results) -> None:
@@ -23,6 +25,9 @@ def show(results: Results) -> None:
     for rung in results["ladder"]:
         if rung["unavailable"]:
             console.out.print(f"{rung['name']}: not here. {rung['unavailable']}")
+    for rung in results["ladder"]:
+        if said := _gate(rung):
+            console.out.print(said)
     _roofline(results)
     _files(results)
     for notice in results["notices"]:
@@ -31,13 +36,14 @@ def show(results: Results) -> None:
 
 def _ladder(ladder: Sequence[Rung]) -> Table:
     title = "One standardized image to predictions and fused map"
-    table = _table(title, ("", "p50", "p99", "faster", "Dice", "same", "start", "MiB"))
+    table = _table(title, ("", "p50", "p99", "faster", "Dice", "same", "start", "MiB", "gate"))
     for rung in ladder:
         if rung["latency_ms"]:
             table.add_row(*_rung(rung, rung["latency_ms"]))
     table.caption = (
         "p50, p99, start (first result of a new process): milliseconds; * unstable. Faster: than as published. "
-        f"Dice: worst of both classes at {THRESHOLD} against as published; same: images with the same patches."
+        f"Dice: worst of both classes at {THRESHOLD} against as published; same: images with the same patches. "
+        "Gate: whether `run` takes the engine; ref. needs none."
     )
     table.caption_justify = "left"
     return table
@@ -53,6 +59,18 @@ def _rung(rung: Rung, latency: Latency) -> Iterator[str]:
     start = rung["cold_start_ms"] or rung["first_start_ms"]
     yield in_ms(start) if start else "-"
     yield f"{rung['peak_memory_mb']['rss']:.0f}" if rung["peak_memory_mb"] else "-"
+    gate = rung.get("gate")
+    yield VERDICTS.get(gate["verdict"], gate["verdict"]) if gate else "-"
+
+
+def _gate(rung: Rung) -> str | None:
+    """Which one, and what was not kept."""
+    gate = rung.get("gate")
+    if not gate or gate["verdict"] == "reference":
+        return None
+    if gate["verdict"] == "none":
+        return f"{rung['name']}: no gate. `glam-deploy gate --engine {rung['key'].partition('@')[0]}` makes one."
+    return f"{rung['name']}: gate {gate['id']} {gate['verdict']}" + "".join(f"; {f}" for f in gate["failures"])
 
 
 def _dice(rung: Rung) -> str:

@@ -20,6 +20,10 @@ CAPTION = (
 )
 
 
+WRONG = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What a file that is none of a gate's raises where it is read or drawn."""
+
+
 class Found(NamedTuple):
     """A gate's folder."""
 
@@ -31,22 +35,25 @@ class Found(NamedTuple):
     """The worst first."""
 
 
-def read(folder: Path) -> Found:
-    """Raises UsageError where the folder is none of a gate."""
+def gate_section(folder: Path, number: int) -> Section:
+    """`number` tells several gates apart. Raises UsageError where the folder is none of a gate, or not a whole one."""
     try:
-        content = json.loads((folder / VERDICT).read_bytes())
-        if content["schema"] != SCHEMA_VERSION:
-            raise ValueError(f"schema {content['schema']!r}, expected {SCHEMA_VERSION}")
-        return Found(content["gate"], content["images"], sorted((folder / PICTURES).glob("*.png")))
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        return _section(_read(folder), number)
+    except WRONG as error:
         raise UsageError(
             f"{folder / VERDICT} cannot be used ({type(error).__name__}: {error}). Give a folder of "
-            "`glam-deploy gate --out`."
+            "`glam-deploy gate --out`, as it was written."
         ) from error
 
 
-def gate_section(found: Found, number: int) -> Section:
-    """`number` tells several gates apart."""
+def _read(folder: Path) -> Found:
+    content = json.loads((folder / VERDICT).read_bytes())
+    if content["schema"] != SCHEMA_VERSION:
+        raise ValueError(f"schema {content['schema']!r}, expected {SCHEMA_VERSION}")
+    return Found(content["gate"], content["images"], sorted((folder / PICTURES).glob("*.png")))
+
+
+def _section(found: Found, number: int) -> Section:
     gate, figures = found.gate, found.gate["figures"]
     verdict = f"{gate['engine']} {'passed' if gate['passed'] else 'failed'} against {gate['reference']}."
     failures = [tag("li", failure) for failure in gate["failures"]]

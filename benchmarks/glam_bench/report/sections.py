@@ -5,10 +5,10 @@ from pathlib import Path
 
 from glam_bench.bench.schema import Results
 from glam_bench.report import tables, words
-from glam_bench.report.gates import gate_section, read
+from glam_bench.report.gates import gate_section
 from glam_bench.report.html import Section, facts, figure, paragraph
 from glam_bench.report.markup import Child, Markup, join, tag
-from glam_bench.report.plots import files, ladder, latency, parity, roofline, stages
+from glam_bench.report.plots import files, frontier, ladder, latency, parity, roofline, stages
 from glam_bench.report.rungs import LEAST_DICE, baseline_name, timed
 
 NOTHING = "Nothing was measured: no rung of the ladder ran on this machine."
@@ -22,7 +22,8 @@ def sections(results: Results, gates: Sequence[Path]) -> list[Section]:
         _stages(results),
         _roofline(results),
         _parity(results),
-        *(gate_section(read(folder), i) for i, folder in enumerate(gates, start=1)),
+        _frontier(results),
+        *(gate_section(folder, i) for i, folder in enumerate(gates, start=1)),
         _files(results),
         _noise(results),
         _machine(results),
@@ -37,7 +38,11 @@ def _ladder(results: Results) -> Section:
         f"class and image; a triangle where that is below {LEAST_DICE:g}, the gate's limit."
     )
     parts: list[Child] = [figure(lambda width: ladder.draw(results, width), caption)]
-    parts += [tables.ladder(results), tables.costs(results)] if timed(results) else [paragraph(NOTHING)]
+    parts += (
+        [tables.ladder(results), tables.costs(results), tables.gates(results)]
+        if timed(results)
+        else [paragraph(NOTHING)]
+    )
     return Section("ladder", "The ladder", parts)
 
 
@@ -99,6 +104,18 @@ def _parity(results: Results) -> Section | None:
             tables.differences(results),
         ],
     )
+
+
+def _frontier(results: Results) -> Section | None:
+    if not (found := results.get("frontier")):
+        return None
+    caption = (
+        "What the export of this bundle tried, on its machine at that time; each stage with the other one in FP32. "
+        "Discs kept the gate's limits on the images of the search, rings did not; the name of what was taken is bold. "
+        "Further left is faster, further up is truer."
+    )
+    drawn = figure(lambda width: frontier.draw(found, width), caption)
+    return Section("frontier", "The precision search", [drawn, tables.frontier(found)])
 
 
 def _files(results: Results) -> Section | None:

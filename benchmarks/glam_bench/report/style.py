@@ -119,6 +119,7 @@ text.faint { fill: var(--faint); font-weight: 600 }
 .curve.thin { stroke-width: 1.2; stroke-dasharray: 4 3 }
 .k-1.thin { stroke-dashoffset: 3.5 }
 .round { rx: 6px }
+.missed { fill: var(--surface); stroke: var(--base); stroke-width: 2 }
 .halo { paint-order: stroke; stroke: var(--surface); stroke-width: 4px; stroke-linejoin: round }
 .c-0 { fill: var(--global) }
 .c-1 { fill: var(--local) }

@@ -1,13 +1,18 @@
 """The figures behind the plots, as tables."""
 
+from collections.abc import Sequence
+
 from glam_bench.bench.rungs import BASELINES, PUBLISHED
-from glam_bench.bench.schema import Case, Files, Results, Rung
+from glam_bench.bench.schema import Case, Files, Mixture, Results, Rung
 from glam_bench.report import words
 from glam_bench.report.html import table
 from glam_bench.report.markup import Markup
 from glam_bench.report.plots import files, roofline, stages
 from glam_bench.report.rungs import median_dice, timed, worst_dice
 from glam_bench.report.words import MISSING, dice, duration, percent, times
+
+VERDICTS = {"passed": "passed", "failed": "failed", "none": "nobody has held it yet", "reference": "needs no gate"}
+"""Of a gate, in words."""
 
 
 def ladder(results: Results) -> Markup | None:
@@ -30,6 +35,39 @@ def _price(rung: Rung) -> list[str]:
     parity = rung["parity"]
     same = f"{parity['same_patches']} of {parity['cases']}" if parity else MISSING
     return [dice(median_dice(rung)), dice(worst_dice(rung)), same]
+
+
+def gates(results: Results) -> Markup | None:
+    """Whether `run` takes the engines that were measured."""
+    told = [(rung["name"], gate) for rung in results["ladder"] if (gate := rung.get("gate"))]
+    rows = [
+        [
+            name,
+            VERDICTS.get(gate["verdict"], gate["verdict"]),
+            gate["id"] or MISSING,
+            "; ".join(gate["failures"]) or MISSING,
+        ]
+        for name, gate in told
+    ]
+    return table("Gates of the engines, from the bundle's manifest", ("rung", "verdict", "gate", "not kept"), rows)
+
+
+def frontier(found: Sequence[Mixture]) -> Markup | None:
+    columns = ("stage", "made of", "in 8 bits", "time", "Dice, median", "Dice, worst", "", "blocks that are wide")
+    rows = [
+        [
+            point["stage"],
+            point["kind"],
+            percent(point["narrow_share"]),
+            duration(point["latency_ms"]),
+            dice(point["dice_median"]),
+            dice(point["dice_worst"]),
+            "taken" if point["taken"] else "passed" if point["passed"] else "missed",
+            ", ".join(point["wide"]) or MISSING,
+        ]
+        for point in found
+    ]
+    return table("What the precision search tried", columns, rows)
 
 
 def costs(results: Results) -> Markup | None:

@@ -60,6 +60,8 @@ def test_a_whole_bench(bundle: Path, image: Path, tmp_path: Path, monkeypatch: p
     assert "weights" in str(published["unavailable"])
     assert onnx["latency_ms"] is not None
     assert [len(window) for window in onnx["latency_ms"]["windows"]] == [1, 1, 1]
+    assert onnx["gate"] == {"verdict": "reference", "id": None, "failures": []}
+    assert (published["gate"], results["frontier"]) == (None, None)
     assert onnx["parity"] is not None
     assert (onnx["parity"]["same_patches"], onnx["parity"]["per_case"][0]["case"]) == (1, "a_L-CC")
     assert results["files"] is not None

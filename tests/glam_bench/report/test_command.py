@@ -15,7 +15,7 @@ SAMPLE = Path(__file__).parents[1] / "bench" / "sample.json"
 def test_report_beside_the_results_and_the_ladder(tmp_path: Path) -> None:
     shutil.copy(SAMPLE, tmp_path / "bench.json")
     assert main([str(tmp_path / "bench.json"), "--ladder", str(tmp_path / "ladder.svg")]) == 0
-    assert len(parse((tmp_path / "bench.html").read_text("utf-8")).all("section")) == 8
+    assert len(parse((tmp_path / "bench.html").read_text("utf-8")).all("section")) == 9
     root = ElementTree.parse(tmp_path / "ladder.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "AMD EPYC 7B13, 2 cores" in "".join(root.itertext())

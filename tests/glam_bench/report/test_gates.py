@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_pictures_are_inside_the_page_the_worst_first(results: Results, gate: Pa
 def test_each_gate_has_a_section(results: Results, gate: Path, tmp_path: Path) -> None:
     page = written(results, tmp_path, gates=[gate, gate])
     links = [link.attributes["href"] for link in page.one("nav").all("a")]
-    assert links[5:7] == ["#gate-1", "#gate-2"]
+    assert links[6:8] == ["#gate-1", "#gate-2"]
 
 
 def test_a_gate_that_compared_no_image(results: Results, gate: Path, tmp_path: Path) -> None:
@@ -81,6 +82,44 @@ def test_another_folder_is_refused(content: str | None, results: Results, tmp_pa
         (tmp_path / "gate.json").write_text(content)
     with pytest.raises(UsageError, match=r"gate\.json cannot be used .* Give a folder of"):
         write(results, tmp_path / "report.html", gates=[tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (("gate", "figures", "patches"), "patches"),
+        (("gate", "figures", "dice"), "dice"),
+        (("gate", "figures", "dice", "fused", "benign", 0, "median"), "median"),
+        (("gate", "engine"), "engine"),
+        (("gate", "limits"), "limits"),
+        (("images", 0, "lowest"), "lowest"),
+        (("images", 1, "image"), "image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_part_that_is_missing_is_named(
+    path: tuple[str | int, ...], named: str, results: Results, gate: Path, tmp_path: Path
+) -> None:
+    content = json.loads((gate / "gate.json").read_bytes())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+    (gate / "gate.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=rf"gate\.json cannot be used \(KeyError: '{named}'\)"):
+        write(results, tmp_path / "report.html", gates=[gate])
+
+
+@pytest.mark.parametrize("value", [None, 3, "words", [1]])
+@pytest.mark.parametrize("key", ["figures", "failures", "limits"])
+def test_a_part_of_another_form_is_drawn_or_refused(
+    key: str, value: object, results: Results, gate: Path, tmp_path: Path
+) -> None:
+    content = json.loads((gate / "gate.json").read_bytes())
+    content["gate"][key] = value
+    (gate / "gate.json").write_text(json.dumps(content))
+    with suppress(UsageError):
+        write(results, tmp_path / "report.html", gates=[gate])
 
 
 def test_a_broken_picture_is_named(results: Results, gate: Path, tmp_path: Path) -> None:

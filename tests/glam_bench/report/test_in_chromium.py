@@ -53,7 +53,7 @@ def test_what_a_reader_sees(seen: dict[str, dict[str, Any]]) -> None:
         assert page["style"] == 1, f"{name}: its policy forbids its own style"
         assert page["fetched"] == [], name
         assert page["needed"] <= page["width"], f"{name} is wider than its window"
-        assert page["plots"] == (7 if name.startswith("plain") else 6), f"{name} shows each plot once"
+        assert page["plots"] == (8 if name.startswith("plain") else 7), f"{name} shows each plot once"
         assert page["smallest"] >= 9, f"{name}: text too small to read"
         assert page["cut"] == [], name
         assert page["touching"] == [], name

@@ -44,6 +44,21 @@ def no_files(results: Results) -> None:
     results["files"] = None
 
 
+def no_frontier(results: Results) -> None:
+    results["frontier"] = None
+
+
+def of_an_earlier_release(results: Results) -> None:
+    del results["frontier"]
+    for rung in results["ladder"]:
+        del rung["gate"]
+
+
+def no_time_in_the_search(results: Results) -> None:
+    for point in results["frontier"]:
+        point["latency_ms"] = 0.0
+
+
 def no_jobs(results: Results) -> None:
     results["files"] = {}
 
@@ -105,6 +120,7 @@ def ran(results: Results) -> list[Results]:
 CASES = (
     no_rung_ran, no_rungs, no_roofline, no_points, no_peaks, no_time_on_the_roof, no_files, no_jobs, no_parity, no_dice,
     no_lesions, no_details, published_way_did_not_run, empty_windows, nothing_takes_time, one_rung, no_words,
+    no_frontier, no_time_in_the_search, of_an_earlier_release,
 )  # fmt: skip
 
 
@@ -120,7 +136,7 @@ def test_a_page_all_the_same(spoil: Callable[[Results], None], results: Results,
 
 
 def test_what_is_not_there_has_no_section(results: Results, tmp_path: Path) -> None:
-    for spoil in (no_rung_ran, no_roofline, no_files):
+    for spoil in (no_rung_ran, no_roofline, no_files, no_frontier):
         spoil(results)
     page = written(results, tmp_path)
     assert [section.attributes["id"] for section in page.all("section")] == ["ladder", "noise", "machine"]

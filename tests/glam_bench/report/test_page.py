@@ -8,7 +8,7 @@ from support_report import Node
 
 MISSING, TIMES = "\u2013", "\u00d7"
 
-SECTIONS = ["ladder", "latency", "stages", "roofline", "parity", "files", "noise", "machine"]
+SECTIONS = ["ladder", "latency", "stages", "roofline", "parity", "frontier", "files", "noise", "machine"]
 
 
 def test_sections_and_the_links_to_them(page: Node) -> None:
@@ -51,7 +51,7 @@ def test_nothing_runs_and_nothing_is_fetched(page: Node) -> None:
 
 def test_every_plot_has_a_title_and_both_widths(page: Node) -> None:
     figures = page.all("figure")
-    assert len(figures) == 6
+    assert len(figures) == 7
     for figure in figures:
         wide, narrow = (figure.of_class(class_)[0].one("svg") for class_ in ("wide", "narrow"))
         assert float(wide.attributes["width"] or 0) > 800
@@ -65,7 +65,7 @@ def test_every_plot_has_a_title_and_both_widths(page: Node) -> None:
 
 def test_every_table_has_a_caption_headers_and_whole_rows(page: Node) -> None:
     tables = page.all("table")
-    assert len(tables) == 9
+    assert len(tables) == 11
     for table in tables:
         columns = table.one("thead").all("th")
         assert table.one("caption").text
@@ -94,6 +94,14 @@ def test_the_ladders_table_tells_what_was_measured(page: Node) -> None:
     assert len(rows) == 9
     assert rows["OpenVINO int8"] == ["2.22\u00a0s", "0.435", f"2.26{TIMES}", f"1.43{TIMES}", "0.965", "0.930", "3 of 4"]
     assert rows["TensorRT fp16"] == ["not run", *[MISSING] * 6]
+
+
+def test_gates_and_what_they_miss(page: Node) -> None:
+    rows = {row.one("th").text: [c.text for c in row.all("td")] for row in _body(page.section("ladder"), 2)}
+    assert rows == {
+        "ONNX Runtime": ["needs no gate", MISSING, MISSING],
+        "OpenVINO int8": ["failed", "0123456789ab", "Dice of the fused benign map at 0.5: worst 0.9300, limit 0.95"],
+    }
 
 
 def test_what_starting_takes(page: Node) -> None:

@@ -91,6 +91,22 @@ def test_a_dice_that_nobody_has_is_no_mark(results: Results, tmp_path: Path) -> 
     assert len([node for node in plot.of_class("c-1") if node.name == "rect"]) == 6 * 8 + 1  # and the legend's
 
 
+def test_points_of_the_search_lie_at_their_time_and_dice(page: Node, results: Results) -> None:
+    plot, points = page.section("frontier").plot(), results["frontier"]
+    circles = plot.all("circle")
+    assert len(circles) == len(points)
+    for stage, left in (("global", 42.0), ("local", 42.0 + 904 / 2)):
+        of_stage = [point for point in points if point["stage"] == stage]
+        slowest = max(point["latency_ms"] for point in of_stage)
+        room = (904 / 2 - 24 - 42) * 0.55
+        for point in of_stage:
+            x, y = left + point["latency_ms"] / slowest * room, 260 - 216 * point["dice_worst"]
+            (mark,) = (c for c in circles if abs(c.number("cx") - x) < 0.1 and abs(c.number("cy") - y) < 0.1)
+            assert (mark.attributes["class"] == "missed") == (not point["passed"])
+    bold = [node.text for node in plot.of_class("strong") if "small" in (node.attributes["class"] or "")]
+    assert bold == ["fp32", "winograd"]
+
+
 def test_steps_of_files_and_the_whole_job_share_a_scale(page: Node, results: Results) -> None:
     plot, exam = page.section("files").plot(), results["files"]["exam"]
     job = [bar for bar in plot.of_class("base") if bar.number("height") == 15][1]

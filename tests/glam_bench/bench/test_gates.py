@@ -1,0 +1,70 @@
+"""What a bundle says of the engines of a bench."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_bundles import edit_manifest, fill
+from support_gate import PROVENANCE, gate
+
+from glam_bench.bench import schema
+from glam_bench.bench.gates import frontier, with_gates
+from glam_bench.bench.live import unavailable
+from glam_bench.bench.rungs import RungPlan
+from glam_deploy.bundle import open_bundle
+from glam_export.search import Point
+
+POINT = Point(
+    stage="local",
+    kind="int8+winograd",
+    wide=("stem",),
+    narrow_share=0.9,
+    latency_ms=20.0,
+    dice_median=0.995,
+    dice_worst=0.99,
+    same_patches=1.0,
+    passed=True,
+    taken=True,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fill(tmp_path)
+    return tmp_path
+
+
+def told(folder: Path, engine: dict[str, Any] | None, *, opener: str = "engine") -> Any:
+    plan = RungPlan(key="a", name="A", opener=opener)
+    (rung,) = with_gates([{**unavailable(plan, "no reason"), "engine": engine}], [plan], open_bundle(folder))  # type: ignore[typeddict-item]
+    assert not list(schema.faults(rung, schema.Rung))
+    return rung["gate"]
+
+
+def test_the_newest_verdict_of_the_engine_as_it_ran(folder: Path) -> None:
+    verdicts = [gate(PROVENANCE, id="old"), gate(PROVENANCE, id="new", passed=False, failures=["a lesion was lost"])]
+    edit_manifest(folder, lambda manifest: manifest.update(gates=verdicts))
+    assert told(folder, PROVENANCE) == {"verdict": "failed", "id": "new", "failures": ["a lesion was lost"]}
+    assert told(folder, PROVENANCE | {"library": "another"}) == {"verdict": "none", "id": None, "failures": []}
+    edit_manifest(folder, lambda manifest: manifest.update(gates=verdicts[:1]))
+    assert told(folder, PROVENANCE) == {"verdict": "passed", "id": "old", "failures": []}
+
+
+def test_the_reference_needs_none(folder: Path) -> None:
+    assert told(folder, {"name": "torch", "precision": "fp32"})["verdict"] == "reference"
+    assert told(folder, {"name": "onnx", "precision": "fp16"})["verdict"] == "none"
+
+
+def test_what_is_no_engine_of_ours_has_no_gate(folder: Path) -> None:
+    assert told(folder, {"name": "torch", "precision": "fp32"}, opener="torch") is None
+    assert told(folder, None) is None
+
+
+def test_a_search_as_the_export_writes_it(folder: Path) -> None:
+    assert frontier(open_bundle(folder)) is None
+    point = asdict(POINT) | {"wide": ["stem"]}
+    edit_manifest(folder, lambda manifest: manifest.update(frontier=[point]))
+    assert frontier(open_bundle(folder)) == [point]
+    edit_manifest(folder, lambda manifest: manifest.update(frontier=[{"stage": "local", "precision": "int8"}]))
+    assert frontier(open_bundle(folder)) is None
