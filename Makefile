@@ -36,7 +36,7 @@ report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; instal
 
 PACS := Orthanc storescu dciodvfy
 pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's
-	which $(PACS) >/dev/null || { apt-get update -q && RUNLEVEL=1 TMPDIR=/var/tmp apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
+	which $(PACS) >/dev/null || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
 	GLAM_EXPECT=orthanc,dcmtk $(BIN)/python -m pytest tests/pacs -m pacs
 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; half an hour

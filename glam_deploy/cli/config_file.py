@@ -31,11 +31,7 @@ def read_config(path: Path) -> "Config":
 
     Raises UsageError for what is wrong in it, BackendUnavailable where the appliance's packages are missing.
     """
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise BackendUnavailable(
-            f"the appliance needs {', '.join(missing)}, which this Python lacks. "
-            'Install with: pip install "glam-deploy[dicom,appliance]"'
-        )
+    require_appliance()
     from glam_deploy.appliance.config import parse_config
 
     try:
@@ -44,3 +40,12 @@ def read_config(path: Path) -> "Config":
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"the configuration {path} cannot be read ({reason}): name it with --config") from error
     return parse_config(text, folder=path.absolute().parent)
+
+
+def require_appliance() -> None:
+    """Raises BackendUnavailable where the appliance's packages are missing."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise BackendUnavailable(
+            f"the appliance needs {', '.join(missing)}, which this Python lacks. "
+            'Install with: pip install "glam-deploy[dicom,appliance]"'
+        )

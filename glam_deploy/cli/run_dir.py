@@ -1,11 +1,15 @@
 """`glam-deploy run-dir`: for hosts that call a program on a folder (mercure, MONAI Deploy and their like)."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from glam_deploy.cli import console
+from glam_deploy.cli.config_file import require_appliance
 from glam_deploy.cli.options import (
     bundle_option,
     device_option,
@@ -16,6 +20,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.errors import UsageError
+from glam_deploy.runtime.session import load
 
 HOSTS = (
     ("MERCURE_IN_DIR", "MERCURE_OUT_DIR"),
@@ -54,7 +59,34 @@ def command(
     """
     source, target = in_and_out(folders, os.environ)
     require_folders(source, target)
-    raise NotImplementedError
+    require_appliance()
+    from glam_deploy.appliance.config import Accept, Config, Worker
+    from glam_deploy.appliance.folder import work_through
+
+    pipeline = load(
+        folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device, ungated=ungated
+    )
+    accept, worker = Accept(for_processing=for_processing), Worker(bundle=folder)
+    config = Config(license_acknowledged=True, data=target, accept=accept, worker=worker)
+    try:
+        said = work_through(source, target, pipeline, config)
+    except OSError as error:
+        raise UsageError(f"cannot write to {target} ({error.strerror}): free space or change its rights") from error
+    return tell(said)
+
+
+def tell(said: Mapping[str, Any]) -> int:
+    """A line for each file that got no result, and a last one with the count; the exit code."""
+    views = [view for study in said["studies"] for view in study["views"]]
+    for one in (*views, *said["others"]):
+        if one["reason"]:
+            console.out.print(f"{one['status']:8}{one['file']}  {one['reason']}", soft_wrap=True)
+    count = Counter(one["status"] for one in (*views, *said["others"]))
+    objects = sum(len(study["objects"]) for study in said["studies"])
+    console.out.print(
+        f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed; {objects} objects", soft_wrap=True
+    )
+    return 1 if count["failed"] or not count["done"] else 0
 
 
 def in_and_out(folders: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, Path]:

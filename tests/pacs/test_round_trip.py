@@ -59,15 +59,14 @@ def by_stow(appliance: Appliance, pacs: Orthanc, files: Sequence[Path]) -> None:
     assert answer.status_code == httpx.codes.OK, answer.text
 
 
-def results_of(pacs: Orthanc, seed: str, *, reports: int = 1) -> list[Dataset]:
-    """All of the exam's study as soon as it has so many reports of each kind."""
+def results_of(appliance: Appliance, pacs: Orthanc, seed: str, *, reports: int = 1) -> list[Dataset]:
+    """All of the exam's study as soon as the appliance says that so many result sets are delivered."""
     study = exam_of(seed).uid("study")
-
-    def retrieve() -> list[Dataset]:
-        objects = pacs.retrieve(study)
-        return objects if all(counts(objects)[kind] == reports for kind in REPORTS) else []
-
-    return wait_for(retrieve, f"{reports} reports of each kind on exam {seed}")
+    query = "SELECT count(*) FROM parcel JOIN job ON job.id = job_id WHERE study_uid = ? AND parcel.state = 'delivered'"
+    wait_for(lambda: appliance.count(query, study) == reports, f"{reports} result sets of exam {seed}")
+    objects = pacs.retrieve(study)
+    assert [counts(objects)[kind] for kind in REPORTS] == [reports] * len(REPORTS)
+    return objects
 
 
 def check_masks(objects: Sequence[Dataset], files: Sequence[Path], maps: Mapping[str, np.ndarray]) -> None:
@@ -90,7 +89,7 @@ def test_four_views(send: Send, appliance: Appliance, pacs: Orthanc, bundle: Pat
     seed = send.__name__
     files = write_exam(tmp_path / "exam", seed)
     send(appliance, pacs, files)
-    objects = results_of(pacs, seed)
+    objects = results_of(appliance, pacs, seed)
     sent = sorted(exam_of(seed).uid("image", view.value, "FOR PRESENTATION") for view in ALL_VIEWS)
     assert sorted(each.SOPInstanceUID for each in mammograms(objects)) == sent
     for sop_class in OF_A_VIEW:
@@ -103,7 +102,7 @@ def test_four_views(send: Send, appliance: Appliance, pacs: Orthanc, bundle: Pat
 def test_results_belong_to_the_patient_and_study(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     by_storescu(appliance, pacs, files := write_exam(tmp_path, "belong", [View.L_MLO]))
     source = pydicom.dcmread(files[0], stop_before_pixels=True)
-    objects = results_of(pacs, "belong")
+    objects = results_of(appliance, pacs, "belong")
     assert len(objects) == 1 + len(OF_A_VIEW) + len(REPORTS)
     for found in objects:
         for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID"):
@@ -124,13 +123,13 @@ def test_compressed(
     storescu(appliance, files, option)
     (row,) = appliance.rows("SELECT * FROM instance WHERE study_uid = ?", exam_of(seed).uid("study"))
     assert row["transfer_syntax"] == syntax, "it was to be stored as sent"
-    check_masks(results_of(pacs, seed), files, truth(bundle, files, tmp_path / "run"))
+    check_masks(results_of(appliance, pacs, seed), files, truth(bundle, files, tmp_path / "run"))
 
 
 def test_monochrome1(appliance: Appliance, pacs: Orthanc, bundle: Path, tmp_path: Path) -> None:
     files = write_exam(tmp_path / "exam", "inverted", [View.L_CC], photometric="MONOCHROME1")
     storescu(appliance, files)
-    check_masks(results_of(pacs, "inverted"), files, truth(bundle, files, tmp_path / "run"))
+    check_masks(results_of(appliance, pacs, "inverted"), files, truth(bundle, files, tmp_path / "run"))
 
 
 # what is not worked on
@@ -148,7 +147,7 @@ def edited(file: Path, **elements: object) -> Path:
 def test_an_implant_gets_a_report_that_says_so(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     (file,) = write_exam(tmp_path, "implant", [View.L_CC])
     storescu(appliance, [edited(file, BreastImplantPresent="YES")])
-    objects = results_of(pacs, "implant")
+    objects = results_of(appliance, pacs, "implant")
     assert not of_class(objects, SegmentationStorage)
     for sop_class in REPORTS:
         report = current(objects, sop_class)
@@ -158,7 +157,7 @@ def test_an_implant_gets_a_report_that_says_so(appliance: Appliance, pacs: Ortha
 
 def test_for_processing_gets_a_report_that_says_so(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     storescu(appliance, write_exam(tmp_path, "processing", [View.L_CC], for_processing=True))
-    objects = results_of(pacs, "processing")
+    objects = results_of(appliance, pacs, "processing")
     assert not of_class(objects, SegmentationStorage)
     assert "For Processing" in text_of(current(objects, MammographyCADSRStorage))
 
@@ -169,7 +168,7 @@ def test_one_view_of_two_is_not_for_this_network(
     good, magnified = write_exam(tmp_path / "exam", "mixed", [View.L_CC, View.L_MLO])
     edited(magnified, EstimatedRadiographicMagnificationFactor=1.8)
     storescu(appliance, [good, magnified])
-    objects = results_of(pacs, "mixed")
+    objects = results_of(appliance, pacs, "mixed")
     check_masks(objects, [good], truth(bundle, [good], tmp_path / "run"))
     report = current(objects, MammographyCADSRStorage)
     assert len(evidence(report)) == 2
@@ -197,9 +196,9 @@ def test_a_late_view_replaces_the_reports_and_nothing_else(
 ) -> None:
     first, late = write_exam(tmp_path / "exam", "late", [View.L_CC, View.R_CC])
     storescu(appliance, [first])
-    before = results_of(pacs, "late")
+    before = results_of(appliance, pacs, "late")
     storescu(appliance, [late])
-    objects = results_of(pacs, "late", reports=2)
+    objects = results_of(appliance, pacs, "late", reports=2)
     check_masks(objects, [first, late], truth(bundle, [first, late], tmp_path / "run"))
     kept = {each.SOPInstanceUID for each in before}
     assert kept < {each.SOPInstanceUID for each in objects}
@@ -210,7 +209,7 @@ def test_a_late_view_replaces_the_reports_and_nothing_else(
 def test_what_is_sent_twice_is_worked_on_once(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     files = write_exam(tmp_path, "twice", [View.L_CC, View.R_CC])
     storescu(appliance, files)
-    before = {each.SOPInstanceUID for each in results_of(pacs, "twice")}
+    before = {each.SOPInstanceUID for each in results_of(appliance, pacs, "twice")}
     storescu(appliance, files)
     storescu(appliance, files[:1])
     appliance.wait_idle()
@@ -221,7 +220,7 @@ def test_what_is_sent_twice_is_worked_on_once(appliance: Appliance, pacs: Orthan
 def test_results_that_come_back_are_not_worked_on(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     """A PACS that sends everything it gets on to everybody."""
     storescu(appliance, write_exam(tmp_path, "loop", [View.L_CC]))
-    before = {each.SOPInstanceUID for each in results_of(pacs, "loop")}
+    before = {each.SOPInstanceUID for each in results_of(appliance, pacs, "loop")}
     study = exam_of("loop").uid("study")
     (identifier,) = pacs.post("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study}})
     assert pacs.send_to_glam([identifier])["FailedInstancesCount"] == 0
@@ -236,7 +235,7 @@ def test_results_that_come_back_are_not_worked_on(appliance: Appliance, pacs: Or
 def test_no_patient_in_logs_and_audit(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
     """Nor their UIDs. Pages and metrics have tests of their own."""
     storescu(appliance, write_exam(tmp_path, "canary", [View.L_CC]))
-    results_of(pacs, "canary")
+    results_of(appliance, pacs, "canary")
     said = appliance.log() + "\n".join(path.read_text() for path in (appliance.data / "audit").glob("*.jsonl"))
     said += appliance.get("/metrics").text
     for secret in (

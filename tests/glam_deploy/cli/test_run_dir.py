@@ -1,12 +1,23 @@
 """`glam-deploy run-dir`, as a host calls it: which folders, what is written, and what a shell sees."""
 
+import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from support_commands import Cli
+from mammograms import write_mg
+from pacs.exams import write_exam
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import BreastTomosynthesisImageStorage
+from support_commands import Cli, names, strict
+from support_tiny_bundle import write_tiny_bundle
 
 from glam_deploy.cli.run_dir import in_and_out
 from glam_deploy.errors import UsageError
+from glam_deploy.records import View
 
 MERCURE = {"MERCURE_IN_DIR": "/m/in", "MERCURE_OUT_DIR": "/m/out"}
 MONAI = {"MONAI_INPUTPATH": "/var/in", "MONAI_OUTPUTPATH": "/var/out"}
@@ -49,3 +60,116 @@ def test_what_cannot_serve_as_a_folder(cli: Cli, tmp_path: Path) -> None:
     assert "cannot be made" in cli("run-dir", tmp_path, tmp_path / "file" / "out").err
     said = cli("run-dir", tmp_path, tmp_path)
     assert (said.code, "holds 'file', expected an empty folder" in said.err) == (2, True)
+
+
+# what is written
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    said: dict[str, Any] = strict((out / "result.json").read_text("utf-8"))
+    return said
+
+
+def test_objects_of_each_study(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    for seed in ("one", "two"):
+        write_exam(tmp_path / "in" / seed, seed, [View.L_CC, View.R_CC])
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "4 done, 0 skipped, 0 failed; 12 objects"
+    said = result_of(tmp_path / "out")
+    files = [each["file"] for study in said["studies"] for each in study["objects"]]
+    assert names(tmp_path / "out") == sorted([*files, "result.json"])
+    for study in said["studies"]:
+        kinds = Counter(each["kind"] for each in study["objects"])
+        assert kinds == {"seg": 2, "sc": 2, "cad_sr": 1, "sr": 1}
+        for each in study["objects"]:
+            found = dcmread(tmp_path / "out" / each["file"], stop_before_pixels=True)
+            assert each["file"] == f"{found.SeriesInstanceUID}#{found.SOPInstanceUID}.dcm"
+            assert (found.StudyInstanceUID, found.SOPClassUID) == (study["study_uid"], each["sop_class"])
+
+
+def test_masks_and_scores_are_those_of_run(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (file,) = write_exam(tmp_path / "in", "masks", [View.R_MLO])
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 0
+    assert cli("run", "--full", "--bundle", tiny, "--out", tmp_path / "run", file).code == 0
+    (study,) = result_of(tmp_path / "out")["studies"]
+    (view,) = study["views"]
+    report = strict((tmp_path / "run/R-MLO.json").read_text("utf-8"))
+    assert {key: view[key] for key in ("predictions", "patches")} == {k: report[k] for k in ("predictions", "patches")}
+    (mask,) = (each["file"] for each in study["objects"] if each["kind"] == "seg")
+    with np.load(tmp_path / "run/R-MLO.npz") as arrays:
+        expected = arrays["saliency_source"] > 0.5
+    assert expected.any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(dcmread(tmp_path / "out" / mask).pixel_array.astype(bool), expected)
+
+
+def test_the_same_files_give_the_same_objects(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    write_exam(tmp_path / "in", "same", [View.L_CC])
+    for out in ("first", "second"):
+        assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / out).code == 0
+    assert names(tmp_path / "first") == names(tmp_path / "second")
+
+
+def test_as_a_host_calls_it(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mercure names the files by two UIDs, and puts task.json beside them."""
+    (file,) = write_exam(tmp_path / "in", "host", [View.L_CC])
+    file.rename(tmp_path / "in/1.2.3#4.5.6.dcm")
+    (tmp_path / "in/task.json").write_text("{}")
+    monkeypatch.setenv("MERCURE_IN_DIR", str(tmp_path / "in"))
+    monkeypatch.setenv("MERCURE_OUT_DIR", str(tmp_path / "out"))
+    assert cli("run-dir", "--bundle", tiny).code == 0
+    assert len(names(tmp_path / "out")) == 5
+
+
+# what is not done
+
+
+def test_what_is_no_mammogram_is_told(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (file,) = write_exam(tmp_path / "in", "told", [View.L_CC])
+    shutil.copy(file, tmp_path / "in/again.dcm")
+    write_mg(tmp_path / "in/tomo.dcm", tomosynthesis)
+    (tmp_path / "in/picture.png").write_bytes(b"")
+    (tmp_path / "in/broken.dcm").write_bytes(b"no DICOM")
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 3 skipped, 1 failed; 4 objects")
+    others = {each["file"]: (each["status"], each["reason"]) for each in result_of(tmp_path / "out")["others"]}
+    assert others["broken.dcm"][0] == "failed"
+    assert others["picture.png"] == ("skipped", "the file is no DICOM")
+    assert "Tomosynthesis" in others["tomo.dcm"][1]
+    assert others.keys() & {"again.dcm", "L-CC.dcm"}
+
+
+def test_a_view_that_is_refused_is_in_the_reports(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    write_mg(tmp_path / "in.dcm", lambda dataset: setattr(dataset, "BreastImplantPresent", "YES"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.dcm").rename(tmp_path / "in/1.dcm")
+    done = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "0 done, 1 skipped, 0 failed; 2 objects")
+    (study,) = result_of(tmp_path / "out")["studies"]
+    assert [each["kind"] for each in study["objects"]] == ["cad_sr", "sr"]
+    assert "implant" in study["views"][0]["reason"]
+
+
+def test_nothing_is_left_where_the_engine_fails(
+    cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the fake engine of `bundle`."""
+    monkeypatch.setenv("GLAM_TEST_NAN", "1")
+    write_exam(tmp_path / "exam", "engine", [View.L_CC])
+    assert cli("run-dir", "--bundle", bundle, tmp_path / "exam", tmp_path / "out").code == 4
+    assert names(tmp_path / "out") == []
+
+
+def test_an_empty_folder(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    said = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
+    assert (said.code, "holds no DICOM" in said.err) == (2, True)
+
+
+def tomosynthesis(dataset: Dataset) -> None:
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BreastTomosynthesisImageStorage
