@@ -8,6 +8,8 @@ from pathlib import Path
 
 from glam_deploy.errors import PeerError
 
+_NO_ANSWER = "it takes connections, but no association: is it a DICOM port, and one without TLS where `tls` is not set?"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
@@ -61,7 +63,7 @@ def why_unreachable(peer: Peer) -> str:
     """Connect once more, for the words that tell an administrator what to look at; pynetdicom keeps none."""
     try:
         with socket.create_connection((peer.host, peer.port), peer.timeout_s) as plain:
-            return _why_not_over_tls(peer, plain) if peer.tls else "it took the connection and then closed it"
+            return _why_not_over_tls(peer, plain) if peer.tls else _NO_ANSWER
     except OSError as error:
         return f"no connection ({_told(error)})"
 
@@ -74,7 +76,7 @@ def _why_not_over_tls(peer: Peer, plain: socket.socket) -> str:
             secure.settimeout(min(1.0, peer.timeout_s))
             secure.recv(1)
     except TimeoutError:
-        return "TLS is well, it took the connection and then closed it"
+        return "TLS is well, but it takes no association: is it a DICOM port?"
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not accepted ({error.verify_message})"
     except OSError as error:

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net import files, statuses
 from glam_deploy.dicom.net.commitment import read_report, request_of
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
@@ -133,6 +134,7 @@ class DimseSession:
         entity = AE(peer.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
         entity.network_timeout = None  # each step here has a limit of its own
+        entity.implementation_class_uid, entity.implementation_version_name = IMPLEMENTATION_UID, "GLAM_DEPLOY"
         security = None if peer.tls is None else (tls_context(peer.tls), peer.host)
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_connection),
