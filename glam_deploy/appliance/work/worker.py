@@ -4,15 +4,16 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import TypeVar
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import open_database
-from glam_deploy.appliance.state.jobs import Job, JobView, Settled
+from glam_deploy.appliance.state.jobs import Job, Settled
 from glam_deploy.appliance.state.steady import steady_clock
 from glam_deploy.appliance.work.heartbeat import Heartbeat, is_dead, worker_name
 from glam_deploy.appliance.work.making import making_of
@@ -22,6 +23,8 @@ from glam_deploy.appliance.work.publish import Publisher
 from glam_deploy.appliance.work.steps import Steps, is_settled, known_outcome
 from glam_deploy.errors import BackendRunError
 from glam_deploy.runtime.overlap import ahead, behind
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -172,18 +175,19 @@ class Worker:
         steps = Steps(job=job, predictor=predictor, publisher=publisher, heartbeat=self._heartbeat)
         with (
             closing(ahead(steps.read, self._while_wanted(job, rest))) as seen,
-            closing(behind(steps.write, map(steps.compute, seen))) as finished,
+            closing(behind(steps.write, map(steps.compute, self._while_wanted(job, seen)))) as finished,
         ):
             for settled in finished:
                 self._settle(job, [settled])
         if not all(is_settled(view, publisher) for view in jobs.views(self._connection, job)):
             raise Stopped if self._stop.is_set() else NotOurs
 
-    def _while_wanted(self, job: Job, views: Sequence[JobView]) -> Iterator[JobView]:
-        for view in views:
+    def _while_wanted(self, job: Job, items: Iterable[T]) -> Iterator[T]:
+        """Until the worker is told to stop, or the job is somebody else's."""
+        for item in items:
             if self._stop.is_set() or self._heartbeat.has_lost(job):
                 return
-            yield view
+            yield item
 
     def _settle(self, job: Job, settled: Sequence[Settled]) -> None:
         if settled:

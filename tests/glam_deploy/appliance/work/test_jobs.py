@@ -1,0 +1,200 @@
+"""Leases: who has a job, for how long, and what becomes of it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support_jobs import arrive, config_of, database_of, dead_pid, made
+
+from glam_deploy.appliance.config import Assemble
+from glam_deploy.appliance.state import jobs, studies
+from glam_deploy.appliance.state.jobs import Job, Settled
+from glam_deploy.appliance.state.parcels import ResultObject
+from glam_deploy.appliance.work.heartbeat import is_dead, worker_name
+from glam_deploy.errors import UsageError
+
+AT_ONCE = Assemble(quiet_s=0)
+LEASE_S = 30.0
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    found = database_of(made(config_of(tmp_path)))
+    yield found
+    found.close()
+
+
+def assembled(connection: sqlite3.Connection, *sop_uids: str, study: str = "1.2.3") -> None:
+    """The study has also got these, and is complete."""
+    for uid in sop_uids:
+        arrive(connection, uid, study=study)
+    studies.assemble_complete(connection, AT_ONCE, 0.0)
+
+
+def claimed(connection: sqlite3.Connection, *, worker: str = "me", now: float = 0.0, attempts: int = 3) -> Job:
+    job = jobs.claim(connection, worker=worker, now=now, lease_s=LEASE_S, attempts=attempts)
+    assert job
+    return job
+
+
+def none_to_claim(connection: sqlite3.Connection, *, now: float, attempts: int = 3) -> bool:
+    return jobs.claim(connection, worker="other", now=now, lease_s=LEASE_S, attempts=attempts) is None
+
+
+def state(connection: sqlite3.Connection, job: int = 1) -> tuple[str, int]:
+    row = connection.execute("SELECT state, attempts FROM job WHERE id = ?", (job,)).fetchone()
+    return row["state"], row["attempts"]
+
+
+def test_jobs_come_in_order_of_assembly_and_each_goes_to_one_worker(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1", study="1.2.1")
+    assembled(connection, "1.2", study="1.2.2")
+    assert [claimed(connection, worker=name).study_uid for name in ("a", "b")] == ["1.2.1", "1.2.2"]
+    assert none_to_claim(connection, now=0.0)
+
+
+def test_lease_that_is_renewed_is_kept_and_one_that_is_not_is_lost(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    job = claimed(connection)
+    assert jobs.renew(connection, job, until=50.0)
+    assert none_to_claim(connection, now=49.0)
+    assert none_to_claim(connection, now=51.0), "a study that has cost a worker lets others go first"
+    second = claimed(connection, worker="other", now=53.0)
+    assert (second.id, state(connection)) == (job.id, ("running", 1))
+    assert not jobs.renew(connection, job, until=99.0)
+    assert not jobs.settle_views(connection, job, [Settled(sop_uid="1.1", outcome="done")])
+    assert not jobs.finish(connection, job, objects=[], targets=[])
+    assert jobs.finish(connection, second, objects=[], targets=[])
+
+
+def test_job_that_costs_its_workers_is_dead_and_others_are_done_meanwhile(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1", study="1.2.1")
+    assembled(connection, "1.2", study="1.2.2")
+    now, done = 0.0, []
+    for _ in range(10):
+        job = jobs.claim(connection, worker="me", now=now, lease_s=LEASE_S, attempts=3)
+        if job and job.study_uid == "1.2.2":
+            done.append(jobs.finish(connection, job, objects=[], targets=[]))
+        now += LEASE_S + 0.5
+    assert done == [True]
+    assert state(connection) == ("dead", 3)
+    (reason,) = connection.execute("SELECT reason FROM job WHERE id = 1").fetchone()
+    assert reason == "cost 3 workers, which ended while at it"
+
+
+def test_progress_counts_attempts_anew(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1", "1.2")
+    now = 0.0
+    for uid in ("1.1", "1.2"):
+        for _ in range(2):
+            claimed(connection, now=now)
+            now += LEASE_S + 1
+            assert none_to_claim(connection, now=now)  # taken back here
+            now += 10
+        job = claimed(connection, now=now)
+        assert state(connection) == ("running", 2)
+        jobs.settle_views(connection, job, [Settled(sop_uid=uid, outcome="done")])
+        assert state(connection) == ("running", 0)
+        jobs.give_back(connection, job)
+
+
+def test_jobs_of_dead_workers_are_taken_back_at_once(connection: sqlite3.Connection) -> None:
+    for n in range(3):
+        assembled(connection, f"1.{n}", study=f"1.2.{n}")
+    host = os.uname().nodename
+    claimed(connection, worker=f"{host} {dead_pid()} 123")
+    claimed(connection, worker=worker_name())
+    claimed(connection, worker=f"elsewhere {dead_pid()} 123")
+    jobs.take_back(connection, now=0.0, attempts=3, is_dead=is_dead)
+    assert [state(connection, n) for n in (1, 2, 3)] == [("ready", 1), ("running", 0), ("running", 0)]
+
+
+def test_process_that_got_a_dead_workers_number_is_not_that_worker() -> None:
+    host, pid, _ = worker_name().rsplit(" ", 2)
+    assert not is_dead(worker_name())
+    assert is_dead(f"{host} {pid} 1")
+
+
+def test_late_mammogram_takes_the_place_of_what_is_under_way(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    job = claimed(connection)
+    assembled(connection, "1.2")
+    assert state(connection) == ("superseded", 0)
+    assert not jobs.renew(connection, job, until=99.0)
+    assert not jobs.finish(connection, job, objects=[], targets=["pacs"])
+    assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 0
+    second = claimed(connection)
+    assert (second.predecessor_key, [view.sop_uid for view in jobs.views(connection, second)]) == (None, ["1.1", "1.2"])
+
+
+def test_results_that_went_out_are_the_predecessor(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1")
+    job = claimed(connection)
+    made_of_it = ResultObject(sop_uid="2.1", sop_class="1.2", path="results/x.dcm")
+    assert jobs.finish(connection, job, objects=[made_of_it], targets=["pacs", "archive"])
+    assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 2
+    assembled(connection, "1.2")
+    assert claimed(connection).predecessor_key == job.key
+
+
+def test_refused_and_skipped_mammograms_belong_to_a_job_and_other_objects_do_not(
+    connection: sqlite3.Connection,
+) -> None:
+    arrive(connection, "1.1", state="refused")
+    arrive(connection, "1.2", state="skipped")
+    arrive(connection, "1.3", state="skipped", is_mammogram=False)
+    studies.assemble_complete(connection, AT_ONCE, 0.0)
+    found = jobs.views(connection, claimed(connection))
+    assert [(view.sop_uid, view.state, view.state_reason) for view in found] == [
+        ("1.1", "refused", "made up"),
+        ("1.2", "skipped", "made up"),
+    ]
+
+
+def test_study_without_a_mammogram_is_ignored_with_its_reason(connection: sqlite3.Connection) -> None:
+    arrive(connection, "1.1", state="skipped", is_mammogram=False)
+    studies.assemble_complete(connection, AT_ONCE, 0.0)
+    row = connection.execute("SELECT state, reason FROM study").fetchone()
+    assert tuple(row) == ("ignored", "no mammogram among 1 instance")
+
+
+# a person's decisions
+
+
+def dead_job(connection: sqlite3.Connection) -> None:
+    assembled(connection, "1.1", "1.2")
+    job = claimed(connection)
+    jobs.settle_views(
+        connection,
+        job,
+        [
+            Settled(sop_uid="1.1", outcome="failed", reason="made up"),
+            Settled(sop_uid="1.2", outcome="done", folder="x"),
+        ],
+    )
+    jobs.fail(connection, job, now=0.0, attempts=1, reason="the engine failed on it")
+
+
+def test_dead_job_is_retried_with_its_failed_views(connection: sqlite3.Connection) -> None:
+    dead_job(connection)
+    assert none_to_claim(connection, now=1e9)
+    jobs.retry(connection, 1)
+    outcomes = [view.outcome for view in jobs.views(connection, claimed(connection))]
+    assert outcomes == [None, "done"]
+    assert state(connection) == ("running", 0)
+
+
+def test_discarded_job_stays_so(connection: sqlite3.Connection) -> None:
+    dead_job(connection)
+    jobs.discard(connection, 1)
+    assert state(connection)[0] == "discarded"
+    assert none_to_claim(connection, now=1e9)
+
+
+@pytest.mark.parametrize("decide", [jobs.retry, jobs.discard])
+def test_only_what_is_dead_is_decided_about(connection: sqlite3.Connection, decide: object) -> None:
+    assembled(connection, "1.1")
+    with pytest.raises(UsageError, match="job 1 is not dead"):
+        decide(connection, 1)  # type: ignore[operator]

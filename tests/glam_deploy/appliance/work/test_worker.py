@@ -1,0 +1,293 @@
+"""The worker in this process, with a network of plain arithmetic: what it leaves, and what it does when things fail."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from support_jobs import config_of, database_of, made, rows, send, stub
+from support_tiny_bundle import write_tiny_bundle
+from support_until import until
+
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.state import studies
+from glam_deploy.appliance.work import publish, worker
+from glam_deploy.appliance.work.predictor import PredictorOf
+from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
+from glam_deploy.records import View
+from glam_deploy.runtime.pipeline import Pipeline
+
+ONE_TARGET = '[[targets]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 104'
+
+
+BARE = "[results]\nseg = false\ncad_sr = false\nsr = false\nsc = false"
+"""No DICOM objects, which take most of the time."""
+
+
+def assemble(config: Config) -> None:
+    with closing(database_of(made(config))) as connection:
+        studies.assemble_complete(connection, config.assemble.model_copy(update={"quiet_s": 0.0}), 1e9)
+
+
+@contextmanager
+def working(config: Config, predictor_of: PredictorOf = stub) -> Iterator[DataFolder]:
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"predictor_of": predictor_of})
+    thread.start()
+    try:
+        yield made(config)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def states(data: DataFolder) -> list[object]:
+    return [state for (state,) in rows(data, "SELECT state FROM job ORDER BY id")]
+
+
+def component(data: DataFolder) -> tuple[str, dict[str, object]]:
+    found = rows(data, "SELECT state, detail FROM component WHERE name = 'worker'")
+    return (str(found[0][0]), json.loads(str(found[0][1]))) if found else ("none", {})
+
+
+def test_study_becomes_results_and_one_parcel_a_target(tmp_path: Path) -> None:
+    config = config_of(tmp_path, ONE_TARGET)
+    send(config, View.L_CC, View.R_MLO)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+
+    folders = [data.root / str(folder) for (folder,) in rows(data, "SELECT folder FROM job_view")]
+    for folder in folders:
+        assert {"finding.json", "saliency.npz", "overlay.png", "report.json", "seg.dcm", "sc.dcm"} <= {
+            path.name for path in folder.iterdir()
+        }
+        assert np.load(folder / "saliency.npz")["saliency_global"].shape == (2, 184, 120)
+    (job_folder,) = (data.root / "results/jobs").iterdir()
+    written = {str(dcmread(path).SOPInstanceUID) for path in [*data.root.glob("results/**/*.dcm")]}
+    parcel = {uid for (uid,) in rows(data, "SELECT sop_uid FROM parcel_object WHERE target = 'pacs'")}
+    assert written == parcel
+    assert len(parcel) == 2 * len(folders) + len(list(job_folder.glob("*.dcm"))) == 6
+    assert all((data.root / str(path)).is_file() for (path,) in rows(data, "SELECT path FROM parcel_object"))
+
+
+def test_results_lie_in_the_patients_own_study_and_are_made_the_same_again(tmp_path: Path) -> None:
+    uids = []
+    for name in ("a", "b"):
+        config = config_of(tmp_path / name, ONE_TARGET) if (tmp_path / name).mkdir() is None else None
+        assert config
+        send(config, View.L_CC)
+        assemble(config)
+        with working(config) as data:
+            until(lambda: states(data) == ["done"])
+        (source,) = data.root.glob("spool/studies/*/*.dcm")
+        made_of_it = [dcmread(path) for path in sorted(data.root.glob("results/**/*.dcm"))]
+        assert {each.StudyInstanceUID for each in made_of_it} == {dcmread(source).StudyInstanceUID}
+        uids.append(sorted((each.SOPInstanceUID, each.SeriesInstanceUID) for each in made_of_it))
+    assert uids[0] == uids[1]
+
+
+def test_late_view_gets_a_superseding_result_that_uses_what_was_found(tmp_path: Path) -> None:
+    config, computed = config_of(tmp_path, ONE_TARGET), []
+
+    class Counting(Pipeline):
+        def __call__(self, *given: object, **options: object):  # type: ignore[no-untyped-def, override]
+            computed.append(1)
+            return super().__call__(*given, **options)  # type: ignore[arg-type]
+
+    def counting(config: Config) -> Pipeline:
+        found = stub(config)
+        found.__class__ = Counting
+        return found
+
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, counting) as data:
+        until(lambda: states(data) == ["done"])
+        send(config, View.R_CC)
+        assemble(config)
+        until(lambda: states(data) == ["done", "done"])
+    assert len(computed) == 2
+    assert rows(data, "SELECT predecessor FROM job WHERE id = 2") == [(1,)]
+    counts = rows(data, "SELECT parcel_id, count(*) FROM parcel_object GROUP BY parcel_id")
+    assert counts == [(1, 4), (2, 4)], "objects that were sent before are not sent again"
+    (late,) = [path for path in data.root.glob("results/jobs/*/cad_sr.dcm") if _before(path)]
+    assert _before(late) in {dcmread(path).SOPInstanceUID for path in data.root.glob("results/jobs/*/cad_sr.dcm")}
+
+
+def _before(report: Path) -> str | None:
+    replaced = dcmread(report).get("PredecessorDocumentsSequence")
+    return replaced and replaced[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+
+
+def test_view_that_cannot_be_worked_on_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    config = config_of(tmp_path, BARE)
+
+    def picky(config: Config) -> Pipeline:
+        return refusing(stub(config), lambda image: image.view is View.R_CC, InputError("made up: all black"))
+
+    send(config, View.L_CC, View.R_CC)
+    assemble(config)
+    with working(config, picky) as data:
+        until(lambda: states(data) == ["done"])
+    found = rows(data, "SELECT view, outcome, v.reason FROM job_view v JOIN instance USING (sop_uid) ORDER BY view")
+    assert found == [("L-CC", "done", None), ("R-CC", "failed", "made up: all black")]
+
+
+def test_study_of_failed_views_alone_gets_reports_that_say_so(tmp_path: Path) -> None:
+    config = config_of(tmp_path, ONE_TARGET)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, lambda c: refusing(stub(c), lambda image: True, InputError("made up"))) as data:
+        until(lambda: states(data) == ["done"])
+    assert [path.name for path in sorted(data.root.glob("results/jobs/*/*.dcm"))] == ["cad_sr.dcm", "sr.dcm"]
+    assert len(rows(data, "SELECT * FROM parcel_object")) == 2
+
+
+def refusing(pipeline: Pipeline, which: Callable[..., bool], error: Exception) -> Pipeline:
+    """`pipeline`, which raises `error` for some views."""
+    run = pipeline.submit
+
+    def submit(image, **options):  # type: ignore[no-untyped-def]
+        if which(image.view):
+            raise error
+        return run(image, **options)
+
+    pipeline.submit = submit  # type: ignore[method-assign]
+    return pipeline
+
+
+def test_image_that_the_engine_fails_on_ends_its_job_and_no_other(tmp_path: Path) -> None:
+    config = config_of(tmp_path, '[worker]\nbundle = "bundle"\nattempts = 2', BARE)
+    opened = []
+
+    def fragile(config: Config) -> Pipeline:
+        opened.append(1)
+        return refusing(stub(config), lambda image: image.view is View.R_MLO, BackendRunError("made up: NaN"))
+
+    send(config, View.R_MLO, exam="bad")
+    send(config, View.L_CC, exam="good")
+    assemble(config)
+    with working(config, fragile) as data:
+        until(lambda: states(data) == ["dead", "done"])
+        assert component(data)[0] == "ready"
+    assert rows(data, "SELECT attempts, reason FROM job WHERE id = 1") == [(2, "the engine failed on it: made up: NaN")]
+    assert len(opened) == 3, "opened anew after each failure"
+
+
+def test_engine_that_fails_on_everything_costs_no_job_and_is_told_until_it_works(tmp_path: Path) -> None:
+    config, broken = config_of(tmp_path, BARE), threading.Event()
+    broken.set()
+
+    def failing(config: Config) -> Pipeline:
+        return refusing(stub(config), lambda image: broken.is_set(), BackendRunError("made up: the GPU is gone"))
+
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, failing) as data:
+        until(lambda: component(data)[0] == "failing")
+        assert component(data)[1] == {"reason": "made up: the GPU is gone"}
+        assert rows(data, "SELECT attempts FROM job") == [(0,)]
+        broken.clear()
+        until(lambda: states(data) == ["done"])
+        until(lambda: component(data)[0] == "ready")
+
+
+def test_missing_bundle_is_told_and_taken_up_when_it_is_there(tmp_path: Path) -> None:
+    config = config_of(tmp_path, '[worker]\nbundle = "bundle"\nthreads = 1', BARE)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, worker.load_predictor) as data:
+        until(lambda: component(data)[0] == "failing")
+        assert "bundle" in str(component(data)[1]["reason"])
+        write_tiny_bundle(tmp_path / "elsewhere").rename(tmp_path / "bundle")
+        until(lambda: states(data) == ["done"])
+        until(lambda: component(data)[0] == "ready")
+        assert component(data)[1].items() >= {"engine": "onnx", "gate": "reference", "patches": 1}.items()
+
+
+def test_engine_that_is_not_there_costs_no_job(tmp_path: Path) -> None:
+    config = config_of(tmp_path, BARE)
+
+    def absent(config: Config) -> Pipeline:
+        raise BackendUnavailable("made up: no such library")
+
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, absent) as data:
+        until(lambda: component(data) == ("failing", {"reason": "made up: no such library"}))
+    assert (states(data), rows(data, "SELECT attempts FROM job")) == (["ready"], [(0,)])
+
+
+def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    config, reached, go_on = config_of(tmp_path, BARE), threading.Event(), threading.Event()
+
+    def waiting(config: Config) -> Pipeline:
+        def at_last(image: object) -> bool:
+            if image.view is View.R_MLO:  # type: ignore[attr-defined]
+                reached.set()
+                go_on.wait(60)
+            return False
+
+        return refusing(stub(config), at_last, AssertionError())
+
+    send(config, View.L_CC, View.R_CC, View.R_MLO, View.L_MLO)
+    assemble(config)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"predictor_of": waiting})
+    thread.start()
+    assert reached.wait(60)
+    stop.set()
+    go_on.set()
+    thread.join()
+    data = made(config)
+    assert rows(data, "SELECT state, attempts, leased_by FROM job") == [("ready", 0, None)]
+    done = rows(data, "SELECT view FROM job_view JOIN instance USING (sop_uid) WHERE outcome = 'done' ORDER BY arrival")
+    assert done == [("L-CC",), ("R-CC",), ("R-MLO",)]
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+
+
+def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, full, tried = config_of(tmp_path, BARE), threading.Event(), []
+    full.set()
+    write = publish.write_npz
+
+    def on_full_disk(path: Path, named: object) -> None:
+        tried.append(path)
+        if full.is_set():
+            raise OSError(28, os.strerror(28))
+        write(path, named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publish, "write_npz", on_full_disk)
+    monkeypatch.setattr(worker, "STORAGE_RETRY_S", 0.05)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: len(tried) >= 5)
+        full.clear()
+        until(lambda: states(data) == ["done"])
+    assert rows(data, "SELECT attempts FROM job") == [(0,)]
+    assert not list(data.root.rglob("*.part"))
+
+
+def test_nothing_that_is_told_names_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of(tmp_path, BARE)
+
+    def quoting(config: Config) -> Pipeline:
+        return refusing(stub(config), lambda image: True, ValueError("PHANTOM^GLAM is no number"))
+
+    send(config, View.L_CC)
+    assemble(config)
+    with caplog.at_level("DEBUG"), working(config, quoting) as data:
+        until(lambda: states(data) == ["done"])
+    ((reason,),) = rows(data, "SELECT reason FROM job_view")
+    assert str(reason).startswith("ValueError in ")
+    told = caplog.text.encode() + b"".join(path.read_bytes() for path in data.audit.iterdir())
+    assert b"PHANTOM" not in told + data.database.read_bytes()
