@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydicom import dcmread
 from support_engines import fake_engines
 
 from glam_deploy.appliance.config import Assemble, Config
@@ -41,6 +43,10 @@ BASE = "http://127.0.0.1:8042"
 PAGE = {"Accept": "text/html"}
 """What browsers say that they want."""
 CANARY = Exam(patient_name="CANARY^NAME", patient_id="CANARY-ID")
+REASON = "the pixels cannot be decoded: send it again"
+REFUSAL = "the target answered 0xA900"
+DEATH = "cost 3 workers, which ended while at it"
+"""Why a view failed, a parcel was given up, and a job."""
 ENGINE = {"engine": "onnx", "precision": "fp32", "gate": "2026-11-01 passed", "bundle": "sha256:5f2c", "patches": 1}
 
 
@@ -224,3 +230,52 @@ def appliance(config: Config) -> Iterator[Appliance]:
     site = make_site(config, data, steady)
     with closing(connection), closing(site.ingest), start_blocking_portal() as portal:
         yield Appliance(site=site, connection=connection, steady=steady, portal=portal)
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Study Instance UIDs by what has become of the study."""
+
+    appliance: Appliance
+    delivered: str
+    """Its L-CC was found in, its R-CC failed; proven at both targets."""
+    undelivered: str
+    """Given up for the target "pacs", waits for the target "archive"."""
+    failed: str
+    """Its job is dead."""
+    waiting: str
+    receiving: str
+    ignored: str
+
+
+def fill(made: Appliance) -> Busy:
+    """One of everything."""
+    made.beat()
+    delivered = made.receive_exam(1, (View.R_CC, View.L_CC))
+    made.assemble()
+    made.work(failed=REASON)
+    for target in ("pacs", "archive"):
+        made.deliver(target)
+    undelivered = made.receive_exam(2, (View.L_MLO,))
+    made.assemble()
+    made.work()
+    made.kill_parcel("pacs", REFUSAL)
+    failed = made.receive_exam(3, (View.L_CC,))
+    made.assemble()
+    made.kill_job(DEATH)
+    ignored = str(exam(6).uid("study"))
+    made.receive(secondary_capture(6))
+    made.assemble()
+    waiting = made.receive_exam(4, (View.L_CC,))
+    made.assemble()
+    receiving = made.receive_exam(5, (View.L_CC,))
+    return Busy(made, delivered, undelivered, failed, waiting, receiving, ignored)
+
+
+def secondary_capture(number: int) -> bytes:
+    """An object of the study that is no mammogram, though it looks like one in all else."""
+    dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(number))))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    out = BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()

@@ -3,6 +3,7 @@
 from importlib.resources import files
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,16 +17,31 @@ from glam_deploy.appliance.web.guard import Guard
 from glam_deploy.appliance.web.metrics import metrics
 from glam_deploy.appliance.web.site import Site
 
+
+class Number(Convertor[int]):
+    """The number of a row: as many digits as SQLite surely takes."""
+
+    regex = "[0-9]{1,15}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", Number())
+
 ROUTES = (
     Route("/", pages.home),
     Route("/studies", pages.studies),
     Route("/study/{pseudonym}", pages.study),
     Route("/failures", pages.failures),
-    Route("/views/{arrival:int}/image.png", pages.image),
-    Route("/views/{arrival:int}/map.png", pages.overlay),
+    Route("/views/{arrival:number}/image.png", pages.image),
+    Route("/views/{arrival:number}/map.png", pages.overlay),
     Route("/find", actions.find, methods=["POST"]),
-    Route("/jobs/{number:int}/retry", actions.retry_job, methods=["POST"]),
-    Route("/parcels/{number:int}/retry", actions.retry_parcel, methods=["POST"]),
+    Route("/jobs/{number:number}/retry", actions.retry_job, methods=["POST"]),
+    Route("/parcels/{number:number}/retry", actions.retry_parcel, methods=["POST"]),
     Route("/login", actions.login, methods=["GET", "POST"]),
     Route("/logout", actions.logout, methods=["POST"]),
     Route("/health/live", health.live),

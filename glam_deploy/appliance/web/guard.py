@@ -1,9 +1,9 @@
 """What every request passes before anything looks at it, and what every answer carries."""
 
 import logging
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -34,6 +34,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 
 COOKIE = "glam-session"
 
+_PORT = re.compile(r":[0-9]*\Z")
 _SAFE = ("GET", "HEAD")
 _STATUS_WORDS = {404: "There is no such page.", 405: "This page cannot be asked for in that way."}
 _OPEN = ("/login", "/static/", "/health/live", "/health/ready")
@@ -124,7 +125,7 @@ def failure(request: Request, status: int, message: str) -> Response:
 
 def _check_host(request: Request, hosts: frozenset[str]) -> None:
     """A foreign name that was made to lead here (DNS rebinding) would let foreign pages read ours."""
-    name = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    name = _PORT.sub("", request.headers.get("host", "")).strip("[]").lower()
     if name not in hosts:
         raise Refused(421, "foreign_host", "This appliance is not called by that name: use its own name or address.")
 
@@ -134,7 +135,7 @@ def _check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if request.method in _SAFE or (origin is None and request.headers.get("sec-fetch-site") in (None, "same-origin")):
         return
-    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is None or origin.partition("://")[2] != request.headers.get("host"):
         raise Refused(403, "foreign_origin", "This form was not sent from one of the appliance's own pages.")
 
 

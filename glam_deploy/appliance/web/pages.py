@@ -13,7 +13,7 @@ from glam_deploy.appliance.config import Target
 from glam_deploy.appliance.state import overview, story
 from glam_deploy.appliance.state.overview import Component, TargetCounts
 from glam_deploy.appliance.web import health, plots
-from glam_deploy.appliance.web.pictures import scores
+from glam_deploy.appliance.web.pictures import PICTURE, scores
 from glam_deploy.appliance.web.render import render
 from glam_deploy.appliance.web.site import Site, site_of
 from glam_deploy.errors import GlamError
@@ -69,8 +69,15 @@ def study(request: Request) -> Response:
     views = sorted((row for row in found.instances if row["view"]), key=_hanging)
     others = [row for row in found.instances if not row["view"]]
     found_scores = {row["arrival"]: scores(site.data.root / row["folder"]) for row in views if row["folder"]}
-    values = {"story": found, "views": views, "others": others, "scores": found_scores, "now": site.now()}
+    there = {row["arrival"]: _there(site, row) for row in views}
+    values = {"story": found, "views": views, "others": others, "scores": found_scores, "there": there}
     return render(request, "study.html", values)
+
+
+def _there(site: Site, row: story.Row) -> list[str]:
+    """Which pictures of an instance there are; retention takes those away whose time has come."""
+    places = {"image": row["path"], "map": row["folder"] and f"{row['folder']}/{PICTURE}"}
+    return [name for name, path in places.items() if path and (site.data.root / path).exists()]
 
 
 def _hanging(row: story.Row) -> tuple[bool, bool, int]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError
@@ -75,10 +75,11 @@ def _image(instance: Path, results: Path | None) -> bytes:
 
 def _overlay(results: Path) -> bytes:
     shape = shown_shape(tuple(_preprocessing(results)["source_shape"]))
-    picture = cv2.imread(str(results / PICTURE))
-    if picture is None:
-        raise InputError("the overlay of this view cannot be read")
-    return to_png(cv2.cvtColor(shown_part(picture, shape), cv2.COLOR_BGR2RGB))
+    try:
+        picture = np.asarray(Image.open(results / PICTURE).convert("RGB"))
+    except OSError as error:
+        raise InputError(f"the overlay of this view cannot be read ({type(error).__name__})") from error
+    return to_png(shown_part(picture, shape))
 
 
 def _preprocessing(results: Path) -> dict[str, Any]:

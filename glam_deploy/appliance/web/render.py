@@ -63,7 +63,7 @@ def _environment() -> Environment:
         version=__version__, research_use=RESEARCH_USE, uncalibrated=UNCALIBRATED, stage_words=STAGE_WORDS, dash=DASH
     )
     environment.filters.update(
-        clock=clock, day=day, span=span, size=size, kind=kind, score=score, count=count, plain=plain
+        clock=clock, day=day, span=span, ago=ago, size=size, kind=kind, score=score, count=count, plain=plain
     )
     return environment
 
@@ -93,6 +93,11 @@ def span(seconds: float | None) -> str:
             rest = minutes % length // (60 if unit == "d" else 1)
             return f"{minutes // length}{SPACE}{unit}" + (f" {rest}{SPACE}{smaller}" if rest else "")
     return f"{minutes}{SPACE}min"
+
+
+def ago(seconds: float) -> str:
+    """ "now", "14 s ago", "3 min ago" """
+    return "now" if seconds < 2.5 else f"{span(round(seconds))} ago"
 
 
 def size(number: float | None) -> str:

@@ -1,0 +1,215 @@
+"""Who is let in, who is not, and that every refusal is audited."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support_web import TOKEN, Appliance, configuration
+
+from glam_deploy.appliance.config import Web
+from glam_deploy.appliance.web.access import SESSION_SECONDS, WRONG_SECONDS, WRONG_TOKENS, Access, Refused, read_token
+from glam_deploy.appliance.web.server import check_web
+from glam_deploy.errors import UsageError
+
+PRIVATE = (
+    "/",
+    "/studies",
+    "/failures",
+    "/study/0123456789abcdef",
+    "/views/1/image.png",
+    "/views/1/map.png",
+    "/metrics",
+)
+POSTS = ("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/dicom-web/studies", "/dicom-web/studies/1.2.3")
+OWN = {"Origin": "http://127.0.0.1:8042"}
+
+
+def codes(appliance: Appliance) -> list[str]:
+    lines = [json.loads(line) for line in appliance.audited()]
+    return [line["code"] for line in lines if line["event"] == "web_refused"]
+
+
+class Browser:
+    """A client that has logged in by the form."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self.client = appliance.client(**OWN)
+        self.answer = self.client.post("/login", data={"token": TOKEN})
+        page = self.client.get("/").text
+        self.form_token = page.partition('name="form_token" value="')[2].partition('"')[0]
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+def test_without_a_token_nothing_is_shown(empty: Appliance, path: str) -> None:
+    page, program = empty.client().get(path), empty.client(Accept="*/*").get(path)
+    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    assert program.status_code == 401
+    assert program.headers["www-authenticate"] == "Bearer"
+    assert codes(empty) == ["no_token", "no_token"]
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_without_a_token_nothing_is_changed(empty: Appliance, path: str) -> None:
+    assert empty.client(**OWN).post(path).status_code == 401
+    assert codes(empty) == ["no_token"]
+
+
+@pytest.mark.parametrize("value", ["Bearer " + TOKEN[:-1], "Bearer ", "Basic " + TOKEN, TOKEN])
+def test_a_wrong_token_is_refused(empty: Appliance, value: str) -> None:
+    answer = empty.client(Authorization=value, Accept="*/*").get("/metrics")
+    assert answer.status_code == 401
+    assert TOKEN not in answer.text
+    assert codes(empty) == ["wrong_token"]
+
+
+def test_the_token_lets_programs_in(empty: Appliance) -> None:
+    assert empty.visitor().get("/metrics").status_code == 200
+    assert empty.client(Authorization=f"bearer  {TOKEN}").get("/metrics").status_code == 200
+
+
+def test_logging_in_and_out(empty: Appliance) -> None:
+    browser = Browser(empty)
+    cookie = browser.answer.headers["set-cookie"]
+    assert browser.answer.status_code == 303
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert TOKEN not in cookie
+    assert browser.client.get("/").status_code == 200
+    old = dict(browser.client.cookies)
+    assert browser.client.post("/logout", data={"form_token": browser.form_token}).status_code == 303
+    assert empty.client(Cookie="; ".join(f"{k}={v}" for k, v in old.items())).get("/").status_code == 303
+
+
+def test_a_wrong_token_in_the_form(empty: Appliance) -> None:
+    answer = empty.client(**OWN).post("/login", data={"token": "x" * 40})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    assert "This is not the token." in answer.text
+    assert codes(empty) == ["wrong_token"]
+
+
+def test_guessing_is_slow_and_locks_nobody_else_out(empty: Appliance) -> None:
+    wrong = empty.client(Authorization="Bearer wrong")
+    assert [wrong.get("/metrics").status_code for _ in range(WRONG_TOKENS)] == [401] * WRONG_TOKENS
+    late = empty.visitor().get("/metrics")  # from the same address, by the same way: has to wait
+    assert late.status_code == 429
+    assert 0 < int(late.headers["retry-after"]) <= WRONG_SECONDS + 1
+    assert Browser(empty).answer.status_code == 303
+
+
+def test_time_ends_sessions_and_waits() -> None:
+    now = 0.0
+    access = Access(TOKEN, clock=lambda: now)
+    cookie = access.sessions.open()
+    for _ in range(WRONG_TOKENS):
+        with pytest.raises(Refused):
+            access.check_token("wrong", "10.0.0.1")
+    with pytest.raises(Refused) as refused:
+        access.check_token(TOKEN, "10.0.0.1")
+    assert refused.value.status == 429
+    access.check_token(TOKEN, "10.0.0.2")
+    now = WRONG_SECONDS
+    access.check_token(TOKEN, "10.0.0.1")
+    now = SESSION_SECONDS - 1
+    assert access.visitor(authorization=None, cookie=cookie, address="").way == "session"
+    now = SESSION_SECONDS
+    with pytest.raises(Refused):
+        access.visitor(authorization=None, cookie=cookie, address="")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_forms_of_other_origins_are_refused(empty: Appliance, headers: dict[str, str]) -> None:
+    browser = Browser(empty)
+    answer = browser.client.post("/find", data={"q": "abcd", "form_token": browser.form_token}, headers=headers | (
+        {} if "Origin" in headers else {"Origin": ""}))  # fmt: skip
+    assert answer.status_code == 403
+    assert codes(empty)[-1] == "foreign_origin"
+
+
+@pytest.mark.parametrize("form_token", ["", "x", None])
+def test_forms_without_the_pages_token_are_refused(empty: Appliance, form_token: str | None) -> None:
+    browser = Browser(empty)
+    data = {"q": "abcd"} | ({} if form_token is None else {"form_token": form_token})
+    assert browser.client.post("/find", data=data).status_code == 403
+    assert codes(empty) == ["form_token"]
+
+
+def test_a_form_token_is_of_one_session(empty: Appliance) -> None:
+    mine, other = Browser(empty), Browser(empty)
+    assert mine.client.post("/find", data={"q": "abcd", "form_token": other.form_token}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8042", "", "127.0.0.1.evil.example", "[::1", "10.0.0.1"]
+)
+def test_foreign_names_are_refused(empty: Appliance, host: str) -> None:
+    answer = empty.visitor().get("/", headers={"Host": host})
+    assert answer.status_code == 421
+    assert codes(empty) == ["foreign_host"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", "127.0.0.1", "[::1]:8042"])
+def test_own_names(empty: Appliance, host: str) -> None:
+    assert empty.visitor().get("/", headers={"Host": host}).status_code == 200
+
+
+def test_a_form_that_never_ends_is_refused(empty: Appliance) -> None:
+    answer = empty.client(**OWN).post("/login", data={"token": "x" * 5000})
+    assert answer.status_code == 413
+
+
+def _written(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
+    path = tmp_path / "token"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_the_token_file(tmp_path: Path) -> None:
+    assert read_token(_written(tmp_path, f"  {TOKEN}\n")) == TOKEN
+    assert read_token(_written(tmp_path, TOKEN, 0o640)) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        ("x" * 31, 0o600, "31 characters"),
+        (TOKEN, 0o644, "mode 0644"),
+        (TOKEN, 0o620, "mode 0620"),
+        ("x" * 20 + " " + "x" * 20, 0o600, "without spaces"),
+        ("\u00e4" * 40, 0o600, "cannot be read as ASCII"),
+    ],
+)
+def test_a_token_file_that_will_not_do(tmp_path: Path, text: str, mode: int, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as error:
+        read_token(_written(tmp_path, text, mode))
+    assert text not in str(error.value)
+
+
+def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_token(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda web: web.model_copy(update={"token_file": None}), "neither token_file nor tls"),
+        (lambda web: web.model_copy(update={"host": "0.0.0.0"}), "only loopback"),
+        (lambda web: web.model_copy(update={"host": "10.1.2.3"}), "only loopback"),
+        (lambda web: web.model_copy(update={"host": "appliance.example"}), "only loopback"),
+    ],
+)
+def test_what_lets_anybody_in_is_no_configuration(tmp_path: Path, change: Callable[[Web], Web], told: str) -> None:
+    web = configuration(tmp_path).web
+    check_web(web)
+    with pytest.raises(UsageError, match=told):
+        check_web(change(web))

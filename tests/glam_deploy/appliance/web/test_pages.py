@@ -1,0 +1,218 @@
+"""What the pages say, and what they never say."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from support_web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam
+
+from glam_deploy.appliance.web.guard import HEADERS
+from glam_deploy.outputs.report import RESEARCH_USE
+from glam_deploy.records import View
+
+PAGES = ("/", "/studies", "/failures", "/studies?stage=failed", "/studies?stage=sending&page=3", "/login", "/nothing")
+
+
+class Words(HTMLParser):
+    """The text of a page, in order, and every attribute of every element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.feed(page)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+
+def text(page: str) -> str:
+    return " ".join(Words(page).words)
+
+
+def images_of(busy: Busy, study_uid: str) -> list[str]:
+    """Where the pictures of a study are, by the study's page."""
+    page = busy.appliance.visitor().get(f"/study/{busy.appliance.name(study_uid)}").text
+    return [value for tag, name, value in Words(page).attributes if (tag, name) == ("img", "src")]
+
+
+def picture(busy: Busy, path: str) -> np.ndarray:
+    answer = busy.appliance.visitor().get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_has_the_banner_and_the_headers(busy: Busy, path: str) -> None:
+    answer = busy.appliance.visitor().get(path) if path != "/login" else busy.appliance.client().get(path)
+    assert f"{RESEARCH_USE}. Not for diagnosis." in text(answer.text)
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value
+    policy = dict(part.strip().partition(" ")[::2] for part in HEADERS["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert not [part for part in policy.values() if "unsafe" in part or "http" in part or "*" in part]
+
+
+def test_no_page_needs_anything_inline_or_from_elsewhere(busy: Busy) -> None:
+    studies = [f"/study/{busy.appliance.name(uid)}" for uid in (busy.delivered, busy.failed, busy.receiving)]
+    for path in (*PAGES, *studies):
+        page = busy.appliance.visitor().get(path).text
+        assert "<style" not in page
+        assert not re.search(r"<script(?! src=\"/static/)", page)
+        for tag, name, value in Words(page).attributes:
+            assert name != "style" and not name.startswith("on"), (path, tag)
+            if name in ("href", "src", "action"):
+                assert value.startswith(("/", "#")) and not value.startswith("//"), (path, value)
+
+
+def test_the_queue_by_state(busy: Busy) -> None:
+    page = text(busy.appliance.visitor().get("/").text)
+    for words in ("Receiving 1", "Waiting 1", "Working 0", "Sending 1", "Failed 1", "Undelivered 1", "Done 2"):
+        assert words in page
+    assert "oldest" in page
+
+
+def test_engine_gate_targets_and_processes(busy: Busy) -> None:
+    page = text(busy.appliance.visitor().get("/").text)
+    for value in ENGINE.values():
+        assert str(value) in page
+    assert "archive not used yet 1 1 0 STOW-RS" in page
+    assert "pacs not used yet 0 1 1 C-STORE" in page
+    assert "worker ready" in page
+
+
+def test_a_broken_target_and_a_silent_process(empty: Appliance) -> None:
+    empty.beat("receiver", "keeper", "web")
+    empty.beat("worker", state="failing")
+    empty.beat("target:pacs", state="waiting")
+    page = text(empty.visitor().get("/").text)
+    assert "Not ready" in page
+    assert "The dispatcher has never started" in page
+    assert "The worker is failing" in page
+    assert "pacs waiting 0 0 0" in page
+
+
+@pytest.mark.parametrize("stage", ["receiving", "waiting", "sending", "failed", "undelivered", "done", "ignored"])
+def test_the_studies_of_a_stage(busy: Busy, stage: str) -> None:
+    found = {
+        "receiving": {busy.receiving}, "waiting": {busy.waiting}, "sending": {busy.undelivered},
+        "failed": {busy.failed}, "undelivered": {busy.undelivered}, "ignored": {busy.ignored},
+        "done": {busy.delivered, busy.undelivered},
+    }[stage]  # fmt: skip
+    page = busy.appliance.visitor().get(f"/studies?stage={stage}").text
+    assert set(re.findall("/study/([0-9a-f]{16})", page)) == {busy.appliance.name(uid) for uid in found}
+
+
+def test_all_studies_newest_first(busy: Busy) -> None:
+    page = busy.appliance.visitor().get("/studies").text
+    uids = (busy.receiving, busy.waiting, busy.ignored, busy.failed, busy.undelivered, busy.delivered)
+    assert re.findall("/study/([0-9a-f]{16})", page) == [busy.appliance.name(uid) for uid in uids]
+    words = text(page)
+    for state in ("Receiving", "Waiting", "Ignored", "Failed", "Undelivered", "Delivered"):
+        assert words.count(state) > 1 or state == "Delivered"
+
+
+NOWHERE = (
+    "/studies?stage=x", "/studies?page=-1", "/studies?page=9999999", "/studies?page=%C2%B2", "/study/x",
+    "/study/0000000000000000", "/views/9999/image.png", "/views/x/map.png", "/views/99999999999999999999999/image.png",
+    "/static/../server.py", "/static/%2e%2e/server.py", "/static/none",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOWHERE)
+def test_what_is_not_there(busy: Busy, path: str) -> None:
+    answer = busy.appliance.visitor().get(path)
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+def test_a_study_from_its_first_instance_to_its_delivery(busy: Busy) -> None:
+    page = busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.delivered)}").text
+    words = text(page)
+    assert busy.delivered in words
+    assert REASON in words
+    assert "pacs delivered 1 of 1" in words
+    told = [
+        words.index(f" {what} ", words.index("Timeline"))
+        for what in ("received", "assembled", "started", "done", "delivered")
+    ]
+    assert told == sorted(told)
+    assert "from MODALITY@10.0.0.7" in words
+    assert re.search(r"Global 0\.\d{3} 0\.\d{3}", words)
+
+
+def test_a_dead_job_is_told_with_its_reason(busy: Busy) -> None:
+    assert DEATH in text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.failed)}").text)
+
+
+def test_failures_with_reasons(busy: Busy) -> None:
+    words = text(busy.appliance.visitor().get("/failures").text)
+    for study, reason in ((busy.failed, DEATH), (busy.undelivered, REFUSAL), (busy.delivered, REASON)):
+        assert re.search(f"{busy.appliance.name(study)} .*{re.escape(reason)}", words)
+
+
+def test_image_and_map_differ_in_colour_alone(busy: Busy) -> None:
+    """Grey is the same for all three colours; where nothing was found the map is the image."""
+    grey, over = (picture(busy, path) for path in images_of(busy, busy.undelivered))
+    assert grey.shape == over.shape == (600, 400, 3)
+    assert (grey.min(axis=2) == grey.max(axis=2)).all()
+    coloured = over.min(axis=2) != over.max(axis=2)
+    assert 0.01 < coloured.mean() < 0.9
+    same = (grey == over).all(axis=2)
+    assert same.mean() > 0.05
+    spot = breast(View.L_MLO).argmax() // 400, breast(View.L_MLO).argmax() % 400
+    assert grey[spot][0] == 255
+
+
+def test_a_failed_view_has_an_image_alone(busy: Busy) -> None:
+    paths = images_of(busy, busy.delivered)
+    assert [path.rpartition("/")[2] for path in paths] == ["image.png", "image.png", "map.png"]
+    assert busy.appliance.visitor().get(paths[0].replace("image", "map")).status_code == 404
+
+
+def test_large_views_are_shown_small(empty: Appliance) -> None:
+    empty.receive(dicom_file(View.L_CC, exam(1), breast(View.L_CC, 1700, 900)))
+    answer = empty.visitor().get("/views/1/image.png")
+    assert Image.open(io.BytesIO(answer.content)).size == (847, 1600)
+
+
+def test_a_view_that_was_cleaned_away(empty: Appliance) -> None:
+    study_uid = empty.receive_exam(1, (View.L_CC,))
+    next(empty.site.data.root.glob("spool/studies/*/*.dcm")).unlink()
+    assert empty.visitor().get("/views/1/image.png").status_code == 404
+    page = empty.visitor().get(f"/study/{empty.name(study_uid)}")
+    assert (page.status_code, "<img" in page.text) == (200, False)
+
+
+def test_nothing_names_a_patient_and_only_its_page_names_a_study(busy: Busy, caplog: pytest.LogCaptureFixture) -> None:
+    visitor, studies = busy.appliance.visitor(), [busy.delivered, busy.undelivered, busy.failed, busy.ignored]
+    own = {uid: visitor.get(f"/study/{busy.appliance.name(uid)}").text for uid in studies}
+    others = [visitor.get(path).text for path in (*PAGES, "/metrics", "/health/ready", "/health/live")]
+    for uid, page in own.items():
+        assert page.count(uid) == 1
+        assert not any(uid in other for other in (*others, *(p for u, p in own.items() if u != uid)))
+    for words in (*own.values(), *others, *busy.appliance.audited(), caplog.text):
+        assert "CANARY" not in words
+        assert TOKEN not in words
+        assert not any(uid in words for uid in studies) or words in own.values()
+
+
+def test_errors_come_without_traces(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CANARY^NAME")
+
+    monkeypatch.setattr("glam_deploy.appliance.state.story.studies", fail)
+    answer = busy.appliance.visitor().get("/studies")
+    assert answer.status_code == 500
+    assert "Something went wrong here" in answer.text
+    for said in (answer.text, caplog.text):
+        assert "CANARY" not in said and "Traceback" not in said
+    assert "a request ended by RuntimeError in" in caplog.text
