@@ -8,8 +8,8 @@ from pacs.appliance import Appliance
 
 
 def storescu(appliance: Appliance, files: Sequence[Path], *options: str) -> None:
-    """All in one association; raises where one was not taken."""
-    _run("storescu", "-aet", "STORESCU", "-aec", "GLAM", *options, "127.0.0.1", appliance.dicom_port, *files)
+    """All in one association, which proposes only their classes; raises where one was not taken."""
+    _run("storescu", "-aet", "STORESCU", "-aec", "GLAM", "-R", *options, "127.0.0.1", appliance.dicom_port, *files)
 
 
 def dcmsend(appliance: Appliance, files: Sequence[Path]) -> None:
