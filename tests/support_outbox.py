@@ -1,6 +1,6 @@
 """A data folder with parcels that wait to be sent, and a lane that sends them by a clock that tests turn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,9 @@ class Outbox:
 
     def post(self, study: str, target: str = "pacs", count: int = 4, syntax: str = ExplicitVRLittleEndian) -> list[str]:
         """A done job whose results wait for `target`; their UIDs in the order in which they are sent."""
-        items = write_items(self.root / "results", study, count, syntax)
+        return self.post_items(study, target, write_items(self.root / "results", study, count, syntax))
+
+    def post_items(self, study: str, target: str, items: Sequence[Item]) -> list[str]:
         objects = [ResultObject(sop_uid=i.sop_uid, sop_class=MG, path=f"results/{i.path.name}") for i in items]
         with transaction(self.connection):
             self.connection.execute(

@@ -1,0 +1,154 @@
+"""The breaker as a state machine, and a lane over a target that is up and down as chance will have it."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_outbox import Outbox, opened_outbox
+
+from glam_deploy.appliance.config import Dispatch, Target
+from glam_deploy.appliance.dispatch.health import Backoff, Health
+from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.errors import PeerBroke, PeerError
+
+TARGET = Target(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+
+
+@given(first=st.floats(0.01, 100), longest=st.floats(0.01, 10000), failures=st.integers(1, 10**6))
+def test_waits_double_up_to_the_longest(first: float, longest: float, failures: int) -> None:
+    backoff = Backoff(first_s=first, longest_s=longest)
+    expected = first
+    for _ in range(min(failures, 60) - 1):
+        expected *= 2
+    assert backoff.after(failures) == pytest.approx(min(expected, longest))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["unreachable", "broke", "served"]), st.integers(1, 4)), max_size=60))
+def test_one_parcel_is_never_enough_to_close_a_target(steps: list[tuple[str, int]]) -> None:
+    """Against a model of its own: the circuit opens by itself or by two different parcels since the last service."""
+    health: Health[int] = Health(backoff=Backoff(first_s=1, longest_s=100))
+    now, failures, broken = 0.0, 0, dict[int, int]()
+    for what, parcel in steps:
+        now += 1000
+        assert health.may_try(now)
+        if what == "unreachable":
+            health.unreachable(now, "down")
+            failures += 1
+        elif what == "broke":
+            broken[parcel] = broken.get(parcel, 0) + 1
+            assert health.broke(parcel, parcel, now, "hung") == now + min(100, 2 ** (broken[parcel] - 1))
+            failures += len(broken) >= 2
+        else:
+            assert sorted(suspect.parcel for suspect in health.served(parcel)) == sorted(set(broken) - {parcel})
+            failures, broken = 0, {}
+        opens = what == "unreachable" or (what == "broke" and len(broken) >= 2)
+        assert health.may_try(now) is not opens
+        assert health.may_try(now + min(100, 2 ** max(failures - 1, 0)))
+        assert bool(health.reason) is bool(failures)
+
+
+@dataclass
+class Chance:
+    """A target and the way to it: down at times, choking on some objects."""
+
+    outbox: Outbox
+    down: list[tuple[float, float]] = field(default_factory=list)
+    """From, to."""
+    poison: frozenset[str] = frozenset()
+    """It lets us in and breaks off at these."""
+    got: list[str] = field(default_factory=list)
+    knocks: list[float] = field(default_factory=list)
+    """When somebody tried to get in, in vain."""
+
+    def session(self, items: Sequence[Item]) -> "Chance":
+        return self
+
+    def ask(self) -> None:
+        if any(start <= self.outbox.now < end for start, end in self.down):
+            raise PeerError("down")
+
+    def __enter__(self) -> "Chance":
+        try:
+            self.ask()
+        except PeerError:
+            self.knocks.append(self.outbox.now)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def store(self, item: Item) -> Answer:
+        if item.sop_uid in self.poison:
+            raise PeerBroke("it broke off")
+        self.got.append(item.sop_uid)
+        return Answer(sop_uid=item.sop_uid, outcome=Outcome.STORED)
+
+    def holds(self, items: Sequence[Item]) -> frozenset[str]:
+        return frozenset(item.sop_uid for item in items) & frozenset(self.got)
+
+    def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
+        raise AssertionError("not asked for")
+
+
+def post(outbox: Outbox, study: str) -> list[str]:
+    """A parcel with one object, whose file nobody will look for."""
+    outbox.connection.execute("PRAGMA synchronous = OFF")
+    return outbox.post_items(study, TARGET.name, [Item(sop_uid=f"{study}.1", path=Path(f"{study}.dcm"))])
+
+
+POLICY = Dispatch(first_retry_s=5, longest_retry_s=300, attempts=4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    arrivals=st.lists(st.integers(0, 2000), min_size=1, max_size=8).map(sorted),
+    outages=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 1500)), max_size=3),
+)
+def test_a_target_that_is_down_at_times_gets_all_in_order(arrivals: list[int], outages: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, opened_outbox(Path(folder)) as outbox:
+        link = Chance(outbox, down=[(start, start + length) for start, length in outages])
+        outbox.policy, lane, posted, waiting = POLICY, outbox.lane(TARGET, link), [], list(arrivals)
+        for second in range(0, 5000, 5):
+            outbox.now = second
+            while waiting and waiting[0] <= second:
+                posted += post(outbox, f"1.2.{len(waiting)}")
+                waiting.pop(0)
+            while lane.step():
+                pass
+        assert link.got == posted
+        assert outbox.states() == ["delivered"] * len(posted)
+        assert all(outbox.parcel(number + 1)["attempts"] == 0 for number in range(len(posted)))
+        gaps = [after - before for before, after in zip(link.knocks, link.knocks[1:], strict=False)]
+        assert all(gap >= POLICY.first_retry_s for gap in gaps), "no hammering"
+
+
+@settings(max_examples=10, deadline=None)
+@given(poisoned=st.lists(st.booleans(), min_size=2, max_size=8))
+def test_poisoned_parcels_hold_up_nobody_and_die(poisoned: list[bool]) -> None:
+    """Others that get through, before or later, are what tells a poisoned parcel from an ill target."""
+    with tempfile.TemporaryDirectory() as folder, opened_outbox(Path(folder)) as outbox:
+        uids = [post(outbox, f"1.2.{number}")[0] for number in range(len(poisoned))]
+        link = Chance(outbox, poison=frozenset(uid for uid, bad in zip(uids, poisoned, strict=True) if bad))
+        outbox.policy = POLICY
+        lane = outbox.lane(TARGET, link)
+        for second in range(0, 1000, 5):
+            outbox.now = second
+            while lane.step():
+                pass
+        good = [uid for uid, bad in zip(uids, poisoned, strict=True) if not bad]
+        assert link.got == good
+        for number in range(2 * POLICY.attempts * len(poisoned)):
+            good += post(outbox, f"1.3.{number}")
+            outbox.now += 300
+            while lane.step():
+                pass
+        assert link.got == good
+        assert outbox.states()[: len(poisoned)] == ["dead" if bad else "delivered" for bad in poisoned]
