@@ -20,8 +20,8 @@ from glam_deploy.appliance.state.events import note
 from glam_deploy.appliance.state.parcels import ResultObject
 from glam_deploy.errors import UsageError
 
-LONGEST_WAIT_S = 60.0
-"""Between two attempts; the first wait is one second, so that a study that kills its worker lets others go first."""
+RETRY_S = 1.0
+"""From a failed attempt to the next, so that a study that kills its worker lets others go first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float,
             "dead" if dead else "ready",
             lost,
             reason,
-            now + min(2.0 ** (lost - 1), LONGEST_WAIT_S),
+            now + RETRY_S,
             time.time() if dead else None,
             row["id"],
         ),

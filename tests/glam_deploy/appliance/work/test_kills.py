@@ -1,0 +1,55 @@
+"""Real processes, killed (-9): every job is done exactly once, or dead with its reason."""
+
+from contextlib import closing
+from pathlib import Path
+
+from support_commands import start_process
+from support_jobs import database_of, made, rows, send
+from support_kills import kill_config
+
+from glam_deploy.appliance.config import Assemble, Config
+from glam_deploy.appliance.state import studies
+from glam_deploy.records import View
+
+
+def assembled(config: Config) -> None:
+    with closing(database_of(made(config))) as connection:
+        studies.assemble_complete(connection, Assemble(quiet_s=0), 1e9)
+
+
+def run_and_kill(folder: Path, kind: str, seed: int = 1) -> None:
+    process = start_process(folder, seed, kind, code="import support_kills, sys; from pathlib import Path; "
+                            "support_kills.main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])")  # fmt: skip
+    out, err = process.communicate()
+    assert (process.returncode, out.strip()) == (0, "0"), err
+
+
+def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    config = kill_config(tmp_path, "random")
+    for n in range(3):
+        send(config, View.L_CC, View.R_MLO, exam=f"exam {n}")
+    assembled(config)
+    run_and_kill(tmp_path, "random")
+
+    data = made(config)
+    assert {state for (state,) in rows(data, "SELECT state FROM job")} == {"done"}
+    assert rows(data, "SELECT outcome, count(*) FROM job_view GROUP BY outcome") == [("done", 6)]
+    assert rows(data, "SELECT count(*), count(DISTINCT job_id) FROM parcel") == [(3, 3)]
+    assert rows(data, "SELECT count(*), count(DISTINCT sop_uid) FROM parcel_object") == [(6, 6)]
+    assert all((data.root / str(path)).is_file() for (path,) in rows(data, "SELECT path FROM parcel_object"))
+    assert rows(data, "SELECT count(*) FROM event WHERE what = 'done'") == [(3,)]
+    assert rows(data, "SELECT count(*) FROM event WHERE what = 'interrupted'") > [(0,)], "no kill met a job"
+
+
+def test_study_that_kills_its_workers_is_dead_and_the_others_are_done(tmp_path: Path) -> None:
+    config = kill_config(tmp_path, "poison")
+    for exam in ("poison", "a", "b"):
+        send(config, View.L_CC, exam=exam)
+    assembled(config)
+    run_and_kill(tmp_path, "poison")
+
+    data = made(config)
+    found = rows(data, "SELECT state, reason FROM job ORDER BY id")
+    assert found == [("dead", "cost 3 workers, which ended while at it"), ("done", None), ("done", None)]
+    ends = rows(data, "SELECT what FROM event WHERE what IN ('done', 'dead') ORDER BY id")
+    assert ends == [("done",), ("done",), ("dead",)], "the others need not wait for it"
