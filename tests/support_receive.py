@@ -51,7 +51,12 @@ def split(file: bytes) -> tuple[Claim, bytes]:
         sop_uid=meta.MediaStorageSOPInstanceUID,
         transfer_syntax=meta.TransferSyntaxUID,
     )
-    return claim, file[144 + meta.FileMetaInformationGroupLength :]
+    return claim, data_set_of(file)
+
+
+def data_set_of(file: bytes) -> bytes:
+    """What follows on the file meta information, whose length is its first element."""
+    return file[144 + int.from_bytes(file[140:144], "little") :]
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,7 @@ def same_rows_and_files(box: Box) -> int:
     rows = dict(box.rows("SELECT path, sha256 FROM instance"))
     assert set(rows) == {box.data.relative(path) for path in box.files()}
     for path, digest in rows.items():
-        _, data_set = split((box.data.root / path).read_bytes())
-        assert sha256(data_set) == digest
+        assert sha256(data_set_of((box.data.root / path).read_bytes())) == digest
     (problems,) = box.rows("PRAGMA integrity_check")[0]
     assert problems == "ok"
     return len(rows)
