@@ -2,7 +2,7 @@
 
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,10 @@ from glam_deploy.dicom.net.peer import Peer, hush
 
 AE_TITLE = "FAKEPACS"
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+
+def _nothing() -> None:
+    """Nothing happens."""
 
 
 @dataclass
@@ -46,6 +50,10 @@ class FakePacs:
     associations: int = 0
     report: Dataset = field(default_factory=Dataset)
     """The latest storage commitment report."""
+    at_store: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """What happens at the first, second, ... C-STORE, when its object is held and not answered yet."""
+    at_find: dict[int, Callable[[], None]] = field(default_factory=dict)
+    finds_so_far: int = 0
     port: int = 0
     wake: threading.Event = field(default_factory=threading.Event)
     """Set: what hangs goes on."""
@@ -102,10 +110,13 @@ class FakePacs:
             self.held[uid] = event.dataset
             self.held[uid].file_meta = event.file_meta
         self.loses.discard(uid)
+        self.at_store.get(len(self.arrivals), _nothing)()
         return status
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset]]:
         wanted = event.identifier
+        self.finds_so_far += 1
+        self.at_find.get(self.finds_so_far, _nothing)()
         for uid, held in list(self.held.items()):
             if (held.StudyInstanceUID, held.SeriesInstanceUID) == (wanted.StudyInstanceUID, wanted.SeriesInstanceUID):
                 match = Dataset()

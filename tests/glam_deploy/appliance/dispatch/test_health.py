@@ -152,3 +152,16 @@ def test_poisoned_parcels_hold_up_nobody_and_die(poisoned: list[bool]) -> None:
                 pass
         assert link.got == good
         assert outbox.states()[: len(poisoned)] == ["dead" if bad else "delivered" for bad in poisoned]
+
+
+def test_two_hundred_studies_wait_for_a_target_and_go_out_in_order(tmp_path: Path) -> None:
+    with opened_outbox(tmp_path) as outbox:
+        link = Chance(outbox, down=[(0, 5000)])
+        uids = [uid for number in range(200) for uid in post(outbox, f"1.2.{number}")]
+        lane = outbox.lane(TARGET, link)
+        for outbox.now in range(0, 6000, 10):
+            while lane.step():
+                pass
+        assert link.got == uids
+        assert outbox.states() == ["delivered"] * 200
+        assert len(link.knocks) < 20

@@ -1,5 +1,6 @@
 """One target's parcels against a PACS that misbehaves in every way we know of; no clock but the test's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from support_pacs import AE_TITLE, FakePacs
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.dispatch.lane import Lane
 from glam_deploy.appliance.state import parcels
+from glam_deploy.dicom.net.commitment import read_report
+from glam_deploy.dicom.net.delivery import Item, Session
 
 
 def target(pacs: FakePacs, **changes: Any) -> Target:
@@ -176,3 +179,88 @@ def test_a_target_that_is_down_gets_all_in_order_when_it_is_back(outbox: Outbox)
     assert pacs.arrivals == uids
     assert outbox.states() == ["delivered"] * 12
     assert lane.health.reason == ""
+
+
+def test_without_query_the_status_is_enough(outbox: Outbox) -> None:
+    outbox.post("1.2.3")
+    with FakePacs(finds=False).running() as pacs:
+        exhaust(outbox.lane(target(pacs, query=False)))
+    assert outbox.states() == ["delivered"]
+    assert set(outbox.objects().values()) == {"sent"}
+
+
+def test_a_target_that_answers_no_query_keeps_parcels_alive_until_a_person_decides(outbox: Outbox) -> None:
+    outbox.policy = Dispatch(attempts=1)
+    uids = [uid for study in ("1.2.3", "1.2.4") for uid in outbox.post(study, count=1)]
+    with FakePacs(finds=False).running() as pacs:
+        lane = outbox.lane(target(pacs))
+        for _ in range(3):
+            exhaust(lane)
+            outbox.now += 900
+        assert outbox.states() == ["pending", "pending"]
+        assert "set `query = false`" in lane.health.reason
+        assert pacs.arrivals == uids, "sent once, however often it is asked"
+        exhaust(outbox.lane(target(pacs, query=False)))
+    assert outbox.states() == ["delivered", "delivered"]
+
+
+def test_commitment_on_the_same_association_is_proof(outbox: Outbox) -> None:
+    outbox.post("1.2.3")
+    with FakePacs(commits="same", finds=False).running() as pacs:
+        exhaust(outbox.lane(target(pacs, commitment=True)))
+    assert outbox.states() == ["delivered"]
+    assert set(outbox.objects().values()) == {"proven"}
+
+
+def test_what_a_target_does_not_commit_itself_to_is_sent_again(outbox: Outbox) -> None:
+    first, second = outbox.post("1.2.3", count=2)
+    with FakePacs(commits="same", loses={second}).running() as pacs:
+        lane = outbox.lane(target(pacs, commitment=True))
+        exhaust(lane)
+        assert outbox.objects() == {first: "proven", second: "pending"}
+        assert "does not commit itself" in outbox.parcel(1)["reason"]
+        outbox.now += 5
+        exhaust(lane)
+    assert outbox.states() == ["delivered"]
+    assert pacs.arrivals == [first, second, second]
+
+
+def test_commitment_that_is_reported_later_closes_the_parcel(outbox: Outbox) -> None:
+    uids = outbox.post("1.2.3", count=2)
+    with FakePacs(commits="later").running() as pacs:
+        exhaust(outbox.lane(target(pacs, commitment=True)))
+        assert outbox.states() == ["pending"]
+        report = read_report(pacs.report)
+    assert report.transaction_uid == outbox.parcel(1)["commitment"]
+    assert parcels.report(outbox.connection, report.transaction_uid, committed=report.committed, failed=report.failed)
+    assert (outbox.states(), pacs.arrivals) == (["delivered"], uids)
+
+
+def test_a_fault_of_ours_is_that_parcels_and_names_no_patient(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.post("1.2.3", count=1)
+    outbox.post("1.2.4", count=1)
+    lane = outbox.lane(target(pacs))
+
+    class Faulty:
+        def session(self, items: Sequence[Item]) -> Session:
+            if "1.2.3" in items[0].path.name:
+                raise KeyError("CANARY^NAME")
+            return link.session(items)
+
+        def ask(self) -> None:
+            link.ask()
+
+    link, lane.link = lane.link, Faulty()
+    exhaust(lane)
+    assert outbox.states() == ["pending", "delivered"]
+    assert "KeyError" in outbox.parcel(1)["reason"]
+    assert "CANARY" not in outbox.parcel(1)["reason"]
+
+
+def test_a_file_that_has_gone_is_that_parcels_fault(outbox: Outbox, pacs: FakePacs) -> None:
+    outbox.post("1.2.3", count=1)
+    outbox.post("1.2.4", count=1)
+    next((outbox.root / "results").glob("1.2.3-*.dcm")).unlink()
+    exhaust(outbox.lane(target(pacs)))
+    assert outbox.states() == ["pending", "delivered"]
+    assert "cannot be read" in outbox.parcel(1)["reason"]
