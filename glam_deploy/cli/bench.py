@@ -48,6 +48,13 @@ class EngineNames(click.ParamType[tuple[str, ...]]):
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("bench"), show_default=True, help="Results folder."
 )
+@click.option(
+    "--gate",
+    "gates",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="Folder of `glam-deploy gate --out`: its Dice curves and worst cases go into bench.html; repeatable.",
+)
 @click.option("--no-ladder", is_flag=True, help="Only the published way and the engines named.")
 @click.option("--no-files", is_flag=True, help="Leave out from files to results.")
 @click.option(
@@ -64,6 +71,7 @@ def command(
     patches: int | None,
     images: tuple[Path, ...],
     out: Path,
+    gates: tuple[Path, ...],
     no_ladder: bool,
     no_files: bool,
     minutes: float,
@@ -103,7 +111,7 @@ def command(
 
         results = run.bench(asked, tell)
     run.write(results, out / "bench.json")
-    import_module("glam_bench.report").write(results, out / "bench.html")
+    import_module("glam_bench.report").write(results, out / "bench.html", gates=gates)
     bench_module("table").show(results)
     console.out.print(f"{out / 'bench.json'}, {out / 'bench.html'}", soft_wrap=True)
 

@@ -12,6 +12,7 @@ from glam_bench.bench import watch, windows
 from glam_bench.bench.here import runnable
 from glam_bench.bench.images import image_name
 from glam_bench.bench.live import Live, measured, unavailable
+from glam_bench.bench.nvml import GpuEnergy
 from glam_bench.bench.parity import read_answers
 from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.schema import Memory, Rung
@@ -37,7 +38,7 @@ class Ladder:
         self._start_child, self._tell = start, tell
         self._live: dict[str, Live] = {}
         self._lost: dict[str, str] = {}
-        self._meter = watch.EnergyMeter()
+        self._meter, self._gpu_meter = watch.EnergyMeter(), GpuEnergy()
         self._began = perf_counter()
 
     def climb(self, plans: Sequence[RungPlan]) -> list[Rung]:
@@ -121,20 +122,25 @@ class Ladder:
     def _window(self, live: Live) -> None:
         pace = self._settings.pace
         runs = min(max(ceil(pace.window_s * 1e3 / live.run_ms), pace.least_runs), pace.most_runs)
-        clock, joules = watch.clock_mhz(), self._meter.joules()
+        clock, joules = watch.clock_mhz(), self._joules()
         reply = live.worker.ask(
             "window",
             within_s=60 + MOST_SLOWER * runs * live.run_ms / 1e3,
             warm_up=int(live.run_ms < QUICK_MS),
             runs=runs,
         )
-        used, after = self._meter.joules(), watch.clock_mhz()
+        used, after = self._joules(), watch.clock_mhz()
         live.windows.append(reply["ms"])
         live.stages.append(reply["stages"])
-        if used is not None and joules is not None:
-            live.joules.append((used - joules) / (runs + int(live.run_ms < QUICK_MS)))
+        for name, start, end in zip(live.joules, joules, used, strict=True):
+            if start is not None and end is not None:
+                live.joules[name].append((end - start) / (runs + int(live.run_ms < QUICK_MS)))
         if clock is not None and after is not None:
             live.clocks.append((clock, after))
+
+    def _joules(self) -> tuple[float | None, float | None]:
+        """What processor packages and GPU have drawn by now."""
+        return self._meter.joules(), self._gpu_meter.joules()
 
     def _weigh(self, live: Live) -> None:
         found = live.worker.ask("memory", within_s=60)

@@ -32,8 +32,8 @@ class Live:
     windows: list[list[float]] = field(default_factory=list)
     stages: list[list[dict[str, float]]] = field(default_factory=list)
     """Of every run, window by window."""
-    joules: list[float] = field(default_factory=list)
-    """For one image, window by window."""
+    joules: dict[str, list[float]] = field(default_factory=lambda: {"packages": [], "gpu": []})
+    """For one image, window by window; of processor packages and GPU, in this order."""
     clocks: list[tuple[float, float]] = field(default_factory=list)
     """Before and after each window."""
     memory: Memory | None = None
@@ -54,7 +54,8 @@ def measured(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) ->
         first_start_ms=live.first_start_ms,
         build_s=live.opened["build_s"],
         peak_memory_mb=live.memory,
-        energy_j=median(live.joules) if live.joules else None,
+        energy_j=_median(live.joules["packages"]),
+        gpu_energy_j=_median(live.joules["gpu"]),
         ratio_to={
             key: windows.times_as_fast(live.windows, all_live[key].windows) for key in BASELINES if key in all_live
         },
@@ -78,6 +79,7 @@ def unavailable(plan: RungPlan, why: str) -> Rung:
         build_s=None,
         peak_memory_mb=None,
         energy_j=None,
+        gpu_energy_j=None,
         ratio_to=None,
         parity=None,
         clock_mhz=None,
@@ -86,6 +88,10 @@ def unavailable(plan: RungPlan, why: str) -> Rung:
 
 def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {step: median(row[step] for row in rows) for step in rows[0]}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
 
 
 def _parity(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) -> Parity | None:

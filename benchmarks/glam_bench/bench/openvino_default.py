@@ -4,7 +4,7 @@ import openvino as ov
 
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
-from glam_deploy.engines.openvino import core
+from glam_deploy.engines.openvino import core, read_graph
 from glam_deploy.spec import STAGES, Stage
 
 
@@ -12,8 +12,9 @@ class DefaultEngine(Engine):
     """A compiled model with one request."""
 
     def __init__(self, bundle: Bundle, stage: Stage) -> None:
-        super().__init__(stage, fusion_head=bundle.fusion_head)
-        model = core().compile_model(core().read_model(bundle.read(graph_file(stage)), b""), "CPU")
+        # the fused map is composed from its parts in each rung, and here not twice
+        super().__init__(stage, fusion_head=bundle.fusion_head, composed=False)
+        model = core().compile_model(read_graph(bundle.read(graph_file(stage))), "CPU")
         self.precision = str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
         self._request = model.create_infer_request()
 

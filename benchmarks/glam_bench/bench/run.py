@@ -20,6 +20,7 @@ from glam_bench.bench.rungs import plan
 from glam_bench.bench.schema import SCHEMA_VERSION, Files, Load, Noise, Results, Roofline, Rung
 from glam_bench.bench.settings import Settings
 from glam_bench.bench.worker import Worker
+from glam_bench.gpu_check.smi import snapshot
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import AUTO
@@ -55,7 +56,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
     return Results(
         schema=SCHEMA_VERSION,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=machine.facts(),
+        machine=machine.facts() | ({"gpu": gpu} if (gpu := snapshot(0)) else {}),
         bundle=_bundle_facts(bundle),
         settings=_settings(settings, made),
         ladder=ladder,

@@ -105,6 +105,9 @@ class Rung(TypedDict):
     """What compiling took in the first start, where that is a step of its own (torch.compile)."""
     peak_memory_mb: Memory | None
     energy_j: float | None
+    """Of the processor packages; of all that ran there meanwhile."""
+    gpu_energy_j: NotRequired[float | None]
+    """Of the first GPU, which also draws power when it waits."""
     ratio_to: dict[str, float] | None
     """Key of a baseline -> how many times as fast as it, the median of the ratios of each round."""
     parity: Parity | None

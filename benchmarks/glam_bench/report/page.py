@@ -64,6 +64,8 @@ def _said(row: Timed, baseline: str) -> list[Child]:
     said = f" is the fastest: {words.duration(row.latency['p50'])} an image"
     said += f", {words.times(ratio)} as fast as {baseline}" if ratio is not None else ""
     said += f", worst Dice {words.dice(price)}" if price is not None else ""
+    gate = row.rung.get("gate")
+    said += f", gate {gate['verdict']}" if gate and gate["id"] else ""
     return [tag("strong", row.rung["name"]), f"{said}."]
 
 

@@ -79,7 +79,8 @@ def costs(results: Results) -> Markup | None:
         "build",
         "memory",
         "on the GPU",
-        "energy",
+        "energy, processor",
+        "energy, GPU",
         "clock before",
         "clock after",
     )
@@ -96,6 +97,7 @@ def _costs(rung: Rung) -> list[str]:
         words.measure(memory["rss"], "MiB") if memory else MISSING,
         words.measure(memory["device"], "MiB") if memory else MISSING,
         words.measure(joules, "J"),
+        words.measure(rung.get("gpu_energy_j"), "J"),
         words.measure(clock["before"], "MHz") if clock else MISSING,
         words.measure(clock["after"], "MHz") if clock else MISSING,
     ]

@@ -1,11 +1,14 @@
 """Roofline, parity and the machine's counters, against numbers worked out by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from glam_bench.bench import schema, watch
+from glam_bench.bench import nvml, schema, watch
+from glam_bench.bench.nvml import GpuEnergy
 from glam_bench.bench.parity import THRESHOLDS, parity
 from glam_bench.bench.roofline import roofline
 from glam_bench.bench.schema import Peaks
@@ -86,6 +89,36 @@ def test_energy_of_the_packages_over_a_counter_that_wraps(tmp_path: Path) -> Non
     domain(tmp_path, "intel-rapl:1", 4_000_000)
     domain(tmp_path, "intel-rapl:0:0", 77_000_000)
     assert meter.joules() == pytest.approx(3 + 4)
+
+
+class Driver:
+    """Counts 1.5 J more each time it is asked; `fails` is the call that does."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.asked = fails, 0
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            if name == "nvmlDeviceGetTotalEnergyConsumption":
+                self.asked += 1
+                arguments[1]._obj.value = 1500 * self.asked
+            return 999 if name == self.fails else 0
+
+        return call
+
+
+def test_energy_of_the_gpu() -> None:
+    meter = GpuEnergy(library=Driver())
+    assert [meter.joules(), meter.joules()] == [1.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    "fails", ["nvmlInit_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetTotalEnergyConsumption"]
+)
+def test_a_gpu_that_does_not_tell(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert GpuEnergy(library=Driver(fails)).joules() is None
+    monkeypatch.setattr(nvml, "LIBRARY", "libno-such.so.1")
+    assert GpuEnergy().joules() is None
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
