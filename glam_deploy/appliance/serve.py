@@ -64,16 +64,22 @@ def run_role(config: Config, role: str, stop: threading.Event) -> None:
 def stop_on_signals() -> threading.Event:
     """Set at Ctrl-C and SIGTERM; the second of them ends the process at once.
 
-    A thread waits for them: a handler, which runs in the main thread, might meet the event's own lock taken there.
+    The interpreter writes what it hears into a pipe, and a thread reads it: a handler runs in the main thread, where it
+    might meet the event's own lock taken. A mask would not do: libraries have threads of their own, which hear too.
     """
-    heard = {number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN}
-    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
-    stop = threading.Event()
+    stop, heard = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in heard:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
     def listen() -> None:
-        signal.sigwait(heard)
+        numbers = (byte for byte in iter(lambda: os.read(read, 1)[0], None) if byte in heard)
+        next(numbers)
         stop.set()
-        signal.sigwait(heard)
+        next(numbers)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=listen, daemon=True, name="signals").start()

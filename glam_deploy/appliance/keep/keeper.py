@@ -28,9 +28,12 @@ def run(config: Config, stop: threading.Event) -> None:
     data.make()
     cleaner = threading.Thread(target=_clean, args=(config, data, stop), name="cleaner")
     cleaner.start()
-    with closing(open_database(data.database)) as connection:
-        _assemble(config, connection, stop)
-    cleaner.join()
+    try:
+        with closing(open_database(data.database)) as connection:
+            _assemble(config, connection, stop)
+    finally:  # whatever ended it ends the process, which would wait for the cleaner
+        stop.set()
+        cleaner.join()
 
 
 def _assemble(config: Config, connection: sqlite3.Connection, stop: threading.Event) -> None:
