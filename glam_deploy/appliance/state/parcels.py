@@ -20,6 +20,9 @@ from glam_deploy.appliance.state import events
 from glam_deploy.appliance.state.database import transaction
 from glam_deploy.errors import UsageError
 
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+"""How the SOP class UIDs of structured reports begin (PS3.6 annex A)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultObject:
@@ -94,11 +97,12 @@ def next_parcel(
 
 
 def unproven(connection: sqlite3.Connection, parcel_id: int) -> list[ParcelObject]:
-    """What of a parcel is pending or sent, in the order of the objects' paths."""
+    """What of a parcel is pending or sent: reports last, which refer to the rest."""
     rows = connection.execute(
         "SELECT sop_uid, path, state, coalesce(reason, '') AS reason FROM parcel_object"
-        " WHERE parcel_id = ? AND state IN ('pending', 'sent') ORDER BY path",
-        (parcel_id,),
+        " WHERE parcel_id = ? AND state IN ('pending', 'sent')"
+        " ORDER BY sop_class LIKE ?, path",
+        (parcel_id, f"{_REPORTS}%"),
     )
     return [
         ParcelObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent", reason=row["reason"])

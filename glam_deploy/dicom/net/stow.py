@@ -194,13 +194,19 @@ def _warning(answer: Any, item: Item) -> str:
 
 def _entry(answer: Any, sequence: str, item: Item) -> Mapping[str, Any] | None:
     """What a store response (PS3.18 table 10.5.3-3) says of `item` in a sequence."""
-    body = _json(answer)
-    entries = body.get(sequence, {}).get("Value", []) if isinstance(body, dict) else []
+    entries = _values(_json(answer), sequence)
     return next((entry for entry in entries if _first(entry, _REFERENCED_UID) == item.sop_uid), None)
 
 
-def _first(entry: Mapping[str, Any], tag: str) -> Any:
-    return next(iter(entry.get(tag, {}).get("Value", [])), None)
+def _first(entry: Any, tag: str) -> Any:
+    return next(iter(_values(entry, tag)), None)
+
+
+def _values(entry: Any, tag: str) -> list[Any]:
+    """Of an element in DICOM JSON (PS3.18 annex F); none where a server writes something else."""
+    element = entry.get(tag) if isinstance(entry, dict) else None
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values if isinstance(values, list) else []
 
 
 def _json(answer: Any) -> Any:

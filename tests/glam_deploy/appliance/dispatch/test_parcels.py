@@ -36,6 +36,14 @@ def belongs(outbox: Outbox) -> dict[tuple[str, str], tuple[int, str]]:
     return {(row["target"], row["sop_uid"]): (row["parcel_id"], row["state"]) for row in rows}
 
 
+def test_reports_go_last(outbox: Outbox) -> None:
+    number = job(outbox, "a")
+    cad = ResultObject(sop_uid="1.1", sop_class="1.2.840.10008.5.1.4.1.1.88.50", path="results/a.dcm")
+    with transaction(outbox.connection):
+        parcels.enqueue(outbox.connection, number, ["x"], [cad, result("1.3"), result("1.2")])
+    assert [each.sop_uid for each in parcels.unproven(outbox.connection, 1)] == ["1.2", "1.3", "1.1"]
+
+
 def test_an_object_goes_to_a_target_once(outbox: Outbox) -> None:
     enqueue(outbox, job(outbox, "a"), ["x", "y"], "1.1", "1.2")
     enqueue(outbox, job(outbox, "b"), ["x", "y"], "1.2", "1.3")

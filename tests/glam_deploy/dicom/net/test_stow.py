@@ -135,6 +135,8 @@ def test_one_part_with_the_bytes_of_the_file(item: Item) -> None:
         (409, lambda item: failed(item, 0xA700), Outcome.NO_ROOM, "out of resources"),
         (409, None, Outcome.REFUSED, "409 Conflict"),
         (409, lambda _: ["nonsense"], Outcome.REFUSED, "409 Conflict"),
+        (200, lambda _: {"00081198": None, "00081199": {"Value": [7]}}, Outcome.STORED, ""),
+        (202, lambda item: {"00081199": {"Value": [{"00081155": {"Value": item.sop_uid}}]}}, Outcome.STORED, "202"),
         (400, None, Outcome.REFUSED, "400 Bad Request"),
         (413, None, Outcome.REFUSED, "413"),
     ],
