@@ -16,6 +16,8 @@ PRIVATE = "99GLAM"
 
 TITLE: sr.Name = ("126000", "DCM", "Imaging Measurement Report")
 GROUP: sr.Name = ("125007", "DCM", "Measurement Group")
+PROCEDURE: sr.Name = ("363679005", "SCT", "Imaging procedure")
+"""The nearest of CID 100, which has no mammography."""
 COMMENT: sr.Name = ("121106", "DCM", "Comment")
 LESION: sr.Name = ("52988006", "SCT", "Lesion")
 BREAST: sr.Name = ("76752008", "SCT", "Breast")
@@ -38,7 +40,7 @@ def measurement_report(
         TITLE,
         sr.modifier(sr.code(*sr.ENGLISH)),
         *_observer(algorithm),
-        sr.modifier(sr.code(("121058", "DCM", "Procedure Reported"), ("71651007", "SCT", "Mammography"))),
+        sr.modifier(sr.code(("121058", "DCM", "Procedure reported"), PROCEDURE)),
         sr.contains(_library(outcomes)),
         sr.contains(sr.container(("126010", "DCM", "Imaging Measurements"), *_groups(outcomes, algorithm, identity))),
         sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(algorithm))),
