@@ -33,6 +33,8 @@ MAX_PDU = 1 << 20
 MAX_COMMAND = 1 << 16
 """Bytes of the longest command set; 200 are common."""
 
+TOO_SLOW = "no whole PDU came for receive.idle_s"
+
 SPARE = 16
 """Connections that may be about to become associations, beyond those that are."""
 
@@ -83,8 +85,15 @@ class _BoundedSocket(AssociationSocket):
         while filled < nr_bytes and (count := self.socket.recv_into(view[filled:])):
             filled += count
             if time.monotonic() > deadline:
-                self._break_off(f"a PDU that took more than {self._idle_s:g} s (receive.idle_s)")
+                self._break_off(TOO_SLOW)
         return buffer if filled == nr_bytes else buffer[:filled]
+
+    def _shutdown_socket(self) -> None:
+        """pynetdicom would not close one whose other side is gone already."""
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection:
+            connection.close()
 
     def _break_off(self, reason: str) -> None:
         """Raises what pynetdicom takes for a connection that is gone."""

@@ -14,9 +14,10 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.net.associations import MAX_PDU, SPARE, Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.associations import MAX_PDU, SPARE, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
 from glam_deploy.dicom.net.peer import TlsFiles, hush
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.dicom.read import hush_pydicom
 from glam_deploy.errors import UsageError
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
@@ -79,6 +80,7 @@ class Listener:
 
     def __init__(self, rules: Rules, *, begin: Callable[[str, Claim], Upload], tell: Callable[[Told], None]) -> None:
         hush()
+        hush_pydicom()
         self._rules, self._begin = rules, begin
         self._door = _Door(rules)
         self._quiet = _Quiet(tell)
@@ -87,6 +89,8 @@ class Listener:
         self._connections = threading.BoundedSemaphore(rules.max_associations + SPARE)
         self._ae = AE(rules.ae_title)
         self._ae.maximum_pdu_size = MAX_PDU
+        # the door counts: pynetdicom would count connections too that are on their way out
+        self._ae.maximum_associations = 1 << 16
         self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = "GLAM_DEPLOY"
         self._ae.network_timeout = self._ae.dimse_timeout = rules.idle_s
@@ -156,7 +160,7 @@ def _accepted(event: evt.Event) -> None:
 
 def _aborted(event: evt.Event) -> None:
     silent = event.assoc.dul.idle_timer_expired()
-    why = "it was silent for receive.idle_s" if silent else "it broke off, or its connection is gone"
+    why = TOO_SLOW if silent else "it broke off, or its connection is gone"
     _served(event).tell("aborted", why)
 
 
