@@ -97,7 +97,7 @@ class Client:
 
     def __init__(self, site: Site, portal: BlockingPortal, headers: Mapping[str, str]) -> None:
         self._portal = portal
-        self._client = httpx.AsyncClient(
+        self.raw = httpx.AsyncClient(
             transport=httpx.ASGITransport(make_app(site)), base_url=BASE, headers={**PAGE, **headers}
         )
 
@@ -108,11 +108,11 @@ class Client:
         return self.request("POST", path, **more)
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        return self._portal.call(partial(self._client.request, method, path, **more))
+        return self._portal.call(partial(self.raw.request, method, path, **more))
 
     @property
     def cookies(self) -> httpx.Cookies:
-        return self._client.cookies
+        return self.raw.cookies
 
 
 @dataclass

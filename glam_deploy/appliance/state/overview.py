@@ -121,10 +121,15 @@ class TargetCounts:
 
 def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
     """Of every target that ever got a parcel, by name."""
+    counts: dict[str, dict[str, int]] = {}
+    query = "SELECT target, state, count(*) FROM parcel INDEXED BY parcel_by_state GROUP BY target, state"
+    for target, state, count in connection.execute(query):
+        counts.setdefault(target, {})[state] = count
     states = ("pending", "delivered", "dead")
-    sums = ", ".join(f"sum(state = '{state}') AS {state}" for state in states)
-    rows = connection.execute(f"SELECT target, {sums} FROM parcel INDEXED BY parcel_by_state GROUP BY target")
-    return [TargetCounts(**dict(row)) for row in rows]
+    return [
+        TargetCounts(target=target, **{state: found.get(state, 0) for state in states})
+        for target, found in counts.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

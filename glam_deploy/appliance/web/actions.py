@@ -59,7 +59,7 @@ async def find(request: Request) -> Response:
     lines = await run_in_threadpool(_find, site_of(request), text)
     if len(lines) == 1:
         return RedirectResponse(f"/study/{lines[0].pseudonym}", 303)
-    return render(request, "found.html", {"lines": lines, "now": site_of(request).now()})
+    return render(request, "found.html", {"lines": lines})
 
 
 def _find(site: Site, text: str) -> list[story.StudyLine]:

@@ -56,7 +56,7 @@ def studies(request: Request) -> Response:
         lines = story.studies(connection, stage, int(page))
         backlog = overview.backlog(connection)
     values = {"lines": lines[: story.PAGE], "more": len(lines) > story.PAGE, "page": int(page), "stage": stage}
-    return render(request, "studies.html", values | {"backlog": backlog, "now": site_of(request).now()})
+    return render(request, "studies.html", values | {"backlog": backlog})
 
 
 def study(request: Request) -> Response:
@@ -87,10 +87,9 @@ def _hanging(row: story.Row) -> tuple[bool, bool, int]:
 
 def failures(request: Request) -> Response:
     """What needs a person."""
-    site = site_of(request)
-    with overview.reading(site.data.database) as connection:
+    with overview.reading(site_of(request).data.database) as connection:
         found, codes = story.failures(connection), overview.failures_by_code(connection)
-    return render(request, "failures.html", {"failures": found, "codes": codes, "now": site.now()})
+    return render(request, "failures.html", {"failures": found, "codes": codes})
 
 
 def image(request: Request) -> Response:
