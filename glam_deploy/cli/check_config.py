@@ -58,7 +58,7 @@ def _receiving(config: "Config") -> Iterator[str]:
     if receive.tls:
         yield f"receive    {receive.ae_title} at {receive.host}:{receive.tls.port} with TLS"
     for sender in receive.senders:
-        yield f"sender     {sender.ae_title} from {', '.join(sender.hosts)}"
+        yield f"sender     {sender.ae_title} from {', '.join(map(str, sender.hosts))}"
     if not receive.senders:
         yield "sender     none: every DICOM association is rejected until [[receive.senders]] names one"
 

@@ -1,0 +1,111 @@
+"""`check-config`: what a person is told about a configuration, and the example that is shipped."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support_commands import ROOT, Cli
+
+EXAMPLE = ROOT / "packaging/glam.toml"
+UNIT = ROOT / "packaging/glam-deploy.service"
+MINIMAL = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "glam.toml"
+    path.write_text(text)
+    return path
+
+
+def test_tells_what_would_be_done(cli: Cli, tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL + '[receive]\nsenders = [{ ae_title = "MG1", hosts = ["10.1.2.0/24"] }]\n')
+    said = cli("check-config", "--config", path)
+    assert (said.code, said.err) == (0, "")
+    for told in (f"{tmp_path}/data", "GLAM at 127.0.0.1:11112", "MG1 from 10.1.2.0/24", "seg, cad_sr, sr, sc"):
+        assert told in said.out
+    assert f"MISSING    worker.bundle = {tmp_path}/bundle" in said.out
+    assert not (tmp_path / "data").exists(), "it starts nothing"
+
+
+def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path) -> None:
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL))
+    assert "sender     none: every DICOM association is rejected" in said.out
+    assert "target     none: results stay in the data folder" in said.out
+
+
+def test_names_every_wrong_key_at_once(cli: Cli, tmp_path: Path) -> None:
+    text = """
+license_acknowledged = false
+data = "data"
+colour = "blue"
+[receive]
+ae_title = "MUCH TOO LONG FOR A TITLE"
+port = 70000
+senders = [{ ae_title = "A", hosts = ["pacs.example"] }]
+[worker]
+bundle = "bundle"
+patches = 9
+[[targets]]
+name = "pacs"
+"""
+    said = cli("check-config", "--config", written(tmp_path, text))
+    assert said.code == 2
+    named = set(re.findall(r"^  (\S+?):", said.err, re.MULTILINE))
+    assert named >= {
+        "license_acknowledged",
+        "colour",
+        "receive.ae_title",
+        "receive.port",
+        "worker.patches",
+        "targets.0",
+    }
+    assert "(it is 70000)" in said.err
+    assert "give either ae_title, host and port, or stow_url" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("data = ", "no TOML"), (None, "cannot be read (No such file or directory)"), ("\udcff", "it is no UTF-8 text")],
+)
+def test_file_that_is_no_configuration(cli: Cli, tmp_path: Path, text: str | None, told: str) -> None:
+    path = tmp_path / "glam.toml"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    said = cli("check-config", "--config", path)
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_json_has_every_key(cli: Cli, tmp_path: Path) -> None:
+    said = cli("check-config", "--json", "--config", written(tmp_path, MINIMAL))
+    values = json.loads(said.out)
+    assert values["worker"] | {"bundle": f"{tmp_path}/bundle", "attempts": 3} == values["worker"]
+    assert values["assemble"] == {"quiet_s": 60, "cap_s": 1800, "four_views": True}
+
+
+def test_shipped_example_is_in_order(cli: Cli) -> None:
+    said = cli("check-config", "--config", EXAMPLE)
+    assert (said.code, said.err) == (0, "")
+
+
+def test_unit_runs_commands_that_are_there_and_writes_where_the_example_says(cli: Cli) -> None:
+    unit = UNIT.read_text()
+    commands = re.findall(r"^Exec\w+=\S+/glam-deploy (\S+) --config (\S+)$", unit, re.MULTILINE)
+    assert commands == [(name, "/etc/glam-deploy/glam.toml") for name in ("check-config", "serve")]
+    state = re.search(r"^StateDirectory=(\S+)$", unit, re.MULTILINE)
+    assert state
+    values = json.loads(cli("check-config", "--json", "--config", EXAMPLE).out)
+    assert values["data"] == f"/var/lib/{state[1]}"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    # the program is not installed where the unit says
+    unit = re.sub(r"^(Exec\w+)=\S+ .*$", r"\1=/bin/true", UNIT.read_text(), flags=re.MULTILINE)
+    (tmp_path / UNIT.name).write_text(unit)
+    command = ["systemd-analyze", "verify", tmp_path / UNIT.name]
+    told = subprocess.run(command, check=False, capture_output=True, text=True).stderr
+    assert [line for line in told.splitlines() if UNIT.name in line] == []

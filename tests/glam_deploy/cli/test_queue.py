@@ -1,0 +1,151 @@
+"""`queue`: what a person sees, and that nothing is lost by what a person decides."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support_commands import PLAIN, Cli, Said, Start
+from support_jobs import arrive, config_of, database_of, made, rows
+
+from glam_deploy.appliance.config import Assemble
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.state import jobs, studies
+from glam_deploy.appliance.state.database import transaction
+from glam_deploy.appliance.state.parcels import ResultObject
+
+DEAD, UNDELIVERED, WAITING = "dead000000000000", "deaf000000000000", "1234567890abcdef"
+CONFIG = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
+
+Queue = Callable[..., Said]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataFolder:
+    """A study whose job is dead, one whose parcel is dead, one that waits."""
+    (tmp_path / "glam.toml").write_text(CONFIG)
+    data = made(config_of(tmp_path))
+    with closing(database_of(data)) as connection:
+        for n, name in enumerate((DEAD, UNDELIVERED, WAITING)):
+            arrive(connection, f"1.{n}", study=f"1.2.{n}")
+            connection.execute("UPDATE study SET pseudonym = ? WHERE study_uid = ?", (name, f"1.2.{n}"))
+            studies.assemble_complete(connection, Assemble(quiet_s=0), 0.0)
+        first, second = (jobs.claim(connection, worker="me", now=0, lease_s=9, attempts=1) for _ in range(2))
+        assert first
+        assert second
+        jobs.fail(connection, first, now=0, attempts=1, reason="the engine failed on it")
+        sent = ResultObject(sop_uid="9.1", sop_class="1.2", path="results/x.dcm")
+        jobs.finish(connection, second, objects=[sent], targets=["pacs"])
+        with transaction(connection):
+            connection.execute("UPDATE parcel SET state = 'dead', reason = 'refused', attempts = 20")
+            connection.execute("UPDATE parcel_object SET state = 'dead'")
+    return data
+
+
+@pytest.fixture
+def queue(cli: Cli, data: DataFolder) -> Queue:
+    config = data.root.parent / "glam.toml"
+    return lambda word, *arguments: cli("queue", word, "--config", config, *arguments)
+
+
+def test_list_tells_what_waits_and_what_is_stuck(queue: Queue) -> None:
+    lines = queue("list").out.splitlines()
+    told = {line.split()[0]: line.split()[1] for line in lines if not line.startswith(" ")}
+    assert told == {DEAD: "failed", UNDELIVERED: "undelivered", WAITING: "waiting"}
+    assert "    the engine failed on it" in lines
+
+
+def test_list_of_one_stage_and_as_json(queue: Queue) -> None:
+    (line,) = json.loads(queue("list", "--stage", "failed", "--json").out)
+    assert (line["pseudonym"], line["stage"], line["views"]) == (DEAD, "failed", "L-CC")
+
+
+def test_list_of_nothing(queue: Queue, data: DataFolder) -> None:
+    assert queue("list", "--stage", "receiving").out == "nothing waits and nothing is stuck\n"
+
+
+def test_pseudonyms_are_whole_in_a_narrow_terminal(start: Start, data: DataFolder) -> None:
+    config = data.root.parent / "glam.toml"
+    out, _ = start("queue", "list", "--config", config, code=PLAIN, env={"COLUMNS": "40"}).communicate()
+    assert {DEAD, UNDELIVERED, WAITING} <= set(out.split())
+
+
+@pytest.mark.parametrize("word", [DEAD, "dead", "1.2.0"])
+def test_show_takes_pseudonyms_their_beginnings_and_uids(queue: Queue, word: str) -> None:
+    said = queue("show", word)
+    assert said.code == 0
+    assert said.out.startswith(f"{DEAD}  failed\n")
+    assert "job 1  dead, 1 attempts: the engine failed on it" in said.out
+    assert "received: candidate L-CC" in said.out
+
+
+def test_show_as_json_has_the_whole_story(queue: Queue) -> None:
+    (told,) = json.loads(queue("show", "--json", UNDELIVERED).out)
+    assert told["parcels"][0] | {"target": "pacs", "state": "dead", "objects": 1, "arrived": 0} == told["parcels"][0]
+
+
+@pytest.mark.parametrize(("word", "told"), [("beef", "no study 'beef'"), ("de", "no study"), ("dea", "no study")])
+def test_study_that_is_not_there_is_told(queue: Queue, word: str, told: str) -> None:
+    said = queue("show", word)
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_name_of_two_studies_is_not_enough(queue: Queue, data: DataFolder) -> None:
+    with closing(database_of(data)) as connection:
+        connection.execute("UPDATE study SET pseudonym = 'dead111111111111' WHERE study_uid = '1.2.2'")
+    said = queue("retry", "dead")
+    assert said.code == 2
+    assert f"{DEAD}, dead111111111111" in said.err
+    assert rows(data, "SELECT count(*) FROM job WHERE state = 'dead'") == [(1,)]
+
+
+def test_retry_brings_dead_jobs_and_parcels_back(queue: Queue, data: DataFolder) -> None:
+    said = queue("retry", DEAD, UNDELIVERED)
+    assert (said.code, said.out) == (0, f"{DEAD}  job 1 retried\n{UNDELIVERED}  parcel 1 retried\n")
+    assert rows(data, "SELECT state, attempts FROM job WHERE id = 1") == [("ready", 0)]
+    assert rows(data, "SELECT state, attempts FROM parcel") == [("pending", 0)]
+    assert rows(data, "SELECT state FROM parcel_object") == [("pending",)]
+    audited = [json.loads(line) for path in data.audit.iterdir() for line in path.read_text().splitlines()]
+    assert [line["event"] for line in audited] == ["job_retried", "parcel_retried"]
+    assert "1.2.0" not in json.dumps(audited)
+
+
+def test_retry_of_what_is_not_dead_changes_nothing(queue: Queue, data: DataFolder) -> None:
+    before = rows(data, "SELECT * FROM job")
+    said = queue("retry", WAITING)
+    assert (said.code, said.err) == (1, "nothing of it is dead, so there was nothing to decide\n")
+    assert rows(data, "SELECT * FROM job") == before
+
+
+def test_one_wrong_name_leaves_all_as_it_is(queue: Queue, data: DataFolder) -> None:
+    assert queue("discard", "--yes", DEAD, "beef").code == 2
+    assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 0, "discarded"), ("n\n", 1, "dead"), ("", 130, "dead")])
+def test_discard_asks(start: Start, data: DataFolder, answer: str, code: int, state: str) -> None:
+    config = data.root.parent / "glam.toml"
+    process = start("queue", "discard", DEAD, "--config", config, code=PLAIN, stdin=-1)
+    process.communicate(answer)
+    assert process.returncode == code
+    assert rows(data, "SELECT state FROM job WHERE id = 1") == [(state,)]
+
+
+def test_discard_gives_up_and_deletes_nothing(queue: Queue, data: DataFolder) -> None:
+    before = rows(data, "SELECT count(*) FROM instance"), sorted(data.root.rglob("*.dcm"))
+    said = queue("discard", "--yes", DEAD, UNDELIVERED)
+    assert said.code == 0
+    assert rows(data, "SELECT state FROM job WHERE id = 1") == [("discarded",)]
+    assert rows(data, "SELECT state FROM parcel") == [("discarded",)]
+    assert (rows(data, "SELECT count(*) FROM instance"), sorted(data.root.rglob("*.dcm"))) == before
+    assert DEAD not in queue("list").out
+
+
+def test_appliance_that_never_ran_has_no_queue(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "glam.toml").write_text(CONFIG)
+    said = cli("queue", "list", "--config", tmp_path / "glam.toml")
+    assert said.code == 2
+    assert "start the appliance with this configuration first" in said.err
+    assert not (tmp_path / "data").exists()
