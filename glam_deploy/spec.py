@@ -87,7 +87,7 @@ def graph_contract(stage: Stage, *, fusion_head: bool, composed: bool = True) ->
 
     `fusion_head` says whether the checkpoint has attention and fusion layers: with them the fusion graph also takes
     z_g and z_k and also gives `attention` and `y_fusion`. `composed` says whether the fusion stage gives `saliency`:
-    the graph does, but an engine on a GPU does not, for there a kernel composes the map.
+    the graph does, but OpenVINO's engines and those on a GPU do not, for there a result or a kernel composes the map.
 
     - global: `image` -> `saliency_global` (0..1), `y_scale` (0..1, finest scale first), `z_g`.
     - local: `patches` -> `saliency_patches` (0..1), `z_k`; a batch row is one patch.
