@@ -61,7 +61,7 @@ UNKNOWN_ROWS = (
 """What DicomSRValidator (of 2022) misses in measurement groups on whole images: it takes every group without a region
 for one of TID 1411, volumetric, while these are of TID 1501, which has no region."""
 
-BEYOND_DSRDUMP = ("template constraints not yet supported", "does not support this Specific Character Set")
+BEYOND_DSRDUMP = ("template constraints not yet supported", "ISO 2022 IR 87")
 """What dsrdump says that it cannot check."""
 
 WHOLE_IMAGES = ("1.10.1", "1.10.7", "1.10.8", "1.10.9")
