@@ -6,7 +6,8 @@ A folder stands whole or not at all. A view's is shared by all jobs that the vie
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from glam_deploy.dicom.results import objects
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
 from glam_deploy.dicom.results.presentation_state import presentation_state
-from glam_deploy.dicom.results.records import Identity, Reference, ViewFinding, ViewOutcome, ViewSummary
+from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewFinding, ViewOutcome, ViewSummary
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
@@ -40,6 +41,13 @@ SERIES_NUMBERS: Mapping[str, int] = {
 }
 """By kind of object; high, so that viewers show a study's own images first."""
 
+_WRITERS: Mapping[str, Callable[[ViewFinding, Algorithm, Identity], Any]] = {
+    "sc": secondary_capture,
+    "seg": segmentation,
+    "seg_fractional": fractional_segmentation,
+}
+"""Of what needs nothing but the finding; first what takes longest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Publisher:
@@ -55,39 +63,41 @@ class Publisher:
     def publish_view(self, job: Job, view: JobView, mammogram: Mammogram, result: Result) -> Path:
         """Write all of one view; its folder. Raises OSError as the file system does, DicomError for its header."""
         target = self.view_folder(view)
-        with _whole_folder(target) as folder:
-            picture = overlay(mammogram.pixels, result)
-            finding = ViewFinding(
-                source=self.data.root / view.path,
-                view=mammogram.view,
-                saliency=result.saliency_in_source(),
-                scores=result.predictions,
-                boxes=result.patch_boxes_in_source,
-                notices=result.notices,
-                overlay=picture,
-            )
-            summary, made = self._write_objects(job, view, finding, folder)
+        # side by side, for the last view of a study is waited for
+        with _whole_folder(target) as folder, ThreadPoolExecutor() as threads:
+            finding = self._finding(view, mammogram, result)
+            drawn = threads.submit(to_png, finding.overlay)
+            summary, made = self._write_objects(job, view, finding, folder, threads)
             _write_json(folder / FINDING, {"summary": summary.to_json(), "objects": made})
             write_npz(folder / ARRAYS, named_arrays(result, full=False, save_input=False))
-            (folder / PICTURE).write_bytes(to_png(picture))
             told = report.to_text(report.done(result, arrays_name=ARRAYS, picture_name=PICTURE))
             (folder / REPORT).write_text(told, "utf-8")
+            (folder / PICTURE).write_bytes(drawn.result())
         return target
 
+    def _finding(self, view: JobView, mammogram: Mammogram, result: Result) -> ViewFinding:
+        return ViewFinding(
+            source=self.data.root / view.path,
+            view=mammogram.view,
+            saliency=result.saliency_in_source(),
+            scores=result.predictions,
+            boxes=result.patch_boxes_in_source,
+            notices=result.notices,
+            overlay=overlay(mammogram.pixels, result),
+        )
+
     def _write_objects(
-        self, job: Job, view: JobView, finding: ViewFinding, folder: Path
+        self, job: Job, view: JobView, finding: ViewFinding, folder: Path, threads: Executor
     ) -> tuple[ViewSummary, list[dict[str, str]]]:
         wanted, algorithm = self.config.results, self.making.algorithm
-        made: dict[str, Any] = {}
-        if wanted.seg:
-            made["seg"] = segmentation(finding, algorithm, self._view_identity("seg", job, view))
-        if wanted.seg_fractional:
-            identity = self._view_identity("seg_fractional", job, view)
-            made["seg_fractional"] = fractional_segmentation(finding, algorithm, identity)
-        if wanted.sc:
-            made["sc"] = secondary_capture(finding, algorithm, self._view_identity("sc", job, view))
-        shown = objects.reference(made["seg"]) if "seg" in made else None
+        begun = {
+            kind: threads.submit(write, finding, algorithm, self._view_identity(kind, job, view))
+            for kind, write in _WRITERS.items()
+            if getattr(wanted, kind)
+        }
+        shown = objects.reference(begun["seg"].result()) if "seg" in begun else None
         summary = summarize(finding, algorithm, segmentation=shown)
+        made = {kind: writing.result() for kind, writing in begun.items()}
         if wanted.gsps:
             identity = self._view_identity("gsps", job, view)
             made["gsps"] = presentation_state(finding.source, summary, algorithm, identity)
