@@ -1,6 +1,7 @@
 """An appliance without processes: studies go through it by the real transitions, a step at a time."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,15 +20,14 @@ from support_engines import fake_engines
 from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Receipt
-from glam_deploy.appliance.state import jobs, parcels
+from glam_deploy.appliance.state import jobs, overview, parcels
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beat
 from glam_deploy.appliance.state.jobs import Job, Settled
 from glam_deploy.appliance.state.steady import Steady, steady_clock
 from glam_deploy.appliance.state.studies import assemble_complete
-from glam_deploy.appliance.web import health
+from glam_deploy.appliance.web import health, server
 from glam_deploy.appliance.web.app import make_app
-from glam_deploy.appliance.web.server import make_site
 from glam_deploy.appliance.web.site import Site
 from glam_deploy.appliance.work.making import Making
 from glam_deploy.appliance.work.publish import Publisher
@@ -227,7 +227,7 @@ def appliance(config: Config) -> Iterator[Appliance]:
     data.make()
     connection = open_database(data.database)
     steady = steady_clock(connection)
-    site = make_site(config, data, steady)
+    site = server.make_site(config, data, steady)
     with closing(connection), closing(site.ingest), start_blocking_portal() as portal:
         yield Appliance(site=site, connection=connection, steady=steady, portal=portal)
 
@@ -279,3 +279,38 @@ def secondary_capture(number: int) -> bytes:
     out = BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
+
+
+@contextmanager
+def serving(made: Appliance) -> Iterator[str]:
+    """The role `web` of this appliance in a thread, on a free port; gives its address."""
+    stop = threading.Event()
+    fall: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            server.run(made.site.config, stop)
+        except BaseException as error:
+            fall.append(error)
+
+    made.connection.execute("DELETE FROM component WHERE name = 'web'")
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield _address(made, thread)
+    finally:
+        stop.set()
+        thread.join()
+    assert not fall, fall
+
+
+def _address(made: Appliance, thread: threading.Thread) -> str:
+    """As the server's own beat tells it."""
+    while thread.is_alive():
+        with overview.reading(made.site.data.database) as connection:
+            beats = overview.components(connection, 0.0)
+        if "web" in beats:
+            detail = beats["web"].detail
+            return f"{'https' if detail['tls'] else 'http'}://{detail['host']}:{detail['port']}"
+        thread.join(0.01)
+    raise AssertionError("the server has ended")
