@@ -120,7 +120,7 @@ def _segment(outcome: ViewOutcome, segmentation: Reference, number: int, label: 
     """TID 1410: all that exceeds the threshold of a class, as a segment of the view's SEG object."""
     return [
         *_finding(outcome),
-        sr.contains(sr.image(segmentation, name=("121191", "DCM", "Referenced Segment"), segment=number)),
+        sr.contains(sr.image(segmentation, name=("121214", "DCM", "Referenced Segmentation Frame"), segment=number)),
         sr.contains(sr.image(outcome.image, name=("121233", "DCM", "Source image for segmentation"))),
         sr.contains(sr.code(CLASS, (label, PRIVATE, label))),
     ]

@@ -1,10 +1,11 @@
 """Regions -> a Grayscale Softcopy Presentation State (PS3.3 A.33.1): boxes and banner over the mammogram itself."""
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from glam_deploy import spec
@@ -79,8 +80,8 @@ def _voi(elements: Dataset) -> Dataset | None:
     return voi
 
 
-def _first(value: object) -> object:
-    return value[0] if isinstance(value, Iterable) and not isinstance(value, str) else value
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, MultiValue) else value
 
 
 def _add_displayed_area(dataset: Dataset, source: Source) -> None:

@@ -54,7 +54,7 @@ def _segmentation(
         instance_number=identity.instance_number,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL,
-        software_versions=tuple(software_versions(algorithm)),
+        software_versions=software_versions(algorithm)[0],
         device_serial_number=algorithm.device_uid,
         content_label="GLAM",
         content_description=BANNER,

@@ -34,8 +34,9 @@ def side(view: View) -> Name:
 
 
 def ascii_text(text: str) -> str:
-    """`text` in the characters that every character set shares: the source may have any."""
-    return text.encode("ascii", "replace").decode()
+    """`text` in the characters that every character set shares, for the source may have any; others are "?"."""
+    plain = text.encode("ascii", "replace").decode()
+    return "".join(letter if letter.isprintable() or letter in "\r\n" else "?" for letter in plain)
 
 
 def container(name: Name, *children: Dataset, template: str | None = None) -> Dataset:
@@ -69,7 +70,7 @@ def number(name: Name, value: float, unit: Unit, *children: Dataset) -> Dataset:
     return item
 
 
-def uid_reference(name: Name, uid: UID) -> Dataset:
+def uid_reference(name: Name, uid: str) -> Dataset:
     item = _item("UIDREF", name, ())
     item.UID = uid
     return item
