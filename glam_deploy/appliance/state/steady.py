@@ -18,7 +18,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def steady_clock(
     connection: sqlite3.Connection, *, boot_id: str | None = None, since_boot: Steady | None = None
 ) -> Steady:
-    """The clock of this boot; the first one to ask after a boot writes its base.
+    """The clock of this boot; the first one to ask after a boot writes its base, all others only read.
 
     `boot_id`, `since_boot`: of the machine unless a test says otherwise.
     """
@@ -34,11 +34,20 @@ def _since_boot() -> float:
 
 def _base(connection: sqlite3.Connection, boot_id: str, since_boot: float) -> float:
     """Such that now is no earlier than anything written before."""
+    known = _known_base(connection, boot_id)
+    if known is not None:
+        return known
     with connection:
         connection.execute(
             "INSERT OR IGNORE INTO steady SELECT ?, max(0.0, coalesce(max(t), 0.0) - ?) FROM ("
             "SELECT max(touched) AS t FROM study UNION ALL SELECT max(beat) FROM component)",
             (boot_id, since_boot),
         )
-    (base,) = connection.execute("SELECT base FROM steady WHERE boot_id = ?", (boot_id,)).fetchone()
-    return float(base)
+    base = _known_base(connection, boot_id)
+    assert base is not None
+    return base
+
+
+def _known_base(connection: sqlite3.Connection, boot_id: str) -> float | None:
+    row = connection.execute("SELECT base FROM steady WHERE boot_id = ?", (boot_id,)).fetchone()
+    return None if row is None else float(row[0])

@@ -22,6 +22,9 @@ EXIT_CODES = {
     "BackendUnavailable": 3,
     "BackendBuildError": 4,
     "BackendRunError": 4,
+    "PeerError": 3,
+    "PeerBroke": 3,
+    "PeerDeclined": 3,
     "ParityError": 4,
     "InternalError": 1,
 }

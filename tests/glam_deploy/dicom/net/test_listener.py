@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -32,6 +32,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from support_certificates import Authority
 from support_receive import data_set_of
+from support_until import until
 
 from glam_deploy.dicom.net.associations import MAX_PDU
 from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told, tls_context
@@ -113,13 +114,6 @@ def post(rules: Rules = RULES, verdict: Verdict = Verdict()) -> Iterator[Post]:
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
-
-
 def caller(title: str = "STORESCU", *contexts: Any) -> AE:
     made = AE(title)
     made.requested_contexts = list(contexts) or [build_context(MG, ExplicitVRLittleEndian), build_context(VERIFICATION)]
@@ -152,7 +146,7 @@ def test_an_object_comes_through_byte_for_byte(image: Path) -> None:
         assert upload.claim == Claim(sop_class=MG, sop_uid=sent.SOPInstanceUID, transfer_syntax=ExplicitVRLittleEndian)
         assert (upload.finished, upload.left) == (True, True)
         assert [told.event for told in here.told] == ["accepted", "echo"]
-        wait_for(lambda: here.listener.associations == 0)
+        until(lambda: here.listener.associations == 0)
 
 
 def test_what_ingest_says_reaches_the_sender(image: Path) -> None:
@@ -207,7 +201,7 @@ def rejection(association: Any) -> tuple[int, int, int]:
 def test_names_that_are_not_known(names: dict[str, str], expected: tuple[int, int, int], words: str) -> None:
     with post() as here:
         assert rejection(associated(here.port, **names)) == expected
-        wait_for(lambda: here.said("rejected"))
+        until(lambda: here.said("rejected"))
         assert words in here.said("rejected")[0]
         assert here.told[0].sender == f"{names.get('calling', 'STORESCU')}@127.0.0.1"
 
@@ -236,7 +230,7 @@ def test_nobody_is_let_in_when_the_rules_fail(monkeypatch: pytest.MonkeyPatch) -
     with post() as here:
         monkeypatch.setattr(here.listener._door, "enter", lambda _: 1 / 0)
         assert rejection(associated(here.port)) == (2, 2, 1)
-        wait_for(lambda: here.said("rejected"))
+        until(lambda: here.said("rejected"))
         assert "ZeroDivisionError" in here.said("rejected")[0]
 
 
@@ -247,14 +241,14 @@ def test_no_more_associations_than_allowed() -> None:
         assert here.listener.associations == 12
         assert rejection(associated(here.port)) == (2, 3, 2)
         first[0].release()
-        wait_for(lambda: here.listener.associations < 12)
+        until(lambda: here.listener.associations < 12)
         assert associated(here.port).is_established
 
 
 def test_connections_that_say_nothing_do_not_pile_up() -> None:
     with post() as here:
         silent = [socket.create_connection(("127.0.0.1", here.port), 20) for _ in range(30)]
-        wait_for(lambda: "too many connections (receive.max_associations)" in here.said("rejected"))
+        until(lambda: "too many connections (receive.max_associations)" in here.said("rejected"))
         for peer in silent:
             peer.close()
 
@@ -325,7 +319,7 @@ def test_a_peer_that_sends_half_a_pdu_is_cut_off() -> None:
     with post(rules) as here, raw(here, after_request=True) as peer:
         peer.sendall(bytes([4, 0]) + (1000).to_bytes(4, "big") + bytes(10))
         everything(peer)
-        wait_for(lambda: here.listener.associations == 0)
+        until(lambda: here.listener.associations == 0)
         assert here.said("aborted")
 
 
@@ -344,8 +338,8 @@ def test_a_silent_association_is_aborted() -> None:
     rules = Rules(ae_title="GLAM", senders=RULES.senders, max_associations=3, idle_s=0.3)
     with post(rules) as here:
         association = associated(here.port)
-        wait_for(lambda: here.said("aborted"))
-        wait_for(lambda: association.is_aborted)
+        until(lambda: here.said("aborted"))
+        until(lambda: association.is_aborted)
         assert here.said("aborted") == ["no whole PDU came for receive.idle_s"]
 
 
@@ -404,8 +398,8 @@ def test_who_leaves_in_the_middle_leaves_nothing_open() -> None:
     with post() as here:
         with raw(here, after_request=True) as peer:
             peer.sendall(pdv(3, command("1.2.3", 1)) + pdv(0, b"some"))
-            wait_for(lambda: here.uploads and here.uploads[0].data == b"some")
-        wait_for(lambda: here.uploads[0].left)
+            until(lambda: here.uploads and here.uploads[0].data == b"some")
+        until(lambda: here.uploads[0].left)
         assert not here.uploads[0].finished
         assert here.said("aborted") == ["it broke off, or its connection is gone"]
 
@@ -429,7 +423,7 @@ def test_damaged_conversations_harm_nobody_else(image: Path) -> None:
                     peer.sendall(second)
                     peer.recv(1 << 16)
         assert len(here.uploads) > 20
-        wait_for(lambda: all(upload.left for upload in here.uploads))
+        until(lambda: all(upload.left for upload in here.uploads))
         assert associated(here.port).send_c_store(image).Status == 0
 
 
@@ -476,7 +470,7 @@ def test_without_the_right_certificate(
     files = own(Authority(tmp_path / "rogue"), "modality") if kind == "rogue" else None
     options = {} if kind == "plain" else {"tls_args": (client(files, authority.authority), "localhost")}
     assert not associated(port, **options).is_established
-    wait_for(lambda: here.said("rejected"))
+    until(lambda: here.said("rejected"))
     words = {"none": "PEER_DID_NOT_RETURN_A_CERTIFICATE", "rogue": "CERTIFICATE_VERIFY_FAILED", "plain": "TLS"}
     assert words[kind] in here.said("rejected")[0]
     assert here.uploads == []

@@ -1,0 +1,206 @@
+"""`doctor`: what it finds, in which words, and that it changes nothing."""
+
+import json
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support_commands import Cli
+from support_receive import box
+from support_tiny_bundle import write_tiny_bundle
+from support_until import until
+
+from glam_deploy.appliance.config import Config, parse_config
+from glam_deploy.appliance.receive import receiver
+
+Found = dict[str, tuple[str, str]]
+"""What was looked at -> (state, what was found)."""
+
+CONFIG = """
+license_acknowledged = true
+data = "data"
+[receive]
+port = 0
+reserve_bytes = 0
+senders = [{{ ae_title = "MODALITY", hosts = ["{hosts}"] }}]
+[web]
+port = 0
+[worker]
+bundle = "bundle"
+engine = "onnx"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a configuration and its bundle."""
+    write_tiny_bundle(tmp_path / "bundle")
+    return configured(tmp_path)
+
+
+def configured(folder: Path, more: str = "", hosts: str = "127.0.0.1") -> Path:
+    (folder / "glam.toml").write_text(CONFIG.format(hosts=hosts) + more)
+    return folder
+
+
+def config_in(place: Path) -> Config:
+    return parse_config((place / "glam.toml").read_text(), folder=place)
+
+
+def looked(cli: Cli, place: Path) -> tuple[int, Found]:
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    findings = json.loads(said.out)
+    assert all(finding["remedy"] for finding in findings if finding["state"] != "ok")
+    return said.code, {finding["what"]: (finding["state"], finding["found"]) for finding in findings}
+
+
+@contextmanager
+def running_receiver(config: Config) -> Iterator[int]:
+    """Its port."""
+    stop = threading.Event()
+    thread = threading.Thread(target=receiver.run, args=(config, stop))
+    thread.start()
+
+    def ports() -> list[tuple[str]]:
+        if not (config.data / "state.db").exists():
+            return []
+        with sqlite3.connect(config.data / "state.db") as connection:
+            try:
+                found = connection.execute("SELECT detail FROM component WHERE name = 'receiver'").fetchall()
+            except sqlite3.OperationalError:
+                found = []
+        connection.close()
+        return found
+
+    try:
+        until(lambda: bool(ports()))
+        yield json.loads(ports()[0][0])["ports"]["dicom"]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
+    code, found = looked(cli, place)
+    assert code == 0
+    assert found["data folder"][0] == found["processes"][0] == found["targets"][0] == "note"
+    assert found["bundle"][0] == "ok"
+    assert found["engine"] == ("ok", "onnx, the reference itself")
+    assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml"]
+
+
+def test_a_table_for_people(cli: Cli, place: Path) -> None:
+    said = cli("doctor", "--config", place / "glam.toml")
+    assert said.code == 0
+    assert "the reference itself" in said.out
+
+
+def test_a_running_receiver_answers(cli: Cli, place: Path) -> None:
+    with running_receiver(config_in(place)) as port:
+        code, found = looked(cli, place)
+        assert found[f"dicom port {port}"] == ("ok", "GLAM at 127.0.0.1 answers a C-ECHO from MODALITY")
+    assert code == 1
+    assert found["database"][0] == "ok"
+    assert found["processes"] == ("ok", "receiver ready")
+
+
+def test_a_receiver_that_nobody_here_may_call(cli: Cli, place: Path) -> None:
+    with running_receiver(config_in(configured(place, hosts="10.1.2.3"))) as port:
+        _, found = looked(cli, place)
+    assert found[f"dicom port {port}"][0] == "ok"
+    assert "no C-ECHO was tried" in found[f"dicom port {port}"][1]
+
+
+def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (place / "glam.toml").write_text(CONFIG.format(hosts="::1").replace("port = 0", f"port = {port}", 1))
+        code, found = looked(cli, place)
+    assert code == 1
+    assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program has it")
+
+
+def test_rights_on_the_data_folder(cli: Cli, place: Path) -> None:
+    (place / "data").mkdir()
+    (place / "data").chmod(0o755)
+    code, found = looked(cli, place)
+    assert (code, found["data folder"][0]) == (1, "FAILS")
+    assert "other users may look into" in found["data folder"][1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_data_folder_of_somebody_else_is_left_alone(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox:
+        root = inbox.data.root
+    before = sorted(path.name for path in root.iterdir())
+    os.chown(root, 65534, 65534)
+    code, found = looked(cli, place)
+    assert (code, found["data folder"][0]) == (1, "FAILS")
+    assert "belongs to nobody, this is root" in found["data folder"][1]
+    assert sorted(path.name for path in root.iterdir()) == before
+
+
+def test_a_disk_below_its_watermark(cli: Cli, place: Path) -> None:
+    text = (place / "glam.toml").read_text().replace("reserve_bytes = 0", f"reserve_bytes = {1 << 60}")
+    (place / "glam.toml").write_text(text)
+    code, found = looked(cli, place)
+    assert (code, found["disk"][0]) == (1, "FAILS")
+
+
+def test_a_clock_that_was_set_back(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox, sqlite3.connect(inbox.data.database) as connection:
+        late = (time.time() + 7200,)
+        connection.execute("INSERT INTO component (name, state, beat, at) VALUES ('target:old', 'ready', 0, ?)", late)
+    connection.close()
+    code, found = looked(cli, place)
+    assert (code, found["clock"][0]) == (1, "FAILS")
+
+
+def test_a_damaged_bundle(cli: Cli, place: Path) -> None:
+    graph = next((place / "bundle/graphs").iterdir())
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    code, found = looked(cli, place)
+    assert (code, found["bundle"][0]) == (1, "FAILS")
+
+
+def test_an_engine_that_cannot_be_opened(cli: Cli, place: Path) -> None:
+    text = (place / "glam.toml").read_text().replace('"onnx"', '"openvino"')
+    (place / "glam.toml").write_text(text)
+    code, found = looked(cli, place)
+    assert (code, found["engine"][0]) == (1, "FAILS")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of pynetdicom as a client
+def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()[1]
+    target = '[[targets]]\nname = "{}"\nae_title = "{}"\nhost = "127.0.0.1"\nport = {}\ncalling_ae_title = "MODALITY"\n'
+    with running_receiver(config_in(place)) as port:
+        more = target.format("alive", "GLAM", port) + target.format("dead", "PACS", dead)
+        code, found = looked(cli, configured(place, more))
+    assert code == 1
+    assert found["target alive"][0] == "ok"
+    assert "we are MODALITY from 127.0.0.1 there" in found["target alive"][1]
+    assert found["target dead"][0] == "FAILS"
+    assert "refused" in found["target dead"][1]
+
+
+def test_who_was_turned_away_is_told(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox:
+        for _ in range(3):
+            inbox.ingest.audit.write("association_rejected", sender="MG2@10.1.2.3", reason="no sender")
+    _, found = looked(cli, place)
+    assert found["turned away"] == ("note", "MG2@10.1.2.3, 3 times today: no sender")
+
+
+def test_a_damaged_database(cli: Cli, place: Path) -> None:
+    (place / "data").mkdir(mode=0o700)
+    (place / "data/state.db").write_bytes(b"no database" * 1000)
+    _, found = looked(cli, place)
+    assert found["database"][0] == "note"
