@@ -167,8 +167,7 @@ def _require_bf16() -> None:
     """OpenVINO takes bf16 for a hint: without the hardware it would compute in fp32 and not say so."""
     if not _has_bf16():
         raise BackendUnavailable(
-            f"bf16 needs a CPU with {' or '.join(cpu_features.BF16)}; {cpu_features.model()} has neither. "
-            f"Here the engines onnx, openvino and openvino-int8 run."
+            f"bf16 needs a CPU with {' or '.join(cpu_features.BF16)}; {cpu_features.model()} has neither."
         )
 
 

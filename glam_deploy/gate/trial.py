@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
 from glam_deploy.engines.base import Engine, EngineOptions
+from glam_deploy.engines.here import open_asked
 from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.errors import UsageError
 from glam_deploy.gate.limits import Limits
@@ -80,7 +81,7 @@ def open_sides(bundle: Bundle, engine: str, *, reference: str | None, patches: i
     name = reference or reference_name(bundle)
     if name == engine:
         raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
-    opened = open_engines(engine, bundle, options)
+    opened = open_asked(engine, bundle, options)
     pipelines = (
         Pipeline(engines, patches=patches, provenance=bundle_provenance(bundle))
         for engines in (opened, open_engines(name, bundle, EngineOptions()))

@@ -10,7 +10,7 @@ import numpy as np
 from glam_deploy import __version__
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.registry import open_engines
+from glam_deploy.engines.here import open_asked
 from glam_deploy.runtime.admission import admit
 from glam_deploy.runtime.choice import choose
 from glam_deploy.runtime.pipeline import Pipeline
@@ -76,7 +76,7 @@ def pipeline_of(
         engine, opened = choice.engine, choice.opened
         provenance |= {"auto": choice.reason} if bundle.gates else {}
     else:
-        opened = open_engines(engine, bundle, options)
+        opened = open_asked(engine, bundle, options)
     provenance["gate"] = admit(bundle, engine, opened.provenance, ungated=ungated)
     return Pipeline(opened, patches=bundle.patches if patches is None else patches, provenance=provenance, slots=slots)
 

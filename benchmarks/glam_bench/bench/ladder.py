@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 from glam_bench.bench import watch, windows
-from glam_bench.bench.here import runnable
 from glam_bench.bench.images import image_name
 from glam_bench.bench.live import Live, measured, unavailable
 from glam_bench.bench.nvml import GpuEnergy
@@ -18,6 +17,7 @@ from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.schema import Memory, Rung
 from glam_bench.bench.settings import Settings
 from glam_bench.bench.worker import Worker
+from glam_deploy.engines import here
 from glam_deploy.errors import BackendError, BackendUnavailable
 
 Tell = Callable[[str], None]
@@ -60,10 +60,7 @@ class Ladder:
             try:
                 self._attempt(plan, lambda plan=plan: self._open(plan, stack))  # type: ignore[misc]
             except BackendUnavailable as error:
-                could = ", ".join(runnable())
-                raise BackendUnavailable(
-                    f"{plan.key!r} cannot run here. {error} These could run here, where the bundle has them: {could}."
-                ) from error
+                raise BackendUnavailable(f"{plan.key!r} cannot run here. {error} {here.could_run()}") from error
 
     def _open(self, plan: RungPlan, stack: ExitStack) -> None:
         worker, opened, first_ms = self._begin(plan)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glam_bench.bench import here, ladder
 from glam_bench.bench.ladder import Ladder
 from glam_bench.bench.rungs import RungPlan, plan
 from glam_bench.bench.settings import Pace, Settings
 from glam_bench.bench.worker import RungFailed, Worker
+from glam_deploy.engines import here
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 
 PACE = Pace(window_s=0, least_runs=2, most_runs=2, most_windows=5, second_start=False)
@@ -113,7 +113,7 @@ def test_a_rung_that_fails_costs_the_others_nothing(climb: Climb, step: str, mad
 def test_an_engine_that_was_asked_for_ends_the_bench_before_anything_is_measured(
     climb: Climb, asked: list[tuple[str, str]], made: dict[str, MadeUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "runnable", lambda: ["onnx", "openvino"])
+    monkeypatch.setattr(here, "runnable", lambda: ["onnx", "openvino"])
     wanted = RungPlan(key="fp16", name="fp16", opener="engine", asked=True)
     with pytest.raises(
         BackendUnavailable,

@@ -8,6 +8,7 @@ from PIL import Image
 from support_bundles import fill
 from support_commands import Cli, Said, Start, start_process
 
+import glam_deploy.cli.options  # noqa: F401 (it makes its help of the engines when imported: before tests change them)
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli.main import exit_code
 from glam_deploy.engines.registry import OWNERS

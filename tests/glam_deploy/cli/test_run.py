@@ -97,6 +97,17 @@ def test_streams_work_on_several_views_at_once(
     assert [Path(path).name for path in done] == [f"{n}_L-CC.png" for n in range(1, 7)]
 
 
+def test_an_engine_without_its_hardware_says_what_could_run_here(
+    cli: Cli, bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OWNERS, "fp16", replace(OWNERS["fp16"], packages=("no_such_package",)))
+    said = cli("run", "--bundle", bundle, "--engine", "fp16", "--out", tmp_path / "out", image)
+    assert said.code == 3
+    told = " ".join(said.err.split())
+    assert "engine 'fp16' needs no_such_package" in told
+    assert "These could run here, where the bundle has them: onnx," in told
+
+
 def test_full_and_save_input(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
     options = ("--full", "--save-input", "--no-picture", "--patches", 3)
     assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", *options, image).code == 0
