@@ -9,11 +9,11 @@ import numpy as np
 from mammograms import write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
 from glam_deploy.dicom.results.objects import reference
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewFinding, ViewOutcome
 from glam_deploy.dicom.results.regions import summarize
-from glam_deploy.dicom.results.segmentation import segmentation
 from glam_deploy.records import Notice, View
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -67,10 +67,11 @@ def image_reference(path: Path) -> Reference:
 
 
 def done(path: Path, **changes: Any) -> ViewOutcome:
-    """The outcome of `finding(path)`, with a segmentation."""
+    """The outcome of `finding(path)`, with a segmentation in name."""
     found = finding(path, **changes)
-    seg = segmentation(found, ALGORITHM, identity(10 + list(View).index(found.view)))
-    summary = summarize(found, ALGORITHM, segmentation=reference(seg))
+    of_seg = identity(10 + list(View).index(found.view))
+    seg = Reference(sop_class=SegmentationStorage, sop_uid=of_seg.sop_uid, series_uid=of_seg.series_uid)
+    summary = summarize(found, ALGORITHM, segmentation=seg)
     return ViewOutcome(
         source=path, image=image_reference(path), view=found.view, outcome="done", reason=None, summary=summary
     )
