@@ -20,7 +20,7 @@ def rewritten(graph: bytes) -> frozenset[str]:
 
 
 def savings(graph: bytes, *, form: float, narrow: float, tiled: Collection[str] | None = None) -> dict[str, float]:
-    """Block -> multiplications that 8 bits save there, in multiplications of FP32; below 0 where they cost some.
+    """Block -> time that 8 bits save there, as a share of all of FP32's; below 0 where they cost some.
 
     `graph`: the stage in FP32. `form`: time of the stage as it is where it is wide, all of it, and `narrow`: with all
     of it in 8 bits; each as a share of FP32's time. `tiled`: the convolutions that the wide form makes faster; None
@@ -31,7 +31,7 @@ def savings(graph: bytes, *, form: float, narrow: float, tiled: Collection[str] 
     rate = _rate(work, form, faster)
     saved = {name: times * ((rate if name in faster else 1.0) - narrow) for name, times in work.items()}
     found = {block: [saved[node] for node in nodes if node in saved] for block, nodes in blocks(graph).items()}
-    return {block: sum(parts) for block, parts in found.items() if parts}
+    return {block: sum(parts) / sum(work.values()) for block, parts in found.items() if parts}
 
 
 def _rate(work: Mapping[str, int], form: float, faster: Collection[str]) -> float:

@@ -172,8 +172,11 @@ def _points(task: StageSearch, report: Report) -> Iterator[Point]:
     narrow = NARROW[form.kind]
     yield (narrowest := measured(narrow))
     saved = savings(task.wide, form=_speed(form, wholes), narrow=_speed(narrowest, wholes), tiled=_tiled(task, form))
-    worth = [block for block in saved if saved[block] > 0]
-    if not narrowest.passed or len(worth) < len(saved):
+    at_best = sum(share for share in saved.values() if share > 0) / _speed(form, wholes)
+    every_block_gains = min(saved.values()) > 0
+    if at_best <= NOISE:
+        report(f"{task.stage} graph: 8 bits would save {at_best:.1%} at most, so no block is tried alone")
+    elif not (narrowest.passed and every_block_gains):
         yield from _widening(task, narrow, saved, report)
 
 
