@@ -28,5 +28,7 @@
     const box = range.getBoundingClientRect();
     if (box.right > innerWidth + 0.5 || box.left < 0) hidden.push(text);
   }
+  for (const scroller of document.querySelectorAll(".scroll"))
+    if (scroller.scrollWidth > scroller.clientWidth) hidden.push(scroller.querySelector("caption").textContent);
   return { needed: document.documentElement.scrollWidth, width: innerWidth, contrast, hidden };
 }
