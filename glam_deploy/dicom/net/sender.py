@@ -2,6 +2,7 @@
 
 import queue
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -18,6 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net import files, statuses
@@ -131,7 +133,7 @@ class DimseSession:
 
     def _associate(self) -> Association:
         peer = self.peer
-        entity = AE(peer.calling_ae_title)
+        entity = _Entity(peer.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
         entity.network_timeout = None  # each step here has a limit of its own
         entity.implementation_class_uid, entity.implementation_version_name = IMPLEMENTATION_UID, "GLAM_DEPLOY"
@@ -225,6 +227,28 @@ class DimseSession:
             raise PeerBroke(f"{self.peer} broke off before C-FIND") from None
         if status != statuses.SUCCESS:
             raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: look into its log")
+
+
+class _Entity(AE):
+    """pynetdicom's, but no connection that hangs keeps the process alive."""
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        assoc.dul.daemon = True
+        transport = _Transport(assoc, address=address)
+        transport.tls_args = tls_args
+        return transport
+
+
+class _Transport(AssociationSocket):
+    """pynetdicom's, but a socket whose connection failed is closed too."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection:
+            connection.close()
 
 
 def _kind(item: Item) -> tuple[str, str] | None:

@@ -19,8 +19,6 @@ from support_pacs import AE_TITLE, FakePacs
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.appliance.dispatch import dispatcher
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # of sockets that pynetdicom was refused
-
 
 def text(outbox: Outbox, *targets: str) -> str:
     """A configuration with the targets, each a table in TOML."""

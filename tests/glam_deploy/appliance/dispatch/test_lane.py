@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from support_orthanc import free_port
 from support_outbox import Outbox
 from support_pacs import AE_TITLE, FakePacs
@@ -163,7 +162,6 @@ def test_a_target_without_room_makes_all_wait_and_costs_one_attempt_at_most(outb
     assert max(outbox.parcel(number)["attempts"] for number in (1, 2, 3)) <= 1
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # pynetdicom leaves a refused socket to Python
 def test_a_target_that_is_down_gets_all_in_order_when_it_is_back(outbox: Outbox) -> None:
     pacs = FakePacs(port=free_port())
     uids = [uid for number in range(12) for uid in outbox.post(f"1.2.{number}", count=1)]

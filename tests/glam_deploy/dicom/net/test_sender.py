@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pydicom
@@ -23,9 +23,6 @@ from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.dicom.net.sender import DimseSession, echo
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
-"""pynetdicom leaves a socket that could not be connected to Python."""
 
 
 def store_one(peer: Peer, item: Item) -> tuple[Outcome, str]:
@@ -192,23 +189,32 @@ def test_a_peer_that_stops_reading_in_the_middle_is_given_up(tmp_path: Path) -> 
 def _proxy_that_stops(port: int) -> Iterator[int]:
     """Lets 100 kB through to `port`, and then nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_relay, args=(server, port), daemon=True).start()
+        stopped = threading.Event()
+        thread = threading.Thread(target=_relay, args=(server, port, stopped))
+        thread.start()
         yield server.getsockname()[1]
+        stopped.set()
+        thread.join()
 
 
-def _relay(server: socket.socket, port: int) -> None:
+def _relay(server: socket.socket, port: int, stopped: threading.Event) -> None:
     ours, _ = server.accept()
     theirs = socket.create_connection(("127.0.0.1", port))
 
     def back() -> None:
-        while data := theirs.recv(1 << 16):
-            ours.sendall(data)
+        with suppress(OSError):
+            while data := theirs.recv(1 << 16):
+                ours.sendall(data)
 
-    threading.Thread(target=back, daemon=True).start()
+    threading.Thread(target=back).start()
     left = 100_000
     while left > 0 and (data := ours.recv(4096)):
         theirs.sendall(data)
         left -= len(data)
+    stopped.wait(30)
+    for connection in (theirs, ours):
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
 @pytest.fixture(scope="module")
