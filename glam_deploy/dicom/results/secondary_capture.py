@@ -40,7 +40,7 @@ def secondary_capture(
     options = options or CaptureOptions()
     source = read_source(finding.source)
     dataset = Dataset()
-    _add_image(dataset, source, algorithm)
+    _add_image(dataset, source, finding, algorithm)
     _add_pixels(dataset, with_banner(_resized(finding.overlay, options)), options)
     return finished(dataset, source, algorithm, identity, modality="OT", title="GLAM overlay")
 
@@ -68,18 +68,16 @@ def _resized(picture: NDArray[np.uint8], options: CaptureOptions) -> NDArray[np.
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _add_image(dataset: Dataset, source: Source, algorithm: Algorithm) -> None:
+def _add_image(dataset: Dataset, source: Source, finding: ViewFinding, algorithm: Algorithm) -> None:
     """General Image, General Reference, SC Equipment and SC Image."""
-    header = source.header
     dataset.SOPClassUID, dataset.ConversionType = SecondaryCaptureImageStorage, "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OVERLAY"]
     dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures = "NO", "NO"
-    dataset.PatientOrientation = list(header.patient_orientation)
-    dataset.ImageLaterality = header.image_laterality or header.laterality
+    dataset.PatientOrientation = list(source.header.patient_orientation)
+    dataset.ImageLaterality = "R" if finding.view.is_right else "L"
     dataset.DerivationDescription = statement(algorithm)[:1024]
     dataset.SourceImageSequence = [_source_image(source)]
-    for keyword, value in source.lossy.items():
-        setattr(dataset, keyword, value)
+    dataset.LossyImageCompression = "00"
 
 
 def _source_image(source: Source) -> Dataset:

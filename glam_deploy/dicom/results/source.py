@@ -7,7 +7,6 @@ makes of a name, and what it would write back, need not be the same.
 from datetime import datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
@@ -96,18 +95,14 @@ class Source:
         except ValueError:
             return None
 
-    @property
-    def lossy(self) -> dict[str, Any]:
-        """LossyImageCompression, and where it is "01" ratios and methods as far as the source tells them."""
-        if self.elements.get("LossyImageCompression") != "01":
-            return {"LossyImageCompression": "00"}
-        told = {keyword: self.elements.get(keyword) for keyword in _LOSSY[1:]}
-        return {"LossyImageCompression": "01"} | {keyword: value for keyword, value in told.items() if value}
-
     def adopt(self, dataset: Dataset) -> None:
-        """Write patient, study and character set of the source into `dataset`, an explicit little endian one."""
+        """Write patient, study and character set of the source into `dataset`, an explicit little endian one.
+
+        Into an image, one that has LossyImageCompression, that the source was compressed with loss, too.
+        """
+        lossy = "LossyImageCompression" in dataset and self.elements.get("LossyImageCompression") == "01"
         with foreign_errors("the patient or study of the DICOM header is damaged: export the object again"):
-            for keyword in _PATIENT_AND_STUDY:
+            for keyword in (*_PATIENT_AND_STUDY, *(_LOSSY if lossy else ())):
                 _copy(self.elements, dataset, Tag(keyword))
         for keyword in _EMPTY_IF_ABSENT:
             if keyword not in dataset:
@@ -115,31 +110,23 @@ class Source:
         _keep_bytes(dataset)
 
     def anonymous(self) -> Dataset:
-        """What highdicom must know of the image: UIDs, size, lossy compression; patient and study are empty.
+        """What highdicom must know of the image: UIDs and size; patient and study are empty.
 
         It parses every value that it is given, and a name or a date that somebody mistyped would stop it.
         """
-        plain = anonymous_image(str(self.header.sop_class), **self.header.uids)
+        plain = Dataset()
+        for keyword in _EMPTY_IF_ABSENT:
+            setattr(plain, keyword, "")
+        for keyword, uid in self.header.uids.items():
+            setattr(plain, keyword, uid)
+        plain.SOPClassUID, plain.Modality = self.header.sop_class, "MG"
         plain.Rows, plain.Columns = self.header.rows, self.header.columns
-        for keyword, value in self.lossy.items():
-            setattr(plain, keyword, value)
         return plain
 
 
 def read_source(path: Path) -> Source:
     """The header of the mammogram in `path`. Raises DicomError where the file cannot be parsed."""
     return Source(read_elements(path, (*KEYWORDS, *_PATIENT_AND_STUDY, *_LOSSY, *_DETAILS)))
-
-
-def anonymous_image(sop_class: str, **uids: str) -> Dataset:
-    """A mammogram without a patient, as highdicom refers to it; `uids` by DICOM keyword."""
-    plain = Dataset()
-    for keyword in _EMPTY_IF_ABSENT:
-        setattr(plain, keyword, "")
-    for keyword, uid in uids.items():
-        setattr(plain, keyword, uid)
-    plain.SOPClassUID, plain.Modality = sop_class, "MG"
-    return plain
 
 
 def _copy(source: Dataset, target: Dataset, tag: BaseTag) -> None:

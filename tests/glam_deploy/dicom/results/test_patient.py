@@ -166,6 +166,19 @@ def test_a_lossy_past_is_told_again(tmp_path):
             assert made.LossyImageCompressionMethod == ["ISO_10918_1", "ISO_15444_1"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, while the source is written
+def test_a_ratio_that_is_no_number_is_no_hindrance(tmp_path):
+    def odd(dataset: Dataset) -> None:
+        dataset.LossyImageCompression = "01"
+        raw(dataset, "LossyImageCompressionRatio", b"ten ", "DS")
+        dataset.set_original_encoding(False, True, dataset._character_set)
+
+    for made in objects(write_mg(tmp_path / "image.dcm", odd)):
+        assert element_bytes(made, "LossyImageCompressionRatio") == (
+            b"ten " if made.Modality in ("SEG", "OT") else None
+        )
+
+
 def test_the_same_inputs_give_the_same_bytes_and_a_later_date_changes_dates_alone(source):
     later = identity(9).created.replace(year=2027)
     for first, second in zip(objects(source), objects(source), strict=True):
