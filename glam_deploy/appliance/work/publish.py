@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Publisher:
             series_uid=self.making.series_uid(kind, job.study_uid),
             series_number=SERIES_NUMBERS[kind],
             instance_number=number,
-            created=datetime.now(UTC),
+            created=datetime.now().astimezone(),  # the wall clock of the place, as other modalities write it
         )
 
     def publish_study(self, job: Job, views: Sequence[JobView]) -> list[ResultObject]:
