@@ -165,21 +165,19 @@ class ViewFiles:
     """Where the picture of an instance comes from; paths relative to the data folder."""
 
     instance: str
-    results: str | None
-    """Its folder of results; None where there are none."""
+    results: str
+    """Its folder of results."""
 
 
 def view_files(connection: sqlite3.Connection, arrival: int) -> ViewFiles | None:
-    """Of the mammogram that arrived under this number, with its latest results; None where there is no such one."""
-    row = connection.execute("SELECT * FROM instance WHERE arrival = ? AND is_mammogram", (arrival,)).fetchone()
-    if row is None:
-        return None
-    found = connection.execute(
-        "SELECT v.folder FROM job JOIN job_view v ON v.job_id = job.id AND v.sop_uid = ? "
-        "WHERE job.study_uid = ? AND v.outcome = 'done' ORDER BY job.id DESC LIMIT 1",
-        (row["sop_uid"], row["study_uid"]),
+    """Of the mammogram that arrived under this number, with its latest results; None where there are none."""
+    row = connection.execute(
+        "SELECT i.path, v.folder FROM instance i JOIN job USING (study_uid) "
+        "JOIN job_view v ON v.job_id = job.id AND v.sop_uid = i.sop_uid "
+        "WHERE i.arrival = ? AND v.outcome = 'done' ORDER BY job.id DESC LIMIT 1",
+        (arrival,),
     ).fetchone()
-    return ViewFiles(instance=row["path"], results=found and found["folder"])
+    return row and ViewFiles(instance=row["path"], results=row["folder"])
 
 
 @dataclass(frozen=True, kw_only=True)

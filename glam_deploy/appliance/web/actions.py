@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -19,6 +20,7 @@ from glam_deploy.appliance.web.site import Site, site_of
 from glam_deploy.errors import UsageError
 
 MOST_FORM_BYTES = 4096
+FORM_SECONDS = 10.0
 
 Transition = Callable[[Any, int], None]
 """Of a job or parcel with this number; takes a connection."""
@@ -107,9 +109,12 @@ async def _checked_form(request: Request) -> dict[str, str]:
 async def _form(request: Request) -> dict[str, str]:
     """The last value of each field, of a form that is as short as ours are."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_FORM_BYTES:
-            raise Refused(413, "form_too_large", "This form is too long.")
+    with anyio.move_on_after(FORM_SECONDS) as deadline:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_FORM_BYTES:
+                raise Refused(413, "form_too_large", "This form is too long.")
+    if deadline.cancelled_caught:
+        raise Refused(408, "idle", "This form did not come to its end in time.")
     fields = parse_qs(body.decode("utf-8", "replace"))
     return {name: values[-1] for name, values in fields.items()}

@@ -76,8 +76,10 @@ def study(request: Request) -> Response:
 
 def _there(site: Site, row: story.Row) -> list[str]:
     """Which pictures of an instance there are; retention takes those away whose time has come."""
-    places = {"image": row["path"], "map": row["folder"] and f"{row['folder']}/{PICTURE}"}
-    return [name for name, path in places.items() if path and (site.data.root / path).exists()]
+    if not row["folder"]:
+        return []
+    places = {"image": row["path"], "map": f"{row['folder']}/{PICTURE}"}
+    return [name for name, path in places.items() if (site.data.root / path).exists()]
 
 
 def _hanging(row: story.Row) -> tuple[bool, bool, int]:
@@ -94,17 +96,14 @@ def failures(request: Request) -> Response:
 
 def image(request: Request) -> Response:
     """A view in grey."""
-    site, files = site_of(request), _files(request)
-    results = None if files.results is None else site.data.root / files.results
-    return _png(lambda: site.pictures.image(site.data.root / files.instance, results))
+    root, files, pictures = site_of(request).data.root, _files(request), site_of(request).pictures
+    return _png(lambda: pictures.image(root / files.instance, root / files.results))
 
 
 def overlay(request: Request) -> Response:
     """The same with saliency and patches."""
-    site, results = site_of(request), _files(request).results
-    if results is None:
-        raise HTTPException(404)
-    return _png(lambda: site.pictures.overlay(site.data.root / results))
+    root, files, pictures = site_of(request).data.root, _files(request), site_of(request).pictures
+    return _png(lambda: pictures.overlay(root / files.results))
 
 
 def _files(request: Request) -> story.ViewFiles:
@@ -118,7 +117,7 @@ def _files(request: Request) -> story.ViewFiles:
 def _png(make: Callable[[], bytes]) -> Response:
     try:
         return Response(make(), media_type="image/png")
-    except GlamError as error:  # the retention cleaner has been here, or the view is one that failed
+    except GlamError as error:  # the retention cleaner has been here
         raise HTTPException(404) from error
 
 

@@ -1,6 +1,7 @@
 """The two pictures of a view between which the page's slider moves: the mammogram alone, and the overlay.
 
-Both are made when they are asked for and kept in memory; nothing is written, so nothing has to be cleaned away.
+Only of views that the worker is done with: a file that breaks a decoder never reaches this process. Both are made when
+they are asked for and kept in memory; nothing is written, so nothing has to be cleaned away.
 """
 
 import json
@@ -30,11 +31,11 @@ class Pictures:
     """Makes one picture at a time, for the largest take half a second and 200 MB; remembers the latest."""
 
     most_bytes: int = MOST_BYTES
-    _made: OrderedDict[tuple[Path | None, ...], bytes] = field(default_factory=OrderedDict)
+    _made: OrderedDict[tuple[Path, ...], bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def image(self, instance: Path, results: Path | None) -> bytes:
-        """PNG: the mammogram in `instance`, in the greys and the size of the overlay in its `results`, if any.
+    def image(self, instance: Path, results: Path) -> bytes:
+        """PNG: the mammogram in `instance`, in the greys and the size of the overlay in its `results`.
 
         Neither side is over 1600 pixels. Raises DicomError and NotForThisNetwork as `read_view`, InputError where its
         results cannot be read.
@@ -45,7 +46,7 @@ class Pictures:
         """PNG of the same size: with saliency and patches, as `glam-deploy run` draws them. Raises InputError."""
         return self._remembered((results,), lambda: _overlay(results))
 
-    def _remembered(self, key: tuple[Path | None, ...], make: Callable[[], bytes]) -> bytes:
+    def _remembered(self, key: tuple[Path, ...], make: Callable[[], bytes]) -> bytes:
         with self._lock:
             found = self._made.get(key) or make()
             self._made[key] = found
@@ -64,12 +65,10 @@ def scores(results: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def _image(instance: Path, results: Path | None) -> bytes:
+def _image(instance: Path, results: Path) -> bytes:
     # shown whatever the policy on For Processing images is by now
     pixels = read_view(instance, for_processing=True).pixels
-    rows, columns = pixels.shape
-    window = tuple(_preprocessing(results)["crop_window"]) if results else (0, rows, 0, columns)
-    shown = grey(pixels, window, shown_shape(pixels.shape))
+    shown = grey(pixels, tuple(_preprocessing(results)["crop_window"]), shown_shape(pixels.shape))
     return to_png(np.repeat(shown[:, :, None], 3, axis=2))
 
 

@@ -1,6 +1,5 @@
 """The role `web`: a socket, TLS where it is asked for, and uvicorn around the application."""
 
-import ipaddress
 import logging
 import socket
 import ssl
@@ -8,11 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import uvicorn
 from anyio import CapacityLimiter
-from cryptography import x509
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config, Tls, Web
@@ -25,6 +22,7 @@ from glam_deploy.appliance.state.steady import Steady, steady_clock
 from glam_deploy.appliance.web.access import Access, read_token
 from glam_deploy.appliance.web.app import make_app
 from glam_deploy.appliance.web.pictures import Pictures
+from glam_deploy.appliance.web.rules import check_web, names_in
 from glam_deploy.appliance.web.site import Site
 from glam_deploy.errors import UsageError
 
@@ -60,23 +58,6 @@ def run(config: Config, stop: threading.Event) -> None:
                 thread.join()
 
 
-def check_web(web: Web) -> None:
-    """Raises UsageError where the section `web` lets anybody in: see docs/appliance.md."""
-    if web.tls is None and not _is_loopback(web.host):
-        raise UsageError(
-            f"web.host is {web.host}, which others can reach: without web.tls only loopback (127.0.0.1, ::1) is served"
-        )
-    if web.tls is None and web.token_file is None:
-        raise UsageError(
-            "web has neither token_file nor tls, so everybody on this machine could see the studies: name a token file "
-            "(openssl rand -hex 32 > web.token; chmod 0600 web.token), or certificates"
-        )
-    if web.token_file is not None:
-        read_token(web.token_file)
-    if web.tls is not None:
-        _names_in(web.tls.certificate)
-
-
 def make_site(config: Config, data: DataFolder, steady: Steady) -> Site:
     """All that answers are made from; `data` has been made."""
     web, audit = config.web, open_audit(data)
@@ -97,28 +78,7 @@ def make_site(config: Config, data: DataFolder, steady: Steady) -> Site:
 def hosts_of(web: Web) -> frozenset[str]:
     """How the appliance may be called in a Host header: its own address, loopback, and its certificate's names."""
     names = {"127.0.0.1", "::1", "localhost", web.host.lower()}
-    return frozenset(names | (_names_in(web.tls.certificate) if web.tls else set()))
-
-
-def _names_in(certificate: Path) -> set[str]:
-    """Subject alternative names, in lower case. Raises UsageError."""
-    try:
-        parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
-        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound) as error:
-        raise UsageError(
-            f"web.tls.certificate {certificate} is no PEM certificate with subject alternative names "
-            f"({type(error).__name__}): make one that names the host that people type"
-        ) from error
-    addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
-    return addresses | {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return frozenset(names | (names_in(web.tls.certificate) if web.tls else set()))
 
 
 def _listening(web: Web) -> socket.socket:

@@ -9,7 +9,7 @@ from support_web import TOKEN, Appliance, configuration
 
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.access import SESSION_SECONDS, WRONG_SECONDS, WRONG_TOKENS, Access, Refused, read_token
-from glam_deploy.appliance.web.server import check_web
+from glam_deploy.appliance.web.rules import check_web
 from glam_deploy.errors import UsageError
 
 PRIVATE = (

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +12,7 @@ from support_web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, 
 
 from glam_deploy.appliance.web.guard import HEADERS
 from glam_deploy.outputs.report import RESEARCH_USE
-from glam_deploy.records import View
+from glam_deploy.records import Pixels, View
 
 PAGES = ("/", "/studies", "/failures", "/studies?stage=failed", "/studies?stage=sending&page=3", "/login", "/nothing")
 
@@ -170,24 +171,39 @@ def test_image_and_map_differ_in_colour_alone(busy: Busy) -> None:
     assert grey[spot][0] == 255
 
 
-def test_a_failed_view_has_an_image_alone(busy: Busy) -> None:
+def test_views_that_no_decoder_has_got_through_are_not_decoded_here(busy: Busy) -> None:
+    """Of the study with a failed view there are the pictures of the other one; of one that waits, none."""
     paths = images_of(busy, busy.delivered)
-    assert [path.rpartition("/")[2] for path in paths] == ["image.png", "image.png", "map.png"]
-    assert busy.appliance.visitor().get(paths[0].replace("image", "map")).status_code == 404
+    assert [path.rpartition("/")[2] for path in paths] == ["image.png", "map.png"]
+    for number in (1, 5, 6):  # the failed view, and those of the studies that wait and are being received
+        assert busy.appliance.visitor().get(f"/views/{number}/image.png").status_code == 404
 
 
 def test_large_views_are_shown_small(empty: Appliance) -> None:
-    empty.receive(dicom_file(View.L_CC, exam(1), breast(View.L_CC, 1700, 900)))
-    answer = empty.visitor().get("/views/1/image.png")
-    assert Image.open(io.BytesIO(answer.content)).size == (847, 1600)
+    receive_and_work(empty, breast(View.L_CC, 1700, 900))
+    sizes = [
+        Image.open(io.BytesIO(empty.visitor().get(f"/views/1/{name}.png").content)).size for name in ("image", "map")
+    ]
+    assert sizes == [(847, 1600)] * 2
 
 
 def test_a_view_that_was_cleaned_away(empty: Appliance) -> None:
-    study_uid = empty.receive_exam(1, (View.L_CC,))
+    study_uid = receive_and_work(empty)
     next(empty.site.data.root.glob("spool/studies/*/*.dcm")).unlink()
     assert empty.visitor().get("/views/1/image.png").status_code == 404
-    page = empty.visitor().get(f"/study/{empty.name(study_uid)}")
-    assert (page.status_code, "<img" in page.text) == (200, False)
+    page = empty.visitor().get(f"/study/{empty.name(study_uid)}").text
+    assert ("/views/1/image.png" in page, "/views/1/map.png" in page) == (False, True)
+    shutil.rmtree(next(empty.site.data.root.glob("results/views/*")))
+    page = empty.visitor().get(f"/study/{empty.name(study_uid)}").text
+    assert "<img" not in page
+    assert "no longer kept" in page
+
+
+def receive_and_work(appliance: Appliance, pixels: Pixels | None = None) -> str:
+    """A study of one view, done; its UID."""
+    appliance.receive(dicom_file(View.L_CC, exam(1), pixels))
+    appliance.assemble()
+    return appliance.work().study_uid
 
 
 def test_nothing_names_a_patient_and_only_its_page_names_a_study(busy: Busy, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from support_web import PAGE, TOKEN, appliance, configuration, serving
 
 from glam_deploy.appliance.config import Config, Tls
 from glam_deploy.appliance.web import server
+from glam_deploy.appliance.web.rules import check_web
 from glam_deploy.errors import UsageError
 
 
@@ -102,7 +103,7 @@ def test_certificate_and_token_are_both_needed_where_both_are_configured(tmp_pat
 
 
 def test_beyond_loopback_with_tls_is_served(tmp_path: Path, authority: Authority) -> None:
-    server.check_web(with_tls(tmp_path, authority, host="0.0.0.0").web)
+    check_web(with_tls(tmp_path, authority, host="0.0.0.0").web)
 
 
 def _no_file(tls: Tls) -> Tls:
@@ -118,7 +119,7 @@ def test_certificates_that_will_not_do(tmp_path: Path, authority: Authority, spo
     web = with_tls(tmp_path, authority).web
     assert web.tls
     with pytest.raises(UsageError, match="subject alternative names"):
-        server.check_web(web.model_copy(update={"tls": spoil(web.tls)}))
+        check_web(web.model_copy(update={"tls": spoil(web.tls)}))
 
 
 def test_a_key_of_another_certificate(tmp_path: Path, authority: Authority) -> None:
