@@ -2,14 +2,17 @@
 
 import logging
 import threading
+from contextlib import closing
 
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Receive
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
+from glam_deploy.appliance.state import parcels
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beat
 from glam_deploy.appliance.state.steady import steady_clock
+from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told, tls_context
 from glam_deploy.dicom.net.peer import TlsFiles
 
@@ -28,6 +31,7 @@ def run(config: Config, stop: threading.Event) -> None:
         rules_of(config.receive),
         begin=lambda sender, claim: ingest.open(sender=sender, claim=claim),
         tell=lambda told: _tell(audit, told),
+        reported=lambda report: _report(data, report),
     )
     try:
         ports = _listen(listener, config.receive)
@@ -58,6 +62,12 @@ def _listen(listener: Listener, receive: Receive) -> dict[str, int]:
         files = TlsFiles(certificate=receive.tls.certificate, key=receive.tls.key, authority=receive.tls.authority)
         ports["dicom-tls"] = listener.listen(receive.host, receive.tls.port, tls=tls_context(files))
     return ports
+
+
+def _report(data: DataFolder, report: Commitment) -> bool:
+    """A target has committed itself to keep results, or not, on an association of its own."""
+    with closing(open_database(data.database)) as database:
+        return parcels.report(database, report.transaction_uid, committed=report.committed, failed=report.failed)
 
 
 def _tell(audit: Audit, told: Told) -> None:

@@ -20,7 +20,7 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_messages import C_STORE_RQ, N_EVENT_REPORT_RQ, DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
@@ -32,6 +32,9 @@ MAX_PDU = 1 << 20
 
 MAX_COMMAND = 1 << 16
 """Bytes of the longest command set; 200 are common."""
+
+MAX_REPORT = 1 << 20
+"""Bytes of the longest storage commitment report, which names some thousand objects."""
 
 TOO_SLOW = "no whole PDU came for receive.idle_s"
 
@@ -103,7 +106,7 @@ class _BoundedSocket(AssociationSocket):
 
 
 class _Passage(BytesIO):
-    """Where pynetdicom writes the fragments of a data set: they go on to the upload, and none stays."""
+    """Where pynetdicom writes the fragments of a data set: they go on to the upload, and none but a report's stays."""
 
     def __init__(self, association: "ServedAssociation", message: DIMSEMessage) -> None:
         super().__init__()
@@ -111,11 +114,18 @@ class _Passage(BytesIO):
         self.upload: Upload | None = None
 
     def write(self, fragment: Any) -> int:
+        if isinstance(self._message, N_EVENT_REPORT_RQ):
+            return self._keep(fragment)
         if not self._begun:
             self._begun, self.upload = True, self._association.begin_upload(self._message)
         if self.upload:
             self.upload.write(fragment)
         return len(fragment)
+
+    def _keep(self, fragment: Any) -> int:
+        if self.tell() + len(fragment) > MAX_REPORT:
+            raise ValueError(f"a report of more than {MAX_REPORT} bytes")
+        return super().write(fragment)
 
 
 class _StreamedMessages(DIMSEServiceProvider):

@@ -8,21 +8,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net.associations import MAX_PDU, SPARE, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.commitment import read_report
+from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.peer import TlsFiles, hush
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import hush_pydicom
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import DicomError, UsageError
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
 
 NO_DATA_SET = 0xC000
+INVALID_ARGUMENT = 0x0115
 QUIET_S = 60.0
 """An address that is turned away again and again is told of once in so long."""
 
@@ -64,7 +67,7 @@ class Told:
     """Something that happened at the door, for audit and log."""
 
     event: str
-    """accepted, rejected, aborted, echo."""
+    """accepted, rejected, aborted, echo, commitment."""
     sender: str
     """AE title@address, or the address alone."""
     reason: str = ""
@@ -75,13 +78,22 @@ class Told:
 class Listener:
     """One AE at one or more addresses. `begin(peer, claim)` makes an upload of a C-STORE; `tell` may come in a thread.
 
+    `reported` gets storage commitment reports, and says whether anybody waited for that one.
+
     Storage classes of the standard only: a context for a private or unknown one is rejected, so that a sender knows.
     """
 
-    def __init__(self, rules: Rules, *, begin: Callable[[str, Claim], Upload], tell: Callable[[Told], None]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        begin: Callable[[str, Claim], Upload],
+        tell: Callable[[Told], None],
+        reported: Callable[[Commitment], bool] = lambda _: False,
+    ) -> None:
         hush()
         hush_pydicom()
-        self._rules, self._begin = rules, begin
+        self._rules, self._begin, self._reported = rules, begin, reported
         self._door = _Door(rules)
         self._quiet = _Quiet(tell)
         self._tell = tell
@@ -108,7 +120,7 @@ class Listener:
                 tell=self._told, leave=self._door.leave,
                 handlers=[
                     (evt.EVT_REQUESTED, self._requested), (evt.EVT_ACCEPTED, _accepted), (evt.EVT_ABORTED, _aborted),
-                    (evt.EVT_C_ECHO, _echoed), (evt.EVT_C_STORE, _stored),
+                    (evt.EVT_C_ECHO, _echoed), (evt.EVT_C_STORE, _stored), (evt.EVT_N_EVENT_REPORT, self._report),
                 ],
                 knows=self._door.knows, connections=self._connections,
             )  # fmt: skip
@@ -152,6 +164,15 @@ class Listener:
             association.acse.send_reject(*_REFUSALS[kind])
             association.tell("rejected", reason)
             association.kill()
+
+    def _report(self, event: evt.Event) -> tuple[int, None]:
+        """A report that nobody waits for is answered with success too, or it would come again and again."""
+        try:
+            is_awaited = self._reported(read_report(event.event_information))
+        except DicomError:
+            return INVALID_ARGUMENT, None
+        _served(event).tell("commitment", "" if is_awaited else "nobody waits for this report (any more)")
+        return 0x0000, None
 
 
 def _accepted(event: evt.Event) -> None:
@@ -205,7 +226,10 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
 def _contexts() -> list[PresentationContext]:
     classes = [context.abstract_syntax for context in AllStoragePresentationContexts]
     storage = [build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in classes if sop_class]
-    return [*storage, build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
+    plain: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    reports = build_context(StorageCommitmentPushModel, plain)
+    reports.scu_role = reports.scp_role = True  # who reports acts as the SCP, though it asked for the association
+    return [*storage, build_context(Verification, plain), reports]
 
 
 class _Door:

@@ -18,9 +18,10 @@ from support_pacs import AE_TITLE, FakePacs
 
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.appliance.dispatch import dispatcher
+from glam_deploy.appliance.receive import receiver
 
 
-def text(outbox: Outbox, *targets: str) -> str:
+def text(outbox: Outbox, *targets: str, listen: str = "") -> str:
     """A configuration with the targets, each a table in TOML."""
     return "\n".join(
         [
@@ -28,6 +29,7 @@ def text(outbox: Outbox, *targets: str) -> str:
             f'data = "{outbox.root}"',
             '[worker]\nbundle = "bundle"',
             "[dispatch]\nfirst_retry_s = 0.1\nlongest_retry_s = 0.2\ntimeout_s = 5",
+            listen,
             *(f"[[targets]]\n{target}" for target in targets),
         ]
     )
@@ -164,3 +166,25 @@ def test_orthanc_over_dimse_and_stow(outbox: Outbox, orthanc: Orthanc, tmp_path:
     with dispatching(outbox, dimse("dimse", orthanc.dicom_port, "TESTPACS"), stow):
         wait_for(lambda: outbox.states() == ["delivered"] * 4, "delivery to Orthanc")
     assert orthanc.get("/statistics")["CountInstances"] - before == 16
+
+
+def test_orthanc_reports_commitment_to_the_receiver(outbox: Outbox, tmp_path: Path) -> None:
+    """Orthanc opens an association of its own, to the address that it knows of our AE title."""
+    need("orthanc", missing())
+    port, stop = free_port(), threading.Event()
+    listen = f'[receive]\nport = {port}\n[[receive.senders]]\nae_title = "TESTPACS"\nhosts = ["127.0.0.1"]\n'
+    receiving = threading.Thread(
+        target=receiver.run, args=(parse_config(text(outbox, listen=listen), folder=Path("/")), stop)
+    )
+    receiving.start()
+    outbox.post("1.2.3")
+    try:
+        with running(Orthanc(tmp_path / "orthanc", port)) as orthanc:
+            target = dimse("pacs", orthanc.dicom_port, "TESTPACS") + "\ncommitment = true\nquery = false"
+            with dispatching(outbox, target):
+                wait_for(lambda: outbox.states() == ["delivered"], "the report on storage commitment")
+    finally:
+        stop.set()
+        receiving.join(20)
+    assert set(outbox.objects().values()) == {"proven"}
+    assert '"event": "association_commitment"' in outbox.audited()
