@@ -37,6 +37,10 @@ report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; instal
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_bench/report -k chromium
 
+web-test: $(INSTALLED)  ## the appliance's status page in Chromium; installs Debian's where apt-get is root's
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_deploy/appliance/web/test_in_chromium.py
+
 PACS := Orthanc storescu dciodvfy
 pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's
 	which $(PACS) >/dev/null || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
