@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from support_bundles import fill
 from support_commands import Cli
+from support_report import gate_folder, parse
 
+from glam_bench.bench import run, schema
 from glam_deploy.records import View
 from glam_export.demo.phantom import phantom_view
+
+SAMPLE = Path(__file__).parents[2] / "glam_bench/bench/sample.json"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,17 @@ def test_wrong_usage(cli: Cli, arguments: tuple[str, ...], message: str) -> None
     said = cli("bench", *arguments)
     assert said.code == 2
     assert message in " ".join(said.err.split())
+
+
+def test_what_is_written_has_the_pictures_of_gates(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "bench", lambda settings, tell: schema.read(SAMPLE))
+    (tmp_path / "bundle").mkdir()
+    fill(tmp_path / "bundle")
+    gate = gate_folder(tmp_path / "gate", {"01_L-CC": (1968, 200)})
+    said = cli("bench", "--bundle", tmp_path / "bundle", "--gate", gate, "--out", tmp_path / "out")
+    assert (said.code, schema.read(tmp_path / "out/bench.json")) == (0, schema.read(SAMPLE))
+    page = parse((tmp_path / "out/bench.html").read_text("utf-8"))
+    assert len(page.section("gate-1").all("img")) == 1
 
 
 def test_an_engine_without_its_hardware_says_what_could_run_here(
