@@ -129,8 +129,8 @@ class Lane:
         if parcels.deliver(self.connection, parcel.id, proof=proof):
             log.info("study %s: results delivered to %s", parcel.pseudonym, self.target.name)
             self.audit.write("delivered", study=parcel.study_uid, target=self.target.name)
-        elif left := parcels.unproven(self.connection, parcel.id):
-            self._failed(parcel, _shortfall(left))
+        else:
+            self._failed(parcel, _shortfall(parcels.unproven(self.connection, parcel.id)))
 
     def _served(self, parcel: Parcel) -> None:
         """The target is well: what it broke off at since it last was is to blame."""
@@ -160,8 +160,10 @@ class Lane:
     def _failed(self, parcel: Parcel, reason: str) -> None:
         """An attempt in vain while the target is well."""
         next_try = self.steady() + self._backoff.after(parcel.attempts + 1)
-        log.warning("study %s is not delivered to %s: %s", parcel.pseudonym, self.target.name, reason)
-        if parcels.failed(self.connection, parcel.id, reason, next_try, attempts=self.policy.attempts):
+        state = parcels.failed(self.connection, parcel.id, reason, next_try, attempts=self.policy.attempts)
+        if state in ("pending", "dead"):
+            log.warning("study %s is not delivered to %s: %s", parcel.pseudonym, self.target.name, reason)
+        if state == "dead":
             log.error("study %s is given up, after all its attempts at %s", parcel.pseudonym, self.target.name)
             self.audit.write("undeliverable", study=parcel.study_uid, target=self.target.name)
 

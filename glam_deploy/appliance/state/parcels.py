@@ -173,8 +173,8 @@ def put_off(connection: sqlite3.Connection, parcel_id: int, reason: str, next_tr
         )
 
 
-def failed(connection: sqlite3.Connection, parcel_id: int, reason: str, next_try: float, *, attempts: int) -> bool:
-    """An attempt in vain that counts; whether it was the last of `attempts`, so that the parcel is dead now."""
+def failed(connection: sqlite3.Connection, parcel_id: int, reason: str, next_try: float, *, attempts: int) -> str:
+    """An attempt in vain that counts; the parcel's state now, which is dead where it was the last of `attempts`."""
     with transaction(connection):
         connection.execute(
             "UPDATE parcel SET reason = ?, next_try = max(next_try, ?), attempts = attempts + 1"
@@ -188,7 +188,8 @@ def failed(connection: sqlite3.Connection, parcel_id: int, reason: str, next_try
         if died:
             _bury(connection, parcel_id)
             _note(connection, parcel_id, "undeliverable")
-    return bool(died)
+    (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (parcel_id,)).fetchone()
+    return str(state)
 
 
 def ask_commitment(connection: sqlite3.Connection, parcel_id: int, transaction_uid: str) -> None:

@@ -168,21 +168,19 @@ def test_orthanc_over_dimse_and_stow(outbox: Outbox, orthanc: Orthanc, tmp_path:
     assert orthanc.get("/statistics")["CountInstances"] - before == 16
 
 
-def test_orthanc_reports_commitment_to_the_receiver(outbox: Outbox, tmp_path: Path) -> None:
+def test_orthanc_reports_commitment_to_the_receiver(outbox: Outbox, orthanc: Orthanc) -> None:
     """Orthanc opens an association of its own, to the address that it knows of our AE title."""
-    need("orthanc", missing())
-    port, stop = free_port(), threading.Event()
-    listen = f'[receive]\nport = {port}\n[[receive.senders]]\nae_title = "TESTPACS"\nhosts = ["127.0.0.1"]\n'
-    receiving = threading.Thread(
-        target=receiver.run, args=(parse_config(text(outbox, listen=listen), folder=Path("/")), stop)
-    )
+    senders = '[[receive.senders]]\nae_title = "TESTPACS"\nhosts = ["127.0.0.1"]'
+    config = parse_config(text(outbox, listen=f"[receive]\nport = {orthanc.glam_port}\n{senders}"), folder=Path("/"))
+    outbox.post("1.4.3")
+    stop = threading.Event()
+    receiving = threading.Thread(target=receiver.run, args=(config, stop))
     receiving.start()
-    outbox.post("1.2.3")
     try:
-        with running(Orthanc(tmp_path / "orthanc", port)) as orthanc:
-            target = dimse("pacs", orthanc.dicom_port, "TESTPACS") + "\ncommitment = true\nquery = false"
-            with dispatching(outbox, target):
-                wait_for(lambda: outbox.states() == ["delivered"], "the report on storage commitment")
+        wait_for(lambda: _is(outbox, "receiver", "ready"), "the receiver")
+        target = dimse("pacs", orthanc.dicom_port, "TESTPACS") + "\ncommitment = true\nquery = false"
+        with dispatching(outbox, target):
+            wait_for(lambda: outbox.states() == ["delivered"], "the report on storage commitment")
     finally:
         stop.set()
         receiving.join(20)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from support_orthanc import free_port
 from support_outbox import Outbox
 from support_pacs import AE_TITLE, FakePacs
@@ -164,18 +165,18 @@ def test_a_target_without_room_makes_all_wait_and_costs_one_attempt_at_most(outb
 
 def test_a_target_that_is_down_gets_all_in_order_when_it_is_back(outbox: Outbox) -> None:
     pacs = FakePacs(port=free_port())
-    uids = [uid for number in range(12) for uid in outbox.post(f"1.2.{number}", count=1)]
+    uids = [uid for number in range(6) for uid in outbox.post(f"1.2.{number}", count=1)]
     lane = outbox.lane(target(pacs))
     for _ in range(30):
         exhaust(lane)
         outbox.now += 60
-    assert all(outbox.parcel(number)["attempts"] == 0 for number in (1, 2, 12))
+    assert all(outbox.parcel(number)["attempts"] == 0 for number in (1, 2, 6))
     assert "Connection refused" in lane.health.reason
     with pacs.running():
         outbox.now += 900
         exhaust(lane)
     assert pacs.arrivals == uids
-    assert outbox.states() == ["delivered"] * 12
+    assert outbox.states() == ["delivered"] * 6
     assert lane.health.reason == ""
 
 
@@ -223,7 +224,8 @@ def test_what_a_target_does_not_commit_itself_to_is_sent_again(outbox: Outbox) -
     assert pacs.arrivals == [first, second, second]
 
 
-def test_commitment_that_is_reported_later_closes_the_parcel(outbox: Outbox) -> None:
+def test_commitment_that_is_reported_later_closes_the_parcel(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glam_deploy.appliance.dispatch.lane.COMMITMENT_S", 0.05)
     uids = outbox.post("1.2.3", count=2)
     with FakePacs(commits="later").running() as pacs:
         exhaust(outbox.lane(target(pacs, commitment=True)))

@@ -66,7 +66,7 @@ def test_what_died_with_an_earlier_parcel_goes_with_the_next_that_needs_it(outbo
     parcels.sent(outbox.connection, 1, "1.1")
     parcels.proven(outbox.connection, 1, ["1.1"])
     if end == "dead":
-        assert parcels.failed(outbox.connection, 1, "no", 0, attempts=1)
+        assert parcels.failed(outbox.connection, 1, "no", 0, attempts=1) == "dead"
     else:
         parcels.discard(outbox.connection, 1)
     enqueue(outbox, job(outbox, "b"), ["x"], "1.1", "1.2", "1.3")
@@ -94,7 +94,7 @@ def test_what_a_person_discards_stays_discarded(outbox: Outbox) -> None:
     parcels.discard(outbox.connection, 1)
     parcels.sent(outbox.connection, 1, "1.1")
     parcels.put_off(outbox.connection, 1, "late", 5)
-    assert not parcels.failed(outbox.connection, 1, "late", 5, attempts=1)
+    assert parcels.failed(outbox.connection, 1, "late", 5, attempts=1) == "discarded"
     assert not parcels.deliver(outbox.connection, 1, proof=False)
     assert (outbox.states(), belongs(outbox)) == (["discarded"], {("x", "1.1"): (1, "dead")})
 
@@ -111,7 +111,7 @@ def test_only_what_waits_or_is_dead_is_taken_up_by_hand(outbox: Outbox, act: obj
 
 def test_retry_starts_from_the_beginning(outbox: Outbox) -> None:
     enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
-    assert parcels.failed(outbox.connection, 1, "refused", 99, attempts=1)
+    assert parcels.failed(outbox.connection, 1, "refused", 99, attempts=1) == "dead"
     assert parcels.next_parcel(outbox.connection, "x", 1000) is None
     parcels.retry(outbox.connection, 1)
     parcel = parcels.next_parcel(outbox.connection, "x", 0)
