@@ -185,3 +185,13 @@ def test_as_facts_and_as_a_plot(task: StageSearch) -> None:
     assert facts["frontier"][0]["stage"] == "local"
     drawn = ElementTree.fromstring(frontier_svg(found.frontier))
     assert len(drawn.findall(".//{*}circle")) == len(found.frontier)
+
+
+def test_patches_are_the_same_where_the_gate_says_so() -> None:
+    """A lesion at one cell: every window that holds it is as good; and one that does not hold it."""
+    saliency = np.zeros((2, 184, 120), np.float32)
+    saliency[:, 90, 60] = 1
+    expected = {"saliency_global": saliency, "patch_locations": np.array([[1024, 704]])}
+    case = Case(image=image(), expected=expected)
+    for place, same in (([1024, 704], True), ([1040, 720], True), ([1600, 704], False)):
+        assert module._same_patches(expected | {"patch_locations": np.array([place])}, case) is same
