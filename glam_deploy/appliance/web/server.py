@@ -27,7 +27,7 @@ from glam_deploy.appliance.web.site import Site
 from glam_deploy.errors import UsageError
 
 BEAT_S = 1.0
-STOP_S = 10
+STOP_S = 5
 """Seconds that requests under way have to end."""
 MOST_CONNECTIONS = 200
 
@@ -97,10 +97,9 @@ def _place(web: Web, listener: socket.socket) -> dict[str, object]:
 
 
 def _server(web: Web, site: Site) -> uvicorn.Server:
-    """Without uvicorn's own logs, which hold addresses of pages; behind no proxy, so no header says who asks."""
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Behind no proxy, so no header says who asks. Libraries' logs may quote what was sent; the guard's do not."""
+    for name in ("uvicorn", "uvicorn.error", "asyncio", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
         make_app(site), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS,
