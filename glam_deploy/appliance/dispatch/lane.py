@@ -84,6 +84,7 @@ class Lane:
                 self._prove(session, parcel, items)
         if no_room:
             raise PeerBroke(no_room)
+        self._served(parcel)
 
     def _recall(self, session: Session, parcel: Parcel, items: Sequence[Item]) -> None:
         """What an earlier session sent and could not prove: it is there by now, or is sent again."""

@@ -31,6 +31,9 @@ from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 SLOWEST = 1 << 18
 """Bytes a second: a large object is given so much more time than `timeout_s` before its target counts as hung."""
 
+MOST_MATCHES = 10_000
+"""Instances in a series of results; ours have ten or so."""
+
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _FIND = StudyRootQueryRetrieveInformationModelFind
 
@@ -219,7 +222,9 @@ class DimseSession:
         self._association.dimse_timeout = self.peer.timeout_s
         status = statuses.SUCCESS
         try:
-            for answer, match in self._association.send_c_find(query, _FIND):
+            for count, (answer, match) in enumerate(self._association.send_c_find(query, _FIND)):
+                if count > MOST_MATCHES:
+                    raise PeerBroke(f"{self.peer} answers C-FIND for one series without an end")
                 status = self._checked(answer, "C-FIND")
                 if status in statuses.PENDING and match is not None:
                     yield str(match.get("SOPInstanceUID", ""))

@@ -14,7 +14,7 @@ from support_outbox import Outbox, opened_outbox
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.dispatch.health import Backoff, Health
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
-from glam_deploy.errors import PeerBroke, PeerError
+from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 TARGET = Target(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
 
@@ -61,6 +61,7 @@ class Chance:
     """From, to."""
     poison: frozenset[str] = frozenset()
     """It lets us in and breaks off at these."""
+    declines: bool = False
     got: list[str] = field(default_factory=list)
     knocks: list[float] = field(default_factory=list)
     """When somebody tried to get in, in vain."""
@@ -92,6 +93,8 @@ class Chance:
         return Answer(sop_uid=item.sop_uid, outcome=Outcome.STORED)
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
+        if self.declines:
+            raise PeerDeclined("it answers no query")
         return frozenset(item.sop_uid for item in items) & frozenset(self.got)
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
@@ -165,3 +168,15 @@ def test_two_hundred_studies_wait_for_a_target_and_go_out_in_order(tmp_path: Pat
         assert link.got == uids
         assert outbox.states() == ["delivered"] * 200
         assert len(link.knocks) < 20
+
+
+def test_a_target_that_answers_queries_again_is_well_again(tmp_path: Path) -> None:
+    with opened_outbox(tmp_path) as outbox:
+        link = Chance(outbox, declines=True)
+        uids, lane = post(outbox, "1.2.1"), outbox.lane(TARGET, link)
+        assert lane.step()
+        assert lane.health.reason == "it answers no query"
+        link.declines = False
+        outbox.now += 900
+        assert lane.step()
+        assert (link.got, outbox.states(), lane.health.reason) == (uids, ["delivered"], "")
