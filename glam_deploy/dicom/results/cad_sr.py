@@ -45,18 +45,17 @@ def cad_sr(
     where none of the sources can be read.
     """
     source = study_source(outcomes)
-    library = [outcome for outcome in outcomes if outcome.outcome != "skipped"]
     findings = [
         _impression(region, place, algorithm, probability=probability)
-        for place, outcome in enumerate(library, start=1)
+        for place, outcome in enumerate(outcomes, start=1)
         for region in (outcome.summary.regions if outcome.summary else ())
     ]
     root = sr.container(
         ("111036", "DCM", "Mammography CAD Report"),
         sr.modifier(sr.code(*sr.ENGLISH)),
-        sr.contains(sr.container(("111028", "DCM", "Image Library"), *map(_entry, library))),
+        sr.contains(sr.container(("111028", "DCM", "Image Library"), *map(_entry, outcomes))),
         sr.contains(_overall(outcomes, algorithm, findings)),
-        sr.contains(_detections(library, algorithm)),
+        sr.contains(_detections(outcomes, algorithm)),
         sr.contains(sr.code(("111065", "DCM", "Summary of Analyses"), ("111225", "DCM", "Not Attempted"))),
         template="4000",
     )
@@ -165,10 +164,10 @@ def _identification(algorithm: Algorithm) -> Iterator[Dataset]:
         yield sr.properties(sr.text(sr.ALGORITHM_PARAMETERS, f"{name}: {value}"))
 
 
-def _detections(library: Sequence[ViewOutcome], algorithm: Algorithm) -> Dataset:
+def _detections(outcomes: Sequence[ViewOutcome], algorithm: Algorithm) -> Dataset:
     """TID 4015 and 4017: on which images detection succeeded, and on which it failed."""
-    done = [n for n, outcome in enumerate(library, start=1) if outcome.outcome == "done"]
-    failed = [n for n, outcome in enumerate(library, start=1) if outcome.outcome == "failed"]
+    done = [n for n, outcome in enumerate(outcomes, start=1) if outcome.outcome == "done"]
+    failed = [n for n, outcome in enumerate(outcomes, start=1) if outcome.outcome == "failed"]
     groups = {("111063", "DCM", "Successful Detections"): done, ("111025", "DCM", "Failed Detections"): failed}
     performed = [
         sr.inferred_from(sr.container(name, sr.contains(_detection(places, algorithm))))
