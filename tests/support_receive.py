@@ -9,8 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mammograms import breast
 from pydicom import dcmread
+from pynetdicom.transport import AssociationSocket
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
@@ -112,6 +114,19 @@ def listening(box: Box, told: list[Told] | None = None) -> Iterator[tuple[Listen
         yield listener, listener.listen("127.0.0.1", 0)
     finally:
         listener.stop()
+
+
+def close_sockets(patch: pytest.MonkeyPatch) -> None:
+    """pynetdicom, as a client whose peer is gone first, leaves its socket to the garbage collector, which complains."""
+    shut_down = AssociationSocket._shutdown_socket
+
+    def close(self: AssociationSocket) -> None:
+        connection = self.socket
+        shut_down(self)
+        if connection:
+            connection.close()
+
+    patch.setattr(AssociationSocket, "_shutdown_socket", close)
 
 
 def same_rows_and_files(box: Box) -> int:

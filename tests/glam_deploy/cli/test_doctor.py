@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support_commands import Cli
-from support_receive import box
+from support_receive import box, close_sockets
 from support_tiny_bundle import write_tiny_bundle
 from support_until import until
 
@@ -35,6 +35,11 @@ port = 0
 bundle = "bundle"
 engine = "onnx"
 """
+
+
+@pytest.fixture(autouse=True)
+def sockets_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    close_sockets(monkeypatch)
 
 
 @pytest.fixture
@@ -176,7 +181,6 @@ def test_an_engine_that_cannot_be_opened(cli: Cli, place: Path) -> None:
     assert (code, found["engine"][0]) == (1, "FAILS")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of pynetdicom as a client
 def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = gone.getsockname()[1]

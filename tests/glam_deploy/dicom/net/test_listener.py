@@ -31,7 +31,7 @@ from pydicom.uid import (
 from pynetdicom import AE, build_context
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from support_certificates import Authority
-from support_receive import data_set_of
+from support_receive import close_sockets, data_set_of
 from support_until import until
 
 from glam_deploy.dicom.net.associations import MAX_PDU
@@ -110,8 +110,9 @@ def post(rules: Rules = RULES, verdict: Verdict = Verdict()) -> Iterator[Post]:
         made.listener.stop()
 
 
-# pynetdicom, as a client that is turned away, leaves its socket to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.fixture(autouse=True)
+def sockets_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    close_sockets(monkeypatch)
 
 
 def caller(title: str = "STORESCU", *contexts: Any) -> AE:
