@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from contextlib import closing
 
+from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.keep.retention import Retention
@@ -52,7 +53,7 @@ def _assemble(config: Config, connection: sqlite3.Connection, stop: threading.Ev
 def _clean(config: Config, data: DataFolder, stop: threading.Event) -> None:
     with closing(open_database(data.database)) as connection:
         steady = steady_clock(connection)
-        sweep, retention = Sweep(data, connection), Retention(data, connection, config.retain)
+        sweep, retention = Sweep(data, connection), Retention(data, connection, config.retain, open_audit(data))
         while True:
             try:
                 sweep(steady())

@@ -3,16 +3,14 @@
 It is the only thing that deletes what was received or made. Time is steady: no change of the clock empties the disk.
 """
 
-import logging
 import shutil
 import sqlite3
 
+from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Retain
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import transaction
-
-log = logging.getLogger(__name__)
 
 DAY_S = 86400.0
 AT_ONCE = 50
@@ -22,8 +20,8 @@ AT_ONCE = 50
 class Retention:
     """Removes files, and at last every row, of studies that have been settled for long enough."""
 
-    def __init__(self, data: DataFolder, connection: sqlite3.Connection, rules: Retain) -> None:
-        self._data, self._connection = data, connection
+    def __init__(self, data: DataFolder, connection: sqlite3.Connection, rules: Retain, audit: Audit) -> None:
+        self._data, self._connection, self._audit = data, connection, audit
         self._instances_s, self._results_s = rules.instances_days * DAY_S, rules.results_days * DAY_S
 
     def __call__(self, now: float) -> None:
@@ -46,7 +44,7 @@ class Retention:
             self._remove_instances(found, study_uid)
             self._remove_results(found)
             studies.forget(self._connection, study_uid)
-        log.info("a study of %d instances was removed: it is done and old enough", len(found.instances))
+        self._audit.write("study_removed", study=study_uid, instances=len(found.instances), jobs=len(found.job_keys))
 
     def _remove_instances(self, found: studies.Files, study_uid: str) -> None:
         """Those that the database knows: another one may be about to come."""

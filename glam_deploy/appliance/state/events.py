@@ -22,3 +22,9 @@ def beat(connection: sqlite3.Connection, steady: Steady, name: str, state: str, 
         "INSERT OR REPLACE INTO component (name, state, detail, beat, at) VALUES (?, ?, ?, ?, ?)",
         (name, state, json.dumps(detail), steady(), time.time()),
     )
+
+
+def last_state(connection: sqlite3.Connection, name: str) -> str | None:
+    """What a process last said of itself; None where it never did."""
+    row = connection.execute("SELECT state FROM component WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row["state"])

@@ -15,21 +15,26 @@ from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beat
 from glam_deploy.appliance.state.jobs import Job
-from glam_deploy.appliance.state.steady import steady_clock
+from glam_deploy.appliance.state.steady import Steady, steady_clock
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 
+Said = tuple[str, Mapping[str, Any]]
+"""State and details."""
+
 
 class Heartbeat:
     """Says how the worker is and keeps its lease, until closed."""
 
-    def __init__(self, database: Path, *, lease_s: float, longest_view_s: float) -> None:
-        """`longest_view_s`: a view that takes longer hangs; the process then kills itself, and its job goes on."""
+    def __init__(self, database: Path, *, lease_s: float, longest_view_s: float, said: Said = ("starting", {})) -> None:
+        """`longest_view_s`: a view that takes longer hangs; the process then kills itself, and its job goes on.
+        `said`: how the worker is until it says something else.
+        """
         self._database, self._lease_s, self._longest_view_s = database, lease_s, longest_view_s
         self._changed, self._end = threading.Event(), False
-        self._said: tuple[str, Mapping[str, Any]] = ("starting", {})
+        self._said = said
         self._job: Job | None = None
         self._lost: Job | None = None
         self._view_since: float | None = None
@@ -72,15 +77,19 @@ class Heartbeat:
         with closing(open_database(self._database)) as connection:
             steady = steady_clock(connection)
             while not self._end:
-                try:
-                    beat(connection, steady, "worker", *self._said)
-                    if (job := self._job) and not jobs.renew(connection, job, steady() + self._lease_s):
-                        self._lost = job
-                except sqlite3.OperationalError as error:  # a full disk; the lease may run out
-                    log.error("state.db takes nothing (%s)", error)
+                self._beat(connection, steady)
                 self._kill_what_hangs()
                 self._changed.wait(min(BEAT_S, self._lease_s / 4))
                 self._changed.clear()
+            self._beat(connection, steady)
+
+    def _beat(self, connection: sqlite3.Connection, steady: Steady) -> None:
+        try:
+            beat(connection, steady, "worker", *self._said)
+            if (job := self._job) and not jobs.renew(connection, job, steady() + self._lease_s):
+                self._lost = job
+        except sqlite3.OperationalError as error:  # a full disk; the lease may run out
+            log.error("state.db takes nothing (%s)", error)
 
     def _kill_what_hangs(self) -> None:
         since = self._view_since

@@ -20,11 +20,12 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 class Network:
     """Holds the predictor. The heartbeat says "ready" while there is one, "failing" while there is none."""
 
-    def __init__(self, config: Config, predictor_of: PredictorOf, heartbeat: Heartbeat) -> None:
+    def __init__(self, config: Config, predictor_of: PredictorOf, heartbeat: Heartbeat, *, suspect: bool) -> None:
+        """`suspect`: the last worker ended because its engine failed, so this one is tried before it gets a job."""
         self._config, self._predictor_of, self._heartbeat = config, predictor_of, heartbeat
         self._predictor: Predictor | None = None
         self._wait = FIRST_RETRY_S
-        self._suspect = False
+        self._suspect = suspect
 
     def open(self, stop: threading.Event) -> Predictor | None:
         """The predictor, opened anew where there is none; None where that failed, after a wait."""
@@ -38,7 +39,7 @@ class Network:
         return self._predictor
 
     def reload(self) -> bool:
-        """After a failure: close the engine and open it again; whether it now works on an image known to be good."""
+        """After a failure: open the engine anew; whether it now works on an image that is known to be good."""
         self._predictor, self._suspect = None, True
         try:
             self._predictor = self._opened()

@@ -13,6 +13,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import open_database
+from glam_deploy.appliance.state.events import last_state
 from glam_deploy.appliance.state.jobs import Job, Settled
 from glam_deploy.appliance.state.steady import steady_clock
 from glam_deploy.appliance.work.heartbeat import Heartbeat, is_dead, worker_name
@@ -46,17 +47,20 @@ def run(config: Config, stop: threading.Event, *, predictor_of: PredictorOf = lo
     """Work until `stop` is set; the job under way is then given back, and its finished views stay.
 
     Raises UsageError where the data folder cannot be used. An engine that cannot be opened, or has no gate, does not
-    end it: the worker says so, and tries again.
+    end it: the worker says so, and tries again. One that fails while it runs and cannot be opened anew does (SystemExit
+    1): it needs another process.
     """
     data = DataFolder(root=config.data)
     data.make()
     limits = config.worker
-    with (
-        closing(open_database(data.database)) as connection,
-        closing(Heartbeat(data.database, lease_s=limits.lease_s, longest_view_s=limits.longest_view_s)) as heartbeat,
-    ):
-        network = Network(config, predictor_of, heartbeat)
-        Worker(config, data, connection, heartbeat, network).work_until(stop)
+    with closing(open_database(data.database)) as connection:
+        suspect = last_state(connection, "worker") == "failing"
+        said = ("failing", {"reason": "its engine failed, and is tried again"}) if suspect else ("starting", {})
+        with closing(
+            Heartbeat(data.database, lease_s=limits.lease_s, longest_view_s=limits.longest_view_s, said=said)
+        ) as heartbeat:
+            network = Network(config, predictor_of, heartbeat, suspect=suspect)
+            Worker(config, data, connection, heartbeat, network).work_until(stop)
 
 
 class Worker:
@@ -131,12 +135,13 @@ class Worker:
             self._fail(job, words(error))
 
     def _engine_failed(self, job: Job, error: BackendRunError) -> None:
-        """A job is to blame only where the engine, opened anew, works on another image."""
-        log.error("study %s: %s", job.pseudonym, error)
-        if self._network.reload():
-            self._fail(job, f"the engine failed on it: {error}")
-        else:
-            jobs.give_back(self._connection, job, reason=f"the engine failed: {error}")
+        """Go on where the engine, opened anew, works on another image; else end this process: a GPU's context is lost
+        for good. The next process tries the engine before it takes a job, so that no other job is lost to it.
+        """
+        works = self._network.reload()
+        self._fail(job, f"the engine failed on it: {error}")
+        if not works:
+            raise SystemExit(1)
 
     def _no_storage(self, job: Job, error: OSError) -> None:
         log.error("study %s: its results cannot be written (%s)", job.pseudonym, error.strerror)
@@ -144,7 +149,7 @@ class Worker:
         jobs.give_back(self._connection, job, next_try=next_try, reason=f"cannot write results ({error.strerror})")
 
     def _fail(self, job: Job, reason: str) -> None:
-        log.error("study %s: %s", job.pseudonym, reason)
+        self._audit.write("work_failed", study=job.study_uid, job=job.id, reason=reason)
         jobs.fail(self._connection, job, now=self._steady(), attempts=self._limits.attempts, reason=reason)
 
     def _do(self, job: Job, predictor: Predictor) -> None:
@@ -164,7 +169,6 @@ class Worker:
         self._audit.write(
             "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
         )
-        log.info("study %s: views: %d done, %d skipped, %d failed", job.pseudonym, done, skipped, failed)
 
     def _do_views(self, job: Job, predictor: Predictor, publisher: Publisher) -> None:
         """One view is read, and one is written, while the network has another: no more than three in memory."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support_jobs import arrive, config_of, database_of, made
 
+from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Retain
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.keep.retention import DAY_S, Retention
@@ -63,6 +64,10 @@ def delivered(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE parcel SET state = 'delivered'")
 
 
+def cleaner(data: DataFolder, connection: sqlite3.Connection) -> Retention:
+    return Retention(data, connection, RULES, open_audit(data))
+
+
 def count(connection: sqlite3.Connection) -> dict[str, int]:
     return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
 
@@ -72,7 +77,7 @@ def count(connection: sqlite3.Connection) -> dict[str, int]:
 
 def test_files_and_then_rows_go_when_all_is_done_and_old(data: DataFolder, connection: sqlite3.Connection) -> None:
     instance = received(data, connection, "1.1")
-    results, clean = finished(data, connection), Retention(data, connection, RULES)
+    results, clean = finished(data, connection), cleaner(data, connection)
     delivered(connection)
     clean(0.0)
     clean(7 * DAY_S - 1)
@@ -85,6 +90,9 @@ def test_files_and_then_rows_go_when_all_is_done_and_old(data: DataFolder, conne
     clean(30 * DAY_S)
     assert not any(path.parent.exists() for path in results)
     assert set(count(connection).values()) == {0}
+    (line,) = [line for path in data.audit.iterdir() for line in path.read_text().splitlines()]
+    assert "study_removed" in line
+    assert "1.2.3" not in line
 
 
 def dead(connection: sqlite3.Connection) -> None:
@@ -110,7 +118,7 @@ def test_nothing_goes_while_something_is_left_to_do_or_to_decide(
 ) -> None:
     files = [received(data, connection, "1.1"), *finished(data, connection)]
     delivered(connection)
-    clean = Retention(data, connection, RULES)
+    clean = cleaner(data, connection)
     if seen_before:
         clean(0.0)
     what(connection)
@@ -125,7 +133,7 @@ def test_time_counts_from_the_last_result(data: DataFolder, connection: sqlite3.
     first = received(data, connection, "1.1")
     finished(data, connection)
     delivered(connection)
-    clean = Retention(data, connection, RULES)
+    clean = cleaner(data, connection)
     clean(0.0)
     second = received(data, connection, "1.2")
     finished(data, connection)
@@ -143,7 +151,7 @@ def test_instance_that_is_about_to_come_is_left(data: DataFolder, connection: sq
     finished(data, connection)
     delivered(connection)
     coming = written(data.instance("1.2.3", "1.2"))
-    clean = Retention(data, connection, RULES)
+    clean = cleaner(data, connection)
     clean(0.0)
     clean(365 * DAY_S)
     assert coming.exists()
@@ -154,7 +162,7 @@ def test_other_studies_are_left(data: DataFolder, connection: sqlite3.Connection
     finished(data, connection)
     delivered(connection)
     other = received(data, connection, "1.2", study="1.2.4")
-    clean = Retention(data, connection, RULES)
+    clean = cleaner(data, connection)
     clean(0.0)
     clean(365 * DAY_S)
     assert other.exists()
@@ -166,7 +174,7 @@ def test_discarded_study_goes_too(data: DataFolder, connection: sqlite3.Connecti
     finished(data, connection)
     undelivered(connection)
     parcels.discard(connection, 1)
-    clean = Retention(data, connection, RULES)
+    clean = cleaner(data, connection)
     clean(0.0)
     clean(7 * DAY_S)
     assert not instance.exists()

@@ -26,14 +26,14 @@ def run_and_kill(folder: Path, kind: str, seed: int = 1) -> None:
 
 def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
     config = kill_config(tmp_path, "random")
-    for n in range(3):
-        send(config, View.L_CC, View.R_MLO, exam=f"exam {n}")
+    for n, views in enumerate([(View.L_CC, View.R_MLO), (View.L_CC,), (View.R_CC,)]):
+        send(config, *views, exam=f"exam {n}")
     assembled(config)
     run_and_kill(tmp_path, "random")
 
     data = made(config)
     assert {state for (state,) in rows(data, "SELECT state FROM job")} == {"done"}
-    assert rows(data, "SELECT outcome, count(*) FROM job_view GROUP BY outcome") == [("done", 6)]
+    assert rows(data, "SELECT outcome, count(*) FROM job_view GROUP BY outcome") == [("done", 4)]
     assert rows(data, "SELECT count(*), count(DISTINCT job_id) FROM parcel") == [(3, 3)]
     assert rows(data, "SELECT count(*), count(DISTINCT sop_uid) FROM parcel_object") == [(6, 6)]
     assert all((data.root / str(path)).is_file() for (path,) in rows(data, "SELECT path FROM parcel_object"))
@@ -53,3 +53,22 @@ def test_study_that_kills_its_workers_is_dead_and_the_others_are_done(tmp_path: 
     assert found == [("dead", "cost 3 workers, which ended while at it"), ("done", None), ("done", None)]
     ends = rows(data, "SELECT what FROM event WHERE what IN ('done', 'dead') ORDER BY id")
     assert ends == [("done",), ("done",), ("dead",)], "the others need not wait for it"
+
+
+def test_view_that_hangs_ends_its_worker(tmp_path: Path) -> None:
+    hanging = (
+        "import support_kills, sys, threading, time; from pathlib import Path\n"
+        "from glam_deploy.appliance.work import worker\n"
+        "def hang(config):\n"
+        "    found = support_kills.stub(config)\n"
+        "    found.submit = lambda image, **options: time.sleep(600)\n"
+        "    return found\n"
+        "config = support_kills.kill_config(Path(sys.argv[1]), 'hang')\n"
+        "worker.run(config, threading.Event(), predictor_of=hang)"
+    )
+    config = kill_config(tmp_path, "hang")
+    send(config, View.L_CC)
+    assembled(config)
+    process = start_process(tmp_path, code=hanging)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, "a view has taken more than 0.5 s" in err) == (-9, True), err

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,12 @@ def assemble(config: Config) -> None:
 @contextmanager
 def working(config: Config, predictor_of: PredictorOf = stub) -> Iterator[DataFolder]:
     stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"predictor_of": predictor_of})
+
+    def live() -> None:
+        with suppress(SystemExit):  # which would end the process
+            worker.run(config, stop, predictor_of=predictor_of)
+
+    thread = threading.Thread(target=live)
     thread.start()
     try:
         yield made(config)
@@ -181,21 +186,26 @@ def test_image_that_the_engine_fails_on_ends_its_job_and_no_other(tmp_path: Path
     assert len(opened) == 3, "opened anew after each failure"
 
 
-def test_engine_that_fails_on_everything_costs_no_job_and_is_told_until_it_works(tmp_path: Path) -> None:
+def test_engine_that_fails_on_everything_costs_one_attempt_and_is_told_until_it_works(tmp_path: Path) -> None:
     config, broken = config_of(tmp_path, BARE), threading.Event()
     broken.set()
 
     def failing(config: Config) -> Pipeline:
         return refusing(stub(config), lambda image: broken.is_set(), BackendRunError("made up: the GPU is gone"))
 
-    send(config, View.L_CC)
+    for exam in ("a", "b", "c"):
+        send(config, View.L_CC, exam=exam)
     assemble(config)
     with working(config, failing) as data:
         until(lambda: component(data)[0] == "failing")
-        assert component(data)[1] == {"reason": "made up: the GPU is gone"}
-        assert rows(data, "SELECT attempts FROM job") == [(0,)]
-        broken.clear()
-        until(lambda: states(data) == ["done"])
+        until(lambda: rows(data, "SELECT attempts FROM job") == [(1,), (0,), (0,)])
+    for _ in range(3):  # as the supervisor starts it again
+        with working(config, failing) as data:
+            until(lambda: component(data) == ("failing", {"reason": "made up: the GPU is gone"}))
+    assert rows(data, "SELECT state, attempts FROM job") == [("ready", 1), ("ready", 0), ("ready", 0)]
+    broken.clear()
+    with working(config, failing) as data:
+        until(lambda: states(data) == ["done"] * 3)
         until(lambda: component(data)[0] == "ready")
 
 
