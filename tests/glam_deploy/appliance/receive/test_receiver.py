@@ -1,0 +1,135 @@
+"""The role as a whole: senders at its ports, what it says of itself, and what it never says."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+from support_certificates import Authority
+from support_receive import CANARY, Box, box, close_sockets, config_of, same_rows_and_files, write_exam
+from support_until import until
+
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.receive import receiver
+from glam_deploy.dicom.net.peer import Peer, TlsFiles
+from glam_deploy.dicom.net.sender import echo
+from glam_deploy.errors import PeerError, UsageError
+
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
+
+
+@pytest.fixture(autouse=True)
+def sockets_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    close_sockets(monkeypatch)
+
+
+def word(here: Box) -> tuple[str, dict[str, Any]] | None:
+    """The receiver's last."""
+    rows = here.rows("SELECT state, detail FROM component WHERE name = 'receiver'")
+    return (rows[0][0], json.loads(rows[0][1])) if rows else None
+
+
+@contextmanager
+def running(config: Config) -> Iterator[tuple[Box, dict[str, int]]]:
+    """The receiver in a thread; its ports."""
+    stop = threading.Event()
+    with box(config) as here:
+        thread = threading.Thread(target=receiver.run, args=(config, stop))
+        thread.start()
+        try:
+            until(lambda: word(here) is not None)
+            yield here, word(here)[1]["ports"]
+        finally:
+            stop.set()
+            thread.join()
+
+
+def send(port: int, paths: list[Path], title: str = "STORESCU") -> list[int]:
+    sender = AE(title)
+    sender.add_requested_context(MG)
+    association = sender.associate("127.0.0.1", port, ae_title="GLAM")
+    statuses = [association.send_c_store(path).Status for path in paths]
+    association.release()
+    return statuses
+
+
+def test_senders_at_once(tmp_path: Path) -> None:
+    exams = [write_exam(tmp_path, seed=str(number)) for number in range(4)]
+    statuses: list[int] = []
+    with running(config_of(tmp_path)) as (here, ports):
+        threads = [
+            threading.Thread(target=lambda exam=exam: statuses.extend(send(ports["dicom"], exam)))
+            for exam in (*exams, *exams)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [0] * 32
+        assert same_rows_and_files(here) == 16
+        assert len(here.audit("received")) == 16
+        assert {line["sender"] for line in here.audit("received")} == {"STORESCU@127.0.0.1"}
+        until(lambda: word(here) == ("ready", word(here)[1] | {"associations": 0}))
+
+
+def test_the_patients_name_is_in_no_log_audit_or_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    first, second = write_exam(tmp_path, seed="a")[:2]
+    damaged = tmp_path / "damaged.dcm"
+    damaged.write_bytes(second.read_bytes().replace(b"MONOCHROME2", CANARY.encode()))
+    other = tmp_path / "other.dcm"
+    other.write_bytes(first.read_bytes()[:-2] + b"xx")
+    with running(config_of(tmp_path)) as (here, ports):
+        assert send(ports["dicom"], [first, other, damaged]) == [0, 0xC111, 0]
+        with pytest.raises(PeerError):
+            echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="ROGUE"))
+        until(lambda: bool(here.audit("association_rejected")))
+        assert [line["state"] for line in here.audit("received")] == ["candidate", "refused"]
+    said = [path for path in here.data.root.rglob("*") if path.is_file() and path.suffix != ".dcm"]
+    assert {path.name for path in said} >= {"state.db", "audit.key"}
+    assert [path for path in said if b"CANARY" in path.read_bytes()] == []
+    assert "CANARY" not in caplog.text
+
+
+def test_both_listeners(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    names = ("listener", "modality")
+    own, theirs = (
+        {"certificate": certificate, "key": key, "authority": authority.authority}
+        for certificate, key in map(authority.sign, names)
+    )
+    config = config_of(tmp_path, tls=own | {"port": 0})
+    with running(config) as (_, ports):
+        assert set(ports) == {"dicom", "dicom-tls"}
+        peer = {"ae_title": "GLAM", "host": "127.0.0.1", "calling_ae_title": "STORESCU"}
+        assert echo(Peer(port=ports["dicom"], **peer)) > 0
+        assert echo(Peer(port=ports["dicom-tls"], tls=TlsFiles(**theirs), **peer)) > 0
+        with pytest.raises(PeerError):
+            echo(Peer(port=ports["dicom-tls"], **peer))
+
+
+def test_only_the_secure_listener(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path / "tls").sign("listener")
+    tls = {"certificate": certificate, "key": key, "authority": tmp_path / "tls/authority.crt", "port": 0}
+    with running(config_of(tmp_path, port=None, tls=tls)) as (_, ports):
+        assert list(ports) == ["dicom-tls"]
+
+
+def test_without_room_it_is_not_well_and_says_so_to_senders(tmp_path: Path) -> None:
+    exam = write_exam(tmp_path)
+    with running(config_of(tmp_path, reserve_bytes=1 << 60)) as (here, ports):
+        state, detail = word(here)
+        assert (state, detail["reason"]) == ("failing", "the disk has less room than receive.reserve_bytes")
+        assert set(send(ports["dicom"], exam)) == {0xA700}
+        assert here.files("spool") == []
+
+
+def test_a_certificate_that_is_missing_stops_the_start(tmp_path: Path) -> None:
+    tls = dict.fromkeys(("certificate", "key", "authority"), tmp_path / "missing")
+    with pytest.raises(UsageError, match="PEM files"):
+        receiver.run(config_of(tmp_path, tls=tls), threading.Event())
