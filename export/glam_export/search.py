@@ -140,20 +140,49 @@ def searches(
 
 
 def search(stages: Sequence[StageSearch], report: Report = lambda step: None) -> Found:
-    """The fastest that passes, stage by stage; each stage is judged with the other one in FP32.
+    """The fastest that passes, stage by stage; each stage is judged with the other one in FP32, and then both together.
 
     Raises BackendBuildError, BackendRunError.
     """
-    mixture: dict[Stage, Kind] = {"fusion": "fp32"}
-    graphs, frontier = {}, []
-    for task in stages:
-        points = list(_points(task, report))
-        best = _best(points)
-        report(f"taken: {best.told()}")
-        mixture[task.stage] = best.kind
-        graphs[task.stage] = task.graph(best.kind if best.wide else "int8", best.wide)
-        frontier += [replace(point, taken=point is best) for point in points]
-    return Found(mixture=mixture, graphs=graphs, frontier=tuple(frontier))
+    points = [list(_points(task, report)) for task in stages]
+    taken = _taken(stages, points, report)
+    return Found(
+        mixture={"fusion": "fp32", **{point.stage: point.kind for point in taken}},
+        graphs={
+            task.stage: task.graph(point.kind if point.wide else "int8", point.wide)
+            for task, point in zip(stages, taken, strict=True)
+        },
+        frontier=tuple(replace(point, taken=point in taken) for of_stage in points for point in of_stage),
+    )
+
+
+def _taken(stages: Sequence[StageSearch], points: Sequence[Sequence[Point]], report: Report) -> list[Point]:
+    """One point a stage: the best, or where they miss together, the best without 8 bits, or at last FP32."""
+    wholes = [[point for point in of_stage if "int8" not in point.kind] for of_stage in points]
+    for choice in (points, wholes):
+        taken = [_best(of_stage) for of_stage in choice]
+        told = "; ".join(point.told() for point in taken)
+        report(f"trying together: {told}")
+        if len(stages) == 1 or _keeps(stages[0].limits, *_together(stages, taken)):
+            report(f"taken: {told}")
+            return taken
+    report("taken: all in fp32")
+    return [of_stage[0] for of_stage in points]
+
+
+def _together(stages: Sequence[StageSearch], taken: Sequence[Point]) -> tuple[list[float], list[bool]]:
+    """Lowest Dice of each image, as the gate has it, and whether its patches are the same; global before local."""
+    pairs = zip(stages, taken, strict=True)
+    engines = {task.stage: task.engine(point.kind, task.graph(point.kind, point.wide)) for task, point in pairs}
+    lowest, same = [], []
+    for case in stages[0].cases:
+        found = case.expected
+        for stage, engine in engines.items():
+            found = _found(engine, stage, replace(case, expected=found))
+        forced = _found(engines["local"], "local", case)["saliency_patches"]
+        lowest.append(min(parity.lowest for parity in compare_maps(found, case.expected, forced)))
+        same.append(_same_patches(found, case))
+    return lowest, same
 
 
 def _best(points: Sequence[Point]) -> Point:

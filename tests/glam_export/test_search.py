@@ -1,8 +1,9 @@
 """The precision search on a network of four convolutions, one of them spoiled in 8 bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, count
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,7 +18,7 @@ from glam_export import search as module
 from glam_export.frontier import frontier_svg
 from glam_export.gains import rewritten, savings
 from glam_export.quantize import quantized
-from glam_export.search import Case, Found, StageSearch, search, sensitivity
+from glam_export.search import Case, Found, Point, StageSearch, search, sensitivity
 from glam_export.winograd import MIN_CHANNELS
 
 WIDE = small_local()
@@ -195,3 +196,66 @@ def test_patches_are_the_same_where_the_gate_says_so() -> None:
     case = Case(image=image(), expected=expected)
     for place, same in (([1024, 704], True), ([1040, 720], True), ([1600, 704], False)):
         assert module._same_patches(expected | {"patch_locations": np.array([place])}, case) is same
+
+
+@pytest.mark.parametrize(
+    ("misses", "expected"),
+    [([], ["int8", "int8"]), (["int8"], ["winograd", "fp32"]), (["int8", "winograd"], ["fp32", "fp32"])],
+)
+def test_what_misses_together_is_not_taken(
+    task: StageSearch, monkeypatch: pytest.MonkeyPatch, misses: list[str], expected: list[str]
+) -> None:
+    def together(stages: object, taken: Sequence[Point]) -> tuple[list[float], list[bool]]:
+        return ([0.0] if taken[0].kind in misses else [1.0]), [True]
+
+    points = [[point("fp32", 100), point("winograd", 40), point("int8", 20)], [point("fp32", 100), point("int8", 20)]]
+    monkeypatch.setattr(module, "_together", together)
+    taken = module._taken([task, task], points, lambda step: None)
+    assert [p.kind for p in taken] == expected
+
+
+def point(kind: Any, latency_ms: float) -> Point:
+    return Point(
+        stage="local",
+        kind=kind,
+        wide=(),
+        narrow_share=0.0,
+        latency_ms=latency_ms,
+        dice_median=1.0,
+        dice_worst=1.0,
+        same_patches=1.0,
+        passed=True,
+    )
+
+
+def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:
+    """The local stage sees the patches that this global stage chooses; its maps are compared on FP32's."""
+    whole = replace(task, stage="global")
+    saliency = np.zeros((2, 184, 120), np.float32)
+    saliency[:, 20:40, 10:30] = 0.75
+
+    class Moves:
+        def run(self, inputs: object) -> dict[str, np.ndarray]:
+            return {"saliency_global": saliency[None], "y_scale": np.zeros((1, 3, 2)), "z_g": np.zeros((1, 256))}
+
+    case = replace(task.cases[0], expected=task.cases[0].expected | {"saliency_global": saliency * 0})
+    asked: list[np.ndarray] = []
+
+    class Watched:
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            asked.append(inputs["patches"])
+            return dict(task.engine("fp32", WIDE).run(inputs))
+
+    class Made(StageSearch):
+        def engine(self, kind: object, graph: bytes) -> Any:
+            return {"global": Moves(), "local": Watched()}[self.stage]
+
+        def graph(self, kind: object, keep: Sequence[str] = ()) -> bytes:
+            return b""
+
+    made = [Made(**{**vars(one), "cases": [case]}) for one in (whole, task)]
+    lowest, same = module._together(made, [point("fp32", 1)] * 2)
+    assert lowest == [0.0], "a lesion that FP32 does not see"
+    assert same == [True], "where nothing stands out every place is as good"
+    assert np.array_equal(asked[1], image()[None, None, 1024:1536, 512:1024])
+    assert not np.array_equal(asked[0], asked[1])
