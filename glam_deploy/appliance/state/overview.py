@@ -44,7 +44,7 @@ class Backlog:
     """Wall clock; None where nothing is there, or where age means nothing (done, ignored)."""
 
 
-_COUNTS = {
+_COUNTS: Mapping[str, str] = {
     "receiving": "SELECT count(*) FROM study WHERE state = 'receiving'",
     "waiting": "SELECT count(*) FROM job WHERE state = 'ready'",
     "working": "SELECT count(*) FROM job WHERE state = 'running'",
@@ -57,7 +57,7 @@ _COUNTS = {
 _FIRST_OF_TARGETS = (
     "SELECT min(created_at) FROM parcel WHERE id IN (SELECT min(id) FROM parcel WHERE state = '{}' GROUP BY target)"
 )
-_OLDEST = {
+_OLDEST: Mapping[str, str] = {
     "receiving": "SELECT min(opened_at) FROM study WHERE state = 'receiving'",
     "waiting": "SELECT created_at FROM job WHERE state = 'ready' ORDER BY id LIMIT 1",
     "working": "SELECT started_at FROM job WHERE state = 'running' ORDER BY id LIMIT 1",
@@ -93,7 +93,7 @@ def spool_bytes(connection: sqlite3.Connection) -> int:
     return total
 
 
-_FAILURES = {
+_FAILURES: Mapping[str, str] = {
     "instance_refused": "SELECT count(*) FROM instance WHERE state = 'refused'",
     "instance_skipped": "SELECT count(*) FROM instance WHERE state = 'skipped'",
     "instance_quarantined": "SELECT count(*) FROM quarantine",

@@ -5,7 +5,7 @@ Reads only, through indices. A study is called by its pseudonym; its UID is told
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ _OF_PARCELS = (
     "SELECT s.rowid FROM parcel JOIN job ON job.id = parcel.job_id JOIN study s USING (study_uid) "
     "WHERE target IN (SELECT DISTINCT target FROM parcel) AND parcel.state = ? ORDER BY parcel.id DESC LIMIT ? OFFSET ?"
 )
-_BY_STAGE = {
+_BY_STAGE: Mapping[str, tuple[str, str]] = {
     "receiving": (_OF_STUDIES, "receiving"),
     "waiting": (_OF_JOBS, "ready"),
     "working": (_OF_JOBS, "running"),
@@ -201,7 +201,7 @@ def failures(connection: sqlite3.Connection) -> Failures:
     return Failures(**{name: _all(connection, query, PAGE) for name, query in _FAILURES.items()})
 
 
-_FAILURES = {
+_FAILURES: Mapping[str, str] = {
     "jobs": "SELECT s.pseudonym, job.* FROM job JOIN study s USING (study_uid) WHERE job.state = 'dead' "
     "ORDER BY job.id DESC LIMIT ?",
     "parcels": "SELECT s.pseudonym, p.* FROM parcel p JOIN job ON job.id = p.job_id JOIN study s USING (study_uid) "

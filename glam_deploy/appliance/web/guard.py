@@ -36,7 +36,9 @@ COOKIE = "glam-session"
 
 _PORT = re.compile(r":[0-9]*\Z")
 _SAFE = ("GET", "HEAD")
-_STATUS_WORDS = {404: "There is no such page.", 405: "This page cannot be asked for in that way."}
+_STATUS_WORDS: Mapping[int, str] = MappingProxyType(
+    {404: "There is no such page.", 405: "This page cannot be asked for in that way."}
+)
 _OPEN = ("/login", "/static/", "/health/live", "/health/ready")
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class Guard:
         return failure(request, 500, "Something went wrong here. The log says where.")
 
     def _refusal(self, request: Request, refused: Refused) -> Response:
-        facts = {"code": refused.code, "method": request.method, "what": _first_part(request)}
+        facts = {"code": refused.code, "method": _method(request), "what": _first_part(request)}
         self._site.audit.write("web_refused", sender=address_of(request), **facts)
         if refused.code == "no_token" and request.method == "GET" and _wants_page(request):
             return RedirectResponse("/login", 303)
@@ -141,6 +143,10 @@ def _check_origin(request: Request) -> None:
 
 def _wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
+
+
+def _method(request: Request) -> str:
+    return request.method if request.method in (*_SAFE, "POST", "PUT", "DELETE", "OPTIONS") else "other"
 
 
 def _first_part(request: Request) -> str:

@@ -3,7 +3,8 @@
 Labels hold stages, targets and codes; nothing that names a study, an instance or a person.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +22,7 @@ from glam_deploy.appliance.web.site import Site, site_of
 
 QUANTILES = (0.5, 0.9, 0.99)
 
-BREAKER = {"ready": 0, "waiting": 1, "failing": 2}
+BREAKER: Mapping[str, int] = MappingProxyType({"ready": 0, "waiting": 1, "failing": 2})
 """Values of glam_target_breaker, by what the dispatcher says of a target."""
 
 

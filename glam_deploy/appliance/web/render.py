@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,27 +17,31 @@ from glam_deploy.outputs.report import RESEARCH_USE, UNCALIBRATED
 DASH = "\u2013"
 SPACE = "\u00a0"
 
-STAGE_WORDS: Mapping[str, tuple[str, str, str]] = {
-    "receiving": ("Receiving", "busy", "instances still arrive"),
-    "waiting": ("Waiting", "busy", "complete, waits for the network"),
-    "working": ("Working", "busy", "in the network"),
-    "sending": ("Sending", "busy", "results on their way"),
-    "delivered": ("Delivered", "good", "proven at every target"),
-    "done": ("Done", "good", "results ready"),
-    "failed": ("Failed", "bad", "no result: needs a person"),
-    "undelivered": ("Undelivered", "bad", "refused by a target: needs a person"),
-    "ignored": ("Ignored", "calm", "no mammogram"),
-    "superseded": ("Superseded", "calm", "replaced by a later one"),
-    "discarded": ("Discarded", "calm", "given up by a person"),
-}
+STAGE_WORDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "receiving": ("Receiving", "busy", "instances still arrive"),
+        "waiting": ("Waiting", "busy", "complete, waits for the network"),
+        "working": ("Working", "busy", "in the network"),
+        "sending": ("Sending", "busy", "results on their way"),
+        "delivered": ("Delivered", "good", "proven at every target"),
+        "done": ("Done", "good", "results ready"),
+        "failed": ("Failed", "bad", "no result: needs a person"),
+        "undelivered": ("Undelivered", "bad", "refused by a target: needs a person"),
+        "ignored": ("Ignored", "calm", "no mammogram"),
+        "superseded": ("Superseded", "calm", "replaced by a later one"),
+        "discarded": ("Discarded", "calm", "given up by a person"),
+    }
+)
 """Stage -> what it is called, its kind (which colours it), and what it means."""
 
-_KINDS = {
-    **{name: kind for name, (_, kind, _) in STAGE_WORDS.items()},
-    **dict.fromkeys(("ready", "done", "delivered", "proven", "sent", "candidate"), "good"),
-    **dict.fromkeys(("failing", "dead", "failed", "refused", "silent", "missing"), "bad"),
-    **dict.fromkeys(("starting", "pending", "running", "waiting"), "busy"),
-}
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: kind for name, (_, kind, _) in STAGE_WORDS.items()},
+        **dict.fromkeys(("ready", "done", "delivered", "proven", "sent", "candidate"), "good"),
+        **dict.fromkeys(("failing", "dead", "failed", "refused", "silent", "missing"), "bad"),
+        **dict.fromkeys(("starting", "pending", "running", "waiting"), "busy"),
+    }
+)
 
 
 def render(request: Request, name: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:

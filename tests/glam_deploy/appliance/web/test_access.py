@@ -87,6 +87,14 @@ def test_a_wrong_token_in_the_form(empty: Appliance) -> None:
     assert codes(empty) == ["wrong_token"]
 
 
+def test_what_a_stranger_says_is_not_repeated(empty: Appliance) -> None:
+    """Neither page, log nor audit holds what a request made up."""
+    answer = empty.client(Accept="*/*").request("SECRET1", "/SECRET2/SECRET3?SECRET4", headers={"X": "SECRET5"})
+    assert answer.status_code == 401
+    assert "SECRET" not in answer.text + "".join(empty.audited())
+    assert json.loads(empty.audited()[-1])["method"] == "other"
+
+
 def test_guessing_is_slow_and_locks_nobody_else_out(empty: Appliance) -> None:
     wrong = empty.client(Authorization="Bearer wrong")
     assert [wrong.get("/metrics").status_code for _ in range(WRONG_TOKENS)] == [401] * WRONG_TOKENS
