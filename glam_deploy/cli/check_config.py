@@ -24,6 +24,9 @@ def command(config_path: Path, as_json: bool) -> None:
     the disk.
     """
     config = read_config(config_path)
+    from glam_deploy.appliance.web.rules import check_reach
+
+    check_reach(config.web)
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return

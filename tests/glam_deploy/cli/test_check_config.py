@@ -11,7 +11,8 @@ from support_commands import ROOT, Cli
 
 EXAMPLE = ROOT / "packaging/glam.toml"
 UNIT = ROOT / "packaging/glam-deploy.service"
-MINIMAL = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
+WITHOUT_WEB = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
+MINIMAL = WITHOUT_WEB + '[web]\ntoken_file = "web.token"\n'
 
 
 def written(folder: Path, text: str) -> Path:
@@ -64,6 +65,16 @@ name = "pacs"
     }
     assert "(it is 70000)" in said.err
     assert "give either ae_title, host and port, or stow_url" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(WITHOUT_WEB, "neither token_file nor tls"), (MINIMAL + 'host = "0.0.0.0"\n', "only loopback")],
+)
+def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
+    said = cli("check-config", "--config", written(tmp_path, text))
+    assert said.code == 2
+    assert told in said.err
 
 
 @pytest.mark.parametrize(
