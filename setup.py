@@ -31,7 +31,7 @@ EXTRAS = {
         "jinja2>=3.1",
         "python-multipart>=0.0.20",
         "prometheus-client>=0.21",
-        "dicomweb-client>=0.60",
+        "requests>=2.32",
         "cryptography>=44",
     ],
     "openvino": ["openvino>=2025.4"],

@@ -101,7 +101,15 @@ def test_plain_install_asks_for_no_torch(metadata: Message) -> None:
 
 def test_extras(metadata: Message) -> None:
     gpu = {"tensorrt", "tensorrt-rtx", "cuda"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "dicom", "openvino", "quantize", "dev", *gpu}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "export",
+        "dicom",
+        "appliance",
+        "openvino",
+        "quantize",
+        "dev",
+        *gpu,
+    }
     assert all({"cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc"} < requirements(metadata, extra) for extra in gpu)
     assert requirements(metadata, "export") == {"torch", "onnx", "onnxscript", "safetensors"}
     assert requirements(metadata, "openvino") == {"openvino"}
@@ -114,7 +122,7 @@ def test_every_requirement_that_can_be_had_without_a_gpu_has_a_tested_version(me
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     asked = set().union(
-        *(requirements(metadata, e) for e in (None, "export", "dicom", "openvino", "tensorrt-rtx", "dev"))
+        *(requirements(metadata, e) for e in (None, "export", "dicom", "appliance", "openvino", "tensorrt-rtx", "dev"))
     )
     assert asked - pinned == set()
 

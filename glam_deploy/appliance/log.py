@@ -7,7 +7,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-_QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "openjpeg", "httpx", "httpcore", "urllib3")
+_QUOTING = ("pydicom", "pynetdicom", "highdicom", "openjpeg", "httpx", "httpcore", "urllib3")
 """Libraries whose own log may quote what patients are called, or where their pictures are."""
 
 
