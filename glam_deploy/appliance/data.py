@@ -1,6 +1,7 @@
 """The data folder: where files lie, and how one comes to lie there for good."""
 
 import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,16 @@ class DataFolder:
         room = os.statvfs(self.root)
         return room.f_bavail * room.f_frsize
 
+    def require_owner(self) -> None:
+        """Raises UsageError where the folder is another user's, who could not use what we write into it."""
+        owner = self.root.stat().st_uid
+        if owner != os.geteuid():
+            name = _user(owner)
+            raise UsageError(
+                f"the data folder {self.root} belongs to {name}, and this is {_user(os.geteuid())}, whose files the "
+                f"appliance could not use: run this as {name}, with sudo -u {name}"
+            )
+
     def make(self) -> None:
         """Make every folder, for this user alone. Raises UsageError where that cannot be done."""
         below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache,
@@ -73,11 +84,21 @@ class DataFolder:
         try:
             for folder in (self.root, *below):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if folder == self.root:
+                    self.require_owner()
         except OSError as error:
             raise UsageError(
                 f"the data folder {self.root} cannot be made ({error.strerror}): give this user the right to write "
                 "there, or name another one as `data` in the configuration"
             ) from error
+
+
+def _user(number: int) -> str:
+    """As sudo takes it."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"#{number}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 def notify(word: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -10,6 +11,7 @@ def notify(word: str, environment: Mapping[str, str] = os.environ) -> None:
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+    # a manager that has gone hears nothing, which is no reason to end
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
         # "@" stands for the zero byte of an abstract address
         out.sendto(word.encode(), "\0" + address[1:] if address.startswith("@") else address)

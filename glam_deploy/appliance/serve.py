@@ -102,14 +102,24 @@ class Child:
         """Start it where it is due; its exit code where it has just ended."""
         if self._process is None:
             if now >= self._next:
-                self._process, self._since, self.starts = self._start(), now, self.starts + 1
+                self._begin(now)
             return None
         code = self._process.poll()
         if code is not None:
             self._process = None
             self._wait = FIRST_RETRY_S if now - self._since >= SETTLED_S else self._wait
-            self._next, self._wait = now + self._wait, min(2 * self._wait, LONGEST_RETRY_S)
+            self._wait_on(now)
         return code
+
+    def _begin(self, now: float) -> None:
+        try:
+            self._process, self._since, self.starts = self._start(), now, self.starts + 1
+        except OSError as error:  # no memory, or too many processes
+            log.error("%s cannot be started (%s)", self.role, error.strerror)
+            self._wait_on(now)
+
+    def _wait_on(self, now: float) -> None:
+        self._next, self._wait = now + self._wait, min(2 * self._wait, LONGEST_RETRY_S)
 
     def terminate(self) -> None:
         if self._process:

@@ -128,6 +128,8 @@ def _data(config_path: Path) -> "DataFolder":
     from glam_deploy.appliance.data import DataFolder
 
     data = DataFolder(root=read_config(config_path).data)
+    if data.root.is_dir():
+        data.require_owner()
     if not data.database.exists():
         raise UsageError(f"{data.database} is not there yet: start the appliance with this configuration first")
     return data

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from glam_deploy.appliance.config import Config
@@ -36,16 +37,14 @@ from glam_deploy.runtime.result import Result
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 
-SERIES_NUMBERS: Mapping[str, int] = {
-    kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))
-}
+SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
+    {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}
+)
 """By kind of object; high, so that viewers show a study's own images first."""
 
-_WRITERS: Mapping[str, Callable[[ViewFinding, Algorithm, Identity], Any]] = {
-    "sc": secondary_capture,
-    "seg": segmentation,
-    "seg_fractional": fractional_segmentation,
-}
+_WRITERS: Mapping[str, Callable[[ViewFinding, Algorithm, Identity], Any]] = MappingProxyType(
+    {"sc": secondary_capture, "seg": segmentation, "seg_fractional": fractional_segmentation}
+)
 """Of what needs nothing but the finding; first what takes longest."""
 
 

@@ -1,11 +1,14 @@
 """`queue`: what a person sees, and that nothing is lost by what a person decides."""
 
 import json
+import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support_bundles import NOBODY
 from support_commands import PLAIN, Cli, Said, Start
 from support_jobs import arrive, config_of, database_of, made, rows
 
@@ -149,3 +152,11 @@ def test_appliance_that_never_ran_has_no_queue(cli: Cli, tmp_path: Path) -> None
     assert said.code == 2
     assert "start the appliance with this configuration first" in said.err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_user_whose_files_the_appliance_could_not_use_is_sent_away(queue: Queue, data: DataFolder) -> None:
+    os.chown(data.root, NOBODY, -1)
+    said = queue("list")
+    assert said.code == 2
+    assert re.search(r"belongs to (nobody|#65534), and this is root.* sudo -u (nobody|#65534)", said.err)
