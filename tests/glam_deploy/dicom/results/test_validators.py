@@ -56,11 +56,10 @@ JVM = (
 
 UNKNOWN_ROWS = (
     'Row 5] SCOORD (111030,DCM,"Image Region")',
-    'Row 7] IMAGE (121191,DCM,"Referenced Segment")',
-    'Row 10] SCOORD3D (121231,DCM,"Volume Surface")',
+    'Row 7] IMAGE (121214,DCM,"Referenced Segmentation Frame")',
 )
-"""What DicomSRValidator (of 2022) misses in measurement groups on whole images: it takes every group without a region
-for one of TID 1411, volumetric, while these are of TID 1501, which has no region."""
+"""What DicomSRValidator (of 2022) misses in measurement groups on whole images: it judges all groups of a report by one
+template, here TID 1410 of planar regions, while these are of TID 1501, which has no region."""
 
 BEYOND_DSRDUMP = ("template constraints not yet supported", "ISO 2022 IR 87")
 """What dsrdump says that it cannot check."""
