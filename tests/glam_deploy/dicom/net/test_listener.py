@@ -35,7 +35,7 @@ from support_receive import close_sockets, data_set_of
 from support_until import until
 
 from glam_deploy.dicom.net.associations import MAX_PDU
-from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told, tls_context
+from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told, _Door, tls_context
 from glam_deploy.dicom.net.peer import TlsFiles
 from glam_deploy.dicom.part10 import Claim
 from glam_deploy.errors import UsageError
@@ -224,6 +224,19 @@ def test_a_known_name_from_the_host_of_another(image: Path) -> None:
     with post(Rules(ae_title="GLAM", senders=senders, max_associations=3, idle_s=20)) as here:
         assert rejection(associated(here.port)) == (1, 1, 3)
         assert associated(here.port, calling="OTHER").is_established
+
+
+@pytest.mark.parametrize(
+    ("host", "network", "inside"),
+    [
+        ("10.1.2.3", "10.1.2.0/24", True), ("10.1.3.3", "10.1.2.0/24", False), ("::1", "::1", True),
+        ("::ffff:10.1.2.3", "10.1.2.3", True), ("fe80::1%eth0", "fe80::/10", True), ("::1", "0.0.0.0/0", False),
+    ],
+)  # fmt: skip
+def test_hosts_and_networks(host: str, network: str, inside: bool) -> None:
+    door = _Door(Rules(ae_title="GLAM", senders=(Sender(ae_title="A", networks=(ip_network(network),)),),
+                       max_associations=1, idle_s=1))  # fmt: skip
+    assert door.knows(host) is inside
 
 
 def test_nobody_is_let_in_when_the_rules_fail(monkeypatch: pytest.MonkeyPatch) -> None:
