@@ -100,8 +100,9 @@ class Lane:
             if answer.outcome is Outcome.NO_ROOM:
                 return f"{self.target.name}: {answer.reason}"
             if answer.outcome is Outcome.STORED:
-                parcels.sent(self.connection, parcel.id, item.sop_uid, answer.reason)
+                # the audit first: a crash between may repeat a line, and never loses one
                 self.audit.write("sent", study=parcel.study_uid, instance=item.sop_uid, target=self.target.name)
+                parcels.sent(self.connection, parcel.id, item.sop_uid, answer.reason)
             else:
                 parcels.refused(self.connection, parcel.id, item.sop_uid, answer.reason)
             self._served(parcel)

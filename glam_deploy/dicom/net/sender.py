@@ -196,7 +196,10 @@ class DimseSession:
 
     def _checked(self, answer: Dataset, what: str) -> int:
         if "Status" not in answer:
-            raise PeerBroke(f"{self.peer} broke off or fell silent during {what}: look into its log")
+            raise PeerBroke(
+                f"{self.peer} broke off or fell silent during {what}: look into its log, and whether it lets "
+                f"{self.peer.calling_ae_title} do that"
+            )
         return int(answer.Status)
 
     def _takes(self, sop_class: UID, *syntaxes: str | UID) -> bool:
