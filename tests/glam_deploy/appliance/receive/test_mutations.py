@@ -1,5 +1,6 @@
 """1,000 damaged DICOM files: a reason for each, no crash, no hang, and no name in what is said."""
 
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -54,6 +55,14 @@ def take_mutant(inbox: Box, path: Path, number: int) -> Receipt:
     return inbox.take(mutated(data_set, dice), claim)
 
 
+@pytest.fixture
+def no_waiting(inbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the disk: other tests see to that."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    inbox.ingest.spool._database.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("start", range(0, 1000, 250))
 def test_a_reason_for_each(inbox: Box, tmp_path: Path, start: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
