@@ -10,32 +10,28 @@ query. Then the same views go through the pipeline in this process, for the netw
 import argparse
 import json
 import shutil
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import glam_deploy
 from glam_bench import machine
+from glam_bench.appliance_processes import echoes, free_port, process, serve, wait_for
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer
-from glam_deploy.dicom.net.sender import DimseSession, echo
-from glam_deploy.errors import PeerError, UsageError
+from glam_deploy.dicom.net.sender import DimseSession
+from glam_deploy.errors import UsageError
 from glam_deploy.records import View
 from glam_export.demo.phantom import phantom_view
 
-T = TypeVar("T")
-
 SHAPE = (4096, 3328)
-PATIENCE_S = 600.0
 BAR_S = 1.0
 """What the appliance may add to the network's time."""
 
@@ -86,16 +82,15 @@ def through_the_appliance(
     folder: Path, bundle: Path, engine: str, exams: Sequence[Sequence[Path]]
 ) -> list[dict[str, float]]:
     """Of each exam, seconds from its last answer of Success to what happened then, by the words of its timeline."""
-    glam, pacs, web = (_free_port() for _ in range(3))
+    glam, pacs, web = (free_port() for _ in range(3))
     (folder / "glam.toml").write_text(_configuration(bundle, engine, glam, pacs, web))
     (folder / "token").write_text("0" * 32)
     (folder / "token").chmod(0o600)
     (folder / "orthanc.json").write_text(json.dumps(_orthanc(pacs)))
     (folder / "db").mkdir()
     listener = Peer(ae_title="GLAM", host="127.0.0.1", port=glam, calling_ae_title="BENCH")
-    serve = [sys.executable, "-m", "glam_deploy.cli", "serve", "--config", folder / "glam.toml"]
-    with _process(["Orthanc", "orthanc.json"], folder), _process(serve, folder):
-        _wait(lambda: _echoes(listener), "the appliance to listen")
+    with process(["Orthanc", "orthanc.json"], folder), serve(folder):
+        wait_for(lambda: echoes(listener), "the appliance to listen")
         return [_sent(listener, folder / "data/state.db", exam) for exam in exams]
 
 
@@ -107,7 +102,7 @@ def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, flo
         received = time.time()
     if any(answer.outcome is not Outcome.STORED for answer in answers):
         raise UsageError(f"the appliance did not take the exam: {answers[-1].reason}")
-    _wait(lambda: _count(database, "delivered") > before, "the results to be delivered")
+    wait_for(lambda: _count(database, "delivered") > before, "the results to be delivered")
     query = "SELECT what, max(at) AS at FROM event WHERE at >= ? GROUP BY what ORDER BY max(at)"
     return {row["what"]: row["at"] - received for row in _rows(database, query, received)}
 
@@ -120,41 +115,6 @@ def _rows(database: Path, query: str, *parameters: object) -> list[sqlite3.Row]:
     with closing(sqlite3.connect(database, timeout=30)) as connection:
         connection.row_factory = sqlite3.Row
         return connection.execute(query, parameters).fetchall()
-
-
-def _echoes(peer: Peer) -> bool:
-    try:
-        echo(peer)
-    except PeerError:
-        return False
-    return True
-
-
-def _wait(condition: Callable[[], T], what: str) -> T:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise UsageError(f"waited {PATIENCE_S:.0f} s for {what} in vain")
-        time.sleep(0.01)
-    return value
-
-
-@contextmanager
-def _process(command: Sequence[object], folder: Path) -> Iterator[None]:
-    with (
-        (folder / f"{Path(str(command[0])).name}.log").open("wb") as log,
-        subprocess.Popen([str(word) for word in command], cwd=folder, stdout=log, stderr=log) as process,
-    ):
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _configuration(bundle: Path, engine: str, glam: int, pacs: int, web: int) -> str:

@@ -1,0 +1,62 @@
+"""Processes around a measurement of the appliance: started, waited for, ended."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from glam_deploy.dicom.net.peer import Peer
+from glam_deploy.dicom.net.sender import echo
+from glam_deploy.errors import PeerError, UsageError
+
+T = TypeVar("T")
+
+PATIENCE_S = 600.0
+
+
+@contextmanager
+def process(command: Sequence[object], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs in `folder`, where its log lies, for as long as the block lasts."""
+    with (
+        (folder / f"{Path(str(command[0])).name}.log").open("wb") as log,
+        subprocess.Popen([str(word) for word in command], cwd=folder, stdout=log, stderr=log) as started,
+    ):
+        try:
+            yield started
+        finally:
+            started.terminate()
+
+
+def serve(folder: Path, *options: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """`glam-deploy serve` with the `glam.toml` in `folder`."""
+    return process([sys.executable, "-m", "glam_deploy.cli", "serve", "--config", "glam.toml", *options], folder)
+
+
+def wait_for(condition: Callable[[], T], what: str) -> T:
+    """The first true value of `condition`. Raises UsageError that names `what`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise UsageError(f"waited {PATIENCE_S:.0f} s for {what} in vain")
+        time.sleep(0.01)
+    return value
+
+
+def echoes(peer: Peer) -> bool:
+    """Whether it answers C-ECHO."""
+    try:
+        echo(peer)
+    except PeerError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
