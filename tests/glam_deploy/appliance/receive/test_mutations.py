@@ -2,8 +2,9 @@
 
 import os
 import random
+import zlib
 from collections import Counter
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from mammograms import breast
@@ -43,16 +44,34 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     return bytes(bad)
 
 
-def take_mutant(inbox: Box, path: Path, number: int) -> Receipt:
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """A file in each syntax."""
+    path, exam = tmp_path_factory.mktemp("sound") / "a.dcm", Exam(patient_name=CANARY, patient_id=CANARY)
+    files = []
+    for syntax in SYNTAXES:
+        write_view(path, breast(View.L_CC), view=View.L_CC, exam=exam, transfer_syntax=syntax)
+        files.append(path.read_bytes())
+    return files
+
+
+def renamed(data: bytes, uid: str, number: int) -> bytes:
+    """The same under a SOP Instance UID of its own, deflated or not."""
+    own = f"{uid[:-5]}1{number:04}".encode()
+    if uid.encode() in data:
+        return data.replace(uid.encode(), own)
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return deflater.compress(renamed(zlib.decompress(data, -zlib.MAX_WBITS), uid, number)) + deflater.flush()
+
+
+def take_mutant(inbox: Box, sound: list[bytes], number: int) -> Receipt:
     """A damaged file as STOW-RS or C-STORE would give it."""
-    dice = random.Random(number)
-    exam = Exam(seed=str(number), patient_name=CANARY, patient_id=CANARY)
-    write_view(path, breast(View.L_CC), view=View.L_CC, exam=exam, transfer_syntax=SYNTAXES[number % 4])
-    file = path.read_bytes()
-    if number % 8 == 0:
-        return inbox.take(mutated(file, dice))
+    dice, file = random.Random(number), sound[number % 4]
     claim, data_set = split(file)
-    return inbox.take(mutated(data_set, dice), claim)
+    if number % 8 == 0:
+        return inbox.take(mutated(renamed(file, claim.sop_uid, number), dice))
+    said = replace(claim, sop_uid=f"{claim.sop_uid[:-5]}1{number:04}")
+    return inbox.take(mutated(renamed(data_set, claim.sop_uid, number), dice), said)
 
 
 @pytest.fixture
@@ -64,9 +83,9 @@ def no_waiting(inbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("start", range(0, 1000, 250))
-def test_a_reason_for_each(inbox: Box, tmp_path: Path, start: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reason_for_each(inbox: Box, sound: list[bytes], start: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
-    receipts = [take_mutant(inbox, tmp_path / "a.dcm", number) for number in range(start, start + 250)]
+    receipts = [take_mutant(inbox, sound, number) for number in range(start, start + 250)]
     assert all(receipt.reason for receipt in receipts if receipt.status != Status.SUCCESS)
     assert Status.PROCESSING_FAILURE not in {receipt.status for receipt in receipts}
     rows = inbox.rows("SELECT state, view, reason FROM instance")
