@@ -31,9 +31,9 @@ def process(command: Sequence[object], folder: Path) -> Iterator["subprocess.Pop
             started.terminate()
 
 
-def serve(folder: Path, *options: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+def serve(folder: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """`glam-deploy serve` with the `glam.toml` in `folder`."""
-    return process([sys.executable, "-m", "glam_deploy.cli", "serve", "--config", "glam.toml", *options], folder)
+    return process([sys.executable, "-m", "glam_deploy.cli", "serve", "--config", "glam.toml"], folder)
 
 
 def wait_for(condition: Callable[[], T], what: str) -> T:
