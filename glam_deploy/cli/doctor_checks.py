@@ -307,8 +307,14 @@ def _own_certificate(config: "Config") -> Iterator[Finding]:
 
 
 def _web(config: "Config", processes: Processes) -> Iterator[Finding]:
+    from glam_deploy.appliance.web.rules import check_web
+
     web = config.web
     what = f"web port {web.port}"
+    try:
+        check_web(web)
+    except UsageError as error:
+        yield _fails("web", str(error), "correct [web]")
     yield _answers(what, web.host, web.port) if "web" in processes and web.port else _free(what, web.host, web.port)
 
 

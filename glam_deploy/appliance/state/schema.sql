@@ -100,6 +100,7 @@ CREATE TABLE parcel_object (                 -- an object goes to a target once,
     PRIMARY KEY (target, sop_uid)
 ) WITHOUT ROWID;
 CREATE INDEX object_of_parcel ON parcel_object (parcel_id);
+CREATE INDEX object_by_uid ON parcel_object (sop_uid);
 
 CREATE TABLE event (                         -- the timeline of a study
     id        INTEGER PRIMARY KEY,

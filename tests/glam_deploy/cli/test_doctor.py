@@ -31,6 +31,7 @@ reserve_bytes = 0
 senders = [{{ ae_title = "MODALITY", hosts = ["{hosts}"] }}]
 [web]
 port = 0
+token_file = "web.token"
 [worker]
 bundle = "bundle"
 engine = "onnx"
@@ -50,6 +51,9 @@ def place(tmp_path: Path) -> Path:
 
 
 def configured(folder: Path, more: str = "", hosts: str = "127.0.0.1") -> Path:
+    token = folder / "web.token"
+    token.write_text("t" * 32)
+    token.chmod(0o600)
     (folder / "glam.toml").write_text(CONFIG.format(hosts=hosts) + more)
     return folder
 
@@ -97,7 +101,7 @@ def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
     assert found["data folder"][0] == found["processes"][0] == found["targets"][0] == "note"
     assert found["bundle"][0] == "ok"
     assert found["engine"] == ("ok", "onnx, the reference itself")
-    assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml"]
+    assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml", "web.token"]
 
 
 def test_a_table_for_people(cli: Cli, place: Path) -> None:
@@ -129,6 +133,14 @@ def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
         code, found = looked(cli, place)
     assert code == 1
     assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program has it")
+
+
+def test_a_token_that_everybody_can_read(cli: Cli, place: Path) -> None:
+    (place / "web.token").chmod(0o644)
+    code, found = looked(cli, place)
+    assert code == 1
+    assert found["web"][0] == "FAILS"
+    assert "web.token" in found["web"][1]
 
 
 def test_rights_on_the_data_folder(cli: Cli, place: Path) -> None:
