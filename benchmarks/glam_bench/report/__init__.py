@@ -27,9 +27,14 @@ def write(results: Results, path: Path, *, gates: Sequence[Path] = ()) -> None:
 
 
 def write_ladder_svg(results: Results, path: Path) -> None:
-    """Write the ladder's plot as an SVG that stands alone, on a ground of its own, in light and dark."""
+    """Write the ladder's plot as an SVG that stands alone, on a ground of its own, in light and dark.
+
+    Rungs that could not run are left out: the report says why.
+    """
     _require_finite(results)
-    path.write_text(ladder.draw(results, LADDER_WIDTH).standalone(raw(style.standalone())), "utf-8")
+    ran = results.copy()
+    ran["ladder"] = [rung for rung in results["ladder"] if rung.get("latency_ms")]
+    path.write_text(ladder.draw(ran, LADDER_WIDTH).standalone(raw(style.standalone())), "utf-8")
 
 
 def _require_finite(value: object, place: str = "the results") -> None:
