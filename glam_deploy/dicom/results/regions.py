@@ -48,11 +48,16 @@ def above(saliency: Float32, algorithm: Algorithm) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """The connected pieces of one class in one view, numbered from 1."""
+    """The connected pieces of one class in one view, numbered from 1.
+
+    Arrays cover the part of the view that holds them all, and count from its upper-left pixel, `origin`.
+    """
 
     name: str
+    origin: tuple[int, int]
+    """(row, column), source frame."""
     values: Float32
-    """float32 [rows, columns], 0..1, source frame."""
+    """float32 [rows, columns], 0..1."""
     labels: NDArray[np.int32]
     """int32 [rows, columns]: the piece that a pixel belongs to, 0 for none."""
     stats: NDArray[np.int32]
@@ -68,16 +73,20 @@ class Pieces:
         return [n for n in order.tolist() if n != 0]
 
     def region(self, n: int, spacing: Spacing | None) -> Region:
-        """The n-th piece, told."""
+        """The n-th piece, told in the source frame."""
         left, top, width, height, pixels = self.stats[n].tolist()
         window = slice(top, top + height), slice(left, left + width)
         inside = self.labels[window] == n
         row, column = np.argwhere(inside & (self.values[window] == self.peaks[n]))[0].tolist()
+        top, left = top + self.origin[0], left + self.origin[1]
         return Region(
             label=self.name,
             outline=outline(inside, top, left),
             box=(top, left, top + height, left + width),
-            centre=(float(self.centres[n, 1]) + 0.5, float(self.centres[n, 0]) + 0.5),
+            centre=(
+                self.origin[0] + float(self.centres[n, 1]) + 0.5,
+                self.origin[1] + float(self.centres[n, 0]) + 0.5,
+            ),
             peak=float(self.peaks[n]),
             peak_at=(top + row + 0.5, left + column + 0.5),
             pixels=pixels,
@@ -87,12 +96,23 @@ class Pieces:
 
 def pieces_of(saliency: Float32, name: str, threshold: float) -> Pieces:
     """The pieces (8 neighbours) of the class `name`. `saliency`: float32 [2, rows, columns], 0..1."""
-    values = saliency[spec.CLASSES.index(name)]
+    whole = saliency[spec.CLASSES.index(name)]
+    window = _extent(whole > np.float32(threshold))
+    values = whole[window]
     mask = values > np.float32(threshold)
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels[mask], values[mask])
-    return Pieces(name=name, values=values, labels=labels, stats=stats, centres=centres, peaks=peaks)
+    origin = window[0].start, window[1].start
+    return Pieces(name=name, origin=origin, values=values, labels=labels, stats=stats, centres=centres, peaks=peaks)
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest part with all that is set, for lesions fill little of a mammogram; the first pixel where none is."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0, 1), slice(0, 1)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def outline(inside: NDArray[np.bool_], top: int, left: int) -> tuple[Point, ...]:
