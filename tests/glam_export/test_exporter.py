@@ -211,7 +211,9 @@ def test_winograd_form_that_is_wrong_is_named_and_how_to_do_without(place: Path,
     wrong("z_k", 1e-3, "winograd")
     message = assert_fails(place, ParityError, ExportOptions(winograd=True))
     assert "\n  winograd.local.z_k: differs by 0.001, limit 0.0001\n" in message
-    assert message.endswith(" lose too much in Winograd's form: export without --winograd.")
+    assert message.endswith(
+        " lose too much in Winograd's form: export without --winograd, and without --precision auto."
+    )
 
 
 def test_rounding_of_half_graphs_is_no_fault(tmp_path: Path, wrong: Wrong) -> None:
