@@ -8,11 +8,6 @@ from expected import need
 from fake_cuda.outside import run_inside
 
 HERE = Path(__file__).parent
-FILES = [
-    # the others go the same way with more at once, and have full-size networks: minutes together
-    pytest.param(file, id=file.stem, marks=[] if file.stem == "gpu_chain" else pytest.mark.slow)
-    for file in sorted(HERE.glob("gpu_*.py"))
-]
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +17,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_kernels(tmp_path_factory.mktemp("kernels"))
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.slow  # full-size networks: a minute and a half together
+@pytest.mark.parametrize("file", sorted(HERE.glob("gpu_*.py")), ids=lambda file: file.stem)
 def test_on_the_fake_gpu(file: Path, kernels: Path) -> None:
     run_inside(file, kernels=[kernels])

@@ -117,7 +117,14 @@ def dice(a, b):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("seed", "index", "name"), [(1, 3, "benign"), (0, 1, "malignant"), (2, 2, "malignant")])
+@pytest.mark.parametrize(
+    ("seed", "index", "name"),
+    [
+        (1, 3, "benign"),
+        pytest.param(0, 1, "malignant", marks=pytest.mark.slow),
+        pytest.param(2, 2, "malignant", marks=pytest.mark.slow),
+    ],
+)
 @torch.inference_mode()
 def test_lesions_are_found_and_outlined(network, seed, index, name):
     view = phantom_exam(seed)[index]
