@@ -12,6 +12,9 @@ from typing import BinaryIO
 from glam_deploy.appliance.identity import digest, is_uid
 from glam_deploy.errors import UsageError
 
+FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
+"""Names of files in the folders of results."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFolder:

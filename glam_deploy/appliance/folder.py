@@ -14,12 +14,12 @@ from typing import Any
 
 from glam_deploy import images
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder, sync
+from glam_deploy.appliance.data import FINDING, OBJECTS, REPORT, DataFolder, sync
 from glam_deploy.appliance.identity import derived_uid, digest
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.making import making_of
 from glam_deploy.appliance.work.predictor import Predictor
-from glam_deploy.appliance.work.publish import FINDING, OBJECTS, REPORT, Publisher
+from glam_deploy.appliance.work.publish import Publisher
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, GlamError, NotForThisNetwork

@@ -143,6 +143,7 @@ def _file_system(place: Path) -> str:
 def _database(data: "DataFolder") -> Generator[Finding, None, Processes]:
     """Returns the processes that run."""
     from glam_deploy.appliance.state import inspection, overview
+    from glam_deploy.appliance.state.events import SILENT_S
     from glam_deploy.appliance.state.steady import steady_clock
 
     what = "database"
@@ -157,7 +158,7 @@ def _database(data: "DataFolder") -> Generator[Finding, None, Processes]:
                 yield _ok(what, f"{data.database} is sound")
             yield from _clock(inspection.newest_at(connection))
             known = overview.components(connection, steady_clock(connection)())
-            return {name: each for name, each in known.items() if each.age < FRESH_S}
+            return {name: each for name, each in known.items() if each.age < SILENT_S}
     except (*overview.UNREADABLE, UsageError) as error:
         yield _note(
             what, f"it cannot be read as it is ({type(error).__name__})", "start the appliance, then look again"

@@ -8,6 +8,9 @@ from typing import Any
 
 from glam_deploy.appliance.state.steady import Steady
 
+SILENT_S = 15.0
+"""A process that beats every second and has not for so long is silent: dead, stuck, or unable to write."""
+
 
 def note(connection: sqlite3.Connection, study_uid: str, what: str, detail: str = "") -> None:
     """One more line in the study's timeline; inside the transaction that it tells of. `detail` holds no identifier."""

@@ -12,13 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from glam_deploy.appliance.state import overview
+from glam_deploy.appliance.state.events import SILENT_S
 from glam_deploy.appliance.state.overview import Component
 from glam_deploy.appliance.web.access import visitor_of
 from glam_deploy.appliance.web.site import Site, site_of
 from glam_deploy.errors import UsageError
-
-SILENT_S = 15.0
-"""A process that beats every second and has not for so long is silent: dead, stuck, or unable to write."""
 
 PROCESSES = ("receiver", "keeper", "worker", "dispatcher", "web")
 """That must be there; the last one's beat proves that this process can write to the database."""

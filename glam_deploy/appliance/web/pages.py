@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from glam_deploy.appliance.config import Target
+from glam_deploy.appliance.data import PICTURE
 from glam_deploy.appliance.state import overview, story
 from glam_deploy.appliance.state.overview import Component, TargetCounts
 from glam_deploy.appliance.web import health, plots
-from glam_deploy.appliance.web.pictures import PICTURE, scores
+from glam_deploy.appliance.web.pictures import scores
 from glam_deploy.appliance.web.render import render
 from glam_deploy.appliance.web.site import Site, site_of
 from glam_deploy.errors import GlamError

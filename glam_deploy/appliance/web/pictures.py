@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from glam_deploy.appliance.data import FINDING, PICTURE, REPORT
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError
 from glam_deploy.outputs.overlay import grey, shown_part, shown_shape, to_png
 
 MOST_BYTES = 128 << 20
 """Of PNG files in memory: some thirty exams."""
-
-FINDING, PICTURE, REPORT = "finding.json", "overlay.png", "report.json"
-"""Files in the folder of a view's results, as work/publish.py writes them."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder, settle, sync
+from glam_deploy.appliance.data import ARRAYS, FINDING, OBJECTS, PICTURE, REPORT, DataFolder, settle, sync
 from glam_deploy.appliance.identity import derived_uid
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.state.parcels import ResultObject
@@ -34,8 +34,6 @@ from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.result import Result
-
-FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 
 SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
     {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support_placements import placements
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
@@ -17,7 +18,6 @@ from glam_deploy.preprocess import (
     prepare,
     sample_to_source,
 )
-from glam_deploy.records import Placement
 
 from . import scenes
 
@@ -56,22 +56,6 @@ def test_a_bright_pixel_comes_back_to_its_place(case):
     back = map_to_source(made.placement, maps)
     assert back.shape == (1, *sample.pixels.shape)
     assert np.argwhere(back[0]).tolist() == [list(point)]
-
-
-@st.composite
-def placements(draw):
-    """Any crop of any source, with the window anywhere over it."""
-    rows, columns = draw(st.integers(1, 400)), draw(st.integers(1, 400))
-    top, left = draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))
-    bottom, right = draw(st.integers(top + 1, rows)), draw(st.integers(left + 1, columns))
-    return Placement(
-        source_shape=(rows, columns),
-        crop_window=(top, bottom, left, right),
-        mirrored=draw(st.booleans()),
-        row_shift=draw(st.integers(-ROWS + 1, bottom - top - 1)),
-        column_shift=draw(st.integers(-COLUMNS + 1, right - left - 1)),
-        best_center=None,
-    )
 
 
 def by_definition(placement, row, column):
