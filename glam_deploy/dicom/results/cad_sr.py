@@ -6,8 +6,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import facts, finished, statement
-from glam_deploy.dicom.results.outcomes import SPACING_TOLD, evidence, notices_told, study_source, told
+from glam_deploy.dicom.results.objects import facts, statement
+from glam_deploy.dicom.results.outcomes import SPACING_TOLD, notices_told, told
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.terms import CC, MLO
@@ -44,7 +44,6 @@ def cad_sr(
     uncalibrated. `predecessor` is the CAD SR that this one replaces. Raises UsageError without outcomes, DicomError
     where none of the sources can be read.
     """
-    source = study_source(outcomes)
     findings = [
         _impression(region, place, algorithm, probability=probability)
         for place, outcome in enumerate(outcomes, start=1)
@@ -59,14 +58,15 @@ def cad_sr(
         sr.contains(sr.code(("111065", "DCM", "Summary of Analyses"), ("111225", "DCM", "Not Attempted"))),
         template="4000",
     )
-    dataset = sr.document(
+    return sr.report(
         root,
-        MammographyCADSRStorage,
-        study_uid=source.study_uid,
-        evidence=evidence(outcomes),
+        outcomes,
+        algorithm,
+        identity,
+        sop_class=MammographyCADSRStorage,
+        title="GLAM CAD",
         predecessor=predecessor,
     )
-    return finished(dataset, source, algorithm, identity, modality="SR", title="GLAM CAD")
 
 
 def _entry(outcome: ViewOutcome) -> Dataset:

@@ -7,8 +7,8 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from glam_deploy import spec
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, finished, own_uid, statement
-from glam_deploy.dicom.results.outcomes import SPACING_TOLD, evidence, notices_told, study_source, told
+from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, own_uid, statement
+from glam_deploy.dicom.results.outcomes import SPACING_TOLD, notices_told, told
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
 PRIVATE = "99GLAM"
@@ -35,7 +35,6 @@ def measurement_report(
 
     Arguments and errors as of `cad_sr.cad_sr`.
     """
-    source = study_source(outcomes)
     root = sr.container(
         TITLE,
         sr.modifier(sr.code(*sr.ENGLISH)),
@@ -46,15 +45,16 @@ def measurement_report(
         sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(algorithm))),
         template="1500",
     )
-    dataset = sr.document(
+    root.CodingSchemeIdentificationSequence = [_own_codes()]
+    return sr.report(
         root,
-        ComprehensiveSRStorage,
-        study_uid=source.study_uid,
-        evidence=evidence(outcomes),
+        outcomes,
+        algorithm,
+        identity,
+        sop_class=ComprehensiveSRStorage,
+        title="GLAM measurements",
         predecessor=predecessor,
     )
-    _declare_codes(dataset)
-    return finished(dataset, source, algorithm, identity, modality="SR", title="GLAM measurements")
 
 
 def _observer(algorithm: Algorithm) -> Iterator[Dataset]:
@@ -162,9 +162,9 @@ def _remarks(algorithm: Algorithm) -> Iterator[Dataset]:
         yield sr.contains(sr.text(COMMENT, remark))
 
 
-def _declare_codes(dataset: Dataset) -> None:
+def _own_codes() -> Dataset:
     """Coding Scheme Identification (PS3.3 C.12.1.1)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE, "Codes of glam-deploy, docs/results.md"
     scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
-    dataset.CodingSchemeIdentificationSequence = [scheme]
+    return scheme

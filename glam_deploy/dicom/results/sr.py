@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from glam_deploy.dicom.results.objects import coded
-from glam_deploy.dicom.results.records import Point, Reference
+from glam_deploy.dicom.results.objects import coded, finished
+from glam_deploy.dicom.results.outcomes import evidence, study_source
+from glam_deploy.dicom.results.records import Algorithm, Identity, Point, Reference, ViewOutcome
 from glam_deploy.records import View
 
 Name = tuple[str, str, str]
@@ -129,20 +130,31 @@ def by_reference(*position: int) -> Dataset:
     return item
 
 
-def document(
-    root: Dataset, sop_class: UID, *, study_uid: str, evidence: Iterable[Reference], predecessor: Reference | None
+def report(
+    root: Dataset,
+    outcomes: Sequence[ViewOutcome],
+    algorithm: Algorithm,
+    identity: Identity,
+    *,
+    sop_class: UID,
+    title: str,
+    predecessor: Reference | None,
 ) -> Dataset:
-    """SR Document Series, General and Content, around the content tree `root`, of which the evidence was seen."""
+    """The object around the content tree `root`: SR Document Series, General and Content, and what `finished` adds.
+
+    `predecessor` is the report that this one replaces. Raises as `study_source` does.
+    """
+    source = study_source(outcomes)
     dataset = Dataset()
     dataset.update(root)
     dataset.SOPClassUID = sop_class
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag, dataset.VerificationFlag = "COMPLETE", "UNVERIFIED"
-    dataset.CurrentRequestedProcedureEvidenceSequence = [_study(study_uid, evidence)]
+    dataset.CurrentRequestedProcedureEvidenceSequence = [_study(source.study_uid, evidence(outcomes))]
     if predecessor:
-        dataset.PredecessorDocumentsSequence = [_study(study_uid, [predecessor])]
-    return dataset
+        dataset.PredecessorDocumentsSequence = [_study(source.study_uid, [predecessor])]
+    return finished(dataset, source, algorithm, identity, modality="SR", title=title)
 
 
 def _item(value_type: str, name: Name | None, children: Sequence[Dataset]) -> Dataset:
