@@ -22,6 +22,9 @@ A message says what was wrong, the value, what was expected and what to do. It h
 4 parity, integrity or a gate failed, or an engine could not be built or run.
 """
 
+import traceback
+from pathlib import Path
+
 
 class GlamError(Exception):
     """Base of all; never raised itself."""
@@ -101,3 +104,12 @@ class ParityError(GlamError):
 
 class InternalError(GlamError):
     """A fault of glam-deploy itself, met while working on one input; the others go on."""
+
+
+def fault(error: BaseException) -> str:
+    """What happened and where, without the exception's own text, in which a library may quote a header."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "glam_deploy" in frame.filename] or frames
+    where = f" in {ours[-1].name}, line {ours[-1].lineno} of {Path(ours[-1].filename).name}" if ours else ""
+    what = f" ({error.name})" if isinstance(error, ImportError) else ""
+    return f"{type(error).__name__}{what}{where}"

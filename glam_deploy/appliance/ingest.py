@@ -25,12 +25,11 @@ from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import is_uid
-from glam_deploy.appliance.log import fault
 from glam_deploy.appliance.spool import COLLISION, Kept, Spool
 from glam_deploy.appliance.state.instances import Instance
 from glam_deploy.dicom.part10 import Claim, is_storage_class, is_taken_syntax, read_head, write_head
 from glam_deploy.dicom.received import Received, examine
-from glam_deploy.errors import DicomError
+from glam_deploy.errors import DicomError, fault
 
 SPACE_STEP = 16 << 20
 """Bytes of one instance between two looks at how much room the disk has."""

@@ -15,10 +15,10 @@ from types import MappingProxyType
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.log import fault, start_log
+from glam_deploy.appliance.log import start_log
 from glam_deploy.appliance.notify import notify
 from glam_deploy.appliance.state.database import open_database
-from glam_deploy.errors import BackendUnavailable, GlamError, UsageError
+from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from glam_deploy.cli.options import (
     threads_option,
     ungated_option,
 )
-from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError
+from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError, fault
 from glam_deploy.images import read_array
 from glam_deploy.outputs.writer import (
     REPORT,
@@ -296,12 +296,10 @@ def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
 
 
 def _internal(error: Exception) -> InternalError:
-    """What happened and where, but not the exception's own text: another library may quote the header in it."""
+    """The exception without its text, and its trace without the values in it, on standard error."""
     click.echo("".join(traceback.format_tb(error.__traceback__)), err=True)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     return InternalError(
-        f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}. This is a fault "
-        f"of glam-deploy; please report it with what stands on standard error."
+        f"{fault(error)}. This is a fault of glam-deploy; please report it with what stands on standard error."
     )
 
 

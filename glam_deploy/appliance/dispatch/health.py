@@ -52,6 +52,10 @@ class Health(Generic[P]):
     def may_try(self, now: float) -> bool:
         return now >= self.not_before
 
+    def hurry(self) -> None:
+        """A person says that it is repaired: it is tried now, and waits begin anew."""
+        self.failures, self.not_before = 0, 0.0
+
     def unreachable(self, now: float, reason: str) -> None:
         """It let nobody in."""
         self.failures += 1

@@ -12,12 +12,11 @@ from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.dispatch.health import Backoff, Health
 from glam_deploy.appliance.dispatch.links import Link
 from glam_deploy.appliance.identity import derived_uid
-from glam_deploy.appliance.log import fault
 from glam_deploy.appliance.state import parcels
 from glam_deploy.appliance.state.parcels import Parcel, ParcelObject
 from glam_deploy.appliance.state.steady import Steady
 from glam_deploy.dicom.net.delivery import Item, Outcome, Session
-from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
+from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError, fault
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,8 @@ class Lane:
     def step(self) -> bool:
         """Try the parcel whose turn it is; False where there is none now, or the target is not to be tried yet."""
         now = self.steady()
+        if parcels.take_wish(self.connection, self.target.name):
+            self.health.hurry()
         if not self.health.may_try(now):
             return False
         parcel = parcels.next_parcel(self.connection, self.target.name, now, last=self.health.suspects)

@@ -8,7 +8,8 @@
              sent -> pending                   the target does not show it
              pending, sent -> dead -> pending  with its parcel, or with a later parcel that needs it too
 
-What a dispatcher does is void for a parcel that a person has discarded meanwhile.
+What a dispatcher does is void for a parcel that a person has discarded meanwhile. A person who wants one tried again
+knows more than a dispatcher that waits: that wish stands in `next_try` until the dispatcher has taken it.
 """
 
 import sqlite3
@@ -22,6 +23,11 @@ from glam_deploy.errors import UsageError
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 """How the SOP class UIDs of structured reports begin (PS3.6 annex A)."""
+
+_WISHED = -1.0
+"""The `next_try` of a parcel that a person wants tried at once; no steady time is below 0."""
+_LATER = f"iif(next_try = {_WISHED}, next_try, max(next_try, ?))"
+"""SQL for `next_try` after a try in vain: a wish that came during it stands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +102,16 @@ def next_parcel(
     return Parcel(**row) if row else None
 
 
+def take_wish(connection: sqlite3.Connection, target: str) -> bool:
+    """Whether a person wants parcels for `target` tried at once, since this was last asked."""
+    wished = f"target = ? AND state = 'pending' AND next_try = {_WISHED}"
+    if connection.execute(f"SELECT 1 FROM parcel WHERE {wished} LIMIT 1", (target,)).fetchone() is None:
+        return False
+    with transaction(connection):
+        connection.execute(f"UPDATE parcel SET next_try = 0 WHERE {wished}", (target,))
+    return True
+
+
 def unproven(connection: sqlite3.Connection, parcel_id: int) -> list[ParcelObject]:
     """What of a parcel is pending or sent: reports last, which refer to the rest."""
     rows = connection.execute(
@@ -168,7 +184,7 @@ def put_off(connection: sqlite3.Connection, parcel_id: int, reason: str, next_tr
     """Tried in vain by nobody's fault that is known: not before the steady time `next_try` again."""
     with transaction(connection):
         connection.execute(
-            "UPDATE parcel SET reason = ?, next_try = ? WHERE id = ? AND state = 'pending'",
+            f"UPDATE parcel SET reason = ?, next_try = {_LATER} WHERE id = ? AND state = 'pending'",
             (reason, next_try, parcel_id),
         )
 
@@ -177,7 +193,7 @@ def failed(connection: sqlite3.Connection, parcel_id: int, reason: str, next_try
     """An attempt in vain that counts; the parcel's state now, which is dead where it was the last of `attempts`."""
     with transaction(connection):
         connection.execute(
-            "UPDATE parcel SET reason = ?, next_try = max(next_try, ?), attempts = attempts + 1"
+            f"UPDATE parcel SET reason = ?, next_try = {_LATER}, attempts = attempts + 1"
             " WHERE id = ? AND state = 'pending'",
             (reason, next_try, parcel_id),
         )
@@ -213,7 +229,10 @@ def report(
 
 
 def retry(connection: sqlite3.Connection, parcel_id: int) -> None:
-    """Try a dead or waiting parcel again, at once and with all its attempts. Raises UsageError for any other."""
+    """Try a dead or waiting parcel again with all its attempts, and its target at once, however long that has been down.
+
+    Raises UsageError for any other.
+    """
     with transaction(connection):
         _take_up(connection, parcel_id, "pending")
         connection.execute(
@@ -232,8 +251,8 @@ def discard(connection: sqlite3.Connection, parcel_id: int) -> None:
 
 def _take_up(connection: sqlite3.Connection, parcel_id: int, state: str) -> None:
     changed = connection.execute(
-        "UPDATE parcel SET state = ?, attempts = 0, next_try = 0 WHERE id = ? AND state IN ('dead', 'pending')",
-        (state, parcel_id),
+        "UPDATE parcel SET state = ?, attempts = 0, next_try = ? WHERE id = ? AND state IN ('dead', 'pending')",
+        (state, _WISHED, parcel_id),
     )
     if not changed.rowcount:
         row = connection.execute("SELECT state FROM parcel WHERE id = ?", (parcel_id,)).fetchone()

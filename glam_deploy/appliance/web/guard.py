@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glam_deploy.appliance.log import fault
 from glam_deploy.appliance.web.access import VISITOR, Refused, address_of
 from glam_deploy.appliance.web.render import render
 from glam_deploy.appliance.web.site import Site
+from glam_deploy.errors import fault
 
 HEADERS: Mapping[str, str] = MappingProxyType(
     {

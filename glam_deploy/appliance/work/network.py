@@ -7,10 +7,9 @@ from typing import Any
 
 from glam_deploy import __version__
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.log import fault
 from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor, PredictorOf, probe
-from glam_deploy.errors import GlamError
+from glam_deploy.errors import GlamError, fault
 
 log = logging.getLogger(__name__)
 

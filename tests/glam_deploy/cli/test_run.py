@@ -258,7 +258,7 @@ def test_fault_of_our_own_costs_one_input_and_shows_its_trace(
     monkeypatch.setenv("GLAM_TEST_FAULT", "1")
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
     assert said.code == 1
-    assert "ZeroDivisionError in _misbehave, line " in said.out
+    assert "ZeroDivisionError in run, line " in said.out
     assert "This is a fault of glam-deploy; please report it" in said.out
     assert "support_engines.py" in said.err
     # another library may quote a patient's name in its own words
