@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support_search import point
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import UsageError
@@ -13,20 +14,9 @@ from glam_deploy.spec import STAGES
 from glam_export import exporter
 from glam_export.calibration import JUDGED, SEEDS, calibration, images_in, phantoms
 from glam_export.exporter import FRONTIER_FILE, GOLDEN_SEED, ExportOptions
-from glam_export.search import Found, Point
+from glam_export.search import Found
 
 CHECKPOINT: Any = SimpleNamespace(network=SimpleNamespace(fusion_head=False))
-POINT = Point(
-    stage="local",
-    kind="int8",
-    wide=("stem",),
-    narrow_share=0.9,
-    latency_ms=20.0,
-    dice_median=0.995,
-    dice_worst=0.99,
-    same_patches=1.0,
-    passed=True,
-)
 
 
 @pytest.fixture
@@ -58,7 +48,7 @@ def test_calibrated_on_phantoms_or_on_the_folder(folder: Path, place: Path | Non
 def test_a_search_replaces_the_graphs_and_leaves_its_plot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     monkeypatch.setattr(exporter, "searches", lambda *positional, **named: asked.update(named, images=positional[2]))
-    chosen = Found(mixture={"local": "int8"}, graphs={"local": b"chosen"}, frontier=(POINT,))
+    chosen = Found(mixture={"local": "int8"}, graphs={"local": b"chosen"}, frontier=(point(),))
     monkeypatch.setattr(exporter, "search", lambda tasks, report: chosen)
     options = ExportOptions(search=True, patches=3)
     assert exporter._write_narrow_graphs(CHECKPOINT, folder, options, lambda step: None) is chosen

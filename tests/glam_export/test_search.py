@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from support_search import point
 from support_small_graphs import small_local
 
 from glam_deploy.engines import cpu_features
@@ -212,20 +213,6 @@ def test_what_misses_together_is_not_taken(
     monkeypatch.setattr(module, "_together", together)
     taken = module._taken([task, task], points, lambda step: None)
     assert [p.kind for p in taken] == expected
-
-
-def point(kind: Any, latency_ms: float) -> Point:
-    return Point(
-        stage="local",
-        kind=kind,
-        wide=(),
-        narrow_share=0.0,
-        latency_ms=latency_ms,
-        dice_median=1.0,
-        dice_worst=1.0,
-        same_patches=1.0,
-        passed=True,
-    )
 
 
 def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:

@@ -7,26 +7,13 @@ from typing import Any
 import pytest
 from support_bundles import edit_manifest, fill
 from support_gate import PROVENANCE, gate
+from support_search import point
 
 from glam_bench.bench import schema
 from glam_bench.bench.gates import frontier, with_gates
 from glam_bench.bench.live import unavailable
 from glam_bench.bench.rungs import RungPlan
 from glam_deploy.bundle import open_bundle
-from glam_export.search import Point
-
-POINT = Point(
-    stage="local",
-    kind="int8+winograd",
-    wide=("stem",),
-    narrow_share=0.9,
-    latency_ms=20.0,
-    dice_median=0.995,
-    dice_worst=0.99,
-    same_patches=1.0,
-    passed=True,
-    taken=True,
-)
 
 
 @pytest.fixture
@@ -63,8 +50,8 @@ def test_what_is_no_engine_of_ours_has_no_gate(folder: Path) -> None:
 
 def test_a_search_as_the_export_writes_it(folder: Path) -> None:
     assert frontier(open_bundle(folder)) is None
-    point = asdict(POINT) | {"wide": ["stem"]}
-    edit_manifest(folder, lambda manifest: manifest.update(frontier=[point]))
-    assert frontier(open_bundle(folder)) == [point]
+    written = asdict(point("int8+winograd", taken=True)) | {"wide": ["stem"]}
+    edit_manifest(folder, lambda manifest: manifest.update(frontier=[written]))
+    assert frontier(open_bundle(folder)) == [written]
     edit_manifest(folder, lambda manifest: manifest.update(frontier=[{"stage": "local", "precision": "int8"}]))
     assert frontier(open_bundle(folder)) is None
