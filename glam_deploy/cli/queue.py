@@ -3,9 +3,9 @@
 import getpass
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from glam_deploy.errors import UsageError
 if TYPE_CHECKING:
     from sqlite3 import Connection, Row
 
+    from glam_deploy.appliance.audit import Audit
     from glam_deploy.appliance.data import DataFolder
     from glam_deploy.appliance.state.story import Story, StudyLine
 
@@ -28,6 +29,8 @@ STAGES = (*UNFINISHED, "done", "ignored")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 study_argument = click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+some_studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY...]")
+target_option = click.option("--target", metavar="NAME", help="What is undelivered to this target, and no jobs.")
 
 
 @click.group("queue")
@@ -75,53 +78,116 @@ def show_command(config_path: Path, studies: Sequence[str], as_json: bool) -> No
 
 @command.command("retry")
 @config_option
-@study_argument
-def retry_command(config_path: Path, studies: Sequence[str]) -> int:
-    """Try dead jobs and dead parcels of a study again, attempts counted from 0."""
+@some_studies_argument
+@target_option
+def retry_command(config_path: Path, studies: Sequence[str], target: str | None) -> int:
+    """Try again what is dead of a study or waits for its target, attempts counted from 0.
+
+    The target is tried at once, however long it was down. With --target: result sets for that target alone, of all
+    studies or of those named.
+    """
     from glam_deploy.appliance.state import jobs, parcels
 
-    return _decide(_data(config_path), studies, "retried", jobs.retry, parcels.retry)
+    with _deciding(config_path) as (connection, audit):
+        stuck = _stuck(connection, studies, target, ("dead", "pending"))
+        return _decide(connection, audit, stuck, "retried", {"job": jobs.retry, "parcel": parcels.retry})
 
 
 @command.command("discard")
 @config_option
-@study_argument
+@some_studies_argument
+@target_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def discard_command(config_path: Path, studies: Sequence[str], yes: bool) -> int:
-    """Give dead jobs and dead parcels of a study up: nothing more is made or sent of them, and the audit says so.
+def discard_command(config_path: Path, studies: Sequence[str], target: str | None, yes: bool) -> int:
+    """Give up what is dead of a study: nothing more is made or sent of it, and the audit says so.
 
-    Files go when the retention time is over, as those of every study that is done.
+    With --target: what is dead at that target or waits for it, of all studies or of those named; for a target that is
+    gone for good. Files go when the retention time is over, as those of every study that is done.
     """
     from glam_deploy.appliance.state import jobs, parcels
 
-    asked = f"give up what is dead of {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}?"
-    if not yes and not click.confirm(asked, err=True):
-        console.err.print("nothing was discarded")
-        return 1
-    return _decide(_data(config_path), studies, "discarded", jobs.discard, parcels.discard)
+    with _deciding(config_path) as (connection, audit):
+        stuck = _stuck(connection, studies, target, ("dead", "pending") if target else ("dead",))
+        if stuck and not yes and not click.confirm(f"give up {_counted(stuck)}?", err=True):
+            console.err.print("nothing was discarded")
+            return 1
+        return _decide(connection, audit, stuck, "discarded", {"job": jobs.discard, "parcel": parcels.discard})
 
 
 Transition = Callable[[Any, int], None]
-"""Of the dead job or parcel with this number; takes a connection."""
+"""Of the job or parcel with this number; takes a connection."""
 
 
-def _decide(data: "DataFolder", studies: Sequence[str], done: str, job: Transition, parcel: Transition) -> int:
-    """Do to all that is dead of each study; 1 where nothing was."""
+@dataclass(frozen=True, kw_only=True)
+class Stuck:
+    """A job or parcel that a person may decide about."""
+
+    kind: str
+    """job or parcel."""
+    id: int
+    study_uid: str
+    pseudonym: str
+
+
+def _stuck(connection: "Connection", studies: Sequence[str], target: str | None, states: Sequence[str]) -> list[Stuck]:
+    """Dead jobs and parcels in `states`, of these studies; with `target` its parcels alone, of these or of all."""
+    if target is None and not studies:
+        raise UsageError("nothing is named: expected a STUDY of `queue list`, or --target NAME")
+    # all of them before any is decided about: a wrong name must leave everything as it is
+    found = [one for story in [_story(connection, word) for word in studies] for one in _of_story(story, states)]
+    if target is None:
+        return found
+    theirs = _at_target(connection, target)
+    return [one for one in found if one in theirs] if studies else theirs
+
+
+def _of_story(story: "Story", states: Sequence[str]) -> Iterator[Stuck]:
+    for kind, rows, wanted in (("job", story.jobs, ("dead",)), ("parcel", story.parcels, states)):
+        for row in rows:
+            if row["state"] in wanted:
+                yield Stuck(kind=kind, id=row["id"], study_uid=story.study_uid, pseudonym=story.line.pseudonym)
+
+
+def _at_target(connection: "Connection", target: str) -> list[Stuck]:
+    from glam_deploy.appliance.state import overview, parcels
+
+    known = [each.target for each in overview.targets(connection)]
+    if target not in known:
+        raise UsageError(
+            f"no results were ever meant for a target {target!r}: expected one of {', '.join(known) or 'none, so far'}"
+        )
+    rows = parcels.undelivered(connection, target)
+    return [Stuck(kind="parcel", id=row["id"], study_uid=row["study_uid"], pseudonym=row["pseudonym"]) for row in rows]
+
+
+@contextmanager
+def _deciding(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
     from glam_deploy.appliance.audit import open_audit
 
-    audit, count = open_audit(data), 0
+    data = _data(config_path)
     with closing(_connection(data)) as connection:
-        # all of them before any: a wrong name must leave everything as it is
-        for story in [_story(connection, word) for word in studies]:
-            for kind, rows, transition in (("job", story.jobs, job), ("parcel", story.parcels, parcel)):
-                for row in (row for row in rows if row["state"] == "dead"):
-                    transition(connection, row["id"])
-                    audit.write(f"{kind}_{done}", study=story.study_uid, id=row["id"], by=getpass.getuser())
-                    console.out.print(f"{story.line.pseudonym}  {kind} {row['id']} {done}", soft_wrap=True)
-                    count += 1
+        yield connection, open_audit(data)
+
+
+def _decide(
+    connection: "Connection", audit: "Audit", stuck: Sequence[Stuck], done: str, transitions: Mapping[str, Transition]
+) -> int:
+    """Do it to all of them; 1 where there was none."""
+    count = 0
+    for one in stuck:
+        with suppress(UsageError):  # delivered, or decided by somebody else, since it was looked for
+            transitions[one.kind](connection, one.id)
+            audit.write(f"{one.kind}_{done}", study=one.study_uid, id=one.id, by=getpass.getuser())
+            console.out.print(f"{one.pseudonym}  {one.kind} {one.id} {done}", soft_wrap=True)
+            count += 1
     if not count:
-        console.err.print("nothing of it is dead, so there was nothing to decide")
+        console.err.print(f"nothing was {done}: there is nothing of it to decide about")
     return 0 if count else 1
+
+
+def _counted(stuck: Sequence[Stuck]) -> str:
+    jobs = sum(one.kind == "job" for one in stuck)
+    return f"{jobs} dead jobs and {len(stuck) - jobs} undelivered result sets"
 
 
 def _data(config_path: Path) -> "DataFolder":

@@ -112,5 +112,5 @@ def _tell_useless(connection: sqlite3.Connection, config: Config, loops: Sequenc
     for name in loops:
         log.error("target %s is left out: %s", name, LOOPS)
     for name, count in parcels.strangers(connection, [target.name for target in config.targets]).items():
-        log.warning("%d parcels wait for target %s, which the configuration lacks: name it again, or discard them with "
-                    "`glam-deploy queue discard`", count, name)  # fmt: skip
+        log.warning("%d parcels wait for target %s, which the configuration lacks: name it again, or give them up with "
+                    "`glam-deploy queue discard --target %s`", count, name, name)  # fmt: skip

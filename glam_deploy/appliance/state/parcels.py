@@ -103,12 +103,12 @@ def next_parcel(
 
 
 def take_wish(connection: sqlite3.Connection, target: str) -> bool:
-    """Whether a person wants parcels for `target` tried at once, since this was last asked."""
-    wished = f"target = ? AND state = 'pending' AND next_try = {_WISHED}"
-    if connection.execute(f"SELECT 1 FROM parcel WHERE {wished} LIMIT 1", (target,)).fetchone() is None:
+    """Whether a person wants a parcel for `target` tried at once; then all that wait for it are due."""
+    waiting = "target = ? AND state = 'pending'"
+    if not connection.execute(f"SELECT 1 FROM parcel WHERE {waiting} AND next_try = {_WISHED}", (target,)).fetchone():
         return False
     with transaction(connection):
-        connection.execute(f"UPDATE parcel SET next_try = 0 WHERE {wished}", (target,))
+        connection.execute(f"UPDATE parcel SET next_try = 0 WHERE {waiting}", (target,))
     return True
 
 
@@ -229,12 +229,12 @@ def report(
 
 
 def retry(connection: sqlite3.Connection, parcel_id: int) -> None:
-    """Try a dead or waiting parcel again with all its attempts, and its target at once, however long that has been down.
+    """Try a dead or waiting parcel again, with all its attempts, and its target at once, however long that was down.
 
     Raises UsageError for any other.
     """
     with transaction(connection):
-        _take_up(connection, parcel_id, "pending")
+        _take_up(connection, parcel_id, "pending", _WISHED)
         connection.execute(
             "UPDATE parcel_object SET state = 'pending' WHERE parcel_id = ? AND state = 'dead'", (parcel_id,)
         )
@@ -244,15 +244,15 @@ def retry(connection: sqlite3.Connection, parcel_id: int) -> None:
 def discard(connection: sqlite3.Connection, parcel_id: int) -> None:
     """Give a dead or waiting parcel up: nothing more is sent of it. Raises UsageError for any other."""
     with transaction(connection):
-        _take_up(connection, parcel_id, "discarded")
+        _take_up(connection, parcel_id, "discarded", 0)
         _bury(connection, parcel_id)
         _note(connection, parcel_id, "discarded by hand")
 
 
-def _take_up(connection: sqlite3.Connection, parcel_id: int, state: str) -> None:
+def _take_up(connection: sqlite3.Connection, parcel_id: int, state: str, next_try: float) -> None:
     changed = connection.execute(
         "UPDATE parcel SET state = ?, attempts = 0, next_try = ? WHERE id = ? AND state IN ('dead', 'pending')",
-        (state, _WISHED, parcel_id),
+        (state, next_try, parcel_id),
     )
     if not changed.rowcount:
         row = connection.execute("SELECT state FROM parcel WHERE id = ?", (parcel_id,)).fetchone()
@@ -271,6 +271,15 @@ def _note(connection: sqlite3.Connection, parcel_id: int, what: str) -> None:
         "SELECT study_uid, target FROM parcel JOIN job ON job.id = job_id WHERE parcel.id = ?", (parcel_id,)
     ).fetchone()
     events.note(connection, row["study_uid"], what, row["target"])
+
+
+def undelivered(connection: sqlite3.Connection, target: str) -> list[sqlite3.Row]:
+    """What waits for a target or is dead there, in order of arrival: id, target, study_uid, pseudonym."""
+    return connection.execute(
+        "SELECT parcel.id, target, study_uid, pseudonym FROM parcel JOIN job ON job.id = job_id"
+        " JOIN study USING (study_uid) WHERE target = ? AND parcel.state IN ('pending', 'dead') ORDER BY parcel.id",
+        (target,),
+    ).fetchall()
 
 
 def strangers(connection: sqlite3.Connection, targets: Collection[str]) -> dict[str, int]:

@@ -75,7 +75,7 @@ async def retry_job(request: Request) -> Response:
 
 
 async def retry_parcel(request: Request) -> Response:
-    """As `glam-deploy queue retry`: a dead parcel is sent again."""
+    """As `glam-deploy queue retry`: a dead or waiting parcel is sent again, and its target tried at once."""
     return await _retried(request, "parcel", parcels.retry)
 
 

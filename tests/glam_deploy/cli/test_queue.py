@@ -14,7 +14,7 @@ from support_jobs import arrive, config_of, database_of, made, rows
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.state import jobs, studies
+from glam_deploy.appliance.state import jobs, parcels, studies
 from glam_deploy.appliance.state.database import transaction
 from glam_deploy.appliance.state.parcels import ResultObject
 
@@ -118,8 +118,51 @@ def test_retry_brings_dead_jobs_and_parcels_back(queue: Queue, data: DataFolder)
 def test_retry_of_what_is_not_dead_changes_nothing(queue: Queue, data: DataFolder) -> None:
     before = rows(data, "SELECT * FROM job")
     said = queue("retry", WAITING)
-    assert (said.code, said.err) == (1, "nothing of it is dead, so there was nothing to decide\n")
+    assert (said.code, said.err) == (1, "nothing was retried: there is nothing of it to decide about\n")
     assert rows(data, "SELECT * FROM job") == before
+
+
+def pending(data: DataFolder) -> None:
+    with closing(database_of(data)) as connection:
+        connection.execute("UPDATE parcel SET state = 'pending', next_try = 1e9")
+
+
+def test_retry_takes_what_waits_for_its_target(queue: Queue, data: DataFolder) -> None:
+    pending(data)
+    assert queue("retry", UNDELIVERED).out == f"{UNDELIVERED}  parcel 1 retried\n"
+    with closing(database_of(data)) as connection:
+        assert parcels.take_wish(connection, "pacs")
+
+
+def test_discard_of_a_study_leaves_what_waits(queue: Queue, data: DataFolder) -> None:
+    pending(data)
+    assert queue("discard", "--yes", UNDELIVERED).code == 1
+    assert rows(data, "SELECT state FROM parcel") == [("pending",)]
+
+
+@pytest.mark.parametrize("state", ["dead", "pending"])
+def test_all_of_a_target_that_is_gone_is_discarded(queue: Queue, data: DataFolder, state: str) -> None:
+    if state == "pending":
+        pending(data)
+    said = queue("discard", "--yes", "--target", "pacs")
+    assert (said.code, said.out) == (0, f"{UNDELIVERED}  parcel 1 discarded\n")
+    assert rows(data, "SELECT state FROM parcel") == [("discarded",)]
+    assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
+
+
+def test_of_the_studies_named_only_what_goes_to_the_target(queue: Queue, data: DataFolder) -> None:
+    assert queue("retry", "--target", "pacs", DEAD).code == 1
+    assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
+    assert queue("retry", "--target", "pacs", DEAD, UNDELIVERED).out == f"{UNDELIVERED}  parcel 1 retried\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [((), "expected a STUDY"), (("--target", "pax"), "'pax': expected one of pacs")]
+)
+def test_retry_of_nothing_in_particular_is_told(queue: Queue, words: tuple[str, ...], told: str) -> None:
+    said = queue("retry", *words)
+    assert said.code == 2
+    assert told in said.err
 
 
 def test_one_wrong_name_leaves_all_as_it_is(queue: Queue, data: DataFolder) -> None:

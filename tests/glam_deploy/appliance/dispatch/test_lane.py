@@ -180,6 +180,39 @@ def test_a_target_that_is_down_gets_all_in_order_when_it_is_back(outbox: Outbox)
     assert lane.health.reason == ""
 
 
+def test_whoever_has_repaired_a_target_need_not_wait(outbox: Outbox) -> None:
+    pacs = FakePacs(port=free_port())
+    uids = [uid for study in ("1.2.3", "1.2.4", "1.2.5") for uid in outbox.post(study, count=1)]
+    lane = outbox.lane(target(pacs))
+    for _ in range(12):
+        exhaust(lane)
+        outbox.now += 900
+    exhaust(lane)
+    parcels.retry(outbox.connection, 2)
+    assert lane.step(), "it is tried, in vain"
+    assert not lane.step(), "and once only"
+    assert lane.health.not_before == outbox.now + outbox.policy.first_retry_s
+    with pacs.running():
+        assert not lane.step()
+        parcels.retry(outbox.connection, 2)
+        exhaust(lane)
+    assert pacs.arrivals == uids, "in order of arrival all the same"
+    assert outbox.states() == ["delivered"] * 3
+
+
+def test_one_parcel_that_is_retried_brings_all_that_were_put_off(outbox: Outbox) -> None:
+    uids = [uid for study in ("1.2.3", "1.2.4") for uid in outbox.post(study, count=1)]
+    with FakePacs(finds=False).running() as deaf:
+        exhaust(outbox.lane(target(deaf)))
+    with FakePacs(held=dict(deaf.held)).running() as pacs:
+        lane = outbox.lane(target(pacs))
+        assert not lane.step()
+        parcels.retry(outbox.connection, 2)
+        exhaust(lane)
+    assert (deaf.arrivals, pacs.arrivals) == (uids, [])
+    assert outbox.states() == ["delivered"] * 2
+
+
 def test_without_query_the_status_is_enough(outbox: Outbox) -> None:
     outbox.post("1.2.3")
     with FakePacs(finds=False).running() as pacs:

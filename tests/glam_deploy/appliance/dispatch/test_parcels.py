@@ -120,6 +120,33 @@ def test_retry_starts_from_the_beginning(outbox: Outbox) -> None:
     assert belongs(outbox) == {("x", "1.1"): (1, "pending")}
 
 
+def test_a_wish_to_retry_is_taken_once_and_is_no_other_targets(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x", "y"], "1.1")
+    parcels.retry(outbox.connection, 1)
+    assert [parcels.take_wish(outbox.connection, name) for name in "yxx"] == [False, True, False]
+
+
+def test_a_wish_that_comes_during_a_try_in_vain_stands(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    for in_vain in (
+        lambda: parcels.put_off(outbox.connection, 1, "late", 99),
+        lambda: parcels.failed(outbox.connection, 1, "refused", 99, attempts=9),
+    ):
+        parcels.retry(outbox.connection, 1)
+        in_vain()
+        assert parcels.take_wish(outbox.connection, "x")
+        assert parcels.next_parcel(outbox.connection, "x", 1)
+
+
+def test_what_is_undelivered_to_a_target(outbox: Outbox) -> None:
+    for key in "abc":
+        enqueue(outbox, job(outbox, key), ["x", "y"], f"1.{ord(key)}")
+    parcels.failed(outbox.connection, 1, "refused", 0, attempts=1)
+    parcels.discard(outbox.connection, 3)
+    assert [tuple(row) for row in parcels.undelivered(outbox.connection, "x")] == [
+        (1, "x", "1.2", "p"), (5, "x", "1.2", "p")]  # fmt: skip
+
+
 def test_whose_turn_it_is(outbox: Outbox) -> None:
     for key in "abc":
         enqueue(outbox, job(outbox, key), ["x"], f"1.{ord(key)}")
