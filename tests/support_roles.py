@@ -3,12 +3,14 @@
 `support_roles.py --role NAME` (as it is called by `serve.supervise`) writes its process id to $GLAM_TEST_ROLES/NAME.N,
 N counting its starts, and does what NAME begins with: "steady" lives until it is told to stop and then writes
 NAME.stopped, "deaf" does not hear, "crash" ends at once with code 1, "wrong" with code 2, "lacking" with 3, and
-"once" ends with code 1 at its first start, and with 2 at all others.
+"once" ends with code 1 at its first start, and with 2 at all others. "beating" is as "steady", with signs of life in
+$GLAM_TEST_ROLES/data/state.db.
 """
 
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,8 +29,21 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         _sleep_for_ever()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    if name.startswith("beating"):
+        threading.Thread(target=_beat, args=(name, folder / "data/state.db"), daemon=True).start()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     _write(folder / f"{name}.stopped", "")
+
+
+def _beat(name: str, database: Path) -> None:
+    from glam_deploy.appliance.state.database import open_database
+    from glam_deploy.appliance.state.events import beat
+    from glam_deploy.appliance.state.steady import steady_clock
+
+    connection = open_database(database)
+    while True:
+        beat(connection, steady_clock(connection), name, "ready", {})
+        time.sleep(0.02)
 
 
 def _sleep_for_ever() -> None:

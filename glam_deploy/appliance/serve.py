@@ -1,4 +1,4 @@
-"""The supervisor: a process for each role, restarted when it dies, stopped in order, never left behind."""
+"""The supervisor: a process for each role, restarted when it dies or hangs, stopped in order, never left behind."""
 
 import ctypes
 import logging
@@ -13,11 +13,15 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
+from glam_deploy.appliance import silence
+from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.log import start_log
 from glam_deploy.appliance.notify import notify
+from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import open_database
+from glam_deploy.appliance.state.events import beats
 from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
 
 log = logging.getLogger(__name__)
@@ -125,6 +129,10 @@ class Child:
         if self._process:
             self._process.terminate()
 
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+
     def end(self, deadline: float) -> None:
         """Wait for its end until `deadline` (monotonic), then kill it."""
         if self._process is None:
@@ -137,6 +145,37 @@ class Child:
             self._process.wait()
 
 
+class Watch:
+    """Ends roles that hang, so that they are started again. Reads `state.db`, and never waits for who writes there."""
+
+    def __init__(self, data: DataFolder) -> None:
+        """`data` has been made."""
+        self._data, self._audit = data, open_audit(data)
+        self._silence = silence.Silence(silence.LOOKS)
+        self._next = 0.0
+
+    def __call__(self, now: float, children: Sequence[Child]) -> None:
+        """Look, if it is time (`now` is monotonic)."""
+        if now < self._next:
+            return
+        self._next = now + silence.LOOK_S
+        try:
+            with overview.reading(self._data.database) as connection:
+                said = beats(connection)
+        except (*overview.UNREADABLE, UsageError):
+            return
+        hung = self._silence.look(said, {child.role: child.starts for child in children})
+        for child in children:
+            if child.role in hung:
+                self._end(child)
+
+    def _end(self, child: Child) -> None:
+        silent_s = silence.LOOKS * silence.LOOK_S
+        log.error("%s has said nothing for %g s, while others did, and is killed", child.role, silent_s)
+        self._audit.write("role_killed", role=child.role, silent_s=silent_s)
+        child.kill()
+
+
 def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     """Make the data folder and run all roles of the configuration, which came from `path`, until `stop`; the exit code.
 
@@ -146,10 +185,16 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()
-    return supervise(["-m", "glam_deploy.cli", "serve", "--config", str(path)], stop)
+    return supervise(["-m", "glam_deploy.cli", "serve", "--config", str(path)], stop, watch=Watch(data))
 
 
-def supervise(command: Sequence[str], stop: threading.Event, *, roles: Sequence[str] = tuple(ROLES)) -> int:
+def supervise(
+    command: Sequence[str],
+    stop: threading.Event,
+    *,
+    roles: Sequence[str] = tuple(ROLES),
+    watch: Callable[[float, Sequence[Child]], None] = lambda now, children: None,
+) -> int:
     """Keep a process `[*command, "--role", role]` for each role until `stop`; the exit code.
 
     0 when told to stop; that of a role whose very first process ends in HOPELESS, after the others were stopped. To be
@@ -163,6 +208,7 @@ def supervise(command: Sequence[str], stop: threading.Event, *, roles: Sequence[
                 code = child.tend(time.monotonic())
                 if code is not None and _told(child, code):
                     return code
+            watch(time.monotonic(), children)
             if not started:
                 started = True
                 notify("READY=1")

@@ -27,6 +27,11 @@ def beat(connection: sqlite3.Connection, steady: Steady, name: str, state: str, 
     )
 
 
+def beats(connection: sqlite3.Connection) -> dict[str, float]:
+    """Name -> when it last said how it is, in steady time."""
+    return {row["name"]: row["beat"] for row in connection.execute("SELECT name, beat FROM component")}
+
+
 def last_state(connection: sqlite3.Connection, name: str) -> str | None:
     """What a process last said of itself; None where it never did."""
     row = connection.execute("SELECT state FROM component WHERE name = ?", (name,)).fetchone()

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,13 +14,19 @@ from support_commands import PLAIN, ROOT, start_process
 from support_until import until
 
 SUPERVISE = """
-import sys
-from glam_deploy.appliance import serve
+import os, sys
+from pathlib import Path
+from glam_deploy.appliance import serve, silence
+from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.log import start_log
 start_log("serve")
+data = DataFolder(root=Path(os.environ["GLAM_TEST_ROLES"], "data"))
+data.make()
+serve.open_database(data.database).close()
 serve.FIRST_RETRY_S = serve.LONGEST_RETRY_S = 0.05
 serve.STOP_S = float(sys.argv[1])
-sys.exit(serve.supervise([sys.argv[2]], serve.stop_on_signals(), roles=sys.argv[3:]))
+silence.LOOK_S, silence.LOOKS = 0.1, 30
+sys.exit(serve.supervise([sys.argv[2]], serve.stop_on_signals(), roles=sys.argv[3:], watch=serve.Watch(data)))
 """
 
 Supervise = Callable[..., subprocess.Popen[str]]
@@ -90,6 +97,29 @@ def test_role_that_does_not_stop_is_killed(tmp_path: Path, supervise: Supervise)
     assert not is_alive(pid)
     assert (tmp_path / "steady.stopped").exists()
     assert "deaf did not stop in 0.5 s and is killed" in err
+
+
+def test_role_that_hangs_is_killed_and_started_again_and_the_others_are_left_alone(
+    tmp_path: Path, supervise: Supervise
+) -> None:
+    process = supervise("beating-a", "beating-b")
+    hung, other = pid_of(tmp_path, "beating-a"), pid_of(tmp_path, "beating-b")
+    until(lambda: {"beating-a", "beating-b"} <= set(spoken(tmp_path)))
+    os.kill(hung, signal.SIGSTOP)
+    assert pid_of(tmp_path, "beating-a", start=1) != hung
+    assert not is_alive(hung)
+    assert is_alive(other)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert "beating-a has said nothing for 3 s, while others did, and is killed" in err
+    assert not (tmp_path / "beating-b.1").exists()
+    (audited,) = (tmp_path / "data/audit").iterdir()
+    assert '"event": "role_killed", "role": "beating-a"' in audited.read_text()
+
+
+def spoken(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "data/state.db")) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM component")]
 
 
 def test_second_signal_ends_everything_at_once(tmp_path: Path, supervise: Supervise) -> None:
