@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import support_tensorrt
+from support_store import L4
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.tensorrt import flavours, identity, store
@@ -12,7 +13,6 @@ from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Machine
 from glam_deploy.errors import BackendUnavailable, UsageError
 
-L4 = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="580.95.05")
 H200 = Machine(gpu="NVIDIA H200", compute_capability="9.0", driver="580.95.05")
 NO_GPU = Machine(lacks="libcuda.so.1, NVIDIA's driver, is missing.")
 
