@@ -14,6 +14,7 @@ from pydicom.uid import SegmentationStorage
 from glam_deploy.dicom.results.objects import reference
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewFinding, ViewOutcome
 from glam_deploy.dicom.results.regions import summarize
+from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Notice, View
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -59,7 +60,10 @@ def finding(source: Path, **changes: Any) -> ViewFinding:
         "notices": [Notice(code="label", message="A film label was left out.")],
         "overlay": np.random.default_rng(3).integers(0, 256, (301, 421, 3), np.uint8),
     }
-    return ViewFinding(**values | changes)
+    values |= changes
+    if isinstance(values["saliency"], np.ndarray):
+        values["saliency"] = SourceMaps.of(values["saliency"])
+    return ViewFinding(**values)
 
 
 def image_reference(path: Path) -> Reference:

@@ -19,8 +19,9 @@ the order in which it happens:
 `place` goes as far as the window's place, which needs the whole image; `network_input` makes the window, which a GPU
 does faster; `prepare` is both.
 
-There is no resampling anywhere, so the way back (`frame`) is exact to the pixel. What stands in the way of a faithful
-input is refused (`checks`) and what a reader must know is noticed (`place`); nothing is repaired or guessed.
+There is no resampling anywhere, so the way back (`frame`, and `source_maps` for whole maps) is exact to the pixel. What
+stands in the way of a faithful input is refused (`checks`) and what a reader must know is noticed (`place`); nothing is
+repaired or guessed.
 """
 
 from glam_deploy.preprocess.frame import (
@@ -28,12 +29,13 @@ from glam_deploy.preprocess.frame import (
     map_to_source,
     point_to_network,
     point_to_source,
-    sample_to_source,
 )
 from glam_deploy.preprocess.prepare import network_input, place, prepare
+from glam_deploy.preprocess.source_maps import SourceMaps
 from glam_deploy.preprocess.standardize import from_standardized, whole_frame
 
 __all__ = [
+    "SourceMaps",
     "box_to_source",
     "from_standardized",
     "map_to_source",
@@ -42,6 +44,5 @@ __all__ = [
     "point_to_network",
     "point_to_source",
     "prepare",
-    "sample_to_source",
     "whole_frame",
 ]

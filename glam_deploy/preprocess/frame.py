@@ -6,7 +6,6 @@ The forward cut (`seen`, used by `prepare`) and the way back read the same two r
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
@@ -62,31 +61,6 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
     out = np.zeros((maps.shape[0], *placement.source_shape), np.float32)
     part.read(out)[...] = maps[:, top:bottom, left:right]
     return out
-
-
-def sample_to_source(placement: Placement, grid: Float32, shape: tuple[int, int]) -> Float32:
-    """Maps of the network frame on a smaller picture of the source image, by nearest neighbour.
-
-    `grid`: float32 [C, 2944 / cell, 1920 / cell] for a whole `cell`; `shape`: rows and columns of the picture, which
-    shows the whole source image. Returns float32 [C, *shape], 0 where the network saw nothing: what `map_to_source` of
-    the enlarged maps has at the centre of each of the picture's pixels, without making them.
-    """
-    part, cell = seen(placement), spec.INPUT_SHAPE[0] // grid.shape[1]
-    row_at, rows = _seen_samples(shape[0], placement.source_shape[0], part.source[0], part.source[2])
-    column_at, columns = _seen_samples(shape[1], placement.source_shape[1], part.source[1], part.source[3])
-    down = part.network[0] + rows
-    across = part.network[3] - 1 - columns if part.mirrored else part.network[1] + columns
-    out = np.zeros((grid.shape[0], *shape), np.float32)
-    # columns first, while there are few rows
-    out[:, row_at, column_at] = grid.take(across // cell, axis=2).take(down // cell, axis=1)
-    return out
-
-
-def _seen_samples(count: int, length: int, start: int, end: int) -> tuple[slice, NDArray[np.intp]]:
-    """Which of `count` pixels spread over `length` have their centre in start..end, and how far from the start."""
-    positions = (2 * np.arange(count) + 1) * length // (2 * count)
-    first, last = np.searchsorted(positions, (start, end))
-    return slice(first, last), positions[first:last] - start
 
 
 def box_to_source(placement: Placement, box: Box) -> Box | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
-from glam_deploy.preprocess import frame, network_input
+from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import Box, Findings, Float32, Int64, NetworkInput, Notice, Placed, PlacedView
 
 
@@ -77,14 +77,18 @@ class Result:
 
         Source pixels that the network never saw are 0.
         """
-        return frame.map_to_source(self.input.placement, self.saliency())
+        return self.source_maps().whole()
 
     def saliency_preview(self, shape: tuple[int, int]) -> Float32:
         """The fused map on a picture of the source image: float32 [2, *shape], 0..1, nearest neighbour.
 
         `shape`: rows and columns of a picture that shows the whole source image.
         """
-        return frame.sample_to_source(self.input.placement, self._grid(), shape)
+        return self.source_maps().sample(shape)
+
+    def source_maps(self) -> SourceMaps:
+        """The fused map in the source frame, for those who look at parts of it."""
+        return SourceMaps(grid=self._grid(), cell=spec.PATCH_CELL, placement=self.input.placement)
 
     @property
     def patch_boxes(self) -> list[Box]:

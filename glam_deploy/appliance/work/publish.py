@@ -76,7 +76,7 @@ class Publisher:
         return ViewFinding(
             source=self.data.root / view.path,
             view=mammogram.view,
-            saliency=result.saliency_in_source(),
+            saliency=result.source_maps(),
             scores=result.predictions,
             boxes=result.patch_boxes_in_source,
             notices=result.notices,

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.records import Box, Float32, Notice, View
+from glam_deploy.preprocess import SourceMaps
+from glam_deploy.records import Box, Notice, View
 
 BANNER = "Research use only. Not for diagnosis"
 """Stands in every object: burned into pictures, and as text everywhere else."""
@@ -78,8 +79,8 @@ class ViewFinding:
     source: Path
     """The mammogram's DICOM file: patient and study of every object are copied from it."""
     view: View
-    saliency: Float32
-    """float32 [2, rows, columns], 0..1, source frame, classes as in `spec.CLASSES` (`Result.saliency_in_source`)."""
+    saliency: SourceMaps
+    """0..1, classes as in `spec.CLASSES` (`Result.source_maps`)."""
     scores: Mapping[str, Mapping[str, float]]
     """`Result.predictions`: score -> class -> 0..1, not calibrated."""
     boxes: Sequence[Box | None]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from glam_deploy import spec
 from glam_deploy.dicom.results.records import Algorithm, Point, Reference, Region, ViewFinding, ViewSummary
 from glam_deploy.dicom.results.source import read_source
+from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Float32
 
 MOST = 20
@@ -30,7 +31,7 @@ def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Refer
     spacing = _spacing(read_source(finding.source).header.spacing_mm)
     pieces = [pieces_of(finding.saliency, name, algorithm.thresholds[name]) for name in spec.CLASSES]
     return ViewSummary(
-        shape=(finding.saliency.shape[1], finding.saliency.shape[2]),
+        shape=finding.saliency.shape[1:],
         spacing_mm=spacing,
         scores={name: dict(score) for name, score in finding.scores.items()},
         regions=tuple(piece.region(n, spacing) for piece in pieces for n in piece.by_peak()[:MOST]),
@@ -39,11 +40,6 @@ def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Refer
         notices=tuple(finding.notices),
         segmentation=segmentation,
     )
-
-
-def above(saliency: Float32, algorithm: Algorithm) -> NDArray[np.bool_]:
-    """Where saliency exceeds its class's threshold: bool, shape of `saliency` (float32 [2, rows, columns])."""
-    return np.stack([saliency[n] > np.float32(algorithm.thresholds[name]) for n, name in enumerate(spec.CLASSES)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,25 +90,24 @@ class Pieces:
         )
 
 
-def pieces_of(saliency: Float32, name: str, threshold: float) -> Pieces:
-    """The pieces (8 neighbours) of the class `name`. `saliency`: float32 [2, rows, columns], 0..1."""
-    whole = saliency[spec.CLASSES.index(name)]
-    window = _extent(whole > np.float32(threshold))
-    values = whole[window]
-    mask = values > np.float32(threshold)
+def pieces_of(saliency: SourceMaps, name: str, threshold: float) -> Pieces:
+    """The pieces (8 neighbours) of the class `name`. `saliency`: two maps, 0..1."""
+    n = spec.CLASSES.index(name)
+    box = saliency.extent(n, threshold)
+    values = saliency.cut(n, box) if box else np.zeros((1, 1), np.float32)
+    mask: Any = values > np.float32(threshold)  # OpenCV's types say less of what it gives than of what it takes
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels[mask], values[mask])
-    origin = window[0].start, window[1].start
-    return Pieces(name=name, origin=origin, values=values, labels=labels, stats=stats, centres=centres, peaks=peaks)
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The smallest part with all that is set, for lesions fill little of a mammogram; the first pixel where none is."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return slice(0, 1), slice(0, 1)
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return Pieces(
+        name=name,
+        origin=box[:2] if box else (0, 0),
+        values=values,
+        labels=labels,
+        stats=stats,
+        centres=centres,
+        peaks=peaks,
+    )
 
 
 def outline(inside: NDArray[np.bool_], top: int, left: int) -> tuple[Point, ...]:

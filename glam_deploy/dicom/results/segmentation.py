@@ -12,7 +12,6 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless
 from glam_deploy import spec
 from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, facts, finished, own_uid, software_versions
 from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, ViewFinding
-from glam_deploy.dicom.results.regions import above
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.records import Float32
 
@@ -22,7 +21,7 @@ def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity)
 
     Two frames of the source's Rows x Columns, empty ones included. Raises DicomError where the source cannot be read.
     """
-    masks = above(finding.saliency, algorithm)
+    masks = finding.saliency.above([algorithm.thresholds[name] for name in spec.CLASSES])
     return _segmentation(finding, algorithm, identity, masks, fractional=False)
 
 
@@ -31,7 +30,7 @@ def fractional_segmentation(finding: ViewFinding, algorithm: Algorithm, identity
 
     Common viewers refuse it. Raises DicomError where the source cannot be read.
     """
-    return _segmentation(finding, algorithm, identity, finding.saliency, fractional=True)
+    return _segmentation(finding, algorithm, identity, finding.saliency.whole(), fractional=True)
 
 
 def _segmentation(

@@ -1,7 +1,5 @@
 """The way back: a bright pixel of the source, found in the network's input, must land where it came from."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +14,6 @@ from glam_deploy.preprocess import (
     point_to_network,
     point_to_source,
     prepare,
-    sample_to_source,
 )
 
 from . import scenes
@@ -102,21 +99,6 @@ def test_maps_agree_with_points_everywhere(placement):
         for c in range(0, placement.source_shape[1], 5):
             expected = point_to_network(placement, (r, c)) or (-1, -1)
             assert tuple(back[:, r, c] - 1) == expected
-
-
-@settings(max_examples=60, deadline=None)
-@given(placement=placements(), share=st.floats(0.05, 1), cell=st.sampled_from([1, 4, 16]))
-def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cell):
-    grid = np.random.default_rng(0).uniform(0.1, 1, (2, ROWS // cell, COLUMNS // cell)).astype(np.float32)
-    shape = tuple(max(1, round(n * share)) for n in placement.source_shape)
-    sample = sample_to_source(placement, grid, shape)
-    rows, columns = (
-        (2 * np.arange(n) + 1) * full // (2 * n) for n, full in zip(shape, placement.source_shape, strict=True)
-    )
-    for i, j in itertools.product(range(0, shape[0], 9), range(0, shape[1], 9)):
-        at = point_to_network(placement, (int(rows[i]), int(columns[j])))
-        expected = (0, 0) if at is None else grid[:, at[0] // cell, at[1] // cell]
-        np.testing.assert_array_equal(sample[:, i, j], expected)
 
 
 def test_maps_of_another_size_are_refused():

@@ -100,7 +100,7 @@ def result(placement: Placement, seed: int, view: View) -> Result:
 def test_masks_lie_where_the_placement_says(tmp_path, placement, seed, view):
     path, answer = tmp_path / "image.dcm", result(placement, seed, view)
     write_view(path, np.zeros(placement.source_shape, np.uint16), view=view)
-    found = finding(path, view=view, saliency=answer.saliency_in_source())
+    found = finding(path, view=view, saliency=answer.source_maps())
     save(segmentation(found, ALGORITHM, identity(1)), tmp_path / "seg.dcm")
     thresholds = np.array([[[ALGORITHM.thresholds[name]]] for name in spec.CLASSES], np.float32)
     expected = by_definition(placement, answer.saliency()) > thresholds

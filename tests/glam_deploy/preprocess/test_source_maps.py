@@ -1,0 +1,68 @@
+"""Maps in the source frame, in parts: each part is that of the whole, and the whole follows the placement."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_placements import placements
+
+from glam_deploy import spec
+from glam_deploy.preprocess import SourceMaps, map_to_source, point_to_network
+
+ROWS, COLUMNS = spec.INPUT_SHAPE
+
+
+def spots(placement, cell, seed):
+    """Two maps with few values above 0.5, some of them where the source image is."""
+    rng = np.random.default_rng(seed)
+    grid = rng.uniform(0, 0.5, (2, ROWS // cell, COLUMNS // cell)).astype(np.float32)
+    top, left = (max(0, -shift) // cell for shift in (placement.row_shift, placement.column_shift))
+    rows, columns = top + rng.integers(0, 60, 4), left + rng.integers(0, 60, 4)
+    grid[rng.integers(0, 2, 4), rows.clip(0, ROWS // cell - 1), columns.clip(0, COLUMNS // cell - 1)] = 0.75
+    return SourceMaps(grid=grid, cell=cell, placement=placement)
+
+
+@settings(max_examples=40, deadline=None)
+@given(placement=placements(), cell=st.sampled_from([1, 4, 16]), seed=st.integers(0, 999))
+def test_parts_are_those_of_the_whole(placement, cell, seed):
+    maps = spots(placement, cell, seed)
+    whole = map_to_source(placement, maps.grid.repeat(cell, axis=1).repeat(cell, axis=2))
+    assert maps.shape == whole.shape
+    np.testing.assert_array_equal(maps.whole(), whole)
+    masks = maps.above([0.5, 0.25])
+    np.testing.assert_array_equal(masks, whole > np.array([0.5, 0.25])[:, None, None])
+    for n, threshold in enumerate((0.5, 0.25)):
+        box = maps.extent(n, threshold)
+        if box is None:
+            assert not masks[n].any()
+            continue
+        top, left, bottom, right = box
+        np.testing.assert_array_equal(maps.cut(n, box), whole[n, top:bottom, left:right])
+        assert masks[n].sum() == masks[n, top:bottom, left:right].sum()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_extent_is_no_more_than_a_cell_too_large(mirrored):
+    grid = np.zeros((1, ROWS // 4, COLUMNS // 4), np.float32)
+    grid[0, 10:13, 20:24] = 1
+    made = SourceMaps.of(np.zeros((1, 300, 200), np.float32)).placement
+    placement = type(made)(**{**vars(made), "mirrored": mirrored, "row_shift": 2})
+    box = SourceMaps(grid=grid, cell=4, placement=placement).extent(0, 0.5)
+    assert box == ((42, 104, 54, 120) if mirrored else (42, 80, 54, 96))
+
+
+@settings(max_examples=60, deadline=None)
+@given(placement=placements(), share=st.floats(0.05, 1), cell=st.sampled_from([1, 4, 16]))
+def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cell):
+    grid = np.random.default_rng(0).uniform(0.1, 1, (2, ROWS // cell, COLUMNS // cell)).astype(np.float32)
+    shape = tuple(max(1, round(n * share)) for n in placement.source_shape)
+    sample = SourceMaps(grid=grid, cell=cell, placement=placement).sample(shape)
+    rows, columns = (
+        (2 * np.arange(n) + 1) * full // (2 * n) for n, full in zip(shape, placement.source_shape, strict=True)
+    )
+    for i, j in itertools.product(range(0, shape[0], 9), range(0, shape[1], 9)):
+        at = point_to_network(placement, (int(rows[i]), int(columns[j])))
+        expected = (0, 0) if at is None else grid[:, at[0] // cell, at[1] // cell]
+        np.testing.assert_array_equal(sample[:, i, j], expected)
