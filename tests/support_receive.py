@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +15,13 @@ import pytest
 from mammograms import breast
 from pydicom import dcmread
 from pynetdicom.transport import AssociationSocket
+from support_until import until
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest, Receipt
+from glam_deploy.appliance.receive import receiver
 from glam_deploy.appliance.receive.receiver import rules_of
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.mammography import Exam, write_view
@@ -114,6 +118,31 @@ def listening(box: Box, told: list[Told] | None = None) -> Iterator[tuple[Listen
         yield listener, listener.listen("127.0.0.1", 0)
     finally:
         listener.stop()
+
+
+@contextmanager
+def running_receiver(config: Config) -> Iterator[list[int]]:
+    """The role itself, in a thread; its ports."""
+    stop = threading.Event()
+    thread = threading.Thread(target=receiver.run, args=(config, stop))
+    thread.start()
+    try:
+        until(lambda: bool(_ports(config)))
+        yield _ports(config)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _ports(config: Config) -> list[int]:
+    if not (config.data / "state.db").exists():
+        return []
+    with closing(sqlite3.connect(config.data / "state.db")) as connection:
+        try:
+            (said,) = connection.execute("SELECT detail FROM component WHERE name = 'receiver'").fetchall()
+        except (sqlite3.OperationalError, ValueError):  # not yet
+            return []
+    return list(json.loads(said[0])["ports"].values())
 
 
 def close_sockets(patch: pytest.MonkeyPatch) -> None:

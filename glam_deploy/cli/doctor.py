@@ -10,7 +10,8 @@ from rich.text import Text
 
 from glam_deploy.cli import console
 from glam_deploy.cli.config_file import config_option, read_config
-from glam_deploy.cli.doctor_checks import FAILS, Finding, findings
+from glam_deploy.cli.doctor_checks import findings
+from glam_deploy.cli.doctor_findings import FAILS, Finding
 
 _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 

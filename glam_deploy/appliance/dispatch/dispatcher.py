@@ -13,7 +13,7 @@ from glam_deploy.appliance.config import Config, Target
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.dispatch.lane import Lane
 from glam_deploy.appliance.dispatch.links import link_to
-from glam_deploy.appliance.dispatch.loops import leads_back
+from glam_deploy.appliance.dispatch.loops import LOOPS, leads_back
 from glam_deploy.appliance.state import parcels
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beat
@@ -27,7 +27,6 @@ LOOK_S = 0.05
 BEAT_S = 1.0
 LEAVE_S = 5.0
 """How long the targets' threads have to finish when the process stops; what is cut off is sent again."""
-LOOPS = "its address is this appliance's own: results would be received as if they were images; correct the target"
 
 
 def run(config: Config, stop: threading.Event) -> None:

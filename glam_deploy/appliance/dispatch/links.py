@@ -50,7 +50,7 @@ class DimseLink:
             host=target.host,
             port=target.port,
             calling_ae_title=target.calling_ae_title,
-            tls=_files(target.tls) if target.tls else None,
+            tls=tls_files(target.tls) if target.tls else None,
             timeout_s=self.timeout_s,
         )
 
@@ -90,7 +90,8 @@ class StowLink:
         )
 
 
-def _files(tls: Tls) -> TlsFiles:
+def tls_files(tls: Tls) -> TlsFiles:
+    """As the network side knows them."""
     return TlsFiles(certificate=tls.certificate, key=tls.key, authority=tls.authority)
 
 

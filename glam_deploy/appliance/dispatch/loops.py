@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 from glam_deploy.appliance.config import Config, Target
 
+LOOPS = "its address is this appliance's own: results would be received as if they were images; correct the target"
+
 _WEB_PORTS = {"http": 80, "https": 443}
 
 

@@ -118,7 +118,7 @@ def tls_context(tls: Tls, refused: Callable[[str], object]) -> ssl.SSLContext:
     """
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.authority))
-        context.load_cert_chain(tls.certificate, tls.key)
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # without: a prompt on the terminal
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(f"web.tls: its files cannot be used ({error.strerror or error}): check all three") from error
     context.verify_mode = ssl.CERT_REQUIRED

@@ -213,12 +213,12 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(files.certificate, files.key)
+        context.load_cert_chain(files.certificate, files.key, password="")  # without: a prompt on the terminal
     except OSError as error:  # SSLError is one
         told = getattr(error, "reason", None) or error.strerror or type(error).__name__
         raise UsageError(
             f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used ({told}): expected "
-            "readable PEM files, the key belonging to the certificate"
+            "readable PEM files, the key belonging to the certificate, without a password"
         ) from None
     return context
 

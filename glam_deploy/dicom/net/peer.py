@@ -50,11 +50,11 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(files.certificate, files.key)
+        context.load_cert_chain(files.certificate, files.key, password="")  # without: a prompt on the terminal
     except OSError as error:  # SSLError is one
         raise PeerError(
             f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used "
-            f"({_told(error)}): expected readable PEM files, the key belonging to the certificate"
+            f"({_told(error)}): expected readable PEM files, the key belonging to the certificate, without a password"
         ) from None
     return context
 

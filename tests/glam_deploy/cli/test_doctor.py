@@ -4,20 +4,16 @@ import json
 import os
 import socket
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support_commands import Cli
-from support_receive import box, close_sockets
+from support_outbox import opened_outbox
+from support_receive import box, close_sockets, running_receiver
 from support_tiny_bundle import write_tiny_bundle
-from support_until import until
 
 from glam_deploy.appliance.config import Config, parse_config
-from glam_deploy.appliance.receive import receiver
 
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""
@@ -69,32 +65,6 @@ def looked(cli: Cli, place: Path) -> tuple[int, Found]:
     return said.code, {finding["what"]: (finding["state"], finding["found"]) for finding in findings}
 
 
-@contextmanager
-def running_receiver(config: Config) -> Iterator[int]:
-    """Its port."""
-    stop = threading.Event()
-    thread = threading.Thread(target=receiver.run, args=(config, stop))
-    thread.start()
-
-    def ports() -> list[tuple[str]]:
-        if not (config.data / "state.db").exists():
-            return []
-        with sqlite3.connect(config.data / "state.db") as connection:
-            try:
-                found = connection.execute("SELECT detail FROM component WHERE name = 'receiver'").fetchall()
-            except sqlite3.OperationalError:
-                found = []
-        connection.close()
-        return found
-
-    try:
-        until(lambda: bool(ports()))
-        yield json.loads(ports()[0][0])["ports"]["dicom"]
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
     code, found = looked(cli, place)
     assert code == 0
@@ -111,7 +81,7 @@ def test_a_table_for_people(cli: Cli, place: Path) -> None:
 
 
 def test_a_running_receiver_answers(cli: Cli, place: Path) -> None:
-    with running_receiver(config_in(place)) as port:
+    with running_receiver(config_in(place)) as (port,):
         code, found = looked(cli, place)
         assert found[f"dicom port {port}"] == ("ok", "GLAM at 127.0.0.1 answers a C-ECHO from MODALITY")
     assert code == 1
@@ -120,7 +90,7 @@ def test_a_running_receiver_answers(cli: Cli, place: Path) -> None:
 
 
 def test_a_receiver_that_nobody_here_may_call(cli: Cli, place: Path) -> None:
-    with running_receiver(config_in(configured(place, hosts="10.1.2.3"))) as port:
+    with running_receiver(config_in(configured(place, hosts="10.1.2.3"))) as (port,):
         _, found = looked(cli, place)
     assert found[f"dicom port {port}"][0] == "ok"
     assert "no C-ECHO was tried" in found[f"dicom port {port}"][1]
@@ -197,14 +167,45 @@ def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = gone.getsockname()[1]
     target = '[[targets]]\nname = "{}"\nae_title = "{}"\nhost = "127.0.0.1"\nport = {}\ncalling_ae_title = "MODALITY"\n'
-    with running_receiver(config_in(place)) as port:
+    with running_receiver(config_in(place)) as (port,):
         more = target.format("alive", "GLAM", port) + target.format("dead", "PACS", dead)
         code, found = looked(cli, configured(place, more))
     assert code == 1
     assert found["target alive"][0] == "ok"
     assert "we are MODALITY from 127.0.0.1 there" in found["target alive"][1]
     assert found["target dead"][0] == "FAILS"
-    assert "refused" in found["target dead"][1]
+    assert (
+        f"PACS at 127.0.0.1 port {dead} cannot be reached: no connection (Connection refused)"
+        == found["target dead"][1]
+    )
+
+
+def test_a_target_that_is_this_appliance_itself(cli: Cli, place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configured(place, f'[[targets]]\nname = "self"\nae_title = "PACS"\nhost = "localhost"\nport = {port}\n')
+    (place / "glam.toml").write_text((place / "glam.toml").read_text().replace("port = 0", f"port = {port}", 1))
+    _, found = looked(cli, place)
+    assert found["target self"][0] == "FAILS"
+    assert "this appliance's own" in found["target self"][1]
+
+
+def test_results_for_a_target_that_was_taken_away(cli: Cli, place: Path) -> None:
+    with opened_outbox(place / "data") as outbox:
+        for study in ("1.2.3", "1.2.4"):
+            outbox.post(study, "old", count=1)
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    (finding,) = (each for each in json.loads(said.out) if each["what"] == "target old")
+    assert (finding["state"], finding["found"][:22]) == ("note", "2 result sets wait for")
+    assert "glam-deploy queue discard --target old" in finding["remedy"]
+
+
+def test_a_listener_at_a_name(cli: Cli, place: Path) -> None:
+    text = (place / "glam.toml").read_text().replace("[receive]", '[receive]\nhost = "localhost"')
+    (place / "glam.toml").write_text(text)
+    with running_receiver(config_in(place)) as (port,):
+        _, found = looked(cli, place)
+    assert found[f"dicom port {port}"] == ("ok", "GLAM at localhost answers a C-ECHO from MODALITY")
 
 
 def test_who_was_turned_away_is_told(cli: Cli, place: Path) -> None:
