@@ -207,7 +207,7 @@ class Appliance:
         if view.state != "candidate":
             return Settled(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
         mammogram = read_view(self.site.data.root / view.path)
-        folder = self._publisher().publish_view(job, view, mammogram, self._pipeline(mammogram))
+        folder = self._publisher().publish_view(job.study_uid, view, mammogram, self._pipeline(mammogram))
         return Settled(sop_uid=view.sop_uid, outcome="done", folder=self.site.data.relative(folder), seconds=0.5)
 
     def _publisher(self) -> Publisher:

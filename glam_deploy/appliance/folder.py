@@ -163,7 +163,7 @@ class _Study:
         accept = self._publisher.config.accept
         mammogram = read_view(Path(view.path), for_processing=accept.for_processing)
         result = self._predictor(self._predictor.prepare(mammogram))
-        return self._publisher.publish_view(self._job, view, mammogram, result)
+        return self._publisher.publish_view(self._job.study_uid, view, mammogram, result)
 
     def _made(self) -> Iterator[tuple[Path, list[dict[str, str]]]]:
         """Folders and the objects in them."""

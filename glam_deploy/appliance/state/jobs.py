@@ -99,9 +99,18 @@ def open_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
     return job_id
 
 
-def claim(connection: sqlite3.Connection, *, worker: str, now: float, lease_s: float, attempts: int) -> Job | None:
-    """A lease on the oldest job that may be worked on; None where there is none. `now`: steady.
+def claim(
+    connection: sqlite3.Connection,
+    *,
+    worker: str,
+    now: float,
+    lease_s: float,
+    attempts: int,
+    study_uid: str | None = None,
+) -> Job | None:
+    """A lease on the oldest job, of this study if one is named, that may be worked on; None where there is none.
 
+    `now`: steady.
     Jobs whose lease has run out are taken back first; one that has cost `attempts` workers is dead.
     """
     if not _anything(connection, now):
@@ -114,8 +123,9 @@ def claim(connection: sqlite3.Connection, *, worker: str, now: float, lease_s: f
         found = connection.execute(
             "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker FROM job"
             " JOIN study USING (study_uid) LEFT JOIN job AS before ON before.id = job.predecessor"
-            " WHERE job.state = 'ready' AND job.next_try <= ? ORDER BY job.id LIMIT 1",
-            (worker, now),
+            " WHERE job.state = 'ready' AND job.next_try <= ? AND job.study_uid = coalesce(?, job.study_uid)"
+            " ORDER BY job.id LIMIT 1",
+            (worker, now, study_uid),
         ).fetchone()
         if found is None:
             return None

@@ -46,14 +46,9 @@ class Heartbeat:
         self._said = state, detail
         self._changed.set()
 
-    @contextmanager
-    def holding(self, job: Job) -> Iterator[None]:
-        """Renew the lease on this job for as long as the block lasts."""
+    def hold(self, job: Job | None) -> None:
+        """Renew the lease on this job, and on no other, until told otherwise."""
         self._job = job
-        try:
-            yield
-        finally:
-            self._job = None
 
     def has_lost(self, job: Job) -> bool:
         """Whether this job has turned out to be somebody else's, or superseded."""

@@ -57,14 +57,14 @@ class Publisher:
     def view_folder(self, view: JobView) -> Path:
         return self.data.view_results(self.making.view_key(view))
 
-    def publish_view(self, job: Job, view: JobView, mammogram: Mammogram, result: Result) -> Path:
+    def publish_view(self, study_uid: str, view: JobView, mammogram: Mammogram, result: Result) -> Path:
         """Write all of one view; its folder. Raises OSError as the file system does, DicomError for its header."""
         target = self.view_folder(view)
         # side by side, for the last view of a study is waited for
         with _whole_folder(target) as folder, ThreadPoolExecutor() as threads:
             finding = self._finding(view, mammogram, result)
             drawn = threads.submit(to_png, finding.overlay)
-            summary, made = self._write_objects(job, view, finding, folder, threads)
+            summary, made = self._write_objects(study_uid, view, finding, folder, threads)
             _write_json(folder / FINDING, {"summary": summary.to_json(), "objects": made})
             write_npz(folder / ARRAYS, named_arrays(result, full=False, save_input=False))
             told = report.to_text(report.done(result, arrays_name=ARRAYS, picture_name=PICTURE))
@@ -84,11 +84,11 @@ class Publisher:
         )
 
     def _write_objects(
-        self, job: Job, view: JobView, finding: ViewFinding, folder: Path, threads: Executor
+        self, study_uid: str, view: JobView, finding: ViewFinding, folder: Path, threads: Executor
     ) -> tuple[ViewSummary, list[dict[str, str]]]:
         wanted, algorithm = self.config.results, self.making.algorithm
         begun = {
-            kind: threads.submit(write, finding, algorithm, self._view_identity(kind, job, view))
+            kind: threads.submit(write, finding, algorithm, self._view_identity(kind, study_uid, view))
             for kind, write in _WRITERS.items()
             if getattr(wanted, kind)
         }
@@ -96,18 +96,18 @@ class Publisher:
         summary = summarize(finding, algorithm, segmentation=shown)
         made = {kind: writing.result() for kind, writing in begun.items()}
         if wanted.gsps:
-            identity = self._view_identity("gsps", job, view)
+            identity = self._view_identity("gsps", study_uid, view)
             made["gsps"] = presentation_state(finding.source, summary, algorithm, identity)
         return summary, [_saved(kind, dataset, folder) for kind, dataset in made.items()]
 
-    def _view_identity(self, kind: str, job: Job, view: JobView) -> Identity:
+    def _view_identity(self, kind: str, study_uid: str, view: JobView) -> Identity:
         number = list(View).index(View(view.view)) + 1 if view.view else len(View) + 1
-        return self._identity(kind, job, self.making.view_key(view), number)
+        return self._identity(kind, study_uid, self.making.view_key(view), number)
 
-    def _identity(self, kind: str, job: Job, key: str, number: int = 1) -> Identity:
+    def _identity(self, kind: str, study_uid: str, key: str, number: int = 1) -> Identity:
         return Identity(
             sop_uid=derived_uid(kind, key),
-            series_uid=self.making.series_uid(kind, job.study_uid),
+            series_uid=self.making.series_uid(kind, study_uid),
             series_number=SERIES_NUMBERS[kind],
             instance_number=number,
             created=datetime.now().astimezone(),  # the wall clock of the place, as other modalities write it
@@ -132,12 +132,12 @@ class Publisher:
         before = self._predecessor(job)
         made: dict[str, Any] = {}
         if wanted.cad_sr:
-            identity = self._identity("cad_sr", job, key)
+            identity = self._identity("cad_sr", job.study_uid, key)
             made["cad_sr"] = cad_sr(
                 outcomes, algorithm, identity, predecessor=before.get("cad_sr"), probability=wanted.probability
             )
         if wanted.sr:
-            identity = self._identity("sr", job, key)
+            identity = self._identity("sr", job.study_uid, key)
             made["sr"] = measurement_report(outcomes, algorithm, identity, predecessor=before.get("sr"))
         return [_saved(kind, dataset, folder) for kind, dataset in made.items()]
 

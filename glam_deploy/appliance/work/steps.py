@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from glam_deploy.appliance.state.jobs import Job, JobView, Settled
+from glam_deploy.appliance.state.jobs import JobView, Settled
 from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.network import words
 from glam_deploy.appliance.work.predictor import Predictor
@@ -38,7 +38,7 @@ class Computed:
 class Steps:
     """Reading, computing and writing of one view. What goes wrong with it is handed on, and the others go on."""
 
-    job: Job
+    study_uid: str
     predictor: Predictor
     publisher: Publisher
     heartbeat: Heartbeat
@@ -69,7 +69,7 @@ class Steps:
             return computed
         view = computed.view
         try:
-            folder = self.publisher.publish_view(self.job, view, computed.mammogram, computed.result)
+            folder = self.publisher.publish_view(self.study_uid, view, computed.mammogram, computed.result)
         except OSError:  # the disk's fault
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TypeVar
+from itertools import takewhile
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
@@ -14,18 +14,16 @@ from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import last_state
-from glam_deploy.appliance.state.jobs import Job, Settled
+from glam_deploy.appliance.state.jobs import Job, JobView, Settled
 from glam_deploy.appliance.state.steady import steady_clock
 from glam_deploy.appliance.work.heartbeat import Heartbeat, is_dead, worker_name
 from glam_deploy.appliance.work.making import making_of
 from glam_deploy.appliance.work.network import Network, words
 from glam_deploy.appliance.work.predictor import Predictor, PredictorOf, load_predictor
 from glam_deploy.appliance.work.publish import Publisher
-from glam_deploy.appliance.work.steps import Steps, is_settled, known_outcome
+from glam_deploy.appliance.work.steps import Read, Steps, is_settled, known_outcome
 from glam_deploy.errors import BackendRunError
 from glam_deploy.runtime.overlap import ahead, behind
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ STORAGE_RETRY_S = 5.0
 
 
 class NotOurs(Exception):
-    """The job was superseded, or its lease ran out: whoever has it now goes on from what lies on the disk."""
+    """The lease on the job ran out: whoever has it now goes on from what lies on the disk."""
 
 
 class Stopped(Exception):
@@ -81,6 +79,7 @@ class Worker:
         self._name = worker_name()
         self._audit = open_audit(data)
         self._at_hand: Job | None = None
+        self._under_way: set[str] = set()
 
     def work_until(self, stop: threading.Event) -> None:
         """One job after another."""
@@ -98,66 +97,79 @@ class Worker:
         """Whether there was one."""
         if self._at_hand:  # a full disk took the last word on it
             jobs.give_back(self._connection, self._at_hand)
-            self._at_hand = None
+            self._hold(None)
         predictor = self._network.open(self._stop)
-        if predictor is None:
+        job = predictor and self._claim()
+        if not predictor or not job:
             return False
-        job = jobs.claim(
+        self._hold(job)
+        self._attempt(predictor)
+        self._hold(None)
+        return True
+
+    def _claim(self, study_uid: str | None = None) -> Job | None:
+        limits = self._limits
+        return jobs.claim(
             self._connection,
             worker=self._name,
             now=self._steady(),
-            lease_s=self._limits.lease_s,
-            attempts=self._limits.attempts,
+            lease_s=limits.lease_s,
+            attempts=limits.attempts,
+            study_uid=study_uid,
         )
-        if job is None:
-            return False
-        self._at_hand = job
-        with self._heartbeat.holding(job):
-            self._attempt(job, predictor)
-        self._at_hand = None
-        return True
 
-    def _attempt(self, job: Job, predictor: Predictor) -> None:
-        """Bring a job to its end, or hand it on with what went wrong."""
+    def _hold(self, job: Job | None) -> None:
+        self._at_hand = job
+        self._heartbeat.hold(job)
+
+    @property
+    def _job(self) -> Job:
+        """The one at hand, which changes when another view of its study comes."""
+        assert self._at_hand
+        return self._at_hand
+
+    def _attempt(self, predictor: Predictor) -> None:
+        """Bring the job at hand to its end, or hand it on with what went wrong."""
+        self._under_way.clear()
         try:
-            self._do(job, predictor)
+            self._do(predictor)
         except NotOurs:
-            log.info("study %s: another worker or a newer job has it now", job.pseudonym)
+            log.info("study %s: another worker has it now", self._job.pseudonym)
         except Stopped:
-            jobs.give_back(self._connection, job)
+            jobs.give_back(self._connection, self._job)
         except BackendRunError as error:
-            self._engine_failed(job, error)
+            self._engine_failed(error)
         except OSError as error:
-            self._no_storage(job, error)
+            self._no_storage(error)
         except sqlite3.OperationalError:
             raise
         except Exception as error:
-            self._fail(job, words(error))
+            self._fail(words(error))
 
-    def _engine_failed(self, job: Job, error: BackendRunError) -> None:
+    def _engine_failed(self, error: BackendRunError) -> None:
         """Go on where the engine, opened anew, works on another image; else end this process: a GPU's context is lost
         for good. The next process tries the engine before it takes a job, so that no other job is lost to it.
         """
         works = self._network.reload()
-        self._fail(job, f"the engine failed on it: {error}")
+        self._fail(f"the engine failed on it: {error}")
         if not works:
             raise SystemExit(1)
 
-    def _no_storage(self, job: Job, error: OSError) -> None:
-        log.error("study %s: its results cannot be written (%s)", job.pseudonym, error.strerror)
-        next_try = self._steady() + STORAGE_RETRY_S
-        jobs.give_back(self._connection, job, next_try=next_try, reason=f"cannot write results ({error.strerror})")
+    def _no_storage(self, error: OSError) -> None:
+        log.error("study %s: its results cannot be written (%s)", self._job.pseudonym, error.strerror)
+        next_try, reason = self._steady() + STORAGE_RETRY_S, f"cannot write results ({error.strerror})"
+        jobs.give_back(self._connection, self._job, next_try=next_try, reason=reason)
 
-    def _fail(self, job: Job, reason: str) -> None:
-        self._audit.write("work_failed", study=job.study_uid, job=job.id, reason=reason)
-        jobs.fail(self._connection, job, now=self._steady(), attempts=self._limits.attempts, reason=reason)
+    def _fail(self, reason: str) -> None:
+        self._audit.write("work_failed", study=self._job.study_uid, job=self._job.id, reason=reason)
+        jobs.fail(self._connection, self._job, now=self._steady(), attempts=self._limits.attempts, reason=reason)
 
-    def _do(self, job: Job, predictor: Predictor) -> None:
+    def _do(self, predictor: Predictor) -> None:
         started = time.monotonic()
-        publisher = Publisher(
-            data=self._data, config=self._config, making=making_of(predictor, self._config, self._data)
-        )
-        self._do_views(job, predictor, publisher)
+        making = making_of(predictor, self._config, self._data)
+        publisher = Publisher(data=self._data, config=self._config, making=making)
+        self._do_views(predictor, publisher)
+        job = self._job
         views = jobs.views(self._connection, job)
         # the reports on the whole study would be replaced at once
         self._require_ours(jobs.renew(self._connection, job, self._steady() + self._limits.lease_s))
@@ -170,32 +182,56 @@ class Worker:
             "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
         )
 
-    def _do_views(self, job: Job, predictor: Predictor, publisher: Publisher) -> None:
+    def _do_views(self, predictor: Predictor, publisher: Publisher) -> None:
         """One view is read, and one is written, while the network has another: no more than three in memory."""
-        todo = [view for view in jobs.views(self._connection, job) if not is_settled(view, publisher)]
-        known = [settled for view in todo if (settled := known_outcome(view, publisher))]
-        self._settle(job, known)
-        rest = [view for view in todo if view.sop_uid not in {each.sop_uid for each in known}]
-        steps = Steps(job=job, predictor=predictor, publisher=publisher, heartbeat=self._heartbeat)
-        with (
-            closing(ahead(steps.read, self._while_wanted(job, rest))) as seen,
-            closing(behind(steps.write, map(steps.compute, self._while_wanted(job, seen)))) as finished,
-        ):
-            for settled in finished:
-                self._settle(job, [settled])
-        if not all(is_settled(view, publisher) for view in jobs.views(self._connection, job)):
-            raise Stopped if self._stop.is_set() else NotOurs
+        study_uid = self._job.study_uid
+        steps = Steps(study_uid=study_uid, predictor=predictor, publisher=publisher, heartbeat=self._heartbeat)
+        while not all(is_settled(view, publisher) for view in jobs.views(self._connection, self._job)):
+            if self._stop.is_set():
+                raise Stopped
+            with closing(behind(steps.write, map(steps.compute, self._read(steps)))) as finished:
+                for settled in finished:
+                    self._settle([settled])
+                    self._under_way.discard(settled.sop_uid)
 
-    def _while_wanted(self, job: Job, items: Iterable[T]) -> Iterator[T]:
+    def _read(self, steps: Steps) -> Iterator[Read | Settled]:
+        """Views as they are read, as long as any of the job at hand is left; a new one of the study comes last."""
+        while views := self._todo(steps.publisher):
+            with closing(ahead(steps.read, self._while_wanted(views))) as seen:
+                yield from takewhile(lambda _: not self._stop.is_set(), seen)
+
+    def _todo(self, publisher: Publisher) -> list[JobView]:
+        """Views that wait for the network. What is known of others is written down."""
+        self._keep()
+        views = jobs.views(self._connection, self._job)
+        open_ = [view for view in views if view.sop_uid not in self._under_way and not is_settled(view, publisher)]
+        known = [settled for view in open_ if (settled := known_outcome(view, publisher))]
+        self._settle(known)
+        names = {each.sop_uid for each in known}
+        return [] if self._stop.is_set() else [view for view in open_ if view.sop_uid not in names]
+
+    def _while_wanted(self, views: Iterable[JobView]) -> Iterator[JobView]:
         """Until the worker is told to stop, or the job is somebody else's."""
-        for item in items:
-            if self._stop.is_set() or self._heartbeat.has_lost(job):
+        for view in views:
+            if self._stop.is_set() or self._heartbeat.has_lost(self._job):
                 return
-            yield item
+            self._under_way.add(view.sop_uid)
+            yield view
 
-    def _settle(self, job: Job, settled: Sequence[Settled]) -> None:
-        if settled:
-            self._require_ours(jobs.settle_views(self._connection, job, settled))
+    def _keep(self) -> None:
+        """The lease on the job at hand, or on its successor: all views of the one are views of the other."""
+        while not jobs.renew(self._connection, self._job, self._steady() + self._limits.lease_s):
+            self._succeed()
+
+    def _settle(self, settled: Sequence[Settled]) -> None:
+        while settled and not jobs.settle_views(self._connection, self._job, settled):
+            self._succeed()
+
+    def _succeed(self) -> None:
+        """Another view of the study has come: the job that is on that one too takes the place of the one at hand."""
+        job = self._claim(self._job.study_uid)
+        self._require_ours(job is not None)
+        self._hold(job)
 
     def _require_ours(self, ours: bool) -> None:
         if not ours:

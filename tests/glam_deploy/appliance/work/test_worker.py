@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from support_until import until
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import studies
+from glam_deploy.appliance.state.jobs import JobView
 from glam_deploy.appliance.work import publish, worker
 from glam_deploy.appliance.work.predictor import PredictorOf
+from glam_deploy.appliance.work.publish import Publisher
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -124,6 +127,38 @@ def test_late_view_gets_a_superseding_result_that_uses_what_was_found(tmp_path: 
     assert counts == [(1, 4), (2, 4)], "objects that were sent before are not sent again"
     (late,) = [path for path in data.root.glob("results/jobs/*/cad_sr.dcm") if _before(path)]
     assert _before(late) in {dcmread(path).SOPInstanceUID for path in data.root.glob("results/jobs/*/cad_sr.dcm")}
+
+
+def test_view_that_comes_meanwhile_is_worked_on_while_those_before_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, computed, second = config_of(tmp_path, ONE_TARGET), [], threading.Event()
+
+    def watched(config: Config) -> Pipeline:
+        def note(image: Any) -> bool:
+            if not computed:  # the first is at hand when the others come
+                send(config, View.R_CC, View.L_MLO)
+                assemble(config)
+            computed.append(image.view)
+            if image.view is not View.L_CC:
+                second.set()
+            return False
+
+        return refusing(stub(config), note, InputError("never"))
+
+    def patient(self: Publisher, study_uid: str, view: JobView, *found: Any) -> Path:
+        assert view.view != "L-CC" or second.wait(60), "the network stands still while the first view is written"
+        return write(self, study_uid, view, *found)
+
+    write = Publisher.publish_view
+    monkeypatch.setattr(Publisher, "publish_view", patient)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, watched) as data:
+        until(lambda: states(data) == ["superseded", "done"])
+    assert sorted(computed) == sorted([View.L_CC, View.R_CC, View.L_MLO])
+    assert rows(data, "SELECT DISTINCT job_id, outcome FROM job_view WHERE outcome NOT NULL") == [(2, "done")]
+    assert rows(data, "SELECT DISTINCT job_id FROM parcel") == [(2,)]
 
 
 def _before(report: Path) -> str | None:
