@@ -1,13 +1,10 @@
 """The overlay picture -> a Secondary Capture image (PS3.3 A.8.1), with the banner burned in."""
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
 
 from glam_deploy.dicom.results.objects import coded, finished, statement
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, ViewFinding
@@ -20,28 +17,15 @@ _TEXT_HEIGHT = 28
 _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaptureOptions:
-    """How the picture is stored."""
-
-    lossless_jpeg2000: bool = True
-    """JPEG 2000 lossless, a tenth of the bytes; else uncompressed (Explicit VR Little Endian)."""
-    half_resolution: bool = False
-    """Half the rows and columns."""
-
-
-def secondary_capture(
-    finding: ViewFinding, algorithm: Algorithm, identity: Identity, options: CaptureOptions | None = None
-) -> Dataset:
-    """`finding.overlay` under a strip that says BANNER, as RGB; displays everywhere, measures nothing.
+def secondary_capture(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
+    """`finding.overlay` under a strip that says BANNER, RGB, JPEG 2000 lossless; displays everywhere, measures nothing.
 
     Raises DicomError where the source cannot be read.
     """
-    options = options or CaptureOptions()
     source = read_source(finding.source)
     dataset = Dataset()
     _add_image(dataset, source, finding, algorithm)
-    _add_pixels(dataset, with_banner(_resized(finding.overlay, options)), options)
+    _add_pixels(dataset, with_banner(finding.overlay))
     return finished(dataset, source, algorithm, identity, modality="OT", title="GLAM overlay")
 
 
@@ -58,14 +42,6 @@ def _text_height(columns: int) -> int:
     """Pixels, less where the banner would not fit into `columns`."""
     width = ImageFont.load_default(_TEXT_HEIGHT).getlength(BANNER.upper())
     return max(1, min(_TEXT_HEIGHT, int(_TEXT_HEIGHT * columns / width * 0.95)))
-
-
-def _resized(picture: NDArray[np.uint8], options: CaptureOptions) -> NDArray[np.uint8]:
-    if not options.half_resolution:
-        return picture
-    rows, columns, _ = picture.shape
-    size = max(1, columns // 2), max(1, rows // 2)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _add_image(dataset: Dataset, source: Source, finding: ViewFinding, algorithm: Algorithm) -> None:
@@ -88,16 +64,10 @@ def _source_image(source: Source) -> Dataset:
     return item
 
 
-def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8], options: CaptureOptions) -> None:
+def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8]) -> None:
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = picture.shape
-    dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "RGB"
+    # with the reversible colour transform, half the bytes of three independent planes
+    dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "YBR_RCT"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelData = picture.tobytes() + b"\0" * (picture.size % 2)
-    dataset["PixelData"].VR = "OB"
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if options.lossless_jpeg2000:
-        # the reversible colour transform: half the bytes of three independent planes
-        dataset.PhotometricInterpretation = "YBR_RCT"
-        dataset.compress(JPEG2000Lossless, picture, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    dataset.compress(JPEG2000Lossless, picture, encoding_plugin="pylibjpeg", generate_instance_uid=False)

@@ -19,7 +19,7 @@ from glam_deploy.dicom.results.measurement_report import measurement_report
 from glam_deploy.dicom.results.objects import save
 from glam_deploy.dicom.results.presentation_state import presentation_state
 from glam_deploy.dicom.results.regions import summarize
-from glam_deploy.dicom.results.secondary_capture import CaptureOptions, secondary_capture
+from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
 
 ADAPTERS = Path(__file__).parent / "adapters"
@@ -27,9 +27,6 @@ OF_VIEWS = {
     "seg": lambda found: segmentation(found, ALGORITHM, identity(1)),
     "seg-fractional": lambda found: fractional_segmentation(found, ALGORITHM, identity(2)),
     "sc": lambda found: secondary_capture(found, ALGORITHM, identity(3)),
-    "sc-raw": lambda found: secondary_capture(
-        found, ALGORITHM, identity(4), CaptureOptions(lossless_jpeg2000=False, half_resolution=True)
-    ),
     "pr": lambda found: presentation_state(
         found.source, summarize(found, ALGORITHM, segmentation=None), ALGORITHM, identity(5)
     ),
