@@ -35,8 +35,9 @@ from glam_export.demo.phantom import phantom_view
 from glam_export.frontier import frontier_svg
 from glam_export.graphs import graph_modules, in_precision
 from glam_export.half import rounded_engines
+from glam_export.known import Known
 from glam_export.onnx_file import write_graph
-from glam_export.parity import compare_graphs, reference_examples
+from glam_export.parity import Engines, compare_graphs, reference_examples
 from glam_export.quantize import int8_engines, quantized, require_nncf
 from glam_export.search import Found, search, searches
 from glam_export.torch_engine import network_engines
@@ -103,11 +104,12 @@ def export_bundle(
         if options.keep_checkpoint:
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
-        prepared = _write_golden_case(checkpoint, folder, options.patches)
+        reference = {stage: Known(engine) for stage, engine in network_engines(checkpoint.network).items()}
+        prepared = _write_golden_case(reference, folder, options.patches)
         facts = _facts(checkpoint, options) | (found.as_facts() if found else {})
         write_manifest(folder, {**facts, "parity": []})
         report("comparing every graph with the reference")
-        table = _parity(checkpoint, open_bundle(folder), options.precisions, prepared)
+        table = _parity(reference, open_bundle(folder), options.precisions, prepared)
         write_manifest(folder, {**facts, "parity": [row.as_row() for row in table]})
         _require(table)
     return open_bundle(out)
@@ -160,20 +162,20 @@ def _write_narrow_graphs(
     return found
 
 
-def _write_golden_case(checkpoint: Checkpoint, folder: Path, patches: int) -> NetworkInput:
+def _write_golden_case(reference: Engines, folder: Path, patches: int) -> NetworkInput:
     pixels = phantom_view(GOLDEN_SEED, GOLDEN_VIEW).pixels
     mammogram = Mammogram(pixels=pixels, view=GOLDEN_VIEW, source=Source(name="golden case", kind="array"))
-    reference = OpenedEngines(engines=network_engines(checkpoint.network), provenance={"name": "torch"})
-    expected = Pipeline(reference, patches=patches, provenance={})(mammogram)
+    opened = OpenedEngines(engines=reference, provenance={"name": "torch"})
+    expected = Pipeline(opened, patches=patches, provenance={})(mammogram)
     write_golden(folder / GOLDEN_FILE, mammogram, expected)
     return expected.network_input
 
 
 def _parity(
-    checkpoint: Checkpoint, bundle: Bundle, precisions: Sequence[spec.Precision], prepared: NetworkInput
+    reference: Engines, bundle: Bundle, precisions: Sequence[spec.Precision], prepared: NetworkInput
 ) -> list[Comparison]:
     opened = open_engines("onnx", bundle, EngineOptions())
-    examples = reference_examples(network_engines(checkpoint.network), prepared.image)
+    examples = reference_examples(reference, prepared.image)
     table = compare_graphs(examples, opened.engines)
     if WINOGRAD_FILE in bundle.files:
         local = open_engines("onnx-winograd", bundle, EngineOptions()).engines["local"]

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from support_engines import FakeEngine
 
 from glam_deploy.bundle import MANIFEST, graph_file, open_bundle, write_manifest
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.onnxruntime import open_engines
 from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits
@@ -27,22 +27,9 @@ from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_deploy.spec import STAGES, Stage
+from glam_export.known import Known
 
 pytestmark = pytest.mark.network
-
-
-class Known(Engine):
-    """A stage that computes each input once: the reference's local network takes seconds."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.stage, fusion_head=False)
-        self.engine, self.answers = engine, dict[bytes, Arrays]()
-
-    def _run(self, inputs: Arrays) -> Arrays:
-        key = b"".join(np.asarray(values).tobytes() for values in inputs.values())
-        if key not in self.answers:
-            self.answers[key] = self.engine.run(inputs)
-        return self.answers[key]
 
 
 @pytest.fixture(scope="module")
