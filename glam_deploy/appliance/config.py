@@ -5,11 +5,21 @@ gated engines only. docs/appliance.md explains each key to the person who fills 
 """
 
 import tomllib
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
@@ -19,17 +29,30 @@ S = TypeVar("S", bound="Section")
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0 takes a free one, which the log tells: for tests."""
 Seconds = Annotated[float, Field(ge=0)]
-AETitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
-"""PS3.5 table 6.2-1: up to 16 characters of the default repertoire, no backslash, no space at either end."""
+_AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
+AETitle = Annotated[str, Field(pattern=_AE_TITLE)]
+"""PS3.5 table 6.2-1."""
+_TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
+_EVERYWHERE = ("0.0.0.0", "::")
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
 def _none_for_false(value: object) -> object:
     """TOML has no word for nothing."""
     return None if value is False else value
+
+
+def _named(value: object) -> object:
+    """An empty path would be the folder of the configuration itself."""
+    if value == "":
+        raise ValueError("expected a path")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_named)]
 
 
 class Section(BaseModel):
@@ -41,9 +64,9 @@ class Section(BaseModel):
 class Tls(Section):
     """Certificates of one side; both sides show theirs (mutual TLS), 1.2 or later."""
 
-    certificate: Path
-    key: Path
-    authority: Path
+    certificate: File
+    key: File
+    authority: File
     """What the other side's certificate must be signed by."""
 
 
@@ -83,7 +106,7 @@ class Web(Section):
 
     host: str = "127.0.0.1"
     port: Port = 8042
-    token_file: Path | None = None
+    token_file: File | None = None
     """Holds the bearer token, 32 characters or more. Needed unless `tls` asks for a client certificate."""
     tls: Tls | None = None
     stow: bool = False
@@ -110,7 +133,7 @@ class Accept(Section):
 class Worker(Section):
     """The network."""
 
-    bundle: Path
+    bundle: File
     engine: str = "auto"
     patches: Annotated[int, Field(ge=1, le=spec.MAX_PATCHES)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -123,6 +146,15 @@ class Worker(Section):
     letter."""
     longest_view_s: Annotated[float, Field(gt=0)] = 600
     """A view that keeps the network busy for longer hangs: the worker is restarted, which counts as an attempt."""
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, engine: str) -> str:
+        from glam_deploy.engines.registry import ENGINE_NAMES
+
+        if engine not in ENGINE_NAMES:
+            raise ValueError(f"expected one of {', '.join(ENGINE_NAMES)}")
+        return engine
 
 
 class Results(Section):
@@ -143,7 +175,7 @@ class Results(Section):
 class Target(Section):
     """Where results go."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    name: str = Field(pattern=_TARGET_NAME)
     ae_title: AETitle | None = None
     host: str | None = None
     port: Port | None = None
@@ -153,11 +185,11 @@ class Target(Section):
     """Ask for storage commitment (PS3.4 annex J)."""
     stow_url: str | None = None
     """In place of AE title, host and port: the DICOMweb root, https://pacs/dicom-web."""
-    stow_token_file: Path | None = None
+    stow_token_file: File | None = None
     """Holds a bearer token."""
     stow_user: str | None = None
-    stow_password_file: Path | None = None
-    stow_authority: Path | None = None
+    stow_password_file: File | None = None
+    stow_authority: File | None = None
     """What the service's certificate must be signed by, where it asks for none of ours (`tls` names both); without
     either, an authority that this machine trusts."""
     query: bool = True
@@ -212,7 +244,7 @@ class Config(Section):
 
     license_acknowledged: Literal[True]
     """The weights are for research only and no part of this software; results are not for diagnosis."""
-    data: Path
+    data: File
     receive: Receive = Receive()
     web: Web = Web()
     assemble: Assemble = Assemble()
@@ -230,6 +262,17 @@ class Config(Section):
             raise ValueError(f"targets share a name: {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "Config":
+        receive, web = self.receive, self.web
+        uses = [("receive.port", receive.host, receive.port), ("web.port", web.host, web.port)]
+        if receive.tls:
+            uses.append(("receive.tls.port", receive.host, receive.tls.port))
+        for (one, here, port), (other, there, same) in combinations(uses, 2):
+            if port and port == same and (here == there or here in _EVERYWHERE or there in _EVERYWHERE):
+                raise ValueError(f"{one} and {other} are both {port}: expected a port for each")
+        return self
+
 
 def parse_config(text: str, *, folder: Path) -> Config:
     """The configuration in a TOML text; relative paths in it start at `folder`, where the file lies.
@@ -241,13 +284,34 @@ def parse_config(text: str, *, folder: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the configuration is no TOML: {error}") from error
     except ValidationError as error:
-        raise UsageError("the configuration is wrong:\n" + "\n".join(map(_line, error.errors()))) from error
+        raise UsageError("the configuration is wrong:\n" + "\n".join(map(_line, _first_causes(error)))) from error
+
+
+def _first_causes(error: ValidationError) -> list[Any]:
+    """Not that a list is too short because what it holds is wrong."""
+    found: list[Any] = error.errors()
+    inner = {each["loc"][:n] for each in found for n in range(1, len(each["loc"]))}
+    return [each for each in found if each["type"] != "too_short" or each["loc"] not in inner]
 
 
 def _line(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the file"
     given = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f" (it is {error['input']!r})"
-    return f"  {key}: {error['msg']}{given}"
+    return f"  {key}: {_told(error)}{given}"
+
+
+def _told(error: Any) -> str:
+    """In words for who fills the file in, where pydantic's are for who writes programs."""
+    words = {
+        "missing": "is missing",
+        "extra_forbidden": "is no key of this table: see docs/appliance.md",
+        "model_type": "expected a table",
+        "tuple_type": "expected a list, [...]",
+        _AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
+        _TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
+    }
+    known = words.get(error["type"]) or words.get(error.get("ctx", {}).get("pattern", ""))
+    return known or str(error["msg"]).removeprefix("Value error, ")
 
 
 def _absolute(section: S, folder: Path) -> S:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glam_deploy.cli.doctor_findings import Finding, fails, note, ok
+from glam_deploy.cli.doctor_findings import FAILS, Finding, fails, note, ok
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -34,6 +34,11 @@ def certificates(config: "Config") -> Iterator[Finding]:
             yield from _own(f"certificate of target {target.name}", target.tls, _FOR_CLIENTS)
         if authority := target.tls.authority if target.tls else target.stow_authority:
             yield from _authority(f"authority of target {target.name}", authority)
+
+
+def are_usable(tls: "Tls") -> bool:
+    """Whether there is nothing wrong with these files."""
+    return all(each.state != FAILS for each in (*_own("", tls, _FOR_CLIENTS), *_authority("", tls.authority)))
 
 
 def shown_certificate(host: str, port: int, tls: "Tls", timeout_s: float) -> bytes:
@@ -70,6 +75,7 @@ def _own(what: str, tls: "Tls", usage: str) -> Iterator[Finding]:
         chain = _read(tls.certificate)
     except (OSError, ValueError) as error:
         yield _unreadable(what, tls.certificate, error)
+        yield from _of_key(what, tls.key, None)
         return
     faults = [*_of_key(what, tls.key, chain[0]), *_of_usage(what, tls.certificate, chain[0], usage)]
     lasting = _lasting(what, tls.certificate, chain, min(each.not_valid_after_utc for each in chain))
@@ -101,7 +107,7 @@ def _lasting(what: str, path: Path, chain: Sequence["Certificate"], ends: dateti
     return ok(what, f"{path}, good until {_day(ends)}")
 
 
-def _of_key(what: str, path: Path, certificate: "Certificate") -> Iterator[Finding]:
+def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterator[Finding]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -114,7 +120,7 @@ def _of_key(what: str, path: Path, certificate: "Certificate") -> Iterator[Findi
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         yield _unreadable(what, path, error, "key")
     else:
-        if key.public_key() != certificate.public_key():
+        if certificate and key.public_key() != certificate.public_key():
             yield fails(what, f"{path} is not the key of the certificate", "name the files that were made together")
         if mode & stat.S_IRWXO:
             yield note(what, f"other users may read the key {path}", f"chmod o= {path}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from glam_deploy.cli.doctor_certificates import first_certificate, may_call_itself, shown_certificate
+from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.errors import GlamError, UsageError
 
@@ -170,6 +170,8 @@ def _target(config: "Config", target: "Target") -> Finding:
     seen = f"we are {target.calling_ae_title}{_seen_from(target.host)} there" if target.host else "over DICOMweb"
     if leads_back(target, config):
         return fails(what, f"{place}: {LOOPS}", "name the archive, or take the target away")
+    if target.tls and not are_usable(target.tls):
+        return fails(what, f"{place} is not asked: its certificates cannot be used", "correct them first")
     try:
         link_to(target, min(config.dispatch.timeout_s, TIMEOUT_S)).ask()
     except GlamError as error:  # it names the place

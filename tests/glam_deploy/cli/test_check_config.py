@@ -37,6 +37,34 @@ def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path
     assert "target     none: results stay in the data folder" in said.out
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('data = ""', "data: expected a path (it is '')"),
+        ('[worker]\nbundle = "b"\nengine = "tensorflow"', "worker.engine: expected one of auto, onnx, "),
+        ("[receive]\nport = 8042", "receive.port and web.port are both 8042: expected a port for each"),
+        ("receive = 3", "receive: expected a table (it is 3)"),
+        ('[[targets]]\nname = "PACS 1"', "targets.0.name: expected 1 to 32 of a-z, 0-9 and hyphen (it is 'PACS 1')"),
+        ('[receive]\nae_title = "A\\\\B"', "receive.ae_title: expected 1 to 16 ASCII characters, without backslash"),
+        ('[web]\ntoken = "t"', "web.token: is no key of this table: see docs/appliance.md (it is 't')"),
+    ],
+)
+def test_wrong_values_are_told_in_words(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
+    required = {"license_acknowledged": "true", "data": '"d"', "worker": '{ bundle = "b" }'}
+    head = [f"{key} = {value}" for key, value in required.items() if not re.search(rf"^\[?{key}\b", text, re.MULTILINE)]
+    said = cli("check-config", "--config", written(tmp_path, "\n".join([*head, text])))
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_what_only_follows_from_another_fault_is_not_told(cli: Cli, tmp_path: Path) -> None:
+    text = MINIMAL + '[receive]\nsenders = [{ ae_title = "A", hosts = ["pacs.example"] }]\n'
+    said = cli("check-config", "--config", written(tmp_path, text))
+    assert re.findall(r"^  (\S+?):", said.err, re.MULTILINE) == ["receive.senders.0.hosts.0"]
+    said = cli("check-config", "--config", written(tmp_path, text.replace('"pacs.example"', "")))
+    assert re.findall(r"^  (\S+?):", said.err, re.MULTILINE) == ["receive.senders.0.hosts"]
+
+
 def test_names_every_wrong_key_at_once(cli: Cli, tmp_path: Path) -> None:
     text = """
 license_acknowledged = false
