@@ -34,6 +34,10 @@ Report = Callable[[str], None]
 
 NARROW: Mapping[Kind, Kind] = {"fp32": "int8", "winograd": "int8+winograd", "bf16": "int8+bf16"}
 """What is wide -> the mixture of it with 8 bits."""
+LOCAL_CASES = 2
+"""Images that the local stage is judged by alone, for its time: each shows several patches. Both stages together, and
+the choice of patches, which hangs on the global stage, are judged by all.
+"""
 NOISE = 0.03
 """Share of a latency that another measurement may be off: mixtures that are closer count as equally fast."""
 
@@ -129,12 +133,14 @@ def searches(
     report: Report = lambda step: None,
 ) -> list[StageSearch]:
     """The stages that have `narrow` graphs, ready to be searched on `images`, float32 [2944, 1920], standardized."""
-    report("what FP32 makes of the images that mixtures are judged by")
+    report(f"what FP32 makes of the {len(images)} images that mixtures are judged by")
     engines = {stage: graph_engine(graph, stage, fusion_head=fusion_head) for stage, graph in wide.items()}
     pipeline = Pipeline(OpenedEngines(engines=engines, provenance={}), patches=patches, provenance={})
     cases = [Case(image=image, expected=answer(pipeline(image))) for image in images]
+    of_stage = {"global": cases, "local": cases[:LOCAL_CASES]}
+    rules: dict[str, Any] = {"limits": limits, "fusion_head": fusion_head}
     return [
-        StageSearch(stage=stage, wide=wide[stage], narrow=graph, cases=cases, limits=limits, fusion_head=fusion_head)
+        StageSearch(stage=stage, wide=wide[stage], narrow=graph, cases=of_stage[stage], **rules)
         for stage, graph in narrow.items()
     ]
 
