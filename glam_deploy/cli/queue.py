@@ -81,15 +81,16 @@ def show_command(config_path: Path, studies: Sequence[str], as_json: bool) -> No
 @some_studies_argument
 @target_option
 def retry_command(config_path: Path, studies: Sequence[str], target: str | None) -> int:
-    """Try again what is dead of a study or waits for its target, attempts counted from 0.
+    """Try again what is dead or waits for its target.
 
-    The target is tried at once, however long it was down. With --target: result sets for that target alone, of all
-    studies or of those named.
+    Attempts are counted from 0, and the target is tried at once, however long it was down. With --target: result sets for
+    that target alone, of all studies or of those named.
     """
     from glam_deploy.appliance.state import jobs, parcels
 
     with _deciding(config_path) as (connection, audit):
         stuck = _stuck(connection, studies, target, ("dead", "pending"))
+        _tell_strangers(config_path, stuck)
         return _decide(connection, audit, stuck, "retried", {"job": jobs.retry, "parcel": parcels.retry})
 
 
@@ -99,10 +100,11 @@ def retry_command(config_path: Path, studies: Sequence[str], target: str | None)
 @target_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard_command(config_path: Path, studies: Sequence[str], target: str | None, yes: bool) -> int:
-    """Give up what is dead of a study: nothing more is made or sent of it, and the audit says so.
+    """Give up what is dead, for good.
 
-    With --target: what is dead at that target or waits for it, of all studies or of those named; for a target that is
-    gone for good. Files go when the retention time is over, as those of every study that is done.
+    Nothing more is made or sent of it, and the audit says so. With --target: what is dead at that target or waits for
+    it, of all studies or of those named; for a target that is gone. Files go when the retention time is over, as those
+    of every study that is done.
     """
     from glam_deploy.appliance.state import jobs, parcels
 
@@ -127,6 +129,8 @@ class Stuck:
     id: int
     study_uid: str
     pseudonym: str
+    target: str | None
+    """Of a parcel."""
 
 
 def _stuck(connection: "Connection", studies: Sequence[str], target: str | None, states: Sequence[str]) -> list[Stuck]:
@@ -145,7 +149,14 @@ def _of_story(story: "Story", states: Sequence[str]) -> Iterator[Stuck]:
     for kind, rows, wanted in (("job", story.jobs, ("dead",)), ("parcel", story.parcels, states)):
         for row in rows:
             if row["state"] in wanted:
-                yield Stuck(kind=kind, id=row["id"], study_uid=story.study_uid, pseudonym=story.line.pseudonym)
+                target = row["target"] if kind == "parcel" else None
+                yield Stuck(
+                    kind=kind,
+                    id=row["id"],
+                    study_uid=story.study_uid,
+                    pseudonym=story.line.pseudonym,
+                    target=target,
+                )
 
 
 def _at_target(connection: "Connection", target: str) -> list[Stuck]:
@@ -157,7 +168,13 @@ def _at_target(connection: "Connection", target: str) -> list[Stuck]:
             f"no results were ever meant for a target {target!r}: expected one of {', '.join(known) or 'none, so far'}"
         )
     rows = parcels.undelivered(connection, target)
-    return [Stuck(kind="parcel", id=row["id"], study_uid=row["study_uid"], pseudonym=row["pseudonym"]) for row in rows]
+    return [Stuck(kind="parcel", **dict(row)) for row in rows]
+
+
+def _tell_strangers(config_path: Path, stuck: Sequence[Stuck]) -> None:
+    known = [target.name for target in read_config(config_path).targets]
+    for name in sorted({one.target for one in stuck if one.target and one.target not in known}):
+        console.err.print(f"the configuration names no target {name}: nobody sends there until it does")
 
 
 @contextmanager
@@ -187,7 +204,8 @@ def _decide(
 
 def _counted(stuck: Sequence[Stuck]) -> str:
     jobs = sum(one.kind == "job" for one in stuck)
-    return f"{jobs} dead jobs and {len(stuck) - jobs} undelivered result sets"
+    counts = {"dead jobs": jobs, "undelivered result sets": len(stuck) - jobs}
+    return " and ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _data(config_path: Path) -> "DataFolder":

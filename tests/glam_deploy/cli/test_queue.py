@@ -129,7 +129,9 @@ def pending(data: DataFolder) -> None:
 
 def test_retry_takes_what_waits_for_its_target(queue: Queue, data: DataFolder) -> None:
     pending(data)
-    assert queue("retry", UNDELIVERED).out == f"{UNDELIVERED}  parcel 1 retried\n"
+    said = queue("retry", UNDELIVERED)
+    assert said.out == f"{UNDELIVERED}  parcel 1 retried\n"
+    assert said.err == "the configuration names no target pacs: nobody sends there until it does\n"
     with closing(database_of(data)) as connection:
         assert parcels.take_wish(connection, "pacs")
 
