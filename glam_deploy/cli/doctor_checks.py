@@ -26,16 +26,17 @@ NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ce
 def findings(config: "Config") -> Iterator[Finding]:
     """Everything, each as soon as it is known."""
     from glam_deploy.appliance.data import DataFolder
+    from glam_deploy.appliance.state.events import SILENT_S
 
     data = DataFolder(root=config.data)
     folder = _folder(data)
     yield folder
     yield from _disk(config, data)
     # SQLite would leave files in it, which the service could not use if they are another user's
-    processes: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
-    yield from _running(processes)
-    yield from _bundle(config)
-    yield from _engine(config)
+    known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
+    processes = {name: each for name, each in known.items() if each.age < SILENT_S}
+    yield from _running(known, processes)
+    yield from _network(config)
     yield from certificates(config)
     yield from listeners(config, processes)
     yield from web(config, processes)
@@ -49,10 +50,9 @@ def findings(config: "Config") -> Iterator[Finding]:
 def _folder(data: "DataFolder") -> Finding:
     what, root = "data folder", data.root
     if not root.exists():
-        above = next(folder for folder in root.parents if folder.exists())
-        if not os.access(above, os.W_OK):
-            return fails(what, f"{root} is not there, and this user may not write in {above}", "make it, and own it")
-        return note(what, f"{root} is not there yet", "the first start makes it, for the user of the service alone")
+        return _not_there(what, root)
+    if not root.is_dir():
+        return fails(what, f"{root} is no folder", "name one in `data`, or one that the first start may make")
     facts = root.stat()
     if facts.st_uid != os.geteuid():
         told = f"{root} belongs to {_user(facts.st_uid)}, this is {_user(os.geteuid())}"
@@ -62,6 +62,13 @@ def _folder(data: "DataFolder") -> Finding:
     if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fails(what, f"other users may look into {root}, which holds images of patients", f"chmod 700 {root}")
     return ok(what, f"{root}, of {_user(facts.st_uid)} alone")
+
+
+def _not_there(what: str, root: Path) -> Finding:
+    above = next(folder for folder in root.parents if folder.exists())
+    if not os.access(above, os.W_OK):
+        return fails(what, f"{root} is not there, and this user may not write in {above}", "make it, and own it")
+    return note(what, f"{root} is not there yet", "the first start makes it, for the user of the service alone")
 
 
 def _user(uid: int) -> str:
@@ -103,9 +110,8 @@ def _file_system(place: Path) -> str:
 
 
 def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, Processes]:
-    """Returns the processes that run."""
+    """Returns every process that ever said something."""
     from glam_deploy.appliance.state import inspection, overview, parcels
-    from glam_deploy.appliance.state.events import SILENT_S
     from glam_deploy.appliance.state.steady import steady_clock
 
     what = "database"
@@ -120,8 +126,7 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
                 yield ok(what, f"{data.database} is sound")
             yield from _clock(inspection.newest_at(connection))
             yield from _strangers(parcels.strangers(connection, [target.name for target in config.targets]))
-            known = overview.components(connection, steady_clock(connection)())
-            return {name: each for name, each in known.items() if each.age < SILENT_S}
+            return overview.components(connection, steady_clock(connection)())
     except (*overview.UNREADABLE, UsageError) as error:
         yield note(what, f"it cannot be read as it is ({type(error).__name__})", "start the appliance, then look again")
         return {}
@@ -143,7 +148,8 @@ def _strangers(waiting: Mapping[str, int]) -> Iterator[Finding]:
         yield note(f"target {name}", f"{count} result sets wait for it, and the configuration does not name it", remedy)
 
 
-def _running(processes: Processes) -> Iterator[Finding]:
+def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
+    """`processes`: those of `known` that have said something lately."""
     from glam_deploy.appliance.serve import ROLES
 
     missing = [role for role in ROLES if role not in processes]
@@ -151,7 +157,8 @@ def _running(processes: Processes) -> Iterator[Finding]:
         yield note("processes", "none runs", "glam-deploy serve starts them")
         return
     for role in missing:
-        yield fails("processes", f"{role} does not run", "see the log; glam-deploy serve starts it again by itself")
+        told = f"has said nothing for {known[role].age:.0f} s: it has ended or hangs" if role in known else "never ran"
+        yield fails("processes", f"{role} {told}", "see the log; glam-deploy serve starts it again by itself")
     for role in ROLES:
         if role in processes and processes[role].state == "failing":
             reason = processes[role].detail.get("reason", "it does not say why")
@@ -162,19 +169,25 @@ def _running(processes: Processes) -> Iterator[Finding]:
 # the network
 
 
-def _bundle(config: "Config") -> Iterator[Finding]:
+def _network(config: "Config") -> Iterator[Finding]:
+    bundle = _bundle(config)
+    yield bundle
+    if bundle.state == "ok":  # the engine would only repeat what is wrong with it
+        yield _engine(config)
+
+
+def _bundle(config: "Config") -> Finding:
     from glam_deploy.bundle import open_bundle
 
     try:
         bundle = open_bundle(config.worker.bundle)
         bundle.check()
     except (GlamError, OSError) as error:
-        yield fails("bundle", str(error), "copy it again from where it was made")
-    else:
-        yield ok("bundle", f"{bundle.id[:12]}, {len(bundle.files)} files of {bundle.folder} are unchanged")
+        return fails("bundle", str(error), "copy it again from where it was made, or correct worker.bundle")
+    return ok("bundle", f"{bundle.id[:12]}, {len(bundle.files)} files of {bundle.folder} are unchanged")
 
 
-def _engine(config: "Config") -> Iterator[Finding]:
+def _engine(config: "Config") -> Finding:
     """Opened as the worker would, but for its folder of compiled models."""
     from glam_deploy.appliance.work.predictor import load_predictor
 
@@ -182,11 +195,9 @@ def _engine(config: "Config") -> Iterator[Finding]:
         with tempfile.TemporaryDirectory() as folder:
             told = load_predictor(config.model_copy(update={"data": Path(folder)})).provenance
     except GlamError as error:
-        yield fails("engine", str(error), "until it can be opened, received studies wait")
-        return
+        return fails("engine", str(error), "until it can be opened, received studies wait")
     name, gate = told["engine"]["name"], told["gate"]
     if gate == "ungated":
         remedy = "hold it against the reference with glam-deploy gate, and take worker.ungated away"
-        yield note("engine", f"{name}, without a passed gate: nobody knows that it finds the same lesions", remedy)
-    else:
-        yield ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")
+        return note("engine", f"{name}, without a passed gate: nobody knows that it finds the same lesions", remedy)
+    return ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")

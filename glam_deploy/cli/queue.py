@@ -83,8 +83,8 @@ def show_command(config_path: Path, studies: Sequence[str], as_json: bool) -> No
 def retry_command(config_path: Path, studies: Sequence[str], target: str | None) -> int:
     """Try again what is dead or waits for its target.
 
-    Attempts are counted from 0, and the target is tried at once, however long it was down. With --target: result sets for
-    that target alone, of all studies or of those named.
+    Attempts are counted from 0, and the target is tried at once, however long it was down. With --target: result sets
+    for that target alone, of all studies or of those named.
     """
     from glam_deploy.appliance.state import jobs, parcels
 

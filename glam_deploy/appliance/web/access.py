@@ -57,7 +57,8 @@ def read_token(path: Path) -> str:
     try:
         mode, token = path.stat().st_mode, path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
-        raise UsageError(f"the token file {path} cannot be read as ASCII ({type(error).__name__})") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise UsageError(f"the token file {path} cannot be read ({reason})") from error
     if stat.S_IMODE(mode) & 0o027:
         raise UsageError(
             f"the token file {path} has mode {stat.S_IMODE(mode):04o}, expected nothing for others and no writing for "

@@ -14,6 +14,8 @@ from support_receive import box, close_sockets, running_receiver
 from support_tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
+from glam_deploy.appliance.state.events import beat
+from glam_deploy.appliance.state.steady import steady_clock
 
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""
@@ -149,11 +151,30 @@ def test_a_clock_that_was_set_back(cli: Cli, place: Path) -> None:
     assert (code, found["clock"][0]) == (1, "FAILS")
 
 
+def test_a_process_that_has_fallen_silent(cli: Cli, place: Path) -> None:
+    with box(config_in(place)) as inbox, sqlite3.connect(inbox.data.database) as connection:
+        ago = {"web": 0, "keeper": 40}
+        for name, age in ago.items():
+            beat(connection, lambda age=age: steady_clock(connection)() - age, name, "ready", {})  # type: ignore[misc]
+    connection.close()
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    told = [finding["found"] for finding in json.loads(said.out) if finding["what"] == "processes"]
+    assert "keeper has said nothing for 40 s: it has ended or hangs" in told
+    assert "worker never ran" in told
+    assert "web ready" in told
+
+
+def test_a_data_folder_that_is_a_file(cli: Cli, place: Path) -> None:
+    (place / "data").write_text("")
+    _, found = looked(cli, place)
+    assert found["data folder"] == ("FAILS", f"{place / 'data'} is no folder")
+
+
 def test_a_damaged_bundle(cli: Cli, place: Path) -> None:
     graph = next((place / "bundle/graphs").iterdir())
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     code, found = looked(cli, place)
-    assert (code, found["bundle"][0]) == (1, "FAILS")
+    assert (code, found["bundle"][0], "engine" in found) == (1, "FAILS", False)
 
 
 def test_an_engine_that_cannot_be_opened(cli: Cli, place: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_token_file(tmp_path: Path) -> None:
         (TOKEN, 0o644, "mode 0644"),
         (TOKEN, 0o620, "mode 0620"),
         ("x" * 20 + " " + "x" * 20, 0o600, "without spaces"),
-        ("\u00e4" * 40, 0o600, "cannot be read as ASCII"),
+        ("\u00e4" * 40, 0o600, "it is no ASCII text"),
     ],
 )
 def test_a_token_file_that_will_not_do(tmp_path: Path, text: str, mode: int, told: str) -> None:
