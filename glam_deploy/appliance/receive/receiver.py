@@ -1,6 +1,7 @@
 """The receiver: the DICOM listeners of the configuration, with ingest behind them."""
 
 import logging
+import sqlite3
 import threading
 from contextlib import closing
 
@@ -85,7 +86,12 @@ def _beat(config: Config, data: DataFolder, listener: Listener, ports: dict[str,
         detail = {"ports": ports, "associations": listener.associations, "free_bytes": free}
         if full:
             detail["reason"] = "the disk has less room than receive.reserve_bytes"
-        beat(database, steady, "receiver", "failing" if full else "ready", detail)
+        try:
+            beat(database, steady, "receiver", "failing" if full else "ready", detail)
+        except (
+            sqlite3.OperationalError
+        ) as error:  # a full disk; senders are told so, and it goes on when there is space
+            _LOG.error("state.db takes nothing (%s)", error)
         if stop.wait(BEAT_S):
             break
     database.close()

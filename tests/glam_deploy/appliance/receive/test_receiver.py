@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from support_until import until
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.receive import receiver
+from glam_deploy.appliance.state import events
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.dicom.net.sender import echo
 from glam_deploy.errors import PeerError, UsageError
@@ -127,6 +129,24 @@ def test_without_room_it_is_not_well_and_says_so_to_senders(tmp_path: Path) -> N
         assert (state, detail["reason"]) == ("failing", "the disk has less room than receive.reserve_bytes")
         assert set(send(ports["dicom"], exam)) == {0xA700}
         assert here.files("spool") == []
+
+
+def test_a_database_that_takes_nothing_for_a_while_ends_no_association(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def beat(*args: Any) -> None:
+        said.append("")
+        if len(said) < 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        events.beat(*args)
+
+    monkeypatch.setattr(receiver, "beat", beat)
+    monkeypatch.setattr(receiver, "BEAT_S", 0.01)
+    with running(config_of(tmp_path)) as (_, ports):
+        assert echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="STORESCU"))
+    assert len(said) >= 3
 
 
 def test_a_certificate_that_is_missing_stops_the_start(tmp_path: Path) -> None:
