@@ -154,7 +154,9 @@ def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
 
     missing = [role for role in ROLES if role not in processes]
     if len(missing) == len(ROLES):
-        yield note("processes", "none runs", "glam-deploy serve starts them")
+        last = min((known[role].age for role in ROLES if role in known), default=None)
+        told = "none runs" if last is None else f"none runs, or none can write: the last word came {last:.0f} s ago"
+        yield note("processes", told, "glam-deploy serve starts them; where they run, is the disk full?")
         return
     for role in missing:
         told = f"has said nothing for {known[role].age:.0f} s: it has ended or hangs" if role in known else "never ran"

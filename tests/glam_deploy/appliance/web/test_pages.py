@@ -148,6 +148,13 @@ def test_a_study_from_its_first_instance_to_its_delivery(busy: Busy) -> None:
     assert re.search(r"Global 0\.\d{3} 0\.\d{3}", words)
 
 
+def test_what_is_not_delivered_can_be_sent_again(busy: Busy) -> None:
+    """Dead at one target, waiting for the other, which may be down for long."""
+    for study, buttons in ((busy.undelivered, ["archive", "pacs"]), (busy.delivered, [])):
+        page = busy.appliance.visitor().get(f"/study/{busy.appliance.name(study)}").text
+        assert re.findall("Retry delivery to ([a-z]+)", page) == buttons
+
+
 def test_a_dead_job_is_told_with_its_reason(busy: Busy) -> None:
     assert DEATH in text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.failed)}").text)
 
