@@ -102,6 +102,11 @@ class Child:
         self._next = 0.0
         self._wait = FIRST_RETRY_S
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process, as far as was noticed."""
+        return self._process is not None
+
     def tend(self, now: float) -> int | None:
         """Start it where it is due; its exit code where it has just ended."""
         if self._process is None:
@@ -164,7 +169,7 @@ class Watch:
                 said = beats(connection)
         except (*overview.UNREADABLE, UsageError):
             return
-        hung = self._silence.look(said, {child.role: child.starts for child in children})
+        hung = self._silence.look(said, {child.role: child.starts for child in children if child.runs})
         for child in children:
             if child.role in hung:
                 self._end(child)

@@ -24,7 +24,7 @@ class Silence:
     def look(self, beats: Mapping[str, float], lives: Mapping[str, int]) -> list[str]:
         """The names that hang now. `beats`: name -> its last sign of life; `lives`: name -> number of its process.
 
-        A new process has all its looks before it.
+        A new process has all its looks before it, and so has one that was just named: it may take a while to die.
         """
         spoke = {name for name in lives if name in beats and beats[name] != self._beats.get(name)}
         anew = {name for name in lives if lives[name] != self._lives.get(name)}
@@ -34,4 +34,6 @@ class Silence:
             elif spoke:
                 self._silent[name] += 1
         self._beats, self._lives = dict(beats), dict(lives)
-        return [name for name in lives if self._silent[name] >= self._looks]
+        hung = [name for name in lives if self._silent[name] >= self._looks]
+        self._silent |= dict.fromkeys(hung, 0)
+        return hung
