@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from cuda_host.build import build_kernels, missing
+from expected import need
 from golden import network
 from torch import Tensor
 
@@ -29,6 +31,13 @@ def compiled_models_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Library with the kernels compiled for the CPU."""
+    need("g++", missing())
+    return build_kernels(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture(scope="session")

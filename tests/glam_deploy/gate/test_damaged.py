@@ -57,7 +57,7 @@ def damaged(golden_bundle: Path, tmp_path: Path) -> Open:
                 (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
         damage(golden_bundle / graph_file(stage), tmp_path / graph_file(stage))
         write_manifest(tmp_path, json.loads((golden_bundle / MANIFEST).read_text()))
-        return open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage]
+        return Known(open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage])
 
     return make
 

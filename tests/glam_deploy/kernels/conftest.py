@@ -1,17 +1,16 @@
-"""The kernels compiled for the CPU, once a session."""
+"""The kernels on the CPU."""
+
+from pathlib import Path
 
 import pytest
-from cuda_host.build import build_kernels, missing
 from cuda_host.run import HostModule
-from expected import need
 
 from glam_deploy.kernels.launch import Kernels
 
 
 @pytest.fixture(scope="session")
-def module(tmp_path_factory: pytest.TempPathFactory) -> HostModule:
-    need("g++", missing())
-    return HostModule(build_kernels(tmp_path_factory.mktemp("kernels")))
+def module(host_kernels: Path) -> HostModule:
+    return HostModule(host_kernels)
 
 
 @pytest.fixture(scope="session")

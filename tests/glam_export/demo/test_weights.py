@@ -11,8 +11,8 @@ from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
 from glam_deploy.preprocess.prepare import prepare
-from glam_deploy.records import GlobalMaps, Mammogram
-from glam_export.demo.phantom import phantom_exam
+from glam_deploy.records import GlobalMaps, Mammogram, View
+from glam_export.demo.phantom import phantom_view
 from glam_export.demo.weights import demo_state_dict
 from glam_export.reference import GlamNetwork
 
@@ -118,17 +118,16 @@ def dice(a, b):
 
 @pytest.mark.network
 @pytest.mark.parametrize(
-    ("seed", "index", "name"),
+    ("seed", "view", "name"),
     [
-        (1, 3, "benign"),
-        pytest.param(0, 1, "malignant", marks=pytest.mark.slow),
-        pytest.param(2, 2, "malignant", marks=pytest.mark.slow),
+        (1, View.R_MLO, "benign"),
+        pytest.param(0, View.R_CC, "malignant", marks=pytest.mark.slow),
+        pytest.param(2, View.L_MLO, "malignant", marks=pytest.mark.slow),
     ],
 )
 @torch.inference_mode()
-def test_lesions_are_found_and_outlined(network, seed, index, name):
-    view = phantom_exam(seed)[index]
-    fused, truth, y_fusion, share = look(network, view)
+def test_lesions_are_found_and_outlined(network, seed, view, name):
+    fused, truth, y_fusion, share = look(network, phantom_view(seed, view))
     wanted = spec.CLASSES.index(name)
     assert share > 0.9
     assert dice(fused[wanted] > 0.5, truth == wanted + 1) > 0.8
@@ -139,6 +138,6 @@ def test_lesions_are_found_and_outlined(network, seed, index, name):
 @pytest.mark.network
 @torch.inference_mode()
 def test_a_view_without_lesions_stays_dark(network):
-    fused, _, y_fusion, _ = look(network, phantom_exam(2)[3])
+    fused, _, y_fusion, _ = look(network, phantom_view(2, View.R_MLO))
     assert fused.max() < 0.2
     assert y_fusion.max() < 0.2
