@@ -46,6 +46,9 @@ TICK_S = 0.1
 HOPELESS = (UsageError.exit_code, BackendUnavailable.exit_code)
 """Exit codes of a role that no restart can help: the configuration is wrong, or a package is missing."""
 
+_PRIVATE = 0o077
+"""umask: whatever comes to lie in the data folder is for this user alone."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -55,7 +58,7 @@ def run_role(config: Config, role: str, stop: threading.Event) -> None:
     Raises UsageError where the role cannot work with this configuration.
     """
     start_log(role)
-    os.umask(0o077)  # whatever comes to lie in the data folder is for this user alone
+    os.umask(_PRIVATE)
     try:
         import_module(ROLES[role]).run(config, stop)
     except GlamError:
@@ -187,6 +190,7 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     Raises UsageError where the data folder or its state cannot be used. For the rest see `supervise`.
     """
     start_log("serve")
+    os.umask(_PRIVATE)
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()

@@ -23,6 +23,9 @@ NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ce
 """Kinds of file system on which SQLite's write-ahead log does not work (it needs shared memory)."""
 
 
+RESTORE = "stop, and restore it from a backup, or start with an empty data folder (docs/appliance.md, Backup)"
+
+
 def findings(config: "Config") -> Iterator[Finding]:
     """Everything, each as soon as it is known."""
     from glam_deploy.appliance.data import DataFolder
@@ -121,14 +124,18 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
     try:
         with overview.reading(data.database) as connection:
             if damage := inspection.damage(connection):
-                yield fails(what, f"{data.database} is damaged ({damage})", "stop, and restore it from a backup")
+                yield fails(what, f"{data.database} is damaged ({damage})", RESTORE)
             else:
                 yield ok(what, f"{data.database} is sound")
             yield from _clock(inspection.newest_at(connection))
             yield from _strangers(parcels.strangers(connection, [target.name for target in config.targets]))
             return overview.components(connection, steady_clock(connection)())
     except (*overview.UNREADABLE, UsageError) as error:
-        yield note(what, f"it cannot be read as it is ({type(error).__name__})", "start the appliance, then look again")
+        if inspection.is_damage(error):
+            yield fails(what, f"{data.database} is damaged ({error})", RESTORE)
+        else:
+            told = f"it cannot be read as it is ({type(error).__name__})"
+            yield note(what, told, "start the appliance, then look again")
         return {}
 
 

@@ -167,7 +167,7 @@ def _target(config: "Config", target: "Target") -> Finding:
 
     what = f"target {target.name}"
     place = target.stow_url or f"{target.ae_title} at {target.host} port {target.port}"
-    seen = f"we are {target.calling_ae_title}{_seen_from(target.host)} there" if target.host else "over DICOMweb"
+    seen = f"we are {target.calling_ae_title}{_seen_from(target.host)} there" if target.host else "for DICOMweb"
     if leads_back(target, config):
         return fails(what, f"{place}: {LOOPS}", "name the archive, or take the target away")
     if target.tls and not are_usable(target.tls):
@@ -175,7 +175,11 @@ def _target(config: "Config", target: "Target") -> Finding:
     try:
         link_to(target, min(config.dispatch.timeout_s, TIMEOUT_S)).ask()
     except GlamError as error:  # it names the place
-        return fails(what, str(error), f"does it run, and does it know us? {seen}")
+        return fails(
+            what,
+            str(error),
+            f"does it run, and does it let us in? {seen}" if target.host else "does it run, and does it let us in?",
+        )
     return ok(what, f"{place} answers; {seen}")
 
 

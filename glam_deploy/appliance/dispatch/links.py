@@ -102,9 +102,9 @@ def _secret(path: Path | None) -> str | None:
     try:
         return path.read_text("ascii").splitlines()[0].strip()
     except (OSError, IndexError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is empty, or no ASCII text"
         raise PeerError(
-            f"{path} gives no token or password ({type(error).__name__}): expected a file with one line that this user "
-            "may read"
+            f"{path} gives no token or password ({reason}): expected a file with one line that this user may read"
         ) from None
 
 

@@ -9,6 +9,11 @@ def damage(connection: sqlite3.Connection) -> str:
     return "" if found == "ok" else str(found)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite could not read the file because it is no database, or a broken one."""
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
 def newest_at(connection: sqlite3.Connection) -> float:
     """The latest wall clock time that was written, seconds since 1970; 0 where nothing was."""
     (component,) = connection.execute("SELECT max(at) FROM component").fetchone()

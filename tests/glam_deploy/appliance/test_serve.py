@@ -8,10 +8,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 from support_commands import PLAIN, ROOT, start_process
 from support_until import until
+
+from glam_deploy.appliance import serve as serving
+from glam_deploy.appliance.config import parse_config
 
 SUPERVISE = """
 import os, sys
@@ -201,6 +205,19 @@ def test_data_folder_that_cannot_be_made_ends_it(tmp_path: Path) -> None:
     code, err = serve(tmp_path)
     assert code == 2
     assert "the data folder" in err
+
+
+def test_what_the_supervisor_makes_is_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("supervise", "start_log"):
+        monkeypatch.setattr(serving, name, lambda *args, **options: 0)
+    before = os.umask(0o022)
+    try:
+        assert serving.supervise_all(parse_config(MINIMAL, folder=tmp_path), tmp_path / "glam.toml", Event()) == 0
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data").iterdir()}
+    assert {"state.db", "audit.key"} <= set(modes)
+    assert set(modes.values()) == {0}
 
 
 def test_role_alone_stops_well_when_told(tmp_path: Path) -> None:

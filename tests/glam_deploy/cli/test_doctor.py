@@ -240,5 +240,6 @@ def test_who_was_turned_away_is_told(cli: Cli, place: Path) -> None:
 def test_a_damaged_database(cli: Cli, place: Path) -> None:
     (place / "data").mkdir(mode=0o700)
     (place / "data/state.db").write_bytes(b"no database" * 1000)
-    _, found = looked(cli, place)
-    assert found["database"][0] == "note"
+    code, found = looked(cli, place)
+    assert (code, found["database"][0]) == (1, "FAILS")
+    assert "is damaged (file is not a database)" in found["database"][1]
