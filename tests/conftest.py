@@ -1,14 +1,17 @@
 """Full-size weights and bundles, made once a session."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cuda_host.build import build_kernels, missing
 from expected import need
 from golden import network
+from golden.recipe import mammogram
 from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
@@ -38,6 +41,19 @@ def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Library with the kernels compiled for the CPU."""
     need("g++", missing())
     return build_kernels(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="session")
+def golden_image() -> Callable[[int], np.ndarray]:
+    """`golden.recipe.mammogram`, which takes seconds, once for each seed: standardized, float32 [2944, 1920]."""
+
+    @cache
+    def image(seed: int) -> np.ndarray:
+        made = mammogram(seed)
+        made.flags.writeable = False  # others get it too
+        return made
+
+    return image
 
 
 @pytest.fixture(scope="session")

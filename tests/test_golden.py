@@ -1,5 +1,6 @@
 """The published implementation's outputs for three cases, held against the whole chain on several engines."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from expected import need_engine
-from golden.recipe import mammogram
 
 from glam_deploy import load
 from glam_deploy.patches import host
@@ -45,13 +45,13 @@ def read_case(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def run(request: pytest.FixtureRequest, golden_bundle: Path) -> Run:
+def run(request: pytest.FixtureRequest, golden_bundle: Path, golden_image: Callable[[int], np.ndarray]) -> Run:
     engine, name = request.param
     need_engine(engine)
     golden = read_case(name)
     pipeline = load(golden_bundle, engine=engine, patches=int(golden["k"]), ungated=True)
     source = Source(name="golden", kind="array")
-    inputs = [from_standardized(mammogram(seed), source=source) for seed in golden["seeds"].tolist()]
+    inputs = [from_standardized(golden_image(seed), source=source) for seed in golden["seeds"].tolist()]
     return Run(golden, [pipeline(network_input) for network_input in inputs])
 
 
@@ -96,9 +96,11 @@ def test_patch_pixels(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_scale_of_the_reference(name: str, golden_network: GlamNetwork) -> None:
+def test_each_scale_of_the_reference(
+    name: str, golden_network: GlamNetwork, golden_image: Callable[[int], np.ndarray]
+) -> None:
     golden = read_case(name)
     for n, seed in enumerate(golden["seeds"].tolist()):
-        scales, _ = golden_network.global_network.scale_saliency(torch.from_numpy(mammogram(seed))[None, None])
+        scales, _ = golden_network.global_network.scale_saliency(torch.tensor(golden_image(seed))[None, None])
         for scale, found in enumerate(scales):
             close(found[0].numpy(), golden[f"s{scale}"][n])

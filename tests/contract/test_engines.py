@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from expected import need_engine
-from golden.recipe import mammogram
 from support_bundles import facts, fill
 from support_gpu import with_engines
 
@@ -70,9 +69,9 @@ def joint(name: str, joint_opened_bundle: Bundle) -> OpenedEngines:
 
 
 @pytest.fixture(scope="module")
-def images() -> list[np.ndarray]:
+def images(golden_image: Callable[[int], np.ndarray]) -> list[np.ndarray]:
     """Two standardized images, float32 [1, 1, 2944, 1920] each."""
-    return [mammogram(seed)[None, None] for seed in (1, 2)]
+    return [golden_image(seed)[None, None] for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")

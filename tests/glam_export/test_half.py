@@ -1,11 +1,11 @@
 """Half graphs as they are exported, run on the CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden.recipe import mammogram
 from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
@@ -58,8 +58,8 @@ def case() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def image(case: dict[str, np.ndarray]) -> np.ndarray:
-    return mammogram(int(case["seeds"][0]))
+def image(case: dict[str, np.ndarray], golden_image: Callable[[int], np.ndarray]) -> np.ndarray:
+    return golden_image(int(case["seeds"][0]))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from golden.recipe import mammogram
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from support_engines import FakeEngine
@@ -39,8 +38,8 @@ def whole(golden_bundle: Path) -> dict[Stage, Engine]:
 
 
 @pytest.fixture(scope="module")
-def image() -> NetworkInput:
-    return from_standardized(mammogram(9), source=Source(name="mammogram", kind="array"))
+def image(golden_image: Callable[[int], np.ndarray]) -> NetworkInput:
+    return from_standardized(golden_image(9), source=Source(name="mammogram", kind="array"))
 
 
 Open = Callable[[Stage, Callable[[Path, Path], object]], Engine]

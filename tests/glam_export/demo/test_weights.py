@@ -136,6 +136,7 @@ def test_lesions_are_found_and_outlined(network, seed, view, name):
 
 
 @pytest.mark.network
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_view_without_lesions_stays_dark(network):
     fused, _, y_fusion, _ = look(network, phantom_view(2, View.R_MLO))
