@@ -1,6 +1,7 @@
 """The steps of one view: known already, read, computed, written."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,16 @@ class Steps:
             return Read(view=view, mammogram=mammogram, prepared=self.predictor.prepare(mammogram))
         except Exception as error:
             return _gone_wrong(view, error)
+
+    def computed(self, views: Iterator[Read | Settled]) -> Iterator[Computed | Settled]:
+        """Each as the network makes it. The next one is there before the last is handed on to be written, which would
+        hold up its reading, and the network with it.
+        """
+        seen = next(views, None)
+        while seen:
+            found = self.compute(seen)
+            seen = next(views, None)
+            yield found
 
     def compute(self, seen: Read | Settled) -> Computed | Settled:
         if isinstance(seen, Settled):

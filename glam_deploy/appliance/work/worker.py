@@ -189,7 +189,7 @@ class Worker:
         while not all(is_settled(view, publisher) for view in jobs.views(self._connection, self._job)):
             if self._stop.is_set():
                 raise Stopped
-            with closing(behind(steps.write, map(steps.compute, self._read(steps)))) as finished:
+            with closing(behind(steps.write, steps.computed(self._read(steps)))) as finished:
                 for settled in finished:
                     self._settle([settled])
                     self._under_way.discard(settled.sop_uid)
