@@ -46,7 +46,7 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 	which $(PACS) >/dev/null || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
 	GLAM_EXPECT=orthanc,dcmtk $(BIN)/python -m pytest tests/pacs -m pacs
 
-kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; half an hour
+kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
 demo/bundle: $(INSTALLED)
