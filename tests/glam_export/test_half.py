@@ -98,6 +98,7 @@ def test_global_graph_rounds_where_its_twin_does(
         assert_rounded_alike(torch.tensor(found[name]), twin, torch.tensor(plain), TYPES[precision], share=1 / 4)
 
 
+@pytest.mark.slow
 @network
 def test_local_graph_rounds_where_its_twin_does(
     golden_network: GlamNetwork, case: dict[str, np.ndarray], patch: np.ndarray, local: Arrays
