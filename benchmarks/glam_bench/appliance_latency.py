@@ -4,7 +4,7 @@
 
 Needs Debian's orthanc (`make pacs-test` installs it) and the extra `appliance`. Sends phantom exams of four full-size
 views, one after another, to `glam-deploy serve` with no quiet time, and waits until Orthanc has shown every result to a
-query. Then the same views go through the pipeline in this process, for the network's time. Prints both as JSON.
+query. After each the same views go through the pipeline in this process, for the network's time. Prints both as JSON.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("this needs Orthanc: make pacs-test installs it")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         exams = [write_exam(Path(folder) / f"exam{n}", n) for n in range(options.exams + 1)]
-        served = through_the_appliance(Path(folder), options.bundle.absolute(), options.engine, exams)[1:]
-        alone = through_the_pipeline(options.bundle, options.engine, exams)[1:]
+        both = measured(Path(folder), options.bundle.absolute(), options.engine, exams)[1:]
+    served, alone = [there for there, _ in both], [here for _, here in both]
     over = [there["delivered"] - here["network_s"] for there, here in zip(served, alone, strict=True)]
     said = {"machine": machine.facts(), "appliance_s": served, "pipeline": alone, "added_s": over}
     verdict = {"median_added_s": median(over), "bar_s": BAR_S, "kept": median(over) <= BAR_S}
@@ -64,13 +64,8 @@ def write_exam(folder: Path, seed: int) -> list[Path]:
     return paths
 
 
-def through_the_pipeline(bundle: Path, engine: str, exams: Sequence[Sequence[Path]]) -> list[dict[str, float]]:
-    """Seconds of each exam: the network's stages, and preparing and decoding before them."""
-    pipeline = glam_deploy.load(bundle, engine=engine)
-    return [_alone(pipeline, exam) for exam in exams]
-
-
 def _alone(pipeline: glam_deploy.Pipeline, exam: Sequence[Path]) -> dict[str, float]:
+    """Seconds: the network's stages, and with preparing and decoding before them."""
     start, network = time.perf_counter(), 0.0
     for path in exam:
         times = pipeline(glam_deploy.read(path)).timings_ms
@@ -78,10 +73,14 @@ def _alone(pipeline: glam_deploy.Pipeline, exam: Sequence[Path]) -> dict[str, fl
     return {"network_s": network, "with_reading_and_preparing_s": time.perf_counter() - start}
 
 
-def through_the_appliance(
+def measured(
     folder: Path, bundle: Path, engine: str, exams: Sequence[Sequence[Path]]
-) -> list[dict[str, float]]:
-    """Of each exam, seconds from its last answer of Success to what happened then, by the words of its timeline."""
+) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Of each exam, through the appliance and right after it alone, for a machine's speed changes.
+
+    The first are seconds from its last answer of Success to what happened then, by the words of its timeline.
+    """
+    pipeline = glam_deploy.load(bundle, engine=engine)
     glam, pacs, web = (free_port() for _ in range(3))
     (folder / "glam.toml").write_text(_configuration(bundle, engine, glam, pacs, web))
     (folder / "token").write_text("0" * 32)
@@ -91,7 +90,7 @@ def through_the_appliance(
     listener = Peer(ae_title="GLAM", host="127.0.0.1", port=glam, calling_ae_title="BENCH")
     with process(["Orthanc", "orthanc.json"], folder), serve(folder):
         wait_for(lambda: echoes(listener), "the appliance to listen")
-        return [_sent(listener, folder / "data/state.db", exam) for exam in exams]
+        return [(_sent(listener, folder / "data/state.db", exam), _alone(pipeline, exam)) for exam in exams]
 
 
 def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, float]:
