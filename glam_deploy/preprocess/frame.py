@@ -63,13 +63,13 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
     return out
 
 
-def box_to_source(placement: Placement, box: Box) -> Box | None:
+def box_to_source(placement: Placement, box: Box, window: tuple[int, int] = spec.INPUT_SHAPE) -> Box | None:
     """The part of a box that lies in the source image, half-open (top, left, bottom, right), source frame.
 
-    `box` is in the network frame. What lies in the padding, or outside the window, is cut off; None if nothing is
-    left.
+    `box` is in the network frame, whose (rows, columns) are `window`. What lies in the padding, or outside the window, is
+    cut off; None if nothing is left.
     """
-    part = seen(placement)
+    part = seen(placement, window)
     top, left = max(box[0], part.network[0]), max(box[1], part.network[1])
     bottom, right = min(box[2], part.network[2]), min(box[3], part.network[3])
     if top >= bottom or left >= right:

@@ -88,9 +88,7 @@ def _beat(config: Config, data: DataFolder, listener: Listener, ports: dict[str,
             detail["reason"] = "the disk has less room than receive.reserve_bytes"
         try:
             beat(database, steady, "receiver", "failing" if full else "ready", detail)
-        except (
-            sqlite3.OperationalError
-        ) as error:  # a full disk; senders are told so, and it goes on when there is space
+        except sqlite3.OperationalError as error:  # a full disk: senders are told, and it goes on when there is space
             _LOG.error("state.db takes nothing (%s)", error)
         if stop.wait(BEAT_S):
             break

@@ -53,6 +53,12 @@ def test_an_extent_is_no_more_than_a_cell_too_large(mirrored):
     assert box == ((42, 104, 54, 120) if mirrored else (42, 80, 54, 96))
 
 
+def test_maps_of_a_source_larger_than_the_networks_window_are_seen_whole():
+    maps = np.zeros((1, ROWS + 300, COLUMNS + 200), np.float32)
+    maps[0, ROWS + 250, COLUMNS + 150] = 1
+    assert SourceMaps.of(maps).extent(0, 0.5) == (ROWS + 250, COLUMNS + 150, ROWS + 251, COLUMNS + 151)
+
+
 @settings(max_examples=60, deadline=None)
 @given(placement=placements(), share=st.floats(0.05, 1), cell=st.sampled_from([1, 4, 16]))
 def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cell):
