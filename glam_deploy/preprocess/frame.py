@@ -66,8 +66,8 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
 def box_to_source(placement: Placement, box: Box, window: tuple[int, int] = spec.INPUT_SHAPE) -> Box | None:
     """The part of a box that lies in the source image, half-open (top, left, bottom, right), source frame.
 
-    `box` is in the network frame, whose (rows, columns) are `window`. What lies in the padding, or outside the window, is
-    cut off; None if nothing is left.
+    `box` is in the network frame, whose (rows, columns) are `window`. What lies in the padding, or outside the window,
+    is cut off; None if nothing is left.
     """
     part = seen(placement, window)
     top, left = max(box[0], part.network[0]), max(box[1], part.network[1])
