@@ -25,6 +25,7 @@ EXTRAS = {
     "appliance": [
         "pynetdicom>=3.0",
         "highdicom>=0.28",
+        "imagecodecs>=2025.8",
         "pydantic>=2.10",
         "starlette>=0.40",
         "uvicorn>=0.32",

@@ -1,5 +1,7 @@
 """The text beside a picture: view, scores, colour scales, patches, what was noticed, and the banner."""
 
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -42,6 +44,7 @@ def panel(result: Result, height: int) -> Picture:
     return np.asarray(pen.image)
 
 
+@cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own typeface at `size` pixels: there on every machine."""
     return ImageFont.load_default(size)

@@ -106,6 +106,7 @@ def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Se
         _summary(outcomes, found=bool(findings)),
         sr.properties(sr.text(("111033", "DCM", "Impression Description"), "\r\n".join(lines))),
         *_identification(algorithm),
+        *_parameters(algorithm),
         *map(sr.inferred_from, findings),
     )
 
@@ -160,6 +161,10 @@ def _identification(algorithm: Algorithm) -> Iterator[Dataset]:
     """TID 4019."""
     yield sr.properties(sr.text(sr.ALGORITHM_NAME, algorithm.name))
     yield sr.properties(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
+
+
+def _parameters(algorithm: Algorithm) -> Iterator[Dataset]:
+    """The rest of TID 4019, which only the summary has: it is one algorithm all over the report."""
     for name, value in facts(algorithm).items():
         yield sr.properties(sr.text(sr.ALGORITHM_PARAMETERS, f"{name}: {value}"))
 

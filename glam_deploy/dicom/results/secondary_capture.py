@@ -1,9 +1,11 @@
 """The overlay picture -> a Secondary Capture image (PS3.3 A.8.1), with the banner burned in."""
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
 
 from glam_deploy.dicom.results.objects import coded, finished, statement
@@ -14,6 +16,9 @@ BANNER_HEIGHT = 48
 """Pixels of the strip above the picture, whatever the resolution: the text is as legible in a small one."""
 
 _TEXT_HEIGHT = 28
+_THREADS = 4
+"""Of the encoder; what it writes does not hang on them."""
+
 _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
 
@@ -70,4 +75,9 @@ def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8]) -> None:
     dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "YBR_RCT"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.compress(JPEG2000Lossless, picture, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    # unlike pydicom's encoder, this one leaves Python to the thread that drives the network
+    stream = imagecodecs.jpeg2k_encode(picture, codecformat="j2k", reversible=True, mct=True, numthreads=_THREADS)
+    dataset.PixelData = encapsulate([bytes(stream)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless

@@ -1,12 +1,9 @@
 """The decoder of JPEG 2000, beside pylibjpeg's, which is another build of the same library."""
 
-import sys
-from collections.abc import Iterator
-from threading import Event, Thread
-
 import numpy as np
 import pytest
 from openjpeg import utils as openjpeg
+from support_lock import MANY, turns_during
 
 from glam_deploy.dicom.jpeg2000 import decode
 
@@ -53,30 +50,6 @@ def test_signed_pixels_are_refused() -> None:
         decode(encoded(noise(12).astype(np.int16), 13))
 
 
-@pytest.fixture
-def eager_switches() -> Iterator[None]:
-    """A thread that waits for Python's lock gets it within microseconds of its release."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
-
-
-@pytest.mark.usefixtures("eager_switches")
 def test_python_goes_on_meanwhile() -> None:
     stream = encoded(noise(16, (1024, 1024)), 16)
-    begun, done = Event(), Event()
-
-    def work() -> None:
-        begun.set()
-        decode(stream)
-        done.set()
-
-    thread, turns = Thread(target=work), 0
-    thread.start()
-    begun.wait()
-    while not done.is_set():
-        turns += 1
-    thread.join()
-    # two millions here; with pylibjpeg, which keeps the lock, some ten thousands before it begins
-    assert turns > 200_000
+    assert turns_during(lambda: decode(stream)) > MANY

@@ -3,15 +3,17 @@
 A wait of GUARD seconds is never spent unless a test fails.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from threading import Event, current_thread
+from threading import Event, current_thread, get_native_id
 
 import pytest
 
 from glam_deploy.runtime import overlap
-from glam_deploy.runtime.overlap import ahead, behind
+from glam_deploy.runtime.overlap import GIVE_WAY, ahead, behind
 
 GUARD = 60
 
@@ -51,6 +53,17 @@ def test_ahead_takes_the_items_in_its_thread() -> None:
         yield current_thread().name
 
     assert current_thread().name not in list(ahead(str, items()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_both_give_way_to_the_caller() -> None:
+    def niceness(_: object = None) -> int:
+        return os.getpriority(os.PRIO_PROCESS, get_native_id())
+
+    here = niceness()
+    lower = min(here + GIVE_WAY, 19)
+    assert list(ahead(niceness, range(1))) == list(behind(niceness, range(1))) == [lower]
+    assert niceness() == here and lower > here, "the caller's own priority stays"
 
 
 def test_behind_works_while_the_next_item_is_made_and_never_on_two() -> None:

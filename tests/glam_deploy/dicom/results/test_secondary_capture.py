@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless
+from support_lock import MANY, turns_during
 from support_results import ALGORITHM, finding, identity
 
 from glam_deploy.dicom.results.objects import save
@@ -32,3 +33,9 @@ def test_it_shows_the_breast_of_its_source(source):
     assert (made.ImageLaterality, made.PatientOrientation) == ("L", image.PatientOrientation)
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
     assert (made.Modality, made.BurnedInAnnotation) == ("OT", "NO")
+
+
+def test_python_goes_on_while_the_picture_is_compressed(source):
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
+    found = finding(source, overlay=noise)
+    assert turns_during(lambda: secondary_capture(found, ALGORITHM, identity(3))) > MANY
