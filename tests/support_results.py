@@ -49,6 +49,11 @@ def saliency() -> np.ndarray:
     return maps
 
 
+def picture() -> np.ndarray:
+    """Noise in the place of an overlay."""
+    return np.random.default_rng(3).integers(0, 256, (301, 421, 3), np.uint8)
+
+
 def finding(source: Path, **changes: Any) -> ViewFinding:
     """What was found in the mammogram `source`."""
     values: dict[str, Any] = {
@@ -58,7 +63,6 @@ def finding(source: Path, **changes: Any) -> ViewFinding:
         "scores": {"y_global": {"benign": 0.25, "malignant": 0.75}, "y_local": {"benign": 0.125, "malignant": 0.5}},
         "boxes": [(0, 0, 50, 50), None],
         "notices": [Notice(code="label", message="A film label was left out.")],
-        "overlay": np.random.default_rng(3).integers(0, 256, (301, 421, 3), np.uint8),
     }
     values |= changes
     if isinstance(values["saliency"], np.ndarray):

@@ -156,11 +156,12 @@ class Appliance:
         """The next job to its end, with real results; the first view of its study fails for the reason `failed`."""
         job = self.claim()
         views = jobs.views(self.connection, job)
-        settled = [self._settled(job, view) for view in views]
+        publisher = self.publisher()
+        settled = [self.settled(job, view, publisher) for view in views]
         if failed:
             settled[0] = Settled(sop_uid=views[0].sop_uid, outcome="failed", reason=failed)
         assert jobs.settle_views(self.connection, job, settled)
-        objects = self._publisher().publish_study(job, jobs.views(self.connection, job))
+        objects = publisher.reports.publish(job, jobs.views(self.connection, job))
         targets = [target.name for target in self.site.config.targets]
         assert jobs.finish(self.connection, job, objects=objects, targets=targets)
         return job
@@ -203,14 +204,15 @@ class Appliance:
         """Every line of the audit."""
         return [line for path in self.site.audit.folder.iterdir() for line in path.read_text().splitlines()]
 
-    def _settled(self, job: Job, view: jobs.JobView) -> Settled:
+    def settled(self, job: Job, view: jobs.JobView, publisher: Publisher) -> Settled:
+        """One view, its results written."""
         if view.state != "candidate":
             return Settled(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
         mammogram = read_view(self.site.data.root / view.path)
-        folder = self._publisher().publish_view(job.study_uid, view, mammogram, self._pipeline(mammogram))
+        folder = publisher.publish_view(job.study_uid, view, mammogram, self._pipeline(mammogram))
         return Settled(sop_uid=view.sop_uid, outcome="done", folder=self.site.data.relative(folder), seconds=0.5)
 
-    def _publisher(self) -> Publisher:
+    def publisher(self) -> Publisher:
         algorithm = Algorithm(
             version="1", checkpoint_sha256="0" * 64, bundle_id="b", engine="fake fp32", engine_digest="0" * 64,
             gate="not gated", preprocessing="1", thresholds={"benign": 0.5, "malignant": 0.5}, device_uid="2.25.1",

@@ -126,7 +126,7 @@ class _Study:
 
     def work(self) -> "_Study":
         self._views = [self._settled(view) for view in self._views]
-        self._publisher.publish_study(self._job, self._views)
+        self._publisher.reports.publish(self._job, self._views)
         return self
 
     def files(self) -> Iterator[tuple[Path, str]]:

@@ -39,7 +39,7 @@ def tint(grey: Picture, saliency: Float32) -> Picture:
     `grey`: uint8 [rows, columns]; `saliency`: float32 [2, rows, columns], 0..1, same frame. Returns uint8
     [rows, columns, 3], RGB.
     """
-    picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+    picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     touched = (saliency > UNTOUCHED_BELOW).any(axis=0)
     mixed = picture[touched].astype(np.float32)
     for name, values in zip(spec.CLASSES, saliency, strict=True):

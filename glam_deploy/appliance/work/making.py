@@ -2,8 +2,11 @@
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
 
 from glam_deploy import __version__
 from glam_deploy.appliance.config import Config
@@ -11,8 +14,13 @@ from glam_deploy.appliance.data import DataFolder, part_file, settle
 from glam_deploy.appliance.identity import derived_uid, digest
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
-from glam_deploy.dicom.results.records import Algorithm
+from glam_deploy.dicom.results.records import Algorithm, Identity
 from glam_deploy.runtime.admission import UNGATED, engine_digest
+
+SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
+    {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}
+)
+"""By kind of object; high, so that viewers show a study's own images first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +44,15 @@ class Making:
         """Names what is found in a job's study as a whole; 64 hexadecimal digits."""
         return digest("study", job.key, self.digest)
 
-    def series_uid(self, kind: str, study_uid: str) -> str:
-        """Of all objects of a kind that this network makes for a study."""
-        return derived_uid("series", kind, study_uid, self.digest)
+    def identity(self, kind: str, study_uid: str, key: str, number: int = 1) -> Identity:
+        """Of the object of a kind that is made of what `key` names; it has the `number` in its series of the study."""
+        return Identity(
+            sop_uid=derived_uid(kind, key),
+            series_uid=derived_uid("series", kind, study_uid, self.digest),
+            series_number=SERIES_NUMBERS[kind],
+            instance_number=number,
+            created=datetime.now().astimezone(),  # the wall clock of the place, as other modalities write it
+        )
 
 
 def making_of(predictor: Predictor, config: Config, data: DataFolder) -> Making:

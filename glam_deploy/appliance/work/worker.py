@@ -173,7 +173,7 @@ class Worker:
         views = jobs.views(self._connection, job)
         # the reports on the whole study would be replaced at once
         self._require_ours(jobs.renew(self._connection, job, self._steady() + self._limits.lease_s))
-        objects = publisher.publish_study(job, views)
+        objects = publisher.reports.publish(job, views)
         targets = [target.name for target in self._config.targets]
         self._require_ours(jobs.finish(self._connection, job, objects=objects, targets=targets))
         done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
@@ -191,7 +191,7 @@ class Worker:
                 raise Stopped
             with closing(behind(steps.write, steps.computed(self._read(steps)))) as finished:
                 for settled in finished:
-                    self._settle([settled])
+                    self._settle(publisher, [settled])
                     self._under_way.discard(settled.sop_uid)
 
     def _read(self, steps: Steps) -> Iterator[Read | Settled]:
@@ -206,7 +206,7 @@ class Worker:
         views = jobs.views(self._connection, self._job)
         open_ = [view for view in views if view.sop_uid not in self._under_way and not is_settled(view, publisher)]
         known = [settled for view in open_ if (settled := known_outcome(view, publisher))]
-        self._settle(known)
+        self._settle(publisher, known)
         names = {each.sop_uid for each in known}
         return [] if self._stop.is_set() else [view for view in open_ if view.sop_uid not in names]
 
@@ -223,9 +223,10 @@ class Worker:
         while not jobs.renew(self._connection, self._job, self._steady() + self._limits.lease_s):
             self._succeed()
 
-    def _settle(self, settled: Sequence[Settled]) -> None:
+    def _settle(self, publisher: Publisher, settled: Sequence[Settled]) -> None:
         while settled and not jobs.settle_views(self._connection, self._job, settled):
             self._succeed()
+        publisher.reports.expect(self._job, jobs.views(self._connection, self._job))
 
     def _succeed(self) -> None:
         """Another view of the study has come: the job that is on that one too takes the place of the one at hand."""

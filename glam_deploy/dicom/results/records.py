@@ -7,9 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Box, Notice, View
 
@@ -86,8 +83,6 @@ class ViewFinding:
     boxes: Sequence[Box | None]
     """`Result.patch_boxes_in_source`: half-open, in order of choice; None where a patch is all padding."""
     notices: Sequence[Notice]
-    overlay: NDArray[np.uint8]
-    """uint8 [height, width, 3], RGB: the picture of `outputs.overlay`, any size."""
 
 
 @dataclass(frozen=True, kw_only=True)

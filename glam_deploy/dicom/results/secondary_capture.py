@@ -22,15 +22,18 @@ _THREADS = 4
 _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
 
-def secondary_capture(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
-    """`finding.overlay` under a strip that says BANNER, RGB, JPEG 2000 lossless; displays everywhere, measures nothing.
+def secondary_capture(
+    finding: ViewFinding, picture: NDArray[np.uint8], algorithm: Algorithm, identity: Identity
+) -> Dataset:
+    """The picture under a strip that says BANNER, RGB, JPEG 2000 lossless; displays everywhere, measures nothing.
 
-    Raises DicomError where the source cannot be read.
+    `picture`: uint8 [rows, columns, 3], RGB, the finding over its mammogram; any size. Raises DicomError where the
+    source cannot be read.
     """
     source = read_source(finding.source)
     dataset = Dataset()
     _add_image(dataset, source, finding, algorithm)
-    _add_pixels(dataset, with_banner(finding.overlay))
+    _add_pixels(dataset, with_banner(picture))
     return finished(dataset, source, algorithm, identity, modality="OT", title="GLAM overlay")
 
 

@@ -10,7 +10,7 @@ from mammograms import write_mg
 from pydicom import dcmread, uid
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from support_results import ALGORITHM, done, finding, identity
+from support_results import ALGORITHM, done, finding, identity, picture
 
 from glam_deploy.dicom.results import presentation_state as pr
 from glam_deploy.dicom.results.cad_sr import cad_sr
@@ -45,7 +45,7 @@ def objects(path: Path) -> Iterator[Dataset]:
     found, outcome = finding(path), done(path)
     yield segmentation(found, ALGORITHM, identity(1))
     yield fractional_segmentation(found, ALGORITHM, identity(2))
-    yield secondary_capture(found, ALGORITHM, identity(3))
+    yield secondary_capture(found, picture(), ALGORITHM, identity(3))
     yield cad_sr([outcome], ALGORITHM, identity(4))
     yield measurement_report([outcome], ALGORITHM, identity(5))
     yield pr.presentation_state(path, summarize(found, ALGORITHM, segmentation=None), ALGORITHM, identity(6))

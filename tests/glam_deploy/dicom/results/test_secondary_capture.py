@@ -5,19 +5,18 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless
 from support_lock import MANY, turns_during
-from support_results import ALGORITHM, finding, identity
+from support_results import ALGORITHM, finding, identity, picture
 
 from glam_deploy.dicom.results.objects import save
 from glam_deploy.dicom.results.secondary_capture import BANNER_HEIGHT, secondary_capture, with_banner
 
 
 def test_the_picture_is_kept_bit_for_bit_under_the_banner(source, tmp_path):
-    found = finding(source)
-    made = secondary_capture(found, ALGORITHM, identity(3))
+    made = secondary_capture(finding(source), picture(), ALGORITHM, identity(3))
     save(made, tmp_path / "sc.dcm")
     read = dcmread(tmp_path / "sc.dcm")
     assert read.file_meta.TransferSyntaxUID == JPEG2000Lossless
-    np.testing.assert_array_equal(read.pixel_array[BANNER_HEIGHT:], found.overlay)
+    np.testing.assert_array_equal(read.pixel_array[BANNER_HEIGHT:], picture())
     assert (read.pixel_array[:BANNER_HEIGHT].astype(int).sum(axis=2) < 100).sum() > 200, "no text in the strip"
 
 
@@ -29,7 +28,7 @@ def test_the_banner_fits_every_width(columns):
 
 
 def test_it_shows_the_breast_of_its_source(source):
-    made, image = secondary_capture(finding(source), ALGORITHM, identity(3)), dcmread(source)
+    made, image = secondary_capture(finding(source), picture(), ALGORITHM, identity(3)), dcmread(source)
     assert (made.ImageLaterality, made.PatientOrientation) == ("L", image.PatientOrientation)
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
     assert (made.Modality, made.BurnedInAnnotation) == ("OT", "NO")
@@ -37,5 +36,5 @@ def test_it_shows_the_breast_of_its_source(source):
 
 def test_python_goes_on_while_the_picture_is_compressed(source):
     noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
-    found = finding(source, overlay=noise)
-    assert turns_during(lambda: secondary_capture(found, ALGORITHM, identity(3))) > MANY
+    found = finding(source)
+    assert turns_during(lambda: secondary_capture(found, noise, ALGORITHM, identity(3))) > MANY

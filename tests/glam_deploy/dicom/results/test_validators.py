@@ -12,7 +12,7 @@ from expected import need
 from mammograms import write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from support_results import ALGORITHM, finding, identity, saliency, study
+from support_results import ALGORITHM, finding, identity, picture, saliency, study
 
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
@@ -26,7 +26,7 @@ ADAPTERS = Path(__file__).parent / "adapters"
 OF_VIEWS = {
     "seg": lambda found: segmentation(found, ALGORITHM, identity(1)),
     "seg-fractional": lambda found: fractional_segmentation(found, ALGORITHM, identity(2)),
-    "sc": lambda found: secondary_capture(found, ALGORITHM, identity(3)),
+    "sc": lambda found: secondary_capture(found, picture(), ALGORITHM, identity(3)),
     "pr": lambda found: presentation_state(
         found.source, summarize(found, ALGORITHM, segmentation=None), ALGORITHM, identity(5)
     ),
