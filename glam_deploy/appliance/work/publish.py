@@ -18,7 +18,7 @@ from glam_deploy.appliance.work.making import Making
 from glam_deploy.appliance.work.reports import Reports
 from glam_deploy.dicom.results import objects
 from glam_deploy.dicom.results.presentation_state import presentation_state
-from glam_deploy.dicom.results.records import Identity, ViewFinding
+from glam_deploy.dicom.results.records import Identity, ViewFinding, ViewSummary
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
@@ -58,7 +58,10 @@ class Publisher:
             picture = threads.submit(overlay, mammogram.pixels, result)
             drawn = threads.submit(lambda: to_png(picture.result()))
             begun = self._begin_objects(finding, picture, identify, threads)
-            self._write_finding(view, finding, begun, identify, folder)
+            summary = self._summary(finding, begun)
+            picture.result()  # unlike its compression, drawing needs Python's lock, which drafting keeps
+            self.reports.draft(view, summary)
+            self._write_finding(finding, summary, begun, identify, folder)
             write_npz(folder / ARRAYS, named_arrays(result, full=False, save_input=False))
             told = report.to_text(report.done(result, arrays_name=ARRAYS, picture_name=PICTURE))
             (folder / REPORT).write_text(told, "utf-8")
@@ -90,16 +93,22 @@ class Publisher:
         }
         return {kind: threads.submit(write, identify(kind)) for kind, write in writers.items() if getattr(wanted, kind)}
 
-    def _write_finding(
-        self, view: JobView, finding: ViewFinding, begun: Begun, identify: Callable[[str], Identity], folder: Path
-    ) -> None:
-        algorithm = self.making.algorithm
+    def _summary(self, finding: ViewFinding, begun: Begun) -> ViewSummary:
         shown = objects.reference(begun["seg"].result()) if "seg" in begun else None
-        summary = summarize(finding, algorithm, segmentation=shown)
-        self.reports.draft(view, summary)
+        return summarize(finding, self.making.algorithm, segmentation=shown)
+
+    def _write_finding(
+        self,
+        finding: ViewFinding,
+        summary: ViewSummary,
+        begun: Begun,
+        identify: Callable[[str], Identity],
+        folder: Path,
+    ) -> None:
         made = {kind: writing.result() for kind, writing in begun.items()}
         if self.config.results.gsps:
-            made["gsps"] = presentation_state(finding.source, summary, algorithm, identify("gsps"))
+            algorithm, identity = self.making.algorithm, identify("gsps")
+            made["gsps"] = presentation_state(finding.source, summary, algorithm, identity)
         told = [save_object(kind, dataset, folder) for kind, dataset in made.items()]
         write_json(folder / FINDING, {"summary": summary.to_json(), "objects": told})
 
