@@ -101,7 +101,8 @@ def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, flo
         received = time.time()
     if any(answer.outcome is not Outcome.STORED for answer in answers):
         raise UsageError(f"the appliance did not take the exam: {answers[-1].reason}")
-    wait_for(lambda: _count(database, "delivered") > before, "the results to be delivered")
+    # seldom, for asking takes the network's time; when it was, the timeline knows
+    wait_for(lambda: _count(database, "delivered") > before, "the results to be delivered", every_s=0.5)
     query = "SELECT what, max(at) AS at FROM event WHERE at >= ? GROUP BY what ORDER BY max(at)"
     return {row["what"]: row["at"] - received for row in _rows(database, query, received)}
 

@@ -36,13 +36,13 @@ def serve(folder: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     return process([sys.executable, "-m", "glam_deploy.cli", "serve", "--config", "glam.toml"], folder)
 
 
-def wait_for(condition: Callable[[], T], what: str) -> T:
-    """The first true value of `condition`. Raises UsageError that names `what`."""
+def wait_for(condition: Callable[[], T], what: str, *, every_s: float = 0.01) -> T:
+    """The first true value of `condition`, asked for `every_s`. Raises UsageError that names `what`."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise UsageError(f"waited {PATIENCE_S:.0f} s for {what} in vain")
-        time.sleep(0.01)
+        time.sleep(every_s)
     return value
 
 

@@ -206,13 +206,25 @@ def fail(connection: sqlite3.Connection, job: Job, *, now: float, attempts: int,
 
 def views(connection: sqlite3.Connection, job: Job) -> list[JobView]:
     """Every mammogram of a job, as they arrived."""
+    return _views(connection, job.id)
+
+
+def _views(connection: sqlite3.Connection, job_id: int | None) -> list[JobView]:
     rows = connection.execute(
         "SELECT i.sop_uid, i.sop_class, i.series_uid, i.sha256, i.path, i.state, i.reason AS state_reason, i.view,"
         " v.outcome, v.reason, v.folder FROM job_view AS v JOIN instance AS i USING (sop_uid)"
         " WHERE v.job_id = ? ORDER BY i.arrival",
-        (job.id,),
+        (job_id,),
     )
     return [JobView(**dict(row)) for row in rows]
+
+
+def waiting_views(connection: sqlite3.Connection, study_uid: str) -> list[JobView]:
+    """Those of a study's job that nobody has a lease on, as they arrived; none where there is no such job."""
+    (waiting,) = connection.execute(
+        "SELECT max(id) FROM job WHERE study_uid = ? AND state = 'ready'", (study_uid,)
+    ).fetchone()
+    return _views(connection, waiting)
 
 
 def settle_views(connection: sqlite3.Connection, job: Job, settled: Sequence[Settled]) -> bool:

@@ -1,8 +1,9 @@
 """The steps of one view: known already, read, computed, written."""
 
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from glam_deploy.appliance.state.jobs import JobView, Settled
@@ -43,6 +44,8 @@ class Steps:
     predictor: Predictor
     publisher: Publisher
     heartbeat: Heartbeat
+    idle: threading.Event = field(default_factory=threading.Event)
+    """Set while the network has no view."""
 
     def read(self, view: JobView) -> Read | Settled:
         try:
@@ -58,7 +61,11 @@ class Steps:
         """
         seen = next(views, None)
         while seen:
-            found = self.compute(seen)
+            self.idle.clear()
+            try:
+                found = self.compute(seen)
+            finally:
+                self.idle.set()
             seen = next(views, None)
             yield found
 

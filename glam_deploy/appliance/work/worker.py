@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
@@ -197,8 +197,23 @@ class Worker:
     def _read(self, steps: Steps) -> Iterator[Read | Settled]:
         """Views as they are read, as long as any of the job at hand is left; a new one of the study comes last."""
         while views := self._todo(steps.publisher):
-            with closing(ahead(steps.read, self._while_wanted(views))) as seen:
-                yield from takewhile(lambda _: not self._stop.is_set(), seen)
+            steps.idle.clear()
+            with closing(ahead(steps.read, self._while_wanted(chain(views, self._late_views(steps))))) as seen:
+                try:
+                    yield from takewhile(lambda _: not self._stop.is_set(), seen)
+                finally:
+                    steps.idle.set()  # the other thread looks for late views until then
+
+    def _late_views(self, steps: Steps) -> Iterator[JobView]:
+        """Views that come while the network has the last that we knew of: they are read before it has to wait for them.
+
+        Their job is the successor of the one at hand, which it replaces before they are settled. For another thread.
+        """
+        with closing(open_database(self._data.database)) as connection:
+            while not steps.idle.wait(LOOK_S):
+                for view in jobs.waiting_views(connection, steps.study_uid):
+                    if view.sop_uid not in self._under_way and known_outcome(view, steps.publisher) is None:
+                        yield view
 
     def _todo(self, publisher: Publisher) -> list[JobView]:
         """Views that wait for the network. What is known of others is written down."""

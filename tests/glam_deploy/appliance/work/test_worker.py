@@ -18,10 +18,11 @@ from support_until import until
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import studies
-from glam_deploy.appliance.state.jobs import JobView
+from glam_deploy.appliance.state.jobs import JobView, Settled
 from glam_deploy.appliance.work import publish, worker
 from glam_deploy.appliance.work.predictor import PredictorOf
 from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.appliance.work.steps import Read, Steps
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -159,6 +160,45 @@ def test_view_that_comes_meanwhile_is_worked_on_while_those_before_are_written(
     assert sorted(computed) == sorted([View.L_CC, View.R_CC, View.L_MLO])
     assert rows(data, "SELECT DISTINCT job_id, outcome FROM job_view WHERE outcome NOT NULL") == [(2, "done")]
     assert rows(data, "SELECT DISTINCT job_id FROM parcel") == [(2,)]
+
+
+def test_view_that_comes_while_the_network_is_busy_is_read_before_it_is_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, read = config_of(tmp_path, BARE), threading.Event()
+
+    def noted(self: Steps, view: JobView) -> Read | Settled:
+        seen = reading(self, view)
+        if view.view == "R-CC":
+            read.set()
+        return seen
+
+    def busy(config: Config) -> Pipeline:
+        def until_the_late_one_is_read(image: Any) -> bool:
+            if image.view is View.L_CC:
+                send(config, View.R_CC)
+                assemble(config)
+                assert read.wait(60)
+            return False
+
+        return refusing(stub(config), until_the_late_one_is_read, InputError("never"))
+
+    reading = Steps.read
+    monkeypatch.setattr(Steps, "read", noted)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, busy) as data:
+        until(lambda: states(data) == ["superseded", "done"])
+    assert rows(data, "SELECT job_id, outcome FROM job_view WHERE outcome NOT NULL") == [(2, "done")] * 2
+
+
+@pytest.mark.parametrize("error", [BackendRunError("made up: NaN"), InputError("made up: all black")])
+def test_error_while_late_views_are_looked_for_ends_the_search(tmp_path: Path, error: Exception) -> None:
+    config = config_of(tmp_path, '[worker]\nbundle = "bundle"\nattempts = 1', BARE)
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config, lambda config: refusing(stub(config), lambda image: True, error)) as data:
+        until(lambda: states(data) in (["dead"], ["done"]))
 
 
 def _before(report: Path) -> str | None:
