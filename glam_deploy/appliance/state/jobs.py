@@ -219,12 +219,13 @@ def _views(connection: sqlite3.Connection, job_id: int | None) -> list[JobView]:
     return [JobView(**dict(row)) for row in rows]
 
 
-def waiting_views(connection: sqlite3.Connection, study_uid: str) -> list[JobView]:
-    """Those of a study's job that nobody has a lease on, as they arrived; none where there is no such job."""
-    (waiting,) = connection.execute(
-        "SELECT max(id) FROM job WHERE study_uid = ? AND state = 'ready'", (study_uid,)
+def open_views(connection: sqlite3.Connection, study_uid: str, worker: str) -> list[JobView]:
+    """Mammograms without an outcome, of the study's job that waits or that `worker` has; none without such a job."""
+    (newest,) = connection.execute(
+        "SELECT max(id) FROM job WHERE study_uid = ? AND (state = 'ready' OR state = 'running' AND leased_by = ?)",
+        (study_uid, worker),
     ).fetchone()
-    return _views(connection, waiting)
+    return [view for view in _views(connection, newest) if view.outcome is None]
 
 
 def settle_views(connection: sqlite3.Connection, job: Job, settled: Sequence[Settled]) -> bool:

@@ -198,7 +198,7 @@ class Worker:
         """Views as they are read, as long as any of the job at hand is left; a new one of the study comes last."""
         while views := self._todo(steps.publisher):
             steps.idle.clear()
-            with closing(ahead(steps.read, self._while_wanted(chain(views, self._late_views(steps))))) as seen:
+            with closing(ahead(steps.read, chain(self._while_wanted(views), self._late_views(steps)))) as seen:
                 try:
                     yield from takewhile(lambda _: not self._stop.is_set(), seen)
                 finally:
@@ -210,10 +210,20 @@ class Worker:
         Their job is the successor of the one at hand, which it replaces before they are settled. For another thread.
         """
         with closing(open_database(self._data.database)) as connection:
-            while not steps.idle.wait(LOOK_S):
-                for view in jobs.waiting_views(connection, steps.study_uid):
-                    if view.sop_uid not in self._under_way and known_outcome(view, steps.publisher) is None:
-                        yield view
+            while True:
+                if late := self._late_view(connection, steps):
+                    self._under_way.add(late.sop_uid)
+                    yield late
+                elif steps.idle.wait(LOOK_S):
+                    return
+
+    def _late_view(self, connection: sqlite3.Connection, steps: Steps) -> JobView | None:
+        """One that nobody has begun. (Views are under way until their outcome is there: hence this order.)"""
+        begun = set(self._under_way)
+        for view in jobs.open_views(connection, steps.study_uid, self._name):
+            if view.sop_uid not in begun and known_outcome(view, steps.publisher) is None:
+                return view
+        return None
 
     def _todo(self, publisher: Publisher) -> list[JobView]:
         """Views that wait for the network. What is known of others is written down."""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, SecondaryCaptureImageStorage
+from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 
 from glam_deploy.dicom.results.objects import coded, finished, statement
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, ViewFinding
@@ -16,8 +16,10 @@ BANNER_HEIGHT = 48
 """Pixels of the strip above the picture, whatever the resolution: the text is as legible in a small one."""
 
 _TEXT_HEIGHT = 28
-_THREADS = 4
-"""Of the encoder; what it writes does not hang on them."""
+_LONGEST = 4
+"""Bytes that a byte takes at most: a code is no longer than 32 bits (ITU-T T.87, LIMIT for 8 bits)."""
+_MARKERS = 4096
+"""Bytes, more than the rest of a stream takes."""
 
 _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
@@ -25,7 +27,7 @@ _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 def secondary_capture(
     finding: ViewFinding, picture: NDArray[np.uint8], algorithm: Algorithm, identity: Identity
 ) -> Dataset:
-    """The picture under a strip that says BANNER, RGB, JPEG 2000 lossless; displays everywhere, measures nothing.
+    """The picture under a strip that says BANNER, RGB, JPEG-LS lossless; displays everywhere, measures nothing.
 
     `picture`: uint8 [rows, columns, 3], RGB, the finding over its mammogram; any size. Raises DicomError where the
     source cannot be read.
@@ -74,13 +76,13 @@ def _source_image(source: Source) -> Dataset:
 
 def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8]) -> None:
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = picture.shape
-    # with the reversible colour transform, half the bytes of three independent planes
-    dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "YBR_RCT"
+    dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "RGB"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    # unlike pydicom's encoder, this one leaves Python to the thread that drives the network
-    stream = imagecodecs.jpeg2k_encode(picture, codecformat="j2k", reversible=True, mct=True, numthreads=_THREADS)
+    # JPEG 2000 takes half the bytes, thrice the time, and is not decoded by DCMTK nor by a plain Orthanc. pyjpegls, the
+    # same library, keeps Python's lock, for which the thread that drives the network would wait
+    stream = imagecodecs.jpegls_encode(picture, out=_LONGEST * picture.nbytes + _MARKERS)
     dataset.PixelData = encapsulate([bytes(stream)])
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless

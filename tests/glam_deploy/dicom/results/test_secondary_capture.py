@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEGLSLossless
 from support_lock import MANY, turns_during
 from support_results import ALGORITHM, finding, identity, picture
 
@@ -15,9 +15,16 @@ def test_the_picture_is_kept_bit_for_bit_under_the_banner(source, tmp_path):
     made = secondary_capture(finding(source), picture(), ALGORITHM, identity(3))
     save(made, tmp_path / "sc.dcm")
     read = dcmread(tmp_path / "sc.dcm")
-    assert read.file_meta.TransferSyntaxUID == JPEG2000Lossless
+    assert read.file_meta.TransferSyntaxUID == JPEGLSLossless
     np.testing.assert_array_equal(read.pixel_array[BANNER_HEIGHT:], picture())
     assert (read.pixel_array[:BANNER_HEIGHT].astype(int).sum(axis=2) < 100).sum() > 200, "no text in the strip"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_picture_that_cannot_be_compressed_is_kept_too(source, seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (400, 500, 3), np.uint8)
+    made = secondary_capture(finding(source), noise, ALGORITHM, identity(3))
+    np.testing.assert_array_equal(made.pixel_array[BANNER_HEIGHT:], noise)
 
 
 @pytest.mark.parametrize("columns", [1, 40, 300, 1600])
