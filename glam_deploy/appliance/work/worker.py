@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, takewhile
 
@@ -198,18 +198,22 @@ class Worker:
         """Views as they are read, as long as any of the job at hand is left; a new one of the study comes last."""
         while views := self._todo(steps.publisher):
             steps.idle.clear()
-            with closing(ahead(steps.read, chain(self._while_wanted(views), self._late_views(steps)))) as seen:
+            with (
+                closing(self._late_views(steps)) as late,
+                closing(ahead(steps.read, chain(self._while_wanted(views), late))) as seen,
+            ):
                 try:
                     yield from takewhile(lambda _: not self._stop.is_set(), seen)
                 finally:
                     steps.idle.set()  # the other thread looks for late views until then
 
-    def _late_views(self, steps: Steps) -> Iterator[JobView]:
+    def _late_views(self, steps: Steps) -> Generator[JobView, None, None]:
         """Views that come while the network has the last that we knew of: they are read before it has to wait for them.
 
         Their job is the successor of the one at hand, which it replaces before they are settled. For another thread.
         """
-        with closing(open_database(self._data.database)) as connection:
+        # this thread closes it where the other has not come to the end
+        with closing(open_database(self._data.database, one_thread=False)) as connection:
             while True:
                 if late := self._late_view(connection, steps):
                     self._under_way.add(late.sop_uid)

@@ -162,8 +162,9 @@ def test_view_that_comes_meanwhile_is_worked_on_while_those_before_are_written(
     assert rows(data, "SELECT DISTINCT job_id FROM parcel") == [(2,)]
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_view_that_comes_while_the_network_is_busy_is_read_before_it_is_idle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     config, read = config_of(tmp_path, BARE), threading.Event()
 
@@ -175,13 +176,14 @@ def test_view_that_comes_while_the_network_is_busy_is_read_before_it_is_idle(
 
     def busy(config: Config) -> Pipeline:
         def until_the_late_one_is_read(image: Any) -> bool:
-            if image.view is View.L_CC:
-                send(config, View.R_CC)
-                assemble(config)
-                assert read.wait(60)
-            return False
+            if image.view is View.R_CC or read.is_set():
+                return False
+            send(config, View.R_CC)
+            assemble(config)
+            assert read.wait(60)
+            return fails
 
-        return refusing(stub(config), until_the_late_one_is_read, InputError("never"))
+        return refusing(stub(config), until_the_late_one_is_read, BackendRunError("made up: once"))
 
     reading = Steps.read
     monkeypatch.setattr(Steps, "read", noted)
