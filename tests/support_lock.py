@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from threading import Event, Thread
 
-MANY = 100_000
+MANY = 200_000
 """Turns that another thread gets where the work leaves Python alone for some tenths of a second: here a million.
 Where the work keeps Python's lock it gets some thousands, before that begins.
 """

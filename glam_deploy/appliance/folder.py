@@ -17,6 +17,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import FINDING, OBJECTS, REPORT, DataFolder, sync
 from glam_deploy.appliance.identity import derived_uid, digest
 from glam_deploy.appliance.state.jobs import Job, JobView
+from glam_deploy.appliance.work.files import read_json
 from glam_deploy.appliance.work.making import making_of
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.publish import Publisher
@@ -169,9 +170,9 @@ class _Study:
         """Folders and the objects in them."""
         data = self._publisher.data
         for folder in (data.root / view.folder for view in self._views if view.folder):
-            yield folder, json.loads((folder / FINDING).read_text("utf-8"))["objects"]
+            yield folder, read_json(folder / FINDING)["objects"]
         folder = data.job_results(self._job.key)
-        yield folder, json.loads((folder / OBJECTS).read_text("utf-8"))
+        yield folder, read_json(folder / OBJECTS)
 
     def _told_view(self, view: JobView, source: Path) -> dict[str, Any]:
         told = {

@@ -42,6 +42,6 @@ def test_it_shows_the_breast_of_its_source(source):
 
 
 def test_python_goes_on_while_the_picture_is_compressed(source):
-    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 2500, 3), np.uint8)
     found = finding(source)
     assert turns_during(lambda: secondary_capture(found, noise, ALGORITHM, identity(3))) > MANY
