@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean
+.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -16,6 +16,14 @@ demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job
 
 test: $(INSTALLED)  ## every test that needs no other program
 	$(BIN)/python -m pytest
+
+LOWEST := .venv-lowest/bin
+lowest-test:  ## the tests with the lowest versions that setup.py admits, in a venv of their own; fifteen minutes
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install --quiet --constraint constraints.txt setuptools packaging
+	$(LOWEST)/python packaging/lowest.py export dicom appliance openvino quantize tensorrt-rtx > .venv-lowest/lowest.txt
+	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
+	$(LOWEST)/python -m pytest
 
 test-slow: $(INSTALLED)  ## the golden cases with several patches, and on the stand-in for a GPU: minutes
 	$(BIN)/python -m pytest -m slow
@@ -59,4 +67,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv .venv-lowest demo build dist *.egg-info

@@ -8,39 +8,58 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "glam_deploy/__init__.py").read_text("utf-8")).group(1)
 
-CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0"]
+CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0.88"]
+
+# Each lower bound is a version that passes `make lowest-test`. Where an older one has a published hole that this
+# package exposes (it reads files and answers peers that may be hostile), the bound is the first version without it and
+# a comment names the hole.
+REQUIRES = [
+    "numpy>=2.1",
+    "onnxruntime>=1.23",
+    "opencv-python-headless>=4.14.0.94",  # libpng before 1.6.54: CVE-2026-22801; OpenCV before 4.12: CVE-2025-53644
+    "pillow>=12.3",  # CVE-2026-25990, CVE-2026-40192, CVE-2026-55379
+    "click>=8.2",
+    "rich>=14.2",
+]
 
 EXTRAS = {
     # checkpoint -> bundle, the PyTorch engine, the demo weights
-    "export": ["torch>=2.13", "onnx>=1.20", "onnxscript>=0.5", "safetensors>=0.5"],
+    "export": [
+        "torch>=2.13",  # CVE-2025-32434, CVE-2026-24747: `weights_only` could be got around
+        "onnx>=1.22",  # before 1.21: CVE-2026-28500 and external data outside the model's folder
+        "onnxscript>=0.6",
+        "safetensors>=0.6.2",
+    ],
     # reading and writing DICOM; every decoder here has a permissive licence
     "dicom": [
-        "pydicom>=3.0",
+        "pydicom>=3.0.2",  # CVE-2026-32711
         "pylibjpeg>=2.1",
-        "pylibjpeg-openjpeg>=2.4",
+        "pylibjpeg-openjpeg>=2.5",
         "pyjpegls>=1.5",
-        "python-gdcm>=3.0.24",
+        "python-gdcm>=3.2.6",  # CVE-2025-11266; 3.2.2 crashes while it is imported
     ],
     # the appliance beside a PACS: `glam-deploy serve`; needs `dicom` too
     "appliance": [
-        "pynetdicom>=3.0",
+        "pynetdicom>=3.0.4",
         "highdicom>=0.28",
-        "imagecodecs>=2025.8",
-        "pydantic>=2.10",
-        "starlette>=0.40",
-        "uvicorn>=0.32",
-        "jinja2>=3.1",
-        "python-multipart>=0.0.20",
-        "prometheus-client>=0.21",
-        "requests>=2.32",
-        "cryptography>=44",
+        "imagecodecs>=2026.1.14",
+        "pydantic>=2.12",
+        "starlette>=1.3.1",  # CVE-2025-62727, CVE-2026-48710, CVE-2026-54283
+        "uvicorn>=0.40",
+        "h11>=0.16",  # CVE-2025-43859
+        "jinja2>=3.1.6",  # CVE-2025-27516
+        "python-multipart>=0.0.30",  # CVE-2026-24486, CVE-2026-42561, CVE-2026-53537 to 53540
+        "prometheus-client>=0.22",
+        "requests>=2.33",  # CVE-2024-47081, CVE-2026-25645
+        "urllib3>=2.7",  # CVE-2026-44431, CVE-2026-44432
+        "cryptography>=50",  # CVE-2026-69247 and before it the OpenSSL in its wheels, GHSA-537c-gmf6-5ccf
     ],
     "openvino": ["openvino>=2025.4"],
     # int8 graphs and the precision search, which runs OpenVINO
     "quantize": ["nncf>=3.4", "openvino>=2025.4"],
     # engines for NVIDIA GPUs; tensorrt-rtx also builds them where there is no GPU
     "tensorrt": ["tensorrt>=10.13", *CUDA],
-    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7", *CUDA],
+    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7.1.116", *CUDA],
     # ONNX Runtime on the GPU; takes the place of onnxruntime, which must be uninstalled
     "cuda": ["onnxruntime-gpu[cuda,cudnn]>=1.27", *CUDA],
     "dev": [
@@ -79,14 +98,7 @@ setup(
             "appliance/web/static/*",
         ]
     },
-    install_requires=[
-        "numpy>=2.0",
-        "onnxruntime>=1.20",
-        "opencv-python-headless>=4.10",
-        "pillow>=11",
-        "click>=8.1",
-        "rich>=13",
-    ],
+    install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["glam-deploy = glam_deploy.cli.main:main"]},
 )
