@@ -5,30 +5,26 @@ without any of them it has none.
 """
 
 import hashlib
-import pickle
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
 from glam_export.reference import GlamNetwork
+from glam_export.weights_file import read_weights_file
+from glam_export.wrappers import StateDict, find_state_dict
 
 HEAD_KEYS = frozenset(
     {"mil_attn_V.weight", "mil_attn_U.weight", "mil_attn_w.weight", "fusion_dnn.weight", "fusion_dnn.bias"}
 )
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "model.")
 COUNTER = "num_batches_tracked"
 """A training counter in every batch norm; inference never reads it, so it may be there or not."""
-MAGIC = (b"PK\x03\x04", b"\x80")
-"""How files of torch.save begin: a zip archive, or from before PyTorch 1.6 a pickle of protocol 2 or later."""
 LISTED = 20
 """Keys named in a message before the rest are counted."""
 
@@ -46,26 +42,65 @@ class Checkpoint:
     """Learned numbers, batch-norm statistics not counted."""
     ignored: tuple[str, ...]
     """Keys in the file that the caller asked to leave out."""
+    key: str
+    """Where in the file the state dict stands, as `--key` names it; "" at the top."""
+    notes: tuple[str, ...]
+    """What was done to get from the file to the network: which wrapper and prefix, what was left out or rounded."""
 
 
-def load_checkpoint(path: Path, *, ignore: Sequence[str] = ()) -> Checkpoint:
-    """Read `.pt`, `.pth`, `.ckpt` or `.safetensors`, plain or wrapped, float16 to float64, into a GlamNetwork.
+def load_checkpoint(path: Path, *, key: str | None = None, ignore: Sequence[str] = ()) -> Checkpoint:
+    """Read `.pt`, `.pth`, `.ckpt`, `.p` or `.safetensors`, plain or wrapped, float8 to float64, into a GlamNetwork.
 
-    `ignore`: shell patterns of keys to leave out, for checkpoints that carry tensors of other models along.
-    Raises UsageError for a file that cannot be opened, CheckpointError for one that is damaged, wants to run code, or
-    whose keys, shapes or values are not the network's, by name.
+    `key`: which of several networks in the file, for instance "ema" or "state_dict.teacher". `ignore`: shell patterns
+    of keys to leave out, for checkpoints that carry tensors of other models along.
+    Raises UsageError for a file that cannot be opened, CheckpointError for one that is damaged, of another kind, holds
+    types that could run code, or whose keys, shapes or values are not the network's, by name.
     """
+    content = read_weights_file(path)
     digest = _sha256(path)
-    everything = unwrap(_read(path), path)
-    ignored = tuple(sorted(k for k in everything if any(fnmatchcase(k, pattern) for pattern in ignore)))
-    tensors = {k: v for k, v in everything.items() if k not in ignored}
-    fusion_head = _has_head(tensors, path)
+    ignored: set[str] = set()
+    found = find_state_dict(_without(content, ignore, ignored), path, key)
+    _check_storage(found.tensors, path)
+    fusion_head = _has_head(found.tensors, path)
     with torch.device("meta"):
         expected = GlamNetwork(fusion_head=fusion_head).state_dict()
-    _check_keys(tensors, expected, path)
-    network = _fill(tensors, fusion_head=fusion_head)
-    parameters = sum(p.numel() for p in network.parameters())
-    return Checkpoint(network=network, path=path, sha256=digest, parameters=parameters, ignored=ignored)
+    _check_keys(found.tensors, expected, path)
+    network = _fill(found.tensors, fusion_head=fusion_head)
+    return Checkpoint(
+        network=network,
+        path=path,
+        sha256=digest,
+        parameters=sum(p.numel() for p in network.parameters()),
+        ignored=tuple(sorted(ignored)),
+        key=found.name,
+        notes=tuple(_notes(found, network)),
+    )
+
+
+def _without(content: object, patterns: Sequence[str], ignored: set[str]) -> object:
+    """`content` less the tensors whose keys fit a pattern; their keys go into `ignored`."""
+    if not isinstance(content, Mapping) or not patterns:
+        return content
+    fits = {
+        key
+        for key, value in content.items()
+        if isinstance(value, Tensor) and any(fnmatchcase(str(key), pattern) for pattern in patterns)
+    }
+    ignored.update(map(str, fits))
+    return {key: _without(value, patterns, ignored) for key, value in content.items() if key not in fits}
+
+
+def _notes(found: StateDict, network: GlamNetwork) -> Iterator[str]:
+    if found.name:
+        yield f"state dict taken from {found.name}"
+    if found.prefix:
+        yield f"prefix {found.prefix} taken off its keys"
+    if found.left_out:
+        yield f"left out, being no weights: {_listed(frozenset(found.left_out))}"
+    own = network.state_dict()
+    rounded = [k for k, v in found.tensors.items() if v.dtype == torch.float64 and not torch.equal(own[k].double(), v)]
+    if rounded:
+        yield f"{len(rounded)} tensors rounded from float64 to float32"
 
 
 def load_weights(content: bytes, *, fusion_head: bool) -> GlamNetwork:
@@ -84,24 +119,9 @@ def load_weights(content: bytes, *, fusion_head: bool) -> GlamNetwork:
 
 
 def save_weights(network: GlamNetwork, path: Path) -> None:
-    """Write a network's float32 tensors as safetensors, training counters left out."""
+    """Write a network's float32 tensors as safetensors, training counters left out. Raises OSError."""
     tensors = {k: v.contiguous() for k, v in network.state_dict().items() if not k.endswith(COUNTER)}
-    save_file(tensors, path)
-
-
-def unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint: under `state_dict` or `model` and behind `module.`, where those are used."""
-    while isinstance(content, Mapping) and (inner := next((w for w in WRAPPERS if w in content), None)):
-        content = content[inner]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(
-            f"{path}: no state dict found; expected a mapping of names to tensors, plain or under one of "
-            f"{', '.join(WRAPPERS)}. Save `model.state_dict()` and export that file."
-        )
-    tensors = {str(k): v for k, v in content.items()}
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
+    path.write_bytes(save(tensors))  # the library's own writer makes another error of a full disk
 
 
 def _fill(tensors: Mapping[str, Tensor], *, fusion_head: bool) -> GlamNetwork:
@@ -121,43 +141,19 @@ def _sha256(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
 
 
-def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    _check_magic(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # remarks on pickle protocols, nothing that a user could act on
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: this file holds something other than tensors. Loading that could run code that came with the "
-            f"file, so it was refused. If you trust where it came from, load it yourself in a throw-away environment "
-            f"and save only `model.state_dict()`."
-        ) from error
-    except Exception as error:  # damaged bytes lead the unpickler to many, IndexError and AssertionError among them
-        raise _damaged(path, error) from error
-
-
-def _check_magic(path: Path) -> None:
-    """Tell what was never a checkpoint from one that wants to run code: the unpickler refuses both alike."""
-    with path.open("rb") as file:
-        start = file.read(len(MAGIC[0]))
-    if not start.startswith(MAGIC):
-        raise _damaged(path, ValueError(f"begins with {start!r}, not as a zip archive or a pickle does"))
-
-
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-        f"Expected .pt, .pth or .ckpt written by torch.save, or .safetensors; the file may be cut short."
-    )
+def _check_storage(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that hold no plain numbers."""
+    faults = {
+        "without values (device meta)": {k for k, v in tensors.items() if v.is_meta},
+        "quantized": {k for k, v in tensors.items() if v.is_quantized},
+        "sparse": {k for k, v in tensors.items() if v.layout != torch.strided},
+    }
+    for what, keys in faults.items():
+        if keys:
+            raise CheckpointError(
+                f"{path}: {len(keys)} tensors are {what}: {_listed(keys)}. Expected dense floating-point tensors: save "
+                f"the state dict of the network as it was trained."
+            )
 
 
 def _has_head(tensors: Mapping[str, Tensor], path: Path) -> bool:

@@ -76,6 +76,8 @@ class ExportOptions:
     """Whether the local graph shall be there in Winograd's form too, which is faster on CPUs without matrix units."""
     keep_checkpoint: bool = True
     """Whether the bundle holds the weights too, which the engine "torch" needs."""
+    key: str | None = None
+    """Which of several networks in the checkpoint, for instance "ema"."""
     ignore_keys: tuple[str, ...] = ()
     """Shell patterns of checkpoint keys to leave out."""
 
@@ -94,7 +96,9 @@ def export_bundle(
     if "int8" in options.precisions:
         require_nncf()  # before the minutes of an export
     report(f"reading {weights.name}")
-    checkpoint = load_checkpoint(weights, ignore=options.ignore_keys)
+    checkpoint = load_checkpoint(weights, key=options.key, ignore=options.ignore_keys)
+    for note in checkpoint.notes:
+        report(f"{weights.name}: {note}")
     with staged_bundle(out) as folder:
         _write_graphs(checkpoint, folder, options.precisions, report)
         found = _write_narrow_graphs(checkpoint, folder, options, report) if "int8" in options.precisions else None
@@ -240,6 +244,7 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             "parameters": checkpoint.parameters,
             "ignored_keys": list(checkpoint.ignored),
+            "key": checkpoint.key,
         },
         "graphs": {
             stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, head)}

@@ -23,7 +23,7 @@ LICENCE_REMINDER = (
 
 
 @click.command("export")
-@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt or .safetensors.")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt, .p or .safetensors.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("bundle"), show_default=True, help="Bundle to make."
 )
@@ -48,6 +48,11 @@ LICENCE_REMINDER = (
     "--no-checkpoint", is_flag=True, help="Leave the weights themselves out (halves the bundle; no torch engine)."
 )
 @click.option(
+    "--key",
+    metavar="NAME",
+    help="Which network, where the checkpoint holds several: ema, state_dict.teacher [default: the only one].",
+)
+@click.option(
     "--ignore-key",
     "ignore_keys",
     multiple=True,
@@ -70,6 +75,7 @@ def command(
     calibration: Path | None,
     winograd: bool,
     no_checkpoint: bool,
+    key: str | None,
     ignore_keys: tuple[str, ...],
     engines: tuple[Precision, ...],
     flavour: str | None,
@@ -90,6 +96,7 @@ def command(
         calibration=calibration,
         winograd=winograd,
         keep_checkpoint=not no_checkpoint,
+        key=key,
         ignore_keys=ignore_keys,
     )
     console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_export.checkpoint import Checkpoint, load_checkpoint, load_weights, save_weights, unwrap
+from glam_export.checkpoint import Checkpoint, load_checkpoint, load_weights, save_weights
 from glam_export.reference import GlamNetwork
+from glam_export.wrappers import find_state_dict
 
 State = dict[str, Tensor]
 SHAPES = network.shapes()
@@ -126,7 +127,7 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_wrappings(wrapping: str) -> None:
     inside = {"global_network.a": torch.zeros(1), "module.of.one": torch.ones(2)}
-    found = unwrap(WRAPPINGS[wrapping](inside), Path("weights.pt"))
+    found = find_state_dict(WRAPPINGS[wrapping](inside), Path("weights.pt")).tensors
     assert found.keys() == inside.keys()
     assert all(found[key] is inside[key] for key in inside)
 
@@ -280,3 +281,29 @@ def test_code_in_a_file_never_runs(state: State, tmp_path: Path, writer: str) ->
     if writer == "pickle":
         pickle.loads(path.read_bytes())
         assert trace.exists()
+
+
+def test_a_full_disk_is_an_error_of_the_operating_system(golden_network: GlamNetwork) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        save_weights(golden_network, Path("/dev/full"))
+
+
+def test_notes_tell_what_was_done(state: State, saved: Callable[..., Path]) -> None:
+    wrapped = {f"_orig_mod.{key}": value.double() / 3 for key, value in state.items() if value.is_floating_point()}
+    checkpoint = load_checkpoint(saved({"ema": wrapped, "epoch": 3}), key="ema")
+    assert checkpoint.key == "ema"
+    taken, prefix, rounded = checkpoint.notes
+    assert (taken, prefix) == ("state dict taken from ema", "prefix _orig_mod. taken off its keys")
+    assert rounded.endswith("tensors rounded from float64 to float32")
+
+
+STORAGE: dict[str, Callable[[Tensor], Tensor]] = {
+    "device meta": lambda tensor: tensor.to("meta"),
+    "sparse": lambda tensor: tensor.to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", STORAGE)
+def test_tensors_without_plain_numbers(state: State, saved: Callable[..., Path], kind: str) -> None:
+    message = refusal(saved(state | {STEM: STORAGE[kind](state[STEM])}))
+    assert f"1 tensors are {kind}" in message.replace("without values (device meta)", "device meta")

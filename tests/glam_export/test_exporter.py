@@ -65,9 +65,11 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
     def write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
 
-    def load_checkpoint(path: Path, *, ignore: tuple[str, ...]) -> Checkpoint:
+    def load_checkpoint(path: Path, *, key: str | None, ignore: tuple[str, ...]) -> Checkpoint:
         stub: Any = SimpleNamespace(fusion_head=False)
-        return Checkpoint(network=stub, path=path, sha256="ab" * 32, parameters=7, ignored=ignore)
+        return Checkpoint(
+            network=stub, path=path, sha256="ab" * 32, parameters=7, ignored=ignore, key=key or "", notes=()
+        )
 
     replaced: dict[str, Any] = {
         "load_checkpoint": load_checkpoint,

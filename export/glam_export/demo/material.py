@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from glam_deploy import spec
 from glam_deploy.dicom.mammography import Exam, write_view
@@ -36,7 +36,7 @@ class Judgement:
 def write_checkpoint(path: Path) -> None:
     """The demo weights as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(demo_state_dict(), path)
+    path.write_bytes(save(demo_state_dict()))
 
 
 def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:

@@ -1,0 +1,134 @@
+"""Files and folders that are no checkpoint of PyTorch, called by their name, with what to do instead.
+
+Sources: the file signatures of each format's own specification; `torch.jit.save`, `torch.export.save` and
+`torch.distributed.checkpoint` for the entries of their archives and folders; the Git LFS pointer specification.
+"""
+
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+"""How files of torch.save begin: a zip archive, or from before PyTorch 1.6 a pickle of protocol 2 or later."""
+SUFFIXES = (".pt", ".pth", ".ckpt", ".p", ".bin", ".safetensors")
+
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "a gzip archive. Unpack it with gunzip (or tar -xzf) and export the checkpoint inside."),
+    (b"\xfd7zXZ\0", "an xz archive. Unpack it with unxz (or tar -xJf) and export the checkpoint inside."),
+    (b"BZh", "a bzip2 archive. Unpack it with bunzip2 (or tar -xjf) and export the checkpoint inside."),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive. Unpack it with unzstd and export the checkpoint inside."),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive. Unpack it and export the checkpoint inside."),
+    (b"Rar!", "a RAR archive. Unpack it and export the checkpoint inside."),
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer: the text that stands in for a large file. Fetch the file itself with `git lfs pull`.",
+    ),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes. Expected the PyTorch checkpoint of the network."),
+    (b"\x93NUMPY", "an array that numpy.save wrote. Expected a checkpoint of PyTorch."),
+    (b"%PDF", "a PDF document. Expected a checkpoint of PyTorch."),
+)
+
+_TEXTS: tuple[tuple[tuple[bytes, ...], str], ...] = (
+    (
+        (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--"),
+        "an HTML page or XML, perhaps the answer of a download that failed. Download the checkpoint again.",
+    ),
+    (
+        (b"{", b"["),
+        "a JSON text, perhaps a configuration or the answer of a download that failed. Expected a checkpoint.",
+    ),
+)
+
+_TAR = (
+    "a tar archive. Unpack it with tar -xf and export the checkpoint inside. A checkpoint that PyTorch before 0.2 "
+    "wrote is a tar archive too: load it there and save its state dict anew."
+)
+_ONNX = "an ONNX graph. Expected the PyTorch checkpoint from which it was made."
+_CUT = (
+    "a zip archive without its directory, which stands at the end, so the file may be cut short. Copy or download it "
+    "again."
+)
+
+
+def file_kind(path: Path, head: bytes) -> str | None:
+    """What the file is, and what to do, from its first bytes (`head`); None where it may be a checkpoint of PyTorch."""
+    if head.startswith(ZIP):
+        return _zip_kind(path)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    kinds = [kind for start, kind in _STARTS if head.startswith(start)]
+    kinds += [kind for starts, kind in _TEXTS if text.startswith(starts)]
+    kinds += [_TAR] if head[257:262] == b"ustar" else []
+    kinds += [_ONNX] if path.suffix == ".onnx" or re.match(rb"\x08.\x12.(pytorch|tf2onnx|onnx|keras)", head) else []
+    if kinds or head.startswith(PICKLE):
+        return kinds[0] if kinds else None
+    return (
+        f"no checkpoint of PyTorch: it begins with {head[:4]!r}, not as a zip archive or a pickle does. Expected .pt, "
+        f".pth, .ckpt or .p written by torch.save, or .safetensors."
+    )
+
+
+def folder_kind(path: Path) -> str:
+    """What the folder is, and what to do."""
+    inside = {each.name for each in path.iterdir()}
+    kind = next((kind for sign, kind in _FOLDERS if sign in inside), None)
+    if kind:
+        return kind.format(path=path)
+    return f"a folder. Expected a file{_instance(inside, path)}."
+
+
+_FOLDERS: tuple[tuple[str, str], ...] = (
+    (
+        ".metadata",
+        (
+            "a folder of torch.distributed.checkpoint. Convert it: python -m torch.distributed.checkpoint.format_utils "
+            "dcp_to_torch {path} weights.pt"
+        ),
+    ),
+    ("saved_model.pb", "a TensorFlow SavedModel. Expected the PyTorch checkpoint of the network."),
+    ("manifest.json", "a bundle that was exported before. Expected a checkpoint; run the bundle with --bundle."),
+    ("data.pkl", "a folder with the unpacked parts of a checkpoint. Expected the file as torch.save wrote it."),
+)
+"""A file in the folder -> what the folder is."""
+
+_ZIPS: tuple[tuple[re.Pattern[str], str | None], ...] = (
+    (
+        re.compile(r"constants\.pkl"),
+        (
+            'a TorchScript archive: a program with its weights. Save the weights alone: python -c "import torch; '
+            "torch.save(torch.jit.load('{name}', map_location='cpu').state_dict(), 'weights.pt')\""
+        ),
+    ),
+    (re.compile(r"data\.pkl"), None),
+    (
+        re.compile(r".*archive_format"),
+        (
+            'a program of torch.export. Save its weights alone: python -c "import torch; '
+            "torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pt')\""
+        ),
+    ),
+    (re.compile(r".*\.npy"), "an archive of arrays that numpy.savez wrote. Expected a checkpoint of PyTorch."),
+    (re.compile(r"model\.weights\.h5"), "a Keras model. Expected the PyTorch checkpoint of the network."),
+    (
+        re.compile(""),
+        "a zip archive that torch.save did not write. Unpack it and export the checkpoint inside{instance}.",
+    ),
+)
+"""An entry, also without its top folder -> what the archive is; the first that fits. None for a checkpoint."""
+
+
+def _zip_kind(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return _CUT
+    inside = {*names, *(name.partition("/")[2] for name in names)}
+    kind = next(kind for sign, kind in _ZIPS if not sign.pattern or any(map(sign.fullmatch, inside)))
+    return kind and kind.format(name=path.name, instance=_instance(names, Path()))
+
+
+def _instance(names: Collection[str], folder: Path) -> str:
+    files = sorted(name for name in names if name.endswith(SUFFIXES))
+    return f", for instance {folder / files[0]}" if files else ""

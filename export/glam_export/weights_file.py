@@ -1,0 +1,225 @@
+"""The file that --weights names -> what is in it, without running any code of the file.
+
+A checkpoint is untrusted: torch's restricted unpickler reads it, and what it may build beside tensors is the fixed list
+`HARMLESS`. Files of other kinds are told apart by their first bytes and called by their name.
+"""
+
+import argparse
+import datetime
+import pathlib
+import pickle
+import pickletools
+import re
+import types
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+
+from glam_deploy.errors import CheckpointError, UsageError
+from glam_export.foreign import file_kind, folder_kind
+
+LISTED = 8
+"""Names in a message before the rest are counted."""
+
+
+def _plain_mapping(*_: object) -> OrderedDict[Any, Any]:
+    """Takes the place of a mapping's constructor; torch's unpickler fills only dict and OrderedDict with items."""
+    return OrderedDict()
+
+
+def _numpy_types() -> Iterator[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Numpy's scalars and arrays, under the names that numpy 1 and numpy 2 give the functions that build them."""
+    for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer"):
+        module, _, function = name.partition(".")
+        for core in ("numpy.core", "numpy._core"):
+            yield (getattr(import_module(f"numpy._core.{module}"), function), f"{core}.{name}")
+    yield np.ndarray
+    yield np.dtype
+    yield from (type(np.dtype(code)) for code in "?bhilqBHILQefdFDSUOMm")
+
+
+HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
+    *_numpy_types(),
+    *((pathlib.PurePosixPath, f"pathlib{inner}.{name}") for inner in ("", "._local") for name in ("PosixPath", "Path")),
+    *((pathlib.PureWindowsPath, f"pathlib{inner}.WindowsPath") for inner in ("", "._local")),
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+    argparse.Namespace,
+    types.SimpleNamespace,
+    (_plain_mapping, "collections.defaultdict"),
+    OrderedDict,
+    dict,
+    list,
+    set,
+    frozenset,
+    tuple,
+    int,
+    float,
+    str,
+    complex,
+    slice,
+    range,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    *(
+        (OrderedDict, name)
+        for name in (
+            "lightning.fabric.utilities.data.AttributeDict",
+            "lightning_fabric.utilities.data.AttributeDict",
+            "lightning.pytorch.utilities.parsing.AttributeDict",
+            "pytorch_lightning.utilities.parsing.AttributeDict",
+            "omegaconf.dictconfig.DictConfig",
+            "omegaconf.listconfig.ListConfig",
+            "omegaconf.base.ContainerMetadata",
+            "omegaconf.base.Metadata",
+            *(
+                f"omegaconf.nodes.{kind}Node"
+                for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path", "Enum")
+            ),
+            "typing.Any",
+            "yacs.config.CfgNode",
+            "fvcore.common.config.CfgNode",
+            "detectron2.config.config.CfgNode",
+            "mmengine.config.config.ConfigDict",
+            "addict.addict.Dict",
+            "easydict.EasyDict",
+            "ml_collections.config_dict.config_dict.ConfigDict",
+            "box.box.Box",
+        )
+    ),
+)
+"""Types that a checkpoint may hold beside tensors: values without behaviour. Configuration classes of other libraries
+are read as OrderedDict, so the libraries are neither needed nor imported."""
+
+
+def read_weights_file(path: Path) -> object:
+    """What `torch.save` or safetensors wrote: tensors on the CPU, in mappings, with harmless values beside them.
+
+    Raises UsageError where the file cannot be opened, CheckpointError where it is of another kind, damaged, or holds a
+    type that is not in `HARMLESS`, which is named.
+    """
+    head = _head(path)
+    if _is_safetensors(head):
+        return _safetensors(path)
+    if kind := file_kind(path, head):
+        raise CheckpointError(f"{path}: not a readable checkpoint: it is {kind}")
+    try:
+        # warnings: remarks on pickle protocols, nothing that a user could act on
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(HARMLESS)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _other_types(path, error) from error
+    except Exception as error:  # damaged bytes lead the unpickler to many, IndexError and AssertionError among them
+        raise _damaged(path, error) from error
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of the file."""
+    if path.is_dir():
+        raise UsageError(f"{path}: cannot be read (Is a directory): it is {folder_kind(path)}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
+    if not head:
+        raise CheckpointError(f"{path}: not a readable checkpoint: it is empty. Copy or download it again.")
+    return head
+
+
+# safetensors
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """A length in eight bytes, then a JSON object (safetensors format, "Format")."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def _safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+# what was refused
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "magic number" in reason.lower():
+        return CheckpointError(
+            f"{path}: this is a pickle that torch.save did not write. Load it where it was made and write it with "
+            f'torch.save(state_dict, "weights.pt").'
+        )
+    return CheckpointError(
+        f"{path}: not a readable checkpoint ({reason}). "
+        f"Expected .pt, .pth, .ckpt or .p written by torch.save, or .safetensors; the file may be cut short."
+    )
+
+
+_NAMED = re.compile(r"(?:GLOBAL|but got|unrecognized function|instantiate)[ :]+(?:<class ')?([\w.]+)")
+
+
+def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
+    names = _unsafe_types(path) or _NAMED.findall(str(error)) or _types_in_pickle(path)
+    if not names:
+        return _damaged(path, error)
+    shown = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return CheckpointError(
+        f"{path}: this file holds something other than tensors and plain values: {shown}. To read it could run code "
+        f"that came with the file, so it was refused. If you trust where it came from, save the state dict alone, in "
+        f"an environment that has these types:\n{snippet(path)}"
+    )
+
+
+def snippet(path: Path) -> str:
+    """A program that makes a state dict of a checkpoint, or a whole module, that one trusts."""
+    out = f"{path.stem}.state_dict.pt"
+    return "\n".join(
+        (
+            "  import torch",
+            f"  content = torch.load({path.name!r}, map_location='cpu', weights_only=False)",
+            "  for key in ('state_dict', 'model_state_dict', 'model', 'net', 'ema'):  # the wrapper of your project",
+            "      content = content[key] if isinstance(content, dict) and key in content else content",
+            "  content = content.state_dict() if hasattr(content, 'state_dict') else content",
+            f"  torch.save({{k: v for k, v in content.items() if isinstance(v, torch.Tensor)}}, {out!r})",
+            f"  # then: glam-deploy export --weights {out}",
+        )
+    )
+
+
+def _unsafe_types(path: Path) -> list[str]:
+    """Every type in the file that is not allowed; empty for files from before PyTorch 1.6."""
+    try:
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the file is damaged as well
+        return []
+
+
+def _types_in_pickle(path: Path) -> list[str]:
+    """Types that a plain pickle names, read without running it; empty where it is damaged before the first."""
+    names: dict[str, None] = {}
+    strings: list[str] = []
+    with path.open("rb") as file, suppress(ValueError):
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "GLOBAL":
+                names[str(argument).replace(" ", ".")] = None
+            elif opcode.name == "STACK_GLOBAL":
+                names[".".join(strings[-2:])] = None
+            elif isinstance(argument, str):
+                strings.append(argument)
+    return sorted(names)
