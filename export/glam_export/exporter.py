@@ -244,7 +244,7 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
             "sha256": checkpoint.sha256,
             "parameters": checkpoint.parameters,
             "ignored_keys": list(checkpoint.ignored),
-            "key": checkpoint.key,
+            **({"key": checkpoint.key} if checkpoint.key else {}),
         },
         "graphs": {
             stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, head)}

@@ -128,7 +128,9 @@ def read_weights_file(path: Path) -> object:
 def _head(path: Path) -> bytes:
     """The first bytes of the file."""
     if path.is_dir():
-        raise UsageError(f"{path}: cannot be read (Is a directory): it is {folder_kind(path)}")
+        raise UsageError(
+            f"{path}: cannot be read (Is a directory): it is {folder_kind(path)} Check the path given to --weights."
+        )
     try:
         with path.open("rb") as file:
             head = file.read(1024)

@@ -51,6 +51,7 @@ def _facts(bundle: Bundle) -> Table:
         "network": f"{network['name']}, {precisions}, {network['aggregation']} aggregation, {heads}",
         "patches": f"{network['patches']} unless told otherwise, up to {network['max_patches']}",
         "checkpoint": f"{checkpoint['name']}, {checkpoint['parameters']:,} parameters, SHA-256 {checkpoint['sha256']}",
+        **({"taken from": f"{checkpoint['key']} in the checkpoint"} if "key" in checkpoint else {}),
         "ignored keys": ", ".join(checkpoint["ignored_keys"]) or "none",
         "versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     }
