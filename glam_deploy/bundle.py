@@ -177,7 +177,8 @@ def open_bundle(folder: Path) -> Bundle:
 def engine_files(entry: Mapping[str, Any]) -> Sequence[str]:
     """The files of one set of engines: an item of manifest["engines"]."""
     parts = [part["file"] for kind in ("stages", "kernels") for part in entry[kind].values()]
-    return [*parts, *filter(None, [entry["timing_cache"]])]
+    reports = [stage.get("report") for stage in entry["stages"].values()]
+    return [*parts, *filter(None, [*reports, entry["timing_cache"]])]
 
 
 def build_command(

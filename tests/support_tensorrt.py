@@ -1,15 +1,17 @@
 """A made-up `tensorrt` with the attributes of its release 10 or 11, for what can be installed nowhere.
 
-Its graphs are JSON (`graph`), its engines are JSON too: what they were built with, and the report that the engine
-inspector will give. It differs between releases where the real ones do: numbers of enums, flags that are gone, typing
-that is weak unless asked for, fields of the inspector's JSON. Anything else that is asked of it is an AttributeError.
+Its graphs are JSON (`graph`), its engines are JSON too: what they were built with, and the layers that the engine
+inspector will tell. It differs between releases where the real ones do: numbers of enums, flags that are gone, typing
+that is weak unless asked for, fields of the layer report. Anything else that is asked of it is an AttributeError.
+
+What it insists on, or does as the real library does, has a note at its place with the page or header that says so.
 """
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support_bundles import facts
+from support_reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
 
 from glam_deploy.bundle import graph_file, write_manifest
 from glam_deploy.engines.tensorrt import flavours, identity, store
@@ -79,6 +82,10 @@ class Behaviour:
     """A warning that they give."""
     computes_in: str = ""
     """The type of all convolutions, whatever the graph says."""
+    silent: bool = False
+    """The builder says no "Layers:"."""
+    tells: str = "all"
+    """Which types a report tells: "all" where it would, those of "weights" alone, or "nothing"."""
 
 
 def library(release: int = 11, **behaviour: Any) -> Library:
@@ -86,15 +93,11 @@ def library(release: int = 11, **behaviour: Any) -> Library:
     return Library(flavour=FLAVOURS["tensorrt"], trt=module(release, **behaviour))
 
 
-def module(
-    release: int = 11, *, stop_after: int | None = None, fails: str = "", computes_in: str = "", warns: str = ""
-) -> ModuleType:
+def module(release: int = 11, **behaviour: Any) -> ModuleType:
     """The module as of a release; `behaviour` is that of `Behaviour`."""
     made = ModuleType("tensorrt")
     made.__spec__ = ModuleSpec("tensorrt", None)
-    vars(made).update(
-        _contents(release, SimpleNamespace(stop_after=stop_after, fails=fails, computes_in=computes_in, warns=warns))
-    )
+    vars(made).update(_contents(release, Behaviour(**behaviour)))
     return made
 
 
@@ -110,18 +113,35 @@ def _contents(release: int, behaviour: Behaviour) -> dict[str, Any]:
         "ProfilingVerbosity": _enum("ProfilingVerbosity", LAYER_NAMES_ONLY=0, DETAILED=1),
         "LayerInformationFormat": _enum("LayerInformationFormat", ONELINE=0, JSON=1),
         "LayerType": _enum("LayerType", CONVOLUTION=0, ACTIVATION=2),
+        "DataType": DataType,
+        "TensorIOMode": _enum("TensorIOMode", NONE=0, INPUT=1, OUTPUT=2),
+        "ExecutionContextAllocationStrategy": _enum(
+            "ExecutionContextAllocationStrategy", STATIC=0, ON_PROFILE_CHANGE=1, USER_MANAGED=2
+        ),
         "ILogger": Logger,
         "IProgressMonitor": Monitor,
         "IConvolutionLayer": ConvolutionLayer,
         "OnnxParser": OnnxParser,
         "Builder": lambda log: Builder(log, old=old, behaviour=behaviour),
         "Runtime": Runtime,
-        "nptype": lambda dtype: np.dtype(dtype).type,
+        "nptype": _nptype,
     }
 
 
 def _enum(name: str, **members: int) -> Any:
     return IntEnum(name, members)
+
+
+DataType = IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2, "INT32": 3, "BOOL": 4, "INT64": 8, "BF16": 7})
+KINDS = {"Float": DataType.FLOAT, "Half": DataType.HALF, "BFloat16": DataType.BF16}
+NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8", "BOOL": "bool"}
+
+
+def _nptype(dtype: DataType) -> Any:
+    """tensorrt/__init__.py, `nptype`: what numpy has no type for is a TypeError."""
+    if dtype.name not in NUMPY:
+        raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
+    return np.dtype(NUMPY[dtype.name]).type
 
 
 class Logger:
@@ -144,14 +164,27 @@ class Layer:
         self._said = said
 
     def get_input(self, index: int) -> Any:
-        return SimpleNamespace(shape=(-1, self._said["channels"][0], *self._said["pixels"]))
+        return self._tensor(index, 0)
 
     def get_output(self, index: int) -> Any:
-        return SimpleNamespace(shape=(-1, self._said["channels"][1], *self._said["pixels"]))
+        return self._tensor(index, 1)
+
+    def _tensor(self, index: int, side: int) -> Any:
+        if index:  # NvInfer.h, IConvolutionLayer::setInput: input 1 is a kernel that the network computes, else none
+            return None
+        kind = self._said.get(("input_type", "output_type")[side], self._said["type"])
+        return SimpleNamespace(dtype=KINDS[kind], shape=(-1, self._said["channels"][side], *self._said["pixels"]))
 
 
 class ConvolutionLayer(Layer):
     num_groups = 1
+
+    @property
+    def kernel(self) -> Any:
+        """An array, or `Weights` where numpy has no such type: the binding's utils::weights_to_numpy."""
+        kind = KINDS[self._said.get("kernel_type", self._said["type"])]
+        shape = (*reversed(self._said["channels"]), *self._said["kernel"])
+        return np.zeros(shape, NUMPY[kind.name]) if kind.name in NUMPY else SimpleNamespace(dtype=kind)
 
     @property
     def kernel_size_nd(self) -> tuple[int, ...]:
@@ -173,6 +206,10 @@ class Network:
     num_inputs = property(lambda self: len(self.inputs))
     num_outputs = property(lambda self: len(self.outputs))
     num_layers = property(lambda self: len(self.layers))
+
+    def get_flag(self, flag: Any) -> bool:
+        """True in release 11 too, where the flag is ignored: as TensorRT-RTX 1.7.1 has it."""
+        return flag.name == "STRONGLY_TYPED" and self.strongly_typed
 
     def get_input(self, index: int) -> Any:
         return self.inputs[index]
@@ -206,7 +243,11 @@ class OnnxParser:
         self._network.said = said
         self._network.layers = [Layer(convolution) for convolution in said["convolutions"]]
         for kind, tensors in (("inputs", self._network.inputs), ("outputs", self._network.outputs)):
-            tensors += [SimpleNamespace(name=n, dtype=d, shape=tuple(shape)) for n, (d, shape) in said[kind].items()]
+            names = {numpy: name for name, numpy in NUMPY.items()}
+            tensors += [
+                SimpleNamespace(name=n, dtype=DataType[names[d]], shape=tuple(shape))
+                for n, (d, shape) in said[kind].items()
+            ]
         return True
 
 
@@ -262,6 +303,7 @@ class Builder:
 
     def __init__(self, log: Logger, *, old: bool, behaviour: Behaviour) -> None:
         self._log, self._old, self._behaviour = log, old, behaviour
+        self._release = 10 if old else 11
 
     def create_network(self, flags: int) -> Network:
         # release 10 counts from EXPLICIT_BATCH and is weakly typed unless told; release 11 is never weakly typed
@@ -286,48 +328,90 @@ class Builder:
             return None
         if config.cache:
             config.cache.content += b"+"
-        return memoryview(json.dumps(self._engine(network, config)).encode())
+        layers = self._layers(network)
+        if config.profiling_verbosity and not self._behaviour.silent:
+            # issue 4397: with detailed profiling the layers are told at VERBOSE, though no shapes are set
+            self._log.log(Logger.VERBOSE, lines(_hidden(layers, self._behaviour), release=self._release))
+        return memoryview(json.dumps(self._engine(network, config, layers)).encode())
 
     def _walk(self, monitor: Any) -> bool:
-        monitor.phase_start("Building engine", None, 4)
+        _called(monitor.phase_start, "Building engine", None, 4)
         for step in range(4):
-            while self._behaviour.stop_after == step and monitor.step_complete("Building engine", step):
+            while self._behaviour.stop_after == step and _called(monitor.step_complete, "Building engine", step):
                 pass
-            if not monitor.step_complete("Building engine", step):
+            if not _called(monitor.step_complete, "Building engine", step):
                 return False
-        monitor.phase_finish("Building engine")
+        _called(monitor.phase_finish, "Building engine")
         return True
 
-    def _engine(self, network: Network, config: Config) -> dict[str, Any]:
+    def _layers(self, network: Network) -> list[MadeLayer]:
+        kind = self._behaviour.computes_in or ("" if network.strongly_typed else "Float")
+        return [layer for said in network.said["convolutions"] for layer in _made(said, kind or said["type"])]
+
+    def _engine(self, network: Network, config: Config, layers: Sequence[MadeLayer]) -> dict[str, Any]:
+        told = {"hidden": _hidden(layers, self._behaviour), "shown": _hidden(layers, self._behaviour, shapes=True)}
+        names = {"Layers": [layer.name for layer in layers]}
         return {
+            "inputs": [tensor.name for tensor in network.inputs],
             "outputs": [tensor.name for tensor in network.outputs],
             "flags": sorted(config.flags),
             "profiles": [profile.shapes for profile in config.profiles],
-            "report": self._report(network, config),
+            **{
+                key: inspected(found, release=self._release) if config.profiling_verbosity else names
+                for key, found in told.items()
+            },
         }
 
-    def _report(self, network: Network, config: Config) -> dict[str, Any]:
-        if not config.profiling_verbosity:
-            return {"Layers": [layer.name for layer in network.layers]}
-        kind = self._behaviour.computes_in or ("" if network.strongly_typed else "Float")
-        layers = [_layer(said, kind or said["type"], old=self._old) for said in network.said["convolutions"]]
-        names = [tensor.name for tensor in (*network.inputs, *network.outputs)]
-        return {"Layers": layers, **({"Bindings": names} if self._old else {"I/O Tensors": []})}
+
+def _called(callback: Any, *arguments: Any) -> bool:
+    """pyCore.cpp, PyProgressMonitor: an exception is printed, and is taken for False: the build is cancelled."""
+    try:
+        return bool(callback(*arguments))
+    except Exception as error:
+        print(f"[ERROR] Exception caught in {callback.__name__}(): {error}", file=sys.stderr)
+        return False
 
 
-def _layer(said: Mapping[str, Any], kind: str, *, old: bool) -> dict[str, Any]:
-    dimensions = [-1, said["channels"][0], *said["pixels"]]
-    words = {"Float": "FP32", "Half": "FP16", "BFloat16": "BF16"}[kind]
-    kinds = {"Format/Datatype": f"Channel major {words} format"} if old else {"Format": "N/A", "DataType": kind}
-    return {
-        "Name": f"{said['name']} + relu",
-        "LayerType": "CaskConvolution",
-        "Inputs": [{"Name": "x", "Dimensions": dimensions, **kinds}],
-        "Outputs": [{"Name": "y", "Dimensions": dimensions, **kinds}],
-        "Weights": {"Type": kind, "Count": int(np.prod([*said["channels"], *said["kernel"]]))},
-        "Bias": {"Type": "Float", "Count": 8},
-        "Metadata": f"[ONNX Layer: {said['name']}]\x1f[ONNX Layer: relu]",
-    }
+def _made(said: Mapping[str, Any], kind: str) -> list[MadeLayer]:
+    """A 1x1 convolution becomes a matrix product of Myelin, with FP32 scalars beside its operands, another a Cask layer
+    with what comes before it: see support_reports for where this was seen."""
+    name, (entering, leaving) = said["name"], said["channels"]
+    activation = Tensor(name="x", axes=[-1, entering, *said["pixels"]], kind=kind)
+    output = Tensor(name="y", axes=[-1, leaving, *said["pixels"]], kind=kind)
+    if list(said["kernel"]) == [1, 1]:
+        scalars = [Tensor(name=f"__mye7{name}_{scalar}", axes=[1], kind="Float") for scalar in ("alpha", "beta")]
+        kernel = Tensor(name="__mye77_dconst", axes=[entering, leaving], kind=kind)
+        product = MadeLayer(name=f"{name}_myl4_3", kind="gemm", nodes=[name], inputs=[activation, *scalars],
+                            constants=[kernel], outputs=[output])  # fmt: skip
+        return [product]
+    given = Tensor(name="patches", axes=[-1, 1, 512, 512], kind="Float")
+    moved = MadeLayer(name=f"Reformatting CopyNode for Input Tensor 0 to {name} + relu", kind="Reformat",
+                      inputs=[given], outputs=[activation])  # fmt: skip
+    count = int(np.prod([*said["channels"], *said["kernel"]]))
+    convolution = MadeLayer(name=f"{name} + relu", nodes=[name, "relu"], inputs=[activation], outputs=[output],
+                            weights=(kind, count), extra={"Bias": {"Type": "Float", "Count": leaving}})  # fmt: skip
+    return [moved, convolution]
+
+
+def _hidden(layers: Sequence[MadeLayer], behaviour: Behaviour, *, shapes: bool = False) -> list[MadeLayer]:
+    """As a report tells them. NvInferRuntime.h, IEngineInspector::setExecutionContext: without shapes, none of tensors
+    with a dynamic axis."""
+    told = behaviour.tells
+
+    def shown(tensor: Tensor) -> Tensor:
+        known = told == "all" and (shapes or min(tensor.axes) > 0)
+        return tensor if known else replace(tensor, kind=NOT_TOLD)
+
+    return [
+        replace(
+            layer,
+            inputs=[shown(tensor) for tensor in layer.inputs],
+            constants=[shown(tensor) for tensor in layer.constants],
+            outputs=[shown(tensor) for tensor in layer.outputs],
+            weights=None if told == "nothing" else layer.weights,
+        )
+        for layer in layers
+    ]
 
 
 class Runtime:
@@ -335,11 +419,62 @@ class Runtime:
         pass
 
     def deserialize_cuda_engine(self, content: bytes) -> Any:
-        report = json.loads(content)["report"]
+        return Engine(json.loads(content))
 
-        def information(form: Any) -> str:
-            assert form.name == "JSON"
-            return json.dumps(report)
 
-        inspector = SimpleNamespace(get_engine_information=information)
-        return SimpleNamespace(create_engine_inspector=lambda: inspector)
+class Engine:
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+        self._names = [*said["inputs"], *said["outputs"]]
+
+    num_optimization_profiles = property(lambda self: len(self._said["profiles"]))
+    num_io_tensors = property(lambda self: len(self._names))
+
+    def get_tensor_name(self, index: int) -> str:
+        return str(self._names[index])
+
+    def get_tensor_mode(self, name: str) -> int:
+        return 1 if name in self._said["inputs"] else 2
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+        shapes: list[list[int]] = self._said["profiles"][profile][name]
+        return shapes
+
+    def create_execution_context(self, strategy: Any) -> "Context":
+        # NvInferRuntime.h, ExecutionContextAllocationStrategy: kSTATIC allocates for the largest profile
+        assert strategy.name == "USER_MANAGED"
+        return Context(self._said)
+
+    def create_engine_inspector(self) -> "Inspector":
+        return Inspector(self._said)
+
+
+class Context:
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+        self.active_optimization_profile = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.active_optimization_profile, self.shapes = profile, {}  # the header: shapes must be set again
+        return True
+
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        low, _, high = self._said["profiles"][self.active_optimization_profile][name]
+        if not low[0] <= shape[0] <= high[0]:
+            return False
+        self.shapes[name] = tuple(shape)
+        return True
+
+
+class Inspector:
+    execution_context: Context | None = None
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+
+    def get_engine_information(self, form: Any) -> str:
+        assert form.name == "JSON"
+        context = self.execution_context
+        whole = context is not None and context.shapes.keys() == set(self._said["inputs"])
+        return json.dumps(self._said["shown" if whole else "hidden"])

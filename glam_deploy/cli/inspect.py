@@ -12,6 +12,7 @@ from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
 from glam_deploy.cli.options import bundle_option
+from glam_deploy.engines.tensorrt.layers import percent
 
 
 @click.command("inspect")
@@ -76,7 +77,7 @@ def _files(bundle: Bundle) -> Table:
 def engines_table(bundle: Bundle, entries: Sequence[Mapping[str, Any]]) -> Table:
     """TensorRT engines of a bundle: with what and for what they were built, and what they compute in."""
     table = Table(title="TensorRT engines", title_justify="left")
-    for name in ("engines", "built with", "for", "convolutions", "MB"):
+    for name in ("engines", "built with", "for", "confirmed", "MB"):
         table.add_column(name, overflow="fold", justify="right" if name == "MB" else "left")
     for entry in entries:
         stages = entry["stages"]
@@ -97,6 +98,11 @@ def _made_for(made_for: Mapping[str, Any]) -> str:
 
 
 def _confirmed(stages: Mapping[str, Mapping[str, Any]]) -> str:
-    """What share of the arithmetic is of the engines' precision; fusion has none."""
-    shares = {name: made["confirmed_share"] for name, made in stages.items() if made["confirmed_share"] is not None}
-    return ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+    """What share of the arithmetic is confirmed to be of the engines' precision; fusion has no convolution."""
+    told = []
+    for name, made in stages.items():
+        if made["confirmed_share"] is not None:
+            told.append(f"{percent(made['confirmed_share'])} {name}")
+        elif "report" in made:
+            told.append(f"not confirmed {name}")
+    return ", ".join(told)

@@ -6,17 +6,17 @@
   of an engine whose first profile is one size, also for its other profiles. Kernels are chosen for the size that is
   usual, and TensorRT-RTX compiles them anew for each size that it meets.
 - The fusion engine does not give `saliency`, which a kernel composes; see `spec.graph_contract`.
-- The layer report must confirm the precision, or there is no engine; see `layers`.
+- The parsed network must have the precision, and the layer report must not contradict it, or there is no engine. What
+  the report does not say is noted; see `network` and `layers`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from math import prod
 from threading import Event
 from typing import Any
 
-from glam_deploy.engines.tensorrt import layers
+from glam_deploy.engines.tensorrt import inspector, layers, network
 from glam_deploy.engines.tensorrt.callbacks import Progress, interruptible, logger, monitor
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
@@ -55,11 +55,16 @@ class BuiltStage:
     """An engine, not yet in its place."""
 
     engine: bytes
-    share: float | None
-    """Of the convolutions' arithmetic, what is confirmed to be of the precision asked for; None without any."""
+    verdict: layers.Verdict
+    """What the layer report says of its precision."""
     timing_cache: bytes | None
     warnings: tuple[str, ...]
     """The library's own words."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the convolutions' arithmetic, what the layer report confirms to be of the precision asked for, 0..1."""
+        return self.verdict.share
 
 
 def options(library: Library) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def options(library: Library) -> dict[str, Any]:
 
 
 def build_stage(library: Library, request: StageRequest, progress: Progress) -> BuiltStage:
-    """Parse, build, confirm the precision.
+    """Parse, build, examine the precision.
 
     Ctrl-C stops the builder at its next step and raises KeyboardInterrupt. Raises BackendUnavailable where the library
     does not start, BackendBuildError in the library's words where it refuses the graph, and where the engine's
@@ -91,6 +96,7 @@ class _Build:
         self.log = logger(library)
         self.builder = self._started(self.trt.Builder)
         self.network = self._parsed()
+        self.convolutions = network.require_typed(self.trt, self.network, request.stage, request.precision)
         self.config = self._configured()
         self.cache = self._timing_cache()
 
@@ -105,7 +111,7 @@ class _Build:
         engine = bytes(plan)
         return BuiltStage(
             engine=engine,
-            share=self._confirmed_share(engine),
+            verdict=self._verdict(engine),
             timing_cache=bytes(self.cache.serialize()) if self.cache else None,
             warnings=tuple(dict.fromkeys(self.log.warnings)),
         )
@@ -131,21 +137,21 @@ class _Build:
     # the network
 
     def _parsed(self) -> Any:
-        network = self.builder.create_network(_network_flags(self.trt))
-        parser = self.trt.OnnxParser(network, self.log)
+        parsed = self.builder.create_network(_network_flags(self.trt))
+        parser = self.trt.OnnxParser(parsed, self.log)
         if not parser.parse(self.request.graph):
             raise self._refused([parser.get_error(i).desc() for i in range(parser.num_errors)])
-        for output in _outputs(network):
+        for output in _outputs(parsed):
             if output.name not in self.request.contract.outputs:
-                network.unmark_output(output)
-        self._require_contract(network)
-        return network
+                parsed.unmark_output(output)
+        self._require_contract(parsed)
+        return parsed
 
-    def _require_contract(self, network: Any) -> None:
+    def _require_contract(self, parsed: Any) -> None:
         contract = self.request.contract
         for kind, found, expected in (
-            ("inputs", _inputs(network), contract.inputs),
-            ("outputs", _outputs(network), contract.outputs),
+            ("inputs", _inputs(parsed), contract.inputs),
+            ("outputs", _outputs(parsed), contract.outputs),
         ):
             has = {t.name: (self.trt.nptype(t.dtype).__name__, *_row(t)) for t in found}
             wanted = {name: (tensor.dtype, *tensor.shape) for name, tensor in expected.items()}
@@ -199,22 +205,28 @@ class _Build:
 
     # what came of it
 
-    def _confirmed_share(self, engine: bytes) -> float | None:
-        request, convolutions = self.request, list(_convolutions(self.trt, self.network))
-        if not convolutions:
-            return None
-        report = layers.read_report(self.log.report or self._inspected(engine))
-        found = layers.share(convolutions, report, request.precision, float_inputs=request.contract.inputs)
-        layers.require(request.stage, request.precision, found)
-        return found
+    def _verdict(self, engine: bytes) -> layers.Verdict:
+        request = self.request
+        return layers.judge(
+            request.stage,
+            request.precision,
+            self.convolutions,
+            self._reports(engine),
+            float_inputs=request.contract.inputs,
+        )
 
-    def _inspected(self, engine: bytes) -> str:
-        """The engine inspector's JSON, on the GPU that the engine was built for."""
+    def _reports(self, engine: bytes) -> Iterator[str]:
+        """The forms of the layer report, the one that costs nothing first."""
+        if self.log.report:
+            yield self.log.report
+        if not self.library.targets:  # else the engine is for other GPUs than the one at hand
+            yield from inspector.reports(self.trt, self._opened(engine))
+
+    def _opened(self, engine: bytes) -> Any:
         opened = self._started(self.trt.Runtime).deserialize_cuda_engine(engine)
         if opened is None:
             raise self._refused(["it cannot open its own engine", *self.log.errors])
-        report = opened.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
-        return str(report)
+        return opened
 
 
 def _network_flags(trt: Any) -> int:
@@ -239,14 +251,3 @@ def _outputs(network: Any) -> list[Any]:
 def _row(tensor: Any) -> tuple[int, ...]:
     """Axes without the batch."""
     return tuple(tensor.shape)[1:]
-
-
-def _convolutions(trt: Any, network: Any) -> Iterator[layers.Convolution]:
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type == trt.LayerType.CONVOLUTION:
-            layer.__class__ = trt.IConvolutionLayer  # the binding hands out the base class
-            taps = prod(layer.kernel_size_nd) * layer.get_input(0).shape[1] // layer.num_groups
-            weights = taps * layer.num_output_maps
-            pixels = prod(layer.get_output(0).shape[2:])
-            yield layers.Convolution(name=layer.name, weights=weights, multiply_adds=weights * pixels)

@@ -1,13 +1,14 @@
 """What the builder says while it works, and how it is stopped: the classes that the library calls back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import cache
 from threading import Event, Thread
 from typing import Any
 
 from glam_deploy.engines.tensorrt.flavours import Library
-from glam_deploy.engines.tensorrt.layers import REPORT_BEGINS
+from glam_deploy.engines.tensorrt.report import REPORT_BEGINS
 
 Progress = Callable[[str, float], None]
 """Told what the builder does now, and how much of the engine is done, 0..1. Called from other threads."""
@@ -33,7 +34,7 @@ def logger(library: Library) -> Any:
             elif severity == base.WARNING and not any(remark in message for remark in EXPECTED_REMARKS):
                 self.warnings.append(message)
             elif message.startswith(REPORT_BEGINS):
-                self.report = message
+                self.report = f"{self.report}\n{message}".lstrip()
 
     return _for_ever(Logger())
 
@@ -47,34 +48,38 @@ def _for_ever(log: Any) -> Any:
 def monitor(library: Library, progress: Progress, stopped: Event) -> Any:
     """The library's progress monitor; the build ends at the first step after `stopped` is set.
 
-    What `progress` raises must not enter the library, which would print it and go on: it stops the build and is kept
-    as `error`.
+    An exception must not enter the library, whose binding prints it and takes it for a wish to cancel: whatever is
+    raised in a callback stops the build and is kept as `error`. Source: the binding's pyCore.cpp, `PyProgressMonitor`.
     """
     phases = Phases()
 
     class Monitor(library.trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.error: Exception | None = None
+            self.error: BaseException | None = None
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            phases.begin(name, parent, steps)
-            self._tell(name)
+            with self._kept():
+                phases.begin(name, parent, steps)
+                progress(name, phases.done)
 
         def step_complete(self, name: str, step: int) -> bool:
-            phases.step(name, step)
-            self._tell(name)
+            with self._kept():
+                phases.step(name, step)
+                progress(name, phases.done)
             return not stopped.is_set()
 
-        def _tell(self, name: str) -> None:
-            try:
-                progress(name, phases.done)
-            except Exception as error:
-                self.error = error
-                stopped.set()
-
         def phase_finish(self, name: str) -> None:
-            phases.end(name)
+            with self._kept():
+                phases.end(name)
+
+        @contextmanager
+        def _kept(self) -> Iterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                self.error = self.error or error
+                stopped.set()
 
     return Monitor()
 

@@ -4,6 +4,7 @@ Their Python modules are nearly the same. Where they or their releases differ, c
 are about to use; no version is ever compared and no flag is written as a number.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,10 @@ class Flavour:
     """What --flavour says; also the extra of glam-deploy that installs it."""
     module: str
     title: str
+    ahead_of_time: bool = False
+    """It builds for compute capabilities that it is told, also without a GPU; else for the GPU at hand, where it times
+    kernels. Documented of each library, and no matter of what its module has: docs.nvidia.com, TensorRT-RTX,
+    "Ahead-of-Time Compilation"; TensorRT, "How TensorRT Works"."""
 
     @property
     def installed(self) -> bool:
@@ -37,7 +42,9 @@ class Flavour:
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
     {
         "tensorrt": Flavour(name="tensorrt", module="tensorrt", title="TensorRT"),
-        "tensorrt-rtx": Flavour(name="tensorrt-rtx", module="tensorrt_rtx", title="TensorRT-RTX"),
+        "tensorrt-rtx": Flavour(
+            name="tensorrt-rtx", module="tensorrt_rtx", title="TensorRT-RTX", ahead_of_time=True
+        ),
     }
 )
 
@@ -64,9 +71,32 @@ class Library:
 
         Empty for a library that builds for the GPU at hand alone.
         """
-        capabilities = getattr(self.trt, "ComputeCapability", None)
+        capabilities = getattr(self.trt, "ComputeCapability", None) if self.flavour.ahead_of_time else None
         members = capabilities.__members__ if capabilities else {}
         return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
+
+    def supports(self, capability: str) -> bool:
+        """Whether engines can run on a GPU of this compute capability, as far as the library says.
+
+        One that builds ahead of time runs those that it lists, and later ones than the last: TensorRT-RTX 1.7.1 says
+        "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0" and refuses 9.0, though it builds for it.
+        """
+        listed = list(map(_order, self.targets))
+        return not listed or _order(capability) in listed or _order(capability) > max(listed)
+
+    def unsupported(self, capability: str) -> str:
+        """Why no engine of it runs on a GPU of this compute capability, which building again does not change, and what
+        does run there."""
+        return (
+            f"{self} does not run on GPUs of compute capability {capability}: it runs on {', '.join(self.targets)} and "
+            f"later. What runs there: engines of TensorRT (glam-deploy build --flavour tensorrt; install it with: "
+            f"{FLAVOURS['tensorrt'].install}), or --engine onnx-cuda, which needs no build."
+        )
+
+
+def _order(capability: str) -> tuple[int, ...]:
+    """For comparison: 12.0 is later than 9.0. What is no compute capability comes first."""
+    return tuple(map(int, capability.split("."))) if re.fullmatch(r"\d+\.\d", capability) else ()
 
 
 def find(name: str | None) -> Flavour:

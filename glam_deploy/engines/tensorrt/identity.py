@@ -59,9 +59,10 @@ def made_for(library: Library, machine: Machine, asked: Sequence[str]) -> dict[s
     """What engines will be built for, as the manifest keeps it: the GPU at hand, or what is `asked` for.
 
     A library that builds ahead of time takes all that it can where there is no GPU and nothing is asked; Turing only
-    when named, as the library itself has it. Raises BackendUnavailable and UsageError for what it cannot build.
+    when named, as the library itself has it. Raises BackendUnavailable and UsageError for what it cannot build, and for
+    what it would build and not run.
     """
-    if library.targets:
+    if library.flavour.ahead_of_time:
         return {"compute_capabilities": _targets(library, machine, asked), "gpu": None, "driver": None}
     if machine.compute_capability is None:
         raise BackendUnavailable(
@@ -79,10 +80,13 @@ def made_for(library: Library, machine: Machine, asked: Sequence[str]) -> dict[s
 def _targets(library: Library, machine: Machine, asked: Sequence[str]) -> list[str]:
     here = [machine.compute_capability] if machine.compute_capability else []
     wanted = list(asked) or here or [c for c in library.targets if not c.startswith("7.")]
+    if unrunnable := [c for c in here if c in wanted and not library.supports(c)]:
+        raise BackendUnavailable(library.unsupported(unrunnable[0]))
     if strange := sorted(set(wanted) - set(library.targets) - set(here)):
         raise UsageError(
             f"{library} cannot be told to build for compute capability {', '.join(strange)}; it lists "
-            f"{', '.join(library.targets)}, and takes another only as that of the GPU at hand."
+            f"{', '.join(library.targets)}, and takes a later one only as that of the GPU at hand. What runs on others: "
+            f"engines of TensorRT, or --engine onnx-cuda."
         )
     if len(set(wanted)) > 1 and set(wanted) - set(library.targets):
         raise UsageError(
@@ -125,12 +129,14 @@ def mismatches(bundle: Bundle, entry: Entry, *, library: Library, machine: Machi
     compute capability among those it was built for; nothing is taken as compatible that was not named to the builder.
     Both: the bundle's own graphs, and kernels of this release's source.
     """
-    return [*_library_mismatches(entry, library), *_machine_mismatches(entry, machine), *_stale(bundle, entry)]
+    return [*_library_mismatches(entry, library, machine), *_machine_mismatches(entry, machine), *_stale(bundle, entry)]
 
 
-def _library_mismatches(entry: Entry, library: Library) -> Iterator[str]:
+def _library_mismatches(entry: Entry, library: Library, machine: Machine) -> Iterator[str]:
     if entry["library"] != library.version:
         yield f"made with {library.flavour.title} {entry['library']}, installed is {library.version}"
+    if machine.compute_capability and not library.supports(machine.compute_capability):
+        yield f"{library} does not run on compute capability {machine.compute_capability}"
 
 
 def _machine_mismatches(entry: Entry, machine: Machine) -> Iterator[str]:

@@ -1,32 +1,33 @@
-"""What an engine really computes in: from the library's own report of the layers that it built.
+"""Whether an engine computes in the precision that it is called: what its layer report says of each convolution.
 
-Engines labelled fp16 that compute in FP32 exist, so the label is never believed. Each convolution of the network is
-looked up in the report by its ONNX name, and counts for a precision if its weights and inputs have that type. The
-weight of a convolution is its multiply-adds, so that one large layer in the wrong type is not hidden by many small
+Networks are strongly typed, so the types of the parsed network bind the builder (`network`). The report is the second
+witness: it can confirm and it can contradict. What it does not say is not held against the engine, because releases
+differ in what they print; see `report`.
+
+The weight of a convolution is its multiply-adds, so that one large layer in the wrong type is not hidden by many small
 ones.
-
-A report comes in two forms, and releases differ in names of fields; all are read here, and what cannot be found counts
-as not confirmed:
-
-- the builder's verbose message that begins "Layers:" (TensorRT-RTX), a line a layer, which needs no GPU;
-- JSON of the engine inspector (both libraries, where there is a GPU), with "Format/Datatype" in one field up to
-  TensorRT 10 and types in a field of their own since 11. Source: docs.nvidia.com, "Engine Inspector" and "Migrating
-  IEngineInspector Usage from TensorRT 10.x to 11.x".
 """
 
-import json
-import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
-from typing import Any
+from math import floor
+from pathlib import Path
 
+from glam_deploy.engines.tensorrt.report import Layer, Operand, read_report
 from glam_deploy.errors import BackendBuildError
 from glam_deploy.spec import Precision, Stage
 
-REPORT_BEGINS = "Layers:"
 MINIMUM_SHARE: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 0.95, "bf16": 0.95}
-"""Share of the convolutions' arithmetic below which an engine is not what it is called."""
+"""Share of the convolutions' arithmetic that the report must not contradict; below it the engine is refused.
+
+Half precisions: a layer whose line is misread must not refuse the engine, and one layer of the global graph has up to
+6.9 % of its arithmetic. FP32: strong typing leaves no way to a single layer in half precision.
+"""
+
+NO_OPERAND = frozenset({"bool", "int32", "int64", "uint8"})
+"""Types of shapes and indices: an input of such a type says nothing of the arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,163 +43,140 @@ class Convolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operand:
-    """A tensor that a layer reads."""
+class Testimony:
+    """What a report says of a network's convolutions, in shares of their multiply-adds, 0..1; the rest is not told."""
 
-    name: str
-    precision: Precision | None
-    """None for a type that is none of ours, and for one that the report does not tell."""
-    elements: int
-    """1 for every dynamic axis."""
+    confirmed: float
+    """Kernel and inputs are of the precision."""
+    contradicted: float
+    """A kernel or an input is of another type."""
+
+
+def weigh(
+    convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
+) -> Testimony:
+    """What the layers say of the convolutions.
+
+    A convolution is contradicted where a known type among its operands is another than `precision`, and confirmed where
+    a type is known and none is another. Operands are its kernel, and activations of more than one element: scalars,
+    biases and scales may have any type. `float_inputs` are the engine's own inputs, which are float32 in every
+    precision: a layer that reads one and converts it on the way still computes in `precision`.
+    """
+    total = sum(convolution.multiply_adds for convolution in convolutions)
+    given = frozenset(float_inputs)
+    known = [(c.multiply_adds, set(_types(c, layers, given))) for c in convolutions]
+    confirmed = sum(work for work, types in known if types == {precision})
+    contradicted = sum(work for work, types in known if types - {precision})
+    return Testimony(confirmed=confirmed / total, contradicted=contradicted / total)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A layer of the engine: often several ONNX nodes in one kernel."""
+class Verdict:
+    """What came of all forms of an engine's report: nothing contradicts its precision."""
 
-    nodes: frozenset[str]
-    """Names of those nodes."""
-    inputs: tuple[Operand, ...]
-    weights: tuple[Operand, ...]
-    """Constants that it reads: kernels, biases, scales."""
+    share: float | None
+    """Of the multiply-adds, what is confirmed, 0..1; None where nothing is, and where there is no convolution."""
+    unconfirmed: str | None
+    """The text of the reports where they confirm less than MINIMUM_SHARE; else None."""
+
+
+def judge(
+    stage: Stage,
+    precision: Precision,
+    convolutions: Sequence[Convolution],
+    reports: Iterable[str],
+    *,
+    float_inputs: Iterable[str],
+) -> Verdict:
+    """Read the forms of a report, one after the other, until they say enough; those after it are not asked for.
+
+    A text that cannot be read says nothing. Raises BackendBuildError where they contradict the precision.
+    """
+    if not convolutions:
+        return Verdict(share=None, unconfirmed=None)
+    texts: list[str] = []
+    known: list[Layer] = []
+    found = Testimony(confirmed=0, contradicted=0)
+    for text in reports:
+        texts.append(text)
+        with suppress(BackendBuildError):
+            known += read_report(text)
+        found = weigh(convolutions, known, precision, float_inputs=float_inputs)
+        require(stage, precision, 1 - found.contradicted, report="\n\n".join(texts))
+        if found.confirmed >= MINIMUM_SHARE[precision]:
+            return Verdict(share=found.confirmed, unconfirmed=None)
+    return Verdict(share=found.confirmed or None, unconfirmed="\n\n".join(texts))
 
 
 def share(
     convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
 ) -> float:
-    """Share of the convolutions' multiply-adds that the engine does in `precision`, 0..1.
+    """Share of the convolutions' multiply-adds, 0..1, that the report does not contradict: what `require` takes."""
+    return 1 - weigh(convolutions, layers, precision, float_inputs=float_inputs).contradicted
 
-    A convolution counts if each layer that does it has weights and inputs of that type. `float_inputs` are the engine's
-    own inputs, which are float32 in every precision: a kernel that reads one and converts it on the way still computes
-    in `precision`.
+
+def require(stage: Stage, precision: Precision, found: float, *, report: str = "") -> None:
+    """Raises BackendBuildError where the report contradicts too much of the convolutions' arithmetic.
+
+    `found`: share of their multiply-adds that it does not contradict, 0..1. The text of the report is kept in a file
+    of the system's folder for temporary files, which the error names.
     """
-    total = sum(convolution.multiply_adds for convolution in convolutions)
-    given = frozenset(float_inputs)
-    confirmed = sum(c.multiply_adds for c in convolutions if _computes_in(precision, _doing(c, layers), given))
-    return confirmed / total
-
-
-def require(stage: Stage, precision: Precision, found: float) -> None:
-    """Raises BackendBuildError where less of the convolutions' arithmetic than is due is confirmed to be of a type."""
     if found < MINIMUM_SHARE[precision]:
         raise BackendBuildError(
             f"{stage} graph: the engine was to compute in {precision}, but by its own layer report only "
-            f"{found:.1%} of the multiply-adds of its convolutions do; {MINIMUM_SHARE[precision]:.0%} are expected. It "
-            f"was not kept. Export the checkpoint again, or build another precision."
+            f"{percent(found)} of the multiply-adds of its convolutions do; {MINIMUM_SHARE[precision]:.0%} are "
+            f"expected. It was not kept. {_kept(stage, precision, report)}Build another precision or with another "
+            f"library (--flavour), or run with --engine onnx-cuda, which needs no build."
         )
 
 
-def _doing(convolution: Convolution, layers: Sequence[Layer]) -> list[Layer]:
-    """The layers that do a convolution, one for each optimization profile.
+def _kept(stage: Stage, precision: Precision, report: str) -> str:
+    if not report:
+        return ""
+    file = Path(tempfile.mkdtemp(prefix="glam-deploy-")) / f"{stage}.{precision}.layers.txt"
+    file.write_text(report, "utf-8")
+    return f"Its report is kept in {file}: please send it to those who made this release. "
 
-    Layers that only move its input name the same node; those that hold its weights are the ones, where the report
-    tells weights at all. A library may pad a kernel, so that it grows.
-    """
-    naming = [layer for layer in layers if convolution.name in layer.nodes]
+
+def percent(share: float) -> str:
+    """Rounded down to a tenth, so that 100.0% is all of it."""
+    return f"{floor(share * 1000 + 1e-9) / 10:.1f}%"
+
+
+# the operands of a convolution
+
+PARTS = 8
+"""A kernel that is split among layers has no more parts: what is smaller than one is a bias or a scale."""
+
+
+def _types(convolution: Convolution, layers: Sequence[Layer], float_inputs: frozenset[str]) -> Iterator[str]:
+    """Known types of the operands of the layers that do a convolution: one or more for each optimization profile."""
+    for layer in _doing(convolution, layers):
+        activations = [o for o in layer.inputs if not _is_constant(o, layer) and o.elements and o.elements > 1]
+        kinds = {o.type for o in activations if o.name not in float_inputs} - NO_OPERAND
+        yield from (kind for kind in (*kinds, *(o.type for o in _kernels(layer, convolution))) if kind)
+
+
+def _doing(convolution: Convolution, layers: Sequence[Layer]) -> list[Layer]:
+    """Layers that only move its input name the same node: those that hold its kernel are the ones, where any does."""
+    naming = [layer for layer in layers if layer.does(convolution.name) and layer.kind != "Reformat"]
     return [layer for layer in naming if _kernels(layer, convolution)] or naming
 
 
 def _kernels(layer: Layer, convolution: Convolution) -> list[Operand]:
-    return [operand for operand in layer.weights if operand.elements >= convolution.weights]
-
-
-def _computes_in(precision: Precision, layers: Sequence[Layer], float_inputs: frozenset[str]) -> bool:
-    operands = [o for layer in layers for o in (*layer.inputs, *_largest(layer.weights)) if o.name not in float_inputs]
-    return bool(layers) and all(operand.precision == precision for operand in operands)
-
-
-def _largest(operands: Sequence[Operand]) -> Sequence[Operand]:
-    """The kernel itself: biases and scales beside it may have any type."""
-    return sorted(operands, key=lambda operand: operand.elements)[-1:]
-
-
-# reading
-
-
-def read_report(text: str) -> list[Layer]:
-    """Layers from either form of a report. Raises BackendBuildError where it has none, or names without details."""
-    found = list(_from_json(text) if text.lstrip().startswith("{") else _from_lines(text))
-    if not found:
-        raise BackendBuildError(
-            f"the library's layer report cannot be read, so that the engine's precision is not confirmed. It begins "
-            f"with {text[:80]!r}. Please report this with the library's version."
-        )
-    return found
-
-
-_ONNX_NODE = re.compile(r"\[ONNX Layer: ([^]]*)\]")
-_ADDED = re.compile(r"( \[profile \d+\])?(_myl\d+_\d+)?$")
-"""What the library appends to the name of a node."""
-
-
-def _nodes(name: str, metadata: str) -> frozenset[str]:
-    """ONNX nodes in a layer: the metadata lists them; without any, they are joined by a plus in the name."""
-    told = _ONNX_NODE.findall(metadata) or [_ADDED.sub("", part.strip()) for part in name.split(" + ")]
-    return frozenset(told)
-
-
-_TYPES: Mapping[Precision, re.Pattern[str]] = {
-    "fp32": re.compile(r"\b(Float|FP32|Float32)\b", re.IGNORECASE),
-    "fp16": re.compile(r"\b(Half|FP16|Float16)\b", re.IGNORECASE),
-    "bf16": re.compile(r"\b(BFloat16|BF16)\b", re.IGNORECASE),
-}
-
-
-def _precision(words: str) -> Precision | None:
-    """The type in "Half", or in "Channel major FP16 format where channel % 8 == 0"."""
-    return next((precision for precision, pattern in _TYPES.items() if pattern.search(words)), None)
-
-
-def _elements(dimensions: Iterable[int]) -> int:
-    return prod(abs(axis) for axis in dimensions)
-
-
-# lines
-
-_LINE = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: \w+, Inputs: (?P<inputs>.*?), Constants: (?P<constants>.*?), Outputs: .*?"
-    r"Metadata: (?P<metadata>.*)$",
-    re.MULTILINE,
-)
-_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\].*?, Datatype: (\w+)")
-
-
-def _from_lines(text: str) -> Iterator[Layer]:
-    for line in _LINE.finditer(text):
-        yield Layer(
-            nodes=_nodes(line["name"], line["metadata"]),
-            inputs=tuple(_operands(line["inputs"])),
-            weights=tuple(_operands(line["constants"])),
-        )
-
-
-def _operands(text: str) -> Iterator[Operand]:
-    for name, axes, kind in _TENSOR.findall(text):
-        elements = _elements(int(axis) for axis in axes.split(",") if axis)
-        yield Operand(name=name, precision=_precision(kind), elements=elements)
-
-
-# JSON
-
-
-def _from_json(text: str) -> Iterator[Layer]:
-    for layer in json.loads(text).get("Layers", []):
-        if isinstance(layer, dict):  # of an engine built without detailed profiling, each is a name alone
-            yield Layer(
-                nodes=_nodes(layer.get("Name", ""), layer.get("Metadata", "")),
-                inputs=tuple(map(_operand, layer.get("Inputs", []))),
-                weights=tuple(_weights(layer)),
-            )
-
-
-def _weights(layer: Mapping[str, Any]) -> Iterator[Operand]:
-    yield from map(_operand, layer.get("Constants", []))
-    if kernel := layer.get("Weights"):
-        yield Operand(name="", precision=_precision(str(kernel.get("Type"))), elements=int(kernel.get("Count", 0)))
-
-
-def _operand(tensor: Mapping[str, Any]) -> Operand:
-    kind = next((tensor[key] for key in ("Datatype", "DataType", "Format/Datatype", "Format") if key in tensor), "")
-    return Operand(
-        name=tensor.get("Name", ""), precision=_precision(kind), elements=_elements(tensor.get("Dimensions", []))
+    """Constants that can be its kernel: of its size, else larger, for a library may pad a kernel, else a part of it."""
+    if layer.kernel and layer.kernel.elements is None:
+        return [layer.kernel]
+    constants = (layer.kernel, *layer.constants, *(o for o in layer.inputs if _is_constant(o, layer)))
+    sized = [(o.elements, o) for o in constants if o and o.elements]
+    exact, larger, parts = (
+        [o for size, o in sized if size == convolution.weights],
+        [o for size, o in sized if size > convolution.weights],
+        [o for size, o in sized if size * PARTS >= convolution.weights and size > 1],
     )
+    return exact or larger or parts
+
+
+def _is_constant(operand: Operand, layer: Layer) -> bool:
+    """Myelin lists constants of release 10 among the inputs. Every activation has a dynamic batch where one has."""
+    return operand.is_named_constant or (not operand.dynamic and any(o.dynamic for o in layer.inputs))

@@ -1,6 +1,7 @@
 """The bundle's TensorRT engines of one precision, opened on this machine's GPU, or the reason why not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from glam_deploy.bundle import Bundle, build_command
@@ -9,7 +10,7 @@ from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.device_base import gpu_facts
 from glam_deploy.engines.tensorrt import flavours, identity
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
-from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.engines.tensorrt.identity import Entry, Machine
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.kernels.launch import Kernels
@@ -55,16 +56,33 @@ def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[E
     if len({entry["flavour"] for entry, _ in fitting}) > 1:
         raise UsageError(f"{bundle.folder}: its {options.precision} engines of two flavours fit; choose with --flavour")
     if not fitting:
-        raise BackendUnavailable(_none_fits(bundle, options, reasons))
+        raise BackendUnavailable(_none_fits(bundle, options, reasons, machine))
     return max(fitting, key=lambda pair: str(pair[0]["built"]))
 
 
-def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str]) -> str:
+def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str], machine: Machine) -> str:
     """The mismatches of every entry, and what to do."""
     kind = f"{options.precision} engines" + (f" of {options.flavour}" if options.flavour else "")
     fault = f"none of its {kind} fits this machine ({'; '.join(reasons)})" if reasons else f"has no {kind}"
-    command = build_command(bundle.folder, options.precision, options.flavour, device=options.device)
-    return f"{bundle.folder}: {fault}. Build them here with: {command}"
+    return f"{bundle.folder}: {fault}. {_remedy(bundle, options, machine)}"
+
+
+def _remedy(bundle: Bundle, options: EngineOptions, machine: Machine) -> str:
+    """The command that builds, with a library that runs on this GPU; what else runs there where none of them does."""
+    capability = machine.compute_capability or ""
+    libraries = list(_installed([options.flavour] if options.flavour else FLAVOURS))
+    running = [library for library in libraries if library.supports(capability)]
+    if libraries and not running:
+        return libraries[0].unsupported(capability)
+    flavour = running[0].flavour.name if len(running) < len(libraries) else options.flavour
+    command = build_command(bundle.folder, options.precision, flavour, device=options.device)
+    return f"Build them here with: {command}"
+
+
+def _installed(names: Iterable[str]) -> Iterator[Library]:
+    for name in names:
+        with suppress(BackendUnavailable):
+            yield flavours.load(flavours.find(name))
 
 
 def _provenance(bundle: Bundle, entry: Entry, library: Library) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     engines/<flavour>-<precision>-<first 12 digits of the key>/
       {global,local,fusion}.engine    one file a stage
+      local.layers.txt                the library's layer report, where it confirms too little of the precision
       kernels.sm_89.cubin             the CUDA kernels, for each compute capability
       timing.cache                    what the builder measured, where it measures
 
@@ -31,6 +32,7 @@ from glam_deploy.engines.tensorrt import builder, flavours, identity
 from glam_deploy.engines.tensorrt.callbacks import Progress
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Entry, Machine
+from glam_deploy.engines.tensorrt.layers import percent
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.kernels.source import source
 from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
@@ -163,9 +165,23 @@ def _build_stages(
             "graph_sha256": bundle.files[graph]["sha256"],
             "confirmed_share": built.share,
         }
+        if built.verdict.unconfirmed is not None:
+            file = f"{stage}.layers.txt"
+            _draft(bundle, file).write_text(built.verdict.unconfirmed, "utf-8")
+            stages[stage]["report"] = f"{name}/{file}"
+            warnings.append(_unconfirmed(stage, settled, built.share, bundle.folder / name / file))
     if cache:
         _draft(bundle, TIMING_CACHE).write_bytes(cache)
     return stages, tuple(warnings)
+
+
+def _unconfirmed(stage: Stage, settled: Plan, share: float | None, report: Path) -> str:
+    return (
+        f"{stage}: the layer report of {settled.library} confirms {settled.precision} for {percent(share or 0)} of the "
+        f"multiply-adds of its convolutions and contradicts too little to refuse the engine; the network that it was "
+        f"built from is {settled.precision} in all of them. The engine is kept, and the gate judges its results. The "
+        f"report is kept in {report}."
+    )
 
 
 def _within(report: Report, stage: Stage, number: int) -> Progress:

@@ -1,11 +1,11 @@
-"""Layer reports: both forms, all names of fields, and what no report may pass for."""
+"""Layer reports: what confirms a precision, what contradicts it, and what says nothing."""
 
 import json
 from typing import Any
 
 import pytest
 
-from glam_deploy.engines.tensorrt.layers import Convolution, read_report, require, share
+from glam_deploy.engines.tensorrt.layers import Convolution, judge, read_report, require, share, weigh
 from glam_deploy.errors import BackendBuildError
 from glam_deploy.spec import Precision
 
@@ -111,16 +111,23 @@ def test_engine_input_that_is_converted_in_the_kernel() -> None:
     assert found(report, "fp16", float_inputs=("image",)) == 1.0
 
 
-def test_convolution_that_the_report_does_not_name_is_not_confirmed() -> None:
-    assert found(text(big("Half")), "fp16") == pytest.approx(0.9)
-    assert found(text(big("Float")), "fp32") == pytest.approx(0.9)
+def confirmed(report: str, precision: Precision) -> tuple[float, float]:
+    """And what is contradicted."""
+    found = weigh(BOTH, read_report(report), precision, float_inputs=())
+    return found.confirmed, found.contradicted
+
+
+def test_convolution_that_the_report_does_not_name_is_neither_confirmed_nor_contradicted() -> None:
+    assert confirmed(text(big("Half")), "fp16") == pytest.approx((0.9, 0))
+    assert confirmed(text(big("Half")), "fp32") == pytest.approx((0, 0.9))
+    assert found(text(big("Half")), "fp16") == 1.0
 
 
 def test_names_that_begin_alike_are_not_mixed_up() -> None:
     other = (
         big("Half").replace("[ONNX Layer: node_big]", "[ONNX Layer: node_big_2]").replace("Name: node_big", "Name: y")
     )
-    assert found(text(other, small("Half")), "fp16") == pytest.approx(0.1)
+    assert confirmed(text(other, small("Half")), "fp16") == pytest.approx((0.1, 0))
 
 
 def test_nodes_from_the_name_where_there_is_no_metadata() -> None:
