@@ -54,7 +54,9 @@ class MadeLayer:
 def lines(layers: Sequence[MadeLayer], *, release: int = 10) -> str:
     """The builder's message at VERBOSE: of release 10, or as TensorRT-RTX 1.7 has it for 11."""
     form = _line_10 if release == 10 else _line_11
-    end = ["", "Bindings:", "patches", "z_k"] if release == 10 else ["", "I/O Tensors:", " Name: patches, IOMode: Input"]
+    end = (
+        ["", "Bindings:", "patches", "z_k"] if release == 10 else ["", "I/O Tensors:", " Name: patches, IOMode: Input"]
+    )
     return "\n".join(["Layers:", *map(form, layers), *end])
 
 
@@ -92,7 +94,13 @@ def _line_11(layer: MadeLayer) -> str:
 def _parameters(layer: MadeLayer) -> str:
     weights = {} if layer.weights is None else {"Weights": _weights(layer.weights)}
     told = {**layer.extra, **weights}
-    return "".join(f", {key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items())
+    return "".join(f", {key}: {_plain(value)}" for key, value in told.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _weights(weights: tuple[str, int]) -> dict[str, Any]:
@@ -101,7 +109,9 @@ def _weights(weights: tuple[str, int]) -> dict[str, Any]:
 
 def inspected(layers: Sequence[MadeLayer], *, release: int = 10) -> dict[str, Any]:
     """The inspector's JSON."""
-    io = {"Bindings": ["patches", "z_k"]} if release == 10 else {"I/O Tensors": [{"Name": "patches", "IOMode": "Input"}]}
+    io = (
+        {"Bindings": ["patches", "z_k"]} if release == 10 else {"I/O Tensors": [{"Name": "patches", "IOMode": "Input"}]}
+    )
     return {"Layers": [_described(layer, release) for layer in layers], **io}
 
 

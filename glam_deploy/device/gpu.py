@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
+from glam_deploy.device import driver
 from glam_deploy.device.context import Context, Counts
 from glam_deploy.device.driver import bindings, call
 from glam_deploy.device.kernel import Module
@@ -30,8 +31,8 @@ class Gpu:
         """As NVIDIA's tables have it: "9.0"."""
         self.architecture = f"sm_{major}{minor}"
         """What `compile_cubin` takes: "sm_90"."""
-        self.driver = _driver_version()
-        """Version of the driver, "580.95.05"; "unknown" where NVML is not installed."""
+        self.driver = driver.version()
+        """Version of the driver, "580.95.05"; "unknown" where nothing tells it."""
         self.cuda = f"{cuda // 1000}.{cuda % 1000 // 10}"
         """The highest CUDA version that the driver serves, "13.0"."""
         self.memory_bytes = int(call("cuDeviceTotalMem", device))
@@ -120,6 +121,7 @@ class Gpu:
 def _context(index: int) -> Context:
     try:
         call("cuInit", 0)
+        driver.require_version()
         found = call("cuDeviceGetCount")
         if not 0 <= index < found:
             raise BackendUnavailable(f"GPU {index} was asked for; this machine shows {found}, counted from 0")
@@ -132,20 +134,6 @@ def _attribute(device: Any, name: str) -> int:
     """0 where this driver does not know the attribute any more."""
     attribute = getattr(bindings().CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
     return call("cuDeviceGetAttribute", attribute, device, unless="CUDA_ERROR_INVALID_VALUE") or 0
-
-
-def _driver_version() -> str:
-    """A label only, from NVML: a library of its own, with many errors of its own, which some containers lack."""
-    try:
-        from cuda.bindings import nvml
-
-        nvml.init_v2()
-        try:
-            return str(nvml.system_get_driver_version())
-        finally:
-            nvml.shutdown()
-    except Exception:
-        return "unknown"
 
 
 def _handle_of(stream: object) -> int:

@@ -17,6 +17,7 @@ const std::map<int, int> ATTRIBUTES = {
 
 Status cuInit(unsigned) {
     ENTER(NOTHING);
+    if (const char* status = std::getenv("GLAM_FAKE_CUDA_INIT")) return static_cast<Status>(std::atoi(status));
     const char* devices = std::getenv("GLAM_FAKE_CUDA_DEVICES");
     if (devices && std::string(devices) == "0") return NO_DEVICE;
     machine.streams.insert({&legacy_default, &thread_default});
@@ -26,7 +27,8 @@ Status cuInit(unsigned) {
 
 Status cuDriverGetVersion(int* version) {
     ENTER(NOTHING);
-    *version = CUDA_VERSION;
+    const char* other = std::getenv("GLAM_FAKE_CUDA_VERSION");
+    *version = other ? std::atoi(other) : CUDA_VERSION;
     return SUCCESS;
 }
 

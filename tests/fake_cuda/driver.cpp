@@ -1,6 +1,7 @@
 // A libcuda.so.1 without a GPU: one "sm_90" whose memory is this process's, with the calls that glam_deploy and cuda.core
 // make. It is as strict as a GPU is unforgiving, and says what was wrong. Kernels run as the functions glam_host_NAME
-// of the libraries that GLAM_FAKE_CUDA_KERNELS names, colons between them; GLAM_FAKE_CUDA_DEVICES=0 takes the GPU away.
+// of the libraries that GLAM_FAKE_CUDA_KERNELS names, colons between them; GLAM_FAKE_CUDA_DEVICES=0 takes the GPU away,
+// GLAM_FAKE_CUDA_VERSION=12020 makes the driver one of CUDA 12.2, and GLAM_FAKE_CUDA_INIT=803 is what cuInit returns.
 #include "calls_device.h"
 #include "calls_kernel.h"
 #include "calls_memory.h"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
+from glam_deploy.device.driver import explain_library
 from glam_deploy.engines.tensorrt import inspector, layers, network
 from glam_deploy.engines.tensorrt.callbacks import Progress, interruptible, logger, monitor
 from glam_deploy.engines.tensorrt.flavours import Library
@@ -124,7 +125,7 @@ class _Build:
         try:
             return make(self.log)
         except TypeError as error:  # what the binding makes of a null pointer
-            reason = "; ".join(self.log.errors) or error
+            reason = explain_library("; ".join(self.log.errors) or str(error))
             raise BackendUnavailable(f"{self.library} does not start on this machine: {reason}") from error
 
     def _refused(self, reasons: Sequence[str]) -> BackendBuildError:

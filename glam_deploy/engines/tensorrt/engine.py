@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 
+from glam_deploy.device.driver import explain_library
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.device_base import Addresses, DeviceEngine
@@ -64,16 +65,16 @@ class TensorRtEngine(DeviceEngine):
         try:
             runtime = self.library.trt.Runtime(self._log)
         except TypeError as error:  # what the binding makes of a null pointer
-            raise BackendUnavailable(f"{self.library} does not start here: {self._words()}") from error
+            raise BackendUnavailable(f"{self.library} does not start here: {explain_library(self._words())}") from error
         runtime.engine_host_code_allowed = False  # the default, and never to be anything else
         return runtime
 
     def _deserialize(self, plan: bytes) -> Any:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            words = self._words()
             raise BackendBuildError(
-                f"{self.stage} engine: {self.library} cannot load it: {self._words()}. Build it again with "
-                f"`glam-deploy build`."
+                f"{self.stage} engine: {self.library} cannot load it: {words}. {self.library.remedy(words)}"
             )
         return engine
 

@@ -42,11 +42,15 @@ class Flavour:
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
     {
         "tensorrt": Flavour(name="tensorrt", module="tensorrt", title="TensorRT"),
-        "tensorrt-rtx": Flavour(
-            name="tensorrt-rtx", module="tensorrt_rtx", title="TensorRT-RTX", ahead_of_time=True
-        ),
+        "tensorrt-rtx": Flavour(name="tensorrt-rtx", module="tensorrt_rtx", title="TensorRT-RTX", ahead_of_time=True),
     }
 )
+
+INSTEAD = (
+    f"Engines of TensorRT run on compute capability 7.5 and later (glam-deploy build --flavour tensorrt; install it "
+    f"with: {FLAVOURS['tensorrt'].install}), and --engine onnx-cuda needs no build."
+)
+"""What runs on a GPU that a library does not support."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +93,16 @@ class Library:
         does run there."""
         return (
             f"{self} does not run on GPUs of compute capability {capability}: it runs on {', '.join(self.targets)} and "
-            f"later. What runs there: engines of TensorRT (glam-deploy build --flavour tensorrt; install it with: "
-            f"{FLAVOURS['tensorrt'].install}), or --engine onnx-cuda, which needs no build."
+            f"later. {INSTEAD}"
         )
+
+    def remedy(self, words: str) -> str:
+        """What to do where the library does not load an engine that was made for this GPU and this version of it."""
+        if "does not support this compute capability" in words:
+            return f"Building again does not help. {INSTEAD}"
+        if "OutOfMemory" in words or "out of memory" in words:
+            return "Free GPU memory (`nvidia-smi` shows who holds it), or use fewer slots."
+        return f"Build it again with `glam-deploy build`. Where that does not help: {INSTEAD}"
 
 
 def _order(capability: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.kernels.source import source_sha256
@@ -85,8 +86,7 @@ def _targets(library: Library, machine: Machine, asked: Sequence[str]) -> list[s
     if strange := sorted(set(wanted) - set(library.targets) - set(here)):
         raise UsageError(
             f"{library} cannot be told to build for compute capability {', '.join(strange)}; it lists "
-            f"{', '.join(library.targets)}, and takes a later one only as that of the GPU at hand. What runs on others: "
-            f"engines of TensorRT, or --engine onnx-cuda."
+            f"{', '.join(library.targets)}, and takes a later one only as that of the GPU at hand. {flavours.INSTEAD}"
         )
     if len(set(wanted)) > 1 and set(wanted) - set(library.targets):
         raise UsageError(

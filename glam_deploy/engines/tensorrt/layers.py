@@ -9,7 +9,7 @@ ones.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor
@@ -57,16 +57,20 @@ def weigh(
 ) -> Testimony:
     """What the layers say of the convolutions.
 
-    A convolution is contradicted where a known type among its operands is another than `precision`, and confirmed where
-    a type is known and none is another. Operands are its kernel, and activations of more than one element: scalars,
-    biases and scales may have any type. `float_inputs` are the engine's own inputs, which are float32 in every
+    A convolution is confirmed where the type of its kernel is known and no known type of an operand is another than
+    `precision`, and contradicted where one is. Operands are the kernel, and activations of more than one element:
+    scalars, biases and scales may have any type. `float_inputs` are the engine's own inputs, which are float32 in every
     precision: a layer that reads one and converts it on the way still computes in `precision`.
     """
     total = sum(convolution.multiply_adds for convolution in convolutions)
     given = frozenset(float_inputs)
-    known = [(c.multiply_adds, set(_types(c, layers, given))) for c in convolutions]
-    confirmed = sum(work for work, types in known if types == {precision})
-    contradicted = sum(work for work, types in known if types - {precision})
+    confirmed = contradicted = 0
+    for convolution in convolutions:
+        kernels, inputs = _types(convolution, layers, given)
+        if (kernels | inputs) - {precision}:
+            contradicted += convolution.multiply_adds
+        elif kernels:
+            confirmed += convolution.multiply_adds
     return Testimony(confirmed=confirmed / total, contradicted=contradicted / total)
 
 
@@ -149,12 +153,14 @@ PARTS = 8
 """A kernel that is split among layers has no more parts: what is smaller than one is a bias or a scale."""
 
 
-def _types(convolution: Convolution, layers: Sequence[Layer], float_inputs: frozenset[str]) -> Iterator[str]:
-    """Known types of the operands of the layers that do a convolution: one or more for each optimization profile."""
-    for layer in _doing(convolution, layers):
-        activations = [o for o in layer.inputs if not _is_constant(o, layer) and o.elements and o.elements > 1]
-        kinds = {o.type for o in activations if o.name not in float_inputs} - NO_OPERAND
-        yield from (kind for kind in (*kinds, *(o.type for o in _kernels(layer, convolution))) if kind)
+def _types(
+    convolution: Convolution, layers: Sequence[Layer], float_inputs: frozenset[str]
+) -> tuple[set[str], set[str]]:
+    """Known types of kernels and of activations, in all layers that do a convolution: one or more for each profile."""
+    doing = _doing(convolution, layers)
+    kernels = {kernel.type for layer in doing for kernel in _kernels(layer, convolution)}
+    inputs = {o.type for layer in doing for o in _activations(layer, convolution) if o.name not in float_inputs}
+    return {kind for kind in kernels if kind}, {kind for kind in inputs if kind} - NO_OPERAND
 
 
 def _doing(convolution: Convolution, layers: Sequence[Layer]) -> list[Layer]:
@@ -165,16 +171,25 @@ def _doing(convolution: Convolution, layers: Sequence[Layer]) -> list[Layer]:
 
 def _kernels(layer: Layer, convolution: Convolution) -> list[Operand]:
     """Constants that can be its kernel: of its size, else larger, for a library may pad a kernel, else a part of it."""
-    if layer.kernel and layer.kernel.elements is None:
+    if layer.kernel and not layer.kernel.elements:
         return [layer.kernel]
-    constants = (layer.kernel, *layer.constants, *(o for o in layer.inputs if _is_constant(o, layer)))
-    sized = [(o.elements, o) for o in constants if o and o.elements]
-    exact, larger, parts = (
-        [o for size, o in sized if size == convolution.weights],
-        [o for size, o in sized if size > convolution.weights],
-        [o for size, o in sized if size * PARTS >= convolution.weights and size > 1],
+    listed = [layer.kernel] if layer.kernel else []
+    constants = [*listed, *layer.constants, *(o for o in layer.inputs if _is_constant(o, layer))]
+    return (
+        [o for o in constants if o.elements == convolution.weights]
+        or [o for o in constants if o.elements > convolution.weights]
+        or [o for o in constants if _is_part(o, convolution)]
     )
-    return exact or larger or parts
+
+
+def _activations(layer: Layer, convolution: Convolution) -> list[Operand]:
+    """Inputs of more than one element that are no constants; without a dynamic axis, those too large for a bias."""
+    inputs = [o for o in layer.inputs if o.elements > 1 and not _is_constant(o, layer)]
+    return [o for o in inputs if o.dynamic or _is_part(o, convolution)]
+
+
+def _is_part(operand: Operand, convolution: Convolution) -> bool:
+    return operand.elements > 1 and operand.elements * PARTS >= convolution.weights
 
 
 def _is_constant(operand: Operand, layer: Layer) -> bool:

@@ -71,9 +71,7 @@ def _convolutions(trt: Any, network: Any) -> Iterator[TypedConvolution]:
 def _convolution(layer: Any) -> Convolution:
     taps = prod(layer.kernel_size_nd) * layer.get_input(0).shape[1] // layer.num_groups
     weights = taps * layer.num_output_maps
-    return Convolution(
-        name=layer.name, weights=weights, multiply_adds=weights * prod(layer.get_output(0).shape[2:])
-    )
+    return Convolution(name=layer.name, weights=weights, multiply_adds=weights * prod(layer.get_output(0).shape[2:]))
 
 
 def _kernel_type(trt: Any, layer: Any) -> Any:

@@ -36,8 +36,8 @@ class Operand:
     type: str | None
     """ "fp32", "fp16", "bf16", or the report's word for another type in small letters, such as "int8"; None where the
     report does not say."""
-    elements: int | None
-    """1 for a dynamic axis; None where the report does not say."""
+    elements: int
+    """1 for a dynamic axis; 0 where the report does not say."""
     dynamic: bool = False
     """An axis is dynamic, as the batch of every activation is where the report gives no concrete shapes."""
 
@@ -113,12 +113,12 @@ def _type(words: str) -> str | None:
 
 
 def _operand(name: str, axes: Iterable[int] | None, type: str | None) -> Operand:
-    sizes = None if axes is None else list(axes)
+    sizes = [0] if axes is None else list(axes)
     return Operand(
         name=_PROFILE.sub("", name),
         type=type,
-        elements=None if sizes is None else prod(abs(size) for size in sizes),
-        dynamic=bool(sizes) and any(size < 0 for size in sizes or ()),
+        elements=prod(abs(size) for size in sizes),
+        dynamic=any(size < 0 for size in sizes),
     )
 
 
@@ -219,5 +219,5 @@ def _json_kernel(weights: Any) -> Operand | None:
     if not isinstance(weights, dict):
         return None
     count = weights.get("Count")
-    elements = int(count) if isinstance(count, int | str) else None
+    elements = int(count) if isinstance(count, int | str) else 0
     return Operand(name="", type=_type(str(weights.get("Type"))), elements=elements)

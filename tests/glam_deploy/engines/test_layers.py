@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from glam_deploy.engines.tensorrt.layers import Convolution, judge, read_report, require, share, weigh
+from glam_deploy.engines.tensorrt.layers import Convolution, read_report, require, share, weigh
 from glam_deploy.errors import BackendBuildError
 from glam_deploy.spec import Precision
 
