@@ -394,12 +394,12 @@ def _made(said: Mapping[str, Any], kind: str) -> list[MadeLayer]:
 
 
 def _hidden(layers: Sequence[MadeLayer], behaviour: Behaviour, *, shapes: bool = False) -> list[MadeLayer]:
-    """As a report tells them. NvInferRuntime.h, IEngineInspector::setExecutionContext: without shapes, none of tensors
-    with a dynamic axis."""
+    """As a report tells them. NvInferRuntime.h, IEngineInspector::setExecutionContext: without shapes, no formats where
+    shapes are dynamic. Whether that holds for constants too is not known: the worse is taken."""
     told = behaviour.tells
 
     def shown(tensor: Tensor) -> Tensor:
-        known = told == "all" and (shapes or min(tensor.axes) > 0)
+        known = told == "all" and (shapes or list(tensor.axes) == [1])
         return tensor if known else replace(tensor, kind=NOT_TOLD)
 
     return [

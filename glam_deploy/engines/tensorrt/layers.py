@@ -51,6 +51,16 @@ class Testimony:
     contradicted: float
     """A kernel or an input is of another type."""
 
+    @property
+    def uncontradicted(self) -> float:
+        """Confirmed or not told."""
+        return 1 - self.contradicted
+
+    @property
+    def is_whole(self) -> bool:
+        """Something is told of every convolution."""
+        return self.confirmed + self.contradicted > 1 - 1e-9
+
 
 def weigh(
     convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
@@ -92,7 +102,7 @@ def judge(
     *,
     float_inputs: Iterable[str],
 ) -> Verdict:
-    """Read the forms of a report, one after the other, until they say enough; those after it are not asked for.
+    """Read the forms of a report, one after the other, until all is told; those after it are not asked for.
 
     A text that cannot be read says nothing. Raises BackendBuildError where they contradict the precision.
     """
@@ -106,17 +116,19 @@ def judge(
         with suppress(BackendBuildError):
             known += read_report(text)
         found = weigh(convolutions, known, precision, float_inputs=float_inputs)
-        require(stage, precision, 1 - found.contradicted, report="\n\n".join(texts))
-        if found.confirmed >= MINIMUM_SHARE[precision]:
-            return Verdict(share=found.confirmed, unconfirmed=None)
-    return Verdict(share=found.confirmed or None, unconfirmed="\n\n".join(texts))
+        if found.is_whole:
+            break
+    report = "\n\n".join(texts)
+    require(stage, precision, found.uncontradicted, report=report)
+    enough = found.confirmed >= MINIMUM_SHARE[precision]
+    return Verdict(share=found.confirmed or None, unconfirmed=None if enough else report)
 
 
 def share(
     convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
 ) -> float:
     """Share of the convolutions' multiply-adds, 0..1, that the report does not contradict: what `require` takes."""
-    return 1 - weigh(convolutions, layers, precision, float_inputs=float_inputs).contradicted
+    return weigh(convolutions, layers, precision, float_inputs=float_inputs).uncontradicted
 
 
 def require(stage: Stage, precision: Precision, found: float, *, report: str = "") -> None:

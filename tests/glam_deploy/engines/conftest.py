@@ -1,5 +1,6 @@
 """A bundle of made-up graphs, and kernels that cost nothing."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,12 @@ def bundle(tmp_path: Path) -> Bundle:
 def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels are compiled in no time."""
     monkeypatch.setattr(store, "compile_cubin", lambda source, *, architecture, name: architecture.encode())
+
+
+@pytest.fixture(autouse=True)
+def kept_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the layer reports of refused engines go, instead of the system's folder for temporary files."""
+    folder = tmp_path / "kept-reports"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder

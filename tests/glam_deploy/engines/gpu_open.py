@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -150,6 +151,34 @@ def test_every_mismatch_is_told(bundle: Bundle, build: Build) -> None:
     for what in ("library", "gpu"):
         built = edit_entry(built, MISFITS[what][0])
     with pytest.raises(BackendUnavailable, match=r"TensorRT 10\.13\.3\.9.*made for NVIDIA L4"):
+        open_fp16(built)
+
+
+class Listed(IntEnum):
+    CURRENT, SM75, SM89, SM120 = range(4)
+
+
+@pytest.mark.parametrize(("flavour", "installed_too"), [(None, False), ("tensorrt-rtx", True)])
+def test_building_again_is_not_advised_with_a_library_that_does_not_run_here(
+    bundle: Bundle, installed: Installed, build: Build, flavour: str | None, installed_too: bool
+) -> None:
+    """The GPU has compute capability 9.0."""
+    built = add_rtx(build(bundle))
+    built = edit_entry(built, lambda entry: entry.update(flavour="tensorrt-rtx", library="1.7.1.116"))
+    vars(installed["tensorrt-rtx"].trt)["ComputeCapability"] = Listed
+    if not installed_too:
+        del installed["tensorrt"]
+    with pytest.raises(BackendUnavailable, match=r"1\.7\.1\.116 does not run on compute capability 9\.0") as caught:
+        open_fp16(built, flavour=flavour)
+    assert "does not run on GPUs of compute capability 9.0: it runs on 7.5, 8.9, 12.0" in str(caught.value)
+    assert "--engine onnx-cuda needs no build" in str(caught.value)
+    assert "Build them here" not in str(caught.value)
+
+
+def test_command_names_the_library_that_runs_here(bundle: Bundle, installed: Installed, build: Build) -> None:
+    built = edit_entry(build(bundle), lambda entry: entry.update(flavour="tensorrt-rtx", library="1.7.1.116"))
+    vars(installed["tensorrt-rtx"].trt)["ComputeCapability"] = Listed
+    with pytest.raises(BackendUnavailable, match=r"Build them here with: .*--engine fp16 --flavour tensorrt$"):
         open_fp16(built)
 
 

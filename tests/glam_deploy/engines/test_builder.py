@@ -72,11 +72,104 @@ def test_engine_that_computes_in_another_type_than_its_label(release: int) -> No
         build(support_tensorrt.library(release, computes_in="Half"), precision="fp32")
 
 
+def edited(precision: Precision, **changes: Any) -> bytes:
+    """The local graph, its second convolution, a tenth of the work, with changes."""
+    said = json.loads(support_tensorrt.graph("local", precision))
+    said["convolutions"][1] |= changes
+    return json.dumps(said).encode()
+
+
 def test_one_layer_in_the_wrong_type_counts_by_its_work() -> None:
-    said = json.loads(support_tensorrt.graph("local", "fp16"))
-    said["convolutions"][1]["type"] = "Float"  # a tenth of the work
     with pytest.raises(BackendBuildError, match=r"only 90\.0% of the multiply-adds"):
-        build(support_tensorrt.library(), content=json.dumps(said).encode())
+        build(support_tensorrt.library(), content=edited("fp16", type="Float"))
+
+
+# the first witness: the network
+
+
+@pytest.mark.parametrize("release", [10, 11])
+@pytest.mark.parametrize("part", ["input_type", "kernel_type", "output_type"])
+def test_network_in_which_one_type_is_another(release: int, part: str) -> None:
+    """Nothing is built, whatever the report would say."""
+    library = support_tensorrt.library(release, fails="it came to building")
+    words = (
+        r"local graph: .*to compute in fp16, but in the network only 90\.0% .* 100% are expected\. node_small has "
+        r"input, kernel and output of type .*fp32.* --precision fp16"
+    )
+    with pytest.raises(BackendBuildError, match=words):
+        build(library, content=edited("fp16", **{part: "Float"}))
+
+
+@pytest.mark.parametrize("made", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("label", ["fp32", "fp16", "bf16"])
+def test_graph_under_another_label(made: Precision, label: Precision) -> None:
+    content = support_tensorrt.graph("local", made)
+    if made == label:
+        assert build(support_tensorrt.library(), precision=label, content=content).share == 1.0
+    else:
+        with pytest.raises(BackendBuildError, match=rf"to compute in {label}, but in the network only 0\.0%"):
+            build(support_tensorrt.library(), precision=label, content=content)
+
+
+def test_weakly_typed_network_of_release_10(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "_network_flags", lambda trt: 0)
+    with pytest.raises(BackendBuildError, match=r"local graph: the library made a weakly typed network.*10\.4\.0\.1"):
+        build(support_tensorrt.library(10))
+    assert build(support_tensorrt.library(11)).share == 1.0  # which knows no other
+
+
+# the second witness: the report
+
+
+@pytest.mark.parametrize("release", [10, 11])
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_types_that_only_the_inspector_with_shapes_tells(release: int, silent: bool, precision: Precision) -> None:
+    """The line of the matrix product and the JSON without shapes say "N/A" of it: a tenth of the work."""
+    built = build(support_tensorrt.library(release, silent=silent), precision=precision)
+    assert (built.share, built.verdict.unconfirmed) == (1.0, None)
+
+
+@pytest.mark.parametrize("release", [10, 11])
+@pytest.mark.parametrize(("tells", "share"), [("weights", 0.9), ("nothing", None)])
+def test_what_no_report_tells_is_kept_as_a_note(release: int, tells: str, share: float | None) -> None:
+    built = build(support_tensorrt.library(release, tells=tells))
+    assert built.share == pytest.approx(share)
+    report = built.verdict.unconfirmed
+    assert report is not None
+    assert report.startswith("Layers:\n")
+    assert report.count('{"Layers": [') == 1 + len(builder.PROFILES["local"])
+
+
+@pytest.mark.parametrize("release", [10, 11])
+def test_wrong_engine_whose_report_tells_weights_alone(release: int) -> None:
+    library = support_tensorrt.library(release, tells="weights", computes_in="Float")
+    with pytest.raises(BackendBuildError, match=r"by its own layer report only 10\.0% .*Its report is kept in "):
+        build(library)
+
+
+@pytest.mark.parametrize("fault", ["create_execution_context", "set_input_shape"])
+def test_inspector_without_a_context_says_what_it_can(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    owner = support_tensorrt.Engine if fault.startswith("create") else support_tensorrt.Context
+    monkeypatch.setattr(owner, fault, lambda *_: None)
+    built = build(support_tensorrt.library(tells="weights"))
+    assert built.share == pytest.approx(0.9)
+    assert str(built.verdict.unconfirmed).count('{"Layers": [') == 1
+
+
+def test_error_while_telling_is_the_error_of_the_build(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(phase: str, done: float) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    request = StageRequest(
+        stage="local",
+        graph=support_tensorrt.graph("local", "fp16"),
+        contract=graph_contract("local", fusion_head=False, composed=False),
+        precision="fp16",
+    )
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        builder.build_stage(support_tensorrt.library(10), request, fail)
+    assert "Exception caught" not in capfd.readouterr().err
 
 
 def test_graph_of_another_network() -> None:
@@ -100,12 +193,13 @@ def test_library_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
     library = support_tensorrt.library()
     monkeypatch.setattr(library.trt, "Builder", fail)
-    with pytest.raises(BackendUnavailable, match=r"does not start on this machine: CUDA initialization failure"):
+    remedy = r"error: 35\. This is driver .*\. Install NVIDIA's driver 580 or later"
+    with pytest.raises(BackendUnavailable, match=rf"does not start on this machine: CUDA initialization.* {remedy}"):
         build(library)
 
 
 def test_engine_that_its_own_library_cannot_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = support_tensorrt.library()
+    library = support_tensorrt.library(tells="nothing")
     monkeypatch.setattr(library.trt.Runtime, "deserialize_cuda_engine", lambda self, content: None)
     with pytest.raises(BackendBuildError, match="cannot open its own engine"):
         build(library)
@@ -120,8 +214,16 @@ def test_every_attribute_of_the_made_up_releases_is_one_of_the_real_library() ->
             assert hasattr(real, name), name
     for name in (n for n in vars(support_tensorrt.Network) if n.startswith(("num_", "get_", "unmark_"))):
         assert hasattr(real.INetworkDefinition, name), name
-    for name in (n for n in vars(support_tensorrt.Config) if not n.startswith("_")):
-        assert hasattr(real.IBuilderConfig, name), name
+    for made, name in (
+        (support_tensorrt.Config, "IBuilderConfig"),
+        (support_tensorrt.Layer, "ILayer"),
+        (support_tensorrt.ConvolutionLayer, "IConvolutionLayer"),
+        (support_tensorrt.Engine, "ICudaEngine"),
+        (support_tensorrt.Context, "IExecutionContext"),
+        (support_tensorrt.Inspector, "EngineInspector"),
+    ):
+        for attribute in (n for n in vars(made) if not n.startswith("_")):
+            assert hasattr(getattr(real, name), attribute), attribute
 
 
 # the real TensorRT-RTX, without a GPU
@@ -219,7 +321,9 @@ def test_real_engine_under_a_wrong_label(golden_bundle: Path, made: Precision, l
         precision=label,
         compute_capabilities=("8.9",),
     )
-    with pytest.raises(BackendBuildError, match=rf"local graph: .*to compute in {label}, .*only 0\.0%"):
+    with pytest.raises(
+        BackendBuildError, match=rf"local graph: .*to compute in {label}, but in the network only 0\.0%"
+    ):
         builder.build_stage(rtx(), request, lambda phase, done: None)
 
 

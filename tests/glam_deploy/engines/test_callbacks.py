@@ -72,6 +72,34 @@ def test_error_while_telling_stops_the_build_and_is_kept() -> None:
     assert isinstance(asked.error, BrokenPipeError)
 
 
+@pytest.mark.parametrize("error", [ValueError("of the library"), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", [("phase_start", "a", None, 2), ("step_complete", "a", 0), ("phase_finish", "a")])
+def test_no_error_enters_the_library(
+    monkeypatch: pytest.MonkeyPatch, call: tuple[object, ...], error: BaseException
+) -> None:
+    """The binding would print it and cancel the build, which then "gives no reason"."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    for name in ("begin", "step", "end"):
+        monkeypatch.setattr(Phases, name, fail)
+    stopped = Event()
+    asked = monitor(support_tensorrt.library(), lambda *what: None, stopped)
+    name, *arguments = call
+    assert not getattr(asked, str(name))(*arguments)
+    assert asked.error is error
+    assert stopped.is_set()
+
+
+def test_report_in_two_messages_is_kept_whole() -> None:
+    log = logger(support_tensorrt.library())
+    for name in "ab":
+        log.log(log.VERBOSE, f"Layers:\nName: {name}")
+        log.log(log.VERBOSE, "else")
+    assert log.report == "Layers:\nName: a\nLayers:\nName: b"
+
+
 def test_log_keeps_what_is_worth_telling() -> None:
     log = logger(support_tensorrt.library())
     log.log(log.ERROR, "no kernel")

@@ -1,6 +1,7 @@
 """Which of the two libraries is meant, and what is said where it is not there."""
 
 import sys
+from enum import IntEnum
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -72,3 +73,29 @@ def test_library_that_builds_for_the_gpu_at_hand_has_no_targets(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "tensorrt", made)
     library = flavours.load(flavours.FLAVOURS["tensorrt"])
     assert (library.version, library.targets) == ("11.4.0.106", {})
+
+
+def test_what_a_module_has_does_not_make_a_library_build_ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later TensorRT may have the enum; it builds for the GPU at hand, and times kernels there."""
+    made = ModuleType("tensorrt")
+    made.__dict__.update(__version__="12.0.0.1", ComputeCapability=IntEnum("ComputeCapability", {"SM89": 1}))
+    monkeypatch.setitem(sys.modules, "tensorrt", made)
+    library = flavours.load(flavours.FLAVOURS["tensorrt"])
+    assert library.targets == {}
+    assert library.supports("9.0")
+
+
+RTX_REFUSES = (
+    "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
+    "compute capability 9.0. Supported compute capabilities: None. TensorRT-RTX does not support this compute "
+    "capability, so the engine cannot be rebuilt for it. In throwUnlessComputeCapSupported at "
+    "/_src/runtime/dispatch/runtime.cpp:84)"
+)
+"""TensorRT-RTX 1.7.1.116 on an H200."""
+
+
+def test_building_again_is_advised_only_where_it_can_help() -> None:
+    library = flavours.load(flavours.FLAVOURS["tensorrt-rtx"])
+    assert library.remedy(RTX_REFUSES).startswith("Building again does not help. Engines of TensorRT run on")
+    assert library.remedy("Error Code 2: OutOfMemory").startswith("Free GPU memory")
+    assert library.remedy("magicTag differs").startswith("Build it again with `glam-deploy build`.")

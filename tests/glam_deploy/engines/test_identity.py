@@ -56,14 +56,31 @@ def test_tensorrt_rtx_builds_for_the_gpu_at_hand_or_all_but_turing(rtx: Library)
     assert capabilities(NO_GPU, "7.5") == ["7.5"]
 
 
-def test_tensorrt_rtx_is_asked_for_a_gpu_that_it_does_not_list_only_where_that_is_at_hand(rtx: Library) -> None:
-    assert identity.made_for(rtx, H200, [])["compute_capabilities"] == ["9.0"]
-    assert identity.made_for(rtx, H200, ["9.0"])["compute_capabilities"] == ["9.0"]
+@pytest.mark.parametrize("capability", ["5.2", "7.0", "8.7", "9.0", "10.0", "10.3", "11.0"])
+def test_gpu_that_tensorrt_rtx_does_not_run_on_is_refused_before_building(rtx: Library, capability: str) -> None:
+    """1.7.1 builds for 9.0, and does not load what it has built (H200, driver 580.159)."""
+    machine = Machine(gpu="some GPU", compute_capability=capability, driver="580.95.05")
+    words = rf"TensorRT-RTX 1\.\S+ does not run on GPUs of compute capability {capability}: it runs on 7\.5, 8\.0, .*"
+    for asked in ([], [capability], ["8.9", capability]):
+        with pytest.raises(BackendUnavailable, match=words) as caught:
+            identity.made_for(rtx, machine, asked)
+        assert "glam-deploy build --flavour tensorrt; install" in str(caught.value)
+        assert "--engine onnx-cuda" in str(caught.value)
+    assert identity.made_for(rtx, machine, ["8.9"])["compute_capabilities"] == ["8.9"]  # for another machine
+
+
+def test_gpu_later_than_all_that_tensorrt_rtx_lists_is_asked_for_where_it_is_at_hand(rtx: Library) -> None:
+    """The library itself says ">12.0" of the GPUs that it supports."""
+    later = Machine(gpu="a later GPU", compute_capability="13.0", driver="600")
+    assert identity.made_for(rtx, later, [])["compute_capabilities"] == ["13.0"]
+    assert identity.made_for(rtx, later, ["13.0"])["compute_capabilities"] == ["13.0"]
+    with pytest.raises(UsageError, match=r"builds for 13\.0, which it does not list, only when asked for it alone"):
+        identity.made_for(rtx, later, ["8.9", "13.0"])
     for machine in (NO_GPU, L4):
-        with pytest.raises(UsageError, match=r"for compute capability 9\.0; it lists 7\.5, 8\.0, 8\.6, 8\.9, 12\.0"):
-            identity.made_for(rtx, machine, ["9.0"])
-    with pytest.raises(UsageError, match=r"builds for 9\.0, which it does not list, only when asked for it alone"):
-        identity.made_for(rtx, H200, ["8.9", "9.0"])
+        for capability in ("9.0", "13.0"):
+            words = rf"for compute capability {capability}; it lists 7\.5, 8\.0, 8\.6, 8\.9, 12\.0.*--engine onnx-cuda"
+            with pytest.raises(UsageError, match=words):
+                identity.made_for(rtx, machine, [capability])
 
 
 @pytest.mark.parametrize("asked", ["89", "sm_89", "eight", "", "8.9.1"])
@@ -147,6 +164,14 @@ def test_other_machines(built: store.BuildOutcome, trt: Library) -> None:
 
 def test_other_library(built: store.BuildOutcome) -> None:
     assert reasons(built, L4, support_tensorrt.library(10)) == ["made with TensorRT 11.4.0.1, installed is 10.4.0.1"]
+
+
+def test_gpu_that_the_library_does_not_run_on(built: store.BuildOutcome, rtx: Library) -> None:
+    """Such engines were built by earlier releases."""
+    targets = {"compute_capabilities": ["9.0"], "gpu": None, "driver": None}
+    entry = {**built.entry, "made_for": targets, "library": rtx.version}
+    found = identity.mismatches(built.bundle, entry, library=rtx, machine=H200)
+    assert found == [f"{rtx} does not run on compute capability 9.0"]
 
 
 def test_several_targets_and_any_gpu_of_them(built: store.BuildOutcome, trt: Library) -> None:

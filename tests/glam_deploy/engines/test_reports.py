@@ -280,12 +280,11 @@ def test_graph_without_convolutions_needs_no_report() -> None:
     assert judge("fusion", "fp16", [], ["no report"], float_inputs=()).unconfirmed is None
 
 
-def test_refused_report_is_kept_in_a_file_that_the_error_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_refused_report_is_kept_in_a_file_that_the_error_names(kept_reports: Path) -> None:
     report = lines([big("Float")])
     with pytest.raises(BackendBuildError) as caught:
         judge("local", "fp16", [BIG], [report], float_inputs=())
-    (file,) = tmp_path.rglob("*.txt")
+    (file,) = kept_reports.rglob("*.txt")
     assert file.name == "local.fp16.layers.txt"
     assert file.read_text("utf-8") == report
     assert f"Its report is kept in {file}:" in str(caught.value)

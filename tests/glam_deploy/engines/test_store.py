@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,26 @@ def test_files_and_what_the_manifest_says_of_them(bundle: Bundle) -> None:
     }
     assert [entry["stages"][s]["confirmed_share"] for s in ("global", "local", "fusion")] == [1.0, 1.0, None]
     assert entry["made_for"] == {"compute_capabilities": ["8.9"], "gpu": "NVIDIA L4", "driver": "580.95.05"}
+
+
+@pytest.mark.parametrize(("tells", "share", "told"), [("nothing", None, "0.0%"), ("weights", 0.9, "90.0%")])
+def test_report_that_confirms_too_little_lies_beside_the_engine(
+    bundle: Bundle, tells: str, share: float | None, told: str
+) -> None:
+    outcome = build(bundle, support_tensorrt.library(10, tells=tells))
+    outcome.bundle.check()
+    stages = outcome.entry["stages"]
+    assert stages["local"]["confirmed_share"] == pytest.approx(share)
+    assert "report" not in stages["fusion"]
+    name = stages["local"]["report"]
+    assert name == str(Path(stages["local"]["file"]).with_name("local.layers.txt"))
+    assert outcome.bundle.read(name).startswith(b"Layers:\nName: ")
+    (warning,) = (words for words in outcome.warnings if words.startswith("local: "))
+    assert f"confirms fp16 for {told} of the multiply-adds" in warning
+    assert warning.endswith(f"The report is kept in {bundle.folder / name}.")
+    assert not build(bundle, support_tensorrt.library(10, tells=tells)).new
+    build(bundle, support_tensorrt.library(11)).bundle.check()
+    assert not (bundle.folder / name).exists()
 
 
 def test_everything_else_of_the_bundle_is_as_before(bundle: Bundle) -> None:
