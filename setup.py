@@ -58,7 +58,8 @@ EXTRAS = {
     # int8 graphs and the precision search, which runs OpenVINO
     "quantize": ["nncf>=3.4", "openvino>=2025.4"],
     # engines for NVIDIA GPUs; tensorrt-rtx also builds them where there is no GPU
-    "tensorrt": ["tensorrt>=10.13", *CUDA],
+    # by its CUDA 13 name: "tensorrt" 10.13.0 brings CUDA 12, and on Windows later ones too
+    "tensorrt": ["tensorrt-cu13>=10.13.2", *CUDA],
     "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7.1.116", *CUDA],
     # ONNX Runtime on the GPU; takes the place of onnxruntime, which must be uninstalled
     "cuda": ["onnxruntime-gpu[cuda,cudnn]>=1.27", *CUDA],

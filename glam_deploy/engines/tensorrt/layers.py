@@ -1,8 +1,8 @@
 """Whether an engine computes in the precision that it is called: what its layer report says of each convolution.
 
 Networks are strongly typed, so the types of the parsed network bind the builder (`network`). The report is the second
-witness: it can confirm and it can contradict. What it does not say is not held against the engine, because releases
-differ in what they print; see `report`.
+evidence: it can confirm and it can contradict. A type that it does not give counts neither way, because releases differ
+in what they print; see `report`.
 
 The weight of a convolution is its multiply-adds, so that one large layer in the wrong type is not hidden by many small
 ones.
@@ -43,28 +43,28 @@ class Convolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Testimony:
-    """What a report says of a network's convolutions, in shares of their multiply-adds, 0..1; the rest is not told."""
+class Evidence:
+    """What a report says of a network's convolutions, in shares of their multiply-adds, 0..1; the rest is unknown."""
 
     confirmed: float
-    """Kernel and inputs are of the precision."""
+    """The type of the kernel is known and no operand is of another type."""
     contradicted: float
     """A kernel or an input is of another type."""
 
     @property
     def uncontradicted(self) -> float:
-        """Confirmed or not told."""
+        """Confirmed or unknown."""
         return 1 - self.contradicted
 
     @property
     def is_whole(self) -> bool:
-        """Something is told of every convolution."""
+        """A type is known of every convolution."""
         return self.confirmed + self.contradicted > 1 - 1e-9
 
 
 def weigh(
     convolutions: Sequence[Convolution], layers: Sequence[Layer], precision: Precision, *, float_inputs: Iterable[str]
-) -> Testimony:
+) -> Evidence:
     """What the layers say of the convolutions.
 
     A convolution is confirmed where the type of its kernel is known and no known type of an operand is another than
@@ -81,7 +81,7 @@ def weigh(
             contradicted += convolution.multiply_adds
         elif kernels:
             confirmed += convolution.multiply_adds
-    return Testimony(confirmed=confirmed / total, contradicted=contradicted / total)
+    return Evidence(confirmed=confirmed / total, contradicted=contradicted / total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +102,15 @@ def judge(
     *,
     float_inputs: Iterable[str],
 ) -> Verdict:
-    """Read the forms of a report, one after the other, until all is told; those after it are not asked for.
+    """Read the forms of a report one after the other, until a type is known of each convolution.
 
-    A text that cannot be read says nothing. Raises BackendBuildError where they contradict the precision.
+    A text that cannot be read gives no type. Raises BackendBuildError where they contradict the precision.
     """
     if not convolutions:
         return Verdict(share=None, unconfirmed=None)
     texts: list[str] = []
     known: list[Layer] = []
-    found = Testimony(confirmed=0, contradicted=0)
+    found = Evidence(confirmed=0, contradicted=0)
     for text in reports:
         texts.append(text)
         with suppress(BackendBuildError):
@@ -151,7 +151,7 @@ def _kept(stage: Stage, precision: Precision, report: str) -> str:
         return ""
     file = Path(tempfile.mkdtemp(prefix="glam-deploy-")) / f"{stage}.{precision}.layers.txt"
     file.write_text(report, "utf-8")
-    return f"Its report is kept in {file}: please send it to those who made this release. "
+    return f"Its report is kept in {file}: please attach it to an issue about this. "
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""The parsed network as a witness of the precision: strong typing binds the builder to the types that stand in it.
+"""The parsed network as evidence of the precision: strong typing binds the builder to the types that stand in it.
 
 Sources: NvInfer.h, `NetworkDefinitionCreationFlag::kSTRONGLY_TYPED`, which TensorRT 11 ignores, for every network is
 strongly typed there; docs.nvidia.com, "Strongly Typed Networks" and "Migrating from TensorRT 10.x to 11.x".

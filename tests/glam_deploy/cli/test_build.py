@@ -78,6 +78,18 @@ def test_words_of_the_library_that_matter_are_shown(cli: Cli, folder: Path, monk
     assert "patch_locations" not in said.err
 
 
+def test_engine_that_its_report_does_not_confirm(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    support_tensorrt.install(monkeypatch, release=10, tells="nothing")
+    said = cli("build", "--bundle", folder, "--engine", "fp16")
+    assert said.code == 0
+    assert "local: the layer report of TensorRT 10.4.0.1 confirms fp16 for 0.0% of the multiply-adds" in words(said.err)
+    (report,) = folder.glob("engines/*/local.layers.txt")
+    assert str(report) in said.err.replace("\n", "")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "not confirmed global, not confirmed local" in words(cli("inspect", "--bundle", folder).out)
+    open_bundle(folder).check()
+
+
 # what is refused
 
 

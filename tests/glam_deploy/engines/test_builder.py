@@ -84,7 +84,7 @@ def test_one_layer_in_the_wrong_type_counts_by_its_work() -> None:
         build(support_tensorrt.library(), content=edited("fp16", type="Float"))
 
 
-# the first witness: the network
+# the first evidence: the network
 
 
 @pytest.mark.parametrize("release", [10, 11])
@@ -118,7 +118,7 @@ def test_weakly_typed_network_of_release_10(monkeypatch: pytest.MonkeyPatch) -> 
     assert build(support_tensorrt.library(11)).share == 1.0  # which knows no other
 
 
-# the second witness: the report
+# the second evidence: the report
 
 
 @pytest.mark.parametrize("release", [10, 11])
