@@ -11,7 +11,7 @@ N images, K patches, 2 classes (benign, malignant). Positions are (row, column).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,6 +208,19 @@ class Predictions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Whether the work of a run on a GPU is one recorded CUDA graph, or is put into the stream piece by piece.
+
+    Both ways run the same kernels over the same memory; they differ in what the host has to do.
+    """
+
+    state: Literal["recorded", "not recordable", "failed"]
+    """"not recordable": an engine says so of itself. "failed": the recording was tried."""
+    reason: str | None = None
+    """Why there is no recording; None where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What is kept of N images when the last stage has run, wherever the stages ran."""
 
@@ -231,3 +244,5 @@ class Findings:
     """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
     attention: Float32 | None
     """float32 [N, K], sums to 1; None where the checkpoint has no attention layers."""
+    recording: Recording | None = None
+    """How the work was put into the GPU's queue; None where the stages ran on the host."""

@@ -22,7 +22,10 @@ class DeviceRun(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """Whether `enqueue` may be recorded into a CUDA graph; never before it has run once outside of one."""
+        """Whether `enqueue` may be recorded into a CUDA graph; never before it has run once outside of one.
+
+        A recording may fail all the same: the library allocates or waits in it. Then the run works as before.
+        """
 
     def enqueue(self, stream: Stream) -> None:
         """Put the stage's work into a stream, behind what it holds already, and return without waiting for it.

@@ -80,7 +80,7 @@ class DeviceChain:
         self._require_finite(values, flags)
         flat = np.array([[bit in flag for bit in FLAT] for flag in flags])
         without_head: dict[str, Any] = {"y_fusion": None, "attention": None}
-        return Findings(inputs=tuple(views), flat=flat, **(without_head | values))
+        return Findings(inputs=tuple(views), flat=flat, recording=collected.recording, **(without_head | values))
 
     def _land(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
         collected = run.result()

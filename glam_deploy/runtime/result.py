@@ -1,7 +1,7 @@
 """What the pipeline says about one image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -48,7 +48,8 @@ class Result:
     preprocess (wall time on the host) and gpu (time on the GPU, from the first byte up to the last byte down); views
     that ran together share one number."""
     provenance: Mapping[str, Any]
-    """Bundle, checkpoint, engine and versions that made this result; JSON-ready."""
+    """Bundle, checkpoint, engine and versions that made this result; JSON-ready. On a GPU `cuda_graph` has the fields
+    of `records.Recording`: whether the work was recorded, and if not, why."""
 
     @property
     def predictions(self) -> dict[str, dict[str, float]]:
@@ -107,6 +108,7 @@ class Result:
 def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Mapping[str, Any]) -> Result:
     """What was found in the n-th of the images that were run together."""
     view = findings.inputs[n]
+    recording = {"cuda_graph": asdict(findings.recording)} if findings.recording else {}
     return Result(
         y_global=findings.y_global[n],
         y_scale=findings.y_scale[n],
@@ -119,7 +121,7 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
         input=view,
         notices=(*view.notices, *_contrast_notices(findings.flat[n])),
         timings_ms=timings_ms,
-        provenance=provenance,
+        provenance={**provenance, **recording},
     )
 
 

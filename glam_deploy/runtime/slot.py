@@ -3,10 +3,12 @@
     upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
 
 is put into the slot's stream as a whole: every address is fixed when the slot is made, nothing is allocated and the
-host waits for nothing until it wants the result. Where the engines allow it, the sequence is recorded at its first run
-as one CUDA graph and launched as one from then on.
+host waits for nothing until it wants the result. The engines run once when the slot is made, and the host waits for
+that; then the sequence is recorded as one CUDA graph when it is first started, and launched as one. Where it cannot be
+recorded, each run puts the same work into the stream piece by piece, and the result's provenance says so.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,12 +23,15 @@ from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Graph
 from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
+from glam_deploy.errors import BackendRunError
 from glam_deploy.kernels import staging
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.preprocess import frame
-from glam_deploy.records import NetworkInput, PlacedView
+from glam_deploy.records import NetworkInput, PlacedView, Recording
 from glam_deploy.runtime.layout import is_packed, slot_layout
 from glam_deploy.spec import Stage
+
+log = logging.getLogger(__name__)
 
 
 class Feed(StrEnum):
@@ -64,13 +69,15 @@ class Collected:
     """The downloaded tensors of the slot's layout, in memory of their own; slots not in use hold nothing."""
     milliseconds: float
     """On the GPU, from the first byte up to the last byte down."""
+    recording: Recording
+    """How the run was put into the stream."""
 
 
 class Slot:
     """Memory, a stream, bound engines and recorded graphs for `images` images at once. Has one owner at a time."""
 
     def __init__(self, stages: GpuStages, *, images: int) -> None:
-        """Raises BackendRunError where the GPU has not enough memory."""
+        """Raises BackendRunError where the GPU has not enough memory, or an engine does not run."""
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
         batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
@@ -81,11 +88,13 @@ class Slot:
         self._download = stages.gpu.pinned(self.layout.result_bytes)
         self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
         self._graphs: dict[Feed, Graph] = {}
-        # unused slots are zeros, set once: nothing ever writes there
-        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self._recordings: dict[Feed, Recording] = {}
+        """Of each feed that has been started; one that failed is not tried again."""
+        self._recording: Recording | None = None
+        """Of the run that was started last."""
         with stages.preparing:
             self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
-        self.stream.synchronize()
+            self._warm_up()
 
     def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
         """Write views where the next run uploads them from; host work only. As many as the slot has images.
@@ -104,23 +113,26 @@ class Slot:
 
     def start(self, feed: Feed) -> None:
         """Put a whole run into the stream and return. Raises BackendRunError."""
+        if feed not in self._recordings:
+            self._recordings[feed] = self._record(feed)
+        self._recording = self._recordings[feed]
         self.stream.record(self._began)
         if graph := self._graphs.get(feed):
             graph.launch(self.stream)
         else:
             self._enqueue(feed)
         self.stream.record(self._ended)
-        if feed not in self._graphs:
-            self._record(feed)
 
     def collect(self) -> Collected:
         """Wait for the run and take what it has downloaded. Raises BackendRunError for work that failed."""
+        assert self._recording is not None, "nothing was started"
         self.stream.synchronize()
         used = self.layout.used_result_bytes
         block = np.empty(self.layout.result_bytes, np.uint8)
         block[:used] = self._download.array[:used]
         arrays = {name: self.layout.fields[name].of(block) for name in self.layout.downloaded}
-        return Collected(arrays=arrays, milliseconds=self._ended.milliseconds_since(self._began))
+        milliseconds = self._ended.milliseconds_since(self._began)
+        return Collected(arrays=arrays, milliseconds=milliseconds, recording=self._recording)
 
     def download(self) -> None:
         """Bring the results of a resident run to the host, for `collect`. Returns at once."""
@@ -150,12 +162,37 @@ class Slot:
         addresses = {name: self.address(place) for name, place in names.items()}
         return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
 
-    def _record(self, feed: Feed) -> None:
-        """The run that has just been enqueued was the warm-up that engines need before they can be recorded."""
-        if all(run.capturable for run in self._runs.values()):
+    def _warm_up(self) -> None:
+        """Run the engines over zeros and wait: what a first run allocates, loads and compiles, no graph can record.
+
+        Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"; NVIDIA's trtexec does the same
+        (samples/common/sampleInference.cpp, "Avoid capturing initialization calls").
+        """
+        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        for run in self._runs.values():
+            run.enqueue(self.stream)
+        # unused slots are zeros from here on: nothing ever writes there again
+        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self.stream.synchronize()
+
+    def _record(self, feed: Feed) -> Recording:
+        """Record the sequence, or say why it runs piece by piece. Raises BackendRunError where the GPU has failed."""
+        if refusing := [stage for stage, run in self._runs.items() if not run.capturable]:
+            reason = f"engines that cannot be recorded: {', '.join(refusing)}"
+            return Recording(state="not recordable", reason=reason)
+        try:
             with self.stages.preparing, self.stream.capture() as graph:
                 self._enqueue(feed)
-            self._graphs[feed] = graph
+        except BackendRunError as error:
+            _ = self.stream.is_idle  # raises where the stream still records, or the GPU itself has failed
+            log.warning(
+                "the work of a run (%d at once, %s) cannot be recorded as a CUDA graph and is issued piece by piece: "
+                "results are the same, the host needs longer for each. What failed: %s",
+                *(self.images, feed.value, error),
+            )
+            return Recording(state="failed", reason=str(error))
+        self._graphs[feed] = graph
+        return Recording(state="recorded")
 
     def _enqueue(self, feed: Feed) -> None:
         if feed is Feed.RESIDENT:

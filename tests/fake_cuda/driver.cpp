@@ -79,10 +79,11 @@ EXPORTED size_t fake_cuda_live(int type) {
     return machine.memory.count(static_cast<MemoryType>(type));
 }
 
-// As if the process had been started again: forgets a sticky error and the work that was under way.
+// As if the process had been started again: forgets a sticky error, the work that was under way and recordings.
 EXPORTED void fake_cuda_repair() {
     const std::lock_guard<std::recursive_mutex> guard(lock);
-    for (Stream* stream : machine.streams) stream->pending.clear();
+    for (Stream* stream : machine.streams) stream->pending.clear(), stream->capture.reset();
+    machine.captures.clear();
     machine.memory.hang_canaries();
     machine.broken = SUCCESS;
 }
