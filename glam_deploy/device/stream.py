@@ -82,7 +82,10 @@ class Stream(Resource):
         return 0, self.handle
 
     def copy_in(self, address: int, host_address: int, nbytes: int) -> None:
-        """Host to device. From pinned memory this is asynchronous, and the host must leave the bytes alone."""
+        """Host to device. From pinned memory this is asynchronous, and the host must leave the bytes alone.
+
+        A recording takes other memory too, without a word (driver 580.159): whoever records keeps it where it is.
+        """
         self.context.call("cuMemcpyHtoDAsync", address, host_address, nbytes, self.handle)
 
     def copy_out(self, host_address: int, address: int, nbytes: int) -> None:

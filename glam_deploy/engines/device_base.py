@@ -51,8 +51,8 @@ class DeviceEngine(Engine, ABC):
     def scratch_bytes(self, batch: int) -> int:
         """GPU memory that a run of `batch` rows needs beside its inputs and outputs; may be 0.
 
-        Its content means nothing before and after a run, so stages that never run at once may share it. Raises
-        BackendRunError for a batch that the engine was not built for.
+        Its content means nothing before and after a run, so stages that never run at once may share it. May take as
+        long as `bind`. Raises BackendRunError for a batch that the engine was not built for.
         """
 
     @abstractmethod

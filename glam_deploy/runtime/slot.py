@@ -81,7 +81,8 @@ class Slot:
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
         batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
-        scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
+        with stages.preparing:
+            scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
         self.layout = slot_layout(images=images, patches=stages.patches, engine_scratch=scratch)
         self._memory = stages.gpu.allocate(self.layout.nbytes)
         self._upload = stages.gpu.pinned(images * staging.AREA_BYTES)

@@ -84,8 +84,9 @@ Status cuMemcpyHtoDAsync(Address to, const void* from, size_t bytes, void* handl
     if (!target) return complain(INVALID_VALUE, "a copy to the device ends outside of device memory");
     if (pinned) return copy(handle, "copy in", pointer(to), from, bytes, {target->serial, pinned->serial});
     if (machine.memory.find(host)) return complain(INVALID_VALUE, "a copy to the device begins outside of host memory");
+    // A graph records it, as an H200 with driver 580.159 did: a node that reads the memory when it is launched.
     if (Stream* stream = stream_of(handle); stream && stream->capture)
-        return complain(machine.invalidate(*stream, CAPTURE_UNSUPPORTED), "memory that is not pinned in a graph");
+        return copy(handle, "copy in", pointer(to), from, bytes, {target->serial});
     const auto staged = std::make_shared<std::string>(static_cast<const char*>(from), bytes);
     const auto run = [=] { return std::memcpy(pointer(to), staged->data(), bytes), SUCCESS; };
     return enqueue(handle, {"copy in", run, {target->serial}});
@@ -99,7 +100,7 @@ Status cuMemcpyDtoHAsync(void* to, Address from, size_t bytes, void* handle) {
     if (pinned) return copy(handle, "copy out", to, pointer(from), bytes, {source->serial, pinned->serial});
     if (machine.memory.find(host)) return complain(INVALID_VALUE, "a copy from the device ends outside of host memory");
     Stream* stream = stream_of(handle);
-    if (stream && stream->capture)
+    if (stream && stream->capture)  // not tried on a GPU: refused until somebody has
         return complain(machine.invalidate(*stream, CAPTURE_UNSUPPORTED), "memory that is not pinned in a graph");
     if (const Status status = copy(handle, "copy out", to, pointer(from), bytes, {source->serial})) return status;
     return machine.drain(*stream);  // the driver waits, for nobody else knows when such memory may go

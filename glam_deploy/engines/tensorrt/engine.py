@@ -18,6 +18,9 @@ from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
 from glam_deploy.spec import Stage, Tensor
 
+WRONG_GPU = "does not support this compute capability"
+"""In the words of TensorRT-RTX 1.7.1 where it builds an engine for the GPU at hand and then refuses it."""
+
 
 class TensorRtEngine(DeviceEngine):
     """One deserialized engine. Every binding is an execution context of its own, with the caller's memory."""
@@ -33,28 +36,43 @@ class TensorRtEngine(DeviceEngine):
         self._binding = Lock()
         self._compiled: Any = None
         """The cache of what was compiled, made with the first context."""
+        self._scratch: dict[int, int] = {}
+        """Bytes, by batch."""
+        self._spare: dict[int, Any] = {}
+        """Contexts that were made to learn those, for the first binding of each batch."""
 
     def scratch_bytes(self, batch: int) -> int:
-        return int(self._engine.get_device_memory_size_for_profile_v2(self._profile(batch)))
+        """What the library needs for this batch; where it does not tell, for the largest of the batch's profile."""
+        with self._binding, self.gpu.current():
+            if batch not in self._scratch:
+                with self.gpu.stream() as stream:
+                    self._spare[batch] = self._shaped(batch, stream)
+                self._scratch[batch] = self._needed(self._spare[batch])
+        return self._scratch[batch]
 
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "TensorRtRun":
-        profile = self._profile(batch)
+        room = self.scratch_bytes(batch)
         with self._binding, self.gpu.current():
-            context = self._context()
-            if context.active_optimization_profile != profile:
-                self.require(context.set_optimization_profile_async(profile, stream.handle), "change its profile")
-            context.set_device_memory(scratch, self.scratch_bytes(batch))
-            for name, tensor in self.contract.inputs.items():
-                self.require(context.set_input_shape(name, (batch, *tensor.shape)), f"take {batch} rows of {name!r}")
+            context = self._spare.pop(batch, None)
+            if context is None:
+                context = self._shaped(batch, stream)
+                self._require_room(self._needed(context), room, batch)
+            context.set_device_memory(scratch, room)
             for name in (*self.contract.inputs, *self.contract.outputs):
                 self.require(context.set_tensor_address(name, tensors[name]), f"take an address for {name!r}")
-        stream.synchronize()  # the change of profile; from now on any stream may run it
         return TensorRtRun(self, context, stream)
 
     def require(self, done: bool, what: str) -> None:
         """Raises BackendRunError in the library's words where a call has said that it failed."""
         if not done:
             raise BackendRunError(f"{self.stage} engine: {self.library} cannot {what}: {self._words()}")
+
+    def _require_room(self, needed: int, room: int, batch: int) -> None:
+        if needed > room:
+            raise BackendRunError(
+                f"{self.stage} engine: {self.library} needs {needed} bytes of scratch for a batch of {batch}; it had "
+                f"said {room}, and that is what was allocated. Run with --engine onnx-cuda, and report this."
+            )
 
     def _words(self) -> str:
         words = "; ".join(dict.fromkeys(self._log.errors)) or "it gives no reason"
@@ -105,6 +123,30 @@ class TensorRtEngine(DeviceEngine):
         for profile in range(self._engine.num_optimization_profiles):
             low, usual, high = (shape[0] for shape in self._engine.get_tensor_profile_shape(first, profile))
             yield low, usual, high
+
+    def _shaped(self, batch: int, stream: Stream) -> Any:
+        """A context with the profile and the shapes of a batch, which any stream may run once it has memory.
+
+        The library may copy in `stream` when the profile changes, and leaves it to the caller to wait for that.
+        Source: NvInferRuntime.h, IExecutionContext::setOptimizationProfileAsync.
+        """
+        profile, context = self._profile(batch), self._context()
+        if context.active_optimization_profile != profile:
+            self.require(context.set_optimization_profile_async(profile, stream.handle), "change its profile")
+            stream.synchronize()
+        for name, tensor in self.contract.inputs.items():
+            self.require(context.set_input_shape(name, (batch, *tensor.shape)), f"take {batch} rows of {name!r}")
+        return context
+
+    def _needed(self, context: Any) -> int:
+        """Bytes of scratch for the shapes that are set; the context has them partitioned so from now on.
+
+        A size of 0 is an error or no need (the same header, updateDeviceMemorySizeForShapes): then the upper bound of
+        the profile, which is right in both cases.
+        """
+        profile = context.active_optimization_profile
+        upper = self._engine.get_device_memory_size_for_profile_v2(profile)
+        return int(context.update_device_memory_size_for_shapes() or upper)
 
     def _context(self) -> Any:
         context = self._engine.create_execution_context(self._runtime_settings())

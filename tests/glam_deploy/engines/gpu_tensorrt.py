@@ -102,6 +102,16 @@ def test_a_file_that_is_no_engine(trt: Library, gpu: Gpu) -> None:
         TensorRtEngine(trt, b"rubbish", "local", fusion_head=False, gpu=gpu)
 
 
+def test_a_gpu_that_the_library_cannot_run_on_is_not_told_to_build_again(gpu: Gpu, driver: FakeDriver) -> None:
+    """TensorRT-RTX 1.7.1 on an H200: it builds, and refuses its own engine."""
+    trt = library("tensorrt-rtx", gpu, driver, Faults("capability"))
+    with pytest.raises(BackendBuildError, match=r"does not support this compute capability") as caught:
+        opened(trt, gpu)
+    assert "No build of this library runs on" in str(caught.value)
+    assert "run with --engine onnx-cuda, or build with --flavour tensorrt" in str(caught.value)
+    assert "again" not in str(caught.value)
+
+
 def test_a_library_that_does_not_start(kind: str, gpu: Gpu, driver: FakeDriver) -> None:
     with pytest.raises(BackendUnavailable, match="does not start here: CUDA initialization failure"):
         opened(library(kind, gpu, driver, Faults("runtime")), gpu)
@@ -123,13 +133,41 @@ def test_an_engine_that_needs_no_scratch(trt: Library, gpu: Gpu, monkeypatch: py
 def test_the_profile_of_a_batch_is_the_one_made_for_it_else_the_smallest_with_room(trt: Library, gpu: Gpu) -> None:
     engine = opened(trt, gpu, profiles=[(1, 4, 24), (1, 1, 6)])
     for batch, largest in {1: 6, 2: 6, 4: 24, 6: 6, 7: 24, 24: 24}.items():
-        assert engine.scratch_bytes(batch) == largest * ROW_BYTES
+        assert engine.scratch_bytes(batch) == batch * ROW_BYTES, "for this batch, not the largest of its profile"
         bound = Bound(engine, gpu, batch)
         context = trt.trt.contexts[-1]
         assert context.active_optimization_profile == (1 if largest == 6 else 0)
-        assert context.memory == (bound.scratch.address, largest * ROW_BYTES)
+        assert context.memory == (bound.scratch.address, batch * ROW_BYTES)
         assert context.shapes == {"patches": (batch, 1, 512, 512)}
-        assert context.profile_stream == (bound.stream.handle if largest == 6 else None)
+        assert (context.profile_stream is not None) == (largest == 6)
+        bound.run.enqueue(bound.stream)
+        bound.stream.synchronize()
+
+
+def test_a_library_that_does_not_tell_a_size_gets_the_profiles(kind: str, gpu: Gpu, driver: FakeDriver) -> None:
+    engine = opened(library(kind, gpu, driver, Faults("sizes")), gpu)
+    assert [engine.scratch_bytes(batch) for batch in (1, 6, 7)] == [6 * ROW_BYTES, 6 * ROW_BYTES, 24 * ROW_BYTES]
+    engine.run(inputs_of("local", 2))
+
+
+def test_a_size_that_grows_after_the_memory_was_made_is_refused(
+    trt: Library, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(trt, gpu)
+    Bound(engine, gpu, 1)
+    monkeypatch.setattr(support_tensorrt_runtime, "ROW_BYTES", 2 * ROW_BYTES)
+    with pytest.raises(BackendRunError, match=f"needs {2 * ROW_BYTES} bytes of scratch for a batch of 1; it had said"):
+        Bound(engine, gpu, 1)
+
+
+def test_the_size_of_a_batch_costs_no_context_of_its_own(trt: Library, gpu: Gpu) -> None:
+    engine = opened(trt, gpu)
+    for _ in range(3):
+        engine.scratch_bytes(2)
+    Bound(engine, gpu, 2)
+    assert len(trt.trt.contexts) == 1
+    Bound(engine, gpu, 2)
+    assert len(trt.trt.contexts) == 2
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5])
@@ -206,6 +244,21 @@ def test_rtx_has_the_last_word_on_recording(gpu: Gpu, driver: FakeDriver) -> Non
     bound.run.enqueue(bound.stream)
     bound.stream.synchronize()
     assert not bound.run.capturable
+
+
+@pytest.mark.parametrize("fault", ["", "graph"])
+def test_a_recording_that_the_library_breaks_leaves_engine_and_stream_usable(
+    kind: str, gpu: Gpu, driver: FakeDriver, fault: str
+) -> None:
+    """A first run that is recorded, and an engine that allocates in every run."""
+    bound = Bound(opened(library(kind, gpu, driver, Faults(fault)), gpu), gpu, 1)
+    if fault:
+        bound.run.enqueue(bound.stream)
+    words = r"local engine: TensorRT.* cannot run: Error Code 1: Cuda Runtime"
+    with pytest.raises(BackendRunError, match=words), bound.stream.capture():
+        bound.run.enqueue(bound.stream)
+    bound.run.enqueue(bound.stream)
+    bound.stream.synchronize()
 
 
 def test_any_stream_may_run_it(trt: Library, gpu: Gpu) -> None:
