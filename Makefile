@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean
+.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -44,6 +44,9 @@ validate: $(INSTALLED)  ## the DICOM that we write, against other people's progr
 report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_bench/report -k chromium
+
+bindings-test: $(INSTALLED)  ## what is asked of TensorRT, against NVIDIA's bindings of four releases; downloads 5 MB
+	$(BIN)/python -m pytest tests/trt_bindings -m "bindings or not bindings"
 
 web-test: $(INSTALLED)  ## the appliance's status page in Chromium; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

@@ -255,9 +255,8 @@ class Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, list[list[int]]] = {}
 
-    def set_shape(self, name: str, *shapes: Sequence[int]) -> None:
-        assert len(shapes) == 3
-        self.shapes[name] = [list(shape) for shape in shapes]
+    def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]) -> None:
+        self.shapes[input] = [list(shape) for shape in (min, opt, max)]
 
 
 class TimingCache:

@@ -18,7 +18,6 @@ from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
 from glam_deploy.spec import Stage, Tensor
 
-WRONG_GPU = "does not support this compute capability"
 """In the words of TensorRT-RTX 1.7.1 where it builds an engine for the GPU at hand and then refuses it."""
 
 

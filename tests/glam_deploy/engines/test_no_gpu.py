@@ -73,33 +73,6 @@ def test_the_real_library_refuses_engines_in_words(rtx: Library) -> None:
             TensorRtEngine(rtx, plan, "local", fusion_head=False, gpu=without_context())
 
 
-def test_every_name_that_is_asked_of_the_real_library_is_there(rtx: Library) -> None:
-    """What the made-up libraries of other tests have is what this one has."""
-    trt = rtx.trt
-    asked = {
-        trt.Runtime: ("engine_host_code_allowed", "deserialize_cuda_engine"),
-        trt.ICudaEngine: (
-            *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype", "get_tensor_shape"),
-            *("num_optimization_profiles", "get_tensor_profile_shape", "get_device_memory_size_for_profile_v2"),
-            *("create_execution_context", "create_runtime_config"),
-        ),
-        trt.IExecutionContext: (
-            *("active_optimization_profile", "set_optimization_profile_async", "set_device_memory"),
-            *("set_input_shape", "set_tensor_address", "execute_async_v3", "is_stream_capturable"),
-        ),
-        trt.IRuntimeConfig: (
-            *("set_execution_context_allocation_strategy", "cuda_graph_strategy", "create_runtime_cache"),
-            *("dynamic_shapes_kernel_specialization_strategy", "set_runtime_cache"),
-        ),
-        trt.TensorIOMode: ("INPUT", "OUTPUT"),
-        trt.ExecutionContextAllocationStrategy: ("USER_MANAGED",),
-        trt.CudaGraphStrategy: ("DISABLED",),
-        trt.DynamicShapesKernelSpecializationStrategy: ("EAGER",),
-        trt: ("nptype", "ILogger"),
-    }
-    assert [(home.__name__, name) for home, names in asked.items() for name in names if not hasattr(home, name)] == []
-
-
 def smallest_engine(library: Library) -> bytes:
     """One layer, built ahead of time."""
     trt = library.trt

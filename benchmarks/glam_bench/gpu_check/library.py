@@ -1,0 +1,266 @@
+"""The TensorRT library at hand on one small convolution, before minutes are spent on the networks.
+
+For what no machine of ours had: how its bindings, its layer reports, its sizes and its recordings differ from what this
+package expects. Everything that the library says is kept whole, in files beside the record.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from glam_bench.gpu_check import contract
+from glam_bench.gpu_check.context import Context
+from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.tensorrt import flavours
+from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError
+from glam_deploy.spec import Precision
+
+CHANNELS, KERNELS, SIDE = 8, 16, 32
+PROFILE = (1, 2, 4)
+"""Smallest, usual and largest batch."""
+BATCHES = (1, 4)
+TYPES: dict[Precision, tuple[int, type[np.floating[Any]], tuple[str, ...]]] = {
+    "fp16": (TensorProto.FLOAT16, np.float16, ("Half", "FP16", "half")),
+    "fp32": (TensorProto.FLOAT, np.float32, ("Float", "FP32", "float")),
+}
+"""ONNX's type, numpy's, and the words by which reports may tell it."""
+TOLERANCE: dict[Precision, float] = {"fp16": 2e-2, "fp32": 1e-4}
+"""Largest difference from numpy for sums of 72 products; ten bits of mantissa (TF32) are further off in fp32."""
+LAYERS = "Layers:"
+"""How the builder's log line with the layers begins."""
+
+
+def run(context: Context) -> None:
+    """Each precision by itself. Raises BackendUnavailable where the flavour is not installed."""
+    library = flavours.load(flavours.find(context.argument))
+    differs = contract.differences(library.trt, rtx=context.argument == "tensorrt-rtx")
+    context.add(library=str(library), differs=[f"bindings: {line}" for line in differs])
+    gpu = Gpu(context.options.device)
+    for precision in TYPES:
+        trial = Trial(library=library, gpu=gpu, precision=precision)
+        try:
+            trial.run()
+        except GlamError as error:
+            trial.differs.append(str(error))
+        finally:
+            saved = trial.save(context.record.path.parent, f"{context.record.path.stem}-{context.argument}-{precision}")
+        differs += [f"{precision}: {line}" for line in trial.differs]
+        context.add(**{precision: {**trial.found, "files": saved}}, differs=differs)
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """One convolution in one precision: built, looked at, run, recorded."""
+
+    library: Library
+    gpu: Gpu
+    precision: Precision
+    said: dict[str, str] = field(default_factory=dict)
+    """Ending of a file's name -> what the library said, whole."""
+    found: dict[str, Any] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+    """What is not as this package expects it."""
+
+    def run(self) -> None:
+        """Raises BackendBuildError and BackendRunError where the library goes no further."""
+        self.log = diary(self.library.trt)
+        with self.gpu.current():
+            plan = self.built()
+            self._read_log()
+            engine = self._opened(plan)
+            self._inspect(engine)
+            for batch in BATCHES:
+                self._execute(engine, batch)
+
+    def save(self, folder: Path, stem: str) -> list[str]:
+        """Write all that was said; names of the files."""
+        if hasattr(self, "log"):
+            self.said["log.txt"] = "".join(f"[{severity}] {words}\n" for severity, words in self.log.lines)
+        for ending, text in self.said.items():
+            (folder / f"{stem}.{ending}").write_text(text, "utf-8")
+        return [f"{stem}.{ending}" for ending in self.said]
+
+    # building
+
+    def built(self) -> Any:
+        """The serialized engine."""
+        trt = self.library.trt
+        builder = trt.Builder(self.log)
+        typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = builder.create_network(0 if typed is None else 1 << int(typed))
+        parser = trt.OnnxParser(network, self.log)
+        if not parser.parse(graph(self.precision)):
+            raise self._refused("parse the graph")
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        profile = builder.create_optimization_profile()
+        profile.set_shape("x", *((batch, CHANNELS, SIDE, SIDE) for batch in PROFILE))
+        config.add_optimization_profile(profile)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise self._refused("build it")
+        self.found["engine_bytes"] = len(bytes(plan))
+        return plan
+
+    def _refused(self, what: str) -> BackendBuildError:
+        return BackendBuildError(f"the library cannot {what}: {self.log.errors()}")
+
+    def _opened(self, plan: Any) -> Any:
+        runtime = self.library.trt.Runtime(self.log)
+        runtime.engine_host_code_allowed = False
+        engine = runtime.deserialize_cuda_engine(bytes(plan))
+        if engine is None:
+            raise self._refused("load its own engine")
+        return engine
+
+    # reports
+
+    def _read_log(self) -> None:
+        reports = [words for _, words in self.log.lines if words.startswith(LAYERS)]
+        if not reports:
+            self.differs.append(f"the builder's log has no message that begins with {LAYERS!r}")
+        self._keep("layers.txt", "\n\n".join(reports), must_tell=False)
+
+    def _inspect(self, engine: Any) -> None:
+        trt = self.library.trt
+        inspector = engine.create_engine_inspector()
+        text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        self._keep("inspector.json", text, must_tell=False)
+        inspector.execution_context = self._shaped(engine, PROFILE[1])
+        text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        self._keep("inspector-with-shapes.json", text, must_tell=True)
+
+    def _keep(self, ending: str, text: str, *, must_tell: bool) -> None:
+        """Note which of the known words for types stand in a report."""
+        self.said[ending] = text
+        told = sorted({word for _, _, words in TYPES.values() for word in words if word in text})
+        self.found.setdefault("types_told", {})[ending] = told
+        if must_tell and not set(told) & set(TYPES[self.precision][2]):
+            self.differs.append(f"{ending} does not tell {' or '.join(TYPES[self.precision][2][:2])}; it has {told}")
+
+    # running
+
+    def _shaped(self, engine: Any, batch: int) -> Any:
+        settings = engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(
+            self.library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        context = engine.create_execution_context(settings)
+        if context is None or not context.set_input_shape("x", (batch, CHANNELS, SIDE, SIDE)):
+            raise BackendRunError(f"no context for a batch of {batch}: {self.log.errors()}")
+        return context
+
+    def _execute(self, engine: Any, batch: int) -> None:
+        """Against numpy, then recorded, and the recording against the run before it."""
+        context, stream = self._shaped(engine, batch), self.gpu.stream()
+        scratch = self._scratch(engine, context, batch)
+        image, expected = example(self.precision, batch)
+        source, target = self.gpu.allocate(image.nbytes), self.gpu.allocate(expected.astype(image.dtype).nbytes)
+        stream.copy_in(source.address, image.ctypes.data, image.nbytes)
+        context.set_device_memory(scratch.address, scratch.nbytes)
+        for name, memory in (("x", source), ("y", target)):
+            if not context.set_tensor_address(name, memory.address):
+                raise BackendRunError(f"no address for {name}: {self.log.errors()}")
+
+        def enqueue() -> None:
+            if not context.execute_async_v3(stream.handle):
+                raise BackendRunError(f"a batch of {batch} does not run: {self.log.errors()}")
+
+        def result() -> NDArray[Any]:
+            values = np.empty(expected.shape, image.dtype)
+            stream.copy_out(values.ctypes.data, target.address, values.nbytes)
+            stream.synchronize()
+            return values
+
+        enqueue()
+        plain = result()
+        off = float(np.abs(plain.astype(np.float64) - expected).max())
+        if not off <= TOLERANCE[self.precision]:
+            self.differs.append(f"a batch of {batch} is {off:.2g} from numpy, {TOLERANCE[self.precision]} expected")
+        told = self.found.setdefault(f"batch {batch}", {"scratch_bytes": scratch.nbytes, "largest_difference": off})
+        told["recording"] = "recorded"
+        try:
+            with stream.capture() as recorded:
+                enqueue()
+        except BackendRunError as error:
+            told["recording"] = str(error)
+            self.differs.append(f"a batch of {batch} cannot be recorded: {error}")
+            enqueue()
+        else:
+            stream.fill(target.address, target.nbytes, 0)
+            recorded.launch(stream)
+        if not np.array_equal(result(), plain):
+            self.differs.append(f"a batch of {batch}, run again ({told['recording']}), gives other numbers")
+
+    def _scratch(self, engine: Any, context: Any, batch: int) -> Any:
+        upper = int(engine.get_device_memory_size_for_profile_v2(context.active_optimization_profile))
+        needed = int(context.update_device_memory_size_for_shapes())
+        self.found["scratch_bytes_of_profile"] = upper
+        if needed > upper:
+            self.differs.append(f"a batch of {batch} needs {needed} bytes of scratch, its profile {upper}")
+        return self.gpu.allocate(max(needed or upper, 1))
+
+
+def graph(precision: Precision) -> bytes:
+    """ONNX: y = conv(x, w), 3 x 3 with padding; axis 0 is dynamic."""
+    kind = TYPES[precision][0]
+    kernel = numpy_helper.from_array(weights(precision), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])
+    x, y = (
+        helper.make_tensor_value_info(name, kind, ["batch", channels, SIDE, SIDE])
+        for name, channels in (("x", CHANNELS), ("y", KERNELS))
+    )
+    model = helper.make_model(
+        helper.make_graph([node], "one convolution", [x], [y], [kernel]), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    model.ir_version = 9
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def weights(precision: Precision) -> NDArray[Any]:
+    """[KERNELS, CHANNELS, 3, 3], in the type."""
+    values = np.random.default_rng(7).standard_normal((KERNELS, CHANNELS, 3, 3)) / 8
+    return values.astype(TYPES[precision][1])
+
+
+def example(precision: Precision, batch: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """An image in the type, and numpy's result from the same numbers in FP64."""
+    shape = (batch, CHANNELS, SIDE, SIDE)
+    image = np.random.default_rng(batch).standard_normal(shape).astype(TYPES[precision][1])
+    padded = np.pad(image.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return image, np.einsum("nchwij,kcij->nkhw", windows, weights(precision).astype(np.float64))
+
+
+def diary(trt: Any) -> Any:
+    """A logger of the library that keeps every message, however unimportant: `lines` and `errors()`."""
+    base = trt.ILogger
+
+    class Diary(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            self.lines.append((str(getattr(severity, "name", severity)), msg))
+
+        def errors(self) -> str:
+            """Those so far, in the library's words."""
+            return "; ".join(dict.fromkeys(_errors(self.lines))) or "it gives no reason"
+
+    return Diary()
+
+
+def _errors(lines: list[tuple[str, str]]) -> Iterator[str]:
+    return (words for severity, words in lines if severity in {"INTERNAL_ERROR", "ERROR"})
