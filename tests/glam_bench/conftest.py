@@ -55,7 +55,8 @@ RESULTS = {
             "fuse": {"us": {"warm": 15.0, "cold": 20.0}, "bytes": 45_000_000, "share": {"copy": 0.75}},
         }
     },
-    "build:tensorrt-rtx": {"built": {"fp16": {}}},
+    "library:tensorrt-rtx": {"library": "TensorRT-RTX 1.7.1.116", "differs": []},
+    "build:fp16@tensorrt-rtx": {"library": "TensorRT-RTX 1.7.1.116"},
     f"parity:{HALF}": {"golden": {}, "k=1": agreed(), "k=3": agreed()},
     f"chain_times:{HALF}": {"opened_s": 1.0, "n=1,k=1": shape(1.2, 1.1), "n=4,k=1": shape(4.4, 4.2)},
     f"chain_times:{FULL}": {"n=1,k=1": shape(12.0, 11.9)},

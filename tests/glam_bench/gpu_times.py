@@ -12,6 +12,7 @@ from glam_bench.gpu_check import chain_times
 from glam_bench.gpu_check.chain_times import Subject
 from glam_bench.gpu_check.clock import Runs, Timer, Work
 from glam_bench.gpu_check.opening import pipeline_of
+from glam_bench.gpu_check.stage_runs import StageRuns
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 
@@ -40,6 +41,28 @@ def test_one_shape(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
         "memory_change_bytes": 0,
         "calls_returned_early": 0,
     }
+
+
+class Unrecordable(HostFunctionEngine):
+    """It allocates in every run, which no recording allows."""
+
+    def bind(self, *arguments: Any, **more: Any) -> Any:
+        run, gpu = super().bind(*arguments, **more), self.gpu
+        plain = run.enqueue
+
+        def enqueue(stream: Any) -> None:
+            plain(stream)
+            gpu.allocate(1)
+
+        run.enqueue = enqueue  # type: ignore[method-assign]
+        return run
+
+
+def test_stages_that_cannot_be_recorded_are_timed_and_named(gpu: Gpu, driver: FakeDriver) -> None:
+    stages = StageRuns(opened(gpu, driver, Unrecordable).engines, gpu, 1, 1)  # type: ignore[arg-type]
+    assert stages.times(ONCE).keys() == {"global", "local", "fusion", "both networks"}
+    assert stages.not_recorded.keys() == {"global", "local", "fusion", "global, local"}
+    assert all("STREAM_CAPTURE_UNSUPPORTED" in reason for reason in stages.not_recorded.values())
 
 
 class Careless(Eager):

@@ -84,3 +84,10 @@ def test_ratios_are_to_the_half_engines_whole_chain(record: Record) -> None:
     assert found["torch fp32"] == pytest.approx({"chain": 20, "networks": 15})
     assert found["fp32@onnx-cuda"] == pytest.approx({"chain": 10})
     assert found.keys() == {"torch fp32", "fp32@onnx-cuda"}
+
+
+@pytest.mark.parametrize(("failed", "held"), [([], True), (["gpu_streams::test_x"], False)])
+def test_tests_of_the_gpu_count_where_they_ran(record: Record, failed: list[str], held: bool) -> None:
+    record.add("gpu_tests", {"device": {"passed": 60, "skipped": 20, "failed": failed}})
+    (bar,) = (bar for bar in judge(record, GROUPS) if bar.name == "tests of the GPU that fail")
+    assert (bar.found, bar.held) == (f"{len(failed)} of {60 + len(failed)}", held)

@@ -99,3 +99,23 @@ def test_tables_of_a_run_that_found_nothing(record: Record, capsys: Capture) -> 
     out = capsys.readouterr().out
     assert "NVIDIA L4" in out
     assert "not measured" in out
+
+
+def test_what_is_shown_of_a_step_that_did_not_end_well(capsys: Capture) -> None:
+    """ONNX Runtime's warning was shown as the reason of a step that had only run out of time."""
+    printed = "not done after 11.7 s. It had printed: one\n[W:onnxruntime] No registered plugin EP device found"
+    for status, error, shown in (
+        ("stopped", printed, "not done after 11.7 s. It had printed: one"),
+        ("crashed", "died with signal 6. It had printed:\nlast words", "died with signal 6. It had printed:"),
+        ("failed", "Traceback\n  File\nKeyError: 'nothing'", "KeyError: 'nothing'"),
+        ("refused", "TensorRT is not installed.", "TensorRT is not installed."),
+    ):
+        table.show_step("x", {"seconds": 1.0, "status": status, "error": error})
+        assert capsys.readouterr().err.splitlines()[1].strip() == shown
+
+
+def test_what_a_library_does_otherwise_is_in_the_tables(record: Record, capsys: Capture) -> None:
+    record.add("library:tensorrt", {"differs": ["fp16: a batch of 1 cannot be recorded: error 900"]})
+    record.finish(seconds=1)
+    table.show(record, [])
+    assert "fp16: a batch of 1 cannot be recorded: error 900" in capsys.readouterr().out

@@ -102,19 +102,23 @@ def names(options: Options, record: Record) -> list[str]:
 def test_what_the_bars_are_about_comes_before_other_engines(options: Options, record: Record) -> None:
     """With engines of one flavour built, and graphs of two precisions."""
     record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
-    record.add("build:tensorrt-rtx", {"built": {"fp16": {}, "fp32": {}}})
+    for precision in ("fp16", "fp32"):
+        record.add(f"build:{precision}@tensorrt-rtx", {"library": "TensorRT-RTX 1.7.1.116"})
     found = names(options, record)
-    assert found[:6] == ["ceilings", "kernels", "kernel_times", "build:tensorrt", "build:tensorrt-rtx", "reference"]
-    first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda", "fp16@torch", "fp32@tensorrt-rtx", "fp32@onnx-cuda"
-    assert found[6:10] == [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
-    assert found[10:] == [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
+    before = ["library:tensorrt", "library:tensorrt-rtx", "ceilings", "kernels", "kernel_times", "gpu_tests"]
+    half, full = ([f"build:{p}@{f}" for f in ("tensorrt", "tensorrt-rtx")] for p in ("fp16", "fp32"))
+    first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda", "fp16@torch"
+    about = [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
+    rest = [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
+    last = [f"{step}:fp32@{lib}" for lib in ("tensorrt-rtx", "onnx-cuda") for step in ("parity", "chain_times")]
+    assert found == [*before, *half, "reference", *about, *rest, *full, *last]
     folder = Path(steps.__file__).parent
     assert {name.partition(":")[0] for name in found} <= {path.stem for path in folder.glob("*.py")}
 
 
 def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: Options, record: Record) -> None:
     record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
-    record.add("build:tensorrt-rtx", {"built": {"fp16": {}}})
+    record.add("build:fp16@tensorrt-rtx", {"library": "TensorRT-RTX 1.7.1.116"})
     record.note("parity:fp16@tensorrt-rtx", status="refused")
     record.note("parity:fp16@onnx-cuda", status="done")
     record.note("chain_times:fp16@onnx-cuda", status="stopped")
@@ -130,12 +134,31 @@ def test_a_soak_that_is_refused_is_tried_with_the_next_engine(options: Options, 
     assert begun[-3:] == ["soak:fp16@onnx-cuda", "soak:fp16@torch", "soak:fp32@onnx-cuda"]
 
 
+def test_a_library_that_is_not_installed_is_asked_once(options: Options, record: Record) -> None:
+    record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
+    record.note("library:tensorrt", status="refused")
+    record.note("library:tensorrt-rtx", status="failed")
+    builds = [name for name in names(options, record) if name.startswith("build")]
+    assert builds == ["build:fp16@tensorrt-rtx", "build:fp32@tensorrt-rtx"]
+
+
+def test_each_precision_has_a_time_limit_of_its_own(options: Options, record: Record) -> None:
+    """Row 12 of the review: 180 s were for all; full TensorRT times kernels on the GPU for each."""
+    record.add("facts", {"bundle": {"precisions": ["fp32", "fp16", "bf16"]}})
+    limits = {step.argument: step.limit_s for step in plan(options, record) if step.home == "build"}
+    assert len(limits) == 6
+    assert {limit for name, limit in limits.items() if name.endswith("@tensorrt")} == {300}
+
+
+LIBRARIES = ["library:tensorrt", "library:tensorrt-rtx"]
+
+
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        (("kernels",), ["ceilings", "kernels", "kernel_times"]),
-        (("engines",), ["ceilings", "build:tensorrt", "build:tensorrt-rtx", "reference"]),
-        (("times",), ["ceilings", "build:tensorrt", "build:tensorrt-rtx", "baselines"]),
+        (("kernels",), ["ceilings", "kernels", "kernel_times", "gpu_tests"]),
+        (("engines",), [*LIBRARIES, "ceilings", "reference"]),
+        (("times",), [*LIBRARIES, "ceilings", "baselines"]),
     ],
 )
 def test_groups(groups: tuple[str, ...], expected: list[str], tmp_path: Path, record: Record) -> None:

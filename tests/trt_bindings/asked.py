@@ -9,9 +9,22 @@ from glam_bench.gpu_check import contract, library
 from glam_deploy.engines import tensorrt
 
 OURS = {
-    *("append", "clear", "copy", "data", "items", "keys", "max", "nbytes", "pop", "read", "start", "values", "write"),
+    *("append", "clear", "copy", "data", "items", "keys", "pop", "read", "start", "values", "write"),
+    *("itemsize", "max", "nbytes", "size"),
     *("FLOAT16",),  # of ONNX
-    *("allocate", "builder", "engine", "errors", "kind", "library", "metadata", "precision", "stream", "weights"),
+    *(
+        "allocate",
+        "builder",
+        "engine",
+        "enqueue",
+        "errors",
+        "kind",
+        "library",
+        "metadata",
+        "precision",
+        "stream",
+        "weights",
+    ),
 }
 """Names that classes of the bindings have too, and that the code asks only of objects of its own."""
 

@@ -90,7 +90,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", type=int, default=0, help="index of the GPU [0]")
     parser.add_argument("--images", type=int, default=10_000, help="of the soak [10000]")
     parser.add_argument("--threads", type=int, default=8, help="of the soak [8]")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for everything [8]")
+    parser.add_argument("--minutes", type=float, default=20.0, help="for everything, at most [20]")
     parser.add_argument("--quick", action="store_true", help="few cases and runs: does everything work?")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -86,6 +86,10 @@ def _kernels(record: Record) -> Iterator[Bar]:
     said = f"{missed} of {sum(row['checks'] for row in rows)}" + (f"; not run: {', '.join(missing)}" if missing else "")
     held = not missing and missed == 0
     yield Bar(of="kernels", name="launches that differ from numpy", limit="0", found=said, held=held)
+    if rooms := [room for room in record.results("gpu_tests").values() if room]:
+        failed = sum(len(room["failed"]) for room in rooms)
+        told = f"{failed} of {failed + sum(room['passed'] for room in rooms)}"
+        yield Bar(of="kernels", name="tests of the GPU that fail", limit="0", found=told, held=failed == 0)
     row = record.results("kernel_times").get(SHAPE, {}).get("propose and crop", {})
     yield _at_most("kernels", "propose and crop, nothing in L2, us", row.get("us", {}).get("cold"), SELECTION_US)
 

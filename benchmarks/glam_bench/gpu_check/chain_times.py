@@ -58,7 +58,7 @@ class Subject:
         """Of `n` images at once, 1 or 4, with `k` patches each: the stages, the chain on the GPU, from host to host."""
         stages = StageRuns(cast(Mapping[Stage, DeviceEngine], self._opened.engines), self.gpu, n, k)
         times = stages.times(self._runs)
-        yield {"stages": times, "capturable": stages.capturable}
+        yield {"stages": times, "capturable": stages.capturable, "not_recorded": stages.not_recorded}
         pipeline = pipeline_of(self._opened, k)
         with pipeline.slot(n) as slot:
             resident = resident_times(self.gpu, slot, n, self._runs)

@@ -1,5 +1,6 @@
 """What a step is told, and the way in which it tells what it finds."""
 
+import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from time import monotonic
@@ -23,7 +24,7 @@ class Options:
     """Of the soak."""
     threads: int = 8
     """Of the soak."""
-    minutes: float = 8.0
+    minutes: float = 20.0
     quick: bool = False
     """Fewer cases, runs and images: to see that everything works."""
 
@@ -53,13 +54,24 @@ class Context:
 
     @property
     def bundle(self) -> Path:
-        """The copy of the bundle, which may be built into."""
-        return self.options.work / "bundle"
+        """The copy of the bundle, which may be built into; made when it is first asked for."""
+        copy, draft = self.options.work / "bundle", self.options.work / "bundle.draft"
+        if not copy.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(self.options.bundle, draft)
+            draft.rename(copy)
+        return copy
 
     @property
     def seconds_left(self) -> float:
         """Until the step is stopped."""
         return self.ends - monotonic()
+
+    def keep(self, name: str, text: str) -> str:
+        """Write a file beside the record, whole; its name, which begins with the record's."""
+        path = self.record.path.with_name(f"{self.record.path.stem}-{name}")
+        path.write_text(text, "utf-8")
+        return path.name
 
     def add(self, **results: Any) -> None:
         """Write results down, now."""

@@ -6,7 +6,6 @@ package expects. Everything that the library says is kept whole, in files beside
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from glam_bench.gpu_check import contract
+from glam_bench.gpu_check.clock import recorded
 from glam_bench.gpu_check.context import Context
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt import flavours
@@ -33,6 +33,7 @@ TYPES: dict[Precision, tuple[int, type[np.floating[Any]], tuple[str, ...]]] = {
 """ONNX's type, numpy's, and the words by which reports may tell it."""
 TOLERANCE: dict[Precision, float] = {"fp16": 2e-2, "fp32": 1e-4}
 """Largest difference from numpy for sums of 72 products; ten bits of mantissa (TF32) are further off in fp32."""
+RECORDED = "recorded"
 LAYERS = "Layers:"
 """How the builder's log line with the layers begins."""
 
@@ -40,8 +41,9 @@ LAYERS = "Layers:"
 def run(context: Context) -> None:
     """Each precision by itself. Raises BackendUnavailable where the flavour is not installed."""
     library = flavours.load(flavours.find(context.argument))
-    differs = contract.differences(library.trt, rtx=context.argument == "tensorrt-rtx")
-    context.add(library=str(library), differs=[f"bindings: {line}" for line in differs])
+    lacking = contract.differences(library.trt, rtx=context.argument == "tensorrt-rtx")
+    differs = [f"bindings: {line}" for line in lacking]
+    context.add(library=str(library), differs=differs)
     gpu = Gpu(context.options.device)
     for precision in TYPES:
         trial = Trial(library=library, gpu=gpu, precision=precision)
@@ -50,7 +52,7 @@ def run(context: Context) -> None:
         except GlamError as error:
             trial.differs.append(str(error))
         finally:
-            saved = trial.save(context.record.path.parent, f"{context.record.path.stem}-{context.argument}-{precision}")
+            saved = trial.save(context)
         differs += [f"{precision}: {line}" for line in trial.differs]
         context.add(**{precision: {**trial.found, "files": saved}}, differs=differs)
 
@@ -67,10 +69,14 @@ class Trial:
     found: dict[str, Any] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
     """What is not as this package expects it."""
+    log: Any = None
+    """The library's logger, for all of its objects."""
+
+    def __post_init__(self) -> None:
+        self.log = diary(self.library.trt)
 
     def run(self) -> None:
         """Raises BackendBuildError and BackendRunError where the library goes no further."""
-        self.log = diary(self.library.trt)
         with self.gpu.current():
             plan = self.built()
             self._read_log()
@@ -79,13 +85,11 @@ class Trial:
             for batch in BATCHES:
                 self._execute(engine, batch)
 
-    def save(self, folder: Path, stem: str) -> list[str]:
+    def save(self, context: Context) -> list[str]:
         """Write all that was said; names of the files."""
-        if hasattr(self, "log"):
-            self.said["log.txt"] = "".join(f"[{severity}] {words}\n" for severity, words in self.log.lines)
-        for ending, text in self.said.items():
-            (folder / f"{stem}.{ending}").write_text(text, "utf-8")
-        return [f"{stem}.{ending}" for ending in self.said]
+        log = "".join(f"[{severity}] {words}\n" for severity, words in self.log.lines)
+        files = {"log.txt": log, **self.said}
+        return [context.keep(f"{context.argument}-{self.precision}.{ending}", text) for ending, text in files.items()]
 
     # building
 
@@ -136,7 +140,7 @@ class Trial:
         inspector = engine.create_engine_inspector()
         text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         self._keep("inspector.json", text, must_tell=False)
-        inspector.execution_context = self._shaped(engine, PROFILE[1])
+        inspector.execution_context = self.shaped(engine, PROFILE[1])
         text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         self._keep("inspector-with-shapes.json", text, must_tell=True)
 
@@ -150,7 +154,8 @@ class Trial:
 
     # running
 
-    def _shaped(self, engine: Any, batch: int) -> Any:
+    def shaped(self, engine: Any, batch: int) -> Any:
+        """A context for a batch, without memory. Raises BackendRunError."""
         settings = engine.create_runtime_config()
         settings.set_execution_context_allocation_strategy(
             self.library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -162,53 +167,72 @@ class Trial:
 
     def _execute(self, engine: Any, batch: int) -> None:
         """Against numpy, then recorded, and the recording against the run before it."""
-        context, stream = self._shaped(engine, batch), self.gpu.stream()
-        scratch = self._scratch(engine, context, batch)
-        image, expected = example(self.precision, batch)
-        source, target = self.gpu.allocate(image.nbytes), self.gpu.allocate(expected.astype(image.dtype).nbytes)
-        stream.copy_in(source.address, image.ctypes.data, image.nbytes)
-        context.set_device_memory(scratch.address, scratch.nbytes)
-        for name, memory in (("x", source), ("y", target)):
-            if not context.set_tensor_address(name, memory.address):
-                raise BackendRunError(f"no address for {name}: {self.log.errors()}")
-
-        def enqueue() -> None:
-            if not context.execute_async_v3(stream.handle):
-                raise BackendRunError(f"a batch of {batch} does not run: {self.log.errors()}")
-
-        def result() -> NDArray[Any]:
-            values = np.empty(expected.shape, image.dtype)
-            stream.copy_out(values.ctypes.data, target.address, values.nbytes)
-            stream.synchronize()
-            return values
-
-        enqueue()
-        plain = result()
-        off = float(np.abs(plain.astype(np.float64) - expected).max())
+        bound = Bound(self, engine, batch)
+        told = self.found.setdefault(f"batch {batch}", {"scratch_bytes": bound.scratch.nbytes})
+        bound.enqueue()
+        plain = bound.result()
+        told["largest_difference"] = off = float(np.abs(plain.astype(np.float64) - bound.expected).max())
         if not off <= TOLERANCE[self.precision]:
             self.differs.append(f"a batch of {batch} is {off:.2g} from numpy, {TOLERANCE[self.precision]} expected")
-        told = self.found.setdefault(f"batch {batch}", {"scratch_bytes": scratch.nbytes, "largest_difference": off})
-        told["recording"] = "recorded"
-        try:
-            with stream.capture() as recorded:
-                enqueue()
-        except BackendRunError as error:
-            told["recording"] = str(error)
-            self.differs.append(f"a batch of {batch} cannot be recorded: {error}")
-            enqueue()
-        else:
-            stream.fill(target.address, target.nbytes, 0)
-            recorded.launch(stream)
-        if not np.array_equal(result(), plain):
-            self.differs.append(f"a batch of {batch}, run again ({told['recording']}), gives other numbers")
+        told["recording"] = reason = bound.again()
+        if reason != RECORDED:
+            self.differs.append(f"a batch of {batch} cannot be recorded: {reason}")
+        if not np.array_equal(bound.result(), plain):
+            self.differs.append(f"a batch of {batch}, run again ({reason}), gives other numbers")
 
-    def _scratch(self, engine: Any, context: Any, batch: int) -> Any:
-        upper = int(engine.get_device_memory_size_for_profile_v2(context.active_optimization_profile))
-        needed = int(context.update_device_memory_size_for_shapes())
-        self.found["scratch_bytes_of_profile"] = upper
+
+class Bound:
+    """An execution context with memory for one batch."""
+
+    def __init__(self, trial: Trial, engine: Any, batch: int) -> None:
+        self._trial, self._batch = trial, batch
+        self._context = trial.shaped(engine, batch)
+        self._stream = trial.gpu.stream()
+        image, self.expected = example(trial.precision, batch)
+        self._dtype = image.dtype
+        self.scratch = trial.gpu.allocate(self._scratch_bytes(engine))
+        self._image = trial.gpu.allocate(image.nbytes)
+        self._target = trial.gpu.allocate(self.expected.size * image.dtype.itemsize)
+        self._stream.copy_in(self._image.address, image.ctypes.data, image.nbytes)
+        self._stream.synchronize()
+        self._context.set_device_memory(self.scratch.address, self.scratch.nbytes)
+        for name, memory in (("x", self._image), ("y", self._target)):
+            if not self._context.set_tensor_address(name, memory.address):
+                raise BackendRunError(f"no address for {name}: {trial.log.errors()}")
+
+    def _scratch_bytes(self, engine: Any) -> int:
+        upper = int(engine.get_device_memory_size_for_profile_v2(self._context.active_optimization_profile))
+        needed = int(self._context.update_device_memory_size_for_shapes())
+        self._trial.found["scratch_bytes_of_profile"] = upper
         if needed > upper:
-            self.differs.append(f"a batch of {batch} needs {needed} bytes of scratch, its profile {upper}")
-        return self.gpu.allocate(max(needed or upper, 1))
+            words = f"a batch of {self._batch} needs {needed} bytes of scratch, its profile {upper}"
+            self._trial.differs.append(words)
+        return max(needed or upper, 1)
+
+    def enqueue(self) -> None:
+        """Raises BackendRunError."""
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendRunError(f"a batch of {self._batch} does not run: {self._trial.log.errors()}")
+
+    def result(self) -> NDArray[Any]:
+        """Waits for it."""
+        values = np.empty(self.expected.shape, self._dtype)
+        self._stream.copy_out(values.ctypes.data, self._target.address, values.nbytes)
+        self._stream.synchronize()
+        return values
+
+    def again(self) -> str:
+        """Another run into emptied memory, as a CUDA graph: RECORDED, or why it ran without one."""
+        self._stream.fill(self._target.address, self._target.nbytes, 0)
+        self._stream.synchronize()
+        try:
+            graph = recorded(self._stream, self.enqueue)
+        except BackendRunError as error:
+            self.enqueue()
+            return str(error)
+        graph.launch(self._stream)
+        self._stream.synchronize()
+        return RECORDED
 
 
 def graph(precision: Precision) -> bytes:

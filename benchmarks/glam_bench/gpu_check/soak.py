@@ -120,10 +120,15 @@ def report(tally: Tally, seconds: float) -> dict[str, Any]:
         "errors": tally.errors[:5],
         "seconds": seconds,
         "images_per_s": tally.done / seconds,
-        "host_growth_bytes": growth(done, host),
-        "device_growth_bytes": growth(done, device),
+        "host_growth_bytes": _whole(growth(done, host)),
+        "device_growth_bytes": _whole(growth(done, device)),
         "readings": tally.readings,
     }
+
+
+def _whole(grown: float | None) -> int | None:
+    """A line through equal readings has a slope of some 1e-14."""
+    return None if grown is None else round(grown)
 
 
 def host_bytes() -> int:

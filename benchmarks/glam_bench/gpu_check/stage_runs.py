@@ -11,6 +11,7 @@ from glam_bench.gpu_check.kernels import places
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.memory import DeviceMemory
 from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
+from glam_deploy.errors import BackendRunError
 from glam_deploy.spec import STAGES, Stage, Tensor
 
 Row = dict[str, float]
@@ -23,6 +24,8 @@ class StageRuns:
         self.gpu, self.stream = gpu, gpu.stream()
         self._rng = np.random.default_rng(5)
         self._memory: list[DeviceMemory] = []
+        self.not_recorded: dict[str, str] = {}
+        """Stages -> why they are timed without a graph, where a recording has failed."""
         batches: dict[Stage, int] = {"global": n, "local": n * k, "fusion": n}
         self._runs: dict[Stage, DeviceRun] = {s: self._bind(engines[s], batches[s], k) for s in STAGES}
 
@@ -49,7 +52,11 @@ class StageRuns:
         self.stream.synchronize()
         if not all(self._runs[stage].capturable for stage in stages):
             return enqueue
-        graph = recorded(self.stream, enqueue)
+        try:
+            graph = recorded(self.stream, enqueue)
+        except BackendRunError as error:
+            self.not_recorded[", ".join(stages)] = str(error)
+            return enqueue
         return lambda: graph.launch(self.stream)
 
     def _bind(self, engine: DeviceEngine, batch: int, k: int) -> DeviceRun:

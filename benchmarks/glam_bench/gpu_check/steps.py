@@ -24,6 +24,9 @@ BROKEN = frozenset({"refused", "failed", "crashed"})
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 PROGRAM = (sys.executable, "-m", "glam_bench.gpu_check")
 HALF_FIRST: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+BUILD_S = {"tensorrt": 300.0, "tensorrt-rtx": 90.0}
+"""For the engines of one precision. Full TensorRT times kernels on the GPU, for two profiles of two large networks;
+TensorRT-RTX times nothing, and built two precisions in 7 s on an H200."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +49,50 @@ def plan(options: Options, record: Record) -> Iterator[Step]:
     What the bars are about comes first: if time runs out, other engines go without.
     """
     wanted = set(options.groups)
+    if wanted != {"kernels"}:
+        yield from (Step(home="library", argument=flavour, limit_s=120) for flavour in FLAVOURS)
     yield Step(home="ceilings", limit_s=60)
     if "kernels" in wanted:
         yield Step(home="kernels", limit_s=120)
         yield Step(home="kernel_times", limit_s=60)
-    if wanted == {"kernels"}:
-        return
-    yield from (Step(home="build", argument=flavour, limit_s=180) for flavour in FLAVOURS)
-    if "engines" in wanted:
-        yield Step(home="reference", limit_s=90)
+        yield Step(home="gpu_tests", limit_s=120)
+    if wanted != {"kernels"}:
+        yield from _of_engines(wanted, record)
+
+
+def _of_engines(wanted: set[str], record: Record) -> Iterator[Step]:
+    """Each precision to its end before the next is built: the half ones, which bars are about, do not wait for fp32."""
+    first = [Step(home="reference", limit_s=90)] if "engines" in wanted else []
     last = [Step(home="baselines", limit_s=60)] if "times" in wanted else []
-    for engine in engines(record):
-        if "engines" in wanted:
-            yield Step(home="parity", argument=engine, limit_s=90)
-        if "times" in wanted:
-            yield Step(home="chain_times", argument=engine, limit_s=120)
-        if best_engine(record) == engine:
-            if "soak" in wanted:
-                yield Step(home="soak", argument=engine, limit_s=150)
-            yield from last
-            last = []
+    for precision in HALF_FIRST:
+        yield from _builds(precision, record)
+        yield from first
+        first = []
+        for engine in (name for name in engines(record) if name.startswith(f"{precision}@")):
+            if "engines" in wanted:
+                yield Step(home="parity", argument=engine, limit_s=90)
+            if "times" in wanted:
+                yield Step(home="chain_times", argument=engine, limit_s=120)
+            if best_engine(record) == engine:
+                if "soak" in wanted:
+                    yield Step(home="soak", argument=engine, limit_s=150)
+                yield from last
+                last = []
     yield from last
+
+
+def _builds(precision: Precision, record: Record) -> Iterator[Step]:
+    """With each flavour that is installed, where the bundle has the graphs."""
+    if precision in _graphs(record):
+        for flavour in FLAVOURS:
+            if record.steps.get(f"library:{flavour}", {}).get("status") != "refused":
+                yield Step(home="build", argument=f"{precision}@{flavour}", limit_s=BUILD_S[flavour])
+
+
+def _graphs(record: Record) -> list[str]:
+    """Precisions that the bundle has graphs of."""
+    found: list[str] = record.results("facts").get("bundle", {}).get("precisions", [])
+    return found
 
 
 def engines(record: Record) -> list[str]:
@@ -74,8 +100,11 @@ def engines(record: Record) -> list[str]:
 
     "fp16@tensorrt" is for what was built, "fp16@onnx-cuda" and "fp16@torch" for the bundle's graphs as they are.
     """
-    graphs = record.results("facts").get("bundle", {}).get("precisions", [])
-    having = {flavour: record.results(f"build:{flavour}").get("built", {}) for flavour in FLAVOURS}
+    graphs = _graphs(record)
+    having: dict[str, Sequence[str]] = {
+        flavour: [p for p in HALF_FIRST if record.results(f"build:{p}@{flavour}").get("library")]
+        for flavour in FLAVOURS
+    }
     having |= {"onnx-cuda": graphs, "torch": [p for p in graphs if p == "fp16"]}
     return [f"{precision}@{library}" for precision in HALF_FIRST for library in having if precision in having[library]]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from glam_bench.gpu_check.bars import SHAPE, Bar, floor_ms, ratios
 from glam_bench.gpu_check.record import Record
-from glam_bench.gpu_check.steps import engines
+from glam_bench.gpu_check.steps import FLAVOURS, engines
 from glam_deploy import spec
 from glam_deploy.cli import console
 
@@ -24,8 +24,9 @@ def show_step(name: str, step: Mapping[str, Any]) -> None:
     seconds = "" if step["seconds"] is None else f"{step['seconds']:.1f} s"
     console.err.print(f"{seconds:>8}  {step['status']:<7}  {name}", soft_wrap=True)
     if step["error"]:
-        *_, last = step["error"].strip().splitlines()  # of a traceback, the error itself
-        console.err.print(f"          {last}", soft_wrap=True)
+        first, *_, last = [*step["error"].strip().splitlines()] * 2
+        # of a traceback the error itself; of a step that was stopped or died that it was, not what it printed last
+        console.err.print(f"          {last if step['status'] == 'failed' else first}", soft_wrap=True)
 
 
 def show(record: Record, bars: Sequence[Bar]) -> None:
@@ -33,6 +34,7 @@ def show(record: Record, bars: Sequence[Bar]) -> None:
     facts = record.results("facts")
     commit = facts.get("commit") or "commit not known"
     console.out.print(f"{facts['gpu']['name']}, driver {facts['gpu']['driver']}, {commit}", soft_wrap=True)
+    _print("Library, other than expected", ("flavour", ""), _library(record))
     _print(f"Kernels, {SHAPE}", ("step", "us in L2", "us not in L2", "of a copy's rate"), _kernels(record))
     _print("Against the reference", ("engine", "", "same patches", "Dice", "largest difference"), _parity(record))
     columns = ("engine", "", "global", "local", "whole", "glue", "/ floor", "host to host")
@@ -48,6 +50,11 @@ def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
         table.add_row(*row)
     if table.row_count:
         Console(width=None if console.out.is_terminal else LOG_WIDTH, highlight=False).print(table)
+
+
+def _library(record: Record) -> Rows:
+    for flavour in FLAVOURS:
+        yield from ((flavour, line) for line in record.results(f"library:{flavour}").get("differs", []))
 
 
 def _kernels(record: Record) -> Rows:
