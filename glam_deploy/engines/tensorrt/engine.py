@@ -18,8 +18,6 @@ from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
 from glam_deploy.spec import Stage, Tensor
 
-"""In the words of TensorRT-RTX 1.7.1 where it builds an engine for the GPU at hand and then refuses it."""
-
 
 class TensorRtEngine(DeviceEngine):
     """One deserialized engine. Every binding is an execution context of its own, with the caller's memory."""
