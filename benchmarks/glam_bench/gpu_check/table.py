@@ -49,7 +49,10 @@ def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
     for row in rows:
         table.add_row(*row)
     if table.row_count:
-        Console(width=None if console.out.is_terminal else LOG_WIDTH, highlight=False).print(table)
+        width = None if console.out.is_terminal else LOG_WIDTH
+        Console(width=width, highlight=False, markup=False, emoji=False).print(
+            table
+        )  # libraries write [file::function::line]
 
 
 def _library(record: Record) -> Rows:
