@@ -64,10 +64,10 @@ demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
 
 bench: $(INSTALLED) demo/bundle  ## the figures of docs/performance.md on this machine, into benchmarks/results/
-	$(BIN)/python -m glam_bench.first_light
+	$(BIN)/python -m glam_bench.first_light --out benchmarks/results/first_light.json
 
 gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that needs an NVIDIA GPU; see benchmarks/README.md
-	$(BIN)/python -m glam_bench.gpu_check
+	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
 	rm -rf .venv .venv-lowest demo build dist *.egg-info

@@ -8,6 +8,18 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "glam_deploy/__init__.py").read_text("utf-8")).group(1)
 
+DOCUMENTATION = Path("share/doc/glam-deploy")
+"""In the prefix of an install; `glam_deploy.installation.documentation` finds it there."""
+PAGES = [
+    "README.md",
+    "constraints.txt",
+    "docs/*.md",
+    "docs/images/*",
+    "benchmarks/README.md",
+    "packaging/*",
+    "examples/*.py",
+]
+
 CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0.88"]
 
 # Each lower bound is a version that passes `make lowest-test`. Where an older one has a published hole that this
@@ -78,12 +90,37 @@ EXTRAS = {
     ],
 }
 
+
+def documentation() -> list[tuple[str, list[str]]]:
+    """What help texts and pages point to, in the folders of the checkout."""
+    files = sorted(path.relative_to(HERE) for pattern in PAGES for path in HERE.glob(pattern))
+    folders = dict.fromkeys(file.parent for file in files)
+    return [(str(DOCUMENTATION / folder), [str(f) for f in files if f.parent == folder]) for folder in folders]
+
+
 setup(
     name="glam-deploy",
     version=VERSION,
     description="Take a GLAM mammography checkpoint to production: three ONNX graphs, a checked bundle, a runtime that finds lesions.",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
+    author="The glam-deploy contributors",
+    author_email="nobody@glam-deploy.invalid",  # there is no address yet; RFC 2606, 2: .invalid is never one
+    keywords=["mammography", "DICOM", "ONNX", "OpenVINO", "TensorRT", "GLAM", "PACS"],
+    project_urls={"GLAM, the paper": "https://arxiv.org/abs/2106.07049"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
@@ -100,6 +137,7 @@ setup(
         ]
     },
     install_requires=REQUIRES,
+    data_files=documentation(),
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["glam-deploy = glam_deploy.cli.main:main"]},
 )

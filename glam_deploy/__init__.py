@@ -9,10 +9,10 @@ Names below are imported when first used, so that importing this package costs n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # type checkers take it for true; the module `typing` is not imported for it
 if TYPE_CHECKING:
     from glam_deploy.errors import GlamError
     from glam_deploy.reading import read

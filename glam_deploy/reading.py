@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from glam_deploy import images
-from glam_deploy.errors import BackendUnavailable, InputError, UsageError
+from glam_deploy.errors import InputError, UsageError
+from glam_deploy.installation import refusal
 from glam_deploy.records import VIEW_NAMES, Mammogram, Notice, View, parse_view
 
 _SUFFIXES = {*images.SUFFIXES, ".dcm", ".dicom"}
@@ -133,12 +134,9 @@ def _read_dicom(path: Path, for_processing: bool, view: View | None, horizontal_
     try:
         from glam_deploy.dicom.read import read_view
     except ModuleNotFoundError as error:
-        # a broken install of ours must not look like a missing package
-        if (error.name or "").partition(".")[0] != "pydicom":
+        if (absence := refusal(error, user="DICOM")) is None:  # a broken install of ours
             raise
-        raise BackendUnavailable(
-            'DICOM needs pydicom, which is not installed: pip install "glam-deploy[dicom]"'
-        ) from error
+        raise absence from error
     return read_view(path, for_processing=for_processing, view=view, horizontal_flip=horizontal_flip)
 
 

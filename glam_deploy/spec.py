@@ -58,6 +58,11 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 GRAPH_PRECISIONS: tuple[Precision, ...] = (*PRECISIONS, "int8")
 """Those that a bundle has graphs in. In int8 the convolutions that could bear it are in 8 bits, the others in FP32."""
 
+Float = Literal["fp32", "bf16"]
+Kind = Literal["fp32", "bf16", "winograd", "int8", "int8+bf16", "int8+winograd"]
+"""What a stage of a mixture is made of. "winograd" is Winograd's form of FP32. After a plus stands what is wide where
+the rest is in 8 bits; where nothing stands, FP32. Only the local stage may have Winograd's form."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ PLAIN = "from glam_deploy.cli.main import main; main()"
 """Python that runs the command line."""
 FAKE = "import support_engines; support_engines.install(); " + PLAIN
 """Python that runs the command line with the engine of `support_engines`."""
+
+
+def install_line(extras: str) -> str:
+    """What messages tell whoever lacks extras ("export,dicom") in an editable install of this checkout."""
+    return f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(f'{ROOT}[{extras}]')}"
 
 
 @dataclass(frozen=True, kw_only=True)

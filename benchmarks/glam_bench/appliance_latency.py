@@ -23,11 +23,11 @@ from typing import Any
 import glam_deploy
 from glam_bench import machine
 from glam_bench.appliance_processes import echoes, free_port, process, serve, wait_for
-from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.cli import main as command_line
 from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer
-from glam_deploy.dicom.net.sender import DimseSession
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.installation import require
 from glam_deploy.records import View
 from glam_export.demo.phantom import phantom_view
 
@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--exams", type=int, default=3, help="measured ones; one more goes before them")
     options = parser.parse_args(arguments)
+    require("dicom", "appliance", user="appliance_latency")
     if not shutil.which("Orthanc"):
-        raise SystemExit("this needs Orthanc: make pacs-test installs it")
+        raise BackendUnavailable("appliance_latency needs Orthanc: apt-get install orthanc")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         exams = [write_exam(Path(folder) / f"exam{n}", n) for n in range(options.exams + 1)]
         both = measured(Path(folder), options.bundle.absolute(), options.engine, exams)[1:]
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write_exam(folder: Path, seed: int) -> list[Path]:
     """Four uncompressed full-size views."""
+    from glam_deploy.dicom.mammography import Exam, write_view
+
     folder.mkdir()
     paths = [folder / f"{view.value}.dcm" for view in View]
     for path, view in zip(paths, View, strict=True):
@@ -94,6 +97,8 @@ def measured(
 
 
 def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, float]:
+    from glam_deploy.dicom.net.sender import DimseSession
+
     before = _count(database, "delivered")
     items = [Item(sop_uid=path.stem, path=path) for path in exam]
     with DimseSession(listener, items) as session:
@@ -138,4 +143,4 @@ def _orthanc(port: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

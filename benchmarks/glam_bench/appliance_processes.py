@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from glam_deploy.dicom.net.peer import Peer
-from glam_deploy.dicom.net.sender import echo
 from glam_deploy.errors import PeerError, UsageError
+from glam_deploy.processes import python_command
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ def process(command: Sequence[object], folder: Path) -> Iterator["subprocess.Pop
 
 def serve(folder: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """`glam-deploy serve` with the `glam.toml` in `folder`."""
-    return process([sys.executable, "-m", "glam_deploy.cli", "serve", "--config", "glam.toml"], folder)
+    return process(python_command("-m", "glam_deploy", "serve", "--config", "glam.toml"), folder)
 
 
 def wait_for(condition: Callable[[], T], what: str, *, every_s: float = 0.01) -> T:
@@ -48,6 +47,8 @@ def wait_for(condition: Callable[[], T], what: str, *, every_s: float = 0.01) ->
 
 def echoes(peer: Peer) -> bool:
     """Whether it answers C-ECHO."""
+    from glam_deploy.dicom.net.sender import echo
+
     try:
         echo(peer)
     except PeerError:

@@ -3,7 +3,7 @@
     make bench      (or: python -m glam_bench.first_light --bundle demo/bundle)
 
 Each figure is a ratio or a time with the machine, the versions and the number of runs beside it, written to
-benchmarks/results/first_light.json.
+first_light.json in the current folder, or into the file of --out.
 """
 
 import argparse
@@ -24,18 +24,20 @@ import numpy as np
 
 from glam_bench import machine
 from glam_deploy.bundle import open_bundle
+from glam_deploy.cli import main as command_line
 from glam_deploy.cli.run import Job, ReadOptions, run_job
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.outputs.writer import OutputOptions
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
+from glam_deploy.processes import python_command
 from glam_deploy.records import Mammogram, NetworkInput, View
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.demo.phantom import phantom_view
 
-RESULTS = Path(__file__).parents[1] / "results" / "first_light.json"
+RESULTS = Path("first_light.json")
 TWELVE_MEGAPIXELS = (4096, 3072)
 PAIRS = 9
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results [first_light.json]")
     options = parser.parse_args(arguments)
     pixels = phantom_view(0, View.L_MLO, shape=TWELVE_MEGAPIXELS).pixels
     mammogram = Mammogram(pixels=pixels, view=View.L_MLO)
@@ -73,8 +75,8 @@ def timed(call: Callable[[], object], runs: int) -> dict[str, float]:
 
 def import_time() -> dict[str, float]:
     """`import glam_deploy` in a fresh interpreter, less an interpreter that imports nothing."""
-    base = timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True), 9)["median"]
-    ours = timed(lambda: subprocess.run([sys.executable, "-c", "import glam_deploy"], check=True), 9)["median"]
+    base = timed(lambda: subprocess.run(python_command("-c", ""), check=True), 9)["median"]
+    ours = timed(lambda: subprocess.run(python_command("-c", "import glam_deploy"), check=True), 9)["median"]
     return {"median": ours - base, "runs": 9}
 
 
@@ -111,7 +113,7 @@ def run_cost(bundle: Path, prepared: NetworkInput, image: Path) -> dict[str, Any
 
 def whole_process(bundle: Path, image: Path) -> dict[str, Any]:
     """`glam-deploy run` on one preprocessed view as a process: wall time and peak memory, start-up included."""
-    command = [sys.executable, "-m", "glam_deploy.cli", "run", str(image), "--standardized", "--bundle", str(bundle)]
+    command = python_command("-m", "glam_deploy", "run", image, "--standardized", "--bundle", bundle)
     command += ["--out", str(image.parent / "whole"), "--json"]
     time_ms = _once(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
     # of all children so far this one is by far the largest
@@ -126,4 +128,4 @@ def _once(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

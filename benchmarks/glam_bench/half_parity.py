@@ -4,7 +4,8 @@
 
 Each view goes through the fp32 graphs and through the half graphs with FP32 sums (`glam_export.half`). By precision and
 K it is written how many views keep their patches, Dice of the fused map at 0.5, the largest differences, and which part
-is to blame where a view is not close; those of the same name in benchmarks/results/half_parity.json are replaced.
+is to blame where a view is not close. The results go into half_parity.json in the current folder, or into the file of
+--out, in place of earlier ones of the same name.
 """
 
 import argparse
@@ -20,21 +21,23 @@ from glam_bench import machine
 from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.parity import case, summary
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
+from glam_deploy.cli import main as command_line
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
+from glam_deploy.installation import require
 from glam_deploy.preprocess import from_standardized, prepare
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.agreement import answer
 from glam_deploy.spec import PRECISIONS, Precision
-from glam_export.half import rounded_engines
 
-RESULTS = Path(__file__).parents[1] / "results" / "half_parity.json"
+RESULTS = Path("half_parity.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute, print and write."""
     options = _options(arguments)
+    require("export", user="half_parity")
     bundle, views = open_bundle(options.bundle), [_view(path, options) for path in find_inputs(options.images)]
     rows = {f"k={k}": parity(bundle, views, k) for k in options.patches}
     known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[Precision, dict[str, Any]]:
     """Each half precision of the bundle's graphs against fp32, on the same views."""
+    from glam_export.half import rounded_engines
+
     reference = open_engines("onnx", bundle, EngineOptions())
     expected = [answer(pipeline_of(reference, patches)(view)) for view in views]
     found = {}
@@ -86,9 +91,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--patches", type=int, nargs="+", default=[1], metavar="K")
     parser.add_argument("--view", help="of images whose names tell none")
     parser.add_argument("--standardized", action="store_true", help="npy files that are the network's input already")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results [half_parity.json]")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

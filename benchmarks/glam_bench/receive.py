@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
-import glam_deploy
 from glam_bench import machine
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import overview
-from glam_deploy.dicom.mammography import write_view
+from glam_deploy.cli import main as command_line
+from glam_deploy.errors import BackendRunError, BackendUnavailable
+from glam_deploy.installation import require
+from glam_deploy.processes import python_command
 from glam_deploy.records import View
 
 FULL = (4096, 3328)
@@ -58,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--senders", type=int, default=8)
     parser.add_argument("--instances", type=int, default=10_000, help="small ones, for memory")
     options = parser.parse_args(arguments)
+    require("dicom", "appliance", user="receive")
     if not shutil.which("storescu"):
-        raise SystemExit("this needs dcmtk: apt-get install dcmtk")
+        raise BackendUnavailable("receive needs dcmtk's storescu: apt-get install dcmtk")
     with tempfile.TemporaryDirectory(dir=options.folder) as name, receiver(Path(name)) as (port, process):
         folder = Path(name)
         said: dict[str, Any] = {
@@ -89,8 +92,8 @@ def receiver(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
         port = free.getsockname()[1]
     path = folder / "glam.toml"
     path.write_text(CONFIG.format(port=port))
-    command = [sys.executable, "-m", f"{glam_deploy.__name__}.cli", "serve", "--role", "receiver", "--config", path]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL) as process:
+    command = python_command("-m", "glam_deploy", "serve", "--role", "receiver", "--config", path)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port)
             yield port, process
@@ -128,7 +131,7 @@ def memory(folder: Path, port: int, pid: int, instances: int) -> dict[str, Any]:
     sizes = []
     for _ in range(instances // step):
         if _storescu(port, path, step).wait() != 0:
-            raise SystemExit("a sender failed")
+            raise BackendRunError("storescu failed while the receiver's memory was measured")
         sizes.append(_resident_mb(pid))
     return {"sent": step * (instances // step), "resident_mb": sizes, "growth_mb": round(max(sizes) - sizes[0], 1)}
 
@@ -140,6 +143,8 @@ def rows(folder: Path) -> int:
 
 
 def _view(path: Path, shape: tuple[int, int]) -> Path:
+    from glam_deploy.dicom.mammography import write_view
+
     pixels = np.random.default_rng(0).integers(1, 4096, shape).astype(np.uint16)
     write_view(path, pixels, view=View.L_CC)
     return path
@@ -159,4 +164,4 @@ def _resident_mb(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

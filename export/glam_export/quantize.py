@@ -20,7 +20,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import UsageError
+from glam_deploy.installation import require
 from glam_deploy.spec import STAGES, Stage
 
 Blocks = Mapping[str, tuple[str, ...]]
@@ -168,18 +169,14 @@ def _pixels(value: onnx.ValueInfoProto) -> int:
 
 
 def require_nncf() -> None:
-    """Raises BackendUnavailable where it is missing."""
-    _nncf()
+    """Raises BackendUnavailable where it is missing, or OpenVINO, which the extra installs with it."""
+    require("quantize", user="a graph in 8 bits")
 
 
 def _nncf() -> ModuleType:
-    try:
-        import nncf
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            f"graphs in 8 bits need NNCF, and this Python lacks {error.name}. "
-            f'Install with: pip install "glam-deploy[quantize]", or leave int8 out.'
-        ) from error
+    require_nncf()
+    import nncf
+
     module: ModuleType = nncf
     return module
 

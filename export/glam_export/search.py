@@ -18,14 +18,13 @@ import numpy as np
 
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
-from glam_deploy.engines.openvino import Float, Kind, graph_engine
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import compare_maps, compare_patches
 from glam_deploy.patches import host
 from glam_deploy.records import Float32, GlobalMaps
 from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import Stage
+from glam_deploy.spec import Float, Kind, Stage
 from glam_export.gains import rewritten, savings
 from glam_export.quantize import blocks, narrow_share, widened
 from glam_export.winograd import winograd
@@ -114,6 +113,8 @@ class StageSearch:
 
     def engine(self, kind: Kind, graph: bytes) -> Engine:
         """What computes a `graph` of this kind."""
+        from glam_deploy.engines.openvino import graph_engine
+
         floats: Float = "bf16" if kind.endswith("bf16") else "fp32"
         return graph_engine(graph, self.stage, floats=floats, fusion_head=self.fusion_head)
 
@@ -133,6 +134,8 @@ def searches(
     report: Report = lambda step: None,
 ) -> list[StageSearch]:
     """The stages that have `narrow` graphs, ready to be searched on `images`, float32 [2944, 1920], standardized."""
+    from glam_deploy.engines.openvino import graph_engine
+
     report(f"what FP32 makes of the {len(images)} images that mixtures are judged by")
     engines = {stage: graph_engine(graph, stage, fusion_head=fusion_head) for stage, graph in wide.items()}
     pipeline = Pipeline(OpenedEngines(engines=engines, provenance={}), patches=patches, provenance={})

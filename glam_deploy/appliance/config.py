@@ -23,6 +23,7 @@ from pydantic import (
 
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
+from glam_deploy.installation import page
 
 S = TypeVar("S", bound="Section")
 
@@ -284,7 +285,10 @@ def parse_config(text: str, *, folder: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the configuration is no TOML: {error}") from error
     except ValidationError as error:
-        raise UsageError("the configuration is wrong:\n" + "\n".join(map(_line, _first_causes(error)))) from error
+        faults = "\n".join(map(_line, _first_causes(error)))
+        raise UsageError(
+            f"the configuration is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}"
+        ) from error
 
 
 def _first_causes(error: ValidationError) -> list[Any]:

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beats
 from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
+from glam_deploy.processes import python_command
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()
-    return supervise(["-m", "glam_deploy.cli", "serve", "--config", str(path)], stop, watch=Watch(data))
+    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=Watch(data))
 
 
 def supervise(
@@ -254,4 +254,4 @@ def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":
         if os.getppid() != parent:  # it died in between
             os._exit(1)
 
-    return subprocess.Popen([sys.executable, *command], process_group=0, preexec_fn=die_with_parent)  # noqa: PLW1509
+    return subprocess.Popen(python_command(*command), process_group=0, preexec_fn=die_with_parent)  # noqa: PLW1509

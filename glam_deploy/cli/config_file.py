@@ -1,19 +1,16 @@
 """`--config` of every command of the appliance."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from glam_deploy.cli.options import Decorator
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import UsageError
+from glam_deploy.installation import require
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
-
-PACKAGES = ("pydantic", "pydicom", "pynetdicom", "highdicom", "starlette", "uvicorn", "jinja2", "prometheus_client")
-"""Import names that the appliance cannot begin without."""
 
 config_option: Decorator = click.option(
     "--config",
@@ -44,8 +41,4 @@ def read_config(path: Path) -> "Config":
 
 def require_appliance() -> None:
     """Raises BackendUnavailable where the appliance's packages are missing."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise BackendUnavailable(
-            f"the appliance needs {', '.join(missing)}, which this Python lacks. "
-            'Install with: pip install "glam-deploy[dicom,appliance]"'
-        )
+    require("dicom", "appliance", user="the appliance")

@@ -34,7 +34,7 @@ def command(out: Path, seed: int) -> int:
     The weights are set by hand to find bright blobs and grains, the images are phantoms: this shows that the software
     works, and nothing about patients.
     """
-    material = export_module("demo.material", extras=("export", "dicom"))
+    material = export_module("demo.material", "dicom")
     _require_free(out)
     weights, bundle_folder, exam, masks, results = (out / name for name in MADE)
     _step(f"1. demo weights -> {weights}")

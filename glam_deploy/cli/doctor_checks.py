@@ -14,6 +14,7 @@ from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
 from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.installation import page
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
 """Kinds of file system on which SQLite's write-ahead log does not work (it needs shared memory)."""
-
-
-RESTORE = "stop, and restore it from a backup, or start with an empty data folder (docs/appliance.md, Backup)"
 
 
 def findings(config: "Config") -> Iterator[Finding]:
@@ -124,7 +122,7 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
     try:
         with overview.reading(data.database) as connection:
             if damage := inspection.damage(connection):
-                yield fails(what, f"{data.database} is damaged ({damage})", RESTORE)
+                yield fails(what, f"{data.database} is damaged ({damage})", _restore())
             else:
                 yield ok(what, f"{data.database} is sound")
             yield from _clock(inspection.newest_at(connection))
@@ -132,7 +130,7 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
             return overview.components(connection, steady_clock(connection)())
     except (*overview.UNREADABLE, UsageError) as error:
         if inspection.is_damage(error):
-            yield fails(what, f"{data.database} is damaged ({error})", RESTORE)
+            yield fails(what, f"{data.database} is damaged ({error})", _restore())
         else:
             told = f"it cannot be read as it is ({type(error).__name__})"
             yield note(what, told, "start the appliance, then look again")
@@ -210,3 +208,7 @@ def _engine(config: "Config") -> Finding:
         remedy = "hold it against the reference with glam-deploy gate, and take worker.ungated away"
         return note("engine", f"{name}, without a passed gate: nobody knows that it finds the same lesions", remedy)
     return ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")
+
+
+def _restore() -> str:
+    return f"stop, and restore it from a backup, or start with an empty data folder ({page('appliance.md')}, Backup)"

@@ -13,7 +13,14 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_images import ImageOptions, Material, material
 from glam_deploy.cli.gate_table import show
-from glam_deploy.cli.options import bundle_option, device_option, flavour_option, patches_option, threads_option
+from glam_deploy.cli.options import (
+    DocumentedCommand,
+    bundle_option,
+    device_option,
+    flavour_option,
+    patches_option,
+    threads_option,
+)
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendRunError, InputError, NotForThisNetwork, UsageError
@@ -50,7 +57,7 @@ class Found:
         self.worst = sorted([*self.worst, examined], key=lambda one: one.row.order)[:WORST]
 
 
-@click.command("gate")
+@click.command("gate", cls=DocumentedCommand)
 @bundle_option
 @click.option(
     "--engine",

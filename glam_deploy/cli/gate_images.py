@@ -78,7 +78,7 @@ def material(bundle_folder: Path, options: ImageOptions) -> Iterator[Material]:
     if (demo := _demo(bundle_folder)) is not None:
         yield _found(demo / "exam", demo / "masks", options)
         return
-    maker = export_module("demo.material", extras=("export", "dicom"))
+    maker = export_module("demo.material", "dicom")
     with TemporaryDirectory(prefix="glam-gate-") as room:
         exam, outlines = Path(room) / "exam", Path(room) / "masks"
         maker.write_exam(exam, outlines, EXAM_SEED)

@@ -6,15 +6,17 @@ Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
+from typing import NoReturn
 
 import click
 
 from glam_deploy import __version__
 from glam_deploy.errors import GlamError
+from glam_deploy.installation import documentation, refusal
 
 COMMANDS = {
     "export": "Checkpoint -> bundle: three ONNX graphs, manifest, parity table.",
@@ -52,6 +54,10 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write(f"docs/ lies in {documentation()}\n")  # not wrapped: a path is to be copied
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="glam-deploy")
@@ -71,6 +77,11 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
+    run(lambda: exit_code(arguments))
+
+
+def run(program: Callable[[], int | None]) -> NoReturn:
+    """Run a program and exit the process: with what it returns (None is 0), or as the error that ended it demands."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # a file name may hold what the terminal's encoding cannot say
@@ -80,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        status: int | None = exit_code(arguments)
+        status: int | None = _status(program)
     except Exception:
         if stop.number is None:
             raise
@@ -104,8 +115,12 @@ class _Stop:
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what a shell would see as its exit status."""
+    return _status(lambda: cli.main(arguments, prog_name="glam-deploy", standalone_mode=False))
+
+
+def _status(program: Callable[[], object]) -> int:
     try:
-        code = cli.main(arguments, prog_name="glam-deploy", standalone_mode=False)
+        code = program()
     except (Exception, KeyboardInterrupt) as error:
         if (status := _told(error)) is None:
             raise
@@ -121,6 +136,8 @@ def _told(error: BaseException) -> int | None:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        error = refusal(error) or error
     if isinstance(error, GlamError):
         click.echo(f"glam-deploy: {error}", err=True)
         return error.exit_code

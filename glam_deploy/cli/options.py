@@ -1,8 +1,7 @@
 """Options that several commands share, and the way to packages that the runtime must not import by itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,17 @@ import click
 
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
-from glam_deploy.errors import BackendUnavailable
+from glam_deploy.installation import documentation, require
 from glam_deploy.spec import MAX_PATCHES
+
+
+class DocumentedCommand(click.Command):
+    """A command whose help names pages of docs/: it ends with the folder where they lie."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write(f"docs/ lies in {documentation()}\n")  # not wrapped: a path is to be copied
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -81,15 +89,10 @@ def patches_option(default: int | None, help_text: str) -> Decorator:
     return click.option("--patches", type=click.IntRange(1, MAX_PATCHES), default=default, help=help_text)
 
 
-PACKAGES = {"export": ("torch", "onnx", "onnxscript", "safetensors"), "dicom": ("pydicom",)}
-"""Extra -> import names without which a command that needs it cannot begin."""
+def export_module(name: str, *more_extras: str) -> Any:
+    """A module of `glam_export`, which the plain install cannot run. Raises BackendUnavailable.
 
-
-def export_module(name: str, *, extras: Sequence[str] = ("export",)) -> Any:
-    """A module of `glam_export`, which the plain install cannot run. Raises BackendUnavailable."""
-    if missing := [package for extra in extras for package in PACKAGES[extra] if find_spec(package) is None]:
-        raise BackendUnavailable(
-            f"this command needs {', '.join(missing)}, which this Python lacks. "
-            f'Install with: pip install "glam-deploy[{",".join(extras)}]"'
-        )
+    `more_extras`: what it needs beside the extra `export`.
+    """
+    require("export", *more_extras)
     return import_module(f"glam_export.{name}")

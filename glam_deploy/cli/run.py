@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
+    DocumentedCommand,
     bundle_option,
     cache_option,
     device_option,
@@ -99,7 +100,7 @@ class _Started:
     pending: Pending
 
 
-@click.command("run")
+@click.command("run", cls=DocumentedCommand)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @bundle_option
 @engine_option

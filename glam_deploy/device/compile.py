@@ -1,6 +1,6 @@
 """CUDA C++ -> cubin, with NVRTC. Needs neither a GPU nor its driver."""
 
-from glam_deploy.device.driver import INSTALL, cuda_core
+from glam_deploy.device.driver import cuda_core, install_remedy
 from glam_deploy.errors import BackendBuildError, BackendUnavailable
 
 
@@ -16,7 +16,9 @@ def compile_cubin(source: str, *, architecture: str, name: str) -> bytes:
     try:
         program = core.Program(source, "c++", core.ProgramOptions(arch=architecture, std="c++17", fma=False, name=name))
     except RuntimeError as error:  # the library is loaded by the first program
-        raise BackendUnavailable(f"NVRTC, which compiles CUDA kernels, is missing ({error}). {INSTALL}") from error
+        raise BackendUnavailable(
+            f"NVRTC, which compiles CUDA kernels, is missing ({error}). {install_remedy()}"
+        ) from error
     try:
         return bytes(program.compile("cubin").code)
     except Exception as error:  # NVRTCError is no public name

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import BackendRunError, BackendUnavailable
+from glam_deploy.installation import install_command
 
 LEAST_CUDA = 13000
 """As `cuDriverGetVersion` counts: the packages are of CUDA 13, whose code does not run on a driver of CUDA 12."""
@@ -63,8 +64,12 @@ OF_LIBRARIES = {
 }
 """The same by the number of the runtime API's error, which is all that a library tells: "CUDA initialization failure
 with error: 35" is cudaErrorInsufficientDriver. Source: the runtime API's reference, "cudaError_t"."""
-INSTALL = 'Install with: pip install "glam-deploy[tensorrt-rtx]" (or [tensorrt], [cuda]).'
 DRIVER = "libcuda.so.1, NVIDIA's driver, is missing. Install it; a container gets it when started with its GPUs."
+
+
+def install_remedy() -> str:
+    """A sentence for whoever lacks NVIDIA's Python packages."""
+    return f"Install with: {install_command('tensorrt-rtx')} (or the extra tensorrt or cuda in its place)."
 
 
 def cuda_core() -> Any:
@@ -72,7 +77,7 @@ def cuda_core() -> Any:
     try:
         from cuda import core
     except ModuleNotFoundError as error:
-        raise BackendUnavailable(f"the Python package cuda-core is missing ({error}). {INSTALL}") from error
+        raise BackendUnavailable(f"the Python package cuda-core is missing ({error}). {install_remedy()}") from error
     return core
 
 
@@ -82,7 +87,9 @@ def bindings() -> Any:
     try:
         from cuda.bindings import driver
     except ModuleNotFoundError as error:
-        raise BackendUnavailable(f"the Python package cuda-bindings is missing ({error}). {INSTALL}") from error
+        raise BackendUnavailable(
+            f"the Python package cuda-bindings is missing ({error}). {install_remedy()}"
+        ) from error
     return driver
 
 

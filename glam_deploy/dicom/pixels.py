@@ -13,6 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_shape
 from glam_deploy.dicom.header import Header, foreign_errors
 from glam_deploy.errors import BackendUnavailable, DicomError
+from glam_deploy.installation import install_command
 from glam_deploy.records import Pixels
 
 UNCOMPRESSED = (
@@ -93,7 +94,7 @@ def _plugin(syntax: uid.UID) -> str:
     if plugin not in get_decoder(syntax).available_plugins:
         raise BackendUnavailable(
             f"transfer syntax {syntax.name} needs the package {package}, which is not installed: "
-            'pip install "glam-deploy[dicom]", or decompress with `gdcmconv --raw in.dcm out.dcm`'
+            f"{install_command('dicom')}, or decompress with `gdcmconv --raw in.dcm out.dcm`"
         )
     return plugin
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import openvino as ov
@@ -18,14 +18,10 @@ from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngine
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.spec import STAGES, GraphContract, Precision, Stage, Tensor
+from glam_deploy.spec import STAGES, Float, GraphContract, Kind, Precision, Stage, Tensor
 
 LIBRARY = f"openvino {ov.__version__}"
 
-Float = Literal["fp32", "bf16"]
-Kind = Literal["fp32", "bf16", "winograd", "int8", "int8+bf16", "int8+winograd"]
-"""What a stage of a mixture is made of. "winograd" is Winograd's form of FP32. After a plus stands what is wide where
-the rest is in 8 bits; where nothing stands, FP32. Only the local stage may have Winograd's form."""
 PRECISION = "INFERENCE_PRECISION_HINT"
 UNUSED = "saliency"
 """The output that is cut off the fusion graph: 45 MB, which a result composes from their parts when asked for them."""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.installation import CUDA, install_command
 from glam_deploy.spec import PRECISIONS, Precision
 
 
@@ -24,7 +25,7 @@ class Owner:
     one_of: tuple[str, ...] = ()
     """Import names of which any one must be installed; empty where there is no choice."""
     extras: tuple[str, ...] = ()
-    """The extras of glam-deploy of which each installs all that; empty for the plain install."""
+    """The extras of glam-deploy of which each installs all that; empty where the plain install has it."""
     options: tuple[str, ...] = ()
     """The fields of EngineOptions that it honours."""
     precision: Precision | None = None
@@ -41,8 +42,6 @@ class Owner:
             absent += (" or ".join(self.one_of),)
         return absent
 
-
-CUDA = ("cuda.core", "cuda.bindings")
 
 OPENVINO: tuple[tuple[str, str, Precision | None, str], ...] = (
     ("openvino", "open_engines", None, "fp32"),
@@ -128,7 +127,7 @@ def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEng
     if owner.missing:
         raise BackendUnavailable(
             f"engine {name!r} needs {', '.join(owner.missing)}, which this Python lacks. "
-            f"Install with: {_pip(owner)}, or choose another --engine."
+            f"{_remedy(owner)} or choose another --engine."
         )
     opener = getattr(importlib.import_module(owner.module), owner.opener)
     opened: OpenedEngines = opener(bundle, replace(options, precision=owner.precision or options.precision))
@@ -154,9 +153,10 @@ def _not_honoured(owner: Owner, options: EngineOptions) -> list[str]:
     return [name for name in given if name not in owner.options]
 
 
-def _pip(owner: Owner) -> str:
-    targets = [f"glam-deploy[{extra}]" for extra in owner.extras] or ["glam-deploy"]
-    return " or ".join(f'pip install "{target}"' for target in targets)
+def _remedy(owner: Owner) -> str:
+    if not owner.extras:
+        return "Install glam-deploy again, with all that it requires,"
+    return f"Install with: {' or '.join(map(install_command, owner.extras))},"
 
 
 def _installed(package: str) -> bool:

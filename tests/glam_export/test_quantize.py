@@ -1,10 +1,12 @@
 """Graphs in 8 bits: what is narrow, what stays wide, and how far their answers are apart."""
 
+import re
 import sys
 
 import numpy as np
 import onnx
 import pytest
+from support_commands import install_line
 from support_small_graphs import patches, small_local
 
 from glam_deploy.engines.base import EngineOptions
@@ -99,5 +101,5 @@ def test_refusals(narrow: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no node conv9"):
         widened(WIDE, narrow, ["conv1", "conv9"])
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(BackendUnavailable, match=r'pip install "glam-deploy\[quantize\]"'):
+    with pytest.raises(BackendUnavailable, match=re.escape(install_line("quantize"))):
         require_nncf()

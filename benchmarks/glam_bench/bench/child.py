@@ -20,6 +20,7 @@ from glam_bench.bench.opening import open_rung
 from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.runner import Run, Runner
 from glam_deploy.errors import BackendUnavailable, GlamError
+from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
 
@@ -103,8 +104,15 @@ def _reply(call: Callable[..., Reply], request: Mapping[str, Any]) -> Reply:
         return {"unavailable": str(error)}
     except GlamError as error:
         return {"error": str(error), "exit_code": error.exit_code}
+    except ModuleNotFoundError as error:
+        absence = refusal(error)
+        return {"unavailable": str(absence)} if absence else _failed(error)
     except Exception as error:  # of a library that is measured: it costs its own rung alone
-        return {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+        return _failed(error)
+
+
+def _failed(error: Exception) -> Reply:
+    return {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
 
 
 def _private_stdout() -> TextIO:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.installation import refusal
 from glam_deploy.preprocess import prepare
 from glam_deploy.reading import read
 
@@ -22,10 +23,9 @@ def demo_exam(folder: Path, shape: tuple[int, int] = TWELVE_MEGAPIXELS) -> list[
 
         from glam_deploy.dicom.mammography import Exam, write_view
     except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            f'the demo exam needs {error.name}, which this Python lacks: pip install "glam-deploy[dicom]", or name '
-            f"images of your own with --images"
-        ) from error
+        if (absence := refusal(error, user="the demo exam")) is None:
+            raise
+        raise BackendUnavailable(f"{absence}, or name images of your own with --images") from error
     from glam_export.demo.phantom import phantom_exam
 
     paths = []

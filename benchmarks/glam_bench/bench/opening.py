@@ -1,6 +1,5 @@
 """Plan -> runner, in the rung's own process."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from glam_bench.bench.rungs import RungPlan
@@ -9,11 +8,12 @@ from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.installation import is_installed
 
 
 def open_rung(plan: RungPlan, bundle_folder: Path, *, patches: int, threads: int | None) -> Runner:
     """Raises BackendUnavailable where this machine lacks something, and what the engine itself raises."""
-    if missing := [package for package in plan.needs if find_spec(package) is None]:
+    if missing := [package for package in plan.needs if not is_installed(package)]:
         raise BackendUnavailable(f"{', '.join(missing)} not installed")
     bundle = open_bundle(bundle_folder)
     if plan.opener == "torch":

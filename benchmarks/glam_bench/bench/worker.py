@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,9 @@ from time import perf_counter
 from typing import Any
 
 from glam_deploy.errors import BackendRunError, BackendUnavailable, GlamError
+from glam_deploy.processes import python_command
 
-CHILD = (sys.executable, "-m", "glam_bench.bench.child")
+CHILD = python_command("-m", "glam_bench.bench.child")
 
 
 class RungFailed(BackendRunError):

@@ -18,7 +18,7 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
 from glam_deploy.errors import BackendUnavailable, GlamError, ParityError
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path()
 FACTS = Step(home="facts", limit_s=60)
 
 
@@ -85,7 +85,7 @@ def _options(given: argparse.Namespace, work: Path) -> Options:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m glam_bench.gpu_check", description=steps.__doc__)
     parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"), help="made elsewhere [demo/bundle]")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [benchmarks/results]")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [the current one]")
     parser.add_argument("--only", type=_groups, default=GROUPS, help=f"some of {','.join(GROUPS)} [all]")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU [0]")
     parser.add_argument("--images", type=int, default=10_000, help="of the soak [10000]")

@@ -2,7 +2,6 @@
 
 import subprocess
 from importlib.metadata import distributions
-from pathlib import Path
 from typing import Any
 
 from glam_bench import machine
@@ -10,9 +9,9 @@ from glam_bench.gpu_check import smi
 from glam_bench.gpu_check.context import Context
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.installation import IN_CHECKOUT, TREE
 from glam_deploy.spec import PRECISIONS, STAGES
 
-TREE = Path(__file__).parents[3]
 RELEVANT = ("cuda", "cupy", "glam", "numba", "numpy", "nvidia", "onnx", "opencv", "pycuda", "tensorrt", "torch")
 """Beginnings of the names of packages that can change a figure."""
 
@@ -54,7 +53,9 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Of the tree that this file lies in, with "+" where it was changed since; None where git knows of none."""
+    """Of the checkout that this copy runs from, with "+" where it was changed since; None where there is none."""
+    if not IN_CHECKOUT:  # a repository around an installed copy is not its own
+        return None
     try:
         head = _git("rev-parse", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -2,7 +2,6 @@
 
 import importlib
 import subprocess
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.record import Record
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, GlamError
+from glam_deploy.installation import refusal
+from glam_deploy.processes import python_command
 from glam_deploy.spec import Precision
 
 LAST_WORDS = 4000
@@ -22,7 +23,7 @@ SHORTEST_S = 5.0
 BROKEN = frozenset({"refused", "failed", "crashed"})
 """Ways to end after which there is no use in going on with an engine; one that was only slow may do."""
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
-PROGRAM = (sys.executable, "-m", "glam_bench.gpu_check")
+PROGRAM = python_command("-m", "glam_bench.gpu_check")
 HALF_FIRST: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 BUILD_S = {"tensorrt": 300.0, "tensorrt-rtx": 90.0}
 """For the engines of one precision. Full TensorRT times kernels on the GPU, for two profiles of two large networks;
@@ -171,8 +172,16 @@ def run_here(name: str, record: Record, limit_s: float) -> int:
     except GlamError as error:
         record.note(name, status="failed", error=f"{type(error).__name__}: {error}")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        absence = refusal(error)
+        record.note(name, status="refused" if absence else "failed", error=str(absence) if absence else _trace())
+        return absence.exit_code if absence else 1
     except Exception:
-        record.note(name, status="failed", error=traceback.format_exc()[-LAST_WORDS:])
+        record.note(name, status="failed", error=_trace())
         return 1
     record.note(name, status="done")
     return 0
+
+
+def _trace() -> str:
+    return traceback.format_exc()[-LAST_WORDS:]

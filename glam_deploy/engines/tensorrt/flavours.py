@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.installation import install_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Flavour:
     @property
     def install(self) -> str:
         """The command that installs it."""
-        return f'pip install "glam-deploy[{self.name}]"'
+        return install_command(self.name)
 
 
 FLAVOURS: Mapping[str, Flavour] = MappingProxyType(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support_bundles import snapshot, unprivileged
-from support_commands import PLAIN, Cli, Start, without
+from support_commands import PLAIN, Cli, Start, install_line, without
 
 from glam_deploy.errors import UsageError
 from glam_deploy.reading import find_inputs, read
@@ -28,7 +28,7 @@ def test_missing_package(start: Start, tmp_path: Path, package: str) -> None:
     assert (process.returncode, out) == (3, "")
     assert err == (
         f"glam-deploy: this command needs {package}, which this Python lacks. "
-        'Install with: pip install "glam-deploy[export,dicom]"\n'
+        f"Install with: {install_line('export,dicom')}\n"
     )
     assert not (tmp_path / "demo").exists()
 

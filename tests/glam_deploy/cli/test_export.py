@@ -10,7 +10,7 @@ import pytest
 import support_engines
 import torch
 from support_bundles import snapshot
-from support_commands import PLAIN, Cli, Start, names, strict, without
+from support_commands import PLAIN, Cli, Start, install_line, names, strict, without
 from torch import Tensor
 
 from glam_deploy.bundle import Bundle, open_bundle
@@ -195,8 +195,7 @@ def test_missing_package(start: Start, tmp_path: Path, package: str) -> None:
     out, err = process.communicate()
     assert (process.returncode, out) == (3, "")
     assert err == (
-        f"glam-deploy: this command needs {package}, which this Python lacks. "
-        'Install with: pip install "glam-deploy[export]"\n'
+        f"glam-deploy: this command needs {package}, which this Python lacks. Install with: {install_line('export')}\n"
     )
     assert names(tmp_path) == []
 

@@ -185,7 +185,7 @@ def test_an_exam_made_for_the_occasion(
         outline(masks, image)
 
     maker = SimpleNamespace(write_exam=write_exam)
-    monkeypatch.setattr("glam_deploy.cli.gate_images.export_module", lambda name, extras: maker)
+    monkeypatch.setattr("glam_deploy.cli.gate_images.export_module", lambda name, *extras: maker)
     said = cli("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx")
     assert said.code == 0, said.err
     assert "against the outlines, benign: Dice " in said.out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mammograms import write_mg
-from support_commands import FAKE, Start, names, strict, without
+from support_commands import FAKE, Start, install_line, names, strict, without
 
 
 def read_all(terminal: int) -> str:
@@ -50,7 +50,7 @@ def test_torch_engine_without_torch(start: Start, bundle: Path, image: Path, tmp
     assert (process.returncode, out) == (3, "")
     assert err.startswith(
         "glam-deploy: engine 'torch' needs torch, which this Python lacks. Install with: "
-        'pip install "glam-deploy[export]", or choose another --engine. These could run here'
+        f"{install_line('export')}, or choose another --engine. These could run here"
     )
     assert "torch" not in err.partition("These could run here")[2]
 
@@ -61,7 +61,7 @@ def test_dicom_without_pydicom_is_the_machines_fault(start: Start, bundle: Path,
     out, err = process.communicate()
     assert (process.returncode, err) == (3, "")
     assert out.startswith(f"failed  {path}  DICOM needs pydicom")
-    assert 'pip install "glam-deploy[dicom]"' in out
+    assert install_line("dicom") in out
     # the picture needs no pydicom
     assert names(tmp_path / "out") == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png", "a.json"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import support_engines
 from support_bundles import edit_manifest, facts, snapshot
-from support_commands import Cli, Start, without
+from support_commands import Cli, Start, install_line, without
 
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
@@ -157,7 +157,7 @@ def test_engine_that_this_machine_lacks(start: Start, bundle: Path, engine: str,
     assert process.returncode == 3
     assert err.startswith(
         f"glam-deploy: engine '{engine}' needs {engine}, which this Python lacks. Install with: "
-        f'pip install "glam-deploy[{extra}]", or choose another --engine. These could run here'
+        f"{install_line(extra)}, or choose another --engine. These could run here"
     )
     assert engine not in err.partition("These could run here")[2]
     assert "Engine" not in out

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support_commands import ROOT, without
+from support_commands import ROOT, install_line, without
 
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.errors import BackendBuildError
@@ -68,4 +68,4 @@ def test_a_missing_package_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "cuda-core is missing" in done.stdout
-    assert "glam-deploy[tensorrt-rtx]" in done.stdout
+    assert install_line("tensorrt-rtx") in done.stdout

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support_bundles import fill
+from support_commands import install_line
 
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli.main import exit_code
@@ -121,7 +122,7 @@ def test_tensorrt_of_either_flavour_will_do(monkeypatch: pytest.MonkeyPatch, bun
         open_engines("fp16", bundle, EngineOptions())
     assert str(caught.value) == (
         "engine 'fp16' needs tensorrt or tensorrt_rtx, which this Python lacks. Install with: "
-        'pip install "glam-deploy[tensorrt]" or pip install "glam-deploy[tensorrt-rtx]", or choose another --engine.'
+        f"{install_line('tensorrt')} or {install_line('tensorrt-rtx')}, or choose another --engine."
     )
     assert caught.value.exit_code == 3
     for flavour in ("tensorrt", "tensorrt_rtx"):

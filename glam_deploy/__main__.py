@@ -1,0 +1,9 @@
+"""`python -m glam_deploy`: the command line without its script."""
+
+from glam_deploy.processes import leave_out_current_folder
+
+leave_out_current_folder()
+
+from glam_deploy.cli.main import main  # noqa: E402
+
+main()

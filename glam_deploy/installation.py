@@ -1,0 +1,183 @@
+"""This copy of glam-deploy: which extras it has, the command that adds one, and the folder of its documentation.
+
+An extra is a set of optional requirements (core metadata 2.1, Provides-Extra; setup.py defines them). The command
+depends on where this copy was installed from, which pip records in `direct_url.json` (PEP 610; PyPA specification
+"Recording the Direct URL Origin of installed distributions"). The name "glam-deploy" alone is printed only where there
+is no such record: then the copy came from an index.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from glam_deploy.errors import BackendUnavailable
+
+NAME = "glam-deploy"
+TREE = Path(__file__).parents[1]
+"""The checkout that this copy runs from, else the folder of all installed packages."""
+IN_CHECKOUT = (TREE / "setup.py").is_file()
+FROM_INDEX: Mapping[str, Any] = MappingProxyType({})
+"""Origin of a copy without a record: PEP 610 asks for one wherever an index was not asked."""
+DOCUMENTATION = "share/doc/glam-deploy"
+"""Where a wheel puts README.md, docs/, packaging/ and examples/, in the prefix that it is installed into."""
+
+CUDA = ("cuda.core", "cuda.bindings")
+
+EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "export": ("torch", "onnx", "onnxscript", "safetensors"),
+        "dicom": ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "gdcm"),
+        "appliance": (
+            "pynetdicom",
+            "highdicom",
+            "imagecodecs",
+            "pydantic",
+            "starlette",
+            "uvicorn",
+            "jinja2",
+            "python_multipart",
+            "prometheus_client",
+            "requests",
+            "cryptography",
+        ),
+        "openvino": ("openvino",),
+        "quantize": ("nncf", "openvino"),
+        "tensorrt": ("tensorrt", *CUDA),
+        "tensorrt-rtx": ("tensorrt_rtx", *CUDA),
+        "cuda": CUDA,
+    }
+)
+"""Extra -> import names of what it installs. (`cuda` also replaces onnxruntime, under the same import name.)"""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package, by import name, could be imported; it is not."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of a dotted name, the parent is missing
+        return False
+
+
+def absent(*extras: str) -> tuple[str, ...]:
+    """Import names of these extras' packages that are not installed, each once. `extras`: keys of EXTRAS."""
+    names = dict.fromkeys(package for extra in extras for package in EXTRAS[extra])
+    return tuple(name for name in names if not is_installed(name))
+
+
+def require(*extras: str, user: str = "this command") -> None:
+    """Raises BackendUnavailable where packages of these extras are missing. `user`: subject of the message."""
+    if missing := absent(*extras):
+        raise BackendUnavailable(lacks(user, missing, *extras))
+
+
+def lacks(user: str, missing: Sequence[str], *extras: str) -> str:
+    """The message for packages (import names) that `user` needs, with the command that installs these extras."""
+    return f"{user} needs {', '.join(missing)}, which this Python lacks. Install with: {install_command(*extras)}"
+
+
+def refusal(error: ModuleNotFoundError, *, user: str = "this") -> BackendUnavailable | None:
+    """The refusal for an import that failed because an extra is not installed; None for every other failure.
+
+    A package that is installed and lacks something itself is no missing extra. `user`: subject of the message.
+    """
+    extras = [extra for extra in EXTRAS if any(_explains(package, error.name or "") for package in absent(extra))]
+    if not extras:
+        return None
+    return BackendUnavailable(lacks(user, [str(error.name)], *extras[:1]))
+
+
+def _explains(package: str, name: str) -> bool:
+    """Whether the import of `name` fails where `package` is missing."""
+    return f"{name}.".startswith(f"{package}.") or package.startswith(f"{name}.")
+
+
+def install_command(*extras: str) -> str:
+    """The shell command that adds these extras to this copy, for this Python. `extras`: keys of EXTRAS; at least one.
+
+    Where the folder or file that this copy was installed from is gone, a note behind the command says so.
+    """
+    suffix = f"[{','.join(extras)}]"
+    pip = f"{shlex.quote(sys.executable)} -m pip install" if sys.executable else "pip install"
+    origin = _origin()
+    if origin is FROM_INDEX:
+        return f"{pip} {shlex.quote(NAME + suffix)}"
+    path = _local_path(origin)
+    gone = f" ({path}, where this copy came from, is gone: name another checkout or wheel of it)"
+    return f"{pip} {_requirement(origin, suffix)}{'' if path is None or path.exists() else gone}"
+
+
+def _origin() -> Mapping[str, Any]:
+    """The record of PEP 610, one of its form for a checkout that is not installed, or FROM_INDEX."""
+    from importlib.metadata import distributions
+
+    records = [distribution.read_text("direct_url.json") for distribution in distributions(name=NAME)]
+    if record := next(filter(None, records), None):
+        origin: Mapping[str, Any] = json.loads(record)
+        return origin
+    if records and not IN_CHECKOUT:  # metadata beside a checkout are what a build left there
+        return FROM_INDEX
+    return {"url": TREE.as_uri(), "dir_info": {"editable": True}}
+
+
+def _requirement(origin: Mapping[str, Any], suffix: str) -> str:
+    """What pip is to install, quoted for a POSIX shell: a path, or else a direct reference (PEP 440, PEP 508)."""
+    path = _local_path(origin)
+    if path is not None and ";" not in str(path):  # pip takes what follows for an environment marker
+        editable = origin.get("dir_info", {}).get("editable", False)
+        return ("-e " if editable else "") + shlex.quote(f"{path}{suffix}")
+    return shlex.quote(f"{NAME}{suffix} @ {_direct_reference(origin)}")
+
+
+def _local_path(origin: Mapping[str, Any]) -> Path | None:
+    """The folder or archive of a `file:` URL; None for other URLs and for what lies within an archive or repository."""
+    parts = urlsplit(origin["url"])
+    local = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    if not local or "vcs_info" in origin or origin.get("subdirectory"):
+        return None
+    return Path(unquote(parts.path))
+
+
+def _direct_reference(origin: Mapping[str, Any]) -> str:
+    """The URL with what pins it to this copy: the commit of a repository, the hash of an archive."""
+    url, fragments = str(urldefrag(origin["url"]).url), []
+    if vcs := origin.get("vcs_info"):
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    fragments += [f"{name}={value}" for name, value in _hashes(origin.get("archive_info", {})).items()][:1]
+    fragments += [f"subdirectory={origin['subdirectory']}"] if origin.get("subdirectory") else []
+    return url + ("#" + "&".join(fragments) if fragments else "")
+
+
+def _hashes(archive: Mapping[str, Any]) -> Mapping[str, str]:
+    """By algorithm: `hashes` is the key of today, `hash` ("sha256=...") the one of PEP 610 as it was accepted."""
+    if hashes := archive.get("hashes"):
+        return {str(name): str(value) for name, value in hashes.items()}
+    name, equals, value = archive.get("hash", "").partition("=")
+    return {name: value} if equals else {}
+
+
+def documentation() -> Path:
+    """The folder with README.md, docs/, packaging/ and examples/ of this copy.
+
+    In a copy from which somebody removed them it is where they would be.
+    """
+    from importlib.metadata import PackageNotFoundError, files
+
+    if IN_CHECKOUT:
+        return TREE
+    try:
+        listed = files(NAME) or []
+    except PackageNotFoundError:
+        listed = []
+    readme = next((file for file in listed if file.as_posix().endswith(f"{DOCUMENTATION}/README.md")), None)
+    return Path(readme.locate()).resolve().parent if readme else Path(sys.prefix, DOCUMENTATION)
+
+
+def page(name: str) -> Path:
+    """Where a page of the documentation lies. `name`: as in docs/, such as "gate.md"."""
+    return documentation() / "docs" / name
