@@ -128,9 +128,10 @@ def _origin() -> Mapping[str, Any]:
 def _requirement(origin: Mapping[str, Any], suffix: str) -> str:
     """What pip is to install, quoted for a POSIX shell: a path, or else a direct reference (PEP 440, PEP 508)."""
     path = _local_path(origin)
+    if path is not None and origin.get("dir_info", {}).get("editable"):
+        return f"-e {shlex.quote(f'{path}{suffix}')}"
     if path is not None and ";" not in str(path):  # pip takes what follows for an environment marker
-        editable = origin.get("dir_info", {}).get("editable", False)
-        return ("-e " if editable else "") + shlex.quote(f"{path}{suffix}")
+        return shlex.quote(f"{path}{suffix}")
     return shlex.quote(f"{NAME}{suffix} @ {_direct_reference(origin)}")
 
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,18 +71,28 @@ def strict(line: str) -> Any:
     return json.loads(line, parse_constant=refuse)
 
 
+class Absent:
+    """A finder of modules that does not find some packages, and is another finder for all else."""
+
+    def __init__(self, finder: Any, packages: Collection[str]) -> None:
+        self._finder, self._packages = finder, packages
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        absent = any(f"{name}.".startswith(f"{package}.") for package in self._packages)
+        return None if absent else self._finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
+
+
+def block(packages: Collection[str]) -> None:
+    """From now on this process is one where `packages`, import names, are not installed."""
+    sys.meta_path[:] = [Absent(finder, packages) for finder in sys.meta_path]
+
+
 def blocking(*packages: str) -> str:
-    """Python that makes this process one where `packages` are not installed."""
-    return (
-        "import sys, importlib.util\n"
-        f"packages, real = {packages!r}, importlib.util.find_spec\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in packages:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-        "importlib.util.find_spec = lambda name, *rest: None if name in packages else real(name, *rest)\n"
-    )
+    """Python that makes its process one where `packages` are not installed."""
+    return f"import support_commands; support_commands.block({packages!r})\n"
 
 
 def without(*packages: str, code: str = FAKE) -> str:

@@ -91,7 +91,7 @@ def run(program: Callable[[], int | None]) -> NoReturn:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        status: int | None = _status(program)
+        status: int | None = status_of(program)
     except Exception:
         if stop.number is None:
             raise
@@ -115,10 +115,10 @@ class _Stop:
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what a shell would see as its exit status."""
-    return _status(lambda: cli.main(arguments, prog_name="glam-deploy", standalone_mode=False))
+    return status_of(lambda: cli.main(arguments, prog_name="glam-deploy", standalone_mode=False))
 
 
-def _status(program: Callable[[], object]) -> int:
+def status_of(program: Callable[[], object]) -> int:
     try:
         code = program()
     except (Exception, KeyboardInterrupt) as error:
