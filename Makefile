@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test
+.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -40,6 +40,9 @@ validate: $(INSTALLED)  ## the DICOM that we write, against other people's progr
 	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
 	npm ci --prefix $(ADAPTERS) --ignore-scripts --no-audit --no-fund
 	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters $(BIN)/python -m pytest tests/glam_deploy/dicom -m "slow or not slow" -k "dciodvfy or dcmftest or validators"
+
+install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
+	$(BIN)/python -m pytest tests/install -m install
 
 report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

@@ -51,10 +51,12 @@ def test_from_a_folder(site: Path, tmp_path: Path, folder: str, editable: bool) 
     place = tmp_path / folder
     place.mkdir()
     command = recorded(site, {"url": place.as_uri(), "dir_info": {"editable": True} if editable else {}})
-    if ";" not in folder:
-        assert command == [*PIP, *(["-e"] if editable else []), f"{place}[dicom]"]
+    if editable:
+        assert command == [*PIP, "-e", f"{place}[dicom]"]
+    elif ";" not in folder:
+        assert command == [*PIP, f"{place}[dicom]"]
     else:  # pip takes what follows for a marker, so the URL is given, where ; is %3B
-        assert command == [*PIP, *(["-e"] if editable else []), f"glam-deploy[dicom] @ {place.as_uri()}"]
+        assert command == [*PIP, f"glam-deploy[dicom] @ {place.as_uri()}"]
 
 
 @pytest.mark.parametrize("name", ["glam_deploy-9.9-py3-none-any.whl", "glam deploy-9.9.tar.gz"])

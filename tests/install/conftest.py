@@ -1,0 +1,45 @@
+"""The distributions, made as a release makes them, and what every install line is tried on."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support_commands import ROOT
+from support_material import material
+
+NOT_SOURCE = (".git", ".venv", "demo", "bundle", "results", "build", "dist", "node_modules", "__pycache__")
+CACHES = ("*.egg-info", ".*_cache", ".hypothesis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributions:
+    """A source distribution, and the wheel made of it; `tree` is the copy of the checkout that both are of."""
+
+    tree: Path
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """By `python -m build`, from a copy: setuptools leaves files beside its sources, and reads earlier ones."""
+    room = tmp_path_factory.mktemp("dist")
+    top = {ROOT.as_posix(): NOT_SOURCE}
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        everywhere = shutil.ignore_patterns("__pycache__", "node_modules", *CACHES)(folder, names)
+        return everywhere | {*top.get(Path(folder).as_posix(), ())} & {*names}
+
+    shutil.copytree(ROOT, room / "tree", ignore=left_out)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(room / "out"), str(room / "tree")]
+    subprocess.run(command, check=True, capture_output=True)
+    (sdist,), (wheel,) = (room / "out").glob("*.tar.gz"), (room / "out").glob("*.whl")
+    return Distributions(tree=room / "tree", sdist=sdist, wheel=wheel)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return material(tmp_path_factory.mktemp("material"))
