@@ -92,7 +92,9 @@ EXTRAS = {
 
 
 def documentation() -> list[tuple[str, list[str]]]:
-    """What help texts and pages point to, in the folders of the checkout."""
+    """What help texts and pages point to, in the folders of the checkout; nothing where only the code was copied."""
+    if not (HERE / "docs").is_dir():
+        return []
     files = sorted(path.relative_to(HERE) for pattern in PAGES for path in HERE.glob(pattern))
     folders = dict.fromkeys(file.parent for file in files)
     return [(str(DOCUMENTATION / folder), [str(f) for f in files if f.parent == folder]) for folder in folders]

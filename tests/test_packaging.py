@@ -34,9 +34,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, for setuptools leaves files beside its sources."""
     room = tmp_path_factory.mktemp("wheel")
     tree = room / "tree"
-    for name in ("glam_deploy", "export", "benchmarks"):
+    for name in ("glam_deploy", "export", "benchmarks", "docs", "packaging", "examples"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
         shutil.copy(ROOT / name, tree)
     pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", room / "dist", tree)
     (built,) = (room / "dist").iterdir()
@@ -65,7 +65,22 @@ def requirements(metadata: Message, extra: str | None = None) -> set[str]:
 
 def test_three_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in contents(wheel)}
-    assert tops == {*SOURCES, f"glam_deploy-{glam_deploy.__version__}.dist-info"}
+    assert tops == {*SOURCES, *(f"glam_deploy-{glam_deploy.__version__}.{part}" for part in ("dist-info", "data"))}
+
+
+def test_documentation_is_in_it(wheel: Path) -> None:
+    """Every page, with the files that it links to, in the places that links expect."""
+    prefix = f"glam_deploy-{glam_deploy.__version__}.data/data/share/doc/glam-deploy/"
+    carried = {name.removeprefix(prefix) for name in contents(wheel) if ".data/" in name}
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.*")}
+    assert pages <= carried
+    assert carried - pages == {
+        "README.md",
+        "benchmarks/README.md",
+        "constraints.txt",
+        "examples/embed_runtime.py",
+        *(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir()),
+    }
 
 
 def test_every_module_is_in_it(wheel: Path) -> None:
@@ -74,7 +89,7 @@ def test_every_module_is_in_it(wheel: Path) -> None:
         for package, folder in SOURCES.items()
         for path in folder.rglob("*.py")
     }
-    assert {name for name in contents(wheel) if name.endswith(".py")} == modules
+    assert {name for name in contents(wheel) if name.endswith(".py") and ".data/" not in name} == modules
 
 
 def test_cuda_sources_are_in_it(wheel: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from glam_bench.gpu_check.context import Context
-from glam_bench.gpu_check.facts import TREE
 from glam_deploy.errors import BackendRunError, BackendUnavailable
+from glam_deploy.installation import TREE
 
 ROOMS = ("device", "runtime")
 RESERVE_S = 5.0
