@@ -48,13 +48,12 @@ EXTRAS = {
         "pylibjpeg>=2.1",
         "pylibjpeg-openjpeg>=2.5",
         "pyjpegls>=1.5",
-        "python-gdcm>=3.2.6",  # CVE-2025-11266; 3.2.2 crashes while it is imported
+        "imagecodecs>=2026.1.14",
     ],
     # the appliance beside a PACS: `glam-deploy serve`; needs `dicom` too
     "appliance": [
         "pynetdicom>=3.0.4",
         "highdicom>=0.28",
-        "imagecodecs>=2026.1.14",
         "pydantic>=2.12",
         "starlette>=1.3.1",  # CVE-2025-62727, CVE-2026-48710, CVE-2026-54283
         "uvicorn>=0.40",
@@ -78,6 +77,8 @@ EXTRAS = {
     "dev": [
         "pytest>=9",
         "pytest-timeout>=2.4",
+        # an encoder that the decoders are tested with
+        "python-gdcm>=3.2.6",
         "hypothesis>=6.140",
         "scipy>=1.15",
         "httpx>=0.28",

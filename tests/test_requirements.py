@@ -25,7 +25,6 @@ TESTED = {
 # First versions without the hole, as the advisories give them (GitHub Advisory Database, PyPA advisory database).
 FIXED = {
     "CVE-2024-47081 requests": "2.32.4",
-    "CVE-2025-11266 python-gdcm": "3.2.2",
     "CVE-2025-27516 jinja2": "3.1.6",
     "CVE-2025-32434 torch": "2.6.0",
     "CVE-2025-43859 h11": "0.16.0",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
@@ -140,6 +141,6 @@ def _loss(header: Header) -> str:
     syntax = header.transfer_syntax
     if syntax == JPEGLSNearLossless:
         return f"the pixels are compressed with loss (transfer syntax {syntax.name})"
-    if syntax == JPEG2000 and header.lossy != "00":
+    if syntax in (JPEG2000, HTJ2K) and header.lossy != "00":
         return f"loss by compression is possible (transfer syntax {syntax.name}, no word in LossyImageCompression)"
     return ""

@@ -1,28 +1,206 @@
-"""JPEG 2000 by the OpenJPEG inside OpenCV, which lets other Python threads go on meanwhile.
+"""JPEG 2000 and HTJ2K (ITU-T T.800, T.814) by OpenJPEG, whose warnings count as errors.
 
-pylibjpeg's, the same library, holds Python's lock for as long as it decodes, so that a network in another thread would
-wait for it between its stages.
+OpenJPEG compares, at the end of each code-block, the bytes that were read with those that are there, if the stream
+promises predictable termination. The promise changes nothing else of what is decoded, so it is put into the stream
+first: nearly all damage within a code-block shows. Other Python threads go on meanwhile.
 """
 
-import cv2
+import logging
+import re
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 
+from glam_deploy.dicom.segments import Segment, StreamError, check_claim, only
+from glam_deploy.errors import BackendUnavailable
 from glam_deploy.records import Pixels
 
-START = b"\xff\x4f\xff\x51"
-"""How a codestream begins: SOC and SIZ (ITU-T T.800 A.4.1, A.5.1)."""
+_START = b"\xff\x4f\xff\x51"
+"""How a codestream begins: SOC and SIZ (T.800 A.4.1, A.5.1)."""
+_FILE = b"\0\0\0\x0cjP  \r\n\x87\n"
+"""How a JP2 file begins: the signature box (T.800 I.5.1)."""
+_COD, _EOC = 0x52, b"\xff\xd9"
+_PREDICTABLE, _HIGH_THROUGHPUT = 0x10, 0x40
+"""Bits of the code-block style (T.800 table A.19, T.814 table A.7)."""
+
+_TERMINATION = re.compile(r"PTERM check failure: (\d+) (remaining bytes|synth)")
+_SLACK = 8
+"""Bytes by which a sound code-block may end early or late: encoders round the length of what they write up, or leave
+bytes out that a decoder fills in (T.800 D.4.1); both are up to five."""
 
 
-def decode(stream: bytes) -> Pixels:
-    """The image in a codestream of one component, 8 to 16 bits, unsigned: uint16 [rows, columns].
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image and what its stream says about it."""
 
-    Raises ValueError for any other stream, and for one that is damaged where that shows. From now on, in this process,
-    OpenCV writes nothing to standard error.
+    pixels: Pixels
+    """uint8, int8, uint16 or int16 [rows, columns]."""
+    in_file: bool
+    """Whether the codestream stood in a JP2 file."""
+
+
+def decode(stream: bytes, shape: tuple[int, int]) -> Decoded:
+    """The image of `shape` (rows, columns) in a codestream or JP2 file of one component, up to 16 bits.
+
+    Raises StreamError where the stream is not one sound image of that shape.
     """
-    if not stream.startswith(START):
-        raise ValueError("no codestream of JPEG 2000")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    pixels = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError("OpenJPEG refuses the stream")
-    return np.asarray(pixels).astype(np.uint16, copy=False)
+    import imagecodecs
+
+    in_file = stream.startswith(_FILE)
+    codestream = _codestream(stream) if in_file else stream
+    main = _check(codestream, shape)
+    with _messages() as messages:
+        try:
+            pixels = np.asarray(imagecodecs.jpeg2k_decode(_promising(codestream, main), verbose=3))
+        except imagecodecs.Jpeg2kError as error:
+            raise StreamError(f"OpenJPEG refuses it ({'; '.join(_grave(messages)) or error})") from None
+    if grave := _grave(messages):
+        raise StreamError(f"OpenJPEG finds {len(grave)} faults, the first: {grave[0]}")
+    return Decoded(pixels=pixels, in_file=in_file)
+
+
+def _grave(messages: Sequence[str]) -> list[str]:
+    """Errors, and warnings of more than rounding."""
+    return [text for text in messages if not text.startswith("info") and not _is_rounding(text)]
+
+
+def _is_rounding(warning: str) -> bool:
+    match = _TERMINATION.search(warning)
+    return match is not None and int(match[1]) <= _SLACK
+
+
+@contextmanager
+def _messages() -> Iterator[list[str]]:
+    """What OpenJPEG says while this thread decodes; imagecodecs hands it to the logger of its own name.
+
+    From now on, in this process, that logger writes nowhere else. Raises BackendUnavailable at the end where nothing
+    came, for then a warning would not have come either.
+    """
+    collector, logger = _Collector(), logging.getLogger("imagecodecs")
+    logger.propagate = logger.disabled = False
+    logger.setLevel(logging.INFO)
+    logger.addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        logger.removeHandler(collector)
+    if not collector.messages:
+        raise BackendUnavailable(
+            "OpenJPEG's warnings cannot be read, so damage to JPEG 2000 would not be seen: Python's logging is "
+            "switched off (logging.disable). Switch it on, or set levels of single loggers instead"
+        )
+
+
+class _Collector(logging.Handler):
+    """Keeps the messages of the thread that made it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.get_ident() == self._thread:
+            self.messages.append(record.getMessage().removeprefix("JPEG2K ").strip())
+
+
+def _codestream(file: bytes) -> bytes:
+    """The contiguous codestream of a JP2 file (T.800 Annex I)."""
+    boxes = dict(reversed(list(_boxes(file))))
+    if b"jp2c" not in boxes:
+        raise StreamError("it is a JP2 file without a codestream")
+    if b"pclr" in dict(_boxes(boxes.get(b"jp2h", b""))):
+        raise StreamError("it is a JP2 file with a palette")
+    return boxes[b"jp2c"]
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each box (T.800 I.4)."""
+    at = 0
+    while at + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        head = 8
+        if length == 1 and at + 16 <= len(content):
+            length, head = int.from_bytes(content[at + 8 : at + 16]), 16
+        # a length of 0: up to the end of the file
+        end = at + length if length else len(content)
+        if end > len(content) or end < at + head:
+            raise StreamError("a box of its JP2 file is longer than the rest of the file")
+        yield kind, content[at + head : end]
+        at = end
+
+
+def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
+    """The segments of the main header of a codestream that is whole: all tiles, to the last byte, and EOC."""
+    if not codestream.startswith(_START):
+        raise StreamError("no codestream of JPEG 2000 begins with it (FF 4F FF 51)")
+    main = tuple(_header(codestream, 2))
+    tiles = _check_size(main[0], shape)
+    seen, at = set(), main[-1].end
+    while codestream[at : at + 2] == b"\xff\x90":
+        index, length = _tile_part(codestream, at)
+        seen.add(index)
+        at = at + length if length else len(codestream.rstrip(b"\0")) - len(_EOC)
+    if codestream[at : at + 2] != _EOC or codestream[at + 2 :].strip(b"\0"):
+        raise StreamError(f"it does not end with EOC (FF D9) behind its last tile, at byte {at}")
+    if seen != set(range(tiles)):
+        raise StreamError(f"it holds {len(seen)} tiles, its header states {tiles}")
+    return main
+
+
+def _header(codestream: bytes, at: int) -> Iterator[Segment]:
+    """The marker segments from `at` up to a SOT, of which there is one behind every main header (T.800 A.3)."""
+    while codestream[at : at + 2] != b"\xff\x90":
+        marker, length = _parameters(">HH", codestream, at)
+        end = at + 2 + length
+        if marker < 0xFF00 or length < 2 or end > len(codestream):
+            raise StreamError(f"its main header is damaged at byte {at}")
+        yield Segment(marker=marker & 0xFF, body=codestream[at + 4 : end], end=end)
+        at = end
+
+
+def _check_size(siz: Segment, shape: tuple[int, int]) -> int:
+    """How many tiles an image has by its SIZ (T.800 A.5.1, B.3), which must be one component of `shape`."""
+    right, bottom, left, top, width, height, tile_left, tile_top, components, depth, horizontal, vertical = _parameters(
+        ">xx8IH3B", siz.body, 0
+    )
+    check_claim((bottom - top, right - left), shape)
+    if components != 1 or (horizontal, vertical) != (1, 1):
+        raise StreamError(f"its header states {components} components, expected one, of every pixel")
+    if (depth & 0x7F) + 1 > 16:
+        raise StreamError(f"its header states {(depth & 0x7F) + 1} bits, expected up to 16")
+    if not (width and height and tile_left <= left and tile_top <= top):
+        raise StreamError("its header states tiles of no size, or none where the image begins")
+    tiles = -(-(right - tile_left) // width) * -(-(bottom - tile_top) // height)
+    if tiles > 65535:
+        raise StreamError(f"its header states {tiles} tiles, expected up to 65535")
+    return tiles
+
+
+def _tile_part(codestream: bytes, at: int) -> tuple[int, int]:
+    """Index of a tile, and length in bytes of its part that begins at `at`; 0 for up to EOC (T.800 A.4.2)."""
+    index, length = _parameters(">4xHI", codestream, at)
+    if length and length < 14:
+        raise StreamError(f"a tile-part at byte {at} states {length} bytes")
+    return index, length
+
+
+def _parameters(layout: str, content: bytes, at: int) -> tuple[int, ...]:
+    try:
+        return struct.unpack_from(layout, content, at)
+    except struct.error:
+        raise StreamError(f"it ends within a header, at byte {at}") from None
+
+
+def _promising(codestream: bytes, main: Sequence[Segment]) -> bytes:
+    """The codestream with the promise of predictable termination (T.800 table A.19), of which HTJ2K knows nothing."""
+    cod = only(main, _COD, "COD")
+    if len(cod.body) < 9:
+        raise StreamError("its coding style (COD) is too short")
+    style = cod.end - len(cod.body) + 8
+    promised = codestream[style] | (0 if codestream[style] & _HIGH_THROUGHPUT else _PREDICTABLE)
+    return b"".join((codestream[:style], bytes([promised]), codestream[style + 1 :]))

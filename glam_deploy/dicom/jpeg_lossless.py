@@ -1,74 +1,166 @@
-"""A strict look at a JPEG Lossless stream before gdcm decodes it.
+"""JPEG Lossless (ITU-T T.81, process 14): libjpeg-turbo decodes, the result is proven against the stream.
 
-gdcm ends the whole process on some damaged streams (an exception thrown through C code), so only a stream whose
-structure is sound in every marker may reach it (ITU-T T.81 Annex B, process 14).
+libjpeg-turbo fills in what a damaged stream lacks and tells it in warnings only, which imagecodecs drops; `huffman`
+finds every such case from the pixels. It lets other Python threads go on meanwhile.
 """
 
 import re
-import struct
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
-from glam_deploy.dicom.header import Header
+import numpy as np
 
-_SOF3, _DHT, _EOI, _SOS, _DQT, _DRI, _COM = 0xC3, 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE
-_HARMLESS = frozenset({_DQT, _DRI, _COM, *range(0xE0, 0xF0)})
+from glam_deploy.dicom import huffman
+from glam_deploy.dicom.segments import EOI, SOS, Segment, StreamError, check_claim, only, parameters, segments
+from glam_deploy.records import Pixels
+
+_SOF3, _DHT, _DQT, _DRI, _COM = 0xC3, 0xC4, 0xDB, 0xDD, 0xFE
+_IGNORED = frozenset({_DQT, _COM, *range(0xE0, 0xF0)})
+"""Tables of other processes, comments and application data (T.81 B.2.4)."""
+
+_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+"""A marker behind entropy-coded data with the fill bytes before it; FF 00 is a data byte FF (T.81 B.1.1.5)."""
 
 
-def check_stream(stream: bytes, header: Header, shape: tuple[int, int]) -> None:
-    """Raise ValueError unless `stream` is one sound lossless scan of one component.
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """A stream of one component in one scan, taken apart."""
 
-    `shape`: (rows, columns) of the DICOM object, which the frame header must repeat.
+    head: bytes
+    """Frame header, scan header and tables, for the decoder."""
+    precision: int
+    predictor: int
+    table: Mapping[int, tuple[int, int]]
+    """Category SSSS -> (Huffman code, its length in bits)."""
+    interval_rows: int
+    """Rows of a restart interval; all rows where none is defined."""
+    intervals: Sequence[bytes]
+    """Entropy-coded segments, as stored."""
+
+
+def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
+    """The image of `shape` (rows, columns) in a lossless stream of one component, 2 to 16 bits.
+
+    uint8 (up to 8 bits) or uint16 [rows, columns]. Raises StreamError where the stream is not one sound image of that
+    shape: every marker segment must be as T.81 Annex B has it, and every entropy-coded bit must belong to a pixel.
     """
-    if not stream.startswith(b"\xff\xd8"):
-        raise ValueError("no SOI")
-    frames = 0
-    for marker, body, end in segments(stream):
-        if marker == _SOF3:
-            frames += 1
-            _check_frame(body, header, shape)
-        elif marker == _DHT:
-            _check_tables(body)
-        elif marker == _SOS:
-            _check_scan(body, stream[end:])
-        elif marker not in _HARMLESS:
-            raise ValueError(f"marker {marker:#x}")
-    if frames != 1:
-        raise ValueError(f"{frames} frame headers")
+    import imagecodecs
+
+    image = _parse(stream, shape)
+    joined = b"".join(part + bytes([0xFF, 0xD0 + i % 8]) for i, part in enumerate(image.intervals))
+    try:
+        pixels = imagecodecs.jpeg8_decode(b"\xff\xd8" + image.head + joined[:-2] + b"\xff\xd9")
+    except imagecodecs.Jpeg8Error as error:
+        raise StreamError(f"libjpeg-turbo refuses it ({error})") from None
+    _prove(image, pixels.astype(np.uint16, copy=False))
+    return np.asarray(pixels)
 
 
-def segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, body and end of every segment up to and with SOS. Raises struct.error, ValueError."""
-    at, marker = 2, 0
-    while marker != _SOS:
-        lead, marker, length = struct.unpack_from(">BBH", stream, at)
-        end = at + 2 + length
-        if lead != 0xFF or length < 2 or end > len(stream):
-            raise ValueError("a segment does not end where the next begins")
-        yield marker, stream[at + 4 : end], end
-        at = end
+def _prove(image: _Image, pixels: Pixels) -> None:
+    codes = huffman.codes(image.table)
+    for i, part in enumerate(image.intervals):
+        rows = pixels[i * image.interval_rows : (i + 1) * image.interval_rows]
+        huffman.check_interval(part.replace(b"\xff\0", b"\xff"), rows, codes, image.predictor, image.precision)
 
 
-def _check_frame(body: bytes, header: Header, shape: tuple[int, int]) -> None:
-    precision, rows, columns, components = struct.unpack_from(">BHHB", body)
-    fits = (header.bits_stored or 0) <= precision <= (header.bits_allocated or 0)
-    if (rows, columns) != shape or components != 1 or len(body) != 9 or body[7] != 0x11 or not fits:
-        raise ValueError("the frame header disagrees with the DICOM object")
+def _parse(stream: bytes, shape: tuple[int, int]) -> _Image:
+    found = list(segments(stream))
+    for segment in found:
+        if segment.marker not in (_SOF3, _DHT, _DRI, SOS, *_IGNORED):
+            raise StreamError(f"it holds the marker FF {segment.marker:02X}, which a JPEG Lossless image has not")
+    frame, scan = only(found, _SOF3, "SOF3"), only(found, SOS, "SOS")
+    precision = _check_frame(frame, shape)
+    predictor, table_index = _check_scan(scan, frame)
+    tables = {index: table for segment in found if segment.marker == _DHT for index, table in _tables(segment.body)}
+    if table_index not in tables:
+        raise StreamError(f"its Huffman table {table_index} is missing")
+    rows, columns = shape
+    interval_rows = _interval_rows(found, columns) or rows
+    return _Image(
+        head=b"".join(_bytes(segment) for segment in found if segment.marker not in _IGNORED),
+        precision=precision,
+        predictor=predictor,
+        table=tables[table_index],
+        interval_rows=interval_rows,
+        intervals=_intervals(stream, scan.end, -(-rows // interval_rows)),
+    )
 
 
-def _check_tables(body: bytes) -> None:
+def _bytes(segment: Segment) -> bytes:
+    return bytes([0xFF, segment.marker]) + (2 + len(segment.body)).to_bytes(2) + segment.body
+
+
+def _check_frame(frame: Segment, shape: tuple[int, int]) -> int:
+    """The precision in bits that a frame header states (T.81 B.2.2)."""
+    precision, rows, columns, components = parameters("BHHB", frame)
+    check_claim((rows, columns), shape)
+    if components != 1 or len(frame.body) != 9:
+        raise StreamError(f"its frame header states {components} components, expected one")
+    if not 2 <= precision <= 16:
+        raise StreamError(f"its frame header states {precision} bits, expected 2 to 16")
+    return precision
+
+
+def _check_scan(scan: Segment, frame: Segment) -> tuple[int, int]:
+    """Predictor and index of the Huffman table that a scan header states (T.81 B.2.3, table B.3)."""
+    components, component, table, predictor, end, shift = parameters("6B", scan)
+    if components != 1 or len(scan.body) != 6 or component != frame.body[6]:
+        raise StreamError("its scan header does not name the one component of its frame")
+    if not 1 <= predictor <= 7 or table & 0xCF or end:
+        raise StreamError("its scan header is none of a lossless scan")
+    if shift:
+        raise StreamError(f"its point transform has left out the lowest {shift} bits: ask for the original")
+    return predictor, table >> 4
+
+
+def _tables(body: bytes) -> list[tuple[int, Mapping[int, tuple[int, int]]]]:
+    """(index, category -> code and length) of each Huffman table in a DHT segment (T.81 B.2.4.2, Annex C)."""
+    tables = []
     while body:
-        count = sum(body[1:17])
-        # differences of up to 16 bits: categories 0 to 16 (T.81 table H.2)
-        if body[0] > 3 or len(body) < 17 + count or not 0 < count <= 17 or max(body[17 : 17 + count]) > 16:
-            raise ValueError("a Huffman table is damaged")
-        body = body[17 + count :]
+        counts, categories = body[1:17], body[17 : 17 + sum(body[1:17])]
+        # differences of up to 16 bits: categories 0 to 16 (table H.2)
+        if len(counts) < 16 or len(categories) < sum(counts) or max(categories, default=17) > 16:
+            raise StreamError("a Huffman table is damaged")
+        tables.append((body[0], _codes(counts, categories)))
+        body = body[17 + len(categories) :]
+    return tables
 
 
-def _check_scan(body: bytes, data: bytes) -> None:
-    components, _, table, predictor, last, shift = struct.unpack(">6B", body)
-    if components != 1 or table & 0xCF or not 1 <= predictor <= 7 or last or shift:
-        raise ValueError("the scan header is damaged")
-    # FF in the data is stuffed (FF 00) or a restart; an encapsulated frame may be padded behind EOI
-    end = re.search(rb"\xff[^\x00\xd0-\xd7]", data)
-    if end is None or data[end.start() + 1] != _EOI or data[end.end() :].strip(b"\0"):
-        raise ValueError("the scan is damaged or incomplete")
+def _codes(counts: bytes, categories: bytes) -> Mapping[int, tuple[int, int]]:
+    code, codes, left = 0, {}, iter(categories)
+    for length, count in enumerate(counts, 1):
+        for category in islice(left, count):
+            codes[category] = code, length
+            code += 1
+        code <<= 1
+    return codes
+
+
+def _interval_rows(found: Sequence[Segment], columns: int) -> int:
+    """Rows of a restart interval, 0 for none (T.81 B.2.4.4); lossless ones are whole rows (table B.7)."""
+    samples = [parameters("H", segment)[0] for segment in found if segment.marker == _DRI]
+    if samples and samples[-1] % columns:
+        raise StreamError(f"its restart interval is {samples[-1]} samples, expected a multiple of {columns}")
+    return samples[-1] // columns if samples else 0
+
+
+def _intervals(stream: bytes, start: int, count: int) -> list[bytes]:
+    """The entropy-coded segments from `start` on, between which RST0 to RST7 stand in turn (T.81 B.2.1)."""
+    parts = []
+    while True:
+        marker = _MARKER.search(stream, start)
+        if marker is None:
+            raise StreamError("it ends without EOI (FF D9)")
+        parts.append(stream[start : marker.start()])
+        start = marker.end()
+        if marker[1][0] == EOI:
+            break
+        if len(parts) == count or marker[1][0] != 0xD0 + (len(parts) - 1) % 8:
+            raise StreamError(f"its data are interrupted by the marker FF {marker[1][0]:02X} at byte {marker.start()}")
+    if len(parts) != count:
+        raise StreamError(f"it has {len(parts)} restart intervals, expected {count}")
+    # an encapsulated frame may be padded behind EOI (PS3.5 A.4)
+    if stream[start:].strip(b"\0"):
+        raise StreamError("something else follows behind EOI (FF D9)")
+    return parts

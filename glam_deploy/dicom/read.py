@@ -44,13 +44,13 @@ def read_view(
         if horizontal_flip and mirrored is False:
             raise DicomError("PatientOrientation says that the image is not stored mirrored: leave horizontal_flip off")
         # last: an object that is turned away may hold gigabytes of pixels
-        pixels = read_pixels(_parsed(file, with_pixels=True), header)
+        image = read_pixels(_parsed(file, with_pixels=True), header)
     return Mammogram(
-        pixels=pixels,
+        pixels=image.pixels,
         view=found,
         horizontal_flip=horizontal_flip or bool(mirrored),
         source=Source(name=path.name, kind="dicom", uids=header.uids, facts=_facts(header)),
-        notices=(*notices, *_orientation_notices(mirrored)),
+        notices=(*notices, *image.notices, *_orientation_notices(mirrored)),
     )
 
 

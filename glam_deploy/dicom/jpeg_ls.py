@@ -1,0 +1,75 @@
+"""JPEG-LS (ITU-T T.87) by CharLS, and once more to see that its data end where the image does.
+
+CharLS refuses nearly all damage by itself, but not a scan that lacks its last byte, and it reads on for many seconds
+where a scan has no end. Other Python threads go on meanwhile.
+"""
+
+import re
+
+import numpy as np
+
+from glam_deploy.dicom.segments import EOI, SOS, StreamError, check_claim, only, parameters, segments
+from glam_deploy.records import Pixels
+
+_SOF55, _DRI = 0xF7, 0xDD
+
+_MARKER = re.compile(rb"\xff+([\x80-\xfe])")
+"""A marker behind coded data with the fill bytes before it; FF and a byte below 80 are data (T.87 A.1)."""
+
+
+def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
+    """The image of `shape` (rows, columns) in a stream of one component, lossless or near-lossless, 2 to 16 bits.
+
+    uint8 (up to 8 bits) or uint16 [rows, columns]. Raises StreamError where the stream is not one sound image of that
+    shape.
+    """
+    found = list(segments(stream))
+    frame, scan = only(found, _SOF55, "SOF55"), only(found, SOS, "SOS")
+    _, rows, columns, components = parameters("BHHB", frame)
+    check_claim((rows, columns), shape)
+    if components != 1:
+        raise StreamError(f"its frame header states {components} components, expected one")
+    end = _end(stream, scan.end, restarts=any(segment.marker == _DRI for segment in found))
+    pixels = _decoded(stream)
+    if not _is_refused(_with_another_bit(stream[:end])):
+        raise StreamError("its data end before the last pixel")
+    return pixels
+
+
+def _end(stream: bytes, start: int, *, restarts: bool) -> int:
+    """Where the data of the scan that begins at `start` end; EOI must follow, and nothing but padding behind it."""
+    for marker in _MARKER.finditer(stream, start):
+        if marker[1][0] == EOI:
+            # an encapsulated frame may be padded behind EOI (PS3.5 A.4)
+            if stream[marker.end() :].strip(b"\0"):
+                raise StreamError("something else follows behind EOI (FF D9)")
+            return marker.start()
+        if not (restarts and 0xD0 <= marker[1][0] <= 0xD7):
+            raise StreamError(f"its data are interrupted by the marker FF {marker[1][0]:02X} at byte {marker.start()}")
+    raise StreamError("it ends without EOI (FF D9)")
+
+
+def _decoded(stream: bytes) -> Pixels:
+    import imagecodecs
+
+    try:
+        return np.asarray(imagecodecs.jpegls_decode(stream))
+    except imagecodecs.JpeglsError as error:
+        raise StreamError(f"CharLS refuses it ({str(error).partition(' returned ')[2]})") from None
+
+
+def _with_another_bit(begun: bytes) -> bytes:
+    """A stream up to the end of its data, and a bit 1 that belongs to no pixel, unless bits are missing before it.
+
+    CharLS takes missing bits at the end for zeros, and refuses bits 1 that are left over. Behind a byte FF comes a
+    stuffed bit 0 first (T.87 A.1).
+    """
+    return begun + (b"\x40" if begun.endswith(b"\xff") else b"\x80") + b"\xff\xd9"
+
+
+def _is_refused(stream: bytes) -> bool:
+    try:
+        _decoded(stream)
+    except StreamError:
+        return True
+    return False
