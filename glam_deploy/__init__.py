@@ -8,9 +8,13 @@
 Names below are imported when first used, so that importing this package costs nothing.
 """
 
+import os
 from importlib import import_module
 
 __version__ = "0.1.0"
+
+# OpenCV reads this once, when it is imported: records.MAX_PIXELS, the most pixels of an image that it decodes
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 
 TYPE_CHECKING = False  # type checkers take it for true; the module `typing` is not imported for it
 if TYPE_CHECKING:

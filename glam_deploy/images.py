@@ -1,16 +1,17 @@
 """PNG, TIFF and npy files -> Mammogram. Grey values only, never guessed: what would have to be converted is refused."""
 
+import os
 import re
-import struct
 import tokenize
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from glam_deploy.errors import InputError
+from glam_deploy.image_structure import REMEDY, check_size, check_tiff, sound_png
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 
 Kind = Literal["png", "tiff", "npy"]
@@ -23,11 +24,12 @@ MAGICS: dict[bytes, Kind] = {
 }
 SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
 
+MAX_BYTES = 8 * MAX_PIXELS
+"""Largest file that is read: a npy of so many float64."""
+
 # a npy header is a Python literal, and numpy lets what its parser raises through
 _NPY_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, OSError, SyntaxError, RecursionError,
                MemoryError, tokenize.TokenError)  # fmt: skip
-
-_REMEDY = "export the original mammogram as 16-bit grey PNG or TIFF"
 
 
 def read_image(path: Path, *, view: View, horizontal_flip: bool = False) -> Mammogram:
@@ -58,7 +60,7 @@ def image_kind(path: Path, head: bytes) -> Kind:
     kind = next((kind for magic, kind in MAGICS.items() if head.startswith(magic)), None)
     if kind is None:
         start = head[:4].hex() or "nothing"
-        raise InputError(f"the content is no DICOM, PNG, TIFF or npy (it starts with {start}): {_REMEDY}")
+        raise InputError(f"the content is no DICOM, PNG, TIFF or npy (it starts with {start}): {REMEDY}")
     claimed = SUFFIXES.get(path.suffix.lower(), kind)
     if claimed != kind:
         raise InputError(f"the content is {kind}, the suffix {path.suffix} says {claimed}: rename or export again")
@@ -78,20 +80,28 @@ def view_from_name(path: Path) -> View | None:
 
 
 def _content(path: Path) -> bytes:
+    """The bytes of a file, no more than an image may have; a sparse file may claim any number."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
     except OSError as error:
         raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
+    if content is None or len(content) > MAX_BYTES:
+        raise InputError(f"the file has more than {MAX_BYTES} bytes, too many for one mammogram: {REMEDY}")
+    return content
 
 
 def _picture(content: bytes, kind: Kind) -> tuple[Pixels, tuple[Notice, ...]]:
-    (_check_png if kind == "png" else _check_tiff)(content)
+    if kind == "png":
+        content, shape = sound_png(content)
+    else:
+        shape = check_tiff(content)
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise InputError(f"the {kind} cannot be decoded: {_REMEDY}") from error
-    if decoded is None:
-        raise InputError(f"the {kind} is damaged or incomplete: {_REMEDY}")
+        raise InputError(f"the {kind} cannot be decoded: {REMEDY}") from error
+    if decoded is None or decoded.shape[:2] != shape:
+        raise InputError(f"the {kind} is damaged or incomplete: {REMEDY}")
     opaque, notices = _without_alpha(decoded)
     grey, more = _one_channel(opaque)
     return grey, (*notices, *more)
@@ -101,7 +111,7 @@ def _without_alpha(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
     if image.ndim != 3 or image.shape[2] not in (2, 4):
         return image, ()
     if (image[..., -1] != np.iinfo(image.dtype).max).any():
-        raise InputError(f"the image has transparent pixels, expected none: {_REMEDY}")
+        raise InputError(f"the image has transparent pixels, expected none: {REMEDY}")
     return image[..., :-1], (Notice(code="alpha-dropped", message="a fully opaque alpha channel was left out"),)
 
 
@@ -109,78 +119,9 @@ def _one_channel(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
     if image.ndim == 2:
         return image, ()
     if (image != image[..., :1]).any():
-        raise InputError(f"the image is in colour, expected grey (is an annotation burned in?): {_REMEDY}")
+        raise InputError(f"the image is in colour, expected grey (is an annotation burned in?): {REMEDY}")
     told = f"{image.shape[2]} identical channels were read as one"
     return np.ascontiguousarray(image[..., 0]), (Notice(code="rgb-grey", message=told),)
-
-
-def _check_png(content: bytes) -> None:
-    """OpenCV would widen 1, 2 and 4 bits, look colours up and pass over tRNS without a word (PNG, 11.2.1, 11.3.1)."""
-    if len(content) < 26:
-        raise InputError(f"the png is incomplete ({len(content)} bytes): {_REMEDY}")
-    columns, rows, bits, colour = struct.unpack(">IIBB", content[16:26])
-    _check_size(rows, columns)
-    if bits not in (8, 16) or colour == 3:
-        told = "indexes of a palette" if colour == 3 else f"{bits} bits deep"
-        raise InputError(f"the png's pixels are {told}, expected 8- or 16-bit grey: {_REMEDY}")
-    if b"tRNS" in _png_chunks(content):
-        raise InputError(f"the png declares a transparent colour (tRNS), expected no transparency: {_REMEDY}")
-
-
-def _png_chunks(content: bytes) -> list[bytes]:
-    """The types of the chunks, as far as the file is whole (PNG, 5.3)."""
-    types, at = [], 8
-    while at + 8 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, at)
-        types.append(name)
-        at += 12 + length
-    return types
-
-
-def _check_tiff(content: bytes) -> None:
-    """Tags that OpenCV would act on, or pass over, without a word (TIFF 6.0, section 8)."""
-    tags, pages = _tiff_tags(content)
-    _check_size(tags.get(257, 0), tags.get(256, 0))
-    depth = tags.get(258, 1), tags.get(339, 1)
-    if pages > 1:
-        raise InputError(f"the tiff has several pages, expected one: {_REMEDY}")
-    if tags.get(262) not in (1, 2):
-        raise InputError(f"the tiff's PhotometricInterpretation is {tags.get(262)}, expected 1 (0 is black): {_REMEDY}")
-    if tags.get(274, 1) != 1:
-        raise InputError(f"the tiff's Orientation is {tags[274]}, expected 1 (first row on top): {_REMEDY}")
-    if depth not in ((8, 1), (16, 1), (32, 3)):
-        raise InputError(
-            f"the tiff has {depth[0]} bits of sample format {depth[1]}, expected 8 or 16 of format 1 (unsigned) or 32 "
-            f"of 3 (float): {_REMEDY}"
-        )
-
-
-def _tiff_tags(content: bytes) -> tuple[dict[int, int], int]:
-    """Tag -> first value (short and long integers only) of the first page, and 2 where another page follows, else 1."""
-    order = "<" if content[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", content, 4)
-        (count,) = struct.unpack_from(order + "H", content, start)
-        tags = dict(_tiff_entry(content, order, start + 2 + 12 * i) for i in range(count))
-        (following,) = struct.unpack_from(order + "I", content, start + 2 + 12 * count)
-    except struct.error as error:
-        raise InputError(f"the tiff is damaged or incomplete: {_REMEDY}") from error
-    return tags, 2 if following else 1
-
-
-def _tiff_entry(content: bytes, order: str, at: int) -> tuple[int, int]:
-    tag, kind, count, far = struct.unpack_from(order + "HHII", content, at)
-    letter = {3: "H", 4: "I"}.get(kind)
-    if letter is None:
-        return tag, -1
-    # values that do not fit in four bytes stand elsewhere
-    place = at + 8 if count * struct.calcsize(letter) <= 4 else far
-    return tag, struct.unpack_from(order + letter, content, place)[0]
-
-
-def _check_size(rows: int, columns: int) -> None:
-    if not 0 < rows * columns <= MAX_PIXELS:
-        raise InputError(f"the image has {rows} x {columns} pixels, expected 1 to {MAX_PIXELS}: {_REMEDY}")
 
 
 def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:
@@ -190,28 +131,29 @@ def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:
             f"the array is {array.dtype} {list(array.shape)}, expected uint8, uint16, float32 or float64 "
             "[rows, columns]: convert it"
         )
-    _check_size(*array.shape)
+    check_size(*array.shape)
     native = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, native), ()
 
 
 def _npy(content: bytes) -> Pixels:
+    """The array in a npy file, without a copy, read-only."""
     try:
         stream = BytesIO(content)
-        shape, dtype = _npy_header(stream)
+        shape, dtype, order = _npy_header(stream)
         if dtype.hasobject or dtype.kind not in "biuf":
             raise InputError(f"the npy holds {dtype} (Python objects, text or records), expected numbers: convert it")
         # numpy would reserve the memory for any shape that a damaged header claims
         if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(content) - stream.tell():
-            raise InputError(f"the npy does not hold what its header says, {dtype} {list(shape)}: write it again")
-        return cast(Pixels, np.load(BytesIO(content), allow_pickle=False))
+            raise InputError(f"the npy does not hold what its header says, {dtype} {list(shape[:6])}: write it again")
+        return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order=order)
     except _NPY_ERRORS as error:
         raise InputError(f"the npy is damaged or incomplete ({type(error).__name__}): write it again") from error
 
 
-def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
+    shape, fortran, dtype = read(stream)
+    return shape, dtype, "F" if fortran else "C"

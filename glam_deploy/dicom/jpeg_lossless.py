@@ -76,6 +76,9 @@ def _parse(stream: bytes, shape: tuple[int, int]) -> _Image:
     if table_index not in tables:
         raise StreamError(f"its Huffman table {table_index} is missing")
     rows, columns = shape
+    # a pixel has a bit at least, so that no short stream makes a decoder take memory for a large image
+    if 8 * (len(stream) - scan.end) < rows * columns:
+        raise StreamError("its data end before the last pixel")
     interval_rows = _interval_rows(found, columns) or rows
     return _Image(
         head=b"".join(_bytes(segment) for segment in found if segment.marker not in _IGNORED),

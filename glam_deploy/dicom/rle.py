@@ -39,6 +39,9 @@ def _unpacked(segment: bytes, length: int) -> bytes:
     """A segment's bytes, `length` of them (G.3.2); no more memory is taken than they need."""
     import imagecodecs
 
+    # two bytes give up to 128 (G.3.1)
+    if 64 * len(segment) < length:
+        raise StreamError(f"a segment of {len(segment)} bytes cannot hold the {length} bytes of the image")
     # a segment is padded to an even number of bytes (G.3.1): a padding 0 by itself is no complete run
     for packed in (segment, segment.removesuffix(b"\0")):
         try:
