@@ -42,12 +42,11 @@ def _unpacked(segment: bytes, length: int) -> bytes:
     # two bytes give up to 128 (G.3.1)
     if 64 * len(segment) < length:
         raise StreamError(f"a segment of {len(segment)} bytes cannot hold the {length} bytes of the image")
-    # a segment is padded to an even number of bytes (G.3.1): a padding 0 by itself is no complete run
-    for packed in (segment, segment.removesuffix(b"\0")):
-        try:
-            unpacked = bytes(imagecodecs.packbits_decode(packed, out=bytearray(length)))
-        except imagecodecs.PackbitsError:
-            continue
-        if len(unpacked) == length:
-            return unpacked
-    raise StreamError(f"a segment does not hold the {length} bytes of the image")
+    try:
+        # nothing may be left over but the 0 that pads a segment to an even number of bytes (G.3.1)
+        unpacked = bytes(imagecodecs.packbits_decode(segment, out=bytearray(length)))
+    except imagecodecs.PackbitsError:
+        unpacked = b""
+    if len(unpacked) != length:
+        raise StreamError(f"a segment does not hold the {length} bytes of the image")
+    return unpacked
