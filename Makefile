@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test
+.PHONY: demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -54,6 +54,10 @@ bindings-test: $(INSTALLED)  ## what is asked of TensorRT, against NVIDIA's bind
 web-test: $(INSTALLED)  ## the appliance's status page in Chromium; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_deploy/appliance/web/test_in_chromium.py
+
+network-test: $(INSTALLED)  ## no command reaches the outside, by its system calls; installs Debian's strace where apt-get is root's
+	command -v strace >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends strace; }
+	GLAM_EXPECT=strace $(BIN)/python -m pytest tests/outside -m strace
 
 PACS := Orthanc storescu dciodvfy
 pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's

@@ -5,11 +5,17 @@
     result = pipeline(glam_deploy.read("0_L-CC.png"))
     result.predictions, result.patch_boxes_in_source, result.saliency_in_source()
 
-Names below are imported when first used, so that importing this package costs nothing.
+Names below are imported when first used, so that importing this package costs nothing. Importing it switches off the
+telemetry of the libraries that it uses, in this process and its children (`glam_deploy.telemetry`).
 """
 
 import os
 from importlib import import_module
+
+from glam_deploy.telemetry import switch_off
+
+switch_off()
+del switch_off
 
 __version__ = "0.1.0"
 

@@ -16,9 +16,14 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.model_cache import ModelCache, default_folder
+from glam_deploy.engines.precision import in_words
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.spec import STAGES, Float, GraphContract, Kind, Precision, Stage, Tensor
+
+# The first call fills a table behind a C++ guard and may release the GIL meanwhile; a second thread that then waits for
+# the guard while it holds the GIL deadlocks the process (2026.4). During an import, only one thread can be here.
+ov.Type.f32.to_dtype()
 
 LIBRARY = f"openvino {ov.__version__}"
 
@@ -107,8 +112,7 @@ def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     if any(kind.endswith("bf16") for kind in chosen.values()):
         _require_bf16()
     recipes = {stage: _mixed_recipe(bundle, stage, kind) for stage, kind in chosen.items()}
-    words = ", ".join(f"{stage} {kind}" for stage, kind in chosen.items())
-    return _open("openvino-mixed", bundle, recipes, options, precision=words)
+    return _open("openvino-mixed", bundle, recipes, options, precision=in_words(chosen))
 
 
 def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *, precision: str) -> OpenedEngines:

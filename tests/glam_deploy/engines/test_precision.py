@@ -1,0 +1,99 @@
+"""What engines say that they compute in is understood, for every engine and kind of CPU."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from support_bundles import facts, fill
+from support_engines import fake_engines, fill_with_golden, small_view
+
+from glam_deploy.bundle import MIXTURE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.engines import cpu_features, openvino
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.precision import by_stage
+from glam_deploy.engines.registry import OWNERS, open_engines
+from glam_deploy.errors import BackendUnavailable, InternalError
+from glam_deploy.runtime.golden import check_golden
+from glam_deploy.runtime.pipeline import Pipeline
+
+CPUS = {
+    "avx2": "fma avx2",
+    "vnni": "fma avx2 avx512f avx512_vnni",
+    "avx512-bf16": "fma avx2 avx512f avx512_vnni avx512_bf16",
+    "amx": "fma avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16",
+}
+"""Flags of /proc/cpuinfo."""
+HAVE_BF16 = ("avx512-bf16", "amx")
+ON_CPU = [name for name in OWNERS if name.startswith("openvino")]
+KINDS = get_args(openvino.Kind)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """Graphs of every kind by name, and the golden case of the fakes."""
+    fill(tmp_path)
+    for file in (*(graph_file(stage, "int8") for stage in ("global", "local")), WINOGRAD_FILE):
+        (tmp_path / file).write_bytes(file.encode())
+    fill_with_golden(open_bundle(tmp_path), small_view())
+    return open_bundle(tmp_path)
+
+
+@pytest.fixture
+def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Another processor from now on. Nothing is compiled, the fakes compute."""
+    path = tmp_path.with_suffix(".cpuinfo")
+    path.write_text(f"flags\t\t: {CPUS[request.param]}\n")
+    read = cpu_features.features
+    monkeypatch.setattr(cpu_features, "features", lambda: read(path))
+    fakes = fake_engines()
+    monkeypatch.setattr(openvino, "_engine", lambda bundle, stage, recipe, options: fakes[stage])
+    return str(request.param)
+
+
+def verified(bundle: Bundle, name: str) -> OpenedEngines:
+    """Opened, and held against the golden case as `verify` does."""
+    opened = open_engines(name, bundle, EngineOptions())
+    rows = check_golden(bundle, Pipeline(opened, patches=1, provenance={}))
+    assert all(row.passed for row in rows)
+    return opened
+
+
+@pytest.mark.parametrize("cpu", CPUS, indirect=True)
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "openvino-mixed"])
+def test_every_engine_is_verified_on_every_cpu(bundle: Bundle, cpu: str, name: str) -> None:
+    if name == "openvino-bf16" and cpu not in HAVE_BF16:
+        with pytest.raises(BackendUnavailable, match="bf16 needs a CPU with avx512_bf16 or amx_bf16"):
+            verified(bundle, name)
+        return
+    expected = {"openvino-bf16": "bf16", "openvino-int8": "int8"}.get(name, "fp32")
+    assert by_stage(str(verified(bundle, name).provenance["precision"]))["local"] == expected
+
+
+@pytest.mark.parametrize("cpu", CPUS, indirect=True)
+@pytest.mark.parametrize("local", KINDS)
+@pytest.mark.parametrize("whole", [kind for kind in KINDS if "winograd" not in kind])
+def test_every_mixture_is_understood_on_every_cpu(bundle: Bundle, cpu: str, whole: str, local: str) -> None:
+    write_manifest(bundle.folder, facts() | {MIXTURE: {"global": whole, "local": local}})
+    mixed = open_bundle(bundle.folder)
+    if cpu not in HAVE_BF16 and "bf16" in whole + local:
+        with pytest.raises(BackendUnavailable, match="bf16 needs a CPU with"):
+            open_engines("openvino-mixed", mixed, EngineOptions())
+        return
+    opened = open_engines("openvino-mixed", mixed, EngineOptions())
+    found = by_stage(str(opened.provenance["precision"]))
+    expected = [kind.partition("+")[0].replace("winograd", "fp32") for kind in (whole, local)]
+    assert [found["global"], found["local"], found["fusion"]] == [*expected, "fp32"]
+
+
+@pytest.mark.parametrize("cpu", ["amx"], indirect=True)
+def test_a_mixture_is_verified(bundle: Bundle, cpu: str) -> None:
+    """The one that the first `verify` of a mixture ended with a KeyError on."""
+    write_manifest(bundle.folder, facts() | {MIXTURE: {"global": "fp32", "local": "bf16"}})
+    opened = verified(open_bundle(bundle.folder), "openvino-mixed")
+    assert opened.provenance["precision"] == "global fp32, local bf16, fusion fp32"
+
+
+@pytest.mark.parametrize("precision", ["", "float32", "global fp32", "global fp32, local tf32, fusion fp32", "int8+"])
+def test_what_no_engine_writes_is_not_guessed_at(precision: str) -> None:
+    with pytest.raises(InternalError, match="the engine's precision is"):
+        by_stage(precision)
