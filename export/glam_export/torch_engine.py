@@ -1,5 +1,6 @@
 """The PyTorch reference behind the engine contract, so that one pipeline runs both it and what is held against it."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,14 @@ from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.spec import STAGES, Stage
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
+
+_PROCESS = os.getpid()
+"""The one that imported this module."""
+_FORKED = (
+    "the engine 'torch' cannot run in a process that was forked from one that had loaded it: its OpenMP would wait for "
+    "ever for threads that only the parent has. Start processes with multiprocessing.get_context('spawn') and load the "
+    "pipeline there, or choose the engine onnx or openvino."
+)
 
 
 class TorchEngine(Engine):
@@ -29,6 +38,8 @@ class TorchEngine(Engine):
         self._forward = forward[stage]
 
     def _run(self, inputs: Arrays) -> Arrays:
+        if os.getpid() != _PROCESS:
+            raise BackendRunError(_FORKED)
         try:
             with torch.inference_mode():
                 # copied, since PyTorch warns of arrays that are read-only
@@ -69,9 +80,11 @@ def network_engines(network: GlamNetwork) -> dict[Stage, TorchEngine]:
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The reference with the bundle's own copy of the weights.
 
-    Raises BackendUnavailable where the bundle was exported without it, BundleError where it was changed,
-    CheckpointError where it holds no weights of this network.
+    Raises BackendUnavailable where the bundle was exported without it, and in a process that was forked from one that
+    had loaded it; BundleError where it was changed, CheckpointError where it holds no weights of this network.
     """
+    if os.getpid() != _PROCESS:
+        raise BackendUnavailable(_FORKED)
     if bundles.CHECKPOINT_FILE not in bundle.files:
         raise BackendUnavailable(
             f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "
