@@ -1,4 +1,4 @@
-"""A pipeline in a child process of a process that has used it: `python support_processes.py BUNDLE ENGINE METHOD WHERE`.
+"""A pipeline in a child of a process that has used it: `support_processes.py BUNDLE ENGINE METHOD WHERE`.
 
 METHOD is "fork" or "spawn". WHERE is "parent" (the child uses the parent's pipeline) or "child" (it loads its own).
 Prints the score that the parent computed, then that of the child, or the child's error.

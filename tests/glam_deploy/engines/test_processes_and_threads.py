@@ -1,4 +1,4 @@
-"""Engines in several threads at once, and in processes that were forked or spawned: each ends, or says what it needs."""
+"""Engines in several threads at once, and in forked and spawned processes: each ends, or says what it needs."""
 
 import subprocess
 from pathlib import Path
