@@ -32,7 +32,7 @@ from glam_deploy.gate.verdict import Held, judge, record, verdict
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
 from glam_deploy.records import View
-from glam_deploy.runtime.admission import REFERENCES, Gate
+from glam_deploy.runtime.admission import REFERENCES, Gate, newest_gate
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
@@ -96,7 +96,7 @@ def command(
 
     Compares maps, patches and scores, and names the part to blame where they differ. Without a passed gate, `run` and
     `load` refuse the engine. docs/gate.md says what is compared, how, and why. Exit code 0: passed; 4: failed; 1:
-    images that could not be read, and no other failure.
+    images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored.
     """
     limits = parse_limits(_text(limits_file)) if limits_file else Limits()
     bundle = open_bundle(folder)
@@ -109,6 +109,7 @@ def command(
             sides = open_sides(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)
         found = _compare(sides, held, limits)
         sha256 = held.sha256()
+    _require_comparison(found)
     summary = figures(found.rows) if found.rows else None
     unreadable = found.count("unreadable")
     failures = judge(summary, limits, not_computed=found.count("not computed"), unreadable=unreadable)
@@ -125,11 +126,27 @@ def command(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
-    record(bundle, gate)
+    code = _exit_code(failures, unreadable)
+    standing = newest_gate(bundle, sides.candidate.provenance["engine"])
+    stored = not (code == UNREADABLE and standing and standing["passed"])
+    if stored:
+        record(bundle, gate)
     if out:
         _write(out, gate, found)
-    show(bundle, gate, out)
-    return _exit_code(failures, unreadable)
+    show(bundle, gate, out, stored=stored)
+    return code
+
+
+def _require_comparison(found: Found) -> None:
+    """Raises UsageError where no image reached the engines: there is nothing to judge, and earlier verdicts stand."""
+    if found.rows or found.count("not computed"):
+        return
+    first = found.left_out[0]
+    raise UsageError(
+        f"no image was compared: {found.count('unreadable')} could not be read, {found.count('skipped')} are not for "
+        f"this network; the first, {first['image']}: {first['message'].rstrip('.')}. No verdict is stored, and earlier "
+        f"ones stand. Check --images, --view and --masks."
+    )
 
 
 def _exit_code(failures: Sequence[str], unreadable: int) -> int:
@@ -142,10 +159,15 @@ def _compare(sides: Sides, held: Material, limits: Limits) -> Found:
     found = Found()
     with console.progress() as bar:
         task = bar.add_task("", total=len(held.images))
-        for path in held.images:
-            bar.update(task, description=path.name, refresh=True)
-            _one(found, sides, held, limits, path)
-            bar.advance(task)
+        try:
+            for path in held.images:
+                bar.update(task, description=path.name, refresh=True)
+                _one(found, sides, held, limits, path)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            done = f"{len(found.rows)} of {len(held.images)} images were compared"
+            console.err.print(f"{done}; no verdict is stored, and earlier ones stand", soft_wrap=True)
+            raise
     return found
 
 

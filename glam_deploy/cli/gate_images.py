@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
 from glam_deploy.gate.trial import Image
-from glam_deploy.gate.truth import Mask, find_mask, read_mask
+from glam_deploy.gate.truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
 from glam_deploy.images import read_array
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.reading import find_inputs, read
@@ -87,12 +87,31 @@ def material(bundle_folder: Path, options: ImageOptions) -> Iterator[Material]:
 
 def _found(images: Path, masks: Path | None, options: ImageOptions) -> Material:
     """Outlines may lie among the images."""
-    paths = [path for path in find_inputs([images]) if not path.stem.endswith("_mask")]
+    paths = [path for path in find_inputs([images]) if not is_mask_name(path)]
     if not paths:
         raise UsageError(f"{images} holds nothing but masks: check the folder")
-    if masks is not None and not any(find_mask(masks, path) for path in paths):
-        raise UsageError(f"{masks}: no mask is named like an image, such as {paths[0].stem}.png; check --masks")
+    if masks is not None:
+        outlines = _outlines(masks, paths)
+        paths = [path for path in paths if path.resolve() not in outlines]
     return Material(images=paths, masks=masks, options=options)
+
+
+def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:
+    """The masks of these images. Raises UsageError where there are none, and where one would serve two images."""
+    found = [(mask.resolve(), path) for path in paths if (mask := find_mask(masks, path))]
+    if not found:
+        stem = paths[0].stem
+        raise UsageError(
+            f"{masks}: no mask is named like an image, such as {stem}.png or {stem}{MASK_ENDING}.png; check --masks"
+        )
+    owner: dict[Path, Path] = {}
+    for mask, path in found:
+        if (other := owner.setdefault(mask, path)) != path:
+            raise UsageError(
+                f"{mask} is named like two images, {other} and {path}: give images names of their own, or run one gate "
+                f"for each folder"
+            )
+    return set(owner)
 
 
 def _demo(bundle_folder: Path) -> Path | None:

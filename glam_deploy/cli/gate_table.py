@@ -9,19 +9,34 @@ from rich.text import Text
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.cli import console
-from glam_deploy.runtime.admission import Gate
+from glam_deploy.runtime.admission import AFTER_FAILURE, Gate
 
 
-def show(bundle: Bundle, gate: Gate, out: Path | None) -> None:
-    """Print what was found, then whether the engine passed."""
+def show(bundle: Bundle, gate: Gate, out: Path | None, *, stored: bool) -> None:
+    """Print what was found, then whether the engine passed, and what to do where it did not.
+
+    `stored`: False where images could not be read and an earlier passed verdict stands.
+    """
     if gate["figures"]:
         console.out.print(_dice_table(gate))
         for line in _lines(gate["figures"]):
             console.out.print(line, soft_wrap=True)
     for failure in gate["failures"]:
         console.out.print(f"not kept: {failure}", soft_wrap=True)
-    told = f" gate {gate['id']}: engine {gate['engine']}, {gate['images']} images; in the manifest of {bundle.folder}"
+    if gate["failures"]:
+        console.out.print(_advice(gate, out), soft_wrap=True)
+    place = f"in the manifest of {bundle.folder}" if stored else "not stored, the earlier passed verdict stands"
+    told = f" gate {gate['id']}: engine {gate['engine']}, {gate['images']} images; {place}"
     console.out.print(Text.assemble(_word(gate), told, f", and in {out}" if out else ""), soft_wrap=True)
+
+
+def _advice(gate: Gate, out: Path | None) -> str:
+    if all("could not be read" in failure for failure in gate["failures"]):
+        return "The images that were compared keep the limits. Repair or remove the others, and run the gate again."
+    if gate["figures"] and not gate["figures"]["judged"] and not gate["figures"]["lost_or_new"]:
+        return "Run the gate again with --images that show lesions."
+    pictures = f"Look at {out / 'worst'}. " if out else "Pictures of the worst images: add --out DIR. "
+    return f"{pictures}{AFTER_FAILURE} or set other --limits where these are stricter than what is needed."
 
 
 def gates_table(gates: Sequence[Gate]) -> Table:

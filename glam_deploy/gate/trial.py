@@ -7,7 +7,7 @@ from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
 from glam_deploy.engines.base import Engine, EngineOptions
 from glam_deploy.engines.here import open_asked
 from glam_deploy.engines.registry import OWNERS, open_engines
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import BackendError, BackendRunError, UsageError
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import SCORES, MapParity, PatchParity, compare_maps, compare_patches, flips
 from glam_deploy.gate.truth import Mask, classes_in, truth_dice
@@ -19,6 +19,12 @@ from glam_deploy.runtime.session import bundle_provenance
 
 Image = Mammogram | NetworkInput
 FLAT = "no-contrast"
+
+
+class ReferenceFailed(BackendError):
+    """The side that others are compared with gives no numbers."""
+
+    exit_code = BackendRunError.exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,19 @@ def reference_name(bundle: Bundle) -> str:
 
 
 def examine(sides: Sides, image: Image, mask: Mask | None, limits: Limits) -> Examined:
-    """Run both sides. Raises InputError for an image that cannot be used, BackendRunError where an engine fails."""
-    truth, result = sides.reference(image), sides.candidate(image)
+    """Run both sides.
+
+    Raises InputError for an image that cannot be used, BackendRunError where the candidate fails, and ReferenceFailed
+    where the reference does: that says nothing of the candidate.
+    """
+    try:
+        truth = sides.reference(image)
+    except BackendRunError as error:
+        raise ReferenceFailed(
+            f"the reference itself failed, so nothing can be compared and no verdict is stored: {error} Check the "
+            f"bundle with `glam-deploy verify`, or name another --reference."
+        ) from error
+    result = sides.candidate(image)
     expected, found = answer(truth), answer(result)
     forced = on_reference_patches(sides.local, truth.network_input.image, found, expected)
     maps = compare_maps(found, expected, forced)

@@ -12,6 +12,7 @@ from glam_deploy.gate.parity import THRESHOLDS
 from glam_deploy.metrics import dice
 from glam_deploy.runtime.result import Result
 
+MASK_ENDING = "_mask"
 VALUES = {"benign": 100, "malignant": 200}
 """Grey of each class in a mask; 0 is everything else."""
 
@@ -19,9 +20,17 @@ Mask = NDArray[np.uint8]
 
 
 def find_mask(folder: Path, image: Path) -> Path | None:
-    """The mask of an image: a PNG in `folder` of the same name, or with "_mask" after it."""
-    places = (folder / f"{image.stem}{ending}.png" for ending in ("", "_mask"))
-    return next((place for place in places if place.is_file()), None)
+    """The mask of an image: a PNG in `folder` of the same name with "_mask" after it, else of the same name.
+
+    An image is never its own mask, so that both may lie in one folder.
+    """
+    places = (folder / f"{image.stem}{ending}.png" for ending in (MASK_ENDING, ""))
+    return next((place for place in places if place.is_file() and not place.samefile(image)), None)
+
+
+def is_mask_name(path: Path) -> bool:
+    """Whether a file is named like a mask, and so is no mammogram."""
+    return path.stem.lower().endswith(MASK_ENDING)
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:

@@ -24,6 +24,12 @@ REFERENCE, UNGATED = "reference", "ungated"
 
 _IDENTITY = ("name", "library", "precision", "flavour", "sha256")
 
+AFTER_FAILURE = (
+    "The same gate would fail again: choose another --engine (onnx needs no gate), export the checkpoint in another "
+    "precision,"
+)
+"""What to do about a failed gate; a sentence goes on after it."""
+
 Gate = Mapping[str, Any]
 """An item of manifest["gates"]."""
 
@@ -59,11 +65,10 @@ def admit(bundle: Bundle, engine: str, provenance: Mapping[str, Any], *, ungated
         return str(gate["id"])
     if ungated:
         return UNGATED
-    command = gate_command(bundle.folder, engine, provenance.get("flavour"))
     raise BundleError(
-        f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. Nobody knows that it finds the same "
-        f"lesions. Hold it against the reference: {command}; or take it all the same with --ungated (in Python: "
-        f"ungated=True)."
+        f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. "
+        f"{AFTER_FAILURE if gate else _first_gate(bundle, engine, provenance)} or take it all the same with --ungated "
+        f"(in Python: ungated=True)."
     )
 
 
@@ -71,6 +76,11 @@ def gate_command(folder: Path, engine: str, flavour: str | None = None) -> str:
     """The command that makes a verdict, to be pasted."""
     words = ["glam-deploy", "gate", "--bundle", str(folder), "--engine", engine]
     return shlex.join([*words, *(["--flavour", flavour] if flavour else [])])
+
+
+def _first_gate(bundle: Bundle, engine: str, provenance: Mapping[str, Any]) -> str:
+    command = gate_command(bundle.folder, engine, provenance.get("flavour"))
+    return f"Nobody knows that it finds the same lesions. Hold it against the reference: {command};"
 
 
 def this_machine(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_numbers_that_are_not_finite(gate: Any, candidate: Candidate, bundle: Pa
 def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
     outline(tmp_path / "masks", image, value=7)
     said = gate("--masks", tmp_path / "masks")
-    assert said.code == 1
+    assert said.code == 2  # of the only image
     assert "has values [7], expected 0, 100 (benign), 200 (malignant)" in said.err
 
 
@@ -214,3 +214,104 @@ def test_auto_takes_the_gated_engine_and_says_so(
     assert said.err.startswith("auto took openvino: ")
     provenance = json.loads(said.out)["provenance"]
     assert (provenance["engine"]["name"], provenance["auto"]) == ("openvino", said.err.strip())
+
+
+# what is no verdict, and stores none
+
+
+def test_a_folder_of_which_nothing_can_be_read_leaves_a_passed_verdict(
+    gate: Any, image: Path, bundle: Path, tmp_path: Path
+) -> None:
+    assert gate().code == 0
+    before = snapshot(bundle)
+    (tmp_path / "scans").mkdir()
+    image.rename(tmp_path / "scans/without_a_view.png")
+    said = gate("--out", tmp_path / "gate", images=tmp_path / "scans")
+    assert (said.code, said.out) == (2, "")
+    assert (
+        "no image was compared: 1 could not be read, 0 are not for this network; the first, without_a_view" in said.err
+    )
+    assert "No verdict is stored, and earlier ones stand. Check --images, --view and --masks" in said.err
+    assert snapshot(bundle) == before
+    assert gate("--view", "L-CC", images=tmp_path / "scans").code == 0
+
+
+def test_some_images_that_cannot_be_read_do_not_revoke_a_passed_verdict(gate: Any, image: Path, bundle: Path) -> None:
+    assert gate().code == 0
+    before = snapshot(bundle)
+    (image.parent / "2_R-CC.png").write_bytes(b"no PNG")
+    said = gate(images=image.parent)
+    assert said.code == 1
+    assert "not stored, the earlier passed verdict stands" in said.out
+    assert "Repair or remove the others, and run the gate again" in said.out
+    assert snapshot(bundle) == before
+
+
+def test_a_reference_that_fails_says_nothing_of_the_candidate(
+    gate: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gate().code == 0
+    before = snapshot(bundle)
+    monkeypatch.setenv("GLAM_TEST_NAN", "1")
+    said = gate()
+    assert said.code == 4
+    assert "the reference itself failed, so nothing can be compared and no verdict is stored" in said.err
+    assert snapshot(bundle) == before
+
+
+def test_ctrl_c_stores_nothing(gate: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = snapshot(bundle)
+    monkeypatch.setattr("glam_deploy.cli.gate.examine", press)
+    said = gate()
+    assert said.code == 130
+    assert "0 of 1 images were compared; no verdict is stored, and earlier ones stand" in said.err
+    assert snapshot(bundle) == before
+
+
+def test_after_a_failure_nobody_is_sent_to_the_same_gate(
+    cli: Cli, gate: Any, bundle: Path, image: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    candidate.wrong = {"saliency_patches": -0.2}
+    advice = gate().out
+    assert "The same gate would fail again: choose another --engine" in advice
+    refused = cli("run", image, "--bundle", bundle, "--engine", "openvino", "--out", tmp_path / "out")
+    assert "The same gate would fail again: choose another --engine" in refused.err
+    assert "glam-deploy gate" not in refused.err
+
+
+# outlines
+
+
+@pytest.mark.parametrize("stray", [None, "9_L-CC_MASK.png"])
+def test_masks_beside_png_images(gate: Any, image: Path, tmp_path: Path, stray: str | None) -> None:
+    """x.png is no mask of its own, and x_mask.png no image."""
+    outline(tmp_path / "masks", image)
+    (tmp_path / "masks" / image.name).rename(image.with_stem(f"{image.stem}_mask"))
+    if stray:
+        (image.parent / stray).write_bytes(b"of an image that is not there")
+    said = gate("--out", tmp_path / "gate", "--masks", image.parent, images=image.parent)
+    assert said.code == 0, said.err
+    (row,) = json.loads((tmp_path / "gate/gate.json").read_text())["images"]
+    assert (row["image"], row["positive"]) == (image.name, {"benign": True, "malignant": False})
+
+
+def test_one_mask_for_two_images_is_refused(gate: Any, image: Path, bundle: Path, tmp_path: Path) -> None:
+    outline(tmp_path / "masks", image)
+    (image.parent / "other").mkdir()
+    (image.parent / "other" / image.name).write_bytes(image.read_bytes())
+    said = gate("--masks", tmp_path / "masks", images=image.parent)
+    assert said.code == 2
+    assert f"{tmp_path / 'masks' / image.name} is named like two images" in said.err
+    assert verdicts(bundle) == []
+
+
+def test_a_mask_of_another_shape_is_named(gate: Any, image: Path, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / image.name), np.zeros((7, 9), np.uint8))
+    said = gate("--masks", tmp_path / "masks")
+    assert said.code == 2
+    assert f"the mask {image.name} is [7, 9], expected a grey PNG of the image's" in said.err
+    assert verdicts(bundle) == []
