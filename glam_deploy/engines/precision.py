@@ -5,7 +5,7 @@ the type of the convolutions and, after a plus, what the rest is computed in; "w
 """
 
 from collections.abc import Iterable, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 from glam_deploy.errors import InternalError
 from glam_deploy.spec import STAGES, Precision, Stage
@@ -37,3 +37,11 @@ def _coarsest_of_kind(kind: str, precision: str) -> Precision:
     if unknown := [name for name in types if name not in get_args(Precision)]:
         raise InternalError(f"the engine's precision is {precision!r}; {unknown[0]!r} is none of {COARSEST_FIRST}")
     return coarsest(types)  # type: ignore[arg-type]
+
+
+def uses_winograd(provenance: Mapping[str, Any], stage: Stage) -> bool:
+    """Whether an engine computes a stage in Winograd's form, which only the local graph comes in."""
+    if stage != "local":
+        return False
+    kinds = dict(part.split(" ", 1) for part in str(provenance.get("precision")).split(", ") if " " in part)
+    return str(provenance.get("name")).endswith("-winograd") or "winograd" in kinds.get(stage, "")

@@ -1,6 +1,7 @@
 """The views that a bench works on."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,14 @@ from glam_deploy.errors import BackendUnavailable
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import prepare
 from glam_deploy.reading import read
+from glam_deploy.records import View
 
 TWELVE_MEGAPIXELS = (4096, 3072)
 SEED = 0
-LADDER_IMAGES = 4
-"""The first is timed, all give answers."""
 
 
-def demo_exam(folder: Path, shape: tuple[int, int] = TWELVE_MEGAPIXELS) -> list[Path]:
-    """The four views of a phantom exam as JPEG 2000 lossless DICOM. Raises BackendUnavailable without pydicom."""
+def demo_exam(folder: Path, views: int = 4) -> list[Path]:
+    """The first views of a phantom exam as JPEG 2000 lossless DICOM. Raises BackendUnavailable without pydicom."""
     try:
         from pydicom.uid import JPEG2000Lossless
 
@@ -26,20 +26,20 @@ def demo_exam(folder: Path, shape: tuple[int, int] = TWELVE_MEGAPIXELS) -> list[
         if (absence := refusal(error, user="the demo exam")) is None:
             raise
         raise BackendUnavailable(f"{absence}, or name images of your own with --images") from error
-    from glam_export.demo.phantom import phantom_exam
+    from glam_export.demo.phantom import phantom_view
 
     paths = []
-    for view in phantom_exam(SEED, shape=shape):
-        path = folder / f"{view.view.value}.dcm"
-        write_view(path, view.pixels, view=view.view, exam=Exam(seed="bench"), transfer_syntax=JPEG2000Lossless)
+    for view in islice(View, views):
+        path, pixels = folder / f"{view.value}.dcm", phantom_view(SEED, view, shape=TWELVE_MEGAPIXELS).pixels
+        write_view(path, pixels, view=view, exam=Exam(seed="bench"), transfer_syntax=JPEG2000Lossless)
         paths.append(path)
     return paths
 
 
 def standardized(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """The network's input of the first few views, as npy files that every rung reads. Raises what reading raises."""
+    """The network's input of these views, as npy files that every rung reads. Raises what reading raises."""
     made = []
-    for number, path in enumerate(paths[:LADDER_IMAGES]):
+    for number, path in enumerate(paths):
         made.append(folder / f"{number}_{path.stem}.npy")
         np.save(made[-1], prepare(read(path)).image)
     return made

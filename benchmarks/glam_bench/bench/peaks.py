@@ -1,4 +1,4 @@
-"""What this processor reaches at best: large matrix products and a copy."""
+"""What this processor can reach: the best of several libraries' matrix products and of its instructions; a copy."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -9,6 +9,7 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
 
+from glam_bench.bench import isa
 from glam_bench.bench.schema import Peaks
 from glam_deploy.engines.cpu_features import BF16, features
 
@@ -16,13 +17,17 @@ RUNS = 5
 
 
 def measure(matrix_side: int, copy_bytes: int) -> Peaks:
-    """The best of five each, after a warm-up. fp32 and bf16 by PyTorch, int8 by ONNX Runtime."""
+    """Of each type the highest: products by PyTorch, numpy and ONNX Runtime, the best of five after a warm-up, and what
+    the instruction set allows at the measured clock (`isa`), which no program can pass.
+    """
     with torch.inference_mode():
-        rates: dict[str, float | None] = {
-            "fp32": _torch_rate(matrix_side, torch.float32),
-            "bf16": _torch_rate(matrix_side, torch.bfloat16) if features() & {*BF16} else None,
-            "int8": _int8_rate(matrix_side),
+        measured = {
+            "fp32": (_torch_rate(matrix_side, torch.float32), _numpy_rate(matrix_side)),
+            "bf16": (_torch_rate(matrix_side, torch.bfloat16),) if features() & {*BF16} else (),
+            "int8": (_int8_rate(matrix_side), _torch_int8_rate(matrix_side)),
         }
+        limits = isa.peaks()
+        rates = {name: max([*found, limits[name] or 0.0]) or None for name, found in measured.items()}
         source, target = (torch.empty(copy_bytes, dtype=torch.uint8).fill_(i) for i in range(2))
         return Peaks(flop_per_s=rates, bytes_per_s=2 * copy_bytes / _best_s(lambda: target.copy_(source)))
 
@@ -30,6 +35,16 @@ def measure(matrix_side: int, copy_bytes: int) -> Peaks:
 def _torch_rate(side: int, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     return 2 * side**3 / _best_s(lambda: a @ b)
+
+
+def _numpy_rate(side: int) -> float:
+    a, b = (np.random.default_rng(seed).standard_normal((side, side), np.float32) for seed in range(2))
+    return 2 * side**3 / _best_s(lambda: a @ b)
+
+
+def _torch_int8_rate(side: int) -> float:
+    a, b = (torch.randint(-63, 64, (side, side), dtype=torch.int8) for _ in range(2))
+    return 2 * side**3 / _best_s(lambda: torch._int_mm(a, b))
 
 
 def _int8_rate(side: int) -> float:

@@ -3,39 +3,51 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from glam_bench.bench.schema import Peaks, Roofline, RooflineStage, Rung
+from glam_deploy.engines.precision import by_stage, uses_winograd
+from glam_deploy.spec import Stage
 
 Arithmetic = Mapping[str, Mapping[str, float]]
-NARROW = ("int8", "bf16", "fp16")
+DIRECT, WINOGRAD = "direct", "winograd"
 
 
 def roofline(ladder: Sequence[Rung], arithmetic: Arithmetic, peaks: Peaks, patches: int) -> Roofline:
-    """Every rung that ran on the CPU, whose peaks these are. `arithmetic`: see `arithmetic.of_bundle`."""
-    return Roofline(peaks=peaks, stages=[s for rung in ladder for s in _stages(rung, arithmetic, peaks, patches)])
+    """Every rung that ran on the CPU, whose peaks these are. `arithmetic`: see `arithmetic.of_bundle`.
+
+    A direct convolution that is faster than a peak proves the peak wrong, and takes its place.
+    """
+    stages = [stage for rung in ladder for stage in _stages(rung, arithmetic, peaks, patches)]
+    reached = dict(peaks["flop_per_s"])
+    for stage in stages:
+        if stage.get("algorithm") == DIRECT:
+            reached[stage["precision"]] = max(reached[stage["precision"]] or 0.0, _rate(stage))
+    raised = Peaks(flop_per_s=reached, bytes_per_s=peaks["bytes_per_s"])
+    return Roofline(peaks=raised, stages=[{**stage, "share_of_peak": _share(stage, raised)} for stage in stages])
 
 
 def _stages(rung: Rung, arithmetic: Arithmetic, peaks: Peaks, patches: int) -> Iterator[RooflineStage]:
     times, engine = rung["stages_ms"], rung["engine"]
     if times is None or engine is None or engine.get("device") != "cpu":
         return
-    precision = roof_precision(str(engine.get("precision", "fp32")), peaks)
-    for stage, runs in (("global", 1), ("local", patches)):
-        flop, moved, ms = arithmetic[stage]["flop"], arithmetic[stage]["bytes"], times[stage] / runs
+    computed = by_stage(str(engine.get("precision", "fp32")))
+    networks: tuple[tuple[Stage, int], ...] = (("global", 1), ("local", patches))
+    for stage, runs in networks:
         yield RooflineStage(
             stage=stage,
             engine=rung["key"],
-            precision=precision,
-            flop=flop,
-            bytes=moved,
-            ms=ms,
-            share_of_peak=flop / (ms * 1e-3) / roof(peaks, precision, flop, moved),
+            precision=computed[stage] if peaks["flop_per_s"].get(computed[stage]) else "fp32",
+            flop=arithmetic[stage]["flop"],
+            bytes=arithmetic[stage]["bytes"],
+            ms=times[stage] / runs,
+            share_of_peak=0.0,  # known when all rates are
+            algorithm=WINOGRAD if uses_winograd(engine, stage) else DIRECT,
         )
 
 
-def roof(peaks: Peaks, precision: str, flop: float, moved: float) -> float:
-    """Operations a second that can be reached at best: by arithmetic, or by what memory brings."""
-    return min(peaks["flop_per_s"][precision] or float("inf"), peaks["bytes_per_s"] * flop / moved)
+def _rate(stage: RooflineStage) -> float:
+    return stage["flop"] / (stage["ms"] * 1e-3)
 
 
-def roof_precision(precision: str, peaks: Peaks) -> str:
-    """The narrowest type that an engine names and whose peak is known; "fp32" else."""
-    return next((p for p in NARROW if p in precision and peaks["flop_per_s"].get(p)), "fp32")
+def _share(stage: RooflineStage, peaks: Peaks) -> float:
+    rate, peak = _rate(stage), peaks["flop_per_s"][stage["precision"]] or float("inf")
+    by_memory = peaks["bytes_per_s"] * stage["flop"] / stage["bytes"]
+    return rate / (min(peak, by_memory) if rate <= by_memory else peak)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from glam_bench import machine
 from glam_bench.bench import watch, windows
+from glam_bench.bench.files import EXAM
 from glam_bench.bench.gates import frontier, with_gates
 from glam_bench.bench.images import SEED, demo_exam, image_name, standardized
 from glam_bench.bench.ladder import Ladder, Start, Tell
@@ -46,7 +47,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
     with tempfile.TemporaryDirectory(prefix="glam-bench.") as folder:
         work = Path(folder)
         images = _images(settings, work, tell)
-        made = standardized(images, work)
+        made = standardized(images[: settings.pace.images], work)
         plans = plan(settings)
         ladder = with_gates(Ladder(settings, made, work, start, tell).climb(plans), plans, bundle)
         lost: list[str] = []
@@ -93,9 +94,9 @@ def write(results: Results, path: Path) -> None:
 def _images(settings: Settings, work: Path, tell: Tell) -> Sequence[Path]:
     if settings.images:
         return settings.images
-    tell("making the demo exam: four views of 12 megapixels, JPEG 2000 lossless")
+    tell("making the demo exam: views of 12 megapixels, JPEG 2000 lossless")
     (work / "exam").mkdir()
-    return demo_exam(work / "exam")
+    return demo_exam(work / "exam", EXAM if settings.files else settings.pace.images)
 
 
 def _roofline(settings: Settings, ladder: Sequence[Rung], work: Path, start: Start, tell: Tell) -> Roofline:

@@ -117,7 +117,7 @@ class Rung(TypedDict):
 
 
 class Peaks(TypedDict):
-    """What this machine reaches in large matrix products and in a copy."""
+    """What this machine can reach: the best of large matrix products, its instruction set, and the rungs; a copy."""
 
     flop_per_s: dict[str, float | None]
     """"fp32", "bf16", "int8" -> operations a second; None where the machine has no instructions for it."""
@@ -140,7 +140,11 @@ class RooflineStage(TypedDict):
     """Read and written by the convolutions: inputs, weights, outputs, each once, in FP32."""
     ms: float
     share_of_peak: float
-    """Rate reached over the lower of matrix peak and bandwidth x flop / bytes."""
+    """Rate reached over the roof: the lower of the arithmetic peak and bandwidth x flop / bytes; the arithmetic peak
+    alone where the rate is above the latter, because then the data stayed in caches. At most 1 where `algorithm` is
+    "direct"."""
+    algorithm: NotRequired[str]
+    """"direct", or "winograd", which multiplies less than `flop` tells: its share may pass 1."""
 
 
 class Roofline(TypedDict):

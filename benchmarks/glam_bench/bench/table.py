@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from glam_bench.bench import headline
+from glam_bench.bench.roofline import WINOGRAD
 from glam_bench.bench.rungs import PUBLISHED
 from glam_bench.bench.schema import Files, Latency, Results, Rung
 from glam_deploy.cli import console
@@ -21,6 +23,8 @@ def show(results: Results) -> None:
     console.out.print(
         f"{machine['processor']}, {machine['cores']} cores; K = {settings['patches']}, {images} images", soft_wrap=True
     )
+    for line in _headline(results["ladder"]):
+        console.out.print(line)
     console.out.print(_ladder(results["ladder"]))
     for rung in results["ladder"]:
         if rung["unavailable"]:
@@ -32,6 +36,14 @@ def show(results: Results) -> None:
     _files(results)
     for notice in results["notices"]:
         console.out.print(f"! {notice}")
+
+
+def _headline(ladder: Sequence[Rung]) -> Iterator[str]:
+    first = headline.fastest(ladder)
+    if first and (ms := headline.p50(first)) is not None:
+        yield f"The fastest engine that may give results: {first['name']}, {in_ms(ms)} ms."
+    for rung in headline.faster_without_gate(ladder, first):
+        yield f"Faster, but {headline.why_not(rung)}: {rung['name']}, {in_ms(headline.p50(rung) or 0.0)} ms."
 
 
 def _ladder(ladder: Sequence[Rung]) -> Table:
@@ -88,9 +100,14 @@ def _roofline(results: Results) -> None:
     table = _table("Share of the roof", ("", "stage", "ms", "GFLOP/s", "share", "of"))
     for stage in roof["stages"]:
         rate = stage["flop"] / stage["ms"] / 1e6
-        share = f"{100 * stage['share_of_peak']:.0f} %"
-        table.add_row(stage["engine"], stage["stage"], in_ms(stage["ms"]), f"{rate:.0f}", share, stage["precision"])
-    table.caption = f"Peaks: {peaks} GFLOP/s, copy {roof['peaks']['bytes_per_s'] / 1e9:.1f} GB/s."
+        name, share = stage["precision"], f"{100 * stage['share_of_peak']:.0f} %"
+        if stage.get("algorithm") == WINOGRAD:
+            name, share = f"{name}, Winograd", "-"
+        table.add_row(stage["engine"], stage["stage"], in_ms(stage["ms"]), f"{rate:.0f}", share, name)
+    table.caption = (
+        f"Peaks: {peaks} GFLOP/s, copy {roof['peaks']['bytes_per_s'] / 1e9:.1f} GB/s. Operations are those of direct "
+        "convolutions; Winograd's form multiplies less and has no share."
+    )
     table.caption_justify = "left"
     console.out.print(table)
 

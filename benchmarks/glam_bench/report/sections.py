@@ -76,10 +76,11 @@ def _roofline(results: Results) -> Section | None:
     if not (found := results["roofline"]):
         return None
     caption = (
-        "Both axes are logarithmic. Lines: what memory (the slope) and arithmetic (the level parts) of this "
-        "machine reached in a large copy and in large matrix products. Circles: the global network; squares: the "
-        "local one. Operations are those of the graphs' convolutions, so an algorithm that needs fewer can lie "
-        "above its line."
+        "Both axes are logarithmic. Lines: what memory (the slope) reached in a large copy, and what arithmetic (the "
+        "level parts) can do: the highest of matrix products by several libraries, of the instruction set at the "
+        "measured clock, and of the rungs. Circles: the global network; squares: the local one. Operations are those "
+        "of direct convolutions: Winograd's form needs fewer and can lie above its line. Points above the slope had "
+        "their data in caches."
     )
     peaks = [(name, words.rate(value, "OP/s")) for name, value in found["peaks"]["flop_per_s"].items()]
     peaks.append(("memory", words.rate(found["peaks"]["bytes_per_s"], "B/s")))

@@ -142,7 +142,7 @@ def roof(results: Results) -> Markup | None:
             words.rate(p.stage["bytes"], "B"),
             duration(p.stage["ms"]),
             words.rate(p.rate, "OP/s"),
-            percent(p.stage["share_of_peak"]),
+            roofline.share(p.stage),
         ]
         for p in roofline.points(found)
     ]

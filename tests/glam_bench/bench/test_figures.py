@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glam_bench.bench import nvml, schema, watch
+from glam_bench.bench import isa, nvml, schema, watch
 from glam_bench.bench.nvml import GpuEnergy
 from glam_bench.bench.parity import THRESHOLDS, parity
 from glam_bench.bench.roofline import roofline
@@ -16,6 +16,7 @@ from glam_deploy.runtime.agreement import Answer
 
 SAMPLE = Path(__file__).with_name("sample.json")
 PEAKS = Peaks(flop_per_s={"fp32": 1e11, "bf16": None, "int8": 4e11}, bytes_per_s=1e10)
+MIXED = "global int8, local winograd, fusion fp32"
 ARITHMETIC = {"global": {"flop": 1e9, "bytes": 1e9}, "local": {"flop": 1e11, "bytes": 1e9}}
 """One operation a byte: memory is the roof. A hundred: arithmetic is."""
 
@@ -134,3 +135,51 @@ def test_clocks_and_stolen_time(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("cpu  10 0 10 60 0 0 0 20 0 0\ncpu0 1 1\n")
     assert watch.processor_time(tmp_path / "stat") == (20, 100)
     assert watch.stolen((10, 50), (20, 100)) == pytest.approx(0.2)
+
+
+# peaks
+
+
+def rung(key: str, precision: str, global_ms: float, local_ms: float) -> schema.Rung:
+    found = next(one for one in schema.read(SAMPLE)["ladder"] if one["key"] == "onnx")
+    engine = {"name": key, "device": "cpu", "precision": precision}
+    return {**found, "key": key, "engine": engine, "stages_ms": {"global": global_ms, "local": local_ms}}
+
+
+def test_no_direct_convolution_is_above_its_roof() -> None:
+    """The first does 500 GFLOP/s where products reached 100: no product was the peak. Memory's roof is 10 GFLOP/s."""
+    ladder = [rung("onnx", "fp32", 2, 200), rung("openvino", "fp32", 200, 2000)]
+    found = roofline(ladder, ARITHMETIC, PEAKS, 1)
+    assert found["peaks"]["flop_per_s"] == {"fp32": pytest.approx(5e11), "bf16": None, "int8": 4e11}
+    shares = [stage["share_of_peak"] for stage in found["stages"]]
+    # 1 GFLOP in 2 ms is more than memory brings, so arithmetic is its roof; in 200 ms it is half of what memory brings
+    assert shares == pytest.approx([1, 1, 0.5, 0.1])
+
+
+def test_winograds_form_is_named_and_is_no_peak() -> None:
+    ladder = [rung("openvino-winograd", "fp32", 200, 200), rung("openvino-mixed", MIXED, 200, 200)]
+    found = roofline(ladder, ARITHMETIC, PEAKS, 1)
+    assert [stage.get("algorithm") for stage in found["stages"]] == ["direct", "winograd", "direct", "winograd"]
+    assert [stage["precision"] for stage in found["stages"]] == ["fp32", "fp32", "int8", "fp32"]
+    assert found["peaks"] == PEAKS
+    assert found["stages"][1]["share_of_peak"] == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse4_2", {"fp32": None, "bf16": None, "int8": None}),
+        ("avx avx2 fma", {"fp32": 32, "bf16": None, "int8": 128}),
+        ("avx avx2 fma avx512f avx512bw avx512_vnni", {"fp32": 64, "bf16": None, "int8": 256}),
+        ("avx avx2 fma avx512f avx512_vnni avx512_bf16", {"fp32": 64, "bf16": 128, "int8": 256}),
+        ("fma avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8", {"fp32": 64, "bf16": 2048, "int8": 4096}),
+    ],
+)
+def test_operations_a_cycle(flags: str, expected: dict[str, int | None]) -> None:
+    """As the makers' manuals have them: 16 lanes x 2 units x 2 for AVX-512; 16 x 16 x 32 x 2 in 16 cycles for AMX."""
+    assert {name: isa.operations_a_cycle(name, frozenset(flags.split())) for name in expected} == expected
+
+
+@pytest.mark.skipif(isa.clock_hz() is None, reason="the clock is measured on x86-64 alone")
+def test_the_clock_is_one_that_processors_have() -> None:
+    assert 5e8 < (isa.clock_hz() or 0) < 7e9

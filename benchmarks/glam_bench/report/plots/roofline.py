@@ -3,6 +3,7 @@
 from math import log10
 from typing import NamedTuple
 
+from glam_bench.bench.roofline import WINOGRAD
 from glam_bench.bench.schema import Roofline, RooflineStage
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
@@ -35,6 +36,11 @@ def points(roofline: Roofline) -> list[Point]:
     """Those that have a place on logarithmic axes."""
     placed = [s for s in roofline["stages"] if min(s["flop"], s["bytes"], s["ms"]) > 0]
     return [Point(s, s["flop"] / s["bytes"], s["flop"] / s["ms"] * 1e3) for s in placed]
+
+
+def share(stage: RooflineStage) -> str:
+    """Of its roof; of Winograd's form, which has none for the operations that are counted, its name."""
+    return "Winograd" if stage.get("algorithm") == WINOGRAD else words.percent(stage["share_of_peak"])
 
 
 def draw(roofline: Roofline, width: float) -> svg.Drawing | None:
@@ -119,7 +125,7 @@ def _column(column: list[Point], across: Log, up: Log, *, left: bool) -> Markup:
 
 
 def _mark(stage: RooflineStage, x: float, y: float) -> Markup:
-    said = tag("title", f"{stage['stage']}, {stage['engine']}: {words.percent(stage['share_of_peak'])} of its roof")
+    said = tag("title", f"{stage['stage']}, {stage['engine']}: {share(stage)} of its roof")
     if stage["stage"] == "local":
         return tag("rect", said, x=x - 5, y=y - 5, width=10, height=10, class_="s-local ring")
     return tag("circle", said, cx=x, cy=y, r=5.5, class_="s-global ring")
