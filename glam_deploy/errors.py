@@ -17,19 +17,132 @@ GlamError
 ├── ParityError           a graph or engine disagrees with its reference
 └── InternalError         a fault of glam-deploy itself, met while working on one input
 
-A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier.
+A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier. What to do
+may depend on who asked: see `Remedy` and `GlamError.told`.
 `exit_code` is what the command line ends with: 1 inputs failed, 2 wrong usage, 3 this machine lacks something,
 4 parity, integrity or a gate failed, or an engine could not be built or run.
 """
 
 import traceback
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+
+class Caller(Enum):
+    """Who reads an error, and so what can be done from there."""
+
+    PYTHON = "a Python program"
+    RUN = "glam-deploy run"
+    GATE = "glam-deploy gate"
+    CALIBRATION = "glam-deploy export --calibration"
+    APPLIANCE = "glam-deploy serve and run-dir"
+
+
+class Remedy(Enum):
+    """What to do about an error where that depends on the caller; `GlamError.told` words it."""
+
+    NAME_VIEW = "say which view it is"
+    OTHER_VIEW = "say another laterality"
+    FLIP = "say that the image is stored mirrored"
+    NO_FLIP = "do not say that the image is stored mirrored"
+    CORRECT_TAGS = "correct the DICOM tags of laterality and orientation"
+    FOR_PROCESSING = "allow For Processing images"
+    STANDARDIZED = "say that the input is standardized"
+    RAW = "say that the input is a view as it left the detector"
+
+
+_VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
+_AT_SOURCE = "have ImageLaterality and PatientOrientation corrected where the image comes from, and send it again"
+_STORED = "store the image upright, a left breast facing right, or a DICOM object with its PatientOrientation"
+_MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
+_TAKES_RAW = "give the view as it left the detector; a standardized array is not taken here"
+
+WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
+    {
+        Remedy.NAME_VIEW: {
+            Caller.PYTHON: f"pass view=, {_VIEWS}",
+            Caller.RUN: f"name it with --view, {_VIEWS}",
+            Caller.GATE: f"name it with --view, {_VIEWS}",
+            Caller.CALIBRATION: "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags "
+            f"of a DICOM object ({_VIEWS})",
+            Caller.APPLIANCE: "have ImageLaterality and ViewCodeSequence corrected where the image comes from, and "
+            "send it again",
+        },
+        Remedy.OTHER_VIEW: {
+            Caller.PYTHON: f"pass the right view=, {_VIEWS}",
+            Caller.RUN: f"give the right --view, {_VIEWS}",
+            Caller.GATE: f"give the right --view, {_VIEWS}",
+            Caller.CALIBRATION: f"correct the view in the file name, {_VIEWS}",
+            Caller.APPLIANCE: _AT_SOURCE,
+        },
+        Remedy.FLIP: {
+            Caller.PYTHON: "say horizontal_flip=True",
+            Caller.RUN: "add --horizontal-flip",
+            Caller.GATE: _STORED,
+            Caller.CALIBRATION: _STORED,
+            Caller.APPLIANCE: _AT_SOURCE,
+        },
+        Remedy.NO_FLIP: {
+            Caller.PYTHON: "say horizontal_flip=False",
+            Caller.RUN: "leave --horizontal-flip off",
+            Caller.GATE: _STORED,
+            Caller.CALIBRATION: _STORED,
+            Caller.APPLIANCE: _AT_SOURCE,
+        },
+        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE},
+        Remedy.FOR_PROCESSING: {
+            Caller.PYTHON: "allow it with for_processing=True",
+            Caller.RUN: "allow it with --for-processing",
+            Caller.GATE: "choose For Presentation images for the gate",
+            Caller.CALIBRATION: "choose For Presentation images for the calibration",
+            Caller.APPLIANCE: "allow it with accept.for_processing in the configuration or --for-processing of run-dir",
+        },
+        Remedy.STANDARDIZED: {
+            Caller.PYTHON: "pass the array from numpy.load to the pipeline, without view=",
+            Caller.RUN: "add --standardized",
+            Caller.GATE: "add --standardized",
+            Caller.CALIBRATION: _TAKES_RAW,
+            Caller.APPLIANCE: _TAKES_RAW,
+        },
+        Remedy.RAW: {
+            Caller.PYTHON: f"pass view= with it, {_VIEWS}",
+            Caller.RUN: f"leave --standardized off and name the view with --view, {_VIEWS}",
+            Caller.GATE: f"leave --standardized off and name the view with --view, {_VIEWS}",
+            Caller.CALIBRATION: _TAKES_RAW,
+            Caller.APPLIANCE: _TAKES_RAW,
+        },
+    }
+)
 
 
 class GlamError(Exception):
-    """Base of all; never raised itself."""
+    """Base of all; never raised itself.
+
+    `str` of it is what a Python caller reads. Another edge asks `told` for its own wording of the remedies.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *remedies: Remedy) -> None:
+        """`message` says what is wrong and what was expected; `remedies`, any of which helps, end it."""
+        super().__init__(message)
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return self.told(Caller.PYTHON)
+
+    def told(self, caller: Caller) -> str:
+        """The message, ended by what `caller` can do about it."""
+        message = super().__str__()
+        advice = " or ".join(dict.fromkeys(WORDING[remedy][caller] for remedy in self.remedies))
+        return f"{message}: {advice}" if advice else message
+
+    def worded(self, caller: Caller) -> Self:
+        """The same error, whose `str` is what `told` says to `caller`; its traceback is kept."""
+        return type(self)(self.told(caller)).with_traceback(self.__traceback__)
 
 
 class InputError(GlamError):

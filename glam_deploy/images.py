@@ -10,8 +10,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from glam_deploy.errors import InputError
+from glam_deploy import foreign
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.image_structure import REMEDY, check_size, check_tiff, sound_png
+from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 
 Kind = Literal["png", "tiff", "npy"]
@@ -55,12 +57,26 @@ def read_array(path: Path) -> Pixels:
     return _npy(content)
 
 
+def refuse_standardized(path: Path) -> None:
+    """Raises InputError where a npy file holds an input that is standardized already, and InputError as a reader does.
+
+    To be asked before its view is: such an input needs none.
+    """
+    content = _content(path)
+    if image_kind(path, content) == "npy":
+        check_raw(_npy_pixels(content)[0])
+
+
 def image_kind(path: Path, head: bytes) -> Kind:
     """What the first bytes of the file (`head`, 8 or more) say it is. Raises InputError where its suffix disagrees."""
     kind = next((kind for magic, kind in MAGICS.items() if head.startswith(magic)), None)
     if kind is None:
-        start = head[:4].hex() or "nothing"
-        raise InputError(f"the content is no DICOM, PNG, TIFF or npy (it starts with {start}): {REMEDY}")
+        if known := foreign.kind_of(head[: foreign.HEAD]):
+            raise InputError(f"the file is {known.name}: {known.remedy}")
+        raise InputError(
+            f"the content is no DICOM, PNG, TIFF or npy (it starts with {head[:4].hex()}), nor another kind of file "
+            f"that is known here: {REMEDY}"
+        )
     claimed = SUFFIXES.get(path.suffix.lower(), kind)
     if claimed != kind:
         raise InputError(f"the content is {kind}, the suffix {path.suffix} says {claimed}: rename or export again")
@@ -75,7 +91,7 @@ def view_from_name(path: Path) -> View | None:
     tokens = re.findall(r"(?<![A-Z0-9])([LR])[-_ ]?(CC|MLO)(?![A-Z0-9])", path.stem.upper())
     found = sorted({View(f"{side}-{projection}") for side, projection in tokens})
     if len(found) > 1:
-        raise InputError(f"the file name tells different views ({', '.join(found)}): name one with --view")
+        raise InputError(f"the file name tells different views ({', '.join(found)})", Remedy.NAME_VIEW)
     return found[0] if found else None
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from glam_deploy import images
-from glam_deploy.errors import InputError, UsageError
+from glam_deploy.errors import InputError, Remedy, UsageError
 from glam_deploy.installation import refusal
-from glam_deploy.records import VIEW_NAMES, Mammogram, Notice, View, parse_view
+from glam_deploy.records import Mammogram, Notice, View, parse_view
 
 _SUFFIXES = {*images.SUFFIXES, ".dcm", ".dicom"}
 """In lower case; what is named so is meant as an image, whatever it holds."""
@@ -126,6 +126,8 @@ def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(132)
+    except IsADirectoryError as error:
+        raise InputError("it is a folder, expected a file: name the files in it (reading.find_inputs does)") from error
     except OSError as error:
         raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
 
@@ -143,7 +145,8 @@ def _read_dicom(path: Path, for_processing: bool, view: View | None, horizontal_
 def _read_named(path: Path, horizontal_flip: bool) -> Mammogram:
     view = images.view_from_name(path)
     if view is None:
-        raise InputError(f"the file name tells no view, and none was given: name it with --view, one of {VIEW_NAMES}")
+        images.refuse_standardized(path)
+        raise InputError("the file name tells no view, and none was given", Remedy.NAME_VIEW)
     mammogram = images.read_image(path, view=view, horizontal_flip=horizontal_flip)
     told = Notice(code="view-from-name", message=f"the view {view.value} was taken from the file name")
     return replace(mammogram, notices=(told, *mammogram.notices))

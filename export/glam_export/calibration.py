@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glam_deploy import reading
 from glam_deploy.engines.base import Arrays, Engine
+from glam_deploy.errors import Caller, InputError
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Float32, GlobalMaps, Mammogram, Source, View
@@ -39,7 +40,14 @@ def phantoms(seeds: Sequence[int] = SEEDS) -> list[Float32]:
 
 def images_in(folder: Path) -> list[Float32]:
     """Standardized images from a folder as `glam-deploy run` takes it. Raises UsageError for none, InputError."""
-    return [prepare(reading.read(path)).image for path in reading.find_inputs([folder])]
+    return [_image_of(path) for path in reading.find_inputs([folder])]
+
+
+def _image_of(path: Path) -> Float32:
+    try:
+        return prepare(reading.read(path)).image
+    except InputError as error:
+        raise type(error)(f"{path}: {error.told(Caller.CALIBRATION)}") from error
 
 
 def _patches(engine: Engine, inputs: Arrays) -> Float32:

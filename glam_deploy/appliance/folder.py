@@ -23,7 +23,7 @@ from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.publish import Publisher
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
-from glam_deploy.errors import BackendRunError, GlamError, NotForThisNetwork
+from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
 from glam_deploy.outputs.report import STATEMENT
 from glam_deploy.reading import find_inputs
 
@@ -89,7 +89,7 @@ def _look(source: Path, config: Config) -> tuple[list[Found], list[Passed]]:
         try:
             received = examine(path, for_processing=config.accept.for_processing)
         except GlamError as error:
-            passed.append(Passed(path=path, status="failed", reason=str(error)))
+            passed.append(Passed(path=path, status="failed", reason=error.told(Caller.APPLIANCE)))
             continue
         if not received.is_mammogram:
             passed.append(Passed(path=path, status="skipped", reason=received.reason))
@@ -157,7 +157,7 @@ class _Study:
             raise
         except GlamError as error:
             outcome = "skipped" if isinstance(error, NotForThisNetwork) else "failed"
-            return replace(view, outcome=outcome, reason=str(error))
+            return replace(view, outcome=outcome, reason=error.told(Caller.APPLIANCE))
         return replace(view, outcome="done", folder=self._publisher.data.relative(folder))
 
     def _publish(self, view: JobView) -> Path:

@@ -23,7 +23,7 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.errors import BackendRunError, InputError, NotForThisNetwork, UsageError
+from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
 from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits, parse_limits
 from glam_deploy.gate.pictures import picture
@@ -177,9 +177,9 @@ def _one(found: Found, sides: Sides, held: Material, limits: Limits, path: Path)
         found.add(examine(sides, *held.read(path), limits))
         return
     except NotForThisNetwork as error:
-        status, message = "skipped", str(error)
+        status, message = "skipped", error.told(Caller.GATE)
     except InputError as error:
-        status, message = "unreadable", str(error)
+        status, message = "unreadable", error.told(Caller.GATE)
     except BackendRunError as error:
         status, message = "not computed", str(error)
     found.left_out.append({"image": path.name, "status": status, "message": message})

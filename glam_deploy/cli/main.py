@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from glam_deploy import __version__
-from glam_deploy.errors import GlamError
+from glam_deploy.errors import Caller, GlamError
 from glam_deploy.installation import documentation, refusal
 
 COMMANDS = {
@@ -139,6 +139,6 @@ def _told(error: BaseException) -> int | None:
     if isinstance(error, ModuleNotFoundError):
         error = refusal(error) or error
     if isinstance(error, GlamError):
-        click.echo(f"glam-deploy: {error}", err=True)
+        click.echo(f"glam-deploy: {error.told(Caller.RUN)}", err=True)
         return error.exit_code
     return None

@@ -25,7 +25,15 @@ from glam_deploy.cli.options import (
     threads_option,
     ungated_option,
 )
-from glam_deploy.errors import BackendUnavailable, GlamError, InternalError, NotForThisNetwork, UsageError, fault
+from glam_deploy.errors import (
+    BackendUnavailable,
+    Caller,
+    GlamError,
+    InternalError,
+    NotForThisNetwork,
+    UsageError,
+    fault,
+)
 from glam_deploy.images import read_array
 from glam_deploy.outputs.writer import (
     REPORT,
@@ -291,6 +299,7 @@ def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
     written = _attempt(partial(_write, job, path), started)
     if not isinstance(written, GlamError):
         return Outcome(status="done", text=written)
+    written = written.worded(Caller.RUN)
     write_failure(job.out, job.stems[path], path.name, job.reading.view, written)
     status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"
     return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))

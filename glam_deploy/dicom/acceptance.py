@@ -1,19 +1,20 @@
 """The rules of acceptance: what is a mammogram that GLAM was made for, and in which words the rest is turned away."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
+    UID,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
     JPEGLSNearLossless,
+    MediaStorageDirectoryStorage,
 )
 
-from glam_deploy.dicom import views
-from glam_deploy.dicom.header import Header
-from glam_deploy.errors import DicomError, NotForThisNetwork
+from glam_deploy.dicom.header import UID_KEYWORDS, Header
+from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy
 from glam_deploy.records import MAX_PIXELS, Notice
 
 FOR_PRESENTATION = DigitalMammographyXRayImageStorageForPresentation
@@ -44,8 +45,15 @@ _LUT_SHAPES = MappingProxyType({"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTI
 """PhotometricInterpretation -> the PresentationLUTShape that must stand beside it (PS3.3 C.8.11.3)."""
 
 
-def check(header: Header, *, for_processing: bool) -> tuple[Notice, ...]:
+_TOLD_ELSEWHERE = ("PatientOrientation",)
+"""Keywords whose unknown values have a notice of their own."""
+
+
+def check(header: Header, *, for_processing: bool, view_is_given: bool = False) -> tuple[Notice, ...]:
     """Let an object pass, with what is to be noticed, or refuse it.
+
+    A value that is no defined term of its element is unknown: it is noticed, and refuses nothing. One exception: a
+    view modifier of an unknown code is a modifier all the same, unless the user named the view (`view_is_given`).
 
     Raises NotForThisNetwork for a sound object of another kind: another SOP class, synthesized 2D, contrast, biopsy,
     any view modifier, magnification, an implant (displaced or not: none was in the training data's description).
@@ -53,7 +61,7 @@ def check(header: Header, *, for_processing: bool) -> tuple[Notice, ...]:
     standard, and for more than `MAX_PIXELS` pixels.
     """
     _check_class(header, for_processing)
-    _check_kind(header)
+    _check_kind(header, view_is_given)
     _check_grey_scale(header)
     _check_bits(header)
     _check_size(header)
@@ -61,12 +69,18 @@ def check(header: Header, *, for_processing: bool) -> tuple[Notice, ...]:
 
 
 def _check_class(header: Header, for_processing: bool) -> None:
+    if header.sop_class == MediaStorageDirectoryStorage:
+        raise NotForThisNetwork(
+            "the object is a DICOMDIR, an index of the files beside it (PS3.3 annex F): give the folder that it lies "
+            "in, or the files that it lists"
+        )
     if header.sop_class not in (FOR_PRESENTATION, FOR_PROCESSING):
         raise NotForThisNetwork(f"the object is {header.sop_class.name}: GLAM reads {FOR_PRESENTATION.name}")
     if header.sop_class == FOR_PROCESSING and not for_processing:
         raise DicomError(
-            "the image is For Processing, whose grey values GLAM did not learn: send the For Presentation image, "
-            "or allow it with --for-processing"
+            "the image is For Processing, whose grey values GLAM did not learn, expected the For Presentation image; "
+            "send that, or where you accept scores that may not be comparable",
+            Remedy.FOR_PROCESSING,
         )
     expected = "FOR PRESENTATION" if header.sop_class == FOR_PRESENTATION else "FOR PROCESSING"
     if header.intent not in ("", expected):
@@ -77,22 +91,28 @@ def _check_class(header: Header, for_processing: bool) -> None:
         raise DicomError(f"NumberOfFrames is {header.frames}, expected 1 in this SOP class: send the frames apart")
 
 
-def _check_kind(header: Header) -> None:
+def _check_kind(header: Header, view_is_given: bool) -> None:
     reasons = [why for value in header.image_type[2:] for part, why in _SPECIAL_IMAGES.items() if part in value.upper()]
-    reasons += [f"taken with a view modifier ({meaning})" for meaning in views.modifier_meanings(header)]
+    reasons += [f"taken with a view modifier ({term.meaning})" for term in header.modifiers if term]
     if header.implant == "YES":
         reasons.append("of a breast with an implant")
     if header.magnification is not None and not header.magnification <= MAGNIFICATION_LIMIT:
         reasons.append(f"magnified {header.magnification:g} times (contact views: up to {MAGNIFICATION_LIMIT})")
     if reasons:
         raise NotForThisNetwork(f"the image is {reasons[0]}: GLAM was made for conventional full views")
+    if None in header.modifiers and not view_is_given:
+        raise NotForThisNetwork(
+            "the image is taken with a view modifier (an unknown modifier, outside CID 4015): GLAM was made for "
+            "conventional full views; where it is one",
+            Remedy.NAME_VIEW,
+        )
 
 
 def _check_grey_scale(header: Header) -> None:
     grey, shape = header.photometric, _LUT_SHAPES.get(header.photometric)
     if shape is None or header.samples != 1:
         raise DicomError(
-            f"PhotometricInterpretation is {grey or 'missing'} with {header.samples} samples a pixel, expected "
+            f"PhotometricInterpretation {_told(header, grey)} with {header.samples} samples a pixel, expected "
             "MONOCHROME1 or MONOCHROME2 with 1: send the original image, not a rendering"
         )
     if header.lut_shape not in ("", shape):
@@ -104,6 +124,10 @@ def _check_grey_scale(header: Header) -> None:
         )
 
 
+def _told(header: Header, photometric: str) -> str:
+    return f"is {photometric}" if photometric else header.unknown.get("PhotometricInterpretation", "is missing")
+
+
 def _check_bits(header: Header) -> None:
     allocated, stored, high = header.bits_allocated, header.bits_stored or 0, header.high_bit
     if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1:
@@ -111,6 +135,8 @@ def _check_bits(header: Header) -> None:
             f"bits allocated, stored and high bit are {allocated}, {stored}, {high}, expected 8 or 16, 6 to allocated, "
             "stored - 1 (PS3.3 C.8.11.3): correct the object at its source"
         )
+    if header.signed not in (0, 1):
+        raise DicomError(f"PixelRepresentation is {header.signed}, expected 0 or 1: correct the object at its source")
     if header.signed == 1 and header.photometric == "MONOCHROME1":
         raise DicomError("pixels are signed, which as MONOCHROME1 cannot be inverted: send unsigned pixels")
 
@@ -131,7 +157,20 @@ def _notices(header: Header) -> list[Notice]:
         found.append(Notice(code="lossy", message=loss))
     if header.sop_class == FOR_PROCESSING:
         found.append(Notice(code="for-processing", message="a For Processing image: scores may not be comparable"))
-    return found
+    return [*found, *_unknown_values(header), *_uid_notices(header)]
+
+
+def _unknown_values(header: Header) -> Iterator[Notice]:
+    for keyword, why in header.unknown.items():
+        if keyword not in _TOLD_ELSEWHERE:
+            yield Notice(code="unknown-value", message=f"{keyword} {why}: it counts as missing")
+
+
+def _uid_notices(header: Header) -> Iterator[Notice]:
+    wrong = [keyword for keyword in UID_KEYWORDS if not UID(header.uids[keyword]).is_valid]
+    if wrong:
+        verb = "is missing or no valid UID" if len(wrong) == 1 else "are missing or no valid UIDs"
+        yield Notice(code="uid-invalid", message=f"{', '.join(wrong)} {verb} (PS3.5 section 9.1)")
 
 
 def _loss(header: Header) -> str:

@@ -1,26 +1,23 @@
 """The attributes that decide how a mammogram is read, as plain values.
 
 Only these are ever parsed: no element of the patient module is in the list. What a sender wrote into the wrong element
-is not kept either, unless it is a defined term of that element, so no identifier can reach a message.
+is not kept either, unless it is a defined term of that element, so no identifier can reach a message. A value that is
+none is unknown (`Header.unknown`): that is noticed, and it is not taken for a term that refuses the image.
 """
 
-import re
-import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from glam_deploy.dicom.terms import DEFINED, UNDEFINED
+from glam_deploy.dicom.terms import Term
+from glam_deploy.dicom.values import Elements
+from glam_deploy.dicom.values import foreign_errors as foreign_errors  # noqa: PLC0414 (the package takes it from here)
 from glam_deploy.errors import DicomError
-
-Code = tuple[str, str]
-"""(coding scheme designator, code value), both as stored."""
 
 UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
@@ -35,6 +32,7 @@ _TEXTS = {
     "lossy": "LossyImageCompression",
     "photometric": "PhotometricInterpretation",
     "lut_shape": "PresentationLUTShape",
+    "fov_flip": "FieldOfViewHorizontalFlip",
 }
 _INTEGERS = {
     "rows": "Rows",
@@ -48,6 +46,7 @@ _INTEGERS = {
     "padding": "PixelPaddingValue",
     "padding_limit": "PixelPaddingRangeLimit",
 }
+_REQUIRED = ("rows", "columns", "samples", "bits_allocated", "bits_stored", "high_bit", "signed")
 _NUMBERS = {
     "slope": "RescaleSlope",
     "intercept": "RescaleIntercept",
@@ -62,39 +61,23 @@ KEYWORDS = (
 )  # fmt: skip
 """Every element that is parsed; anything else in the file is passed over unread."""
 
-# pydicom converts elements when they are touched, and a damaged one may end in any of these
-FOREIGN = (
-    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError,
-    OSError, MemoryError, AssertionError, struct.error, zlib.error, BytesLengthException,
-    InvalidDicomError,
-)  # fmt: skip
-
-
-@contextmanager
-def foreign_errors(trouble: str) -> Iterator[None]:
-    """Turn what pydicom or a decoder raises into DicomError(`trouble`), which names only the class of the original."""
-    try:
-        yield
-    except FOREIGN as error:
-        # not chained: pydicom quotes the bytes it stumbled on, any element's, and a logged traceback would show them
-        raise DicomError(f"{trouble} ({type(error).__name__})") from None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the rules of acceptance look at; an absent text is "", an absent number None.
+    """What the rules of acceptance look at; a text that is absent or unknown is "", such a number None.
 
-    Code strings, from `modality` to `lut_shape` and `patient_orientation`, are `terms.DEFINED` or `terms.UNDEFINED`.
+    Code strings, from `modality` to `fov_flip` and `patient_orientation`, are terms of `terms.DEFINED`.
     """
 
     sop_class: UID
     transfer_syntax: UID
     uids: Mapping[str, str]
-    """DICOM keyword -> UID, for `UID_KEYWORDS`."""
+    """DICOM keyword -> UID as stored, which may be none by PS3.5 section 9.1, for `UID_KEYWORDS`."""
     image_type: Sequence[str]
     patient_orientation: Sequence[str]
-    views: Sequence[Code]
-    modifiers: Sequence[Code]
+    views: Sequence[Term]
+    modifiers: Sequence[Term | None]
+    """None for a code that is unknown."""
     modality: str
     intent: str
     image_laterality: str
@@ -105,6 +88,7 @@ class Header:
     lossy: str
     photometric: str
     lut_shape: str
+    fov_flip: str
     rows: int | None
     columns: int | None
     samples: int | None
@@ -121,82 +105,59 @@ class Header:
     modality_lut: bool
     spacing_mm: tuple[float, ...] | None
     """ImagerPixelSpacing: (row, column) spacing at the detector, in mm."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """DICOM keyword -> why its value counts as absent, with a verb: "is no number"."""
 
 
 def read_header(dataset: Dataset) -> Header:
     """Plain values of `dataset`, read from a file with its meta information; the pixels may be left out.
 
-    Raises DicomError where an element cannot be read, is no DICOM code string (PS3.5 section 6.2) or no UID (section
-    9.1).
+    Raises DicomError where no SOP class or transfer syntax is told, and where an element that the pixels cannot be
+    read without (`_REQUIRED`) is damaged.
     """
-    with foreign_errors("an element of the DICOM header is damaged: export the object again from its archive"):
+    with foreign_errors("the DICOM header is damaged: export the object again from its archive"):
+        elements = Elements(dataset)
         return Header(
-            sop_class=_uid(dataset, "SOPClassUID"),
-            transfer_syntax=_uid(dataset.file_meta, "TransferSyntaxUID"),
-            uids={keyword: str(_uid(dataset, keyword)) for keyword in UID_KEYWORDS},
-            image_type=tuple(str(value) for value in _values(dataset, "ImageType")),
-            patient_orientation=tuple(_code_strings(dataset, "PatientOrientation")),
-            views=_codes(dataset, "ViewCodeSequence"),
-            modifiers=_modifiers(dataset),
+            sop_class=_sop_class(elements),
+            transfer_syntax=_transfer_syntax(dataset),
+            uids={keyword: elements.uid(keyword) for keyword in UID_KEYWORDS},
+            image_type=tuple(elements.texts("ImageType")),
+            patient_orientation=tuple(elements.terms("PatientOrientation")),
+            views=elements.views(),
+            modifiers=elements.modifiers(),
             modality_lut="ModalityLUTSequence" in dataset,
-            spacing_mm=tuple(float(value) for value in _values(dataset, "ImagerPixelSpacing")) or None,
-            **_singles(dataset),
+            spacing_mm=elements.spacing("ImagerPixelSpacing"),
+            **_singles(elements),
+            unknown=elements.unknown,
         )
 
 
-def _singles(dataset: Dataset) -> dict[str, Any]:
-    texts = {name: _text(dataset, keyword) for name, keyword in _TEXTS.items()}
-    integers = {name: _number(dataset, keyword, int) for name, keyword in _INTEGERS.items()}
-    return texts | integers | {name: _number(dataset, keyword, float) for name, keyword in _NUMBERS.items()}
+def settle(dataset: Dataset, header: Header) -> None:
+    """Put what was understood in place of what a decoder would read again, in its own way."""
+    understood: dict[str, object] = {_INTEGERS[name]: getattr(header, name) for name in _REQUIRED}
+    understood |= {"PhotometricInterpretation": header.photometric, "NumberOfFrames": header.frames or 1}
+    for keyword, value in understood.items():
+        dataset.add_new(Tag(keyword), dictionary_VR(keyword).partition(" ")[0], value)
 
 
-def _values(dataset: Dataset, keyword: str) -> list[Any]:
-    """All values of an element; none where it is absent or empty."""
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return []
-    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
+def _singles(elements: Elements) -> dict[str, Any]:
+    texts = {name: elements.term(keyword) for name, keyword in _TEXTS.items()}
+    integers = {name: elements.integer(word, required=name in _REQUIRED) for name, word in _INTEGERS.items()}
+    return texts | integers | {name: elements.decimal(keyword) for name, keyword in _NUMBERS.items()}
 
 
-def _single(dataset: Dataset, keyword: str) -> Any:
-    values = _values(dataset, keyword)
-    if len(values) > 1:
-        raise DicomError(f"{keyword} has {len(values)} values, expected one: correct the object at its source")
-    return values[0] if values else None
+def _sop_class(elements: Elements) -> UID:
+    """Of the data set, or where it says none, of the file's head."""
+    stored = elements.uid("SOPClassUID") or str(elements.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    return _valid("SOPClassUID", stored)
 
 
-def _number(dataset: Dataset, keyword: str, kind: type[int] | type[float]) -> Any:
-    value = _single(dataset, keyword)
-    return None if value is None else kind(value)
+def _transfer_syntax(dataset: Dataset) -> UID:
+    return _valid("TransferSyntaxUID", Elements(dataset.file_meta).uid("TransferSyntaxUID"))
 
 
-def _uid(dataset: Dataset, keyword: str) -> UID:
-    uid = UID(str(_single(dataset, keyword) or ""))
+def _valid(keyword: str, text: str) -> UID:
+    uid = UID(text.strip(" \0"))
     if not uid.is_valid:
         raise DicomError(f"{keyword} is missing or no valid UID (PS3.5 section 9.1): export the object again")
     return uid
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    return "".join(_code_strings(dataset, keyword)[:1]) if _single(dataset, keyword) is not None else ""
-
-
-def _code_strings(dataset: Dataset, keyword: str) -> list[str]:
-    texts = [str(value).strip(" ") for value in _values(dataset, keyword)]
-    if not all(re.fullmatch(r"[A-Z0-9_ ]{0,16}", text) for text in texts):
-        raise DicomError(
-            f"{keyword} holds no DICOM code string, expected up to 16 of A-Z, 0-9, space and underscore (PS3.5 section "
-            "6.2): correct the object at its source"
-        )
-    return [text if text in ("", *DEFINED[keyword]) else UNDEFINED for text in texts]
-
-
-def _codes(dataset: Dataset, keyword: str) -> tuple[Code, ...]:
-    items = dataset.get(keyword) or []
-    return tuple((str(i.get("CodingSchemeDesignator", "")), str(i.get("CodeValue", ""))) for i in items)
-
-
-def _modifiers(dataset: Dataset) -> tuple[Code, ...]:
-    # the standard nests modifiers in the view's item (PS3.3 C.8.11.7); some senders also put them beside it
-    holders = (*(dataset.get("ViewCodeSequence") or []), dataset)
-    return tuple(code for holder in holders for code in _codes(holder, "ViewModifierCodeSequence"))

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from glam_deploy.dicom import acceptance, views
-from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header, settle
 from glam_deploy.dicom.pixels import read_pixels
-from glam_deploy.errors import DicomError
+from glam_deploy.errors import DicomError, Remedy
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
 
 MAX_BYTES = 4 * MAX_PIXELS
@@ -29,28 +29,31 @@ def read_view(
     """The mammogram in the DICOM file `path`.
 
     `for_processing` lets For Processing images pass. `view` and `horizontal_flip` (stored mirrored) complete missing
-    tags and must not contradict those that are there. Pixels are uint8 (up to 8 bits stored) or uint16 [rows, columns],
-    source frame, no VOI LUT applied. `source.facts` holds transfer_syntax, bits_stored, imager_pixel_spacing_mm
-    ([row, column] or None), photometric_interpretation, sop_class, presentation_intent and voi. Raises DicomError or
+    and unknown tags and must not contradict those that are there. Pixels are uint8 (up to 8 bits stored) or uint16
+    [rows, columns], source frame, no VOI LUT applied. `source.facts` holds transfer_syntax, bits_stored,
+    imager_pixel_spacing_mm ([row, column] or None), photometric_interpretation, sop_class, presentation_intent and voi;
+    field_of_view_horizontal_flip where it is told, laterality_from where that is "option". Raises DicomError or
     NotForThisNetwork (see `acceptance.check`, `views.view_of`), from the header alone wherever it tells, and
     BackendUnavailable where a decoder is not installed; no message holds an identifier.
     """
     hush_pydicom()
     with _opened(path) as file:
         header = read_header(_parsed(file))
-        notices = acceptance.check(header, for_processing=for_processing)
+        notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
         found = views.view_of(header, view)
         mirrored = views.stored_mirrored(header, found)
         if horizontal_flip and mirrored is False:
-            raise DicomError("PatientOrientation says that the image is not stored mirrored: leave horizontal_flip off")
+            raise DicomError("PatientOrientation says that the image is not stored mirrored", Remedy.NO_FLIP)
         # last: an object that is turned away may hold gigabytes of pixels
-        image = read_pixels(_parsed(file, with_pixels=True), header)
+        dataset = _parsed(file, with_pixels=True)
+        settle(dataset, header)
+        image = read_pixels(dataset, header)
     return Mammogram(
         pixels=image.pixels,
         view=found,
         horizontal_flip=horizontal_flip or bool(mirrored),
-        source=Source(name=path.name, kind="dicom", uids=header.uids, facts=_facts(header)),
-        notices=(*notices, *image.notices, *_orientation_notices(mirrored)),
+        source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header)),
+        notices=(*notices, *image.notices, *_orientation_notices(header, mirrored)),
     )
 
 
@@ -110,9 +113,14 @@ def _check_bytes(count: int) -> None:
         raise DicomError(f"the object has more than {MAX_BYTES} bytes, too many for one mammogram: export it again")
 
 
+def _valid_uids(header: Header) -> dict[str, str]:
+    """What is no UID could be a name: it is left out."""
+    return {keyword: uid for keyword, uid in header.uids.items() if UID(uid).is_valid}
+
+
 def _facts(header: Header) -> dict[str, Any]:
     intent = "FOR PROCESSING" if header.sop_class == acceptance.FOR_PROCESSING else "FOR PRESENTATION"
-    return {
+    told = {
         "transfer_syntax": header.transfer_syntax.name,
         "bits_stored": header.bits_stored,
         "imager_pixel_spacing_mm": None if header.spacing_mm is None else list(header.spacing_mm),
@@ -121,12 +129,18 @@ def _facts(header: Header) -> dict[str, Any]:
         "presentation_intent": intent,
         "voi": "none",
     }
+    if header.fov_flip:
+        told["field_of_view_horizontal_flip"] = header.fov_flip
+    if not (header.image_laterality or header.laterality):
+        told["laterality_from"] = "option"
+    return told
 
 
-def _orientation_notices(mirrored: bool | None) -> tuple[Notice, ...]:
+def _orientation_notices(header: Header, mirrored: bool | None) -> tuple[Notice, ...]:
     if mirrored is None:
         told = (
-            "PatientOrientation is missing: the image is taken as stored upright, and mirrored only if the caller says"
+            f"PatientOrientation {header.unknown.get('PatientOrientation', 'is missing')}: the image is taken as "
+            "stored upright, and mirrored only if the caller says"
         )
         return (Notice(code="orientation-unknown", message=told),)
     stored = "the image is stored mirrored (PatientOrientation): it is read as such"

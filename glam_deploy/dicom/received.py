@@ -17,7 +17,7 @@ from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, foreign_errors, read_header
 from glam_deploy.dicom.part10 import MAX_HEAD, read_head
 from glam_deploy.dicom.read import hush_pydicom
-from glam_deploy.errors import DicomError, NotForThisNetwork
+from glam_deploy.errors import Caller, DicomError, NotForThisNetwork
 from glam_deploy.records import View
 
 MAX_HEADER = 4 << 20
@@ -73,9 +73,9 @@ def _judged(file: BinaryIO, start: int, syntax: UID, for_processing: bool) -> _J
     try:
         return _accepted_view(file, start, syntax, for_processing), "candidate", ""
     except NotForThisNetwork as error:
-        return None, "skipped", str(error)
+        return None, "skipped", error.told(Caller.APPLIANCE)
     except DicomError as error:
-        return None, "refused", str(error)
+        return None, "refused", error.told(Caller.APPLIANCE)
 
 
 def _other(sop_class: UID) -> _Judgement:

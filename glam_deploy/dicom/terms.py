@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from types import MappingProxyType
 
+Code = tuple[str, str]
+"""(coding scheme designator, code value), both as stored."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
@@ -56,8 +59,14 @@ MODIFIERS = (
 )
 """PS3.16 CID 4015 View Modifier for Mammography."""
 
-UNDEFINED = "a value that is not a defined term"
-"""Stands for any other value of a code string: it could be a name, so it is neither kept nor told."""
+
+def _by_code(terms: tuple[Term, ...]) -> Mapping[Code, Term]:
+    modern = {("SCT", term.sct): term for term in terms if term.sct}
+    return MappingProxyType(modern | {(scheme, term.srt): term for scheme in ("SRT", "SNM3") for term in terms})
+
+
+VIEW_OF = _by_code(VIEWS)
+MODIFIER_OF = _by_code(MODIFIERS)
 
 _SIDES = frozenset({"R", "L", "U", "B"})
 
@@ -80,6 +89,7 @@ DEFINED: Mapping[str, frozenset[str]] = MappingProxyType(
              "YBR_ICT", "YBR_RCT", "XYB"}
         ),
         "PresentationLUTShape": frozenset({"IDENTITY", "INVERSE"}),
+        "FieldOfViewHorizontalFlip": frozenset({"YES", "NO"}),
         "PatientOrientation": frozenset(
             "".join(letters)
             for axes in product("AP", "RL", "HF")

@@ -1,13 +1,12 @@
-"""What makes an image unusable: each check raises InputError and says what to do."""
+"""What makes the pixels of an image unusable: each check raises InputError and says what to do."""
 
 import numpy as np
 
-from glam_deploy.errors import InputError
-from glam_deploy.preprocess.foreground import Breast
-from glam_deploy.records import Mammogram, Pixels
+from glam_deploy import spec
+from glam_deploy.errors import InputError, Remedy
+from glam_deploy.preprocess.standardize import TOLERANCE
+from glam_deploy.records import Pixels
 
-RIM = 0.01
-"""Share of the columns that a black rim along the edge of an image may take."""
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -20,7 +19,21 @@ def check_pixels(pixels: Pixels) -> None:
         )
     if not pixels.size:
         raise InputError(f"The image has shape {pixels.shape}: no pixels. Check the file for damage.")
+    check_raw(pixels)
     _check_range(pixels.min(), pixels.max())
+
+
+def check_raw(pixels: Pixels) -> None:
+    """Refuse an array of the shape, type and moments of the network's input: it was meant as standardized."""
+    if pixels.shape != spec.INPUT_SHAPE or pixels.dtype.kind != "f" or not pixels.min() < 0:
+        return
+    mean, deviation = pixels.mean(dtype=np.float64), pixels.std(dtype=np.float64)
+    if abs(mean) <= TOLERANCE and abs(deviation - 1) <= TOLERANCE:
+        raise InputError(
+            f"The array is {pixels.dtype} {list(pixels.shape)} with mean 0 and standard deviation 1: an input that is "
+            "standardized already, taken as a raw image",
+            Remedy.STANDARDIZED,
+        )
 
 
 def _check_range(low: float, high: float) -> None:
@@ -39,53 +52,3 @@ def _check_range(low: float, high: float) -> None:
         raise InputError("The image is empty: no pixel is above 0. Check the file for damage.")
     if low == high:
         raise InputError(f"Every pixel is {high:g}: a constant image. Check the file for damage.")
-
-
-def check_background(pixels: Pixels, *, faces_left: bool) -> None:
-    """Refuse a background that is not 0: the foreground (pixels > 0) would then be the whole image.
-
-    It is not 0 if more than half of the border pixels of the three edges away from the chest wall carry one and the
-    same value above 0. `pixels`: [rows, columns], source frame.
-    """
-    far = pixels[:, 0] if faces_left else pixels[:, -1]
-    border = np.concatenate([pixels[0], pixels[-1], far])
-    values, counts = np.unique(border, return_counts=True)
-    common = int(counts.argmax())
-    if values[common] > 0 and 2 * counts[common] > len(border):
-        raise InputError(
-            f"The background is {values[common]:g}, not 0: {100 * counts[common] / len(border):.0f} % of the border "
-            "away from the chest wall has that value. Expected exactly 0. Set the background to 0; if the image is "
-            "inverted (MONOCHROME1), invert it within its stored range."
-        )
-
-
-def check_extent(breast: Breast, shape: tuple[int, int]) -> None:
-    """Refuse a foreground that goes on to the edge opposite to the chest wall over most of the image's height.
-
-    No breast does: even one cut off by that edge is round. A background a little above 0 does, also behind a thin black
-    rim. `breast` is upright: chest wall on the left; `shape` is the image's.
-    """
-    rows, columns = shape
-    reaching = int(np.count_nonzero(breast.right >= columns * (1 - RIM)))
-    if 2 * reaching > rows:
-        raise InputError(
-            f"The background is not 0: the foreground (pixels > 0) reaches the edge opposite to the chest wall in "
-            f"{100 * reaching / rows:.0f} % of the rows. Expected exactly 0 around the breast. Set the background to "
-            "0; if the image is inverted (MONOCHROME1), invert it within its stored range."
-        )
-
-
-def check_side(breast: Breast, width: int, mammogram: Mammogram) -> None:
-    """Refuse a breast that is nearer to the edge opposite to the chest wall than to the chest wall's.
-
-    `breast` is upright: chest wall on the left; `width` is the image's, in pixels.
-    """
-    _, left, _, right = breast.box
-    if left > width - right:
-        wall, other = ("right", "left") if mammogram.faces_left else ("left", "right")
-        raise InputError(
-            f"The breast is {width - right} pixels from the {other} edge and {left} from the {wall} edge, where the "
-            f"chest wall of "
-            f"a {mammogram.view} view with horizontal_flip={mammogram.horizontal_flip} belongs. Either the laterality "
-            f"is wrong, or the image is stored mirrored: then say horizontal_flip={not mammogram.horizontal_flip}."
-        )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from glam_deploy import spec
-from glam_deploy.preprocess import checks, crop, foreground, frame, window
+from glam_deploy.preprocess import checks, crop, diagnosis, foreground, frame, window
 from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.preprocess.standardize import standardize
 from glam_deploy.records import (
@@ -32,18 +32,21 @@ def place(mammogram: Mammogram) -> PlacedView:
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
 
     Raises InputError for another dtype or shape; NaN, infinite or negative pixels; an empty or constant image; a
-    background that is not 0; a foreground so thin that nothing survives 100 erosions; a breast that is nearer to the
-    edge opposite to the chest wall.
+    foreground so thin that nothing survives 100 erosions; and what `diagnosis.diagnose` refuses: a background that is
+    not 0, a wrong laterality or a mirrored image, a foreground that goes on to the edge opposite to the chest wall.
 
     Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
-    `off-chest-wall` (the breast does not touch its edge) and `tissue-outside-window` (part of the foreground in the
-    crop is not in the window).
+    `off-chest-wall` (the breast does not touch its edge), `tissue-outside-window` (part of the foreground in the
+    crop is not in the window), `tissue-at-far-edge` (a partial view that goes on to the far edge), `dark-surroundings`
+    (a thick dark layer around the tissue) and `background-not-zero` (noise outside the breast).
     """
     checks.check_pixels(mammogram.pixels)
-    checks.check_background(mammogram.pixels, faces_left=mammogram.faces_left)
     pixels = np.ascontiguousarray(mammogram.pixels)
     bordered = foreground.bordered_mask(pixels)
-    breast = _upright_breast(bordered, mammogram)
+    breast = foreground.find_breast(bordered)
+    upright = pixels[:, ::-1] if mammogram.faces_left else pixels
+    breast = breast.mirrored(pixels.shape[1]) if mammogram.faces_left else breast
+    surroundings = diagnosis.diagnose(upright, breast, mammogram)
     mask = bordered[1:-1, 1:-1]
     placement, facts = _place(mask, breast, mammogram)
     return PlacedView(
@@ -51,7 +54,7 @@ def place(mammogram: Mammogram) -> PlacedView:
         placement=placement,
         source=mammogram.source,
         view=mammogram.view,
-        notices=(*mammogram.notices, *_notices(pixels, mask, placement, facts)),
+        notices=(*mammogram.notices, *_notices(pixels, mask, placement, facts), *surroundings),
         crop_facts=facts,
     )
 
@@ -66,15 +69,6 @@ def network_input(placed: PlacedView) -> NetworkInput:
         notices=placed.notices,
         crop_facts=placed.crop_facts,
     )
-
-
-def _upright_breast(bordered: Mask, mammogram: Mammogram) -> Breast:
-    width = mammogram.pixels.shape[1]
-    breast = foreground.find_breast(bordered)
-    upright = breast.mirrored(width) if mammogram.faces_left else breast
-    checks.check_extent(upright, mammogram.pixels.shape)
-    checks.check_side(upright, width, mammogram)
-    return upright
 
 
 def _place(mask: Mask, breast: Breast, mammogram: Mammogram) -> tuple[Placement, CropFacts]:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from glam_deploy import spec
-from glam_deploy.errors import InputError
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.records import Float32, NetworkInput, Pixels, Placement, Source, View
 
 SMALLEST_DEVIATION = 1e-5
@@ -53,7 +53,8 @@ def _checked(image: Pixels) -> Float32:
     if image.shape != spec.INPUT_SHAPE or not np.issubdtype(image.dtype, np.floating):
         raise InputError(
             f"A standardized input must be a float array of shape {spec.INPUT_SHAPE}, this is {image.dtype} of shape "
-            f"{image.shape}. A raw image is given with its view, and not as standardized."
+            f"{image.shape}; where it is a raw image",
+            Remedy.RAW,
         )
     values = np.ascontiguousarray(image, np.float32)
     if not np.isfinite(values).all():
@@ -72,5 +73,6 @@ def _check_moments(values: Float32) -> None:
     if abs(mean) > TOLERANCE or abs(deviation - 1) > TOLERANCE:
         raise InputError(
             f"The image is not standardized: its mean is {mean:.4g} and its standard deviation {deviation:.4g}, "
-            f"expected 0 and 1 within {TOLERANCE}. A raw image is given with its view, and not as standardized."
+            f"expected 0 and 1 within {TOLERANCE}; where it is a raw image",
+            Remedy.RAW,
         )

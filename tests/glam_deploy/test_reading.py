@@ -33,7 +33,7 @@ def test_the_view_comes_from_the_option_then_from_the_name(tmp_path: Path) -> No
     assert (read(path).view, [n.code for n in read(path).notices]) == (View.L_CC, ["view-from-name"])
     assert (read(path, view="R-MLO").view, read(path, view="R-MLO").notices) == (View.R_MLO, ())
     assert read(path, horizontal_flip=True).horizontal_flip
-    with pytest.raises(InputError, match="--view, one of L-CC, R-CC, L-MLO, R-MLO"):
+    with pytest.raises(InputError, match="pass view=, one of L-CC, R-CC, L-MLO, R-MLO"):
         read(_npy(tmp_path / "image.npy"))
 
 

@@ -9,7 +9,7 @@ from glam_deploy import __version__
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor, PredictorOf, probe
-from glam_deploy.errors import GlamError, fault
+from glam_deploy.errors import Caller, GlamError, fault
 
 log = logging.getLogger(__name__)
 
@@ -80,4 +80,4 @@ def facts(predictor: Predictor) -> Mapping[str, Any]:
 
 def words(error: Exception) -> str:
     """What went wrong, in words that hold no identifier."""
-    return str(error) if isinstance(error, GlamError) else fault(error)
+    return error.told(Caller.APPLIANCE) if isinstance(error, GlamError) else fault(error)

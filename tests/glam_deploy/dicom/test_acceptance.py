@@ -56,13 +56,9 @@ REFUSED: list[tuple[dict[str, object], type[InputError], str]] = [
     ({"HighBit": 15}, DicomError, "16, 12, 15"),
     ({"RescaleSlope": "2"}, DicomError, "rescale slope is 2.0"),
     ({"RescaleIntercept": "-1024"}, DicomError, "intercept -1024.0"),
-    ({"SOPInstanceUID": "1.2..3"}, DicomError, "SOPInstanceUID"),
-    ({"StudyInstanceUID": "../../etc/passwd"}, DicomError, "StudyInstanceUID"),
-    ({"SeriesInstanceUID": ""}, DicomError, "SeriesInstanceUID"),
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize(("change", "error", "words"), REFUSED, ids=lambda value: str(value)[:60])
 def test_refusals_say_why(write: Write, change: dict[str, object], error: type[InputError], words: str) -> None:
     with pytest.raises(error) as caught:

@@ -1,0 +1,204 @@
+"""Why a foreground is not a breast on a background of 0: the causes in the order of their evidence.
+
+A wrong cause costs more than none: whoever sets the background of a mirrored view to 0 cuts into the breast. So values
+come first (a uniform dark layer around something brighter is a background, whatever its shape), then the side that is
+round (a mirrored view), then a border of one value, then the shape alone.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from glam_deploy.errors import InputError, Remedy
+from glam_deploy.preprocess import surroundings
+from glam_deploy.preprocess.foreground import Breast
+from glam_deploy.preprocess.surroundings import Layer, Sampled
+from glam_deploy.records import Mammogram, Notice, Pixels
+
+NOISE = 0.25
+"""Share of the pixels outside the breast that labels and markers do not reach."""
+_WHOLE = "Expected a whole breast with its outline, on a background of 0"
+
+
+def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notice]:
+    """What a reader must know of the surroundings of a breast that can be used.
+
+    `pixels`: [rows, columns], and `breast` as it was found in them, both upright: chest wall on the left.
+
+    Raises InputError for a background that is not 0, a laterality that is wrong or an image that is stored mirrored,
+    and a foreground that goes on to the edge opposite to the chest wall over most of the height, unless the image is
+    said to be a partial view (notice `partial-view`).
+    """
+    sampled = surroundings.sample(pixels, breast)
+    veil = surroundings.dark_layer(sampled)
+    thick = veil.share > surroundings.VEIL
+    if thick and surroundings.is_uniform(veil, sampled):
+        raise _background(pixels, mammogram, sampled, veil)
+    _check_side(breast, pixels.shape[1], mammogram)
+    border = _border_value(pixels)
+    if border is not None:
+        raise _background(pixels, mammogram, sampled, Layer(share=border[1], low=border[0], high=border[0]))
+    return [
+        *_shape(pixels, breast, mammogram, sampled),
+        *([_dark_notice(veil, sampled)] if thick else []),
+        *_noise(pixels, breast),
+    ]
+
+
+def _shape(pixels: Pixels, breast: Breast, mammogram: Mammogram, sampled: Sampled) -> Iterator[Notice]:
+    """What the outline says where the values behind the borders of the image say nothing."""
+    rows, columns = pixels.shape
+    framed = surroundings.is_straight(breast, columns) or surroundings.fills_its_box(breast)
+    outer = surroundings.outer_layer(sampled)
+    if _is_background(outer, sampled, framed=framed):
+        raise _background(pixels, mammogram, sampled, outer)
+    reaching = np.count_nonzero(breast.right >= breast.box[3] - surroundings.RIM * columns) / rows
+    told = (
+        f"The foreground (pixels > 0) ends on one straight line opposite to the chest wall in {100 * reaching:.0f} % "
+        "of the rows"
+    )
+    if framed and all(notice.code != "partial-view" for notice in mammogram.notices):
+        raise InputError(
+            f"{told}, and no background can be told from tissue: the image shows only a part of the breast, or "
+            f"something else. {_WHOLE}. Give the whole view; a DICOM object that shows a part on purpose says so "
+            "(PartialView YES)"
+        )
+    if framed:
+        yield Notice(code="tissue-at-far-edge", message=f"{told}, as a partial view may (PartialView is YES).")
+    elif surroundings.second_bulge(breast) > surroundings.BULGE:
+        told = "The outline leaves the side opposite to the chest wall and comes back to it: a strip or a label may be "
+        yield Notice(code="attached-foreground", message=told + "attached to the breast, and widen the crop.")
+
+
+def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
+    """Whether the layer along the outline is uniform or dark, and something else lies inside it.
+
+    In an outline that may be a breast's, only a uniform one counts around something that comes to a side of the image:
+    a gland in uniform fat does not.
+    """
+    rest = surroundings.rest_of(sampled, outer)
+    dark = outer.high <= 2.5 * surroundings.DARK * sampled.level
+    uniform = surroundings.is_uniform(outer, sampled)
+    if framed:
+        return rest.share > surroundings.DARK and (dark or uniform)
+    return rest.share > surroundings.DARK and uniform and max(rest.at_wall, rest.at_far_edge) > 0.25
+
+
+def _border_value(pixels: Pixels) -> tuple[float, float] | None:
+    """The value above 0 that more than half of the border away from the chest wall has, and its share there."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, -1]])
+    values, counts = np.unique(border, return_counts=True)
+    common = int(counts.argmax())
+    share = float(counts[common] / len(border))
+    return (float(values[common]), share) if values[common] > 0 and share > 0.5 else None
+
+
+def _background(pixels: Pixels, mammogram: Mammogram, sampled: Sampled, found: Layer) -> InputError:
+    border = _border_value(pixels)
+    if border is not None:
+        told = (
+            f"The background is {border[0]:g}, not 0: {100 * border[1]:.0f} % of the border away from the chest wall "
+            "has that value."
+        )
+    else:
+        values = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
+        told = (
+            f"The background is not 0: {100 * found.share:.0f} % of the foreground (pixels > 0) is a layer of {values} "
+            f"around tissue of up to {sampled.level:g}."
+        )
+    rest = surroundings.rest_of(sampled, found)
+    side = (
+        " The breast lies at the edge opposite to the chest wall, too: laterality wrong or stored mirrored."
+        if rest.at_far_edge > 2 * rest.at_wall
+        else ""
+    )
+    return InputError(
+        f"{told} Expected exactly 0 around the breast. {_background_remedy(mammogram, sampled, found)}{side}"
+    )
+
+
+def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> str:
+    facts, inverted = mammogram.source.facts, found.low >= surroundings.BRIGHT * sampled.level
+    if mammogram.source.kind != "dicom":
+        if inverted:
+            return "The image seems to be inverted (MONOCHROME1): invert it within its stored range."
+        return "Set the pixels outside the breast to 0 and leave all others as they are."
+    if facts["photometric_interpretation"] == "MONOCHROME1":
+        top = (1 << int(facts["bits_stored"])) - 1
+        low, high = top - found.high, top - found.low
+        return (
+            f"The image is MONOCHROME1, and its stored values were inverted within {facts['bits_stored']} bits: the "
+            f"background is stored as {_span(low, high)}, expected {top}. Have it exported with a background of {top}, "
+            f"or with {_padding(low, high)}."
+        )
+    if inverted:
+        return (
+            "The image seems to be inverted though it says MONOCHROME2: have PhotometricInterpretation corrected where "
+            "it comes from."
+        )
+    return f"Have it exported with a background of 0, or with {_padding(found.low, found.high)}."
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _padding(low: float, high: float) -> str:
+    limit = "" if low == high else f" and PixelPaddingRangeLimit {high:g}"
+    return f"PixelPaddingValue {low:g}{limit} where these values mean no tissue"
+
+
+def _check_side(breast: Breast, columns: int, mammogram: Mammogram) -> None:
+    """Refuse a breast nearer to the edge opposite to the chest wall, or one whose round side is the chest wall's."""
+    _, left, _, right = breast.box
+    gap = columns - right
+    round_at_wall = surroundings.is_straight(breast, columns) and not surroundings.is_straight(
+        breast.mirrored(columns), columns
+    )
+    if left <= gap and not round_at_wall:
+        return
+    wall, other = ("right", "left") if mammogram.faces_left else ("left", "right")
+    read_as = "stored mirrored" if mammogram.horizontal_flip else "stored as taken"
+    fits = mammogram.source.facts.get("field_of_view_horizontal_flip") == "YES"
+    raise InputError(
+        f"Laterality wrong or stored mirrored: the breast is {gap} pixels from the {other} edge and {left} from the "
+        f"{wall} edge, where the chest wall of a {mammogram.view} view that is {read_as} belongs"
+        + ("; FieldOfViewHorizontalFlip is YES, which fits an image that is stored mirrored" if fits else ""),
+        *_side_remedies(mammogram),
+    )
+
+
+def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
+    """What can be said from outside without contradicting the tags of a DICOM object."""
+    facts, codes = mammogram.source.facts, {notice.code for notice in mammogram.notices}
+    is_dicom = mammogram.source.kind == "dicom"
+    if not is_dicom or facts.get("laterality_from") == "option":
+        yield Remedy.OTHER_VIEW
+    if not is_dicom or "orientation-unknown" in codes:
+        yield Remedy.NO_FLIP if mammogram.horizontal_flip else Remedy.FLIP
+    if is_dicom:
+        yield Remedy.CORRECT_TAGS
+
+
+def _dark_notice(veil: Layer, sampled: Sampled) -> Notice:
+    told = (
+        f"{100 * veil.share:.0f} % of what is taken for the breast is a layer of {veil.low:g} to {veil.high:g}, dark "
+        f"beside tissue of up to {sampled.level:g}: it may be a background that is not 0."
+    )
+    return Notice(code="dark-surroundings", message=told)
+
+
+def _noise(pixels: Pixels, breast: Breast) -> Iterator[Notice]:
+    """Pixels above 0 all over the background, between which enough are 0 for the breast to be found."""
+    step = max(1, max(pixels.shape) // 512)
+    outside = np.ones(pixels[::step, ::step].shape, np.bool_)
+    rows = np.arange(0, pixels.shape[0], step)
+    among = (rows >= breast.top) & (rows < breast.top + len(breast.left))
+    extent = rows[among] - breast.top
+    column = np.arange(0, pixels.shape[1], step)
+    outside[among] = (column < breast.left[extent, None]) | (column >= breast.right[extent, None])
+    values = pixels[::step, ::step][outside]
+    share = np.count_nonzero(values) / max(1, len(values))
+    if share > NOISE:
+        told = f"{100 * share:.0f} % of the pixels outside the breast are above 0, up to {values.max():g}; expected 0."
+        yield Notice(code="background-not-zero", message=told)

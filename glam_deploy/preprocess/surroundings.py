@@ -1,0 +1,170 @@
+"""What lies around the breast: evidence of a background that is not 0, of a mirrored image, and of cut-off tissue.
+
+The published preprocessing takes every pixel above 0 for tissue. Where the background is above 0 the breast that it
+finds is the breast and the background, and the window is put in the wrong place. No single sign of that is safe: a
+black rim hides the background from the image's border, and a large breast reaches the border itself. So values and
+shape are looked at apart, here as measurements; `checks` decides what they mean.
+
+All arrays are in the upright frame: chest wall on the left.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from glam_deploy.preprocess.foreground import Breast, Mask
+from glam_deploy.records import Pixels
+
+RIM = 0.01
+"""Share of the image's columns by which points of one straight side may differ."""
+STRAIGHT = 0.5
+"""Share of the rows that end on one straight line (or of a corner that is filled) above which no breast ends there."""
+FULL = 0.92
+"""Share of its bounding box above which a foreground is no breast: half an ellipse fills 0.79."""
+DARK = 0.1
+"""Share of the tissue's level (its 95th percentile) up to which a value can be background."""
+BRIGHT = 0.9
+"""Share of the tissue's level from which a background is that of an inverted image."""
+VEIL = 0.05
+"""Share of the foreground above which a dark layer is more than the thin skin."""
+UNIFORM = 0.03
+"""Spread (10th to 90th percentile) of a background, as a share of the tissue's level; fat varies by more."""
+
+BULGE = 0.3
+"""What `second_bulge` is at most in a breast that nothing is attached to."""
+
+_GRID = 512
+"""Points along the longer side of the foreground at which its values are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A part of the foreground that lies around the rest of it."""
+
+    share: float
+    """Of the foreground, 0..1."""
+    low: float
+    """10th percentile of its values."""
+    high: float
+    """90th percentile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """The foreground on a coarse grid of its bounding box."""
+
+    values: Pixels
+    """[rows, columns], as the image's."""
+    inside: Mask
+    """bool [rows, columns]: above 0, and part of what was taken for the breast."""
+    level: float
+    """95th percentile of the values inside: that of tissue, unless tissue is less than a twentieth."""
+
+
+def sample(pixels: Pixels, breast: Breast) -> Sampled:
+    """`pixels`: [rows, columns], the whole image."""
+    top, left, bottom, right = breast.box
+    step = max(1, max(bottom - top, right - left) // _GRID)
+    values = np.ascontiguousarray(pixels[top:bottom:step, left:right:step])
+    column = np.arange(left, right, step)
+    within = (column >= breast.left[::step, None]) & (column < breast.right[::step, None])
+    inside = within & (values > 0)
+    return Sampled(values=values, inside=inside, level=float(np.percentile(values[inside], 95)))
+
+
+def dark_layer(sampled: Sampled) -> Layer:
+    """The part of the foreground that is at most `DARK` of the tissue's level and thicker than skin.
+
+    Thick is what a diamond of a 25th of the foreground's columns fits into.
+    """
+    dark = sampled.inside & (sampled.values <= DARK * sampled.level)
+    return layer(sampled, _opened(dark, max(2, dark.shape[1] // 50)))
+
+
+def outer_layer(sampled: Sampled) -> Layer:
+    """The foreground along its outline, a twentieth of its columns deep; the chest wall's side is no outline."""
+    depth = max(2, sampled.inside.shape[1] // 20)
+    bordered = np.pad(sampled.inside, 1)
+    bordered[1:-1, 0] = sampled.inside[:, 0]
+    distance = cv2.distanceTransform(bordered.view(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)
+    return layer(sampled, sampled.inside & (distance[1:-1, 1:-1] <= depth))
+
+
+def layer(sampled: Sampled, where: Mask) -> Layer:
+    """The part of the foreground that `where`, a mask of the grid, says."""
+    values = sampled.values[where]
+    if not len(values):
+        return Layer(share=0, low=0, high=0)
+    low, high = np.percentile(values, (10, 90))
+    return Layer(share=len(values) / np.count_nonzero(sampled.inside), low=float(low), high=float(high))
+
+
+def is_uniform(found: Layer, sampled: Sampled) -> bool:
+    """Whether a layer varies as little as a background does."""
+    return found.high - found.low <= UNIFORM * sampled.level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """What is not background in a foreground."""
+
+    share: float
+    """Of the foreground, 0..1."""
+    at_wall: float
+    """Share of the rows in which it comes within a twentieth of the columns to the chest wall's side."""
+    at_far_edge: float
+    """The same at the opposite side."""
+
+
+def rest_of(sampled: Sampled, background: Layer) -> Rest:
+    """The part of the foreground whose values are not those of `background`."""
+    margin = UNIFORM * sampled.level
+    rest = sampled.inside & ((sampled.values < background.low - margin) | (sampled.values > background.high + margin))
+    width = max(1, rest.shape[1] // 20)
+    wall, far = (float(side.any(axis=1).mean()) for side in (rest[:, :width], rest[:, -width:]))
+    return Rest(share=np.count_nonzero(rest) / np.count_nonzero(sampled.inside), at_wall=wall, at_far_edge=far)
+
+
+def is_straight(breast: Breast, columns: int) -> bool:
+    """Whether the side opposite to the chest wall is that of a frame: straight, or with a filled corner.
+
+    `columns`: the image's. A breast is round there, also one that is cut off by the image's edge in some rows.
+    """
+    right = breast.box[3]
+    on_line = float(np.mean(breast.right >= right - RIM * columns))
+    return on_line > STRAIGHT or max(_far_corners(breast)) > STRAIGHT
+
+
+def fills_its_box(breast: Breast) -> bool:
+    """Whether the foreground is a rectangle, upright or a little rotated."""
+    top, left, bottom, right = breast.box
+    return float(np.sum(breast.right - breast.left)) > FULL * (bottom - top) * (right - left)
+
+
+def second_bulge(breast: Breast) -> float:
+    """How far the outline comes back towards the side opposite to the chest wall after it has left it, 0..1.
+
+    As a share of the bounding box's columns. A breast comes back at the axilla and at the fold below it, by little.
+    """
+    left, right = breast.box[1], breast.box[3]
+    tip = int(breast.right.argmax())
+    above, below = breast.right[tip::-1], breast.right[tip:]
+    returned = max(float((side - np.minimum.accumulate(side)).max()) for side in (above, below))
+    return returned / (right - left)
+
+
+def _far_corners(breast: Breast) -> tuple[float, float]:
+    """How much of the upper and lower tenth of the bounding box, at the side opposite to the chest wall, is filled."""
+    top, left, bottom, right = breast.box
+    rows, width = max(1, (bottom - top) // 10), max(1, (right - left) // 10)
+    filled = np.clip(breast.right - np.maximum(breast.left, right - width), 0, None) / width
+    return float(filled[:rows].mean()), float(filled[-rows:].mean())
+
+
+def _opened(mask: Mask, radius: int) -> Mask:
+    """The union of all diamonds of that radius, in grid points, that fit into the mask; outside it is background."""
+    bordered = np.pad(mask, 1).view(np.uint8)
+    core = cv2.distanceTransform(bordered, cv2.DIST_L1, 3, dstType=cv2.CV_8U) > radius
+    away = cv2.distanceTransform((~core).view(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)
+    return np.asarray((away <= radius)[1:-1, 1:-1])
