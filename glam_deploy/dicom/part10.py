@@ -1,17 +1,21 @@
-"""The head of a DICOM file (PS3.10 section 7.1): put before a received data set, and taken off a received file."""
+"""The head of a DICOM file (PS3.10 section 7.1): put before a received data set, and read before the data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from glam_deploy.dicom.elements import ElementReader, Encoding
 from glam_deploy.dicom.header import foreign_errors
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
+from glam_deploy.dicom.streams import FileStream, InflatedStream
 from glam_deploy.errors import DicomError
 
 MAX_HEAD = 1 << 16
@@ -19,6 +23,10 @@ MAX_HEAD = 1 << 16
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _GROUP_LENGTH = b"\2\0\0\0UL\4\0"
+
+_META = (0x00020002, 0x00020003, 0x00020010)
+"""MediaStorageSOPClassUID, MediaStorageSOPInstanceUID, TransferSyntaxUID."""
+_NO_FILE = "not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"
 
 _PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 _LOSSLESS = (
@@ -85,11 +93,41 @@ def read_head(start: bytes) -> tuple[Claim, int] | None:
     return (_claim(start[:length]), length) if len(start) >= length else None
 
 
-def _claim(head: bytes) -> Claim:
+def open_data_set(file: BinaryIO, keywords: Sequence[str], *, limit: int) -> tuple[FileMetaDataset, ElementReader]:
+    """The file meta information of a DICOM file, and what reads the listed elements of its data set.
+
+    `limit`: bytes of the data set that may be read, which for a deflated one are those that are inflated. A group
+    length that is wrong or missing is passed over. Raises DicomError where the file does not begin as a DICOM file.
+    """
+    meta, start = _read_meta(file)
+    syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
+    kind = InflatedStream if syntax == uid.DeflatedExplicitVRLittleEndian else FileStream
+    tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
+    return meta, ElementReader(kind(file, start, limit), Encoding.of(syntax), tags)
+
+
+def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
+    """With the position of the data set, in bytes."""
+    file.seek(0)
+    start = file.read(144)
+    if start[128:132] != _PREAMBLE[128:]:
+        raise DicomError(_NO_FILE)
+    end = 144 + int.from_bytes(start[140:144], "little") if start[132:140] == _GROUP_LENGTH else 0
+    file.seek(end)
+    if file.read(2) == _GROUP_LENGTH[:2]:
+        end = 0
+    reader = ElementReader(FileStream(file, 132, MAX_HEAD), Encoding(implicit=False), _META)
+    elements = reader.through(0x0002FFFF, end=end)
+    meta = FileMetaDataset()
     with foreign_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
-        meta = read_dataset(BytesIO(head[132:]), is_implicit_VR=False, is_little_endian=True)
-        sop_class, sop_uid, syntax = (
-            str(meta[keyword].value)
-            for keyword in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
-        )
+        for tag in _META:
+            if tag in elements:
+                meta[tag] = elements[tag]
+    return meta, reader.position
+
+
+def _claim(head: bytes) -> Claim:
+    meta, _ = _read_meta(BytesIO(head))
+    with foreign_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+        sop_class, sop_uid, syntax = (str(meta[tag].value) for tag in _META)
     return Claim(sop_class=sop_class, sop_uid=sop_uid, transfer_syntax=syntax)

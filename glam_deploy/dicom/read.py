@@ -1,26 +1,24 @@
 """A DICOM file -> Mammogram."""
 
 import logging
-import os
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
+from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header, settle
+from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import read_pixels
 from glam_deploy.errors import DicomError, Remedy
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
 
 MAX_BYTES = 4 * MAX_PIXELS
-"""Largest file whose pixels are read, and largest deflated object once inflated: twice what so many pixels fill."""
+"""Bytes of one object that are read, or inflated where it is deflated: twice what so many pixels fill."""
 
 
 def read_view(
@@ -38,14 +36,15 @@ def read_view(
     """
     hush_pydicom()
     with _opened(path) as file:
-        header = read_header(_parsed(file))
+        parsed = _Parsed(file, KEYWORDS)
+        header = read_header(parsed.through(BEFORE_PIXELS))
         notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
         found = views.view_of(header, view)
         mirrored = views.stored_mirrored(header, found)
         if horizontal_flip and mirrored is False:
             raise DicomError("PatientOrientation says that the image is not stored mirrored", Remedy.NO_FLIP)
         # last: an object that is turned away may hold gigabytes of pixels
-        dataset = _parsed(file, with_pixels=True)
+        dataset = parsed.through(PIXEL_DATA)
         settle(dataset, header)
         image = read_pixels(dataset, header)
     return Mammogram(
@@ -61,7 +60,7 @@ def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     """Those of the named elements that the DICOM file `path` holds, pixels never, with file meta. Raises DicomError."""
     hush_pydicom()
     with _opened(path) as file:
-        return _parsed(file, keywords)
+        return _Parsed(file, keywords).through(BEFORE_PIXELS)
 
 
 def hush_pydicom() -> None:
@@ -80,37 +79,18 @@ def _opened(path: Path) -> BinaryIO:
         raise DicomError(f"the file cannot be opened ({type(error).__name__}): check its path and rights") from error
 
 
-def _parsed(file: BinaryIO, keywords: Sequence[str] = KEYWORDS, *, with_pixels: bool = False) -> Dataset:
-    """The elements of `keywords`, up to the pixels or with them; a deflated data set is inflated whole for either."""
-    with foreign_errors("not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"):
-        start = _deflated_from(file)
-        if with_pixels or start is not None:
-            _check_bytes(file.seek(0, os.SEEK_END))
-        if start is not None and not with_pixels:
-            _check_inflated(file, start)
-        file.seek(0)
-        return dcmread(file, specific_tags=list(keywords), stop_before_pixels=not with_pixels)
+class _Parsed:
+    """A DICOM file whose listed elements are read from its beginning, part by part."""
 
+    def __init__(self, file: BinaryIO, keywords: Sequence[str]) -> None:
+        self._meta, self._reader = open_data_set(file, keywords, limit=MAX_BYTES)
 
-def _deflated_from(file: BinaryIO) -> int | None:
-    """Where a deflated data set begins (PS3.10 section 7.1), in bytes; None where it is not deflated."""
-    meta = read_file_meta_info(file.name)
-    deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    return 144 + int(meta.FileMetaInformationGroupLength) if deflated else None
-
-
-def _check_inflated(file: BinaryIO, start: int) -> None:
-    """Inflate in passing, for a small file may hold any number of bytes."""
-    inflater, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    file.seek(start)
-    while not inflater.eof and (deflated := file.read(1 << 16)):
-        count += len(inflater.decompress(deflated))
-        _check_bytes(count)
-
-
-def _check_bytes(count: int) -> None:
-    if count > MAX_BYTES:
-        raise DicomError(f"the object has more than {MAX_BYTES} bytes, too many for one mammogram: export it again")
+    def through(self, last: int) -> Dataset:
+        """Those up to the tag `last`, with file meta."""
+        with foreign_errors("not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"):
+            dataset = self._reader.through(last)
+        dataset.file_meta = self._meta
+        return dataset
 
 
 def _valid_uids(header: Header) -> dict[str, str]:
