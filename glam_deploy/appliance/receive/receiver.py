@@ -51,6 +51,7 @@ def rules_of(receive: Receive) -> Rules:
         senders=senders,
         max_associations=receive.max_associations,
         idle_s=receive.idle_s,
+        max_object_bytes=receive.max_object_bytes,
     )
 
 

@@ -1,8 +1,9 @@
 """pynetdicom's server side, made fit for strangers: bounded in memory and time, and streaming.
 
 As it comes, pynetdicom reads a PDU of any length into memory, waits for ever for the rest of one, lets one slow TLS
-handshake hold up everybody, and hands over a data set only when all of it has come. Each class here changes one of
-these and nothing else; `listener` has the policy.
+handshake hold up everybody, keeps two threads for a connection that asks for nothing, queues messages without end, and
+hands over a data set only when all of it has come. Each class here changes one of these and nothing else; `listener`
+has the policy.
 """
 
 import socket
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from io import BytesIO
 from socketserver import BaseServer
-from threading import BoundedSemaphore
 from typing import Any, Protocol
 
 from pynetdicom import evt
@@ -21,10 +21,13 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, N_EVENT_REPORT_RQ, DIMSEMessage
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from glam_deploy.dicom.net.request import NoRequestError, abort_pdu, read_request
+from glam_deploy.dicom.net.waiting import WaitingRoom
 from glam_deploy.dicom.part10 import Claim
 
 MAX_PDU = 1 << 20
@@ -38,11 +41,19 @@ MAX_REPORT = 1 << 20
 
 TOO_SLOW = "no whole PDU came for receive.idle_s"
 
-SPARE = 16
-"""Connections that may be about to become associations, beyond those that are."""
+MOST_WAITING = 100
+"""Messages of one association that wait to be answered; a peer that waits for its answers has one."""
 
-_INVALID_PDU_PARAMETER = bytes([7, 0, 0, 0, 0, 4, 0, 0, 2, 6])
-"""A-ABORT by the service provider (PS3.8 section 9.3.8), reason 6."""
+SLOWEST = 1 << 14
+"""Bytes a second: an object is given so much time beyond `idle_s`, then its sender is cut off."""
+
+GOODBYE_S = 1.0
+"""How long a peer that is cut off has to close its side."""
+
+TOO_MANY = "too many connections (receive.max_associations)"
+
+_INVALID_PDU_PARAMETER = 6
+"""Reason of an A-ABORT (PS3.8 section 9.3.8)."""
 
 
 class Receipt(Protocol):
@@ -75,12 +86,20 @@ Tell = Callable[[str, "ServedAssociation | str", str], None]
 class _BoundedSocket(AssociationSocket):
     """Refuses a PDU that is too long, and cuts off who takes too long to send one."""
 
-    def __init__(self, assoc: "ServedAssociation", connection: socket.socket, idle_s: float) -> None:
+    def __init__(self, assoc: "ServedAssociation", connection: socket.socket, first: bytes, idle_s: float) -> None:
+        """`first`: bytes that have been read from `connection` already."""
         super().__init__(assoc, client_socket=connection)
-        self._served, self._idle_s = assoc, idle_s
+        self._served, self._first, self._idle_s = assoc, first, idle_s
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._first) or bool(super().ready)
 
     def recv(self, nr_bytes: int) -> bytearray:
         assert self.socket
+        if self._first:
+            given, self._first = self._first[:nr_bytes], self._first[nr_bytes:]
+            return bytearray(given)
         if nr_bytes > MAX_PDU:
             self._break_off(f"a PDU of {nr_bytes} bytes, expected up to {MAX_PDU}")
         buffer = bytearray(nr_bytes)
@@ -101,7 +120,7 @@ class _BoundedSocket(AssociationSocket):
     def _break_off(self, reason: str) -> None:
         """Raises what pynetdicom takes for a connection that is gone."""
         self._served.tell("aborted", reason)
-        self.send(_INVALID_PDU_PARAMETER)
+        self.send(abort_pdu(_INVALID_PDU_PARAMETER))
         raise ConnectionAbortedError(reason)
 
 
@@ -111,6 +130,7 @@ class _Passage(BytesIO):
     def __init__(self, association: "ServedAssociation", message: DIMSEMessage) -> None:
         super().__init__()
         self._association, self._message, self._begun = association, message, False
+        self._since, self._bytes = time.monotonic(), 0
         self.upload: Upload | None = None
 
     def write(self, fragment: Any) -> int:
@@ -118,14 +138,28 @@ class _Passage(BytesIO):
             return self._keep(fragment)
         if not self._begun:
             self._begun, self.upload = True, self._association.begin_upload(self._message)
+        self._check_pace(len(fragment))
         if self.upload:
             self.upload.write(fragment)
         return len(fragment)
 
+    def _check_pace(self, count: int) -> None:
+        """Raises _BrokenOffError for a data set that comes too slowly, or without an end."""
+        self._bytes += count
+        server = self._association.server
+        if time.monotonic() - self._since > server.idle_s + self._bytes / SLOWEST:
+            raise _BrokenOffError(f"a data set that comes with less than {SLOWEST} bytes a second")
+        if self._bytes > server.most_bytes:
+            raise _BrokenOffError(f"a data set of more than {server.most_bytes} bytes")
+
     def _keep(self, fragment: Any) -> int:
         if self.tell() + len(fragment) > MAX_REPORT:
-            raise ValueError(f"a report of more than {MAX_REPORT} bytes")
+            raise _BrokenOffError(f"a report of more than {MAX_REPORT} bytes")
         return super().write(fragment)
+
+
+class _BrokenOffError(Exception):
+    """A peer is cut off for this reason."""
 
 
 class _StreamedMessages(DIMSEServiceProvider):
@@ -143,24 +177,43 @@ class _StreamedMessages(DIMSEServiceProvider):
             super().receive_primitive(primitive)
             if self.message and self.message.encoded_command_set.tell() > MAX_COMMAND:
                 self._break_off(f"a command set of more than {MAX_COMMAND} bytes")
+            elif self.msg_queue.qsize() > MOST_WAITING:
+                self._break_off(f"more than {MOST_WAITING} messages that do not wait for an answer")
+        except _BrokenOffError as error:
+            self._break_off(str(error))
         except Exception as error:
             self._break_off(f"a message that cannot be understood ({type(error).__name__})")
 
     def _break_off(self, reason: str) -> None:
         self.message = None
         self._served.tell("aborted", reason)
-        # what pynetdicom calls an invalid PDU: it answers with A-ABORT
+        # what pynetdicom calls an invalid PDU: it answers with A-ABORT, and reads on for so long
+        self.dul.artim_timer.timeout = GOODBYE_S
         self.dul.event_queue.put("Evt19")
+
+
+class _StateMachine(StateMachine):
+    """Ends the connection where an answer of ours meets a peer that is going; pynetdicom's thread would die of it."""
+
+    def do_action(self, event: str) -> None:
+        try:
+            super().do_action(event)
+        except InvalidEventError:
+            self.dul.kill_dul()
+            if self.dul.socket:
+                self.dul.socket.close()
 
 
 class ServedAssociation(Association):
     """One that somebody else has asked for."""
 
-    def __init__(self, ae: ApplicationEntity, server: "Server", connection: socket.socket) -> None:
+    def __init__(self, ae: ApplicationEntity, server: "Server", connection: socket.socket, request: bytes) -> None:
+        """`request`: the A-ASSOCIATE-RQ, which was read from `connection`."""
         super().__init__(ae, MODE_ACCEPTOR)
         self._server = self.server = server
         self.dimse = _StreamedMessages(self)
-        self.set_socket(_BoundedSocket(self, connection, server.idle_s))
+        self.dul.state_machine = _StateMachine(self.dul)
+        self.set_socket(_BoundedSocket(self, connection, request, server.idle_s))
         # or a peer that holds still would keep the process from ending
         self.dul.daemon = True
         self._uploads = ExitStack()
@@ -180,7 +233,7 @@ class ServedAssociation(Association):
     def tell(self, event: str, reason: str = "") -> None:
         """Of an end, once: why we break off is known before pynetdicom says that it is over."""
         if event != "aborted" or not self._told_end:
-            self._told_end = event == "aborted"
+            self._told_end |= event == "aborted"
             self.server.tell(event, self, reason)
 
     def begin_upload(self, message: DIMSEMessage) -> Upload | None:
@@ -217,6 +270,11 @@ class ServedAssociation(Association):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
+        except Exception as error:  # what pynetdicom stumbles on must not leave a connection without anybody
+            self.tell("aborted", f"a fault of glam-deploy ({type(error).__name__})")
+            self.dul.kill_dul()
+            if isinstance(self.dul.socket, _BoundedSocket):
+                self.dul.socket.close()
         finally:
             self._uploads.close()
             self.server.leave(self)
@@ -226,10 +284,14 @@ class ServedAssociation(Association):
 
 
 class _Handler(RequestHandler):
+    def __init__(self, connection: socket.socket, address: Any, server: "Server", request: bytes) -> None:
+        self._first = request
+        super().__init__(connection, address, server)
+
     def _create_association(self) -> ServedAssociation:
         """As pynetdicom does, but for our classes, and without its copy of all contexts, which takes 70 ms."""
         assert isinstance(self.server, Server)
-        association = ServedAssociation(self.ae, self.server, self.request)
+        association = ServedAssociation(self.ae, self.server, self.request, self._first)
         association.name = "AcceptorThread"
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
@@ -257,20 +319,24 @@ class Server(ThreadedAssociationServer):
         contexts: list[PresentationContext],
         *,
         idle_s: float,
+        request_s: float,
+        most_bytes: int,
         tls: ssl.SSLContext | None,
         begin: Begin,
         tell: Tell,
         leave: Callable[[ServedAssociation], None],
         handlers: list[tuple[Any, Callable[[evt.Event], Any]]],
         knows: Callable[[str], bool],
-        connections: BoundedSemaphore,
+        waiting: WaitingRoom,
     ) -> None:
         """Raises OSError where the address cannot be had.
 
-        `knows`: whether anybody may come from an address; others are not even read. `connections`: one permit each.
+        `request_s`: time from a connection to its whole request, TLS handshake included. `most_bytes` of a data set.
+        `knows`: whether anybody may come from an address; others are not even read.
         """
         self.idle_s, self.tls, self.begin, self.tell, self.handlers = idle_s, tls, begin, tell, handlers
-        self._leave, self._knows, self._connections = leave, knows, connections
+        self.leave, self.most_bytes = leave, most_bytes
+        self._request_s, self._knows, self._waiting = request_s, knows, waiting
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_Handler)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -278,29 +344,44 @@ class Server(ThreadedAssociationServer):
         if not self._knows(address):
             self.tell("rejected", address, "no sender of the configuration has this address")
             return False
-        if not self._connections.acquire(blocking=False):
-            self.tell("rejected", address, "too many connections (receive.max_associations)")
-            return False
         return True
 
     def finish_request(self, request: Any, client_address: Any) -> None:
+        address, connection = str(client_address[0]), request
         try:
-            request.settimeout(self.idle_s)
             if self.tls:
-                request = self.tls.wrap_socket(request, server_side=True)
-            super().finish_request(request, client_address)
-        except BaseException as error:
-            self._connections.release()
+                connection = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            first = self._first_of(connection, address)
+            connection.settimeout(self.idle_s)
+            _Handler(connection, client_address, self, first)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _first_of(self, connection: socket.socket, address: str) -> bytes:
+        """The request for an association; a connection counts as waiting until it is there. Raises NoRequestError."""
+        try:
+            with self._waiting.holding(connection, address) as loser:
+                if loser:
+                    self.tell("rejected", loser, TOO_MANY)
+                deadline = time.monotonic() + self._request_s
+                if isinstance(connection, ssl.SSLSocket):
+                    connection.settimeout(self._request_s)
+                    connection.do_handshake()
+                return read_request(connection, deadline, longest=MAX_PDU)
+        except NoRequestError as error:
+            self.tell("rejected" if error.abort != _INVALID_PDU_PARAMETER else "aborted", address, str(error))
+            if error.abort is not None:
+                connection.settimeout(GOODBYE_S)
+                connection.sendall(abort_pdu(error.abort))
+            raise
+        except OSError as error:
             told = getattr(error, "reason", None) or type(error).__name__
-            self.tell("rejected", str(client_address[0]), f"no {'TLS ' if self.tls else ''}connection ({told})")
+            self.tell("rejected", address, f"no {'TLS ' if self.tls else ''}connection ({told})")
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Told already; socketserver would print a trace."""
-
-    def leave(self, association: ServedAssociation) -> None:
-        self._connections.release()
-        self._leave(association)
 
     def shutdown(self) -> None:
         BaseServer.shutdown(self)

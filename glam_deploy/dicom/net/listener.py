@@ -14,10 +14,11 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.net.associations import MAX_PDU, SPARE, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.associations import MAX_PDU, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
 from glam_deploy.dicom.net.commitment import read_report
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.peer import TlsFiles, hush
+from glam_deploy.dicom.net.waiting import WaitingRoom
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import hush_pydicom
 from glam_deploy.errors import DicomError, UsageError
@@ -28,6 +29,12 @@ NO_DATA_SET = 0xC000
 INVALID_ARGUMENT = 0x0115
 QUIET_S = 60.0
 """An address that is turned away again and again is told of once in so long."""
+
+LEAST_WAITING, MOST_ADDRESSES = 16, 4
+"""Connections that have not asked for an association: of one address as many as `max_associations`, but not fewer than
+the first; of all together, those of so many addresses."""
+LEAST_OBJECT = 64 << 20
+"""Bytes of a data set that are passed over in any case, so that its sender hears why it is not taken."""
 
 _PERMANENT, _TRANSIENT = 1, 2
 _REFUSALS = {
@@ -60,6 +67,8 @@ class Rules:
     max_associations: int
     idle_s: float
     """A peer that sends nothing for so long, or needs longer for one PDU, is cut off."""
+    max_object_bytes: int = 2 << 30
+    """A sender of a longer data set is told so at its end, and cut off at twice as many bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +107,8 @@ class Listener:
         self._quiet = _Quiet(tell)
         self._tell = tell
         self._servers: list[Server] = []
-        self._connections = threading.BoundedSemaphore(rules.max_associations + SPARE)
+        most_of_one = max(LEAST_WAITING, rules.max_associations)
+        self._waiting = WaitingRoom(most=MOST_ADDRESSES * most_of_one, most_of_one=most_of_one)
         self._ae = AE(rules.ae_title)
         self._ae.maximum_pdu_size = MAX_PDU
         # the door counts: pynetdicom would count connections too that are on their way out
@@ -106,7 +116,8 @@ class Listener:
         self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = "GLAM_DEPLOY"
         self._ae.network_timeout = self._ae.dimse_timeout = rules.idle_s
-        self._ae.acse_timeout = min(30.0, rules.idle_s)
+        self._request_s = min(30.0, rules.idle_s)
+        self._ae.acse_timeout = self._request_s
 
     def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Take connections at this address from now on; the port, which `port` 0 leaves to the system.
@@ -116,13 +127,14 @@ class Listener:
         try:
             server = Server(
                 self._ae, (host, port), _contexts(), idle_s=self._rules.idle_s, tls=tls,
+                request_s=self._request_s, most_bytes=2 * max(self._rules.max_object_bytes, LEAST_OBJECT),
                 begin=lambda association, claim: self._begin(association.peer, claim),
                 tell=self._told, leave=self._door.leave,
                 handlers=[
                     (evt.EVT_REQUESTED, self._requested), (evt.EVT_ACCEPTED, _accepted), (evt.EVT_ABORTED, _aborted),
                     (evt.EVT_C_ECHO, _echoed), (evt.EVT_C_STORE, _stored), (evt.EVT_N_EVENT_REPORT, self._report),
                 ],
-                knows=self._door.knows, connections=self._connections,
+                knows=self._door.knows, waiting=self._waiting,
             )  # fmt: skip
         except OSError as error:
             raise UsageError(
