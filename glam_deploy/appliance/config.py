@@ -145,6 +145,8 @@ class Worker(Section):
     attempts: int = Field(default=3, ge=1)
     """A job that has cost so many workers, or failed so often, without a view finished in between, ends in the dead
     letter."""
+    longest_read_s: Annotated[float, Field(gt=0)] = 60
+    """A view that takes longer to read and decode fails; it costs no worker."""
     longest_view_s: Annotated[float, Field(gt=0)] = 600
     """A view that keeps the network busy for longer hangs: the worker is restarted, which counts as an attempt."""
 

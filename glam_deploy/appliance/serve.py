@@ -1,6 +1,5 @@
 """The supervisor: a process for each role, restarted when it dies or hangs, stopped in order, never left behind."""
 
-import ctypes
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.log import start_log
 from glam_deploy.appliance.notify import notify
+from glam_deploy.appliance.parent import dying_with
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.events import beats
@@ -48,8 +48,6 @@ HOPELESS = (UsageError.exit_code, BackendUnavailable.exit_code)
 
 _PRIVATE = 0o077
 """umask: whatever comes to lie in the data folder is for this user alone."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run_role(config: Config, role: str, stop: threading.Event) -> None:
@@ -247,11 +245,5 @@ def _stop_all(children: Sequence[Child]) -> None:
 
 def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":
     """A child that the kernel kills when this thread dies, however it dies; a terminal's Ctrl-C does not reach it."""
-    parent, libc = os.getpid(), ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-
-    return subprocess.Popen(python_command(*command), process_group=0, preexec_fn=die_with_parent)  # noqa: PLW1509
+    die = dying_with(os.getpid())
+    return subprocess.Popen(python_command(*command), process_group=0, preexec_fn=die)  # noqa: PLW1509

@@ -11,7 +11,7 @@ from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.network import words
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.publish import Publisher
-from glam_deploy.dicom.read import read_view
+from glam_deploy.appliance.work.reading import Stopped, ViewReader
 from glam_deploy.errors import BackendRunError, NotForThisNetwork
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.result import Result
@@ -44,14 +44,18 @@ class Steps:
     predictor: Predictor
     publisher: Publisher
     heartbeat: Heartbeat
+    reader: ViewReader
     idle: threading.Event = field(default_factory=threading.Event)
     """Set while the network has no view."""
 
     def read(self, view: JobView) -> Read | Settled:
         try:
             rules = self.publisher.config.accept
-            mammogram = read_view(self.publisher.data.root / view.path, for_processing=rules.for_processing)
+            path = self.publisher.data.root / view.path
+            mammogram = self.reader.read(path, for_processing=rules.for_processing)
             return Read(view=view, mammogram=mammogram, prepared=self.predictor.prepare(mammogram))
+        except (Stopped, OSError):  # neither is the view's fault
+            raise
         except Exception as error:
             return _gone_wrong(view, error)
 

@@ -21,6 +21,7 @@ from glam_deploy.appliance.work.making import making_of
 from glam_deploy.appliance.work.network import Network, words
 from glam_deploy.appliance.work.predictor import Predictor, PredictorOf, load_predictor
 from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.appliance.work.reading import Stopped, ViewReader
 from glam_deploy.appliance.work.steps import Read, Steps, is_settled, known_outcome
 from glam_deploy.errors import BackendRunError
 from glam_deploy.runtime.overlap import ahead, behind
@@ -35,10 +36,6 @@ STORAGE_RETRY_S = 5.0
 
 class NotOurs(Exception):
     """The lease on the job ran out: whoever has it now goes on from what lies on the disk."""
-
-
-class Stopped(Exception):
-    """The worker was told to stop while it was at a job."""
 
 
 def run(config: Config, stop: threading.Event, *, predictor_of: PredictorOf = load_predictor) -> None:
@@ -58,7 +55,9 @@ def run(config: Config, stop: threading.Event, *, predictor_of: PredictorOf = lo
             Heartbeat(data.database, lease_s=limits.lease_s, longest_view_s=limits.longest_view_s, said=said)
         ) as heartbeat:
             network = Network(config, predictor_of, heartbeat, suspect=suspect)
-            Worker(config, data, connection, heartbeat, network).work_until(stop)
+            with closing(ViewReader(longest_s=limits.longest_read_s, stop=stop)) as reader:
+                worker = Worker(config, data, connection, heartbeat=heartbeat, network=network, reader=reader)
+                worker.work_until(stop)
 
 
 class Worker:
@@ -69,9 +68,12 @@ class Worker:
         config: Config,
         data: DataFolder,
         connection: sqlite3.Connection,
+        *,
         heartbeat: Heartbeat,
         network: Network,
+        reader: ViewReader,
     ) -> None:
+        self._reader = reader
         self._config, self._data, self._connection = config, data, connection
         self._heartbeat, self._network, self._stop = heartbeat, network, threading.Event()
         self._limits = config.worker
@@ -84,6 +86,7 @@ class Worker:
     def work_until(self, stop: threading.Event) -> None:
         """One job after another."""
         self._stop = stop
+        self._reader.start()
         jobs.take_back(self._connection, now=self._steady(), attempts=self._limits.attempts, is_dead=is_dead)
         while not self._stop.is_set():
             try:
@@ -156,8 +159,8 @@ class Worker:
             raise SystemExit(1)
 
     def _no_storage(self, error: OSError) -> None:
-        log.error("study %s: its results cannot be written (%s)", self._job.pseudonym, error.strerror)
-        next_try, reason = self._steady() + STORAGE_RETRY_S, f"cannot write results ({error.strerror})"
+        log.error("study %s: the machine does not let it go on (%s)", self._job.pseudonym, error.strerror)
+        next_try, reason = self._steady() + STORAGE_RETRY_S, f"cannot write results, or read views ({error.strerror})"
         jobs.give_back(self._connection, self._job, next_try=next_try, reason=reason)
 
     def _fail(self, reason: str) -> None:
@@ -185,7 +188,13 @@ class Worker:
     def _do_views(self, predictor: Predictor, publisher: Publisher) -> None:
         """One view is read, and one is written, while the network has another: no more than three in memory."""
         study_uid = self._job.study_uid
-        steps = Steps(study_uid=study_uid, predictor=predictor, publisher=publisher, heartbeat=self._heartbeat)
+        steps = Steps(
+            study_uid=study_uid,
+            predictor=predictor,
+            publisher=publisher,
+            heartbeat=self._heartbeat,
+            reader=self._reader,
+        )
         while not all(is_settled(view, publisher) for view in jobs.views(self._connection, self._job)):
             if self._stop.is_set():
                 raise Stopped

@@ -1,0 +1,148 @@
+"""Views are read in a process of their own: a decoder that dies, hangs or wants too much memory costs one view.
+
+The process lives as long as it does well, so that a view costs no start. Pixels come through shared memory.
+"""
+
+import logging
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glam_deploy.appliance.work.reading_process import NEED, Answer, Request, receive, send
+from glam_deploy.errors import DicomError
+from glam_deploy.records import Mammogram, Pixels
+
+log = logging.getLogger(__name__)
+
+START_S = 120.0
+"""Most that a new process takes for its imports, on a machine that is busy with the network."""
+LOOK_S = 0.1
+"""Between two looks whether the worker is to stop."""
+_PROGRAM = "from glam_deploy.appliance.work.reading_process import main; main()"
+LIVES = 2
+"""A view whose process dies is read once more, for somebody else may have killed it."""
+
+
+class Stopped(Exception):
+    """The worker was told to stop while it was at a job."""
+
+
+class ViewReader:
+    """Reads views until closed; for one thread at a time."""
+
+    def __init__(self, *, longest_s: float, stop: threading.Event) -> None:
+        """`longest_s`: a view that takes longer is not read. At `stop`, reading ends with Stopped."""
+        self._longest_s, self._stop = longest_s, stop
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._is_ready = False
+        # the kernel kills the process with the thread that started it
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="reading")
+
+    def start(self) -> None:
+        """Have the process make itself ready meanwhile. Raises OSError where there is none to be had."""
+        if self._process is None:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                number = theirs.fileno()
+                command = [sys.executable, "-c", _PROGRAM, str(number), str(os.getpid())]
+                self._process = self._starter.submit(
+                    subprocess.Popen[bytes], command, pass_fds=[number], stdin=subprocess.DEVNULL
+                ).result()
+            self._channel, self._is_ready = ours, False
+
+    def read(self, path: Path, *, for_processing: bool) -> Mammogram:
+        """As `read_view`.
+
+        Raises also DicomError where reading takes too long or costs the process, Stopped, and OSError where no process
+        can be started.
+        """
+        request = Request(path=str(path), for_processing=for_processing, longest_s=self._longest_s)
+        for _ in range(LIVES):
+            try:
+                return self._answer_to(request)
+            except EOFError:
+                code = self._ended()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        log.error("reading a view has ended its process twice (%s)", how)
+        raise DicomError(f"its decoder crashed or wanted more than {NEED >> 30} GiB ({how}): export the object again")
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        if self._process:
+            self._process.kill()
+            self._ended()
+        self._starter.shutdown()
+
+    def _answer_to(self, request: Request) -> Mammogram:
+        self.start()
+        assert self._channel
+        if not self._is_ready:
+            self._message(START_S)
+            self._is_ready = True
+        with suppress(BrokenPipeError, ConnectionResetError):  # its end is told by what it answers
+            send(self._channel, pickle.dumps(request))
+        answer, descriptor = self._message(self._longest_s)
+        if not isinstance(answer, Answer):
+            raise answer
+        return replace(answer.mammogram, pixels=_pixels(descriptor, answer))
+
+    def _message(self, longest_s: float) -> tuple[Any, int | None]:
+        """What the process says next. Raises EOFError where it has died, and ends one that takes too long."""
+        assert self._process and self._channel
+        deadline = time.monotonic() + longest_s
+        while not select.select([self._channel], [], [], LOOK_S)[0]:
+            if self._stop.is_set():
+                raise Stopped
+            if time.monotonic() > deadline:
+                self._process.kill()
+                self._ended()
+                log.error("reading a view took more than %g s and was broken off", longest_s)
+                raise DicomError(f"reading it took more than {longest_s:g} s (worker.longest_read_s): export it again")
+        content, descriptor = receive(self._channel)
+        return _Unpickler(BytesIO(content)).load(), descriptor
+
+    def _ended(self) -> int:
+        assert self._process and self._channel
+        self._channel.close()
+        try:
+            code = self._process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._process = None
+        return code
+
+
+class _Unpickler(pickle.Unpickler):
+    """Takes our own records and errors only: the process has decoded what a stranger sent."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("glam_deploy.records", "glam_deploy.errors", Answer.__module__) and "." not in name:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"an answer of the reading process holds {module}.{name}")
+
+
+def _pixels(descriptor: int | None, answer: Answer) -> Pixels:
+    """The shared memory as an array, which keeps it."""
+    assert descriptor is not None
+    try:
+        memory = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE)
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(memory, answer.dtype).reshape(answer.shape)

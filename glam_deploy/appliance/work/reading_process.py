@@ -1,0 +1,123 @@
+"""The process that reads views for the worker: one after another, within limits of memory and time.
+
+It ends when the worker does. What it says is pickled, with the length before it; pixels lie in shared memory.
+"""
+
+import math
+import mmap
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from glam_deploy.appliance.parent import dying_with
+from glam_deploy.errors import GlamError, InternalError, fault
+from glam_deploy.records import Mammogram
+from glam_deploy.runtime.overlap import GIVE_WAY
+
+NEED = 4 << 30
+"""Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6."""
+READY = "ready"
+_LENGTH = struct.Struct("=L")
+_MAX_MESSAGE = 1 << 20
+_GRACE_S = 5
+"""After so long beyond its time, the process ends itself: then nobody waits for it any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A view to read, and how long that may take."""
+
+    path: str
+    for_processing: bool
+    longest_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A view that was read; its pixels lie in the memory whose descriptor comes with this."""
+
+    mammogram: Mammogram
+    """Without pixels."""
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def send(channel: socket.socket, content: bytes, descriptor: int | None = None) -> None:
+    """A message, and a file descriptor with it."""
+    socket.send_fds(channel, [_LENGTH.pack(len(content))], [] if descriptor is None else [descriptor])
+    channel.sendall(content)
+
+
+def receive(channel: socket.socket) -> tuple[bytes, int | None]:
+    """What `send` sent. Raises EOFError where the other side is gone."""
+    try:
+        start, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
+        (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (_MAX_MESSAGE + 1,)
+        content = channel.recv(length, socket.MSG_WAITALL) if length <= _MAX_MESSAGE else b""
+    except ConnectionError:
+        raise EOFError from None
+    if not content or len(content) < length:
+        raise EOFError
+    return content, descriptors[0] if descriptors else None
+
+
+def main() -> None:
+    """Read until the worker closes its side; arguments: the descriptor of the channel, and the worker's process."""
+    dying_with(int(sys.argv[2]))()
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_DATA, (NEED, NEED))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a patient's data
+    from glam_deploy.dicom import read
+
+    read.hush_pydicom()
+    os.nice(GIVE_WAY)
+    send(channel, pickle.dumps(READY))
+    while True:
+        try:
+            content, _ = receive(channel)
+        except EOFError:
+            return
+        _serve(channel, pickle.loads(content))
+
+
+def _serve(channel: socket.socket, request: Request) -> None:
+    signal.alarm(math.ceil(request.longest_s) + _GRACE_S)
+    try:
+        mammogram = _read(request)
+    except GlamError as error:
+        send(channel, pickle.dumps(error))
+    except Exception as error:  # its text may quote the header
+        send(channel, pickle.dumps(InternalError(f"a fault while reading it: {fault(error)}")))
+    else:
+        _send_view(channel, mammogram)
+    finally:
+        signal.alarm(0)
+
+
+def _read(request: Request) -> Mammogram:
+    from glam_deploy.dicom.read import read_view
+
+    return read_view(Path(request.path), for_processing=request.for_processing)
+
+
+def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:
+    pixels = mammogram.pixels
+    bare = replace(mammogram, pixels=None)  # type: ignore[arg-type]
+    answer = Answer(mammogram=bare, shape=pixels.shape, dtype=pixels.dtype.str)
+    descriptor = os.memfd_create("pixels")
+    try:
+        os.ftruncate(descriptor, pixels.nbytes)
+        with mmap.mmap(descriptor, pixels.nbytes) as memory:
+            memory.write(np.ascontiguousarray(pixels).data.cast("B"))
+        send(channel, pickle.dumps(answer), descriptor)
+    finally:
+        os.close(descriptor)
