@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 
 from glam_deploy.appliance.work.reading_process import NEED, Answer, Request, receive, send
 from glam_deploy.errors import DicomError
+from glam_deploy.processes import python_command
 from glam_deploy.records import Mammogram, Pixels
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ViewReader:
             ours, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-c", _PROGRAM, str(number), str(os.getpid())]
+                command = python_command("-c", _PROGRAM, number, os.getpid())
                 self._process = self._starter.submit(
                     subprocess.Popen[bytes], command, pass_fds=[number], stdin=subprocess.DEVNULL
                 ).result()
