@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from xml.etree import ElementTree
 from glam_bench.gpu_check.context import Context
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.installation import TREE
+from glam_deploy.processes import python_command
 
 ROOMS = ("device", "runtime")
 RESERVE_S = 5.0
@@ -55,7 +55,7 @@ def run_files(files: list[Path], report: Path, limit_s: float | None) -> dict[st
     # neither the repository's settings, which ask for plugins, nor its conftest.py, which asks for its packages
     options = ("-q", "-c", os.devnull, "--rootdir", TREE, "--import-mode=importlib", "-p", "fake_cuda.plugin")
     plain = ("-p", "no:cacheprovider", f"--confcutdir={files[0].parent}", f"--junitxml={report}")
-    command = [sys.executable, "-m", "pytest", *map(str, (*options, *plain, *files))]
+    command = python_command("-m", "pytest", *options, *plain, *files)
     try:
         process = subprocess.run(
             command, check=False, cwd=TREE, env=env, capture_output=True, text=True, timeout=limit_s
