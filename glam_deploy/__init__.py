@@ -1,14 +1,16 @@
 """glam-deploy: GLAM breast-lesion detection from a checked bundle, with numpy and ONNX Runtime alone.
 
     import glam_deploy
-    pipeline = glam_deploy.load("bundle", patches=1)
-    result = pipeline(glam_deploy.read("0_L-CC.png"))
+    with glam_deploy.load("bundle", patches=1) as pipeline:
+        result = pipeline("0_L-CC.png")
     result.predictions, result.patch_boxes_in_source, result.saliency_in_source()
 
 Names below are imported when first used, so that importing this package costs nothing. Importing it switches off the
-telemetry of the libraries that it uses, in this process and its children (`glam_deploy.telemetry`).
+telemetry of the libraries that it uses, in this process and its children (`glam_deploy.telemetry`). The logger
+"glam_deploy" says nothing unless the program sets `logging` up; see docs/outputs.md.
 """
 
+import logging
 import os
 from importlib import import_module
 
@@ -48,3 +50,10 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

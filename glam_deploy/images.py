@@ -1,7 +1,6 @@
 """PNG, TIFF and npy files -> Mammogram. Grey values only, never guessed: what would have to be converted is refused."""
 
 import os
-import re
 import tokenize
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +10,11 @@ import cv2
 import numpy as np
 
 from glam_deploy import foreign
-from glam_deploy.errors import InputError, Remedy
+from glam_deploy.errors import InputError
 from glam_deploy.image_structure import REMEDY, check_size, check_tiff, sound_png
 from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
+from glam_deploy.view_names import view_from_name  # noqa: F401 (also under this name)
 
 Kind = Literal["png", "tiff", "npy"]
 
@@ -42,11 +42,17 @@ def read_image(path: Path, *, view: View, horizontal_flip: bool = False) -> Mamm
     that the image is stored mirrored. Raises InputError on anything but one grey image whose brighter values are
     denser.
     """
+    pixels, kind, notices = read_pixels(path)
+    source = Source(name=path.name, kind=kind)
+    return Mammogram(pixels=pixels, view=view, horizontal_flip=horizontal_flip, source=source, notices=notices)
+
+
+def read_pixels(path: Path) -> tuple[Pixels, Kind, tuple[Notice, ...]]:
+    """The pixels in a PNG, TIFF or npy file as `read_image` gives them, what it is, and what was noticed."""
     content = _content(path)
     kind = image_kind(path, content)
     pixels, notices = _npy_pixels(content) if kind == "npy" else _picture(content, kind)
-    source = Source(name=path.name, kind=kind)
-    return Mammogram(pixels=pixels, view=view, horizontal_flip=horizontal_flip, source=source, notices=notices)
+    return pixels, kind, notices
 
 
 def read_array(path: Path) -> Pixels:
@@ -81,18 +87,6 @@ def image_kind(path: Path, head: bytes) -> Kind:
     if claimed != kind:
         raise InputError(f"the content is {kind}, the suffix {path.suffix} says {claimed}: rename or export again")
     return kind
-
-
-def view_from_name(path: Path) -> View | None:
-    """The view that the file name tells by a token such as L-CC, L_CC or LCC; None where there is no token.
-
-    Raises InputError where tokens name different views.
-    """
-    tokens = re.findall(r"(?<![A-Z0-9])([LR])[-_ ]?(CC|MLO)(?![A-Z0-9])", path.stem.upper())
-    found = sorted({View(f"{side}-{projection}") for side, projection in tokens})
-    if len(found) > 1:
-        raise InputError(f"the file name tells different views ({', '.join(found)})", Remedy.NAME_VIEW)
-    return found[0] if found else None
 
 
 def _content(path: Path) -> bytes:

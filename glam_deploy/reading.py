@@ -3,21 +3,35 @@
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import NoReturn
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any, NoReturn
+
+import numpy as np
 
 from glam_deploy import images
-from glam_deploy.errors import InputError, Remedy, UsageError
+from glam_deploy.errors import InputError, Remedy, UsageError, ViewUnknown
 from glam_deploy.installation import refusal
-from glam_deploy.records import Mammogram, Notice, View, parse_view
+from glam_deploy.preprocess import from_cropped, from_standardized
+from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, parse_view
+from glam_deploy.sources import as_file, content_of
+from glam_deploy.view_names import not_a_mammogram, require_mammogram_name, view_from_name
 
 _SUFFIXES = {*images.SUFFIXES, ".dcm", ".dicom"}
 """In lower case; what is named so is meant as an image, whatever it holds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """How to take one image; see `read`."""
+
+    view: View | None
+    horizontal_flip: bool
+    for_processing: bool
+
+
 def read(
-    path: Path | str,
+    source: Any,
     *,
     view: View | str | None = None,
     horizontal_flip: bool = False,
@@ -25,20 +39,46 @@ def read(
 ) -> Mammogram:
     """The mammogram in a DICOM, PNG, TIFF or npy file, told apart by content.
 
+    `source`: a path; the content of a file as bytes, bytearray or memoryview; a file opened in binary mode, which is
+    read from where it stands to its end and left open; or a pydicom Dataset with file meta, which is not changed.
     `view` is needed for files other than DICOM whose name tells none; the tags of a DICOM object must agree with it.
-    `horizontal_flip` says that the image is stored mirrored; a DICOM object's PatientOrientation must agree.
-    `for_processing` lets For Processing DICOM images pass. Raises InputError and its subclasses, UsageError for a wrong
-    view name, BackendUnavailable where pydicom or a decoder is needed and not installed.
+    Where neither `view` nor the tags tell the view of a DICOM object, its file name may (`view_names`); tags count
+    before the name, and a notice (`view-name-differs`) tells of a contradiction. `horizontal_flip` says that the image
+    is stored mirrored; a DICOM object's PatientOrientation must agree. `for_processing` lets For Processing DICOM
+    images pass. Raises InputError and its subclasses (NotForThisNetwork also for a PNG, TIFF or npy file that is named
+    like a mask), UsageError for a wrong view name or another kind of source, BackendUnavailable where pydicom or a
+    decoder is needed and not installed.
     """
-    path = Path(path)
     wanted = parse_view(view) if view is not None else None
-    head = _head(path)
-    if is_dicom(head):
-        return _read_dicom(path, for_processing, wanted, horizontal_flip)
-    images.image_kind(path, head)
-    if wanted is None:
-        return _read_named(path, horizontal_flip)
-    return images.read_image(path, view=wanted, horizontal_flip=horizontal_flip)
+    options = _Options(view=wanted, horizontal_flip=horizontal_flip, for_processing=for_processing)
+    if isinstance(source, str | os.PathLike):
+        path = Path(os.fsdecode(source))
+        return _read_file(path, path, options)
+    content = content_of(source)
+    with as_file(content.data) as path:
+        mammogram = _read_file(path, PurePath(content.name), options)
+    return replace(mammogram, source=replace(mammogram.source, name=content.name))
+
+
+def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
+    """What the network sees, from a file that is cropped to 2944 x 1920, upright and facing right already.
+
+    A npy or 32-bit float TIFF file holds the standardized image itself (`preprocess.from_standardized`). A 16-bit PNG,
+    TIFF or npy file holds the cropped pixels, which are standardized here over the whole image
+    (`preprocess.from_cropped`), as the published programs do after loading. Raises InputError for anything else, 8-bit
+    images, which outlines are, among them.
+    """
+    require_mammogram_name(path)
+    if is_dicom(_head(path)):
+        raise InputError("the file is DICOM, which is never cropped and standardized already: leave --standardized off")
+    kind, notices = images.image_kind(path, _head(path)), tuple[Notice, ...]()
+    if kind == "npy":
+        pixels = images.read_array(path)
+    else:
+        pixels, _, notices = images.read_pixels(path)
+    make = from_standardized if np.issubdtype(pixels.dtype, np.floating) else from_cropped
+    made = make(pixels, source=Source(name=path.name, kind=kind), view=view)
+    return replace(made, notices=(*notices, *made.notices))
 
 
 def find_inputs(
@@ -132,21 +172,60 @@ def _head(path: Path) -> bytes:
         raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
 
 
-def _read_dicom(path: Path, for_processing: bool, view: View | None, horizontal_flip: bool) -> Mammogram:
+def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
+    """`name` is what the file is called where it came from."""
+    head = _head(path)
+    if is_dicom(head):
+        return _read_dicom(path, name, options)
+    images.image_kind(path, head)
+    require_mammogram_name(name)
+    if options.view is not None:
+        return images.read_image(path, view=options.view, horizontal_flip=options.horizontal_flip)
+    view = view_from_name(name)
+    if view is None:
+        images.refuse_standardized(path)
+        raise InputError("the file name tells no view, and none was given", Remedy.NAME_VIEW)
+    return _named(images.read_image(path, view=view, horizontal_flip=options.horizontal_flip))
+
+
+def _read_dicom(path: Path, name: PurePath, options: _Options) -> Mammogram:
+    """Tags count before the name: it is asked where they tell no view."""
+    try:
+        mammogram = _read_view(path, options)
+    except ViewUnknown:
+        if options.view is not None or not_a_mammogram(name) or (view := view_from_name(name)) is None:
+            raise
+        return _named(_read_view(path, replace(options, view=view)))
+    return mammogram if options.view else _compared(mammogram, name)
+
+
+def _read_view(path: Path, options: _Options) -> Mammogram:
     try:
         from glam_deploy.dicom.read import read_view
     except ModuleNotFoundError as error:
         if (absence := refusal(error, user="DICOM")) is None:  # a broken install of ours
             raise
         raise absence from error
-    return read_view(path, for_processing=for_processing, view=view, horizontal_flip=horizontal_flip)
+    return read_view(
+        path,
+        for_processing=options.for_processing,
+        view=options.view,
+        horizontal_flip=options.horizontal_flip,
+    )
 
 
-def _read_named(path: Path, horizontal_flip: bool) -> Mammogram:
-    view = images.view_from_name(path)
-    if view is None:
-        images.refuse_standardized(path)
-        raise InputError("the file name tells no view, and none was given", Remedy.NAME_VIEW)
-    mammogram = images.read_image(path, view=view, horizontal_flip=horizontal_flip)
-    told = Notice(code="view-from-name", message=f"the view {view.value} was taken from the file name")
+def _named(mammogram: Mammogram) -> Mammogram:
+    told = Notice(code="view-from-name", message=f"the view {mammogram.view.value} was taken from the file name")
     return replace(mammogram, notices=(told, *mammogram.notices))
+
+
+def _compared(mammogram: Mammogram, name: PurePath) -> Mammogram:
+    """With a notice where the file name tells another view than the tags."""
+    try:
+        view = view_from_name(name)
+    except InputError:  # it names several
+        return mammogram
+    if view in (None, mammogram.view):
+        return mammogram
+    message = f"the file name tells the view {view}, the DICOM tags {mammogram.view}: the tags count"
+    return replace(mammogram, notices=(Notice(code="view-name-differs", message=message), *mammogram.notices))

@@ -9,7 +9,7 @@ N images, K patches, 2 classes (benign, malignant). Positions are (row, column).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -141,6 +141,23 @@ class Placed:
     notices: tuple[Notice, ...] = ()
     crop_facts: CropFacts | None = None
     """None for an input that arrived standardized."""
+
+
+def plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict of a mapping and of those in it, for a read-only one cannot be pickled."""
+    return {key: plain_mapping(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
+
+
+def without_pixels(placed: Placed) -> Placed:
+    """All that is known of a view and its place, in a record that can be compared and pickled."""
+    source = replace(placed.source, uids=dict(placed.source.uids), facts=plain_mapping(placed.source.facts))
+    return Placed(
+        placement=placed.placement,
+        source=source,
+        view=placed.view,
+        notices=placed.notices,
+        crop_facts=placed.crop_facts,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

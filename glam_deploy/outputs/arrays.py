@@ -2,12 +2,14 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.runtime.result import Result
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
+
 
 COMPRESSION_LEVEL = 1
 """zlib's; level 6 of `np.savez_compressed` takes twice the time on full-size saliency (docs/outputs.md)."""
@@ -15,7 +17,7 @@ COMPRESSION_LEVEL = 1
 NamedArrays = dict[str, NDArray[Any]]
 
 
-def named_arrays(result: Result, *, full: bool, save_input: bool) -> NamedArrays:
+def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArrays:
     """The arrays of one image by the names they have in the file (see `Result` for range and frame).
 
     float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, 184, 120],

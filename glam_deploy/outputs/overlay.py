@@ -1,5 +1,7 @@
 """Result -> a picture: the mammogram in its own frame, saliency in two colours, numbered patches, and a side panel."""
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +11,9 @@ from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
 from glam_deploy.outputs.tint import Picture, tint
 from glam_deploy.records import Box, Pixels
-from glam_deploy.runtime.result import Result
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
 
 LONGEST_SIDE = 1600
 """Pixels: neither side of a picture is longer."""
@@ -27,7 +31,7 @@ _LABEL_SIZE = 22
 _LABEL_GAP = 4
 
 
-def overlay(pixels: Pixels, result: Result) -> Picture:
+def overlay(pixels: Pixels, result: "Result") -> Picture:
     """The picture of one result: uint8 [height, width, 3], RGB, neither side over 1600 pixels.
 
     `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram` (of a
@@ -70,7 +74,7 @@ def window(pixels: Pixels, low: float, high: float) -> Picture:
     return np.clip(np.where(values < low, dark, tissue), 0, 255).astype(np.uint8)
 
 
-def _require_source_image(pixels: Pixels, result: Result) -> None:
+def _require_source_image(pixels: Pixels, result: "Result") -> None:
     expected = tuple(result.input.placement.source_shape)
     if pixels.shape != expected or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise UsageError(
@@ -94,7 +98,7 @@ def _foreground_range(pixels: Pixels, crop_window: Box) -> NDArray[np.float64]:
     return np.percentile(foreground, PERCENTILES) if foreground.size else np.array([1.0, 2.0])
 
 
-def _with_patches(picture: Picture, result: Result, source_shape: tuple[int, ...]) -> Picture:
+def _with_patches(picture: Picture, result: "Result", source_shape: tuple[int, ...]) -> Picture:
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for box, orders in _orders_by_box(result).items():
@@ -102,7 +106,7 @@ def _with_patches(picture: Picture, result: Result, source_shape: tuple[int, ...
     return np.asarray(image)
 
 
-def _orders_by_box(result: Result) -> dict[Box, list[int]]:
+def _orders_by_box(result: "Result") -> dict[Box, list[int]]:
     """Patches that share a place share a label; one that is all padding has no place in the image."""
     orders: dict[Box, list[int]] = {}
     for order, box in enumerate(result.patch_boxes_in_source, start=1):
@@ -129,7 +133,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, label: str) -> None:
     draw.text(place, label, fill="white", font=font, anchor=anchor, stroke_width=2, stroke_fill="black")
 
 
-def _beside_panel(picture: Picture, result: Result) -> Picture:
+def _beside_panel(picture: Picture, result: "Result") -> Picture:
     """Image left, panel right; an image less tall than the panel is centred on black."""
     rows, columns, _ = picture.shape
     height = max(rows, panel.MIN_HEIGHT)

@@ -1,6 +1,7 @@
 """The text beside a picture: view, scores, colour scales, patches, what was noticed, and the banner."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -8,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from glam_deploy import spec
 from glam_deploy.outputs.report import RESEARCH_USE, UNCALIBRATED
 from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
-from glam_deploy.runtime.result import Result
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
 
 WIDTH = 360
 """Pixels."""
@@ -29,7 +32,7 @@ _NOTICES_SHOWN = 4
 _SCORE_NAMES = {"y_global": "Global", "y_local": "Local (patches)", "y_fusion": "Fusion"}
 
 
-def panel(result: Result, height: int) -> Picture:
+def panel(result: "Result", height: int) -> Picture:
     """What a reader must know beside the picture: uint8 [height, 360, 3], RGB; `height` is at least `MIN_HEIGHT`.
 
     Holds neither file name nor identifier: a picture is passed on more freely than a report.
@@ -78,13 +81,13 @@ class _Pen:
         self.row((title, *spec.CLASSES), 16, (FAINT, *(COLOURS[name] for name in spec.CLASSES)))
 
 
-def _heading(pen: _Pen, result: Result) -> None:
+def _heading(pen: _Pen, result: "Result") -> None:
     view = result.input.view
     pen.line("GLAM saliency", 18, FAINT)
     pen.line(view.value if view else "View not known", 36)
 
 
-def _scores(pen: _Pen, result: Result) -> None:
+def _scores(pen: _Pen, result: "Result") -> None:
     pen.section("Image scores")
     for name, score in result.predictions.items():
         pen.row((_SCORE_NAMES[name], f"{score['benign']:.3f}", f"{score['malignant']:.3f}"))
@@ -112,7 +115,7 @@ def _scale(name: str) -> Picture:
     return tint(np.full((rows, columns), 96, np.uint8), saliency)
 
 
-def _patches(pen: _Pen, result: Result) -> None:
+def _patches(pen: _Pen, result: "Result") -> None:
     pen.section("Patch peaks")
     peaks = result.saliency_patches.max(axis=(2, 3))
     for k, (benign, malignant) in enumerate(peaks.tolist()):
@@ -120,7 +123,7 @@ def _patches(pen: _Pen, result: Result) -> None:
         pen.row((f"{k + 1}   {share}", f"{benign:.3f}", f"{malignant:.3f}"))
 
 
-def _notices(pen: _Pen, result: Result) -> None:
+def _notices(pen: _Pen, result: "Result") -> None:
     """Codes alone: the messages stand in the report."""
     if not result.notices:
         return

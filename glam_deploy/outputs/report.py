@@ -3,14 +3,16 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glam_deploy import spec
 from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
 from glam_deploy.records import Notice, Placed, Placement, View
-from glam_deploy.runtime.result import Result
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
 
 SCHEMA = "glam-deploy.result"
 SCHEMA_VERSION = 1
@@ -23,7 +25,7 @@ STATEMENT = f"{RESEARCH_USE}. {UNCALIBRATED}."
 Report = dict[str, Any]
 
 
-def done(result: Result, *, arrays_name: str, picture_name: str | None) -> Report:
+def done(result: "Result", *, arrays_name: str | None, picture_name: str | None) -> Report:
     """The report of an image that went all the way; file names are relative to the report's folder."""
     return _skeleton("done") | {
         "input": _input(result.input),
@@ -43,6 +45,12 @@ def failure(name: str, view: View | None, error: GlamError) -> Report:
         "input": {"name": name, "kind": None, "uids": {}, "facts": {}, "view": view, "horizontal_flip": None},
         "error": {"type": type(error).__name__, "message": str(error)},
     }
+
+
+def plain(report: Report) -> Report:
+    """The report as a reader of its text would get it: dicts, lists, text, numbers. Raises InputError as `to_text`."""
+    read: Report = json.loads(to_text(report))
+    return read
 
 
 def to_text(report: Report) -> str:
@@ -96,7 +104,7 @@ def _input(placed: Placed) -> Report:
     }
 
 
-def _patch(result: Result, k: int) -> Report:
+def _patch(result: "Result", k: int) -> Report:
     return {
         "order": k + 1,
         "network_box": result.patch_boxes[k],

@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glam_deploy.errors import GlamError, InternalError, UsageError
 from glam_deploy.outputs import report
 from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.records import Pixels, View
-from glam_deploy.runtime.result import Result
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
 
 ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 
@@ -44,7 +47,7 @@ class OutputOptions:
     """The overlay."""
 
 
-def write_result(out_dir: Path, stem: str, pixels: Pixels, result: Result, options: OutputOptions) -> list[Path]:
+def write_result(out_dir: Path, stem: str, pixels: Pixels, result: "Result", options: OutputOptions) -> list[Path]:
     """Write the arrays, the picture and, last, the report of one image; returns what was written, in that order.
 
     `pixels`: `Mammogram.pixels`, uint8, uint16 or float32 [rows, columns], source frame. Replaces an earlier run's
@@ -115,9 +118,14 @@ def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
             level[path] += 1
 
 
+def stem_of(path: Path) -> str:
+    """The name without its suffix; a suffix of digits alone is part of the name (UIDs)."""
+    return path.name if path.suffix[1:].isdigit() else path.stem
+
+
 def _candidates(path: Path) -> list[str]:
     """Stems from short to long; the last is unique by the digest of the whole path."""
-    stem = path.name if path.suffix[1:].isdigit() else path.stem
+    stem = stem_of(path)
     names = [stem, path.name]
     folders = [part for part in path.parent.parts if part not in (path.anchor, "..")]
     for depth in range(1, len(folders) + 1):

@@ -32,11 +32,12 @@ from glam_deploy.preprocess.frame import (
 )
 from glam_deploy.preprocess.prepare import network_input, place, prepare
 from glam_deploy.preprocess.source_maps import SourceMaps
-from glam_deploy.preprocess.standardize import from_standardized, whole_frame
+from glam_deploy.preprocess.standardize import from_cropped, from_standardized, whole_frame
 
 __all__ = [
     "SourceMaps",
     "box_to_source",
+    "from_cropped",
     "from_standardized",
     "map_to_source",
     "network_input",

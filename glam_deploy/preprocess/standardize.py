@@ -5,7 +5,7 @@ import numpy as np
 
 from glam_deploy import spec
 from glam_deploy.errors import InputError, Remedy
-from glam_deploy.records import Float32, NetworkInput, Pixels, Placement, Source, View
+from glam_deploy.records import Float32, NetworkInput, Notice, Pixels, Placement, Source, View
 
 SMALLEST_DEVIATION = 1e-5
 """Floor of the divisor in the published preprocessing."""
@@ -34,6 +34,27 @@ def from_standardized(image: Pixels, *, source: Source, view: View | None = None
     standard deviation further than 0.05 from 1.
     """
     return NetworkInput(image=_checked(image), placement=whole_frame(), source=source, view=view)
+
+
+def from_cropped(pixels: Pixels, *, source: Source, view: View | None = None) -> NetworkInput:
+    """The network's input from a view that is cropped, upright and faces right already, but not yet standardized.
+
+    `pixels`: uint16 [2944, 1920], network frame, which is then the source frame as well; standardized here over all of
+    them. Adds the notice `standardized-here`. Raises InputError for another shape or dtype, and for a constant image.
+    """
+    if pixels.shape != spec.INPUT_SHAPE or pixels.dtype.newbyteorder("=") != np.uint16:
+        raise InputError(
+            f"A cropped input that is not yet standardized must have 16 bits, unsigned, and the shape "
+            f"{spec.INPUT_SHAPE}; this is {pixels.dtype} of shape {pixels.shape}. A raw image is given with its view, "
+            "and not as standardized."
+        )
+    image = np.ascontiguousarray(pixels, np.float32)
+    _require_contrast(image)
+    mean, deviation = _moments(image)
+    standardize(image)
+    message = f"the pixels were standardized here: their mean is {mean:.4g}, their standard deviation {deviation:.4g}"
+    told = Notice(code="standardized-here", message=message)
+    return NetworkInput(image=image, placement=whole_frame(), source=source, view=view, notices=(told,))
 
 
 def whole_frame() -> Placement:
@@ -67,8 +88,7 @@ def _checked(image: Pixels) -> Float32:
 
 
 def _check_moments(values: Float32) -> None:
-    if values.min() == values.max():
-        raise InputError(f"Every pixel is {values[0, 0]:g}: a constant image. Check the file for damage.")
+    _require_contrast(values)
     mean, deviation = _moments(values)
     if abs(mean) > TOLERANCE or abs(deviation - 1) > TOLERANCE:
         raise InputError(
@@ -76,3 +96,8 @@ def _check_moments(values: Float32) -> None:
             f"expected 0 and 1 within {TOLERANCE}; where it is a raw image",
             Remedy.RAW,
         )
+
+
+def _require_contrast(values: Float32) -> None:
+    if values.min() == values.max():
+        raise InputError(f"Every pixel is {values[0, 0]:g}: a constant image. Check the file for damage.")

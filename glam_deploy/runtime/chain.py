@@ -30,3 +30,7 @@ class Chain(Protocol):
     def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
         """Begin with views, all raw or all standardized, and time the steps on `clock`. Raises BackendRunError."""
         ...
+
+    def close(self) -> None:
+        """Start no more, and let go of what can be: runs under way go on to their findings. Called once."""
+        ...

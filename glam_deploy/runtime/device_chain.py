@@ -60,6 +60,9 @@ class DeviceChain:
         run = pool.start(slot, partial(slot.start, feed))
         return partial(self._land, run, views, clock)
 
+    def close(self) -> None:
+        """Nothing to wait for: slots, engines and their memory go with the last run that uses them."""
+
     @contextmanager
     def lend(self, images: int) -> Iterator[tuple[SlotPool, Slot]]:
         """A slot for the caller alone. Raises UsageError for a number of images that no slot has."""

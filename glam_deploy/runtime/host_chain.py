@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from glam_deploy.engines.base import Engine
+from glam_deploy.errors import PipelineClosed
 from glam_deploy.patches import host
 from glam_deploy.preprocess import network_input
 from glam_deploy.records import Findings, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
@@ -37,9 +38,21 @@ class HostChain:
         with clock("preprocess"):
             prepared = self.prepare(view)
         if self._threads:
-            return self._threads.submit(self._run, prepared, clock).result
+            return self._submit(prepared, clock)
         findings = self._run(prepared, clock)
         return lambda: findings
+
+    def close(self) -> None:
+        """Waits for the views that its threads work on; the engines go with the last reference to this chain."""
+        if self._threads:
+            self._threads.shutdown()
+
+    def _submit(self, prepared: NetworkInput, clock: Stopwatch) -> Flight:
+        assert self._threads
+        try:
+            return self._threads.submit(self._run, prepared, clock).result
+        except RuntimeError as error:  # another thread has closed it since this one began
+            raise PipelineClosed("this pipeline was closed in another thread: load the bundle again") from error
 
     def _run(self, prepared: NetworkInput, clock: Stopwatch) -> Findings:
         images = prepared.image[None, None]

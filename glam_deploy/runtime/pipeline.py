@@ -1,29 +1,37 @@
 """The one pipeline: image -> preprocess -> global -> patches -> local -> fusion -> result. Knows no vendor."""
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
+from glam_deploy import reading, sources, spec
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import GlamError, PipelineClosed, UsageError
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.chain import Chain
 from glam_deploy.runtime.device_chain import DeviceChain
+from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
 from glam_deploy.runtime.host_chain import HostChain
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
 
-Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any]
+Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
+"""A view, however far it has come; Any stands for arrays of other libraries and for what `reading.read` takes."""
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 SLOTS = 2
 """One view is uploaded while another is computed."""
@@ -32,9 +40,9 @@ SLOTS = 2
 class Pipeline:
     """Finds lesions, one view or several at a time. Holds no state between calls; safe to call from several threads.
 
-    Made by `glam_deploy.load`. On engines of the CPU all stages run on the host, one after another, and with streams
-    several views beside each other. On engines of a GPU everything from the standardization to the fused map runs there
-    as one sequence of work.
+    Made by `glam_deploy.load`; `close`, or the end of a `with` block, gives its memory back. On engines of the CPU all
+    stages run on the host, one after another, and with streams several views beside each other. On engines of a GPU
+    everything from the standardization to the fused map runs there as one sequence of work.
     """
 
     def __init__(
@@ -44,22 +52,59 @@ class Pipeline:
             raise UsageError(f"patches = {patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
         self.patches = patches
         self.provenance = {**provenance, "engine": opened.provenance, "patches": patches}
-        self._chain = _chain_of(opened, patches, slots)
+        self._open_chain: Chain | None = _chain_of(opened, patches, slots)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Pipeline: engine {self.provenance['engine'].get('name')}, {self.patches} patches, {state}>"
 
     @property
     def in_flight(self) -> int:
         """How many views it takes to keep it busy: submit so many before the first result is asked for."""
         return self._chain.in_flight
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._open_chain is None
+
+    def close(self) -> None:
+        """Take no more views; engines and memory go as soon as nothing uses them any more. A second call does nothing.
+
+        What was begun before, also in other threads, goes on to its result. Waits for views that streams work on.
+        """
+        chain, self._open_chain = self._open_chain, None
+        if chain is not None:
+            chain.close()
+
+    def __enter__(self) -> Self:
+        _ = self._chain
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _chain(self) -> Chain:
+        """Raises UsageError after `close`."""
+        chain = self._open_chain
+        if chain is None:
+            raise PipelineClosed("this pipeline is closed and takes no more views: load the bundle again")
+        return chain
+
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
         """Predictions, maps and patch places for one view.
 
-        `image` is a Mammogram (see `glam_deploy.read`), or what `preprocess.place`, `preprocess.prepare` or
-        `Pipeline.prepare` made of one; or a raw array [rows, columns], uint8, uint16 or float32 >= 0 with background 0,
-        and its `view` ("L-CC", "R-CC", "L-MLO", "R-MLO"); or, with no view, a float32 [2944, 1920] array that is
-        already cropped, mirrored and standardized.
-        `horizontal_flip` says that a raw array is stored mirrored. Raises InputError for images that cannot be used,
-        UsageError for wrong arguments, BackendRunError where an engine fails.
+        `image` is whatever `glam_deploy.read` takes (a path, bytes, a binary file, a pydicom Dataset), with `view` and
+        `horizontal_flip` as there; or a Mammogram, or what `preprocess.place`, `preprocess.prepare` or
+        `Pipeline.prepare` made of one; or a raw array [rows, columns], >= 0 with background 0, and its `view` ("L-CC",
+        "R-CC", "L-MLO", "R-MLO"); or, with no view, a float [2944, 1920] array that is already cropped, mirrored and
+        standardized. An array may be numpy's or of another library, in host memory or on a GPU: torch, CuPy, numba. A
+        raw one has integers or floats of any width, whose values uint8, uint16 or float32 hold without a change; a
+        standardized one is taken in float32.
+        `horizontal_flip` says that a raw image is stored mirrored. Raises InputError for images that cannot be used,
+        a value that would change among them, UsageError for wrong arguments and after `close`, BackendRunError where an
+        engine fails.
         """
         return self.submit(image, view=view, horizontal_flip=horizontal_flip).result()
 
@@ -79,20 +124,41 @@ class Pipeline:
         if isinstance(image, Prepared):
             _require_bare(view, horizontal_flip)
             return image
-        clock = Stopwatch()
+        chain, clock = self._chain, Stopwatch()
+        if sources.is_source(image):
+            image, view, horizontal_flip = reading.read(image, view=view, horizontal_flip=horizontal_flip), None, False
         with clock("preprocess"):
-            ready = self._chain.prepare(_place(image, view=view, horizontal_flip=horizontal_flip))
+            ready = chain.prepare(_place(image, view=view, horizontal_flip=horizontal_flip))
         return Prepared(view=ready, times_ms=clock.times_ms)
 
-    def map(self, images: Iterable[Image]) -> Iterator[Result]:
-        """Results of many views, in their order; an array is a standardized one.
+    @overload
+    def map(self, images: Iterable[Image], *, errors: Literal["raise"] = "raise") -> Iterator[Result]: ...
+    @overload
+    def map(self, images: Iterable[Image], *, errors: Literal["return"]) -> Iterator[Result | GlamError]: ...
+    def map(
+        self, images: Iterable[Image], *, errors: Literal["raise", "return"] = "raise"
+    ) -> Iterator[Result] | Iterator[Result | GlamError]:
+        """Results of many views, in their order; an array is a standardized one, a path is read.
 
         The next view is taken from `images` and prepared in another thread while this one is computed, so that a
-        generator which reads files costs no time of the network; on a GPU it is uploaded meanwhile, too. An error ends
-        it: where the others are to go on, use `submit`.
+        generator which reads files costs no time of the network; on a GPU it is uploaded meanwhile, too.
+        `errors`: "raise" ends at the first view that fails, with its error; "return" gives the GlamError in the place
+        of the view's result and goes on. Errors of `images` itself, and views after `close`, end either. Raises
+        UsageError for another word.
         """
+        if errors not in ("raise", "return"):
+            raise UsageError(f"errors = {errors!r}: expected 'raise' or 'return'")
+        _ = self._chain
+        return self._each(images) if errors == "raise" else self._each_or_error(images)
+
+    def _each(self, images: Iterable[Image]) -> Iterator[Result]:
         with closing(ahead(self.prepare, images)) as prepared:
             yield from self._in_order(map(self.submit, prepared))
+
+    def _each_or_error(self, images: Iterable[Image]) -> Iterator[Result | GlamError]:
+        with closing(ahead(partial(attempt, self.prepare), images)) as prepared:
+            for pending in self._started(attempt(self.submit, one) for one in prepared):
+                yield attempt(Pending.result, pending)
 
     def batch(self, images: Iterable[Image]) -> list[Result]:
         """Results of the views of an exam, in their order; an array is a standardized one.
@@ -109,10 +175,11 @@ class Pipeline:
 
         Raises UsageError where the engine runs on the CPU, and for another number of images.
         """
-        if not isinstance(self._chain, DeviceChain):
+        chain = self._chain
+        if not isinstance(chain, DeviceChain):
             raise UsageError(f"engine {self.provenance['engine'].get('name')!r} runs on the CPU and has no GPU slots")
-        with self._chain.lend(images) as (pool, slot):
-            borrowed = BorrowedSlot(self._chain, pool, slot, self.provenance)
+        with chain.lend(images) as (pool, slot):
+            borrowed = BorrowedSlot(chain, pool, slot, self.provenance)
             try:
                 yield borrowed
             finally:
@@ -125,13 +192,33 @@ class Pipeline:
         return Pending(self._chain.start([one.view for one in prepared], clock), clock, self.provenance)
 
     def _in_order(self, started: Iterable[Pending]) -> Iterator[Result]:
-        under_way: deque[Pending] = deque()
+        for pending in self._started(started):
+            yield from pending.results
+
+    def _started(self, started: Iterable[T]) -> Iterator[T]:
+        """Each thing under way, in order, when as many more have begun as keep the chain busy."""
+        under_way: deque[T] = deque()
+        depth = self.in_flight
         for pending in started:
             under_way.append(pending)
-            if len(under_way) == self._chain.in_flight:
-                yield from under_way.popleft().results
-        for pending in under_way:
-            yield from pending.results
+            if len(under_way) == depth:
+                yield under_way.popleft()
+        yield from under_way
+
+
+def attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
+    """A step of one view, unless one before it failed: its error is handed on, so that other views go on.
+
+    Raises PipelineClosed, which is no view's fault, and whatever is no GlamError.
+    """
+    if isinstance(given, GlamError):
+        return given
+    try:
+        return step(given)
+    except PipelineClosed:
+        raise
+    except GlamError as error:
+        return error
 
 
 def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
@@ -152,23 +239,33 @@ def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 
 
 def _is_raw(image: Image) -> bool:
-    return isinstance(image.view if isinstance(image, Prepared) else image, Mammogram | PlacedView)
+    view = image.view if isinstance(image, Prepared) else image
+    return isinstance(view, Mammogram | PlacedView) or sources.is_source(view)
 
 
 def _place(image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> PlacedView | NetworkInput:
     if isinstance(image, NetworkInput | PlacedView | Mammogram):
         _require_bare(view, horizontal_flip)
-        return place(image) if isinstance(image, Mammogram) else image
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput or a numpy array")
-    if view is None and (horizontal_flip or not np.issubdtype(image.dtype, np.floating)):
+        return place(_exact(image)) if isinstance(image, Mammogram) else image
+    if not is_array(image):
         raise UsageError(
-            f"an array of {image.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. Without a "
+            f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput, an array, or what "
+            "glam_deploy.read takes: a path, bytes, a binary file or a pydicom Dataset"
+        )
+    array = to_host(image)
+    if view is None and (horizontal_flip or not np.issubdtype(array.dtype, np.floating)):
+        raise UsageError(
+            f"an array of {array.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. Without a "
             f"view, the array is a standardized float [2944, 1920] that faces right, and takes no horizontal_flip."
         )
     if view is None:
-        return from_standardized(image, source=Source(name="array", kind="array"))
-    return place(Mammogram(pixels=image, view=parse_view(view), horizontal_flip=horizontal_flip))
+        return from_standardized(array, source=Source(name="array", kind="array"))
+    return place(_exact(Mammogram(pixels=array, view=parse_view(view), horizontal_flip=horizontal_flip)))
+
+
+def _exact(mammogram: Mammogram) -> Mammogram:
+    pixels = exact_pixels(to_host(mammogram.pixels))
+    return mammogram if pixels is mammogram.pixels else replace(mammogram, pixels=pixels)
 
 
 def _require_bare(view: View | str | None, horizontal_flip: bool) -> None:

@@ -1,9 +1,11 @@
 """What the pipeline says about one image."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +14,36 @@ from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
 from glam_deploy.preprocess import SourceMaps, frame, network_input
-from glam_deploy.records import Box, Findings, Float32, Int64, NetworkInput, Notice, Placed, PlacedView
+from glam_deploy.records import (
+    Box,
+    Findings,
+    Float32,
+    Int64,
+    Mammogram,
+    NetworkInput,
+    Notice,
+    Pixels,
+    Placed,
+    PlacedView,
+    plain_mapping,
+    without_pixels,
+)
+from glam_deploy.runtime.host_arrays import exact_pixels, to_host
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """Scores, maps and places for one image; K patches, classes are (benign, malignant).
 
     Scores are not calibrated probabilities. `saliency` and `saliency_in_source` are composed at each call: 45 MB and
     8 bytes a source pixel that most callers never need.
+
+    Two results are equal where all but `timings_ms` is: numbers to the last bit, notices, provenance, and place and
+    source of the view, whose pixels are not compared. A result that was pickled or copied has no pixels of its view any
+    more (22.6 MB and more): `network_input` then raises UsageError, and `plot` and `save` want them from the caller.
     """
 
     y_global: Float32
@@ -67,7 +90,10 @@ class Result:
             return self.input
         if isinstance(self.input, PlacedView):
             return network_input(self.input)
-        raise UsageError("the network's input of this result was made on the GPU: copy `slot.image` while you have it")
+        raise UsageError(
+            "this result holds no pixels of its view: it was pickled or copied, or its input was made on the GPU. Take "
+            "`network_input` before, or copy `slot.image` while you have it"
+        )
 
     def saliency(self) -> Float32:
         """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""
@@ -101,6 +127,82 @@ class Result:
         """The part of each patch that lies in the source image, source frame; None where a patch is all padding."""
         return [frame.box_to_source(self.input.placement, box) for box in self.patch_boxes]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report that `run` writes as `<stem>.json` (docs/outputs.md), of plain values that `json.dumps` takes.
+
+        `files` names none. Raises InputError for a value that JSON cannot hold.
+        """
+        from glam_deploy.outputs.report import done, plain
+
+        return plain(done(self, arrays_name=None, picture_name=None))
+
+    def plot(self, pixels: Mammogram | Pixels | None = None) -> "Image":
+        """The overlay that `run` writes as `<stem>.png`: an RGB image of Pillow, neither side over 1600 pixels.
+
+        `pixels`: the view itself, or `Mammogram.pixels` of it. None takes what the result holds: the whole view of an
+        engine on a GPU, else the window that the network saw, black around it. Raises UsageError where it holds none,
+        or for the pixels of another image.
+        """
+        from PIL.Image import fromarray
+
+        from glam_deploy.outputs.overlay import overlay
+
+        return fromarray(overlay(self._shown(pixels), self))
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        stem: str | None = None,
+        pixels: Mammogram | Pixels | None = None,
+        full: bool = False,
+        save_input: bool = False,
+        picture: bool = True,
+    ) -> list[Path]:
+        """Write the files that `run` writes (docs/outputs.md) and return their paths: numbers, picture, report.
+
+        `stem`: their name without suffix; None is that of `input.source.name`. `pixels`: as of `plot`. `full` adds the
+        fused map at full size, `save_input` the standardized input. Files of an earlier result of the same stem are
+        replaced. Raises UsageError for a folder that cannot be written to, a stem that is no plain file name, a file in
+        the way that glam-deploy did not write, and as `plot` does.
+        """
+        from glam_deploy.outputs.writer import OutputOptions, stem_of, write_result
+
+        options = OutputOptions(full=full, save_input=save_input, picture=picture)
+        name = stem_of(Path(self.input.source.name)) if stem is None else stem
+        shown = self._shown(pixels) if picture else np.empty((0, 0), np.uint8)
+        return write_result(Path(folder), name, shown, self, options)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        names = [each.name for each in fields(self) if each.name not in ("input", "timings_ms")]
+        alike = all(_same(getattr(self, name), getattr(other, name)) for name in names)
+        return alike and without_pixels(self.input) == without_pixels(other.input)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values |= {name: plain_mapping(values[name]) for name in ("timings_ms", "provenance")}
+        values["input"] = without_pixels(self.input)
+        return _rebuilt, (values,)
+
+    def _shown(self, pixels: Mammogram | Pixels | None) -> Pixels:
+        """Pixels for a picture: source frame, background 0."""
+        if pixels is not None:
+            return exact_pixels(to_host(pixels.pixels if isinstance(pixels, Mammogram) else pixels))
+        if isinstance(self.input, PlacedView):
+            return self.input.pixels
+        if isinstance(self.input, NetworkInput):
+            image = self.input.image
+            shown: Pixels = frame.map_to_source(self.input.placement, (image - image.min())[None])[0]
+            return shown
+        raise UsageError(
+            "this result holds no pixels of its view (it was pickled or copied, or made on the GPU): pass pixels=, the "
+            "Mammogram that it was made from"
+        )
+
     def _grid(self) -> Float32:
         return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations)
 
@@ -133,3 +235,13 @@ def _contrast_notices(flags: NDArray[np.bool_]) -> tuple[Notice, ...]:
     if len(flat) == len(spec.CLASSES):
         message += "; nothing was left to choose by, so every patch is the upper-left one"
     return (Notice(code="no-contrast", message=message),)
+
+
+def _rebuilt(values: dict[str, Any]) -> Result:
+    return Result(**values)
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return type(first) is type(second) and first.dtype == second.dtype and np.array_equal(first, second)
+    return bool(first == second)

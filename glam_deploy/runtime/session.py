@@ -1,5 +1,6 @@
 """Bundle and options -> pipeline."""
 
+import logging
 import os
 import platform
 from pathlib import Path
@@ -14,6 +15,8 @@ from glam_deploy.engines.here import open_asked
 from glam_deploy.runtime.admission import admit
 from glam_deploy.runtime.choice import choose
 from glam_deploy.runtime.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -78,6 +81,7 @@ def pipeline_of(
     else:
         opened = open_asked(engine, bundle, options)
     provenance["gate"] = admit(bundle, engine, opened.provenance, ungated=ungated)
+    log.info("bundle %s, engine %s, gate %s", bundle.id[:12], engine, provenance["gate"])
     return Pipeline(opened, patches=bundle.patches if patches is None else patches, provenance=provenance, slots=slots)
 
 

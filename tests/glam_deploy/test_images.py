@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from glam_deploy.errors import GlamError, InputError
-from glam_deploy.images import read_array, read_image, view_from_name
+from glam_deploy.images import read_array, read_image
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, View
 
@@ -177,28 +177,3 @@ def test_damage_gives_a_mammogram_or_an_error_of_ours(tmp_path: Path, kind: str)
             assert isinstance(read_image(tmp_path / "a", view=View.L_CC), Mammogram)
         except GlamError:
             continue
-
-
-@pytest.mark.parametrize(
-    ("name", "view"),
-    [
-        ("0_L-CC.png", "L-CC"),
-        ("patient_RMLO_2.png", "R-MLO"),
-        ("r_mlo.tif", "R-MLO"),
-        ("LCC", "L-CC"),
-        ("exam L CC (2).png", "L-CC"),
-        ("L-CC_LCC.png", "L-CC"),
-        ("protocol_cc.png", None),
-        ("LXCCL.png", None),
-        ("LCCID.png", None),
-        ("R-ML.png", None),
-        ("image.png", None),
-    ],
-)
-def test_views_told_by_names(name: str, view: str | None) -> None:
-    assert view_from_name(Path("R-MLO folder") / name) == view
-
-
-def test_a_name_that_tells_two_views_is_refused() -> None:
-    with pytest.raises(InputError, match="L-CC, R-CC"):
-        view_from_name(Path("L-CC_R-CC.png"))

@@ -125,9 +125,9 @@ def test_wrong_number_of_patches(patches: Any) -> None:
         Pipeline(opened_fakes(), patches=patches, provenance={})
 
 
-@pytest.mark.parametrize("image", [[[0, 1]], "image.png", None, 3])
+@pytest.mark.parametrize("image", [[[0, 1]], None, 3, Mammogram])
 def test_not_an_image(image: Any) -> None:
-    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}"):
+    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}; expected a Mammogram, .* a path, bytes"):
         pipeline()(image)
 
 
