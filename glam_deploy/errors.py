@@ -3,10 +3,8 @@
 GlamError
 ├── InputError            an image cannot be used
 │   ├── DicomError        a DICOM object is broken, contradictory or against the acceptance rules
-│   │   └── ViewUnknown   its header does not tell which view it shows, and nobody else did
 │   └── NotForThisNetwork a sound object that the network was never made for: skipped, with the reason
 ├── UsageError            a command, option or argument is wrong
-│   └── PipelineClosed    a pipeline was asked for more after it was closed
 ├── CheckpointError       a file of weights cannot be loaded
 ├── BundleError           a bundle is damaged, incomplete or too new
 ├── BackendError
@@ -155,10 +153,6 @@ class DicomError(InputError):
     """A DICOM object is broken, contradicts itself or is against the acceptance rules."""
 
 
-class ViewUnknown(DicomError):
-    """A DICOM object's header does not tell which view it shows, and nobody else did."""
-
-
 class NotForThisNetwork(InputError):
     """A sound object that GLAM was never made for (tomosynthesis, a magnification view): skipped, never guessed at."""
 
@@ -167,10 +161,6 @@ class UsageError(GlamError):
     """A command, option or argument is wrong."""
 
     exit_code = 2
-
-
-class PipelineClosed(UsageError):
-    """A pipeline was asked for more after it was closed."""
 
 
 class CheckpointError(GlamError):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from glam_deploy import images
-from glam_deploy.errors import InputError, Remedy, UsageError, ViewUnknown
+from glam_deploy.errors import DicomError, InputError, Remedy, UsageError
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_cropped, from_standardized
 from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, parse_view
@@ -192,8 +192,10 @@ def _read_dicom(path: Path, name: PurePath, options: _Options) -> Mammogram:
     """Tags count before the name: it is asked where they tell no view."""
     try:
         mammogram = _read_view(path, options)
-    except ViewUnknown:
-        if options.view is not None or not_a_mammogram(name) or (view := view_from_name(name)) is None:
+    except DicomError as error:
+        if options.view is not None or Remedy.NAME_VIEW not in error.remedies or not_a_mammogram(name):
+            raise
+        if (view := view_from_name(name)) is None:
             raise
         return _named(_read_view(path, replace(options, view=view)))
     return mammogram if options.view else _compared(mammogram, name)

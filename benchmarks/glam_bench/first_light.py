@@ -25,7 +25,8 @@ import numpy as np
 from glam_bench import machine
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import main as command_line
-from glam_deploy.cli.run import Job, ReadOptions, run_job
+from glam_deploy.cli.job import Job, ReadOptions
+from glam_deploy.cli.run import run_job
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.outputs.writer import OutputOptions

@@ -1,13 +1,24 @@
 """What commands print: tables and lines on standard output, progress on standard error."""
 
+import logging
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,6 +26,43 @@ from rich.text import Text
 # file names go through both, and must come out as they are
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+WIDE = 80
+"""Columns of a terminal from which on a bar is long."""
+
+log = logging.getLogger("glam_deploy")
+
+
+def settle(verbosity: int) -> None:
+    """From now on: -1 no progress and no remarks, and `is_quiet`; 1 the log at INFO, 2 or more at DEBUG."""
+    err.quiet = verbosity < 0
+    for handler in [handler for handler in log.handlers if isinstance(handler, _LogHandler)]:
+        log.removeHandler(handler)
+    log.setLevel({1: logging.INFO}.get(verbosity, logging.DEBUG) if verbosity > 0 else logging.NOTSET)
+    if verbosity > 0:
+        log.addHandler(_LogHandler())
+
+
+def is_quiet() -> bool:
+    """Whether -q was given."""
+    return err.quiet
+
+
+class _LogHandler(logging.Handler):
+    """Lines of the log on standard error, above a bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname} {record.name}: {record.getMessage()}"
+        err.print(text, soft_wrap=True)
+
+
+def command_again(option: str) -> str:
+    """The command of this process as a shell takes it, with a further option."""
+    context = click.get_current_context()
+    arguments = list(context.find_root().obj or ())
+    if option not in arguments and context.info_name in arguments:
+        arguments.insert(arguments.index(context.info_name) + 1, option)
+    return shlex.join(["glam-deploy", *arguments])
 
 
 def line(text: str) -> Text:
@@ -27,19 +75,23 @@ def working(text: str) -> Status:
     return err.status(line(text))
 
 
-def progress() -> Progress:
-    """A bar, m/n, the time and what is done now, on standard error; on a terminal only, and leaves nothing behind."""
+def progress(*, rate: bool = False) -> Progress:
+    """A bar, m/n, the time and what is done now, on standard error; on a terminal only, and leaves nothing behind.
+
+    `rate`: also the task's field `pace`, rate and remaining time.
+    """
     return Progress(
         # in one line always: lines above the bar are erased with it
-        BarColumn(20, table_column=Column(no_wrap=True)),
+        BarColumn(20 if err.width >= WIDE else 8, table_column=Column(no_wrap=True)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        *([TextColumn("{task.fields[pace]}", markup=False, table_column=Column(no_wrap=True))] if rate else []),
         _Description(),
         console=err,
         transient=True,
         # it would send standard output to standard error
         redirect_stdout=False,
-        disable=not err.is_interactive,
+        disable=not err.is_interactive or is_quiet(),
     )
 
 

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from glam_deploy.cli import console
 from glam_deploy.cli.export import make_bundle
+from glam_deploy.cli.inputs import plan
 from glam_deploy.cli.inspect import show_bundle
+from glam_deploy.cli.job import Job, ReadOptions
 from glam_deploy.cli.options import export_module
-from glam_deploy.cli.run import Job, ReadOptions, plan, run_job
+from glam_deploy.cli.run import run_job
 from glam_deploy.cli.verify import verify_bundle
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.writer import OutputOptions, require_writable

@@ -33,6 +33,8 @@ COMMANDS = {
     "queue": "Show what waits and what is stuck; try it again, or give it up.",
     "demo": "Make weights and images, then do all of the above.",
 }
+VERBOSITY = f"{__name__}.verbosity"
+"""Key of click's context: what -v and -q asked for."""
 STOPPED = 130
 """What shells use for a program ended by Ctrl-C (128 + SIGINT)."""
 
@@ -48,6 +50,8 @@ class LazyGroup(click.Group):
             return None
         command = import_module(f"glam_deploy.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
+        if not any(parameter.name == "verbose" for parameter in command.params):
+            command.params += _verbosity_options()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -57,6 +61,39 @@ class LazyGroup(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
         formatter.write(f"docs/ lies in {documentation()}\n")  # not wrapped: a path is to be copied
+
+
+def _verbosity_options() -> list[click.Parameter]:
+    """-v and -q of every command."""
+    return [
+        click.Option(
+            ["-v", "--verbose"],
+            count=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_settle,
+            help="Log what is done, on standard error; -vv tells more. No level tells names of files.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_settle,
+            help="No progress and no remarks; `run` tells only inputs that were skipped or failed.",
+        ),
+    ]
+
+
+def _settle(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    """Called for each of the two, in the order in which they were given."""
+    from glam_deploy.cli import console
+
+    asked = ctx.meta.setdefault(VERBOSITY, {"verbose": 0, "quiet": False})
+    asked[param.name] = value
+    if asked["verbose"] and asked["quiet"]:
+        raise click.UsageError("-v asks for more and -q for less: give one of them", ctx)
+    console.settle(-1 if asked["quiet"] else asked["verbose"])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,7 +152,8 @@ class _Stop:
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what a shell would see as its exit status."""
-    return status_of(lambda: cli.main(arguments, prog_name="glam-deploy", standalone_mode=False))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return status_of(lambda: cli.main(given, prog_name="glam-deploy", standalone_mode=False, obj=given))
 
 
 def status_of(program: Callable[[], object]) -> int:

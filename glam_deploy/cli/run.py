@@ -1,18 +1,21 @@
 """`glam-deploy run`."""
 
 import json
+import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from glam_deploy.cli import console
+from glam_deploy.cli.inputs import assigned_views, plan
+from glam_deploy.cli.job import Job, Outcome, ReadOptions
 from glam_deploy.cli.options import (
     DocumentedCommand,
     bundle_option,
@@ -25,6 +28,7 @@ from glam_deploy.cli.options import (
     threads_option,
     ungated_option,
 )
+from glam_deploy.cli.tally import KEPT, Tally
 from glam_deploy.errors import (
     BackendUnavailable,
     Caller,
@@ -34,61 +38,30 @@ from glam_deploy.errors import (
     UsageError,
     fault,
 )
-from glam_deploy.images import read_array
+from glam_deploy.outputs.earlier import RUN, complete_result, run_facts
+from glam_deploy.outputs.report import Report
+from glam_deploy.outputs.table import Table
 from glam_deploy.outputs.writer import (
     REPORT,
     OutputOptions,
-    is_result,
-    require_free,
+    read_report,
     require_writable,
-    unique_stems,
     write_failure,
     write_result,
+    writing_to,
 )
-from glam_deploy.preprocess import from_standardized
-from glam_deploy.reading import find_inputs, read
-from glam_deploy.records import Pixels, Source, View
+from glam_deploy.reading import read, read_standardized
+from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.overlap import ahead, behind
 from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import load
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """How to take the inputs."""
-
-    view: View | None = None
-    horizontal_flip: bool = False
-    for_processing: bool = False
-    standardized: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Inputs and where their results go."""
-
-    stems: Mapping[Path, str]
-    out: Path
-    reading: ReadOptions
-    writing: OutputOptions
-    as_json: bool = False
-    on_result: Callable[[Path, Result], None] = lambda path, result: None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one input."""
-
-    status: str
-    """"done", "skipped" or "failed", as in the report."""
-    text: str
-    lacking: bool = False
-    """It failed because this machine lacks a package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +71,8 @@ class _Read:
     pixels: Pixels
     """For the picture: source frame, background 0."""
     prepared: Prepared
+    facts: Mapping[str, Any]
+    """As of `earlier.run_facts`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +81,14 @@ class _Started:
 
     pixels: Pixels
     pending: Pending
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """An input that an earlier run has done."""
+
+    report: Report
 
 
 @click.command("run", cls=DocumentedCommand)
@@ -114,14 +97,27 @@ class _Started:
 @engine_option
 @patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
 @click.option("--view", type=click.Choice([v.value for v in View]), help="The view of images that do not tell it.")
+@click.option(
+    "--views",
+    "view_table",
+    type=click.Path(path_type=Path),
+    help="CSV file of views: columns file and view, or image_id, laterality and view_position (VinDr-Mammo).",
+)
 @click.option("--horizontal-flip", is_flag=True, help="The images are stored mirrored: left breasts face left.")
 @click.option("--for-processing", is_flag=True, help="Take For Processing DICOM too, which GLAM was not trained on.")
-@click.option("--standardized", is_flag=True, help="Inputs are .npy, [2944, 1920], cropped, mirrored and standardized.")
+@click.option(
+    "--standardized",
+    is_flag=True,
+    help="Inputs are cropped to 2944 x 1920 and mirrored: standardized floats (npy, TIFF) or 16 bits (PNG, TIFF, npy).",
+)
 @click.option("--full", is_flag=True, help="Add the fused map at full size, in the network's and the source's frame.")
 @click.option("--save-input", is_flag=True, help="Add the standardized input to the npz.")
 @click.option("--no-picture", is_flag=True, help="Write no overlay.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder."
+)
+@click.option(
+    "--resume", is_flag=True, help="Leave alone what an earlier run into the same folder has done in the same way."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each input, instead of text.")
 @threads_option
@@ -136,6 +132,7 @@ def command(
     engine: str,
     patches: int | None,
     view: str | None,
+    view_table: Path | None,
     horizontal_flip: bool,
     for_processing: bool,
     standardized: bool,
@@ -143,6 +140,7 @@ def command(
     save_input: bool,
     no_picture: bool,
     out: Path,
+    resume: bool,
     as_json: bool,
     threads: int | None,
     streams: int | None,
@@ -154,10 +152,13 @@ def command(
     """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are no inputs.
 
     Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
-    also get <stem>.npz and the overlay <stem>.png. docs/outputs.md explains all of them.
+    also get <stem>.npz and the overlay <stem>.png. A run over a folder also writes results.csv, a line for each input.
+    docs/outputs.md explains all of them.
     """
     if standardized and (horizontal_flip or for_processing):
         raise UsageError("--standardized takes arrays as they are: leave --horizontal-flip and --for-processing off")
+    if view is not None and view_table is not None:
+        raise UsageError("--view is for all inputs and --views for those that it names: give one of them")
     reading = ReadOptions(
         view=View(view) if view else None,
         horizontal_flip=horizontal_flip,
@@ -165,7 +166,19 @@ def command(
         standardized=standardized,
     )
     writing = OutputOptions(full=full, save_input=save_input, picture=not no_picture)
-    job = Job(stems=plan(inputs, out), out=out, reading=reading, writing=writing, as_json=as_json)
+    stems = plan(inputs, out)
+    table = resume or any(path.is_dir() for path in inputs)
+    job = Job(
+        stems=stems,
+        out=out,
+        reading=reading,
+        writing=writing,
+        views=assigned_views(view_table, list(stems)),
+        table=table,
+        resume=resume,
+        again=console.command_again("--resume") if table else "",
+        as_json=as_json,
+    )
     pipeline = load(
         folder,
         engine=engine,
@@ -182,81 +195,105 @@ def command(
     return run_job(pipeline, job)
 
 
-def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
-    """Every input file and the stem of its results; what a searched folder holds besides is told on standard error.
-
-    Results in a searched folder are no inputs. Raises UsageError as `find_inputs` does, where nothing else is there,
-    and where a result would replace an input or another file that is not ours.
-    """
-    stems = unique_stems(_without_results(inputs))
-    originals = {path.resolve() for path in stems}
-    for path, stem in stems.items():
-        for suffix in (".json", ".npz", ".png"):
-            if (out / (stem + suffix)).resolve() in originals:
-                raise UsageError(
-                    f"{out / (stem + suffix)} is an input, and a result of {path} would replace it. "
-                    f"Name another folder with --out."
-                )
-        require_free(out, stem)
-    return stems
-
-
-def _without_results(inputs: Sequence[Path]) -> list[Path]:
-    found = find_inputs(inputs, on_passed_over=_tell_passed_over)
-    kept = [path for path in found if path in inputs or not is_result(path)]
-    if not kept:
-        raise UsageError("all images there are results of an earlier run: check the inputs")
-    return kept
-
-
-def _tell_passed_over(folder: Path, others: Sequence[Path]) -> None:
-    if count := sum(not is_result(path) for path in others):
-        told = "1 other file" if count == 1 else f"{count} other files"
-        console.err.print(f"{told} in {folder} {'was' if count == 1 else 'were'} passed over", soft_wrap=True)
-
-
 def run_job(pipeline: Pipeline, job: Job) -> int:
     """Work through the inputs; the exit code.
 
-    0 where each was done or skipped by rule, 1 where any failed or none was done, 3 where any failed because this
+    0 where each was done, kept or skipped by rule, 1 where any failed or none was done, 3 where any failed because this
     machine lacks what it needs. Raises UsageError where `job.out` cannot be written to.
     """
     require_writable(job.out)
-    with console.progress() as bar:
-        outcomes = _work_through(pipeline, job, bar)
-    done, skipped, failed = ([o for o in outcomes if o.status == status] for status in ("done", "skipped", "failed"))
-    if not job.as_json:
-        told = f"{len(done)} done, {len(skipped)} skipped, {len(failed)} failed; results in {job.out}"
-        console.out.print(told, soft_wrap=True)
-    if any(outcome.lacking for outcome in failed):
+    table, tally = _table(pipeline, job), Tally(total=len(job.stems))
+    try:
+        with console.progress(rate=True) as bar:
+            _work_through(pipeline, job, _Show(job, tally, bar), table)
+    except BaseException:
+        _tell_how_to_go_on(job, tally)
+        raise
+    if not job.as_json and not console.is_quiet():
+        console.out.print(f"{tally.summary(resumed=job.resume)}; results in {job.out}", soft_wrap=True)
+    if tally.lacking:
         return BackendUnavailable.exit_code
-    return 1 if failed or not done else 0
+    return 1 if tally.counts["failed"] or not tally.counts["done"] + tally.counts[KEPT] else 0
 
 
-def _work_through(pipeline: Pipeline, job: Job, bar: Progress) -> list[Outcome]:
+def _table(pipeline: Pipeline, job: Job) -> Table | None:
+    if not job.table:
+        return None
+    made_by = pipeline.provenance
+    again = {stem + REPORT for stem in job.stems.values()} if job.resume else None
+    with writing_to(job.out):
+        return Table(
+            job.out,
+            engine=made_by["engine"].get("name", ""),
+            bundle=made_by.get("bundle", {}).get("id", ""),
+            again=again,
+        )
+
+
+def _tell_how_to_go_on(job: Job, tally: Tally) -> None:
+    if job.again:
+        told = f"{tally.finished} of {tally.total} inputs: {tally.summary(resumed=job.resume)}; results in {job.out}"
+        click.echo(f"{told}\nto go on: {job.again}", err=True)
+
+
+class _Show:
+    """What is seen of a run while it goes on."""
+
+    def __init__(self, job: Job, tally: Tally, bar: Progress) -> None:
+        self._job, self.tally, self._bar = job, tally, bar
+        self._task: TaskID = bar.add_task(next(iter(job.stems)).name, total=len(job.stems), pace="")
+
+    def begun(self, path: Path) -> None:
+        self._bar.update(self._task, description=path.name, refresh=True)
+
+    def ended(self, path: Path, outcome: Outcome) -> None:
+        self.tally.add(outcome.status)
+        log.info("input %d of %d: %s", self.tally.finished, self.tally.total, outcome.status)
+        self.tally.lacking |= outcome.lacking
+        self._bar.update(self._task, advance=1, pace=self.tally.pace)
+        if self._job.as_json or outcome.status != KEPT:
+            with console.paused(self._bar):
+                _say(self._job, path, outcome)
+        plain = not (console.err.is_interactive or self._job.as_json)
+        if plain and (line := self.tally.plain_line()):
+            console.err.print(line, soft_wrap=True)
+
+
+def _work_through(pipeline: Pipeline, job: Job, show: _Show, table: Table | None) -> None:
     """While the network has one input, the next is read and the last is written: no more than three in memory, and
     another one for each further stream.
 
     The network runs in this thread, which hears Ctrl-C; what it has finished by then is still written.
     """
-    task = bar.add_task(next(iter(job.stems)).name, total=len(job.stems))
 
-    def start(path: Path, view: _Read | GlamError) -> tuple[Path, _Started | GlamError]:
-        bar.update(task, description=path.name, refresh=True)
+    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Started | _Kept | GlamError]:
+        show.begun(path)
+        if isinstance(view, _Kept):
+            return path, view
+        show.tally.begin()
         return path, _attempt(partial(_start, pipeline), view)
 
-    def finish(started: tuple[Path, _Started | GlamError]) -> Outcome:
-        outcome = _finish(job, *started)
-        bar.advance(task)
-        with console.paused(bar):
-            _say(job, started[0], outcome)
-        return outcome
+    def finish(started: tuple[Path, _Started | _Kept | GlamError]) -> None:
+        path, view = started
+        outcome = Outcome(status=KEPT, text="") if isinstance(view, _Kept) else _finish(job, path, view)
+        if table is not None:
+            _add(table, job, path, view.report if isinstance(view, _Kept) else None)
+        show.ended(path, outcome)
 
-    read, depth = partial(_attempt, partial(_read, pipeline, job.reading)), pipeline.in_flight
+    read, depth = partial(_attempt, partial(_read, pipeline, job)), pipeline.in_flight
     with closing(ahead(read, job.stems)) as views:
         started = map(start, job.stems, views)
-        with closing(behind(finish, started, depth=depth)) as outcomes:
-            return list(outcomes)
+        with closing(behind(finish, started, depth=depth)) as ends:
+            for _ in ends:
+                pass
+
+
+def _add(table: Table, job: Job, path: Path, kept: Report | None) -> None:
+    """The input's line in the table, unless it is there already."""
+    name = job.stems[path] + REPORT
+    if kept is None or name not in table:
+        with writing_to(job.out):
+            table.add(path, name, kept or read_report(job.out, job.stems[path]))
 
 
 def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
@@ -271,24 +308,32 @@ def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
         return _internal(error)
 
 
-def _read(pipeline: Pipeline, reading: ReadOptions, path: Path) -> _Read:
+def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
+    settings, reading = job.settings(path), job.reading_of(path)
+    if job.resume:
+        made_by = {**pipeline.provenance, RUN: {"settings": settings}}
+        if report := complete_result(job.out, job.stems[path], path, made_by):
+            return _Kept(report=report)
     if reading.standardized:
-        array = read_array(path)
-        given = from_standardized(array, source=Source(name=path.name, kind="npy"), view=reading.view)
+        given = read_standardized(path, view=reading.view)
         # the picture needs a black background at zero
-        return _Read(pixels=given.image - given.image.min(), prepared=pipeline.prepare(given))
-    mammogram = read(
-        path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
-    )
-    return _Read(pixels=mammogram.pixels, prepared=pipeline.prepare(mammogram))
+        pixels, prepared = given.image - given.image.min(), pipeline.prepare(given)
+    else:
+        mammogram = read(
+            path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
+        )
+        pixels, prepared = mammogram.pixels, pipeline.prepare(mammogram)
+    return _Read(pixels=pixels, prepared=prepared, facts=run_facts(path, settings))
 
 
-def _start(pipeline: Pipeline, view: _Read) -> _Started:
-    return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared))
+def _start(pipeline: Pipeline, view: _Read | _Kept) -> _Started:
+    assert isinstance(view, _Read)
+    return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared), facts=view.facts)
 
 
 def _write(job: Job, path: Path, started: _Started) -> str:
-    result = started.pending.result()
+    found = started.pending.result()
+    result = replace(found, provenance={**found.provenance, RUN: started.facts})
     write_result(job.out, job.stems[path], started.pixels, result, job.writing)
     job.on_result(path, result)
     return _summary(result)
@@ -300,7 +345,7 @@ def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
     if not isinstance(written, GlamError):
         return Outcome(status="done", text=written)
     written = written.worded(Caller.RUN)
-    write_failure(job.out, job.stems[path], path.name, job.reading.view, written)
+    write_failure(job.out, job.stems[path], path.name, job.reading_of(path).view, written)
     status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"
     return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))
 
@@ -325,5 +370,5 @@ def _say(job: Job, path: Path, outcome: Outcome) -> None:
     if job.as_json:
         # in ASCII, which every terminal, pipe and locale carries
         click.echo(json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8"))))
-    else:
+    elif outcome.status != "done" or not console.is_quiet():
         console.out.print(f"{outcome.status:8}{path}  {outcome.text}", soft_wrap=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from glam_deploy.dicom.header import Header
 from glam_deploy.dicom.terms import CC, MLO
-from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy, ViewUnknown
+from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy
 from glam_deploy.records import View
 
 
@@ -13,8 +13,8 @@ def view_of(header: Header, given: View | None) -> View:
 
     Laterality: ImageLaterality, then Laterality. Projection: ViewCodeSequence, then ViewPosition. Two that are present
     must agree, and `given` must agree with both; a value that is unknown counts as missing. Raises DicomError on a
-    contradiction, ViewUnknown where no tag tells one of the two, NotForThisNetwork on both breasts in one image or any
-    projection but CC and MLO.
+    contradiction or where nothing tells the view, NotForThisNetwork on both breasts in one image or any projection but
+    CC and MLO.
     """
     side = _agreed("laterality", {"ImageLaterality": header.image_laterality, "Laterality": header.laterality})
     if side not in ("", "L", "R"):
@@ -24,7 +24,7 @@ def view_of(header: Header, given: View | None) -> View:
     side = _agreed("laterality", {"the DICOM tags": side, "the view option": said[0]})
     projection = _agreed("projection", {"the DICOM tags": projection, "the view option": said[1]})
     if not (side and projection):
-        raise ViewUnknown(f"{_missing(header, side, projection)}, so the view is not known", Remedy.NAME_VIEW)
+        raise DicomError(f"{_missing(header, side, projection)}, so the view is not known", Remedy.NAME_VIEW)
     return View(f"{side}-{projection}")
 
 

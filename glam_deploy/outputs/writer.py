@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 from glam_deploy.errors import GlamError, InternalError, UsageError
 from glam_deploy.outputs import report
 from glam_deploy.outputs.arrays import named_arrays, write_npz
+from glam_deploy.outputs.orphans import is_orphan
 from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.outputs.table import is_table
 from glam_deploy.records import Pixels, View
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 _LONGEST_STEM_BYTES = 240
 """File systems stop at 255 bytes a name; the rest is for the suffix."""
 
+_BEGINNING = f'{{\n  "schema": "{report.SCHEMA}",'.encode()
 _MEANWHILE = "meanwhile"
 _STOPPED = "glam-deploy was stopped while it wrote the results, which may be incomplete: run this input again"
 
@@ -71,6 +74,12 @@ def require_writable(out_dir: Path) -> None:
         pass
 
 
+def read_report(out_dir: Path, stem: str) -> report.Report:
+    """The report that this run, or an earlier one, wrote."""
+    content: report.Report = json.loads((out_dir / (stem + REPORT)).read_bytes())
+    return content
+
+
 def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error: GlamError) -> list[Path]:
     """Write the report of an image without a result, and remove an earlier run's files of the same stem.
 
@@ -84,9 +93,10 @@ def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error:
 
 def require_free(out_dir: Path, stem: str) -> None:
     """UsageError where a file of the user's has a name that a result of this stem would get; changes nothing."""
-    with _told(out_dir):
+    with writing_to(out_dir):
+        ours = _named_by(out_dir / (stem + REPORT))
         for path in (out_dir / (stem + suffix) for suffix in (REPORT, ARRAYS, PICTURE)):
-            if (path.exists() or path.is_symlink()) and not is_result(path):
+            if (path.exists() or path.is_symlink()) and path.name not in ours and not is_orphan(path):
                 raise UsageError(
                     f"{path} is in the way and was not written by glam-deploy (no report {stem + REPORT} of ours names "
                     "it); move it away, or choose an output folder apart from the inputs"
@@ -94,7 +104,9 @@ def require_free(out_dir: Path, stem: str) -> None:
 
 
 def is_result(path: Path) -> bool:
-    """Whether glam-deploy wrote this file: it is a report, or the report beside it names it."""
+    """Whether glam-deploy wrote this file: it is a report, or the report beside it names it, or it is a table."""
+    if is_table(path):
+        return True
     names = _named_by(path.with_suffix(REPORT)) if path.suffix in (REPORT, ARRAYS, PICTURE) else []
     return path.name in names
 
@@ -107,15 +119,14 @@ def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
     the set of paths, not on their order.
     """
     choices = {path: _candidates(path) for path in paths}
-    level = dict.fromkeys(choices, 0)
+    stems = {path: next(names) for path, names in choices.items()}
     while True:
-        stems = {path: choices[path][level[path]] for path in choices}
         count = Counter(map(_folded, stems.values()))
-        movable = [p for p, stem in stems.items() if count[_folded(stem)] > 1 and level[p] + 1 < len(choices[p])]
-        if not movable:
+        longer = {path: next(choices[path], None) for path, stem in stems.items() if count[_folded(stem)] > 1}
+        moved = {path: stem for path, stem in longer.items() if stem is not None}
+        if not moved:
             return stems
-        for path in movable:
-            level[path] += 1
+        stems |= moved
 
 
 def stem_of(path: Path) -> str:
@@ -123,16 +134,33 @@ def stem_of(path: Path) -> str:
     return path.name if path.suffix[1:].isdigit() else path.stem
 
 
-def _candidates(path: Path) -> list[str]:
+def _candidates(path: Path) -> Iterator[str]:
     """Stems from short to long; the last is unique by the digest of the whole path."""
+    fits = (name for name in _names(path) if len(os.fsencode(name)) <= _LONGEST_STEM_BYTES)
+    yield from fits
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    yield f"{stem_of(path)[:40]}-{digest}"
+
+
+def _names(path: Path) -> Iterator[str]:
     stem = stem_of(path)
-    names = [stem, path.name]
+    yield from (stem, path.name)
     folders = [part for part in path.parent.parts if part not in (path.anchor, "..")]
     for depth in range(1, len(folders) + 1):
         prefix = "_".join(folders[-depth:])
-        names += [f"{prefix}_{stem}", f"{prefix}_{path.name}"]
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return [name for name in names if len(os.fsencode(name)) <= _LONGEST_STEM_BYTES] + [f"{stem[:40]}-{digest}"]
+        yield from (f"{prefix}_{stem}", f"{prefix}_{path.name}")
+
+
+def names_in_the_way(out_dir: Path, stems: Iterable[str]) -> dict[str, list[str]]:
+    """Stem -> those files of a result of this stem whose names are taken in the folder, however they are written.
+
+    Looks into the folder once. Raises UsageError where it cannot be searched.
+    """
+    with writing_to(out_dir):
+        there = {_folded(path.name) for path in out_dir.iterdir()} if out_dir.exists() else set()
+    taken = ((stem, [stem + suffix for suffix in (REPORT, ARRAYS, PICTURE)]) for stem in stems) if there else ()
+    found = ((stem, [name for name in names if _folded(name) in there]) for stem, names in taken)
+    return {stem: names for stem, names in found if names}
 
 
 def _folded(stem: str) -> str:
@@ -144,14 +172,15 @@ def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
     """A folder inside `out_dir` (same file system, so that a rename is atomic) that goes away whatever happens."""
     if stem in ("", ".", "..") or Path(stem).name != stem:
         raise UsageError(f"{stem!r} is no stem for output files; expected a plain file name without folders")
-    with _told(out_dir):
+    with writing_to(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=out_dir) as staged:
             yield Path(staged)
 
 
 @contextmanager
-def _told(out_dir: Path) -> Iterator[None]:
+def writing_to(out_dir: Path) -> Iterator[None]:
+    """What the file system raises in the block, as UsageError."""
     try:
         yield
     except OSError as error:
@@ -191,11 +220,18 @@ def _move(staged: Path, out_dir: Path, name: str) -> Path | None:
 
 
 def _named_by(place: Path) -> list[str]:
-    """The report's own name and those in its "files"; nothing where no report of ours is there."""
+    """The report's own name and those in its "files"; nothing where no report of ours is there.
+
+    A report of ours that is damaged is told by its beginning, and may have named both.
+    """
     try:
-        content = json.loads(place.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        text = place.read_bytes()
+        content = json.loads(text)
+    except OSError:
         return []
+    except (ValueError, RecursionError):
+        both = [place.stem + suffix for suffix in (ARRAYS, PICTURE)] if place.suffix == REPORT else []
+        return [place.name, *both] if text.startswith(_BEGINNING) else []
     if not isinstance(content, dict) or content.get("schema") != report.SCHEMA:
         return []
     files = content.get("files")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from glam_deploy.engines.base import Engine
-from glam_deploy.errors import PipelineClosed
+from glam_deploy.errors import UsageError
 from glam_deploy.patches import host
 from glam_deploy.preprocess import network_input
 from glam_deploy.records import Findings, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
@@ -52,7 +52,7 @@ class HostChain:
         try:
             return self._threads.submit(self._run, prepared, clock).result
         except RuntimeError as error:  # another thread has closed it since this one began
-            raise PipelineClosed("this pipeline was closed in another thread: load the bundle again") from error
+            raise UsageError("this pipeline was closed in another thread: load the bundle again") from error
 
     def _run(self, prepared: NetworkInput, clock: Stopwatch) -> Findings:
         images = prepared.image[None, None]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from glam_deploy import reading, sources, spec
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.errors import GlamError, PipelineClosed, UsageError
+from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -89,7 +89,7 @@ class Pipeline:
         """Raises UsageError after `close`."""
         chain = self._open_chain
         if chain is None:
-            raise PipelineClosed("this pipeline is closed and takes no more views: load the bundle again")
+            raise UsageError("this pipeline is closed and takes no more views: load the bundle again")
         return chain
 
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
@@ -156,9 +156,23 @@ class Pipeline:
             yield from self._in_order(map(self.submit, prepared))
 
     def _each_or_error(self, images: Iterable[Image]) -> Iterator[Result | GlamError]:
-        with closing(ahead(partial(attempt, self.prepare), images)) as prepared:
-            for pending in self._started(attempt(self.submit, one) for one in prepared):
-                yield attempt(Pending.result, pending)
+        with closing(ahead(partial(self._attempt, self.prepare), images)) as prepared:
+            for pending in self._started(self._attempt(self.submit, one) for one in prepared):
+                yield self._attempt(Pending.result, pending)
+
+    def _attempt(self, step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
+        """A step of one view, unless one before it failed: its error is handed on, so that other views go on.
+
+        Raises what is no GlamError, and what comes of `close`, which is no view's fault.
+        """
+        if isinstance(given, GlamError):
+            return given
+        try:
+            return step(given)
+        except GlamError as error:
+            if self.closed:
+                raise
+            return error
 
     def batch(self, images: Iterable[Image]) -> list[Result]:
         """Results of the views of an exam, in their order; an array is a standardized one.
@@ -204,21 +218,6 @@ class Pipeline:
             if len(under_way) == depth:
                 yield under_way.popleft()
         yield from under_way
-
-
-def attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
-    """A step of one view, unless one before it failed: its error is handed on, so that other views go on.
-
-    Raises PipelineClosed, which is no view's fault, and whatever is no GlamError.
-    """
-    if isinstance(given, GlamError):
-        return given
-    try:
-        return step(given)
-    except PipelineClosed:
-        raise
-    except GlamError as error:
-        return error
 
 
 def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:

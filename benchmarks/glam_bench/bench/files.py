@@ -7,7 +7,8 @@ from typing import Any
 
 from glam_bench.bench.schema import Files
 from glam_deploy.bundle import open_bundle
-from glam_deploy.cli.run import Job, ReadOptions, run_job
+from glam_deploy.cli.job import Job, ReadOptions
+from glam_deploy.cli.run import run_job
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendRunError

@@ -53,7 +53,7 @@ def test_defaults_are_bundle_and_results_here(
 ) -> None:
     monkeypatch.chdir(bundle.parent)
     assert cli("run", "in").code == 0
-    assert names(Path("results")) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    assert names(Path("results")) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png", "results.csv"]
 
 
 def test_bundle_from_the_environment(
@@ -170,7 +170,7 @@ def test_one_bad_file_does_not_stop_the_others(cli: Cli, bundle: Path, image: Pa
     assert said.code == 1
     assert said.out.splitlines()[0].startswith(f"failed  {image.with_name('0_L-CC.png')}  the png is ")
     assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 1 failed")
-    assert names(tmp_path / "out") == ["0_L-CC.json", "1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    assert names(tmp_path / "out") == ["0_L-CC.json", "1_L-CC.json", "1_L-CC.npz", "1_L-CC.png", "results.csv"]
     assert "Traceback" not in said.err
 
 

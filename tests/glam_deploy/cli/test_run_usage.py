@@ -84,7 +84,7 @@ def test_results_inside_the_searched_folder_are_no_inputs(cli: Cli, bundle: Path
     for _ in range(2):
         said = cli("run", "--bundle", bundle, "--out", out, image.parent)
         assert said.out.splitlines()[-1].startswith("1 done, 0 skipped, 0 failed")
-    assert names(out) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png"]
+    assert names(out) == ["1_L-CC.json", "1_L-CC.npz", "1_L-CC.png", "results.csv"]
     image.unlink()
     said = cli("run", "--bundle", bundle, "--out", out, image.parent)
     assert said.code == 2

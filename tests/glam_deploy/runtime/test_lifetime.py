@@ -17,7 +17,7 @@ from support_engines import FakeEngine, fake_engines, in_step, opened_fakes, sma
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view
-from glam_deploy.errors import GlamError, InputError, PipelineClosed, UsageError
+from glam_deploy.errors import GlamError, InputError, UsageError
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -118,7 +118,7 @@ def test_a_closed_pipeline_says_so(npy: Path) -> None:
     assert one.closed
     calls = (one, one.submit, one.prepare, lambda path: one.batch([path]), lambda path: one.map([path]))
     for call in (*calls, lambda path: one.in_flight, lambda path: one.slot().__enter__(), lambda path: one.__enter__()):
-        with pytest.raises(PipelineClosed, match="this pipeline is closed"):
+        with pytest.raises(UsageError, match="this pipeline is closed"):
             call(npy)
     assert "closed" in repr(one)
     assert one.provenance["engine"] == {"name": "fake"}
@@ -174,7 +174,7 @@ def test_a_view_under_way_in_another_thread_goes_on(npy: Path) -> None:
     thread.start()
     assert gate.entered.wait(60)
     one.close()
-    with pytest.raises(PipelineClosed):
+    with pytest.raises(UsageError, match="is closed"):
         one(npy)
     gate.open.set()
     thread.join()
@@ -185,7 +185,7 @@ def test_a_start_that_another_thread_overtakes(npy: Path) -> None:
     one = Pipeline(in_step(2), patches=1, provenance={})
     chain, prepared = one._chain, one.prepare(npy)
     one.close()
-    with pytest.raises(PipelineClosed, match="closed in another thread"):
+    with pytest.raises(UsageError, match="closed in another thread"):
         chain.start([prepared.view], Stopwatch())
 
 
@@ -240,7 +240,7 @@ def test_closing_ends_many_views_with_an_error_and_not_with_one_a_view(npy: Path
     found = one.map([npy] * 9, errors="return")
     assert isinstance(next(found), Result)
     one.close()
-    with pytest.raises(PipelineClosed):
+    with pytest.raises(UsageError, match="is closed"):
         list(found)
 
 
