@@ -61,7 +61,7 @@ def as_file(data: bytes | bytearray) -> Iterator[Path]:
     On Linux the file is in memory (memfd_create(2)), so that no image of a patient reaches a disk; elsewhere it is a
     temporary file that only this user can read.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
         number = os.memfd_create("glam-deploy")
         with os.fdopen(number, "wb") as file:
             file.write(data)

@@ -8,3 +8,9 @@
 Every process may be killed at any moment: what has happened is what `state.db` says, and a file is whole before a row
 names it. Processes share nothing else.
 """
+
+import logging
+
+from glam_deploy.appliance.log import LastResort
+
+logging.getLogger(__name__).addHandler(LastResort(logging.WARNING))

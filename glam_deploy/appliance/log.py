@@ -11,6 +11,17 @@ _QUOTING = ("pydicom", "pynetdicom", "highdicom", "openjpeg", "httpx", "httpcore
 """Libraries whose own log may quote what patients are called, or where their pictures are."""
 
 
+class LastResort(logging.Handler):
+    """Warnings and errors on standard error in a process where nobody has set logging up.
+
+    Python's own (`logging.lastResort`) no longer does it, because the package's logger has a NullHandler.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers and logging.lastResort:
+            logging.lastResort.handle(record)
+
+
 def start_log(role: str) -> None:
     """From now on, in this process: `logging` and what ends a thread go to standard error, and no warning does."""
     logging.basicConfig(

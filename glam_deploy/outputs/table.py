@@ -57,21 +57,24 @@ class Table:
                 if status == "done" or report not in mine:
                     kept[report] = line
         _replace(self._path, kept.values())
-        self._reports = set(kept)  # as they stand in the table
+        # as they stand in the table
+        self._reports, self._files = set(kept), {_cell(line, "file") for line in kept.values()}
 
     def __contains__(self, report: str) -> bool:
         return _harmless(report) in self._reports
 
     def add(self, file: Path, report_name: str, report: Report) -> None:
-        """Append the line of an input, in the place of an earlier one of the same report. Raises OSError."""
-        if report_name in self:
-            others = [line for line in _lines(self._path) if _cell(line, "report") != _harmless(report_name)]
+        """Append the line of an input, in the place of earlier ones of the same report or file. Raises OSError."""
+        own = {"report": _harmless(report_name), "file": _harmless(str(file))}
+        if own["report"] in self._reports or own["file"] in self._files:
+            others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
         line = _line(self._row(file, report_name, report))
         # in one call, so that no line of another writer comes in between
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
-        self._reports.add(_harmless(report_name))
+        self._reports.add(own["report"])
+        self._files.add(own["file"])
 
     def _row(self, file: Path, report_name: str, report: Report) -> dict[str, Any]:
         made_by, error = report["provenance"], report["error"] or {}

@@ -149,6 +149,7 @@ class Pipeline:
         if errors not in ("raise", "return"):
             raise UsageError(f"errors = {errors!r}: expected 'raise' or 'return'")
         _ = self._chain
+        _require_several(images)
         return self._each(images) if errors == "raise" else self._each_or_error(images)
 
     def _each(self, images: Iterable[Image]) -> Iterator[Result]:
@@ -180,6 +181,7 @@ class Pipeline:
         On a GPU four views of one kind (raw or standardized) run together; what is left over runs one by one. Any
         error is that of all.
         """
+        _require_several(images)
         batches = _batches(images, self._chain.largest_batch)
         return list(self._in_order(self._start([self.prepare(image) for image in batch]) for batch in batches))
 
@@ -226,6 +228,20 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
     if slots is not None:
         raise UsageError(f"slots = {slots}: engine {opened.provenance.get('name')!r} runs on the CPU; leave it out")
     return HostChain(opened.engines, patches, streams=opened.streams)
+
+
+def _require_several(images: Any) -> None:
+    """A path and a file can be iterated too, over their letters and lines."""
+    one = sources.is_source(images) or isinstance(images, Mammogram | PlacedView | NetworkInput | Prepared)
+    try:
+        iter(images)
+    except TypeError:
+        one = True
+    if one:
+        raise UsageError(
+            f"several views were asked for, of one {type(images).__name__}; expected a list or generator of them, such "
+            "as sorted(pathlib.Path(folder).glob('*.dcm'))"
+        )
 
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:

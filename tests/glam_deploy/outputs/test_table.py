@@ -119,6 +119,17 @@ def test_an_input_has_one_line(make_result: Any, tmp_path: Path) -> None:
     assert [(row["file"], row["status"]) for row in rows(tmp_path)] == [("a", "failed"), ("c", "failed"), ("b", "done")]
 
 
+def test_a_file_whose_results_got_another_name_has_one_line(make_result: Any, tmp_path: Path) -> None:
+    table(tmp_path).add(Path("a/1.png"), "1.json", done(make_result))
+    again = table(tmp_path, {"a_1.json", "b_1.json"})
+    for name in ("a", "b"):
+        again.add(Path(name) / "1.png", f"{name}_1.json", done(make_result))
+    assert [(row["file"], row["report"]) for row in rows(tmp_path)] == [
+        ("a/1.png", "a_1.json"),
+        ("b/1.png", "b_1.json"),
+    ]
+
+
 @pytest.mark.parametrize("cut", [1, 30, 120])
 def test_resuming_drops_what_a_kill_cut_off(make_result: Any, tmp_path: Path, cut: int) -> None:
     one = table(tmp_path)
