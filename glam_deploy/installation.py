@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import quote, unquote, urldefrag, urlsplit
 
 from glam_deploy.errors import BackendUnavailable
 
@@ -24,6 +24,8 @@ TREE = Path(__file__).parents[1]
 IN_CHECKOUT = (TREE / "setup.py").is_file()
 FROM_INDEX: Mapping[str, Any] = MappingProxyType({})
 """Origin of a copy without a record: PEP 610 asks for one wherever an index was not asked."""
+URL_CHARACTERS = ":/?#[]@!$&'()*+,;=%~"
+"""Reserved characters of RFC 3986 (2.2), and the sign of encoded ones."""
 DOCUMENTATION = "share/doc/glam-deploy"
 """Where a wheel puts README.md, docs/, packaging/ and examples/, in the prefix that it is installed into."""
 
@@ -113,16 +115,17 @@ def install_command(*extras: str) -> str:
 
 
 def _origin() -> Mapping[str, Any]:
-    """The record of PEP 610, one of its form for a checkout that is not installed, or FROM_INDEX."""
-    from importlib.metadata import distributions
+    """The record of PEP 610, one of its form for a checkout, or FROM_INDEX."""
+    from importlib.metadata import PackageNotFoundError, distribution
 
-    records = [distribution.read_text("direct_url.json") for distribution in distributions(name=NAME)]
-    if record := next(filter(None, records), None):
-        origin: Mapping[str, Any] = json.loads(record)
-        return origin
-    if records and not IN_CHECKOUT:  # metadata beside a checkout are what a build left there
-        return FROM_INDEX
-    return {"url": TREE.as_uri(), "dir_info": {"editable": True}}
+    if IN_CHECKOUT:  # an editable install, or none: beside it metadata are what a build left there
+        return {"url": TREE.as_uri(), "dir_info": {"editable": True}}
+    try:
+        record = distribution(NAME).read_text("direct_url.json")
+    except PackageNotFoundError:  # somebody copied the packages
+        return {"url": "file:///unknown", "dir_info": {}}
+    origin: Mapping[str, Any] = json.loads(record) if record else FROM_INDEX
+    return origin
 
 
 def _requirement(origin: Mapping[str, Any], suffix: str) -> str:
@@ -151,7 +154,8 @@ def _direct_reference(origin: Mapping[str, Any]) -> str:
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
     fragments += [f"{name}={value}" for name, value in _hashes(origin.get("archive_info", {})).items()][:1]
     fragments += [f"subdirectory={origin['subdirectory']}"] if origin.get("subdirectory") else []
-    return url + ("#" + "&".join(fragments) if fragments else "")
+    # pip records some paths as they are, and reads a reference up to the first space
+    return quote(url, safe=URL_CHARACTERS) + ("#" + "&".join(fragments) if fragments else "")
 
 
 def _hashes(archive: Mapping[str, Any]) -> Mapping[str, str]:

@@ -11,6 +11,8 @@ from support_commands import PATHS, ROOT
 from support_hostile import WORDS, hostile
 from support_material import material
 
+from glam_deploy.processes import python_command
+
 PROGRAMS = [
     *(ROOT / "glam_deploy").rglob("*.py"),
     *(ROOT / "benchmarks").rglob("*.py"),
@@ -59,6 +61,11 @@ def test_bench_and_the_processes_of_its_rungs(tmp_path: Path, words: dict[str, P
     assert WORDS not in done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
     assert WORDS not in (here / "bench/bench.json").read_text()
+
+
+def test_a_process_of_ours(tmp_path: Path) -> None:
+    command = python_command("-c", "import json, numpy")
+    assert subprocess.run(command, cwd=hostile(tmp_path / "here"), check=False).returncode == 0
 
 
 def test_every_python_process_is_started_in_one_way() -> None:

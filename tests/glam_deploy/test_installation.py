@@ -89,6 +89,7 @@ def test_from_an_archive_without_a_hash(site: Path) -> None:
         ("https://github.com/pypa/pip.git", "git", "git+https://github.com/pypa/pip.git"),
         ("ssh://git@example.com/x.git", "git", "git+ssh://git@example.com/x.git"),
         ("file:///srv/repo%20x", "git", "git+file:///srv/repo%20x"),
+        ("file:///srv/repo x", "git", "git+file:///srv/repo%20x"),  # as pip 23.2 records it
         ("https://example.com/svn/x", "svn", "svn+https://example.com/svn/x"),
     ],
 )
@@ -126,6 +127,14 @@ def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_this_python_is_named_also_where_its_path_has_a_space(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
     assert install_command("dicom") == "'/opt/my python/bin/python' -m pip install 'glam-deploy[dicom]'"
+
+
+def test_packages_that_somebody_copied(site: Path) -> None:
+    """Never the bare name: nobody knows who owns it on an index."""
+    (site / "METADATA").unlink()
+    site.rmdir()
+    assert "-m pip install '/unknown[dicom]' (" in install_command("dicom")
+    assert "name another checkout or wheel" in install_command("dicom")
 
 
 # extras

@@ -17,7 +17,7 @@ from install.conftest import Distributions
 from install.venvs import Venv, venv
 from support_commands import ROOT
 
-pytestmark = pytest.mark.install
+pytestmark = [pytest.mark.install, pytest.mark.timeout(1800)]
 
 GENERATED = ("PKG-INFO", "setup.cfg", "glam_deploy.egg-info/")
 """What setuptools adds to a source distribution."""

@@ -22,7 +22,7 @@ from support_hostile import WORDS, hostile
 
 from glam_bench.appliance_processes import free_port
 
-pytestmark = pytest.mark.install
+pytestmark = [pytest.mark.install, pytest.mark.timeout(1800)]  # each line, and the whole of the demo
 
 DEMO_LINE = "export,dicom"
 """The line of README's workstation: its environment makes the demo that others work on."""
