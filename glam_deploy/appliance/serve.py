@@ -188,6 +188,8 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     Raises UsageError where the data folder or its state cannot be used. For the rest see `supervise`.
     """
     start_log("serve")
+    if os.geteuid() == 0:
+        log.warning("this is root, which serve does not need: run it under an account of its own (docs/appliance.md)")
     os.umask(_PRIVATE)
     data = DataFolder(root=config.data)
     data.make()

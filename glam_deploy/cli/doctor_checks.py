@@ -30,6 +30,9 @@ def findings(config: "Config") -> Iterator[Finding]:
     from glam_deploy.appliance.state.events import SILENT_S
 
     data = DataFolder(root=config.data)
+    if os.geteuid() == 0:
+        remedy = "run it under an account of its own, as packaging/glam-deploy.service does"
+        yield note("user", "this is root: what a sender finds a fault in can do everything on this machine", remedy)
     folder = _folder(data)
     yield folder
     yield from _disk(config, data)
@@ -42,7 +45,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from listeners(config, processes)
     yield from web(config, processes)
     yield from senders(config, data)
-    yield from target_findings(config)
+    yield from target_findings(config, processes)
 
 
 # the data folder

@@ -154,9 +154,14 @@ def _rejections(data: "DataFolder") -> Counter[tuple[str, str]]:
     return found
 
 
-def target_findings(config: "Config") -> Iterator[Finding]:
+def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]:
     for target in config.targets:
         yield _target(config, target)
+        said = processes.get(f"target:{target.name}")
+        if said and said.state != "ready":
+            found = f"the dispatcher says {said.state}: {said.detail.get('reason', 'it does not say why')}"
+            remedy = "glam-deploy queue list; after the repair: glam-deploy queue retry --target " + target.name
+            yield fails(f"target {target.name}", found, remedy)
     if not config.targets:
         yield note("targets", "none", "results stay in the data folder until [[targets]] names one")
 

@@ -44,10 +44,11 @@ class FileStream:
         return found
 
     def read(self, count: int) -> bytes:
+        count = min(count, self._size - self._at)
         self._left -= count
         if self._left < 0:
             _too_many(self._limit)
-        found = self._file.read(min(count, self._size - self._at))
+        found = self._file.read(count)
         self._at += len(found)
         return found
 

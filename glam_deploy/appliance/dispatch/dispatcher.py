@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.05
 """Between two looks for parcels: a part of the time from the last view to the results."""
 BEAT_S = 1.0
+STALLED = 2
+"""A target that lets us get on with nothing for so many times `dispatch.timeout_s` is told as failing."""
+IN_VAIN = 2
+"""So is one that broke off so often at the same result set, which may be to blame itself."""
 LEAVE_S = 5.0
 """How long the targets' threads have to finish when the process stops; what is cut off is sent again."""
 
@@ -101,10 +105,22 @@ def _word(lane: Lane, now: float) -> tuple[str, Mapping[str, str | int]]:
     """State and detail of a target: ready; waiting, for it cannot be reached; failing, a person is needed."""
     health = lane.health
     if not health.reason:
-        return "ready", {}
+        reason = _stalled(lane, now)
+        return ("failing", {"reason": reason}) if reason else ("ready", {})
     if health.may_try(now):
         return "failing", {"reason": health.reason}
     return "waiting", {"reason": health.reason, "next_try_s": round(health.not_before - now)}
+
+
+def _stalled(lane: Lane, now: float) -> str:
+    """Why nothing is delivered to a target of which nothing is known yet; "" where it gets on."""
+    waited = now - (lane.progress or now)
+    if waited > STALLED * lane.policy.timeout_s:
+        return f"no progress for {waited:.0f} s while a result set is sent to it"
+    worst = max(lane.health.suspects.values(), key=lambda suspect: suspect.times, default=None)
+    if worst and worst.times >= IN_VAIN:
+        return f"{worst.reason} ({worst.times} times, with the same result set)"
+    return ""
 
 
 def _tell_useless(connection: sqlite3.Connection, config: Config, loops: Sequence[str]) -> None:

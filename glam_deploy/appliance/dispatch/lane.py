@@ -40,6 +40,8 @@ class Lane:
     def __post_init__(self) -> None:
         self._backoff = Backoff(first_s=self.policy.first_retry_s, longest_s=self.policy.longest_retry_s)
         self.health: Health[Parcel] = Health(backoff=self._backoff)
+        self.progress: float | None = None
+        """While a parcel is being sent: when the target last let us get on, in steady time."""
 
     def step(self) -> bool:
         """Try the parcel whose turn it is; False where there is none now, or the target is not to be tried yet."""
@@ -55,6 +57,13 @@ class Lane:
         return True
 
     def _try(self, parcel: Parcel) -> None:
+        self.progress = self.steady()
+        try:
+            self._deliver(parcel)
+        finally:
+            self.progress = None
+
+    def _deliver(self, parcel: Parcel) -> None:
         try:
             self._send(parcel)
         except PeerBroke as error:
@@ -137,6 +146,7 @@ class Lane:
 
     def _served(self, parcel: Parcel) -> None:
         """The target is well: what it broke off at since it last was is to blame."""
+        self.progress = self.steady()
         for blamed in self.health.served(parcel.id):
             self._failed(blamed.parcel, blamed.reason)
 

@@ -5,11 +5,18 @@ the AE title that asked, that is to the appliance's own listener.
 """
 
 from collections.abc import Iterable
+from io import BytesIO
+from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
+from glam_deploy.dicom.elements import ElementReader, Encoding
 from glam_deploy.dicom.header import foreign_errors
 from glam_deploy.dicom.net.delivery import Commitment
+from glam_deploy.dicom.streams import FileStream
+
+_TRANSACTION, _FAILED, _REFERENCED = 0x00081195, 0x00081198, 0x00081199
 
 
 def request_of(objects: Iterable[tuple[str, str]], transaction_uid: str) -> Dataset:
@@ -18,6 +25,15 @@ def request_of(objects: Iterable[tuple[str, str]], transaction_uid: str) -> Data
     dataset.TransactionUID = transaction_uid
     dataset.ReferencedSOPSequence = [_reference(*pair) for pair in objects]
     return dataset
+
+
+def reported(event: Any) -> Dataset:
+    """The event information of pynetdicom's `event`, for `read_report`, in bounded time. Raises DicomError."""
+    encoded, syntax = event.request.EventInformation.getvalue(), UID(event.context.transfer_syntax)
+    tags = (_TRANSACTION, _REFERENCED, _FAILED)
+    stream = FileStream(BytesIO(encoded), 0, len(encoded))
+    with foreign_errors("a storage commitment report is damaged"):
+        return ElementReader(stream, Encoding.of(syntax), tags).through(_REFERENCED)
 
 
 def read_report(dataset: Dataset) -> Commitment:

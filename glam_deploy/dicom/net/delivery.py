@@ -7,6 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+SLOWEST = 1 << 18
+"""Bytes a second: a large object is given so much more time than `timeout_s` before its target counts as hung."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:

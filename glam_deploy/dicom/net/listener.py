@@ -15,7 +15,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net.associations import MAX_PDU, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
-from glam_deploy.dicom.net.commitment import read_report
+from glam_deploy.dicom.net.commitment import read_report, reported
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.peer import TlsFiles, hush
 from glam_deploy.dicom.net.waiting import WaitingRoom
@@ -180,7 +180,7 @@ class Listener:
     def _report(self, event: evt.Event) -> tuple[int, None]:
         """A report that nobody waits for is answered with success too, or it would come again and again."""
         try:
-            is_awaited = self._reported(read_report(event.event_information))
+            is_awaited = self._reported(read_report(reported(event)))
         except DicomError:
             return INVALID_ARGUMENT, None
         _served(event).tell("commitment", "" if is_awaited else "nobody waits for this report (any more)")

@@ -12,6 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
@@ -23,16 +25,18 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net import files, statuses
-from glam_deploy.dicom.net.commitment import read_report, request_of
-from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.associations import MAX_PDU
+from glam_deploy.dicom.net.commitment import read_report, reported, request_of
+from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
-SLOWEST = 1 << 18
-"""Bytes a second: a large object is given so much more time than `timeout_s` before its target counts as hung."""
-
 MOST_MATCHES = 10_000
 """Instances in a series of results; ours have ten or so."""
+
+MAX_REPLY = 1 << 17
+"""Bytes of the longest answer that is collected: command set and data set together."""
+_PIECE = 1 << 14
 
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _FIND = StudyRootQueryRetrieveInformationModelFind
@@ -173,7 +177,7 @@ class DimseSession:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
-        self._reports.put(read_report(event.event_information))
+        self._reports.put(read_report(reported(event)))
         return statuses.SUCCESS, None
 
     def _report(self, transaction_uid: str, deadline: float) -> Commitment | None:
@@ -223,12 +227,12 @@ class DimseSession:
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
         self._association.dimse_timeout = self.peer.timeout_s
-        status = statuses.SUCCESS
+        status, deadline = statuses.SUCCESS, time.monotonic() + self.peer.timeout_s
         try:
             for count, (answer, match) in enumerate(self._association.send_c_find(query, _FIND)):
-                if count > MOST_MATCHES:
-                    raise PeerBroke(f"{self.peer} answers C-FIND for one series without an end")
                 status = self._checked(answer, "C-FIND")
+                if count > MOST_MATCHES or time.monotonic() > deadline:
+                    raise PeerBroke(f"{self.peer} answers C-FIND for one series without an end")
                 if status in statuses.PENDING and match is not None:
                     yield str(match.get("SOPInstanceUID", ""))
         except RuntimeError:
@@ -244,23 +248,57 @@ class _Entity(AE):
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
     ) -> AssociationSocket:
         assoc.dul.daemon = True
+        assoc.dimse = _BoundedMessages(assoc)
         transport = _Transport(assoc, address=address)
         transport.tls_args = tls_args
         return transport
 
 
+class _BoundedMessages(DIMSEServiceProvider):
+    """pynetdicom's, but an answer without an end is not collected: the peer counts as gone."""
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        super().receive_primitive(primitive)
+        message = self.message
+        parts = (message.encoded_command_set, message.data_set) if message else ()
+        collected = sum(part.tell() for part in parts if part)
+        if collected > MAX_REPLY or self.msg_queue.qsize() > MOST_MATCHES:
+            self.message = None
+            self.dul.event_queue.put("Evt19")
+            self.msg_queue.put((None, None))  # nothing that anybody waits for comes any more
+
+
 class _Transport(AssociationSocket):
-    """pynetdicom's, but it acknowledges at once, and a socket whose connection failed is closed too."""
+    """pynetdicom's, but a PDU has a length and a time, it acknowledges at once, and closes what failed."""
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Many peers send an answer in two pieces, and the second once the first is acknowledged.
+        """Raises what pynetdicom takes for a connection that is gone, where a PDU is too long or drips.
 
-        That costs 40 ms an answer where Linux waits with it; it must be told again after each piece.
+        Many peers send an answer in two pieces, and the second once the first is acknowledged. That costs 40 ms an
+        answer where Linux waits with it; it must be told again after each piece.
         """
-        received = super().recv(nr_bytes)
-        if hasattr(socket, "TCP_QUICKACK") and self.socket:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if nr_bytes > MAX_PDU:
+            raise ConnectionAbortedError(f"a PDU of {nr_bytes} bytes")
+        assert self.socket
+        received, deadline = bytearray(), time.monotonic() + (self.assoc.connection_timeout or 30)
+        while len(received) < nr_bytes and (more := self.socket.recv(nr_bytes - len(received))):
+            received += more
+            if hasattr(socket, "TCP_QUICKACK"):
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if time.monotonic() > deadline:
+                raise ConnectionAbortedError("a PDU that comes too slowly")
         return received
+
+    def send(self, bytestream: bytes) -> None:
+        """All of it within one timeout, which `sendall` of a plain socket keeps; then the connection counts as gone."""
+        deadline = time.monotonic() + (self.assoc.connection_timeout or 30)
+        try:
+            for start in range(0, len(bytestream), _PIECE):
+                if not self.socket or time.monotonic() > deadline:
+                    raise TimeoutError
+                self.socket.sendall(bytestream[start : start + _PIECE])
+        except OSError:
+            self.event_queue.put("Evt17")
 
     def _shutdown_socket(self) -> None:
         connection = self.socket

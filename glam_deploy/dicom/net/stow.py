@@ -16,7 +16,8 @@ from pydicom.uid import generate_uid
 
 from glam_deploy.dicom.header import foreign_errors
 from glam_deploy.dicom.net import files, statuses
-from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.bounded_http import BoundedHttp, Reply
+from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
 _BOUNDARY = "3b9d5c6e1f0a4d27glam"
@@ -68,15 +69,15 @@ class StowSession:
         self.peer = peer
 
     def __enter__(self) -> "StowSession":
-        peer, http = self.peer, requests.Session()
-        http.trust_env = False
+        peer = self.peer
+        self._http = BoundedHttp(peer.timeout_s)
+        http = self._http.session
         http.verify = str(peer.authority) if peer.authority else _authorities_of_this_machine()
         http.cert = (str(peer.certificate), str(peer.key)) if peer.certificate else None
         if peer.user is not None:
             http.auth = (peer.user, peer.password or "")
         if peer.token is not None:
             http.headers["Authorization"] = f"Bearer {peer.token}"
-        self._http = http
         return self
 
     def __exit__(
@@ -88,7 +89,7 @@ class StowSession:
         """Search for a study that nobody has. Raises PeerError where the service does not answer us."""
         answer = self._request("GET", "/studies", params={"StudyInstanceUID": generate_uid()}, headers=_SEARCH)
         self._check_entry(answer)
-        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.status_code != HTTPStatus.NOT_IMPLEMENTED:
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.status != HTTPStatus.NOT_IMPLEMENTED:
             raise PeerError(f"{self.peer} answers {_told(answer)}")
 
     def store(self, item: Item) -> Answer:
@@ -100,12 +101,12 @@ class StowSession:
             with foreign_errors("the file of the result cannot be read"):
                 encoded = item.path.read_bytes()
             answer = self._post(encoded)
-            if _failure(answer, item) == _UNENCODED or answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            if _failure(answer, item) == _UNENCODED or answer.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
                 answer = self._post(_decompressed(item)) if _is_compressed(item) else answer
         except DicomError as error:
             return files.unreadable(item, error)
         self._check_entry(answer)
-        if not answer.ok and answer.status_code not in _ABOUT_THE_OBJECT:
+        if not answer.ok and answer.status not in _ABOUT_THE_OBJECT:
             raise PeerBroke(f"{self.peer} answers {_told(answer)}: look into its log")
         return _judged(answer, item)
 
@@ -121,15 +122,16 @@ class StowSession:
         """Raises PeerDeclined."""
         raise PeerDeclined(f"{self.peer} is a DICOMweb service: set `commitment = false`, QIDO-RS proves delivery")
 
-    def _post(self, part: bytes) -> Any:
+    def _post(self, part: bytes) -> Reply:
         head = f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        return self._request("POST", "/studies", data=head + part + f"\r\n--{_BOUNDARY}--\r\n".encode(), headers=_STORE)
+        body = head + part + f"\r\n--{_BOUNDARY}--\r\n".encode()
+        return self._request("POST", "/studies", body=body, headers=_STORE)
 
     def _search(self, study_uid: str, series_uid: str) -> list[str]:
         answer = self._request("GET", f"/studies/{study_uid}/series/{series_uid}/instances", headers=_SEARCH)
-        if answer.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
+        if answer.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
             return []
-        found = _json(answer)
+        found = answer.json()
         if not answer.ok or not isinstance(found, list):
             raise PeerDeclined(
                 f"{self.peer} answers a QIDO-RS search with {_told(answer)}, expected a list of instances: allow it "
@@ -137,17 +139,17 @@ class StowSession:
             )
         return [str(_first(item, _SOP_UID)) for item in found]
 
-    def _request(self, method: str, path: str, **options: Any) -> Any:
-        """A response of any status. Messages of requests quote URLs, which hold UIDs: only their kind is told."""
-        url = self.peer.url.rstrip("/") + path
+    def _request(self, method: str, path: str, *, body: bytes | None = None, **options: Any) -> Reply:
+        """A reply of any status. Messages of requests quote URLs, which hold UIDs: only their kind is told."""
+        url, seconds = self.peer.url.rstrip("/") + path, self.peer.timeout_s + len(body or b"") / SLOWEST
         try:
-            return self._http.request(method, url, timeout=self.peer.timeout_s, allow_redirects=False, **options)
+            return self._http.request(method, url, seconds=seconds, body=body, **options)
         except requests.RequestException as error:
-            raise PeerBroke(f"{self.peer} gives no answer ({_kind(error)})") from None
+            raise PeerBroke(f"{self.peer} gives no answer ({self._http.exceeded or _kind(error)})") from None
 
-    def _check_entry(self, answer: Any) -> None:
+    def _check_entry(self, answer: Reply) -> None:
         """Raises PeerError where this service is not for us, whatever we send."""
-        code = answer.status_code
+        code = answer.status
         if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
             raise PeerError(f"{self.peer} answers {_told(answer)}: check the token, the user or the certificate")
         if code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED) or answer.is_redirect:
@@ -168,7 +170,7 @@ def _authorities_of_this_machine() -> str | bool:
     return paths.cafile or paths.capath or True
 
 
-def _judged(answer: Any, item: Item) -> Answer:
+def _judged(answer: Reply, item: Item) -> Answer:
     failure, told = _failure(answer, item), _told(answer)
     if failure is not None:
         outcome, reason = statuses.stored(failure)
@@ -179,22 +181,22 @@ def _judged(answer: Any, item: Item) -> Answer:
     return Answer(sop_uid=item.sop_uid, outcome=Outcome.STORED, reason=_warning(answer, item))
 
 
-def _failure(answer: Any, item: Item) -> int | None:
+def _failure(answer: Reply, item: Item) -> int | None:
     """FailureReason of `item` (PS3.18 table I.2-2), 0x0110 where none is given; None where it is not said to fail."""
     failed = _entry(answer, _FAILED, item)
     return None if failed is None else int(_first(failed, _FAILURE) or 0x0110)
 
 
-def _warning(answer: Any, item: Item) -> str:
-    if answer.status_code == HTTPStatus.OK:
+def _warning(answer: Reply, item: Item) -> str:
+    if answer.status == HTTPStatus.OK:
         return ""
     code = _first(_entry(answer, _REFERENCED, item) or {}, _WARNING)
     return _told(answer) + (f", warning 0x{int(code):04X}" if code else "")
 
 
-def _entry(answer: Any, sequence: str, item: Item) -> Mapping[str, Any] | None:
+def _entry(answer: Reply, sequence: str, item: Item) -> Mapping[str, Any] | None:
     """What a store response (PS3.18 table 10.5.3-3) says of `item` in a sequence."""
-    entries = _values(_json(answer), sequence)
+    entries = _values(answer.json(), sequence)
     return next((entry for entry in entries if _first(entry, _REFERENCED_UID) == item.sop_uid), None)
 
 
@@ -209,16 +211,9 @@ def _values(entry: Any, tag: str) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
-def _json(answer: Any) -> Any:
-    try:
-        return answer.json()
-    except requests.JSONDecodeError:
-        return None
-
-
-def _told(answer: Any) -> str:
+def _told(answer: Reply) -> str:
     """Status in words of the standard, never the server's own, which might quote what was sent."""
-    code = answer.status_code
+    code = answer.status
     return f"{code} {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else str(code)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,10 @@ from support_orthanc import Orthanc, free_port, missing, running, wait_for
 from support_outbox import Outbox
 from support_pacs import AE_TITLE, FakePacs
 
-from glam_deploy.appliance.config import parse_config
+from glam_deploy.appliance.config import Target, parse_config
 from glam_deploy.appliance.dispatch import dispatcher
 from glam_deploy.appliance.receive import receiver
+from glam_deploy.appliance.state import parcels
 
 
 def text(outbox: Outbox, *targets: str, listen: str = "") -> str:
@@ -186,3 +188,31 @@ def test_orthanc_reports_commitment_to_the_receiver(outbox: Outbox, orthanc: Ort
         receiving.join(20)
     assert set(outbox.objects().values()) == {"proven"}
     assert '"event": "association_commitment"' in outbox.audited()
+
+
+def test_a_target_that_gets_on_with_nothing_is_told_as_failing(outbox: Outbox) -> None:
+    """It takes connections and says nothing: each attempt has its end, and status and log say that there is one."""
+    outbox.post("1.2.3", "silent", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with dispatching(outbox, f'name = "silent"\nstow_url = "http://127.0.0.1:{port}/dicom-web"'):
+            wait_for(lambda: not _is(outbox, "target:silent", "ready"), "the word about what is silent")
+    assert "no answer in time" in components(outbox)["target:silent"]["detail"]
+
+
+def test_what_is_told_of_a_lane_without_progress(outbox: Outbox) -> None:
+    target = Target(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+    lane = outbox.lane(target)
+    assert dispatcher._word(lane, 1000.0) == ("ready", {})
+    lane.progress = 1000.0
+    assert dispatcher._word(lane, 1009.0)[0] == "ready"
+    assert dispatcher._word(lane, 1011.0)[0] == "failing"
+    lane.progress = None
+    outbox.post("1.2.3", "pacs", 1)
+    parcel = parcels.next_parcel(outbox.connection, "pacs", 1000.0)
+    for times, state in ((1, "ready"), (2, "failing")):
+        lane.health.broke(parcel.id, parcel, 1000.0, "it fell silent")
+        assert dispatcher._word(lane, 1000.0)[0] == state, times
+    assert "it fell silent (2 times" in str(dispatcher._word(lane, 1000.0)[1]["reason"])
+    lane.health.served(parcel.id)
+    assert dispatcher._word(lane, 1000.0) == ("ready", {})

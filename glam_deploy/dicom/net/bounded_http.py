@@ -1,0 +1,183 @@
+"""HTTP requests that end: each has a time in all, and its answer a number of bytes.
+
+`requests` knows only how long it waits for the next byte: a service that sends one byte a second is never given up, and
+an answer of 1.5 MB that is compressed becomes 3 GB.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPResponse
+from io import BufferedReader, BytesIO, RawIOBase
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+MAX_ANSWER = 1 << 20
+"""Bytes of the longest answer, its headers and chunk sizes included; one about ten objects has 20,000."""
+_STEP = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """An answer of any status."""
+
+    status: int
+    content: bytes = field(repr=False)
+    is_redirect: bool
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    def json(self) -> Any:
+        """The content as JSON, None where it is none."""
+        try:
+            return json.loads(self.content)
+        except (ValueError, RecursionError):
+            return None
+
+
+class BoundedHttp:
+    """A session whose requests are bounded. Redirections, proxies and password files are never followed."""
+
+    def __init__(self, timeout_s: float) -> None:
+        """`timeout_s`: to connect, and for the next byte."""
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers["Accept-Encoding"] = "identity"
+        self._timeout_s = timeout_s
+        self._budget = _Budget()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, _Adapter(self._budget))
+
+    def request(self, method: str, url: str, *, seconds: float, body: bytes | None = None, **options: Any) -> Reply:
+        """`seconds`: from the first byte that is sent to the last one of the answer.
+
+        Raises requests.RequestException; where a bound was exceeded, `exceeded` says which.
+        """
+        self._budget.start(seconds)
+        data = None if body is None else _Body(body, self._budget)
+        with self.session.request(
+            method, url, data=data, timeout=self._timeout_s, allow_redirects=False, stream=True, **options
+        ) as answer:
+            self._check_encoding(answer.headers)
+            parts = BytesIO()
+            while part := _read(answer.raw):
+                parts.write(part)
+            return Reply(status=answer.status_code, content=parts.getvalue(), is_redirect=answer.is_redirect)
+
+    @property
+    def exceeded(self) -> str:
+        """Which bound the last request exceeded, "" for none."""
+        return self._budget.exceeded
+
+    def close(self) -> None:
+        self.session.close()
+
+    def _check_encoding(self, headers: Mapping[str, str]) -> None:
+        if headers.get("Content-Encoding", "").lower() not in ("", "identity"):
+            self._budget.exceeded = "its answer is compressed, which it was not asked for"
+            raise requests.RequestException
+
+
+def _read(raw: Any) -> bytes:
+    """The next part, as it came. Raises requests.RequestException, as requests does where it reads itself."""
+    try:
+        return bytes(raw.read(_STEP, decode_content=False))
+    except Exception as error:  # urllib3's, http.client's and the system's
+        raise requests.ConnectionError(type(error).__name__) from None
+
+
+class _Budget:
+    """What is left of a request's time and of its answer's bytes."""
+
+    def __init__(self) -> None:
+        self.start(0)
+
+    def start(self, seconds: float) -> None:
+        self._seconds, self._deadline, self._bytes = seconds, time.monotonic() + seconds, 0
+        self.exceeded = ""
+
+    def check_time(self) -> float:
+        """Seconds that are left. Raises TimeoutError where there are none."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self.exceeded = f"no whole answer in {self._seconds:.0f} s"
+            raise TimeoutError
+        return left
+
+    def take(self, count: int) -> None:
+        """Of an answer. Raises OSError beyond `MAX_ANSWER`."""
+        self._bytes += count
+        if self._bytes > MAX_ANSWER:
+            self.exceeded = f"an answer of more than {MAX_ANSWER} bytes"
+            raise OSError
+
+
+class _Body(BytesIO):
+    """What is sent; read in pieces by http.client."""
+
+    def __init__(self, content: bytes, budget: _Budget) -> None:
+        super().__init__(content)
+        self._budget = budget
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._budget.check_time()
+        return super().read(size)
+
+
+class _Bounded(RawIOBase):
+    """What a connection receives."""
+
+    def __init__(self, raw: Any, connection: Any, budget: _Budget) -> None:
+        self._raw, self._connection, self._budget = raw, connection, budget
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        longest = self._connection.gettimeout()
+        self._connection.settimeout(min(longest or 60.0, self._budget.check_time()))
+        try:
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            self._budget.check_time()
+            raise
+        finally:
+            self._connection.settimeout(longest)
+        self._budget.take(count or 0)
+        return int(count) if count is not None else None
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Adapter(HTTPAdapter):
+    """Has connections whose answers are read within a budget."""
+
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _pool_of(HTTPConnectionPool, HTTPConnection, self._answer_of),
+            "https": _pool_of(HTTPSConnectionPool, HTTPSConnection, self._answer_of),
+        }
+
+    def _answer_of(self, connection: Any, *args: Any, **options: Any) -> HTTPResponse:
+        answer = HTTPResponse(connection, *args, **options)
+        answer.fp = BufferedReader(_Bounded(answer.fp.detach(), connection, self._budget))
+        return answer
+
+
+def _pool_of(pool: type, connection: type, answer_of: Callable[..., HTTPResponse]) -> type:
+    bounded = type("BoundedConnection", (connection,), {"response_class": staticmethod(answer_of)})
+    return type("BoundedPool", (pool,), {"ConnectionCls": bounded})
