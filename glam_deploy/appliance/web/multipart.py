@@ -18,8 +18,19 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
+MOST_PARTS = 1000
+MOST_HEAD_BYTES = 1 << 13
+"""Of the headers of one part."""
+MOST_AFTER = 1 << 16
+"""Bytes after the closing boundary, which are passed over."""
+
+
 class Malformed(Exception):
     """The body, or its Content-Type, is not multipart/related as it should be."""
+
+
+class TooManyParts(Exception):
+    """The body has more than `MOST_PARTS` parts."""
 
 
 def boundary_of(content_type: str) -> tuple[bytes, str]:
@@ -35,12 +46,16 @@ def boundary_of(content_type: str) -> tuple[bytes, str]:
 def read_parts(chunks: Iterable[bytes], boundary: bytes, begin: Callable[[Mapping[str, str]], Part]) -> None:
     """Give every part to what `begin` makes of its headers (names in lower case).
 
-    Raises Malformed where the body ends early or is none of the kind; a part under way is then never closed.
+    Raises Malformed where the body ends early or is none of the kind, TooManyParts; a part under way is then never
+    closed, and the rest of the body is not read.
     """
-    reader = _Reader(begin)
+    reader, after = _Reader(begin), 0
     parser = MultipartParser(boundary, reader.callbacks())
     try:
         for chunk in chunks:
+            after += len(chunk) if reader.ended else 0
+            if after > MOST_AFTER:
+                raise Malformed(f"more than {MOST_AFTER} bytes follow on the closing boundary")
             parser.write(chunk)
     except MultipartParseError as error:
         raise Malformed(f"the body is no multipart body with this boundary ({type(error).__name__})") from None
@@ -56,11 +71,12 @@ class _Reader:
         self._part: Part | None = None
         self._headers: dict[str, str] = {}
         self._name, self._value = b"", b""
+        self._parts = self._head_bytes = 0
         self.ended = False
 
     def callbacks(self) -> "MultipartCallbacks":
         return {
-            "on_part_begin": self._headers.clear,
+            "on_part_begin": self._begin_part,
             "on_header_field": self._take_name,
             "on_header_value": self._take_value,
             "on_header_end": self._take_header,
@@ -70,11 +86,24 @@ class _Reader:
             "on_end": self._end,
         }
 
+    def _begin_part(self) -> None:
+        self._headers.clear()
+        self._parts, self._head_bytes = self._parts + 1, 0
+        if self._parts > MOST_PARTS:
+            raise TooManyParts(f"more than {MOST_PARTS} parts in one request")
+
     def _take_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
         self._name += data[start:end]
 
     def _take_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
         self._value += data[start:end]
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > MOST_HEAD_BYTES:
+            raise Malformed(f"the headers of a part have more than {MOST_HEAD_BYTES} bytes")
 
     def _take_header(self) -> None:
         self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")

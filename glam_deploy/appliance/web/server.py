@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import uvicorn
 from anyio import CapacityLimiter
@@ -22,6 +23,7 @@ from glam_deploy.appliance.state.steady import Steady, steady_clock
 from glam_deploy.appliance.web.access import Access, read_token
 from glam_deploy.appliance.web.app import make_app
 from glam_deploy.appliance.web.pictures import Pictures
+from glam_deploy.appliance.web.protocol import MOST_CONNECTIONS, BoundedProtocol, CountedListener
 from glam_deploy.appliance.web.rules import check_web, names_in
 from glam_deploy.appliance.web.site import Site
 from glam_deploy.errors import UsageError
@@ -29,7 +31,6 @@ from glam_deploy.errors import UsageError
 BEAT_S = 1.0
 STOP_S = 5
 """Seconds that requests under way have to end."""
-MOST_CONNECTIONS = 200
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run(config: Config, stop: threading.Event) -> None:
         steady = steady_clock(connection)
         site = make_site(config, data, steady)
         with closing(site.ingest), _listening(config.web) as listener:
-            server = _server(config.web, site)
+            server = _server(config.web, site, listener)
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
@@ -81,10 +82,10 @@ def hosts_of(web: Web) -> frozenset[str]:
     return frozenset(names | (names_in(web.tls.certificate) if web.tls else set()))
 
 
-def _listening(web: Web) -> socket.socket:
+def _listening(web: Web) -> CountedListener:
     family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
     try:
-        return socket.create_server((web.host, web.port), family=family)
+        return CountedListener(socket.create_server((web.host, web.port), family=family))
     except OSError as error:
         raise UsageError(
             f"web cannot listen at {web.host} port {web.port} ({error.strerror}): choose another port, or "
@@ -96,7 +97,7 @@ def _place(web: Web, listener: socket.socket) -> dict[str, object]:
     return {"host": web.host, "port": listener.getsockname()[1], "tls": web.tls is not None, "stow": web.stow}
 
 
-def _server(web: Web, site: Site) -> uvicorn.Server:
+def _server(web: Web, site: Site, listener: CountedListener) -> uvicorn.Server:
     """Behind no proxy, so no header says who asks. Libraries' logs may quote what was sent; the guard's do not."""
     for name in ("uvicorn", "uvicorn.error", "asyncio", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -106,6 +107,7 @@ def _server(web: Web, site: Site) -> uvicorn.Server:
         timeout_graceful_shutdown=STOP_S,
     )  # fmt: skip
     config.load()
+    config.http_protocol_class = partial(BoundedProtocol, listener.room)  # type: ignore[assignment]
     if web.tls is not None:
         config.ssl = tls_context(web.tls, lambda code: site.audit.write("web_refused", code=code))
     return uvicorn.Server(config)

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from glam_deploy.appliance.identity import is_uid
 from glam_deploy.appliance.ingest import Receipt, Status
 from glam_deploy.appliance.web.access import Refused, address_of, visitor_of
-from glam_deploy.appliance.web.multipart import Malformed, boundary_of, read_parts
+from glam_deploy.appliance.web.multipart import Malformed, TooManyParts, boundary_of, read_parts
 from glam_deploy.appliance.web.site import Site, site_of
 
 MEDIA_TYPE = "application/dicom"
@@ -96,6 +96,8 @@ class _Taking:
                 read_parts(chunks, boundary, self._begin)
             except Malformed as error:
                 raise Refused(400, "malformed", f"{str(error).capitalize()}.") from None
+            except TooManyParts as error:
+                raise Refused(413, "too_many_parts", f"There are {error}: send the others in further ones.") from None
         if not self.receipts:
             raise Refused(400, "malformed", "The body has no part.")
 

@@ -23,6 +23,7 @@ class WaitingRoom:
     def enter(self, connection: socket.socket, address: str) -> str | None:
         """Count `connection` until it leaves; the address whose oldest one was hung up for it, if any was."""
         with self._lock:
+            self._waiting = {each: other for each, other in self._waiting.items() if each.fileno() >= 0}
             loser = self._loser(address)
             if loser is not None:
                 oldest = next(each for each, other in self._waiting.items() if other == loser)

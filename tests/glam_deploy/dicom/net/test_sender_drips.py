@@ -19,6 +19,8 @@ from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.net.sender import DimseSession
 from glam_deploy.errors import PeerBroke, PeerError
 
+pytestmark = pytest.mark.usefixtures("sockets_are_closed")
+
 TIMEOUT_S = 0.6
 
 
