@@ -37,6 +37,8 @@ from glam_deploy.runtime.admission import REFERENCES, Gate, newest_gate
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
 WORST = 10
+TIMED = 8
+"""On the first so many images the engine "onnx" is timed beside the candidate, for `auto` to choose by."""
 SCHEMA_VERSION = 1
 
 
@@ -174,7 +176,7 @@ def _compare(sides: Sides, held: Material, limits: Limits) -> Found:
 def _one(found: Found, sides: Sides, held: Material, limits: Limits, path: Path) -> None:
     """One bad image stops no other, and lets no engine pass."""
     try:
-        found.add(examine(sides, *held.read(path), limits))
+        found.add(examine(sides, *held.read(path), limits, timed=len(found.rows) < TIMED))
         return
     except NotForThisNetwork as error:
         status, message = "skipped", error.told(Caller.GATE)

@@ -103,6 +103,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["reasons"]:
         yield "to blame: " + ", ".join(f"{reason} in {count}" for reason, count in found["reasons"].items())
     yield f"latency: median {found['latency_ms']:.0f} ms an image, from standardized image to maps"
+    if beside := found.get("beside_onnx"):
+        yield (
+            f"beside onnx, on the same {beside['images']} images in turns: {beside['times']:.2f} times its time "
+            f"({beside['latency_ms']:.0f} and {beside['onnx_ms']:.0f} ms)"
+        )
 
 
 def _score_line(name: str, label: str, score: Mapping[str, Any]) -> str:

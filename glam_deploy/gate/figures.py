@@ -13,6 +13,9 @@ from glam_deploy.gate.trial import Row
 
 Figures = dict[str, Any]
 
+LEAST_TIMED = 3
+"""Images from which on a ratio of times says something."""
+
 
 def figures(rows: Sequence[Row]) -> Figures:
     """JSON-ready. Of at least one image."""
@@ -29,6 +32,24 @@ def figures(rows: Sequence[Row]) -> Figures:
         "reasons": _reasons(rows),
         "truth": {label: found for label in spec.CLASSES if (found := _truth(rows, label))},
         "latency_ms": median(row.latency_ms for row in rows),
+        "beside_onnx": _beside_onnx(rows),
+    }
+
+
+def _beside_onnx(rows: Sequence[Row]) -> Figures | None:
+    """The candidate's time and that of "onnx" on the same images, in turns, without the first, which warms both up.
+
+    None where there are fewer than LEAST_TIMED others.
+    """
+    timed = [(row.latency_ms, row.onnx_ms) for row in rows if row.onnx_ms][1:]
+    if len(timed) < LEAST_TIMED:
+        return None
+    mine, onnx = zip(*timed, strict=True)
+    return {
+        "images": len(timed),
+        "latency_ms": median(mine),
+        "onnx_ms": median(onnx),
+        "times": median(a / b for a, b in timed),
     }
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
-from glam_deploy.engines.base import Engine, EngineOptions
+from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.here import open_asked
-from glam_deploy.engines.registry import OWNERS, open_engines
+from glam_deploy.engines.registry import AUTO, OWNERS, open_engines
 from glam_deploy.errors import BackendError, BackendRunError, UsageError
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import SCORES, MapParity, PatchParity, compare_maps, compare_patches, flips
@@ -35,6 +35,8 @@ class Sides:
     candidate: Pipeline
     local: Engine
     """The candidate's local stage, to be given the reference's patches."""
+    onnx: Pipeline | None = None
+    """The engine "onnx" with the candidate's threads, to be timed beside it; None where it is the candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class Row:
     """Class in the mask -> for each threshold (candidate, reference) Dice of the fused map against it."""
     latency_ms: float
     """From the standardized image to scores and maps, the candidate's."""
+    onnx_ms: float | None = None
+    """The same of the engine "onnx", right after it; None where that was not timed."""
 
     @property
     def lowest(self) -> float:
@@ -87,13 +91,14 @@ def open_sides(bundle: Bundle, engine: str, *, reference: str | None, patches: i
     name = reference or reference_name(bundle)
     if name == engine:
         raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
-    opened = open_asked(engine, bundle, options)
-    pipelines = (
-        Pipeline(engines, patches=patches, provenance=bundle_provenance(bundle))
-        for engines in (opened, open_engines(name, bundle, EngineOptions()))
-    )
-    candidate, truth = pipelines
-    return Sides(reference=truth, candidate=candidate, local=opened.engines["local"])
+    opened, on_cpu = open_asked(engine, bundle, options), EngineOptions(threads=options.threads)
+
+    def pipeline(engines: OpenedEngines) -> Pipeline:
+        return Pipeline(engines, patches=patches, provenance=bundle_provenance(bundle))
+
+    truth = pipeline(open_engines(name, bundle, on_cpu))
+    onnx = truth if name == AUTO else None if engine == AUTO else pipeline(open_engines(AUTO, bundle, on_cpu))
+    return Sides(reference=truth, candidate=pipeline(opened), local=opened.engines["local"], onnx=onnx)
 
 
 def reference_name(bundle: Bundle) -> str:
@@ -101,8 +106,8 @@ def reference_name(bundle: Bundle) -> str:
     return "torch" if CHECKPOINT_FILE in bundle.files and not OWNERS["torch"].missing else "onnx"
 
 
-def examine(sides: Sides, image: Image, mask: Mask | None, limits: Limits) -> Examined:
-    """Run both sides.
+def examine(sides: Sides, image: Image, mask: Mask | None, limits: Limits, *, timed: bool = False) -> Examined:
+    """Run both sides, and the engine "onnx" too where `timed`.
 
     Raises InputError for an image that cannot be used, BackendRunError where the candidate fails, and ReferenceFailed
     where the reference does: that says nothing of the candidate.
@@ -136,9 +141,20 @@ def examine(sides: Sides, image: Image, mask: Mask | None, limits: Limits) -> Ex
         flat=(_flat(result), _flat(truth)),
         positive=None if mask is None else classes_in(mask),
         truth={} if mask is None else _against_truth(result, truth, mask),
-        latency_ms=sum(ms for step, ms in result.timings_ms.items() if step != "preprocess"),
+        latency_ms=_latency_ms(result),
+        onnx_ms=_onnx_ms(sides, truth, image) if timed else None,
     )
     return Examined(row=row, reference=truth, candidate=found)
+
+
+def _onnx_ms(sides: Sides, truth: Result, image: Image) -> float | None:
+    if sides.onnx is None:
+        return None
+    return _latency_ms(truth if sides.onnx is sides.reference else sides.onnx(image))
+
+
+def _latency_ms(result: Result) -> float:
+    return sum(ms for step, ms in result.timings_ms.items() if step != "preprocess")
 
 
 def _keeps(maps: tuple[MapParity, ...], limits: Limits) -> bool:

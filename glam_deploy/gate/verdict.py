@@ -56,6 +56,8 @@ def verdict(found: Figures | None, failures: Sequence[str], limits: Limits, held
         "machine": this_machine(held.provenance),
         "latency_ms": float(found["latency_ms"]) if found else 0.0,
     }
+    if found and found["beside_onnx"]:
+        entry["times_onnx"] = float(found["beside_onnx"]["times"])
     return {"id": digest(entry)[:ID_DIGITS], **entry}
 
 

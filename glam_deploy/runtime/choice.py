@@ -1,6 +1,5 @@
 """What "auto" means for a bundle on this machine: the fastest engine with a passed gate, and why it is that one."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from glam_deploy.bundle import Bundle
@@ -8,6 +7,9 @@ from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import AUTO, OWNERS, honours, open_engines
 from glam_deploy.errors import BackendError, BundleError, UsageError
 from glam_deploy.runtime.admission import Gate, engine_digest, this_machine
+
+BESIDE = "times_onnx"
+"""Key of a gate: the engine's time over that of "onnx", on the same images in turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +25,11 @@ class Choice:
 def choose(bundle: Bundle, options: EngineOptions) -> Choice:
     """The engine of least latency among those with a passed gate that run here; `registry.AUTO` where there is none.
 
-    Latencies are those that the gates recorded on a machine of the same processor, cores and device. An engine that
-    cannot be opened, that cannot honour the options, or is another one by now is passed over, and the reason says so.
-    One that compiles nothing needs no `options.cache` and is not passed over for it.
+    What is compared are the times that each gate measured of the engine and of "onnx" on the same images in turns, on a
+    machine of the same processor, cores and device: times of two gates were taken under conditions of their own.
+    Verdicts of fewer than four images, and of earlier releases, lack that; they come last, by their latency. An engine that is no faster than "onnx",
+    that cannot be opened, that cannot honour the options, or is another one by now is passed over, and the reason says
+    so. One that compiles nothing needs no `options.cache` and is not passed over for it.
     """
     passed_over = []
     for gate in _fastest_first(bundle):
@@ -33,17 +37,22 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
         if isinstance(found, str):
             passed_over.append(f"{gate['engine']} {found}")
             continue
-        why = f"auto took {gate['engine']}: {gate['latency_ms']:.0f} ms an image, the fastest with a passed gate here"
+        why = f"auto took {gate['engine']}: {gate['latency_ms']:.0f} ms an image, {_beside(gate)}"
         return Choice(engine=gate["engine"], opened=found, reason=_line(why, passed_over))
     why = f"auto took {AUTO}: no engine has a passed gate with times of such a machine"
     opened = open_engines("auto", bundle, _for(AUTO, options))
     return Choice(engine=AUTO, opened=opened, reason=_line(why, passed_over))
 
 
-def _fastest_first(bundle: Bundle) -> Iterator[Gate]:
+def _fastest_first(bundle: Bundle) -> list[Gate]:
     newest = {gate["digest"]: gate for gate in bundle.gates}
     passed = [gate for gate in bundle.gates if gate["passed"] and newest[gate["digest"]]["passed"]]
-    return iter(sorted(passed, key=lambda gate: float(gate["latency_ms"])))
+    return sorted(passed, key=lambda gate: (BESIDE not in gate, gate.get(BESIDE, float(gate["latency_ms"]))))
+
+
+def _beside(gate: Gate) -> str:
+    fastest = "the fastest with a passed gate here"
+    return f"{gate[BESIDE]:.2f} times the time of {AUTO} beside it, {fastest}" if BESIDE in gate else fastest
 
 
 def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines | str:
@@ -65,8 +74,10 @@ def _lacks(gate: Gate, options: EngineOptions) -> str:
         return "is unknown to this release"
     if not honours(gate["engine"], _for(gate["engine"], options)):
         return "cannot honour the options"
-    same = gate["machine"] == this_machine({"device": gate["machine"]["device"]})
-    return "" if same else "was timed on another kind of machine"
+    if gate["machine"] != this_machine({"device": gate["machine"]["device"]}):
+        return "was timed on another kind of machine"
+    slower = gate["engine"] != AUTO and gate.get(BESIDE, 0.0) >= 1
+    return f"took {gate[BESIDE]:.2f} times as long as {AUTO} beside it" if slower else ""
 
 
 def _for(engine: str, options: EngineOptions) -> EngineOptions:

@@ -260,7 +260,7 @@ def test_a_reference_that_fails_says_nothing_of_the_candidate(
 
 
 def test_ctrl_c_stores_nothing(gate: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def press(*_: object) -> None:
+    def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     before = snapshot(bundle)

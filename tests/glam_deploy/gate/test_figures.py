@@ -133,3 +133,11 @@ def test_truth_is_taken_where_the_reference_is_best() -> None:
             "interval": None,
         }
     }
+
+
+def test_times_beside_onnx_without_the_first_image_and_not_of_two() -> None:
+    """The first run of an engine takes longer; what two others tell is chance."""
+    rows = [row(latency_ms=ms, onnx_ms=100.0) for ms in (900.0, 50.0, 60.0, 40.0)]
+    assert figures(rows)["beside_onnx"] == {"images": 3, "latency_ms": 50, "onnx_ms": 100, "times": 0.5}
+    assert figures(rows[:3])["beside_onnx"] is None
+    assert figures([row()] * 9)["beside_onnx"] is None

@@ -113,3 +113,30 @@ def test_options_that_it_cannot_honour(folder: Path, swift: Candidate, monkeypat
     name, _, reason = auto(folder, entry, threads=2)
     assert name == "onnx"
     assert reason.endswith("passed over: openvino cannot honour the options")
+
+
+# times side by side
+
+
+def test_times_beside_onnx_decide_and_not_times_of_different_hours(
+    folder: Path, swift: Candidate, slow: Candidate
+) -> None:
+    """The second gate ran on a machine that was busy: all took three times as long."""
+    quiet = gate(slow.provenance, latency_ms=80.0, times_onnx=0.8)
+    busy = gate(swift.provenance, latency_ms=150.0, times_onnx=0.5)
+    name, _, reason = auto(folder, quiet, busy)
+    assert name == "openvino"
+    beside = "0.50 times the time of onnx beside it"
+    assert reason == f"auto took openvino: 150 ms an image, {beside}, the fastest with a passed gate here"
+
+
+def test_an_engine_that_is_no_faster_than_onnx_beside_it_is_passed_over(folder: Path, swift: Candidate) -> None:
+    name, passed, reason = auto(folder, gate(swift.provenance, latency_ms=1.0, times_onnx=1.25))
+    assert (name, passed) == ("onnx", "reference")
+    assert reason.endswith("passed over: openvino took 1.25 times as long as onnx beside it")
+
+
+def test_verdicts_without_such_times_come_last(folder: Path, swift: Candidate, slow: Candidate) -> None:
+    old, new = gate(swift.provenance, latency_ms=1.0), gate(slow.provenance, latency_ms=300.0, times_onnx=0.9)
+    assert auto(folder, old, new)[0] == "bf16"
+    assert auto(folder, old, new | {"times_onnx": 1.1})[0] == "openvino"
