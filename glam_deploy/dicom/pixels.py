@@ -34,6 +34,7 @@ class _Frame:
     stream: bytes
     shape: tuple[int, int]
     bits_allocated: int
+    syntax: uid.UID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def _jpeg_ls(frame: _Frame) -> _Decoded:
 
 
 def _jpeg_2000(frame: _Frame) -> _Decoded:
-    found = jpeg2000.decode(frame.stream, frame.shape)
+    found = jpeg2000.decode(frame.stream, frame.shape, lossless=frame.syntax not in (uid.JPEG2000, uid.HTJ2K))
     told = "the frame holds a JP2 file, expected a bare JPEG 2000 codestream (PS3.5 A.4.4): its codestream was read"
     return found.pixels, (Notice(code="jp2-file", message=told),) if found.in_file else ()
 
@@ -139,7 +140,12 @@ def _uncompressed(dataset: Dataset, header: Header) -> Pixels:
 
 def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _Decoded]) -> _Decoded:
     shape = dataset.Rows, dataset.Columns
-    frame = _Frame(stream=_stream(dataset.PixelData), shape=shape, bits_allocated=header.bits_allocated or 0)
+    frame = _Frame(
+        stream=_stream(dataset.PixelData),
+        shape=shape,
+        bits_allocated=header.bits_allocated or 0,
+        syntax=header.transfer_syntax,
+    )
     pixels, notices = decode(frame)
     if decode is _jpeg_2000:
         return pixels, (*notices, *_sign_notices(pixels.dtype.kind == "i", bool(header.signed)))
