@@ -63,13 +63,19 @@ def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> D
         except imagecodecs.Jpeg2kError as error:
             raise StreamError(f"OpenJPEG refuses it ({'; '.join(_grave(messages, slack)) or error})") from None
     if grave := _grave(messages, slack):
-        raise StreamError(f"OpenJPEG finds {len(grave)} faults, the first: {grave[0]}")
+        raise StreamError(_fault(grave))
     return Decoded(pixels=pixels, in_file=in_file)
 
 
 def _grave(messages: Sequence[str], slack: int) -> list[str]:
     """Errors, and warnings but those of code-blocks that end up to `slack` bytes early or late."""
     return [text for text in messages if not text.startswith("info") and not _is_within(text, slack)]
+
+
+def _fault(grave: Sequence[str]) -> str:
+    if all(_TERMINATION.search(text) for text in grave):
+        return f"{len(grave)} of its code-blocks hold more or fewer bytes than their pixels need"
+    return f"OpenJPEG tells {len(grave)} faults, the first: {grave[0]}"
 
 
 def _is_within(warning: str, slack: int) -> bool:

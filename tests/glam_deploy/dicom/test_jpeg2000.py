@@ -59,7 +59,7 @@ def test_damage_within_a_code_block_is_found_by_its_length(capfd: pytest.Capture
     stream = bytearray(jpeg_2000_stream(noise(12), 12))
     stream[len(stream) // 2 : len(stream) // 2 + 500] = b"\x55" * 500
     assert openjpeg.decode(bytes(stream)).shape == (512, 384)  # the same library without the check
-    with pytest.raises(StreamError, match=r"in code block|synthesized"):
+    with pytest.raises(StreamError, match=r"\d of its code-blocks hold more or fewer bytes"):
         decoded(bytes(stream))
     assert capfd.readouterr() == ("", "")
 
