@@ -26,7 +26,8 @@ for program, words in lines:
                 code = exit_code(words)
             else:
                 module = {"glam_bench.report": ".__main__", "glam_bench.gpu_check": ".__main__"}.get(program, "")
-                code = status_of(lambda: import_module(program + module).main(words))
+                started = import_module(program + module)  # before it can turn an error into a sentence
+                code = status_of(lambda: started.main(words))
         except SystemExit as ended:
             code = ended.code or 0
         except BaseException:

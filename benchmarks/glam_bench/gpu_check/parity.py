@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from glam_bench.gpu_check import reference
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_deploy import spec
@@ -20,6 +19,8 @@ from glam_deploy.runtime.pipeline import Pipeline
 
 def run(context: Context) -> None:
     """The golden case against what the bundle holds of it, then each case and K that `reference` has computed."""
+    from glam_bench.gpu_check import reference
+
     opened = open_engine(context)
     bundle = open_bundle(context.bundle)
     rows = check_golden(bundle, pipeline_of(opened, golden_patches(bundle)))
