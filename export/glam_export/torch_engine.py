@@ -9,6 +9,7 @@ from torch import Tensor
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.cores import within_cores
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.spec import STAGES, Stage
 from glam_export.checkpoint import load_weights
@@ -90,8 +91,8 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
             f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "
             f"again without --no-checkpoint, or choose another --engine."
         )
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    if threads := within_cores(options).threads:
+        torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), fusion_head=bundle.fusion_head)
     sha256 = bundle.files[bundles.CHECKPOINT_FILE]["sha256"]
     provenance = {

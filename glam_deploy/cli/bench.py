@@ -10,6 +10,8 @@ import click
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, flavour_option, patches_option, threads_option
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.cores import within_cores
 from glam_deploy.engines.registry import ENGINE_NAMES
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.reading import find_inputs
@@ -100,7 +102,7 @@ def command(
         engines=engines,
         patches=bundle.patches if patches is None else patches,
         images=tuple(find_inputs(images)) if images else (),
-        threads=threads,
+        threads=within_cores(EngineOptions(threads=threads)).threads,
         flavour=flavour,
         baselines=not (no_ladder or quick),
         files=not (no_files or quick),

@@ -64,7 +64,9 @@ device_option: Decorator = click.option(
 )
 
 threads_option: Decorator = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of an engine [default: all cores]."
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of an engine, at most one a core [default: all cores].",
 )
 
 streams_option: Decorator = click.option(
@@ -76,7 +78,8 @@ streams_option: Decorator = click.option(
 cache_option: Decorator = click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Folder of models that OpenVINO has compiled before [default: glam-deploy in the user's cache folder].",
+    help="Folder of models that OpenVINO has compiled before, at most 4 GiB [default: glam-deploy in the user's cache "
+    "folder; /dev/null keeps none].",
 )
 
 ungated_option: Decorator = click.option(

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -186,6 +187,14 @@ def _deciding(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
         yield connection, open_audit(data)
 
 
+def _user() -> str:
+    """Who decides: the account's name, or its number where it has none (containers of OpenShift)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def _decide(
     connection: "Connection", audit: "Audit", stuck: Sequence[Stuck], done: str, transitions: Mapping[str, Transition]
 ) -> int:
@@ -194,7 +203,7 @@ def _decide(
     for one in stuck:
         with suppress(UsageError):  # delivered, or decided by somebody else, since it was looked for
             transitions[one.kind](connection, one.id)
-            audit.write(f"{one.kind}_{done}", study=one.study_uid, id=one.id, by=getpass.getuser())
+            audit.write(f"{one.kind}_{done}", study=one.study_uid, id=one.id, by=_user())
             console.out.print(f"{one.pseudonym}  {one.kind} {one.id} {done}", soft_wrap=True)
             count += 1
     if not count:

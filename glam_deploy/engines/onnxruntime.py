@@ -17,6 +17,7 @@ from glam_deploy.device.compile import compile_cubin
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
+from glam_deploy.engines.cores import within_cores
 from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
@@ -186,6 +187,7 @@ def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngin
 
 
 def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> OpenedEngines:
+    options = within_cores(options)
     engines = {
         stage: OnnxRuntimeEngine(bundle.read(file), stage, options, fusion_head=bundle.fusion_head)
         for stage, file in files.items()

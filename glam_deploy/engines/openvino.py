@@ -15,6 +15,7 @@ from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
+from glam_deploy.engines.cores import within_cores
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.engines.precision import in_words
 from glam_deploy.engines.winograd import winograd_files
@@ -116,6 +117,7 @@ def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
 
 
 def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *, precision: str) -> OpenedEngines:
+    options = within_cores(options)
     with ThreadPoolExecutor(len(recipes)) as pool:  # reading and compiling leave Python free
         opened = pool.map(lambda stage: _engine(bundle, stage, recipes[stage], options), recipes)
         engines: dict[Stage, Engine] = dict(zip(recipes, opened, strict=True))

@@ -29,7 +29,8 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
     machine of the same processor, cores and device: times of two gates were taken under conditions of their own.
     Verdicts of fewer than four images, and of earlier releases, lack that; they come last, by their latency. An engine
     that is no faster than "onnx", that cannot be opened, that cannot honour the options, or is another one by now is
-    passed over, and the reason says so. One that compiles nothing needs no `options.cache` and is not passed over for it.
+    passed over, and the reason says so. One that compiles nothing needs no `options.cache` and is not passed over for
+    it.
     """
     passed_over = []
     for gate in _fastest_first(bundle):

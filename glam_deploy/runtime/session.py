@@ -40,11 +40,12 @@ def load(
     `ungated`: take an engine also where its gate (`glam-deploy gate`) is missing or failed; its results say so. "onnx"
     and "torch" are the reference and need none.
     `patches`: regions that the local module looks at in each image, 1..6; None takes the bundle's own number.
-    For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores.
+    For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores. More threads or streams
+    than this process may use cores are not used, and the logger of `glam_deploy` says so.
     For engines of OpenVINO, `streams`: how many views those threads work on at once; a single view then takes longer, a
     folder less; None is one. `cache`: folder of compiled models, made where it is missing, by which a second start is
-    faster; None is `glam-deploy` in the user's cache folder, /dev/null keeps none. Who can write to it can change
-    results. "auto" may choose an engine that compiles nothing, which then leaves `cache` alone.
+    faster; None is `glam-deploy` in the user's cache folder, /dev/null keeps none. It holds at most 4 GiB, and who can
+    write to it can change results. "auto" may choose an engine that compiles nothing, which then leaves `cache` alone.
     For engines on a GPU, `device`: its index, None is the first; `slots`: how many runs may be under way at once, None
     is 2; `flavour`: "tensorrt" or "tensorrt-rtx" where the bundle has engines of both for this GPU.
     Raises UsageError (no bundle there, unknown engine, an option that the engine cannot honour), BundleError (damaged,

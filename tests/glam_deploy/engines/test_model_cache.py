@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from support_bundles import unprivileged
+from support_commands import start_process
 
 from glam_deploy.engines import model_cache
 from glam_deploy.engines.model_cache import ModelCache, default_folder
@@ -63,3 +65,89 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for told, expected in (("/c", "/c"), ("relative", "/home/someone/.cache"), ("", "/home/someone/.cache")):
         monkeypatch.setenv("XDG_CACHE_HOME", told)
         assert default_folder() == Path(expected) / "glam-deploy"
+
+
+# limits, and places where nothing can be kept
+
+
+def test_the_size_of_all_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_cache, "MOST_BYTES", 3 * 100)
+    cache = ModelCache(tmp_path)
+    blob = b"x" * (100 - model_cache.DIGEST)
+    for age, name in enumerate("abc"):
+        cache.store({"graph": name}, blob)
+        os.utime(cache._path({"graph": name}), (age, age))
+    assert cache.read({"graph": "a"}) == blob  # and so is the youngest
+    cache.store({"graph": "d"}, blob)
+    assert [bool(cache.read({"graph": name})) for name in "abcd"] == [True, False, True, True]
+    cache.store({"graph": "too large"}, b"x" * 300)
+    assert [bool(cache.read({"graph": name})) for name in "acd"] == [True, True, True]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 300
+
+
+def test_what_a_killed_process_left_goes_after_a_day_and_files_of_others_stay(tmp_path: Path) -> None:
+    old, young, other = tmp_path / ".a.draft", tmp_path / ".b.draft", tmp_path / "notes.txt"
+    for path in (old, young, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (1, 1))
+    ModelCache(tmp_path).store(KEY, b"one")
+    assert [path.exists() for path in (old, young, other)] == [False, True, True]
+
+
+STORES = """
+import sys
+from pathlib import Path
+from glam_deploy.engines import model_cache
+model_cache.MOST_FILES = 3
+cache = model_cache.ModelCache(Path(sys.argv[1]))
+for number in range(150):
+    name = str(number % 7)
+    found = cache.read({"graph": name})
+    assert found in (None, name.encode() * 1000), found
+    cache.store({"graph": name}, name.encode() * 1000)
+"""
+
+
+def test_several_processes_share_a_folder(tmp_path: Path) -> None:
+    processes = [start_process(tmp_path, code=STORES) for _ in range(3)]
+    for process in processes:
+        _, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+HOMELESS = """
+import os, sys
+from pathlib import Path
+for name in ("HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+from glam_deploy.engines.model_cache import ModelCache, default_folder
+os.setuid(1234567890)
+for _ in range(2):
+    cache = ModelCache(default_folder())
+    cache.store({}, b"one")
+    assert cache.read({}) is None
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take an account that does not exist")
+def test_an_account_without_home_and_passwd_entry_keeps_nothing_and_says_so_once() -> None:
+    process = start_process(code=HOMELESS)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert err.count("Compiled models are not kept, so every start compiles them again: account 1234567890 has no") == 1
+    assert "Name a folder of your own with --cache (cache= in Python) or XDG_CACHE_HOME" in err
+
+
+def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    with unprivileged():
+        ModelCache(home / ".cache/glam-deploy").store(KEY, b"one")
+    assert f"the folder {home / '.cache/glam-deploy'} cannot be written to (Permission denied)" in caplog.text
+
+
+def test_dev_null_keeps_nothing_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    ModelCache(Path(os.devnull)).store(KEY, b"one")
+    assert caplog.text == ""
