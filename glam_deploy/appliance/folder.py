@@ -15,7 +15,7 @@ from typing import Any
 from glam_deploy import images
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import FINDING, OBJECTS, REPORT, DataFolder, sync
-from glam_deploy.appliance.identity import derived_uid, digest
+from glam_deploy.appliance.identity import derived_uid, digest, kept
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.files import read_json
 from glam_deploy.appliance.work.making import making_of
@@ -87,7 +87,7 @@ def _look(source: Path, config: Config) -> tuple[list[Found], list[Passed]]:
             passed.append(Passed(path=path, status="skipped", reason="the file is no DICOM"))
             continue
         try:
-            received = examine(path, for_processing=config.accept.for_processing)
+            received = kept(examine(path, for_processing=config.accept.for_processing))
         except GlamError as error:
             passed.append(Passed(path=path, status="failed", reason=error.told(Caller.APPLIANCE)))
             continue

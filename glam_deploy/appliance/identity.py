@@ -4,9 +4,15 @@ import hashlib
 import hmac
 import re
 import uuid
+from dataclasses import replace
+
+from glam_deploy.dicom.received import Received
 
 _NAMESPACE = uuid.UUID("6f0c7a0e-6d0f-5c55-9f3c-0a3a0b6d1f57")
 """Of all UIDs that glam-deploy derives; never changed, or a re-sent result would be another object."""
+
+DERIVED = "2.25."
+"""How derived UIDs begin, and those that other software made of a UUID (PS3.5 section B.2)."""
 
 _UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+\Z", re.ASCII)
 
@@ -21,7 +27,24 @@ def derived_uid(*what: str) -> str:
 
     A name-based UUID under 2.25 (PS3.5 section B.2, ISO/IEC 9834-8).
     """
-    return f"2.25.{uuid.uuid5(_NAMESPACE, digest(*what)).int}"
+    return f"{DERIVED}{uuid.uuid5(_NAMESPACE, digest(*what)).int}"
+
+
+def kept_uid(keyword: str, text: str) -> str:
+    """The UID under which the appliance keeps what an object calls `text`: that itself, or one derived where it is no
+    UID. `keyword`: the DICOM element that holds it.
+    """
+    return text if is_uid(text) else derived_uid(keyword, text)
+
+
+def kept(received: Received) -> Received:
+    """The same object under the UIDs that the appliance keeps it by."""
+    return replace(
+        received,
+        sop_uid=kept_uid("SOPInstanceUID", received.sop_uid),
+        study_uid=kept_uid("StudyInstanceUID", received.study_uid),
+        series_uid=kept_uid("SeriesInstanceUID", received.series_uid),
+    )
 
 
 def digest(*what: str) -> str:

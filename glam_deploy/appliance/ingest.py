@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -24,11 +24,11 @@ from typing import BinaryIO
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
-from glam_deploy.appliance.identity import is_uid
+from glam_deploy.appliance.identity import is_uid, kept, kept_uid
 from glam_deploy.appliance.spool import COLLISION, Kept, Spool
 from glam_deploy.appliance.state.instances import Instance
 from glam_deploy.dicom.part10 import Claim, is_storage_class, is_taken_syntax, read_head, write_head
-from glam_deploy.dicom.received import Received, examine
+from glam_deploy.dicom.received import Received, examine, is_identifier
 from glam_deploy.errors import DicomError, fault
 
 SPACE_STEP = 16 << 20
@@ -176,7 +176,7 @@ class Intake:
         self._append(chunk)
 
     def _begin(self, claim: Claim) -> None:
-        if not is_uid(claim.sop_uid):
+        if not is_identifier(claim.sop_uid):
             raise DicomError("the SOP Instance UID is no UID (PS3.5 section 9.1): correct the object at its source")
         if not is_storage_class(claim.sop_class):
             raise _RefusedError(Status.CLASS_NOT_SUPPORTED, "its SOP class is no storage class of the standard")
@@ -184,7 +184,7 @@ class Intake:
             raise _RefusedError(Status.SYNTAX_NOT_SUPPORTED, "its transfer syntax is private, or its pixels elsewhere")
         self._check_space()
         self._path, self._file = self._on_disk.enter_context(part_file(self._ingest.spool.data.incoming))
-        self._file.write(write_head(claim))
+        self._file.write(write_head(replace(claim, sop_uid=kept_uid("SOPInstanceUID", claim.sop_uid))))
 
     def _append(self, chunk: bytes) -> None:
         assert self._file
@@ -210,20 +210,24 @@ class Intake:
         received = examine(self._path, for_processing=self._ingest.config.accept.for_processing)
         self._check(received, self._claim)
         os.fsync(self._file.fileno())
-        instance = self._row(received, self._claim)
-        kept = self._ingest.spool.keep(self._path, instance)
-        if kept is Kept.QUARANTINED:
+        instance = self._row(kept(received), self._claim)
+        outcome = self._ingest.spool.keep(self._path, instance)
+        if outcome is Kept.QUARANTINED:
             raise _RefusedError(Status.UID_COLLISION, COLLISION)
         self._receipt = Receipt(
             status=Status.SUCCESS,
-            sop_class=instance.sop_class,
-            sop_uid=instance.sop_uid,
-            study_uid=instance.study_uid,
+            sop_class=received.sop_class,
+            sop_uid=received.sop_uid,
+            study_uid=received.study_uid,
         )
-        self._tell(kept.value, instance)
+        self._tell(outcome.value, instance)
 
     def _check(self, received: Received, claim: Claim) -> None:
-        if (received.sop_class, received.sop_uid) != (claim.sop_class, claim.sop_uid):
+        """The file meta information of a file needs a valid UID, also where its data set has none."""
+        if not is_uid(claim.sop_uid) and claim.sop_uid != received.sop_uid:
+            raise DicomError("the SOP Instance UID that came with the data set is no UID, and not the data set's")
+        same = claim.sop_uid == received.sop_uid or not is_uid(received.sop_uid)
+        if received.sop_class != claim.sop_class or not same:
             raise _RefusedError(
                 Status.MISMATCH, "SOP class or SOP Instance UID of the data set differ from those it was sent under"
             )

@@ -1,5 +1,6 @@
 """What a received object is, told from a bounded part of its header, so that no sender can make it costly."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ State = Literal["candidate", "skipped", "refused"]
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """What an object says about itself; UIDs are valid ones."""
+    """What an object says about itself. Instance, study and series are named as stored, which may be no valid UID."""
 
     sop_class: str
     sop_uid: str
@@ -46,7 +47,8 @@ class Received:
 def examine(path: Path, *, for_processing: bool) -> Received:
     """What lies in the DICOM file `path`, one that `part10.write_head` begins. Pixels are not read.
 
-    Raises DicomError where it cannot be told which instance this is: no readable data set, or no valid UIDs.
+    Raises DicomError where it cannot be told which instance this is: no readable data set, no valid SOP class, or an
+    identifier of instance, study or series that is missing or no identifier at all (`is_identifier`).
     """
     hush_pydicom()
     with path.open("rb") as file:
@@ -100,9 +102,14 @@ class _Header:
         return dataset
 
 
+def is_identifier(text: str) -> bool:
+    """Whether `text` can name an object: a UID, or what some archives write in its place, such as 32 hex digits."""
+    return re.fullmatch(r"(?!\.+\Z)[0-9A-Za-z._-]{1,128}", text) is not None
+
+
 def _uid(dataset: Dataset, keyword: str) -> UID:
     with foreign_errors(f"{keyword} cannot be read: export the object again"):
-        uid = UID(str(dataset.get(keyword) or ""))
-    if not uid.is_valid:
+        uid = UID(str(dataset.get(keyword) or "").strip(" \0"))
+    if not (uid.is_valid or (keyword in UID_KEYWORDS and is_identifier(uid))):
         raise DicomError(f"{keyword} is missing or no valid UID (PS3.5 section 9.1): correct the object at its source")
     return uid

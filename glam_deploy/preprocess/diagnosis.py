@@ -17,7 +17,6 @@ from glam_deploy.records import Mammogram, Notice, Pixels
 
 NOISE = 0.25
 """Share of the pixels outside the breast that labels and markers do not reach."""
-_WHOLE = "Expected a whole breast with its outline, on a background of 0"
 
 
 def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notice]:
@@ -31,43 +30,49 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
     """
     sampled = surroundings.sample(pixels, breast)
     veil = surroundings.dark_layer(sampled)
-    thick = veil.share > surroundings.VEIL
-    if thick and surroundings.is_uniform(veil, sampled):
+    if veil.share > surroundings.VEIL and surroundings.is_uniform(veil, sampled):
         raise _background(pixels, mammogram, sampled, veil)
     _check_side(breast, pixels.shape[1], mammogram)
     border = _border_value(pixels)
     if border is not None:
         raise _background(pixels, mammogram, sampled, Layer(share=border[1], low=border[0], high=border[0]))
-    return [
-        *_shape(pixels, breast, mammogram, sampled),
-        *([_dark_notice(veil, sampled)] if thick else []),
-        *_noise(pixels, breast),
-    ]
+    return [*_shape(pixels, breast, mammogram, sampled, veil), *_noise(pixels, breast)]
 
 
-def _shape(pixels: Pixels, breast: Breast, mammogram: Mammogram, sampled: Sampled) -> Iterator[Notice]:
-    """What the outline says where the values behind the borders of the image say nothing."""
-    rows, columns = pixels.shape
-    framed = surroundings.is_straight(breast, columns) or surroundings.fills_its_box(breast)
-    outer = surroundings.outer_layer(sampled)
+def _shape(pixels: Pixels, breast: Breast, mammogram: Mammogram, sampled: Sampled, veil: Layer) -> Iterator[Notice]:
+    """What the outline says where the values behind the borders of the image say too little."""
+    framed = surroundings.is_straight(breast, pixels.shape[1]) or surroundings.fills_its_box(breast)
+    thick, outer = veil.share > surroundings.VEIL, surroundings.outer_layer(sampled)
+    if framed and thick:
+        raise _background(pixels, mammogram, sampled, veil)
     if _is_background(outer, sampled, framed=framed):
         raise _background(pixels, mammogram, sampled, outer)
-    reaching = np.count_nonzero(breast.right >= breast.box[3] - surroundings.RIM * columns) / rows
-    told = (
-        f"The foreground (pixels > 0) ends on one straight line opposite to the chest wall in {100 * reaching:.0f} % "
-        "of the rows"
-    )
-    if framed and all(notice.code != "partial-view" for notice in mammogram.notices):
-        raise InputError(
-            f"{told}, and no background can be told from tissue: the image shows only a part of the breast, or "
-            f"something else. {_WHOLE}. Give the whole view; a DICOM object that shows a part on purpose says so "
-            "(PartialView YES)"
-        )
     if framed:
-        yield Notice(code="tissue-at-far-edge", message=f"{told}, as a partial view may (PartialView is YES).")
-    elif surroundings.second_bulge(breast) > surroundings.BULGE:
-        told = "The outline leaves the side opposite to the chest wall and comes back to it: a strip or a label may be "
-        yield Notice(code="attached-foreground", message=told + "attached to the breast, and widen the crop.")
+        yield _cut_off(breast, pixels.shape, mammogram)
+    elif surroundings.second_bulge(breast) > surroundings.BULGE or surroundings.has_even_tip(sampled):
+        told = (
+            "The outline is not that of a breast alone: a strip or a label may be attached to it, and widen the crop."
+        )
+        yield Notice(code="attached-foreground", message=told)
+    if thick:
+        yield _dark_notice(veil, sampled)
+
+
+def _cut_off(breast: Breast, shape: tuple[int, ...], mammogram: Mammogram) -> Notice:
+    """Of a foreground that ends on a straight line though nothing in it is a background."""
+    rows, columns = shape
+    ends = np.count_nonzero(breast.right >= breast.box[3] - surroundings.RIM * columns) / rows
+    at_edge = np.count_nonzero(breast.right >= columns * (1 - surroundings.RIM)) / rows
+    told = f"The foreground (pixels > 0) ends straight opposite to the chest wall in {100 * ends:.0f} % of the rows"
+    if at_edge <= surroundings.STRAIGHT:
+        return Notice(code="straight-outline", message=f"{told}: it may be cut off, or hold a background above 0.")
+    if all(notice.code != "partial-view" for notice in mammogram.notices):
+        raise InputError(
+            f"{told}, at the edge of the image, and no background can be told from tissue: the image shows only a part "
+            "of the breast, or something else. Expected a whole breast with its outline, on a background of 0. Give "
+            "the whole view; a DICOM object that shows a part on purpose says so (PartialView YES)"
+        )
+    return Notice(code="tissue-at-far-edge", message=f"{told}, as a partial view may (PartialView is YES).")
 
 
 def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
@@ -77,7 +82,7 @@ def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
     a gland in uniform fat does not.
     """
     rest = surroundings.rest_of(sampled, outer)
-    dark = outer.high <= 2.5 * surroundings.DARK * sampled.level
+    dark = outer.high <= surroundings.DARK_IN_FRAME * sampled.level
     uniform = surroundings.is_uniform(outer, sampled)
     if framed:
         return rest.share > surroundings.DARK and (dark or uniform)

@@ -24,6 +24,8 @@ FULL = 0.92
 """Share of its bounding box above which a foreground is no breast: half an ellipse fills 0.79."""
 DARK = 0.1
 """Share of the tissue's level (its 95th percentile) up to which a value can be background."""
+DARK_IN_FRAME = 0.35
+"""The same where the foreground has the shape of a frame."""
 BRIGHT = 0.9
 """Share of the tissue's level from which a background is that of an inverted image."""
 VEIL = 0.05
@@ -152,6 +154,15 @@ def second_bulge(breast: Breast) -> float:
     above, below = breast.right[tip::-1], breast.right[tip:]
     returned = max(float((side - np.minimum.accumulate(side)).max()) for side in (above, below))
     return returned / (right - left)
+
+
+def has_even_tip(sampled: Sampled) -> bool:
+    """Whether one value fills most of the foreground's twentieth opposite to the chest wall, and not the foreground."""
+    columns = sampled.inside.shape[1]
+    first = columns - max(1, columns // 20)
+    values, counts = np.unique(sampled.values[:, first:][sampled.inside[:, first:]], return_counts=True)
+    common = values[counts.argmax()]
+    return bool(2 * counts.max() > counts.sum() and np.mean(sampled.values[sampled.inside] == common) < STRAIGHT)
 
 
 def _far_corners(breast: Breast) -> tuple[float, float]:

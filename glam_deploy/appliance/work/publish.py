@@ -3,7 +3,7 @@
 It stands whole or not at all, and is shared by all jobs that the view is part of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from glam_deploy.outputs import report
 from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.outputs.tint import Picture
-from glam_deploy.records import Mammogram, View
+from glam_deploy.records import Mammogram, Notice, View
 from glam_deploy.runtime.result import Result
 
 Begun = dict[str, Future[Any]]
@@ -63,8 +63,9 @@ class Publisher:
             self.reports.draft(view, summary)
             self._write_finding(finding, summary, begun, identify, folder)
             write_npz(folder / ARRAYS, named_arrays(result, full=False, save_input=False))
-            told = report.to_text(report.done(result, arrays_name=ARRAYS, picture_name=PICTURE))
-            (folder / REPORT).write_text(told, "utf-8")
+            told = report.done(result, arrays_name=ARRAYS, picture_name=PICTURE)
+            told["warnings"] = [{"code": notice.code, "message": notice.message} for notice in finding.notices]
+            (folder / REPORT).write_text(report.to_text(told), "utf-8")
             (folder / PICTURE).write_bytes(drawn.result())
         return target
 
@@ -75,7 +76,7 @@ class Publisher:
             saliency=result.source_maps(),
             scores=result.predictions,
             boxes=result.patch_boxes_in_source,
-            notices=result.notices,
+            notices=(*result.notices, *_kept_otherwise(view, mammogram)),
         )
 
     def _begin_objects(
@@ -115,3 +116,14 @@ class Publisher:
     def _identity(self, study_uid: str, view: JobView, kind: str) -> Identity:
         number = list(View).index(View(view.view)) + 1 if view.view else len(View) + 1
         return self.making.identity(kind, study_uid, self.making.view_key(view), number)
+
+
+def _kept_otherwise(view: JobView, mammogram: Mammogram) -> Iterator[Notice]:
+    """Where the mammogram has no valid UID, by which name this appliance knows it."""
+    stored = mammogram.source.uids
+    if mammogram.source.kind == "dicom" and view.sop_uid != stored.get("SOPInstanceUID"):
+        told = (
+            f"SOPInstanceUID is no valid UID (PS3.5 section 9.1): the appliance keeps the image as {view.sop_uid}, and "
+            "results refer to it by the identifier that it has"
+        )
+        yield Notice(code="uid-derived", message=told)

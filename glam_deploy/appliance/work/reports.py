@@ -8,6 +8,7 @@ from typing import Any
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import FINDING, OBJECTS, DataFolder
+from glam_deploy.appliance.identity import DERIVED
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.state.parcels import ResultObject
 from glam_deploy.appliance.work.files import read_json, save_object, whole_folder, write_json
@@ -15,6 +16,7 @@ from glam_deploy.appliance.work.making import Making
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
 from glam_deploy.dicom.results.records import Reference, ViewOutcome, ViewSummary
+from glam_deploy.dicom.results.source import read_source
 from glam_deploy.records import View
 
 
@@ -99,12 +101,18 @@ class Reports:
         told = read_json(self.data.root / view.folder / FINDING)["summary"] if view.folder and not summary else None
         return ViewOutcome(
             source=self.data.root / view.path,
-            image=Reference(sop_class=view.sop_class, sop_uid=view.sop_uid, series_uid=view.series_uid),
+            image=self._image(view),
             view=View(view.view) if view.view else None,
             outcome="done" if summary else view.outcome or "failed",  # type: ignore[arg-type]  # the schema's words
             reason=view.reason,
             summary=ViewSummary.from_json(told) if told else summary,
         )
+
+    def _image(self, view: JobView) -> Reference:
+        """As the mammogram calls itself; one without valid UIDs is kept under derived ones."""
+        if DERIVED in (view.sop_uid[: len(DERIVED)], view.series_uid[: len(DERIVED)]):
+            return read_source(self.data.root / view.path).reference()
+        return Reference(sop_class=view.sop_class, sop_uid=view.sop_uid, series_uid=view.series_uid)
 
     def _predecessor(self, job: Job) -> dict[str, Reference]:
         """The reports that those of this job replace, by kind; none where they have been cleaned away."""

@@ -1,5 +1,6 @@
 """Regions -> a Grayscale Softcopy Presentation State (PS3.3 A.33.1): boxes and banner over the mammogram itself."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from glam_deploy.dicom.header import foreign_errors
 from glam_deploy.dicom.results.objects import finished, written_at
 from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, Region, ViewSummary
 from glam_deploy.dicom.results.source import Source, read_source
+from glam_deploy.errors import DicomError
 
 _BANNER_LAYER = "GLAM BANNER"
 _BANNER_COLOUR = (255, 201, 60)
@@ -54,12 +56,13 @@ def _add_relationship(dataset: Dataset, source: Source) -> None:
 
 def _add_grey(dataset: Dataset, source: Source) -> None:
     """Modality LUT, Softcopy VOI LUT and Softcopy Presentation LUT: a state without them would undo the image's."""
-    elements = source.elements
-    with foreign_errors("the grey scale of the DICOM header is damaged: export the object again"):
-        if "RescaleSlope" in elements and "RescaleIntercept" in elements:
-            dataset.RescaleSlope, dataset.RescaleIntercept = elements.RescaleSlope, elements.RescaleIntercept
-            dataset.RescaleType = elements.get("RescaleType") or "US"
-        if voi := _voi(elements):
+    header = source.header
+    if header.slope is not None and header.intercept is not None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = header.slope, header.intercept
+        dataset.RescaleType = "US"
+    # a window that cannot be read is left out: it only informs, and viewers choose one
+    with suppress(DicomError), foreign_errors("the window is damaged"):
+        if voi := _voi(source.elements):
             dataset.SoftcopyVOILUTSequence = [voi]
     dataset.PresentationLUTShape = "INVERSE" if source.header.photometric == "MONOCHROME1" else "IDENTITY"
 

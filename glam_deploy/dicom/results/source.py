@@ -15,6 +15,8 @@ from pydicom.tag import BaseTag, Tag
 
 from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header
 from glam_deploy.dicom.read import read_elements
+from glam_deploy.dicom.results.records import Reference
+from glam_deploy.dicom.values import Elements
 
 _EMPTY_IF_ABSENT = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
@@ -85,7 +87,14 @@ class Source:
 
     @property
     def study_uid(self) -> str:
-        return str(self.elements.get("StudyInstanceUID", ""))
+        return Elements(self.elements).uid("StudyInstanceUID")
+
+    def reference(self) -> Reference:
+        """The mammogram as it calls itself, with UIDs that may be none by PS3.5 section 9.1: so all others know it."""
+        read = Elements(self.elements).uid
+        return Reference(
+            sop_class=read("SOPClassUID"), sop_uid=read("SOPInstanceUID"), series_uid=read("SeriesInstanceUID")
+        )
 
     @property
     def zone(self) -> tzinfo | None:
