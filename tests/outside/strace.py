@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -60,7 +62,11 @@ class Watched:
     def run(self, *arguments: object, code: str = PLAIN) -> None:
         """To its end; AssertionError with what it printed where it fails."""
         process = self.start(*arguments, code=code)
-        out, _ = process.communicate()
+        try:
+            out, _ = process.communicate()
+        finally:
+            with suppress(ProcessLookupError):  # a test that runs out of time leaves nobody behind
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == 0, out
 
     def outside(self) -> list[str]:
