@@ -4,6 +4,7 @@ No value of an element that is unknown is kept or told: it could be a name.
 """
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ FOREIGN = (
 )  # fmt: skip
 
 NO_TERM = "holds a value that is not a defined term"
+NO_CODE_STRING = "holds no DICOM code string (PS3.5 section 6.2), so no defined term"
+_CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
 _DAMAGED = "cannot be read"
 _PADDING = " \0"
 _DECIDING: Mapping[str, str] = {"BreastImplantPresent": "YES", "PartialView": "YES", "LossyImageCompression": "01"}
@@ -71,7 +74,8 @@ class Elements:
         """All values of a code string, in capitals; none of them where one is not a defined term of that element."""
         found = [text.upper() for text in self.texts(keyword)]
         if any(text not in ("", *DEFINED[keyword]) for text in found):
-            self.unknown[keyword] = NO_TERM
+            strange = not all(_CODE_STRING.fullmatch(text) for text in found)
+            self.unknown[keyword] = NO_CODE_STRING if strange else NO_TERM
             return [_DECIDING[keyword]] if _DECIDING.get(keyword) in found else []
         return found
 

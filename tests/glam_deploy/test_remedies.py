@@ -15,6 +15,7 @@ from glam_deploy.errors import WORDING, Caller, GlamError, InputError, Remedy
 from glam_deploy.preprocess import place
 from glam_deploy.reading import read
 from glam_deploy.records import VIEW_NAMES, Mammogram, View
+from glam_export.calibration import images_in
 
 HAVE = {
     Caller.PYTHON: set(),
@@ -68,6 +69,14 @@ def test_the_appliance_is_told_what_its_sender_can_do(tmp_path: Path) -> None:
     assert "have ImageLaterality and ViewCodeSequence corrected where the image comes from" in received.reason
     received = examine(write_mg(tmp_path / "b.dcm", for_processing=True), for_processing=False)
     assert "accept.for_processing" in received.reason
+
+
+def test_a_calibration_is_told_the_file_and_its_own_remedy(tmp_path: Path) -> None:
+    with (tmp_path / "image.npy").open("wb") as file:
+        np.save(file, np.ones((500, 400), np.uint16))
+    with pytest.raises(InputError, match=r"image\.npy: .*write it into the name") as caught:
+        images_in(tmp_path)
+    assert "--view" not in str(caught.value)
 
 
 def standardized() -> np.ndarray:

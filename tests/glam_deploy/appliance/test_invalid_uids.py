@@ -1,6 +1,8 @@
 """Objects whose UIDs are none (VinDr-Mammo: 32 hexadecimal digits): kept under derived UIDs, referred to exactly."""
 
+import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from support_jobs import config_of, made, pixels_of, stub
-from support_receive import Box, box, split
+from support_receive import Box, box, listening, split
 from support_receive import config_of as receiving
 
 from glam_deploy.appliance.folder import work_through
@@ -90,6 +92,16 @@ def test_a_command_that_says_another_identifier_is_refused(inbox: Box, tmp_path:
     assert inbox.take(data_set, other).status == Status.NOT_UNDERSTOOD
 
 
+@pytest.mark.skipif(not shutil.which("storescu"), reason="storescu (Debian package dcmtk) is not installed")
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_another_vendors_sender_is_answered_with_success(inbox: Box, tmp_path: Path, identifier: str) -> None:
+    named(tmp_path / "a.dcm", identifier)
+    with listening(inbox) as (_, port):
+        command = ["storescu", "-aet", "STORESCU", "-aec", "GLAM", "127.0.0.1", str(port), str(tmp_path / "a.dcm")]
+        subprocess.run(command, check=True, timeout=60)
+    assert inbox.rows("SELECT state FROM instance") == [("candidate",)]
+
+
 def _uids(dataset: Dataset) -> Iterator[tuple[str, str]]:
     for element in dataset.iterall():
         if element.VR == "UI":
@@ -103,7 +115,12 @@ def test_results_are_valid_and_refer_to_the_image_as_it_calls_itself(tmp_path: P
     made(config)
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    named(tmp_path / "in" / "a.dcm", identifier)
+    path = named(tmp_path / "in" / "a.dcm", identifier)
+    # a window that cannot be read only informs
+    window = b"\x28\x00\x50\x10DS\x06\x002048.0"
+    content = path.read_bytes()
+    assert window in content
+    path.write_bytes(content.replace(window, window.replace(b".", b",")))
     said = work_through(tmp_path / "in", tmp_path / "out", stub(config), config)
     (study,) = said["studies"]
     (view,) = study["views"]

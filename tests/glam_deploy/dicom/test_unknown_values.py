@@ -244,13 +244,32 @@ def test_an_unknown_orientation_is_missing(write: Write, value: bytes) -> None:
     path = put(write(), "PatientOrientation", "CS", value)
     (notice,) = read_view(path).notices
     assert notice.code == "orientation-unknown"
-    assert "PatientOrientation holds a value that is not a defined term" in notice.message
+    assert notice.message.startswith("PatientOrientation holds ")
+    assert "defined term" in notice.message
     assert read_view(path, horizontal_flip=True).horizontal_flip
 
 
 @pytest.mark.parametrize("value", [b"a\\r ", b"A\\R\0", b" A \\ R"])
 def test_an_orientation_in_another_spelling_is_known(write: Write, value: bytes) -> None:
     assert read_view(put(write(), "PatientOrientation", "CS", value)).notices == ()
+
+
+def test_an_orientation_of_the_other_breast_is_a_wrong_laterality(write: Write) -> None:
+    """In a CC view the columns run to the medial side, which tells the breast."""
+
+    def untagged(dataset: Dataset) -> None:
+        del dataset.ImageLaterality
+
+    with pytest.raises(DicomError, match=r"laterality wrong: .* an L-CC view, not in an R-CC view: pass the right"):
+        read_view(write(untagged), view=View.R_CC)
+    with pytest.raises(DicomError, match=r"laterality wrong: .*dcmodify"):
+        read_view(put(write(), "ImageLaterality", "CS", b"R "))
+
+
+def test_the_flip_of_the_detector_is_read_and_mirrors_nothing(write: Write) -> None:
+    mammogram = read_view(put(write(), "FieldOfViewHorizontalFlip", "CS", b"YES "))
+    assert mammogram.source.facts["field_of_view_horizontal_flip"] == "YES"
+    assert (mammogram.horizontal_flip, mammogram.notices) == (False, ())
 
 
 UIDS = [
