@@ -1,5 +1,6 @@
-"""DICOM objects that lie or are costly, as bytes: for tests of reading, receiving and working."""
+"""DICOM objects and messages that lie or are costly, as bytes: for tests of reading, receiving and working."""
 
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from mammograms import write_mg
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
 ITEM, OPEN_ITEM = b"\xfe\xff\x00\xe0" + bytes(4), b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
 ITEM_END, SEQUENCE_END = b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
 
@@ -58,3 +60,69 @@ def with_elements(
         data = deflater.compress(data) + deflater.flush()
     path.write_bytes(file[: start_of(file)] + data)
     return path
+
+
+# on the network (PS3.8)
+
+
+def item(kind: int, body: bytes) -> bytes:
+    return bytes([kind, 0]) + struct.pack(">H", len(body)) + body
+
+
+def context(number: int, syntaxes: int = 1) -> bytes:
+    """A presentation context of Verification (PS3.8 section 9.3.2.2)."""
+    body = item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2") * syntaxes
+    return item(0x20, bytes([number & 0xFF, 0, 0, 0]) + body)
+
+
+def request(*contexts: bytes, more: bytes = b"") -> bytes:
+    """An A-ASSOCIATE-RQ of STORESCU to GLAM."""
+    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
+    names = b"GLAM".ljust(16) + b"STORESCU".ljust(16)
+    body = struct.pack(">HH", 1, 0) + names + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1")
+    body += b"".join(contexts) + user + more
+    return b"\x01\x00" + struct.pack(">L", len(body)) + body
+
+
+def storing(sop_class: bytes, syntax: bytes = b"1.2.840.10008.1.2.1") -> bytes:
+    """A request for an association with one presentation context, number 1."""
+    body = item(0x30, sop_class) + item(0x40, syntax)
+    return request(item(0x20, bytes([1, 0, 0, 0]) + body))
+
+
+def pdv(control: int, data: bytes) -> bytes:
+    """A P-DATA-TF PDU of one fragment (PS3.8 annex E)."""
+    value = struct.pack(">L", len(data) + 2) + bytes([1, control]) + data
+    return b"\x04\x00" + struct.pack(">L", len(value)) + value
+
+
+def command(*elements: tuple[int, bytes]) -> bytes:
+    return b"".join(struct.pack("<HHL", 0, number, len(value)) + value for number, value in elements)
+
+
+def store_command(sop_class: str, sop_uid: str) -> bytes:
+    """A C-STORE-RQ (PS3.7 section 9.3.1.1)."""
+
+    def uid(text: str) -> bytes:
+        return text.encode() + b"\0" * (len(text) % 2)
+
+    return command(
+        (0x0002, uid(sop_class)), (0x0100, b"\1\0"), (0x0110, b"\1\0"), (0x0700, b"\0\0"), (0x0800, b"\1\0"),
+        (0x1000, uid(sop_uid)),
+    )  # fmt: skip
+
+
+STORE = store_command(MG, "1.2.3")
+
+
+def store(port: int, file: bytes, syntax: str, sop_uid: str) -> bytes:
+    """The answer to a C-STORE of the data set in `file`, by hand: no library looks at the object before it is sent."""
+    with socket.create_connection(("127.0.0.1", port), 60) as peer:
+        peer.sendall(storing(MG.encode(), syntax.encode()))
+        assert peer.recv(1 << 16)[0] == 2
+        peer.sendall(pdv(3, store_command(MG, sop_uid)))
+        data = file[start_of(file) :]
+        pieces = [data[at : at + 60_000] for at in range(0, len(data), 60_000)]
+        for number, piece in enumerate(pieces, 1):
+            peer.sendall(pdv(2 if number == len(pieces) else 0, piece))
+        return peer.recv(1 << 16)

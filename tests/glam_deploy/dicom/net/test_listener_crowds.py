@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from hostile import STORE, command, context, item, pdv, request, storing
 from support_listener import RULES, Post, associated, post
 from support_until import until
 
@@ -20,25 +21,6 @@ from glam_deploy.dicom.net.request import MAX_REQUEST
 pytestmark = pytest.mark.usefixtures("sockets_are_closed")
 
 ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 2])
-
-
-def item(kind: int, body: bytes) -> bytes:
-    return bytes([kind, 0]) + struct.pack(">H", len(body)) + body
-
-
-def context(number: int, syntaxes: int = 1) -> bytes:
-    """A presentation context of Verification (PS3.8 section 9.3.2.2)."""
-    body = item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2") * syntaxes
-    return item(0x20, bytes([number & 0xFF, 0, 0, 0]) + body)
-
-
-def request(*contexts: bytes, more: bytes = b"") -> bytes:
-    """An A-ASSOCIATE-RQ of STORESCU to GLAM."""
-    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
-    names = b"GLAM".ljust(16) + b"STORESCU".ljust(16)
-    body = struct.pack(">HH", 1, 0) + names + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1")
-    body += b"".join(contexts) + user + more
-    return b"\x01\x00" + struct.pack(">L", len(body)) + body
 
 
 @contextmanager
@@ -140,26 +122,7 @@ def test_a_request_byte_by_byte_is_cut_off() -> None:
 # associations
 
 
-def pdv(control: int, data: bytes) -> bytes:
-    """A P-DATA-TF PDU of one fragment (PS3.8 annex E)."""
-    value = struct.pack(">L", len(data) + 2) + bytes([1, control]) + data
-    return b"\x04\x00" + struct.pack(">L", len(value)) + value
-
-
-def command(*elements: tuple[int, bytes]) -> bytes:
-    return b"".join(struct.pack("<HHL", 0, number, len(value)) + value for number, value in elements)
-
-
-STORE = command(
-    (0x0002, b"1.2.840.10008.5.1.4.1.1.1.2\0"), (0x0100, b"\1\0"), (0x0110, b"\1\0"), (0x0700, b"\0\0"),
-    (0x0800, b"\1\0"), (0x1000, b"1.2.3\0"),
-)  # fmt: skip
 ECHO = command((0x0002, b"1.2.840.10008.1.1\0"), (0x0100, b"\x30\0"), (0x0110, b"\1\0"), (0x0800, b"\1\1"))
-
-
-def storing(sop_class: bytes) -> bytes:
-    body = item(0x30, sop_class) + item(0x40, b"1.2.840.10008.1.2.1")
-    return request(item(0x20, bytes([1, 0, 0, 0]) + body))
 
 
 @contextmanager
