@@ -42,8 +42,11 @@ def _headline(ladder: Sequence[Rung]) -> Iterator[str]:
     first = headline.fastest(ladder)
     if first and (ms := headline.p50(first)) is not None:
         yield f"The fastest engine that may give results: {first['name']}, {in_ms(ms)} ms."
+    elif any(rung["latency_ms"] for rung in ladder):
+        yield "No engine that ran has passed its gate."
     for rung in headline.faster_without_gate(ladder, first):
-        yield f"Faster, but {headline.why_not(rung)}: {rung['name']}, {in_ms(headline.p50(rung) or 0.0)} ms."
+        faster = "is faster" if first else "ran"
+        yield f"{rung['name']} {faster} ({in_ms(headline.p50(rung) or 0.0)} ms), but {headline.why_not(rung)}."
 
 
 def _ladder(ladder: Sequence[Rung]) -> Table:

@@ -34,3 +34,8 @@ def test_a_dice_just_below_one_is_not_shown_as_one(lines: list[str]) -> None:
 def test_what_did_not_run_is_told_with_the_reason(lines: list[str]) -> None:
     assert any(line.startswith("TensorRT fp16: not here. engine 'fp16' needs cuda.core") for line in lines)
     assert any(line.startswith("! openvino-int8 is unstable") for line in lines)
+
+
+def test_the_headline_is_an_engine_that_may_run(lines: list[str]) -> None:
+    assert "The fastest engine that may give results: ONNX Runtime, 4921 ms." in lines
+    assert "OpenVINO int8 is faster (2225 ms), but its gate failed." in lines
