@@ -45,8 +45,8 @@ def _headline(ladder: Sequence[Rung]) -> Iterator[str]:
     elif any(rung["latency_ms"] for rung in ladder):
         yield "No engine that ran has passed its gate."
     for rung in headline.faster_without_gate(ladder, first):
-        faster = "is faster" if first else "ran"
-        yield f"{rung['name']} {faster} ({in_ms(headline.p50(rung) or 0.0)} ms), but {headline.why_not(rung)}."
+        faster = "Faster" if first else "It ran"
+        yield f"{faster}, but {headline.why_not(rung)}: {rung['name']}, {in_ms(headline.p50(rung) or 0.0)} ms."
 
 
 def _ladder(ladder: Sequence[Rung]) -> Table:

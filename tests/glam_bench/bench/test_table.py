@@ -38,4 +38,4 @@ def test_what_did_not_run_is_told_with_the_reason(lines: list[str]) -> None:
 
 def test_the_headline_is_an_engine_that_may_run(lines: list[str]) -> None:
     assert "The fastest engine that may give results: ONNX Runtime, 4921 ms." in lines
-    assert "OpenVINO int8 is faster (2225 ms), but its gate failed." in lines
+    assert "Faster, but its gate failed: OpenVINO int8, 2225 ms." in lines
