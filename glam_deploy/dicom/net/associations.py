@@ -192,7 +192,7 @@ class _StreamedMessages(DIMSEServiceProvider):
         self.dul.event_queue.put("Evt19")
 
 
-class _StateMachine(StateMachine):
+class LastingStateMachine(StateMachine):
     """Ends the connection where an answer of ours meets a peer that is going; pynetdicom's thread would die of it."""
 
     def do_action(self, event: str) -> None:
@@ -212,7 +212,7 @@ class ServedAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         self._server = self.server = server
         self.dimse = _StreamedMessages(self)
-        self.dul.state_machine = _StateMachine(self.dul)
+        self.dul.state_machine = LastingStateMachine(self.dul)
         self.set_socket(_BoundedSocket(self, connection, request, server.idle_s))
         # or a peer that holds still would keep the process from ending
         self.dul.daemon = True

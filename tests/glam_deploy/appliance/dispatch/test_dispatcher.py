@@ -196,7 +196,8 @@ def test_a_target_that_gets_on_with_nothing_is_told_as_failing(outbox: Outbox) -
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with dispatching(outbox, f'name = "silent"\nstow_url = "http://127.0.0.1:{port}/dicom-web"'):
-            wait_for(lambda: not _is(outbox, "target:silent", "ready"), "the word about what is silent")
+            told = ("waiting", "failing")
+            wait_for(lambda: any(_is(outbox, "target:silent", each) for each in told), "the word about what is silent")
     assert "no answer in time" in components(outbox)["target:silent"]["detail"]
 
 

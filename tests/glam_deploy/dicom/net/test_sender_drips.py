@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,18 +29,22 @@ def dripping(pacs: FakePacs, after: int) -> Iterator[Peer]:
     """The PACS behind a link that lets `after` bytes of its answers through, and then a byte in 50 ms."""
     server = socket.create_server(("127.0.0.1", 0))
     open_ones: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def start(work: Callable[..., None], *arguments: object) -> None:
+        threads.append(threading.Thread(target=work, args=arguments))
+        threads[-1].start()
 
     def relay(ours: socket.socket) -> None:
-        open_ones.append(ours)
-        theirs = socket.create_connection(("127.0.0.1", pacs.port))
-        open_ones.append(theirs)
-        threading.Thread(target=forward, args=(ours, theirs), daemon=True).start()
-        left = after
-        with suppress(OSError):
-            while data := theirs.recv(left or 1):
-                ours.sendall(data)
-                left = max(0, left - len(data))
-                time.sleep(0 if left else 0.05)
+        with ours, socket.create_connection(("127.0.0.1", pacs.port)) as theirs:
+            open_ones.extend((ours, theirs))
+            start(forward, ours, theirs)
+            left = after
+            with suppress(OSError):
+                while data := theirs.recv(left or 1):
+                    ours.sendall(data)
+                    left = max(0, left - len(data))
+                    time.sleep(0 if left else 0.05)
 
     def forward(ours: socket.socket, theirs: socket.socket) -> None:
         with suppress(OSError):
@@ -50,16 +54,20 @@ def dripping(pacs: FakePacs, after: int) -> Iterator[Peer]:
     def accept() -> None:
         with suppress(OSError):
             while True:
-                threading.Thread(target=relay, args=(server.accept()[0],), daemon=True).start()
+                start(relay, server.accept()[0])
 
-    threading.Thread(target=accept, daemon=True).start()
+    start(accept)
     try:
         yield replace(pacs.peer(timeout_s=TIMEOUT_S), port=server.getsockname()[1])
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        for connection in open_ones:
-            connection.close()
+        threads[0].join()
+        while any(thread.is_alive() for thread in threads):  # one may just be connecting
+            for connection in open_ones:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            time.sleep(0.01)
 
 
 @pytest.fixture
