@@ -102,8 +102,8 @@ CASES = (
     Case(name="report", program="glam_bench.report", words="{results} --out {out}.html"),
     Case(name="half_parity", program="glam_bench.half_parity", words="a {png} --bundle {bundle}", needs=("export",)),
     Case(name="first_light", program="glam_bench.first_light", words="--bundle {bundle} --out {out}", quick="--help"),
-    Case(name="receive", program="glam_bench.receive", words="--folder {none}", needs=APPLIANCE, quick="--help"),
-    Case(name="latency", program="glam_bench.appliance_latency", words="--bundle {none}", needs=APPLIANCE, quick="-h"),
+    Case(name="receive", program="glam_bench.receive", words="--folder {none}", needs=APPLIANCE, code=2),
+    Case(name="latency", program="glam_bench.appliance_latency", words="--bundle {none}", needs=APPLIANCE, code=2),
     Case(
         name="gpu_check",
         program="glam_bench.gpu_check",

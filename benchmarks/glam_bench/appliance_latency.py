@@ -23,6 +23,7 @@ from typing import Any
 import glam_deploy
 from glam_bench import machine
 from glam_bench.appliance_processes import echoes, free_port, process, serve, wait_for
+from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import main as command_line
 from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--exams", type=int, default=3, help="measured ones; one more goes before them")
     options = parser.parse_args(arguments)
     require("dicom", "appliance", user="appliance_latency")
+    open_bundle(options.bundle)  # before anything is written or started
     if not shutil.which("Orthanc"):
         raise BackendUnavailable("appliance_latency needs Orthanc: apt-get install orthanc")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:

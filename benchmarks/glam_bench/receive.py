@@ -26,7 +26,7 @@ from glam_bench import machine
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import overview
 from glam_deploy.cli import main as command_line
-from glam_deploy.errors import BackendRunError, BackendUnavailable
+from glam_deploy.errors import BackendRunError, BackendUnavailable, UsageError
 from glam_deploy.installation import require
 from glam_deploy.processes import python_command
 from glam_deploy.records import View
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--instances", type=int, default=10_000, help="small ones, for memory")
     options = parser.parse_args(arguments)
     require("dicom", "appliance", user="receive")
+    if not options.folder.is_dir():
+        raise UsageError(f"{options.folder} is no folder: name one on the disk that is to be measured with --folder")
     if not shutil.which("storescu"):
         raise BackendUnavailable("receive needs dcmtk's storescu: apt-get install dcmtk")
     with tempfile.TemporaryDirectory(dir=options.folder) as name, receiver(Path(name)) as (port, process):
