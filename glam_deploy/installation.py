@@ -34,18 +34,19 @@ CUDA = ("cuda.core", "cuda.bindings")
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "export": ("torch", "onnx", "onnxscript", "safetensors"),
-        "dicom": ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "gdcm"),
+        "dicom": ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "imagecodecs"),
         "appliance": (
             "pynetdicom",
             "highdicom",
-            "imagecodecs",
             "pydantic",
             "starlette",
             "uvicorn",
+            "h11",
             "jinja2",
             "python_multipart",
             "prometheus_client",
             "requests",
+            "urllib3",
             "cryptography",
         ),
         "openvino": ("openvino",),
