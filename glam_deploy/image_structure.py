@@ -112,6 +112,7 @@ def _check_parts(content: bytes, page: _Page, size: tuple[int, int, int], sample
     check_size(height, width, samples)
     planes = samples if page.first(_PLANAR, 1) == 2 else 1
     down, across = -(-rows // height), -(-columns // width)
+    check_size(down * height, across * width, samples)  # tiles reach beyond the image
     offsets = page.tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
     counts = page.tags.get(_TILE_COUNTS if tiled else _STRIP_COUNTS, ())
     if not len(offsets) == len(counts) == planes * down * across:

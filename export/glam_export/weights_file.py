@@ -15,7 +15,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +35,30 @@ def _plain_mapping(*_: object) -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
-def _numpy_types() -> Iterator[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Numpy's scalars and arrays, under the names that numpy 1 and numpy 2 give the functions that build them."""
-    for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer"):
-        module, _, function = name.partition(".")
-        for core in ("numpy.core", "numpy._core"):
-            yield (getattr(import_module(f"numpy._core.{module}"), function), f"{core}.{name}")
-    yield np.ndarray
-    yield np.dtype
-    yield from (type(np.dtype(code)) for code in "?bhilqBHILQefdFDSUOMm")
+class Unread:
+    """Takes the place of a value that could be of any size and is of no use here: numpy's arrays and types, ranges.
+
+    Its constructor and state are dropped, so a few bytes of a file cannot ask for memory.
+    """
+
+    def __init__(self, *_: object) -> None:
+        """Takes any arguments and keeps none."""
+
+    def __setstate__(self, state: object) -> None:
+        """Drops the state."""
+
+
+def _unread_types() -> Iterator[tuple[Callable[..., Any], str]]:
+    """Numpy's arrays, scalars and types under the names of numpy 1 and numpy 2, and ranges."""
+    for core in ("numpy.core", "numpy._core"):
+        for function in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer"):
+            yield Unread, f"{core}.{function}"
+    yield from ((Unread, name) for name in ("numpy.ndarray", "numpy.dtype", "builtins.range"))
+    yield from ((Unread, f"numpy.dtypes.{type(np.dtype(code)).__name__}") for code in "?bhilqBHILQefdFDSUOMm")
 
 
 HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
-    *_numpy_types(),
+    *_unread_types(),
     *((pathlib.PurePosixPath, f"pathlib{inner}.{name}") for inner in ("", "._local") for name in ("PosixPath", "Path")),
     *((pathlib.PureWindowsPath, f"pathlib{inner}.WindowsPath") for inner in ("", "._local")),
     pathlib.PurePosixPath,
@@ -67,7 +77,6 @@ HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
     str,
     complex,
     slice,
-    range,
     datetime.datetime,
     datetime.date,
     datetime.time,
@@ -160,7 +169,9 @@ def _safetensors(path: Path) -> object:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # torch's own text advises to switch its safety off
+    told = "" if "weights_only" in str(error) else str(error)
+    reason = told.splitlines()[0] if told else f"its parts do not fit together, {type(error).__name__}"
     if "magic number" in reason.lower():
         return CheckpointError(
             f"{path}: this is a pickle that torch.save did not write. Load it where it was made and write it with "

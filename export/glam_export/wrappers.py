@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
+from glam_export.weights_file import Unread
 
 ROOT = re.compile(r"^(?:.*?\.)??(?=(?:global_network|detection_network)\.)")
 """What stands before the first part of a key of the network (`glam_export.reference.network`). Its attention and fusion
@@ -131,7 +132,13 @@ def _named(found: list[StateDict], key: str, content: object, path: Path) -> Sta
 def _instead(content: object) -> str:
     """What was found where no GLAM network is."""
     for place, mapping in mappings(content):
-        for key in mapping:
+        if arrays := [key for key, value in mapping.items() if ROOT.match(key) and isinstance(value, Unread)]:
+            return (
+                f"the weights of a GLAM network are there as numpy arrays, not as tensors (for instance {arrays[0]}). "
+                f"Convert them where they were made: torch.save({{k: torch.from_numpy(v) for k, v in state.items()}}, "
+                f'"weights.pt")'
+            )
+        for key in (key for key, value in mapping.items() if isinstance(value, Tensor)):
             if name := next((name for own, name in OTHERS.items() if key == own or key.endswith(f".{own}")), None):
                 where = f" (under {place})" if place else ""
                 return (

@@ -9,7 +9,7 @@ import logging
 import re
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ _START = b"\xff\x4f\xff\x51"
 """How a codestream begins: SOC and SIZ (T.800 A.4.1, A.5.1)."""
 _FILE = b"\0\0\0\x0cjP  \r\n\x87\n"
 """How a JP2 file begins: the signature box (T.800 I.5.1)."""
-_COD, _EOC = 0x52, b"\xff\xd9"
+_COD, _COC, _SOD, _EOC = 0x52, 0x53, b"\xff\x93", b"\xff\xd9"
 _PREDICTABLE, _HIGH_THROUGHPUT = 0x10, 0x40
 """Bits of the code-block style (T.800 table A.19, T.814 table A.7)."""
 
@@ -31,6 +31,11 @@ _TERMINATION = re.compile(r"PTERM check failure: (\d+) (remaining bytes|synth)")
 _SLACK = 8
 """Bytes by which a sound code-block of a lossless stream may end early or late: encoders round the length of what they
 write up, or leave bytes out that a decoder fills in (T.800 D.4.1); both are up to five."""
+MAX_SEGMENTS = 10_000
+"""Marker segments of a header, and of all tile-parts together, that are looked at."""
+MAX_PARTS = 1_000_000
+"""Precincts and code-blocks of an image; OpenJPEG takes some 550 bytes for a precinct. A mammogram of 10,000 x 10,000
+has 98,000 code-blocks of 32 x 32."""
 _SLACK_LOSSY = 64
 """The same where code-blocks may be truncated between passes, whose lengths encoders estimate: up to 18 was seen."""
 
@@ -148,11 +153,14 @@ def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
     """The segments of the main header of a codestream that is whole: all tiles, to the last byte, and EOC."""
     if not codestream.startswith(_START):
         raise StreamError("no codestream of JPEG 2000 begins with it (FF 4F FF 51)")
-    main = tuple(_header(codestream, 2))
+    main = tuple(_header(codestream, 2, b"\xff\x90"))
+    _refuse_styles((segment for segment in main if segment.marker != _COD), "its main header")
     tiles = _check_size(main[0], shape)
     seen, at = set(), main[-1].end
+    _check_parts(only(main, _COD, "COD"), shape)
     while codestream[at : at + 2] == b"\xff\x90":
         index, length = _tile_part(codestream, at)
+        _refuse_styles(_header(codestream, at + 12, _SOD), "a tile-part")
         seen.add(index)
         at = at + length if length else len(codestream.rstrip(b"\0")) - len(_EOC)
     if codestream[at : at + 2] != _EOC or codestream[at + 2 :].strip(b"\0"):
@@ -162,15 +170,41 @@ def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
     return main
 
 
-def _header(codestream: bytes, at: int) -> Iterator[Segment]:
-    """The marker segments from `at` up to a SOT, of which there is one behind every main header (T.800 A.3)."""
-    while codestream[at : at + 2] != b"\xff\x90":
+def _refuse_styles(header: Iterable[Segment], where: str) -> None:
+    """Coding styles of a component or a tile (COC, COD), which an image of one component needs none of.
+
+    They would take the place of the style into which `_promising` writes (T.800 A.6.1, A.6.2).
+    """
+    if any(segment.marker in (_COD, _COC) for segment in header):
+        raise StreamError(f"{where} has a coding style of its own (COC or COD), whose code-blocks cannot be checked")
+
+
+def _check_parts(cod: Segment, shape: tuple[int, int]) -> None:
+    """Bound precincts and code-blocks before they are made (T.800 tables A.15, A.18, A.21; B.6, B.7)."""
+    if len(cod.body) < 10 or cod.body[5] > 32:
+        raise StreamError("its coding style (COD) is too short, or has more than 32 levels")
+    levels, block = cod.body[5], 1 << ((cod.body[6] & 15) + (cod.body[7] & 15) + 4)
+    parts = shape[0] * shape[1] // block
+    sizes = cod.body[10:] if cod.body[0] & 1 else b""
+    for resolution, size in enumerate(sizes[: levels + 1]):
+        rows, columns = (-(-side >> (levels - resolution)) for side in shape)
+        parts += -(-rows >> (size >> 4)) * -(-columns >> (size & 15))
+    if parts > MAX_PARTS:
+        raise StreamError(f"its header states {parts} precincts and code-blocks, expected up to {MAX_PARTS}")
+
+
+def _header(codestream: bytes, at: int, end_marker: bytes) -> Iterator[Segment]:
+    """The marker segments from `at` up to `end_marker`: SOT for the main header, SOD for a tile-part (T.800 A.3)."""
+    for _ in range(MAX_SEGMENTS):
+        if codestream[at : at + 2] == end_marker:
+            return
         marker, length = _parameters(">HH", codestream, at)
         end = at + 2 + length
         if marker < 0xFF00 or length < 2 or end > len(codestream):
             raise StreamError(f"its main header is damaged at byte {at}")
         yield Segment(marker=marker & 0xFF, body=codestream[at + 4 : end], end=end)
         at = end
+    raise StreamError(f"a header has more than {MAX_SEGMENTS} marker segments")
 
 
 def _check_size(siz: Segment, shape: tuple[int, int]) -> int:

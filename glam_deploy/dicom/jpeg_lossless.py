@@ -19,7 +19,7 @@ _SOF3, _DHT, _DQT, _DRI, _COM = 0xC3, 0xC4, 0xDB, 0xDD, 0xFE
 _IGNORED = frozenset({_DQT, _COM, *range(0xE0, 0xF0)})
 """Tables of other processes, comments and application data (T.81 B.2.4)."""
 
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+_MARKER = re.compile(rb"(?<!\xff)\xff+([\x01-\xfe])")  # from the first FF on, so that a run of them is read once
 """A marker behind entropy-coded data with the fill bytes before it; FF 00 is a data byte FF (T.81 B.1.1.5)."""
 
 

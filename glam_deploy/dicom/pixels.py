@@ -120,14 +120,13 @@ def _decode(dataset: Dataset, header: Header) -> _Decoded:
     with foreign_errors(f"{damaged}: export it again"):
         try:
             if decoder is None:
-                return _uncompressed(dataset, header), ()
+                return _uncompressed(dataset, header)
             return _encapsulated(dataset, header, decoder)
         except StreamError as error:
             raise DicomError(f"{damaged}: {error}. Export the object again from its archive") from None
 
 
-def _uncompressed(dataset: Dataset, header: Header) -> Pixels:
-    """Bits above BitsStored are no part of a pixel (PS3.5 8.1.1)."""
+def _uncompressed(dataset: Dataset, header: Header) -> _Decoded:
     expected = dataset.Rows * dataset.Columns * (header.bits_allocated or 0) // 8
     found = len(dataset.PixelData)
     # an odd number of bytes is padded by one (PS3.5 8.1.1)
@@ -135,7 +134,9 @@ def _uncompressed(dataset: Dataset, header: Header) -> Pixels:
         raise StreamError(
             f"it has {found} bytes, expected {expected} for {dataset.Rows} rows and {dataset.Columns} columns"
         )
-    return np.asarray(pixel_array(dataset, raw=True))
+    if header.signed:
+        return np.asarray(pixel_array(dataset, raw=True)), ()
+    return _without_bits_above(np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False)), header)
 
 
 def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _Decoded]) -> _Decoded:
@@ -150,9 +151,9 @@ def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _
     if decode is _jpeg_2000:
         return pixels, (*notices, *_sign_notices(pixels.dtype.kind == "i", bool(header.signed)))
     # of the other streams the header alone says whether they are signed; RLE keeps bits above BitsStored
-    if header.signed or header.transfer_syntax == uid.RLELossless:
-        pixels = _lowest_bits(pixels, header.bits_stored or 0, signed=bool(header.signed))
-    return pixels, notices
+    if header.signed:
+        return _lowest_bits(pixels, header.bits_stored or 0), notices
+    return _without_bits_above(pixels, header) if header.transfer_syntax == uid.RLELossless else (pixels, notices)
 
 
 def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...]:
@@ -168,10 +169,23 @@ def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...
     return (Notice(code="signed-pixels", message=told),) if stream_signed else ()
 
 
-def _lowest_bits(pixels: Pixels, bits: int, *, signed: bool) -> Pixels:
-    """The value in the lowest `bits` of each uint8 or uint16 pixel, in two's complement where `signed`: int32."""
+def _lowest_bits(pixels: Pixels, bits: int) -> Pixels:
+    """The value in the lowest `bits` of each uint8 or uint16 pixel, in two's complement: int32."""
     values = pixels.astype(np.int32) & ((1 << bits) - 1)
-    return values - ((values >> (bits - 1)) << bits) if signed else values
+    return values - ((values >> (bits - 1)) << bits)
+
+
+def _without_bits_above(pixels: Pixels, header: Header) -> _Decoded:
+    """Unsigned pixels less the bits above BitsStored, which are no part of them (PS3.5 8.1.1), and a notice of any."""
+    top = (1 << (header.bits_stored or 0)) - 1
+    above = int((pixels > top).sum())
+    if not above:
+        return pixels, ()
+    told = (
+        f"{above} pixels have bits set above BitsStored {header.bits_stored}, which were left out (PS3.5 8.1.1): an "
+        f"overlay of an old device, or else swapped bytes or a wrong BitsStored, which make the image worthless"
+    )
+    return pixels & pixels.dtype.type(top), (Notice(code="bits-above-stored", message=told),)
 
 
 def _stream(value: bytes) -> bytes:

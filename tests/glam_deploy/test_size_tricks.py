@@ -111,7 +111,7 @@ TRICKS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: _tiff(p, (322, 4, 1, 1 << 30), (323, 4, 1, 1), (324, 4, 1, 8), (325, 4, 1, 8), width=99, height=99),
         "1 x 1073741824",
     ),
-    "tiff, another kind": ("a.tif", _big_tiff, "no DICOM, PNG, TIFF or npy"),
+    "tiff, another kind": ("a.tif", _big_tiff, "a BigTIFF file"),
     "png, size as it is": ("a.png", lambda p: _png(p, 30_000, 30_000, 16, 0), "30000 x 30000"),
     "png, samples": ("a.png", lambda p: _png(p, 9_999, 9_999, 16, 6), "9999 x 9999 pixels of 4 samples"),
     "png, a text that inflates": (

@@ -214,3 +214,38 @@ def test_safetensors_under_another_suffix(tmp_path: Path) -> None:
     content = read_weights_file(tmp_path / "weights.bin")
     assert isinstance(content, dict)
     assert torch.equal(content["w"], TENSOR)
+
+
+class Calls:
+    """Pickles as a call of a function with arguments."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+BOMBS: dict[str, Calls] = {
+    "range": Calls(list, Calls(range, 2**31 - 1)),
+    "set": Calls(set, Calls(range, 2**31 - 1)),
+    "text": Calls(str, Calls(list, Calls(range, 2**31 - 1))),
+    "array": Calls(np.ndarray, (2**33,)),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_few_bytes_ask_for_no_memory(tmp_path: Path, bomb: str) -> None:
+    torch.save({"w": TENSOR, "extra": BOMBS[bomb]}, tmp_path / "w.pt")
+    program = f"""if True:
+        import resource
+        from pathlib import Path
+        from glam_export.weights_file import read_weights_file
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            read_weights_file(Path({str(tmp_path / "w.pt")!r}))
+        except Exception as error:
+            assert "weights_only" not in str(error), error
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
 from glam_export.reference import GlamNetwork
+from glam_export.weights_file import read_weights_file
 from glam_export.wrappers import StateDict, find_state_dict
 
 State = dict[str, Tensor]
@@ -97,6 +98,12 @@ def test_other_networks_are_named(name: str) -> None:
     content, expected = OTHERS[name]
     with pytest.raises(CheckpointError, match=f"weights of another network.*{expected}"):
         find_state_dict(content, PATH)
+
+
+def test_weights_as_numpy_arrays_are_told_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": {key: value.numpy() for key, value in STATE.items()}}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"as numpy arrays, not as tensors .*torch\.from_numpy"):
+        find_state_dict(read_weights_file(tmp_path / "w.pt"), PATH)
 
 
 def test_tensors_of_no_known_network_are_listed() -> None:

@@ -135,7 +135,20 @@ def test_bits_above_bits_stored_are_no_part_of_the_pixel(write: Write) -> None:
     def overlay(dataset: Dataset) -> None:
         dataset.PixelData = (breast(View.L_CC) | 0x8000).astype("<u2").tobytes()
 
-    np.testing.assert_array_equal(read_view(write(overlay)).pixels, breast(View.L_CC))
+    mammogram = read_view(write(overlay))
+    np.testing.assert_array_equal(mammogram.pixels, breast(View.L_CC))
+    assert "bits-above-stored" in [notice.code for notice in mammogram.notices]
+
+
+def test_swapped_bytes_and_a_wrong_bits_stored_are_told(write: Write) -> None:
+    def swapped(dataset: Dataset) -> None:
+        dataset.PixelData = breast(View.L_CC).astype(">u2").tobytes()
+
+    def fewer(dataset: Dataset) -> None:
+        dataset.BitsStored, dataset.HighBit = 10, 9
+
+    for edit in (swapped, fewer):
+        assert "bits-above-stored" in [notice.code for notice in read_view(write(edit)).notices]
 
 
 def _signed(lowest: int) -> Callable[[Dataset], None]:
@@ -196,7 +209,7 @@ def test_a_syntax_without_a_decoder_is_named_with_the_remedy(write: Write, synta
 def test_a_missing_decoder_package_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(syntax=uid.JPEGLSLossless)
     monkeypatch.setattr("glam_deploy.dicom.pixels.find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match=r"imagecodecs.*glam-deploy\[dicom\]"):
+    with pytest.raises(BackendUnavailable, match=r"imagecodecs.*\[dicom\]"):
         read_view(path)
 
 
