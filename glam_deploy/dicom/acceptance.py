@@ -53,7 +53,8 @@ def check(header: Header, *, for_processing: bool, view_is_given: bool = False) 
     """Let an object pass, with what is to be noticed, or refuse it.
 
     A value that is no defined term of its element is unknown: it is noticed, and refuses nothing. One exception: a
-    view modifier of an unknown code is a modifier all the same, unless the user named the view (`view_is_given`).
+    view modifier of an unknown code, or of none, is a modifier all the same, unless the user named the view
+    (`view_is_given`).
 
     Raises NotForThisNetwork for a sound object of another kind: another SOP class, synthesized 2D, contrast, biopsy,
     any view modifier, magnification, an implant (displaced or not: none was in the training data's description).

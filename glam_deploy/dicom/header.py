@@ -75,9 +75,10 @@ class Header:
     """DICOM keyword -> UID as stored, which may be none by PS3.5 section 9.1, for `UID_KEYWORDS`."""
     image_type: Sequence[str]
     patient_orientation: Sequence[str]
+    """Of the rows and of the columns; empty where one of them is absent or unknown."""
     views: Sequence[Term]
     modifiers: Sequence[Term | None]
-    """None for a code that is unknown."""
+    """None for an item of no known code."""
     modality: str
     intent: str
     image_laterality: str
@@ -122,7 +123,7 @@ def read_header(dataset: Dataset) -> Header:
             transfer_syntax=_transfer_syntax(dataset),
             uids={keyword: elements.uid(keyword) for keyword in UID_KEYWORDS},
             image_type=tuple(elements.texts("ImageType")),
-            patient_orientation=tuple(elements.terms("PatientOrientation")),
+            patient_orientation=elements.orientation(),
             views=elements.views(),
             modifiers=elements.modifiers(),
             modality_lut="ModalityLUTSequence" in dataset,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
@@ -30,7 +31,13 @@ _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
 _DAMAGED = "cannot be read"
 _PADDING = " \0"
 _DECIDING: Mapping[str, str] = {"BreastImplantPresent": "YES", "PartialView": "YES", "LossyImageCompression": "01"}
-"""The term that counts where an element has it beside others."""
+"""The term that counts where an element has it beside others, and that every word for yes stands for."""
+_YES = frozenset({"YES", "Y", "TRUE", "T", "1", "JA", "OUI", "SI", "SIM"})
+_LEADING_NUMBER = re.compile(r"[Xx]?\s*(\d{1,3}(?:\.\d+)?)(?!-?[\d./])\s*(%?)")
+"""Three digits at most and no part of a date: a message may quote the number, and none of an identifier."""
+_CODES = ("CodeValue", "LongCodeValue", "URNCodeValue")
+_NO_CONTENT = frozenset({"CodingSchemeDesignator", "CodingSchemeVersion", "ViewModifierCodeSequence"})
+"""What an item may hold beside its code, and says nothing of the code."""
 
 
 @contextmanager
@@ -72,7 +79,7 @@ class Elements:
 
     def terms(self, keyword: str) -> list[str]:
         """All values of a code string, in capitals; none of them where one is not a defined term of that element."""
-        found = [text.upper() for text in self.texts(keyword)]
+        found = [_deciding(keyword, text.upper()) for text in self.texts(keyword)]
         if any(text not in ("", *DEFINED[keyword]) for text in found):
             strange = not all(_CODE_STRING.fullmatch(text) for text in found)
             self.unknown[keyword] = NO_CODE_STRING if strange else NO_TERM
@@ -89,6 +96,15 @@ class Elements:
             return ""
         return "".join(found)
 
+    def orientation(self) -> tuple[str, ...]:
+        """The two terms of PatientOrientation; none where it is absent or unknown, or one of the two is."""
+        found = self.terms("PatientOrientation")
+        if len(found) == 2 and all(found):
+            return tuple(found)
+        if any(found):
+            self.unknown["PatientOrientation"] = "is not two values, of the rows and of the columns (PS3.3 C.7.6.1.1.1)"
+        return ()
+
     def integer(self, keyword: str, *, required: bool = False) -> int | None:
         """Raises DicomError where a `required` one is there and is no integer."""
         found = self._number(keyword)
@@ -101,10 +117,10 @@ class Elements:
         return None if found is None or keyword in self.unknown else int(found)
 
     def decimal(self, keyword: str) -> float | None:
-        """One written with a decimal comma is unknown by the standard, and taken as it was meant all the same: where
-        such an element refuses an image, no slip of the pen may let it pass.
+        """One written with a decimal comma or a unit ("1,8", "1.8x", "180%") is unknown by the standard, and taken as
+        it was meant all the same: where such an element refuses an image, no slip of the pen may let it pass.
         """
-        return self._number(keyword, comma=True)
+        return self._number(keyword, lenient=True)
 
     def spacing(self, keyword: str) -> tuple[float, ...] | None:
         """Two lengths above 0, or None."""
@@ -133,13 +149,20 @@ class Elements:
     def _coded(
         self, keyword: str, known: Mapping[tuple[str, str], Term], cid: int, holder: Dataset | None = None
     ) -> Iterator[Term | None]:
-        """The term of each item that has a code, None for one outside the context group `cid` (PS3.16)."""
+        """The terms of each item that is not empty, None where it has none of the context group `cid` (PS3.16)."""
         for item in self._items(keyword, holder):
-            code = tuple("\\".join(self.texts(part, item)) for part in ("CodingSchemeDesignator", "CodeValue"))
-            if code[1] and code not in known:
-                self.unknown[keyword] = f"holds a code outside CID {cid} (SCT, SRT, SNM3)"
-            if code[1]:
-                yield known.get((code[0], code[1]))
+            scheme = "\\".join(self.texts("CodingSchemeDesignator", item))
+            codes = {part: "\\".join(self.texts(part, item)) for part in _CODES}
+            terms = dict.fromkeys(known[scheme, code] for code in codes.values() if (scheme, code) in known)
+            held = [part for part, code in codes.items() if code]
+            content = held or _content(item)
+            if held and not terms:
+                where = "" if held == ["CodeValue"] else f", in {' and '.join(held)}"
+                self.unknown[keyword] = f"holds a code outside CID {cid} (SCT, SRT, SNM3){where}"
+            elif content and not terms:
+                self.unknown[keyword] = f"holds no code, only {' and '.join(content)}"
+            if content:
+                yield from terms or (None,)
 
     def _items(self, keyword: str, holder: Dataset | None = None) -> list[Dataset]:
         values = self.values(keyword, holder)
@@ -148,7 +171,7 @@ class Elements:
             return []
         return values
 
-    def _number(self, keyword: str, *, comma: bool = False) -> float | None:
+    def _number(self, keyword: str, *, lenient: bool = False) -> float | None:
         texts = [text for text in self._number_texts(keyword) if text]
         if len(set(texts)) > 1:
             self.unknown[keyword] = f"has {len(texts)} values instead of one"
@@ -158,7 +181,7 @@ class Elements:
         found = _to_number(texts[0])
         if found is None:
             self.unknown[keyword] = "is no number (PS3.5 section 6.2)"
-            return _to_number(texts[0].replace(",", ".")) if comma else None
+            return _meant(texts[0].replace(",", ".")) if lenient else None
         self.unknown.pop(keyword, None)
         return found
 
@@ -169,6 +192,32 @@ class Elements:
             return texts
         raw = getattr(self.dataset.get_item(keyword), "value", b"")
         return [text.strip(_PADDING) for text in raw.decode("ascii", "replace").split("\\")] if raw else []
+
+
+def _deciding(keyword: str, text: str) -> str:
+    return _DECIDING[keyword] if keyword in _DECIDING and text in _YES else text
+
+
+def _content(item: Dataset) -> list[str]:
+    """Keywords of what an item without a code holds; values are not converted."""
+    filled = [tag for tag in item.keys() if _is_filled(item.get_item(tag).value)]  # noqa: SIM118 (else it converts)
+    return [
+        word for word in (keyword_for_tag(tag) or "an unknown element" for tag in filled) if word not in _NO_CONTENT
+    ]
+
+
+def _is_filled(value: Any) -> bool:
+    if isinstance(value, bytes):
+        return bool(value.strip(_PADDING.encode()))
+    return value is not None and (not hasattr(value, "__len__") or len(value) > 0)
+
+
+def _meant(text: str) -> float | None:
+    """The number that a text is, or begins with."""
+    found, leading = _to_number(text), _LEADING_NUMBER.match(text)
+    if found is not None or leading is None:
+        return found
+    return float(leading[1]) / (100 if leading[2] else 1)
 
 
 def _to_number(text: str) -> float | None:

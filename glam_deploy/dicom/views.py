@@ -46,11 +46,11 @@ def stored_mirrored(header: Header, view: View) -> bool | None:
     to the medial side (CC: R for a left breast, L for a right one) (PS3.3 C.7.6.1.1.1; IHE Mammography Image).
     Raises DicomError where the image is stored rotated or upside down: it is never turned here.
     """
-    if not any(header.patient_orientation):
+    if not header.patient_orientation:
         return None
-    rows, columns = (*header.patient_orientation, "")[:2]
+    rows, columns = header.patient_orientation
     if rows[:1] not in ("A", "P") or not _is_upright(columns, view):
-        told = f"PatientOrientation is {rows or 'empty'} and {columns or 'empty'}"
+        told = f"PatientOrientation is {rows} and {columns}"
         other = next(each for each in View if each.is_mlo == view.is_mlo and each.is_right != view.is_right)
         if rows[:1] in ("A", "P") and _is_upright(columns, other):
             raise DicomError(

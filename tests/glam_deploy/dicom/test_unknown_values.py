@@ -3,6 +3,7 @@
 Elements are put into the bytes of a written file, as senders write them: past pydicom's checks.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,11 @@ INFORMING = [
     ("LossyImageCompression", "CS", b"00\\XX "),
     ("PartialView", "CS", b"MAYBE "),
     ("BreastImplantPresent", "CS", b"UNKNOWN "),
+    *(("BreastImplantPresent", "CS", word) for word in (b"N ", b"FALSE ", b"0 ", b"NEIN", b"NON ", b"LEFT")),
+    ("EstimatedRadiographicMagnificationFactor", "DS", b"1.07x "),
+    ("EstimatedRadiographicMagnificationFactor", "DS", b"100%"),
+    ("EstimatedRadiographicMagnificationFactor", "DS", b"12.03.1965"),
+    ("EstimatedRadiographicMagnificationFactor", "DS", b"12345678 A"),
     ("PresentationLUTShape", "CS", b"LINEAR"),
     ("PresentationIntentType", "CS", b"FOR PRESENTATION PURPOSES "),
     ("Modality", "CS", b"MAMMO "),
@@ -112,7 +118,14 @@ def test_padding_in_excess_changes_nothing(write: Write, keyword: str, value: by
     [
         ("EstimatedRadiographicMagnificationFactor", b"1,8 ", "magnified 1.8 times"),
         ("EstimatedRadiographicMagnificationFactor", b"+1.8\0", "magnified 1.8 times"),
+        ("EstimatedRadiographicMagnificationFactor", b"1.8x", "magnified 1.8 times"),
+        ("EstimatedRadiographicMagnificationFactor", b"x1,8", "magnified 1.8 times"),
+        ("EstimatedRadiographicMagnificationFactor", b"180%", "magnified 1.8 times"),
+        ("EstimatedRadiographicMagnificationFactor", b"180 % ", "magnified 1.8 times"),
+        ("EstimatedRadiographicMagnificationFactor", b"1.8mm ", "magnified 1.8 times"),
         ("BreastImplantPresent", b"yes ", "implant"),
+        *(("BreastImplantPresent", word, "implant") for word in (b"Y ", b"TRUE", b"T ", b"1 ", b"ja", b"OUI ", b"SI")),
+        ("BreastImplantPresent", b"N\\Y ", "implant"),
         ("BreastImplantPresent", b"NO\\YES", "implant"),
         ("BreastImplantPresent", b"YES\0", "implant"),
         ("ImageType", b"derived\\primary\\tomo_2d\\generated_2d ", "tomosynthesis"),
@@ -129,6 +142,8 @@ def test_a_partial_view_and_loss_are_told_beside_other_values(write: Write) -> N
     for keyword, value, code in (
         ("PartialView", b"NO\\YES", "partial-view"),
         ("LossyImageCompression", b"01\\00 ", "lossy"),
+        *(("PartialView", word, "partial-view") for word in (b"Y ", b"TRUE", b"1 ")),
+        *(("LossyImageCompression", word, "lossy") for word in (b"1 ", b"YES ")),
     ):
         assert code in [notice.code for notice in read_view(put(write(), keyword, "CS", value)).notices]
 
@@ -209,6 +224,72 @@ def test_an_unknown_modifier_is_overruled_by_the_user_alone(write: Write) -> Non
     assert "ViewModifierCodeSequence holds a code outside CID 4015" in notice.message
 
 
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"LongCodeValue": "1" * 20, "CodingSchemeDesignator": "SCT"}, "a code outside CID 4015.*, in LongCodeValue"),
+        ({"URNCodeValue": "urn:oid:1.2.3"}, "a code outside CID 4015.*, in URNCodeValue"),
+        (
+            {"CodeValue": "", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Magnification"},
+            "no code, only CodeMeaning",
+        ),
+        ({"CodeMeaning": "rolled"}, "no code, only CodeMeaning"),
+        ({"CodeMeaning": "implant"}, "no code, only CodeMeaning"),
+        ({"ContextIdentifier": "4015"}, "no code, only ContextIdentifier"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_an_item_that_is_not_empty_is_a_modifier(write: Write, item: dict[str, str], words: str, nested: bool) -> None:
+    def edit(dataset: Dataset) -> None:
+        holder = dataset.ViewCodeSequence[0] if nested else dataset
+        holder.ViewModifierCodeSequence = [_item(**item)]
+
+    path = write(edit)
+    with pytest.raises(NotForThisNetwork, match=r"unknown modifier.*pass view="):
+        read_view(path)
+    (notice,) = read_view(path, view=View.L_CC).notices
+    assert notice.code == "unknown-value"
+    assert re.search(f"ViewModifierCodeSequence holds {words}", notice.message)
+
+
+@pytest.mark.parametrize("short", ["", "X1", "399055006"])
+def test_a_known_code_counts_wherever_it_stands(write: Write, short: str) -> None:
+    def edit(dataset: Dataset) -> None:
+        code = _item(CodeValue=short, LongCodeValue="399163009", CodingSchemeDesignator="SCT")
+        dataset.ViewCodeSequence[0].ViewModifierCodeSequence = [code]
+
+    with pytest.raises(NotForThisNetwork, match=r"view modifier \((magnification|spot compression)\)"):
+        read_view(write(edit), view=View.L_CC)
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"LongCodeValue": "1" * 20, "CodingSchemeDesignator": "SCT"}, "a code outside CID 4014.*, in LongCodeValue"),
+        ({"CodeMeaning": "cranio-caudal"}, "no code, only CodeMeaning"),
+    ],
+    ids=str,
+)
+def test_a_view_without_a_known_code_is_unknown_not_missing(write: Write, item: dict[str, str], words: str) -> None:
+    def edit(dataset: Dataset) -> None:
+        dataset.ViewCodeSequence = [_item(**item)]
+
+    path = write(edit)
+    with pytest.raises(DicomError, match=f"^((?!missing).)*ViewCodeSequence holds {words}.*pass view="):
+        read_view(path)
+    (notice,) = read_view(path, view=View.L_CC).notices
+    assert (notice.code, "cranio" in notice.message) == ("unknown-value", False)
+
+
+def test_a_view_in_a_long_code_is_known(write: Write) -> None:
+    def edit(dataset: Dataset) -> None:
+        dataset.ViewCodeSequence = [_item(LongCodeValue="399162004", CodingSchemeDesignator="SCT")]
+
+    mammogram = read_view(write(edit))
+    assert (mammogram.view, mammogram.notices) == (View.L_CC, ())
+
+
 def test_a_known_modifier_is_refused_whatever_the_user_says(write: Write) -> None:
     def edit(dataset: Dataset) -> None:
         unknown = _item(CodeValue="X1", CodingSchemeDesignator="99ACME")
@@ -246,6 +327,15 @@ def test_an_unknown_orientation_is_missing(write: Write, value: bytes) -> None:
     assert notice.code == "orientation-unknown"
     assert notice.message.startswith("PatientOrientation holds ")
     assert "defined term" in notice.message
+    assert read_view(path, horizontal_flip=True).horizontal_flip
+
+
+@pytest.mark.parametrize("value", [b"A ", b"P ", b"A\\", b"\\R", b"A\\R\\F ", b"A\\R\\"])
+def test_an_orientation_that_is_not_two_values_is_missing(write: Write, value: bytes) -> None:
+    path = put(write(), "PatientOrientation", "CS", value)
+    (notice,) = read_view(path).notices
+    assert notice.code == "orientation-unknown"
+    assert "is not two values" in notice.message
     assert read_view(path, horizontal_flip=True).horizontal_flip
 
 

@@ -118,7 +118,6 @@ def test_an_image_stored_mirrored_is_recognized(write: Write, view: View, rows: 
         (View.L_MLO, ["A", "H"]),
         (View.R_MLO, ["A", "HL"]),
         (View.R_MLO, ["F", "P"]),
-        (View.R_MLO, ["P"]),
     ],
 )
 def test_a_rotated_or_upside_down_image_is_refused(write: Write, view: View, orientation: list[str]) -> None:
