@@ -152,7 +152,8 @@ def _direct_reference(origin: Mapping[str, Any]) -> str:
     """The URL with what pins it to this copy: the commit of a repository, the hash of an archive."""
     url, fragments = str(urldefrag(origin["url"]).url), []
     if vcs := origin.get("vcs_info"):
-        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+        # pip before 24.1 takes git+file: URLs with a host only
+        url = f"{vcs['vcs']}+{url.replace('file:///', 'file://localhost/', 1)}@{vcs['commit_id']}"
     fragments += [f"{name}={value}" for name, value in _hashes(origin.get("archive_info", {})).items()][:1]
     fragments += [f"subdirectory={origin['subdirectory']}"] if origin.get("subdirectory") else []
     # pip records some paths as they are, and reads a reference up to the first space

@@ -70,7 +70,7 @@ CASES = (
     Case(name="gate", words="gate --bundle {gated} --engine openvino --images {png}", needs=("openvino",), code=4),
     Case(
         name="gate, demo exam",
-        words="gate --bundle {bundle} --engine onnx --reference onnx",
+        words="gate --bundle {bundle} --engine onnx-winograd --reference onnx",
         needs=("export,dicom",),
         quick="gate --bundle {none} --engine onnx",
         quick_code=2,

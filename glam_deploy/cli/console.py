@@ -39,7 +39,7 @@ def settle(verbosity: int) -> None:
     for handler in [handler for handler in log.handlers if isinstance(handler, _LogHandler)]:
         log.removeHandler(handler)
     log.setLevel({1: logging.INFO}.get(verbosity, logging.DEBUG) if verbosity > 0 else logging.NOTSET)
-    if verbosity > 0:
+    if verbosity >= 0:  # warnings are shown unless -q was given
         log.addHandler(_LogHandler())
 
 

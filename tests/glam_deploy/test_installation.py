@@ -88,8 +88,8 @@ def test_from_an_archive_without_a_hash(site: Path) -> None:
     [
         ("https://github.com/pypa/pip.git", "git", "git+https://github.com/pypa/pip.git"),
         ("ssh://git@example.com/x.git", "git", "git+ssh://git@example.com/x.git"),
-        ("file:///srv/repo%20x", "git", "git+file:///srv/repo%20x"),
-        ("file:///srv/repo x", "git", "git+file:///srv/repo%20x"),  # as pip 23.2 records it
+        ("file:///srv/repo%20x", "git", "git+file://localhost/srv/repo%20x"),  # pip 23.2 refuses one without a host
+        ("file:///srv/repo x", "git", "git+file://localhost/srv/repo%20x"),  # as pip 23.2 records it
         ("https://example.com/svn/x", "svn", "svn+https://example.com/svn/x"),
     ],
 )

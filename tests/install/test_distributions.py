@@ -75,7 +75,10 @@ def test_the_line_that_adds_an_extra_works(made: Distributions, words: Mapping[s
             "archive": ([sdist], rf"'{sdist}\[dicom\]'"),
             "folder": ([tree], rf"'{tree}\[dicom\]'"),
             "editable": (["-e", tree], rf"-e '{tree}\[dicom\]'"),
-            "repository": ([f"git+{tree.as_uri()}"], rf"'glam-deploy\[dicom\] @ git\+{tree.as_uri()}@{commit}'"),
+            "repository": (
+                [f"git+{tree.as_uri()}"],
+                rf"'glam-deploy\[dicom\] @ git\+{tree.as_uri().replace('file://', 'file://localhost')}@{commit}'",
+            ),
             "URL": ([f"{url}/{wheel.name}"], rf"'glam-deploy\[dicom\] @ {url}/{wheel.name}#sha256=\w+'"),
         }
         for kind, (source, expected) in kinds.items():

@@ -72,7 +72,7 @@ def test_fragments_are_joined(write: Write, syntax: uid.UID, fragments: int, tab
 def test_a_missing_fragment_is_refused(write: Write, syntax: uid.UID) -> None:
     stream = STREAMS[syntax]
     thirds = [stream[i : i + len(stream) // 6 * 2] for i in range(0, len(stream), len(stream) // 6 * 2)]
-    with pytest.raises(DicomError, match="damaged or incomplete: |something else than fragments"):
+    with pytest.raises(DicomError, match=r"damaged or incomplete: |something else than fragments"):
         read_view(_encapsulated(write, syntax, _item(b"") + b"".join(map(_item, (thirds[0], *thirds[2:])))))
 
 

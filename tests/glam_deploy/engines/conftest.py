@@ -24,9 +24,8 @@ def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def kept_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept_reports(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the layer reports of refused engines go, instead of the system's folder for temporary files."""
-    folder = tmp_path / "kept-reports"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("kept-reports")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder

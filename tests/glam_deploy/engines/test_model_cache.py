@@ -118,8 +118,9 @@ def test_several_processes_share_a_folder(tmp_path: Path) -> None:
 
 
 HOMELESS = """
-import os, sys
+import logging, os, sys
 from pathlib import Path
+logging.basicConfig()
 for name in ("HOME", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
 from glam_deploy.engines.model_cache import ModelCache, default_folder
