@@ -1,5 +1,6 @@
 """Compilation by the real NVRTC: no GPU is needed."""
 
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,9 @@ def test_a_missing_package_is_named() -> None:
         "try: compile_cubin('', architecture='sm_90', name='x')\n"
         "except BackendUnavailable as error: print(error)",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
     assert "cuda-core is missing" in done.stdout
     assert install_line("tensorrt-rtx") in done.stdout
