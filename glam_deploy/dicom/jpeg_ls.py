@@ -1,4 +1,4 @@
-"""JPEG-LS (ITU-T T.87) by CharLS, and once more to see that its data end where the image does.
+"""JPEG-LS (ITU-T T.87) by CharLS, and once more to see that no bit of the last pixel is missing.
 
 CharLS refuses nearly all damage by itself, but not a scan that lacks its last byte, and it reads on for many seconds
 where a scan has no end. Other Python threads go on meanwhile.
@@ -31,7 +31,7 @@ def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
         raise StreamError(f"its frame header states {components} components, expected one")
     end = _end(stream, scan.end, restarts=any(segment.marker == _DRI for segment in found))
     pixels = _decoded(stream)
-    if not _is_refused(_with_another_bit(stream[:end])):
+    if _depend_on_more(pixels, stream[:end]):
         raise StreamError("its data end before the last pixel")
     return pixels
 
@@ -58,18 +58,16 @@ def _decoded(stream: bytes) -> Pixels:
         raise StreamError(f"CharLS refuses it ({str(error).partition(' returned ')[2]})") from None
 
 
-def _with_another_bit(begun: bytes) -> bytes:
-    """A stream up to the end of its data, and a bit 1 that belongs to no pixel, unless bits are missing before it.
+def _depend_on_more(pixels: Pixels, begun: bytes) -> bool:
+    """Whether other pixels come of `begun`, a stream up to the end of its data, where a bit 1 follows the data.
 
-    CharLS takes missing bits at the end for zeros, and refuses bits 1 that are left over. Behind a byte FF comes a
-    stuffed bit 0 first (T.87 A.1).
+    CharLS takes bits that the last code lacks for zeros. No pixel of a sound stream depends on what follows its data:
+    CharLS refuses the bit, or passes over it where the data end at its read buffer's end, and the pixels stay the same.
+    Behind a byte FF comes a stuffed bit 0 first (T.87 A.1).
     """
-    return begun + (b"\x40" if begun.endswith(b"\xff") else b"\x80") + b"\xff\xd9"
-
-
-def _is_refused(stream: bytes) -> bool:
+    bit = b"\x40" if begun.endswith(b"\xff") else b"\x80"
     try:
-        _decoded(stream)
+        others = _decoded(begun + bit + b"\xff\xd9")
     except StreamError:
-        return True
-    return False
+        return False
+    return not np.array_equal(others, pixels)
