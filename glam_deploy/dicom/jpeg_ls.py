@@ -13,7 +13,7 @@ from glam_deploy.records import Pixels
 
 _SOF55, _DRI = 0xF7, 0xDD
 
-_MARKER = re.compile(rb"\xff+([\x80-\xfe])")
+_MARKER = re.compile(rb"(?<!\xff)\xff+([\x80-\xfe])")  # from the first FF on, so that a run of them is read once
 """A marker behind coded data with the fill bytes before it; FF and a byte below 80 are data (T.87 A.1)."""
 
 

@@ -87,3 +87,9 @@ def test_small_images_of_dcmtk_are_read_bit_for_bit(tmp_path: Path, bits: int, o
         path = write_mg(tmp_path / "image.dcm", edit, bits=bits)
         subprocess.run(["dcmcjpls", *options, path, made], check=True, capture_output=True)
         np.testing.assert_array_equal(read_view(made).pixels, pixels, strict=True)
+
+
+def test_a_run_of_fill_bytes_is_read_once() -> None:
+    stream = imagecodecs.jpegls_encode(np.zeros((8, 8), np.uint8))
+    with pytest.raises(StreamError):  # in quadratic time this takes an hour
+        jpeg_ls.decode(stream[:-2] + b"\xff" * 4_000_000 + b"\0", (8, 8))
