@@ -5,8 +5,10 @@ import hmac
 import re
 import uuid
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from glam_deploy.dicom.received import Received
+if TYPE_CHECKING:  # the state of the appliance is read without pydicom too
+    from glam_deploy.dicom.received import Received
 
 _NAMESPACE = uuid.UUID("6f0c7a0e-6d0f-5c55-9f3c-0a3a0b6d1f57")
 """Of all UIDs that glam-deploy derives; never changed, or a re-sent result would be another object."""
@@ -37,7 +39,7 @@ def kept_uid(keyword: str, text: str) -> str:
     return text if is_uid(text) else derived_uid(keyword, text)
 
 
-def kept(received: Received) -> Received:
+def kept(received: "Received") -> "Received":
     """The same object under the UIDs that the appliance keeps it by."""
     return replace(
         received,
