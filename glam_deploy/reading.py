@@ -70,7 +70,7 @@ def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
     """
     require_mammogram_name(path)
     if is_dicom(_head(path)):
-        raise InputError("the file is DICOM, which is never cropped and standardized already: leave --standardized off")
+        raise InputError("the file is DICOM, which is never cropped and standardized already", Remedy.RAW)
     kind, notices = images.image_kind(path, _head(path)), tuple[Notice, ...]()
     if kind == "npy":
         pixels = images.read_array(path)
