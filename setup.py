@@ -22,7 +22,7 @@ PAGES = [
 
 CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0.88"]
 
-# Each lower bound is a version that passes `make lowest-test`. Where an older one has a published hole that this
+# `make lowest-test` runs the tests with these lower bounds. Where an older version has a published hole that this
 # package exposes (it reads files and answers peers that may be hostile), the bound is the first version without it and
 # a comment names the hole.
 REQUIRES = [
