@@ -91,8 +91,8 @@ class Result:
         if isinstance(self.input, PlacedView):
             return network_input(self.input)
         raise UsageError(
-            "this result holds no pixels of its view: it was pickled or copied, or its input was made on the GPU. Take "
-            "`network_input` before, or copy `slot.image` while you have it"
+            "this result holds no pixels of its view. Either it was pickled or copied: take `network_input` before; or "
+            "its input was made on the GPU: copy `slot.image` while you have it"
         )
 
     def saliency(self) -> Float32:
