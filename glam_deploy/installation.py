@@ -57,6 +57,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Extra -> import names of what it installs. (`cuda` also replaces onnxruntime, under the same import name.)"""
+NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
+"""Option of pip for the extra `tensorrt`: of its libraries PyPI has only a stub (docs/engines.md, Installing)."""
 
 
 def is_installed(package: str) -> bool:
@@ -103,16 +105,31 @@ def _explains(package: str, name: str) -> bool:
 def install_command(*extras: str) -> str:
     """The shell command that adds these extras to this copy, for this Python. `extras`: keys of EXTRAS; at least one.
 
-    Where the folder or file that this copy was installed from is gone, a note behind the command says so.
+    For `cuda` it goes on with the exchange of onnxruntime. Where the folder or file that this copy was installed from
+    is gone, a note behind the command says so.
     """
-    suffix = f"[{','.join(extras)}]"
-    pip = f"{shlex.quote(sys.executable)} -m pip install" if sys.executable else "pip install"
-    origin = _origin()
-    if origin is FROM_INDEX:
-        return f"{pip} {shlex.quote(NAME + suffix)}"
-    path = _local_path(origin)
+    suffix, origin = f"[{','.join(extras)}]", _origin()
+    from_index = origin is FROM_INDEX
+    path = None if from_index else _local_path(origin)
+    requirement = shlex.quote(NAME + suffix) if from_index else _requirement(origin, suffix)
+    command = f"{_pip()} install {requirement}"
+    command += f" {NVIDIA_INDEX}" if "tensorrt" in extras else ""
+    command += f" && {exchange_command()}" if "cuda" in extras else ""
     gone = f" ({path}, where this copy came from, is gone: name another checkout or wheel of it)"
-    return f"{pip} {_requirement(origin, suffix)}{'' if path is None or path.exists() else gone}"
+    return f"{command}{'' if path is None or path.exists() else gone}"
+
+
+def exchange_command() -> str:
+    """The shell command that puts onnxruntime-gpu, which also runs on CPUs, in the place of onnxruntime.
+
+    The two packages hold the same files: of two installed ones the last wins, and removing one damages the other.
+    """
+    both = "onnxruntime onnxruntime-gpu"
+    return f"{_pip()} uninstall -y {both} && {_pip()} install 'onnxruntime-gpu[cuda,cudnn]'"
+
+
+def _pip() -> str:
+    return f"{shlex.quote(sys.executable)} -m pip" if sys.executable else "pip"
 
 
 def _origin() -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from glam_deploy.engines.cores import within_cores
 from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
+from glam_deploy.installation import exchange_command
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
 from glam_deploy.spec import STAGES, Stage
@@ -32,11 +33,6 @@ ONLY_FATAL = 4
 """Log level; what ONNX Runtime reports as an error reaches the caller as an exception."""
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 """ONNX Runtime's name of a type -> numpy's; another type is no graph of ours."""
-SWITCH = (
-    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "
-    '"onnxruntime-gpu[cuda,cudnn]" (it runs the engine onnx too)'
-)
-
 
 Files = Mapping[Stage, str]
 
@@ -107,7 +103,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         if CUDA not in _open_session(self.stage, self._graph, ort.SessionOptions(), provider).get_providers():
             raise BackendUnavailable(
                 f"{LIBRARY} cannot load its CUDA provider: cuDNN or a library of CUDA is missing here, or of another "
-                f"version than it was built for. Install them with it: {SWITCH}."
+                f"version than it was built for. Install them with it: {exchange_command()}."
             )
 
 
@@ -221,7 +217,8 @@ def _require_provider() -> None:
     if CUDA not in ort.get_available_providers():
         raise BackendUnavailable(
             f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
-            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch: {SWITCH}."
+            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch (the other runs the engine onnx "
+            f"too): {exchange_command()}."
         )
 
 

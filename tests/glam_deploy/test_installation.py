@@ -45,6 +45,17 @@ def test_from_an_index(site: Path) -> None:
     assert shlex.split(install_command("export", "dicom")) == [*PIP, "glam-deploy[export,dicom]"]
 
 
+def test_an_extra_that_needs_more_than_its_name(site: Path) -> None:
+    """NVIDIA's installation guide of TensorRT; ONNX Runtime's, "Install ONNX Runtime GPU": one package of the two."""
+    nvidia = ["--extra-index-url", "https://pypi.nvidia.com"]
+    assert shlex.split(install_command("tensorrt", "dicom")) == [*PIP, "glam-deploy[tensorrt,dicom]", *nvidia]
+    assert shlex.split(install_command("tensorrt-rtx")) == [*PIP, "glam-deploy[tensorrt-rtx]"]
+    add, remove, replace = install_command("cuda").split(" && ")
+    assert shlex.split(add) == [*PIP, "glam-deploy[cuda]"]
+    assert shlex.split(remove) == [*PIP[:3], "uninstall", "-y", "onnxruntime", "onnxruntime-gpu"]
+    assert shlex.split(replace) == [*PIP, "onnxruntime-gpu[cuda,cudnn]"]
+
+
 @pytest.mark.parametrize("folder", ["plain", "with space", "it's", "ü#%41;x", "a[b]", "$HOME", 'say "x"', "a\\b"])
 @pytest.mark.parametrize("editable", [True, False])
 def test_from_a_folder(site: Path, tmp_path: Path, folder: str, editable: bool) -> None:

@@ -21,7 +21,7 @@ LATER = "\nimport time; time.sleep(3)"
 QUANTIZE = """
 from support_small_graphs import patches, small_local
 from glam_export.quantize import quantized
-from glam_export.search import graph_engine
+from glam_deploy.engines.openvino import graph_engine
 narrow = quantized(small_local(), [{"patches": patch[None]} for patch in patches(2)])
 graph_engine(narrow, "local", fusion_head=False)
 """
