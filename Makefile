@@ -14,8 +14,9 @@ $(INSTALLED): setup.py constraints.txt
 demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job, in demo/
 	$(BIN)/glam-deploy demo --out demo
 
-test: $(INSTALLED)  ## every test that needs no other program
-	$(BIN)/python -m pytest
+JOBS ?= 2
+test: $(INSTALLED)  ## every test that needs no other program, in JOBS processes of 3 GB each
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 LOWEST := .venv-lowest/bin
 lowest-test:  ## the tests with the lowest versions that setup.py admits, in a venv of their own; fifteen minutes
@@ -23,7 +24,7 @@ lowest-test:  ## the tests with the lowest versions that setup.py admits, in a v
 	$(LOWEST)/python -m pip install --quiet --constraint constraints.txt setuptools packaging
 	$(LOWEST)/python packaging/lowest.py export dicom appliance openvino quantize tensorrt-rtx > .venv-lowest/lowest.txt
 	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
-	$(LOWEST)/python -m pytest
+	$(LOWEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-slow: $(INSTALLED)  ## the golden cases with several patches, and on the stand-in for a GPU: minutes
 	$(BIN)/python -m pytest -m slow

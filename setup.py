@@ -77,6 +77,8 @@ EXTRAS = {
     "dev": [
         "pytest>=9",
         "pytest-timeout>=2.4",
+        "pytest-xdist>=3.8",
+        "filelock>=3.20",
         # an encoder that the decoders are tested with
         "python-gdcm>=3.2.6",
         "hypothesis>=6.140",

@@ -1,5 +1,6 @@
 """Full-size weights and bundles, made once a session."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,6 +11,7 @@ import pytest
 import torch
 from cuda_host.build import build_kernels, missing
 from expected import need
+from filelock import FileLock
 from golden import network
 from golden.recipe import mammogram
 from torch import Tensor
@@ -78,9 +80,16 @@ def golden_network(golden_checkpoint: Path) -> GlamNetwork:
 
 @pytest.fixture(scope="session")
 def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a whole exported bundle in every precision, no fusion head. About a minute."""
-    folder = tmp_path_factory.mktemp("golden") / "bundle"
-    export_bundle(golden_checkpoint, folder, ExportOptions(precisions=PRECISIONS))
+    """Folder of a whole exported bundle in every precision, no fusion head. About a minute.
+
+    Of several test processes (pytest-xdist) the first one makes it, and the others wait.
+    """
+    own = tmp_path_factory.mktemp("golden")
+    root = own.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = root / "golden_bundle"
+    with FileLock(root / "golden_bundle.lock"):
+        if not folder.exists():
+            export_bundle(golden_checkpoint, folder, ExportOptions(precisions=PRECISIONS))
     return folder
 
 
