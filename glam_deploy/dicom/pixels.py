@@ -12,9 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 from pydicom.pixels.utils import pixel_array
 
-from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_ls, rle
+from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_ls, rle, stored_bits
 from glam_deploy.dicom.header import Header, foreign_errors
 from glam_deploy.dicom.segments import StreamError
+from glam_deploy.dicom.stored_bits import Bits
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.installation import install_command
 from glam_deploy.records import Notice, Pixels
@@ -82,33 +83,57 @@ _DECODERS: Mapping[uid.UID, Callable[[_Frame], _Decoded]] = MappingProxyType(
     }
 )
 """Transfer syntax -> the one decoder in use, so that two machines decode alike."""
+_SIGNED_BY_STREAM = frozenset(syntax for syntax, decoder in _DECODERS.items() if decoder is _jpeg_2000)
+"""Where the stream says whether pixels are signed, and counts."""
 
 
 def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
     """The image of a data set.
 
-    MONOCHROME1 is inverted within BitsStored, then PixelPaddingValue (and the range to PixelPaddingRangeLimit) becomes
-    0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied. Raises DicomError where the pixels cannot be decoded without doubt,
-    BackendUnavailable where the package that decodes them is not installed.
+    Bits above BitsStored are left out (`stored_bits`). MONOCHROME1 is inverted within BitsStored, then
+    PixelPaddingValue (and the range to PixelPaddingRangeLimit) becomes 0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied.
+    Raises DicomError where the pixels cannot be decoded without doubt, BackendUnavailable where the package that
+    decodes them is not installed.
     """
     stored, notices = _decode(dataset, header)
     if stored.ndim != 2 or stored.size == 0:
         raise DicomError(f"the pixels have shape {stored.shape}, expected one image [rows, columns]: export it again")
-    if stored.min() < 0:
-        raise DicomError(f"the smallest pixel is {stored.min()}, expected none below 0: mammograms are unsigned")
-    top = (1 << (header.bits_stored or 0)) - 1
-    if stored.max() > top:
-        raise DicomError(f"the largest pixel is {stored.max()}, expected up to {top} (BitsStored): export it again")
-    pixels = _brighter_is_denser(stored, header, top).astype(np.uint8 if top < 256 else np.uint16, copy=False)
-    return StoredImage(pixels=pixels, notices=notices)
+    bits = _bits(header)
+    padding = stored_bits.is_padding(stored, bits)
+    values, more = _values(stored, header, bits)
+    padding |= stored_bits.is_padding(values, bits)
+    _check_range(values[~padding], bits.top)
+    pixels = np.where(padding, 0, bits.top - values if bits.inverted else values)
+    return StoredImage(pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16), notices=(*notices, *more))
 
 
-def _brighter_is_denser(stored: Pixels, header: Header, top: int) -> Pixels:
-    pixels = top - stored if header.photometric == "MONOCHROME1" else stored.copy()
-    if header.padding is not None:
-        ends = sorted((header.padding, header.padding if header.padding_limit is None else header.padding_limit))
-        pixels[(stored >= ends[0]) & (stored <= ends[1])] = 0
-    return pixels
+def _bits(header: Header) -> Bits:
+    signed, allocated = bool(header.signed), header.bits_allocated or 0
+    return Bits(
+        stored=header.bits_stored or 0,
+        padding=stored_bits.padding_of(header.padding, header.padding_limit, allocated=allocated, signed=signed),
+        inverted=header.photometric == "MONOCHROME1",
+    )
+
+
+def _values(stored: Pixels, header: Header, bits: Bits) -> _Decoded:
+    """The value in the lowest BitsStored bits of each pixel, int32 where PixelRepresentation says signed."""
+    if stored.dtype.kind == "i" or (header.signed and header.transfer_syntax in _SIGNED_BY_STREAM):
+        return stored, ()
+    if not header.signed:
+        return stored_bits.without_bits_above(stored, bits)
+    # bits above a negative value repeat its sign
+    signed = stored_bits.in_complement(stored, bits)
+    rest = np.where(signed.astype(stored.dtype) == stored, stored & bits.top, stored)
+    values, notices = stored_bits.without_bits_above(rest.astype(stored.dtype), bits)
+    return stored_bits.in_complement(values, bits), notices
+
+
+def _check_range(values: Pixels, top: int) -> None:
+    if values.min(initial=0) < 0:
+        raise DicomError(f"the smallest pixel is {values.min()}, expected none below 0: mammograms are unsigned")
+    if values.max(initial=0) > top:
+        raise DicomError(f"the largest pixel is {values.max()}, expected up to {top} (BitsStored): export it again")
 
 
 def _decode(dataset: Dataset, header: Header) -> _Decoded:
@@ -134,9 +159,8 @@ def _uncompressed(dataset: Dataset, header: Header) -> _Decoded:
         raise StreamError(
             f"it has {found} bytes, expected {expected} for {dataset.Rows} rows and {dataset.Columns} columns"
         )
-    if header.signed:
-        return np.asarray(pixel_array(dataset, raw=True)), ()
-    return _without_bits_above(np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False)), header)
+    stored = np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False))
+    return stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}"), ()
 
 
 def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _Decoded]) -> _Decoded:
@@ -150,10 +174,8 @@ def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _
     pixels, notices = decode(frame)
     if decode is _jpeg_2000:
         return pixels, (*notices, *_sign_notices(pixels.dtype.kind == "i", bool(header.signed)))
-    # of the other streams the header alone says whether they are signed; RLE keeps bits above BitsStored
-    if header.signed:
-        return _lowest_bits(pixels, header.bits_stored or 0), notices
-    return _without_bits_above(pixels, header) if header.transfer_syntax == uid.RLELossless else (pixels, notices)
+    # of the other streams the header alone says whether they are signed
+    return pixels, notices
 
 
 def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...]:
@@ -167,25 +189,6 @@ def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...
         return (Notice(code="sign-differs", message=told),)
     told = "the pixels are stored as signed numbers (JPEG 2000): none is negative, they were read as they are"
     return (Notice(code="signed-pixels", message=told),) if stream_signed else ()
-
-
-def _lowest_bits(pixels: Pixels, bits: int) -> Pixels:
-    """The value in the lowest `bits` of each uint8 or uint16 pixel, in two's complement: int32."""
-    values = pixels.astype(np.int32) & ((1 << bits) - 1)
-    return values - ((values >> (bits - 1)) << bits)
-
-
-def _without_bits_above(pixels: Pixels, header: Header) -> _Decoded:
-    """Unsigned pixels less the bits above BitsStored, which are no part of them (PS3.5 8.1.1), and a notice of any."""
-    top = (1 << (header.bits_stored or 0)) - 1
-    above = int((pixels > top).sum())
-    if not above:
-        return pixels, ()
-    told = (
-        f"{above} pixels have bits set above BitsStored {header.bits_stored}, which were left out (PS3.5 8.1.1): an "
-        f"overlay of an old device, or else swapped bytes or a wrong BitsStored, which make the image worthless"
-    )
-    return pixels & pixels.dtype.type(top), (Notice(code="bits-above-stored", message=told),)
 
 
 def _stream(value: bytes) -> bytes:

@@ -140,17 +140,6 @@ def test_bits_above_bits_stored_are_no_part_of_the_pixel(write: Write) -> None:
     assert "bits-above-stored" in [notice.code for notice in mammogram.notices]
 
 
-def test_swapped_bytes_and_a_wrong_bits_stored_are_told(write: Write) -> None:
-    def swapped(dataset: Dataset) -> None:
-        dataset.PixelData = breast(View.L_CC).astype(">u2").tobytes()
-
-    def fewer(dataset: Dataset) -> None:
-        dataset.BitsStored, dataset.HighBit = 10, 9
-
-    for edit in (swapped, fewer):
-        assert "bits-above-stored" in [notice.code for notice in read_view(write(edit)).notices]
-
-
 def _signed(lowest: int) -> Callable[[Dataset], None]:
     def edit(dataset: Dataset) -> None:
         pixels = (breast(View.L_CC) // 2).astype("<i2")
