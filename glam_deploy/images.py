@@ -6,14 +6,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
-from glam_deploy import foreign
+from glam_deploy import foreign, image_codec
 from glam_deploy.errors import InputError
-from glam_deploy.image_structure import REMEDY, check_size, check_tiff, sound_png
+from glam_deploy.image_structure import REMEDY, check_size, sound_png
 from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
+from glam_deploy.tiff_structure import sound_tiff
 from glam_deploy.view_names import view_from_name  # noqa: F401 (also under this name)
 
 Kind = Literal["png", "tiff", "npy"]
@@ -104,17 +104,26 @@ def _content(path: Path) -> bytes:
 def _picture(content: bytes, kind: Kind) -> tuple[Pixels, tuple[Notice, ...]]:
     if kind == "png":
         content, shape = sound_png(content)
+        decoded, notices = _decoded(content, kind), tuple[Notice, ...]()
+        if decoded.shape[:2] != shape:
+            raise InputError(f"the png states {list(shape)}, the decoder gave {list(decoded.shape)}: {REMEDY}")
     else:
-        shape = check_tiff(content)
-    try:
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise InputError(f"the {kind} cannot be decoded: {REMEDY}") from error
-    if decoded is None or decoded.shape[:2] != shape:
-        raise InputError(f"the {kind} is damaged or incomplete: {REMEDY}")
-    opaque, notices = _without_alpha(decoded)
-    grey, more = _one_channel(opaque)
-    return grey, (*notices, *more)
+        sound = sound_tiff(content)
+        decoded = sound.pixels(_decoded(sound.content, kind))
+        told = f"the pixels were compressed with loss ({sound.lossy})"
+        notices = (Notice(code="lossy", message=told),) if sound.lossy else ()
+    opaque, more = _without_alpha(decoded)
+    grey, channels = _one_channel(opaque)
+    return grey, (*notices, *more, *channels)
+
+
+def _decoded(content: bytes, kind: Kind) -> Pixels:
+    """A decoder that warns may have made up pixels, so its warnings count as errors."""
+    found = image_codec.decode(content)
+    if found.pixels is None or found.messages:
+        why = "; ".join(found.messages) or "the decoder gives no image"
+        raise InputError(f"the {kind} is damaged or incomplete: {why}. Expected it whole: {REMEDY}")
+    return found.pixels
 
 
 def _without_alpha(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
@@ -122,7 +131,10 @@ def _without_alpha(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
         return image, ()
     if (image[..., -1] != np.iinfo(image.dtype).max).any():
         raise InputError(f"the image has transparent pixels, expected none: {REMEDY}")
-    return image[..., :-1], (Notice(code="alpha-dropped", message="a fully opaque alpha channel was left out"),)
+    rest = image[..., 0] if image.shape[2] == 2 else image[..., :-1]
+    return np.ascontiguousarray(rest), (
+        Notice(code="alpha-dropped", message="a fully opaque alpha channel was left out"),
+    )
 
 
 def _one_channel(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
