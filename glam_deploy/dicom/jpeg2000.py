@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glam_deploy.dicom.segments import Segment, StreamError, check_claim, only
+from glam_deploy.dicom.segments import MAX_SEGMENTS, Segment, Stated, StreamError, check_claim, only
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.records import Pixels
 
@@ -23,7 +23,7 @@ _START = b"\xff\x4f\xff\x51"
 """How a codestream begins: SOC and SIZ (T.800 A.4.1, A.5.1)."""
 _FILE = b"\0\0\0\x0cjP  \r\n\x87\n"
 """How a JP2 file begins: the signature box (T.800 I.5.1)."""
-_COD, _COC, _SOD, _EOC = 0x52, 0x53, b"\xff\x93", b"\xff\xd9"
+_COD, _COC, _QCD, _SOD, _EOC = 0x52, 0x53, 0x5C, b"\xff\x93", b"\xff\xd9"
 _PREDICTABLE, _HIGH_THROUGHPUT = 0x10, 0x40
 """Bits of the code-block style (T.800 table A.19, T.814 table A.7)."""
 
@@ -31,8 +31,11 @@ _TERMINATION = re.compile(r"PTERM check failure: (\d+) (remaining bytes|synth)")
 _SLACK = 8
 """Bytes by which a sound code-block of a lossless stream may end early or late: encoders round the length of what they
 write up, or leave bytes out that a decoder fills in (T.800 D.4.1); both are up to five."""
-MAX_SEGMENTS = 10_000
-"""Marker segments of a header, and of all tile-parts together, that are looked at."""
+MAX_TILE_PARTS = 100_000
+"""Tile-parts of an image, and marker segments in them, together: a tile for each 64 x 64 pixels of a mammogram, in six
+tile-parts, has 20,000."""
+MAX_BOXES = 1_000
+"""Boxes of a JP2 file."""
 MAX_PARTS = 1_000_000
 """Precincts and code-blocks of an image; OpenJPEG takes some 550 bytes for a precinct. A mammogram of 10,000 x 10,000
 has 98,000 code-blocks of 32 x 32."""
@@ -48,6 +51,7 @@ class Decoded:
     """uint8, int8, uint16 or int16 [rows, columns]."""
     in_file: bool
     """Whether the codestream stood in a JP2 file."""
+    stated: Stated
 
 
 def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> Decoded:
@@ -61,7 +65,8 @@ def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> D
     in_file = stream.startswith(_FILE)
     codestream = _codestream(stream) if in_file else stream
     main = _check(codestream, shape)
-    slack = _SLACK if lossless else _SLACK_LOSSY
+    stated = _stated(main)
+    slack = _SLACK if lossless and not stated.loss else _SLACK_LOSSY
     with _messages() as messages:
         try:
             pixels = np.asarray(imagecodecs.jpeg2k_decode(_promising(codestream, main), verbose=3))
@@ -69,7 +74,22 @@ def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> D
             raise StreamError(f"OpenJPEG refuses it ({'; '.join(_grave(messages, slack)) or error})") from None
     if grave := _grave(messages, slack):
         raise StreamError(_fault(grave))
-    return Decoded(pixels=pixels, in_file=in_file)
+    return Decoded(pixels=pixels, in_file=in_file, stated=stated)
+
+
+def _stated(main: Sequence[Segment]) -> Stated:
+    """Ssiz, and whether the wavelet and the quantization of the first style are reversible (T.800 A.5.1, A.6.1, A.6.4).
+
+    The styles of all tiles are those of the main header, but for a quantization of their own (QCD, QCC).
+    """
+    siz, cod, qcd = main[0], only(main, _COD, "COD"), only(main, _QCD, "QCD")
+    if not qcd.body:
+        raise StreamError("its quantization (QCD) is empty")
+    reasons = ["the irreversible 9-7 wavelet"] * (cod.body[9] == 0) + ["quantized coefficients"] * bool(
+        qcd.body[0] & 31
+    )
+    loss = f"JPEG 2000 with {' and '.join(reasons)}" if reasons else ""
+    return Stated(precision=(siz.body[36] & 0x7F) + 1, loss=loss)
 
 
 def _grave(messages: Sequence[str], slack: int) -> list[str]:
@@ -136,7 +156,9 @@ def _codestream(file: bytes) -> bytes:
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Type and content of each box (T.800 I.4)."""
     at = 0
-    while at + 8 <= len(content):
+    for _ in range(MAX_BOXES):
+        if at + 8 > len(content):
+            return
         length, kind = struct.unpack_from(">I4s", content, at)
         head = 8
         if length == 1 and at + 16 <= len(content):
@@ -147,6 +169,7 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise StreamError("a box of its JP2 file is longer than the rest of the file")
         yield kind, content[at + head : end]
         at = end
+    raise StreamError(f"its JP2 file has more than {MAX_BOXES} boxes")
 
 
 def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
@@ -156,11 +179,13 @@ def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
     main = tuple(_header(codestream, 2, b"\xff\x90"))
     _refuse_styles((segment for segment in main if segment.marker != _COD), "its main header")
     tiles = _check_size(main[0], shape)
-    seen, at = set(), main[-1].end
+    seen, at, parts = set(), main[-1].end, 0
     _check_parts(only(main, _COD, "COD"), shape)
     while codestream[at : at + 2] == b"\xff\x90":
         index, length = _tile_part(codestream, at)
-        _refuse_styles(_header(codestream, at + 12, _SOD), "a tile-part")
+        parts += 1 + _refuse_styles(_header(codestream, at + 12, _SOD), "a tile-part")
+        if parts > MAX_TILE_PARTS:
+            raise StreamError(f"it has more than {MAX_TILE_PARTS} tile-parts and marker segments in them")
         seen.add(index)
         at = at + length if length else len(codestream.rstrip(b"\0")) - len(_EOC)
     if codestream[at : at + 2] != _EOC or codestream[at + 2 :].strip(b"\0"):
@@ -170,13 +195,18 @@ def _check(codestream: bytes, shape: tuple[int, int]) -> tuple[Segment, ...]:
     return main
 
 
-def _refuse_styles(header: Iterable[Segment], where: str) -> None:
-    """Coding styles of a component or a tile (COC, COD), which an image of one component needs none of.
+def _refuse_styles(header: Iterable[Segment], where: str) -> int:
+    """How many segments a header has, none of them a coding style of a component or a tile (COC, COD).
 
-    They would take the place of the style into which `_promising` writes (T.800 A.6.1, A.6.2).
+    An image of one component needs none. They would take the place of the style into which `_promising` writes
+    (T.800 A.6.1, A.6.2).
     """
-    if any(segment.marker in (_COD, _COC) for segment in header):
-        raise StreamError(f"{where} has a coding style of its own (COC or COD), whose code-blocks cannot be checked")
+    number = 0
+    for number, segment in enumerate(header, 1):  # noqa: B007 (it is the count)
+        if segment.marker in (_COD, _COC):
+            told = f"{where} has a coding style of its own (COC or COD), whose code-blocks cannot be checked"
+            raise StreamError(told)
+    return number
 
 
 def _check_parts(cod: Segment, shape: tuple[int, int]) -> None:

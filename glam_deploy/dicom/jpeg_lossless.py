@@ -12,12 +12,25 @@ from itertools import islice
 import numpy as np
 
 from glam_deploy.dicom import huffman
-from glam_deploy.dicom.segments import EOI, SOS, Segment, StreamError, check_claim, only, parameters, segments
+from glam_deploy.dicom.segments import (
+    EOI,
+    SOS,
+    Segment,
+    Stated,
+    StreamError,
+    check_claim,
+    only,
+    parameters,
+    segments,
+)
 from glam_deploy.records import Pixels
 
 _SOF3, _DHT, _DQT, _DRI, _COM = 0xC3, 0xC4, 0xDB, 0xDD, 0xFE
 _IGNORED = frozenset({_DQT, _COM, *range(0xE0, 0xF0)})
 """Tables of other processes, comments and application data (T.81 B.2.4)."""
+
+_MAX_TABLES = 1 << 16
+"""Bytes of all Huffman tables; four of them with all categories have 136 (T.81 B.2.4.2)."""
 
 _MARKER = re.compile(rb"(?<!\xff)\xff+([\x01-\xfe])")  # from the first FF on, so that a run of them is read once
 """A marker behind entropy-coded data with the fill bytes before it; FF 00 is a data byte FF (T.81 B.1.1.5)."""
@@ -57,6 +70,11 @@ def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
     return np.asarray(pixels)
 
 
+def stated(stream: bytes) -> Stated:
+    """What the frame header says. Raises StreamError."""
+    return Stated(precision=parameters("B", only(list(segments(stream)), _SOF3, "SOF3"))[0])
+
+
 def _prove(image: _Image, pixels: Pixels) -> None:
     codes = huffman.codes(image.table)
     for i, part in enumerate(image.intervals):
@@ -66,6 +84,8 @@ def _prove(image: _Image, pixels: Pixels) -> None:
 
 def _parse(stream: bytes, shape: tuple[int, int]) -> _Image:
     found = list(segments(stream))
+    if sum(len(segment.body) for segment in found if segment.marker == _DHT) > _MAX_TABLES:
+        raise StreamError(f"its Huffman tables have more than {_MAX_TABLES} bytes")
     for segment in found:
         if segment.marker not in (_SOF3, _DHT, _DRI, SOS, *_IGNORED):
             raise StreamError(f"it holds the marker FF {segment.marker:02X}, which a JPEG Lossless image has not")

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from glam_deploy.dicom.segments import EOI, SOS, StreamError, check_claim, only, parameters, segments
+from glam_deploy.dicom.segments import EOI, SOS, Stated, StreamError, check_claim, only, parameters, segments
 from glam_deploy.records import Pixels
 
 _SOF55, _DRI = 0xF7, 0xDD
@@ -29,22 +29,33 @@ def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
     check_claim((rows, columns), shape)
     if components != 1:
         raise StreamError(f"its frame header states {components} components, expected one")
-    end = _end(stream, scan.end, restarts=any(segment.marker == _DRI for segment in found))
+    end = _end(stream, scan.end, restarts=rows * any(segment.marker == _DRI for segment in found))
     pixels = _decoded(stream)
     if _depend_on_more(pixels, stream[:end]):
         raise StreamError("its data end before the last pixel")
     return pixels
 
 
-def _end(stream: bytes, start: int, *, restarts: bool) -> int:
-    """Where the data of the scan that begins at `start` end; EOI must follow, and nothing but padding behind it."""
-    for marker in _MARKER.finditer(stream, start):
+def stated(stream: bytes) -> Stated:
+    """What the frame and scan headers say (T.87 C.2.2, C.2.3). Raises StreamError."""
+    found = list(segments(stream))
+    (precision,) = parameters("B", only(found, _SOF55, "SOF55"))
+    *_, near = parameters("BBBB", only(found, SOS, "SOS"))
+    return Stated(precision=precision, loss=f"JPEG-LS with NEAR {near}, an error of up to {near}" if near else "")
+
+
+def _end(stream: bytes, start: int, *, restarts: int) -> int:
+    """Where the data of the scan that begins at `start` end; EOI must follow, and nothing but padding behind it.
+
+    `restarts`: the most restart markers that may be among them.
+    """
+    for number, marker in enumerate(_MARKER.finditer(stream, start)):
         if marker[1][0] == EOI:
             # an encapsulated frame may be padded behind EOI (PS3.5 A.4)
             if stream[marker.end() :].strip(b"\0"):
                 raise StreamError("something else follows behind EOI (FF D9)")
             return marker.start()
-        if not (restarts and 0xD0 <= marker[1][0] <= 0xD7):
+        if not (number < restarts and 0xD0 <= marker[1][0] <= 0xD7):
             raise StreamError(f"its data are interrupted by the marker FF {marker[1][0]:02X} at byte {marker.start()}")
     raise StreamError("it ends without EOI (FF D9)")
 

@@ -1,7 +1,7 @@
 """Decoding, and the way from stored values to brighter-is-denser on a background of 0."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from pydicom.pixels.utils import pixel_array
 
 from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_ls, rle, stored_bits
 from glam_deploy.dicom.header import Header, foreign_errors
-from glam_deploy.dicom.segments import StreamError
+from glam_deploy.dicom.segments import Stated, StreamError
 from glam_deploy.dicom.stored_bits import Bits
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.installation import install_command
@@ -47,27 +47,40 @@ class StoredImage:
     notices: tuple[Notice, ...]
 
 
-_Decoded = tuple[Pixels, tuple[Notice, ...]]
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    """What a decoder made of the pixel data."""
+
+    pixels: Pixels
+    """As stored: unsigned, or signed where a JPEG 2000 stream says so."""
+    stated: Stated | None = None
+    """What the stream says of itself; None for pixel data that say nothing."""
+    notices: tuple[Notice, ...] = ()
 
 
 def _jpeg_lossless(frame: _Frame) -> _Decoded:
-    return jpeg_lossless.decode(frame.stream, frame.shape), ()
+    pixels = jpeg_lossless.decode(frame.stream, frame.shape)
+    return _Decoded(pixels=pixels, stated=jpeg_lossless.stated(frame.stream))
 
 
 def _jpeg_ls(frame: _Frame) -> _Decoded:
-    return jpeg_ls.decode(frame.stream, frame.shape), ()
+    pixels = jpeg_ls.decode(frame.stream, frame.shape)
+    return _Decoded(pixels=pixels, stated=jpeg_ls.stated(frame.stream))
 
 
 def _jpeg_2000(frame: _Frame) -> _Decoded:
-    found = jpeg2000.decode(frame.stream, frame.shape, lossless=frame.syntax not in (uid.JPEG2000, uid.HTJ2K))
+    found = jpeg2000.decode(frame.stream, frame.shape, lossless=frame.syntax not in _LOSSY)
     told = "the frame holds a JP2 file, expected a bare JPEG 2000 codestream (PS3.5 A.4.4): its codestream was read"
-    return found.pixels, (Notice(code="jp2-file", message=told),) if found.in_file else ()
+    notices = (Notice(code="jp2-file", message=told),) if found.in_file else ()
+    return _Decoded(pixels=found.pixels, stated=found.stated, notices=notices)
 
 
 def _rle(frame: _Frame) -> _Decoded:
-    return rle.decode(frame.stream, frame.shape, frame.bits_allocated), ()
+    return _Decoded(pixels=rle.decode(frame.stream, frame.shape, frame.bits_allocated))
 
 
+_LOSSY = frozenset({uid.JPEG2000, uid.HTJ2K, uid.JPEGLSNearLossless})
+"""Transfer syntaxes that allow loss."""
 _DECODERS: Mapping[uid.UID, Callable[[_Frame], _Decoded]] = MappingProxyType(
     {
         uid.RLELossless: _rle,
@@ -95,16 +108,19 @@ def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
     Raises DicomError where the pixels cannot be decoded without doubt, BackendUnavailable where the package that
     decodes them is not installed.
     """
-    stored, notices = _decode(dataset, header)
+    decoded = _decode(dataset, header)
+    stored = decoded.pixels
     if stored.ndim != 2 or stored.size == 0:
         raise DicomError(f"the pixels have shape {stored.shape}, expected one image [rows, columns]: export it again")
     bits = _bits(header)
-    padding = stored_bits.is_padding(stored, bits)
-    values, more = _values(stored, header, bits)
-    padding |= stored_bits.is_padding(values, bits)
-    _check_range(values[~padding], bits.top)
+    values, more = _values(decoded, header, bits)
+    padding = stored_bits.is_padding(stored, bits) | stored_bits.is_padding(values, bits)
+    _check_range(values[~padding], bits, decoded.stated)
     pixels = np.where(padding, 0, bits.top - values if bits.inverted else values)
-    return StoredImage(pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16), notices=(*notices, *more))
+    return StoredImage(
+        pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16),
+        notices=(*decoded.notices, *more, *_stream_notices(decoded.stated, header, bits)),
+    )
 
 
 def _bits(header: Header) -> Bits:
@@ -116,24 +132,61 @@ def _bits(header: Header) -> Bits:
     )
 
 
-def _values(stored: Pixels, header: Header, bits: Bits) -> _Decoded:
-    """The value in the lowest BitsStored bits of each pixel, int32 where PixelRepresentation says signed."""
+def _values(decoded: _Decoded, header: Header, bits: Bits) -> tuple[Pixels, tuple[Notice, ...]]:
+    """The values of the pixels, int32 where PixelRepresentation says signed.
+
+    Bits above BitsStored are left out of pixel data that say nothing of themselves; a stream must state its bits.
+    """
+    stored = decoded.pixels
     if stored.dtype.kind == "i" or (header.signed and header.transfer_syntax in _SIGNED_BY_STREAM):
         return stored, ()
-    if not header.signed:
-        return stored_bits.without_bits_above(stored, bits)
-    # bits above a negative value repeat its sign
-    signed = stored_bits.in_complement(stored, bits)
-    rest = np.where(signed.astype(stored.dtype) == stored, stored & bits.top, stored)
-    values, notices = stored_bits.without_bits_above(rest.astype(stored.dtype), bits)
-    return stored_bits.in_complement(values, bits), notices
+    signed, rest = stored, stored
+    if header.signed:
+        # bits above a negative value repeat its sign
+        signed = stored_bits.in_complement(stored, bits)
+        rest = np.where(signed.astype(stored.dtype) == stored, stored & bits.top, stored).astype(stored.dtype)
+    if decoded.stated is None:
+        values, notices = stored_bits.without_bits_above(rest, bits)
+        return (stored_bits.in_complement(values, bits) if header.signed else values), notices
+    stored_bits.check_byte_order(rest, bits)
+    return np.where(rest > bits.top, rest, signed), ()
 
 
-def _check_range(values: Pixels, top: int) -> None:
+def _check_range(values: Pixels, bits: Bits, stated: Stated | None) -> None:
     if values.min(initial=0) < 0:
         raise DicomError(f"the smallest pixel is {values.min()}, expected none below 0: mammograms are unsigned")
-    if values.max(initial=0) > top:
-        raise DicomError(f"the largest pixel is {values.max()}, expected up to {top} (BitsStored): export it again")
+    largest = int(values.max(initial=0))
+    if largest <= bits.top:
+        return
+    told = (
+        f"; the stream states {stated.precision} bits a pixel, which must be BitsStored (PS3.5 8.2)" if stated else ""
+    )
+    raise DicomError(
+        f"the largest pixel is {largest}, expected up to {bits.top} (BitsStored {bits.stored}){told}: have BitsStored "
+        "and HighBit corrected where the object comes from, or export it again"
+    )
+
+
+def _stream_notices(stated: Stated | None, header: Header, bits: Bits) -> Iterator[Notice]:
+    """Where a stream says other things of its pixels than the header. Raises DicomError where both may be right.
+
+    More bits than BitsStored that no pixel uses change nothing: some encoders know 8 and 16 bits only.
+    """
+    if stated is None:
+        return
+    if stated.precision < bits.stored:
+        told = f"the stream states {stated.precision} bits a pixel, BitsStored is {bits.stored} (PS3.5 8.2)"
+        if bits.inverted:
+            raise DicomError(
+                f"{told}, so it is not known within which range MONOCHROME1 is to be inverted: have BitsStored and "
+                "HighBit corrected where the object comes from"
+            )
+        yield Notice(code="precision-differs", message=f"{told}: the values were taken as they are")
+    if stated.loss:
+        against = [f"the transfer syntax {header.transfer_syntax.name}"] * (header.transfer_syntax not in _LOSSY)
+        against += ["LossyImageCompression 00"] * (header.lossy == "00")
+        contradiction = f", which contradicts {' and '.join(against)}" if against else ""
+        yield Notice(code="lossy", message=f"the pixels are compressed with loss ({stated.loss}){contradiction}")
 
 
 def _decode(dataset: Dataset, header: Header) -> _Decoded:
@@ -160,7 +213,7 @@ def _uncompressed(dataset: Dataset, header: Header) -> _Decoded:
             f"it has {found} bytes, expected {expected} for {dataset.Rows} rows and {dataset.Columns} columns"
         )
     stored = np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False))
-    return stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}"), ()
+    return _Decoded(pixels=stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}"))
 
 
 def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _Decoded]) -> _Decoded:
@@ -171,11 +224,12 @@ def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _
         bits_allocated=header.bits_allocated or 0,
         syntax=header.transfer_syntax,
     )
-    pixels, notices = decode(frame)
-    if decode is _jpeg_2000:
-        return pixels, (*notices, *_sign_notices(pixels.dtype.kind == "i", bool(header.signed)))
-    # of the other streams the header alone says whether they are signed
-    return pixels, notices
+    decoded = decode(frame)
+    if decode is not _jpeg_2000:
+        # of the other streams the header alone says whether they are signed
+        return decoded
+    notices = _sign_notices(decoded.pixels.dtype.kind == "i", bool(header.signed))
+    return replace(decoded, notices=(*decoded.notices, *notices))
 
 
 def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...]:
@@ -193,10 +247,12 @@ def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...
 
 def _stream(value: bytes) -> bytes:
     """The one frame in encapsulated PixelData, whose fragments are joined (PS3.5 A.4)."""
+    # the basic offset table comes first (PS3.5 A.4): an item tag, a length, and 4 bytes a frame
+    frames = int.from_bytes(value[4:8], "little") // 4
+    if frames > 1:
+        raise StreamError(f"its basic offset table names {frames} frames, expected one")
     buffer = BytesIO(value)
-    offsets = parse_basic_offsets(buffer)
-    if len(offsets) > 1:
-        raise StreamError(f"its basic offset table names {len(offsets)} frames, expected one")
+    parse_basic_offsets(buffer)
     start = buffer.tell()
     fragments = list(generate_fragments(buffer))
     if start + sum(8 + len(fragment) for fragment in fragments) != len(value):

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +53,7 @@ def read_view(
         view=found,
         horizontal_flip=horizontal_flip or bool(mirrored),
         source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header)),
-        notices=(*notices, *image.notices, *_orientation_notices(header, mirrored)),
+        notices=_with_one_loss((*notices, *image.notices, *_orientation_notices(header, mirrored))),
     )
 
 
@@ -96,6 +97,15 @@ class _Parsed:
 def _valid_uids(header: Header) -> dict[str, str]:
     """What is no UID could be a name: it is left out."""
     return {keyword: uid for keyword, uid in header.uids.items() if UID(uid).is_valid}
+
+
+def _with_one_loss(notices: tuple[Notice, ...]) -> tuple[Notice, ...]:
+    """The header and the stream may both tell loss: one notice says what both do."""
+    losses = [notice for notice in notices if notice.code == "lossy"]
+    if len(losses) < 2:
+        return notices
+    one = replace(losses[0], message="; ".join(notice.message for notice in losses))
+    return tuple(one if notice is losses[0] else notice for notice in notices if notice not in losses[1:])
 
 
 def _facts(header: Header) -> dict[str, Any]:

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 
+_NOT_KEPT = frozenset({0xFE, *range(0xE0, 0xF0)})
+"""COM and APP0 to APP15."""
+
+MAX_SEGMENTS = 10_000
+"""Marker segments of a stream that are looked at: a thousand times those of an image; a hostile one has millions."""
+
 
 class StreamError(ValueError):
     """A compressed stream is damaged or is not what the DICOM header says; the message quotes no header element."""
@@ -18,7 +24,8 @@ class Segment:
     marker: int
     """Second byte of the marker code, 0x01 to 0xFE."""
     body: bytes
-    """Parameters behind the length field; empty for SOI and EOI, which have none."""
+    """Parameters behind the length field; empty for SOI and EOI, which have none, and of comments and application data,
+    which are not kept."""
     end: int
     """Position of the first byte behind the segment."""
 
@@ -26,16 +33,30 @@ class Segment:
 def segments(stream: bytes) -> Iterator[Segment]:
     """Every segment up to and with the first SOS or EOI of a stream of T.81 or T.87, SOI not among them.
 
-    Any marker may be preceded by fill bytes FF (T.81 B.1.1.2). Raises StreamError.
+    Any marker may be preceded by fill bytes FF (T.81 B.1.1.2). Raises StreamError, also for more than `MAX_SEGMENTS`.
     """
     marker, at = _marker(stream, 0)
     if marker != SOI:
         raise StreamError("it does not begin with SOI (FF D8)")
-    while marker not in (SOS, EOI):
+    for _ in range(MAX_SEGMENTS):
         marker, at = _marker(stream, at)
-        body = b"" if marker == EOI else _body(stream, marker, at)
-        at += 2 + len(body) if marker != EOI else 0
+        length = 0 if marker == EOI else _length(stream, marker, at)
+        body = b"" if marker in _NOT_KEPT else stream[at + 2 : at + length]
+        at += length
         yield Segment(marker=marker, body=body, end=at)
+        if marker in (SOS, EOI):
+            return
+    raise StreamError(f"it has more than {MAX_SEGMENTS} marker segments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What a stream says of its own pixels."""
+
+    precision: int
+    """Bits of a pixel."""
+    loss: str = ""
+    """How it compresses with loss; "" where it does not."""
 
 
 def parameters(layout: str, segment: Segment) -> tuple[int, ...]:
@@ -75,8 +96,9 @@ def _marker(stream: bytes, at: int) -> tuple[int, int]:
     return stream[at], at + 1
 
 
-def _body(stream: bytes, marker: int, at: int) -> bytes:
+def _length(stream: bytes, marker: int, at: int) -> int:
+    """Bytes of a segment behind its marker."""
     length = int.from_bytes(stream[at : at + 2])
     if length < 2 or at + length > len(stream):
         raise StreamError(f"the segment of marker FF {marker:02X} at byte {at} is longer than the rest of the stream")
-    return stream[at + 2 : at + length]
+    return length
