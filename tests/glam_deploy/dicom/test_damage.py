@@ -1,19 +1,22 @@
 """Streams and files cut and changed at random: refused, or read as they were; what no decoder can see is counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gdcm
 import numpy as np
 import pytest
+from hostile import start_of
 from mammograms import breast, transcode
 from pydicom import uid
+from pydicom.dataset import Dataset
 from support_streams import ENCODERS, changed, cut, other_pixels, tissue
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError
-from glam_deploy.records import View
+from glam_deploy.records import Pixels, View
 
+Write = Callable[..., Path]
 LARGE = (256, 200)
 UNSEEN = {
     "jpeg-lossless": (0.65, 0.47),
@@ -51,7 +54,39 @@ def test_share_of_changed_streams_that_no_decoder_sees(name: str, capsys: pytest
         assert share <= most
 
 
-Write = Callable[..., Path]
+def _read_otherwise(path: Path, head: bytes, damaged: Iterable[bytes], pixels: Pixels) -> int:
+    """How many damaged data sets behind the head of a file are read with other pixels instead of being refused."""
+    found = 0
+    for data in damaged:
+        path.write_bytes(head + data)
+        try:
+            found += not np.array_equal(read_view(path).pixels, pixels)
+        except InputError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_share_of_changed_deflated_data_sets_that_nothing_shows(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deflated data sets have no checksum (PS3.5 A.5): most changes give other literals, and the same length."""
+    pixels = tissue(LARGE)
+
+    def edit(dataset: Dataset) -> None:
+        dataset.Rows, dataset.Columns, dataset.PixelData = *LARGE, pixels.tobytes()
+
+    path = write(edit, syntax=uid.DeflatedExplicitVRLittleEndian)
+    content = path.read_bytes()
+    head, data = content[: start_of(content)], content[start_of(content) :]
+    assert _read_otherwise(path, head, cut(data, 1000, seed=3), pixels) == 0
+    for length, most in ((1, 0.60), (3, 0.40)):
+        share = _read_otherwise(path, head, changed(data, 1000, length=length), pixels) / 1000
+        with capsys.disabled():
+            print(f"\ndeflated: {share:.1%} of 1000 changes of {length} bytes are read with other pixels")
+        assert share <= most
+
+
 SYNTAXES = (
     uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian,
     uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEGLosslessSV1,

@@ -116,7 +116,7 @@ def _irreversible_by_imagecodecs(pixels: Pixels) -> bytes:
 
 
 def _irreversible_htj2k(pixels: Pixels) -> bytes:
-    return bytes(imagecodecs.htj2k_encode(pixels, reversible=False, level=0.001))
+    return bytes(imagecodecs.htj2k_encode(pixels, reversible=False, level=0.0001))
 
 
 LOSSY: list[tuple[uid.UID, Callable[[Pixels], bytes], str]] = [
