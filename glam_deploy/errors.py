@@ -219,6 +219,11 @@ class InternalError(GlamError):
     """A fault of glam-deploy itself, met while working on one input; the others go on."""
 
 
+def disk_reason(error: OSError) -> str:
+    """Why a file cannot be read, without its name: "Permission denied"."""
+    return error.strerror or "the system does not say why"
+
+
 def fault(error: BaseException) -> str:
     """What happened and where, without the exception's own text, in which a library may quote a header."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from glam_deploy import foreign, image_codec
-from glam_deploy.errors import InputError
+from glam_deploy.errors import InputError, disk_reason
 from glam_deploy.image_structure import REMEDY, check_size, sound_png
 from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
@@ -95,7 +95,7 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
     except OSError as error:
-        raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
+        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
     if content is None or len(content) > MAX_BYTES:
         raise InputError(f"the file has more than {MAX_BYTES} bytes, too many for one mammogram: {REMEDY}")
     return content
@@ -171,7 +171,9 @@ def _npy(content: bytes) -> Pixels:
             raise InputError(f"the npy does not hold what its header says, {dtype} {list(shape[:6])}: write it again")
         return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order=order)
     except _NPY_ERRORS as error:
-        raise InputError(f"the npy is damaged or incomplete ({type(error).__name__}): write it again") from error
+        raise InputError(
+            "the npy is damaged or incomplete (its header is none that numpy writes): write it again"
+        ) from error
 
 
 def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from glam_deploy import images
-from glam_deploy.errors import DicomError, InputError, Remedy, UsageError
+from glam_deploy.errors import DicomError, InputError, Remedy, UsageError, disk_reason
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_cropped, from_standardized
 from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, parse_view
@@ -169,7 +169,7 @@ def _head(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise InputError("it is a folder, expected a file: name the files in it (reading.find_inputs does)") from error
     except OSError as error:
-        raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
+        raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
 
 
 def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:

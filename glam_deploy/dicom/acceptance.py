@@ -113,40 +113,55 @@ def _check_grey_scale(header: Header) -> None:
     grey, shape = header.photometric, _LUT_SHAPES.get(header.photometric)
     if shape is None or header.samples != 1:
         raise DicomError(
-            f"PhotometricInterpretation {_told(header, grey)} with {header.samples} samples a pixel, expected "
-            "MONOCHROME1 or MONOCHROME2 with 1: send the original image, not a rendering"
+            f"PhotometricInterpretation {_told(header, grey)} with {_number(header.samples)} samples a pixel "
+            "(SamplesPerPixel), expected MONOCHROME1 or MONOCHROME2 with 1: send the original image, not a rendering"
         )
     if header.lut_shape not in ("", shape):
-        raise DicomError(f"PresentationLUTShape is {header.lut_shape}, expected {shape} with {grey}: correct one")
+        raise DicomError(
+            f"PresentationLUTShape is {header.lut_shape}, expected {shape} with {grey} (PS3.3 C.8.11.3.1): one of them "
+            "says that the image is inverted, and viewers differ in which they follow. Have the wrong one corrected "
+            "where the object comes from"
+        )
     if header.slope not in (None, 1.0) or header.intercept not in (None, 0.0) or header.modality_lut:
         raise DicomError(
-            f"rescale slope is {header.slope}, intercept {header.intercept}, a modality LUT {header.modality_lut}: "
-            "expected 1, 0 and False in a mammogram (PS3.3 C.8.11.3), send the image with its original pixels"
+            f"rescale slope is {_factor(header.slope)}, intercept {_factor(header.intercept)}, and the object has "
+            f"{'a' if header.modality_lut else 'no'} modality LUT: expected 1, 0 and none in a mammogram (PS3.3 "
+            "C.8.11.3), send the image with its original pixels"
         )
+
+
+def _factor(value: float | None) -> str:
+    return "missing" if value is None else str(value)
 
 
 def _told(header: Header, photometric: str) -> str:
     return f"is {photometric}" if photometric else header.unknown.get("PhotometricInterpretation", "is missing")
 
 
+def _number(value: int | None) -> str:
+    return "missing" if value is None else str(value)
+
+
 def _check_bits(header: Header) -> None:
-    allocated, stored, high = header.bits_allocated, header.bits_stored or 0, header.high_bit
-    if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1:
+    allocated, stored, high = header.bits_allocated, header.bits_stored, header.high_bit
+    if allocated not in (8, 16) or stored is None or not 6 <= stored <= allocated or high != stored - 1:
+        told = ", ".join(map(_number, (allocated, stored, high)))
         raise DicomError(
-            f"bits allocated, stored and high bit are {allocated}, {stored}, {high}, expected 8 or 16, 6 to allocated, "
+            f"bits allocated, stored and high bit are {told}, expected 8 or 16, 6 to allocated, "
             "stored - 1 (PS3.3 C.8.11.3): correct the object at its source"
         )
     if header.signed not in (0, 1):
-        raise DicomError(f"PixelRepresentation is {header.signed}, expected 0 or 1: correct the object at its source")
+        raise DicomError(
+            f"PixelRepresentation is {_number(header.signed)}, expected 0 or 1: correct the object at its source"
+        )
     if header.signed == 1 and header.photometric == "MONOCHROME1":
         raise DicomError("pixels are signed, which as MONOCHROME1 cannot be inverted: send unsigned pixels")
 
 
 def _check_size(header: Header) -> None:
     if not (header.rows and header.columns and 0 < header.rows * header.columns <= MAX_PIXELS):
-        raise DicomError(
-            f"Rows x Columns is {header.rows} x {header.columns}, expected 1 to {MAX_PIXELS} pixels: export it again"
-        )
+        size = f"{header.rows} x {header.columns}{' (None: it is missing)' * (None in (header.rows, header.columns))}"
+        raise DicomError(f"Rows x Columns is {size}, expected 1 to {MAX_PIXELS} pixels: export it again")
 
 
 def _notices(header: Header) -> list[Notice]:

@@ -193,6 +193,12 @@ def _decode(dataset: Dataset, header: Header) -> _Decoded:
     """Pixels as stored, integers of any sign [rows, columns]."""
     if "PixelData" not in dataset:
         raise DicomError("PixelData is missing: export the object again, with its pixels")
+    with foreign_errors("PixelData is damaged: export the object again"):
+        value = dataset.PixelData
+    if not isinstance(value, bytes) or not value:
+        raise DicomError(
+            "PixelData is empty, or of no kind that holds pixels: export the object again, with its pixels"
+        )
     decoder = None if header.transfer_syntax in UNCOMPRESSED else _decoder(header.transfer_syntax)
     damaged = f"pixel data ({header.transfer_syntax.name}) is damaged or incomplete"
     with foreign_errors(f"{damaged}: export it again"):

@@ -15,7 +15,7 @@ from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header, settle
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import read_pixels
-from glam_deploy.errors import DicomError, Remedy
+from glam_deploy.errors import DicomError, Remedy, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
 
 MAX_BYTES = 4 * MAX_PIXELS
@@ -77,7 +77,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DicomError(f"the file cannot be opened ({type(error).__name__}): check its path and rights") from error
+        raise DicomError(f"the file cannot be opened ({disk_reason(error)}): check its path and rights") from error
 
 
 class _Parsed:

@@ -25,6 +25,15 @@ FOREIGN = (
     InvalidDicomError,
 )  # fmt: skip
 
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (MemoryError, "there is not enough memory"),
+    ((EOFError, struct.error, BytesLengthException), "a value is shorter than it should be"),
+    (NotImplementedError, "it is of a kind that is not read"),
+    (InvalidDicomError, "it is no DICOM file"),
+    (OSError, "it cannot be read"),
+    (zlib.error, "it cannot be inflated"),
+)
+
 NO_TERM = "holds a value that is not a defined term"
 NO_CODE_STRING = "holds no DICOM code string (PS3.5 section 6.2), so no defined term"
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
@@ -42,12 +51,20 @@ _NO_CONTENT = frozenset({"CodingSchemeDesignator", "CodingSchemeVersion", "ViewM
 
 @contextmanager
 def foreign_errors(trouble: str) -> Iterator[None]:
-    """Turn what pydicom or a decoder raises into DicomError(`trouble`), which names only the class of the original."""
+    """Turn what pydicom or a decoder raises into DicomError.
+
+    `trouble`: what is wrong, and behind a colon what to do. The kind of the original stands between, in words.
+    """
     try:
         yield
     except FOREIGN as error:
         # not chained: pydicom quotes the bytes it stumbled on, any element's, and a logged traceback would show them
-        raise DicomError(f"{trouble} ({type(error).__name__})") from None
+        what, colon, remedy = trouble.partition(": ")
+        raise DicomError(f"{what} ({_kind_of(error)}){colon}{remedy}") from None
+
+
+def _kind_of(error: BaseException) -> str:
+    return next((words for kinds, words in _KINDS if isinstance(error, kinds)), "a value is none that belongs there")
 
 
 class Elements:

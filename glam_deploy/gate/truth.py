@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import image_codec, spec
-from glam_deploy.errors import InputError
+from glam_deploy.errors import InputError, disk_reason
 from glam_deploy.gate.parity import THRESHOLDS
 from glam_deploy.image_structure import REMEDY, sound_png
 from glam_deploy.metrics import dice
@@ -53,7 +53,7 @@ def _decoded(path: Path) -> NDArray[Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"the mask {path.name} cannot be read ({type(error).__name__}): check the file") from error
+        raise InputError(f"the mask {path.name} cannot be read ({disk_reason(error)}): check the file") from error
     if not content.startswith(b"\x89PNG"):
         raise InputError(f"the mask {path.name} is no PNG: save it as an 8-bit grey PNG")
     try:

@@ -35,7 +35,7 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
     _check_side(breast, pixels.shape[1], mammogram)
     border = _border_value(pixels)
     if border is not None:
-        raise _background(pixels, mammogram, sampled, Layer(share=border[1], low=border[0], high=border[0]))
+        raise _background(pixels, mammogram, sampled, _border_layer(pixels, *border))
     return [*_shape(pixels, breast, mammogram, sampled, veil), *_noise(pixels, breast)]
 
 
@@ -91,11 +91,23 @@ def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
 
 def _border_value(pixels: Pixels) -> tuple[float, float] | None:
     """The value above 0 that more than half of the border away from the chest wall has, and its share there."""
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, -1]])
+    border = _border(pixels)
     values, counts = np.unique(border, return_counts=True)
     common = int(counts.argmax())
     share = float(counts[common] / len(border))
     return (float(values[common]), share) if values[common] > 0 and share > 0.5 else None
+
+
+def _border(pixels: Pixels) -> Pixels:
+    """The pixels of the three sides away from the chest wall."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, -1]])
+
+
+def _border_layer(pixels: Pixels, value: float, share: float) -> Layer:
+    """What lies behind the border, most of which has that value."""
+    border = _border(pixels)
+    least, most = surroundings.extent(border[border > 0], value, value)
+    return Layer(share=share, low=value, high=value, least=least, most=most)
 
 
 def _background(pixels: Pixels, mammogram: Mammogram, sampled: Sampled, found: Layer) -> InputError:
@@ -130,7 +142,7 @@ def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> 
         return "Set the pixels outside the breast to 0 and leave all others as they are."
     if facts["photometric_interpretation"] == "MONOCHROME1":
         top = (1 << int(facts["bits_stored"])) - 1
-        low, high = top - found.high, top - found.low
+        low, high = top - found.most, top - found.least
         return (
             f"The image is MONOCHROME1, and its stored values were inverted within {facts['bits_stored']} bits: the "
             f"background is stored as {_span(low, high)}, expected {top}. Have it exported with a background of {top}, "
@@ -141,7 +153,7 @@ def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> 
             "The image seems to be inverted though it says MONOCHROME2: have PhotometricInterpretation corrected where "
             "it comes from."
         )
-    return f"Have it exported with a background of 0, or with {_padding(found.low, found.high)}."
+    return f"Have it exported with a background of 0, or with {_padding(found.least, found.most)}."
 
 
 def _span(low: float, high: float) -> str:

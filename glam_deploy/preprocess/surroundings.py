@@ -33,6 +33,9 @@ VEIL = 0.05
 UNIFORM = 0.03
 """Spread (10th to 90th percentile) of a background, as a share of the tissue's level; fat varies by more."""
 
+RARE = 0.01
+"""Frequency of a value, relative to those of a background, below which it is none of them."""
+
 BULGE = 0.3
 """What `second_bulge` is at most in a breast that nothing is attached to."""
 
@@ -50,6 +53,10 @@ class Layer:
     """10th percentile of its values."""
     high: float
     """90th percentile."""
+    least: float
+    """Smallest value that goes on from `low`: see `extent`."""
+    most: float
+    """Largest value that goes on from `high`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +104,27 @@ def layer(sampled: Sampled, where: Mask) -> Layer:
     """The part of the foreground that `where`, a mask of the grid, says."""
     values = sampled.values[where]
     if not len(values):
-        return Layer(share=0, low=0, high=0)
+        return Layer(share=0, low=0, high=0, least=0, most=0)
     low, high = np.percentile(values, (10, 90))
-    return Layer(share=len(values) / np.count_nonzero(sampled.inside), low=float(low), high=float(high))
+    least, most = extent(values, float(low), float(high))
+    return Layer(
+        share=len(values) / np.count_nonzero(sampled.inside), low=float(low), high=float(high), least=least, most=most
+    )
+
+
+def extent(values: Pixels, low: float, high: float) -> tuple[float, float]:
+    """Smallest and largest of the values that a background from `low` to `high` goes on to.
+
+    Each of them is at least `RARE` times as frequent as those between are on average; tissue is not.
+    """
+    levels, counts = np.unique(values, return_counts=True)
+    inside = np.flatnonzero((levels >= low) & (levels <= high))
+    if not len(inside):
+        return low, high
+    rare = np.flatnonzero(counts < RARE * counts[inside].mean())
+    first = rare[rare < inside[0]].max(initial=-1) + 1
+    last = rare[rare > inside[-1]].min(initial=len(levels)) - 1
+    return float(levels[first]), float(levels[last])
 
 
 def is_uniform(found: Layer, sampled: Sampled) -> bool:

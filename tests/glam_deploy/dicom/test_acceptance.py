@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydicom import uid
+from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
@@ -65,6 +65,49 @@ def test_refusals_say_why(write: Write, change: dict[str, object], error: type[I
         read_view(write(_set(**change)))
     assert type(caught.value) is error
     assert words in str(caught.value)
+
+
+SYNTAXES = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.RLELossless, uid.JPEGLSLossless)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
+@pytest.mark.parametrize(
+    ("keyword", "words"),
+    [
+        ("Rows", "None x 70 .None: it is missing"),
+        ("Columns", "96 x None .None: it is missing"),
+        ("SamplesPerPixel", "with missing samples a pixel .SamplesPerPixel"),
+        ("BitsAllocated", "are missing, 12, 11"),
+        ("BitsStored", "are 16, missing, 11"),
+        ("HighBit", "are 16, 12, missing"),
+        ("PixelRepresentation", "PixelRepresentation is missing"),
+        ("PixelData", "PixelData is (missing|empty)|is damaged or incomplete: "),
+    ],
+)
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "empty"])
+def test_an_element_that_pixels_need_is_told_as_missing(
+    write: Write, syntax: uid.UID, keyword: str, words: str, missing: bool
+) -> None:
+    path = write(syntax=syntax)
+    dataset = dcmread(path)
+    if missing:
+        del dataset[keyword]
+    elif keyword == "PixelData" and dataset[keyword].is_undefined_length:
+        dataset[keyword].value = b"\xfe\xff\x00\xe0\0\0\0\0"  # an offset table alone
+    else:
+        dataset[keyword].value = None
+    dataset.save_as(path)
+    with pytest.raises(DicomError, match=words) as caught:
+        read_view(path)
+    assert "Error)" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("photometric", "shape"), [("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")])
+def test_a_shape_against_the_photometric_interpretation(write: Write, photometric: str, shape: str) -> None:
+    """PS3.3 C.8.11.3.1; viewers show such an object in opposite ways."""
+    with pytest.raises(DicomError, match=f"PresentationLUTShape is {shape}, expected .* with {photometric}"):
+        read_view(write(_set(PresentationLUTShape=shape), photometric=photometric))
+    read_view(write(lambda dataset: dataset.__delattr__("PresentationLUTShape"), photometric=photometric))
 
 
 @pytest.mark.parametrize(

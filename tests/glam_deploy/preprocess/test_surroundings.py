@@ -178,13 +178,23 @@ def test_monochrome1_below_full_scale_is_told_as_it_is_stored() -> None:
     assert "PixelPaddingValue 3995" in message
     assert "invert it" not in message
     message = refusal(over(noise(90, 100), tissue()), **dicom("MONOCHROME1"))
-    assert "PixelPaddingValue 3996 and PixelPaddingRangeLimit 4004" in message
+    assert "PixelPaddingValue 3995 and PixelPaddingRangeLimit 4005" in message
 
 
 def test_monochrome2_is_given_a_remedy_in_its_own_terms() -> None:
     assert "PixelPaddingValue 20 " in refusal(over(20, tissue()), **dicom("MONOCHROME2"))
     message = refusal((4095 - tissue()).astype(np.uint16), **dicom("MONOCHROME2"))
     assert "have PhotometricInterpretation corrected" in message
+
+
+def test_the_advised_padding_is_all_of_the_background() -> None:
+    for low, high in ((20, 40), (3, 5), (97, 130)):
+        message = refusal(over(noise(low, high), tissue()), **dicom("MONOCHROME2"))
+        assert f"PixelPaddingValue {low} and PixelPaddingRangeLimit {high} " in message
+    mostly = np.where(np.random.default_rng(3).random((ROWS, COLUMNS)) < 0.7, 20, noise(18, 23))
+    message = refusal(over(mostly, tissue()), **dicom("MONOCHROME2"))
+    assert "The background is 20" in message
+    assert "PixelPaddingValue 18 and PixelPaddingRangeLimit 23 " in message
 
 
 # the side
