@@ -21,6 +21,7 @@ _MESSAGE = re.compile(
 )
 """What OpenCV's logger writes: level, thread and time, file and line, function, and the text of the decoder."""
 _LIBRARY = re.compile(rb"(?:libpng|libtiff) (?:warning|error): (.*)|(Corrupt JPEG .*|Premature end of JPEG .*)")
+_WRAPPERS = ("imdecode_", "TIFF(line")
 _LONGEST, _MOST = 200, 10
 """Characters of a message, and different messages, that are kept."""
 
@@ -102,7 +103,8 @@ def _messages(file: BinaryIO) -> list[str]:
             text = next(group for group in match.groups() if group is not None)
             found[text.decode("ascii", "replace").strip()[:_LONGEST]] = None
         after_one = match is not None
-    return list(found)
+    # OpenCV's own words, which name its source files, say no more than those of the library
+    return [text for text in found if not text.startswith(_WRAPPERS)] or list(found)
 
 
 def _pass_on(line: bytes) -> None:

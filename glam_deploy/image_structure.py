@@ -141,4 +141,4 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _damaged(content: bytes, why: str) -> InputError:
-    return InputError(f"the png ({len(content)} bytes) is damaged or incomplete: {why}. Expected it whole: {REMEDY}")
+    return InputError(f"the png is damaged or incomplete ({len(content)} bytes): {why}. Expected a whole one: {REMEDY}")

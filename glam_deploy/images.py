@@ -122,7 +122,7 @@ def _decoded(content: bytes, kind: Kind) -> Pixels:
     found = image_codec.decode(content)
     if found.pixels is None or found.messages:
         why = "; ".join(found.messages) or "the decoder gives no image"
-        raise InputError(f"the {kind} is damaged or incomplete: {why}. Expected it whole: {REMEDY}")
+        raise InputError(f"the {kind} is damaged or incomplete: {why}. Expected a whole one: {REMEDY}")
     return found.pixels
 
 
