@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from socketserver import BaseServer
 from typing import Any, Protocol
@@ -24,22 +25,18 @@ from pynetdicom.dimse_messages import C_STORE_RQ, N_EVENT_REPORT_RQ, DIMSEMessag
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from glam_deploy.dicom.net.request import NoRequestError, abort_pdu, read_request
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket
+from glam_deploy.dicom.net.request import INVALID_PDU_PARAMETER, NoRequestError, abort_pdu, read_request
 from glam_deploy.dicom.net.waiting import WaitingRoom
 from glam_deploy.dicom.part10 import Claim
-
-MAX_PDU = 1 << 20
-"""Bytes of the longest PDU that is taken, told to every peer (PS3.8 annex D.1)."""
 
 MAX_COMMAND = 1 << 16
 """Bytes of the longest command set; 200 are common."""
 
 MAX_REPORT = 1 << 20
 """Bytes of the longest storage commitment report, which names some thousand objects."""
-
-TOO_SLOW = "no whole PDU came for receive.idle_s"
 
 MOST_WAITING = 100
 """Messages of one association that wait to be answered; a peer that waits for its answers has one."""
@@ -51,9 +48,6 @@ GOODBYE_S = 1.0
 """How long a peer that is cut off has to close its side."""
 
 TOO_MANY = "too many connections (receive.max_associations)"
-
-_INVALID_PDU_PARAMETER = 6
-"""Reason of an A-ABORT (PS3.8 section 9.3.8)."""
 
 
 class Receipt(Protocol):
@@ -81,47 +75,6 @@ class Upload(Protocol):
 Begin = Callable[["ServedAssociation", Claim], Upload]
 Tell = Callable[[str, "ServedAssociation | str", str], None]
 """(event, association or address, reason)."""
-
-
-class _BoundedSocket(AssociationSocket):
-    """Refuses a PDU that is too long, and cuts off who takes too long to send one."""
-
-    def __init__(self, assoc: "ServedAssociation", connection: socket.socket, first: bytes, idle_s: float) -> None:
-        """`first`: bytes that have been read from `connection` already."""
-        super().__init__(assoc, client_socket=connection)
-        self._served, self._first, self._idle_s = assoc, first, idle_s
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._first) or bool(super().ready)
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        assert self.socket
-        if self._first:
-            given, self._first = self._first[:nr_bytes], self._first[nr_bytes:]
-            return bytearray(given)
-        if nr_bytes > MAX_PDU:
-            self._break_off(f"a PDU of {nr_bytes} bytes, expected up to {MAX_PDU}")
-        buffer = bytearray(nr_bytes)
-        view, filled, deadline = memoryview(buffer), 0, time.monotonic() + self._idle_s
-        while filled < nr_bytes and (count := self.socket.recv_into(view[filled:])):
-            filled += count
-            if time.monotonic() > deadline:
-                self._break_off(TOO_SLOW)
-        return buffer if filled == nr_bytes else buffer[:filled]
-
-    def _shutdown_socket(self) -> None:
-        """pynetdicom would not close one whose other side is gone already."""
-        connection = self.socket
-        super()._shutdown_socket()
-        if connection:
-            connection.close()
-
-    def _break_off(self, reason: str) -> None:
-        """Raises what pynetdicom takes for a connection that is gone."""
-        self._served.tell("aborted", reason)
-        self.send(abort_pdu(_INVALID_PDU_PARAMETER))
-        raise ConnectionAbortedError(reason)
 
 
 class _Passage(BytesIO):
@@ -213,12 +166,15 @@ class ServedAssociation(Association):
         self._server = self.server = server
         self.dimse = _StreamedMessages(self)
         self.dul.state_machine = LastingStateMachine(self.dul)
-        self.set_socket(_BoundedSocket(self, connection, request, server.idle_s))
+        self.set_socket(
+            BoundedSocket(self, connection, request, idle_s=server.idle_s, break_off=partial(self.tell, "aborted"))
+        )
         # or a peer that holds still would keep the process from ending
         self.dul.daemon = True
         self._uploads = ExitStack()
         self._busy = False
         self._told_end = False
+        self._last_store = time.monotonic()
 
     @property
     def peer(self) -> str:
@@ -229,6 +185,21 @@ class ServedAssociation(Association):
     def host(self) -> str:
         address = self.requestor.address_info
         return address.address if address else ""
+
+    @property
+    def idle_since(self) -> float | None:
+        """Monotonic time of its last C-STORE, or of its begin; None while a C-STORE is under way.
+
+        Other messages do not count: else a peer that sends one C-ECHO after the other would never be idle.
+        """
+        under_way = self._busy or isinstance(self.dimse.message, C_STORE_RQ)
+        return None if under_way else self._last_store
+
+    def end(self, reason: str) -> None:
+        """Abort it from another thread; its peer has `GOODBYE_S` to close its side."""
+        self.tell("aborted", reason)
+        self.dul.artim_timer.timeout = GOODBYE_S
+        self.abort(block=False)
 
     def tell(self, event: str, reason: str = "") -> None:
         """Of an end, once: why we break off is known before pynetdicom says that it is over."""
@@ -264,7 +235,7 @@ class ServedAssociation(Association):
             return None
         receipt = data_set.upload.finish()
         self._uploads.close()
-        self._busy = False
+        self._last_store, self._busy = time.monotonic(), False
         return receipt
 
     def run_reactor(self) -> None:
@@ -273,7 +244,7 @@ class ServedAssociation(Association):
         except Exception as error:  # what pynetdicom stumbles on must not leave a connection without anybody
             self.tell("aborted", f"a fault of glam-deploy ({type(error).__name__})")
             self.dul.kill_dul()
-            if isinstance(self.dul.socket, _BoundedSocket):
+            if isinstance(self.dul.socket, BoundedSocket):
                 self.dul.socket.close()
         finally:
             self._uploads.close()
@@ -370,7 +341,7 @@ class Server(ThreadedAssociationServer):
                     connection.do_handshake()
                 return read_request(connection, deadline, longest=MAX_PDU)
         except NoRequestError as error:
-            self.tell("rejected" if error.abort != _INVALID_PDU_PARAMETER else "aborted", address, str(error))
+            self.tell("rejected" if error.abort != INVALID_PDU_PARAMETER else "aborted", address, str(error))
             if error.abort is not None:
                 connection.settimeout(GOODBYE_S)
                 connection.sendall(abort_pdu(error.abort))

@@ -4,6 +4,7 @@ import ipaddress
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.net.associations import MAX_PDU, TOO_SLOW, Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.associations import Receipt, ServedAssociation, Server, Upload
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW
 from glam_deploy.dicom.net.commitment import read_report, reported
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.peer import TlsFiles, hush
@@ -155,8 +157,7 @@ class Listener:
         for server in self._servers:
             server.shutdown()
         for association in self._door.inside:
-            association.tell("aborted", "the receiver stops")
-            association.abort(block=False)
+            association.end("the receiver stops")
 
     def _told(self, event: str, who: ServedAssociation | str, reason: str) -> None:
         if isinstance(who, str):
@@ -271,11 +272,34 @@ class _Door:
             return "called", f"it calls {called!r}, and this is {self._rules.ae_title!r}"
         if not any(sender.ae_title == calling and _within(host, sender.networks) for sender in self._rules.senders):
             return "calling", "no sender of the configuration has this AE title at this address"
+        return self._take_slot(association)
+
+    def _take_slot(self, association: ServedAssociation) -> tuple[str, str] | None:
         with self._lock:
+            victim = None
             if len(self._inside) >= self._rules.max_associations:
-                return "busy", f"there are {self._rules.max_associations} associations (receive.max_associations)"
+                victim = self._dispensable(association.peer)
+                if victim is None:
+                    return "busy", f"there are {self._rules.max_associations} associations (receive.max_associations)"
+                self._inside.discard(victim)
             self._inside.add(association)
+        if victim:
+            victim.end(f"idle, and {association.peer} needed its place (receive.max_associations)")
         return None
+
+    def _dispensable(self, peer: str) -> ServedAssociation | None:
+        """The association that is ended for a new one of `peer`, if any; the lock is held.
+
+        Of the peer that holds the most: the one whose last C-STORE is the longest ago. Never one with a C-STORE under
+        way, and never one of a peer that would then hold fewer than `peer`, unless `peer` holds none.
+        """
+        held = Counter(each.peer for each in self._inside)
+        idle = [
+            (-held[each.peer], since, each)
+            for each in self._inside
+            if (since := each.idle_since) is not None and (held[peer] == 0 or held[each.peer] > held[peer] + 1)
+        ]
+        return min(idle, key=lambda each: each[:2])[2] if idle else None
 
     def leave(self, association: ServedAssociation) -> None:
         with self._lock:

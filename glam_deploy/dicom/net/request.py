@@ -14,7 +14,9 @@ _REQUEST, _HEAD, _FIXED = 0x01, 6, 68
 _CONTEXT, _USER_INFORMATION = 0x20, 0x50
 _MOST_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
-_UNRECOGNIZED, _UNEXPECTED, _INVALID_VALUE = 1, 2, 6
+_UNRECOGNIZED, _UNEXPECTED = 1, 2
+INVALID_PDU_PARAMETER = 6
+"""Reason of an A-ABORT (PS3.8 section 9.3.8)."""
 
 
 class NoRequestError(Exception):
@@ -45,7 +47,7 @@ def read_request(connection: socket.socket, deadline: float, *, longest: int) ->
             f"a PDU of {length} bytes, expected up to {longest}"
             if length > longest
             else f"a request for an association of {length} bytes, expected up to {MAX_REQUEST}",
-            _INVALID_VALUE,
+            INVALID_PDU_PARAMETER,
         )
     pdu = head + _receive(connection, length, deadline)
     _check(pdu)
@@ -86,10 +88,10 @@ def _check(pdu: bytes) -> None:
     try:
         kinds = _items(pdu, _HEAD + _FIXED)
     except ValueError as error:
-        raise NoRequestError(f"a request for an association with {error}", _INVALID_VALUE) from None
+        raise NoRequestError(f"a request for an association with {error}", INVALID_PDU_PARAMETER) from None
     if kinds.count(_CONTEXT) > _MOST_CONTEXTS or len(kinds) > MAX_ITEMS:
         told = f"{kinds.count(_CONTEXT)} presentation contexts, expected up to {_MOST_CONTEXTS}"
-        raise NoRequestError(f"a request for an association with {len(kinds)} items and {told}", _INVALID_VALUE)
+        raise NoRequestError(f"a request for an association with {len(kinds)} items and {told}", INVALID_PDU_PARAMETER)
     try:
         request = A_ASSOCIATE_RQ()
         request.decode(pdu)
@@ -97,7 +99,7 @@ def _check(pdu: bytes) -> None:
             assert context.abstract_syntax and context.transfer_syntax
     except Exception as error:  # whatever it stumbles on: it quotes what it was given
         told = f"a request for an association that cannot be understood ({type(error).__name__})"
-        raise NoRequestError(told, _INVALID_VALUE) from None
+        raise NoRequestError(told, INVALID_PDU_PARAMETER) from None
 
 
 def _items(pdu: bytes, start: int) -> list[int]:

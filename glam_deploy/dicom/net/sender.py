@@ -25,7 +25,8 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net import files, statuses
-from glam_deploy.dicom.net.associations import MAX_PDU, LastingStateMachine
+from glam_deploy.dicom.net.associations import LastingStateMachine
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU
 from glam_deploy.dicom.net.commitment import read_report, reported, request_of
 from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable

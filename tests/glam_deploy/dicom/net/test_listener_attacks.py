@@ -14,7 +14,7 @@ from support_listener import MG, RULES, Post, Verdict, associated, post
 from support_receive import data_set_of
 from support_until import until
 
-from glam_deploy.dicom.net.associations import MAX_PDU
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU
 from glam_deploy.dicom.net.listener import Rules
 
 pytestmark = pytest.mark.usefixtures("sockets_are_closed")
