@@ -20,7 +20,8 @@ SESSION_SECONDS = 12 * 3600.0
 """A working day; then the token is asked for again."""
 MOST_SESSIONS = 1000
 WRONG_TOKENS = 10
-"""In `WRONG_SECONDS` from one address; then it waits. Scrapers with an old token stay below."""
+"""In `WRONG_SECONDS` from one address; further wrong ones are answered with 429. The right token always lets in: behind a
+reverse proxy all visitors have one address, and a token of `SHORTEST_TOKEN` characters is not guessed at any rate."""
 WRONG_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 
@@ -107,15 +108,19 @@ class WrongTokens:
     clock: Clock
     _times: OrderedDict[str, list[float]] = field(default_factory=OrderedDict)
 
-    def check(self, address: str) -> None:
-        """Raises Refused for an address that has to wait, whatever it brings: else guessing would not be slower."""
+    def note(self, address: str) -> None:
+        """Note one more. Raises Refused where `address` gave too many."""
         times = self._recent(address)
         if len(times) >= WRONG_TOKENS:
             wait = int(times[0] + WRONG_SECONDS - self.clock()) + 1
-            raise Refused(429, "too_many_wrong_tokens", f"Too many wrong tokens: wait {wait} s.", retry_after=wait)
-
-    def note(self, address: str) -> None:
-        self._times[address] = [*self._recent(address), self.clock()]
+            raise Refused(
+                429,
+                "too_many_wrong_tokens",
+                f"This is not the token, and {WRONG_TOKENS} wrong ones came from this address in {WRONG_SECONDS:.0f} s: "
+                f"wait {wait} s before you send another one, or send the right one.",
+                retry_after=wait,
+            )
+        self._times[address] = [*times, self.clock()]
         self._times.move_to_end(address)
         while len(self._times) > MOST_ADDRESSES:
             self._times.popitem(last=False)
@@ -140,11 +145,11 @@ class Access:
         return self._token is not None
 
     def check_token(self, given: str, address: str) -> None:
-        """Raises Refused for a wrong token, and for any from an address that gave too many wrong ones."""
-        self.wrong.check(address)
-        if self._token is None or not hmac.compare_digest(_hash(given), self._token):
-            self.wrong.note(address)
-            raise Refused(401, "wrong_token", "This is not the token.")
+        """Raises Refused for a wrong token; never for the right one, whatever else came from `address`."""
+        if self._token is not None and hmac.compare_digest(_hash(given), self._token):
+            return
+        self.wrong.note(address)
+        raise Refused(401, "wrong_token", "This is not the token.")
 
     def visitor(self, *, authorization: str | None, cookie: str | None, address: str) -> Visitor:
         """Whom these headers let in. Raises Refused."""
@@ -152,7 +157,7 @@ class Access:
             return Visitor(way="certificate", form_token=self._shared_form_token)
         if authorization is not None:
             scheme, _, given = authorization.partition(" ")
-            # an address of its own: a scraper with an old token must not lock out the people beside it
+            # an address of its own: a scraper with an old token must not make the form say that too many were wrong
             self.check_token(given.strip() if scheme.lower() == "bearer" else "", f"bearer {address}")
             return Visitor(way="token", form_token=None)
         form_token = self.sessions.form_token(cookie) if cookie else None

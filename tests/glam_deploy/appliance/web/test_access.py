@@ -95,13 +95,29 @@ def test_what_a_stranger_says_is_not_repeated(empty: Appliance) -> None:
     assert json.loads(empty.audited()[-1])["method"] == "other"
 
 
-def test_guessing_is_slow_and_locks_nobody_else_out(empty: Appliance) -> None:
+def test_wrong_tokens_have_to_wait_and_the_right_one_never(empty: Appliance) -> None:
     wrong = empty.client(Authorization="Bearer wrong")
     assert [wrong.get("/metrics").status_code for _ in range(WRONG_TOKENS)] == [401] * WRONG_TOKENS
-    late = empty.visitor().get("/metrics")  # from the same address, by the same way: has to wait
+    late = wrong.get("/metrics")
     assert late.status_code == 429
     assert 0 < int(late.headers["retry-after"]) <= WRONG_SECONDS + 1
-    assert Browser(empty).answer.status_code == 303
+    assert empty.visitor().get("/metrics").status_code == 200
+    assert empty.visitor().post("/dicom-web/studies").status_code == 406  # let in, but this client wants a page
+    assert wrong.get("/metrics").status_code == 429
+
+
+def test_wrong_tokens_in_the_form_lock_nobody_out(empty: Appliance) -> None:
+    wrong = empty.client(**OWN)
+    answers = [wrong.post("/login", data={"token": "x" * 40}) for _ in range(WRONG_TOKENS + 1)]
+    assert [answer.status_code for answer in answers] == [401] * WRONG_TOKENS + [429]
+    assert "or send the right one" in answers[-1].text
+    assert Browser(empty).client.get("/").status_code == 200
+
+
+def wrong_status(access: Access, address: str = "10.0.0.1") -> int:
+    with pytest.raises(Refused) as refused:
+        access.check_token("wrong", address)
+    return refused.value.status
 
 
 def test_time_ends_sessions_and_waits() -> None:
@@ -109,14 +125,12 @@ def test_time_ends_sessions_and_waits() -> None:
     access = Access(TOKEN, clock=lambda: now)
     cookie = access.sessions.open()
     for _ in range(WRONG_TOKENS):
-        with pytest.raises(Refused):
-            access.check_token("wrong", "10.0.0.1")
-    with pytest.raises(Refused) as refused:
-        access.check_token(TOKEN, "10.0.0.1")
-    assert refused.value.status == 429
-    access.check_token(TOKEN, "10.0.0.2")
-    now = WRONG_SECONDS
+        assert wrong_status(access) == 401
+    assert wrong_status(access) == 429
     access.check_token(TOKEN, "10.0.0.1")
+    assert wrong_status(access, "10.0.0.2") == 401
+    now = WRONG_SECONDS
+    assert wrong_status(access) == 401
     now = SESSION_SECONDS - 1
     assert access.visitor(authorization=None, cookie=cookie, address="").way == "session"
     now = SESSION_SECONDS
