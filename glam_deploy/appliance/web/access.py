@@ -20,8 +20,8 @@ SESSION_SECONDS = 12 * 3600.0
 """A working day; then the token is asked for again."""
 MOST_SESSIONS = 1000
 WRONG_TOKENS = 10
-"""In `WRONG_SECONDS` from one address; further wrong ones are answered with 429. The right token always lets in: behind a
-reverse proxy all visitors have one address, and a token of `SHORTEST_TOKEN` characters is not guessed at any rate."""
+"""In `WRONG_SECONDS` from one address; further wrong ones are answered with 429. The right token always lets in: behind
+a reverse proxy all visitors have one address, and no rate is enough to guess a token of `SHORTEST_TOKEN` characters."""
 WRONG_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 
@@ -116,8 +116,8 @@ class WrongTokens:
             raise Refused(
                 429,
                 "too_many_wrong_tokens",
-                f"This is not the token, and {WRONG_TOKENS} wrong ones came from this address in {WRONG_SECONDS:.0f} s: "
-                f"wait {wait} s before you send another one, or send the right one.",
+                f"This is not the token, and {WRONG_TOKENS} wrong ones came from this address in {WRONG_SECONDS:.0f} "
+                f"s: wait {wait} s before you send another one, or send the right one.",
                 retry_after=wait,
             )
         self._times[address] = [*times, self.clock()]

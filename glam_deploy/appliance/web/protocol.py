@@ -16,9 +16,15 @@ ANSWER_S = 120.0
 """From the end of a request to the end of its answer, whatever the client reads."""
 LOOK_S = 1.0
 
-MOST_CONNECTIONS = 200
+MOST_REQUESTS = 100
+"""Requests at once; a further one is answered with 503."""
 MOST_WAITING = 100
-"""Of those, connections without a request; beyond it the oldest of an address gives way."""
+"""Connections without a request; beyond it the oldest of an address gives way."""
+KERNEL_BACKLOG = 2048
+"""Connections that wait to be accepted."""
+AT_A_TIME = 16
+"""Connections that are accepted before those that came earlier are read: a request that has come counts as one before
+`MOST_WAITING` others have been accepted after it."""
 
 
 class CountedListener(socket.socket):
@@ -28,6 +34,10 @@ class CountedListener(socket.socket):
         """Takes the place of `listener`."""
         super().__init__(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self.room = WaitingRoom(most=MOST_WAITING, most_of_one=MOST_WAITING)
+
+    def listen(self, backlog: int = AT_A_TIME, /) -> None:
+        """asyncio gives how many it accepts at a time."""
+        super().listen(max(backlog, KERNEL_BACKLOG))
 
     def accept(self) -> tuple[socket.socket, Any]:
         connection, address = super().accept()
@@ -62,13 +72,18 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
         super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Counts requests; uvicorn would count connections as well, those that wait and those that were hung up."""
+        self.limit_concurrency = 0 if len(self.tasks) >= MOST_REQUESTS else None
+        super().handle_events()
         if self._connection and self.cycle and not self.cycle.response_complete:
             self._room.leave(self._connection)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
         if self._connection and self.client and not self.transport.is_closing():
             self._room.enter(self._connection, self.client[0])
+        super().on_response_complete()  # goes on with the next request where that has come already
 
     def _look(self) -> None:
         now, phase = self.loop.time(), self._phase_now()

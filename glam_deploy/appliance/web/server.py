@@ -23,7 +23,7 @@ from glam_deploy.appliance.state.steady import Steady, steady_clock
 from glam_deploy.appliance.web.access import Access, read_token
 from glam_deploy.appliance.web.app import make_app
 from glam_deploy.appliance.web.pictures import Pictures
-from glam_deploy.appliance.web.protocol import MOST_CONNECTIONS, BoundedProtocol, CountedListener
+from glam_deploy.appliance.web.protocol import AT_A_TIME, BoundedProtocol, CountedListener
 from glam_deploy.appliance.web.rules import check_web, names_in
 from glam_deploy.appliance.web.site import Site
 from glam_deploy.errors import UsageError
@@ -103,7 +103,7 @@ def _server(web: Web, site: Site, listener: CountedListener) -> uvicorn.Server:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
         make_app(site), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS,
+        proxy_headers=False, server_header=False, backlog=AT_A_TIME,
         timeout_graceful_shutdown=STOP_S,
     )  # fmt: skip
     config.load()

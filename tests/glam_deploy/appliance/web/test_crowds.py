@@ -1,14 +1,17 @@
 """Connections that say nothing, drip, or never end: the page and STOW-RS stay open to others."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from support_certificates import Authority
+from support_until import until
 from support_web import TOKEN, Appliance, appliance, configuration, dicom_file, exam, serving
 
 from glam_deploy.appliance.config import Tls
@@ -49,6 +52,45 @@ def test_silent_connections_give_way(served: tuple[Appliance, str], sent: bytes)
     with crowd(address, 250, sent), httpx.Client(base_url=address, timeout=20) as client:
         for _ in range(3):
             assert client.get("/health/live").status_code == 200
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The server stands still at its first connection until this is set; the others queue up in the kernel."""
+    go_on, real = threading.Event(), protocol.BoundedProtocol.connection_made
+
+    def connection_made(self: protocol.BoundedProtocol, transport: Any) -> None:
+        go_on.wait(20)
+        real(self, transport)
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "connection_made", connection_made)
+    return go_on
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [(300, 0), (0, 300), (300, 300)])
+def test_a_request_in_a_burst_of_silent_connections_is_served(
+    served: tuple[Appliance, str], held: threading.Event, before: int, after: int
+) -> None:
+    _, address = served
+    with crowd(address, before, b""), crowd(address, 1, LIVE) as (honest,), crowd(address, after, b""):
+        held.set()
+        honest.settimeout(20)
+        assert honest.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_requests_at_once_are_bounded(served: tuple[Appliance, str]) -> None:
+    _, address = served
+    waiting = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+    with crowd(address, protocol.MOST_REQUESTS, waiting) as peers:
+        with httpx.Client(base_url=address, timeout=20) as client:
+            until(lambda: client.get("/health/live").status_code == 503)
+        for peer in peers:
+            peer.sendall(b"0123456789")
+            assert peer.recv(1 << 16).startswith(b"HTTP/1.1 4")  # not the token
+        assert httpx.get(address + "/health/live", timeout=20).status_code == 200
 
 
 def test_silent_tls_handshakes_give_way(tmp_path: Path) -> None:
