@@ -38,7 +38,7 @@ from glam_deploy.errors import (
     UsageError,
     fault,
 )
-from glam_deploy.outputs.earlier import RUN, complete_result, run_facts
+from glam_deploy.outputs.earlier import RUN, earlier_result, run_facts
 from glam_deploy.outputs.report import Report
 from glam_deploy.outputs.table import Table
 from glam_deploy.outputs.writer import (
@@ -73,6 +73,8 @@ class _Read:
     prepared: Prepared
     facts: Mapping[str, Any]
     """As of `earlier.run_facts`."""
+    difference: str
+    """As of `earlier.Earlier`, where this run is to go on after an earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,9 +244,18 @@ class _Show:
     def __init__(self, job: Job, tally: Tally, bar: Progress) -> None:
         self._job, self.tally, self._bar = job, tally, bar
         self._task: TaskID = bar.add_task(next(iter(job.stems)).name, total=len(job.stems), pace="")
+        self._explained: set[str] = set()
 
     def begun(self, path: Path) -> None:
         self._bar.update(self._task, description=path.name, refresh=True)
+
+    def made_again(self, difference: str) -> None:
+        """Say once why results that are there are not kept."""
+        if difference and difference not in self._explained:
+            self._explained.add(difference)
+            told = f"Results in {self._job.out} were made with {difference}: their inputs are done again."
+            with console.paused(self._bar):
+                console.err.print(told, soft_wrap=True)
 
     def ended(self, path: Path, outcome: Outcome) -> None:
         self.tally.add(outcome.status)
@@ -270,6 +281,7 @@ def _work_through(pipeline: Pipeline, job: Job, show: _Show, table: Table | None
         show.begun(path)
         if isinstance(view, _Kept):
             return path, view
+        show.made_again(view.difference if isinstance(view, _Read) else "")
         show.tally.begin()
         return path, _attempt(partial(_start, pipeline), view)
 
@@ -309,11 +321,13 @@ def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
 
 
 def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
-    settings, reading = job.settings(path), job.reading_of(path)
+    settings, reading, difference = job.settings(path), job.reading_of(path), ""
     if job.resume:
         made_by = {**pipeline.provenance, RUN: {"settings": settings}}
-        if report := complete_result(job.out, job.stems[path], path, made_by):
-            return _Kept(report=report)
+        earlier = earlier_result(job.out, job.stems[path], path, made_by)
+        if earlier.report:
+            return _Kept(report=earlier.report)
+        difference = earlier.difference
     if reading.standardized:
         given = read_standardized(path, view=reading.view)
         # the picture needs a black background at zero
@@ -323,7 +337,7 @@ def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
             path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
         )
         pixels, prepared = mammogram.pixels, pipeline.prepare(mammogram)
-    return _Read(pixels=pixels, prepared=prepared, facts=run_facts(path, settings))
+    return _Read(pixels=pixels, prepared=prepared, facts=run_facts(path, settings), difference=difference)
 
 
 def _start(pipeline: Pipeline, view: _Read | _Kept) -> _Started:

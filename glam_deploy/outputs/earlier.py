@@ -5,7 +5,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from glam_deploy.outputs.writer import ARRAYS, PICTURE, REPORT
 RUN = "run"
 """Key of a report's provenance: the input's SHA-256 and the settings of the run."""
 
-_MAKERS = ("bundle", "checkpoint", "engine", "gate", "patches", RUN)
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, SyntaxError, RuntimeError,
            zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
 """What numpy, zipfile and Pillow raise for files that were cut or changed, and a report for a key that is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier run left for an input."""
+
+    report: Report | None
+    """Of a complete result that was made alike; None else."""
+    difference: str = ""
+    """Where a result was made otherwise: with what, in words that follow "made with"."""
 
 
 def file_sha256(path: Path) -> str:
@@ -39,38 +49,53 @@ def run_facts(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"input_sha256": file_sha256(path), "settings": dict(settings)}
 
 
-def complete_result(folder: Path, stem: str, path: Path, made_by: Mapping[str, Any]) -> Report | None:
-    """The report of an earlier run where it is that of `path` as it is now, made alike, with all its files whole.
+def earlier_result(folder: Path, stem: str, path: Path, made_by: Mapping[str, Any]) -> Earlier:
+    """The result of an earlier run where it is that of `path` as it is now, made alike, with all its files whole.
 
-    `made_by`: a pipeline's provenance and RUN -> {"settings"}; JSON-ready. Bundle, engine, gate, number of patches,
-    release of glam-deploy and settings must be the same, and the SHA-256 of the input. The numbers are read, and the
-    picture is checked against its check sums; the report must be "done" and agree with the numbers. None else.
+    `made_by`: a pipeline's provenance and RUN -> {"settings"}; JSON-ready. What decides the numbers must be the same:
+    checkpoint, engine (with the SHA-256 of what each stage runs), number of patches, release of glam-deploy and
+    settings, and the SHA-256 of the input. The bundle's own id is not compared, because each gate changes it; nor is
+    the gate, which measures an engine and changes none. The numbers are read, and the picture is checked against its
+    check sums; the report must be "done" and agree with the numbers.
     """
     wanted = json.loads(json.dumps(made_by))
     try:
         report: Report = json.loads((folder / (stem + REPORT)).read_bytes())
-        if report["schema"] != SCHEMA or report["status"] != "done" or not _made_alike(report, wanted):
-            return None
+        if report["schema"] != SCHEMA or report["status"] != "done":
+            return Earlier(report=None)
+        if difference := next(_differences(report["provenance"], wanted), ""):
+            return Earlier(report=None, difference=difference)
         _require_whole(folder, stem, report, picture=made_by[RUN]["settings"]["picture"])
     except _DAMAGE:
-        return None
-    return report if report["provenance"][RUN]["input_sha256"] == file_sha256(path) else None
+        return Earlier(report=None)
+    same_input = report["provenance"][RUN]["input_sha256"] == file_sha256(path)
+    return Earlier(report=report if same_input else None)
 
 
-def _made_alike(report: Report, wanted: Mapping[str, Any]) -> bool:
-    made = report["provenance"]
-    pairs = [(made[RUN]["settings"], wanted[RUN]["settings"]), (_release(made), _release(wanted))]
-    pairs += [(_without_folder(made.get(key)), _without_folder(wanted.get(key))) for key in _MAKERS if key != RUN]
-    return all(first == second for first, second in pairs)
+def _differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """What decides the numbers and is not the same, in words; the weightiest first."""
+    before, now = made["checkpoint"]["sha256"], wanted["checkpoint"]["sha256"]
+    if before != now:
+        yield f"another checkpoint (SHA-256 {before[:12]}..., now {now[:12]}...)"
+    if (before := made["engine"]) != (now := wanted["engine"]):
+        told, asked = _engine_words(before), _engine_words(now)
+        yield f"engine {told}, not {asked}" if told != asked else f"other graphs or files of engine {told}"
+    if (before := made["patches"]) != (now := wanted["patches"]):
+        yield f"--patches {before}, not {now}"
+    before, now = made[RUN]["settings"], wanted[RUN]["settings"]
+    if others := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        yield f"other settings ({', '.join(others).replace('_', ' ')})"
+    if (before := _release(made)) != (now := _release(wanted)):
+        yield f"glam-deploy {before}, not {now}"
+
+
+def _engine_words(engine: Mapping[str, Any]) -> str:
+    facts = [engine.get(key) for key in ("name", "precision", "flavour", "library", "device")]
+    return " ".join(str(fact) for fact in facts if fact)
 
 
 def _release(provenance: Mapping[str, Any]) -> Any:
     return provenance.get("versions", {}).get("glam_deploy")
-
-
-def _without_folder(value: Any) -> Any:
-    """A bundle is the same wherever it lies."""
-    return {key: inner for key, inner in value.items() if key != "folder"} if isinstance(value, dict) else value
 
 
 def _require_whole(folder: Path, stem: str, report: Report, *, picture: bool) -> None:

@@ -175,15 +175,6 @@ def test_other_settings_are_another_run(run: Callable[..., Said], option: tuple[
     assert last(run("--resume", *option)) == "0 done, 0 skipped, 0 failed, 3 kept"
 
 
-def test_another_bundle_is_another_run(run: Callable[..., Said], bundle: Path, tmp_path: Path) -> None:
-    run()
-    bundle.rename(tmp_path / "moved")
-    assert last(run("--resume", "--bundle", tmp_path / "moved")) == "0 done, 0 skipped, 0 failed, 3 kept"
-    manifest = json.loads((tmp_path / "moved/manifest.json").read_text())
-    (tmp_path / "moved/manifest.json").write_text(json.dumps(manifest | {"note": "another"}))
-    assert last(run("--resume", "--bundle", tmp_path / "moved")) == "3 done, 0 skipped, 0 failed, 0 kept"
-
-
 def test_failed_inputs_are_tried_again(run: Callable[..., Said], exam: Path, tmp_path: Path) -> None:
     good = (exam / "2_L-CC.png").read_bytes()
     (exam / "2_L-CC.png").write_bytes(good[:100])
