@@ -46,6 +46,8 @@ class Comparison:
     """Mean absolute difference, likewise."""
     limit: float
     """Of the largest difference in fp32, of the mean difference in a half precision."""
+    tied: int = 0
+    """Of patch places: how many lie elsewhere, where the reference could have chosen them (`patches.ties`)."""
 
     @property
     def judged(self) -> float:
@@ -58,7 +60,8 @@ class Comparison:
 
     def as_row(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
+        tied = {"tied": self.tied} if self.tied else {}
+        return tied | {
             "output": self.name,
             "precision": self.precision,
             "max_abs": self.max_abs if np.isfinite(self.max_abs) else None,

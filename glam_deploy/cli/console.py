@@ -126,9 +126,13 @@ def parity_table(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
                 _difference(row["max_abs"]),
                 _difference(row["mean_abs"]),
                 f"{'mean' if half else 'largest'} {row['limit']:.1e}",
-                Text("ok") if row["passed"] else Text("MISSED", style="bold red"),
+                Text(_ok(row)) if row["passed"] else Text("MISSED", style="bold red"),
             )
     return table
+
+
+def _ok(row: Mapping[str, Any]) -> str:
+    return f"ok, {row['tied']} tied" if row.get("tied") else "ok"
 
 
 def _difference(value: float | None) -> str:

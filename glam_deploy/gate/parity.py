@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glam_deploy import spec
 from glam_deploy.metrics import dice
-from glam_deploy.patches import host
+from glam_deploy.patches.ties import are_tied
 from glam_deploy.records import Float32, Int64
 from glam_deploy.runtime.agreement import Answer, fused
 
@@ -18,13 +18,6 @@ THRESHOLDS = tuple(n / 10 for n in range(1, 10))
 
 ALMOST_EMPTY = 1024
 """Input pixels, the area of 32 x 32: with less than this above a threshold on both sides there is nothing to judge."""
-
-TIE = 2 * 2 * (spec.WINDOW - 1) * 2.0**-24
-"""Relative difference of two window sums below which the reference does not know which is larger, 7.4e-6.
-
-A sum of terms >= 0 after 62 FP32 additions is off by at most 62 roundings of 2^-24 each (Higham 2002, section 4.2), and
-two sums are compared. Engines in FP32 choose differently among such windows.
-"""
 
 MAPS: Mapping[str, int] = {"global": spec.CELL**2, "patch": spec.PATCH_CELL**2, "fused": spec.PATCH_CELL**2}
 """The maps that are compared, and the input pixels that a cell of each stands for."""
@@ -76,7 +69,7 @@ class PatchParity:
 
     same: bool
     tied: bool
-    """It lies elsewhere, where the reference's own map rates it as high, TIE apart at most."""
+    """It lies elsewhere, where the reference's own map rates it as high, `patches.ties.TIE` apart at most."""
     iou: float
     """Intersection over union of the two boxes, 0..1."""
     moved_px: float
@@ -105,7 +98,7 @@ def compare_maps(found: Answer, expected: Answer, forced: Float32 | None = None)
 def compare_patches(found: Answer, expected: Answer) -> tuple[PatchParity, ...]:
     """Slot by slot; the order counts, for later patches are written over earlier ones."""
     places = found["patch_locations"], expected["patch_locations"]
-    ties = _ties(places[0], expected["saliency_global"])
+    ties = are_tied(places[0], expected["saliency_global"])
     return tuple(_compare_boxes(a, b, best) for a, b, best in zip(*places, ties, strict=True))
 
 
@@ -146,15 +139,6 @@ def _compare(name: str, label: str, found: Float32, expected: Float32) -> MapPar
 def _overlaps(found: Float32, expected: Float32, threshold: float, cell: int) -> Iterator[tuple[State, float | None]]:
     for a, b in zip(found >= np.float32(threshold), expected >= np.float32(threshold), strict=True):
         yield overlap(a, b, cell)
-
-
-def _ties(locations: Int64, saliency: Float32) -> Iterator[bool]:
-    """Of each patch, whether the reference's map rates none higher once the patches before it are taken."""
-    heat = host.contrast_stretch(saliency)[0].sum(axis=0)
-    for row, column in (locations // spec.CELL).tolist():
-        sums = host.window_sums(heat)
-        yield bool(sums[row, column] >= sums.max() * (1 - TIE))
-        heat[row : row + spec.WINDOW, column : column + spec.WINDOW] = 0
 
 
 def _compare_boxes(found: Int64, expected: Int64, best: bool) -> PatchParity:

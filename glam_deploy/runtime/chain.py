@@ -1,10 +1,12 @@
 """What the pipeline asks of the stages between a placed view and its findings, wherever they run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from glam_deploy.engines.base import Engine
 from glam_deploy.records import Findings, NetworkInput, PlacedView
 from glam_deploy.runtime.stopwatch import Stopwatch
+from glam_deploy.spec import Stage
 
 Flight = Callable[[], Findings]
 """Waits for what was started and gives its findings, the same at each call; raises BackendRunError."""
@@ -21,6 +23,11 @@ class Chain(Protocol):
     @property
     def in_flight(self) -> int:
         """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
+        ...
+
+    @property
+    def engines(self) -> Mapping[Stage, Engine]:
+        """The three stages, each to be run alone."""
         ...
 
     def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:

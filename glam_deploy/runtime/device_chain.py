@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
 from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.kernels.flags import Flags
@@ -39,6 +39,11 @@ class DeviceChain:
         self._stages = GpuStages(gpu=opened.gpu, kernels=opened.kernels, engines=engines, patches=patches)
         self.has_head = "attention" in engines["fusion"].contract.outputs
         self._pools = {n: SlotPool(partial(Slot, self._stages, images=n), limit=slots) for n in (1, EXAM)}
+
+    @property
+    def engines(self) -> Mapping[Stage, Engine]:
+        """The three stages, each to be run alone with host arrays."""
+        return self._stages.engines
 
     def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
         """Nothing more: the GPU standardizes."""

@@ -23,7 +23,7 @@ class HostChain:
     largest_batch = 1
 
     def __init__(self, engines: Mapping[Stage, Engine], patches: int, *, streams: int = 1) -> None:
-        self._engines = engines
+        self.engines = engines
         self._patches = patches
         self.in_flight = streams
         self._threads = ThreadPoolExecutor(streams, "view") if streams > 1 else None
@@ -57,13 +57,13 @@ class HostChain:
     def _run(self, prepared: NetworkInput, clock: Stopwatch) -> Findings:
         images = prepared.image[None, None]
         with clock("global"):
-            maps = stages.run_global(self._engines["global"], images)
+            maps = stages.run_global(self.engines["global"], images)
         with clock("patches"):
             patches = host.select(images, maps, self._patches)
         with clock("local"):
-            local = stages.run_local(self._engines["local"], patches)
+            local = stages.run_local(self.engines["local"], patches)
         with clock("fusion"):
-            scores = stages.run_fusion(self._engines["fusion"], maps, patches, local)
+            scores = stages.run_fusion(self.engines["fusion"], maps, patches, local)
         return _findings(prepared, maps, patches, local, scores)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import reading, sources, spec
-from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
@@ -26,6 +26,7 @@ from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
+from glam_deploy.spec import Stage
 
 Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
 """A view, however far it has come; Any stands for arrays of other libraries and for what `reading.read` takes."""
@@ -62,6 +63,11 @@ class Pipeline:
     def in_flight(self) -> int:
         """How many views it takes to keep it busy: submit so many before the first result is asked for."""
         return self._chain.in_flight
+
+    @property
+    def engines(self) -> Mapping[Stage, Engine]:
+        """The three stages, each to be run alone with host arrays. Raises UsageError after `close`."""
+        return self._chain.engines
 
     @property
     def closed(self) -> bool:

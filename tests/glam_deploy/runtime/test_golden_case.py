@@ -1,14 +1,18 @@
 """The case inside a bundle, judged as the engine's precision asks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support_bundles import fill
-from support_engines import fake_engines, fill_with_golden, small_view
+from support_bundles import facts, fill
+from support_engines import FakeEngine, fake_engines, fill_with_golden, small_view
 
-from glam_deploy.bundle import Bundle, open_bundle
-from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.runtime.golden import check_golden
+from glam_deploy import spec
+from glam_deploy.bundle import Bundle, open_bundle, write_manifest
+from glam_deploy.engines.base import Arrays, OpenedEngines
+from glam_deploy.metrics import Comparison
+from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 
 HALF = 2e-3
@@ -32,3 +36,69 @@ def test_a_half_precision_has_limits_of_its_own(bundle: Bundle) -> None:
     assert missed(bundle, "fp32", saliency_patches=HALF) == ["y_local", "saliency_patches"]
     assert missed(bundle, "fp16", saliency_patches=HALF) == []
     assert missed(bundle, "fp16", saliency_patches=0.1) == ["y_local", "saliency_patches"]
+
+
+# patches that lie elsewhere
+
+
+class Spots(FakeEngine):
+    """A global stage whose benign map has these values in these cells, and nothing else."""
+
+    def __init__(self, spots: Mapping[tuple[int, int], float]) -> None:
+        super().__init__("global", fusion_head=True)
+        self.spots = spots
+
+    def _global(self, inputs: Arrays) -> Arrays:
+        saliency = np.zeros((1, 2, *spec.MAP_SHAPE), np.float32)
+        for (row, column), value in self.spots.items():
+            saliency[0, 0, row, column] = value
+        return super()._global(inputs) | {"saliency_global": saliency}
+
+
+def spotted(spots: Mapping[tuple[int, int], float], precision: str = "fp32", **wrong: float) -> Pipeline:
+    engines = fake_engines(fusion_head=True, wrong=wrong) | {"global": Spots(spots)}
+    opened = OpenedEngines(engines=engines, provenance={"name": "x", "precision": precision})
+    return Pipeline(opened, patches=1, provenance={})
+
+
+LESION, BESIDE, FAR = (90, 30), (95, 50), (20, 30)
+CHOSEN = {LESION: 1.0}
+"""Every window that holds the cell has the same sum: the reference takes the first, from row 59 and column 0 on."""
+
+
+@pytest.fixture
+def tie_bundle(bundle: Bundle) -> Bundle:
+    write_golden(bundle.folder / GOLDEN_FILE, small_view(), spotted(CHOSEN)(small_view()))
+    write_manifest(bundle.folder, facts())
+    return open_bundle(bundle.folder)
+
+
+def judged(bundle: Bundle, pipeline: Pipeline) -> dict[str, Comparison]:
+    return {row.name: row for row in check_golden(bundle, pipeline)}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8+bf16", "global bf16, local fp32, fusion fp32"])
+def test_a_tied_patch_of_a_reduced_precision_counts_as_the_references(tie_bundle: Bundle, precision: str) -> None:
+    pipeline = spotted({**CHOSEN, BESIDE: 1e-6}, precision)
+    assert pipeline(small_view()).patch_locations.tolist() == [[64 * 16, 19 * 16]]
+    rows = judged(tie_bundle, pipeline)
+    assert [name for name, row in rows.items() if not row.passed] == []
+    assert rows["patch_locations"].tied == 1
+    assert rows["saliency_patches"].max_abs == 0, "of the reference's patch"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "winograd", "global fp32, local bf16, fusion fp32"])
+def test_a_patch_of_fp32_lies_where_the_references_does(tie_bundle: Bundle, precision: str) -> None:
+    rows = judged(tie_bundle, spotted({**CHOSEN, BESIDE: 1e-6}, precision))
+    assert not rows["patch_locations"].passed
+
+
+def test_a_patch_that_the_reference_rates_lower_is_missed(tie_bundle: Bundle) -> None:
+    rows = judged(tie_bundle, spotted({FAR: 1.0}, "bf16"))
+    assert not rows["patch_locations"].passed
+    assert rows["patch_locations"].tied == 0
+
+
+def test_a_wrong_local_stage_is_found_behind_a_tied_patch(tie_bundle: Bundle) -> None:
+    rows = judged(tie_bundle, spotted({**CHOSEN, BESIDE: 1e-6}, "fp16", saliency_patches=0.1))
+    assert {name for name, row in rows.items() if not row.passed} == {"saliency_patches", "y_local", "y_fusion"}
