@@ -14,7 +14,6 @@ from glam_deploy.image_structure import REMEDY, check_size, sound_png
 from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.tiff_structure import sound_tiff
-from glam_deploy.view_names import view_from_name  # noqa: F401 (also under this name)
 
 Kind = Literal["png", "tiff", "npy"]
 

@@ -75,7 +75,9 @@ class Found:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for gate.json and pictures of the ten worst.")
 @patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
 @click.option("--view", type=click.Choice([v.value for v in View]), help="The view of images that do not tell it.")
-@click.option("--standardized", is_flag=True, help="Images are .npy, [2944, 1920], cropped, mirrored and standardized.")
+@click.option(
+    "--standardized", is_flag=True, help="Images are cropped to 2944 x 1920 and mirrored, as for `run --standardized`."
+)
 @threads_option
 @flavour_option
 @device_option

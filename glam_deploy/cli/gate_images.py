@@ -11,10 +11,8 @@ from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
 from glam_deploy.gate.trial import Image
 from glam_deploy.gate.truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
-from glam_deploy.images import read_array
-from glam_deploy.preprocess import from_standardized
-from glam_deploy.reading import find_inputs, read
-from glam_deploy.records import Mammogram, Source, View
+from glam_deploy.reading import find_inputs, read, read_standardized
+from glam_deploy.records import Mammogram, View
 
 EXAM_SEED = 0
 
@@ -56,8 +54,7 @@ class Material:
     def _image(self, path: Path) -> Image:
         if not self.options.standardized:
             return read(path, view=self.options.view)
-        source = Source(name=path.name, kind="npy")
-        return from_standardized(read_array(path), source=source, view=self.options.view)
+        return read_standardized(path, view=self.options.view)
 
     def _mask(self, path: Path) -> Path | None:
         return find_mask(self.masks, path) if self.masks else None

@@ -18,6 +18,9 @@ PROJECTIONS = ("view position", "viewposition", "image view", "projection", "vie
 VIEWS = ("view", "views")
 
 _VIEW = re.compile(r"(L|R|LEFT|RIGHT)[-_ .]*(CC|MLO)")
+MAX_BYTES = 64 << 20
+"""Of a table that is read."""
+
 _TOLD = 5
 """Most lines that a message names."""
 
@@ -133,7 +136,11 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UsageError(f"the views {path} have more than {MAX_BYTES} bytes, expected a CSV file of views")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"the views {path} cannot be read ({error.strerror}): check --views") from error
     except UnicodeDecodeError as error:

@@ -1,15 +1,14 @@
 """Outlines that people drew: which classes an image holds, and how well a map covers them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import image_codec, spec
-from glam_deploy.errors import InputError, disk_reason
+from glam_deploy import spec
+from glam_deploy.errors import InputError
 from glam_deploy.gate.parity import THRESHOLDS
-from glam_deploy.image_structure import REMEDY, sound_png
+from glam_deploy.images import read_pixels
 from glam_deploy.metrics import dice
 from glam_deploy.runtime.result import Result
 
@@ -37,34 +36,19 @@ def is_mask_name(path: Path) -> bool:
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
     """A mask in the source frame: uint8 [rows, columns] of 0, 100 (benign) and 200 (malignant).
 
-    `shape`: that of the image. Raises InputError for other shapes and values.
+    `shape`: that of the image. Raises InputError for other shapes and values, and what `images.read_pixels` refuses.
     """
-    mask = _decoded(path)
+    try:
+        mask, _, _ = read_pixels(path)
+    except InputError as error:
+        raise InputError(f"the mask {path.name} cannot be used: {error}", *error.remedies) from error
     if mask.shape != tuple(shape):
-        found = f"{list(mask.shape)}"
-        raise InputError(f"the mask {path.name} is {found}, expected a grey PNG of the image's {list(shape)}")
+        raise InputError(
+            f"the mask {path.name} is {list(mask.shape)}, expected a grey PNG of the image's {list(shape)}"
+        )
     if strange := sorted(set(np.unique(mask).tolist()) - {0, *VALUES.values()}):
         raise InputError(f"the mask {path.name} has values {strange[:5]}, expected 0, 100 (benign), 200 (malignant)")
     return np.asarray(mask, np.uint8)
-
-
-def _decoded(path: Path) -> NDArray[Any]:
-    """The pixels of a PNG, whatever channels it has."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the mask {path.name} cannot be read ({disk_reason(error)}): check the file") from error
-    if not content.startswith(b"\x89PNG"):
-        raise InputError(f"the mask {path.name} is no PNG: save it as an 8-bit grey PNG")
-    try:
-        found = image_codec.decode(sound_png(content)[0])
-    except InputError as error:
-        why = str(error).removesuffix(REMEDY)
-        raise InputError(f"the mask {path.name} cannot be read, {why}save it again as an 8-bit grey PNG") from None
-    if found.pixels is None or found.messages:
-        why = "; ".join(found.messages) or "no image"
-        raise InputError(f"the mask {path.name} is damaged ({why}): save it again as an 8-bit grey PNG")
-    return found.pixels
 
 
 def classes_in(mask: Mask) -> dict[str, bool]:

@@ -315,3 +315,14 @@ def test_a_mask_of_another_shape_is_named(gate: Any, image: Path, bundle: Path, 
     assert said.code == 2
     assert f"the mask {image.name} is [7, 9], expected a grey PNG of the image's" in said.err
     assert verdicts(bundle) == []
+
+
+def test_standardized_images_are_those_that_run_takes(gate: Any, image: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((2944, 1920), np.uint16)
+    pixels[500:1500, :900] = np.random.default_rng(2).integers(900, 3000, (1000, 900))
+    (tmp_path / "cropped").mkdir()
+    cv2.imwrite(str(tmp_path / "cropped/a_L-CC.png"), pixels)
+    np.save(tmp_path / "cropped/b_L-CC.npy", ((pixels - pixels.mean()) / pixels.std()).astype(np.float32))
+    said = gate("--standardized", images=tmp_path / "cropped")
+    assert said.code == 0, said.err
+    assert "engine openvino, 2 images" in said.out

@@ -93,6 +93,14 @@ def test_a_table_that_cannot_be_read(tmp_path: Path) -> None:
             read_views(path)
 
 
+def test_a_table_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "views.csv").open("wb") as file:
+        file.write(b"file,view\n")
+        file.truncate(6_000_000_000)
+    with pytest.raises(UsageError, match="more than 67108864 bytes, expected a CSV"):
+        read_views(tmp_path / "views.csv")
+
+
 def test_run_with_a_table(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
     nameless = image.rename(image.with_name("d8125545.png"))
     arguments = ("run", "--no-picture", "--bundle", bundle, "--out", tmp_path / "out", nameless.parent)
