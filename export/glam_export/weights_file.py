@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import pickletools
 import re
+import shlex
 import types
 import warnings
 from collections import OrderedDict
@@ -24,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_export.foreign import file_kind, folder_kind
+from glam_export.foreign import PICKLE, file_kind, folder_kind
 
 LISTED = 8
 """Names in a message before the rest are counted."""
@@ -172,10 +173,10 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     # torch's own text advises to switch its safety off
     told = "" if "weights_only" in str(error) else str(error)
     reason = told.splitlines()[0] if told else f"its parts do not fit together, {type(error).__name__}"
-    if "magic number" in reason.lower():
+    if _is_plain_pickle(path):
         return CheckpointError(
-            f"{path}: this is a pickle that torch.save did not write. Load it where it was made and write it with "
-            f'torch.save(state_dict, "weights.pt").'
+            f"{path}: this is a pickle that torch.save did not write. If you trust where it came from, save the state "
+            f"dict alone:\n{snippet(path, plain_pickle=True)}"
         )
     return CheckpointError(
         f"{path}: not a readable checkpoint ({reason}). "
@@ -194,24 +195,46 @@ def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     return CheckpointError(
         f"{path}: this file holds something other than tensors and plain values: {shown}. To read it could run code "
         f"that came with the file, so it was refused. If you trust where it came from, save the state dict alone, in "
-        f"an environment that has these types:\n{snippet(path)}"
+        f"an environment that has these types:\n{snippet(path, plain_pickle=_is_plain_pickle(path))}"
     )
 
 
-def snippet(path: Path) -> str:
-    """A program that makes a state dict of a checkpoint, or a whole module, that one trusts."""
-    out = f"{path.stem}.state_dict.pt"
+def snippet(path: Path, *, plain_pickle: bool = False) -> str:
+    """A program that makes a state dict of a checkpoint, a whole module, or a pickle of arrays that one trusts."""
+    name, out = str(path), f"{path.stem}.state_dict.pt"
+    load = (
+        f"pickle.loads(pathlib.Path({name!r}).read_bytes())"
+        if plain_pickle
+        else f"torch.load({name!r}, 'cpu', weights_only=False)"
+    )
     return "\n".join(
         (
-            "  import torch",
-            f"  content = torch.load({path.name!r}, map_location='cpu', weights_only=False)",
-            "  for key in ('state_dict', 'model_state_dict', 'model', 'net', 'ema'):  # the wrapper of your project",
-            "      content = content[key] if isinstance(content, dict) and key in content else content",
-            "  content = content.state_dict() if hasattr(content, 'state_dict') else content",
-            f"  torch.save({{k: v for k, v in content.items() if isinstance(v, torch.Tensor)}}, {out!r})",
-            f"  # then: glam-deploy export --weights {out}",
+            "  import pathlib, pickle, numpy, torch",
+            "  def tensor(value):",
+            "      if isinstance(value, numpy.ndarray) and value.dtype.kind in 'fiu':",
+            "          value = torch.from_numpy(value.astype(value.dtype.newbyteorder('='), 'C'))",
+            "      return value if isinstance(value, torch.Tensor) else None",
+            "  def states(value):  # every mapping in the file",
+            "      value = value.state_dict() if hasattr(value, 'state_dict') else value",
+            "      if isinstance(value, dict):",
+            "          yield {key: made for key, inner in value.items() if (made := tensor(inner)) is not None}",
+            "          for inner in value.values():",
+            "              yield from states(inner)",
+            f"  content = {load}",
+            f"  torch.save(max(states(content), key=len, default={{}}), {out!r})  # that with most tensors",
+            f"  # then: glam-deploy export --weights {shlex.quote(out)}",
         )
     )
+
+
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""torch.serialization.MAGIC_NUMBER as pickle writes it, after the protocol: how torch.save began before PyTorch 1.6."""
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(2 + len(_MAGIC))
+    return head.startswith(PICKLE) and not head[2:].startswith(_MAGIC)
 
 
 def _unsafe_types(path: Path) -> list[str]:
@@ -227,12 +250,18 @@ def _types_in_pickle(path: Path) -> list[str]:
     """Types that a plain pickle names, read without running it; empty where it is damaged before the first."""
     names: dict[str, None] = {}
     strings: list[str] = []
+    memo: dict[int, str] = {}
+    last = ""
     with path.open("rb") as file, suppress(ValueError):
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "GLOBAL":
                 names[str(argument).replace(" ", ".")] = None
             elif opcode.name == "STACK_GLOBAL":
                 names[".".join(strings[-2:])] = None
-            elif isinstance(argument, str):
-                strings.append(argument)
+            elif "PUT" in opcode.name or opcode.name == "MEMOIZE":
+                memo[len(memo) if argument is None else int(argument)] = last
+            else:
+                pushed = memo.get(int(argument or 0)) if "GET" in opcode.name else argument
+                last = pushed if isinstance(pushed, str) else ""
+                strings += [last] if last else []
     return sorted(names)

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
-from glam_export.weights_file import Unread
+from glam_export.weights_file import Unread, snippet
 
 ROOT = re.compile(r"^(?:.*?\.)??(?=(?:global_network|detection_network)\.)")
 """What stands before the first part of a key of the network (`glam_export.reference.network`). Its attention and fusion
@@ -63,7 +63,7 @@ def find_state_dict(content: object, path: Path, key: str | None = None) -> Stat
     if len(found) == 1:
         return found[0]
     if not found:
-        raise CheckpointError(f"{path}: {_instead(content)}")
+        raise CheckpointError(f"{path}: {_instead(content, path)}")
     names = _listed([each.name or "(top level)" for each in found])
     raise CheckpointError(
         f"{path}: holds {len(found)} GLAM networks: {names}. Name the one to export with --key, for instance "
@@ -129,14 +129,13 @@ def _named(found: list[StateDict], key: str, content: object, path: Path) -> Sta
     raise CheckpointError(f"{path}: --key {key} {what}. GLAM networks in it: {here or 'none'}. {_wrappers(content)}")
 
 
-def _instead(content: object) -> str:
+def _instead(content: object, path: Path) -> str:
     """What was found where no GLAM network is."""
     for place, mapping in mappings(content):
         if arrays := [key for key, value in mapping.items() if ROOT.match(key) and isinstance(value, Unread)]:
             return (
                 f"the weights of a GLAM network are there as numpy arrays, not as tensors (for instance {arrays[0]}). "
-                f"Convert them where they were made: torch.save({{k: torch.from_numpy(v) for k, v in state.items()}}, "
-                f'"weights.pt")'
+                f"torch.from_numpy makes tensors of them. If you trust where the file came from:\n{snippet(path)}"
             )
         for key in (key for key, value in mapping.items() if isinstance(value, Tensor)):
             if name := next((name for own, name in OTHERS.items() if key == own or key.endswith(f".{own}")), None):
