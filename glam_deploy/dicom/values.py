@@ -40,13 +40,16 @@ _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
 _DAMAGED = "cannot be read"
 _PADDING = " \0"
 _DECIDING: Mapping[str, str] = {"BreastImplantPresent": "YES", "PartialView": "YES", "LossyImageCompression": "01"}
-"""The term that counts where an element has it beside others, and that every word for yes stands for."""
+"""The term that counts where an element has it beside others, and that every word for yes stands for, whatever follows
+that word ("YES BILATERAL"): what refuses an image must not pass by a remark behind it."""
 _YES = frozenset({"YES", "Y", "TRUE", "T", "1", "JA", "OUI", "SI", "SIM"})
+_LEADING_WORD = re.compile(r"[A-Z0-9]+")
 _LEADING_NUMBER = re.compile(r"[Xx]?\s*(\d{1,3}(?:\.\d+)?)(?!-?[\d./])\s*(%?)")
 """Three digits at most and no part of a date: a message may quote the number, and none of an identifier."""
 _CODES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 _NO_CONTENT = frozenset({"CodingSchemeDesignator", "CodingSchemeVersion", "ViewModifierCodeSequence"})
-"""What an item may hold beside its code, and says nothing of the code."""
+"""What an item may hold beside its code, and says nothing of the code: a scheme names a dictionary and no word in it
+(PS3.3 table 8.8-1), so an item with a scheme alone is as empty as one without anything."""
 
 
 @contextmanager
@@ -212,7 +215,9 @@ class Elements:
 
 
 def _deciding(keyword: str, text: str) -> str:
-    return _DECIDING[keyword] if keyword in _DECIDING and text in _YES else text
+    if (term := _DECIDING.get(keyword)) and (word := _LEADING_WORD.match(text)) and word[0] in (term, *_YES):
+        return term
+    return text
 
 
 def _content(item: Dataset) -> list[str]:
