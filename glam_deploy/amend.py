@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,12 @@ def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator
         yield
     finally:
         os.close(handle)
+
+
+def require_changeable(folder: Path) -> None:
+    """Raises OSError where the manifest could not be replaced. Leaves the bundle as it is."""
+    with locked(folder), tempfile.TemporaryFile(dir=folder) as draft:
+        draft.write(b"manifest")
 
 
 def replace_engines(

@@ -26,7 +26,7 @@ from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
 from glam_deploy.gate.limits import Limits
 from glam_deploy.metrics import Comparison
-from glam_deploy.records import Mammogram, NetworkInput, Source, View
+from glam_deploy.records import Float32, Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.calibration import JUDGED, calibration, images_in, phantoms
@@ -95,13 +95,21 @@ def export_bundle(
     options = replace(options, precisions=_precisions(options))
     if "int8" in options.precisions:
         require_nncf()  # before the minutes of an export
+    elif options.calibration:
+        raise UsageError(
+            f"{options.calibration}: calibration images are for graphs in 8 bits, and none are asked for. Add "
+            f"--precision int8 or --precision auto, or leave --calibration out."
+        )
     report(f"reading {weights.name}")
     checkpoint = load_checkpoint(weights, key=options.key, ignore=options.ignore_keys)
     for note in checkpoint.notes:
         report(f"{weights.name}: {note}")
+    narrow = "int8" in options.precisions
     with staged_bundle(out) as folder:
+        # images that cannot be read are known before the rest is made
+        images = _calibration_images(options, report) if narrow else None
         _write_graphs(checkpoint, folder, options.precisions, report)
-        found = _write_narrow_graphs(checkpoint, folder, options, report) if "int8" in options.precisions else None
+        found = _write_narrow_graphs(checkpoint, folder, options, report, images) if narrow else None
         if options.winograd or (found and "winograd" in found.mixture.values()):
             report("writing the local graph in Winograd's form")
             (folder / WINOGRAD_FILE).write_bytes(winograd((folder / graph_file("local")).read_bytes()))
@@ -140,12 +148,23 @@ def _write_graphs(
                 write_graph(in_precision(module, precision), stage, path, fusion_head=head, precision=precision)
 
 
-def _write_narrow_graphs(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, report: Callable[[str], None]
-) -> Found | None:
-    """Calibrated graphs, all in 8 bits; with a search those that it chose, its table and its plot."""
+def _calibration_images(options: ExportOptions, report: Callable[[str], None]) -> Sequence[Float32]:
     report("preparing the calibration images")
-    images = images_in(options.calibration) if options.calibration else phantoms()
+    return images_in(options.calibration) if options.calibration else phantoms()
+
+
+def _write_narrow_graphs(
+    checkpoint: Checkpoint,
+    folder: Path,
+    options: ExportOptions,
+    report: Callable[[str], None],
+    images: Sequence[Float32] | None = None,
+) -> Found | None:
+    """Calibrated graphs, all in 8 bits; with a search those that it chose, its table and its plot.
+
+    `images`: what they are calibrated on; None prepares those of `options`.
+    """
+    images = _calibration_images(options, report) if images is None else images
     wide = {stage: (folder / graph_file(stage)).read_bytes() for stage in spec.STAGES}
     graphs: dict[spec.Stage, bytes] = {}
     for stage, inputs in calibration(network_engines(checkpoint.network)["global"], images).items():

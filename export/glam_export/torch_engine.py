@@ -86,11 +86,7 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """
     if os.getpid() != _PROCESS:
         raise BackendUnavailable(_FORKED)
-    if bundles.CHECKPOINT_FILE not in bundle.files:
-        raise BackendUnavailable(
-            f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "
-            f"again without --no-checkpoint, or choose another --engine."
-        )
+    require_checkpoint(bundle, options)
     if threads := within_cores(options).threads:
         torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), fusion_head=bundle.fusion_head)
@@ -103,3 +99,12 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
         "sha256": dict.fromkeys(STAGES, sha256),
     }
     return OpenedEngines(engines=network_engines(network), provenance=provenance)
+
+
+def require_checkpoint(bundle: Bundle, options: EngineOptions) -> None:
+    """Raises BackendUnavailable where the bundle was exported without its weights."""
+    if bundles.CHECKPOINT_FILE not in bundle.files:
+        raise BackendUnavailable(
+            f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "
+            f"again without --no-checkpoint, or choose another --engine."
+        )

@@ -14,6 +14,7 @@ from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.cores import within_cores
 from glam_deploy.engines.registry import ENGINE_NAMES
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.outputs.writer import require_makeable
 from glam_deploy.reading import find_inputs
 
 
@@ -109,6 +110,9 @@ def command(
         minutes=minutes,
         pace=settings.QUICK if quick else settings.Pace(),
     )
+    report = import_module("glam_bench.report")
+    report.check_gates(gates)
+    require_makeable(out)
     with console.working("bench") as status:
 
         def tell(step: str) -> None:
@@ -118,7 +122,7 @@ def command(
 
         results = run.bench(asked, tell)
     run.write(results, out / "bench.json")
-    import_module("glam_bench.report").write(results, out / "bench.html", gates=gates)
+    report.write(results, out / "bench.html", gates=gates)
     bench_module("table").show(results)
     console.out.print(f"{out / 'bench.json'}, {out / 'bench.html'}", soft_wrap=True)
 

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle, build_command
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
 from glam_deploy.cli.options import export_module, patches_option
-from glam_deploy.engines.tensorrt.store import BuildRequest, Plan
+from glam_deploy.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.errors import GlamError
 from glam_deploy.spec import GRAPH_PRECISIONS, PRECISIONS, Precision
 
@@ -87,6 +87,8 @@ def command(
     """
     # what this machine cannot build is known before the minutes of an export
     plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
+    for settled in plans:
+        require_kernels(settled)
     bundle = make_bundle(
         weights,
         out,

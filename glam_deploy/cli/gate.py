@@ -27,8 +27,8 @@ from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNe
 from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits, parse_limits
 from glam_deploy.gate.pictures import picture
-from glam_deploy.gate.trial import Examined, Row, Sides, examine, open_sides
-from glam_deploy.gate.verdict import Held, judge, record, verdict
+from glam_deploy.gate.trial import Examined, Row, Sides, check_sides, examine, open_sides
+from glam_deploy.gate.verdict import Held, judge, record, require_recordable, verdict
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
 from glam_deploy.records import View
@@ -104,9 +104,11 @@ def command(
     """
     limits = parse_limits(_text(limits_file)) if limits_file else Limits()
     bundle = open_bundle(folder)
+    options = EngineOptions(threads=threads, flavour=flavour, device=device)
+    check_sides(bundle, engine, reference=reference, options=options)
+    require_recordable(bundle)
     if out:
         require_writable(out)
-    options = EngineOptions(threads=threads, flavour=flavour, device=device)
     taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
     with material(folder, taken) as held:
         with console.working("opening the engines"):

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.outputs.writer import OutputOptions
+from glam_deploy.outputs.table import TABLE, require_table
+from glam_deploy.outputs.writer import OutputOptions, require_free, require_makeable
 from glam_deploy.records import View
 from glam_deploy.runtime.result import Result
 
@@ -57,3 +58,12 @@ class Outcome:
     text: str
     lacking: bool = False
     """It failed because this machine lacks a package."""
+
+
+def require_room(job: Job) -> None:
+    """Raises UsageError where the results could not be put into `job.out`: before an engine is opened."""
+    require_makeable(job.out)
+    if job.table:
+        require_table(job.out / TABLE)
+    for stem in job.stems.values():
+        require_free(job.out, stem)

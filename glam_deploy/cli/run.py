@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from glam_deploy.cli import console
 from glam_deploy.cli.inputs import assigned_views, plan
-from glam_deploy.cli.job import Job, Outcome, ReadOptions
+from glam_deploy.cli.job import Job, Outcome, ReadOptions, require_room
 from glam_deploy.cli.options import (
     DocumentedCommand,
     bundle_option,
@@ -181,6 +181,7 @@ def command(
         again=console.command_again("--resume") if table else "",
         as_json=as_json,
     )
+    require_room(job)
     pipeline = load(
         folder,
         engine=engine,
@@ -201,8 +202,9 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
     """Work through the inputs; the exit code.
 
     0 where each was done, kept or skipped by rule, 1 where any failed or none was done, 3 where any failed because this
-    machine lacks what it needs. Raises UsageError where `job.out` cannot be written to.
+    machine lacks what it needs. Raises UsageError as `require_room` does.
     """
+    require_room(job)
     require_writable(job.out)
     table, tally = _table(pipeline, job), Tally(total=len(job.stems))
     try:

@@ -9,6 +9,7 @@ from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, device_option, engine_option, flavour_option, threads_option
 from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.here import check_asked
 from glam_deploy.errors import ParityError
 from glam_deploy.metrics import Comparison
 from glam_deploy.runtime.golden import check_golden, golden_patches
@@ -33,6 +34,8 @@ def command(folder: Path, engine: str, threads: int | None, flavour: str | None,
 
 def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None = None) -> None:
     """Print what holds; raises BundleError or ParityError for what does not."""
+    if engine != "auto":
+        check_asked(engine, bundle, options or EngineOptions())
     bundle.check()
     console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options, ungated=True)

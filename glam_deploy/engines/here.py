@@ -4,7 +4,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.cpu_features import BF16, features
-from glam_deploy.engines.registry import OWNERS, Owner, open_engines
+from glam_deploy.engines.registry import OWNERS, Owner, check_engine, open_engines
 from glam_deploy.errors import BackendUnavailable
 
 
@@ -12,6 +12,16 @@ def open_asked(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEngin
     """As `registry.open_engines`; BackendUnavailable also says what could run here."""
     try:
         return open_engines(name, bundle, options)
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"{error} {could_run()}") from error
+
+
+def check_asked(name: str, bundle: Bundle, options: EngineOptions) -> None:
+    """As `registry.check_engine`, and that there is a GPU where one is needed; says what could run here."""
+    try:
+        check_engine(name, bundle, options)
+        if name in OWNERS and OWNERS[name].gpu:
+            Gpu(options.device or 0)
     except BackendUnavailable as error:
         raise BackendUnavailable(f"{error} {could_run()}") from error
 

@@ -192,6 +192,11 @@ def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files
     return OpenedEngines(engines=engines, provenance=provenance)
 
 
+def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
+    """Raises BundleError where the bundle lacks that graph."""
+    return winograd_files(bundle)
+
+
 def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The three graphs of a bundle with the CUDA provider.
 

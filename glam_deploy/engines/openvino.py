@@ -49,6 +49,16 @@ class Recipe:
 Recipes = Mapping[Stage, Recipe]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnginesPlan:
+    """The engines of a bundle before anything is read or compiled."""
+
+    name: str
+    recipes: Recipes
+    precision: str
+    """As provenance has it."""
+
+
 class OpenVinoEngine(Engine):
     """A compiled model; every run gets its own request, so that threads do not meet. Fusion gives no `saliency`."""
 
@@ -89,19 +99,29 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     With bf16, and with int8 on a CPU that has bf16, all else computes in bf16, but the fusion stage never. Raises
     BundleError, BackendUnavailable where the CPU lacks what bf16 needs, BackendBuildError.
     """
+    return _open(bundle, plan_engines(bundle, options), options)
+
+
+def plan_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
+    """Raises BundleError where the bundle lacks a graph, BackendUnavailable as `open_engines`."""
     narrow = options.precision == "int8"
     if options.precision == "bf16":
         _require_bf16()
     floats: Float = "bf16" if options.precision == "bf16" or (narrow and _has_bf16()) else "fp32"
     recipes = {stage: _recipe(bundle, stage, "int8" if narrow else "fp32", floats) for stage in STAGES}
     name = "openvino" if options.precision == "fp32" else f"openvino-{options.precision}"
-    return _open(name, bundle, recipes, options, precision=f"int8+{floats}" if narrow else floats)
+    return EnginesPlan(name=name, recipes=recipes, precision=f"int8+{floats}" if narrow else floats)
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """All in fp32, with the local graph in Winograd's form. Raises BundleError, BackendBuildError."""
+    return _open(bundle, plan_winograd_engines(bundle, options), options)
+
+
+def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
+    """Raises BundleError where the bundle lacks that graph."""
     recipes = {stage: Recipe(file=file, floats="fp32") for stage, file in winograd_files(bundle).items()}
-    return _open("openvino-winograd", bundle, recipes, options, precision="fp32")
+    return EnginesPlan(name="openvino-winograd", recipes=recipes, precision="fp32")
 
 
 def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -109,23 +129,28 @@ def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
 
     Raises as `open_engines`.
     """
+    return _open(bundle, plan_mixed_engines(bundle, options), options)
+
+
+def plan_mixed_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
+    """Raises BundleError where no search was made or a graph is missing, BackendUnavailable as `open_engines`."""
     chosen = _mixture(bundle)
     if any(kind.endswith("bf16") for kind in chosen.values()):
         _require_bf16()
     recipes = {stage: _mixed_recipe(bundle, stage, kind) for stage, kind in chosen.items()}
-    return _open("openvino-mixed", bundle, recipes, options, precision=in_words(chosen))
+    return EnginesPlan(name="openvino-mixed", recipes=recipes, precision=in_words(chosen))
 
 
-def _open(name: str, bundle: Bundle, recipes: Recipes, options: EngineOptions, *, precision: str) -> OpenedEngines:
-    options = within_cores(options)
+def _open(bundle: Bundle, plan: EnginesPlan, options: EngineOptions) -> OpenedEngines:
+    options, recipes = within_cores(options), plan.recipes
     with ThreadPoolExecutor(len(recipes)) as pool:  # reading and compiling leave Python free
         opened = pool.map(lambda stage: _engine(bundle, stage, recipes[stage], options), recipes)
         engines: dict[Stage, Engine] = dict(zip(recipes, opened, strict=True))
     provenance = {
-        "name": name,
+        "name": plan.name,
         "library": LIBRARY,
         "device": "cpu",
-        "precision": precision,
+        "precision": plan.precision,
         "sha256": {stage: bundle.files[recipe.file]["sha256"] for stage, recipe in recipes.items()},
     }
     return OpenedEngines(engines=engines, provenance=provenance, streams=options.streams or 1)

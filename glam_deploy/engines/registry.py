@@ -1,6 +1,7 @@
 """Engine names and who owns them. An owner is imported only when its engine is asked for.
 
-An owner is a module with `open_engines(bundle, options) -> OpenedEngines`, or another function of that form.
+An owner is a module with `open_engines(bundle, options) -> OpenedEngines`, or another function of that form, and maybe
+another with the same arguments that finds out, before anything is read or compiled, whether the opener could do it.
 """
 
 import importlib
@@ -20,6 +21,8 @@ class Owner:
 
     module: str
     opener: str = "open_engines"
+    checker: str | None = None
+    """Raises what can be known before anything is read or compiled; None where that is nothing but `packages`."""
     packages: tuple[str, ...]
     """Import names that must be installed."""
     one_of: tuple[str, ...] = ()
@@ -44,11 +47,11 @@ class Owner:
 
 
 OPENVINO: tuple[tuple[str, str, Precision | None, str], ...] = (
-    ("openvino", "open_engines", None, "fp32"),
-    ("openvino-winograd", "open_winograd_engines", None, "Winograd's form of fp32"),
-    ("openvino-bf16", "open_engines", "bf16", "bf16"),
-    ("openvino-int8", "open_engines", "int8", "8 bits"),
-    ("openvino-mixed", "open_mixed_engines", None, "what the precision search chose"),
+    ("openvino", "engines", None, "fp32"),
+    ("openvino-winograd", "winograd_engines", None, "Winograd's form of fp32"),
+    ("openvino-bf16", "engines", "bf16", "bf16"),
+    ("openvino-int8", "engines", "int8", "8 bits"),
+    ("openvino-mixed", "mixed_engines", None, "what the precision search chose"),
 )
 
 OWNERS: dict[str, Owner] = {
@@ -61,6 +64,7 @@ OWNERS: dict[str, Owner] = {
     "onnx-winograd": Owner(
         module="glam_deploy.engines.onnxruntime",
         opener="open_winograd_engines",
+        checker="plan_winograd_engines",
         packages=("onnxruntime",),
         options=("threads",),
         summary="ONNX Runtime, CPU, Winograd's form of fp32",
@@ -68,17 +72,19 @@ OWNERS: dict[str, Owner] = {
     **{
         name: Owner(
             module="glam_deploy.engines.openvino",
-            opener=opener,
+            opener=f"open_{function}",
+            checker=f"plan_{function}",
             packages=("openvino",),
             extras=("openvino",),
             options=("threads", "streams", "cache"),
             precision=precision,
             summary=f"OpenVINO, CPU, {words}",
         )
-        for name, opener, precision, words in OPENVINO
+        for name, function, precision, words in OPENVINO
     },
     "torch": Owner(
         module="glam_export.torch_engine",
+        checker="require_checkpoint",
         packages=("torch", "safetensors"),
         extras=("export",),
         options=("threads",),
@@ -120,6 +126,24 @@ def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEng
     Raises UsageError for an unknown name and for options that the engine cannot honour, BackendUnavailable where
     packages are missing, and what the owner raises.
     """
+    owner = _owner(name, options)
+    opener = getattr(importlib.import_module(owner.module), owner.opener)
+    opened: OpenedEngines = opener(bundle, _told(owner, options))
+    return opened
+
+
+def check_engine(name: str, bundle: Bundle, options: EngineOptions) -> None:
+    """Raises as `open_engines`, as far as that is known before anything is read or compiled.
+
+    For commands that have work to do before they open an engine.
+    """
+    owner = _owner(name, options)
+    if owner.checker:
+        getattr(importlib.import_module(owner.module), owner.checker)(bundle, _told(owner, options))
+
+
+def _owner(name: str, options: EngineOptions) -> Owner:
+    """Raises UsageError and BackendUnavailable as `open_engines` does by itself."""
     if name not in ENGINE_NAMES:
         raise UsageError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINE_NAMES)}")
     owner = OWNERS[AUTO if name == "auto" else name]
@@ -129,9 +153,11 @@ def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEng
             f"engine {name!r} needs {', '.join(owner.missing)}, which this Python lacks. "
             f"{_remedy(owner)} or choose another --engine."
         )
-    opener = getattr(importlib.import_module(owner.module), owner.opener)
-    opened: OpenedEngines = opener(bundle, replace(options, precision=owner.precision or options.precision))
-    return opened
+    return owner
+
+
+def _told(owner: Owner, options: EngineOptions) -> EngineOptions:
+    return replace(options, precision=owner.precision or options.precision)
 
 
 def honours(name: str, options: EngineOptions) -> bool:

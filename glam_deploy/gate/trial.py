@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
-from glam_deploy.engines.here import open_asked
+from glam_deploy.engines.here import check_asked, open_asked
 from glam_deploy.engines.registry import AUTO, OWNERS, open_engines
 from glam_deploy.errors import BackendError, BackendRunError, UsageError
 from glam_deploy.gate.limits import Limits
@@ -88,9 +88,7 @@ def open_sides(bundle: Bundle, engine: str, *, reference: str | None, patches: i
     `reference`: an engine's name; None takes "torch" where it is installed and the bundle has the weights, else "onnx".
     Raises UsageError where an engine would be held against itself, and what opening engines raises.
     """
-    name = reference or reference_name(bundle)
-    if name == engine:
-        raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
+    name = _other_name(bundle, engine, reference)
     opened, on_cpu = open_asked(engine, bundle, options), EngineOptions(threads=options.threads)
 
     def pipeline(engines: OpenedEngines) -> Pipeline:
@@ -99,6 +97,20 @@ def open_sides(bundle: Bundle, engine: str, *, reference: str | None, patches: i
     truth = pipeline(open_engines(name, bundle, on_cpu))
     onnx = truth if name == AUTO else None if engine == AUTO else pipeline(open_engines(AUTO, bundle, on_cpu))
     return Sides(reference=truth, candidate=pipeline(opened), local=opened.engines["local"], onnx=onnx)
+
+
+def check_sides(bundle: Bundle, engine: str, *, reference: str | None, options: EngineOptions) -> None:
+    """Raises as `open_sides`, as far as that is known before an engine is opened."""
+    name = _other_name(bundle, engine, reference)
+    check_asked(engine, bundle, options)
+    check_asked(name, bundle, EngineOptions(threads=options.threads))
+
+
+def _other_name(bundle: Bundle, engine: str, reference: str | None) -> str:
+    name = reference or reference_name(bundle)
+    if name == engine:
+        raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
+    return name
 
 
 def reference_name(bundle: Bundle) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from glam_deploy.amend import locked, replace_gates
+from glam_deploy.amend import locked, replace_gates, require_changeable
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.gate.figures import Figures
@@ -75,10 +75,22 @@ def record(bundle: Bundle, gate: Gate) -> Bundle:
             kept = [old for old in now.gates if _key(old) != _key(gate)]
             return replace_gates(now, [*kept, gate])
     except OSError as error:
-        raise UsageError(
-            f"{bundle.folder}: the verdict cannot be put there ({error.strerror or error}). Free space, or copy the "
-            f"bundle to a place that can be written to."
-        ) from error
+        raise _not_written(bundle, error) from error
+
+
+def require_recordable(bundle: Bundle) -> None:
+    """Raises UsageError where a verdict could not be written into the bundle: before the minutes of a gate."""
+    try:
+        require_changeable(bundle.folder)
+    except OSError as error:
+        raise _not_written(bundle, error) from error
+
+
+def _not_written(bundle: Bundle, error: OSError) -> UsageError:
+    return UsageError(
+        f"{bundle.folder}: the verdict cannot be put there ({error.strerror or error}). Free space, or copy the bundle "
+        f"to a place that can be written to."
+    )
 
 
 def _key(gate: Gate) -> tuple[str, str]:

@@ -74,6 +74,14 @@ def require_writable(out_dir: Path) -> None:
         pass
 
 
+def require_makeable(out_dir: Path) -> None:
+    """As `require_writable`, for a check before long work: nothing is made that stays."""
+    with writing_to(out_dir):
+        place = next(place for place in (out_dir, *out_dir.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=place):
+            pass
+
+
 def read_report(out_dir: Path, stem: str) -> report.Report:
     """The report that this run, or an earlier one, wrote."""
     content: report.Report = json.loads((out_dir / (stem + REPORT)).read_bytes())

@@ -24,8 +24,9 @@ from glam_bench.bench.worker import Worker
 from glam_bench.gpu_check.smi import snapshot
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.registry import AUTO
-from glam_deploy.errors import BackendError
+from glam_deploy.engines.here import check_asked
+from glam_deploy.engines.registry import AUTO, OWNERS
+from glam_deploy.errors import BackendError, BackendUnavailable
 from glam_deploy.runtime.choice import choose
 
 ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENVINO_", "ORT_")
@@ -43,6 +44,7 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
     """
     bundle = open_bundle(settings.bundle)
     settings = _without_auto(settings, bundle)
+    _check_engines(settings, bundle)
     before, ticks, slowed = watch.load(), watch.processor_time(), watch.throttled()
     with tempfile.TemporaryDirectory(prefix="glam-bench.") as folder:
         work = Path(folder)
@@ -78,6 +80,17 @@ def _without_auto(settings: Settings, bundle: Bundle) -> Settings:
     meant = choose(bundle, options).engine if bundle.gates else AUTO
     engines = (meant if name == "auto" else name for name in settings.engines)
     return replace(settings, engines=tuple(dict.fromkeys(engines)))
+
+
+def _check_engines(settings: Settings, bundle: Bundle) -> None:
+    """Raises what is known of the engines that were asked for before the exam is made and PyTorch runs."""
+    for name in settings.engines:
+        options = EngineOptions(threads=settings.threads, flavour=settings.flavour)
+        flavour = settings.flavour if "flavour" in OWNERS[name].options else None
+        try:
+            check_asked(name, bundle, replace(options, flavour=flavour))
+        except BackendUnavailable as error:
+            raise BackendUnavailable(f"{name!r} cannot run here. {error}") from error
 
 
 def write(results: Results, path: Path) -> None:

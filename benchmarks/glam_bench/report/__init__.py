@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glam_bench.bench.schema import Results
 from glam_bench.report import style
+from glam_bench.report.gates import gate_section
 from glam_bench.report.markup import raw
 from glam_bench.report.page import page
 from glam_bench.report.plots import ladder
@@ -24,6 +25,12 @@ def write(results: Results, path: Path, *, gates: Sequence[Path] = ()) -> None:
     """
     _require_finite(results)
     path.write_text(page(results, sections(results, gates)), "utf-8")
+
+
+def check_gates(folders: Sequence[Path]) -> None:
+    """Raises UsageError where a gate's folder cannot be read: for a bench to know before it measures."""
+    for number, folder in enumerate(folders, start=1):
+        gate_section(folder, number)
 
 
 def write_ladder_svg(results: Results, path: Path) -> None:

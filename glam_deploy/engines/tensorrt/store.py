@@ -90,6 +90,15 @@ def plan(request: BuildRequest, machine: Machine) -> Plan:
     return Plan(library=library, precision=request.precision, made_for=made_for, machine=machine)
 
 
+def require_kernels(settled: Plan) -> None:
+    """Raises BackendUnavailable where no CUDA kernels can be compiled here: to know before other work."""
+    compile_cubin("", architecture=_architecture(settled.made_for["compute_capabilities"][0]), name="nothing.cu")
+
+
+def _architecture(compute_capability: str) -> str:
+    return f"sm_{compute_capability.replace('.', '')}"
+
+
 def _require_type(precision: Precision, compute_capabilities: Iterable[str]) -> None:
     if precision == "bf16" and (older := [c for c in compute_capabilities if float(c) < BF16_SINCE]):
         raise UsageError(
@@ -203,7 +212,7 @@ def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> 
     capabilities = settled.made_for["compute_capabilities"]
     kernels = {}
     for number, capability in enumerate(capabilities):
-        architecture = f"sm_{capability.replace('.', '')}"
+        architecture = _architecture(capability)
         report("CUDA kernels", architecture, len(STAGES) + number / len(capabilities))
         file = f"kernels.{architecture}.cubin"
         _draft(bundle, file).write_bytes(compile_cubin(source(), architecture=architecture, name="glam_deploy.cu"))
