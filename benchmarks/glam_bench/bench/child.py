@@ -34,13 +34,18 @@ class Rung:
         self._runner: Runner | None = None
         self._views: list[NetworkInput] = []
         self._first: Run | None = None
+        self._first_ms = 0.0
 
     def open(self, plan: Mapping[str, Any], bundle: str, patches: int, threads: int | None, images: list[str]) -> Reply:
         """Up to the first result."""
         self._views = [_view(Path(image)) for image in images]
         self._runner = open_rung(_plan(plan), Path(bundle), patches=patches, threads=threads)
-        ms, self._first = _timed(lambda: self._run(self._views[0]))
-        return {"first_run_ms": ms, "engine": dict(self._runner.provenance), "build_s": self._runner.build_s}
+        self._first_ms, self._first = _timed(lambda: self._run(self._views[0]))
+        return {
+            "first_run_ms": self._first_ms,
+            "engine": dict(self._runner.provenance),
+            "build_s": self._runner.build_s,
+        }
 
     def answer(self, folder: str) -> Reply:
         """The answer for every image, in files for the parent to compare; milliseconds of each after the first."""
@@ -49,6 +54,11 @@ class Rung:
         for number, run in enumerate([self._first, *(run for _, run in later)]):
             np.savez(Path(folder) / f"{number:03}.npz", allow_pickle=False, **run.answer)
         return {"ms": [ms for ms, _ in later]}
+
+    def first(self) -> Reply:
+        """The first run as a window of one."""
+        assert self._first is not None
+        return {"ms": [self._first_ms], "stages": [dict(self._first.stages_ms)]}
 
     def window(self, warm_up: int, runs: int) -> Reply:
         """Milliseconds of so many runs of the first image, and of their steps."""

@@ -118,6 +118,11 @@ class Ladder:
 
     def _window(self, live: Live) -> None:
         pace = self._settings.pace
+        if pace.first_counts:
+            reply = live.worker.ask("first", within_s=60)
+            live.windows.append(reply["ms"])
+            live.stages.append(reply["stages"])
+            return
         runs = min(max(ceil(pace.window_s * 1e3 / live.run_ms), pace.least_runs), pace.most_runs)
         clock, joules = watch.clock_mhz(), self._joules()
         reply = live.worker.ask(

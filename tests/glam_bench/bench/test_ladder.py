@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from glam_bench.bench.ladder import Ladder
 from glam_bench.bench.rungs import RungPlan, plan
-from glam_bench.bench.settings import Pace, Settings
+from glam_bench.bench.settings import QUICK, Pace, Settings
 from glam_bench.bench.worker import RungFailed, Worker
 from glam_deploy.engines import here
 from glam_deploy.errors import BackendRunError, BackendUnavailable
@@ -38,6 +39,7 @@ class MadeUp:
             "open": {"engine": {"name": self.key, "device": "cpu"}, "build_s": None, "first_run_ms": ms},
             "answer": {"ms": []},
             "window": {"ms": [ms] * request.get("runs", 1), "stages": [{"global": ms}] * request.get("runs", 1)},
+            "first": {"ms": [ms], "stages": [{"global": ms}]},
             "memory": {"rss": 100.0, "device": None},
         }
         return answers[do]
@@ -99,6 +101,19 @@ def test_what_does_not_hold_still_is_measured_longer_and_called_unstable(
     rungs = climb(PLANS, {"a": [10.0, 20.0, 10.0, 20.0, 10.0]}, {})
     assert sum(do == "window" for _, do in asked) == 3 * PACE.most_windows
     assert [rung["latency_ms"]["stable"] for rung in rungs] == [True, False, True]
+
+
+def test_a_quick_bench_runs_each_network_once(
+    tmp_path: Path, asked: list[tuple[str, str]], made: dict[str, MadeUp]
+) -> None:
+    def start(log: Path) -> Any:
+        made[log.stem] = MadeUp(log.stem, asked, [10.0], {})
+        return made[log.stem]
+
+    settings = replace(SETTINGS, pace=QUICK)
+    rungs = Ladder(settings, [Path("0_L-CC.npy")], tmp_path, start, lambda step: None).climb(PLANS)
+    assert [do for key, do in asked if key == "a"] == ["open", "answer", "first", "memory"]
+    assert [rung["latency_ms"]["windows"] for rung in rungs] == [[[10.0]]] * 3
 
 
 @pytest.mark.parametrize("step", ["open", "answer", "window", "memory"])
