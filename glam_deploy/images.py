@@ -2,13 +2,15 @@
 
 import os
 import tokenize
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
-from glam_deploy import foreign, image_codec
+from glam_deploy import foreign, image_codec, signatures
 from glam_deploy.errors import InputError, disk_reason
 from glam_deploy.image_structure import REMEDY, check_size, sound_png
 from glam_deploy.preprocess.checks import check_raw
@@ -17,12 +19,10 @@ from glam_deploy.tiff_structure import sound_tiff
 
 Kind = Literal["png", "tiff", "npy"]
 
-MAGICS: dict[bytes, Kind] = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-    b"\x93NUMPY": "npy",
-}
+READ: Mapping[signatures.Kind, Kind] = MappingProxyType(
+    {signatures.Kind.PNG: "png", signatures.Kind.TIFF: "tiff", signatures.Kind.NPY: "npy"}
+)
+"""The kinds of files that are read here."""
 SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
 
 MAX_BYTES = 8 * MAX_PIXELS
@@ -74,7 +74,8 @@ def refuse_standardized(path: Path) -> None:
 
 def image_kind(path: Path, head: bytes) -> Kind:
     """What the first bytes of the file (`head`, 8 or more) say it is. Raises InputError where its suffix disagrees."""
-    kind = next((kind for magic, kind in MAGICS.items() if head.startswith(magic)), None)
+    found = signatures.kind_of(head[: signatures.HEAD])
+    kind = READ.get(found) if found else None
     if kind is None:
         if known := foreign.kind_of(head[: foreign.HEAD]):
             raise InputError(f"the file is {known.name}: {known.remedy}")

@@ -14,6 +14,7 @@ from glam_deploy.errors import DicomError, InputError, Remedy, UsageError, disk_
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_cropped, from_standardized
 from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, parse_view
+from glam_deploy.signatures import HEAD, SIGNATURES, Kind
 from glam_deploy.sources import as_file, content_of
 from glam_deploy.view_names import not_a_mammogram, require_mammogram_name, view_from_name
 
@@ -102,7 +103,7 @@ def find_inputs(
 
 def is_dicom(head: bytes) -> bool:
     """Whether a file that starts with `head` (132 bytes or more) is in the DICOM file format (PS3.10 section 7.1)."""
-    return head[128:132] == b"DICM"
+    return SIGNATURES[Kind.DICOM](head)
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
@@ -165,7 +166,7 @@ def _looks_like_image(path: Path) -> bool:
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(132)
+            return file.read(HEAD)
     except IsADirectoryError as error:
         raise InputError("it is a folder, expected a file: name the files in it (reading.find_inputs does)") from error
     except OSError as error:

@@ -1,51 +1,58 @@
 """Files and folders that are no checkpoint of PyTorch, called by their name, with what to do instead.
 
-Sources: the file signatures of each format's own specification; `torch.jit.save`, `torch.export.save` and
-`torch.distributed.checkpoint` for the entries of their archives and folders; the Git LFS pointer specification.
+Sources: `glam_deploy.signatures`; `torch.jit.save`, `torch.export.save` and `torch.distributed.checkpoint` for the
+entries of their archives and folders.
 """
 
 import re
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-ZIP = b"PK\x03\x04"
-PICKLE = b"\x80"
-"""How files of torch.save begin: a zip archive, or from before PyTorch 1.6 a pickle of protocol 2 or later."""
+from glam_deploy.signatures import HEAD, Kind, kind_of
+
 SUFFIXES = (".pt", ".pth", ".ckpt", ".p", ".bin", ".safetensors")
 
-_STARTS: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "a gzip archive. Unpack it with gunzip (or tar -xzf) and export the checkpoint inside."),
-    (b"\xfd7zXZ\0", "an xz archive. Unpack it with unxz (or tar -xJf) and export the checkpoint inside."),
-    (b"BZh", "a bzip2 archive. Unpack it with bunzip2 (or tar -xjf) and export the checkpoint inside."),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive. Unpack it with unzstd and export the checkpoint inside."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive. Unpack it and export the checkpoint inside."),
-    (b"Rar!", "a RAR archive. Unpack it and export the checkpoint inside."),
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer: the text that stands in for a large file. Fetch the file itself with `git lfs pull`.",
-    ),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes. Expected the PyTorch checkpoint of the network."),
-    (b"\x93NUMPY", "an array that numpy.save wrote. Expected a checkpoint of PyTorch."),
-    (b"%PDF", "a PDF document. Expected a checkpoint of PyTorch."),
-)
+_UNPACK = "Unpack it and export the checkpoint inside."
+_EXPECTED = "Expected a checkpoint of PyTorch."
+_IMAGE = "Expected a checkpoint of PyTorch; images go to `glam-deploy run`."
 
-_TEXTS: tuple[tuple[tuple[bytes, ...], str], ...] = (
-    (
-        (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--"),
-        "an HTML page or XML, perhaps the answer of a download that failed. Download the checkpoint again.",
-    ),
-    (
-        (b"{", b"["),
-        "a JSON text, perhaps a configuration or the answer of a download that failed. Expected a checkpoint.",
-    ),
+KINDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        Kind.GZIP: "a gzip archive. Unpack it with gunzip (or tar -xzf) and export the checkpoint inside.",
+        Kind.XZ: "an xz archive. Unpack it with unxz (or tar -xJf) and export the checkpoint inside.",
+        Kind.BZIP2: "a bzip2 archive. Unpack it with bunzip2 (or tar -xjf) and export the checkpoint inside.",
+        Kind.ZSTD: "a zstd archive. Unpack it with unzstd and export the checkpoint inside.",
+        Kind.SEVEN_ZIP: f"a 7-Zip archive. {_UNPACK}",
+        Kind.RAR: f"a RAR archive. {_UNPACK}",
+        Kind.TAR: "a tar archive. Unpack it with tar -xf and export the checkpoint inside. A checkpoint that PyTorch "
+        "before 0.2 wrote is a tar archive too: load it there and save its state dict anew.",
+        Kind.GIT_LFS: "a Git LFS pointer: the text that stands in for a large file. Fetch the file itself with `git "
+        "lfs pull`.",
+        Kind.WEB_PAGE: "an HTML page or XML, perhaps the answer of a download that failed. Download the checkpoint "
+        "again.",
+        Kind.JSON: "a JSON text, perhaps a configuration or the answer of a download that failed. Expected a "
+        "checkpoint.",
+        Kind.HDF5: "an HDF5 file, as Keras writes. Expected the PyTorch checkpoint of the network.",
+        Kind.MATLAB: f"a MATLAB file. {_EXPECTED}",
+        Kind.NPY: f"an array that numpy.save wrote. {_EXPECTED}",
+        Kind.ONNX: "an ONNX graph. Expected the PyTorch checkpoint from which it was made.",
+        Kind.PDF: f"a PDF document. {_EXPECTED}",
+        Kind.DICOM: f"a DICOM file. {_IMAGE}",
+        Kind.DATA_SET: f"a DICOM data set. {_IMAGE}",
+        Kind.PNG: f"a PNG picture. {_IMAGE}",
+        Kind.TIFF: f"a TIFF picture. {_IMAGE}",
+        Kind.BIG_TIFF: f"a BigTIFF picture. {_IMAGE}",
+        Kind.JPEG: f"a JPEG picture. {_IMAGE}",
+        Kind.JPEG_2000: f"a JPEG 2000 or JPEG XL picture. {_IMAGE}",
+        Kind.OTHER_PICTURE: f"a BMP, GIF, WebP or PGM picture. {_IMAGE}",
+        Kind.NIFTI: f"a NIfTI volume. {_IMAGE}",
+        Kind.EMPTY: "empty. Copy or download it again.",
+    }
 )
+"""All but zip archives and pickles, which torch.save writes."""
 
-_TAR = (
-    "a tar archive. Unpack it with tar -xf and export the checkpoint inside. A checkpoint that PyTorch before 0.2 "
-    "wrote is a tar archive too: load it there and save its state dict anew."
-)
-_ONNX = "an ONNX graph. Expected the PyTorch checkpoint from which it was made."
 _CUT = (
     "a zip archive without its directory, which stands at the end, so the file may be cut short. Copy or download it "
     "again."
@@ -54,15 +61,13 @@ _CUT = (
 
 def file_kind(path: Path, head: bytes) -> str | None:
     """What the file is, and what to do, from its first bytes (`head`); None where it may be a checkpoint of PyTorch."""
-    if head.startswith(ZIP):
+    kind = Kind.ONNX if path.suffix == ".onnx" else kind_of(head[:HEAD])
+    if kind is Kind.ZIP:
         return _zip_kind(path)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    kinds = [kind for start, kind in _STARTS if head.startswith(start)]
-    kinds += [kind for starts, kind in _TEXTS if text.startswith(starts)]
-    kinds += [_TAR] if head[257:262] == b"ustar" else []
-    kinds += [_ONNX] if path.suffix == ".onnx" or re.match(rb"\x08.\x12.(pytorch|tf2onnx|onnx|keras)", head) else []
-    if kinds or head.startswith(PICKLE):
-        return kinds[0] if kinds else None
+    if kind is Kind.PICKLE:
+        return None
+    if kind:
+        return KINDS[kind]
     return (
         f"no checkpoint of PyTorch: it begins with {head[:4]!r}, not as a zip archive or a pickle does. Expected .pt, "
         f".pth, .ckpt or .p written by torch.save, or .safetensors."

@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_export.foreign import PICKLE, file_kind, folder_kind
+from glam_deploy.signatures import Kind, kind_of
+from glam_export.foreign import file_kind, folder_kind
 
 LISTED = 8
 """Names in a message before the rest are counted."""
@@ -146,8 +147,6 @@ def _head(path: Path) -> bytes:
             head = file.read(1024)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error
-    if not head:
-        raise CheckpointError(f"{path}: not a readable checkpoint: it is empty. Copy or download it again.")
     return head
 
 
@@ -234,7 +233,7 @@ _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 def _is_plain_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(2 + len(_MAGIC))
-    return head.startswith(PICKLE) and not head[2:].startswith(_MAGIC)
+    return kind_of(head) is Kind.PICKLE and not head[2:].startswith(_MAGIC)
 
 
 def _unsafe_types(path: Path) -> list[str]:

@@ -20,11 +20,13 @@ from PIL import Image
 from pydicom import dcmread, dcmwrite, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from glam_deploy import foreign
+from glam_deploy import foreign, images
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError, NotForThisNetwork
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import View
+from glam_deploy.signatures import SIGNATURES, Kind
+from glam_export import foreign as checkpoints
 
 GREY = breast(View.L_CC, bits=8)
 
@@ -41,6 +43,10 @@ def _tar_gz(path: Path) -> bytes:
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         archive.add(write_mg(path.with_suffix(".x")))
     return out.getvalue()
+
+
+def _tar(path: Path) -> bytes:
+    return gzip.decompress(_tar_gz(path))
 
 
 def _picture(kind: str) -> Callable[[Path], bytes]:
@@ -76,6 +82,8 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "tar.gz": (_tar_gz, "gzip", "unpack"),
     "bzip2": (lambda _: bz2.compress(b"x" * 500), "archive", "unpack"),
     "xz": (lambda _: lzma.compress(b"x" * 500), "archive", "unpack"),
+    "tar": (_tar, "tar archive", "unpack"),
+    "json": (lambda _: b'{"error": "not found"}', "JSON text", "download"),
     "jpeg": (_picture("JPEG"), "JPEG picture", "original mammogram"),
     "jpeg 2000": (_picture("JPEG2000"), "JPEG 2000", "original mammogram"),
     "bare jpeg 2000": (lambda _: bytes(cv2.imencode(".jp2", GREY)[1])[85:], "JPEG 2000", "original mammogram"),
@@ -115,6 +123,12 @@ def test_a_foreign_file_is_called_by_its_name(tmp_path: Path, kind: str, suffix:
 )
 def test_what_is_not_known_is_given_no_name(start: bytes) -> None:
     assert foreign.kind_of(start) is None
+
+
+def test_every_kind_has_a_name_and_a_remedy_for_images_and_for_checkpoints() -> None:
+    assert {*foreign.KINDS} == {*Kind} - {*images.READ, Kind.DICOM}
+    assert {*checkpoints.KINDS} == {*Kind} - {Kind.ZIP, Kind.PICKLE}
+    assert {*SIGNATURES} == {*Kind}
 
 
 def test_no_image_has_another_name(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "array": (written("w.npy")(b"\x93NUMPY\x01\x00" + bytes(90)), "numpy.save"),
     "TorchScript": (script, "a TorchScript archive"),
     "ONNX": (graph, "an ONNX graph"),
+    "mammogram": (written("w.pt")(bytes(128) + b"DICM" + bytes(90)), "a DICOM file.*images go to `glam-deploy run`"),
+    "picture": (written("w.pt")(b"\x89PNG\r\n\x1a\n" + bytes(90)), "a PNG picture.*images go to `glam-deploy run`"),
     "pickle of something else": (written("w.pkl")(pickle.dumps([1, 2], protocol=2)), "a pickle that torch.save did"),
     "empty": (written("w.pt")(b""), "it is empty"),
     "text": (written("w.pt")(b"these are no weights"), "begins with b'thes'"),

@@ -1,0 +1,101 @@
+"""Kinds of files by their first bytes. What each is called, and what helps, is said where it is met: `foreign` for
+images, `glam_export.foreign` for checkpoints.
+
+Sources: the file signatures of each format's own specification; PS3.5 section 7.1 and PS3.10 section 7.1 for DICOM; the
+Git LFS pointer specification.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+HEAD = 512
+"""Bytes of a file that are looked at."""
+
+
+class Kind(StrEnum):
+    """A kind of file."""
+
+    EMPTY = "empty"
+    DICOM = "DICOM file"
+    DATA_SET = "DICOM data set without the header of a file"
+    PNG = "PNG"
+    TIFF = "TIFF"
+    BIG_TIFF = "BigTIFF"
+    JPEG = "JPEG"
+    JPEG_2000 = "JPEG 2000 or JPEG XL"
+    OTHER_PICTURE = "BMP, GIF, WebP or PGM"
+    NIFTI = "NIfTI"
+    NPY = "array of numpy.save"
+    HDF5 = "HDF5"
+    MATLAB = "MATLAB"
+    PDF = "PDF"
+    ZIP = "zip"
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    XZ = "xz"
+    ZSTD = "zstd"
+    SEVEN_ZIP = "7z"
+    RAR = "rar"
+    TAR = "tar"
+    GIT_LFS = "Git LFS pointer"
+    WEB_PAGE = "HTML or XML"
+    JSON = "JSON"
+    ONNX = "ONNX"
+    PICKLE = "pickle"
+
+
+Matches = Callable[[bytes], bool]
+
+
+def _starts(*magics: bytes) -> Matches:
+    return lambda head: head.startswith(magics)
+
+
+def _like(pattern: bytes) -> Matches:
+    return lambda head: re.match(pattern, head, re.DOTALL) is not None
+
+
+_DATA_SET = rb"([\2\x08]\0..|\0[\2\x08]..)[A-Z]{2}|\x08\0[\0-\x7f]\0..\0\0"
+"""An element of group 0002 or 0008, then its value representation or a length below 65536 (PS3.5 section 7.1)."""
+
+SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
+    {
+        Kind.EMPTY: lambda head: not head,
+        Kind.PNG: _starts(b"\x89PNG\r\n\x1a\n"),
+        Kind.TIFF: _starts(b"II*\0", b"MM\0*"),
+        Kind.NPY: _starts(b"\x93NUMPY"),
+        Kind.DICOM: lambda head: head[128:132] == b"DICM",
+        Kind.DATA_SET: _like(_DATA_SET),
+        Kind.BIG_TIFF: _starts(b"II+\0", b"MM\0+"),
+        Kind.JPEG: _starts(b"\xff\xd8\xff"),
+        Kind.JPEG_2000: _starts(
+            b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n", b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"
+        ),
+        Kind.OTHER_PICTURE: _like(rb"BM....\0\0\0\0|GIF8[79]a|RIFF....WEBP|P[1-7]\s"),
+        Kind.NIFTI: _starts(b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"),
+        Kind.HDF5: _starts(b"\x89HDF\r\n\x1a\n"),
+        Kind.MATLAB: _starts(b"MATLAB 5.0"),
+        Kind.PDF: _starts(b"%PDF-"),
+        Kind.ZIP: _starts(b"PK\3\4", b"PK\5\6"),
+        Kind.GZIP: _starts(b"\x1f\x8b"),
+        Kind.BZIP2: _starts(b"BZh"),
+        Kind.XZ: _starts(b"\xfd7zXZ\0"),
+        Kind.ZSTD: _starts(b"\x28\xb5\x2f\xfd"),
+        Kind.SEVEN_ZIP: _starts(b"7z\xbc\xaf\x27\x1c"),
+        Kind.RAR: _starts(b"Rar!\x1a\x07"),
+        Kind.TAR: lambda head: head[257:262] == b"ustar",
+        Kind.GIT_LFS: _starts(b"version https://git-lfs"),
+        Kind.WEB_PAGE: _like(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head|body|!--)"),
+        Kind.JSON: _like(rb"(\xef\xbb\xbf)?\s*[{\[]"),
+        Kind.ONNX: _like(rb"\x08.\x12.(pytorch|tf2onnx|onnx|keras)"),
+        Kind.PICKLE: _starts(b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"),
+    }
+)
+"""In the order in which they are tried."""
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """What a file is that begins with `head` (`HEAD` bytes, fewer where it ends); None where nothing here says so."""
+    return next((kind for kind, matches in SIGNATURES.items() if matches(head)), None)
