@@ -38,7 +38,8 @@ def place(mammogram: Mammogram) -> PlacedView:
     Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
     `off-chest-wall` (the breast does not touch its edge), `tissue-outside-window` (part of the foreground in the
     crop is not in the window), `tissue-at-far-edge` (a partial view that goes on to the far edge), `dark-surroundings`
-    (a thick dark layer around the tissue) and `background-not-zero` (noise outside the breast).
+    (a thick dark layer around the tissue), `straight-outline` and `attached-foreground` (no breast ends so),
+    `hard-outline` (values that do not rise as they do at a skin) and `background-not-zero` (noise outside the breast).
     """
     checks.check_pixels(mammogram.pixels)
     pixels = np.ascontiguousarray(mammogram.pixels)

@@ -17,7 +17,6 @@ from glam_deploy.preprocess import place
 from glam_deploy.records import Mammogram, Notice, Pixels, PlacedView, Source, View
 
 ROWS, COLUMNS = 900, 700
-TOLD = {"background-not-zero", "dark-surroundings", "attached-foreground", "straight-outline"}
 PARTIAL = Notice(code="partial-view", message="PartialView is YES")
 
 
@@ -88,11 +87,7 @@ BACKGROUNDS: dict[str, Callable[[], Pixels | int]] = {
 def test_a_background_is_refused_behind_any_rim(
     background: str, sides: str, width: int, shape: tuple[float, float]
 ) -> None:
-    """Or told, where a wide rim leaves little of it."""
     pixels = rim(over(BACKGROUNDS[background](), tissue(*shape)), sides, width)
-    if (background, width) == ("600", 105) and shape[0] == 0.7 and "t" in sides and len(sides) > 1:
-        assert "straight-outline" in told(pixels)
-        return
     message = refusal(pixels)
     assert message.startswith("The background is ")
     assert "mirrored" not in message
@@ -142,13 +137,13 @@ def test_noise_with_zeros_between_is_told_and_the_crop_is_that_of_the_sound_view
     assert max(abs(a - b) for a, b in zip(made, sound, strict=True)) <= 40
 
 
-def test_a_gradient_as_bright_as_fat_is_told_at_least() -> None:
-    """It has the grey of skin: refused where the outline is a frame, told where it is not."""
+def test_a_gradient_as_bright_as_fat_is_refused() -> None:
+    """It has the grey of skin, but is a plane with a step at its outline."""
     pixels = over(gradient(1, 400), tissue())
     assert "background" in refusal(pixels)
     rows, columns = np.mgrid[0:ROWS, 0:COLUMNS]
     oval = ((rows - 450) / (ROWS * 0.49)) ** 2 + (columns / (COLUMNS * 0.97)) ** 2 < 1
-    assert told(np.where(oval, pixels, 0).astype(np.uint16)) & TOLD
+    assert "background" in refusal(np.where(oval, pixels, 0).astype(np.uint16))
 
 
 @pytest.mark.parametrize("background", ["1", "20", "150", "600", "noise 1-3"])

@@ -1,0 +1,104 @@
+"""A background above 0 behind a rim of any shape is refused or told; sound views are not.
+
+What was put into an image is known: see `views`.
+"""
+
+import numpy as np
+import pytest
+
+from glam_deploy.errors import InputError
+from glam_deploy.preprocess import place
+from glam_deploy.records import Mammogram
+
+from . import views
+
+CAUSES = {"background-not-zero", "dark-surroundings", "attached-foreground", "straight-outline", "hard-outline"}
+PLACE = {"off-chest-wall", "tissue-outside-window"}
+
+
+def told(sample: Mammogram) -> set[str]:
+    """The codes of the notices about what lies around the breast; {"refused"} for a refusal."""
+    try:
+        return {notice.code for notice in place(sample).notices} - PLACE
+    except InputError:
+        return {"refused"}
+
+
+LEVELS = (1, 4, 40, 120, 400, 800, 1400, 2000)
+ALL_RIMS = views.RIMS + views.RIMS_OF_ONE_SIDE
+GRID = [
+    (rim, kind, (1, 5, 20, 60, 110)[(i + 2 * j) % 5], LEVELS[(3 * i + j) % len(LEVELS)], (i + j) % 2 == 1)
+    for i, rim in enumerate(ALL_RIMS)
+    for j, kind in enumerate(views.BACKGROUNDS)
+]
+
+
+@pytest.mark.parametrize(("rim", "kind", "width", "level", "mlo"), GRID)
+def test_a_background_behind_a_rim_is_never_silent(rim: str, kind: str, width: int, level: int, mlo: bool) -> None:
+    pixels = views.behind_rim(views.sound(7, mlo=mlo), rim, width, kind, level)
+    assert told(views.stored(pixels, "R-MLO" if mlo else "L-CC")) & (CAUSES | {"refused"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rim", ALL_RIMS)
+@pytest.mark.parametrize("mlo", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_the_whole_grid(rim: str, mlo: bool, added: bool) -> None:
+    sample = views.sound(8, mlo=mlo)
+    silent = [
+        (width, kind, level)
+        for width in (1, 5, 20, 60, 110, 200)
+        for kind in views.BACKGROUNDS
+        for level in LEVELS
+        if not told(views.stored(views.behind_rim(sample, rim, width, kind, level, added=added)))
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kind", ["gradient", "down", "back"])
+def test_a_smooth_background_is_refused_by_its_name(kind: str) -> None:
+    pixels = views.behind_rim(views.sound(3, mlo=True), "contour", 60, kind, 350)
+    with pytest.raises(InputError, match="background is not 0"):
+        place(views.stored(pixels, "R-MLO"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sound_views_pass(seed: int) -> None:
+    for name, pixels, view, notices in views.variants(seed):
+        codes = told(views.stored(pixels, view, notices=notices))
+        # in an implant tissue's level is the implant's, and a thin breast around it is dark
+        allowed = {"partial": {"partial-view", "tissue-at-far-edge"}, "implant": {"dark-surroundings"}}
+        assert codes <= allowed.get(name, set()), (name, codes)
+
+
+def test_noise_of_a_scanner_is_told_as_noise_alone() -> None:
+    sample = views.sound(4)
+    noise = np.random.default_rng(1).integers(0, 3, sample.shape).astype(np.uint16)
+    assert told(views.stored(np.where(sample > 0, sample, noise))) == {"background-not-zero"}
+    sparse = np.where(np.random.default_rng(2).random(sample.shape) < 0.1, 2, 0).astype(np.uint16)
+    assert told(views.stored(np.where(sample > 0, sample, sparse))) == set()
+
+
+@pytest.mark.parametrize("cut", [25, 60])
+def test_a_skin_that_is_cut_off_is_told(cut: int) -> None:
+    """By a program that sets everything near the edge to 0, say."""
+    sample = views.sound(5)
+    pixels = np.where(views.depth_of(sample > 0) > cut, sample, 0).astype(np.uint16)
+    assert told(views.stored(pixels)) == {"hard-outline"}
+
+
+@pytest.mark.parametrize("view", ["L-CC", "R-CC"])
+def test_a_background_around_the_breast_is_not_called_a_wrong_side(view: str) -> None:
+    """Behind a rim all round, the background comes nearer to the far edge than to the chest wall."""
+    for rim, small in (("far oval", 0.4), ("ring", 0.2)):
+        pixels = views.behind_rim(views.sound(6, height=small, reach=1.5 * small), rim, 60, "gradient", 300)
+        with pytest.raises(InputError) as caught:
+            place(views.stored(pixels, view))
+        assert "aterality" not in str(caught.value)
+
+
+def test_a_mirrored_view_behind_a_rim_is_still_called_mirrored() -> None:
+    sample = views.sound(6)
+    sample[:, :9] = 0
+    with pytest.raises(InputError, match="Laterality wrong or stored mirrored"):
+        place(views.stored(sample[:, ::-1]))
