@@ -20,8 +20,8 @@ the order in which it happens:
 does faster; `prepare` is both.
 
 There is no resampling anywhere, so the way back (`frame`, and `source_maps` for whole maps) is exact to the pixel. What
-stands in the way of a faithful input is refused (`checks`, `diagnosis`), and what a reader must know is noticed
-(`place`); nothing is repaired or guessed.
+stands in the way of a faithful input is refused (`checks`, `damage`, `diagnosis`), and what a reader must know is
+noticed (`place`); nothing is repaired or guessed.
 """
 
 from glam_deploy.preprocess.frame import (

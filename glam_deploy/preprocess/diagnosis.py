@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glam_deploy.errors import InputError, Remedy
-from glam_deploy.preprocess import outline, surroundings
+from glam_deploy.preprocess import damage, outline, surroundings
 from glam_deploy.preprocess.foreground import Breast
 from glam_deploy.preprocess.outline import Outline
 from glam_deploy.preprocess.surroundings import Layer, Sampled
@@ -35,28 +35,32 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
 
     `pixels`: [rows, columns], and `breast` as it was found in them, both upright: chest wall on the left.
 
-    Raises InputError for a background that is not 0, a laterality that is wrong or an image that is stored mirrored,
-    and a foreground that goes on to the edge opposite to the chest wall over most of the height, unless the image is
-    said to be a partial view (notice `partial-view`).
+    Raises InputError for what `damage` refuses, a background that is not 0, a laterality that is wrong or an image that
+    is stored mirrored, and a foreground that goes on to the edge opposite to the chest wall over most of the height,
+    unless the image is said to be a partial view (notice `partial-view`).
     """
     sampled = surroundings.sample(pixels, breast)
+    drawn = surroundings.has_few_values(sampled)
+    if drawn:
+        damage.check_drawing(sampled, mammogram)
     case = _Case(
         pixels=pixels,
         breast=breast,
         mammogram=mammogram,
         sampled=sampled,
         veil=surroundings.dark_layer(sampled),
-        edge=_outline(pixels, breast, sampled),
+        edge=outline.NOTHING if drawn else outline.look_at(pixels, breast, sampled.level),
     )
     if case.veiled and surroundings.is_uniform(case.veil, sampled):
         raise _background(case, case.veil)
+    damaged = [] if drawn else damage.examine(pixels, breast, sampled, mammogram)
     _check_side(case)
     border = _border_value(pixels)
     if border is not None:
         raise _background(case, _border_layer(pixels, *border))
     noise = [*_noise(pixels, breast)]
     hard = [_hard_notice(case.edge)] if case.edge.hard > PART and not noise else []
-    return [*_shape(case), *hard, *noise]
+    return [*damaged, *_shape(case), *hard, *noise]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class _Case:
     veil: Layer
     """The thick dark layer in the foreground."""
     edge: Outline
+    """Nothing in a drawing: it has no skin to look for."""
 
     @property
     def columns(self) -> int:
@@ -78,13 +83,6 @@ class _Case:
     @property
     def veiled(self) -> bool:
         return self.veil.share > surroundings.VEIL
-
-
-def _outline(pixels: Pixels, breast: Breast, sampled: Sampled) -> Outline:
-    """The outline's values, unless the foreground is drawn in a few values: then it has no skin to look for."""
-    if surroundings.has_few_values(sampled):
-        return outline.NOTHING
-    return outline.look_at(pixels, breast, sampled.level)
 
 
 def _shape(case: _Case) -> Iterator[Notice]:
@@ -187,7 +185,9 @@ def _background(case: _Case, found: Layer) -> InputError:
 
 
 def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> str:
+    """What to do; a range of padding values only where it holds no tissue: not for a gradient."""
     facts, inverted = mammogram.source.facts, found.low >= surroundings.BRIGHT * sampled.level
+    uniform = surroundings.is_uniform(found, sampled)
     if mammogram.source.kind != "dicom":
         if inverted:
             return "The image seems to be inverted (MONOCHROME1): invert it within its stored range."
@@ -197,15 +197,17 @@ def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> 
         low, high = top - found.most, top - found.least
         return (
             f"The image is MONOCHROME1, and its stored values were inverted within {facts['bits_stored']} bits: the "
-            f"background is stored as {_span(low, high)}, expected {top}. Have it exported with a background of {top}, "
-            f"or with {_padding(low, high)}."
+            f"background is stored as {_span(low, high)}, expected {top}. Have it exported with a background of {top}"
+            + (f", or with {_padding(low, high)}." if uniform else ".")
         )
     if inverted:
         return (
             "The image seems to be inverted though it says MONOCHROME2: have PhotometricInterpretation corrected where "
             "it comes from."
         )
-    return f"Have it exported with a background of 0, or with {_padding(found.least, found.most)}."
+    return "Have it exported with a background of 0" + (
+        f", or with {_padding(found.least, found.most)}." if uniform else "."
+    )
 
 
 def _span(low: float, high: float) -> str:
@@ -274,9 +276,9 @@ def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
 
 def _hard_notice(edge: Outline) -> Notice:
     told = (
-        f"{100 * edge.hard:.0f} % of the outline does not begin as a breast does at its skin: the outermost pixels have "
-        f"{edge.value:g}, those 40 to {outline.DEPTH} pixels inside {edge.inner:g}. A background above 0 may end there "
-        "at a black rim, the skin may be cut off, or a constant was added to the tissue."
+        f"{100 * edge.hard:.0f} % of the outline does not begin as a breast does at its skin: the outermost pixels "
+        f"have {edge.value:.4g}, those 40 to {outline.DEPTH} pixels inside {edge.inner:.4g}. A background above 0 may "
+        "end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
     )
     return Notice(code="hard-outline", message=told)
 
