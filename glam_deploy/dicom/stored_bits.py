@@ -21,6 +21,9 @@ COHERENT = 0.1
 CONTINUED = 0.3
 """Share of the changes of the bits above that make the step between two pixels smaller, from which they are a part of
 the value. In an overlay over any image it is at most an eighth: the value must fall by half its range at the edge."""
+EDGES = 6
+"""How many times larger than elsewhere the steps between neighbours are, without the bits above and where these change,
+from which they are a part of the value: below an overlay the image goes on as it does elsewhere."""
 SMOOTHER = 3
 """How many times smaller the steps between neighbours become if the exchange of bytes restores an image; 15 in a
 mammogram of 12 bits, 1 in noise, less than 1 in a sound image."""
@@ -161,6 +164,12 @@ def _refuse_values(pixels: Pixels, above: Mask, image: Mask, bits: Bits) -> None
             f"{told}, all with the one value {largest}: padding that the header does not state. Have it exported with "
             f"PixelPaddingValue {largest}, or without such pixels"
         )
+    if (edges := _edges_left(pixels, image, bits)) > EDGES:
+        raise _too_small(
+            f"{told}, and without them the steps between neighbours are {edges:.0f} times larger at their edges than "
+            "elsewhere",
+            largest,
+        )
     if not _is_pattern(high, image):
         raise _too_small(f"{told} and change from pixel to pixel as values do, not as an overlay or padding", largest)
 
@@ -179,6 +188,17 @@ def _continued(pixels: Pixels, image: Mask, bits: Bits) -> float:
     changes = (with_bits != without) & image[:, 1:] & image[:, :-1]
     smaller = np.abs(with_bits) < np.abs(without)
     return int(np.count_nonzero(changes & smaller)) / max(1, int(np.count_nonzero(changes)))
+
+
+def _edges_left(pixels: Pixels, image: Mask, bits: Bits) -> float:
+    """Median step between neighbours without the bits above, where these change, relative to that elsewhere."""
+    rest = (pixels & bits.top).astype(np.int32)
+    shown = image & (rest > 0)
+    pairs, steps = shown[:, 1:] & shown[:, :-1], np.abs(np.diff(rest, axis=1))
+    changes = pairs & (np.diff(pixels >> bits.stored, axis=1) != 0)
+    if not changes.any() or not (pairs & ~changes).any():
+        return 0.0
+    return float(np.median(steps[changes]) / max(1.0, float(np.median(steps[pairs & ~changes]))))
 
 
 def _is_pattern(high: Pixels, image: Mask) -> bool:

@@ -117,6 +117,23 @@ def test_few_values_just_above_the_stated_range_are_values(write: Write) -> None
         read_view(_stored(write, image))
 
 
+@pytest.mark.parametrize("value", [4096, 4200, 4600, 5000, 7000])
+@pytest.mark.parametrize("shape", ["a clip", "calcifications", "a lesion"])
+def test_bright_structures_with_sharp_edges_are_values(write: Write, shape: str, value: int) -> None:
+    """They need a 13th bit; less 4096 they would be dark holes in the tissue, and no wrapped step shows it."""
+    row, column = np.mgrid[: TISSUE.shape[0], : TISSUE.shape[1]]
+    where = {
+        "a clip": (row > 40) & (row < 46) & (column > 10) & (column < 22),
+        "calcifications": (row % 12 == 0) & (column % 9 == 4) & (TISSUE > 1000),
+        "a lesion": (row - 48) ** 2 + (column - 20) ** 2 < 100,
+    }[shape]
+    image = np.where(where & (TISSUE > 0), value + TISSUE % 16, TISSUE)
+    assert (image > 4095).any()
+    with pytest.raises(DicomError, match="BitsStored is too small"):
+        read_view(_stored(write, image))
+    np.testing.assert_array_equal(read_view(_stored(write, image, BitsStored=13, HighBit=12)).pixels, image)
+
+
 @IMAGES
 def test_left_justified_values_are_refused(write: Write, image: Pixels) -> None:
     with pytest.raises(DicomError, match="BitsStored is too small"):
