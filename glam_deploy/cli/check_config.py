@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 def command(config_path: Path, as_json: bool) -> None:
     """Check the appliance's configuration, and say what it would do. Starts nothing.
 
-    Exit code 2 where a key is wrong; every wrong key is named. `doctor` goes on to look at the network, the bundle and
-    the disk.
+    Exit code 2 where a key is wrong; every wrong key is named. Files that are missing are listed, for `serve` may still
+    find them later. `doctor` goes on to look at the network, the bundle and the disk.
     """
     config = read_config(config_path)
-    from glam_deploy.appliance.web.rules import check_reach
+    from glam_deploy.appliance.web.rules import check_present
 
-    check_reach(config.web)
+    check_present(config.web)
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return
-    for line in told(config):
+    missing = [*_missing_files(config)]
+    for line in (*told(config), *missing):
         console.out.print(line, soft_wrap=True)
-    console.out.print(f"{config_path} is in order", soft_wrap=True)
+    but = f", but for {len(missing)} missing, without which `serve` cannot work" if missing else ""
+    console.out.print(f"{config_path} is in order{but}", soft_wrap=True)
 
 
 def told(config: "Config") -> Iterator[str]:
-    """What the configuration comes to, in sentences."""
+    """What the configuration comes to, in sentences; not which of its files are missing."""
     yield f"data       {config.data}"
     yield from _receiving(config)
     yield f"web        {_at(config.web)}{', takes STOW-RS' if config.web.stow else ''}"
@@ -48,7 +50,6 @@ def told(config: "Config") -> Iterator[str]:
         yield f"target     {target.name}: {place}"
     if not config.targets:
         yield "target     none: results stay in the data folder"
-    yield from _missing_files(config)
 
 
 _OBJECTS = ("seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps")

@@ -139,8 +139,16 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
         hosts = ", ".join(map(str, sender.hosts))
         yield ok("sender", f"{sender.ae_title} from {hosts}; it must call {config.receive.ae_title}")
     for (who, reason), times in _rejections(data).most_common(5):
-        remedy = "if it should come in: correct [[receive.senders]], or its own configuration"
-        yield note("turned away", f"{who}, {times} times today: {reason}", remedy)
+        yield note("turned away", f"{who}, {times} times today: {reason}", _remedy(reason))
+
+
+def _remedy(reason: str) -> str:
+    """What helps a peer that was turned away for this reason, as the listener words it."""
+    if "receive.max_associations" in reason:
+        return "if it needs as many at once: raise receive.max_associations; else let it send over fewer"
+    if "without a request" in reason:
+        return "a health check or a port scan does so; if it is a sender: see its own log"
+    return "if it should come in: correct [[receive.senders]], or its own configuration"
 
 
 def _rejections(data: "DataFolder") -> Counter[tuple[str, str]]:

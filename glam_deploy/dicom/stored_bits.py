@@ -191,11 +191,17 @@ def _continued(pixels: Pixels, image: Mask, bits: Bits) -> float:
 
 
 def _edges_left(pixels: Pixels, image: Mask, bits: Bits) -> float:
-    """Median step between neighbours without the bits above, where these change, relative to that elsewhere."""
-    rest = (pixels & bits.top).astype(np.int32)
-    shown = image & (rest > 0)
+    """Median step between neighbours without the bits above, where these change, relative to that elsewhere.
+
+    Between pixels that are not 0 without them, or are among the few that differ: the border of the image's content is a
+    step of its own.
+    """
+    rest, high = (pixels & bits.top).astype(np.int32), pixels >> bits.stored
+    other = _uncommon(high, image)
+    few = np.count_nonzero(other) <= SPARSE * np.count_nonzero(image)
+    shown = image & ((rest > 0) | other if few else rest > 0)
     pairs, steps = shown[:, 1:] & shown[:, :-1], np.abs(np.diff(rest, axis=1))
-    changes = pairs & (np.diff(pixels >> bits.stored, axis=1) != 0)
+    changes = pairs & (np.diff(high, axis=1) != 0)
     if not changes.any() or not (pairs & ~changes).any():
         return 0.0
     return float(np.median(steps[changes]) / max(1.0, float(np.median(steps[pairs & ~changes]))))
@@ -203,8 +209,13 @@ def _edges_left(pixels: Pixels, image: Mask, bits: Bits) -> float:
 
 def _is_pattern(high: Pixels, image: Mask) -> bool:
     """Whether the bits above are few, or areas: a pattern of its own."""
-    values, counts = np.unique(high[image], return_counts=True)
-    other = image & (high != values[counts.argmax()])
+    other = _uncommon(high, image)
     few = int(np.count_nonzero(other))
     steps = int(np.count_nonzero(np.diff(high, axis=1) != 0))
     return bool(few <= SPARSE * np.count_nonzero(image) or steps <= COHERENT * few)
+
+
+def _uncommon(high: Pixels, image: Mask) -> Mask:
+    """Where in the image the bits above are others than the most common ones."""
+    values, counts = np.unique(high[image], return_counts=True)
+    return np.asarray(image & (high != values[counts.argmax()]))

@@ -19,6 +19,15 @@ def check_web(web: Web) -> None:
         names_in(web.tls.certificate)
 
 
+def check_present(web: Web) -> None:
+    """Raises UsageError as `check_web`, but for files that are not there yet."""
+    check_reach(web)
+    if web.token_file is not None and web.token_file.exists():
+        read_token(web.token_file)
+    if web.tls is not None and web.tls.certificate.exists():
+        names_in(web.tls.certificate)
+
+
 def check_reach(web: Web) -> None:
     """Raises UsageError for a section that would let anybody in; looks at no file."""
     if web.tls is None and not _is_loopback(web.host):

@@ -28,7 +28,20 @@ def test_tells_what_would_be_done(cli: Cli, tmp_path: Path) -> None:
     for told in (f"{tmp_path}/data", "GLAM at 127.0.0.1:11112", "MG1 from 10.1.2.0/24", "seg, cad_sr, sr, sc"):
         assert told in said.out
     assert f"MISSING    worker.bundle = {tmp_path}/bundle" in said.out
+    assert "is in order, but for 2 missing, without which" in said.out
     assert not (tmp_path / "data").exists(), "it starts nothing"
+
+
+@pytest.mark.parametrize(
+    ("token", "mode", "told"), [("short", 0o600, "has 5 characters"), ("a" * 64, 0o644, "mode 0644")]
+)
+def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, token: str, mode: int, told: str) -> None:
+    (tmp_path / "web.token").write_text(token)
+    (tmp_path / "web.token").chmod(mode)
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL))
+    assert said.code == 2
+    assert told in said.err
+    assert "in order" not in said.out
 
 
 def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path) -> None:
