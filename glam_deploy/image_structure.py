@@ -4,6 +4,7 @@ A decoder acts on some statements, passes over others, and takes memory for the 
 """
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ MAX_CHUNKS = 100_000
 """Chunks of a PNG that are looked at: a hundred times those of a mammogram in pieces of 8 kB, as libpng writes them."""
 
 _PNG, _IEND = b"\x89PNG\r\n\x1a\n", bytes.fromhex("0000000049454e44ae426082")
+_LONGEST_EXIF = 1 << 16
+"""Bytes of Exif data that are looked at, as many as a JPEG's segment can have."""
 _STEP = 1 << 16
 """Bytes that are inflated at once, from as many."""
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -111,6 +114,8 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
             raise InputError(f"the png declares a transparent colour (tRNS), expected no transparency: {REMEDY}")
         if name == b"acTL":
             raise InputError(f"the png is animated (acTL), expected one image: {REMEDY}")
+        if name == b"eXIf" and (turned := _orientation(bytes(chunk[8:-4]))) != 1:
+            raise InputError(f"the png's Exif Orientation is {turned}, expected 1 (first row on top): {REMEDY}")
         # a capital at the beginning: nobody may pass over it (PNG, 5.4)
         misplaced = name == b"IHDR" or (name == b"IDAT" and began and before != b"IDAT")
         if misplaced or (name[:1].isupper() and name not in (b"IDAT", b"PLTE", b"IEND")):
@@ -118,6 +123,19 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
         began |= name == b"IDAT"
         before = name
         yield name, chunk
+
+
+def _orientation(exif: bytes) -> int:
+    """Exif's tag Orientation, which viewers differ in following; 1 where there is none that can be read."""
+    from PIL.Image import Exif
+
+    found = Exif()
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            found.load(exif[:_LONGEST_EXIF])
+            return int(found.get(0x0112, 1))
+        except Exception:  # of whatever kind: it only informs
+            return 1
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:

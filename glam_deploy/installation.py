@@ -57,8 +57,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Extra -> import names of what it installs. (`cuda` also replaces onnxruntime, under the same import name.)"""
-NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
-"""Option of pip for the extra `tensorrt`: of its libraries PyPI has only a stub (docs/engines.md, Installing)."""
 
 
 def is_installed(package: str) -> bool:
@@ -113,7 +111,6 @@ def install_command(*extras: str) -> str:
     path = None if from_index else _local_path(origin)
     requirement = shlex.quote(NAME + suffix) if from_index else _requirement(origin, suffix)
     command = f"{_pip()} install {requirement}"
-    command += f" {NVIDIA_INDEX}" if "tensorrt" in extras else ""
     command += f" && {exchange_command()}" if "cuda" in extras else ""
     gone = f" ({path}, where this copy came from, is gone: name another checkout or wheel of it)"
     return f"{command}{'' if path is None or path.exists() else gone}"

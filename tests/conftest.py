@@ -16,6 +16,7 @@ from golden import network
 from golden.recipe import mammogram
 from torch import Tensor
 
+import glam_deploy.cli.console  # noqa: F401 (Rich keeps COLUMNS as it is at this import: before a test sets it)
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
 from glam_deploy.spec import PRECISIONS, STAGES
 from glam_export.checkpoint import load_checkpoint, save_weights

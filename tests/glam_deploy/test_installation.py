@@ -45,11 +45,8 @@ def test_from_an_index(site: Path) -> None:
     assert shlex.split(install_command("export", "dicom")) == [*PIP, "glam-deploy[export,dicom]"]
 
 
-def test_an_extra_that_needs_more_than_its_name(site: Path) -> None:
-    """NVIDIA's installation guide of TensorRT; ONNX Runtime's, "Install ONNX Runtime GPU": one package of the two."""
-    nvidia = ["--extra-index-url", "https://pypi.nvidia.com"]
-    assert shlex.split(install_command("tensorrt", "dicom")) == [*PIP, "glam-deploy[tensorrt,dicom]", *nvidia]
-    assert shlex.split(install_command("tensorrt-rtx")) == [*PIP, "glam-deploy[tensorrt-rtx]"]
+def test_onnxruntime_is_exchanged_for_the_one_with_cuda(site: Path) -> None:
+    """ONNX Runtime's installation guide: only one of its packages may be installed in an environment."""
     add, remove, replace = install_command("cuda").split(" && ")
     assert shlex.split(add) == [*PIP, "glam-deploy[cuda]"]
     assert shlex.split(remove) == [*PIP[:3], "uninstall", "-y", "onnxruntime", "onnxruntime-gpu"]
