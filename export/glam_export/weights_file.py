@@ -172,7 +172,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     # torch's own text advises to switch its safety off
     told = "" if "weights_only" in str(error) else str(error)
     reason = told.splitlines()[0] if told else f"its parts do not fit together, {type(error).__name__}"
-    if _is_plain_pickle(path):
+    if _is_plain_pickle(path) and _has_end(path):
         return CheckpointError(
             f"{path}: this is a pickle that torch.save did not write. If you trust where it came from, save the state "
             f"dict alone:\n{snippet(path, plain_pickle=True)}"
@@ -234,6 +234,15 @@ def _is_plain_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(2 + len(_MAGIC))
     return kind_of(head) is Kind.PICKLE and not head[2:].startswith(_MAGIC)
+
+
+def _has_end(path: Path) -> bool:
+    """Whether a pickle is whole, as far as that can be told without running it."""
+    with path.open("rb") as file:
+        try:
+            return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(file))
+        except ValueError:
+            return False
 
 
 def _unsafe_types(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import click
 
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
-from glam_deploy.cli.gate_images import ImageOptions, Material, material
+from glam_deploy.cli.gate_images import ImageOptions, Material, material, require_exam
 from glam_deploy.cli.gate_table import show
 from glam_deploy.cli.options import (
     DocumentedCommand,
@@ -105,11 +105,12 @@ def command(
     limits = parse_limits(_text(limits_file)) if limits_file else Limits()
     bundle = open_bundle(folder)
     options = EngineOptions(threads=threads, flavour=flavour, device=device)
+    taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
+    require_exam(folder, taken)
     check_sides(bundle, engine, reference=reference, options=options)
     require_recordable(bundle)
     if out:
         require_writable(out)
-    taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
     with material(folder, taken) as held:
         with console.working("opening the engines"):
             sides = open_sides(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)

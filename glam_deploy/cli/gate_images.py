@@ -11,6 +11,7 @@ from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
 from glam_deploy.gate.trial import Image
 from glam_deploy.gate.truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
+from glam_deploy.installation import require
 from glam_deploy.reading import find_inputs, read, read_standardized
 from glam_deploy.records import Mammogram, View
 
@@ -58,6 +59,12 @@ class Material:
 
     def _mask(self, path: Path) -> Path | None:
         return find_mask(self.masks, path) if self.masks else None
+
+
+def require_exam(bundle_folder: Path, options: ImageOptions) -> None:
+    """Raises BackendUnavailable where `material` would have to make a demo exam and packages are missing."""
+    if options.images is None and _demo(bundle_folder) is None:
+        require("export", "dicom")
 
 
 @contextmanager
