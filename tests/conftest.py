@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from golden import network
 from golden.recipe import mammogram
 from torch import Tensor
 
-import glam_deploy.cli.console  # noqa: F401 (Rich keeps COLUMNS as it is at this import: before a test sets it)
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
 from glam_deploy.spec import PRECISIONS, STAGES
 from glam_export.checkpoint import load_checkpoint, save_weights
@@ -27,8 +27,14 @@ from glam_export.reference import GlamNetwork
 
 
 def pytest_configure() -> None:
-    """A run in the background is deaf to Ctrl-C, and so are its children; tests press it."""
+    """The same in every way of running the tests: what a process inherits that they depend on.
+
+    A run in the background is deaf to Ctrl-C, and so are its children; tests press it. A process of pytest-xdist has
+    COLUMNS, which Rich keeps for good when a console is made: before a test sets another.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("COLUMNS", None)
+    import_module("glam_deploy.cli.console")
 
 
 @pytest.fixture(scope="session", autouse=True)
