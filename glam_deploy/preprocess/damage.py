@@ -15,16 +15,17 @@ LINES = ("row", "column")
 AGAIN = "export the image again from where it comes from"
 
 
-def check_drawing(sampled: Sampled, mammogram: Mammogram) -> None:
-    """Refuse a drawing, as `surroundings.has_few_values` calls it, in a file. An array may be one on purpose."""
+def drawing(sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
+    """`few-values` of a foreground that is drawn in a few, in a file; an array may be a drawing on purpose."""
     if mammogram.source.kind == "array":
-        return
+        return []
     values, counts = np.unique(sampled.values[sampled.inside], return_counts=True)
     shown = ", ".join(f"{value:g}" for value in sorted(values[np.argsort(counts)[-surroundings.FEW :]]))
-    raise InputError(
-        f"99 % of what is above 0 has one of these values: {shown}. It is a mask or a drawing; expected a mammogram, "
-        "whose tissue has hundreds. Give the view itself."
+    told = (
+        f"99 % of what is above 0 has one of these values: {shown}. The tissue of a mammogram has hundreds: the file "
+        "may be a mask or a drawing, whose scores mean nothing."
     )
+    return [Notice(code="few-values", message=told)]
 
 
 def examine(pixels: Pixels, breast: Breast, sampled: Sampled, mammogram: Mammogram) -> list[Notice]:

@@ -41,8 +41,6 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
     """
     sampled = surroundings.sample(pixels, breast)
     drawn = surroundings.has_few_values(sampled)
-    if drawn:
-        damage.check_drawing(sampled, mammogram)
     case = _Case(
         pixels=pixels,
         breast=breast,
@@ -53,7 +51,7 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
     )
     if case.veiled and surroundings.is_uniform(case.veil, sampled):
         raise _background(case, case.veil)
-    damaged = [] if drawn else damage.examine(pixels, breast, sampled, mammogram)
+    damaged = damage.drawing(sampled, mammogram) if drawn else damage.examine(pixels, breast, sampled, mammogram)
     _check_side(case)
     border = _border_value(pixels)
     if border is not None:

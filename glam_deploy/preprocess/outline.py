@@ -28,6 +28,8 @@ HIGH = 0.4
 """The same as a share of the tissue's level: up to 0.03 in the same views, up to 0.27 in phantoms."""
 EVEN = 0.93
 """Value behind the outline, as a share of that 8 to 16 pixels inside, from which the first pixels are a band."""
+STEADY = 0.95
+"""The same of the value 24 to 32 pixels inside."""
 
 _SEARCH = 40
 """Pixels by which the foreground may go on beyond the opened outline."""
@@ -35,8 +37,8 @@ _ROWS = 300
 """About how many rows are looked at, 25 in each part."""
 _FEWEST = 24
 """Fewest rows that say anything."""
-_DEPTHS = ((1, 3), (1, 5), (8, 16), (40, DEPTH))
-"""Pixels behind the outline, half-open: the first ones, those of the skin, those of a band, the inside."""
+_DEPTHS = ((1, 3), (1, 5), (8, 16), (24, 32), (40, DEPTH))
+"""Pixels behind the outline, half-open: the first ones, those of the skin, two of a band, the inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,11 @@ def look_at(pixels: Pixels, breast: Breast, level: float) -> Outline:
         return NOTHING
     hard = [_is_hard(np.median(part, axis=0), level) for part in np.array_split(values, PARTS)]
     middle = np.median(values, axis=0)
-    return Outline(hard=float(np.mean(hard)), value=float(middle[1]), inner=float(middle[3]))
+    return Outline(hard=float(np.mean(hard)), value=float(middle[1]), inner=float(middle[-1]))
 
 
 def _values_behind(pixels: Pixels, breast: Breast) -> Float32:
-    """float32 [rows, 4]: in each row the mean of `_DEPTHS`, counted from the last pixel above 0 to the chest wall.
+    """float32 [rows, 5]: in each row the mean of `_DEPTHS`, counted from the last pixel above 0 to the chest wall.
 
     Only of rows that end before the image does: not where the erosion has rounded off tissue that goes on to the edge.
     """
@@ -83,7 +85,11 @@ def _values_behind(pixels: Pixels, breast: Breast) -> Float32:
 
 
 def _is_hard(medians: Float32, level: float) -> bool:
-    """Whether the values of a part begin with those further inside, or with a band of one value that then ends."""
-    first, near, band, inner = (float(value) for value in medians)
-    ends = not 0.5 * band < inner < 2 * band
-    return near >= HARD * inner or near >= HIGH * level or (ends and EVEN * band <= first <= band / EVEN)
+    """Whether the values of a part begin with those further inside, or with a band of one value.
+
+    That is a band of 32 pixels, or one of 16 behind which the values are half or twice as high.
+    """
+    first, near, band, deeper, inner = (float(value) for value in medians)
+    even = EVEN * band <= first <= band / EVEN
+    ends = STEADY * first <= deeper <= first / STEADY or not 0.5 * band < inner < 2 * band
+    return near >= HARD * inner or near >= HIGH * level or (even and ends)

@@ -32,16 +32,16 @@ def place(mammogram: Mammogram) -> PlacedView:
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
 
     Raises InputError for another dtype or shape; NaN, infinite or negative pixels; an empty or constant image; a
-    foreground so thin that nothing survives 100 erosions; and what `diagnosis.diagnose` refuses: a mask, a breast that
-    is cut in two, a background that is not 0, a wrong laterality or a mirrored image, a foreground that goes on to the
+    foreground so thin that nothing survives 100 erosions; and what `diagnosis.diagnose` refuses: a breast that is
+    cut in two, a background that is not 0, a wrong laterality or a mirrored image, a foreground that goes on to the
     edge opposite to the chest wall.
 
     Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
     `off-chest-wall` (the breast does not touch its edge), `tissue-outside-window` (part of the foreground in the
-    crop is not in the window), `lost-lines`, `saturated` and `upside-down` (see `damage.examine`), `tissue-at-far-edge`
-    (a partial view that goes on to the far edge), `straight-outline` and `attached-foreground` (no breast ends so),
-    `dark-surroundings` (a thick dark layer around the tissue), `hard-outline` (values that do not rise as they do at a
-    skin) and `background-not-zero` (noise outside the breast).
+    crop is not in the window), `few-values`, `lost-lines`, `saturated` and `upside-down` (see `damage`),
+    `tissue-at-far-edge` (a partial view that goes on to the far edge), `straight-outline` and `attached-foreground` (no
+    breast ends so), `dark-surroundings` (a thick dark layer around the tissue), `hard-outline` (values that do not rise
+    as they do at a skin) and `background-not-zero` (noise outside the breast).
     """
     checks.check_pixels(mammogram.pixels)
     pixels = np.ascontiguousarray(mammogram.pixels)
