@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from support_streams import htj2k_stream, jpeg_2000_stream, jpeg_lossless_stream, jpeg_ls_stream, tissue
 
-from glam_deploy.dicom import jpeg2000, jpeg_lossless
+from glam_deploy.dicom import codestream, jpeg_lossless
 from glam_deploy.dicom import jpeg_ls as reader_of_jpeg_ls
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.segments import MAX_SEGMENTS, StreamError
@@ -206,12 +206,12 @@ TRIFLES: dict[str, tuple[uid.UID, Callable[[Pixels], bytes], str]] = {
             + (b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 14, 0, 0) + b"\xff\x93") * 1_000_000
             + b"\xff\xd9"
         ),
-        f"more than {jpeg2000.MAX_TILE_PARTS} tile-parts",
+        f"more than {codestream.MAX_TILE_PARTS} tile-parts",
     ),
     "boxes of a JP2 file": (
         uid.JPEG2000Lossless,
         lambda p: b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4s", 8, b"free") * 2_000_000,
-        f"more than {jpeg2000.MAX_BOXES} boxes",
+        f"more than {codestream.MAX_BOXES} boxes",
     ),
 }
 
