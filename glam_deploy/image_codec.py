@@ -21,6 +21,8 @@ _MESSAGE = re.compile(
 )
 """What OpenCV's logger writes: level, thread and time, file and line, function, and the text of the decoder."""
 _LIBRARY = re.compile(rb"(?:libpng|libtiff) (?:warning|error): (.*)|(Corrupt JPEG .*|Premature end of JPEG .*)")
+_CONTINUED = re.compile(rb"\s*$|libtiff should be able to decode it|Apparently should be \d")
+"""How a further line of a message begins, with OpenCV an empty one; only right behind its first line."""
 _WRAPPERS = ("imdecode_", "TIFF(line")
 _LONGEST, _MOST = 200, 10
 """Characters of a message, and different messages, that are kept."""
@@ -96,13 +98,13 @@ def _messages(file: BinaryIO) -> list[str]:
     after_one = False
     for line in file:
         match = _MESSAGE.match(line) or _LIBRARY.match(line)
-        # OpenCV ends some messages with a line more
-        if match is None and not (after_one and not line.strip()):
+        continued = match is None and after_one and _CONTINUED.match(line) is not None
+        if match is None and not continued:
             _pass_on(line)
         if match and len(found) < _MOST:
             text = next(group for group in match.groups() if group is not None)
             found[text.decode("ascii", "replace").strip()[:_LONGEST]] = None
-        after_one = match is not None
+        after_one = match is not None or continued
     # OpenCV's own words, which name its source files, say no more than those of the library
     return [text for text in found if not text.startswith(_WRAPPERS)] or list(found)
 

@@ -5,7 +5,7 @@ for to 8 bits. So the decoder is given only the tags that were checked.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -84,6 +84,8 @@ class _Page:
     order: str
     """"<" or ">"."""
     has_next: bool
+    places: tuple[range, ...]
+    """Bytes of the file that belong to the header, the directory and the values of its fields, not to pixels."""
 
     def first(self, tag: int, default: int) -> int:
         return self.tags.get(tag, (default,))[0]
@@ -217,6 +219,8 @@ def _part_check(content: bytes, page: _Page) -> Callable[[int, int, int], str]:
     def fault(offset: int, count: int, length: int) -> str:
         if offset + count > len(whole):
             return "it goes beyond the end of the file"
+        if any(offset < place.stop and place.start < offset + count for place in page.places):
+            return f"it begins at byte {offset} and lies within the header or the directory"
         if compression in _DEFLATE:
             return inflation_fault([whole[offset : offset + count]], length, alone=False)
         if compression == _NONE and count != length:
@@ -240,7 +244,16 @@ def _page(content: bytes) -> _Page:
         raise InputError(f"the tiff states a tag twice, expected every tag once: {REMEDY}")
     known = {tag: field for tag, field in zip(tags, fields, strict=True) if tag in (*_READ, _JPEG_TABLES)}
     values = {tag: _values(content, order, tag, field) for tag, field in known.items() if tag in _READ}
-    return _Page(tags=values, fields=known, order=order, has_next=following != 0)
+    places = (range(8), range(start, start + 2 + 12 * count + 4), *_far(order, (known[tag] for tag in values)))
+    return _Page(tags=values, fields=known, order=order, has_next=following != 0, places=places)
+
+
+def _far(order: str, fields: Iterable[bytes]) -> Iterator[range]:
+    """Where the values of fields of integers stand that do not fit into the field."""
+    for field in fields:
+        _, kind, count, at = struct.unpack(order + "HHII", field)
+        if (length := count * struct.calcsize(_INTEGERS[kind])) > 4:
+            yield range(at, at + length)
 
 
 def _values(content: bytes, order: str, tag: int, field: bytes) -> tuple[int, ...]:

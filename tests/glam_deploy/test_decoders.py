@@ -333,6 +333,48 @@ class _Counting:
         return getattr(self._inflater, name)
 
 
+def _moved_strip(content: bytes, offset: int) -> bytes:
+    """A TIFF of one strip that states another place for it."""
+    entry = content.rindex(struct.pack("<HHI", 273, LONG, 1))
+    return content[: entry + 8] + struct.pack("<I", offset) + content[entry + 12 :]
+
+
+PLAIN = samples_tiff(GREY16[..., None])
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4, 7, 9, 40])
+def test_a_strip_within_the_header_or_the_directory(tmp_path: Path, offset: int) -> None:
+    """Its pixels end where the directory begins."""
+    assert struct.unpack_from("<I", PLAIN, 4) == (8 + GREY16.nbytes,)
+    np.testing.assert_array_equal(_read(tmp_path, _moved_strip(PLAIN, 8)).pixels, GREY16)
+    with pytest.raises(InputError, match=rf"strip or tile 0 is not whole: it begins at byte {offset} and lies within"):
+        _read(tmp_path, _moved_strip(PLAIN, offset))
+
+
+def test_a_strip_within_the_places_of_strips(tmp_path: Path) -> None:
+    """Three strips of a row each, the last one over the array of their places."""
+    rows = [GREY16[i].tobytes() for i in range(3)]
+    fields = {256: (LONG, [30]), 257: (LONG, [3]), 258: (SHORT, [16]), 259: (SHORT, [1]), 262: (SHORT, [1])}
+    content = bytearray(tiff(rows, fields | {277: (SHORT, [1]), 278: (LONG, [1])}))
+    places = content.index(struct.pack("<3I", 8, 68, 128))
+    assert places == 188
+    struct.pack_into("<I", content, places + 8, 130)
+    with pytest.raises(InputError, match="strip or tile 2 is not whole: it begins at byte 130"):
+        _read(tmp_path, bytes(content))
+
+
+def test_a_message_of_two_lines_leaves_nothing_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with BytesIO() as file:
+        Image.fromarray(SMOOTH).save(file, "jpeg", progressive=True)
+        stream = file.getvalue()
+    fields = {256: (LONG, [48]), 257: (LONG, [64]), 258: (SHORT, [8]), 259: (SHORT, [7]), 262: (SHORT, [1])}
+    with pytest.raises(InputError, match="progressive mode"):
+        _read(tmp_path, tiff([stream], fields | {277: (SHORT, [1]), 278: (LONG, [64])}))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_large_deflated_strip_is_inflated_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work is counted in bytes given to zlib: all that is left of 12 MB again for each 64 kB would be 1,000 MB."""
     pixels = RNG.integers(0, 65536, (3000, 2000)).astype(np.uint16)
