@@ -37,9 +37,9 @@ has 98,000 code-blocks of 32 x 32."""
 MAX_PACKETS = 200_000
 """Packets of an image: one for each layer and precinct. A mammogram in 20,000 tiles of six resolutions has 120,000 in
 one layer; one of 5,000 x 4,000 in precincts of 128 x 128 and twelve layers has 20,000."""
-MAX_STEPS = 20_000_000
+MAX_STEPS = 4_000_000
 """Places at which a decoder looks for precincts, in the orders that go by position (T.800 B.12.1.3 to B.12.1.5)."""
-MAX_ORDERS = 32
+MAX_ORDERS = 31
 """Changes of the progression order, which OpenJPEG takes."""
 
 Edges = np.ndarray[tuple[int], np.dtype[np.int64]]
