@@ -197,7 +197,7 @@ def test_a_target_that_gets_on_with_nothing_is_told_as_failing(outbox: Outbox) -
         with dispatching(outbox, f'name = "silent"\nstow_url = "http://127.0.0.1:{port}/dicom-web"'):
             told = ("waiting", "failing")
             wait_for(lambda: any(_is(outbox, "target:silent", each) for each in told), "the word about what is silent")
-    assert "no answer in time" in components(outbox)["target:silent"]["detail"]
+            wait_for(lambda: "no answer in time" in components(outbox)["target:silent"]["detail"], "its reason")
 
 
 def test_what_is_told_of_a_lane_without_progress(outbox: Outbox) -> None:
