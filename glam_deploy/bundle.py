@@ -25,6 +25,7 @@ from typing import Any
 
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.manifest import faults
+from glam_deploy.shell import quoted
 from glam_deploy.spec import Precision, Stage
 
 MANIFEST = "manifest.json"
@@ -161,7 +162,8 @@ def open_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise UsageError(
             f"{folder}: no bundle there ({MANIFEST} cannot be read: {error.strerror}). Make one with "
-            f"`glam-deploy export --weights ckpt.pt --out {folder}`, or name yours with --bundle or GLAM_BUNDLE."
+            f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or name yours with --bundle or "
+            "GLAM_BUNDLE."
         ) from error
     bundle = Bundle(folder=folder, manifest=_parse(folder, text), id=hashlib.sha256(text).hexdigest())
     engines = {name for entry in bundle.engines for name in engine_files(entry)}

@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from glam_deploy.shell import quoted
 from glam_deploy.signatures import HEAD, Kind, kind_of
+from glam_export.printed import commands
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".p", ".bin", ".safetensors")
 
@@ -79,7 +81,7 @@ def folder_kind(path: Path) -> str:
     inside = {each.name for each in path.iterdir()}
     kind = next((kind for sign, kind in _FOLDERS if sign in inside), None)
     if kind:
-        return kind.format(path=path)
+        return kind.format(path=quoted(path))
     return f"a folder. Expected a file{_instance(inside, path)}."
 
 
@@ -100,20 +102,14 @@ _FOLDERS: tuple[tuple[str, str], ...] = (
 _ZIPS: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (
         re.compile(r"constants\.pkl"),
-        (
-            'a TorchScript archive: a program with its weights. Save the weights alone: python -c "import torch; '
-            "torch.save(torch.jit.load('{name}', map_location='cpu').state_dict(), 'weights.pt')\""
-        ),
+        ("a TorchScript archive: a program with its weights. Save the weights alone: {torchscript}"),
     ),
     (re.compile(r"data\.pkl"), None),
     (
         re.compile(r".*archive_format"),
-        (
-            'a program of torch.export. Save its weights alone: python -c "import torch; '
-            "torch.save(dict(torch.export.load('{name}').state_dict), 'weights.pt')\""
-        ),
+        ("a program of torch.export. Save its weights alone: {exported}"),
     ),
-    (re.compile(r".*\.npy"), "an archive of arrays that numpy.savez wrote. Expected a checkpoint of PyTorch."),
+    (re.compile(r".*\.npy"), "an archive of arrays that numpy.savez wrote. Save them as tensors: {arrays}"),
     (re.compile(r"model\.weights\.h5"), "a Keras model. Expected the PyTorch checkpoint of the network."),
     (
         re.compile(""),
@@ -131,7 +127,7 @@ def _zip_kind(path: Path) -> str | None:
         return _CUT
     inside = {*names, *(name.partition("/")[2] for name in names)}
     kind = next(kind for sign, kind in _ZIPS if not sign.pattern or any(map(sign.fullmatch, inside)))
-    return kind and kind.format(name=path.name, instance=_instance(names, Path()))
+    return kind and kind.format(**commands(path), instance=_instance(names, Path()))
 
 
 def _instance(names: Collection[str], folder: Path) -> str:

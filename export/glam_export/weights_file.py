@@ -10,7 +10,6 @@ import pathlib
 import pickle
 import pickletools
 import re
-import shlex
 import types
 import warnings
 from collections import OrderedDict
@@ -27,6 +26,7 @@ from safetensors.torch import load_file
 from glam_deploy.errors import CheckpointError, UsageError
 from glam_deploy.signatures import Kind, kind_of
 from glam_export.foreign import file_kind, folder_kind
+from glam_export.printed import program
 
 LISTED = 8
 """Names in a message before the rest are counted."""
@@ -175,7 +175,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     if _is_plain_pickle(path) and _has_end(path):
         return CheckpointError(
             f"{path}: this is a pickle that torch.save did not write. If you trust where it came from, save the state "
-            f"dict alone:\n{snippet(path, plain_pickle=True)}"
+            f"dict alone:\n{program(path, plain_pickle=True)}"
         )
     return CheckpointError(
         f"{path}: not a readable checkpoint ({reason}). "
@@ -190,41 +190,21 @@ def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     names = _unsafe_types(path) or _NAMED.findall(str(error)) or _types_in_pickle(path)
     if not names:
         return _damaged(path, error)
-    shown = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:LISTED]) + (
+        f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    )
+    own = [name.removeprefix(_OWN) for name in names if name.startswith(_OWN) and name.replace(".", "").isidentifier()]
+    pasted = f" and with the class {', '.join(own)} pasted above the program" if own else ""
     return CheckpointError(
         f"{path}: this file holds something other than tensors and plain values: {shown}. To read it could run code "
         f"that came with the file, so it was refused. If you trust where it came from, save the state dict alone, in "
-        f"an environment that has these types:\n{snippet(path, plain_pickle=_is_plain_pickle(path))}"
+        f"an environment that has these types{pasted}:\n"
+        f"{program(path, plain_pickle=_is_plain_pickle(path), own_types=own)}"
     )
 
 
-def snippet(path: Path, *, plain_pickle: bool = False) -> str:
-    """A program that makes a state dict of a checkpoint, a whole module, or a pickle of arrays that one trusts."""
-    name, out = str(path), f"{path.stem}.state_dict.pt"
-    load = (
-        f"pickle.loads(pathlib.Path({name!r}).read_bytes())"
-        if plain_pickle
-        else f"torch.load({name!r}, 'cpu', weights_only=False)"
-    )
-    return "\n".join(
-        (
-            "  import pathlib, pickle, numpy, torch",
-            "  def tensor(value):",
-            "      if isinstance(value, numpy.ndarray) and value.dtype.kind in 'fiu':",
-            "          value = torch.from_numpy(value.astype(value.dtype.newbyteorder('='), 'C'))",
-            "      return value if isinstance(value, torch.Tensor) else None",
-            "  def states(value):  # every mapping in the file",
-            "      value = value.state_dict() if hasattr(value, 'state_dict') else value",
-            "      if isinstance(value, dict):",
-            "          yield {key: made for key, inner in value.items() if (made := tensor(inner)) is not None}",
-            "          for inner in value.values():",
-            "              yield from states(inner)",
-            f"  content = {load}",
-            f"  torch.save(max(states(content), key=len, default={{}}), {out!r})  # that with most tensors",
-            f"  # then: glam-deploy export --weights {shlex.quote(out)}",
-        )
-    )
-
+_OWN = "__main__."
+"""Begins the names of types that the program defined that wrote the file."""
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """torch.serialization.MAGIC_NUMBER as pickle writes it, after the protocol: how torch.save began before PyTorch 1.6."""

@@ -13,7 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
-from glam_export.weights_file import Unread, snippet
+from glam_deploy.shell import quoted
+from glam_export.printed import program
+from glam_export.weights_file import Unread
 
 ROOT = re.compile(r"^(?:.*?\.)??(?=(?:global_network|detection_network)\.)")
 """What stands before the first part of a key of the network (`glam_export.reference.network`). Its attention and fusion
@@ -67,7 +69,7 @@ def find_state_dict(content: object, path: Path, key: str | None = None) -> Stat
     names = _listed([each.name or "(top level)" for each in found])
     raise CheckpointError(
         f"{path}: holds {len(found)} GLAM networks: {names}. Name the one to export with --key, for instance "
-        f"--key {next(each.name for each in found if each.name)}."
+        f"--key {quoted(next(each.name for each in found if each.name))}."
     )
 
 
@@ -135,7 +137,7 @@ def _instead(content: object, path: Path) -> str:
         if arrays := [key for key, value in mapping.items() if ROOT.match(key) and isinstance(value, Unread)]:
             return (
                 f"the weights of a GLAM network are there as numpy arrays, not as tensors (for instance {arrays[0]}). "
-                f"torch.from_numpy makes tensors of them. If you trust where the file came from:\n{snippet(path)}"
+                f"torch.from_numpy makes tensors of them. If you trust where the file came from:\n{program(path)}"
             )
         for key in (key for key, value in mapping.items() if isinstance(value, Tensor)):
             if name := next((name for own, name in OTHERS.items() if key == own or key.endswith(f".{own}")), None):

@@ -20,6 +20,7 @@ from glam_deploy.errors import UsageError
 from glam_deploy.outputs.writer import OutputOptions, require_writable
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import pipeline_of
+from glam_deploy.shell import quoted
 
 EXAM_SEED = 0
 PATCHES = 1
@@ -41,13 +42,13 @@ def command(out: Path, seed: int) -> int:
     weights, bundle_folder, exam, masks, results = (out / name for name in MADE)
     _step(f"1. demo weights -> {weights}")
     material.write_checkpoint(weights)
-    _step(f"2. glam-deploy export --weights {weights} --out {bundle_folder}")
+    _step(f"2. glam-deploy export --weights {quoted(weights)} --out {quoted(bundle_folder)}")
     bundle = make_bundle(weights, bundle_folder, patches=PATCHES)
-    _step(f"3. glam-deploy inspect --bundle {bundle_folder}")
+    _step(f"3. glam-deploy inspect --bundle {quoted(bundle_folder)}")
     show_bundle(bundle)
     _step(f"4. a phantom exam as DICOM, outlines of its lesions in {masks} -> {exam}")
     truth = material.write_exam(exam, masks, seed)
-    _step(f"5. glam-deploy run {exam}/*.dcm --bundle {bundle_folder} --out {results}")
+    _step(f"5. glam-deploy run {quoted(exam)}/*.dcm --bundle {quoted(bundle_folder)} --out {quoted(results)}")
     judgements: dict[Path, Any] = {}
 
     def judge(path: Path, result: Result) -> None:
@@ -58,7 +59,7 @@ def command(out: Path, seed: int) -> int:
     )
     code = run_job(pipeline_of(bundle, engine="auto", patches=None), job)
     console.out.print(_table(judgements, material.THRESHOLD))
-    _step(f"6. glam-deploy verify --bundle {bundle_folder}")
+    _step(f"6. glam-deploy verify --bundle {quoted(bundle_folder)}")
     verify_bundle(bundle, engine="auto")
     console.out.print(f"Look at {results}/*.png", markup=False)
     return code

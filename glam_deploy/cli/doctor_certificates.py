@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_findings import FAILS, Finding, fails, note, ok
+from glam_deploy.shell import quoted
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -123,7 +124,7 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
         if certificate and key.public_key() != certificate.public_key():
             yield fails(what, f"{path} is not the key of the certificate", "name the files that were made together")
         if mode & stat.S_IRWXO:
-            yield note(what, f"other users may read the key {path}", f"chmod o= {path}")
+            yield note(what, f"other users may read the key {path}", f"chmod o= {quoted(path)}")
 
 
 def _of_usage(what: str, path: Path, certificate: "Certificate", usage: str) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.installation import page
+from glam_deploy.shell import quoted
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -62,9 +63,11 @@ def _folder(data: "DataFolder") -> Finding:
         told = f"{root} belongs to {_user(facts.st_uid)}, this is {_user(os.geteuid())}"
         return fails(what, told, "call doctor and serve as the user of the service")
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
-        return fails(what, f"{root} cannot be written", f"chmod 700 {root}; is the disk mounted read-only?")
+        return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
     if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return fails(what, f"other users may look into {root}, which holds images of patients", f"chmod 700 {root}")
+        return fails(
+            what, f"other users may look into {root}, which holds images of patients", f"chmod 700 {quoted(root)}"
+        )
     return ok(what, f"{root}, of {_user(facts.st_uid)} alone")
 
 
@@ -152,7 +155,7 @@ def _clock(newest: float) -> Iterator[Finding]:
 
 def _strangers(waiting: Mapping[str, int]) -> Iterator[Finding]:
     for name, count in waiting.items():
-        remedy = f"name it again in [[targets]], or give them up: glam-deploy queue discard --target {name}"
+        remedy = f"name it again in [[targets]], or give them up: glam-deploy queue discard --target {quoted(name)}"
         yield note(f"target {name}", f"{count} result sets wait for it, and the configuration does not name it", remedy)
 
 

@@ -14,6 +14,7 @@ from typing import cast
 from starlette.requests import Request
 
 from glam_deploy.errors import UsageError
+from glam_deploy.shell import quoted
 
 SHORTEST_TOKEN = 32
 SESSION_SECONDS = 12 * 3600.0
@@ -63,12 +64,12 @@ def read_token(path: Path) -> str:
     if stat.S_IMODE(mode) & 0o027:
         raise UsageError(
             f"the token file {path} has mode {stat.S_IMODE(mode):04o}, expected nothing for others and no writing for "
-            f"the group: chmod 0600 {path}"
+            f"the group: chmod 0600 {quoted(path)}"
         )
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise UsageError(
             f"the token in {path} has {len(token)} characters, expected {SHORTEST_TOKEN} or more, printable and "
-            f"without spaces: openssl rand -hex 32 > {path}"
+            f"without spaces: openssl rand -hex 32 > {quoted(path)}"
         )
     return token
 

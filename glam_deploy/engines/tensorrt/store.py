@@ -35,6 +35,7 @@ from glam_deploy.engines.tensorrt.identity import Entry, Machine
 from glam_deploy.engines.tensorrt.layers import percent
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.kernels.source import source
+from glam_deploy.shell import quoted
 from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
 
 Report = Callable[[str, str, float], None]
@@ -140,7 +141,8 @@ def _require_graphs(bundle: Bundle, precision: Precision) -> None:
             wanted = " ".join(f"--precision {p}" for p in sorted(has | {precision}))
             raise UsageError(
                 f"{bundle.folder} has no {graph_file(stage, precision)}, which {precision} engines are built from. "
-                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt {wanted} --out {bundle.folder}"
+                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt {wanted} "
+                f"--out {quoted(bundle.folder)}"
             )
 
 
