@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from glam_deploy.shell import quoted
 from glam_deploy.signatures import HEAD, Kind, kind_of
+from glam_export.pickles import ZIP_DAMAGE
 from glam_export.printed import commands
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".p", ".bin", ".safetensors")
@@ -123,7 +124,7 @@ def _zip_kind(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except ZIP_DAMAGE:
         return _CUT
     inside = {*names, *(name.partition("/")[2] for name in names)}
     kind = next(kind for sign, kind in _ZIPS if not sign.pattern or any(map(sign.fullmatch, inside)))

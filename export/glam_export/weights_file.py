@@ -8,13 +8,11 @@ import argparse
 import datetime
 import pathlib
 import pickle
-import pickletools
 import re
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ import torch
 from safetensors.torch import load_file
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_deploy.signatures import Kind, kind_of
 from glam_export.foreign import file_kind, folder_kind
+from glam_export.pickles import LONGEST, is_plain_pickle, is_whole, types_in
 from glam_export.printed import program
 
 LISTED = 8
@@ -115,6 +113,12 @@ HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
 are read as OrderedDict, so the libraries are neither needed nor imported."""
 
 
+_NAMES = frozenset(
+    each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in HARMLESS
+)
+"""The types of HARMLESS as a pickle names them."""
+
+
 def read_weights_file(path: Path) -> object:
     """What `torch.save` or safetensors wrote: tensors on the CPU, in mappings, with harmless values beside them.
 
@@ -126,6 +130,7 @@ def read_weights_file(path: Path) -> object:
         return _safetensors(path)
     if kind := file_kind(path, head):
         raise CheckpointError(f"{path}: not a readable checkpoint: it is {kind}")
+    _refuse_long_names(path)
     try:
         # warnings: remarks on pickle protocols, nothing that a user could act on
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(HARMLESS)):
@@ -134,6 +139,14 @@ def read_weights_file(path: Path) -> object:
         raise _other_types(path, error) from error
     except Exception as error:  # damaged bytes lead the unpickler to many, IndexError and AssertionError among them
         raise _damaged(path, error) from error
+
+
+def _refuse_long_names(path: Path) -> None:
+    if any(len(name) > LONGEST for name in types_in(path)):
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: it names a type of more than {LONGEST} characters, as no library has. "
+            f"Do not use it."
+        )
 
 
 def _head(path: Path) -> bytes:
@@ -168,14 +181,20 @@ def _safetensors(path: Path) -> object:
 # what was refused
 
 
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:LISTED])
+    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     # torch's own text advises to switch its safety off
     told = "" if "weights_only" in str(error) else str(error)
     reason = told.splitlines()[0] if told else f"its parts do not fit together, {type(error).__name__}"
-    if _is_plain_pickle(path) and _has_end(path):
+    if is_plain_pickle(path) and is_whole(path):
+        held = _listed(types_in(path))
         return CheckpointError(
-            f"{path}: this is a pickle that torch.save did not write. If you trust where it came from, save the state "
-            f"dict alone:\n{program(path, plain_pickle=True)}"
+            f"{path}: this is a pickle that torch.save did not write{held and f', of {held}'}. If you trust where it "
+            f"came from, save the state dict alone:\n{program(path, plain_pickle=True)}"
         )
     return CheckpointError(
         f"{path}: not a readable checkpoint ({reason}). "
@@ -187,42 +206,23 @@ _NAMED = re.compile(r"(?:GLOBAL|but got|unrecognized function|instantiate)[ :]+(
 
 
 def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    names = _unsafe_types(path) or _NAMED.findall(str(error)) or _types_in_pickle(path)
-    if not names:
+    plain = is_plain_pickle(path)
+    names = _unsafe_types(path) or _NAMED.findall(str(error)) or types_in(path)
+    if not names or (plain and _NAMES.issuperset(types_in(path))):
         return _damaged(path, error)
-    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:LISTED]) + (
-        f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    )
+    shown = _listed(names)
     own = [name.removeprefix(_OWN) for name in names if name.startswith(_OWN) and name.replace(".", "").isidentifier()]
     pasted = f" and with the class {', '.join(own)} pasted above the program" if own else ""
     return CheckpointError(
         f"{path}: this file holds something other than tensors and plain values: {shown}. To read it could run code "
         f"that came with the file, so it was refused. If you trust where it came from, save the state dict alone, in "
         f"an environment that has these types{pasted}:\n"
-        f"{program(path, plain_pickle=_is_plain_pickle(path), own_types=own)}"
+        f"{program(path, plain_pickle=plain, own_types=own)}"
     )
 
 
 _OWN = "__main__."
 """Begins the names of types that the program defined that wrote the file."""
-
-_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""torch.serialization.MAGIC_NUMBER as pickle writes it, after the protocol: how torch.save began before PyTorch 1.6."""
-
-
-def _is_plain_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(2 + len(_MAGIC))
-    return kind_of(head) is Kind.PICKLE and not head[2:].startswith(_MAGIC)
-
-
-def _has_end(path: Path) -> bool:
-    """Whether a pickle is whole, as far as that can be told without running it."""
-    with path.open("rb") as file:
-        try:
-            return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(file))
-        except ValueError:
-            return False
 
 
 def _unsafe_types(path: Path) -> list[str]:
@@ -232,24 +232,3 @@ def _unsafe_types(path: Path) -> list[str]:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # the file is damaged as well
         return []
-
-
-def _types_in_pickle(path: Path) -> list[str]:
-    """Types that a plain pickle names, read without running it; empty where it is damaged before the first."""
-    names: dict[str, None] = {}
-    strings: list[str] = []
-    memo: dict[int, str] = {}
-    last = ""
-    with path.open("rb") as file, suppress(ValueError):
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "GLOBAL":
-                names[str(argument).replace(" ", ".")] = None
-            elif opcode.name == "STACK_GLOBAL":
-                names[".".join(strings[-2:])] = None
-            elif "PUT" in opcode.name or opcode.name == "MEMOIZE":
-                memo[len(memo) if argument is None else int(argument)] = last
-            else:
-                pushed = memo.get(int(argument or 0)) if "GET" in opcode.name else argument
-                last = pushed if isinstance(pushed, str) else ""
-                strings += [last] if last else []
-    return sorted(names)

@@ -9,6 +9,7 @@ import lzma
 import pathlib
 import pickle
 import re
+import struct
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,9 @@ import warnings
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
@@ -251,3 +254,51 @@ def test_a_few_bytes_ask_for_no_memory(tmp_path: Path, bomb: str) -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def torch_zip(pickled: bytes) -> bytes:
+    return zipped(archive__data_dot_pkl=pickled, archive__version=b"3\n", archive__byteorder=b"little")
+
+
+LONG_NAME = b"a" * 100_000
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "text of 2^60 bytes": (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"abc", "a pickle that torch.save did not"),
+    "bytes of 2^60": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"abc", "a pickle that torch.save did not"),
+    "text behind a type": (b"\x80\x02cos\nsystem\n\x8d" + struct.pack("<Q", 1 << 62), r"plain values: os\.system"),
+    "long name": (torch_zip(b"\x80\x02c" + LONG_NAME + b"\nb\n."), "a type of more than 1000 characters"),
+    "long module": (torch_zip(b"\x80\x02cb\n" + LONG_NAME + b"\n."), "a type of more than 1000 characters"),
+    "long name, no ASCII": (torch_zip(b"\x80\x02c\xc3\xa9" + LONG_NAME + b"\nb\n."), "of more than 1000 characters"),
+    "long name, plain": (b"\x80\x02c" + LONG_NAME + b"\nb\n.", "a type of more than 1000 characters"),
+    "long name, two texts": (
+        torch_zip(b"\x80\x04X" + struct.pack("<I", len(LONG_NAME)) + LONG_NAME + b"\x8c\x01b\x93."),
+        "a type of more than 1000 characters",
+    ),
+    "name with control characters": (torch_zip(b"\x80\x02co\x1b[31ms\nx\n."), r"'o\\x1b\[31ms.x'"),
+}
+"""What a few bytes claim, and what is said of them."""
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_claims_of_a_hostile_pickle_are_refused(tmp_path: Path, kind: str) -> None:
+    content, expected = DAMAGED[kind]
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=expected):
+        read_weights_file(tmp_path / "w.pt")
+
+
+def test_a_changed_directory_of_the_archive_is_refused_or_reads_on(tmp_path: Path) -> None:
+    content, random = checkpoint(), Random(1)
+    start = content.index(b"PK\1\2")
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[random.randrange(start, len(content))] = random.choice((0, 1, 0x7F, 0xFF))
+        (tmp_path / "w.pt").write_bytes(changed)
+        with suppress(CheckpointError):
+            read_weights_file(tmp_path / "w.pt")
+
+
+def test_a_pickle_of_arrays_is_called_by_its_cause(tmp_path: Path) -> None:
+    (tmp_path / "np.pkl").write_bytes(pickle.dumps({"w": TENSOR.numpy()}))
+    with pytest.raises(CheckpointError, match=r"a pickle that torch.save did not write, of numpy") as caught:
+        read_weights_file(tmp_path / "np.pkl")
+    assert "other than tensors" not in str(caught.value)
