@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shlex
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +26,14 @@ from typing import Any
 
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.manifest import faults
+from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
 from glam_deploy.shell import quoted
 from glam_deploy.spec import Precision, Stage
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+MANIFEST_LIMIT = 1 << 26
+"""Bytes of the largest manifest that is read; without engines it has some ten thousand."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WINOGRAD_FILE = "graphs/local.winograd.onnx"
 """The local graph again, in FP32 with fewer multiplications; there where the export was told to make it."""
@@ -94,7 +98,7 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The bytes of a file, given out only if their SHA-256 is the manifest's. Raises BundleError."""
         try:
-            content = self.path(name).read_bytes()
+            content = read_regular(self.path(name))
         except _NOT_READABLE as error:
             raise self._missing(name, error) from error
         self._check_hash(name, hashlib.sha256(content).hexdigest())
@@ -112,9 +116,12 @@ class Bundle:
         """Look at one file without reading it. Raises BundleError where it is missing or of another size."""
         expected = self.files[name]["bytes"]
         try:
-            size = self.path(name).stat().st_size
+            facts = self.path(name).stat()
         except _NOT_READABLE as error:
             raise self._missing(name, error) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise self._missing(name, ValueError(NOT_REGULAR))
+        size = facts.st_size
         if size != expected:
             raise BundleError(
                 f"{self.folder}: {name} has {size} bytes, the manifest says {expected}. {self._remedy(name)}"
@@ -158,7 +165,7 @@ def open_bundle(folder: Path) -> Bundle:
     Raises UsageError where there is no bundle and BundleError where it is damaged or newer than this release.
     """
     try:
-        text = (folder / MANIFEST).read_bytes()
+        text = read_regular(folder / MANIFEST, MANIFEST_LIMIT)
     except OSError as error:
         raise UsageError(
             f"{folder}: no bundle there ({MANIFEST} cannot be read: {error.strerror}). Make one with "
@@ -252,7 +259,7 @@ def _require_free(place: Path) -> None:
 def _named_files(folder: Path) -> set[str]:
     """What the manifest in `folder` accounts for, whatever its version; empty where it is no bundle's manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
         return {MANIFEST, *manifest["files"]} if manifest.keys() >= {"schema_version", "network"} else set()
     except (OSError, *_NO_MANIFEST):
         return set()
@@ -316,7 +323,7 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

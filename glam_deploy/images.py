@@ -15,6 +15,7 @@ from glam_deploy.errors import InputError, disk_reason
 from glam_deploy.image_structure import REMEDY, check_size, sound_png
 from glam_deploy.preprocess.checks import check_raw
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
+from glam_deploy.regular import open_regular
 from glam_deploy.tiff_structure import sound_tiff
 
 Kind = Literal["png", "tiff", "npy"]
@@ -92,7 +93,7 @@ def image_kind(path: Path, head: bytes) -> Kind:
 def _content(path: Path) -> bytes:
     """The bytes of a file, no more than an image may have; a sparse file may claim any number."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
     except OSError as error:
         raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error

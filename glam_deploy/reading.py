@@ -14,6 +14,7 @@ from glam_deploy.errors import DicomError, InputError, Remedy, UsageError, disk_
 from glam_deploy.installation import refusal
 from glam_deploy.preprocess import from_cropped, from_standardized
 from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, parse_view
+from glam_deploy.regular import open_regular
 from glam_deploy.signatures import HEAD, SIGNATURES, Kind
 from glam_deploy.sources import as_file, content_of
 from glam_deploy.view_names import not_a_mammogram, require_mammogram_name, view_from_name
@@ -165,7 +166,7 @@ def _looks_like_image(path: Path) -> bool:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(HEAD)
     except IsADirectoryError as error:
         raise InputError("it is a folder, expected a file: name the files in it (reading.find_inputs does)") from error

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
+from glam_deploy.regular import open_regular
 from glam_export.reference import GlamNetwork
 from glam_export.weights_file import read_weights_file
 from glam_export.wrappers import StateDict, find_state_dict
@@ -135,7 +136,7 @@ def _fill(tensors: Mapping[str, Tensor], *, fusion_head: bool) -> GlamNetwork:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error

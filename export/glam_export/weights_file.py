@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from glam_deploy.errors import CheckpointError, UsageError
+from glam_deploy.regular import open_regular
 from glam_export.foreign import file_kind, folder_kind
 from glam_export.pickles import LONGEST, is_plain_pickle, is_whole, types_in
 from glam_export.printed import program
@@ -156,7 +157,7 @@ def _head(path: Path) -> bytes:
             f"{path}: cannot be read (Is a directory): it is {folder_kind(path)} Check the path given to --weights."
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(1024)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path given to --weights.") from error

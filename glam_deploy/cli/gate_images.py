@@ -14,6 +14,7 @@ from glam_deploy.gate.truth import MASK_ENDING, Mask, find_mask, is_mask_name, r
 from glam_deploy.installation import require
 from glam_deploy.reading import find_inputs, read, read_standardized
 from glam_deploy.records import Mammogram, View
+from glam_deploy.regular import open_regular
 
 EXAM_SEED = 0
 
@@ -126,7 +127,7 @@ def _demo(bundle_folder: Path) -> Path | None:
 
 def _file_sha256(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return b""  # told as unreadable

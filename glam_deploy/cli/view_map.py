@@ -10,6 +10,7 @@ from pathlib import Path
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.writer import stem_of
 from glam_deploy.records import VIEW_NAMES, View
+from glam_deploy.regular import open_regular
 
 FILES = ("file", "filename", "file name", "path", "file path", "image file path", "image", "image id", "id", "name")
 """Headings of the column that names an image, in the order in which they count; "_" and case do not."""
@@ -136,7 +137,7 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UsageError(f"the views {path} have more than {MAX_BYTES} bytes, expected a CSV file of views")

@@ -17,6 +17,7 @@ from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import read_pixels
 from glam_deploy.errors import DicomError, Remedy, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
+from glam_deploy.regular import open_regular
 
 MAX_BYTES = 4 * MAX_PIXELS
 """Bytes of one object that are read, or inflated where it is deflated: twice what so many pixels fill."""
@@ -75,7 +76,7 @@ def hush_pydicom() -> None:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise DicomError(f"the file cannot be opened ({disk_reason(error)}): check its path and rights") from error
 

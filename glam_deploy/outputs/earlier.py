@@ -16,12 +16,18 @@ from PIL import Image
 from glam_deploy.errors import InputError
 from glam_deploy.outputs.report import SCHEMA, Report, shortest
 from glam_deploy.outputs.writer import ARRAYS, PICTURE, REPORT
+from glam_deploy.records import MAX_PIXELS
+from glam_deploy.regular import open_regular, read_regular
 
 RUN = "run"
 """Key of a report's provenance: the input's SHA-256 and the settings of the run."""
 
+LARGEST = 32 * MAX_PIXELS
+"""Bytes of the arrays of one result, unpacked, that are read. The largest image with its maps and itself, two float32
+and one float32 a pixel, has less than half of it."""
+
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, SyntaxError, RuntimeError,
-           zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+           MemoryError, zipfile.BadZipFile, zlib.error, struct.error, Image.DecompressionBombError)  # fmt: skip
 """What numpy, zipfile and Pillow raise for files that were cut or changed, and a report for a key that is not there."""
 
 
@@ -38,7 +44,7 @@ class Earlier:
 def file_sha256(path: Path) -> str:
     """In hexadecimal digits. Raises InputError where the file cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
@@ -60,7 +66,7 @@ def earlier_result(folder: Path, stem: str, path: Path, made_by: Mapping[str, An
     """
     wanted = json.loads(json.dumps(made_by))
     try:
-        report: Report = json.loads((folder / (stem + REPORT)).read_bytes())
+        report: Report = json.loads(read_regular(folder / (stem + REPORT)))
         if report["schema"] != SCHEMA or report["status"] != "done":
             return Earlier(report=None)
         if difference := next(_differences(report["provenance"], wanted), ""):
@@ -102,15 +108,15 @@ def _require_whole(folder: Path, stem: str, report: Report, *, picture: bool) ->
     """Raises one of _DAMAGE where a file is missing, cut or changed."""
     if report["files"] != {"arrays": stem + ARRAYS, "picture": stem + PICTURE if picture else None}:
         raise ValueError("other files")
-    with zipfile.ZipFile(folder / (stem + ARRAYS)) as archive:
-        if archive.testzip():
-            raise ValueError("check sum")
-    with np.load(folder / (stem + ARRAYS), allow_pickle=False) as arrays:
+    with open_regular(folder / (stem + ARRAYS)) as file, zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST or archive.testzip():
+            raise ValueError("size or check sum")
+    with open_regular(folder / (stem + ARRAYS)) as file, np.load(file, allow_pickle=False) as arrays:
         for name, scores in report["predictions"].items():
             if [shortest(value) for value in arrays[name]] != list(scores.values()):
                 raise ValueError("the report tells other scores")
         if len(report["patches"]) != len(arrays["patch_locations"]):
             raise ValueError("the report tells other patches")
     if picture:
-        with Image.open(folder / (stem + PICTURE)) as shown:
+        with open_regular(folder / (stem + PICTURE)) as file, Image.open(file) as shown:
             shown.verify()

@@ -13,6 +13,7 @@ from typing import Any
 from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.report import Report
+from glam_deploy.regular import open_regular
 
 TABLE = "results.csv"
 
@@ -100,7 +101,7 @@ def is_table(path: Path) -> bool:
     if path.name != TABLE:
         return False
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(512).startswith(_line(COLUMNS[:3]).rstrip("\n").encode())
     except OSError:
         return False

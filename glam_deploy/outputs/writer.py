@@ -24,6 +24,7 @@ from glam_deploy.outputs.orphans import is_orphan
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.outputs.table import is_table
 from glam_deploy.records import Pixels, View
+from glam_deploy.regular import read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
@@ -233,7 +234,7 @@ def _named_by(place: Path) -> list[str]:
     A report of ours that is damaged is told by its beginning, and may have named both.
     """
     try:
-        text = place.read_bytes()
+        text = read_regular(place)
         content = json.loads(text)
     except OSError:
         return []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -273,3 +274,24 @@ def test_command_that_builds_again() -> None:
         *("--flavour", "tensorrt-rtx", "--device", "1", "--compute-capability", "8.9"),
     ]
     assert build_command(Path("b"), "fp32") == "glam-deploy build --bundle b --engine fp32"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("name", [MANIFEST, *FILES])
+def test_pipes_and_devices_are_refused_by_name(folder: Path, make: Callable[[Path], None], name: str) -> None:
+    bundle = open_bundle(folder)
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises((BundleError, UsageError), match=rf"{name}.*it is a pipe, socket or device"):
+        open_bundle(folder)
+    if name != MANIFEST:
+        for read in (bundle.read, bundle.check_file, bundle.check_size):
+            with pytest.raises(BundleError, match=f"{name} cannot be read .it is a pipe, socket or device"):
+                read(name)
+
+
+def test_a_manifest_without_end_is_refused(folder: Path) -> None:
+    with (folder / MANIFEST).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=r"manifest\.json cannot be read: it has more than 67108864 bytes"):
+        open_bundle(folder)

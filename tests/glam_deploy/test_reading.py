@@ -12,7 +12,9 @@ import pytest
 from mammograms import breast, write_mg
 from support_bundles import unprivileged
 
+from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import BackendUnavailable, InputError, UsageError
+from glam_deploy.images import read_pixels
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import View, parse_view
 
@@ -146,6 +148,11 @@ def test_pipes_are_never_opened(tmp_path: Path) -> None:
     assert find_inputs([tmp_path]) == [image]
     with pytest.raises(UsageError, match=r"pipe\.dcm is a device or pipe"):
         find_inputs([tmp_path / "pipe.dcm"])
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe.dcm", tmp_path / "zero.npy"):
+        for reader in (read, read_pixels, read_view):
+            with pytest.raises(InputError, match="it is a pipe, socket or device"):
+                reader(path)
 
 
 def test_files_passed_over_are_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import datetime
 import gzip
 import io
 import lzma
+import os
 import pathlib
 import pickle
 import re
@@ -299,6 +300,13 @@ def test_a_changed_directory_of_the_archive_is_refused_or_reads_on(tmp_path: Pat
 
 def test_a_pickle_of_arrays_is_called_by_its_cause(tmp_path: Path) -> None:
     (tmp_path / "np.pkl").write_bytes(pickle.dumps({"w": TENSOR.numpy()}))
-    with pytest.raises(CheckpointError, match=r"a pickle that torch.save did not write, of numpy") as caught:
+    with pytest.raises(CheckpointError, match=r"a pickle that torch\.save did not write, of numpy") as caught:
         read_weights_file(tmp_path / "np.pkl")
     assert "other than tensors" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_pipes_and_devices_are_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "w.pt")
+    with pytest.raises(UsageError, match="it is a pipe, socket or device, expected a regular file"):
+        read_weights_file(tmp_path / "w.pt")

@@ -1,0 +1,38 @@
+"""Files that are opened only where they are regular ones: a FIFO would wait for its writer, a device may never end."""
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """`path`, or the file that it links to, for reading. Raises OSError, also for what is no regular file.
+
+    Looked at after it was opened (O_NONBLOCK, open(2)), so that nothing else can take its place in between.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of the file. Raises OSError as `open_regular`, and where there are more than `limit`."""
+    with open_regular(path) as file:
+        content = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return content
+
+
+NOT_REGULAR = "it is a pipe, socket or device, expected a regular file"
+"""`strerror` of the error that `open_regular` raises for these."""
