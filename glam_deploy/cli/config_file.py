@@ -8,6 +8,7 @@ import click
 from glam_deploy.cli.options import Decorator
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import require
+from glam_deploy.regular import read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -32,7 +33,7 @@ def read_config(path: Path) -> "Config":
     from glam_deploy.appliance.config import parse_config
 
     try:
-        text = path.read_text("utf-8")
+        text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"the configuration {path} cannot be read ({reason}): name it with --config") from error

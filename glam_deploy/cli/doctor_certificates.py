@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_findings import FAILS, Finding, fails, note, ok
+from glam_deploy.regular import read_regular
 from glam_deploy.shell import quoted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = load_pem_private_key(read_regular(path), None)
         mode = path.stat().st_mode
     except TypeError:
         remedy = "take the password away: openssl pkey -in KEY -out NEW; the file's rights protect it"
@@ -168,7 +169,7 @@ def _read(path: Path) -> list["Certificate"]:
     """All certificates in a PEM file, one or more. Raises OSError, ValueError."""
     from cryptography.x509 import load_pem_x509_certificates
 
-    return load_pem_x509_certificates(path.read_bytes())
+    return load_pem_x509_certificates(read_regular(path))
 
 
 def _unreadable(what: str, path: Path, error: Exception, kind: str = "certificate") -> Finding:

@@ -103,6 +103,8 @@ def _found(images: Path, masks: Path | None, options: ImageOptions) -> Material:
 
 def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:
     """The masks of these images. Raises UsageError where there are none, and where one would serve two images."""
+    if not masks.is_dir():
+        raise UsageError(f"{masks}: {'is no folder' if masks.exists() else 'does not exist'}; check --masks")
     found = [(mask.resolve(), path) for path in paths if (mask := find_mask(masks, path))]
     if not found:
         stem = paths[0].stem
