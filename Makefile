@@ -16,7 +16,7 @@ demo: $(INSTALLED)  ## weights, images, bundle, results, pictures: the whole job
 
 JOBS ?= 2
 test: $(INSTALLED)  ## every test that needs no other program, in JOBS processes of 3 GB each
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 LOWEST := .venv-lowest/bin
 lowest-test:  ## the tests with the lowest versions that setup.py admits, in a venv of their own; fifteen minutes
@@ -24,7 +24,7 @@ lowest-test:  ## the tests with the lowest versions that setup.py admits, in a v
 	$(LOWEST)/python -m pip install --quiet --constraint constraints.txt setuptools packaging
 	$(LOWEST)/python packaging/lowest.py export dicom appliance openvino quantize tensorrt-rtx > .venv-lowest/lowest.txt
 	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
-	$(LOWEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(LOWEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)  ## the golden cases with several patches, and on the stand-in for a GPU: minutes
 	$(BIN)/python -m pytest -m slow
