@@ -88,7 +88,8 @@ def test_engines_that_cannot_be_recorded(pair: Pair, views: list[Mammogram]) -> 
 def test_maps_without_contrast(pair: Pair, standardized: list[NetworkInput], flat: tuple[int, ...]) -> None:
     host, device = pair(3, flat=flat)
     found = device(standardized[0])
-    assert [notice.code for notice in found.notices] == ["no-contrast"]
+    # the tissue of these views ends without a skin
+    assert [notice.code for notice in found.notices] == ["hard-outline", "no-contrast"]
     assert_same(found, host(standardized[0]))
 
 
