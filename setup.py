@@ -31,7 +31,7 @@ REQUIRES = [
     "opencv-python-headless>=4.14.0.94",  # libpng before 1.6.54: CVE-2026-22801; OpenCV before 4.12: CVE-2025-53644
     "pillow>=12.3",  # CVE-2026-25990, CVE-2026-40192, CVE-2026-55379
     "click>=8.2",
-    "rich>=14.2",
+    "rich>=14.3",  # before, a bar that is not shown leaves blank lines
 ]
 
 EXTRAS = {
