@@ -24,9 +24,9 @@ def command(config_path: Path, as_json: bool) -> None:
     find them later. `doctor` goes on to look at the network, the bundle and the disk.
     """
     config = read_config(config_path)
-    from glam_deploy.appliance.web.rules import check_present
+    from glam_deploy.appliance.web.rules import check_web
 
-    check_present(config.web)
+    check_web(config.web, missing_ok=True)
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return

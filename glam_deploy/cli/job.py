@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.outputs.table import TABLE, require_table
-from glam_deploy.outputs.writer import OutputOptions, require_free, require_makeable
+from glam_deploy.outputs.writer import OutputOptions, require_makeable
 from glam_deploy.records import View
 from glam_deploy.runtime.result import Result
 
@@ -61,9 +61,10 @@ class Outcome:
 
 
 def require_room(job: Job) -> None:
-    """Raises UsageError where the results could not be put into `job.out`: before an engine is opened."""
+    """Raises UsageError where nothing could be put into `job.out`: before an engine is opened.
+
+    Files of others in the way of single results were refused when the stems were made (`cli.inputs.plan`).
+    """
     require_makeable(job.out)
     if job.table:
         require_table(job.out / TABLE)
-    for stem in job.stems.values():
-        require_free(job.out, stem)

@@ -114,9 +114,13 @@ def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
         raise DicomError(f"the pixels have shape {stored.shape}, expected one image [rows, columns]: export it again")
     bits = _bits(header)
     values, more = _values(decoded, header, bits)
-    padding = stored_bits.is_padding(stored, bits) | stored_bits.is_padding(values, bits)
-    _check_range(values[~padding], bits, decoded.stated)
-    pixels = np.where(padding, 0, bits.top - values if bits.inverted else values)
+    pixels = bits.top - values if bits.inverted else values
+    if bits.padding is None:
+        _check_range(values, bits, decoded.stated)
+    else:
+        padding = stored_bits.is_padding(stored, bits) | stored_bits.is_padding(values, bits)
+        _check_range(values[~padding], bits, decoded.stated)
+        pixels = np.where(padding, 0, pixels)
     return StoredImage(
         pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16),
         notices=(*decoded.notices, *more, *_stream_notices(decoded.stated, header, bits)),

@@ -148,8 +148,8 @@ def _refuse_values(pixels: Pixels, above: Mask, image: Mask, bits: Bits) -> None
     count = int(np.count_nonzero(above))
     share = count / max(1, int(np.count_nonzero(image)))
     high = pixels >> bits.stored
-    first = high[image][0]
-    if not (image & (high != first)).any():
+    other = _uncommon(high, image)
+    if not other.any():
         return
     told = f"{count} pixels ({100 * share:.3g} %) have bits set above BitsStored {bits.stored}"
     largest = int(pixels[above].max())
@@ -164,13 +164,13 @@ def _refuse_values(pixels: Pixels, above: Mask, image: Mask, bits: Bits) -> None
             f"{told}, all with the one value {largest}: padding that the header does not state. Have it exported with "
             f"PixelPaddingValue {largest}, or without such pixels"
         )
-    if (edges := _edges_left(pixels, image, bits)) > EDGES:
+    if (edges := _edges_left(pixels, image, high, other, bits)) > EDGES:
         raise _too_small(
             f"{told}, and without them the steps between neighbours are {edges:.0f} times larger at their edges than "
             "elsewhere",
             largest,
         )
-    if not _is_pattern(high, image):
+    if not _is_pattern(high, image, other):
         raise _too_small(f"{told} and change from pixel to pixel as values do, not as an overlay or padding", largest)
 
 
@@ -190,14 +190,13 @@ def _continued(pixels: Pixels, image: Mask, bits: Bits) -> float:
     return int(np.count_nonzero(changes & smaller)) / max(1, int(np.count_nonzero(changes)))
 
 
-def _edges_left(pixels: Pixels, image: Mask, bits: Bits) -> float:
+def _edges_left(pixels: Pixels, image: Mask, high: Pixels, other: Mask, bits: Bits) -> float:
     """Median step between neighbours without the bits above, where these change, relative to that elsewhere.
 
     Between pixels that are not 0 without them, or are among the few that differ: the border of the image's content is a
-    step of its own.
+    step of its own. `high`, `other`: the bits above, and where they are not the most common ones.
     """
-    rest, high = (pixels & bits.top).astype(np.int32), pixels >> bits.stored
-    other = _uncommon(high, image)
+    rest = (pixels & bits.top).astype(np.int32)
     few = np.count_nonzero(other) <= SPARSE * np.count_nonzero(image)
     shown = image & ((rest > 0) | other if few else rest > 0)
     pairs, steps = shown[:, 1:] & shown[:, :-1], np.abs(np.diff(rest, axis=1))
@@ -207,9 +206,8 @@ def _edges_left(pixels: Pixels, image: Mask, bits: Bits) -> float:
     return float(np.median(steps[changes]) / max(1.0, float(np.median(steps[pairs & ~changes]))))
 
 
-def _is_pattern(high: Pixels, image: Mask) -> bool:
+def _is_pattern(high: Pixels, image: Mask, other: Mask) -> bool:
     """Whether the bits above are few, or areas: a pattern of its own."""
-    other = _uncommon(high, image)
     few = int(np.count_nonzero(other))
     steps = int(np.count_nonzero(np.diff(high, axis=1) != 0))
     return bool(few <= SPARSE * np.count_nonzero(image) or steps <= COHERENT * few)

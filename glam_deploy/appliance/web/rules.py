@@ -10,21 +10,15 @@ from glam_deploy.appliance.web.access import read_token
 from glam_deploy.errors import UsageError
 
 
-def check_web(web: Web) -> None:
-    """Raises UsageError as `check_reach`, and for a token file or a certificate that will not do."""
-    check_reach(web)
-    if web.token_file is not None:
-        read_token(web.token_file)
-    if web.tls is not None:
-        names_in(web.tls.certificate)
+def check_web(web: Web, *, missing_ok: bool = False) -> None:
+    """Raises UsageError as `check_reach`, and for a token file or a certificate that will not do.
 
-
-def check_present(web: Web) -> None:
-    """Raises UsageError as `check_web`, but for files that are not there yet."""
+    `missing_ok`: a file that does not exist is passed over.
+    """
     check_reach(web)
-    if web.token_file is not None and web.token_file.exists():
+    if web.token_file is not None and not (missing_ok and not web.token_file.exists()):
         read_token(web.token_file)
-    if web.tls is not None and web.tls.certificate.exists():
+    if web.tls is not None and not (missing_ok and not web.tls.certificate.exists()):
         names_in(web.tls.certificate)
 
 
