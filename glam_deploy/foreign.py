@@ -21,7 +21,7 @@ _ARRAY = "write the image's array with numpy.save, or export it as 16-bit grey P
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """What is said of a kind of file."""
+    """The words of a message about a file of one kind: its name, and what to do with it."""
 
     name: str
     """Fits behind "the file is "."""

@@ -116,7 +116,7 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
             raise InputError(f"the png is animated (acTL), expected one image: {REMEDY}")
         if name == b"eXIf" and (turned := _orientation(bytes(chunk[8:-4]))) != 1:
             raise InputError(f"the png's Exif Orientation is {turned}, expected 1 (first row on top): {REMEDY}")
-        # a capital at the beginning: nobody may pass over it (PNG, 5.4)
+        # a critical chunk, whose name begins with a capital: an unknown one must be refused (PNG, 5.4)
         misplaced = name == b"IHDR" or (name == b"IDAT" and began and before != b"IDAT")
         if misplaced or (name[:1].isupper() and name not in (b"IDAT", b"PLTE", b"IEND")):
             raise InputError(f"the png has a chunk {name!r} that does not belong there: {REMEDY}")

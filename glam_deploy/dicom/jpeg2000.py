@@ -68,7 +68,7 @@ def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> D
 
 
 def _decoded(codestream: Codestream, slack: int) -> tuple[Pixels, list[str]]:
-    """What OpenJPEG makes of it, and the faults it tells."""
+    """The pixels that OpenJPEG decodes, and its errors and warnings that mean damage."""
     import imagecodecs
 
     with _messages() as messages:

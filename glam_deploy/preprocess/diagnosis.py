@@ -23,7 +23,8 @@ film scans)."""
 ROUNDED = 0.05
 """Share of the image outside the breast up to which these may be the corners of tissue that the erosion rounds off."""
 PART = 1 / 3
-"""Share of a hard outline from which it is told: 0.08 at most in sound views."""
+"""Share of the outline that is hard (`Outline.hard`) from which the notice `hard-outline` is added; sound views have
+0.08 at most."""
 ALL = 0.75
 """Share of a hard outline from which it can be that of a frame of any shape."""
 SOME = 0.2

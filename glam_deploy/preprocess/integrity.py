@@ -32,7 +32,8 @@ CONTINUES = 0.06
 JUMPS = 0.25
 """The same, not smoothed, from which they are none."""
 CLIPPED = 0.02
-"""Share of the breast that has its highest value, from which it is told: 0.0003 at most in 16 real views."""
+"""Share of the breast's pixels at its highest value from which the notice `saturated` is added; in 16 real views it is
+0.0003 at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

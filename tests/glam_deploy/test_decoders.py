@@ -19,7 +19,7 @@ from support_tiff import LONG, SHORT, opaque, samples_tiff, tiff
 from glam_deploy import image_codec, tiff_structure
 from glam_deploy.errors import InputError
 from glam_deploy.image_structure import MAX_CHUNKS
-from glam_deploy.images import read_image, read_pixels
+from glam_deploy.images import read_image
 from glam_deploy.records import Mammogram, Pixels, View
 
 RNG = np.random.default_rng(3)
@@ -391,17 +391,3 @@ def test_a_large_deflated_strip_is_inflated_in_linear_time(tmp_path: Path, monke
     monkeypatch.setattr("glam_deploy.image_structure.zlib.decompressobj", lambda: _Counting(make))
     np.testing.assert_array_equal(_read(tmp_path, tiff([strip], {**fields, 278: (LONG, [3000])})).pixels, pixels)
     assert _Counting.given < 3 * len(strip)
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_png_that_exif_turns(tmp_path: Path, orientation: int) -> None:
-    """Written by Pillow. Browsers and Pillow's exif_transpose turn it, OpenCV does not with IMREAD_UNCHANGED."""
-    image = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 100)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image.save(tmp_path / "L-CC.png", exif=exif)
-    if orientation == 1:
-        np.testing.assert_array_equal(read_pixels(tmp_path / "L-CC.png")[0], np.asarray(image))
-        return
-    with pytest.raises(InputError, match=f"png's Exif Orientation is {orientation}, expected 1"):
-        read_pixels(tmp_path / "L-CC.png")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from glam_deploy.errors import GlamError, InputError
-from glam_deploy.images import read_array, read_image
+from glam_deploy.images import read_array, read_image, read_pixels
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, View
 
@@ -177,3 +177,17 @@ def test_damage_gives_a_mammogram_or_an_error_of_ours(tmp_path: Path, kind: str)
             assert isinstance(read_image(tmp_path / "a", view=View.L_CC), Mammogram)
         except GlamError:
             continue
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_png_that_exif_turns(tmp_path: Path, orientation: int) -> None:
+    """Written by Pillow. Browsers and Pillow's exif_transpose turn it, OpenCV does not with IMREAD_UNCHANGED."""
+    image = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 100)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "L-CC.png", exif=exif)
+    if orientation == 1:
+        np.testing.assert_array_equal(read_pixels(tmp_path / "L-CC.png")[0], np.asarray(image))
+        return
+    with pytest.raises(InputError, match=f"png's Exif Orientation is {orientation}, expected 1"):
+        read_pixels(tmp_path / "L-CC.png")

@@ -279,7 +279,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     ),
     "name with control characters": (torch_zip(b"\x80\x02co\x1b[31ms\nx\n."), r"'o\\x1b\[31ms.x'"),
 }
-"""What a few bytes claim, and what is said of them."""
+"""Small files that claim much: content, and the pattern of the refusal."""
 
 
 @pytest.mark.parametrize("kind", DAMAGED)

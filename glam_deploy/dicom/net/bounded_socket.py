@@ -27,7 +27,7 @@ class BoundedSocket(AssociationSocket):
         idle_s: float,
         break_off: Callable[[str], None],
     ) -> None:
-        """`first`: bytes that have been read from `connection` already. `break_off` is told why the peer is cut off."""
+        """`first`: bytes already read from `connection`. `break_off`: called with the reason before a cut-off."""
         super().__init__(association, client_socket=connection)
         self._first, self._idle_s, self._told = first, idle_s, break_off
 

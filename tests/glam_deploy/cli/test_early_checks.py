@@ -1,4 +1,4 @@
-"""What can be known at once is told before minutes of work: the work itself fails these tests where it begins."""
+"""Wrong options, missing packages and unwritable folders end a command before its long work begins."""
 
 import errno
 from importlib.util import find_spec
