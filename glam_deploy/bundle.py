@@ -26,9 +26,10 @@ from typing import Any
 
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.manifest import faults
+from glam_deploy.networks import NetworkSpec, Stage, network
+from glam_deploy.precision import Precision
 from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
 from glam_deploy.shell import quoted
-from glam_deploy.spec import Precision, Stage
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -58,6 +59,12 @@ class Bundle:
     manifest: Mapping[str, Any]
     id: str
     """SHA-256 of the manifest, which names the hash of all else: two bundles with one id are the same bundle."""
+
+    @property
+    def network(self) -> NetworkSpec:
+        """The network whose weights the bundle holds."""
+        facts = self.manifest["network"]
+        return network(facts["name"], facts["aggregation"])
 
     @property
     def fusion_head(self) -> bool:

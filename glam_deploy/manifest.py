@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from glam_deploy.spec import STAGES
+from glam_deploy.networks import STAGES
 
 _EXPECTED: Mapping[str, Any] = {
     "created": str,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 TOLERANCE = 1e-4
 """Largest difference allowed between two FP32 computations of a probability or saliency value (both 0..1); for

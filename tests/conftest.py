@@ -18,7 +18,8 @@ from golden.recipe import mammogram
 from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
-from glam_deploy.spec import PRECISIONS, STAGES
+from glam_deploy.networks import STAGES
+from glam_deploy.precision import PRECISIONS
 from glam_export.checkpoint import load_checkpoint, save_weights
 from glam_export.exporter import ExportOptions, export_bundle
 from glam_export.graphs import graph_modules

@@ -19,10 +19,10 @@ from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
 from glam_deploy.errors import BackendRunError
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
+from glam_deploy.networks import Stage
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_deploy.spec import Stage
 
 EXACT = ("patch_locations",)
 CLOSE = ("y_global", "y_scale", "y_local", "y_fusion", "attention", "saliency_global", "saliency_patches")

@@ -12,7 +12,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.engines.device_base import Addresses, DeviceEngine
-from glam_deploy.spec import STAGES, Stage, Tensor
+from glam_deploy.networks import STAGES, Stage, Tensor
 
 SCRATCH_BYTES = 64
 """For each row."""

@@ -19,10 +19,10 @@ from glam_deploy import spec
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, Owner
+from glam_deploy.networks import STAGES, Stage
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import Stage
 
 
 def squash(values: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def in_step(runs: int) -> OpenedEngines:
 
 def fake_engines(*, fusion_head: bool = False, wrong: Mapping[str, float] | None = None) -> dict[Stage, Engine]:
     """The three stages; `wrong` maps an output's name to what is added to it."""
-    return {stage: FakeEngine(stage, fusion_head=fusion_head, offset=wrong) for stage in spec.STAGES}
+    return {stage: FakeEngine(stage, fusion_head=fusion_head, offset=wrong) for stage in STAGES}
 
 
 def opened_fakes(*, fusion_head: bool = False) -> OpenedEngines:

@@ -9,8 +9,8 @@ from support_engines import FakeEngine, fake_engines
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, Owner
+from glam_deploy.networks import Stage
 from glam_deploy.runtime.admission import engine_digest, this_machine
-from glam_deploy.spec import Stage
 
 PROVENANCE = {
     "name": "openvino",

@@ -6,7 +6,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.tensorrt import identity, store
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Machine
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 L4 = Machine(gpu="NVIDIA L4", compute_capability="8.9", driver="580.95.05")
 A10 = Machine(gpu="NVIDIA A10", compute_capability="8.6", driver="580.95.05")

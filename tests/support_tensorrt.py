@@ -26,7 +26,9 @@ from support_reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
 from glam_deploy.bundle import graph_file, write_manifest
 from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
-from glam_deploy.spec import STAGES, Precision, Stage, graph_contract
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import Precision
+from glam_deploy.spec import graph_contract
 
 TYPES: Mapping[Precision, str] = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16"}
 

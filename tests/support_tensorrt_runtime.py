@@ -24,7 +24,8 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt.builder import PROFILES
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.errors import BackendRunError
-from glam_deploy.spec import Stage, graph_contract
+from glam_deploy.networks import Stage
+from glam_deploy.spec import graph_contract
 
 KINDS = ("tensorrt", "tensorrt-rtx")
 ROW_BYTES = 512

@@ -13,7 +13,7 @@ from support_bundles import facts
 
 from glam_deploy import spec
 from glam_deploy.bundle import graph_file, write_manifest
-from glam_deploy.spec import Stage
+from glam_deploy.networks import Stage
 
 SLOPE = (10.0, 20.0)
 OFFSET = (-5.0, -16.0)

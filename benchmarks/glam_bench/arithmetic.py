@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from glam_deploy.bundle import graph_file, open_bundle
-from glam_deploy.spec import Stage
+from glam_deploy.networks import Stage
 
 NETWORKS: tuple[Stage, ...] = ("global", "local")
 FLOAT_BYTES = 4

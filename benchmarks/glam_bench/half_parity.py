@@ -25,11 +25,11 @@ from glam_deploy.cli import main as command_line
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.installation import require
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.preprocess import from_standardized, prepare
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.agreement import answer
-from glam_deploy.spec import PRECISIONS, Precision
 
 RESULTS = Path("half_parity.json")
 

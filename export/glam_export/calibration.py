@@ -7,10 +7,10 @@ from pathlib import Path
 from glam_deploy import reading
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.errors import Caller, InputError
+from glam_deploy.networks import Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Float32, GlobalMaps, Mammogram, Source, View
-from glam_deploy.spec import Stage
 from glam_export.demo.phantom import phantom_view
 
 SEEDS = (40, 41, 42, 43)

@@ -26,6 +26,8 @@ from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
 from glam_deploy.gate.limits import Limits
 from glam_deploy.metrics import Comparison
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 from glam_deploy.records import Float32, Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
@@ -63,8 +65,8 @@ class ExportOptions:
 
     patches: int = 1
     """Patches that the runtime takes where nobody says otherwise, 1..6; the graphs serve every number."""
-    precisions: tuple[spec.Precision, ...] = ("fp32", "fp16")
-    """What there shall be graphs in, of spec.GRAPH_PRECISIONS; fp32 always."""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    """What there shall be graphs in, of GRAPH_PRECISIONS; fp32 always."""
     calibration: Path | None = None
     """Folder of mammograms that int8 graphs are calibrated on; None takes phantoms."""
     search: bool = False
@@ -127,20 +129,20 @@ def export_bundle(
     return open_bundle(out)
 
 
-def _precisions(options: ExportOptions) -> tuple[spec.Precision, ...]:
-    """Those asked for and fp32, in the order of spec.GRAPH_PRECISIONS."""
-    if unknown := set(options.precisions) - set(spec.GRAPH_PRECISIONS):
-        raise UsageError(f"precision {', '.join(sorted(unknown))}: expected one of {', '.join(spec.GRAPH_PRECISIONS)}")
-    return tuple(p for p in spec.GRAPH_PRECISIONS if p in {"fp32", *options.precisions})
+def _precisions(options: ExportOptions) -> tuple[Precision, ...]:
+    """Those asked for and fp32, in the order of GRAPH_PRECISIONS."""
+    if unknown := set(options.precisions) - set(GRAPH_PRECISIONS):
+        raise UsageError(f"precision {', '.join(sorted(unknown))}: expected one of {', '.join(GRAPH_PRECISIONS)}")
+    return tuple(p for p in GRAPH_PRECISIONS if p in {"fp32", *options.precisions})
 
 
 def _write_graphs(
-    checkpoint: Checkpoint, folder: Path, precisions: Sequence[spec.Precision], report: Callable[[str], None]
+    checkpoint: Checkpoint, folder: Path, precisions: Sequence[Precision], report: Callable[[str], None]
 ) -> None:
     (folder / "graphs").mkdir()
     head = checkpoint.network.fusion_head
     modules = graph_modules(checkpoint.network)
-    for precision in (p for p in precisions if p in spec.PRECISIONS):
+    for precision in (p for p in precisions if p in PRECISIONS):
         for stage, module in modules.items():
             path = folder / graph_file(stage, precision)
             if not path.exists():  # one fusion graph serves all
@@ -165,8 +167,8 @@ def _write_narrow_graphs(
     `images`: what they are calibrated on; None prepares those of `options`.
     """
     images = _calibration_images(options, report) if images is None else images
-    wide = {stage: (folder / graph_file(stage)).read_bytes() for stage in spec.STAGES}
-    graphs: dict[spec.Stage, bytes] = {}
+    wide = {stage: (folder / graph_file(stage)).read_bytes() for stage in STAGES}
+    graphs: dict[Stage, bytes] = {}
     for stage, inputs in calibration(network_engines(checkpoint.network)["global"], images).items():
         report(f"calibrating the {stage} graph in int8")
         graphs[stage] = quantized(wide[stage], inputs)
@@ -195,7 +197,7 @@ def _write_golden_case(reference: Engines, folder: Path, patches: int) -> Networ
 
 
 def _parity(
-    reference: Engines, bundle: Bundle, precisions: Sequence[spec.Precision], prepared: NetworkInput
+    reference: Engines, bundle: Bundle, precisions: Sequence[Precision], prepared: NetworkInput
 ) -> list[Comparison]:
     opened = open_engines("onnx", bundle, EngineOptions())
     examples = reference_examples(reference, prepared.image)
@@ -267,14 +269,14 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
         },
         "graphs": {
             stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, head)}
-            for stage in spec.STAGES
+            for stage in STAGES
         },
         "versions": _versions(),
         "golden": {"file": GOLDEN_FILE, "patches": options.patches},
     }
 
 
-def _interface(stage: spec.Stage, fusion_head: bool) -> dict[str, dict[str, Any]]:
+def _interface(stage: Stage, fusion_head: bool) -> dict[str, dict[str, Any]]:
     contract = spec.graph_contract(stage, fusion_head=fusion_head)
     return {
         kind: {name: {"dtype": t.dtype, "shape": ["batch", *t.shape]} for name, t in tensors.items()}

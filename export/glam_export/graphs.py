@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glam_deploy import spec
+from glam_deploy.networks import Stage
 from glam_deploy.patches.host import SALIENCY_GRID
+from glam_deploy.precision import Precision
 from glam_export.reference import GlamNetwork, pooling
 from glam_export.reference.global_module import GlobalNetwork, PreActivationBlock
 from glam_export.reference.local_module import BasicBlock, DetectionNetwork
@@ -28,7 +30,7 @@ from glam_export.reference.local_module import BasicBlock, DetectionNetwork
 BISECTIONS = 24
 """Halvings of 0..1 that bring the threshold of `top_mean` within one unit in the last place of float32 at 1."""
 
-TYPES: Mapping[spec.Precision, torch.dtype] = MappingProxyType(
+TYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 )
 """Type of the convolutions."""
@@ -223,10 +225,10 @@ def paste(saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
     return padded.gather(2, index).reshape(-1, len(spec.CLASSES), *SALIENCY_GRID)
 
 
-def graph_modules(network: GlamNetwork) -> dict[spec.Stage, nn.Module]:
+def graph_modules(network: GlamNetwork) -> dict[Stage, nn.Module]:
     """The three graphs of a network in eval mode, its own tensors shared where they are unchanged."""
     fusion = JointFusionGraph(network) if network.fusion_head else FusionGraph()
-    modules: dict[spec.Stage, nn.Module] = {
+    modules: dict[Stage, nn.Module] = {
         "global": GlobalGraph(network.global_network),
         "local": LocalGraph(network.detection_network),
         "fusion": fusion,
@@ -234,7 +236,7 @@ def graph_modules(network: GlamNetwork) -> dict[spec.Stage, nn.Module]:
     return {stage: module.eval().requires_grad_(False) for stage, module in modules.items()}
 
 
-def in_precision(module: nn.Module, precision: spec.Precision) -> nn.Module:
+def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
     """A graph as it is for fp32, else a copy whose convolutions are half."""
     if precision == "fp32":
         return module

@@ -10,7 +10,8 @@ from onnx import NodeProto, TensorProto, helper
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from glam_deploy.spec import STAGES, Precision, Stage
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import Precision
 from glam_export.onnx_file import tensor_types
 
 HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})

@@ -13,11 +13,13 @@ from torch import nn
 
 from glam_deploy import spec
 from glam_deploy.errors import BackendBuildError
+from glam_deploy.networks import GraphContract, Stage
+from glam_deploy.precision import Precision
 
-OPSETS: Mapping[spec.Precision, int] = MappingProxyType({"fp32": 21, "fp16": 21, "bf16": 22})
+OPSETS: Mapping[Precision, int] = MappingProxyType({"fp32": 21, "fp16": 21, "bf16": 22})
 """21 is read by ONNX Runtime from 1.20, OpenVINO from 2025 and TensorRT from 10.13; bf16 convolutions need 22."""
 
-TYPES: Mapping[spec.Precision, int] = MappingProxyType(
+TYPES: Mapping[Precision, int] = MappingProxyType(
     {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 )
 FLOATING = frozenset({*TYPES.values(), TensorProto.DOUBLE})
@@ -26,7 +28,7 @@ HALF_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "Cast"})
 
 
 def write_graph(
-    module: nn.Module, stage: spec.Stage, path: Path, *, fusion_head: bool, precision: spec.Precision = "fp32"
+    module: nn.Module, stage: Stage, path: Path, *, fusion_head: bool, precision: Precision = "fp32"
 ) -> None:
     """Export one stage with a dynamic batch, check it, infer its shapes and hold it against contract and precision.
 
@@ -56,7 +58,7 @@ def write_graph(
     onnx.save(model, path)
 
 
-def _clean(model: onnx.ModelProto, stage: spec.Stage) -> None:
+def _clean(model: onnx.ModelProto, stage: Stage) -> None:
     """Drop what only describes the exporting machine, so that equal weights give equal bytes."""
     model.graph.name = f"glam_{stage}"
     model.doc_string = ""
@@ -69,7 +71,7 @@ def _clean(model: onnx.ModelProto, stage: spec.Stage) -> None:
         del tensor.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContract, precision: spec.Precision) -> None:
+def _check(model: onnx.ModelProto, stage: Stage, contract: GraphContract, precision: Precision) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -87,7 +89,7 @@ def _check(model: onnx.ModelProto, stage: spec.Stage, contract: spec.GraphContra
         raise BackendBuildError(f"graph {stage!r} in {precision}: {wrong[0]} (and {len(wrong) - 1} more)")
 
 
-def _wrong_types(graph: onnx.GraphProto, precision: spec.Precision) -> Iterator[str]:
+def _wrong_types(graph: onnx.GraphProto, precision: Precision) -> Iterator[str]:
     """In words, which nodes compute in another type than they should.
 
     Convolutions in the precision's own, all that follows a sigmoid in FP32, and FP32 wherever half is not allowed.

@@ -8,11 +8,13 @@ import numpy as np
 from glam_deploy import spec
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.metrics import Comparison, compare
+from glam_deploy.networks import Stage
 from glam_deploy.patches import host
+from glam_deploy.precision import Precision
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps
 from glam_deploy.runtime import stages
 
-Engines = Mapping[spec.Stage, Engine]
+Engines = Mapping[Stage, Engine]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Example:
     outputs: Arrays
 
 
-Examples = Mapping[spec.Stage, Example]
+Examples = Mapping[Stage, Example]
 
 
 def reference_examples(reference: Engines, image: Float32) -> Examples:
@@ -42,7 +44,7 @@ def reference_examples(reference: Engines, image: Float32) -> Examples:
     return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}
 
 
-def compare_graphs(examples: Examples, candidate: Engines, *, precision: spec.Precision = "fp32") -> list[Comparison]:
+def compare_graphs(examples: Examples, candidate: Engines, *, precision: Precision = "fp32") -> list[Comparison]:
     """Hold each stage of a candidate, which computes in `precision`, against the reference."""
     rows = []
     for stage, engine in candidate.items():

@@ -22,7 +22,7 @@ from glam_deploy.engines.base import Arrays, Engine, EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import require
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.networks import STAGES, Stage
 
 Blocks = Mapping[str, tuple[str, ...]]
 """Name of a block -> names of its nodes, in the order of the graph."""

@@ -20,11 +20,12 @@ from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import compare_maps, compare_patches
+from glam_deploy.networks import Stage
 from glam_deploy.patches import host
+from glam_deploy.precision import Float, Kind
 from glam_deploy.records import Float32, GlobalMaps
 from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import Float, Kind, Stage
 from glam_export.gains import rewritten, savings
 from glam_export.quantize import blocks, narrow_share, widened
 from glam_export.winograd import winograd

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.cores import within_cores
 from glam_deploy.errors import BackendRunError, BackendUnavailable
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.networks import STAGES, Stage
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
 

@@ -11,7 +11,7 @@ from glam_deploy.cli.options import Decorator, bundle_option, device_option
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.engines.tensorrt.identity import Machine, this_machine
 from glam_deploy.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
-from glam_deploy.spec import PRECISIONS, Precision
+from glam_deploy.precision import PRECISIONS, Precision
 
 library_option: Decorator = click.option(
     "--flavour", type=click.Choice(list(FLAVOURS)), help="Library to build with [default: the one installed]."

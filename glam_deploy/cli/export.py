@@ -13,7 +13,7 @@ from glam_deploy.cli.build import build_with_bar, library_option, settle, show_o
 from glam_deploy.cli.options import export_module, patches_option
 from glam_deploy.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.errors import GlamError
-from glam_deploy.spec import GRAPH_PRECISIONS, PRECISIONS, Precision
+from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 
 AUTO: Final = "auto"
 LICENCE_REMINDER = (

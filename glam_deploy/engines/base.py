@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import BackendRunError, BundleError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.spec import GraphContract, Precision, Stage, Tensor, graph_contract
+from glam_deploy.networks import GraphContract, Stage, Tensor
+from glam_deploy.precision import Precision
+from glam_deploy.spec import graph_contract
 
 Arrays = Mapping[str, NDArray[Any]]
 Tensors = Mapping[str, Tensor]

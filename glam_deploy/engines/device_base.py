@@ -11,7 +11,7 @@ import numpy as np
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine
-from glam_deploy.spec import Stage, Tensor
+from glam_deploy.networks import Stage, Tensor
 
 Addresses = Mapping[str, int]
 """Name of an input or output -> where it begins in GPU memory: C order, dtype and shape as the contract says."""

@@ -24,7 +24,7 @@ from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavai
 from glam_deploy.installation import exchange_command
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.networks import STAGES, Stage, Tensor
 
 LIBRARY = f"onnxruntime {ort.__version__}"
 CPU = "CPUExecutionProvider"
@@ -169,7 +169,7 @@ def _interface(session: ort.InferenceSession) -> tuple[Tensors, Tensors]:
 
 
 def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
-    return {v.name: spec.Tensor(dtype=DTYPES.get(v.type, v.type), shape=tuple(v.shape[1:])) for v in values}
+    return {v.name: Tensor(dtype=DTYPES.get(v.type, v.type), shape=tuple(v.shape[1:])) for v in values}
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:

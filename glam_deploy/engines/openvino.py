@@ -20,7 +20,8 @@ from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.engines.precision import in_words
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.spec import STAGES, Float, GraphContract, Kind, Precision, Stage, Tensor
+from glam_deploy.networks import STAGES, GraphContract, Stage, Tensor
+from glam_deploy.precision import Float, Kind, Precision
 
 # The first call fills a table behind a C++ guard and may release the GIL meanwhile; a second thread that then waits for
 # the guard while it holds the GIL deadlocks the process (2026.4). During an import, only one thread can be here.

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from glam_deploy.errors import InternalError
-from glam_deploy.spec import STAGES, Precision, Stage
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import Precision
 
 COARSEST_FIRST: tuple[Precision, ...] = ("int8", "bf16", "fp16", "fp32")
 """By the size of one rounding."""

@@ -12,7 +12,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.installation import CUDA, install_command
-from glam_deploy.spec import PRECISIONS, Precision
+from glam_deploy.precision import PRECISIONS, Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file
 from glam_deploy.errors import BundleError
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.networks import STAGES, Stage
 
 
 def winograd_files(bundle: Bundle) -> Mapping[Stage, str]:

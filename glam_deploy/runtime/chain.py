@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from glam_deploy.engines.base import Engine
+from glam_deploy.networks import Stage
 from glam_deploy.records import Findings, NetworkInput, PlacedView
 from glam_deploy.runtime.stopwatch import Stopwatch
-from glam_deploy.spec import Stage
 
 Flight = Callable[[], Findings]
 """Waits for what was started and gives its findings, the same at each call; raises BackendRunError."""

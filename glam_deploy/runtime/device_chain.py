@@ -13,12 +13,12 @@ from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
 from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.kernels.flags import Flags
+from glam_deploy.networks import Stage
 from glam_deploy.records import Findings, NetworkInput, Placed, PlacedView
 from glam_deploy.runtime.chain import Flight
 from glam_deploy.runtime.slot import Collected, GpuStages, Slot
 from glam_deploy.runtime.slot_pool import Run, SlotPool
 from glam_deploy.runtime.stopwatch import Stopwatch
-from glam_deploy.spec import Stage
 
 EXAM = 4
 """Views that can run together; engines are built for this batch and for 1."""

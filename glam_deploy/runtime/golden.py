@@ -13,6 +13,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.engines.precision import by_stage, coarsest
 from glam_deploy.metrics import Comparison, compare
+from glam_deploy.networks import STAGES, Stage
 from glam_deploy.patches import host
 from glam_deploy.patches.ties import are_tied
 from glam_deploy.preprocess import prepare
@@ -20,7 +21,6 @@ from glam_deploy.records import Int64, Mammogram, Patches, Source, View
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_deploy.spec import STAGES, Stage
 
 GOLDEN_FILE = "golden/case.npz"
 COMPARED: Mapping[str, tuple[Stage, ...]] = MappingProxyType(

@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from glam_deploy.engines.base import Engine
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import network_input
 from glam_deploy.records import Findings, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.chain import Flight
 from glam_deploy.runtime.stopwatch import Stopwatch
-from glam_deploy.spec import Stage
 
 
 class HostChain:

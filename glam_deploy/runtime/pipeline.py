@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from glam_deploy import reading, sources, spec
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.networks import Stage
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -26,7 +27,6 @@ from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.stopwatch import Stopwatch
-from glam_deploy.spec import Stage
 
 Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
 """A view, however far it has come; Any stands for arrays of other libraries and for what `reading.read` takes."""

@@ -26,10 +26,10 @@ from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
 from glam_deploy.errors import BackendRunError
 from glam_deploy.kernels import staging
 from glam_deploy.kernels.launch import Kernels
+from glam_deploy.networks import Stage
 from glam_deploy.preprocess import frame
 from glam_deploy.records import NetworkInput, PlacedView, Recording
 from glam_deploy.runtime.layout import is_packed, slot_layout
-from glam_deploy.spec import Stage
 
 log = logging.getLogger(__name__)
 

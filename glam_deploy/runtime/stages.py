@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from glam_deploy import spec
 from glam_deploy.engines.base import Engine
+from glam_deploy.networks import GraphContract
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps, Patches, Predictions
 
 
@@ -25,7 +26,7 @@ def run_local(engine: Engine, patches: Patches) -> LocalMaps:
 
 
 def fusion_inputs(
-    contract: spec.GraphContract, maps: GlobalMaps, patches: Patches, local: LocalMaps
+    contract: GraphContract, maps: GlobalMaps, patches: Patches, local: LocalMaps
 ) -> dict[str, NDArray[Any]]:
     """What the fusion graph takes: K patches in the first of its six slots, the rest marked unused."""
     everything = {

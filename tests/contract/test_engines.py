@@ -27,6 +27,8 @@ from glam_deploy.errors import (
     UsageError,
 )
 from glam_deploy.installation import install_command
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.reference import GlamNetwork
 
 TOLERANCES = {"fp32": 1e-5, "fp16": 4e-3, "bf16": 3e-2}
@@ -102,9 +104,7 @@ def assert_close(name: str, found: Arrays, expected: Arrays) -> None:
         np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=tolerance * scale, err_msg=key)
 
 
-def assert_keeps_contract(
-    name: str, outputs: Arrays, stage: spec.Stage, batch: int, *, fusion_head: bool = False
-) -> None:
+def assert_keeps_contract(name: str, outputs: Arrays, stage: Stage, batch: int, *, fusion_head: bool = False) -> None:
     expected = spec.graph_contract(stage, fusion_head=fusion_head, composed=name in COMPOSED).outputs
     found = {key: (values.dtype.name, values.shape) for key, values in outputs.items()}
     assert found == {key: (t.dtype, (batch, *t.shape)) for key, t in expected.items()}
@@ -113,7 +113,7 @@ def assert_keeps_contract(
         assert outputs[key].max() <= 1 + 1e-6, key
 
 
-def zeros(stage: spec.Stage, batch: int = 1, *, fusion_head: bool = False) -> dict[str, np.ndarray]:
+def zeros(stage: Stage, batch: int = 1, *, fusion_head: bool = False) -> dict[str, np.ndarray]:
     inputs = spec.graph_contract(stage, fusion_head=fusion_head).inputs
     return {key: np.zeros((batch, *t.shape), t.dtype) for key, t in inputs.items()}
 
@@ -245,8 +245,8 @@ FAULTS: dict[str, Callable[[dict[str, np.ndarray], str], Any]] = {
 
 @network
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("stage", spec.STAGES)
-def test_inputs_that_break_the_contract(joint: OpenedEngines, stage: spec.Stage, fault: str) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_inputs_that_break_the_contract(joint: OpenedEngines, stage: Stage, fault: str) -> None:
     for key in spec.graph_contract(stage, fusion_head=True).inputs:
         inputs = zeros(stage, fusion_head=True)
         FAULTS[fault](inputs, key)
@@ -265,8 +265,8 @@ def test_inputs_of_different_batches(joint: OpenedEngines, key: str) -> None:
 
 @network
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("stage", spec.STAGES)
-def test_numbers_that_are_not_finite(joint: OpenedEngines, stage: spec.Stage, bad: float) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_numbers_that_are_not_finite(joint: OpenedEngines, stage: Stage, bad: float) -> None:
     whole = zeros(stage, fusion_head=True)
     for key in (k for k, values in whole.items() if values.dtype == np.float32):
         one = whole[key].copy()
@@ -295,7 +295,7 @@ def what_runs(name: str, bundle: Bundle) -> dict[str, str]:
     """Stage -> the file of the bundle that computes it."""
     if OWNERS[name].gpu and OWNERS[name].precision:
         return {stage: made["file"] for stage, made in bundle.engines[-1]["stages"].items()}
-    return {stage: CHECKPOINT_FILE if name == "torch" else graph_file(stage) for stage in spec.STAGES}
+    return {stage: CHECKPOINT_FILE if name == "torch" else graph_file(stage) for stage in STAGES}
 
 
 @pytest.fixture
@@ -328,9 +328,9 @@ def test_changed_files_are_not_run(graph_runner: str, made_up: Bundle) -> None:
         open_engines(graph_runner, made_up, EngineOptions())
 
 
-@pytest.mark.parametrize("precision", spec.PRECISIONS[1:])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_a_precision_that_is_not_there_is_refused_and_no_other_taken(
-    graph_runner: str, made_up: Bundle, precision: spec.Precision
+    graph_runner: str, made_up: Bundle, precision: Precision
 ) -> None:
     with pytest.raises((UsageError, BundleError), match=precision):
         open_engines(graph_runner, made_up, EngineOptions(precision=precision))

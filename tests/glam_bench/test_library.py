@@ -19,7 +19,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.errors import BackendUnavailable
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 HERE = Path(__file__).parent
 PRECISIONS = cast(tuple[Precision, ...], tuple(TYPES))

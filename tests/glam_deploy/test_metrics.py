@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glam_deploy.metrics import TOLERANCE, compare, dice
-from glam_deploy.spec import PRECISIONS, Precision
+from glam_deploy.precision import PRECISIONS, Precision
 
 
 def floats(*values: float) -> np.ndarray:

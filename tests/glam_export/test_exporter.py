@@ -25,6 +25,8 @@ from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, WINOGRAD_FILE, Bundle,
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.metrics import Comparison
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.runtime.golden import GOLDEN_FILE
 from glam_export import exporter
 from glam_export.checkpoint import Checkpoint
@@ -35,25 +37,25 @@ WEIGHTS = Path("weights.pt")
 CHAIN = ("patch_locations", "y_global", "y_scale", "y_local", "saliency_global", "saliency_patches")
 
 Half = Literal["fp16", "bf16"]
-Form = spec.Precision | Literal["winograd"]
+Form = Precision | Literal["winograd"]
 
 
 class Wrong:
     """What is added to outputs of the exported graphs, by precision or form and name."""
 
     def __init__(self) -> None:
-        self.offsets: dict[Form, dict[str, float]] = {form: {} for form in (*spec.PRECISIONS, "winograd")}
+        self.offsets: dict[Form, dict[str, float]] = {form: {} for form in (*PRECISIONS, "winograd")}
 
     def __call__(self, output: str, offset: float, form: Form = "fp32") -> None:
         self.offsets[form][output] = offset
 
-    def engines(self, form: Form) -> dict[spec.Stage, Engine]:
+    def engines(self, form: Form) -> dict[Stage, Engine]:
         return fake_engines(wrong=self.offsets[form])
 
     def open_engines(self, name: str, *ignored: object) -> OpenedEngines:
         return OpenedEngines(engines=self.engines("winograd" if name == "onnx-winograd" else "fp32"), provenance={})
 
-    def half_engines(self, precision: Half) -> dict[spec.Stage, Engine]:
+    def half_engines(self, precision: Half) -> dict[Stage, Engine]:
         return {stage: engine for stage, engine in self.engines(precision).items() if stage != "fusion"}
 
 
@@ -73,7 +75,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
 
     replaced: dict[str, Any] = {
         "load_checkpoint": load_checkpoint,
-        "graph_modules": lambda net: dict.fromkeys(spec.STAGES),
+        "graph_modules": lambda net: dict.fromkeys(STAGES),
         "in_precision": lambda module, precision: precision,
         "write_graph": lambda module, stage, path, **options: write(path, f"{stage} {module}".encode()),
         "save_weights": lambda net, path: write(path, b"weights"),
@@ -126,7 +128,7 @@ def test_options_and_steps(place: Path) -> None:
         np.testing.assert_array_equal(case["pixels"], small_view().pixels[:, ::-1])
     assert steps == [
         "reading weights.pt",
-        *(f"writing the {stage} graph in fp32" for stage in spec.STAGES),
+        *(f"writing the {stage} graph in fp32" for stage in STAGES),
         "writing the global graph in fp16",
         "writing the local graph in fp16",
         "running the reference on the golden case",
@@ -143,8 +145,8 @@ def test_weights_are_kept_only_if_asked(place: Path, keep: bool) -> None:
     assert open_bundle(place).files.keys() == files
 
 
-def graph_files(*precisions: spec.Precision) -> set[str]:
-    return {graph_file(stage, precision) for stage in spec.STAGES for precision in precisions}
+def graph_files(*precisions: Precision) -> set[str]:
+    return {graph_file(stage, precision) for stage in STAGES for precision in precisions}
 
 
 @pytest.mark.usefixtures("wrong")
@@ -157,7 +159,7 @@ def graph_files(*precisions: spec.Precision) -> set[str]:
         (("bf16", "fp16", "bf16", "fp32"), ["fp32", "fp16", "bf16"]),
     ],
 )
-def test_precisions(tmp_path: Path, asked: tuple[spec.Precision, ...], made: list[spec.Precision]) -> None:
+def test_precisions(tmp_path: Path, asked: tuple[Precision, ...], made: list[Precision]) -> None:
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=asked, keep_checkpoint=False))
     assert bundle.manifest["network"]["precisions"] == made
     assert bundle.files.keys() == {*graph_files(*made), GOLDEN_FILE}
@@ -315,7 +317,7 @@ def test_every_file_is_named_with_its_hash(exported: Bundle) -> None:
     assert manifest["files"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()
     }
-    assert content.keys() == {*graph_files(*spec.PRECISIONS), GOLDEN_FILE, CHECKPOINT_FILE}
+    assert content.keys() == {*graph_files(*PRECISIONS), GOLDEN_FILE, CHECKPOINT_FILE}
 
 
 @network
@@ -353,7 +355,7 @@ def test_versions_are_those_installed(exported: Bundle) -> None:
 
 @network
 def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> None:
-    for stage in spec.STAGES:
+    for stage in STAGES:
         entry = exported.manifest["graphs"][stage]
         graphs = [onnx.load(exported.path(file)).graph for file in entry["files"].values()]
         for kind, values in ((kind, getattr(graph, kind[:-1])) for graph in graphs for kind in ("inputs", "outputs")):
@@ -366,9 +368,7 @@ def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> Non
 @network
 def test_parity_table_has_every_output(exported: Bundle) -> None:
     table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == "fp32"}
-    graphs = [
-        f"{stage}.{out}" for stage in spec.STAGES for out in spec.graph_contract(stage, fusion_head=False).outputs
-    ]
+    graphs = [f"{stage}.{out}" for stage in STAGES for out in spec.graph_contract(stage, fusion_head=False).outputs]
     assert set(table) == {*graphs, *(f"chain.{name}" for name in CHAIN)}
     for name, row in table.items():
         assert row["passed"] is True
@@ -382,9 +382,7 @@ def test_parity_table_of_half_graphs(exported: Bundle) -> None:
     for precision, rounding in (("fp16", 2**-11), ("bf16", 2**-8)):
         table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == precision}
         graphs = [
-            f"{stage}.{out}"
-            for stage in spec.STAGES[:2]
-            for out in spec.graph_contract(stage, fusion_head=False).outputs
+            f"{stage}.{out}" for stage in STAGES[:2] for out in spec.graph_contract(stage, fusion_head=False).outputs
         ]
         assert list(table) == graphs
         for row in table.values():

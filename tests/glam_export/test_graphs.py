@@ -13,6 +13,7 @@ from support_half import HALF, assert_rounded_alike, rounded_global, rounded_loc
 from torch import Tensor, nn
 
 from glam_deploy import spec
+from glam_deploy.precision import Precision
 from glam_export import graphs
 from glam_export.reference import GlamNetwork
 from glam_export.reference.global_module import GlobalNetwork, PreActivationBlock
@@ -180,7 +181,7 @@ def test_global_graph() -> None:
 
 
 @pytest.mark.parametrize(("precision", "half"), HALF)
-def test_half_local_graph_rounds_where_it_should(precision: spec.Precision, half: torch.dtype) -> None:
+def test_half_local_graph_rounds_where_it_should(precision: Precision, half: torch.dtype) -> None:
     graph = graphs.LocalGraph(randomized(DetectionNetwork((6, 5, 4, 3)), 1).float())
     patch = noise(2, 1, 64, 48).float()
     expected, plain = rounded_local(graph, patch, half), graph(patch)
@@ -189,7 +190,7 @@ def test_half_local_graph_rounds_where_it_should(precision: spec.Precision, half
 
 
 @pytest.mark.parametrize(("precision", "half"), HALF)
-def test_half_global_graph_rounds_where_it_should(precision: spec.Precision, half: torch.dtype) -> None:
+def test_half_global_graph_rounds_where_it_should(precision: Precision, half: torch.dtype) -> None:
     graph = graphs.GlobalGraph(randomized(GlobalNetwork((2, 3, 4, 5, 6)), 2).float())
     image = noise(1, 1, *spec.INPUT_SHAPE).float()
     expected, plain = rounded_global(graph, image, half), graph(image)

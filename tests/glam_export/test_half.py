@@ -9,12 +9,12 @@ import torch
 from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
-from glam_deploy import spec
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Arrays, EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.metrics import compare
 from glam_deploy.patches import host
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.records import GlobalMaps
 from glam_deploy.runtime.agreement import compared, is_close
 from glam_export.graphs import graph_modules
@@ -71,7 +71,7 @@ def patch(case: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
 def overview(golden_bundle: Path, image: np.ndarray) -> dict[str, Arrays]:
     """What the half graphs say of the image, by precision."""
     bundle = open_bundle(golden_bundle)
-    return {p: rounded_engines(bundle, p)["global"].run({"image": image[None, None]}) for p in spec.PRECISIONS[1:]}
+    return {p: rounded_engines(bundle, p)["global"].run({"image": image[None, None]}) for p in PRECISIONS[1:]}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def local(golden_bundle: Path, patch: np.ndarray) -> Arrays:
 
 
 @network
-@pytest.mark.parametrize("precision", spec.PRECISIONS[1:])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_global_graph_rounds_where_its_twin_does(
     golden_network: GlamNetwork,
     case: dict[str, np.ndarray],
     image: np.ndarray,
     overview: dict[str, Arrays],
-    precision: spec.Precision,
+    precision: Precision,
 ) -> None:
     graph = graph_modules(golden_network)["global"]
     with torch.inference_mode():

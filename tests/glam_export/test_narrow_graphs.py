@@ -10,7 +10,7 @@ from support_search import point
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import UsageError
-from glam_deploy.spec import STAGES
+from glam_deploy.networks import STAGES
 from glam_export import exporter
 from glam_export.calibration import JUDGED, SEEDS, calibration, images_in, phantoms
 from glam_export.exporter import FRONTIER_FILE, GOLDEN_SEED, ExportOptions

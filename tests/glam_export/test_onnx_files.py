@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import PRECISIONS, Precision
+from glam_deploy.spec import graph_contract
 from glam_export.graphs import graph_modules
 from glam_export.onnx_file import write_graph
 from glam_export.reference import GlamNetwork

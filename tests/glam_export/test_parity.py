@@ -7,7 +7,9 @@ from support_engines import FakeEngine, fake_engines
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
 from glam_deploy.metrics import HALF_ROUNDINGS, ROUNDING
-from glam_deploy.spec import INPUT_SHAPE, PRECISIONS, STAGES, Precision, graph_contract
+from glam_deploy.networks import STAGES
+from glam_deploy.precision import PRECISIONS, Precision
+from glam_deploy.spec import INPUT_SHAPE, graph_contract
 from glam_export.parity import Examples, compare_graphs, reference_examples
 
 OUTPUTS = [f"{stage}.{name}" for stage in STAGES for name in graph_contract(stage, fusion_head=True).outputs]

@@ -5,7 +5,7 @@ import openvino as ov
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
 from glam_deploy.engines.openvino import core, read_graph
-from glam_deploy.spec import STAGES, Stage
+from glam_deploy.networks import STAGES, Stage
 
 
 class DefaultEngine(Engine):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from glam_bench.bench.schema import Peaks, Roofline, RooflineStage, Rung
 from glam_deploy.engines.precision import by_stage, uses_winograd
-from glam_deploy.spec import Stage
+from glam_deploy.networks import Stage
 
 Arithmetic = Mapping[str, Mapping[str, float]]
 DIRECT, WINOGRAD = "direct", "winograd"

@@ -7,7 +7,7 @@ from glam_bench.gpu_check.context import Context
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt import store
 from glam_deploy.engines.tensorrt.identity import Machine, machine_of
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 
 def run(context: Context) -> None:

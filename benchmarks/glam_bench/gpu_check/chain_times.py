@@ -19,11 +19,11 @@ from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
+from glam_deploy.networks import Stage
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import Stage
 
 SHAPES = ((1, 1), (1, 3), (1, 6), (4, 1))
 """(images at once, patches of each)."""

@@ -10,7 +10,8 @@ from glam_bench.gpu_check.context import Context
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.installation import IN_CHECKOUT, TREE
-from glam_deploy.spec import PRECISIONS, STAGES
+from glam_deploy.networks import STAGES
+from glam_deploy.precision import PRECISIONS
 
 RELEVANT = ("cuda", "cupy", "glam", "numba", "numpy", "nvidia", "onnx", "opencv", "pycuda", "tensorrt", "torch")
 """Beginnings of the names of packages that can change a figure."""

@@ -20,7 +20,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 CHANNELS, KERNELS, SIDE = 8, 16, 32
 PROFILE = (1, 2, 4)

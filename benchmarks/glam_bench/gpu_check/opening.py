@@ -4,8 +4,8 @@ from glam_bench.gpu_check.context import Context
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
+from glam_deploy.precision import PRECISIONS
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.spec import PRECISIONS
 
 
 def open_engine(context: Context) -> OpenedEngines:

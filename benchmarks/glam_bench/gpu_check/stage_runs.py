@@ -12,7 +12,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.memory import DeviceMemory
 from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
 from glam_deploy.errors import BackendRunError
-from glam_deploy.spec import STAGES, Stage, Tensor
+from glam_deploy.networks import STAGES, Stage, Tensor
 
 Row = dict[str, float]
 

@@ -13,8 +13,8 @@ from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.record import Record
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, GlamError
 from glam_deploy.installation import refusal
+from glam_deploy.precision import Precision
 from glam_deploy.processes import python_command
-from glam_deploy.spec import Precision
 
 LAST_WORDS = 4000
 """Characters kept of what a step that died had printed."""

@@ -21,7 +21,8 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
-from glam_deploy.spec import STAGES, Precision, Stage
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import Precision
 from glam_export.graphs import graph_modules, in_precision
 
 WARM_UP = 3

@@ -21,7 +21,8 @@ from glam_deploy.engines.tensorrt import inspector, layers, network
 from glam_deploy.engines.tensorrt.callbacks import Progress, interruptible, logger, monitor
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
-from glam_deploy.spec import GraphContract, Precision, Stage
+from glam_deploy.networks import GraphContract, Stage
+from glam_deploy.precision import Precision
 
 PROFILES: Mapping[Stage, Sequence[tuple[int, int, int]]] = {
     "global": ((1, 1, 4), (1, 4, 4)),

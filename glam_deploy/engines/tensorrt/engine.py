@@ -16,7 +16,7 @@ from glam_deploy.engines.device_base import Addresses, DeviceEngine
 from glam_deploy.engines.tensorrt.callbacks import logger
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
-from glam_deploy.spec import Stage, Tensor
+from glam_deploy.networks import Stage, Tensor
 
 
 class TensorRtEngine(DeviceEngine):

@@ -17,7 +17,8 @@ from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.kernels.source import source_sha256
-from glam_deploy.spec import STAGES, Precision
+from glam_deploy.networks import STAGES
+from glam_deploy.precision import Precision
 
 Entry = Mapping[str, Any]
 """One item of manifest["engines"]: the three engines of a precision and a flavour, with their kernels."""

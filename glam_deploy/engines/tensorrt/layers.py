@@ -17,7 +17,8 @@ from pathlib import Path
 
 from glam_deploy.engines.tensorrt.report import Layer, Operand, read_report
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import Precision, Stage
+from glam_deploy.networks import Stage
+from glam_deploy.precision import Precision
 
 MINIMUM_SHARE: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 0.95, "bf16": 0.95}
 """Share of the convolutions' arithmetic that the report must not contradict; below it the engine is refused.

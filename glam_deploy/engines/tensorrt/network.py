@@ -11,7 +11,8 @@ from typing import Any
 
 from glam_deploy.engines.tensorrt.layers import Convolution, percent
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import Precision, Stage
+from glam_deploy.networks import Stage
+from glam_deploy.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.engines.tensorrt.identity import Entry, Machine
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.spec import STAGES
+from glam_deploy.networks import STAGES
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:

@@ -35,8 +35,10 @@ from glam_deploy.engines.tensorrt.identity import Entry, Machine
 from glam_deploy.engines.tensorrt.layers import percent
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.kernels.source import source
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.shell import quoted
-from glam_deploy.spec import PRECISIONS, STAGES, Precision, Stage, graph_contract
+from glam_deploy.spec import graph_contract
 
 Report = Callable[[str, str, float], None]
 """Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""

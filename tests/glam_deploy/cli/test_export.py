@@ -16,8 +16,8 @@ from torch import Tensor
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS
+from glam_deploy.networks import STAGES, Stage
 from glam_deploy.records import Mammogram, View
-from glam_deploy.spec import STAGES, Stage
 from glam_export import exporter
 
 

@@ -13,7 +13,7 @@ from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
-from glam_deploy.spec import Stage
+from glam_deploy.networks import STAGES, Stage
 
 
 def inputs_of(stage: Stage, batch: int, *, fusion_head: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def assert_equal(found: Arrays, expected: Arrays) -> None:
 
 
 @pytest.mark.parametrize("fusion_head", [False, True])
-@pytest.mark.parametrize("stage", spec.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_numbers_are_those_of_the_same_engine_on_the_host(
     gpu: Gpu, driver: FakeDriver, stage: Stage, fusion_head: bool
 ) -> None:

@@ -12,7 +12,6 @@ from fake_cuda.control import FakeDriver
 from support_bundles import facts
 from support_engines import FakeEngine
 
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle, open_bundle, write_manifest
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines import onnxruntime
@@ -21,7 +20,8 @@ from glam_deploy.engines.device_base import DeviceEngine
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.spec import STAGES, Stage, graph_contract
+from glam_deploy.networks import STAGES, Stage, Tensor
+from glam_deploy.spec import graph_contract
 
 compile_once = functools.cache(onnxruntime.compile_cubin)
 PROVIDER = "CUDAExecutionProvider"
@@ -101,7 +101,7 @@ def has(settings: Any, entry: str) -> bool:
         return False
 
 
-def arguments_of(tensors: Mapping[str, spec.Tensor]) -> list[Any]:
+def arguments_of(tensors: Mapping[str, Tensor]) -> list[Any]:
     return [SimpleNamespace(name=n, type=TYPES[t.dtype], shape=["batch", *t.shape]) for n, t in tensors.items()]
 
 

@@ -21,7 +21,8 @@ from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Flavour, Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError, UsageError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.spec import STAGES, Precision
+from glam_deploy.networks import STAGES
+from glam_deploy.precision import Precision
 
 compile_once = functools.cache(store.compile_cubin)
 

@@ -17,7 +17,7 @@ from glam_deploy.device.stream import Stream
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine, TensorRtRun
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.spec import Stage
+from glam_deploy.networks import STAGES, Stage
 
 
 @pytest.fixture(params=KINDS)
@@ -63,7 +63,7 @@ def inputs_of(stage: Stage, batch: int, *, fusion_head: bool = False) -> dict[st
 
 
 @pytest.mark.parametrize("fusion_head", [False, True])
-@pytest.mark.parametrize("stage", spec.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_numbers(trt: Library, gpu: Gpu, stage: Stage, fusion_head: bool) -> None:
     engine = opened(trt, gpu, stage, fusion_head=fusion_head)
     inputs = inputs_of(stage, 2, fusion_head=fusion_head)

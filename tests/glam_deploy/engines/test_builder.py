@@ -15,7 +15,9 @@ from glam_deploy.engines.tensorrt.builder import BuiltStage, StageRequest
 from glam_deploy.engines.tensorrt.callbacks import Progress, logger
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
-from glam_deploy.spec import Precision, Stage, graph_contract
+from glam_deploy.networks import Stage
+from glam_deploy.precision import Precision
+from glam_deploy.spec import graph_contract
 
 # the made-up library, as of its releases
 

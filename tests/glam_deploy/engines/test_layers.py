@@ -7,7 +7,7 @@ import pytest
 
 from glam_deploy.engines.tensorrt.layers import Convolution, read_report, require, share, weigh
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 BIG = Convolution(name="node_big", weights=64 * 64 * 9, multiply_adds=900)
 SMALL = Convolution(name="node_small", weights=64 * 64, multiply_adds=100)

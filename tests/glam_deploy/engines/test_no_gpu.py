@@ -17,7 +17,7 @@ from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable
-from glam_deploy.spec import PRECISIONS, Precision
+from glam_deploy.precision import PRECISIONS, Precision
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from support_reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
 
 from glam_deploy.engines.tensorrt.layers import Convolution, judge, read_report, require, share, weigh
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.spec import Precision
+from glam_deploy.precision import Precision
 
 SAMPLES = sorted((Path(__file__).parent / "reports").iterdir())
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")

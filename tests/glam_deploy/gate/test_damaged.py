@@ -20,12 +20,12 @@ from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.trial import Row, Sides, examine
 from glam_deploy.gate.verdict import judge
+from glam_deploy.networks import STAGES, Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_deploy.spec import STAGES, Stage
 from glam_export.known import Known
 
 pytestmark = pytest.mark.network

@@ -16,6 +16,7 @@ from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import Examined, Row, Sides, examine
 from glam_deploy.gate.verdict import judge
+from glam_deploy.networks import Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
@@ -35,7 +36,7 @@ def image() -> NetworkInput:
 class Small(FakeEngine):
     """A network of two layers on the mean of each cell; `scale` is what the first layer's weights are multiplied by."""
 
-    def __init__(self, stage: spec.Stage, *, scale: float = 1, offset: dict[str, float] | None = None) -> None:
+    def __init__(self, stage: Stage, *, scale: float = 1, offset: dict[str, float] | None = None) -> None:
         super().__init__(stage, offset=offset)
         self.scale = np.float32(scale)
 
@@ -59,7 +60,7 @@ class Small(FakeEngine):
 
 def pipeline(**changed: Engine) -> tuple[Pipeline, Engine]:
     """`changed`: "globe" or "local" -> the stage's engine."""
-    engines: dict[spec.Stage, Engine] = {
+    engines: dict[Stage, Engine] = {
         "global": changed.get("globe", Small("global")),
         "local": changed.get("local", Small("local")),
         "fusion": FakeEngine("fusion"),

@@ -15,6 +15,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.networks import STAGES
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
@@ -34,8 +35,7 @@ def trt(request: pytest.FixtureRequest, gpu: Gpu, driver: FakeDriver) -> Library
 @pytest.fixture
 def pipeline(trt: Library, gpu: Gpu) -> Pipeline:
     engines = {
-        stage: TensorRtEngine(trt, plan(stage, fusion_head=True), stage, fusion_head=True, gpu=gpu)
-        for stage in spec.STAGES
+        stage: TensorRtEngine(trt, plan(stage, fusion_head=True), stage, fusion_head=True, gpu=gpu) for stage in STAGES
     }
     opened = OpenedEngines(engines=engines, provenance={"name": "fp16"}, gpu=gpu, kernels=kernels(gpu))
     return Pipeline(opened, patches=PATCHES, provenance={}, slots=1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from glam_deploy import spec
+from glam_deploy.networks import STAGES
 from glam_deploy.runtime.layout import is_packed, slot_layout
 
 SHAPES = [(images, patches) for images in (1, 4) for patches in (1, 3, 6)]
@@ -25,7 +26,7 @@ def test_tensors_lie_apart_and_aligned(images: int, patches: int) -> None:
 def test_every_graph_finds_its_tensors(images: int, patches: int, fusion_head: bool) -> None:
     layout = slot_layout(images=images, patches=patches, engine_scratch=0)
     packed = {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"} if is_packed(images, patches) else {}
-    for stage in spec.STAGES:
+    for stage in STAGES:
         contract = spec.graph_contract(stage, fusion_head=fusion_head, composed=False)
         for name, tensor in {**contract.inputs, **contract.outputs}.items():
             field = layout.fields[packed.get(name, name) if stage == "local" else name]

@@ -1,0 +1,37 @@
+"""The networks that this release knows, one frozen `NetworkSpec` each."""
+
+from glam_deploy.networks.base import (
+    PUBLISHED_FRAME,
+    STAGES,
+    GraphContract,
+    NetworkSpec,
+    PatchSelection,
+    Stage,
+    Tensor,
+)
+from glam_deploy.networks.glam import GLAM, GLAM_CONCATENATION
+
+__all__ = [
+    "GLAM",
+    "GLAM_CONCATENATION",
+    "NETWORKS",
+    "PUBLISHED_FRAME",
+    "STAGES",
+    "GraphContract",
+    "NetworkSpec",
+    "PatchSelection",
+    "Stage",
+    "Tensor",
+    "network",
+]
+
+NETWORKS = (GLAM, GLAM_CONCATENATION)
+
+
+def network(name: str, aggregation: str) -> NetworkSpec:
+    """The network of that name and aggregation. Raises LookupError, which names those there are, for any other."""
+    for spec in NETWORKS:
+        if (spec.name, spec.aggregation) == (name, aggregation):
+            return spec
+    known = ", ".join(f"{spec.name} with {spec.aggregation} aggregation" for spec in NETWORKS)
+    raise LookupError(f"the network {name!r} with {aggregation!r} aggregation is unknown; this release has {known}")
