@@ -67,11 +67,6 @@ class Bundle:
         return network(facts["name"], facts["aggregation"])
 
     @property
-    def fusion_head(self) -> bool:
-        """Whether the checkpoint has attention and fusion layers."""
-        return bool(self.manifest["network"]["fusion_head"])
-
-    @property
     def patches(self) -> int:
         """How many patches an image gets where nobody says otherwise."""
         return int(self.manifest["network"]["patches"])

@@ -12,7 +12,6 @@ _EXPECTED: Mapping[str, Any] = {
         "name": str,
         "precisions": [str],
         "aggregation": str,
-        "fusion_head": bool,
         "patches": int,
         "max_patches": int,
     },

@@ -4,8 +4,9 @@ Mammogram -place-> PlacedView -standardize-> NetworkInput -global-> GlobalMaps -
 -fusion-> Predictions; all that is kept of the last four is Findings
 
 N images, K patches, 2 classes (benign, malignant). Positions are (row, column). Boxes are half-open
-(top, left, bottom, right). "Source frame" is the image's own rows x columns as it arrived; "network frame" is the
-2944 x 1920 input. Arrays are shared, not copied: treat them as read-only.
+(top, left, bottom, right). "Source frame" is the image's own rows x columns as it arrived; "network frame" is that of
+the network's input. Shapes in the docstrings are those of GLAM; `networks` has those of each network. Arrays are
+shared, not copied: treat them as read-only.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import PUBLISHED_FRAME, NetworkSpec
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -113,6 +115,8 @@ class Placement:
     column_shift: int
     best_center: tuple[int, int] | None
     """(row, column) in the mirrored crop, as the published preprocessing reports it; None for a standardized input."""
+    network_shape: tuple[int, int] = PUBLISHED_FRAME
+    """Rows and columns of the network frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +245,7 @@ class Recording:
 class Findings:
     """What is kept of N images when the last stage has run, wherever the stages ran."""
 
+    network: NetworkSpec
     inputs: tuple[Placed, ...]
     """N views: a NetworkInput where the host has the standardized image, a PlacedView where it has the raw one."""
     saliency_global: Float32

@@ -18,7 +18,7 @@ from golden.recipe import mammogram
 from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
-from glam_deploy.networks import STAGES
+from glam_deploy.networks import GLAM, STAGES
 from glam_deploy.precision import PRECISIONS
 from glam_export.checkpoint import load_checkpoint, save_weights
 from glam_export.exporter import ExportOptions, export_bundle
@@ -122,8 +122,8 @@ def joint_bundle(golden_bundle: Path, joint_network: GlamNetwork, tmp_path_facto
     (folder / "graphs").mkdir(parents=True)
     for file in {graph_file(stage, precision) for stage in STAGES[:2] for precision in PRECISIONS}:
         (folder / file).hardlink_to(golden_bundle / file)
-    write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), fusion_head=True)
+    write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), network=GLAM)
     save_weights(joint_network, folder / CHECKPOINT_FILE)
     manifest = dict(open_bundle(golden_bundle).manifest)
-    write_manifest(folder, manifest | {"network": manifest["network"] | {"fusion_head": True}})
+    write_manifest(folder, manifest | {"network": manifest["network"] | {"aggregation": "attention"}})
     return folder

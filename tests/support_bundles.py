@@ -27,7 +27,6 @@ def facts() -> dict[str, Any]:
             "name": "GLAM",
             "precisions": ["fp32"],
             "aggregation": "concatenation",
-            "fusion_head": False,
             "patches": 1,
             "max_patches": 6,
         },

@@ -12,14 +12,13 @@ from golden.recipe import raw_mammogram
 from support_device import HostFunctionEngine, HostFunctionRun
 from support_engines import FakeEngine, blocks, squash
 
-from glam_deploy import spec
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
 from glam_deploy.errors import BackendRunError
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
@@ -40,7 +39,7 @@ class Decided(FakeEngine):
 
     def _global(self, inputs: Arrays) -> Arrays:
         outputs = dict(super()._global(inputs))
-        cells = squash(blocks(inputs["image"], spec.CELL))
+        cells = squash(blocks(inputs["image"], GLAM.cell))
         maps = np.stack([cells, cells**2], axis=1)
         maps[:, list(self.flat)] = 0.25
         return outputs | {"saliency_global": maps}
@@ -64,17 +63,17 @@ class EagerRun:
 
 
 def stage_engines(
-    *, fusion_head: bool = False, flat: tuple[int, ...] = (), wrong: Mapping[str, float] | None = None
+    *, network: NetworkSpec = GLAM_CONCATENATION, flat: tuple[int, ...] = (), wrong: Mapping[str, float] | None = None
 ) -> dict[Stage, Engine]:
     """Plain arithmetic; `wrong` maps an output's name to what is added to it."""
-    local, fusion = (FakeEngine(stage, fusion_head=fusion_head, offset=wrong) for stage in ("local", "fusion"))
+    local, fusion = (FakeEngine(stage, network=network, offset=wrong) for stage in ("local", "fusion"))
     return {"global": Decided(flat=flat, offset=wrong), "local": local, "fusion": fusion}
 
 
 @cache
 def kernels(gpu: Gpu) -> Kernels:
     """Compiled by NVRTC for this GPU; the fake one runs their twins that g++ made."""
-    return Kernels(gpu.load(compile_cubin(source(), architecture=gpu.architecture, name="kernels")))
+    return Kernels(gpu.load(compile_cubin(source(GLAM), architecture=gpu.architecture, name="kernels")), GLAM)
 
 
 def on_host(engines: Mapping[Stage, Engine], patches: int = 1) -> Pipeline:

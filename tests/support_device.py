@@ -23,7 +23,7 @@ class HostFunctionEngine(DeviceEngine):
     """`inner` on memory at fixed addresses, done when its stream comes to it. Leaves rubbish in its scratch."""
 
     def __init__(self, inner: Engine, gpu: Gpu, driver: FakeDriver) -> None:
-        super().__init__(inner.stage, fusion_head="attention" in inner.contract.outputs, gpu=gpu)
+        super().__init__(inner.stage, network=inner.network, gpu=gpu)
         self.inner, self.driver = inner, driver
         self.binds: list[int] = []
         """The batch of each binding so far."""

@@ -15,11 +15,10 @@ from threading import Barrier
 import numpy as np
 from support_bundles import facts
 
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, Owner
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage, glam
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
@@ -42,8 +41,10 @@ class FakeEngine(Engine):
     `offset` is added to the output named, so that a wrong engine can be had.
     """
 
-    def __init__(self, stage: Stage, *, fusion_head: bool = False, offset: Mapping[str, float] | None = None) -> None:
-        super().__init__(stage, fusion_head=fusion_head)
+    def __init__(
+        self, stage: Stage, *, network: NetworkSpec = GLAM_CONCATENATION, offset: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(stage, network=network)
         self.offset = offset or {}
 
     def _run(self, inputs: Arrays) -> Arrays:
@@ -53,9 +54,9 @@ class FakeEngine(Engine):
 
     def _global(self, inputs: Arrays) -> Arrays:
         _misbehave()
-        cells = squash(blocks(inputs["image"], spec.CELL))
+        cells = squash(blocks(inputs["image"], GLAM.cell))
         y = np.stack([cells.max((1, 2)), cells.mean((1, 2))], axis=1)
-        z_g = np.repeat(y.mean(1, keepdims=True), spec.Z_GLOBAL, axis=1)
+        z_g = np.repeat(y.mean(1, keepdims=True), glam.Z_GLOBAL, axis=1)
         return {
             "saliency_global": np.stack([cells, 1 - cells], axis=1),
             "y_scale": np.stack([y, y / 2, y / 4], axis=1) * (np.nan if "GLAM_TEST_NAN" in os.environ else 1),
@@ -63,15 +64,15 @@ class FakeEngine(Engine):
         }
 
     def _local(self, inputs: Arrays) -> Arrays:
-        cells = squash(blocks(inputs["patches"], spec.PATCH_CELL))
-        z_k = np.repeat(cells.mean((1, 2))[:, None], spec.Z_PATCH, axis=1)
+        cells = squash(blocks(inputs["patches"], GLAM.grid_cell))
+        z_k = np.repeat(cells.mean((1, 2))[:, None], glam.Z_PATCH, axis=1)
         return {"saliency_patches": np.stack([cells, 1 - cells], axis=1), "z_k": z_k}
 
     def _fusion(self, inputs: Arrays) -> Arrays:
         used = (inputs["patch_locations"][..., 0] >= 0).astype(np.float32)
         share = used / used.sum(1, keepdims=True)
         y_local = (share[..., None] * inputs["saliency_patches"].mean((3, 4))).sum(1)
-        saliency = np.zeros((len(used), 2, *spec.INPUT_SHAPE), np.float32)
+        saliency = np.zeros((len(used), 2, *GLAM.input_shape), np.float32)
         outputs = {"y_global": inputs["y_scale"].mean(1), "y_local": y_local, "saliency": saliency}
         head = {"y_fusion": (inputs["y_scale"].mean(1) + y_local) / 2, "attention": share}
         return outputs | head if "attention" in self.contract.outputs else outputs
@@ -94,19 +95,21 @@ def in_step(runs: int) -> OpenedEngines:
     return replace(opened_fakes(), engines=fake_engines() | {"global": InStep(runs)}, streams=runs)
 
 
-def fake_engines(*, fusion_head: bool = False, wrong: Mapping[str, float] | None = None) -> dict[Stage, Engine]:
+def fake_engines(
+    *, network: NetworkSpec = GLAM_CONCATENATION, wrong: Mapping[str, float] | None = None
+) -> dict[Stage, Engine]:
     """The three stages; `wrong` maps an output's name to what is added to it."""
-    return {stage: FakeEngine(stage, fusion_head=fusion_head, offset=wrong) for stage in STAGES}
+    return {stage: FakeEngine(stage, network=network, offset=wrong) for stage in STAGES}
 
 
-def opened_fakes(*, fusion_head: bool = False) -> OpenedEngines:
-    return OpenedEngines(engines=fake_engines(fusion_head=fusion_head), provenance={"name": "fake"})
+def opened_fakes(*, network: NetworkSpec = GLAM_CONCATENATION) -> OpenedEngines:
+    return OpenedEngines(engines=fake_engines(network=network), provenance={"name": "fake"})
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """As the owners in `glam_deploy.engines` do."""
     provenance = {"name": "onnx", "library": "block means", "device": "cpu", "precision": "fp32", "sha256": {}}
-    return OpenedEngines(engines=fake_engines(fusion_head=bundle.fusion_head), provenance=provenance)
+    return OpenedEngines(engines=fake_engines(network=bundle.network), provenance=provenance)
 
 
 def install(owners: MutableMapping[str, Owner] = OWNERS) -> None:

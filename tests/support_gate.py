@@ -35,7 +35,7 @@ class Candidate:
         monkeypatch.setitem(globals(), f"open_{name}", self.open)
 
     def open(self, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-        engines = self.engines or fake_engines(fusion_head=bundle.fusion_head, wrong=self.wrong)
+        engines = self.engines or fake_engines(network=bundle.network, wrong=self.wrong)
         return OpenedEngines(engines=dict(engines), provenance=self.provenance)
 
     @property

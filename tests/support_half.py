@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_export import graphs
 
 HALF = [("fp16", torch.float16), ("bf16", torch.bfloat16)]
@@ -39,7 +39,7 @@ def rounded_global(graph: graphs.GlobalGraph, image: Tensor, half: torch.dtype) 
     h2 = scaled(graph.last_norm, h, half)
     heads = (graph.heads.gn_conv_1, graph.heads.gn_conv_2, graph.heads.gn_conv_last)
     s = [conv(head, x, half).sigmoid() for head, x in zip(heads, (stages[2], stages[3], h2), strict=True)]
-    s = [F.interpolate(x, size=spec.MAP_SHAPE) for x in s]
+    s = [F.interpolate(x, size=GLAM.map_shape) for x in s]
     y_scale = [torch.stack([x.flatten(2).topk(662).values.mean(-1)]) for x in s]
     return 0.2 * s[0] + 0.6 * s[1] + 0.2 * s[2], torch.cat(y_scale).transpose(0, 1), h2.amax((2, 3))
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.records import Placement
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 
 
 @st.composite

@@ -14,6 +14,7 @@ from pydicom.uid import SegmentationStorage
 from glam_deploy.dicom.results.objects import reference
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, ViewFinding, ViewOutcome
 from glam_deploy.dicom.results.regions import summarize
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Notice, View
 
@@ -22,6 +23,7 @@ SHAPE = (96, 70)
 """Of `mammograms.breast`."""
 
 ALGORITHM = Algorithm(
+    network=GLAM,
     version="1.2.3",
     checkpoint_sha256="a1" * 32,
     bundle_id="b2" * 8,

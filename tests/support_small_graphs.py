@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, glam
 
 CHANNELS = 4
-CONTRACT = spec.graph_contract("local", fusion_head=False)
+CONTRACT = GLAM_CONCATENATION.contract("local")
 
 
 def small_local(seed: int = 0, channels: int = CHANNELS) -> bytes:
@@ -19,7 +19,7 @@ def small_local(seed: int = 0, channels: int = CHANNELS) -> bytes:
         "blocks.0.conv1.bias": (channels,),
         "blocks.0.conv2.weight": (channels, channels, 3, 3),
         "head.weight": (2, channels, 1, 1),
-        "to_z": (channels, spec.Z_PATCH),
+        "to_z": (channels, glam.Z_PATCH),
     }
     weights = [
         numpy_helper.from_array(rng.normal(0, 0.6 / channels**0.5, shape).astype(np.float32), name)
@@ -52,4 +52,4 @@ def small_local(seed: int = 0, channels: int = CHANNELS) -> bytes:
 
 def patches(count: int, seed: int = 1) -> np.ndarray:
     """Standardized, as the local stage gets them."""
-    return np.random.default_rng(seed).normal(size=(count, 1, spec.PATCH, spec.PATCH)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(count, 1, GLAM.patches.side, GLAM.patches.side)).astype(np.float32)

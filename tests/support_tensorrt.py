@@ -26,9 +26,8 @@ from support_reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
 from glam_deploy.bundle import graph_file, write_manifest
 from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage
 from glam_deploy.precision import Precision
-from glam_deploy.spec import graph_contract
 
 TYPES: Mapping[Precision, str] = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16"}
 
@@ -54,7 +53,7 @@ def fill(folder: Path) -> None:
 
 def graph(stage: Stage, precision: Precision, **changes: Any) -> bytes:
     """A graph of the contract of `stage` with two convolutions, 9 and 1 parts of the work (none in fusion)."""
-    contract = graph_contract(stage, fusion_head=False)
+    contract = GLAM_CONCATENATION.contract(stage)
     convolutions = [
         {"name": "node_big", "kernel": [3, 3], "channels": [8, 8], "pixels": [16, 16], "type": TYPES[precision]},
         {"name": "node_small", "kernel": [1, 1], "channels": [8, 8], "pixels": [16, 16], "type": TYPES[precision]},

@@ -24,8 +24,7 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt.builder import PROFILES
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.errors import BackendRunError
-from glam_deploy.networks import Stage
-from glam_deploy.spec import graph_contract
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
 
 KINDS = ("tensorrt", "tensorrt-rtx")
 ROW_BYTES = 512
@@ -57,14 +56,14 @@ class Logger:
 def plan(
     stage: Stage,
     *,
-    fusion_head: bool = False,
+    network: NetworkSpec = GLAM_CONCATENATION,
     profiles: Sequence[Sequence[int]] = (),
     renamed: Mapping[str, str] | None = None,
     dtypes: Mapping[str, str] | None = None,
     short: str = "",
 ) -> bytes:
     """An engine. `renamed`, `dtypes` and `short` (its last axis one less) name tensors that are not as they must be."""
-    contract = graph_contract(stage, fusion_head=fusion_head, composed=False)
+    contract = network.contract(stage, composed=False)
     profiles = profiles or PROFILES[stage]
 
     def axes(name: str, shape: Sequence[int]) -> list[int]:
@@ -144,7 +143,7 @@ class CudaEngine:
         self.stage: Stage = (
             "global" if "saliency_global" in outputs else "local" if "saliency_patches" in outputs else "fusion"
         )
-        self.computing = FakeEngine(self.stage, fusion_head="attention" in outputs)
+        self.computing = FakeEngine(self.stage, network=GLAM if "attention" in outputs else GLAM_CONCATENATION)
         contract = self.computing.contract
         shapes = {name: [-1, *sizes[0][1:]] for name, sizes in self.profiles[0].items()}
         shapes |= {name: [-1, *contract.outputs[name].shape] for name in outputs}

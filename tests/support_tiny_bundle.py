@@ -11,9 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from support_bundles import facts
 
-from glam_deploy import spec
 from glam_deploy.bundle import graph_file, write_manifest
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, Stage, glam
 
 SLOPE = (10.0, 20.0)
 OFFSET = (-5.0, -16.0)
@@ -34,22 +33,22 @@ def write_tiny_bundle(folder: Path) -> Path:
 
 def _global() -> onnx.ModelProto:
     nodes = [
-        *_saliency("image", spec.CELL, "saliency_global"),
+        *_saliency("image", GLAM.cell, "saliency_global"),
         helper.make_node("ReduceMax", ["saliency_global", "places"], ["scores"], keepdims=0),
         helper.make_node("Unsqueeze", ["scores", "one"], ["row"]),
         helper.make_node("Concat", ["row", "row", "row"], ["y_scale"], axis=1),
         helper.make_node("MatMul", ["scores", "to_z"], ["z_g"]),
     ]
-    return _model("global", nodes, to_z=np.ones((2, spec.Z_GLOBAL), np.float32), one=_int64(1))
+    return _model("global", nodes, to_z=np.ones((2, glam.Z_GLOBAL), np.float32), one=_int64(1))
 
 
 def _local() -> onnx.ModelProto:
     nodes = [
-        *_saliency("patches", spec.PATCH_CELL, "saliency_patches"),
+        *_saliency("patches", GLAM.grid_cell, "saliency_patches"),
         helper.make_node("ReduceMean", ["saliency_patches", "places"], ["scores"], keepdims=0),
         helper.make_node("MatMul", ["scores", "to_z"], ["z_k"]),
     ]
-    return _model("local", nodes, to_z=np.ones((2, spec.Z_PATCH), np.float32))
+    return _model("local", nodes, to_z=np.ones((2, glam.Z_PATCH), np.float32))
 
 
 def _fusion() -> onnx.ModelProto:
@@ -58,7 +57,7 @@ def _fusion() -> onnx.ModelProto:
         helper.make_node("ReduceMax", ["saliency_patches", "all"], ["y_local"], keepdims=0),
         helper.make_node("Resize", ["saliency_global", "", "scales"], ["saliency"], mode="nearest"),
     ]
-    scales = np.array([1, 1, spec.CELL, spec.CELL], np.float32)
+    scales = np.array([1, 1, GLAM.cell, GLAM.cell], np.float32)
     return _model("fusion", nodes, one=_int64(1), all=_int64(1, 3, 4), scales=scales)
 
 
@@ -78,7 +77,7 @@ def _model(stage: Stage, nodes: list[onnx.NodeProto], **constants: np.ndarray) -
         constants["slope"] = np.array(SLOPE, np.float32).reshape(2, 1, 1, 1)
         constants["offset"] = np.array(OFFSET, np.float32)
         constants |= {"darkest": np.array(DARKEST, np.float32), "places": _int64(2, 3)}
-    contract = spec.graph_contract(stage, fusion_head=False)
+    contract = GLAM_CONCATENATION.contract(stage)
     inputs, outputs = (
         [helper.make_tensor_value_info(n, _TYPES[t.dtype], ["batch", *t.shape]) for n, t in tensors.items()]
         for tensors in (contract.inputs, contract.outputs)

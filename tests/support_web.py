@@ -35,6 +35,7 @@ from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.results.records import Algorithm
 from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.networks import GLAM
 from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -214,7 +215,8 @@ class Appliance:
 
     def publisher(self) -> Publisher:
         algorithm = Algorithm(
-            version="1", checkpoint_sha256="0" * 64, bundle_id="b", engine="fake fp32", engine_digest="0" * 64,
+            network=GLAM, version="1",
+            checkpoint_sha256="0" * 64, bundle_id="b", engine="fake fp32", engine_digest="0" * 64,
             gate="not gated", preprocessing="1", thresholds={"benign": 0.5, "malignant": 0.5}, device_uid="2.25.1",
         )  # fmt: skip
         return Publisher(

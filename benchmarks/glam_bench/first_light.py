@@ -91,7 +91,7 @@ def run_cost(bundle: Path, prepared: NetworkInput, image: Path) -> dict[str, Any
     pipeline = Pipeline(opened, patches=1, provenance={})
     images = prepared.image[None, None]
     maps = stages.run_global(opened.engines["global"], images)
-    patches = host.select(images, maps, 1)
+    patches = host.select(images, maps, 1, opened.network)
     local = stages.run_local(opened.engines["local"], patches)
     fusion = stages.fusion_inputs(opened.engines["fusion"].contract, maps, patches, local)
     reading, writing = ReadOptions(standardized=True), OutputOptions()

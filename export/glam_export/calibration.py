@@ -53,7 +53,7 @@ def _image_of(path: Path) -> Float32:
 def _patches(engine: Engine, inputs: Arrays) -> Float32:
     found = engine.run(inputs)
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    pixels: Float32 = host.select(inputs["image"], maps, PATCHES).pixels[0]
+    pixels: Float32 = host.select(inputs["image"], maps, PATCHES, engine.network).pixels[0]
     return pixels
 
 

@@ -1,7 +1,7 @@
 """A file of weights -> the network, strictly: every key accounted for, no code run.
 
-The published checkpoints decide what exists: with all attention and fusion tensors the network has a fusion head,
-without any of them it has none.
+The published checkpoints decide what exists: with all attention and fusion tensors the network is `GLAM`, without any
+of them `GLAM_CONCATENATION`.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.regular import open_regular
 from glam_export.reference import GlamNetwork
 from glam_export.weights_file import read_weights_file
@@ -62,11 +63,11 @@ def load_checkpoint(path: Path, *, key: str | None = None, ignore: Sequence[str]
     ignored: set[str] = set()
     found = find_state_dict(_without(content, ignore, ignored), path, key)
     _check_storage(found.tensors, path)
-    fusion_head = _has_head(found.tensors, path)
+    spec = _spec_of(found.tensors, path)
     with torch.device("meta"):
-        expected = GlamNetwork(fusion_head=fusion_head).state_dict()
+        expected = GlamNetwork(spec).state_dict()
     _check_keys(found.tensors, expected, path)
-    network = _fill(found.tensors, fusion_head=fusion_head)
+    network = _fill(found.tensors, spec)
     return Checkpoint(
         network=network,
         path=path,
@@ -104,18 +105,17 @@ def _notes(found: StateDict, network: GlamNetwork) -> Iterator[str]:
         yield f"{len(rounded)} tensors rounded from float64 to float32"
 
 
-def load_weights(content: bytes, *, fusion_head: bool) -> GlamNetwork:
+def load_weights(content: bytes, spec: NetworkSpec) -> GlamNetwork:
     """The network from the bytes of a bundle's own safetensors file, whose hash vouches for what is in it.
 
     Raises CheckpointError where they are no such file, or their keys or shapes are not the network's.
     """
     try:
-        return _fill(load(content), fusion_head=fusion_head)
+        return _fill(load(content), spec)
     except (safetensors.SafetensorError, RuntimeError) as error:
-        head = "with" if fusion_head else "without"
         raise CheckpointError(
-            f"the bundle's weights are not those of a GLAM network {head} fusion head ({str(error).splitlines()[0]}). "
-            f"Export the checkpoint again."
+            f"the bundle's weights are not those of {spec.title} with {spec.aggregation} aggregation "
+            f"({str(error).splitlines()[0]}). Export the checkpoint again."
         ) from error
 
 
@@ -125,9 +125,9 @@ def save_weights(network: GlamNetwork, path: Path) -> None:
     path.write_bytes(save(tensors))  # the library's own writer makes another error of a full disk
 
 
-def _fill(tensors: Mapping[str, Tensor], *, fusion_head: bool) -> GlamNetwork:
+def _fill(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> GlamNetwork:
     with torch.device("meta"):  # drawing 24 million initial weights takes longer than all else here
-        network = GlamNetwork(fusion_head=fusion_head)
+        network = GlamNetwork(spec)
     network.to_empty(device="cpu")
     counters = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith(COUNTER)}
     network.load_state_dict({**tensors, **counters})
@@ -157,14 +157,14 @@ def _check_storage(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def _has_head(tensors: Mapping[str, Tensor], path: Path) -> bool:
+def _spec_of(tensors: Mapping[str, Tensor], path: Path) -> NetworkSpec:
     found = HEAD_KEYS & tensors.keys()
     if found and found != HEAD_KEYS:
         raise CheckpointError(
             f"{path}: has {_listed(found)} but lacks {_listed(HEAD_KEYS - found)}. Attention and fusion layers come "
             f"all together or not at all."
         )
-    return bool(found)
+    return GLAM if found else GLAM_CONCATENATION
 
 
 def _check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from glam_deploy import __version__, spec
+from glam_deploy import __version__
 from glam_deploy.bundle import (
     CHECKPOINT_FILE,
     WINOGRAD_FILE,
@@ -26,7 +26,7 @@ from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
 from glam_deploy.gate.limits import Limits
 from glam_deploy.metrics import Comparison
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 from glam_deploy.records import Float32, Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
@@ -92,8 +92,8 @@ def export_bundle(
     Raises CheckpointError, UsageError (`out` is in the way), BackendBuildError, and ParityError where a graph
     disagrees with the reference: then nothing is left behind.
     """
-    if options.patches not in range(1, spec.MAX_PATCHES + 1):
-        raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
+    if options.patches not in range(1, GLAM.patches.slots + 1):
+        raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {GLAM.patches.slots}")
     options = replace(options, precisions=_precisions(options))
     if "int8" in options.precisions:
         require_nncf()  # before the minutes of an export
@@ -140,14 +140,14 @@ def _write_graphs(
     checkpoint: Checkpoint, folder: Path, precisions: Sequence[Precision], report: Callable[[str], None]
 ) -> None:
     (folder / "graphs").mkdir()
-    head = checkpoint.network.fusion_head
+    network = checkpoint.network.spec
     modules = graph_modules(checkpoint.network)
     for precision in (p for p in precisions if p in PRECISIONS):
         for stage, module in modules.items():
             path = folder / graph_file(stage, precision)
             if not path.exists():  # one fusion graph serves all
                 report(f"writing the {stage} graph in {precision}")
-                write_graph(in_precision(module, precision), stage, path, fusion_head=head, precision=precision)
+                write_graph(in_precision(module, precision), stage, path, network=network, precision=precision)
 
 
 def _calibration_images(options: ExportOptions, report: Callable[[str], None]) -> Sequence[Float32]:
@@ -175,9 +175,9 @@ def _write_narrow_graphs(
     found = None
     if options.search:
         judged = images if options.calibration else phantoms(JUDGED)
-        head = checkpoint.network.fusion_head
+        network = checkpoint.network.spec
         stages = searches(
-            wide, graphs, judged, limits=options.limits, patches=options.patches, fusion_head=head, report=report
+            wide, graphs, judged, limits=options.limits, patches=options.patches, network=network, report=report
         )
         found = search(stages, report)
         graphs |= found.graphs
@@ -246,18 +246,17 @@ def _remedy(table: Sequence[Comparison]) -> str:
 
 
 def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
-    head = checkpoint.network.fusion_head
+    network = checkpoint.network.spec
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "licence": LICENCE,
         "network": {
             "name": "GLAM",
-            "classes": list(spec.CLASSES),
-            "input_shape": list(spec.INPUT_SHAPE),
-            "fusion_head": head,
-            "aggregation": "attention" if head else "concatenation",
+            "classes": list(GLAM.classes),
+            "input_shape": list(GLAM.input_shape),
+            "aggregation": network.aggregation,
             "patches": options.patches,
-            "max_patches": spec.MAX_PATCHES,
+            "max_patches": GLAM.patches.slots,
             "precisions": list(options.precisions),
         },
         "checkpoint": {
@@ -268,7 +267,7 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
             **({"key": checkpoint.key} if checkpoint.key else {}),
         },
         "graphs": {
-            stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, head)}
+            stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, network)}
             for stage in STAGES
         },
         "versions": _versions(),
@@ -276,8 +275,8 @@ def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def _interface(stage: Stage, fusion_head: bool) -> dict[str, dict[str, Any]]:
-    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+def _interface(stage: Stage, network: NetworkSpec) -> dict[str, dict[str, Any]]:
+    contract = network.contract(stage)
     return {
         kind: {name: {"dtype": t.dtype, "shape": ["batch", *t.shape]} for name, t in tensors.items()}
         for kind, tensors in (("inputs", contract.inputs), ("outputs", contract.outputs))

@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from glam_deploy import spec
-from glam_deploy.networks import Stage
-from glam_deploy.patches.host import SALIENCY_GRID
+from glam_deploy.networks import GLAM, Stage, glam
 from glam_deploy.precision import Precision
 from glam_export.reference import GlamNetwork, pooling
 from glam_export.reference.global_module import GlobalNetwork, PreActivationBlock
@@ -107,7 +105,7 @@ class FoldedBasicBlock(nn.Module):
 
 
 class GlobalGraph(nn.Module):
-    """image -> saliency_global, y_scale, z_g; see `spec.graph_contract`."""
+    """image -> saliency_global, y_scale, z_g; see `networks.glam`."""
 
     def __init__(self, network: GlobalNetwork) -> None:
         super().__init__()
@@ -132,14 +130,14 @@ class GlobalGraph(nn.Module):
         s0, s1, s2 = (torch.sigmoid(head(h).to(image.dtype)) for head, h in seen)
         scales = torch.stack([s0, upsample(s1, 2), upsample(s2, 4)], dim=1)
         # 662 values: within TensorRT's limit of 3840 for TopK, so sorting is the short way here
-        y_scale = pooling.top_mean(scales.flatten(3), spec.SCALE_POOL_FRACTION)
-        w0, w1, w2 = spec.SCALE_WEIGHTS
+        y_scale = pooling.top_mean(scales.flatten(3), glam.SCALE_POOL_FRACTION)
+        w0, w1, w2 = glam.SCALE_WEIGHTS
         saliency = w0 * scales[:, 0] + w1 * scales[:, 1] + w2 * scales[:, 2]
         return saliency, y_scale, h2.to(image.dtype).amax((2, 3))
 
 
 class LocalGraph(nn.Module):
-    """patches -> saliency_patches, z_k; see `spec.graph_contract`."""
+    """patches -> saliency_patches, z_k; see `networks.glam`."""
 
     def __init__(self, network: DetectionNetwork) -> None:
         super().__init__()
@@ -163,8 +161,8 @@ class FusionGraph(nn.Module):
         self, saliency_global: Tensor, y_scale: Tensor, saliency_patches: Tensor, patch_locations: Tensor
     ) -> tuple[Tensor, ...]:
         used = (patch_locations[..., 0] >= 0).float().sum(1)
-        cells = spec.PATCH_MAP**2
-        count = torch.round(spec.PATCH_POOL_FRACTION * cells * used)
+        cells = glam.PATCH_MAP**2
+        count = torch.round(glam.PATCH_POOL_FRACTION * cells * used)
         y_local = top_mean(saliency_patches.transpose(1, 2).flatten(2), count.unsqueeze(1))
         return y_scale.mean(1), y_local, fused_map(saliency_global, saliency_patches, patch_locations)
 
@@ -189,7 +187,7 @@ class JointFusionGraph(nn.Module):
         gate = torch.tanh(self.mil_attn_V(z_k)) * torch.sigmoid(self.mil_attn_U(z_k))
         score = self.mil_attn_w(gate).squeeze(-1)
         attention = torch.softmax(score.masked_fill(patch_locations[..., 0] < 0, float("-inf")), dim=1)
-        y_k = top_mean(saliency_patches.flatten(3), pooling.top_count(spec.PATCH_POOL_FRACTION, spec.PATCH_MAP**2))
+        y_k = top_mean(saliency_patches.flatten(3), pooling.top_count(glam.PATCH_POOL_FRACTION, glam.PATCH_MAP**2))
         weight = attention.unsqueeze(-1)
         z_l = (weight * z_k).sum(1)
         y_fusion = torch.sigmoid(self.fusion_dnn(torch.cat([z_g, z_l], dim=1)))
@@ -199,8 +197,8 @@ class JointFusionGraph(nn.Module):
 
 def fused_map(saliency_global: Tensor, saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
     """The fused map [N,2,2944,1920], composed on the 736 x 480 grid and enlarged last."""
-    wide = upsample(saliency_global, spec.CELL // spec.PATCH_CELL)
-    return upsample((paste(saliency_patches, patch_locations) + wide) / 2, spec.PATCH_CELL)
+    wide = upsample(saliency_global, GLAM.cell // GLAM.grid_cell)
+    return upsample((paste(saliency_patches, patch_locations) + wide) / 2, GLAM.grid_cell)
 
 
 def paste(saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
@@ -208,26 +206,26 @@ def paste(saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
 
     Each canvas cell looks up the index of the patch cell that owns it, so the order needs no scattered writes.
     """
-    n, side = saliency_patches.shape[0], spec.PATCH_MAP
+    n, side = saliency_patches.shape[0], glam.PATCH_MAP
     cells = saliency_patches.transpose(1, 2).flatten(2)
-    nothing = torch.full((n, *SALIENCY_GRID), spec.MAX_PATCHES * side**2, dtype=torch.int64)
+    nothing = torch.full((n, *GLAM.grid_shape), GLAM.patches.slots * side**2, dtype=torch.int64)
     owner = nothing
     # an unused slot is moved off the canvas
-    places = torch.where(patch_locations < 0, spec.INPUT_SHAPE[0], patch_locations)
-    places = torch.div(places, spec.PATCH_CELL, rounding_mode="trunc")
-    for k in range(spec.MAX_PATCHES):
-        rows = (torch.arange(SALIENCY_GRID[0]) - places[:, k, :1]).unsqueeze(2)
-        columns = (torch.arange(SALIENCY_GRID[1]) - places[:, k, 1:]).unsqueeze(1)
+    places = torch.where(patch_locations < 0, GLAM.input_shape[0], patch_locations)
+    places = torch.div(places, GLAM.grid_cell, rounding_mode="trunc")
+    for k in range(GLAM.patches.slots):
+        rows = (torch.arange(GLAM.grid_shape[0]) - places[:, k, :1]).unsqueeze(2)
+        columns = (torch.arange(GLAM.grid_shape[1]) - places[:, k, 1:]).unsqueeze(1)
         inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
         owner = torch.where(inside, (k * side + rows) * side + columns, owner)
     padded = torch.cat([cells, torch.zeros_like(cells[..., :1])], dim=2)
-    index = owner.flatten(1).unsqueeze(1).expand(-1, len(spec.CLASSES), -1)
-    return padded.gather(2, index).reshape(-1, len(spec.CLASSES), *SALIENCY_GRID)
+    index = owner.flatten(1).unsqueeze(1).expand(-1, len(GLAM.classes), -1)
+    return padded.gather(2, index).reshape(-1, len(GLAM.classes), *GLAM.grid_shape)
 
 
 def graph_modules(network: GlamNetwork) -> dict[Stage, nn.Module]:
     """The three graphs of a network in eval mode, its own tensors shared where they are unchanged."""
-    fusion = JointFusionGraph(network) if network.fusion_head else FusionGraph()
+    fusion = JointFusionGraph(network) if network.spec is GLAM else FusionGraph()
     modules: dict[Stage, nn.Module] = {
         "global": GlobalGraph(network.global_network),
         "local": LocalGraph(network.detection_network),

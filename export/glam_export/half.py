@@ -32,7 +32,7 @@ def rounded_engines(bundle: Bundle, precision: Precision) -> dict[Stage, Engine]
     files = {stage: file for stage in STAGES if (file := graph_file(stage, precision)) != graph_file(stage)}
     options = EngineOptions()
     return {
-        stage: RoundedEngine(rounded(bundle.read(file)), stage, options, fusion_head=bundle.fusion_head)
+        stage: RoundedEngine(rounded(bundle.read(file)), stage, options, network=bundle.network)
         for stage, file in files.items()
     }
 

@@ -11,9 +11,8 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from glam_deploy import spec
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.networks import GraphContract, Stage
+from glam_deploy.networks import GraphContract, NetworkSpec, Stage
 from glam_deploy.precision import Precision
 
 OPSETS: Mapping[Precision, int] = MappingProxyType({"fp32": 21, "fp16": 21, "bf16": 22})
@@ -28,14 +27,14 @@ HALF_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "Cast"})
 
 
 def write_graph(
-    module: nn.Module, stage: Stage, path: Path, *, fusion_head: bool, precision: Precision = "fp32"
+    module: nn.Module, stage: Stage, path: Path, *, network: NetworkSpec, precision: Precision = "fp32"
 ) -> None:
     """Export one stage with a dynamic batch, check it, infer its shapes and hold it against contract and precision.
 
     `module` is of that precision already (`graphs.in_precision`). Raises BackendBuildError where the file breaks the
     contract or the ONNX rules, or where one of its types is not what the precision says.
     """
-    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+    contract = network.contract(stage)
     # a batch of 2: with 1 the exporter would take the axis for a constant
     examples = tuple(torch.zeros((2, *t.shape), dtype=getattr(torch, t.dtype)) for t in contract.inputs.values())
     batch = torch.export.Dim("batch", min=1, max=1024)

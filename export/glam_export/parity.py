@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.metrics import Comparison, compare
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import Precision
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps
@@ -38,7 +37,7 @@ def reference_examples(reference: Engines, image: Float32) -> Examples:
     overview = _example(reference["global"], {"image": images})
     found = overview.outputs
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    patches = host.select(images, maps, spec.MAX_PATCHES)
+    patches = host.select(images, maps, GLAM.patches.slots, GLAM)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
     slots = stages.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
     return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}

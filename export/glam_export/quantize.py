@@ -109,9 +109,7 @@ def narrow_share(graph: bytes, mixed: bytes) -> float:
 def int8_engines(bundle: Bundle) -> dict[Stage, Engine]:
     """The stages that have int8 graphs, run by ONNX Runtime. Raises BundleError."""
     return {
-        stage: OnnxRuntimeEngine(
-            bundle.read(graph_file(stage, "int8")), stage, EngineOptions(), fusion_head=bundle.fusion_head
-        )
+        stage: OnnxRuntimeEngine(bundle.read(graph_file(stage, "int8")), stage, EngineOptions(), network=bundle.network)
         for stage in STAGES
         if stage != "fusion"
     }

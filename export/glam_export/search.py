@@ -20,7 +20,7 @@ from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import compare_maps, compare_patches
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import Float, Kind
 from glam_deploy.records import Float32, GlobalMaps
@@ -105,7 +105,7 @@ class StageSearch:
     """All that can be, in 8 bits."""
     cases: Sequence[Case]
     limits: Limits
-    fusion_head: bool
+    network: NetworkSpec
 
     def graph(self, kind: Kind, keep: Sequence[str] = ()) -> bytes:
         """All of it wide, or with 8 bits in all blocks but `keep`. Winograd's form is where it is wide."""
@@ -117,7 +117,7 @@ class StageSearch:
         from glam_deploy.engines.openvino import graph_engine
 
         floats: Float = "bf16" if kind.endswith("bf16") else "fp32"
-        return graph_engine(graph, self.stage, floats=floats, fusion_head=self.fusion_head)
+        return graph_engine(graph, self.stage, floats=floats, network=self.network)
 
     def _mixed(self, keep: Sequence[str]) -> bytes:
         of_block = blocks(self.wide)
@@ -131,18 +131,18 @@ def searches(
     *,
     limits: Limits,
     patches: int,
-    fusion_head: bool,
+    network: NetworkSpec,
     report: Report = lambda step: None,
 ) -> list[StageSearch]:
     """The stages that have `narrow` graphs, ready to be searched on `images`, float32 [2944, 1920], standardized."""
     from glam_deploy.engines.openvino import graph_engine
 
     report(f"what FP32 makes of the {len(images)} images that mixtures are judged by")
-    engines = {stage: graph_engine(graph, stage, fusion_head=fusion_head) for stage, graph in wide.items()}
+    engines = {stage: graph_engine(graph, stage, network=network) for stage, graph in wide.items()}
     pipeline = Pipeline(OpenedEngines(engines=engines, provenance={}), patches=patches, provenance={})
     cases = [Case(image=image, expected=answer(pipeline(image))) for image in images]
     of_stage = {"global": cases, "local": cases[:LOCAL_CASES]}
-    rules: dict[str, Any] = {"limits": limits, "fusion_head": fusion_head}
+    rules: dict[str, Any] = {"limits": limits, "network": network}
     return [
         StageSearch(stage=stage, wide=wide[stage], narrow=graph, cases=of_stage[stage], **rules)
         for stage, graph in narrow.items()
@@ -307,7 +307,7 @@ def _inputs(stage: Stage, case: Case) -> tuple[dict[str, Float32], str]:
     """What the stage takes of an image, FP32's patches for the local one, and the name of its saliency."""
     if stage == "global":
         return {"image": case.image[None, None]}, "saliency_global"
-    return {"patches": host.crop(case.image, case.expected["patch_locations"])}, "saliency_patches"
+    return {"patches": host.crop(case.image, case.expected["patch_locations"], GLAM.patches.side)}, "saliency_patches"
 
 
 def _rows(stage: Stage, case: Case) -> int:
@@ -321,7 +321,7 @@ def _found(engine: Engine, stage: Stage, case: Case) -> Answer:
     if stage == "local":
         return case.expected | {name: outputs[name]}
     maps = GlobalMaps(saliency=outputs[name], y_scale=outputs["y_scale"], z_g=outputs["z_g"])
-    chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]))
+    chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]), engine.network)
     return case.expected | {name: outputs[name][0], "patch_locations": chosen.locations[0]}
 
 

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.cores import within_cores
 from glam_deploy.errors import BackendRunError, BackendUnavailable
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, STAGES, Stage
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
 
@@ -28,7 +28,7 @@ class TorchEngine(Engine):
     """One stage of a GlamNetwork, on the device that its weights are on."""
 
     def __init__(self, network: GlamNetwork, stage: Stage) -> None:
-        super().__init__(stage, fusion_head=network.fusion_head)
+        super().__init__(stage, network=network.spec)
         self._network = network
         self._device = next(network.parameters()).device
         forward: dict[Stage, Callable[..., tuple[Tensor, ...]]] = {
@@ -60,7 +60,7 @@ class TorchEngine(Engine):
         slots = one["patch_locations"].shape[1]
         used = int((one["patch_locations"][0, :, 0] >= 0).sum())
         maps, places = one["saliency_patches"][:, :used], one["patch_locations"][:, :used]
-        z_k = one["z_k"][:, :used] if net.fusion_head else torch.empty(0)
+        z_k = one["z_k"][:, :used] if net.spec is GLAM else torch.empty(0)
         local = net.aggregate(maps, z_k)
         outputs = [one["y_scale"].mean(1), local.y_local, net.fuse_saliency(one["saliency_global"], maps, places)]
         if local.attention is not None and local.z_l is not None:
@@ -89,7 +89,7 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     require_checkpoint(bundle, options)
     if threads := within_cores(options).threads:
         torch.set_num_threads(threads)
-    network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), fusion_head=bundle.fusion_head)
+    network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
     sha256 = bundle.files[bundles.CHECKPOINT_FILE]["sha256"]
     provenance = {
         "name": "torch",

@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
+from glam_deploy.networks import MOST_PATCHES
 
 S = TypeVar("S", bound="Section")
 
@@ -136,7 +136,7 @@ class Worker(Section):
 
     bundle: File
     engine: str = "auto"
-    patches: Annotated[int, Field(ge=1, le=spec.MAX_PATCHES)] | None = None
+    patches: Annotated[int, Field(ge=1, le=MOST_PATCHES)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     device: Annotated[int, Field(ge=0)] | None = None
     ungated: bool = False

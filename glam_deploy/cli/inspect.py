@@ -44,7 +44,7 @@ def show_bundle(bundle: Bundle) -> None:
 def _facts(bundle: Bundle) -> Table:
     manifest = bundle.manifest
     network, checkpoint = manifest["network"], manifest["checkpoint"]
-    heads = "attention and fusion layers" if network["fusion_head"] else "no fusion layers"
+    heads = "attention and fusion layers" if "y_fusion" in bundle.network.scores else "no fusion layers"
     precisions = ", ".join(network["precisions"])
     facts = {
         "bundle": bundle.id,

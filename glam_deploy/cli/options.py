@@ -10,7 +10,7 @@ import click
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.installation import documentation, require
-from glam_deploy.spec import MAX_PATCHES
+from glam_deploy.networks import MOST_PATCHES
 
 
 class DocumentedCommand(click.Command):
@@ -89,7 +89,7 @@ ungated_option: Decorator = click.option(
 
 def patches_option(default: int | None, help_text: str) -> Decorator:
     """`--patches K`, 1..6."""
-    return click.option("--patches", type=click.IntRange(1, MAX_PATCHES), default=default, help=help_text)
+    return click.option("--patches", type=click.IntRange(1, MOST_PATCHES), default=default, help=help_text)
 
 
 def export_module(name: str, *more_extras: str) -> Any:

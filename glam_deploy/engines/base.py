@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import BackendRunError, BundleError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.networks import GraphContract, Stage, Tensor
+from glam_deploy.networks import GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Precision
-from glam_deploy.spec import graph_contract
 
 Arrays = Mapping[str, NDArray[Any]]
 Tensors = Mapping[str, Tensor]
@@ -41,16 +40,17 @@ class EngineOptions:
 class Engine(ABC):
     """One stage's graph, ready to run. Safe to call from several threads; outputs belong to the caller."""
 
-    def __init__(self, stage: Stage, *, fusion_head: bool, composed: bool = True) -> None:
-        self.stage = stage
-        self.contract: GraphContract = graph_contract(stage, fusion_head=fusion_head, composed=composed)
+    def __init__(self, stage: Stage, *, network: NetworkSpec, composed: bool = True) -> None:
+        """`composed`: as of `NetworkSpec.contract`."""
+        self.stage, self.network = stage, network
+        self.contract: GraphContract = network.contract(stage, composed=composed)
 
     @abstractmethod
     def _run(self, inputs: Arrays) -> Arrays:
         """Compute every output of the contract from checked, C-contiguous inputs."""
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Outputs by name, as `spec.graph_contract` tells; axis 0 is the batch.
+        """Outputs by name, as the contract says; axis 0 is the batch.
 
         Raises BackendRunError for inputs that break the contract (names, dtypes, shapes) and for inputs or outputs
         that are not finite: such numbers are never handed on.
@@ -114,9 +114,10 @@ def _words(tensors: Tensors) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedEngines:
-    """The three engines of a bundle and where they came from."""
+    """The engines of a bundle and where they came from."""
 
     engines: Mapping[Stage, Engine]
+    """All stages of one network."""
     provenance: Mapping[str, Any]
     """JSON-ready: engine, library version, device, precision, SHA-256 of what each stage runs."""
     gpu: Gpu | None = None
@@ -125,3 +126,8 @@ class OpenedEngines:
     """How many runs at once they were opened for."""
     kernels: Kernels | None = None
     """The steps between the engines, loaded on that GPU."""
+
+    @property
+    def network(self) -> NetworkSpec:
+        """The network whose stages the engines are."""
+        return next(iter(self.engines.values())).network

@@ -11,7 +11,7 @@ import numpy as np
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine
-from glam_deploy.networks import Stage, Tensor
+from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
 Addresses = Mapping[str, int]
 """Name of an input or output -> where it begins in GPU memory: C order, dtype and shape as the contract says."""
@@ -41,8 +41,8 @@ class DeviceEngine(Engine, ABC):
     each array in and out, and its calls wait for each other.
     """
 
-    def __init__(self, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
-        super().__init__(stage, fusion_head=fusion_head, composed=False)
+    def __init__(self, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+        super().__init__(stage, network=network, composed=False)
         self.gpu = gpu
         self._turn = Lock()
         self._bound: _HostRun | None = None

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.device.gpu import Gpu
@@ -24,7 +23,7 @@ from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavai
 from glam_deploy.installation import exchange_command
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
-from glam_deploy.networks import STAGES, Stage, Tensor
+from glam_deploy.networks import STAGES, NetworkSpec, Stage, Tensor
 
 LIBRARY = f"onnxruntime {ort.__version__}"
 CPU = "CPUExecutionProvider"
@@ -40,8 +39,8 @@ Files = Mapping[Stage, str]
 class OnnxRuntimeEngine(Engine):
     """A session on the CPU over the bytes of a stage's graph, so that what was hashed is what runs."""
 
-    def __init__(self, graph: bytes, stage: Stage, options: EngineOptions, *, fusion_head: bool) -> None:
-        super().__init__(stage, fusion_head=fusion_head)
+    def __init__(self, graph: bytes, stage: Stage, options: EngineOptions, *, network: NetworkSpec) -> None:
+        super().__init__(stage, network=network)
         settings = ort.SessionOptions()
         if options.threads:
             settings.intra_op_num_threads = options.threads
@@ -63,13 +62,12 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     shapes is done while it opens; left in the graph, ONNX Runtime would do it on the CPU and wait for it in every run.
     """
 
-    def __init__(self, graph: bytes, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
-        super().__init__(stage, fusion_head=fusion_head, gpu=gpu)
+    def __init__(self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+        super().__init__(stage, network=network, gpu=gpu)
         self._graph = graph
-        of_graph = spec.graph_contract(stage, fusion_head=fusion_head)
         with gpu.stream() as stream:  # it must outlive the session
             inputs, outputs = _interface(self._open(1, stream))
-        self._require_interface(inputs, outputs, of_graph)
+        self._require_interface(inputs, outputs, network.contract(stage))
 
     def scratch_bytes(self, batch: int) -> int:
         """None: each session has an arena."""
@@ -185,7 +183,7 @@ def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngin
 def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> OpenedEngines:
     options = within_cores(options)
     engines = {
-        stage: OnnxRuntimeEngine(bundle.read(file), stage, options, fusion_head=bundle.fusion_head)
+        stage: OnnxRuntimeEngine(bundle.read(file), stage, options, network=bundle.network)
         for stage, file in files.items()
     }
     provenance = _provenance(name, bundle, options, files) | {"device": "cpu"}
@@ -207,12 +205,14 @@ def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     gpu = Gpu(options.device or 0)
     files = _files(options)
     engines = {
-        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, fusion_head=bundle.fusion_head, gpu=gpu)
+        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, network=bundle.network, gpu=gpu)
         for stage, file in files.items()
     }
-    cubin = compile_cubin(source(), architecture=gpu.architecture, name="kernels.cu")
+    cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
     provenance = _provenance("onnx-cuda", bundle, options, files) | gpu_facts(gpu)
-    return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=Kernels(gpu.load(cubin)))
+    return OpenedEngines(
+        engines=engines, provenance=provenance, gpu=gpu, kernels=Kernels(gpu.load(cubin), bundle.network)
+    )
 
 
 def _require_provider() -> None:

@@ -20,7 +20,7 @@ from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.engines.precision import in_words
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.networks import STAGES, GraphContract, Stage, Tensor
+from glam_deploy.networks import COMPOSED_MAP, STAGES, GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Float, Kind, Precision
 
 # The first call fills a table behind a C++ guard and may release the GIL meanwhile; a second thread that then waits for
@@ -30,7 +30,7 @@ ov.Type.f32.to_dtype()
 LIBRARY = f"openvino {ov.__version__}"
 
 PRECISION = "INFERENCE_PRECISION_HINT"
-UNUSED = "saliency"
+UNUSED = COMPOSED_MAP
 """The output that is cut off the fusion graph: 45 MB, which a result composes from their parts when asked for them."""
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
 """Environment variable that forbids the library what the CPU could do."""
@@ -63,8 +63,8 @@ class EnginesPlan:
 class OpenVinoEngine(Engine):
     """A compiled model; every run gets its own request, so that threads do not meet. Fusion gives no `saliency`."""
 
-    def __init__(self, model: ov.CompiledModel, stage: Stage, *, fusion_head: bool) -> None:
-        super().__init__(stage, fusion_head=fusion_head, composed=False)
+    def __init__(self, model: ov.CompiledModel, stage: Stage, *, network: NetworkSpec) -> None:
+        super().__init__(stage, network=network, composed=False)
         self._model = model
         self._require_interface(_tensors(model.inputs, self.contract), _tensors(model.outputs, self.contract))
 
@@ -88,10 +88,10 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def graph_engine(graph: bytes, stage: Stage, *, floats: Float = "fp32", fusion_head: bool) -> OpenVinoEngine:
+def graph_engine(graph: bytes, stage: Stage, *, network: NetworkSpec, floats: Float = "fp32") -> OpenVinoEngine:
     """An engine from an ONNX file that is in no bundle. Raises as `open_engines`."""
     settings = _settings(floats, EngineOptions())
-    return OpenVinoEngine(_compiled(graph, stage, settings), stage, fusion_head=fusion_head)
+    return OpenVinoEngine(_compiled(graph, stage, settings), stage, network=network)
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -218,7 +218,7 @@ def _engine(bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions
         exported = BytesIO()
         model.export_model(exported)
         cached.store(key, exported.getbuffer())
-    return OpenVinoEngine(model, stage, fusion_head=bundle.fusion_head)
+    return OpenVinoEngine(model, stage, network=bundle.network)
 
 
 def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.CompiledModel:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.gate.parity import MAPS, THRESHOLDS, State
 from glam_deploy.gate.statistics import auroc, auroc_interval, interval, rank_agreement
 from glam_deploy.gate.trial import Row
+from glam_deploy.networks import GLAM
 
 Figures = dict[str, Any]
 
@@ -21,16 +21,16 @@ def figures(rows: Sequence[Row]) -> Figures:
     """JSON-ready. Of at least one image."""
     return {
         "images": len(rows),
-        "dice": {name: {label: _dice(rows, name, label) for label in spec.CLASSES} for name in MAPS},
+        "dice": {name: {label: _dice(rows, name, label) for label in GLAM.classes} for name in MAPS},
         "states": {state.value: _count(rows, state) for state in (State.LOST, State.NEW, State.ALMOST_EMPTY)},
         "judged": _count(rows, State.JUDGED),
-        "lost_or_new": sum(_has_lost(row, label) for row in rows for label in spec.CLASSES),
+        "lost_or_new": sum(_has_lost(row, label) for row in rows for label in GLAM.classes),
         "patches": _patches(rows),
         "scores": {name: _scores(rows, name) for name in rows[0].scores},
         "flips": sum(len(row.flips) for row in rows),
         "flat": {side: sum(row.flat[n] for row in rows) for n, side in enumerate(("candidate", "reference"))},
         "reasons": _reasons(rows),
-        "truth": {label: found for label in spec.CLASSES if (found := _truth(rows, label))},
+        "truth": {label: found for label in GLAM.classes if (found := _truth(rows, label))},
         "latency_ms": median(row.latency_ms for row in rows),
         "beside_onnx": _beside_onnx(rows),
     }
@@ -96,7 +96,7 @@ def _patches(rows: Sequence[Row]) -> Figures:
 
 def _scores(rows: Sequence[Row], name: str) -> Figures:
     found = {}
-    for index, label in enumerate(spec.CLASSES):
+    for index, label in enumerate(GLAM.classes):
         candidate, reference = zip(*[row.scores[name][index] for row in rows], strict=True)
         found[label] = {
             "largest_difference": max(abs(a - b) for a, b in zip(candidate, reference, strict=True)),

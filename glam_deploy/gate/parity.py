@@ -7,8 +7,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.metrics import dice
+from glam_deploy.networks import GLAM
 from glam_deploy.patches.ties import are_tied
 from glam_deploy.records import Float32, Int64
 from glam_deploy.runtime.agreement import Answer, fused
@@ -19,7 +19,7 @@ THRESHOLDS = tuple(n / 10 for n in range(1, 10))
 ALMOST_EMPTY = 1024
 """Input pixels, the area of 32 x 32: with less than this above a threshold on both sides there is nothing to judge."""
 
-MAPS: Mapping[str, int] = {"global": spec.CELL**2, "patch": spec.PATCH_CELL**2, "fused": spec.PATCH_CELL**2}
+MAPS: Mapping[str, int] = {"global": GLAM.cell**2, "patch": GLAM.grid_cell**2, "fused": GLAM.grid_cell**2}
 """The maps that are compared, and the input pixels that a cell of each stands for."""
 
 SCORES = ("y_global", "y_local", "y_fusion")
@@ -91,14 +91,14 @@ def compare_maps(found: Answer, expected: Answer, forced: Float32 | None = None)
     return tuple(
         _compare(name, label, a[:, index], b[:, index])
         for name, (a, b) in pairs.items()
-        for index, label in enumerate(spec.CLASSES)
+        for index, label in enumerate(GLAM.classes)
     )
 
 
 def compare_patches(found: Answer, expected: Answer) -> tuple[PatchParity, ...]:
     """Slot by slot; the order counts, for later patches are written over earlier ones."""
     places = found["patch_locations"], expected["patch_locations"]
-    ties = are_tied(places[0], expected["saliency_global"])
+    ties = are_tied(places[0], expected["saliency_global"], GLAM)
     return tuple(_compare_boxes(a, b, best) for a, b, best in zip(*places, ties, strict=True))
 
 
@@ -109,7 +109,7 @@ def flips(found: Answer, expected: Answer, operating_point: float) -> tuple[str,
     """
     name = "y_fusion" if "y_fusion" in expected else "y_global"
     other = (found[name] >= operating_point) != (expected[name] >= operating_point)
-    return tuple(f"{name} {label}" for label, flipped in zip(spec.CLASSES, other, strict=True) if flipped)
+    return tuple(f"{name} {label}" for label, flipped in zip(GLAM.classes, other, strict=True) if flipped)
 
 
 def overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_], cell: int) -> tuple[State, float | None]:
@@ -143,11 +143,11 @@ def _overlaps(found: Float32, expected: Float32, threshold: float, cell: int) ->
 
 def _compare_boxes(found: Int64, expected: Int64, best: bool) -> PatchParity:
     off = np.abs(found - expected)
-    common = int(np.prod(np.maximum(spec.PATCH - off, 0)))
+    common = int(np.prod(np.maximum(GLAM.patches.side - off, 0)))
     same = not off.any()
     return PatchParity(
         same=same,
         tied=best and not same,
-        iou=common / (2 * spec.PATCH**2 - common),
+        iou=common / (2 * GLAM.patches.side**2 - common),
         moved_px=float(np.hypot(*off.astype(float))),
     )

@@ -4,13 +4,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from glam_deploy import spec
 from glam_deploy.gate.trial import Examined, Row
+from glam_deploy.networks import GLAM
 from glam_deploy.outputs.overlay import PERCENTILES, window
 from glam_deploy.outputs.panel import BACKGROUND, BANNER, FAINT, TEXT, font
 from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
-from glam_deploy.patches.host import SALIENCY_GRID
 from glam_deploy.records import Float32, Int64
 from glam_deploy.runtime.agreement import answer, fused
 
@@ -40,7 +39,7 @@ def picture(examined: Examined) -> Picture:
 
 
 def _grey(image: Float32) -> Picture:
-    rows, columns = SALIENCY_GRID
+    rows, columns = GLAM.grid_shape
     small = cv2.resize(image - image.min(), (columns, rows), interpolation=cv2.INTER_AREA)
     tissue = small[small > 0]
     low, high = np.percentile(tissue, PERCENTILES) if tissue.size else (1.0, 2.0)
@@ -50,9 +49,9 @@ def _grey(image: Float32) -> Picture:
 def _boxes(panel: Picture, *marked: tuple[Int64, Rgb]) -> Image.Image:
     """Where two boxes are the same, the later one's colour is seen a pixel inside the first's."""
     shown = Image.fromarray(panel)
-    draw, side = ImageDraw.Draw(shown), spec.PATCH // spec.PATCH_CELL
+    draw, side = ImageDraw.Draw(shown), GLAM.patches.side // GLAM.grid_cell
     for inset, (places, colour) in enumerate(marked):
-        for top, left in (places // spec.PATCH_CELL).tolist():
+        for top, left in (places // GLAM.grid_cell).tolist():
             corners = (left + inset, top + inset, left + side - 1 - inset, top + side - 1 - inset)
             draw.rectangle(corners, outline=colour)
     return shown
@@ -64,7 +63,7 @@ def _sheet(panels: list[Image.Image], row: Row) -> Picture:
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 8), _summary(row), fill=TEXT, font=font(22))
     draw.text((GAP, 40), f"{RESEARCH_USE}.", fill=FAINT, font=font(16))
-    for number, label in enumerate(spec.CLASSES):
+    for number, label in enumerate(GLAM.classes):
         draw.text((GAP + 220 + 110 * number, 40), label, fill=COLOURS[label], font=font(16))
     for number, (panel, title) in enumerate(zip(panels, _TITLES, strict=True)):
         left = GAP // 2 + number * (width + GAP)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.errors import InputError
 from glam_deploy.gate.parity import THRESHOLDS
 from glam_deploy.images import read_pixels
 from glam_deploy.metrics import dice
+from glam_deploy.networks import GLAM
 from glam_deploy.runtime.result import Result
 
 MASK_ENDING = "_mask"
@@ -53,7 +53,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
 
 def classes_in(mask: Mask) -> dict[str, bool]:
     """Class -> whether the mask has a pixel of it."""
-    return {name: bool((mask == VALUES[name]).any()) for name in spec.CLASSES}
+    return {name: bool((mask == VALUES[name]).any()) for name in GLAM.classes}
 
 
 def truth_dice(result: Result, mask: Mask) -> dict[str, list[float]]:
@@ -61,7 +61,7 @@ def truth_dice(result: Result, mask: Mask) -> dict[str, list[float]]:
     saliency = result.saliency_in_source()
     return {
         name: [_dice(saliency[index] >= np.float32(threshold), mask == VALUES[name]) for threshold in THRESHOLDS]
-        for index, name in enumerate(spec.CLASSES)
+        for index, name in enumerate(GLAM.classes)
         if (mask == VALUES[name]).any()
     }
 

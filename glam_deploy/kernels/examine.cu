@@ -3,15 +3,15 @@
 // Bytes of an image: 22.6 MB read.
 
 // Grid: blocks of EXAMINE_ROWS rows, 1, images. A thread has 4 columns of each of the block's rows.
-extern "C" __global__ void __launch_bounds__(EXAMINE_THREADS)
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 examine(const float4* images, unsigned int* flags) {
-    static_assert(INPUT_ROWS % EXAMINE_ROWS == 0 && INPUT_COLUMNS == 4 * EXAMINE_THREADS, "a rest of pixels");
+    static_assert(INPUT_ROWS % EXAMINE_ROWS == 0 && INPUT_COLUMNS == 4 * ROW_THREADS, "a rest of pixels");
     const int first = blockIdx.z * INPUT_ROWS + blockIdx.x * EXAMINE_ROWS;
-    const float4* rows = images + first * EXAMINE_THREADS;
+    const float4* rows = images + first * ROW_THREADS;
     bool finite = true;
 #pragma unroll
     for (int i = 0; i < EXAMINE_ROWS; ++i) {
-        const float4 four = rows[i * EXAMINE_THREADS + threadIdx.x];
+        const float4 four = rows[i * ROW_THREADS + threadIdx.x];
         finite = finite & isfinite(four.x) & isfinite(four.y) & isfinite(four.z) & isfinite(four.w);  // no branches
     }
     if (__syncthreads_or(!finite) && threadIdx.x == 0) atomicOr(&flags[blockIdx.z], NOT_FINITE_IMAGE);

@@ -5,10 +5,10 @@
 // Grid: rows of the global map, classes, images. A thread has 4 columns of the CELL rows under one row of the map: as
 // many squares of PATCH_CELL pixels as lie under each other there. Every cell of a patch's map is read by exactly one
 // thread, also where a later patch hides it, so none that is not finite goes unseen.
-extern "C" __global__ void __launch_bounds__(FUSE_THREADS)
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 fuse(const float* saliency_global, const float* saliency_patches, const long long* all_locations, float4* saliency,
      unsigned int* flags) {
-    static_assert(INPUT_COLUMNS == 4 * FUSE_THREADS && PATCH_CELL == 4, "a thread's columns are one square wide");
+    static_assert(INPUT_COLUMNS == 4 * ROW_THREADS && PATCH_CELL == 4, "a thread's columns are one square wide");
     constexpr int SQUARES = CELL / PATCH_CELL;
     const int label = blockIdx.y, image = blockIdx.z, plane = image * CLASSES + label;
     const int first = blockIdx.x * SQUARES, column = threadIdx.x;  // in squares
@@ -30,13 +30,13 @@ fuse(const float* saliency_global, const float* saliency_patches, const long lon
             finite = finite && isfinite(local[i]);
         }
     }
-    float4* out = saliency + (static_cast<long long>(plane) * INPUT_ROWS + blockIdx.x * CELL) * FUSE_THREADS + column;
+    float4* out = saliency + (static_cast<long long>(plane) * INPUT_ROWS + blockIdx.x * CELL) * ROW_THREADS + column;
 #pragma unroll
     for (int i = 0; i < SQUARES; ++i) {
         const float mean = (local[i] + global) / 2;
 #pragma unroll
         for (int row = 0; row < PATCH_CELL; ++row)
-            out[(i * PATCH_CELL + row) * FUSE_THREADS] = {mean, mean, mean, mean};
+            out[(i * PATCH_CELL + row) * ROW_THREADS] = {mean, mean, mean, mean};
     }
     const bool bad_global = __syncthreads_or(!isfinite(global)), bad_local = __syncthreads_or(!finite);
     if (threadIdx.x == 0 && (bad_global || bad_local))

@@ -1,7 +1,12 @@
 """Numbers on which the launches and the kernels must agree; `source.py` writes all of them into the CUDA source.
 
-Rows and threads divide what they share out without a rest, which the kernels assert when they are compiled.
+Those that follow from a network's shapes are in `Geometry`. Rows and threads divide what they share out without a
+rest, which the kernels assert when they are compiled; the rows of windows of `propose` may have one.
 """
+
+from dataclasses import dataclass
+
+from glam_deploy.networks import NetworkSpec
 
 HEADER_BYTES = 64
 """Of a staging area; the pixels follow."""
@@ -15,24 +20,42 @@ MOMENTS_THREADS = 256
 """`moments`: rows of pixels and threads of a block."""
 
 STANDARDIZE_ROWS = 4
-STANDARDIZE_THREADS = 480
-"""`standardize`: rows of the image and threads of a block; a thread has 4 columns of the 1920."""
+"""`standardize`: rows of the image of a block."""
 
 PROPOSE_ROWS = 9
 PROPOSE_TILE = 3
 PROPOSE_THREADS = 384
-"""`propose`: rows of windows that a block has (17 x 9 are the 153), sums that a thread has, threads of a block."""
+"""`propose`: rows of windows that a block has, sums that a thread has, threads of a block."""
 
 CROP_ROWS = 4
-CROP_THREADS = 128
-"""`crop`: rows of a patch that a block has, threads of a row (4 columns each)."""
-
-FUSE_THREADS = 480
-"""`fuse`: threads of a block; a thread has 4 columns of the 1920."""
+"""`crop`: rows of a patch that a block has."""
 
 EXAMINE_ROWS = 4
-EXAMINE_THREADS = 480
-"""`examine`: rows of the image and threads of a block; a thread has 4 columns of the 1920."""
+"""`examine`: rows of the image of a block."""
 
-SCRATCH_BYTES = 12288
-"""Of one image: what its blocks leave for each other. All zero before the first launch; launches leave it ready."""
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What follows from the shapes of a network."""
+
+    row_threads: int
+    """`standardize`, `fuse`, `examine`: threads of a block; a thread has 4 columns of the image."""
+    crop_threads: int
+    """`crop`: threads of a row of a patch; a thread has 4 columns."""
+    propose_blocks: int
+    """`propose`: blocks of an image."""
+    scratch_bytes: int
+    """Of one image: what its blocks leave for each other. All zero before the first launch; launches leave it ready."""
+
+
+def geometry_of(network: NetworkSpec) -> Geometry:
+    """The geometry for a network that has patches."""
+    rows, columns = network.input_shape
+    places = network.map_shape[0] - network.patches.window + 1
+    moments = 16 * (rows // MOMENTS_ROWS)  # a sum and a sum of squares, 8 bytes each, of each block
+    return Geometry(
+        row_threads=columns // 4,
+        crop_threads=network.patches.side // 4,
+        propose_blocks=-(-places // PROPOSE_ROWS),
+        scratch_bytes=-(-(moments + 64) // 4096) * 4096,
+    )

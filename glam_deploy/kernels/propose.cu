@@ -1,10 +1,12 @@
 // The next window of largest summed saliency. Twin: patches/host.py, choose_windows, bit for bit.
 //
-// Bytes: each of the 17 blocks reads the image's two maps (177 KB), from L2 but for the first time.
+// Bytes: each block (17 in GLAM) reads the image's two maps (177 KB), from L2 but for the first time.
 
 constexpr int HEAT_ROWS = PROPOSE_ROWS + WINDOW - 1;
 constexpr int PLACES_DOWN = MAP_ROWS - WINDOW + 1, PLACES_ACROSS = MAP_COLUMNS - WINDOW + 1;
-constexpr int PROPOSE_BLOCKS = PLACES_DOWN / PROPOSE_ROWS;
+constexpr int PROPOSE_BLOCKS = (PLACES_DOWN + PROPOSE_ROWS - 1) / PROPOSE_ROWS;  // the last may have fewer rows
+static_assert(MAP_CELLS % 4 == 0, "maps are read in groups of 4 cells");
+static_assert(PLACES_ACROSS >= PROPOSE_TILE && PROPOSE_ROWS % PROPOSE_TILE == 0, "a tile leaves the map");
 constexpr int TILES_ACROSS = (PLACES_ACROSS + PROPOSE_TILE - 1) / PROPOSE_TILE;
 
 // How one class's map is brought to 0..1; a class without contrast becomes zeros.
@@ -20,8 +22,7 @@ __device__ inline float higher(float a, float b) { return b > a || isnan(b) ? b 
 
 // Every block looks at the whole map: sooner done than another launch. A thread has every PROPOSE_THREADS-th 4 cells.
 __device__ inline Stretch stretch_of(const float4* map) {
-    static_assert(PROPOSE_THREADS <= MAP_CELLS / 4, "every thread has a first cell");
-    float low = map[threadIdx.x].x, high = low;
+    float low = map[0].x, high = low;
 #pragma unroll 4
     for (int i = threadIdx.x; i < MAP_CELLS / 4; i += PROPOSE_THREADS) {
         const float4 four = map[i];
@@ -33,13 +34,23 @@ __device__ inline Stretch stretch_of(const float4* map) {
     return {low, span, span == 0};
 }
 
-// The rows of the heat map that the block's windows cover; a thread has every PROPOSE_THREADS-th 4 cells.
-__device__ inline void fill(float4* heat, const float4* benign, const float4* malignant, Stretch b, Stretch m) {
-    const int first = blockIdx.x * PROPOSE_ROWS * MAP_COLUMNS / 4;
-    for (int i = threadIdx.x; i < HEAT_ROWS * MAP_COLUMNS / 4; i += PROPOSE_THREADS) {
-        const float4 x = benign[first + i], y = malignant[first + i];
-        heat[i] = {b(x.x) + m(y.x), b(x.y) + m(y.y), b(x.z) + m(y.z), b(x.w) + m(y.w)};
+// The rows of the heat map that the block's windows cover, zeros below the map. A thread has every PROPOSE_THREADS-th
+// group of 4 cells, or cell where the block's first one does not lie on a 16-byte bound.
+__device__ inline void fill(float* heat, const float* benign, const float* malignant, Stretch b, Stretch m) {
+    constexpr int CELLS = HEAT_ROWS * MAP_COLUMNS;
+    const int first = blockIdx.x * PROPOSE_ROWS * MAP_COLUMNS, inside = min(CELLS, MAP_CELLS - first);
+    if constexpr (MAP_COLUMNS % 4 == 0) {
+        const float4* x4 = reinterpret_cast<const float4*>(benign + first);
+        const float4* y4 = reinterpret_cast<const float4*>(malignant + first);
+        for (int i = threadIdx.x; i < inside / 4; i += PROPOSE_THREADS) {
+            const float4 x = x4[i], y = y4[i];
+            reinterpret_cast<float4*>(heat)[i] = {b(x.x) + m(y.x), b(x.y) + m(y.y), b(x.z) + m(y.z), b(x.w) + m(y.w)};
+        }
+    } else {
+        for (int i = threadIdx.x; i < inside; i += PROPOSE_THREADS)
+            heat[i] = b(benign[first + i]) + m(malignant[first + i]);
     }
+    for (int i = inside + threadIdx.x; i < CELLS; i += PROPOSE_THREADS) heat[i] = 0;
 }
 
 // A chosen window set to zero, as far as the block has it; a thread has every PROPOSE_THREADS-th cell of the window.
@@ -68,7 +79,6 @@ __device__ inline void add_runs(const float* values, int stride, float (&sums)[P
 
 // A thread has PROPOSE_TILE sums under each other.
 __device__ inline void add_down(const float (*heat)[MAP_COLUMNS], float (*tall)[MAP_COLUMNS]) {
-    static_assert(PROPOSE_ROWS % PROPOSE_TILE == 0, "a rest of rows");
     for (int i = threadIdx.x; i < PROPOSE_ROWS / PROPOSE_TILE * MAP_COLUMNS; i += PROPOSE_THREADS) {
         const int row = i / MAP_COLUMNS * PROPOSE_TILE, column = i % MAP_COLUMNS;
         float sums[PROPOSE_TILE];
@@ -91,6 +101,7 @@ __device__ inline Count best_across(const float (*tall)[MAP_COLUMNS]) {
     Count best = 0;
     for (int i = threadIdx.x; i < PROPOSE_ROWS * TILES_ACROSS; i += PROPOSE_THREADS) {
         const int row = i / TILES_ACROSS, column = min(i % TILES_ACROSS * PROPOSE_TILE, PLACES_ACROSS - PROPOSE_TILE);
+        if (blockIdx.x * PROPOSE_ROWS + row >= PLACES_DOWN) continue;
         float sums[PROPOSE_TILE];
         add_runs(&tall[row][column], 1, sums);
 #pragma unroll
@@ -113,15 +124,15 @@ __device__ inline Count last_of_all(Count best, Scratch& scratch) {
 // Grid: PROPOSE_BLOCKS, 1, images. Launched for patch 0, 1, 2 and so on; reads what the earlier launches have chosen.
 extern "C" __global__ void __launch_bounds__(PROPOSE_THREADS)
 propose(const float* saliency, long long* all_locations, unsigned int* flags, char* all_scratch, int patch) {
-    static_assert(PLACES_DOWN % PROPOSE_ROWS == 0, "a rest of rows");
     alignas(16) __shared__ float heat[HEAT_ROWS][MAP_COLUMNS];
     __shared__ float tall[PROPOSE_ROWS][MAP_COLUMNS];
     const int image = blockIdx.z;
-    const float4* benign = reinterpret_cast<const float4*>(saliency + image * CLASSES * MAP_CELLS);
-    const float4* malignant = benign + MAP_CELLS / 4;
+    const float* benign = saliency + image * CLASSES * MAP_CELLS;
+    const float* malignant = benign + MAP_CELLS;
     long long* locations = all_locations + image * MAX_PATCHES * 2;
-    const Stretch b = stretch_of(benign), m = stretch_of(malignant);
-    fill(reinterpret_cast<float4*>(heat), benign, malignant, b, m);
+    const Stretch b = stretch_of(reinterpret_cast<const float4*>(benign));
+    const Stretch m = stretch_of(reinterpret_cast<const float4*>(malignant));
+    fill(&heat[0][0], benign, malignant, b, m);
     __syncthreads();
     for (int i = 0; i < patch; ++i) erase(heat, locations + 2 * i);
     __syncthreads();

@@ -142,9 +142,9 @@ __device__ void write_rows(const View& view, float mean, float divisor, float4* 
 }
 
 // Grid: blocks of STANDARDIZE_ROWS rows, 1, images. After `moments`.
-extern "C" __global__ void __launch_bounds__(STANDARDIZE_THREADS)
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 standardize(const char* __restrict__ staging, long long area_bytes, char* all_scratch, float4* __restrict__ images) {
-    static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * STANDARDIZE_THREADS, "a rest of pixels");
+    static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * ROW_THREADS, "a rest of pixels");
     const View view = view_of(staging, area_bytes);
     const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
     float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);

@@ -1,6 +1,7 @@
 """The networks that this release knows, one frozen `NetworkSpec` each."""
 
 from glam_deploy.networks.base import (
+    COMPOSED_MAP,
     PUBLISHED_FRAME,
     STAGES,
     GraphContract,
@@ -12,8 +13,10 @@ from glam_deploy.networks.base import (
 from glam_deploy.networks.glam import GLAM, GLAM_CONCATENATION
 
 __all__ = [
+    "COMPOSED_MAP",
     "GLAM",
     "GLAM_CONCATENATION",
+    "MOST_PATCHES",
     "NETWORKS",
     "PUBLISHED_FRAME",
     "STAGES",
@@ -26,6 +29,9 @@ __all__ = [
 ]
 
 NETWORKS = (GLAM, GLAM_CONCATENATION)
+
+MOST_PATCHES = max(spec.patches.slots for spec in NETWORKS if spec.selection)
+"""Patches of an image that some network takes; before a bundle is open, no smaller limit is known."""
 
 
 def network(name: str, aggregation: str) -> NetworkSpec:

@@ -9,7 +9,10 @@ CLASSES = ("benign", "malignant")
 
 MAP_SHAPE = (184, 120)
 
-SELECTION = PatchSelection(side=512, window=32, slots=6, map_side=128)
+PATCH_MAP = 128
+"""Side of a patch's saliency map, in cells."""
+
+SELECTION = PatchSelection(side=512, window=32, slots=6, map_side=PATCH_MAP)
 
 SCALE_POOL_FRACTION = 0.03
 """Share of the map that a scale's prediction averages (paper, section 2; published configuration)."""
@@ -34,7 +37,7 @@ def _glam(*, attention: bool) -> NetworkSpec:
       zeros elsewhere. `patch_locations` are (row, column) of upper-left corners in input pixels, multiples of 16.
       `saliency` is the fused map in the network frame. `z_g`, `z_k`, `attention` and `y_fusion` exist with attention.
     """
-    n, k, side = len(CLASSES), SELECTION.slots, SELECTION.map_side or 0
+    n, k, side = len(CLASSES), SELECTION.slots, PATCH_MAP
     fusion_inputs = tensors(
         saliency_global=(n, *MAP_SHAPE), y_scale=(3, n), saliency_patches=(k, n, side, side), patch_locations=(k, 2)
     )

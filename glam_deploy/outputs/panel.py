@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from glam_deploy import spec
 from glam_deploy.outputs.report import RESEARCH_USE, UNCALIBRATED
 from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
 
@@ -78,12 +77,13 @@ class _Pen:
 
     def section(self, title: str) -> None:
         self.rule()
-        self.row((title, *spec.CLASSES), 16, (FAINT, *(COLOURS[name] for name in spec.CLASSES)))
+        benign, malignant = COLOURS
+        self.row((title, benign, malignant), 16, (FAINT, *COLOURS.values()))
 
 
 def _heading(pen: _Pen, result: "Result") -> None:
     view = result.input.view
-    pen.line("GLAM saliency", 18, FAINT)
+    pen.line(f"{result.network.title} saliency", 18, FAINT)
     pen.line(view.value if view else "View not known", 36)
 
 
@@ -98,7 +98,7 @@ def _scales(pen: _Pen) -> None:
     pen.rule()
     pen.line("Saliency", 16, FAINT)
     pen.y += 6
-    for name in spec.CLASSES:
+    for name in COLOURS:
         pen.draw.text((_MARGIN, pen.y - 2), name, fill=COLOURS[name], font=font(18))
         pen.image.paste(Image.fromarray(_scale(name)), (_SCALE_LEFT, pen.y))
         pen.y += 28
@@ -110,8 +110,8 @@ def _scales(pen: _Pen) -> None:
 
 def _scale(name: str) -> Picture:
     rows, columns = _SCALE_SIZE
-    saliency = np.zeros((len(spec.CLASSES), rows, columns), np.float32)
-    saliency[spec.CLASSES.index(name)] = np.linspace(0, 1, columns)
+    saliency = np.zeros((len(COLOURS), rows, columns), np.float32)
+    saliency[list(COLOURS).index(name)] = np.linspace(0, 1, columns)
     return tint(np.full((rows, columns), 96, np.uint8), saliency)
 
 

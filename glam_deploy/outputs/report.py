@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
 from glam_deploy.records import Notice, Placed, Placement, View
 
@@ -29,7 +28,9 @@ def done(result: "Result", *, arrays_name: str | None, picture_name: str | None)
     """The report of an image that went all the way; file names are relative to the report's folder."""
     return _skeleton("done") | {
         "input": _input(result.input),
-        "predictions": {name: _by_class(list(y.values())) for name, y in result.predictions.items()},
+        "predictions": {
+            name: {label: shortest(value) for label, value in y.items()} for name, y in result.predictions.items()
+        },
         "patches": [_patch(result, k) for k in range(len(result.patch_locations))],
         "preprocessing": _preprocessing(result.input.placement),
         "warnings": [_warning(notice) for notice in result.notices],
@@ -110,14 +111,16 @@ def _patch(result: "Result", k: int) -> Report:
         "network_box": result.patch_boxes[k],
         "source_box": result.patch_boxes_in_source[k],
         "attention": None if result.attention is None else shortest(result.attention[k]),
-        "peak_saliency": _by_class(result.saliency_patches[k].max(axis=(1, 2)).tolist()),
+        "peak_saliency": dict(
+            zip(result.network.classes, map(shortest, result.saliency_patches[k].max(axis=(1, 2))), strict=True)
+        ),
     }
 
 
 def _preprocessing(placement: Placement) -> Report:
     return {
         "source_shape": placement.source_shape,
-        "network_shape": spec.INPUT_SHAPE,
+        "network_shape": placement.network_shape,
         "crop_window": placement.crop_window,
         "best_center": placement.best_center,
         "mirrored": placement.mirrored,
@@ -128,10 +131,6 @@ def _preprocessing(placement: Placement) -> Report:
 
 def _warning(notice: Notice) -> Report:
     return {"code": notice.code, "message": notice.message}
-
-
-def _by_class(values: list[float]) -> dict[str, float]:
-    return {name: shortest(value) for name, value in zip(spec.CLASSES, values, strict=True)}
 
 
 def shortest(value: float | np.floating[Any]) -> float:

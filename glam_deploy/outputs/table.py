@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.report import Report
 from glam_deploy.regular import open_regular
@@ -18,11 +17,12 @@ from glam_deploy.regular import open_regular
 TABLE = "results.csv"
 
 _SCORES = ("y_global", "y_local", "y_fusion")
+_CLASSES = ("benign", "malignant")
 COLUMNS = (
     "file",
     "view",
     "status",
-    *(f"{score}_{name}" for score in _SCORES for name in spec.CLASSES),
+    *(f"{score}_{name}" for score in _SCORES for name in _CLASSES),
     "patches",
     "notices",
     "error",
@@ -84,7 +84,7 @@ class Table:
             "file": str(file),
             "view": report["input"]["view"] or "",
             "status": report["status"],
-            **{f"{score}_{name}": scores.get(score, {}).get(name, "") for score in _SCORES for name in spec.CLASSES},
+            **{f"{score}_{name}": scores.get(score, {}).get(name, "") for score in _SCORES for name in _CLASSES},
             "patches": _boxes(report) if scores else "",
             "notices": " ".join(warning["code"] for warning in report["warnings"]),
             "error": error.get("type", ""),

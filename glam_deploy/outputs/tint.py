@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.records import Float32
 
 Rgb = tuple[int, int, int]
 Picture = NDArray[np.uint8]
 
 COLOURS: Mapping[str, Rgb] = MappingProxyType({"benign": (0, 158, 255), "malignant": (255, 106, 0)})
-"""Sky blue and orange differ for every common kind of colour blindness (Okabe & Ito 2008), and from grey."""
+"""By class, in the order that every network has. Sky blue and orange differ for every common kind of colour blindness
+(Okabe & Ito 2008), and from grey."""
 
 UNTOUCHED_BELOW = 0.1
 """Saliency up to this leaves the image as it is, bit for bit."""
@@ -42,7 +42,7 @@ def tint(grey: Picture, saliency: Float32) -> Picture:
     picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     touched = (saliency > UNTOUCHED_BELOW).any(axis=0)
     mixed = picture[touched].astype(np.float32)
-    for name, values in zip(spec.CLASSES, saliency, strict=True):
+    for name, values in zip(COLOURS, saliency, strict=True):
         mixed += opacity(values[touched])[:, None] * (np.array(COLOURS[name], np.float32) - mixed)
     picture[touched] = np.rint(mixed)
     return picture

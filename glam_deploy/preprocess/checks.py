@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.errors import InputError, Remedy
+from glam_deploy.networks import PUBLISHED_FRAME
 from glam_deploy.preprocess.standardize import TOLERANCE
 from glam_deploy.records import Pixels
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
-def check_pixels(pixels: Pixels) -> None:
+def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
     """uint8, uint16 or float32 [rows, columns], finite, >= 0, something above 0, not all the same."""
     if pixels.ndim != 2 or pixels.dtype not in DTYPES:
         raise InputError(
@@ -19,13 +19,13 @@ def check_pixels(pixels: Pixels) -> None:
         )
     if not pixels.size:
         raise InputError(f"The image has shape {pixels.shape}: no pixels. Check the file for damage.")
-    check_raw(pixels)
+    check_raw(pixels, network_shape)
     _check_range(pixels.min(), pixels.max())
 
 
-def check_raw(pixels: Pixels) -> None:
+def check_raw(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
     """Refuse an array of the shape, type and moments of the network's input: it was meant as standardized."""
-    if pixels.shape != spec.INPUT_SHAPE or pixels.dtype.kind != "f" or not pixels.min() < 0:
+    if pixels.shape != network_shape or pixels.dtype.kind != "f" or not pixels.min() < 0:
         return
     mean, deviation = pixels.mean(dtype=np.float64), pixels.std(dtype=np.float64)
     if abs(mean) <= TOLERANCE and abs(deviation - 1) <= TOLERANCE:

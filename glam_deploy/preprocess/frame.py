@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.records import Box, Float32, Pixels, Placement
 
@@ -26,8 +25,9 @@ class Seen:
         return part[..., ::-1] if self.mirrored else part
 
 
-def seen(placement: Placement, window: tuple[int, int] = spec.INPUT_SHAPE) -> Seen:
-    """What of the crop lies in the window; `window` is the network frame's (rows, columns)."""
+def seen(placement: Placement) -> Seen:
+    """What of the crop lies in the network frame."""
+    window = placement.network_shape
     top, bottom, left, right = placement.crop_window
     row, end_row = _overlap(placement.row_shift, window[0], bottom - top)
     column, end_column = _overlap(placement.column_shift, window[1], right - left)
@@ -47,11 +47,11 @@ def _overlap(shift: int, length: int, size: int) -> tuple[int, int]:
 def map_to_source(placement: Placement, maps: Float32) -> Float32:
     """Maps of the network frame on the source image's own grid, pixel for pixel.
 
-    `maps`: float32 [C, 2944, 1920], network frame. Returns float32 [C, rows, columns], source frame; source pixels
+    `maps`: float32 [C, rows, columns], network frame. Returns float32 [C, rows, columns], source frame; source pixels
     that the network never saw are 0. Raises UsageError for maps of another shape.
     """
-    if maps.ndim != 3 or maps.shape[1:] != spec.INPUT_SHAPE:
-        rows, columns = spec.INPUT_SHAPE
+    if maps.ndim != 3 or maps.shape[1:] != placement.network_shape:
+        rows, columns = placement.network_shape
         raise UsageError(
             f"Maps of shape {maps.shape} do not lie in the network frame; expected [C, {rows}, {columns}]. "
             "Enlarge them to the network's input size first."
@@ -63,13 +63,12 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
     return out
 
 
-def box_to_source(placement: Placement, box: Box, window: tuple[int, int] = spec.INPUT_SHAPE) -> Box | None:
+def box_to_source(placement: Placement, box: Box) -> Box | None:
     """The part of a box that lies in the source image, half-open (top, left, bottom, right), source frame.
 
-    `box` is in the network frame, whose (rows, columns) are `window`. What lies in the padding, or outside the window,
-    is cut off; None if nothing is left.
+    `box` is in the network frame. What lies in the padding, or outside the frame, is cut off; None if nothing is left.
     """
-    part = seen(placement, window)
+    part = seen(placement)
     top, left = max(box[0], part.network[0]), max(box[1], part.network[1])
     bottom, right = min(box[2], part.network[2]), min(box[3], part.network[3])
     if top >= bottom or left >= right:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from glam_deploy import spec
+from glam_deploy.networks import PUBLISHED_FRAME
 from glam_deploy.preprocess import checks, crop, diagnosis, foreground, frame, window
 from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.preprocess.standardize import standardize
@@ -21,13 +21,15 @@ from glam_deploy.records import (
 )
 
 
-def prepare(mammogram: Mammogram) -> NetworkInput:
+def prepare(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> NetworkInput:
     """The network's input for a view as it left the detector: `place`, then `network_input`."""
-    return network_input(place(mammogram))
+    return network_input(place(mammogram, network_shape=network_shape))
 
 
-def place(mammogram: Mammogram) -> PlacedView:
+def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> PlacedView:
     """Where the network's window lies in a view as it left the detector.
+
+    `network_shape`: rows and columns of the network frame.
 
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
 
@@ -43,7 +45,7 @@ def place(mammogram: Mammogram) -> PlacedView:
     breast ends so), `dark-surroundings` (a thick dark layer around the tissue), `hard-outline` (values that do not rise
     as they do at a skin) and `background-not-zero` (noise outside the breast).
     """
-    checks.check_pixels(mammogram.pixels)
+    checks.check_pixels(mammogram.pixels, network_shape)
     pixels = np.ascontiguousarray(mammogram.pixels)
     bordered = foreground.bordered_mask(pixels)
     breast = foreground.find_breast(bordered)
@@ -51,7 +53,7 @@ def place(mammogram: Mammogram) -> PlacedView:
     breast = breast.mirrored(pixels.shape[1]) if mammogram.faces_left else breast
     surroundings = diagnosis.diagnose(upright, breast, mammogram)
     mask = bordered[1:-1, 1:-1]
-    placement, facts = _place(mask, breast, mammogram)
+    placement, facts = _place(mask, breast, mammogram, network_shape)
     return PlacedView(
         pixels=pixels,
         placement=placement,
@@ -74,14 +76,17 @@ def network_input(placed: PlacedView) -> NetworkInput:
     )
 
 
-def _place(mask: Mask, breast: Breast, mammogram: Mammogram) -> tuple[Placement, CropFacts]:
+def _place(
+    mask: Mask, breast: Breast, mammogram: Mammogram, network_shape: tuple[int, int]
+) -> tuple[Placement, CropFacts]:
     rows, columns = mask.shape
     mirrored, is_mlo = mammogram.faces_left, mammogram.view.is_mlo
     top, left, bottom, right = box = crop.crop_box(breast, (rows, columns))
     facts = crop.crop_facts(breast, box, faces_left=mirrored)
     tissue = (mask[:, ::-1] if mirrored else mask)[top:bottom, left:right]
-    center = window.best_center(tissue, facts, is_mlo=is_mlo)
-    row_shift, column_shift = window.window_shift(center, (bottom - top, right - left), is_mlo=is_mlo)
+    center = window.best_center(tissue, facts, is_mlo=is_mlo, window=network_shape)
+    crop_shape = (bottom - top, right - left)
+    row_shift, column_shift = window.window_shift(center, crop_shape, is_mlo=is_mlo, window=network_shape)
     placement = Placement(
         source_shape=(rows, columns),
         crop_window=_crop_window(box, columns, mirrored=mirrored),
@@ -89,6 +94,7 @@ def _place(mask: Mask, breast: Breast, mammogram: Mammogram) -> tuple[Placement,
         row_shift=row_shift,
         column_shift=column_shift,
         best_center=center,
+        network_shape=network_shape,
     )
     return placement, facts
 
@@ -102,7 +108,7 @@ def _crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int
 def _image(pixels: Pixels, placement: Placement) -> Float32:
     part = frame.seen(placement)
     top, left, bottom, right = part.network
-    image = np.zeros(spec.INPUT_SHAPE, np.float32)
+    image = np.zeros(placement.network_shape, np.float32)
     image[top:bottom, left:right] = part.read(pixels)
     standardize(image)
     return image
@@ -117,7 +123,7 @@ def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts)
         yield Notice(code="off-chest-wall", message=message)
     lost = _lost_share(mask, placement)
     if lost:
-        rows, columns = spec.INPUT_SHAPE
+        rows, columns = placement.network_shape
         message = f"{100 * lost:.2g} % of the foreground lies outside the {rows} x {columns} window."
         yield Notice(code="tissue-outside-window", message=message)
 

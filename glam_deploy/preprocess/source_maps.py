@@ -34,6 +34,7 @@ class SourceMaps:
             row_shift=0,
             column_shift=0,
             best_center=None,
+            network_shape=(rows, columns),
         )
         return cls(grid=maps, cell=1, placement=here)
 
@@ -60,7 +61,7 @@ class SourceMaps:
             return None
         cells = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
         top, left, bottom, right = (self.cell * edge for edge in cells)
-        return box_to_source(self.placement, (top, left, bottom, right), self._window)
+        return box_to_source(self.placement, (top, left, bottom, right))
 
     def cut(self, n: int, box: Box) -> Float32:
         """The n-th map in a part of the source image that the network saw: float32 [rows, columns] of the box."""
@@ -80,15 +81,9 @@ class SourceMaps:
         out[:, row_at, column_at] = self._at(self.grid, down, across)
         return out
 
-    @property
-    def _window(self) -> tuple[int, int]:
-        """Rows and columns of the network frame."""
-        rows, columns = self.grid.shape[1:]
-        return rows * self.cell, columns * self.cell
-
     @cached_property
     def _seen(self) -> Seen:
-        return seen(self.placement, self._window)
+        return seen(self.placement)
 
     def _spread(self, grid: NDArray[Any]) -> NDArray[Any]:
         top, left, bottom, right = self._seen.source

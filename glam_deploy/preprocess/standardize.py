@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from glam_deploy import spec
 from glam_deploy.errors import InputError, Remedy
+from glam_deploy.networks import PUBLISHED_FRAME
 from glam_deploy.records import Float32, NetworkInput, Notice, Pixels, Placement, Source, View
 
 SMALLEST_DEVIATION = 1e-5
@@ -26,26 +26,37 @@ def _moments(image: Float32) -> tuple[float, float]:
     return float(mean[0, 0]), float(deviation[0, 0])
 
 
-def from_standardized(image: Pixels, *, source: Source, view: View | None = None) -> NetworkInput:
+def from_standardized(
+    image: Pixels,
+    *,
+    source: Source,
+    view: View | None = None,
+    network_shape: tuple[int, int] = PUBLISHED_FRAME,
+) -> NetworkInput:
     """An image that is already the network's input: cropped, upright, facing right, standardized.
 
-    `image`: any float dtype, [2944, 1920], network frame, which is then the source frame as well. Raises InputError
-    for another shape or dtype, for values that are not finite, and where the mean is further than 0.05 from 0 or the
-    standard deviation further than 0.05 from 1.
+    `image`: any float dtype, of `network_shape`, network frame, which is then the source frame as well. Raises
+    InputError for another shape or dtype, for values that are not finite, and where the mean is further than 0.05 from
+    0 or the standard deviation further than 0.05 from 1.
     """
-    return NetworkInput(image=_checked(image), placement=whole_frame(), source=source, view=view)
+    return NetworkInput(
+        image=_checked(image, network_shape), placement=whole_frame(network_shape), source=source, view=view
+    )
 
 
-def from_cropped(pixels: Pixels, *, source: Source, view: View | None = None) -> NetworkInput:
+def from_cropped(
+    pixels: Pixels, *, source: Source, view: View | None = None, network_shape: tuple[int, int] = PUBLISHED_FRAME
+) -> NetworkInput:
     """The network's input from a view that is cropped, upright and faces right already, but not yet standardized.
 
-    `pixels`: uint16 [2944, 1920], network frame, which is then the source frame as well; standardized here over all of
-    them. Adds the notice `standardized-here`. Raises InputError for another shape or dtype, and for a constant image.
+    `pixels`: uint16, of `network_shape`, network frame, which is then the source frame as well; standardized here over
+    all of them. Adds the notice `standardized-here`. Raises InputError for another shape or dtype, and for a constant
+    image.
     """
-    if pixels.shape != spec.INPUT_SHAPE or pixels.dtype.newbyteorder("=") != np.uint16:
+    if pixels.shape != network_shape or pixels.dtype.newbyteorder("=") != np.uint16:
         raise InputError(
             f"A cropped input that is not yet standardized must have 16 bits, unsigned, and the shape "
-            f"{spec.INPUT_SHAPE}; this is {pixels.dtype} of shape {pixels.shape}. A raw image is given with its view, "
+            f"{network_shape}; this is {pixels.dtype} of shape {pixels.shape}. A raw image is given with its view, "
             "and not as standardized."
         )
     image = np.ascontiguousarray(pixels, np.float32)
@@ -54,26 +65,27 @@ def from_cropped(pixels: Pixels, *, source: Source, view: View | None = None) ->
     standardize(image)
     message = f"the pixels were standardized here: their mean is {mean:.4g}, their standard deviation {deviation:.4g}"
     told = Notice(code="standardized-here", message=message)
-    return NetworkInput(image=image, placement=whole_frame(), source=source, view=view, notices=(told,))
+    return NetworkInput(image=image, placement=whole_frame(network_shape), source=source, view=view, notices=(told,))
 
 
-def whole_frame() -> Placement:
+def whole_frame(network_shape: tuple[int, int] = PUBLISHED_FRAME) -> Placement:
     """Where an image lies that is the network's input already: its source frame is the network frame."""
-    rows, columns = spec.INPUT_SHAPE
+    rows, columns = network_shape
     return Placement(
-        source_shape=spec.INPUT_SHAPE,
+        source_shape=network_shape,
         crop_window=(0, rows, 0, columns),
         mirrored=False,
         row_shift=0,
         column_shift=0,
         best_center=None,
+        network_shape=network_shape,
     )
 
 
-def _checked(image: Pixels) -> Float32:
-    if image.shape != spec.INPUT_SHAPE or not np.issubdtype(image.dtype, np.floating):
+def _checked(image: Pixels, network_shape: tuple[int, int]) -> Float32:
+    if image.shape != network_shape or not np.issubdtype(image.dtype, np.floating):
         raise InputError(
-            f"A standardized input must be a float array of shape {spec.INPUT_SHAPE}, this is {image.dtype} of shape "
+            f"A standardized input must be a float array of shape {network_shape}, this is {image.dtype} of shape "
             f"{image.shape}; where it is a raw image",
             Remedy.RAW,
         )

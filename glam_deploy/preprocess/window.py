@@ -1,17 +1,17 @@
 """Where the network's window lies in the crop (steps 4 and 5).
 
-The crop is in the upright frame: chest wall on the left. `window` is (rows, columns), 2944 x 1920 in the network.
+The crop is in the upright frame: chest wall on the left. `window` is (rows, columns) of the network frame.
 """
 
 import numpy as np
 
-from glam_deploy import spec
+from glam_deploy.networks import PUBLISHED_FRAME
 from glam_deploy.preprocess.foreground import Mask
 from glam_deploy.records import CropFacts, Int64
 
 
 def best_center(
-    tissue: Mask, facts: CropFacts, *, is_mlo: bool, window: tuple[int, int] = spec.INPUT_SHAPE
+    tissue: Mask, facts: CropFacts, *, is_mlo: bool, window: tuple[int, int] = PUBLISHED_FRAME
 ) -> tuple[int, int]:
     """(row, column) of the published best centre, in the crop; it may lie outside the crop.
 
@@ -55,7 +55,7 @@ def _window_counts(per_row: Int64, tops: Int64, height: int) -> Int64:
 
 
 def window_shift(
-    center: tuple[int, int], crop_shape: tuple[int, int], *, is_mlo: bool, window: tuple[int, int] = spec.INPUT_SHAPE
+    center: tuple[int, int], crop_shape: tuple[int, int], *, is_mlo: bool, window: tuple[int, int] = PUBLISHED_FRAME
 ) -> tuple[int, int]:
     """The crop's (row, column) that the window's first pixel shows; negative where the window starts in padding.
 

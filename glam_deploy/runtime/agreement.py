@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.engines.base import Engine
 from glam_deploy.metrics import dice
+from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 from glam_deploy.records import Float32
 from glam_deploy.runtime.golden import COMPARED
@@ -38,7 +38,7 @@ def compared(found: Answer, expected: Answer) -> dict[str, Any]:
         "same_patches": bool(moved == 0),
         "moved_pixels": int(moved),
         "dice": class_dice(found, expected),
-        "lesion_cells": dict(zip(spec.CLASSES, lesions(expected).sum((1, 2)).tolist(), strict=True)),
+        "lesion_cells": dict(zip(GLAM.classes, lesions(expected).sum((1, 2)).tolist(), strict=True)),
         "largest_difference": {name: float(np.abs(found[name] - expected[name]).max()) for name in values},
     }
 
@@ -65,7 +65,7 @@ def on_reference_patches(local: Engine, image: Float32, found: Answer, expected:
     maps: Float32 = found["saliency_patches"].copy()
     moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)
     for slot in np.flatnonzero(moved):
-        patch = host.crop(image, expected["patch_locations"][[slot]])
+        patch = host.crop(image, expected["patch_locations"][[slot]], GLAM.patches.side)
         maps[slot] = local.run({"patches": patch})["saliency_patches"][0]
     return maps
 
@@ -87,7 +87,7 @@ def blamed(forced: Float32, found: Answer, expected: Answer, differ: Callable[[A
 
 def class_dice(found: Answer, expected: Answer) -> dict[str, float | None]:
     """Dice of the lesions, class by class."""
-    return {name: dice(a, b) for name, a, b in zip(spec.CLASSES, lesions(found), lesions(expected), strict=True)}
+    return {name: dice(a, b) for name, a, b in zip(GLAM.classes, lesions(found), lesions(expected), strict=True)}
 
 
 def lesions(arrays: Answer) -> NDArray[np.bool_]:
@@ -97,7 +97,7 @@ def lesions(arrays: Answer) -> NDArray[np.bool_]:
 
 def fused(arrays: Answer) -> Float32:
     """The fused map on the grid on which it is constant: float32 [2, 736, 480], 0..1."""
-    return host.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"])
+    return host.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"], GLAM)
 
 
 def _lesions_differ(mixed: Answer, expected: Answer) -> bool:

@@ -49,9 +49,9 @@ class BorrowedSlot:
         """float32 [N, 2], 0..1."""
         self.y_local: DeviceArray = slot.array("y_local")
         """float32 [N, 2], 0..1."""
-        self.y_fusion: DeviceArray | None = slot.array("y_fusion") if chain.has_head else None
+        self.y_fusion: DeviceArray | None = self._optional("y_fusion")
         """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
-        self.attention: DeviceArray | None = slot.array("attention") if chain.has_head else None
+        self.attention: DeviceArray | None = self._optional("attention")
         """float32 [N, 6], sums to 1; None where the checkpoint has no attention layers."""
 
     def load(self, array: object) -> None:
@@ -103,7 +103,9 @@ class BorrowedSlot:
             with self._pool.guarded():
                 self._slot.download()
                 self._collected = self._slot.collect()
-        placed = placed or Placed(placement=whole_frame(), source=Source(name="device array", kind="array"), view=None)
+        if placed is None:
+            frame = whole_frame(self._slot.stages.network.input_shape)
+            placed = Placed(placement=frame, source=Source(name="device array", kind="array"), view=None)
         findings = self._chain.findings(self._collected, [placed] * self._slot.images)
         times = {"gpu": self._collected.milliseconds}
         return result_of(findings, n, timings_ms=times, provenance=self._provenance)
@@ -116,6 +118,9 @@ class BorrowedSlot:
                 self.stream.follow(self._caller)
             if self._loaded:
                 self._copied.synchronize()
+
+    def _optional(self, name: str) -> DeviceArray | None:
+        return self._slot.array(name) if name in self._slot.layout.fields else None
 
     def _require_open(self) -> None:
         if not self._is_open:

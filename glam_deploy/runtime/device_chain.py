@@ -36,8 +36,9 @@ class DeviceChain:
         assert opened.gpu is not None and opened.kernels is not None
         engines = {stage: cast(DeviceEngine, engine) for stage, engine in opened.engines.items()}
         self.in_flight = slots
-        self._stages = GpuStages(gpu=opened.gpu, kernels=opened.kernels, engines=engines, patches=patches)
-        self.has_head = "attention" in engines["fusion"].contract.outputs
+        self._stages = GpuStages(
+            network=opened.network, gpu=opened.gpu, kernels=opened.kernels, engines=engines, patches=patches
+        )
         self._pools = {n: SlotPool(partial(Slot, self._stages, images=n), limit=slots) for n in (1, EXAM)}
 
     @property
@@ -87,8 +88,14 @@ class DeviceChain:
         _require_finite_images(flags)
         self._require_finite(values, flags)
         flat = np.array([[bit in flag for bit in FLAT] for flag in flags])
-        without_head: dict[str, Any] = {"y_fusion": None, "attention": None}
-        return Findings(inputs=tuple(views), flat=flat, recording=collected.recording, **(without_head | values))
+        optional: dict[str, Any] = {"y_fusion": None, "attention": None}
+        return Findings(
+            network=self._stages.network,
+            inputs=tuple(views),
+            flat=flat,
+            recording=collected.recording,
+            **(optional | values),
+        )
 
     def _land(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
         collected = run.result()
@@ -96,20 +103,16 @@ class DeviceChain:
         return self.findings(collected, views)
 
     def _used(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        used = dict(arrays)
-        for name in ("patch_locations", "saliency_patches", "attention"):
-            used[name] = arrays[name][:, : self._stages.patches]
-        if not self.has_head:
-            del used["y_fusion"], used["attention"]
-        return used
+        slotted = ("patch_locations", "saliency_patches", "attention")
+        return {name: a[:, : self._stages.patches] if name in slotted else a for name, a in arrays.items()}
 
     def _require_finite(self, values: Mapping[str, NDArray[Any]], flags: Sequence[Flags]) -> None:
         """As every engine does at the host; of the maps, which the kernels have looked at, only where they say so."""
         said = reduce(or_, flags)
-        names: dict[Stage, list[str]] = {"global": ["y_scale"], "local": [], "fusion": ["y_global", "y_local"]}
+        names: dict[Stage, list[str]] = {"global": ["y_scale"], "local": []}
+        names["fusion"] = list(self._stages.engines["fusion"].contract.outputs)
         names["global"] += ["saliency_global"] if said & Flags.NOT_FINITE_GLOBAL else []
         names["local"] += ["saliency_patches"] if said & Flags.NOT_FINITE_LOCAL else []
-        names["fusion"] += ["y_fusion", "attention"] if self.has_head else []
         for stage, found in names.items():
             self._stages.engines[stage].require_finite_outputs({name: values[name] for name in found})
 

@@ -13,7 +13,7 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.engines.precision import by_stage, coarsest
 from glam_deploy.metrics import Comparison, compare
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, STAGES, Stage
 from glam_deploy.patches import host
 from glam_deploy.patches.ties import are_tied
 from glam_deploy.preprocess import prepare
@@ -83,7 +83,9 @@ def _tied(found: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
     if places.shape != expected["patch_locations"].shape:
         return 0
     moved = (places != expected["patch_locations"]).any(axis=1)
-    agree = all(tie or not off for tie, off in zip(are_tied(places, expected["saliency_global"]), moved, strict=True))
+    agree = all(
+        tie or not off for tie, off in zip(are_tied(places, expected["saliency_global"], GLAM), moved, strict=True)
+    )
     return int(moved.sum()) if agree else 0
 
 
@@ -91,7 +93,10 @@ def _on_patches(engines: Mapping[Stage, Engine], view: Mammogram, locations: Int
     """What an engine makes of these patches: the fields of Result that depend on them."""
     image = prepare(view).image
     maps = stages.run_global(engines["global"], image[None, None])
-    pixels, flat = host.crop(image, locations)[None], host.choose_windows(maps.saliency[0], 1)[1][None]
+    pixels, flat = (
+        host.crop(image, locations, GLAM.patches.side)[None],
+        host.contrast_stretch(maps.saliency[0])[1][None],
+    )
     patches = Patches(locations=locations[None], pixels=pixels, flat=flat)
     local = stages.run_local(engines["local"], patches)
     scores = stages.run_fusion(engines["fusion"], maps, patches, local)

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from glam_deploy.engines.base import Engine
 from glam_deploy.errors import UsageError
-from glam_deploy.networks import Stage
+from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import network_input
-from glam_deploy.records import Findings, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
+from glam_deploy.records import Findings, NetworkInput, PlacedView
 from glam_deploy.runtime import stages
 from glam_deploy.runtime.chain import Flight
 from glam_deploy.runtime.stopwatch import Stopwatch
@@ -22,8 +22,10 @@ class HostChain:
 
     largest_batch = 1
 
-    def __init__(self, engines: Mapping[Stage, Engine], patches: int, *, streams: int = 1) -> None:
-        self.engines = engines
+    def __init__(
+        self, engines: Mapping[Stage, Engine], network: NetworkSpec, patches: int, *, streams: int = 1
+    ) -> None:
+        self.engines, self._network = engines, network
         self._patches = patches
         self.in_flight = streams
         self._threads = ThreadPoolExecutor(streams, "view") if streams > 1 else None
@@ -59,26 +61,21 @@ class HostChain:
         with clock("global"):
             maps = stages.run_global(self.engines["global"], images)
         with clock("patches"):
-            patches = host.select(images, maps, self._patches)
+            patches = host.select(images, maps, self._patches, self._network)
         with clock("local"):
             local = stages.run_local(self.engines["local"], patches)
         with clock("fusion"):
             scores = stages.run_fusion(self.engines["fusion"], maps, patches, local)
-        return _findings(prepared, maps, patches, local, scores)
-
-
-def _findings(
-    prepared: NetworkInput, maps: GlobalMaps, patches: Patches, local: LocalMaps, scores: Predictions
-) -> Findings:
-    return Findings(
-        inputs=(prepared,),
-        saliency_global=maps.saliency,
-        saliency_patches=local.saliency,
-        patch_locations=patches.locations,
-        flat=patches.flat,
-        y_scale=maps.y_scale,
-        y_global=scores.y_global,
-        y_local=scores.y_local,
-        y_fusion=scores.y_fusion,
-        attention=scores.attention,
-    )
+        return Findings(
+            network=self._network,
+            inputs=(prepared,),
+            saliency_global=maps.saliency,
+            saliency_patches=local.saliency,
+            patch_locations=patches.locations,
+            flat=patches.flat,
+            y_scale=maps.y_scale,
+            y_global=scores.y_global,
+            y_local=scores.y_local,
+            y_fusion=scores.y_fusion,
+            attention=scores.attention,
+        )

@@ -1,6 +1,7 @@
 """Where everything of a slot lies in one block of GPU memory; what is downloaded comes first, for one copy to take.
 
-Shapes come from `spec.graph_contract`. Every tensor begins at a multiple of ALIGNMENT, which is what engines ask for.
+Shapes come from the contracts of the network's graphs. Every tensor begins at a multiple of ALIGNMENT, which is what
+engines ask for.
 """
 
 import math
@@ -11,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.device.memory import ALIGNMENT
 from glam_deploy.kernels import launch, staging
-from glam_deploy.spec import graph_contract
+from glam_deploy.networks import NetworkSpec
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> (dtype, shape with the batch)."""
@@ -46,6 +46,7 @@ class Field:
 class Layout:
     """Of a slot for `images` images of `patches` patches each."""
 
+    network: NetworkSpec
     images: int
     patches: int
     fields: Mapping[str, Field]
@@ -65,7 +66,7 @@ class Layout:
     @property
     def used_result_bytes(self) -> int:
         """The same without the slots after the last patch in use of the last image: all that a download must bring."""
-        unused = spec.MAX_PATCHES - self.patches
+        unused = self.network.patches.slots - self.patches
         return self.result_bytes - unused * self.row_bytes("saliency_patches")
 
     def row_bytes(self, name: str) -> int:
@@ -79,23 +80,24 @@ def align(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def slot_layout(*, images: int, patches: int, engine_scratch: int) -> Layout:
+def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scratch: int) -> Layout:
     """Everything that the device chain reads and writes; `engine_scratch` is the bytes that engines share.
 
     `raw` holds the staging areas of raw views. Where several images have fewer than six patches each, the local graph's
     rows (`packed_saliency`, `packed_z_k`) are not yet in their slots, and lie apart.
     """
-    results, rest = _results(images), _inner(images, patches, engine_scratch)
-    return Layout(images=images, patches=patches, fields=_place({**results, **rest}), downloaded=tuple(results))
+    results, rest = _results(network, images), _inner(network, images, patches, engine_scratch)
+    fields = _place({**results, **rest})
+    return Layout(network=network, images=images, patches=patches, fields=fields, downloaded=tuple(results))
 
 
-def is_packed(images: int, patches: int) -> bool:
+def is_packed(network: NetworkSpec, images: int, patches: int) -> bool:
     """Whether the local graph's rows lie apart from their slots: used slots of several images leave gaps."""
-    return images > 1 and patches < spec.MAX_PATCHES
+    return images > 1 and patches < network.patches.slots
 
 
-def _results(images: int) -> Tensors:
-    fusion = graph_contract("fusion", fusion_head=True, composed=False)
+def _results(network: NetworkSpec, images: int) -> Tensors:
+    fusion = network.contract("fusion", composed=False)
     tensors = {**fusion.outputs, **fusion.inputs}
     stay = {"z_g", "z_k", "saliency_patches"}
     small = {name: (t.dtype, (images, *t.shape)) for name, t in tensors.items() if name not in stay}
@@ -103,21 +105,22 @@ def _results(images: int) -> Tensors:
     return {**small, "flags": ("uint32", (images,)), "saliency_patches": (last.dtype, (images, *last.shape))}
 
 
-def _inner(images: int, patches: int, engine_scratch: int) -> Tensors:
-    rows = images * patches
+def _inner(network: NetworkSpec, images: int, patches: int, engine_scratch: int) -> Tensors:
+    rows, whole, local = images * patches, network.contract("global"), network.contract("local")
+    z_k, saliency = local.outputs["z_k"].shape, local.outputs["saliency_patches"].shape
     inner: dict[str, tuple[str, tuple[int, ...]]] = {
-        "z_g": ("float32", (images, spec.Z_GLOBAL)),
-        "z_k": ("float32", (images, spec.MAX_PATCHES, spec.Z_PATCH)),
-        "image": ("float32", (images, 1, *spec.INPUT_SHAPE)),
-        "patches": ("float32", (rows, 1, spec.PATCH, spec.PATCH)),
-        "saliency": ("float32", (images, len(spec.CLASSES), *spec.INPUT_SHAPE)),
-        "raw": ("uint8", (images * staging.AREA_BYTES,)),
-        "kernel_scratch": ("uint8", (launch.scratch_bytes(images),)),
+        "z_g": ("float32", (images, *whole.outputs["z_g"].shape)),
+        "z_k": ("float32", (images, network.patches.slots, *z_k)),
+        "image": ("float32", (images, *whole.inputs["image"].shape)),
+        "patches": ("float32", (rows, *local.inputs["patches"].shape)),
+        "saliency": ("float32", (images, len(network.classes), *network.input_shape)),
+        "raw": ("uint8", (images * staging.largest_area(network.input_shape),)),
+        "kernel_scratch": ("uint8", (launch.scratch_bytes(images, network),)),
         "engine_scratch": ("uint8", (engine_scratch,)),
     }
-    if is_packed(images, patches):
-        inner["packed_saliency"] = ("float32", (rows, len(spec.CLASSES), spec.PATCH_MAP, spec.PATCH_MAP))
-        inner["packed_z_k"] = ("float32", (rows, spec.Z_PATCH))
+    if is_packed(network, images, patches):
+        inner["packed_saliency"] = ("float32", (rows, *saliency))
+        inner["packed_z_k"] = ("float32", (rows, *z_k))
     return inner
 
 

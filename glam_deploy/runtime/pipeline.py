@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import reading, sources, spec
+from glam_deploy import reading, sources
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.networks import Stage
@@ -49,8 +49,9 @@ class Pipeline:
     def __init__(
         self, opened: OpenedEngines, *, patches: int, provenance: Mapping[str, Any], slots: int | None = None
     ) -> None:
-        if patches not in range(1, spec.MAX_PATCHES + 1):
-            raise UsageError(f"patches = {patches}: expected a whole number from 1 to {spec.MAX_PATCHES}")
+        self.network = opened.network
+        if patches not in range(1, (slots_of := self.network.patches.slots) + 1):
+            raise UsageError(f"patches = {patches}: expected a whole number from 1 to {slots_of}")
         self.patches = patches
         self.provenance = {**provenance, "engine": opened.provenance, "patches": patches}
         self._open_chain: Chain | None = _chain_of(opened, patches, slots)
@@ -134,7 +135,7 @@ class Pipeline:
         if sources.is_source(image):
             image, view, horizontal_flip = reading.read(image, view=view, horizontal_flip=horizontal_flip), None, False
         with clock("preprocess"):
-            ready = chain.prepare(_place(image, view=view, horizontal_flip=horizontal_flip))
+            ready = chain.prepare(self._place(image, view=view, horizontal_flip=horizontal_flip))
         return Prepared(view=ready, times_ms=clock.times_ms)
 
     @overload
@@ -207,6 +208,28 @@ class Pipeline:
             finally:
                 borrowed.close()
 
+    def _place(self, image: Image, *, view: View | str | None, horizontal_flip: bool) -> PlacedView | NetworkInput:
+        shape = self.network.input_shape
+        if isinstance(image, NetworkInput | PlacedView | Mammogram):
+            _require_bare(view, horizontal_flip)
+            return place(_exact(image), network_shape=shape) if isinstance(image, Mammogram) else image
+        if not is_array(image):
+            raise UsageError(
+                f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput, an array, or what "
+                "glam_deploy.read takes: a path, bytes, a binary file or a pydicom Dataset"
+            )
+        array = to_host(image)
+        if view is None and (horizontal_flip or not np.issubdtype(array.dtype, np.floating)):
+            raise UsageError(
+                f"an array of {array.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. "
+                f"Without a view, the array is a standardized float {list(shape)} that faces right, and takes no "
+                "horizontal_flip."
+            )
+        if view is None:
+            return from_standardized(array, source=Source(name="array", kind="array"), network_shape=shape)
+        mammogram = Mammogram(pixels=array, view=parse_view(view), horizontal_flip=horizontal_flip)
+        return place(_exact(mammogram), network_shape=shape)
+
     def _start(self, prepared: Sequence[Prepared]) -> Pending:
         clock = Stopwatch()
         for one in prepared:
@@ -233,7 +256,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:
         raise UsageError(f"slots = {slots}: engine {opened.provenance.get('name')!r} runs on the CPU; leave it out")
-    return HostChain(opened.engines, patches, streams=opened.streams)
+    return HostChain(opened.engines, opened.network, patches, streams=opened.streams)
 
 
 def _require_several(images: Any) -> None:
@@ -262,26 +285,6 @@ def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 def _is_raw(image: Image) -> bool:
     view = image.view if isinstance(image, Prepared) else image
     return isinstance(view, Mammogram | PlacedView) or sources.is_source(view)
-
-
-def _place(image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> PlacedView | NetworkInput:
-    if isinstance(image, NetworkInput | PlacedView | Mammogram):
-        _require_bare(view, horizontal_flip)
-        return place(_exact(image)) if isinstance(image, Mammogram) else image
-    if not is_array(image):
-        raise UsageError(
-            f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput, an array, or what "
-            "glam_deploy.read takes: a path, bytes, a binary file or a pydicom Dataset"
-        )
-    array = to_host(image)
-    if view is None and (horizontal_flip or not np.issubdtype(array.dtype, np.floating)):
-        raise UsageError(
-            f"an array of {array.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. Without a "
-            f"view, the array is a standardized float [2944, 1920] that faces right, and takes no horizontal_flip."
-        )
-    if view is None:
-        return from_standardized(array, source=Source(name="array", kind="array"))
-    return place(_exact(Mammogram(pixels=array, view=parse_view(view), horizontal_flip=horizontal_flip)))
 
 
 def _exact(mammogram: Mammogram) -> Mammogram:

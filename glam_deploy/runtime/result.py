@@ -1,7 +1,7 @@
 """What the pipeline says about one image."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.patches import host
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
@@ -46,6 +46,8 @@ class Result:
     more (22.6 MB and more): `network_input` then raises UsageError, and `plot` and `save` want them from the caller.
     """
 
+    network: NetworkSpec
+    """The network that made it: its classes, shapes and title."""
     y_global: Float32
     """float32 [2], 0..1: the prediction of the published inference."""
     y_scale: Float32
@@ -78,7 +80,11 @@ class Result:
     def predictions(self) -> dict[str, dict[str, float]]:
         """Every score by name, then by class: {"y_global": {"benign": 0.1, "malignant": 0.7}, ...}."""
         scores = {"y_global": self.y_global, "y_local": self.y_local, "y_fusion": self.y_fusion}
-        return {name: dict(zip(spec.CLASSES, y.tolist(), strict=True)) for name, y in scores.items() if y is not None}
+        return {
+            name: dict(zip(self.network.classes, y.tolist(), strict=True))
+            for name, y in scores.items()
+            if y is not None
+        }
 
     @cached_property
     def network_input(self) -> NetworkInput:
@@ -97,7 +103,7 @@ class Result:
 
     def saliency(self) -> Float32:
         """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""
-        return host.enlarge(self._grid(), spec.PATCH_CELL)
+        return host.enlarge(self._grid(), self.network.grid_cell)
 
     def saliency_in_source(self) -> Float32:
         """The fused map on the source image's own grid: float32 [2, rows, columns], 0..1.
@@ -115,12 +121,13 @@ class Result:
 
     def source_maps(self) -> SourceMaps:
         """The fused map in the source frame, for those who look at parts of it."""
-        return SourceMaps(grid=self._grid(), cell=spec.PATCH_CELL, placement=self.input.placement)
+        return SourceMaps(grid=self._grid(), cell=self.network.grid_cell, placement=self.input.placement)
 
     @property
     def patch_boxes(self) -> list[Box]:
         """Half-open (top, left, bottom, right) of each patch, network frame."""
-        return [(r, c, r + spec.PATCH, c + spec.PATCH) for r, c in self.patch_locations.tolist()]
+        side = self.network.patches.side
+        return [(r, c, r + side, c + side) for r, c in self.patch_locations.tolist()]
 
     @property
     def patch_boxes_in_source(self) -> list[Box | None]:
@@ -204,7 +211,7 @@ class Result:
         )
 
     def _grid(self) -> Float32:
-        return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations)
+        return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations, self.network)
 
 
 def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Mapping[str, Any]) -> Result:
@@ -212,6 +219,7 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
     view = findings.inputs[n]
     recording = {"cuda_graph": asdict(findings.recording)} if findings.recording else {}
     return Result(
+        network=findings.network,
         y_global=findings.y_global[n],
         y_scale=findings.y_scale[n],
         y_local=findings.y_local[n],
@@ -221,18 +229,18 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
         saliency_patches=findings.saliency_patches[n],
         patch_locations=findings.patch_locations[n],
         input=view,
-        notices=(*view.notices, *_contrast_notices(findings.flat[n])),
+        notices=(*view.notices, *_contrast_notices(findings.network.classes, findings.flat[n])),
         timings_ms=timings_ms,
         provenance={**provenance, **recording},
     )
 
 
-def _contrast_notices(flags: NDArray[np.bool_]) -> tuple[Notice, ...]:
-    flat = [name for name, same in zip(spec.CLASSES, flags, strict=True) if same]
+def _contrast_notices(classes: Sequence[str], flags: NDArray[np.bool_]) -> tuple[Notice, ...]:
+    flat = [name for name, same in zip(classes, flags, strict=True) if same]
     if not flat:
         return ()
     message = f"the global saliency of {' and '.join(flat)} is the same everywhere and took no part in choosing patches"
-    if len(flat) == len(spec.CLASSES):
+    if len(flat) == len(classes):
         message += "; nothing was left to choose by, so every patch is the upper-left one"
     return (Notice(code="no-contrast", message=message),)
 

@@ -18,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Graph
@@ -26,7 +25,7 @@ from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
 from glam_deploy.errors import BackendRunError
 from glam_deploy.kernels import staging
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.networks import Stage
+from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.preprocess import frame
 from glam_deploy.records import NetworkInput, PlacedView, Recording
 from glam_deploy.runtime.layout import is_packed, slot_layout
@@ -51,6 +50,7 @@ class Feed(StrEnum):
 class GpuStages:
     """What slots are made from, shared by all of them."""
 
+    network: NetworkSpec
     gpu: Gpu
     kernels: Kernels
     engines: Mapping[Stage, DeviceEngine]
@@ -83,9 +83,9 @@ class Slot:
         batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
         with stages.preparing:
             scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
-        self.layout = slot_layout(images=images, patches=stages.patches, engine_scratch=scratch)
+        self.layout = slot_layout(stages.network, images=images, patches=stages.patches, engine_scratch=scratch)
         self._memory = stages.gpu.allocate(self.layout.nbytes)
-        self._upload = stages.gpu.pinned(images * staging.AREA_BYTES)
+        self._upload = stages.gpu.pinned(images * staging.largest_area(stages.network.input_shape))
         self._download = stages.gpu.pinned(self.layout.result_bytes)
         self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
         self._graphs: dict[Feed, Graph] = {}
@@ -107,7 +107,7 @@ class Slot:
         for n, view in enumerate(views):
             area = self._upload.array[n * step : (n + 1) * step]
             if isinstance(view, NetworkInput):
-                area.view(np.float32).reshape(spec.INPUT_SHAPE)[...] = view.image
+                area.view(np.float32).reshape(view.image.shape)[...] = view.image
             else:
                 _pack(area, view)
         return feed
@@ -158,7 +158,7 @@ class Slot:
     def _bind(self, stage: Stage, batch: int) -> DeviceRun:
         engine = self.stages.engines[stage]
         names = {name: name for name in (*engine.contract.inputs, *engine.contract.outputs)}
-        if stage == "local" and is_packed(self.images, self.stages.patches):
+        if stage == "local" and is_packed(self.stages.network, self.images, self.stages.patches):
             names |= {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"}
         addresses = {name: self.address(place) for name, place in names.items()}
         return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
@@ -255,20 +255,20 @@ class Slot:
 
     def _unpack(self) -> None:
         """Bring each image's rows of the local graph into its first slots, where they do not lie there already."""
-        if not is_packed(self.images, self.stages.patches):
+        if not is_packed(self.stages.network, self.images, self.stages.patches):
             return
         for name, packed in (("saliency_patches", "packed_saliency"), ("z_k", "packed_z_k")):
             row = self.layout.row_bytes(name)
             used = self.stages.patches * row
             for n in range(self.images):
-                target = self.address(name) + n * spec.MAX_PATCHES * row
+                target = self.address(name) + n * self.stages.network.patches.slots * row
                 self.stream.copy(target, self.address(packed) + n * used, used)
 
     def _upload_bytes(self, feed: Feed) -> int:
         """Of one run: fixed, so that it can be recorded; a smaller view leaves the end of its area unused."""
         if feed is Feed.STANDARDIZED:
             return self.layout.fields["image"].nbytes
-        return self.images * staging.area_bytes(*spec.INPUT_SHAPE, feed.value)
+        return self.images * staging.area_bytes(*self.stages.network.input_shape, feed.value)
 
     @property
     def _size(self) -> dict[str, int]:
@@ -286,4 +286,11 @@ def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:
 def _pack(area: NDArray[np.uint8], view: PlacedView) -> None:
     part = frame.seen(view.placement)
     (row, column, _, _), (top, left, bottom, right) = part.network, part.source
-    staging.pack(area, view.pixels[top:bottom, left:right], row=row, column=column, mirrored=part.mirrored)
+    staging.pack(
+        area,
+        view.pixels[top:bottom, left:right],
+        row=row,
+        column=column,
+        mirrored=part.mirrored,
+        network_shape=view.placement.network_shape,
+    )

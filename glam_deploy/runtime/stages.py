@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.engines.base import Engine
 from glam_deploy.networks import GraphContract
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps, Patches, Predictions
@@ -20,7 +19,7 @@ def run_global(engine: Engine, images: Float32) -> GlobalMaps:
 def run_local(engine: Engine, patches: Patches) -> LocalMaps:
     """Local module, patch by patch: on a CPU a batch is no faster, and one patch's feature maps bound the memory."""
     n, k = patches.locations.shape[:2]
-    outputs = [engine.run({"patches": p[None]}) for p in patches.pixels.reshape(n * k, 1, spec.PATCH, spec.PATCH)]
+    outputs = [engine.run({"patches": p[None]}) for p in patches.pixels.reshape(n * k, *patches.pixels.shape[2:])]
     maps, vectors = (np.concatenate([out[name] for out in outputs]) for name in ("saliency_patches", "z_k"))
     return LocalMaps(saliency=maps.reshape(n, k, *maps.shape[1:]), z_k=vectors.reshape(n, k, -1))
 
@@ -28,14 +27,15 @@ def run_local(engine: Engine, patches: Patches) -> LocalMaps:
 def fusion_inputs(
     contract: GraphContract, maps: GlobalMaps, patches: Patches, local: LocalMaps
 ) -> dict[str, NDArray[Any]]:
-    """What the fusion graph takes: K patches in the first of its six slots, the rest marked unused."""
+    """What the fusion graph takes: K patches in the first of its slots, the rest marked unused."""
+    slots = contract.inputs["patch_locations"].shape[0]
     everything = {
         "saliency_global": maps.saliency,
         "y_scale": maps.y_scale,
-        "saliency_patches": _slots(local.saliency, 0),
-        "patch_locations": _slots(patches.locations, -1),
+        "saliency_patches": _slots(local.saliency, slots, 0),
+        "patch_locations": _slots(patches.locations, slots, -1),
         "z_g": maps.z_g,
-        "z_k": _slots(local.z_k, 0),
+        "z_k": _slots(local.z_k, slots, 0),
     }
     return {name: everything[name] for name in contract.inputs}
 
@@ -50,7 +50,7 @@ def run_fusion(engine: Engine, maps: GlobalMaps, patches: Patches, local: LocalM
     )
 
 
-def _slots(values: NDArray[Any], empty: int) -> NDArray[Any]:
+def _slots(values: NDArray[Any], slots: int, empty: int) -> NDArray[Any]:
     spare = [(0, 0)] * values.ndim
-    spare[1] = (0, spec.MAX_PATCHES - values.shape[1])
+    spare[1] = (0, slots - values.shape[1])
     return np.pad(values, spare, constant_values=empty)

@@ -14,7 +14,6 @@ from expected import need_engine
 from support_bundles import facts, fill
 from support_gpu import with_engines
 
-from glam_deploy import spec
 from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import Arrays, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS, open_engines
@@ -27,7 +26,7 @@ from glam_deploy.errors import (
     UsageError,
 )
 from glam_deploy.installation import install_command
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.reference import GlamNetwork
 
@@ -104,8 +103,10 @@ def assert_close(name: str, found: Arrays, expected: Arrays) -> None:
         np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=tolerance * scale, err_msg=key)
 
 
-def assert_keeps_contract(name: str, outputs: Arrays, stage: Stage, batch: int, *, fusion_head: bool = False) -> None:
-    expected = spec.graph_contract(stage, fusion_head=fusion_head, composed=name in COMPOSED).outputs
+def assert_keeps_contract(
+    name: str, outputs: Arrays, stage: Stage, batch: int, *, network: NetworkSpec = GLAM_CONCATENATION
+) -> None:
+    expected = network.contract(stage, composed=name in COMPOSED).outputs
     found = {key: (values.dtype.name, values.shape) for key, values in outputs.items()}
     assert found == {key: (t.dtype, (batch, *t.shape)) for key, t in expected.items()}
     for key in outputs.keys() - {"z_g", "z_k"}:
@@ -113,18 +114,18 @@ def assert_keeps_contract(name: str, outputs: Arrays, stage: Stage, batch: int, 
         assert outputs[key].max() <= 1 + 1e-6, key
 
 
-def zeros(stage: Stage, batch: int = 1, *, fusion_head: bool = False) -> dict[str, np.ndarray]:
-    inputs = spec.graph_contract(stage, fusion_head=fusion_head).inputs
+def zeros(stage: Stage, batch: int = 1, *, network: NetworkSpec = GLAM_CONCATENATION) -> dict[str, np.ndarray]:
+    inputs = network.contract(stage).inputs
     return {key: np.zeros((batch, *t.shape), t.dtype) for key, t in inputs.items()}
 
 
-def slots(*used: int, fusion_head: bool, seed: int = 0) -> dict[str, np.ndarray]:
+def slots(*used: int, network: NetworkSpec, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs of the fusion stage: image n has `used[n]` patches, its other slots are as the contract says."""
     rng = np.random.default_rng(seed)
-    inputs = zeros("fusion", len(used), fusion_head=fusion_head)
+    inputs = zeros("fusion", len(used), network=network)
     for key, values in inputs.items():
         inputs[key] = rng.random(values.shape, np.float32)
-    if fusion_head:
+    if network is GLAM:
         inputs["z_k"] *= 6  # far enough apart for the attention to prefer some patches
     inputs["patch_locations"] = np.tile(np.array(OVERLAPPING, np.int64), (len(used), 1, 1))
     for n, count in enumerate(used):
@@ -190,19 +191,19 @@ def test_local_stage(name: str, opened: OpenedEngines, images: list[np.ndarray])
 
 @network
 @pytest.mark.parametrize("used", [(1, 6), (5, 2), (3, 4)])
-@pytest.mark.parametrize("fusion_head", [False, True])
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
 def test_any_number_of_patch_slots(
-    request: pytest.FixtureRequest, name: str, used: tuple[int, int], fusion_head: bool
+    request: pytest.FixtureRequest, name: str, used: tuple[int, int], network: NetworkSpec
 ) -> None:
-    kind = "joint" if fusion_head else "golden"
-    engines = request.getfixturevalue("joint" if fusion_head else "opened").engines
+    kind = "joint" if network is GLAM else "golden"
+    engines = request.getfixturevalue("joint" if network is GLAM else "opened").engines
     net = request.getfixturevalue(f"{kind}_network")
-    inputs = slots(*used, fusion_head=fusion_head)
+    inputs = slots(*used, network=network)
     outputs = engines["fusion"].run(inputs)
-    assert_keeps_contract(name, outputs, "fusion", 2, fusion_head=fusion_head)
+    assert_keeps_contract(name, outputs, "fusion", 2, network=network)
     for n, count in enumerate(used):
         assert_close(name, rows(outputs, n), reference_fusion(net, inputs, n, count))
-        if fusion_head:
+        if network is GLAM:
             assert outputs["attention"][n].sum() == pytest.approx(1, abs=1e-6)
             assert not outputs["attention"][n, count:].any()
 
@@ -211,7 +212,7 @@ def test_any_number_of_patch_slots(
 @pytest.mark.parametrize("which", ["opened", "joint"])
 def test_fusion_of_a_batch_is_that_of_each_image(request: pytest.FixtureRequest, name: str, which: str) -> None:
     engine = request.getfixturevalue(which).engines["fusion"]
-    inputs = slots(2, 6, fusion_head=which == "joint")
+    inputs = slots(2, 6, network=GLAM if which == "joint" else GLAM_CONCATENATION)
     both = engine.run(inputs)
     copies = {key: values.copy() for key, values in both.items()}
     for n in range(2):
@@ -222,7 +223,7 @@ def test_fusion_of_a_batch_is_that_of_each_image(request: pytest.FixtureRequest,
 @network
 def test_arrays_may_lie_in_any_order_and_be_read_only(joint: OpenedEngines) -> None:
     engine = joint.engines["fusion"]
-    inputs = slots(3, fusion_head=True)
+    inputs = slots(3, network=GLAM)
     strange = {key: np.asfortranarray(values) for key, values in inputs.items()}
     for values in strange.values():
         values.flags.writeable = False
@@ -247,17 +248,17 @@ FAULTS: dict[str, Callable[[dict[str, np.ndarray], str], Any]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_inputs_that_break_the_contract(joint: OpenedEngines, stage: Stage, fault: str) -> None:
-    for key in spec.graph_contract(stage, fusion_head=True).inputs:
-        inputs = zeros(stage, fusion_head=True)
+    for key in GLAM.contract(stage).inputs:
+        inputs = zeros(stage, network=GLAM)
         FAULTS[fault](inputs, key)
         with pytest.raises(BackendRunError, match=f"^{stage} engine: "):
             joint.engines[stage].run(inputs)
 
 
 @network
-@pytest.mark.parametrize("key", spec.graph_contract("fusion", fusion_head=True).inputs)
+@pytest.mark.parametrize("key", GLAM.contract("fusion").inputs)
 def test_inputs_of_different_batches(joint: OpenedEngines, key: str) -> None:
-    inputs = slots(2, 3, fusion_head=True)
+    inputs = slots(2, 3, network=GLAM)
     inputs[key] = inputs[key][:1]
     with pytest.raises(BackendRunError, match="share one batch size"):
         joint.engines["fusion"].run(inputs)
@@ -267,7 +268,7 @@ def test_inputs_of_different_batches(joint: OpenedEngines, key: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("stage", STAGES)
 def test_numbers_that_are_not_finite(joint: OpenedEngines, stage: Stage, bad: float) -> None:
-    whole = zeros(stage, fusion_head=True)
+    whole = zeros(stage, network=GLAM)
     for key in (k for k, values in whole.items() if values.dtype == np.float32):
         one = whole[key].copy()
         one.flat[-1] = bad
@@ -373,7 +374,7 @@ def test_a_graph_of_another_network_than_the_manifests_is_refused_when_opened(
         pytest.skip("this bundle has no Winograd's form; the fusion graph is that of onnx and openvino")
     bundle = open_bundle(joint_bundle)
     plain = replace(
-        bundle, manifest={**bundle.manifest, "network": {**bundle.manifest["network"], "fusion_head": False}}
+        bundle, manifest={**bundle.manifest, "network": {**bundle.manifest["network"], "aggregation": "concatenation"}}
     )
     with pytest.raises(BundleError, match="fusion graph: its inputs are"):
         open_engines(graph_runner, plain, EngineOptions())

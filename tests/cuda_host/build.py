@@ -11,8 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from glam_deploy.kernels.launch import KERNELS
+from glam_deploy.kernels.launch import kernels_of
 from glam_deploy.kernels.source import source
+from glam_deploy.networks import GLAM, NetworkSpec
 
 SHIM = Path(__file__).parent / "shim.h"
 COMPILER = ("g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off")
@@ -25,10 +26,10 @@ def missing() -> str:
     return "" if shutil.which(COMPILER[0]) else f"the compiler {COMPILER[0]}"
 
 
-def build_kernels(folder: Path) -> Path:
+def build_kernels(folder: Path, network: NetworkSpec = GLAM) -> Path:
     """The shared library in `folder`, which exists; built there unless it is up to date."""
-    exports = "".join(f"GLAM_HOST({name})\n" for name in KERNELS)
-    text = f'#include "{SHIM}"\n{source()}\n{exports}'
+    exports = "".join(f"GLAM_HOST({name})\n" for name in kernels_of(network))
+    text = f'#include "{SHIM}"\n{source(network)}\n{exports}'
     key = hashlib.sha256((text + SHIM.read_text("utf-8")).encode()).hexdigest()[:16]
     library = folder / f"kernels-{key}.so"
     if not library.exists():

@@ -10,8 +10,8 @@ import pytest
 from support_bundles import fill
 
 from glam_bench import half_parity
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle
+from glam_deploy.networks import GLAM
 from glam_deploy.records import NetworkInput
 
 
@@ -27,7 +27,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "bundle").mkdir()
     fill(tmp_path / "bundle")
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "view.npy", rng.standard_normal(spec.INPUT_SHAPE, np.float32))
+    np.save(tmp_path / "view.npy", rng.standard_normal(GLAM.input_shape, np.float32))
     where = ["--bundle", str(tmp_path / "bundle"), "--out", str(tmp_path / "rows.json")]
     return [str(tmp_path / "view.npy"), "--standardized", *where]
 

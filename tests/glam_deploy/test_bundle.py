@@ -14,6 +14,7 @@ from support_bundles import FILES, edit_manifest, facts, fill, unprivileged
 
 from glam_deploy.bundle import MANIFEST, build_command, open_bundle, write_manifest
 from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.networks import GLAM_CONCATENATION
 
 Manifest = dict[str, Any]
 
@@ -43,7 +44,7 @@ def test_sound_bundle(folder: Path) -> None:
     bundle.check()
     assert {name: bundle.read(name) for name in bundle.files} == FILES
     assert bundle.id == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    assert (bundle.patches, bundle.fusion_head) == (1, False)
+    assert (bundle.patches, bundle.network) == (1, GLAM_CONCATENATION)
 
 
 def test_id_stands_for_every_byte(folder: Path) -> None:

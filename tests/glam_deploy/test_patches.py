@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 from glam_deploy.records import GlobalMaps
 
-ROWS, COLUMNS = spec.MAP_SHAPE
+ROWS, COLUMNS = GLAM.map_shape
 
 
 def brute_force(saliency: np.ndarray, count: int) -> list[tuple[int, int]]:
     """The choice as the paper tells it, in float64: nothing shared with the code under test."""
-    heat = np.zeros(spec.MAP_SHAPE)
+    heat = np.zeros(GLAM.map_shape)
     for values in saliency.astype(np.float64):
         if values.max() > values.min():
             heat += (values - values.min()) / (values.max() - values.min())
@@ -34,9 +34,9 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
 
     Rectangles on a flat ground tie often; noise hardly ever does.
     """
-    eighths = np.zeros(spec.MAP_SHAPE)
+    eighths = np.zeros(GLAM.map_shape)
     if draw(st.booleans()):
-        eighths += np.random.default_rng(draw(st.integers(0, 1000))).integers(0, 9, spec.MAP_SHAPE)
+        eighths += np.random.default_rng(draw(st.integers(0, 1000))).integers(0, 9, GLAM.map_shape)
     for _ in range(draw(st.integers(0, 4))):
         row, column = draw(st.integers(0, ROWS - 1)), draw(st.integers(0, COLUMNS - 1))
         height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
@@ -53,7 +53,7 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
 def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndarray, count: int) -> None:
     saliency = np.stack([benign, malignant])
     before = saliency.copy()
-    chosen, flat = host.choose_windows(saliency, count)
+    chosen, flat = host.choose_windows(saliency, count, GLAM.patches)
     assert chosen == brute_force(saliency, count)
     assert flat.tolist() == [False, False]
     np.testing.assert_array_equal(saliency, before)
@@ -62,21 +62,21 @@ def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndar
 @settings(max_examples=10, deadline=None)
 @given(lively=class_maps(), level=st.floats(0, 1, width=32), which=st.integers(0, 1))
 def test_a_flat_class_takes_no_part(lively: np.ndarray, level: float, which: int) -> None:
-    still = np.full(spec.MAP_SHAPE, level, np.float32)
-    chosen, flat = host.choose_windows(np.stack([still, lively] if which else [lively, still]), 6)
+    still = np.full(GLAM.map_shape, level, np.float32)
+    chosen, flat = host.choose_windows(np.stack([still, lively] if which else [lively, still]), 6, GLAM.patches)
     assert chosen == brute_force(np.stack([lively, np.zeros_like(lively)]), 6)
     assert flat.tolist() == ([True, False] if which else [False, True])
 
 
 def test_two_flat_classes_give_the_first_window() -> None:
-    chosen, flat = host.choose_windows(np.full((2, *spec.MAP_SHAPE), 0.3, np.float32), 6)
+    chosen, flat = host.choose_windows(np.full((2, *GLAM.map_shape), 0.3, np.float32), 6, GLAM.patches)
     assert chosen == [(0, 0)] * 6
     assert flat.tolist() == [True, True]
 
 
 def spots(*places: tuple[int, int, float]) -> np.ndarray:
     """Both classes with single cells of the given height on zeros."""
-    maps = np.zeros((2, *spec.MAP_SHAPE), np.float32)
+    maps = np.zeros((2, *GLAM.map_shape), np.float32)
     for row, column, height in places:
         maps[:, row, column] = height
     return maps
@@ -84,35 +84,35 @@ def spots(*places: tuple[int, int, float]) -> np.ndarray:
 
 def test_the_first_of_equal_windows_in_row_major_order() -> None:
     # every window that holds the spot has the same sum; the first of them has it in its lower right corner
-    assert host.choose_windows(spots((100, 80, 1)), 1)[0] == [(69, 49)]
-    assert host.choose_windows(spots((0, 0, 1)), 1)[0] == [(0, 0)]
-    assert host.choose_windows(spots((183, 119, 1)), 1)[0] == [(152, 88)]
+    assert host.choose_windows(spots((100, 80, 1)), 1, GLAM.patches)[0] == [(69, 49)]
+    assert host.choose_windows(spots((0, 0, 1)), 1, GLAM.patches)[0] == [(0, 0)]
+    assert host.choose_windows(spots((183, 119, 1)), 1, GLAM.patches)[0] == [(152, 88)]
     # two equal spots: the upper one, though the lower is further left
-    assert host.choose_windows(spots((50, 110, 1), (150, 40, 1)), 2)[0] == [(19, 79), (119, 9)]
+    assert host.choose_windows(spots((50, 110, 1), (150, 40, 1)), 2, GLAM.patches)[0] == [(19, 79), (119, 9)]
 
 
 def test_a_chosen_window_is_not_chosen_again() -> None:
     places = [(40, 40, 1.0), (40, 100, 0.875), (140, 40, 0.75), (140, 100, 0.625), (90, 70, 0.5)]
-    chosen, _ = host.choose_windows(spots(*places), 6)
+    chosen, _ = host.choose_windows(spots(*places), 6, GLAM.patches)
     assert chosen == [(9, 9), (9, 69), (109, 9), (109, 69), (59, 39), (0, 0)]
 
 
 @given(row=st.integers(0, 152), column=st.integers(0, 88))
 def test_cell_to_pixel(row: int, column: int) -> None:
-    assert host.cell_to_pixel((row, column)) == (16 * row, 16 * column)
+    assert host.cell_to_pixel((row, column), GLAM) == (16 * row, 16 * column)
 
 
 @pytest.fixture(scope="module")
 def numbered() -> np.ndarray:
     """float32 [2944, 1920]: every pixel holds its own number, exactly."""
-    return np.arange(2944 * 1920, dtype=np.float32).reshape(spec.INPUT_SHAPE)
+    return np.arange(2944 * 1920, dtype=np.float32).reshape(GLAM.input_shape)
 
 
 @given(row=st.integers(0, 152), column=st.integers(0, 88))
 @settings(max_examples=10, deadline=None)
 def test_crop(numbered: np.ndarray, row: int, column: int) -> None:
     places = np.array([[16 * row, 16 * column], [2432, 1408], [0, 0]], np.int64)
-    patches = host.crop(numbered, places)
+    patches = host.crop(numbered, places, GLAM.patches.side)
     assert patches.shape == (3, 1, 512, 512)
     y, x = np.ogrid[:512, :512]
     for patch, (r, c) in zip(patches, places.tolist(), strict=True):
@@ -121,10 +121,10 @@ def test_crop(numbered: np.ndarray, row: int, column: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
-    maps = np.stack([spots((100, 80, 1)), np.full((2, *spec.MAP_SHAPE), 0.5, np.float32)])
+    maps = np.stack([spots((100, 80, 1)), np.full((2, *GLAM.map_shape), 0.5, np.float32)])
     unused = np.zeros((2, 0), np.float32)
     images = np.stack([numbered, -numbered])[:, None]
-    made = host.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count)
+    made = host.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count, GLAM)
     assert made.locations.dtype == np.int64
     assert made.locations.shape == (2, count, 2)
     assert made.locations[0, 0].tolist() == [69 * 16, 49 * 16]
@@ -135,8 +135,8 @@ def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
 
 def fused_by_definition(saliency: np.ndarray, patches: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Pixel by pixel at full resolution: the last patch over a pixel, or 0, averaged with the map's cell."""
-    y, x = np.mgrid[: spec.INPUT_SHAPE[0], : spec.INPUT_SHAPE[1]]
-    local = np.zeros((2, *spec.INPUT_SHAPE), np.float32)
+    y, x = np.mgrid[: GLAM.input_shape[0], : GLAM.input_shape[1]]
+    local = np.zeros((2, *GLAM.input_shape), np.float32)
     for patch, (row, column) in zip(patches, places.tolist(), strict=True):
         inside = (y >= row) & (y < row + 512) & (x >= column) & (x < column + 512)
         local[:, inside] = patch[:, (y[inside] - row) // 4, (x[inside] - column) // 4]
@@ -150,8 +150,8 @@ def fused_by_definition(saliency: np.ndarray, patches: np.ndarray, places: np.nd
 )
 def test_fuse(places: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(len(places))
-    saliency = rng.random((2, *spec.MAP_SHAPE), dtype=np.float32)
+    saliency = rng.random((2, *GLAM.map_shape), dtype=np.float32)
     patches = rng.random((len(places), 2, 128, 128), dtype=np.float32)
-    found = host.enlarge(host.fuse(saliency, patches, np.array(places, np.int64)), 4)
+    found = host.enlarge(host.fuse(saliency, patches, np.array(places, np.int64), GLAM), 4)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, fused_by_definition(saliency, patches, np.array(places)))

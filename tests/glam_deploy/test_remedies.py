@@ -9,9 +9,9 @@ from mammograms import write_mg
 from pydicom.dataset import Dataset
 
 import glam_deploy
-from glam_deploy import spec
 from glam_deploy.dicom.received import examine
 from glam_deploy.errors import WORDING, Caller, GlamError, InputError, Remedy
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import place
 from glam_deploy.reading import read
 from glam_deploy.records import VIEW_NAMES, Mammogram, View
@@ -80,7 +80,7 @@ def test_a_calibration_is_told_the_file_and_its_own_remedy(tmp_path: Path) -> No
 
 
 def standardized() -> np.ndarray:
-    image = np.random.default_rng(5).standard_normal(spec.INPUT_SHAPE).astype(np.float32)
+    image = np.random.default_rng(5).standard_normal(GLAM.input_shape).astype(np.float32)
     return (image - image.mean()) / image.std()
 
 

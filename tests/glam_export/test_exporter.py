@@ -20,12 +20,11 @@ from safetensors.torch import load_file
 from support_bundles import fill, snapshot
 from support_engines import fake_engines, small_view
 
-from glam_deploy import spec
 from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.metrics import Comparison
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.runtime.golden import GOLDEN_FILE
 from glam_export import exporter
@@ -68,7 +67,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Wrong:
         path.write_bytes(content)
 
     def load_checkpoint(path: Path, *, key: str | None, ignore: tuple[str, ...]) -> Checkpoint:
-        stub: Any = SimpleNamespace(fusion_head=False)
+        stub: Any = SimpleNamespace(spec=GLAM_CONCATENATION)
         return Checkpoint(
             network=stub, path=path, sha256="ab" * 32, parameters=7, ignored=ignore, key=key or "", notes=()
         )
@@ -328,7 +327,6 @@ def test_manifest(exported: Bundle, golden_checkpoint: Path) -> None:
         "name": "GLAM",
         "classes": ["benign", "malignant"],
         "input_shape": [2944, 1920],
-        "fusion_head": False,
         "aggregation": "concatenation",
         "patches": 1,
         "max_patches": 6,
@@ -368,7 +366,7 @@ def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> Non
 @network
 def test_parity_table_has_every_output(exported: Bundle) -> None:
     table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == "fp32"}
-    graphs = [f"{stage}.{out}" for stage in STAGES for out in spec.graph_contract(stage, fusion_head=False).outputs]
+    graphs = [f"{stage}.{out}" for stage in STAGES for out in GLAM_CONCATENATION.contract(stage).outputs]
     assert set(table) == {*graphs, *(f"chain.{name}" for name in CHAIN)}
     for name, row in table.items():
         assert row["passed"] is True
@@ -381,9 +379,7 @@ def test_parity_table_has_every_output(exported: Bundle) -> None:
 def test_parity_table_of_half_graphs(exported: Bundle) -> None:
     for precision, rounding in (("fp16", 2**-11), ("bf16", 2**-8)):
         table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == precision}
-        graphs = [
-            f"{stage}.{out}" for stage in STAGES[:2] for out in spec.graph_contract(stage, fusion_head=False).outputs
-        ]
+        graphs = [f"{stage}.{out}" for stage in STAGES[:2] for out in GLAM_CONCATENATION.contract(stage).outputs]
         assert list(table) == graphs
         for row in table.values():
             assert row["passed"] is True

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.precision import Precision
 from glam_export import graphs
 from glam_export.reference import GlamNetwork
@@ -69,7 +69,7 @@ def test_top_mean_of_each_row_with_a_count_of_its_own() -> None:
 @st.composite
 def places(draw: st.DrawFn) -> list[tuple[int, int]]:
     """One to six upper-left corners in input pixels; from the second on most overlap the one before."""
-    rows, columns = ((length - spec.PATCH) // 4 for length in spec.INPUT_SHAPE)
+    rows, columns = ((length - GLAM.patches.side) // 4 for length in GLAM.input_shape)
     anywhere = st.tuples(st.integers(0, rows), st.integers(0, columns))
     chosen = [draw(anywhere)]
     for _ in range(draw(st.integers(0, 5))):
@@ -85,7 +85,7 @@ def places(draw: st.DrawFn) -> list[tuple[int, int]]:
 @given(chosen=places(), seed=st.integers(0, 1000))
 def test_fused_map_is_the_reference_loop(chosen: list[tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    overview = torch.from_numpy(rng.random((1, 2, *spec.MAP_SHAPE), np.float32))
+    overview = torch.from_numpy(rng.random((1, 2, *GLAM.map_shape), np.float32))
     # what an unused slot holds must not matter, so all six hold something
     maps = torch.from_numpy(rng.random((1, 6, 2, 128, 128), np.float32))
     slots = torch.tensor([chosen + [(-1, -1)] * (6 - len(chosen))])
@@ -172,7 +172,7 @@ def test_local_graph() -> None:
 
 def test_global_graph() -> None:
     network = randomized(GlobalNetwork((2, 3, 4, 5, 6)), 2)
-    image = noise(1, 1, *spec.INPUT_SHAPE)
+    image = noise(1, 1, *GLAM.input_shape)
     for found, expected in zip(graphs.GlobalGraph(network)(image), network(image), strict=True):
         assert_close(found, expected)
 
@@ -192,7 +192,7 @@ def test_half_local_graph_rounds_where_it_should(precision: Precision, half: tor
 @pytest.mark.parametrize(("precision", "half"), HALF)
 def test_half_global_graph_rounds_where_it_should(precision: Precision, half: torch.dtype) -> None:
     graph = graphs.GlobalGraph(randomized(GlobalNetwork((2, 3, 4, 5, 6)), 2).float())
-    image = noise(1, 1, *spec.INPUT_SHAPE).float()
+    image = noise(1, 1, *GLAM.input_shape).float()
     expected, plain = rounded_global(graph, image, half), graph(image)
     for found, *twins in zip(graphs.in_precision(graph, precision)(image), expected, plain, strict=True):
         assert_rounded_alike(found, *twins, half)

@@ -13,6 +13,7 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Arrays, EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.metrics import compare
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.patches import host
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.records import GlobalMaps
@@ -41,9 +42,9 @@ class Loud(nn.Module):
 
 
 def test_numbers_beyond_fp16_come_out_as_infinite_and_miss(tmp_path: Path) -> None:
-    write_graph(Loud(), "local", tmp_path / "l.onnx", fusion_head=False, precision="fp16")
+    write_graph(Loud(), "local", tmp_path / "l.onnx", network=GLAM_CONCATENATION, precision="fp16")
     graph = rounded((tmp_path / "l.onnx").read_bytes())
-    engine = RoundedEngine(graph, "local", EngineOptions(), fusion_head=False)
+    engine = RoundedEngine(graph, "local", EngineOptions(), network=GLAM_CONCATENATION)
     for pixel, expected in ((1, 50_000), (2, np.inf)):
         z = engine.run({"patches": np.full((1, 1, 512, 512), pixel, np.float32)})["z_k"]
         assert z[0, 0] == pytest.approx(expected, rel=2**-11)
@@ -64,7 +65,7 @@ def image(case: dict[str, np.ndarray], golden_image: Callable[[int], np.ndarray]
 
 @pytest.fixture(scope="module")
 def patch(case: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
-    return host.crop(image, case["patch_locations"][0])
+    return host.crop(image, case["patch_locations"][0], GLAM.patches.side)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_fp16_finds_what_the_published_implementation_finds(
 ) -> None:
     found = overview["fp16"]
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    chosen = host.select(image[None, None], maps, 1).locations[0]
+    chosen = host.select(image[None, None], maps, 1, GLAM).locations[0]
     expected = {
         "patch_locations": case["patch_locations"][0],
         "saliency_global": case["saliency_global"][0],

@@ -10,13 +10,13 @@ from support_search import point
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import UsageError
-from glam_deploy.networks import STAGES
+from glam_deploy.networks import GLAM_CONCATENATION, STAGES
 from glam_export import exporter
 from glam_export.calibration import JUDGED, SEEDS, calibration, images_in, phantoms
 from glam_export.exporter import FRONTIER_FILE, GOLDEN_SEED, ExportOptions
 from glam_export.search import Found
 
-CHECKPOINT: Any = SimpleNamespace(network=SimpleNamespace(fusion_head=False))
+CHECKPOINT: Any = SimpleNamespace(network=SimpleNamespace(spec=GLAM_CONCATENATION))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_search_replaces_the_graphs_and_leaves_its_plot(folder: Path, monkeypa
     options = ExportOptions(search=True, patches=3)
     assert exporter._write_narrow_graphs(CHECKPOINT, folder, options, lambda step: None) is chosen
     assert written(folder) == {"global": b"global" + repr([*SEEDS]).encode(), "local": b"chosen"}
-    assert (asked["images"], asked["patches"], asked["fusion_head"]) == ([*JUDGED], 3, False)
+    assert (asked["images"], asked["patches"], asked["network"]) == ([*JUDGED], 3, GLAM_CONCATENATION)
     assert "int8 90%" in (folder / FRONTIER_FILE).read_text()
 
 

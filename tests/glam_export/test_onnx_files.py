@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import PRECISIONS, Precision
-from glam_deploy.spec import graph_contract
 from glam_export.graphs import graph_modules
 from glam_export.onnx_file import write_graph
 from glam_export.reference import GlamNetwork
@@ -37,7 +36,7 @@ network = pytest.mark.network
 class File(NamedTuple):
     stage: Stage
     precision: Precision
-    fusion_head: bool
+    network: NetworkSpec
     path: Path
     model: onnx.ModelProto
 
@@ -93,7 +92,7 @@ def test_one_operator_set(file: File) -> None:
 
 @network
 def test_interface(file: File) -> None:
-    contract = graph_contract(file.stage, fusion_head=file.fusion_head)
+    contract = file.network.contract(file.stage)
     for values, tensors in ((file.model.graph.input, contract.inputs), (file.model.graph.output, contract.outputs)):
         assert [v.name for v in values] == list(tensors)
         for value, tensor in zip(values, tensors.values(), strict=True):
@@ -192,7 +191,7 @@ def test_no_trace_of_this_machine(file: File) -> None:
 
 @network
 def test_equal_weights_give_equal_bytes(golden_network: GlamNetwork, golden_bundle: Path, tmp_path: Path) -> None:
-    write_graph(graph_modules(golden_network)["global"], "global", tmp_path / "again.onnx", fusion_head=False)
+    write_graph(graph_modules(golden_network)["global"], "global", tmp_path / "again.onnx", network=GLAM_CONCATENATION)
     assert (tmp_path / "again.onnx").read_bytes() == (golden_bundle / graph_file("global")).read_bytes()
 
 
@@ -213,7 +212,7 @@ class Nearly(nn.Module):
 def test_a_graph_that_breaks_its_contract_is_not_written(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "local.onnx"
     with pytest.raises(BackendBuildError, match=r"graph 'local': outputs are .*, expected "):
-        write_graph(Nearly(fault), "local", path, fusion_head=False)
+        write_graph(Nearly(fault), "local", path, network=GLAM_CONCATENATION)
     assert not path.exists()
 
 
@@ -243,7 +242,9 @@ F16, B16 = torch.float16, torch.bfloat16
 
 @pytest.mark.parametrize(("precision", "half"), [("fp16", F16), ("bf16", B16)])
 def test_a_graph_with_the_right_types_is_written(tmp_path: Path, precision: Precision, half: torch.dtype) -> None:
-    write_graph(Toy(stem=half, head=half), "local", tmp_path / "l.onnx", fusion_head=False, precision=precision)
+    write_graph(
+        Toy(stem=half, head=half), "local", tmp_path / "l.onnx", network=GLAM_CONCATENATION, precision=precision
+    )
     assert onnx.load(tmp_path / "l.onnx").graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
@@ -264,5 +265,5 @@ def test_a_graph_with_a_wrong_type_is_not_written(
     tmp_path: Path, precision: Precision, types: dict[str, torch.dtype], fault: str
 ) -> None:
     with pytest.raises(BackendBuildError, match=rf"^graph 'local' in {precision}: {fault}"):
-        write_graph(Toy(**types), "local", tmp_path / "l.onnx", fusion_head=False, precision=precision)
+        write_graph(Toy(**types), "local", tmp_path / "l.onnx", network=GLAM_CONCATENATION, precision=precision)
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.openvino import graph_engine
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_export.quantize import blocks, multiply_adds, narrow_share, quantized, require_nncf, widened
 
 WIDE = small_local()
@@ -30,7 +31,7 @@ def operators(graph: bytes) -> list[str]:
 
 
 def run(graph: bytes) -> dict[str, np.ndarray]:
-    engine = OnnxRuntimeEngine(graph, "local", EngineOptions(), fusion_head=False)
+    engine = OnnxRuntimeEngine(graph, "local", EngineOptions(), network=GLAM_CONCATENATION)
     return dict(engine.run({"patches": patches(2, seed=9)}))
 
 
@@ -80,7 +81,7 @@ def test_answers_are_near_and_nearer_the_wider(narrow: bytes) -> None:
 
 def test_openvino_and_onnx_runtime_agree(narrow: bytes) -> None:
     expected = run(narrow)
-    found = graph_engine(narrow, "local", fusion_head=False).run({"patches": patches(2, seed=9)})
+    found = graph_engine(narrow, "local", network=GLAM_CONCATENATION).run({"patches": patches(2, seed=9)})
     wide = run(WIDE)["saliency_patches"]
     apart = np.abs(found["saliency_patches"] - expected["saliency_patches"]).mean()
     assert apart < np.abs(expected["saliency_patches"] - wide).mean() / 2

@@ -15,6 +15,7 @@ from support_small_graphs import small_local
 
 from glam_deploy.engines import cpu_features
 from glam_deploy.gate.limits import Limits
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_export import search as module
 from glam_export.frontier import frontier_svg
 from glam_export.gains import rewritten, savings
@@ -53,7 +54,7 @@ def searched(graph: bytes, dice: float) -> StageSearch:
         narrow=quantized(graph, [{"patches": patch}]),
         cases=[],
         limits=Limits(dice_median=dice, dice_worst=dice),
-        fusion_head=False,
+        network=GLAM_CONCATENATION,
     )
     maps = plain.engine("fp32", graph).run({"patches": patch})["saliency_patches"]
     expected = {

@@ -9,6 +9,7 @@ from golden import network
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
+from glam_deploy.networks import GLAM
 from glam_export.reference import GlamNetwork
 from glam_export.weights_file import read_weights_file
 from glam_export.wrappers import StateDict, find_state_dict
@@ -113,5 +114,5 @@ def test_tensors_of_no_known_network_are_listed() -> None:
 
 def test_every_key_of_the_network_is_recognized() -> None:
     with torch.device("meta"):
-        keys = GlamNetwork(fusion_head=True).state_dict()
+        keys = GlamNetwork(GLAM).state_dict()
     assert find_state_dict({f"a.b.{key}": value for key, value in keys.items()}, PATH).tensors.keys() == keys.keys()

@@ -23,7 +23,7 @@ from support_small_graphs import patches, small_local
 from glam_export.quantize import quantized
 from glam_deploy.engines.openvino import graph_engine
 narrow = quantized(small_local(), [{"patches": patch[None]} for patch in patches(2)])
-graph_engine(narrow, "local", fusion_head=False)
+graph_engine(narrow, "local", network=GLAM_CONCATENATION)
 """
 EVERYTHING = """
 import glam_deploy, onnxruntime, openvino, nncf, torch, onnx, onnxscript, safetensors, cv2

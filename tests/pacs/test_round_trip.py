@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 from support_orthanc import Orthanc, wait_for
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 
 Send = Callable[[Appliance, Orthanc, Sequence[Path]], None]
@@ -78,7 +78,7 @@ def check_masks(objects: Sequence[Dataset], files: Sequence[Path], maps: Mapping
     for file in files:
         segmentation = segmentations[pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID]
         labels = [segment.SegmentLabel.lower() for segment in segmentation.SegmentSequence]
-        assert all(name in label for name, label in zip(spec.CLASSES, labels, strict=True)), labels
+        assert all(name in label for name, label in zip(GLAM.classes, labels, strict=True)), labels
         expected = maps[file.stem] > 0.5
         assert expected.any(axis=(1, 2)).all(), "a truth without lesions proves nothing"
         np.testing.assert_array_equal(segmentation.pixel_array.astype(bool), expected)

@@ -13,7 +13,7 @@ class DefaultEngine(Engine):
 
     def __init__(self, bundle: Bundle, stage: Stage) -> None:
         # the fused map is composed from its parts in each rung, and here not twice
-        super().__init__(stage, fusion_head=bundle.fusion_head, composed=False)
+        super().__init__(stage, network=bundle.network, composed=False)
         model = core().compile_model(read_graph(bundle.read(graph_file(stage))), "CPU")
         self.precision = str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
         self._request = model.create_infer_request()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from glam_bench.bench.schema import ByThreshold, Case, Parity
-from glam_deploy import spec
 from glam_deploy.gate import parity as parity_of_gate
 from glam_deploy.metrics import dice
+from glam_deploy.networks import GLAM
 from glam_deploy.runtime.agreement import Answer, compared, fused
 
 THRESHOLDS = tuple(str(threshold) for threshold in parity_of_gate.THRESHOLDS)
@@ -49,7 +49,7 @@ def _curves(found: Answer, expected: Answer) -> dict[str, ByThreshold]:
     """Class -> threshold -> Dice of one image's fused maps."""
     a, b = fused(found), fused(expected)
     return {
-        name: {t: dice(a[i] >= float(t), b[i] >= float(t)) for t in THRESHOLDS} for i, name in enumerate(spec.CLASSES)
+        name: {t: dice(a[i] >= float(t), b[i] >= float(t)) for t in THRESHOLDS} for i, name in enumerate(GLAM.classes)
     }
 
 
@@ -58,4 +58,4 @@ def _over_images(curves: Sequence[dict[str, ByThreshold]], summary: Summary) -> 
         values = [v for curve in curves if (v := curve[name][threshold]) is not None]
         return summary(values) if values else None
 
-    return {name: {t: one(name, t) for t in THRESHOLDS} for name in spec.CLASSES}
+    return {name: {t: one(name, t) for t in THRESHOLDS} for name in GLAM.classes}

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from glam_bench.bench.runner import Run
 from glam_deploy import bundle as bundles
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.cpu_features import BF16, features
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 from glam_deploy.records import Float32, Int64, NetworkInput
 from glam_deploy.runtime.stopwatch import Stopwatch
@@ -75,14 +75,14 @@ class TorchRunner:
         return Run(answer=outputs, stages_ms=clock.times_ms)
 
     def _choose(self, saliency: Tensor) -> Int64:
-        cells, _ = host.choose_windows(saliency[0].cpu().numpy(), self._patches)
-        return np.array([host.cell_to_pixel(cell) for cell in cells], np.int64)
+        cells, _ = host.choose_windows(saliency[0].cpu().numpy(), self._patches, GLAM.patches)
+        return np.array([host.cell_to_pixel(cell, GLAM) for cell in cells], np.int64)
 
     def _cut(self, pixels: Float32, image: Tensor, locations: Int64) -> Tensor:
         if self._options.host_crops:
-            return torch.from_numpy(host.crop(pixels, locations)).to(self.device)
+            return torch.from_numpy(host.crop(pixels, locations, GLAM.patches.side)).to(self.device)
         corners = locations.tolist()
-        return torch.stack([image[0, :, r : r + spec.PATCH, c : c + spec.PATCH] for r, c in corners])
+        return torch.stack([image[0, :, r : r + GLAM.patches.side, c : c + GLAM.patches.side] for r, c in corners])
 
     def _fuse(self, whole: Sequence[Tensor], parts: Sequence[Tensor], locations: Int64) -> dict[str, Any]:
         network, (saliency, y_scale, z_g), (maps, z_k) = self._network, whole, parts
@@ -119,8 +119,10 @@ class TorchRunner:
             torch.compile(module, backend=backend, dynamic=False) for module in (self._global, self._local)
         )
         with torch.inference_mode():
-            self._float(self._global, torch.zeros(1, 1, *spec.INPUT_SHAPE, device=self.device))
-            self._float(self._local, torch.zeros(self._patches, 1, spec.PATCH, spec.PATCH, device=self.device))
+            self._float(self._global, torch.zeros(1, 1, *GLAM.input_shape, device=self.device))
+            self._float(
+                self._local, torch.zeros(self._patches, 1, GLAM.patches.side, GLAM.patches.side, device=self.device)
+            )
         self.build_s = perf_counter() - start
 
 
@@ -129,7 +131,7 @@ def open_torch(bundle: Bundle, patches: int, threads: int | None, options: Torch
     _require(bundle, options)
     if threads:
         torch.set_num_threads(threads)
-    network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), fusion_head=bundle.fusion_head)
+    network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
     return TorchRunner(network, patches, options)
 
 

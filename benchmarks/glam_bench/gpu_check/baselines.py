@@ -10,7 +10,7 @@ from torch import Tensor
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.torch_gpu import load_network, tf32, torch_ms
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 from glam_export.reference import GlamNetwork
 
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
 
 
 def _image(device: torch.device) -> Tensor:
-    return torch.randn(1, 1, *spec.INPUT_SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
+    return torch.randn(1, 1, *GLAM.input_shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _add(context: Context, name: str, network: GlamNetwork, image: Tensor) -> None:
@@ -55,9 +55,9 @@ def chain(network: GlamNetwork, image: Tensor, k: int) -> tuple[Tensor, ...]:
     `image`: [1, 1, 2944, 1920] in the network's type.
     """
     saliency, y_scale, z_g = network.global_network(image)
-    cells, _ = host.choose_windows(saliency[0].float().cpu().numpy(), k)
-    corners = [host.cell_to_pixel(cell) for cell in cells]
-    patches = torch.stack([image[0, :, r : r + spec.PATCH, c : c + spec.PATCH] for r, c in corners])
+    cells, _ = host.choose_windows(saliency[0].float().cpu().numpy(), k, GLAM.patches)
+    corners = [host.cell_to_pixel(cell, GLAM) for cell in cells]
+    patches = torch.stack([image[0, :, r : r + GLAM.patches.side, c : c + GLAM.patches.side] for r, c in corners])
     maps, z_k = network.detection_network(patches)
     local = network.aggregate(maps[None], z_k[None])
     fused = network.fuse_saliency(saliency, maps[None], torch.tensor([corners]))
@@ -68,5 +68,5 @@ def chain(network: GlamNetwork, image: Tensor, k: int) -> tuple[Tensor, ...]:
 def networks(network: GlamNetwork, image: Tensor, k: int) -> tuple[Tensor, ...]:
     """Both networks and nothing between them: patches from fixed places."""
     corners = np.arange(k) * 128
-    patches = torch.stack([image[0, :, r : r + spec.PATCH, r : r + spec.PATCH] for r in corners.tolist()])
+    patches = torch.stack([image[0, :, r : r + GLAM.patches.side, r : r + GLAM.patches.side] for r in corners.tolist()])
     return (*network.global_network(image), *network.detection_network(patches))

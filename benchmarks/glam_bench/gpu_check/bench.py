@@ -10,11 +10,13 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.memory import DeviceMemory
 from glam_deploy.kernels import launch
 from glam_deploy.kernels.source import source
+from glam_deploy.networks import GLAM
 
 
 def load_kernels(gpu: Gpu) -> launch.Kernels:
     """Compiled from the source for the card at hand, so that no bundle is needed to check them."""
-    return launch.Kernels(gpu.load(compile_cubin(source(), architecture=gpu.architecture, name="glam_deploy/kernels")))
+    cubin = compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/kernels")
+    return launch.Kernels(gpu.load(cubin), GLAM)
 
 
 class Bench:
@@ -41,7 +43,7 @@ class Bench:
 
     def scratch(self, n: int) -> DeviceMemory:
         """For the kernels, as they want it."""
-        memory = self.gpu.allocate(launch.scratch_bytes(n))
+        memory = self.gpu.allocate(launch.scratch_bytes(n, GLAM))
         self.stream.fill(memory.address, memory.nbytes, 0)
         return memory
 

@@ -15,11 +15,10 @@ from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_bench.gpu_check.stage_runs import StageRuns
-from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, Stage
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -83,7 +82,7 @@ def resident_times(gpu: Gpu, slot: BorrowedSlot, n: int, runs: Runs) -> dict[str
 
 def fill(slot: BorrowedSlot, n: int) -> None:
     """Standardized noise into the slot's image."""
-    values = np.random.default_rng(6).standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32)
+    values = np.random.default_rng(6).standard_normal((n, 1, *GLAM.input_shape), np.float32)
     slot.stream.copy_in(slot.image.address, values.ctypes.data, values.nbytes)
     slot.stream.synchronize()
 

@@ -10,14 +10,14 @@ from glam_bench.gpu_check.bench import Bench
 from glam_bench.gpu_check.clock import Timer, Work
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.kernels import places
-from glam_deploy import spec
 from glam_deploy.kernels import staging
+from glam_deploy.networks import GLAM, glam
 
 FLUSH_BYTES = 256 * 1024**2
 """Written before a launch so that nothing of its inputs is left in L2, of which the largest card has 126 MB."""
-PIXELS = spec.INPUT_SHAPE[0] * spec.INPUT_SHAPE[1]
-MAP_BYTES = len(spec.CLASSES) * spec.MAP_SHAPE[0] * spec.MAP_SHAPE[1] * 4
-PATCH_MAP_BYTES = len(spec.CLASSES) * spec.PATCH_MAP**2 * 4
+PIXELS = GLAM.input_shape[0] * GLAM.input_shape[1]
+MAP_BYTES = len(GLAM.classes) * GLAM.map_shape[0] * GLAM.map_shape[1] * 4
+PATCH_MAP_BYTES = len(GLAM.classes) * glam.PATCH_MAP**2 * 4
 
 
 def run(context: Context) -> None:
@@ -45,7 +45,7 @@ def bytes_moved(k: int, n: int) -> dict[str, int]:
         "standardize, uint16": n * (2 * PIXELS * 2 + image),
         "standardize, float32": n * (2 * image + image),
         "propose": n * k * MAP_BYTES,
-        "crop": n * k * 2 * spec.PATCH**2 * 4,
+        "crop": n * k * 2 * GLAM.patches.side**2 * 4,
         "fuse": n * (2 * image + MAP_BYTES + k * PATCH_MAP_BYTES),
         "examine": n * image,
     }
@@ -67,11 +67,11 @@ def timed(bench: Bench, k: int, n: int) -> dict[str, dict[str, float]]:
 
 def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
     rng, stream, kernels = np.random.default_rng(4), bench.stream, bench.kernels
-    image = bench.upload(rng.standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32))
+    image = bench.upload(rng.standard_normal((n, 1, *GLAM.input_shape), np.float32))
     maps_in = bench.upload(np.stack([maps.saliency("random", rng) for _ in range(n)]))
-    patch_maps = bench.upload(rng.random((n, spec.MAX_PATCHES, 2, spec.PATCH_MAP, spec.PATCH_MAP), np.float32))
+    patch_maps = bench.upload(rng.random((n, GLAM.patches.slots, 2, glam.PATCH_MAP, glam.PATCH_MAP), np.float32))
     locations, flags, scratch = bench.upload(places(rng, n, k)), bench.upload(np.zeros(n, np.uint32)), bench.scratch(n)
-    patches, fused = bench.poisoned(n * k * spec.PATCH**2 * 4), bench.poisoned(n * 2 * PIXELS * 4)
+    patches, fused = bench.poisoned(n * k * GLAM.patches.side**2 * 4), bench.poisoned(n * 2 * PIXELS * 4)
     areas = {dtype: bench.upload(_areas(rng, n, dtype)) for dtype in ("uint16", "float32")}
 
     def propose() -> None:
@@ -92,7 +92,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         crop()
 
     def standardize(dtype: str) -> Work:
-        size = staging.area_bytes(*spec.INPUT_SHAPE, dtype)
+        size = staging.area_bytes(*GLAM.input_shape, dtype)
         where = {"areas": areas[dtype], "image": image, "scratch": scratch}
         return lambda: kernels.standardize(stream, **where, n=n, area_bytes=size)
 
@@ -109,10 +109,10 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
 
 
 def _areas(rng: np.random.Generator, n: int, dtype: str) -> np.ndarray:
-    areas = np.zeros((n, staging.area_bytes(*spec.INPUT_SHAPE, dtype)), np.uint8)
+    areas = np.zeros((n, staging.area_bytes(*GLAM.input_shape, dtype)), np.uint8)
     for area in areas:
-        pixels = rng.integers(0, 4096, spec.INPUT_SHAPE, np.uint16).astype(dtype)
-        staging.pack(area, pixels, row=0, column=0, mirrored=False)
+        pixels = rng.integers(0, 4096, GLAM.input_shape, np.uint16).astype(dtype)
+        staging.pack(area, pixels, row=0, column=0, mirrored=False, network_shape=GLAM.input_shape)
     return areas
 
 

@@ -11,9 +11,9 @@ from glam_bench.gpu_check import maps
 from glam_bench.gpu_check.bench import Bench
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.maps import KINDS, Cut
-from glam_deploy import spec
 from glam_deploy.kernels import staging
 from glam_deploy.kernels.flags import Flags
+from glam_deploy.networks import GLAM, glam
 from glam_deploy.patches import host
 from glam_deploy.preprocess.standardize import standardize
 from glam_deploy.records import Float32, Int64
@@ -21,7 +21,7 @@ from glam_deploy.records import Float32, Int64
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Largest difference allowed of standardized values, as a share of the largest of them."""
 FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
-SLOTS = spec.MAX_PATCHES
+SLOTS = GLAM.patches.slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,17 @@ def check_standardize(bench: Bench, groups: Iterable[Sequence[str]], seed: int =
 
 def _standardize(bench: Bench, names: Sequence[str], cuts: Sequence[Cut]) -> Check:
     n = len(cuts)
-    areas = np.zeros((n, staging.AREA_BYTES), np.uint8)
+    areas = np.zeros((n, staging.largest_area(GLAM.input_shape)), np.uint8)
     for area, cut in zip(areas, cuts, strict=True):
-        staging.pack(area, cut.pixels, row=cut.row, column=cut.column, mirrored=cut.mirrored)
-    shape = (n, 1, *spec.INPUT_SHAPE)
+        staging.pack(
+            area,
+            cut.pixels,
+            row=cut.row,
+            column=cut.column,
+            mirrored=cut.mirrored,
+            network_shape=GLAM.input_shape,
+        )
+    shape = (n, 1, *GLAM.input_shape)
     uploaded, image, scratch = bench.upload(areas), bench.poisoned(4 * int(np.prod(shape))), bench.scratch(n)
     bench.kernels.standardize(bench.stream, areas=uploaded, image=image, scratch=scratch, n=n)
     found = bench.download(image, np.float32, shape)
@@ -97,7 +104,7 @@ def _standardize(bench: Bench, names: Sequence[str], cuts: Sequence[Cut]) -> Che
 
 def standardized(cut: Cut) -> Float32:
     """The twin: float32 [2944, 1920]."""
-    image = np.zeros(spec.INPUT_SHAPE, np.float32)
+    image = np.zeros(GLAM.input_shape, np.float32)
     rows, columns = cut.pixels.shape
     place = image[cut.row : cut.row + rows, cut.column : cut.column + columns]
     place[...] = cut.pixels[:, ::-1] if cut.mirrored else cut.pixels
@@ -135,8 +142,8 @@ def proposed(saliency: Float32, k: int) -> tuple[Int64, NDArray[np.uint32]]:
     flags = np.zeros(len(saliency), np.uint32)
     for i, image in enumerate(saliency):
         with np.errstate(invalid="ignore", over="ignore"):
-            cells, without_contrast = host.choose_windows(image, k)
-        locations[i, :k] = [host.cell_to_pixel(cell) for cell in cells]
+            cells, without_contrast = host.choose_windows(image, k, GLAM.patches)
+        locations[i, :k] = [host.cell_to_pixel(cell, GLAM) for cell in cells]
         flags[i] = sum(int(bit) for bit, is_flat in zip(FLAT, without_contrast, strict=True) if is_flat)
     return locations, flags
 
@@ -148,26 +155,28 @@ def check_crop(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed:
     """Corners, edges and places in between, of images whose every pixel is another."""
     rng = np.random.default_rng(seed)
     for n in counts:
-        images = rng.standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32)
+        images = rng.standard_normal((n, 1, *GLAM.input_shape), np.float32)
         uploaded = bench.upload(images)
         for k in depths:
             locations = places(rng, n, k)
-            patches = bench.poisoned(n * k * spec.PATCH**2 * 4)
+            patches = bench.poisoned(n * k * GLAM.patches.side**2 * 4)
             at = bench.upload(locations)
             bench.kernels.crop(bench.stream, image=uploaded, locations=at, patches=patches, k=k, n=n)
-            found = bench.download(patches, np.float32, (n, k, 1, spec.PATCH, spec.PATCH))
-            expected = np.stack([host.crop(i[0], p[:k]) for i, p in zip(images, locations, strict=True)])
+            found = bench.download(patches, np.float32, (n, k, 1, GLAM.patches.side, GLAM.patches.side))
+            expected = np.stack(
+                [host.crop(i[0], p[:k], GLAM.patches.side) for i, p in zip(images, locations, strict=True)]
+            )
             wrong = int((found != expected).sum())
             yield Check(kernel="crop", case="random", k=k, n=n, difference=wrong, limit=0)
 
 
 def places(rng: np.random.Generator, n: int, k: int) -> Int64:
     """Locations as `propose` writes them; the corners of the frame come first, the others overlap as they come."""
-    last = [(m - spec.WINDOW) * spec.CELL for m in spec.MAP_SHAPE]
+    last = [(m - GLAM.patches.window) * GLAM.cell for m in GLAM.map_shape]
     corners = np.array([(last[0], last[1]), (0, last[1]), (last[0], 0), (0, 0)])
     locations = np.full((n, SLOTS, 2), -1, np.int64)
     for i in range(n):
-        rest = rng.integers(0, [m - spec.WINDOW + 1 for m in spec.MAP_SHAPE], (SLOTS, 2)) * spec.CELL
+        rest = rng.integers(0, [m - GLAM.patches.window + 1 for m in GLAM.map_shape], (SLOTS, 2)) * GLAM.cell
         locations[i, :k] = np.concatenate([np.roll(corners, i, axis=0)[: (k + 1) // 2], rest])[:k]
     return locations
 
@@ -203,14 +212,14 @@ def check_fuse(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed:
 
 
 def _random_parts(rng: np.random.Generator, n: int, k: int) -> Parts:
-    patches = rng.random((n, SLOTS, 2, spec.PATCH_MAP, spec.PATCH_MAP), np.float32)
+    patches = rng.random((n, SLOTS, 2, glam.PATCH_MAP, glam.PATCH_MAP), np.float32)
     patches[:, k:] = np.nan
-    saliency = rng.random((n, 2, *spec.MAP_SHAPE), np.float32)
+    saliency = rng.random((n, 2, *GLAM.map_shape), np.float32)
     return Parts(saliency_global=saliency, saliency_patches=patches, locations=places(rng, n, k), k=k)
 
 
 def _fuse(bench: Bench, case: str, parts: Parts) -> Iterator[Check]:
-    n, shape = parts.n, (parts.n, 2, *spec.INPUT_SHAPE)
+    n, shape = parts.n, (parts.n, 2, *GLAM.input_shape)
     fused, flags = bench.poisoned(4 * int(np.prod(shape))), bench.upload(np.full(n, 1, np.uint32))
     inputs = [bench.upload(array) for array in (parts.saliency_global, parts.saliency_patches, parts.locations)]
     bench.kernels.fuse(
@@ -232,9 +241,9 @@ def _fuse(bench: Bench, case: str, parts: Parts) -> Iterator[Check]:
 def fused_maps(parts: Parts) -> tuple[Float32, NDArray[np.uint32]]:
     """The twin: float32 [n, 2, 2944, 1920], and flags in which the bit that was set before is left."""
     images = list(zip(parts.saliency_global, parts.saliency_patches[:, : parts.k], parts.locations, strict=True))
-    grids = [host.fuse(saliency, patches, at[: parts.k]) for saliency, patches, at in images]
+    grids = [host.fuse(saliency, patches, at[: parts.k], GLAM) for saliency, patches, at in images]
     flags = [1 | _not_finite(saliency, patches) for saliency, patches, _ in images]
-    return np.stack([host.enlarge(grid, spec.PATCH_CELL) for grid in grids]), np.array(flags, np.uint32)
+    return np.stack([host.enlarge(grid, GLAM.grid_cell) for grid in grids]), np.array(flags, np.uint32)
 
 
 def _not_finite(saliency: Float32, patches: Float32) -> int:
@@ -249,7 +258,7 @@ def check_examine(bench: Bench, counts: Sequence[int], seed: int = 5) -> Iterato
     """One pixel of the last image, in a corner, and a flag that was set before."""
     rng = np.random.default_rng(seed)
     for n in counts:
-        images = rng.standard_normal((n, 1, *spec.INPUT_SHAPE), np.float32)
+        images = rng.standard_normal((n, 1, *GLAM.input_shape), np.float32)
         for value in (0.0, np.nan, np.inf):
             images[-1, 0, -1, -1] = value
             flags = bench.upload(np.full(n, Flags.FLAT_BENIGN, np.uint32))

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.records import Float32, Pixels
 
 Maker = Callable[[np.random.Generator], Float32]
@@ -17,30 +17,30 @@ Maker = Callable[[np.random.Generator], Float32]
 
 def random(rng: np.random.Generator) -> Float32:
     """Every cell by itself."""
-    return rng.random(spec.MAP_SHAPE, np.float32)
+    return rng.random(GLAM.map_shape, np.float32)
 
 
 def smooth(rng: np.random.Generator) -> Float32:
     """Of little contrast, so that sums differ in their last bits."""
-    steps = rng.standard_normal(spec.MAP_SHAPE, np.float32)
+    steps = rng.standard_normal(GLAM.map_shape, np.float32)
     return np.float32(0.5) + np.float32(1e-4) * np.cumsum(steps, axis=1, dtype=np.float32)
 
 
 def tied(rng: np.random.Generator) -> Float32:
     """Three levels in squares of 8 cells: many windows have exactly the same sum."""
-    levels = rng.integers(0, 3, (spec.MAP_SHAPE[0] // 8, spec.MAP_SHAPE[1] // 8)).astype(np.float32) / 2
+    levels = rng.integers(0, 3, (GLAM.map_shape[0] // 8, GLAM.map_shape[1] // 8)).astype(np.float32) / 2
     return np.kron(levels, np.ones((8, 8), np.float32))
 
 
 def periodic(rng: np.random.Generator) -> Float32:
     """Every window holds the same values in another order: rounding alone decides, so its order must be the twin's."""
-    tile = rng.random((spec.WINDOW, spec.WINDOW), np.float32)
-    return np.tile(tile, (6, 4))[: spec.MAP_SHAPE[0], : spec.MAP_SHAPE[1]]
+    tile = rng.random((GLAM.patches.window, GLAM.patches.window), np.float32)
+    return np.tile(tile, (6, 4))[: GLAM.map_shape[0], : GLAM.map_shape[1]]
 
 
 def flat(rng: np.random.Generator) -> Float32:
     """No contrast."""
-    return np.full(spec.MAP_SHAPE, rng.random(), np.float32)
+    return np.full(GLAM.map_shape, rng.random(), np.float32)
 
 
 def spotted(rng: np.random.Generator) -> Float32:
@@ -53,7 +53,7 @@ def spotted(rng: np.random.Generator) -> Float32:
 
 def unknown(_: np.random.Generator) -> Float32:
     """NaN all over."""
-    return np.full(spec.MAP_SHAPE, np.nan, np.float32)
+    return np.full(GLAM.map_shape, np.nan, np.float32)
 
 
 KINDS: Mapping[str, tuple[Maker, Maker]] = MappingProxyType(
@@ -96,7 +96,7 @@ def _float32(rng: np.random.Generator, rows: int, columns: int) -> Pixels:
     return rng.random((rows, columns), np.float32) * 4095
 
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 CUTS: Mapping[str, Callable[[np.random.Generator], Cut]] = MappingProxyType(
     {
         "uint16": lambda rng: Cut(pixels=_uint16(rng, ROWS, COLUMNS)),
@@ -106,7 +106,7 @@ CUTS: Mapping[str, Callable[[np.random.Generator], Cut]] = MappingProxyType(
         "uint8": lambda rng: Cut(pixels=rng.integers(0, 256, (1777, 1111), np.uint8), row=1, column=801),
         "float32": lambda rng: Cut(pixels=_float32(rng, ROWS, COLUMNS)),
         "float32 mirrored": lambda rng: Cut(pixels=_float32(rng, 1301, 1002), row=7, column=918, mirrored=True),
-        "all the same": lambda _: Cut(pixels=np.full(spec.INPUT_SHAPE, 65535, np.uint16)),
+        "all the same": lambda _: Cut(pixels=np.full(GLAM.input_shape, 65535, np.uint16)),
         "one pixel": lambda _: Cut(pixels=np.full((1, 1), 7, np.uint16), row=ROWS - 1, column=COLUMNS - 1),
     }
 )

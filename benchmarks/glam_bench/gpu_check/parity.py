@@ -7,9 +7,9 @@ import numpy as np
 
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
-from glam_deploy import spec
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Engine
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
 from glam_deploy.runtime.agreement import Answer, answer, compared, is_close, reasons
@@ -45,7 +45,7 @@ def case(pipeline: Pipeline, local: Engine, view: Mammogram | NetworkInput, expe
 
 def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All cases of one K together."""
-    dices = {name: [c["dice"][name] for c in cases if c["dice"][name] is not None] for name in spec.CLASSES}
+    dices = {name: [c["dice"][name] for c in cases if c["dice"][name] is not None] for name in GLAM.classes}
     outputs = cases[0]["largest_difference"]
     return {
         "same_patches": sum(c["same_patches"] for c in cases),

@@ -10,8 +10,8 @@ from rich.table import Table
 from glam_bench.gpu_check.bars import SHAPE, Bar, floor_ms, ratios
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import FLAVOURS, engines
-from glam_deploy import spec
 from glam_deploy.cli import console
+from glam_deploy.networks import GLAM
 
 LOG_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -70,7 +70,7 @@ def _parity(record: Record) -> Rows:
     for engine in engines(record):
         depths = {k: row for k, row in record.results(f"parity:{engine}").items() if k.startswith("k=")}
         for key, row in depths.items():
-            worst = [row["worst_dice"][name] for name in spec.CLASSES]
+            worst = [row["worst_dice"][name] for name in GLAM.classes]
             dice = " / ".join("-" if value is None else f"{value:.4f}" for value in worst)
             output, largest = max(row["largest_difference"].items(), key=lambda item: float(item[1]))
             same = f"{row['same_patches']} of {len(row['cases'])}"

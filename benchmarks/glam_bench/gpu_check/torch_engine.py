@@ -15,13 +15,12 @@ from torch.utils.dlpack import from_dlpack
 from glam_bench.gpu_check.bench import load_kernels
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.torch_gpu import load_network, tf32
-from glam_deploy import spec
 from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.precision import Precision
 from glam_export.graphs import graph_modules, in_precision
 
@@ -37,7 +36,7 @@ def open_torch(context: Context, precision: Precision) -> OpenedEngines:
     network = load_network(context)
     modules = graph_modules(network)
     engines = {
-        stage: TorchGpuEngine(in_precision(modules[stage], precision), stage, fusion_head=network.fusion_head, gpu=gpu)
+        stage: TorchGpuEngine(in_precision(modules[stage], precision), stage, network=network.spec, gpu=gpu)
         for stage in STAGES
     }
     provenance = {"name": "torch", "library": f"torch {torch.__version__}", "precision": precision} | gpu_facts(gpu)
@@ -47,11 +46,11 @@ def open_torch(context: Context, precision: Precision) -> OpenedEngines:
 class TorchGpuEngine(DeviceEngine):
     """One exported module in eager PyTorch, recorded."""
 
-    def __init__(self, module: nn.Module, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
-        super().__init__(stage, fusion_head=fusion_head, gpu=gpu)
+    def __init__(self, module: nn.Module, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+        super().__init__(stage, network=network, gpu=gpu)
         self.device = torch.device("cuda", gpu.index)
         self._module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._names = tuple(spec.graph_contract(stage, fusion_head=fusion_head).outputs)
+        self._names = tuple(network.contract(stage).outputs)
         self._binding = Lock()
 
     def scratch_bytes(self, batch: int) -> int:

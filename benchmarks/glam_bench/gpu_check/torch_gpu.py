@@ -14,7 +14,7 @@ from glam_export.reference import GlamNetwork
 def load_network(context: Context) -> GlamNetwork:
     """The bundle's own weights, on the CPU. Raises BundleError where it was exported without them."""
     bundle = open_bundle(context.options.bundle)
-    return load_weights(bundle.read(CHECKPOINT_FILE), fusion_head=bundle.fusion_head)
+    return load_weights(bundle.read(CHECKPOINT_FILE), bundle.network)
 
 
 def tf32(*, allowed: bool) -> None:

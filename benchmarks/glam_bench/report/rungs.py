@@ -7,7 +7,7 @@ from glam_bench.bench.rungs import PUBLISHED
 from glam_bench.bench.schema import Latency, Results, Rung
 from glam_bench.report.words import known
 from glam_deploy.gate.limits import Limits
-from glam_deploy.spec import CLASSES
+from glam_deploy.networks import GLAM
 
 OPERATING_POINT = "0.5"
 """The threshold that the Dice beside a speed is told at."""
@@ -57,7 +57,7 @@ def median_dice(rung: Rung) -> float | None:
 def ordered_classes(names: Iterable[str]) -> list[str]:
     """Those of the network first, in its order."""
     found = list(names)
-    return [name for name in CLASSES if name in found] + sorted(set(found) - set(CLASSES))
+    return [name for name in GLAM.classes if name in found] + sorted(set(found) - set(GLAM.classes))
 
 
 def _lowest(by_class: Iterable[dict[str, float | None]]) -> float | None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 from safetensors.torch import save
 
-from glam_deploy import spec
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.metrics import dice
+from glam_deploy.networks import GLAM
 from glam_deploy.records import Box
 from glam_deploy.runtime.result import Result
 from glam_export.demo.phantom import PhantomView, phantom_exam
@@ -56,7 +56,7 @@ def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
 def judge(view: PhantomView, result: Result) -> Judgement:
     """Hold a result against its phantom."""
     found = result.saliency_in_source() > THRESHOLD
-    scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(spec.CLASSES)}
+    scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(GLAM.classes)}
     boxes = [box for box in result.patch_boxes_in_source if box]
     hits = [_holds(box, lesion.row, lesion.column) for lesion in view.lesions for box in boxes]
     lesion = view.lesions[0].label if view.lesions else None

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 from glam_export.demo.anatomy import FULL_ROWS, Breast, make_breast
 from glam_export.demo.lesions import (
@@ -105,7 +105,7 @@ def _add_lesion(
     label, paint = PAINTERS[kind]
     site = _site(rng, seed, view, breast)
     around, window = _neighbourhood(site, mask.shape)
-    mask[window][paint(rng, breast.brightness[window], around)] = 1 + spec.CLASSES.index(label)
+    mask[window][paint(rng, breast.brightness[window], around)] = 1 + GLAM.classes.index(label)
     return (Lesion(label=label, row=site.row, column=site.column, radius_px=site.radius_px),)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import GLAM, NetworkSpec
 from glam_export.demo import circuit
 from glam_export.demo.circuit import ONE, ONE_CHANNEL, Rule, grow, invert, keep, keep_inside, mean, plain, spread
 from glam_export.reference import GlamNetwork
@@ -36,21 +37,21 @@ LOGITS = (
 )
 
 
-def demo_state_dict(*, fusion_head: bool = True, seed: int = 0) -> State:
+def demo_state_dict(*, network: NetworkSpec = GLAM, seed: int = 0) -> State:
     """The demo network's tensors by published key: float32 (and int64 batch counters), 24,086,140 parameters.
 
-    `fusion_head` adds the attention and fusion layers. `seed` draws the disturbance; the same arguments give the same
-    tensors. Raises UsageError for a negative seed.
+    `network`: GLAM has attention and fusion layers, GLAM_CONCATENATION has none. `seed` draws the disturbance; the
+    same arguments give the same tensors. Raises UsageError for a negative seed.
     """
     if seed < 0:
         raise UsageError(f"demo weights: seed {seed}; give a whole number >= 0")
     with torch.device("meta"):
-        shapes = GlamNetwork(fusion_head=fusion_head).state_dict()
+        shapes = GlamNetwork(network).state_dict()
     state = {name: _neutral(name, like) for name, like in shapes.items()}
     _set_global_module(state)
     _set_local_module(state)
-    if fusion_head:
-        _set_fusion_head(state)
+    if network is GLAM:
+        _set_attention_and_fusion(state)
     _disturb(state, torch.Generator().manual_seed(seed))
     return state
 
@@ -171,7 +172,7 @@ def _local_steps() -> list[Step]:
     return [_step(*rules) for rules in zip(bright, grains, regions, strict=True)]
 
 
-def _set_fusion_head(state: State) -> None:
+def _set_attention_and_fusion(state: State) -> None:
     """Attention prefers patches with a strong response; the fusion layer adds both modules' evidence."""
     signals = [circuit.SLOT * LOCAL_SLOT + 2 * i for i in range(len(circuit.SIGNALS))]
     state["mil_attn_V.weight"][:, signals] = 0.5

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM, glam
 from glam_export.reference.pooling import top_mean
 
 
@@ -60,7 +60,7 @@ class ScaleHeads(nn.Module):
 
     def __init__(self, filters: Sequence[int]) -> None:
         super().__init__()
-        classes = len(spec.CLASSES)
+        classes = len(GLAM.classes)
         self.gn_conv_1 = nn.Conv2d(filters[2], classes, 1, bias=False)
         self.gn_conv_2 = nn.Conv2d(filters[3], classes, 1, bias=False)
         self.gn_conv_last = nn.Conv2d(filters[4], classes, 1, bias=False)
@@ -90,7 +90,7 @@ class GlobalNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scales, h2 = self.scale_saliency(image)
-        maps = [F.interpolate(s, size=spec.MAP_SHAPE, mode="nearest") for s in scales]
-        saliency = torch.stack([w * m for w, m in zip(spec.SCALE_WEIGHTS, maps, strict=True)]).sum(0)
-        y_scale = torch.stack([top_mean(m.flatten(2), spec.SCALE_POOL_FRACTION) for m in maps], dim=1)
+        maps = [F.interpolate(s, size=GLAM.map_shape, mode="nearest") for s in scales]
+        saliency = torch.stack([w * m for w, m in zip(glam.SCALE_WEIGHTS, maps, strict=True)]).sum(0)
+        y_scale = torch.stack([top_mean(m.flatten(2), glam.SCALE_POOL_FRACTION) for m in maps], dim=1)
         return saliency, y_scale, h2.amax((2, 3))

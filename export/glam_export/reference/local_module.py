@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 
 BLOCKS = (3, 4, 6, 3)
 
@@ -56,7 +56,7 @@ class DetectionNetwork(nn.Module):
     def __init__(self, filters: Sequence[int]) -> None:
         super().__init__()
         self.dn_resnet = HighResolutionResNet34(filters)
-        self.gn_conv_last = nn.Conv2d(filters[-1], len(spec.CLASSES), 1, bias=False)
+        self.gn_conv_last = nn.Conv2d(filters[-1], len(GLAM.classes), 1, bias=False)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         h = self.dn_resnet(patches.expand(-1, 3, -1, -1))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM, NetworkSpec, glam
 from glam_export.reference.global_module import GlobalNetwork
 from glam_export.reference.local_module import DetectionNetwork
 from glam_export.reference.pooling import top_mean
@@ -30,30 +30,31 @@ class Aggregated(NamedTuple):
 class GlamNetwork(nn.Module):
     """GLAM with the published state-dict keys.
 
-    `fusion_head`: whether the attention and fusion layers exist (joint training in the paper). Without them y_local is
-    the concatenation aggregation and there is no y_fusion. Between global and local module stands the patch selection,
-    which has no learned part and lives in `glam_deploy.patches`; the modules are therefore called one by one.
+    `spec`: GLAM with attention and fusion layers (joint training in the paper), or with the concatenation
+    aggregation, which gives y_local without learned weights and has no y_fusion. Between global and local module
+    stands the patch selection, which has no learned part and lives in `glam_deploy.patches`; the modules are therefore
+    called one by one.
     """
 
-    def __init__(self, *, fusion_head: bool) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.fusion_head = fusion_head
+        self.spec = spec
         self.global_network = GlobalNetwork(GLOBAL_FILTERS)
         self.detection_network = DetectionNetwork(LOCAL_FILTERS)
-        if fusion_head:
-            self.mil_attn_V = nn.Linear(spec.Z_PATCH, ATTENTION_WIDTH, bias=False)
-            self.mil_attn_U = nn.Linear(spec.Z_PATCH, ATTENTION_WIDTH, bias=False)
+        if spec is GLAM:
+            self.mil_attn_V = nn.Linear(glam.Z_PATCH, ATTENTION_WIDTH, bias=False)
+            self.mil_attn_U = nn.Linear(glam.Z_PATCH, ATTENTION_WIDTH, bias=False)
             self.mil_attn_w = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
-            self.fusion_dnn = nn.Linear(spec.Z_GLOBAL + spec.Z_PATCH, len(spec.CLASSES))
+            self.fusion_dnn = nn.Linear(glam.Z_GLOBAL + glam.Z_PATCH, len(GLAM.classes))
 
     def aggregate(self, saliency_patches: Tensor, z_k: Tensor) -> Aggregated:
         """K patch maps [N,K,2,128,128] and vectors [N,K,512] -> one local prediction."""
-        if not self.fusion_head:
-            pooled = top_mean(saliency_patches.transpose(1, 2).flatten(2), spec.PATCH_POOL_FRACTION)
+        if self.spec is not GLAM:
+            pooled = top_mean(saliency_patches.transpose(1, 2).flatten(2), glam.PATCH_POOL_FRACTION)
             return Aggregated(pooled, None, None)
         gate = torch.tanh(self.mil_attn_V(z_k)) * torch.sigmoid(self.mil_attn_U(z_k))
         attention = torch.softmax(self.mil_attn_w(gate).squeeze(-1), dim=1)
-        y_k = top_mean(saliency_patches.flatten(3), spec.PATCH_POOL_FRACTION)
+        y_k = top_mean(saliency_patches.flatten(3), glam.PATCH_POOL_FRACTION)
         weight = attention.unsqueeze(-1)
         return Aggregated((weight * y_k).sum(1), (weight * z_k).sum(1), attention)
 
@@ -64,10 +65,11 @@ class GlamNetwork(nn.Module):
     @staticmethod
     def fuse_saliency(saliency_global: Tensor, saliency_patches: Tensor, patch_locations: Tensor) -> Tensor:
         """Fused map [N,2,2944,1920]: patches pasted in order, later over earlier, averaged with the global map."""
-        wide = F.interpolate(saliency_global, size=spec.INPUT_SHAPE, mode="nearest")
+        wide = F.interpolate(saliency_global, size=GLAM.input_shape, mode="nearest")
         canvas = torch.zeros_like(wide)
+        side = GLAM.patches.side
         for n, places in enumerate(patch_locations.tolist()):
             for k, (row, column) in enumerate(places):
-                patch = F.interpolate(saliency_patches[n, k, None], size=(spec.PATCH, spec.PATCH), mode="nearest")[0]
-                canvas[n, :, row : row + spec.PATCH, column : column + spec.PATCH] = patch
+                patch = F.interpolate(saliency_patches[n, k, None], size=(side, side), mode="nearest")[0]
+                canvas[n, :, row : row + side, column : column + side] = patch
         return (canvas + wide) / 2

@@ -60,6 +60,7 @@ def making_of(predictor: Predictor, config: Config, data: DataFolder) -> Making:
     known, results = predictor.provenance, config.results
     engine, gate = known["engine"], str(known["gate"])
     algorithm = Algorithm(
+        network=predictor.network,
         version=__version__,
         checkpoint_sha256=known["checkpoint"]["sha256"],
         bundle_id=known["bundle"]["id"],

@@ -7,6 +7,7 @@ import numpy as np
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.result import Result
 
@@ -17,6 +18,9 @@ class Predictor(Protocol):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """As of `Pipeline`: "bundle", "checkpoint", "engine", "gate"."""
+
+    @property
+    def network(self) -> NetworkSpec: ...
 
     @property
     def patches(self) -> int: ...

@@ -64,7 +64,7 @@ def cad_sr(
         algorithm,
         identity,
         sop_class=MammographyCADSRStorage,
-        title="GLAM CAD",
+        title=f"{algorithm.network.title} CAD",
         predecessor=predecessor,
     )
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
-from glam_deploy import spec
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, own_uid, statement
+from glam_deploy.dicom.results.objects import MANUFACTURER, own_uid, statement
 from glam_deploy.dicom.results.outcomes import SPACING_TOLD, notices_told, told
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
@@ -52,7 +51,7 @@ def measurement_report(
         algorithm,
         identity,
         sop_class=ComprehensiveSRStorage,
-        title="GLAM measurements",
+        title=f"{algorithm.network.title} measurements",
         predecessor=predecessor,
     )
 
@@ -64,7 +63,7 @@ def _observer(algorithm: Algorithm) -> Iterator[Dataset]:
     named = {
         ("121013", "DCM", "Device Observer Name"): algorithm.name,
         ("121014", "DCM", "Device Observer Manufacturer"): MANUFACTURER,
-        ("121015", "DCM", "Device Observer Model Name"): MODEL,
+        ("121015", "DCM", "Device Observer Model Name"): algorithm.network.title,
         ("121016", "DCM", "Device Observer Serial Number"): algorithm.device_uid,
     }
     yield from (sr.context(sr.text(name, value)) for name, value in named.items())
@@ -80,16 +79,16 @@ def _library(outcomes: Sequence[ViewOutcome]) -> Dataset:
 def _groups(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, identity: Identity) -> Iterator[Dataset]:
     for outcome in outcomes:
         tracked = f"{outcome.view or 'view not known'} {outcome.image.sop_uid}"
-        for name, group, template in _groups_of(outcome):
+        for name, group, template in _groups_of(outcome, algorithm.network.classes):
             heading = _heading(f"{tracked}{name}", algorithm, identity)
             yield sr.contains(sr.container(GROUP, *heading, *group, template=template))
 
 
-def _groups_of(outcome: ViewOutcome) -> Iterator[tuple[str, list[Dataset], str]]:
+def _groups_of(outcome: ViewOutcome, classes: Sequence[str]) -> Iterator[tuple[str, list[Dataset], str]]:
     """Name, content and template of each measurement group of a view."""
     yield "", _whole_image(outcome), "1501"
     if summary := outcome.summary:
-        for number, label in enumerate(spec.CLASSES, start=1):
+        for number, label in enumerate(classes, start=1):
             if summary.segmentation and any(region.label == label for region in summary.regions):
                 yield f" {label}", _segment(outcome, summary.segmentation, number, label), "1410"
         for n, region in enumerate(summary.regions, start=1):

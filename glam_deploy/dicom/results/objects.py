@@ -15,7 +15,6 @@ from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Refer
 from glam_deploy.dicom.results.source import Source
 
 MANUFACTURER = "glam-deploy"
-MODEL = "GLAM"
 UNCALIBRATED = "Scores are not calibrated probabilities."
 
 _LO = 64
@@ -111,7 +110,7 @@ def _add_equipment(dataset: Dataset, algorithm: Algorithm) -> None:
     contribution.PurposeOfReferenceCodeSequence = [coded("109102", "DCM", "Processing Equipment")]
     contribution.ContributionDescription = statement(algorithm)[:1024]
     for equipment in (dataset, contribution):
-        equipment.Manufacturer, equipment.ManufacturerModelName = MANUFACTURER, MODEL
+        equipment.Manufacturer, equipment.ManufacturerModelName = MANUFACTURER, algorithm.network.title
         equipment.DeviceSerialNumber = algorithm.device_uid
         equipment.SoftwareVersions = software_versions(algorithm)
     dataset.DeviceUID = algorithm.device_uid

@@ -9,14 +9,12 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from glam_deploy import spec
 from glam_deploy.dicom.header import foreign_errors
 from glam_deploy.dicom.results.objects import finished, written_at
 from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, Region, ViewSummary
 from glam_deploy.dicom.results.source import Source, read_source
 from glam_deploy.errors import DicomError
 
-_BANNER_LAYER = "GLAM BANNER"
 _BANNER_COLOUR = (255, 201, 60)
 
 
@@ -25,22 +23,27 @@ def presentation_state(source: Path, summary: ViewSummary, algorithm: Algorithm,
 
     The image's own window, or lookup table, applies. Raises DicomError where the source cannot be read.
     """
-    image = read_source(source)
+    image, network = read_source(source), algorithm.network
     dataset = Dataset()
     dataset.SOPClassUID = GrayscaleSoftcopyPresentationStateStorage
     dataset.Laterality = ""  # of the series, which has states for both breasts
-    _add_identification(dataset, image, identity)
+    _add_identification(dataset, image, identity, label=network.title)
     _add_relationship(dataset, image)
     _add_grey(dataset, image)
     _add_displayed_area(dataset, image)
-    dataset.GraphicAnnotationSequence = [_banner(), *map(_annotation, summary.regions)]
-    dataset.GraphicLayerSequence = [_layer(n, *layer) for n, layer in enumerate(_layers(), start=1)]
-    return finished(dataset, image, algorithm, identity, modality="PR", title="GLAM marks")
+    layers = {name: f"{network.title} {name.upper()}" for name in (*network.classes, "banner")}
+    marks = (_annotation(region, layers[region.label]) for region in summary.regions)
+    dataset.GraphicAnnotationSequence = [_banner(layers["banner"]), *marks]
+    colours = {**COLOURS, "banner": _BANNER_COLOUR}
+    dataset.GraphicLayerSequence = [
+        _layer(order, layer, colours[name]) for order, (name, layer) in enumerate(layers.items(), start=1)
+    ]
+    return finished(dataset, image, algorithm, identity, modality="PR", title=f"{network.title} marks")
 
 
-def _add_identification(dataset: Dataset, source: Source, identity: Identity) -> None:
+def _add_identification(dataset: Dataset, source: Source, identity: Identity, *, label: str) -> None:
     created = written_at(source, identity)
-    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = "GLAM", BANNER, ""
+    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = label, BANNER, ""
     dataset.PresentationCreationDate = created.strftime("%Y%m%d")
     dataset.PresentationCreationTime = created.strftime("%H%M%S")
 
@@ -95,14 +98,6 @@ def _add_displayed_area(dataset: Dataset, source: Source) -> None:
     dataset.DisplayedAreaSelectionSequence = [area]
 
 
-def _layers() -> list[tuple[str, tuple[int, int, int]]]:
-    return [*((_layer_of(name), COLOURS[name]) for name in spec.CLASSES), (_BANNER_LAYER, _BANNER_COLOUR)]
-
-
-def _layer_of(label: str) -> str:
-    return f"GLAM {label.upper()}"
-
-
 def _layer(order: int, name: str, colour: tuple[int, int, int]) -> Dataset:
     layer = Dataset()
     layer.GraphicLayer, layer.GraphicLayerOrder = name, order
@@ -110,7 +105,7 @@ def _layer(order: int, name: str, colour: tuple[int, int, int]) -> Dataset:
     return layer
 
 
-def _annotation(region: Region) -> Dataset:
+def _annotation(region: Region, layer: str) -> Dataset:
     top, left, bottom, right = region.box
     box, text = Dataset(), Dataset()
     box.GraphicAnnotationUnits, box.GraphicDimensions, box.GraphicType = "PIXEL", 2, "POLYLINE"
@@ -119,17 +114,17 @@ def _annotation(region: Region) -> Dataset:
     text.AnchorPointAnnotationUnits, text.AnchorPoint, text.AnchorPointVisibility = "PIXEL", [left, top], "N"
     text.UnformattedTextValue = f"{region.label} {region.peak:.2f}"
     annotation = Dataset()
-    annotation.GraphicLayer = _layer_of(region.label)
+    annotation.GraphicLayer = layer
     annotation.TextObjectSequence, annotation.GraphicObjectSequence = [text], [box]
     return annotation
 
 
-def _banner() -> Dataset:
+def _banner(layer: str) -> Dataset:
     """Across the top of the display area, whatever part of the image is shown."""
     text = Dataset()
     text.BoundingBoxAnnotationUnits, text.BoundingBoxTextHorizontalJustification = "DISPLAY", "CENTER"
     text.BoundingBoxTopLeftHandCorner, text.BoundingBoxBottomRightHandCorner = [0, 0], [1, 0.05]
     text.UnformattedTextValue = BANNER
     annotation = Dataset()
-    annotation.GraphicLayer, annotation.TextObjectSequence = _BANNER_LAYER, [text]
+    annotation.GraphicLayer, annotation.TextObjectSequence = layer, [text]
     return annotation

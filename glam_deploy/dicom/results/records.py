@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Box, Notice, View
 
@@ -28,7 +29,8 @@ C.18.6.1.1."""
 class Algorithm:
     """What made the findings; all of it stands in every object. Texts are ASCII, without backslash."""
 
-    name: str = "GLAM (glam-deploy)"
+    network: NetworkSpec
+    """Its title names the objects, its classes the segments."""
     version: str
     """Of glam-deploy."""
     checkpoint_sha256: str
@@ -43,9 +45,14 @@ class Algorithm:
     preprocessing: str
     """Version of the preprocessing."""
     thresholds: Mapping[str, float]
-    """Class -> saliency above which a pixel belongs to a region; 0..1, one for each of `spec.CLASSES`."""
+    """Class -> saliency above which a pixel belongs to a region; 0..1, one for each class of the network, in order."""
     device_uid: str
     """UID of this installation, the same for ever."""
+
+    @property
+    def name(self) -> str:
+        """Of the algorithm, as the objects have it."""
+        return f"{self.network.title} (glam-deploy)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,7 @@ class ViewFinding:
     """The mammogram's DICOM file: patient and study of every object are copied from it."""
     view: View
     saliency: SourceMaps
-    """0..1, classes as in `spec.CLASSES` (`Result.source_maps`)."""
+    """0..1, classes as in `NetworkSpec.classes` (`Result.source_maps`)."""
     scores: Mapping[str, Mapping[str, float]]
     """`Result.predictions`: score -> class -> 0..1, not calibrated."""
     boxes: Sequence[Box | None]
@@ -90,7 +97,7 @@ class Region:
     """A connected piece (8 neighbours) of the pixels whose saliency exceeds the threshold of a class."""
 
     label: str
-    """One of `spec.CLASSES`."""
+    """A class of the network."""
     outline: tuple[Point, ...]
     """Closed polygon along the outer edges of the pixels, first point repeated at the end; holes are not told."""
     box: Box

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import spec
 from glam_deploy.dicom.results.records import Algorithm, Point, Reference, Region, ViewFinding, ViewSummary
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.preprocess import SourceMaps
@@ -29,7 +28,8 @@ def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Refer
     Raises DicomError where the source cannot be read.
     """
     spacing = _spacing(read_source(finding.source).header.spacing_mm)
-    pieces = [pieces_of(finding.saliency, name, algorithm.thresholds[name]) for name in spec.CLASSES]
+    classes = algorithm.network.classes
+    pieces = [pieces_of(finding.saliency, n, name, algorithm.thresholds[name]) for n, name in enumerate(classes)]
     return ViewSummary(
         shape=finding.saliency.shape[1:],
         spacing_mm=spacing,
@@ -90,9 +90,8 @@ class Pieces:
         )
 
 
-def pieces_of(saliency: SourceMaps, name: str, threshold: float) -> Pieces:
-    """The pieces (8 neighbours) of the class `name`. `saliency`: two maps, 0..1."""
-    n = spec.CLASSES.index(name)
+def pieces_of(saliency: SourceMaps, n: int, name: str, threshold: float) -> Pieces:
+    """The pieces (8 neighbours) of the n-th class, called `name`. `saliency`: a map for each class, 0..1."""
     box = saliency.extent(n, threshold)
     values = saliency.cut(n, box) if box else np.zeros((1, 1), np.float32)
     mask: Any = values > np.float32(threshold)  # OpenCV's types say less of what it gives than of what it takes

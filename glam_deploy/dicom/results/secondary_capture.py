@@ -36,7 +36,7 @@ def secondary_capture(
     dataset = Dataset()
     _add_image(dataset, source, finding, algorithm)
     _add_pixels(dataset, with_banner(picture))
-    return finished(dataset, source, algorithm, identity, modality="OT", title="GLAM overlay")
+    return finished(dataset, source, algorithm, identity, modality="OT", title=f"{algorithm.network.title} overlay")
 
 
 def with_banner(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

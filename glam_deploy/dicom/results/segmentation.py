@@ -9,14 +9,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless
 
-from glam_deploy import spec
-from glam_deploy.dicom.results.objects import MANUFACTURER, MODEL, facts, finished, own_uid, software_versions
+from glam_deploy.dicom.results.objects import MANUFACTURER, facts, finished, own_uid, software_versions
 from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, ViewFinding
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.records import Float32
-
-_STAND_IN = np.zeros((len(spec.CLASSES), 8, 8), np.bool_)
-"""Described in the place of masks that are then packed here: a fifth of the time, at the size of a mammogram."""
 
 
 def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
@@ -24,7 +20,7 @@ def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity)
 
     Two frames of the source's Rows x Columns, empty ones included. Raises DicomError where the source cannot be read.
     """
-    masks = finding.saliency.above([algorithm.thresholds[name] for name in spec.CLASSES])
+    masks = finding.saliency.above([algorithm.thresholds[name] for name in algorithm.network.classes])
     return _segmentation(finding, algorithm, identity, masks=masks)
 
 
@@ -45,24 +41,25 @@ def _segmentation(
     saliency: Float32 | None = None,
 ) -> Dataset:
     """Of one of the two arrays, of [2, rows, columns]."""
-    source, fractional = read_source(finding.source), masks is None
-    pixels = _STAND_IN if saliency is None else saliency
+    source, fractional, network = read_source(finding.source), masks is None, algorithm.network
+    # masks are packed here, into the frames of a small stand-in: a fifth of the time at the size of a mammogram
+    pixels = np.zeros((len(network.classes), 8, 8), np.bool_) if saliency is None else saliency
     image = source.anonymous()
     image.Rows, image.Columns = pixels.shape[1:]
     dataset = Segmentation(
         source_images=[image],
         pixel_array=np.moveaxis(pixels, 0, -1)[None],
         segmentation_type="FRACTIONAL" if fractional else "BINARY",
-        segment_descriptions=[_segment(name, algorithm, fractional) for name in spec.CLASSES],
+        segment_descriptions=[_segment(n, algorithm, fractional) for n in range(len(network.classes))],
         series_instance_uid=identity.series_uid,
         series_number=identity.series_number,
         sop_instance_uid=identity.sop_uid,
         instance_number=identity.instance_number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
+        manufacturer_model_name=network.title,
         software_versions=software_versions(algorithm)[0],
         device_serial_number=algorithm.device_uid,
-        content_label="GLAM",
+        content_label=network.title,
         content_description=BANNER,
         transfer_syntax_uid=JPEGLSLossless if fractional else ExplicitVRLittleEndian,
         omit_empty_frames=False,
@@ -71,7 +68,7 @@ def _segmentation(
         _fill(dataset, masks)
     _orient(dataset)
     _name_dimensions(dataset, own_uid(identity, "dimensions"))
-    title = "GLAM saliency" if fractional else "GLAM segmentation"
+    title = f"{network.title} saliency" if fractional else f"{network.title} segmentation"
     return finished(dataset, source, algorithm, identity, modality="SEG", title=title)
 
 
@@ -82,11 +79,12 @@ def _fill(dataset: Dataset, masks: NDArray[np.bool_]) -> None:
     dataset.PixelData = bits + b"\0" * (len(bits) % 2)
 
 
-def _segment(name: str, algorithm: Algorithm, fractional: bool) -> SegmentDescription:
+def _segment(n: int, algorithm: Algorithm, fractional: bool) -> SegmentDescription:
     """The type says Lesion for both: what kind of lesion, the network was never asked."""
+    name = algorithm.network.classes[n]
     threshold = algorithm.thresholds[name]
     segment = SegmentDescription(
-        segment_number=spec.CLASSES.index(name) + 1,
+        segment_number=n + 1,
         segment_label=name,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Lesion,

@@ -5,7 +5,7 @@
 - Optimization profiles are ranges of batches, none of them a single size: TensorRT-RTX writes batch 1 into the outputs
   of an engine whose first profile is one size, also for its other profiles. Kernels are chosen for the size that is
   usual, and TensorRT-RTX compiles them anew for each size that it meets.
-- The fusion engine does not give `saliency`, which a kernel composes; see `spec.graph_contract`.
+- The fusion engine does not give `saliency`, which a kernel composes; see `NetworkSpec.contract`.
 - The parsed network must have the precision, and the layer report must not contradict it, or there is no engine. What
   the report does not say is noted; see `network` and `layers`.
 """

@@ -16,14 +16,14 @@ from glam_deploy.engines.device_base import Addresses, DeviceEngine
 from glam_deploy.engines.tensorrt.callbacks import logger
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
-from glam_deploy.networks import Stage, Tensor
+from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
 
 class TensorRtEngine(DeviceEngine):
     """One deserialized engine. Every binding is an execution context of its own, with the caller's memory."""
 
-    def __init__(self, library: Library, plan: bytes, stage: Stage, *, fusion_head: bool, gpu: Gpu) -> None:
-        super().__init__(stage, fusion_head=fusion_head, gpu=gpu)
+    def __init__(self, library: Library, plan: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+        super().__init__(stage, network=network, gpu=gpu)
         self.library = library
         self._log = logger(library)
         with gpu.current():

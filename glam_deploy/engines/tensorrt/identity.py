@@ -107,7 +107,7 @@ def recipe(
         "made_for": dict(made_for),
         "options": dict(options),
         "graphs": {stage: bundle.files[graph_file(stage, precision)]["sha256"] for stage in STAGES},
-        "kernels_sha256": source_sha256(),
+        "kernels_sha256": source_sha256(bundle.network),
     }
 
 
@@ -153,5 +153,5 @@ def _stale(bundle: Bundle, entry: Entry) -> Iterator[str]:
     for stage, made in entry["stages"].items():
         if bundle.files.get(made["graph"], {}).get("sha256") != made["graph_sha256"]:
             yield f"made from another {stage} graph than the bundle's"
-    if entry["kernels_sha256"] != source_sha256():
+    if entry["kernels_sha256"] != source_sha256(bundle.network):
         yield "its kernels are of another release of glam-deploy"

@@ -29,11 +29,11 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     entry, library = _choose(bundle, options, identity.machine_of(gpu))
     engines = {
         stage: TensorRtEngine(
-            library, bundle.read(entry["stages"][stage]["file"]), stage, fusion_head=bundle.fusion_head, gpu=gpu
+            library, bundle.read(entry["stages"][stage]["file"]), stage, network=bundle.network, gpu=gpu
         )
         for stage in STAGES
     }
-    kernels = Kernels(gpu.load(bundle.read(entry["kernels"][gpu.architecture]["file"])))
+    kernels = Kernels(gpu.load(bundle.read(entry["kernels"][gpu.architecture]["file"])), bundle.network)
     provenance = _provenance(bundle, entry, library) | gpu_facts(gpu)
     return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=kernels)
 

@@ -38,7 +38,6 @@ from glam_deploy.kernels.source import source
 from glam_deploy.networks import STAGES, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.shell import quoted
-from glam_deploy.spec import graph_contract
 
 Report = Callable[[str, str, float], None]
 """Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""
@@ -162,7 +161,7 @@ def _build_stages(
         request = builder.StageRequest(
             stage=stage,
             graph=bundle.read(graph),
-            contract=graph_contract(stage, fusion_head=bundle.fusion_head, composed=False),
+            contract=bundle.network.contract(stage, composed=False),
             precision=settled.precision,
             compute_capabilities=settled.made_for["compute_capabilities"],
             timing_cache=cache,
@@ -219,7 +218,9 @@ def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> 
         architecture = _architecture(capability)
         report("CUDA kernels", architecture, len(STAGES) + number / len(capabilities))
         file = f"kernels.{architecture}.cubin"
-        _draft(bundle, file).write_bytes(compile_cubin(source(), architecture=architecture, name="glam_deploy.cu"))
+        _draft(bundle, file).write_bytes(
+            compile_cubin(source(bundle.network), architecture=architecture, name="glam_deploy.cu")
+        )
         kernels[architecture] = {"file": f"{name}/{file}"}
     return kernels
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.records import Mammogram, View
 from glam_export import exporter
 
@@ -29,16 +29,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     support_engines.install()
     monkeypatch.setattr(exporter, "graph_modules", lambda network: dict.fromkeys(STAGES))
     monkeypatch.setattr(exporter, "in_precision", lambda module, precision: module)
-    monkeypatch.setattr(exporter, "rounded_engines", lambda bundle, precision: rounded_fakes(bundle.fusion_head))
+    monkeypatch.setattr(exporter, "rounded_engines", lambda bundle, precision: rounded_fakes(bundle.network))
     monkeypatch.setattr(exporter, "write_graph", lambda module, stage, path, **_: path.write_bytes(stage.encode()))
     monkeypatch.setattr(exporter, "phantom_view", lambda seed, view: mirrored)
-    monkeypatch.setattr(
-        exporter, "network_engines", lambda network: support_engines.fake_engines(fusion_head=network.fusion_head)
-    )
+    monkeypatch.setattr(exporter, "network_engines", lambda network: support_engines.fake_engines(network=network.spec))
 
 
-def rounded_fakes(fusion_head: bool) -> dict[Stage, Engine]:
-    fakes = support_engines.fake_engines(fusion_head=fusion_head)
+def rounded_fakes(network: NetworkSpec) -> dict[Stage, Engine]:
+    fakes = support_engines.fake_engines(network=network)
     return {stage: fakes[stage] for stage in STAGES[:2]}
 
 

@@ -29,7 +29,7 @@ def test_facts_for_people(cli: Cli, bundle: Path) -> None:
 
 def test_fusion_layers_ignored_keys_and_misses(cli: Cli, bundle: Path) -> None:
     def edit(manifest: dict[str, dict[str, object]]) -> None:
-        manifest["network"] |= {"fusion_head": True, "aggregation": "attention"}
+        manifest["network"] |= {"aggregation": "attention"}
         manifest["checkpoint"]["ignored_keys"] = ["teacher.*", "[bold]"]
         manifest["network"]["precisions"] = ["fp32", "bf16"]
         manifest["parity"] = [

@@ -12,8 +12,8 @@ from support_commands import Cli, Start, install_line, without
 
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.networks import GLAM
 from glam_deploy.runtime.golden import GOLDEN_FILE
-from glam_deploy.spec import MAX_PATCHES
 
 
 def test_sound_bundle(cli: Cli, bundle: Path) -> None:
@@ -36,9 +36,9 @@ def test_bundle_from_the_environment(cli: Cli, bundle: Path, monkeypatch: pytest
 def test_golden_case_runs_with_its_own_number_of_patches(
     cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit_manifest(bundle, lambda m: m["network"].update(patches=MAX_PATCHES))
+    edit_manifest(bundle, lambda m: m["network"].update(patches=GLAM.patches.slots))
     assert cli("verify", "--bundle", bundle).code == 0
-    edit_manifest(bundle, lambda m: m["golden"].update(patches=MAX_PATCHES))
+    edit_manifest(bundle, lambda m: m["golden"].update(patches=GLAM.patches.slots))
     said = cli("verify", "--bundle", bundle)
     assert said.code == 4
     assert "disagrees with the reference in patch_locations" in said.err

@@ -9,16 +9,17 @@ from fake_cuda.control import FakeDriver
 from support_device import HostFunctionEngine
 from support_engines import FakeEngine
 
-from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 
 
-def inputs_of(stage: Stage, batch: int, *, fusion_head: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+def inputs_of(
+    stage: Stage, batch: int, *, network: NetworkSpec = GLAM_CONCATENATION, seed: int = 0
+) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+    contract = network.contract(stage)
     values = {name: rng.random((batch, *t.shape), np.float32) for name, t in contract.inputs.items()}
     if "patch_locations" in values:
         values["patch_locations"] = rng.integers(0, 100, (batch, 6, 2)) * 16
@@ -31,14 +32,14 @@ def assert_equal(found: Arrays, expected: Arrays) -> None:
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("fusion_head", [False, True])
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
 @pytest.mark.parametrize("stage", STAGES)
 def test_numbers_are_those_of_the_same_engine_on_the_host(
-    gpu: Gpu, driver: FakeDriver, stage: Stage, fusion_head: bool
+    gpu: Gpu, driver: FakeDriver, stage: Stage, network: NetworkSpec
 ) -> None:
-    host = FakeEngine(stage, fusion_head=fusion_head)
+    host = FakeEngine(stage, network=network)
     engine = HostFunctionEngine(host, gpu, driver)
-    inputs = inputs_of(stage, 2, fusion_head=fusion_head)
+    inputs = inputs_of(stage, 2, network=network)
     outputs = engine.run(inputs)
     assert_equal(outputs, host.run(inputs))
     assert outputs.keys() == engine.contract.outputs.keys()

@@ -12,6 +12,7 @@ from fake_cuda.control import FakeDriver
 from support_bundles import facts
 from support_engines import FakeEngine
 
+from glam_deploy import networks
 from glam_deploy.bundle import Bundle, open_bundle, write_manifest
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines import onnxruntime
@@ -20,8 +21,7 @@ from glam_deploy.engines.device_base import DeviceEngine
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.kernels.launch import Kernels
-from glam_deploy.networks import STAGES, Stage, Tensor
-from glam_deploy.spec import graph_contract
+from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage, Tensor
 
 compile_once = functools.cache(onnxruntime.compile_cubin)
 PROVIDER = "CUDAExecutionProvider"
@@ -63,7 +63,7 @@ class Session:
         if self.strict and not world.provider_loads:
             raise RuntimeError("graph nodes are assigned to the default CPU EP, but fallback has been disabled")
         said = json.loads(graph)
-        self.engine = FakeEngine(said["stage"], fusion_head=said["fusion_head"])
+        self.engine = FakeEngine(said["stage"], network=networks.network("GLAM", said["aggregation"]))
         self.bound: dict[str, tuple[Any, ...]] = {}
 
     def get_providers(self) -> list[str]:
@@ -125,7 +125,7 @@ def graphs(tmp_path: Any) -> Bundle:
     """A bundle whose graphs the made-up sessions read."""
     (tmp_path / "graphs").mkdir()
     for stage in STAGES:
-        (tmp_path / f"graphs/{stage}.onnx").write_text(json.dumps({"stage": stage, "fusion_head": False}))
+        (tmp_path / f"graphs/{stage}.onnx").write_text(json.dumps({"stage": stage, "aggregation": "concatenation"}))
     write_manifest(tmp_path, facts())
     return open_bundle(tmp_path)
 
@@ -137,7 +137,7 @@ def opened(world: World, graphs: Bundle) -> OpenedEngines:
 
 def inputs_of(stage: Stage, batch: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(batch)
-    contract = graph_contract(stage, fusion_head=False)
+    contract = GLAM_CONCATENATION.contract(stage)
     return {name: rng.integers(0, 9, (batch, *t.shape)).astype(t.dtype) for name, t in contract.inputs.items()}
 
 
@@ -233,7 +233,7 @@ def test_a_node_that_the_provider_lacks_is_no_work_for_the_cpu(
 
 def test_graphs_of_another_network(world: World, graphs: Bundle) -> None:
     file = graphs.folder / "graphs/fusion.onnx"
-    file.write_text(json.dumps({"stage": "fusion", "fusion_head": True}))
+    file.write_text(json.dumps({"stage": "fusion", "aggregation": "attention"}))
     write_manifest(graphs.folder, facts())
     with pytest.raises(BundleError, match="fusion graph: its inputs are"):
         open_engines("onnx-cuda", open_bundle(graphs.folder), EngineOptions())

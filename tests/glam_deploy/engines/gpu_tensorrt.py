@@ -10,14 +10,13 @@ from fake_cuda.control import FakeDriver
 from support_engines import FakeEngine
 from support_tensorrt_runtime import KINDS, ROW_BYTES, Allocation, Faults, Graphs, Specialization, library, plan
 
-from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.memory import DeviceMemory
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine, TensorRtRun
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 
 
 @pytest.fixture(params=KINDS)
@@ -31,10 +30,10 @@ def trt(kind: str, gpu: Gpu, driver: FakeDriver) -> Library:
 
 
 def opened(
-    lib: Library, gpu: Gpu, stage: Stage = "local", *, fusion_head: bool = False, **changes: Any
+    lib: Library, gpu: Gpu, stage: Stage = "local", *, network: NetworkSpec = GLAM_CONCATENATION, **changes: Any
 ) -> TensorRtEngine:
-    content = plan(stage, fusion_head=fusion_head, **changes)
-    return TensorRtEngine(lib, content, stage, fusion_head=fusion_head, gpu=gpu)
+    content = plan(stage, network=network, **changes)
+    return TensorRtEngine(lib, content, stage, network=network, gpu=gpu)
 
 
 class Bound:
@@ -50,9 +49,9 @@ class Bound:
         self.run: TensorRtRun = engine.bind(addresses, batch=batch, scratch=self.scratch.address, stream=self.stream)
 
 
-def inputs_of(stage: Stage, batch: int, *, fusion_head: bool = False) -> dict[str, np.ndarray]:
+def inputs_of(stage: Stage, batch: int, *, network: NetworkSpec = GLAM_CONCATENATION) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(batch)
-    contract = spec.graph_contract(stage, fusion_head=fusion_head)
+    contract = network.contract(stage)
     values = {name: rng.random((batch, *t.shape), np.float32) for name, t in contract.inputs.items()}
     if "patch_locations" in values:
         values["patch_locations"] = rng.integers(0, 100, (batch, 6, 2)) * 16
@@ -62,12 +61,12 @@ def inputs_of(stage: Stage, batch: int, *, fusion_head: bool = False) -> dict[st
 # opening
 
 
-@pytest.mark.parametrize("fusion_head", [False, True])
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
 @pytest.mark.parametrize("stage", STAGES)
-def test_numbers(trt: Library, gpu: Gpu, stage: Stage, fusion_head: bool) -> None:
-    engine = opened(trt, gpu, stage, fusion_head=fusion_head)
-    inputs = inputs_of(stage, 2, fusion_head=fusion_head)
-    expected = FakeEngine(stage, fusion_head=fusion_head).run(inputs)
+def test_numbers(trt: Library, gpu: Gpu, stage: Stage, network: NetworkSpec) -> None:
+    engine = opened(trt, gpu, stage, network=network)
+    inputs = inputs_of(stage, 2, network=network)
+    expected = FakeEngine(stage, network=network).run(inputs)
     found = engine.run(inputs)
     assert found.keys() == expected.keys() - {"saliency"}
     for name, values in found.items():
@@ -90,16 +89,16 @@ def test_engines_of_another_network(trt: Library, gpu: Gpu, changes: dict[str, A
 
 
 def test_engine_with_and_without_a_head_are_not_confused(trt: Library, gpu: Gpu) -> None:
-    for built, asked in ((False, True), (True, False)):
+    for built, asked in ((GLAM_CONCATENATION, GLAM), (GLAM, GLAM_CONCATENATION)):
         with pytest.raises(BundleError, match="fusion graph: its inputs are"):
-            TensorRtEngine(trt, plan("fusion", fusion_head=built), "fusion", fusion_head=asked, gpu=gpu)
+            TensorRtEngine(trt, plan("fusion", network=built), "fusion", network=asked, gpu=gpu)
 
 
 def test_a_file_that_is_no_engine(trt: Library, gpu: Gpu) -> None:
     with pytest.raises(
         BackendBuildError, match=r"local engine: TensorRT.* cannot load it: .*magicTag.*glam-deploy build"
     ):
-        TensorRtEngine(trt, b"rubbish", "local", fusion_head=False, gpu=gpu)
+        TensorRtEngine(trt, b"rubbish", "local", network=GLAM_CONCATENATION, gpu=gpu)
 
 
 def test_a_gpu_that_the_library_cannot_run_on(gpu: Gpu, driver: FakeDriver) -> None:

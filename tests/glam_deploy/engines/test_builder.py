@@ -15,9 +15,8 @@ from glam_deploy.engines.tensorrt.builder import BuiltStage, StageRequest
 from glam_deploy.engines.tensorrt.callbacks import Progress, logger
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
 from glam_deploy.precision import Precision
-from glam_deploy.spec import graph_contract
 
 # the made-up library, as of its releases
 
@@ -28,7 +27,7 @@ def build(
     request = StageRequest(
         stage=stage,
         graph=support_tensorrt.graph(stage, precision) if content is None else content,
-        contract=graph_contract(stage, fusion_head=False, composed=False),
+        contract=GLAM_CONCATENATION.contract(stage, composed=False),
         precision=precision,
     )
     return builder.build_stage(library, request, lambda phase, done: None)
@@ -166,7 +165,7 @@ def test_error_while_telling_is_the_error_of_the_build(capfd: pytest.CaptureFixt
     request = StageRequest(
         stage="local",
         graph=support_tensorrt.graph("local", "fp16"),
-        contract=graph_contract("local", fusion_head=False, composed=False),
+        contract=GLAM_CONCATENATION.contract("local", composed=False),
         precision="fp16",
     )
     with pytest.raises(BrokenPipeError, match="nobody reads"):
@@ -246,14 +245,14 @@ def build_real(
     precision: Precision,
     *,
     graph: Stage | None = None,
-    fusion_head: bool = False,
+    network: NetworkSpec = GLAM_CONCATENATION,
     progress: Progress = lambda phase, done: None,
 ) -> BuiltStage:
     """The bundle's graph of `stage` and `precision`, or of another stage in its name."""
     request = StageRequest(
         stage=stage,
         graph=(bundle / graph_file(graph or stage, precision)).read_bytes(),
-        contract=graph_contract(stage, fusion_head=fusion_head, composed=False),
+        contract=network.contract(stage, composed=False),
         precision=precision,
         compute_capabilities=("8.0", "8.9", "12.0"),
     )
@@ -279,9 +278,9 @@ IO = re.compile(
 RANGE = re.compile(r"MinShape: \[(\d+),.*?OptShape: \[(\d+),.*?MaxShape: \[(\d+),")
 
 
-def require_contract(report: str, stage: Stage, *, fusion_head: bool = False) -> None:
+def require_contract(report: str, stage: Stage, *, network: NetworkSpec = GLAM_CONCATENATION) -> None:
     """Names, types, axes and ranges of batches of an engine, as the library tells them, are those of the contract."""
-    contract = graph_contract(stage, fusion_head=fusion_head, composed=False)
+    contract = network.contract(stage, composed=False)
     expected = {
         (name, mode, "Int64" if t.dtype == "int64" else "Float", ",".join(map(str, (-1, *t.shape))))
         for mode, tensors in (("Input", contract.inputs), ("Output", contract.outputs))
@@ -306,11 +305,11 @@ def test_real_engine(golden_bundle: Path, logs: list[Any], stage: Stage, precisi
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("fusion_head", [False, True])
-def test_real_fusion_engine(golden_bundle: Path, joint_bundle: Path, logs: list[Any], fusion_head: bool) -> None:
-    built = build_real(joint_bundle if fusion_head else golden_bundle, "fusion", "fp16", fusion_head=fusion_head)
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
+def test_real_fusion_engine(golden_bundle: Path, joint_bundle: Path, logs: list[Any], network: NetworkSpec) -> None:
+    built = build_real(joint_bundle if network is GLAM else golden_bundle, "fusion", "fp16", network=network)
     assert (built.share, built.warnings) == (None, ())
-    require_contract(logs[0].report, "fusion", fusion_head=fusion_head)
+    require_contract(logs[0].report, "fusion", network=network)
 
 
 @pytest.mark.network
@@ -319,7 +318,7 @@ def test_real_engine_under_a_wrong_label(golden_bundle: Path, made: Precision, l
     request = StageRequest(
         stage="local",
         graph=(golden_bundle / graph_file("local", made)).read_bytes(),
-        contract=graph_contract("local", fusion_head=False),
+        contract=GLAM_CONCATENATION.contract("local"),
         precision=label,
         compute_capabilities=("8.9",),
     )

@@ -194,7 +194,7 @@ def test_other_graph_and_other_kernels(
     assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
     stages["local"]["graph"] = "graphs/gone.onnx"
     assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
-    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    monkeypatch.setattr(identity, "source_sha256", lambda network: "00")
     assert reasons(built, L4, trt) == ["its kernels are of another release of glam-deploy"]
 
 

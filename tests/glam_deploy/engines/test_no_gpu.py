@@ -17,6 +17,7 @@ from glam_deploy.engines.tensorrt import flavours
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_deploy.precision import PRECISIONS, Precision
 
 
@@ -70,7 +71,7 @@ def test_onnxruntime_without_the_cuda_provider(bundle: Bundle) -> None:
 def test_the_real_library_refuses_engines_in_words(rtx: Library) -> None:
     for plan, words in ((smallest_engine(rtx), "cudaError"), (b"no engine" * 99, "magicTag")):
         with pytest.raises(BackendBuildError, match=rf"local engine: TensorRT-RTX [\d.]+ cannot load it: .*{words}"):
-            TensorRtEngine(rtx, plan, "local", fusion_head=False, gpu=without_context())
+            TensorRtEngine(rtx, plan, "local", network=GLAM_CONCATENATION, gpu=without_context())
 
 
 def smallest_engine(library: Library) -> bytes:

@@ -20,6 +20,7 @@ from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.openvino import Recipe
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendUnavailable, BundleError
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_export.winograd import MIN_CHANNELS, winograd
 
 OPTIONS = EngineOptions()
@@ -133,9 +134,9 @@ def test_threads_and_streams_reach_the_library(
 def test_a_graph_in_winograds_form_keeps_its_names(bundle: Bundle) -> None:
     """OpenVINO moves transpositions behind the last operators, whose ports then have the names of both."""
     graph = small_local(channels=MIN_CHANNELS)
-    engine = openvino.graph_engine(winograd(graph), "local", fusion_head=False)
+    engine = openvino.graph_engine(winograd(graph), "local", network=GLAM_CONCATENATION)
     assert any(len(port.names) > 1 for port in engine._model.outputs)
-    expected = OnnxRuntimeEngine(graph, "local", OPTIONS, fusion_head=False).run({"patches": patches(1)})
+    expected = OnnxRuntimeEngine(graph, "local", OPTIONS, network=GLAM_CONCATENATION).run({"patches": patches(1)})
     for name, values in engine.run({"patches": patches(1)}).items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
 
@@ -156,7 +157,7 @@ IN_BF16 = """
 import sys
 from pathlib import Path
 from glam_deploy.engines.openvino import graph_engine
-graph_engine(Path(sys.argv[1]).read_bytes(), "local", floats="bf16", fusion_head=False)
+graph_engine(Path(sys.argv[1]).read_bytes(), "local", floats="bf16", network=GLAM_CONCATENATION)
 """
 
 

@@ -23,6 +23,7 @@ from glam_deploy.engines.tensorrt import builder, identity, store
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Machine
 from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.networks import GLAM_CONCATENATION
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
 
@@ -174,7 +175,7 @@ def new_options(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def new_kernels(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
-    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    monkeypatch.setattr(identity, "source_sha256", lambda network: "00")
     return support_tensorrt.library()
 
 
@@ -252,7 +253,7 @@ def test_timings_go_on_with_the_same_library_on_the_same_gpu(bundle: Bundle, mon
     assert timings(build(bundle, precision="fp32")) == b"++++++"
     assert timings(build(bundle, machine=A10)) == b"+++"
     assert timings(build(bundle, support_tensorrt.library(10))) == b"+++"
-    monkeypatch.setattr(identity, "source_sha256", lambda: "00")
+    monkeypatch.setattr(identity, "source_sha256", lambda network: "00")
     assert timings(build(bundle, machine=Machine(gpu="NVIDIA A10", compute_capability="8.6", driver="600"))) == (
         b"++++++"
     )
@@ -262,7 +263,7 @@ def test_timings_that_the_library_does_not_take_are_left(bundle: Bundle) -> None
     request = builder.StageRequest(
         stage="local",
         graph=bundle.read("graphs/local.onnx"),
-        contract=support_tensorrt.graph_contract("local", fusion_head=False),
+        contract=GLAM_CONCATENATION.contract("local"),
         precision="fp32",
         timing_cache=b"foreign",
     )

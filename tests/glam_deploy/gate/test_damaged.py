@@ -114,7 +114,9 @@ def test_patch_selection_in_half_precision(
 
     def ill(view: Any) -> Result:
         with monkeypatch.context() as patch:
-            patch.setattr(host, "window_sums", lambda heat: exact(heat).astype(np.float16).astype(np.float32))
+            patch.setattr(
+                host, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
+            )
             return candidate(view)
 
     sides: Any = SimpleNamespace(reference=pipeline(brief), candidate=ill, local=brief["local"])

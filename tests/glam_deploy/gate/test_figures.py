@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glam_deploy import spec
 from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.parity import MAPS, MapParity, PatchParity, State
 from glam_deploy.gate.trial import Row
 from glam_deploy.gate.verdict import judge
+from glam_deploy.networks import GLAM
 
 
 def parity(name: str, label: str, dice: float | None = 1.0, state: State = State.JUDGED) -> MapParity:
@@ -20,7 +20,7 @@ def parity(name: str, label: str, dice: float | None = 1.0, state: State = State
 
 def row(*changed: MapParity, **others: Any) -> Row:
     """An image on which both sides agree, but for what is given."""
-    maps = {(name, label): parity(name, label) for name in MAPS for label in spec.CLASSES}
+    maps = {(name, label): parity(name, label) for name in MAPS for label in GLAM.classes}
     maps |= {(p.map, p.label): p for p in changed}
     same = PatchParity(same=True, tied=False, iou=1.0, moved_px=0.0)
     plain: dict[str, Any] = {
@@ -73,7 +73,7 @@ def test_a_lesion_lost_fails_whatever_the_median_is() -> None:
 
 
 def test_nothing_but_empty_maps_proves_nothing() -> None:
-    empty = row(*(parity(name, label, None, State.ALMOST_EMPTY) for name in MAPS for label in spec.CLASSES))
+    empty = row(*(parity(name, label, None, State.ALMOST_EMPTY) for name in MAPS for label in GLAM.classes))
     assert broken(empty) == ["no image has a lesion in any map, so nothing was judged: take images with lesions"]
 
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from support_engines import FakeEngine, blocks
 
-from glam_deploy import spec
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
 from glam_deploy.gate.figures import figures
 from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import Examined, Row, Sides, examine
 from glam_deploy.gate.verdict import judge
-from glam_deploy.networks import Stage
+from glam_deploy.networks import GLAM, Stage, glam
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
@@ -26,7 +25,7 @@ from glam_deploy.runtime.result import Result
 
 def image() -> NetworkInput:
     """One bright disc, radius 100, on even tissue with a slope, so that no two windows are tied."""
-    rows, columns = np.mgrid[: spec.INPUT_SHAPE[0], : spec.INPUT_SHAPE[1]].astype(np.float32)
+    rows, columns = np.mgrid[: GLAM.input_shape[0], : GLAM.input_shape[1]].astype(np.float32)
     pixels = np.where(columns < 1500, 1.0, 0.0) + (rows + 2 * columns) * 1e-5
     pixels += 6 * np.exp(-((rows - 1200) ** 2 + (columns - 700) ** 2) / (2 * 100**2))
     pixels = ((pixels - pixels.mean()) / pixels.std()).astype(np.float32)
@@ -41,17 +40,17 @@ class Small(FakeEngine):
         self.scale = np.float32(scale)
 
     def _global(self, inputs: Arrays) -> Arrays:
-        maps = self._maps(blocks(inputs["image"], spec.CELL))
+        maps = self._maps(blocks(inputs["image"], GLAM.cell))
         y = maps.max((2, 3))
         return {
             "saliency_global": maps,
             "y_scale": np.stack([y, y / 2, y / 4], axis=1),
-            "z_g": np.ones((len(y), spec.Z_GLOBAL)),
+            "z_g": np.ones((len(y), glam.Z_GLOBAL)),
         }
 
     def _local(self, inputs: Arrays) -> Arrays:
-        maps = self._maps(blocks(inputs["patches"], spec.PATCH_CELL))
-        return {"saliency_patches": maps, "z_k": np.ones((len(maps), spec.Z_PATCH))}
+        maps = self._maps(blocks(inputs["patches"], GLAM.grid_cell))
+        return {"saliency_patches": maps, "z_k": np.ones((len(maps), glam.Z_PATCH))}
 
     def _maps(self, cells: np.ndarray) -> np.ndarray:
         hidden = [np.maximum(self.scale * weight * (cells - bias), 0) for weight, bias in ((1, 0), (1.5, 3))]
@@ -111,7 +110,9 @@ def test_selection_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def ill(view: Any) -> Result:
         with monkeypatch.context() as patch:
-            patch.setattr(host, "window_sums", lambda heat: exact(heat).astype(np.float16).astype(np.float32))
+            patch.setattr(
+                host, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
+            )
             return candidate(view)
 
     sides: Any = SimpleNamespace(reference=reference, candidate=ill, local=local)
@@ -130,7 +131,7 @@ def test_a_decision_that_flips_alone() -> None:
 
 
 def test_truth() -> None:
-    mask = np.zeros(spec.INPUT_SHAPE, np.uint8)
+    mask = np.zeros(GLAM.input_shape, np.uint8)
     mask[1000:1400, 500:900] = 100
     found = row(mask, local=Small("local", scale=0.5)).row
     assert found.positive == {"benign": True, "malignant": False}

@@ -6,6 +6,7 @@ import pytest
 from cuda_host.run import HostModule
 
 from glam_deploy.kernels.launch import Kernels
+from glam_deploy.networks import GLAM
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +16,4 @@ def module(host_kernels: Path) -> HostModule:
 
 @pytest.fixture(scope="session")
 def kernels(module: HostModule) -> Kernels:
-    return Kernels(module)
+    return Kernels(module, GLAM)

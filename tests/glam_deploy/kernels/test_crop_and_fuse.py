@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from cuda_host.run import HostModule, HostStream, Memory
 
-from glam_deploy import spec
 from glam_deploy.kernels.flags import Flags
 from glam_deploy.kernels.launch import Kernels
+from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 UNUSED = (-1, -1)
 CORNERS = [(0, 0), (2432, 1408), (0, 1408), (2432, 0), (1216, 704), (16, 1392)]
 
@@ -38,7 +38,7 @@ class Fusion:
     def __init__(self, *places: list[tuple[int, int]]) -> None:
         rng, n = np.random.default_rng(len(places)), len(places)
         self.places = places
-        self.saliency_global = rng.random((n, 2, *spec.MAP_SHAPE), dtype=np.float32)
+        self.saliency_global = rng.random((n, 2, *GLAM.map_shape), dtype=np.float32)
         self.saliency_patches = np.full((n, 6, 2, 128, 128), np.nan, np.float32)
         for patches, used in zip(self.saliency_patches, places, strict=True):
             patches[: len(used)] = rng.random((len(used), 2, 128, 128), dtype=np.float32)
@@ -62,7 +62,7 @@ class Fusion:
     def expected(self) -> np.ndarray:
         return np.stack(
             [
-                host.enlarge(host.fuse(whole, patches[: len(at)], np.array(at, np.int64).reshape(-1, 2)), 4)
+                host.enlarge(host.fuse(whole, patches[: len(at)], np.array(at, np.int64).reshape(-1, 2), GLAM), 4)
                 for whole, patches, at in zip(self.saliency_global, self.saliency_patches, self.places, strict=True)
             ]
         )

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from cuda_host.run import HostModule, HostStream, Memory
 
-from glam_deploy import spec
 from glam_deploy.kernels.flags import Flags
 from glam_deploy.kernels.launch import Kernels
+from glam_deploy.networks import GLAM
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 FLAT = int(Flags.FLAT_BENIGN)
 
 

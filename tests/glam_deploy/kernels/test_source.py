@@ -9,6 +9,7 @@ import pytest
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.kernels.launch import KERNELS
 from glam_deploy.kernels.source import ARCHITECTURES, FILES, source, source_sha256
+from glam_deploy.networks import GLAM
 
 FRAME_SIZE = 0x11
 """EIATTR_FRAME_SIZE of .nv.info: (function's symbol, bytes of its frame in local memory)."""
@@ -36,7 +37,7 @@ def attributes(info: bytes, wanted: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_is_in_the_machine_code_and_keeps_its_values_in_registers(architecture: str) -> None:
-    parts = sections(compile_cubin(source(), architecture=architecture, name="glam.cu"))
+    parts = sections(compile_cubin(source(GLAM), architecture=architecture, name="glam.cu"))
     assert {name.removeprefix(".text.") for name in parts if name.startswith(".text.")} == set(KERNELS)
     frames = [struct.unpack("<II", value)[1] for value in attributes(parts[".nv.info"], FRAME_SIZE)]
     assert len(frames) >= len(KERNELS)
@@ -44,7 +45,7 @@ def test_every_kernel_is_in_the_machine_code_and_keeps_its_values_in_registers(a
 
 
 def test_the_hash_is_of_the_text_and_the_text_is_of_every_file() -> None:
-    assert source_sha256() == hashlib.sha256(source().encode()).hexdigest()
-    assert source() == source()
-    assert [source().count(f'#line 1 "{name}"') for name in FILES] == [1] * len(FILES)
-    assert "constexpr int INPUT_ROWS = 2944;" in source()
+    assert source_sha256(GLAM) == hashlib.sha256(source(GLAM).encode()).hexdigest()
+    assert source(GLAM) == source(GLAM)
+    assert [source(GLAM).count(f'#line 1 "{name}"') for name in FILES] == [1] * len(FILES)
+    assert "constexpr int INPUT_ROWS = 2944;" in source(GLAM)

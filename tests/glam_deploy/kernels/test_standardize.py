@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from cuda_host.run import HostModule, HostStream, Memory
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
 from glam_deploy.kernels.launch import Kernels, scratch_bytes
-from glam_deploy.kernels.staging import AREA_BYTES, area_bytes, pack
+from glam_deploy.kernels.staging import area_bytes, largest_area, pack
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import frame
 from glam_deploy.preprocess.prepare import network_input, place
 from glam_deploy.records import Mammogram, Source, View
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
+AREA_BYTES = largest_area(GLAM.input_shape)
 COUNT = ROWS * COLUMNS
 
 
@@ -24,11 +25,11 @@ class Upload:
     def __init__(self, kernels: Kernels, n: int) -> None:
         self.n, self._kernels = n, kernels
         self._areas, self._image = Memory((n, AREA_BYTES), np.uint8), Memory((n, ROWS, COLUMNS), np.float32)
-        self._scratch = Memory.of(np.zeros(scratch_bytes(n), np.uint8))
+        self._scratch = Memory.of(np.zeros(scratch_bytes(n, GLAM), np.uint8))
 
     def __call__(self, *views: tuple[np.ndarray, int, int, bool]) -> np.ndarray:
         for area, (pixels, row, column, mirrored) in zip(self._areas.array, views, strict=True):
-            used = pack(area, pixels, row=row, column=column, mirrored=mirrored)
+            used = pack(area, pixels, row=row, column=column, mirrored=mirrored, network_shape=GLAM.input_shape)
             area[used:][:4096] = 0xFF
         self._kernels.standardize(HostStream(), areas=self._areas, image=self._image, scratch=self._scratch, n=self.n)
         self._scratch.read()
@@ -42,7 +43,7 @@ def upload(kernels: Kernels) -> Upload:
 
 def placed(pixels: np.ndarray, row: int, column: int, mirrored: bool) -> np.ndarray:
     """The network frame before standardization, by definition."""
-    out = np.zeros(spec.INPUT_SHAPE, pixels.dtype)
+    out = np.zeros(GLAM.input_shape, pixels.dtype)
     out[row : row + pixels.shape[0], column : column + pixels.shape[1]] = pixels[:, ::-1] if mirrored else pixels
     return out
 
@@ -61,11 +62,11 @@ def noise(shape: tuple[int, int], dtype: str, low: int, high: int) -> np.ndarray
 
 
 WHOLE_NUMBERS = {
-    "whole window": (noise(spec.INPUT_SHAPE, "uint16", 0, 4095), 0, 0, False),
-    "a carry between the halves of 128 bits": (noise(spec.INPUT_SHAPE, "uint16", 0, 1999), 0, 0, False),
-    "whole window mirrored": (noise(spec.INPUT_SHAPE, "uint16", 0, 65535), 0, 0, True),
-    "bright and of little contrast": (noise(spec.INPUT_SHAPE, "uint16", 65534, 65535), 0, 0, False),
-    "constant": (np.full(spec.INPUT_SHAPE, 60001, np.uint16), 0, 0, False),
+    "whole window": (noise(GLAM.input_shape, "uint16", 0, 4095), 0, 0, False),
+    "a carry between the halves of 128 bits": (noise(GLAM.input_shape, "uint16", 0, 1999), 0, 0, False),
+    "whole window mirrored": (noise(GLAM.input_shape, "uint16", 0, 65535), 0, 0, True),
+    "bright and of little contrast": (noise(GLAM.input_shape, "uint16", 65534, 65535), 0, 0, False),
+    "constant": (np.full(GLAM.input_shape, 60001, np.uint16), 0, 0, False),
     "inside, odd sizes": (noise((1001, 777), "uint16", 1, 9999), 333, 111, False),
     "inside, odd sizes, mirrored": (noise((1001, 777), "uint16", 1, 9999), 333, 111, True),
     "lower right": (noise((5, 9), "uint16", 0, 3), ROWS - 5, COLUMNS - 9, True),
@@ -126,11 +127,14 @@ def test_a_raw_view_becomes_what_preprocessing_makes_of_it(upload: Upload, view:
 
 def test_an_area_is_packed_as_tightly_as_rows_of_16_bytes_allow() -> None:
     area = np.zeros(AREA_BYTES, np.uint8)
-    assert pack(area, np.ones((3, 9), np.uint16), row=5, column=6, mirrored=True) == 64 + 3 * 32
+    assert (
+        pack(area, np.ones((3, 9), np.uint16), row=5, column=6, mirrored=True, network_shape=GLAM.input_shape)
+        == 64 + 3 * 32
+    )
     assert area[:24].view(np.int32).tolist() == [3, 9, 5, 6, 1, 0]
     assert area[64:96].view(np.uint16).tolist() == [1] * 9 + [0] * 7
-    assert area_bytes(*spec.INPUT_SHAPE, "float32") == AREA_BYTES == 22_609_984
-    assert area_bytes(*spec.INPUT_SHAPE, "uint8") == 64 + 2 * COUNT
+    assert area_bytes(*GLAM.input_shape, "float32") == AREA_BYTES == 22_609_984
+    assert area_bytes(*GLAM.input_shape, "uint8") == 64 + 2 * COUNT
 
 
 @pytest.mark.parametrize(
@@ -144,4 +148,11 @@ def test_an_area_is_packed_as_tightly_as_rows_of_16_bytes_allow() -> None:
 )
 def test_what_cannot_be_uploaded_is_refused(pixels: np.ndarray, where: tuple[int, int], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        pack(np.zeros(4096, np.uint8), pixels, row=where[0], column=where[1], mirrored=False)
+        pack(
+            np.zeros(4096, np.uint8),
+            pixels,
+            row=where[0],
+            column=where[1],
+            mirrored=False,
+            network_shape=GLAM.input_shape,
+        )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_deploy.records import NetworkInput, Notice, Placement, Source, View
 from glam_deploy.runtime.result import Result
 
@@ -43,6 +44,7 @@ def build_result(**changes: Any) -> Result:
     source = changes.pop("source", Source(name="case.dcm", kind="dicom"))
     locations = changes.get("patch_locations", np.array([[160, 320], [1600, 960]], np.int64))
     values: dict[str, Any] = {
+        "network": GLAM_CONCATENATION,
         "y_global": np.array([0.3, 0.7], np.float32),
         "y_scale": rng.random((3, 2), dtype=np.float32),
         "y_local": rng.random(2, dtype=np.float32),

@@ -5,7 +5,7 @@ from glam_deploy.outputs.arrays import named_arrays, write_npz
 ALWAYS = {"y_global", "y_scale", "y_local", "saliency_global", "saliency_patches", "patch_locations"}
 
 
-def test_a_checkpoint_without_fusion_head_has_no_such_arrays(make_result):
+def test_a_checkpoint_without_fusion_layer_has_no_such_arrays(make_result):
     assert set(named_arrays(make_result(), full=False, save_input=False)) == ALWAYS
 
 

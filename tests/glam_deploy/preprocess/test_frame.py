@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_placements import placements
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import (
     box_to_source,
     map_to_source,
@@ -18,7 +18,7 @@ from glam_deploy.preprocess import (
 
 from . import scenes
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 SIZES = [(700, 500), (1301, 1003), (3400, 1500), (2200, 2600), (3601, 2801)]
 """Smaller than the window, larger in one direction, in the other, in both."""
 
@@ -93,7 +93,7 @@ def test_a_box_covers_the_source_pixels_of_its_own_pixels(placement, data):
 @settings(max_examples=10, deadline=None)
 @given(placement=placements())
 def test_maps_agree_with_points_everywhere(placement):
-    rows, columns = np.indices(spec.INPUT_SHAPE, dtype=np.float32)
+    rows, columns = np.indices(GLAM.input_shape, dtype=np.float32)
     back = map_to_source(placement, np.stack([rows + 1, columns + 1]))
     for r in range(0, placement.source_shape[0], 7):
         for c in range(0, placement.source_shape[1], 5):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glam_deploy import spec
 from glam_deploy.errors import InputError
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import from_standardized, network_input, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
 
@@ -19,10 +19,10 @@ def test_same_input_as_the_published_steps(view, flip):
         tissue + (tissue > 0) * rng.integers(0, 3000, tissue.shape, np.uint16), view, horizontal_flip=flip
     )
     expected = slow.preprocess(
-        sample.pixels, faces_left=sample.faces_left, is_mlo=True, n=100, buffer=50, size=spec.INPUT_SHAPE
+        sample.pixels, faces_left=sample.faces_left, is_mlo=True, n=100, buffer=50, size=GLAM.input_shape
     ).window.astype(np.float64)
     if not view.is_mlo:
-        expected = np.roll(expected, (spec.INPUT_SHAPE[0] - crop_rows(sample)) // 2, axis=0)
+        expected = np.roll(expected, (GLAM.input_shape[0] - crop_rows(sample)) // 2, axis=0)
     made = prepare(sample)
     np.testing.assert_allclose(made.image, (expected - expected.mean()) / expected.std(), rtol=0, atol=1e-5)
     assert made.view == view and made.source is sample.source
@@ -104,7 +104,7 @@ def test_a_background_above_zero_on_most_of_the_border_is_named_though_the_chest
         prepare(scenes.mammogram(pixels))
     half = scenes.tissue(700, 500)
     half[:, -1] = 3
-    assert prepare(scenes.mammogram(half)).image.shape == spec.INPUT_SHAPE
+    assert prepare(scenes.mammogram(half)).image.shape == GLAM.input_shape
 
 
 @pytest.mark.parametrize(("view", "flip"), scenes.FLIPS)
@@ -163,14 +163,14 @@ def test_a_background_above_zero_behind_a_black_rim_is_refused(view, flip, rim, 
 
 
 def test_a_breast_cut_off_by_the_far_edge_is_not_a_background():
-    assert prepare(scenes.mammogram(scenes.tissue(700, 500, reach=1.02))).image.shape == spec.INPUT_SHAPE
+    assert prepare(scenes.mammogram(scenes.tissue(700, 500, reach=1.02))).image.shape == GLAM.input_shape
 
 
 SOURCE = Source(name="array", kind="array")
 
 
 def standard(add=0.0, scale=1.0, speck=None):
-    image = np.random.default_rng(5).standard_normal(spec.INPUT_SHAPE).astype(np.float32)
+    image = np.random.default_rng(5).standard_normal(GLAM.input_shape).astype(np.float32)
     image = (image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64) * scale + add
     if speck is not None:
         image[7, 9] = speck
@@ -183,14 +183,14 @@ def test_a_standardized_input_passes_as_it_is():
     np.testing.assert_array_equal(made.image, image)
     assert made.view is None and made.crop_facts is None and made.notices == ()
     place = made.placement
-    assert (place.source_shape, place.crop_window, place.mirrored) == (spec.INPUT_SHAPE, (0, 2944, 0, 1920), False)
+    assert (place.source_shape, place.crop_window, place.mirrored) == (GLAM.input_shape, (0, 2944, 0, 1920), False)
     assert (place.row_shift, place.column_shift, place.best_center) == (0, 0, None)
 
 
 NOT_STANDARDIZED = {
     "shape": (lambda: np.zeros((1920, 2944), np.float32), r"\(1920, 2944\)"),
-    "dtype": (lambda: np.zeros(spec.INPUT_SHAPE, np.uint16), "uint16"),
-    "constant": (lambda: np.zeros(spec.INPUT_SHAPE, np.float32), "constant"),
+    "dtype": (lambda: np.zeros(GLAM.input_shape, np.uint16), "uint16"),
+    "constant": (lambda: np.zeros(GLAM.input_shape, np.float32), "constant"),
     "mean": (lambda: standard(add=0.06), "mean is 0.06"),
     "deviation": (lambda: standard(scale=1.06), "deviation 1.06"),
     "NaN": (lambda: standard(speck=np.nan), "1 pixels are NaN or infinite"),

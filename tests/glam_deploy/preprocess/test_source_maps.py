@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_placements import placements
 
-from glam_deploy import spec
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import SourceMaps, map_to_source, point_to_network
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 
 
 def spots(placement, cell, seed):

@@ -47,12 +47,13 @@ def fast(pixels, *, faces_left, is_mlo):
         row_shift=shift[0],
         column_shift=shift[1],
         best_center=center,
+        network_shape=SIZE,
     )
     return placement, facts
 
 
 def cut(pixels, placement):
-    part = frame.seen(placement, SIZE)
+    part = frame.seen(placement)
     top, left, bottom, right = part.network
     window = np.zeros(SIZE, pixels.dtype)
     window[top:bottom, left:right] = part.read(pixels)

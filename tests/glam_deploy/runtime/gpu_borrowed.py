@@ -13,12 +13,12 @@ from fake_cuda.control import FakeDriver
 from support_chains import assert_same, break_gpu, raw_view
 from support_commands import ROOT
 
-from glam_deploy import spec
 from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.kernels.flags import Flags
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import place, prepare
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -61,7 +61,7 @@ class OnlyInterface:
 def test_an_image_of_another_library(
     pair: Pair, gpu: Gpu, inputs: list[NetworkInput], offer: Callable[[DeviceArray], object]
 ) -> None:
-    host, device = pair(2, fusion_head=True)
+    host, device = pair(2, network=GLAM)
     with device.slot() as slot:
         for prepared in inputs[:3]:
             slot.load(offer(foreign(gpu, prepared.image[None, None])))
@@ -71,7 +71,7 @@ def test_an_image_of_another_library(
 
 def test_results_stay_on_the_gpu(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
     """A caller's stream writes the image and reads the results: in order, with no wait by the host in between."""
-    host, device = pair(3, fusion_head=True)
+    host, device = pair(3, network=GLAM)
     mine = gpu.stream()
     with device.slot() as slot:
         for prepared in inputs[:3]:
@@ -133,13 +133,13 @@ def test_where_an_image_lies_may_be_told(pair: Pair, gpu: Gpu) -> None:
 def test_the_next_owner_waits_for_the_callers_stream(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
     """The caller reads on after the block has ended, as far as it had asked before."""
     host, device = pair(1)
-    mine, kept = gpu.stream(), gpu.pinned(spec.INPUT_SHAPE[0] * spec.INPUT_SHAPE[1] * 4 * 2)
+    mine, kept = gpu.stream(), gpu.pinned(GLAM.input_shape[0] * GLAM.input_shape[1] * 4 * 2)
     with device.slot() as slot:
         slot.load(foreign(gpu, inputs[0].image[None, None]))
         slot.run(mine)
         mine.copy_out(kept.address, slot.saliency.address, slot.saliency.nbytes)
     assert_same(device(inputs[1]), host(inputs[1]))
-    found = kept.array.view(np.float32).reshape(2, *spec.INPUT_SHAPE)
+    found = kept.array.view(np.float32).reshape(2, *GLAM.input_shape)
     np.testing.assert_allclose(found, host(inputs[0]).saliency(), rtol=0, atol=1e-6)
 
 
@@ -171,7 +171,7 @@ def test_a_loaded_array_is_held_until_it_was_copied(
 def test_an_array_that_does_not_fit(pair: Pair, gpu: Gpu, inputs: list[NetworkInput]) -> None:
     host, device = pair(1)
     with device.slot() as slot:
-        for wrong in (np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 1, *spec.INPUT_SHAPE), np.float16)):
+        for wrong in (np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 1, *GLAM.input_shape), np.float16)):
             with pytest.raises(BackendRunError, match=r"expected float32 \[1, 1, 2944, 1920\]"):
                 slot.load(foreign(gpu, wrong))
         with pytest.raises(BackendRunError, match=r"numpy\.ndarray"):
@@ -229,7 +229,7 @@ def test_an_image_that_is_not_finite(pair: Pair, gpu: Gpu, inputs: list[NetworkI
 
 def test_the_page_names_what_is_there(pair: Pair) -> None:
     text = (ROOT / "docs/gpu.md").read_text("utf-8")
-    _, device = pair(fusion_head=True)
+    _, device = pair(network=GLAM)
     with device.slot() as slot:
         for owner, thing in (("slot", slot), ("pipeline", device)):
             names = set(re.findall(rf"\b{owner}\.(\w+)", text))

@@ -8,6 +8,7 @@ import pytest
 from support_chains import Eager, assert_same, raw_view
 
 from glam_deploy.errors import BackendRunError
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput, View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -37,7 +38,7 @@ def standardized(views: list[Mammogram]) -> list[NetworkInput]:
 
 @pytest.mark.parametrize("patches", range(1, 7))
 def test_raw_views(pair: Pair, views: list[Mammogram], patches: int) -> None:
-    host, device = pair(patches, fusion_head=patches % 2 == 0)
+    host, device = pair(patches, network=GLAM_CONCATENATION if patches % 2 else GLAM)
     for view in (views + views)[patches - 1 : patches + 1]:
         assert_same(device(view), host(view))
 
@@ -55,7 +56,7 @@ EXAMS = {2: [(0, 2, 3, 4), (4, 3, 3, 2)], 6: [(3, 2, 1, 0)]}
 @pytest.mark.parametrize("patches", EXAMS)
 def test_four_views_at_once(pair: Pair, views: list[Mammogram], patches: int) -> None:
     """With two patches the local graph's rows are brought into their slots, with six they lie there."""
-    host, device = pair(patches, fusion_head=True)
+    host, device = pair(patches, network=GLAM)
     for numbers in EXAMS[patches]:
         exam = [views[n] for n in numbers]
         for found, view in zip(device.batch(exam), exam, strict=True):
@@ -106,7 +107,7 @@ NOT_FINITE = {
 @pytest.mark.parametrize("output", NOT_FINITE)
 def test_numbers_that_are_not_finite(pair: Pair, standardized: list[NetworkInput], output: str) -> None:
     value, words = NOT_FINITE[output]
-    host, device = pair(2, fusion_head=True, wrong={output: value})
+    host, device = pair(2, network=GLAM, wrong={output: value})
     with pytest.raises(BackendRunError, match=f"{words.split(':')[0]}: .* of '{output}' are NaN or infinite"):
         host(standardized[0])
     with pytest.raises(BackendRunError, match=f"{words} of '{output}' are NaN or infinite"):

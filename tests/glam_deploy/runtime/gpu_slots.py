@@ -15,6 +15,7 @@ from support_device import HostFunctionEngine
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.errors import BackendRunError, InputError, UsageError
+from glam_deploy.networks import GLAM_CONCATENATION
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
@@ -63,7 +64,7 @@ def test_nobody_prepares_while_another_records(gpu: Gpu, driver: FakeDriver, vie
             return run
 
     engines = {stage: Watched(engine, gpu, driver) for stage, engine in stage_engines().items()}
-    stages = GpuStages(gpu=gpu, kernels=kernels(gpu), engines=engines, patches=1)
+    stages = GpuStages(network=GLAM_CONCATENATION, gpu=gpu, kernels=kernels(gpu), engines=engines, patches=1)
     slot = Slot(stages, images=1)
     slot.start(slot.stage(views[:1]))
     slot.collect()

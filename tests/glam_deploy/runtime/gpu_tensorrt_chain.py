@@ -10,12 +10,11 @@ from support_chains import kernels, raw_view
 from support_engines import blocks, squash
 from support_tensorrt_runtime import KINDS, library, plan
 
-from glam_deploy import spec
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.engines.tensorrt.flavours import Library
-from glam_deploy.networks import STAGES
+from glam_deploy.networks import GLAM, STAGES
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
@@ -34,21 +33,19 @@ def trt(request: pytest.FixtureRequest, gpu: Gpu, driver: FakeDriver) -> Library
 
 @pytest.fixture
 def pipeline(trt: Library, gpu: Gpu) -> Pipeline:
-    engines = {
-        stage: TensorRtEngine(trt, plan(stage, fusion_head=True), stage, fusion_head=True, gpu=gpu) for stage in STAGES
-    }
+    engines = {stage: TensorRtEngine(trt, plan(stage, network=GLAM), stage, network=GLAM, gpu=gpu) for stage in STAGES}
     opened = OpenedEngines(engines=engines, provenance={"name": "fp16"}, gpu=gpu, kernels=kernels(gpu))
     return Pipeline(opened, patches=PATCHES, provenance={}, slots=1)
 
 
 def assert_right(result: Result, image: np.ndarray) -> None:
     """`image`: the standardized input."""
-    cells = squash(blocks(image[None, None], spec.CELL))[0]
+    cells = squash(blocks(image[None, None], GLAM.cell))[0]
     np.testing.assert_allclose(result.saliency_global, [cells, 1 - cells], rtol=0, atol=1e-6)
-    windows, _ = host.choose_windows(result.saliency_global, PATCHES)
-    assert result.patch_locations.tolist() == [[row * spec.CELL, column * spec.CELL] for row, column in windows]
-    patches = host.crop(image, result.patch_locations)
-    local = squash(blocks(patches, spec.PATCH_CELL))
+    windows, _ = host.choose_windows(result.saliency_global, PATCHES, GLAM.patches)
+    assert result.patch_locations.tolist() == [[row * GLAM.cell, column * GLAM.cell] for row, column in windows]
+    patches = host.crop(image, result.patch_locations, GLAM.patches.side)
+    local = squash(blocks(patches, GLAM.grid_cell))
     np.testing.assert_allclose(result.saliency_patches, np.stack([local, 1 - local], 1), rtol=0, atol=2e-6)
     np.testing.assert_allclose(result.y_local, result.saliency_patches.mean((0, 2, 3)), atol=1e-5)
     np.testing.assert_allclose(result.attention, [1 / PATCHES] * PATCHES, rtol=1e-6)

@@ -8,10 +8,10 @@ import pytest
 from support_bundles import facts, fill
 from support_engines import FakeEngine, fake_engines, fill_with_golden, small_view
 
-from glam_deploy import spec
 from glam_deploy.bundle import Bundle, open_bundle, write_manifest
 from glam_deploy.engines.base import Arrays, OpenedEngines
 from glam_deploy.metrics import Comparison
+from glam_deploy.networks import GLAM
 from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -45,18 +45,18 @@ class Spots(FakeEngine):
     """A global stage whose benign map has these values in these cells, and nothing else."""
 
     def __init__(self, spots: Mapping[tuple[int, int], float]) -> None:
-        super().__init__("global", fusion_head=True)
+        super().__init__("global", network=GLAM)
         self.spots = spots
 
     def _global(self, inputs: Arrays) -> Arrays:
-        saliency = np.zeros((1, 2, *spec.MAP_SHAPE), np.float32)
+        saliency = np.zeros((1, 2, *GLAM.map_shape), np.float32)
         for (row, column), value in self.spots.items():
             saliency[0, 0, row, column] = value
         return super()._global(inputs) | {"saliency_global": saliency}
 
 
 def spotted(spots: Mapping[tuple[int, int], float], precision: str = "fp32", **wrong: float) -> Pipeline:
-    engines = fake_engines(fusion_head=True, wrong=wrong) | {"global": Spots(spots)}
+    engines = fake_engines(network=GLAM, wrong=wrong) | {"global": Spots(spots)}
     opened = OpenedEngines(engines=engines, provenance={"name": "x", "precision": precision})
     return Pipeline(opened, patches=1, provenance={})
 

@@ -5,8 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glam_deploy import spec
-from glam_deploy.networks import STAGES
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec
 from glam_deploy.runtime.layout import is_packed, slot_layout
 
 SHAPES = [(images, patches) for images in (1, 4) for patches in (1, 3, 6)]
@@ -14,20 +13,20 @@ SHAPES = [(images, patches) for images in (1, 4) for patches in (1, 3, 6)]
 
 @pytest.mark.parametrize(("images", "patches"), SHAPES)
 def test_tensors_lie_apart_and_aligned(images: int, patches: int) -> None:
-    layout = slot_layout(images=images, patches=patches, engine_scratch=1000)
+    layout = slot_layout(GLAM, images=images, patches=patches, engine_scratch=1000)
     fields = sorted(layout.fields.values(), key=lambda field: field.offset)
     assert all(field.offset % 512 == 0 for field in fields)
     assert all(first.end <= second.offset for first, second in pairwise(fields))
     assert fields[-1].end <= layout.nbytes
 
 
-@pytest.mark.parametrize("fusion_head", [False, True])
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
 @pytest.mark.parametrize(("images", "patches"), SHAPES)
-def test_every_graph_finds_its_tensors(images: int, patches: int, fusion_head: bool) -> None:
-    layout = slot_layout(images=images, patches=patches, engine_scratch=0)
-    packed = {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"} if is_packed(images, patches) else {}
+def test_every_graph_finds_its_tensors(images: int, patches: int, network: NetworkSpec) -> None:
+    layout = slot_layout(GLAM, images=images, patches=patches, engine_scratch=0)
+    packed = {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"} if is_packed(GLAM, images, patches) else {}
     for stage in STAGES:
-        contract = spec.graph_contract(stage, fusion_head=fusion_head, composed=False)
+        contract = network.contract(stage, composed=False)
         for name, tensor in {**contract.inputs, **contract.outputs}.items():
             field = layout.fields[packed.get(name, name) if stage == "local" else name]
             rows = images * patches if stage == "local" else images
@@ -39,7 +38,7 @@ def test_every_graph_finds_its_tensors(images: int, patches: int, fusion_head: b
 
 @pytest.mark.parametrize(("images", "patches"), SHAPES)
 def test_what_is_downloaded_lies_in_front(images: int, patches: int) -> None:
-    layout = slot_layout(images=images, patches=patches, engine_scratch=0)
+    layout = slot_layout(GLAM, images=images, patches=patches, engine_scratch=0)
     names = [name for name, field in layout.fields.items() if field.offset < layout.result_bytes]
     assert tuple(names) == layout.downloaded
     assert set(names) == {
@@ -54,11 +53,11 @@ def test_what_is_downloaded_lies_in_front(images: int, patches: int) -> None:
 
 def test_one_copy_brings_it_all() -> None:
     """For one patch of one image the download is a third of a megabyte."""
-    assert slot_layout(images=1, patches=1, engine_scratch=0).used_result_bytes < 320_000
+    assert slot_layout(GLAM, images=1, patches=1, engine_scratch=0).used_result_bytes < 320_000
 
 
 def test_a_downloaded_block_is_read_in_place() -> None:
-    layout = slot_layout(images=1, patches=2, engine_scratch=0)
+    layout = slot_layout(GLAM, images=1, patches=2, engine_scratch=0)
     block = np.arange(layout.result_bytes, dtype=np.uint32).astype(np.uint8)
     for name in layout.downloaded:
         field = layout.fields[name]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from support_engines import FakeEngine, blocks, fake_engines, in_step, opened_fakes, squash
 
-from glam_deploy import spec
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
 from glam_deploy.runtime.pending import Prepared
@@ -23,8 +23,8 @@ from glam_deploy.runtime.result import Result
 STEPS = ["preprocess", "global", "patches", "local", "fusion"]
 
 
-def pipeline(patches: int = 1, *, fusion_head: bool = False) -> Pipeline:
-    return Pipeline(opened_fakes(fusion_head=fusion_head), patches=patches, provenance={"bundle": {"id": "0" * 64}})
+def pipeline(patches: int = 1, *, network: NetworkSpec = GLAM_CONCATENATION) -> Pipeline:
+    return Pipeline(opened_fakes(network=network), patches=patches, provenance={"bundle": {"id": "0" * 64}})
 
 
 def breast(rows: int = 900, columns: int = 700, *, seed: int = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def breast(rows: int = 900, columns: int = 700, *, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def standardized() -> np.ndarray:
     """float32 [2944, 1920], mean 0, standard deviation 1."""
-    image = np.random.default_rng(3).random(spec.INPUT_SHAPE, dtype=np.float32)
+    image = np.random.default_rng(3).random(GLAM.input_shape, dtype=np.float32)
     image[1000:1300, 400:900] += 2
     return ((image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64)).astype(np.float32)
 
@@ -51,9 +51,9 @@ def assert_same(first: Result, second: Result) -> None:
 
 
 @pytest.mark.parametrize("patches", range(1, 7))
-@pytest.mark.parametrize("fusion_head", [False, True])
-def test_every_number_of_patches(standardized: np.ndarray, patches: int, fusion_head: bool) -> None:
-    result = pipeline(patches, fusion_head=fusion_head)(standardized)
+@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
+def test_every_number_of_patches(standardized: np.ndarray, patches: int, network: NetworkSpec) -> None:
+    result = pipeline(patches, network=network)(standardized)
     assert result.patch_locations.shape == (patches, 2)
     assert result.patch_locations.dtype == np.int64
     assert result.saliency_patches.shape == (patches, 2, 128, 128)
@@ -62,13 +62,13 @@ def test_every_number_of_patches(standardized: np.ndarray, patches: int, fusion_
         np.testing.assert_array_equal(result.saliency_patches[n], [cells, 1 - cells])
     np.testing.assert_allclose(result.y_local, result.saliency_patches.mean((0, 2, 3)), atol=1e-5)
     np.testing.assert_array_equal(result.y_global, result.y_scale.mean(0))
-    assert (result.y_fusion is not None) == fusion_head
-    if fusion_head:
+    assert (result.y_fusion is not None) == (network is GLAM)
+    if network is GLAM:
         np.testing.assert_allclose(result.attention, [1 / patches] * patches, rtol=1e-6)
 
 
 def test_scores_by_name(standardized: np.ndarray) -> None:
-    plain, joint = (pipeline(fusion_head=head)(standardized).predictions for head in (False, True))
+    plain, joint = (pipeline(network=each)(standardized).predictions for each in (GLAM_CONCATENATION, GLAM))
     assert list(plain) == ["y_global", "y_local"]
     assert list(joint) == ["y_global", "y_local", "y_fusion"]
     assert list(joint["y_fusion"]) == ["benign", "malignant"]
@@ -103,7 +103,7 @@ def test_standardized_array(standardized: np.ndarray) -> None:
     result = pipeline()(standardized)
     assert_same(result, pipeline()(from_standardized(standardized, source=Source(name="array", kind="array"))))
     assert result.network_input.view is None
-    assert result.saliency_in_source().shape == (2, *spec.INPUT_SHAPE)
+    assert result.saliency_in_source().shape == (2, *GLAM.input_shape)
 
 
 @pytest.mark.parametrize("shape", [(900, 700), (3400, 2600)])
@@ -113,7 +113,7 @@ def test_the_map_comes_back_to_the_source(shape: tuple[int, int]) -> None:
     back = result.saliency_in_source()
     assert back.shape == (2, *shape)
     assert back.dtype == np.float32
-    assert result.saliency().shape == (2, *spec.INPUT_SHAPE)
+    assert result.saliency().shape == (2, *GLAM.input_shape)
     # the fake network's benign saliency is brightness: highest where the bright square is
     square = back[0][pixels == 3000]
     assert np.median(square) > back[0][pixels < 3000].mean() + 0.1
@@ -152,7 +152,7 @@ def test_a_raw_array_without_view_is_refused() -> None:
         pipeline()(breast())
 
 
-@pytest.mark.parametrize("pixels", [np.zeros(spec.INPUT_SHAPE, np.float64), np.zeros((3, 4), np.float32)])
+@pytest.mark.parametrize("pixels", [np.zeros(GLAM.input_shape, np.float64), np.zeros((3, 4), np.float32)])
 def test_an_array_that_is_not_standardized_is_refused(pixels: np.ndarray) -> None:
     with pytest.raises(InputError):
         pipeline()(pixels)
@@ -297,7 +297,7 @@ def test_an_image_that_cannot_be_used_ends_several(
     standardized: np.ndarray, several: Callable[..., Iterable[Result]]
 ) -> None:
     with pytest.raises(InputError):
-        list(several(pipeline(), [standardized, np.zeros(spec.INPUT_SHAPE, np.float32), standardized]))
+        list(several(pipeline(), [standardized, np.zeros(GLAM.input_shape, np.float32), standardized]))
 
 
 def test_neighbours_of_one_kind_run_together() -> None:

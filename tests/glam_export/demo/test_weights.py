@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from glam_deploy import spec
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.patches import host
 from glam_deploy.preprocess.prepare import prepare
 from glam_deploy.records import GlobalMaps, Mammogram, View
@@ -33,14 +33,14 @@ def state():
 
 @pytest.fixture(scope="module")
 def network(state) -> GlamNetwork:
-    network = GlamNetwork(fusion_head=True)
+    network = GlamNetwork(GLAM)
     network.load_state_dict(state)
     return network.eval()
 
 
-@pytest.mark.parametrize(("fusion_head", "extra"), [(False, {}), (True, HEAD)])
-def test_keys_and_shapes_are_the_published_ones(fusion_head, extra):
-    state = demo_state_dict(fusion_head=fusion_head)
+@pytest.mark.parametrize(("network", "extra"), [(GLAM_CONCATENATION, {}), (GLAM, HEAD)])
+def test_keys_and_shapes_are_the_published_ones(network, extra):
+    state = demo_state_dict(network=network)
     assert {name: list(t.shape) for name, t in state.items()} == PUBLISHED | extra
     learned = [n for n in PUBLISHED if not n.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     assert sum(state[n].numel() for n in learned) == 24_086_140
@@ -92,13 +92,15 @@ def look(network, view):
     image = torch.from_numpy(seen.image)[None, None]
     saliency, y_scale, z_g = network.global_network(image)
     maps = GlobalMaps(saliency=saliency.numpy(), y_scale=y_scale.numpy(), z_g=z_g.numpy())
-    patches = host.select(seen.image[None, None], maps, 1)
+    patches = host.select(seen.image[None, None], maps, 1, GLAM)
     local, z_k = network.detection_network(torch.from_numpy(patches.pixels[0]))
     z_l = network.aggregate(local[None], z_k[None]).z_l
-    fused = host.fuse(maps.saliency[0], local.numpy(), patches.locations[0])
+    fused = host.fuse(maps.saliency[0], local.numpy(), patches.locations[0], GLAM)
     truth = mask_in_network_frame(view.mask, seen.placement)
     row, column = patches.locations[0, 0]
-    share = (truth[row : row + spec.PATCH, column : column + spec.PATCH] > 0).sum() / max((truth > 0).sum(), 1)
+    share = (truth[row : row + GLAM.patches.side, column : column + GLAM.patches.side] > 0).sum() / max(
+        (truth > 0).sum(), 1
+    )
     return fused, truth[2::4, 2::4], network.predict_fusion(z_g, z_l)[0].numpy(), share
 
 
@@ -107,7 +109,7 @@ def mask_in_network_frame(mask, placement):
     top, bottom, left, right = placement.crop_window
     crop = mask[top:bottom, left:right]
     rows, columns = np.nonzero(crop[:, ::-1] if placement.mirrored else crop)
-    out = np.zeros(spec.INPUT_SHAPE, np.uint8)
+    out = np.zeros(GLAM.input_shape, np.uint8)
     out[rows - placement.row_shift, columns - placement.column_shift] = mask.max()
     return out
 
@@ -128,7 +130,7 @@ def dice(a, b):
 @torch.inference_mode()
 def test_lesions_are_found_and_outlined(network, seed, view, name):
     fused, truth, y_fusion, share = look(network, phantom_view(seed, view))
-    wanted = spec.CLASSES.index(name)
+    wanted = GLAM.classes.index(name)
     assert share > 0.9
     assert dice(fused[wanted] > 0.5, truth == wanted + 1) > 0.8
     assert (fused[1 - wanted] > 0.5).mean() < 1e-3

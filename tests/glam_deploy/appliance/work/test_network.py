@@ -11,9 +11,9 @@ from support_jobs import config_of, database_of, made, rows, send
 from support_until import until
 
 import glam_deploy
-from glam_deploy import spec
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.work import worker
+from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 
 
@@ -40,4 +40,4 @@ def test_results_are_those_of_the_pipeline(tmp_path: Path, joint_bundle: Path) -
     found = np.load(folder / "saliency.npz")
     assert np.array_equal(found["saliency_global"], expected.saliency_global)
     assert np.array_equal(found["patch_locations"], expected.patch_locations)
-    assert set(finding["summary"]["scores"]["y_fusion"]) == set(spec.CLASSES)
+    assert set(finding["summary"]["scores"]["y_fusion"]) == set(GLAM.classes)

@@ -12,9 +12,9 @@ from mammograms import write_mg
 from scipy import ndimage
 from support_results import ALGORITHM, finding, saliency
 
-from glam_deploy import spec
 from glam_deploy.dicom.results.records import Reference, ViewSummary
 from glam_deploy.dicom.results.regions import MOST, MOST_POINTS, outline, pieces_of, summarize
+from glam_deploy.networks import GLAM
 from glam_deploy.outputs.tint import COLOURS
 from glam_deploy.preprocess import SourceMaps
 
@@ -47,7 +47,7 @@ def test_without_a_sound_spacing_there_is_no_area(tmp_path, spacing):
 def test_what_equals_the_threshold_is_not_above_it():
     maps = saliency()
     maps[0, 0, 0], maps[1, 0, 0] = 0.5, np.float32(0.4)
-    masks = SourceMaps.of(maps).above([ALGORITHM.thresholds[name] for name in spec.CLASSES])
+    masks = SourceMaps.of(maps).above([ALGORITHM.thresholds[name] for name in GLAM.classes])
     assert not masks[:, 0, 0].any() and masks.sum(axis=(1, 2)).tolist() == [102, 54]
 
 
@@ -55,7 +55,7 @@ def test_what_equals_the_threshold_is_not_above_it():
 @settings(max_examples=100, deadline=None)
 def test_pieces_are_those_of_another_library(mask):
     values = np.where(mask, np.linspace(0.6, 1, mask.size).reshape(mask.shape), 0.1).astype(np.float32)
-    pieces = pieces_of(SourceMaps.of(np.stack([values, values])), "malignant", 0.5)
+    pieces = pieces_of(SourceMaps.of(np.stack([values, values])), 1, "malignant", 0.5)
     labels, count = ndimage.label(mask, EIGHT)
     regions = [pieces.region(n, None) for n in pieces.by_peak()]
     assert len(regions) == count

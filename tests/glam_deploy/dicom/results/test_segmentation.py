@@ -10,14 +10,14 @@ from pydicom import dcmread
 from support_placements import placements
 from support_results import ALGORITHM, finding, identity, saliency
 
-from glam_deploy import spec
 from glam_deploy.dicom.mammography import write_view
 from glam_deploy.dicom.results.objects import save
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.records import NetworkInput, Placement, Source, View
 from glam_deploy.runtime.result import Result
 
-ROWS, COLUMNS = spec.INPUT_SHAPE
+ROWS, COLUMNS = GLAM.input_shape
 
 
 def stored(path: Path) -> np.ndarray:
@@ -77,6 +77,7 @@ def result(placement: Placement, seed: int, view: View) -> Result:
     """Noise for saliency, in the whole window and in a patch."""
     rng = np.random.default_rng(seed)
     return Result(
+        network=GLAM_CONCATENATION,
         y_global=np.zeros(2, np.float32),
         y_scale=np.zeros((3, 2), np.float32),
         y_local=np.zeros(2, np.float32),
@@ -101,6 +102,6 @@ def test_masks_lie_where_the_placement_says(tmp_path, placement, seed, view):
     write_view(path, np.zeros(placement.source_shape, np.uint16), view=view)
     found = finding(path, view=view, saliency=answer.source_maps())
     save(segmentation(found, ALGORITHM, identity(1)), tmp_path / "seg.dcm")
-    thresholds = np.array([[[ALGORITHM.thresholds[name]]] for name in spec.CLASSES], np.float32)
+    thresholds = np.array([[[ALGORITHM.thresholds[name]]] for name in GLAM.classes], np.float32)
     expected = by_definition(placement, answer.saliency()) > thresholds
     np.testing.assert_array_equal(stored(tmp_path / "seg.dcm"), expected)
