@@ -15,12 +15,12 @@ from threading import Barrier
 import numpy as np
 from support_bundles import facts
 
+from glam_deploy.agreement.golden import GOLDEN_FILE, write_golden
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, Owner
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage, glam
 from glam_deploy.records import Mammogram, View
-from glam_deploy.runtime.golden import GOLDEN_FILE, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 
 

@@ -11,10 +11,10 @@ from support_commands import ROOT
 from support_engines import small_view
 from support_tiny_bundle import write_tiny_bundle
 
+from glam_deploy.agreement.golden import GOLDEN_FILE, write_golden
 from glam_deploy.bundle import write_manifest
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import View
-from glam_deploy.runtime.golden import GOLDEN_FILE, write_golden
 from glam_deploy.runtime.session import load
 
 CONFIG = """

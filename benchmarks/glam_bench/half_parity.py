@@ -2,10 +2,10 @@
 
     python -m glam_bench.half_parity demo --bundle demo/bundle demo/exam
 
-Each view goes through the fp32 graphs and through the half graphs with FP32 sums (`glam_export.half`). By precision and
-K it is written how many views keep their patches, Dice of the fused map at 0.5, the largest differences, and which part
-is to blame where a view is not close. The results go into half_parity.json in the current folder, or into the file of
---out, in place of earlier ones of the same name.
+Each view goes through the fp32 graphs and through the half graphs with FP32 sums (`glam_export.half`). The results say,
+for each precision and K, whether the gate would pass, how many views keep their patches, Dice of the fused map at 0.5,
+the largest differences, and which part they belong to where a view is not within the gate's limits. They go into
+half_parity.json in the current folder, or into the file of --out; earlier results of the same name are replaced.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 from glam_bench import machine
 from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.parity import case, summary
+from glam_deploy.agreement.answers import answer
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.cli import main as command_line
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
@@ -29,7 +30,6 @@ from glam_deploy.precision import PRECISIONS, Precision
 from glam_deploy.preprocess import from_standardized, prepare
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import NetworkInput, Source
-from glam_deploy.runtime.agreement import answer
 
 RESULTS = Path("half_parity.json")
 
@@ -61,7 +61,8 @@ def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[
         )
         pipeline = pipeline_of(opened, patches)
         local = opened.engines["local"]
-        found[precision] = summary([case(pipeline, local, v, e) for v, e in zip(views, expected, strict=True)])
+        pairs = zip(views, expected, strict=True)
+        found[precision] = summary([case(pipeline, local, v, e, bundle.network) for v, e in pairs])
     return found
 
 

@@ -12,6 +12,10 @@ import onnxruntime
 import torch
 
 from glam_deploy import __version__
+from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
+from glam_deploy.agreement.graphs import Engines, compare_graphs, reference_examples
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import (
     CHECKPOINT_FILE,
     WINOGRAD_FILE,
@@ -24,12 +28,9 @@ from glam_deploy.bundle import (
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
-from glam_deploy.gate.limits import Limits
-from glam_deploy.metrics import Comparison
 from glam_deploy.networks import GLAM, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 from glam_deploy.records import Float32, Mammogram, NetworkInput, Source, View
-from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.calibration import JUDGED, calibration, images_in, phantoms
 from glam_export.checkpoint import Checkpoint, load_checkpoint, save_weights
@@ -39,7 +40,6 @@ from glam_export.graphs import graph_modules, in_precision
 from glam_export.half import rounded_engines
 from glam_export.known import Known
 from glam_export.onnx_file import write_graph
-from glam_export.parity import Engines, compare_graphs, reference_examples
 from glam_export.quantize import int8_engines, quantized, require_nncf
 from glam_export.search import Found, search, searches
 from glam_export.torch_engine import network_engines
@@ -200,7 +200,7 @@ def _parity(
     reference: Engines, bundle: Bundle, precisions: Sequence[Precision], prepared: NetworkInput
 ) -> list[Comparison]:
     opened = open_engines("onnx", bundle, EngineOptions())
-    examples = reference_examples(reference, prepared.image)
+    examples = reference_examples(reference, prepared.image, bundle.network)
     table = compare_graphs(examples, opened.engines)
     if WINOGRAD_FILE in bundle.files:
         local = open_engines("onnx-winograd", bundle, EngineOptions()).engines["local"]

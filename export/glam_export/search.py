@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from glam_deploy.agreement.answers import Answer, answer
+from glam_deploy.agreement.image import ImageAgreement, compare_answers
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.verdict import judge
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
-from glam_deploy.gate.limits import Limits
-from glam_deploy.gate.parity import compare_maps, compare_patches
 from glam_deploy.networks import GLAM, NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import Float, Kind
 from glam_deploy.records import Float32, GlobalMaps
-from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.gains import rewritten, savings
 from glam_export.quantize import blocks, narrow_share, widened
@@ -173,26 +174,25 @@ def _taken(stages: Sequence[StageSearch], points: Sequence[Sequence[Point]], rep
         taken = [_best(of_stage) for of_stage in choice]
         told = "; ".join(point.told() for point in taken)
         report(f"trying together: {told}")
-        if len(stages) == 1 or _keeps(stages[0].limits, *_together(stages, taken)):
+        if len(stages) == 1 or judge(_together(stages, taken), stages[0].limits).passed:
             report(f"taken: {told}")
             return taken
     report("taken: all in fp32")
     return [of_stage[0] for of_stage in points]
 
 
-def _together(stages: Sequence[StageSearch], taken: Sequence[Point]) -> tuple[list[float], list[bool]]:
-    """Lowest Dice of each image, as the gate has it, and whether its patches are the same; global before local."""
+def _together(stages: Sequence[StageSearch], taken: Sequence[Point]) -> list[ImageAgreement]:
+    """Each image with the chosen engines of both stages, global before local."""
     pairs = zip(stages, taken, strict=True)
     engines = {task.stage: task.engine(point.kind, task.graph(point.kind, point.wide)) for task, point in pairs}
-    lowest, same = [], []
+    agreements = []
     for case in stages[0].cases:
         found = case.expected
         for stage, engine in engines.items():
             found = _found(engine, stage, replace(case, expected=found))
         forced = _found(engines["local"], "local", case)["saliency_patches"]
-        lowest.append(min(parity.lowest for parity in compare_maps(found, case.expected, forced)))
-        same.append(_same_patches(found, case))
-    return lowest, same
+        agreements.append(compare_answers(found, case.expected, stages[0].network, stages[0].limits, forced=forced))
+    return agreements
 
 
 def _best(points: Sequence[Point]) -> Point:
@@ -275,8 +275,11 @@ def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ..
     engine = task.engine(kind, graph)
     engine.run(_inputs(task.stage, task.cases[0])[0])  # the first run allocates
     timed = [_timed(partial(_found, engine, task.stage, case)) for case in task.cases]
-    lowest = [_lowest(found, case) for (found, _), case in zip(timed, task.cases, strict=True)]
-    same = [_same_patches(found, case) for (found, _), case in zip(timed, task.cases, strict=True)]
+    agreements = [
+        compare_answers(found, case.expected, task.network, task.limits)
+        for (found, _), case in zip(timed, task.cases, strict=True)
+    ]
+    lowest = [agreement.lowest for agreement in agreements]
     point = Point(
         stage=task.stage,
         kind=kind,
@@ -285,16 +288,11 @@ def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ..
         latency_ms=min(ms / _rows(task.stage, case) for (_, ms), case in zip(timed, task.cases, strict=True)),
         dice_median=median(lowest),
         dice_worst=min(lowest),
-        same_patches=sum(same) / len(same),
-        passed=kind == "fp32" or _keeps(task.limits, lowest, same),
+        same_patches=sum(agreement.same_patches for agreement in agreements) / len(agreements),
+        passed=kind == "fp32" or judge(agreements, task.limits).passed,
     )
     report(point.told())
     return point
-
-
-def _keeps(limits: Limits, lowest: Sequence[float], same: Sequence[bool]) -> bool:
-    good = median(lowest) >= limits.dice_median and min(lowest) >= limits.dice_worst
-    return good and sum(same) / len(same) >= limits.patch_agreement
 
 
 def _timed(work: Callable[[], Answer]) -> tuple[Answer, float]:
@@ -319,15 +317,7 @@ def _found(engine: Engine, stage: Stage, case: Case) -> Answer:
     inputs, name = _inputs(stage, case)
     outputs = engine.run(inputs)
     if stage == "local":
-        return case.expected | {name: outputs[name]}
+        return {**case.expected, name: outputs[name]}
     maps = GlobalMaps(saliency=outputs[name], y_scale=outputs["y_scale"], z_g=outputs["z_g"])
     chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]), engine.network)
-    return case.expected | {name: outputs[name][0], "patch_locations": chosen.locations[0]}
-
-
-def _lowest(found: Answer, case: Case) -> float:
-    return min(parity.lowest for parity in compare_maps(found, case.expected))
-
-
-def _same_patches(found: Answer, case: Case) -> bool:
-    return all(patch.agrees for patch in compare_patches(found, case.expected))
+    return {**case.expected, name: outputs[name][0], "patch_locations": chosen.locations[0]}

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from glam_deploy.agreement.limits import Limits, parse_limits
+from glam_deploy.agreement.verdict import judge
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
-from glam_deploy.cli.gate_images import ImageOptions, Material, material, require_exam
+from glam_deploy.cli.gate_images import ImageOptions, ImageSet, image_set, require_exam
 from glam_deploy.cli.gate_table import show
 from glam_deploy.cli.options import (
     DocumentedCommand,
@@ -24,11 +26,10 @@ from glam_deploy.cli.options import (
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
-from glam_deploy.gate.figures import figures
-from glam_deploy.gate.limits import Limits, parse_limits
+from glam_deploy.gate.metrics import trial_metrics
 from glam_deploy.gate.pictures import picture
-from glam_deploy.gate.trial import Examined, Row, Sides, check_sides, examine, open_sides
-from glam_deploy.gate.verdict import Held, judge, record, require_recordable, verdict
+from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, check_pair, examine, open_pair
+from glam_deploy.gate.verdict import GateVerdict, record, require_recordable
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
 from glam_deploy.records import View
@@ -43,10 +44,10 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(kw_only=True)
-class Found:
-    """What became of the images so far."""
+class Outcomes:
+    """The images so far: compared, or left out and why."""
 
-    rows: list[Row] = field(default_factory=list)
+    trials: list[ImageTrial] = field(default_factory=list)
     worst: list[Examined] = field(default_factory=list)
     """The worst first."""
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -55,8 +56,8 @@ class Found:
         return sum(entry["status"] == status for entry in self.left_out)
 
     def add(self, examined: Examined) -> None:
-        self.rows.append(examined.row)
-        self.worst = sorted([*self.worst, examined], key=lambda one: one.row.order)[:WORST]
+        self.trials.append(examined.trial)
+        self.worst = sorted([*self.worst, examined], key=lambda one: one.trial.agreement.order)[:WORST]
 
 
 @click.command("gate", cls=DocumentedCommand)
@@ -107,34 +108,31 @@ def command(
     options = EngineOptions(threads=threads, flavour=flavour, device=device)
     taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
     require_exam(folder, taken)
-    check_sides(bundle, engine, reference=reference, options=options)
+    check_pair(bundle, engine, reference=reference, options=options)
     require_recordable(bundle)
     if out:
         require_writable(out)
-    with material(folder, taken) as held:
+    with image_set(folder, taken) as images_of_gate:
         with console.working("opening the engines"):
-            sides = open_sides(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)
-        found = _compare(sides, held, limits)
-        sha256 = held.sha256()
+            pair = open_pair(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)
+        found = _compare(pair, images_of_gate, limits)
+        sha256 = images_of_gate.sha256()
     _require_comparison(found)
-    summary = figures(found.rows) if found.rows else None
     unreadable = found.count("unreadable")
-    failures = judge(summary, limits, not_computed=found.count("not computed"), unreadable=unreadable)
-    gate = verdict(
-        summary,
-        failures,
-        limits,
-        Held(
-            engine=engine,
-            provenance=sides.candidate.provenance["engine"],
-            reference=sides.reference.provenance["engine"]["name"],
-            patches=sides.candidate.patches,
-            images_sha256=sha256,
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
-        ),
-    )
-    code = _exit_code(failures, unreadable)
-    standing = newest_gate(bundle, sides.candidate.provenance["engine"])
+    agreements = [trial.agreement for trial in found.trials]
+    verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
+    gate = GateVerdict(
+        engine=engine,
+        provenance=pair.candidate.provenance["engine"],
+        reference=pair.reference.provenance["engine"]["name"],
+        patches=pair.candidate.patches,
+        images_sha256=sha256,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=verdict,
+        metrics=trial_metrics(found.trials) if found.trials else None,
+    ).to_json()
+    code = _exit_code(verdict.failures, unreadable)
+    standing = newest_gate(bundle, pair.candidate.provenance["engine"])
     stored = not (code == UNREADABLE and standing and standing["passed"])
     if stored:
         record(bundle, gate)
@@ -144,9 +142,9 @@ def command(
     return code
 
 
-def _require_comparison(found: Found) -> None:
+def _require_comparison(found: Outcomes) -> None:
     """Raises UsageError where no image reached the engines: there is nothing to judge, and earlier verdicts stand."""
-    if found.rows or found.count("not computed"):
+    if found.trials or found.count("not computed"):
         return
     first = found.left_out[0]
     raise UsageError(
@@ -162,26 +160,26 @@ def _exit_code(failures: Sequence[str], unreadable: int) -> int:
     return FAILED if failures else 0
 
 
-def _compare(sides: Sides, held: Material, limits: Limits) -> Found:
-    found = Found()
+def _compare(pair: EnginePair, images: ImageSet, limits: Limits) -> Outcomes:
+    found = Outcomes()
     with console.progress() as bar:
-        task = bar.add_task("", total=len(held.images))
+        task = bar.add_task("", total=len(images.images))
         try:
-            for path in held.images:
+            for path in images.images:
                 bar.update(task, description=path.name, refresh=True)
-                _one(found, sides, held, limits, path)
+                _one(found, pair, images, limits, path)
                 bar.advance(task)
         except KeyboardInterrupt:
-            done = f"{len(found.rows)} of {len(held.images)} images were compared"
+            done = f"{len(found.trials)} of {len(images.images)} images were compared"
             console.err.print(f"{done}; no verdict is stored, and earlier ones stand", soft_wrap=True)
             raise
     return found
 
 
-def _one(found: Found, sides: Sides, held: Material, limits: Limits, path: Path) -> None:
+def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, path: Path) -> None:
     """One bad image stops no other, and lets no engine pass."""
     try:
-        found.add(examine(sides, *held.read(path), limits, timed=len(found.rows) < TIMED))
+        found.add(examine(pair, *images.read(path), limits, timed=len(found.trials) < TIMED))
         return
     except NotForThisNetwork as error:
         status, message = "skipped", error.told(Caller.GATE)
@@ -200,9 +198,9 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path}: the limits cannot be read ({type(error).__name__}); name a TOML file") from error
 
 
-def _write(out: Path, gate: Gate, found: Found) -> None:
-    """Everything that is known, and the ten worst as pictures."""
-    rows = [{**asdict(row), "lowest": row.lowest} for row in found.rows]
+def _write(out: Path, gate: Gate, found: Outcomes) -> None:
+    """Write gate.json with every image, and pictures of the ten worst."""
+    rows = [trial.to_json() for trial in found.trials]
     content: dict[str, Any] = {"schema": SCHEMA_VERSION, "gate": gate, "images": rows, "left_out": found.left_out}
     (out / "gate.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
     place = out / "worst"
@@ -210,5 +208,5 @@ def _write(out: Path, gate: Gate, found: Found) -> None:
     for old in place.glob("[0-9][0-9]_*.png"):
         old.unlink()
     for number, examined in enumerate(found.worst, start=1):
-        stem = Path(examined.row.image).stem
+        stem = Path(examined.trial.image).stem
         (place / f"{number:02}_{stem}.png").write_bytes(to_png(picture(examined)))

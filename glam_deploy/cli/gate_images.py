@@ -1,4 +1,4 @@
-"""The images and outlines that `glam-deploy gate` works on."""
+"""The images and masks that `glam-deploy gate` compares engines on."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
+from glam_deploy.gate.ground_truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
 from glam_deploy.gate.trial import Image
-from glam_deploy.gate.truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
 from glam_deploy.installation import require
 from glam_deploy.reading import find_inputs, read, read_standardized
 from glam_deploy.records import Mammogram, View
@@ -31,8 +31,8 @@ class ImageOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
-    """What both sides are held to."""
+class ImageSet:
+    """The images of one gate, and the masks of those that have one."""
 
     images: Sequence[Path]
     masks: Path | None
@@ -46,7 +46,7 @@ class Material:
         return image, read_mask(mask, shape) if mask else None
 
     def sha256(self) -> str:
-        """Of all images and outlines in their order: what a verdict is about."""
+        """Of all images and masks in their order, as a verdict records it."""
         total = hashlib.sha256()
         for path in self.images:
             for file in filter(None, (path, self._mask(path))):
@@ -63,13 +63,13 @@ class Material:
 
 
 def require_exam(bundle_folder: Path, options: ImageOptions) -> None:
-    """Raises BackendUnavailable where `material` would have to make a demo exam and packages are missing."""
+    """Raises BackendUnavailable where `image_set` would have to make a demo exam and packages are missing."""
     if options.images is None and _demo(bundle_folder) is None:
         require("export", "dicom")
 
 
 @contextmanager
-def material(bundle_folder: Path, options: ImageOptions) -> Iterator[Material]:
+def image_set(bundle_folder: Path, options: ImageOptions) -> Iterator[ImageSet]:
     """Find the images, or make a demo exam for as long as the block lasts.
 
     Raises UsageError for folders without images or without masks of them, BackendUnavailable where a demo exam is
@@ -90,7 +90,7 @@ def material(bundle_folder: Path, options: ImageOptions) -> Iterator[Material]:
         yield _found(exam, outlines, options)
 
 
-def _found(images: Path, masks: Path | None, options: ImageOptions) -> Material:
+def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
     """Outlines may lie among the images."""
     paths = [path for path in find_inputs([images]) if not is_mask_name(path)]
     if not paths:
@@ -98,7 +98,7 @@ def _found(images: Path, masks: Path | None, options: ImageOptions) -> Material:
     if masks is not None:
         outlines = _outlines(masks, paths)
         paths = [path for path in paths if path.resolve() not in outlines]
-    return Material(images=paths, masks=masks, options=options)
+    return ImageSet(images=paths, masks=masks, options=options)
 
 
 def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:

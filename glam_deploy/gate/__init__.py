@@ -1,1 +1,1 @@
-"""Does a fast engine still find the lesion? Its answers against the reference's, and the verdict that binds it."""
+"""The gate: a trial of an engine against the reference on images, its metrics, pictures, and the verdict it stores."""

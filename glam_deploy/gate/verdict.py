@@ -1,22 +1,22 @@
-"""Figures and limits -> passed or not, and why; bound to the engine in the bundle's manifest."""
+"""The verdict of a gate in the manifest of the bundle, bound to the engine as it was opened."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from glam_deploy.agreement.verdict import Verdict
 from glam_deploy.amend import locked, replace_gates, require_changeable
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.gate.figures import Figures
-from glam_deploy.gate.limits import Limits
+from glam_deploy.gate.metrics import TrialMetrics
 from glam_deploy.runtime.admission import Gate, digest, engine_digest, this_machine
 
 ID_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """What a verdict is about."""
+class GateVerdict:
+    """The verdict on a candidate, and what it was made with."""
 
     engine: str
     provenance: Mapping[str, Any]
@@ -26,39 +26,29 @@ class Held:
     images_sha256: str
     when: str
     """ISO 8601."""
+    verdict: Verdict
+    metrics: TrialMetrics | None
+    """None where no image was compared."""
 
-
-def judge(found: Figures | None, limits: Limits, *, not_computed: int = 0, unreadable: int = 0) -> list[str]:
-    """What is against an engine, in words; empty where it passes.
-
-    `found`: None where no image was compared. `not_computed`: images of which an engine made no finite numbers.
-    """
-    failures = [f"{not_computed} images gave NaN, infinite numbers or an error"] if not_computed else []
-    failures += _broken(found, limits) if found else []
-    failures += [f"{unreadable} images could not be read"] if unreadable else []
-    return failures if found or failures else ["no image was compared"]
-
-
-def verdict(found: Figures | None, failures: Sequence[str], limits: Limits, held: Held) -> Gate:
-    """An item of manifest["gates"]."""
-    entry = {
-        "engine": held.engine,
-        "digest": engine_digest(held.provenance),
-        "reference": held.reference,
-        "passed": not failures,
-        "failures": list(failures),
-        "limits": asdict(limits),
-        "figures": found or {},
-        "images": found["images"] if found else 0,
-        "images_sha256": held.images_sha256,
-        "patches": held.patches,
-        "when": held.when,
-        "machine": this_machine(held.provenance),
-        "latency_ms": float(found["latency_ms"]) if found else 0.0,
-    }
-    if found and found["beside_onnx"]:
-        entry["times_onnx"] = float(found["beside_onnx"]["times"])
-    return {"id": digest(entry)[:ID_DIGITS], **entry}
+    def to_json(self) -> dict[str, Any]:
+        """An item of manifest["gates"]."""
+        compared, reported = self.verdict.metrics, self.metrics
+        entry = {
+            "engine": self.engine,
+            "digest": engine_digest(self.provenance),
+            "reference": self.reference,
+            **self.verdict.to_json(),
+            "figures": {**compared.to_json(), **reported.to_json()} if compared and reported else {},
+            "images": compared.images if compared else 0,
+            "images_sha256": self.images_sha256,
+            "patches": self.patches,
+            "when": self.when,
+            "machine": this_machine(self.provenance),
+            "latency_ms": float(reported.latency_ms) if reported else 0.0,
+        }
+        if reported and reported.beside_onnx:
+            entry["times_onnx"] = float(reported.beside_onnx.times)
+        return {"id": digest(entry)[:ID_DIGITS], **entry}
 
 
 def record(bundle: Bundle, gate: Gate) -> Bundle:
@@ -95,26 +85,3 @@ def _not_written(bundle: Bundle, error: OSError) -> UsageError:
 
 def _key(gate: Gate) -> tuple[str, str]:
     return gate["digest"], digest(gate["machine"])
-
-
-def _broken(found: Figures, limits: Limits) -> Iterator[str]:
-    if not found["judged"] and not found["lost_or_new"]:
-        yield "no image has a lesion in any map, so nothing was judged: take images with lesions"
-    for name, labels in found["dice"].items():
-        for label, curve in labels.items():
-            yield from _broken_dice(f"Dice of the {name} {label} map", curve, limits)
-    counted = {"lesions lost or new": found["lost_or_new"], "decisions flipped": found["flips"]}
-    for (what, count), limit in zip(counted.items(), (limits.lost, limits.flips), strict=True):
-        if count > limit:
-            yield f"{what}: {count}, limit {limit}"
-    if (share := found["patches"]["agreement"]) < limits.patch_agreement:
-        yield f"patches where the reference could have chosen them: {share:.1%}, limit {limits.patch_agreement:.1%}"
-
-
-def _broken_dice(what: str, curve: Sequence[Figures], limits: Limits) -> Iterator[str]:
-    """The threshold that is furthest off stands for all."""
-    judged = [point for point in curve if point["images"]]
-    for key, limit in (("median", limits.dice_median), ("worst", limits.dice_worst)):
-        least = min(judged, key=lambda point: float(point[key]), default=None)
-        if least and least[key] < limit:
-            yield f"{what} at {least['threshold']}: {key} {least[key]:.4f}, limit {limit}"

@@ -34,6 +34,7 @@ def shape(whole: float, networks: float) -> dict[str, Any]:
 def agreed() -> dict[str, Any]:
     case = {"case": "x", "same_patches": True, "dice": {"benign": 0.995, "malignant": None}, "reasons": []}
     return {
+        "verdict": {"passed": True, "failures": [], "limits": {}},
         "same_patches": 2,
         "worst_dice": {"benign": 0.995, "malignant": None},
         "largest_difference": {"y_global": 1e-4, "saliency_global": 2e-3},

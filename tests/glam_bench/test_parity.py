@@ -1,23 +1,49 @@
 """The cases of an engine together, and their way through a file."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from glam_bench.gpu_check import reference
-from glam_bench.gpu_check.parity import summary
+from glam_bench.gpu_check.parity import Case, summary
+from glam_deploy.agreement.answers import Differences
+from glam_deploy.agreement.image import ImageAgreement
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.maps import MapAgreement, State, map_cells
+from glam_deploy.agreement.ties import PatchAgreement
+from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 
 
-def case(name: str, benign: float | None, difference: float, *, same: bool = True) -> dict[str, object]:
-    dice = {"benign": benign, "malignant": None}
-    return {"case": name, "same_patches": same, "dice": dice, "largest_difference": {"y_global": difference}}
+def case(name: str, benign: float | None, difference: float, *, same: bool = True) -> Case:
+    off = Differences(
+        same_patches=same,
+        moved_pixels=0,
+        dice={"benign": benign, "malignant": None},
+        lesion_cells={},
+        largest_difference={"y_global": difference},
+    )
+    maps = tuple(
+        MapAgreement(map=name, label=label, dice=(1.0,) * 9, states=(State.JUDGED,) * 9)
+        for name in map_cells(GLAM)
+        for label in GLAM.classes
+    )
+    patch = PatchAgreement(same=same, tied=False, iou=1.0, moved_px=0.0)
+    agreement = ImageAgreement(maps=maps, patches=(patch,), scores={}, flips=(), reasons=())
+    return Case(name=name, differences=off, agreement=agreement)
 
 
 def test_all_together() -> None:
     cases = [case("a", 0.999, 0.01), case("b", 0.5, 0.25, same=False), case("c", None, 0.0)]
     found = summary(cases)
-    assert found.pop("cases") == cases
+    assert [row["case"] for row in found["cases"]] == ["a", "b", "c"]
+    assert found.pop("cases") == [case.to_json() for case in cases]
+    assert found.pop("verdict") == {
+        "passed": False,
+        "failures": ["patches where the reference could have chosen them: 66.7%, limit 99.0%"],
+        "limits": asdict(Limits()),
+    }
     assert found == {
         "same_patches": 2,
         "worst_dice": {"benign": 0.5, "malignant": None},

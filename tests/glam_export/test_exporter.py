@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from support_bundles import fill, snapshot
 from support_engines import fake_engines, small_view
 
+from glam_deploy.agreement.golden import GOLDEN_FILE
+from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
-from glam_deploy.metrics import Comparison
 from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage
 from glam_deploy.precision import PRECISIONS, Precision
-from glam_deploy.runtime.golden import GOLDEN_FILE
 from glam_export import exporter
 from glam_export.checkpoint import Checkpoint
 from glam_export.exporter import ExportOptions, export_bundle

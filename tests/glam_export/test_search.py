@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from support_search import point
 from support_small_graphs import small_local
 
+from glam_deploy.agreement.image import ImageAgreement, compare_answers
+from glam_deploy.agreement.limits import Limits
 from glam_deploy.engines import cpu_features
-from glam_deploy.gate.limits import Limits
-from glam_deploy.networks import GLAM_CONCATENATION
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_export import search as module
 from glam_export.frontier import frontier_svg
 from glam_export.gains import rewritten, savings
@@ -61,6 +62,7 @@ def searched(graph: bytes, dice: float) -> StageSearch:
         "saliency_global": np.zeros((2, 184, 120), np.float32),
         "saliency_patches": maps,
         "patch_locations": np.array([PLACE], np.int64),
+        "y_global": np.zeros(2, np.float32),
     }
     return replace(plain, cases=[Case(image=pixels, expected=expected)])
 
@@ -194,10 +196,15 @@ def test_patches_are_the_same_where_the_gate_says_so() -> None:
     """A lesion at one cell: every window that holds it is as good; and one that does not hold it."""
     saliency = np.zeros((2, 184, 120), np.float32)
     saliency[:, 90, 60] = 1
-    expected = {"saliency_global": saliency, "patch_locations": np.array([[1024, 704]])}
-    case = Case(image=image(), expected=expected)
+    expected = {
+        "saliency_global": saliency,
+        "saliency_patches": np.zeros((1, 2, 128, 128), np.float32),
+        "patch_locations": np.array([[1024, 704]]),
+        "y_global": np.zeros(2, np.float32),
+    }
     for place, same in (([1024, 704], True), ([1040, 720], True), ([1600, 704], False)):
-        assert module._same_patches(expected | {"patch_locations": np.array([place])}, case) is same
+        found = expected | {"patch_locations": np.array([place])}
+        assert compare_answers(found, expected, GLAM, Limits()).same_patches is same
 
 
 @pytest.mark.parametrize(
@@ -207,8 +214,11 @@ def test_patches_are_the_same_where_the_gate_says_so() -> None:
 def test_what_misses_together_is_not_taken(
     task: StageSearch, monkeypatch: pytest.MonkeyPatch, misses: list[str], expected: list[str]
 ) -> None:
-    def together(stages: object, taken: Sequence[Point]) -> tuple[list[float], list[bool]]:
-        return ([0.0] if taken[0].kind in misses else [1.0]), [True]
+    def together(stages: object, taken: Sequence[Point]) -> list[ImageAgreement]:
+        found = maps if taken[0].kind not in misses else {**maps, "saliency_patches": maps["saliency_patches"] * 0}
+        return [compare_answers(found, maps, GLAM, Limits())]
+
+    maps = task.cases[0].expected
 
     points = [[point("fp32", 100), point("winograd", 40), point("int8", 20)], [point("fp32", 100), point("int8", 20)]]
     monkeypatch.setattr(module, "_together", together)
@@ -242,8 +252,8 @@ def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:
             return b""
 
     made = [Made(**{**vars(one), "cases": [case]}) for one in (whole, task)]
-    lowest, same = module._together(made, [point("fp32", 1)] * 2)
-    assert lowest == [0.0], "a lesion that FP32 does not see"
-    assert same == [True], "where nothing stands out every place is as good"
+    (found,) = module._together(made, [point("fp32", 1)] * 2)
+    assert found.lowest == 0.0, "a lesion that FP32 does not see"
+    assert found.same_patches, "where nothing stands out every place is as good"
     assert np.array_equal(asked[1], image()[None, None, 1024:1536, 512:1024])
     assert not np.array_equal(asked[0], asked[1])

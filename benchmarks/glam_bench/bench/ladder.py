@@ -19,6 +19,7 @@ from glam_bench.bench.settings import Settings
 from glam_bench.bench.worker import Worker
 from glam_deploy.engines import here
 from glam_deploy.errors import BackendError, BackendUnavailable
+from glam_deploy.networks import NetworkSpec
 
 Tell = Callable[[str], None]
 Start = Callable[[Path], Worker]
@@ -33,8 +34,10 @@ MOST_SLOWER = 20
 class Ladder:
     """Climbs the rungs of `plans`; what a rung cannot do is written down, and the others go on."""
 
-    def __init__(self, settings: Settings, images: Sequence[Path], work: Path, start: Start, tell: Tell) -> None:
-        self._settings, self._images, self._work = settings, images, work
+    def __init__(
+        self, settings: Settings, images: Sequence[Path], work: Path, start: Start, tell: Tell, *, network: NetworkSpec
+    ) -> None:
+        self._settings, self._network, self._images, self._work = settings, network, images, work
         self._start_child, self._tell = start, tell
         self._live: dict[str, Live] = {}
         self._lost: dict[str, str] = {}
@@ -164,4 +167,5 @@ class Ladder:
     def _rung(self, plan: RungPlan) -> Rung:
         if plan.key in self._lost:
             return unavailable(plan, self._lost[plan.key])
-        return measured(self._live[plan.key], self._live, [image_name(image) for image in self._images])
+        names = [image_name(image) for image in self._images]
+        return measured(self._live[plan.key], self._live, names, self._network)

@@ -10,10 +10,11 @@ from glam_bench.bench.parity import parity
 from glam_bench.bench.rungs import BASELINES, PUBLISHED, RungPlan
 from glam_bench.bench.schema import Clocks, Memory, Parity, Rung
 from glam_bench.bench.worker import Worker
-from glam_deploy.runtime.agreement import Answer
+from glam_deploy.agreement.answers import Answer
+from glam_deploy.networks import NetworkSpec
 
 REFERENCES = (PUBLISHED, "onnx")
-"""Whose answers the others' are held against: the first of these that ran."""
+"""Keys of the rungs that the others are compared with: the first of these that ran."""
 
 
 @dataclass(kw_only=True)
@@ -39,7 +40,7 @@ class Live:
     memory: Memory | None = None
 
 
-def measured(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) -> Rung:
+def measured(live: Live, all_live: Mapping[str, Live], images: Sequence[str], network: NetworkSpec) -> Rung:
     """The figures of one rung, compared with the others."""
     runs = [ms for window in windows.counted(live.windows) for ms in window]
     return Rung(
@@ -59,7 +60,7 @@ def measured(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) ->
         ratio_to={
             key: windows.times_as_fast(live.windows, all_live[key].windows) for key in BASELINES if key in all_live
         },
-        parity=_parity(live, all_live, images),
+        parity=_parity(live, all_live, images, network),
         clock_mhz=_clocks(live.clocks),
     )
 
@@ -94,9 +95,9 @@ def _median(values: Sequence[float]) -> float | None:
     return median(values) if values else None
 
 
-def _parity(live: Live, all_live: Mapping[str, Live], images: Sequence[str]) -> Parity | None:
+def _parity(live: Live, all_live: Mapping[str, Live], images: Sequence[str], network: NetworkSpec) -> Parity | None:
     reference = next((key for key in REFERENCES if key in all_live), None)
-    return parity(images, live.answers, all_live[reference].answers) if reference else None
+    return parity(images, live.answers, all_live[reference].answers, network) if reference else None
 
 
 def _clocks(seen: Sequence[tuple[float, float]]) -> Clocks | None:

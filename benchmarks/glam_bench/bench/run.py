@@ -51,7 +51,8 @@ def bench(settings: Settings, tell: Tell, start: Start = Worker) -> Results:
         images = _images(settings, work, tell)
         made = standardized(images[: settings.pace.images], work)
         plans = plan(settings)
-        ladder = with_gates(Ladder(settings, made, work, start, tell).climb(plans), plans, bundle)
+        rungs = Ladder(settings, made, work, start, tell, network=bundle.network).climb(plans)
+        ladder = with_gates(rungs, plans, bundle)
         lost: list[str] = []
         roof = _or_none("roofline", lost, lambda: _roofline(settings, ladder, work, start, tell))
         files = _or_none("files", lost, lambda: _files(settings, images, work, start, tell)) if settings.files else None

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from glam_deploy.agreement.answers import Answer, answer
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.records import NetworkInput
-from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.stopwatch import Stopwatch
 

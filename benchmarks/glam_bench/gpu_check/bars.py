@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import engines
-from glam_deploy.runtime.agreement import DICE, is_close
 
 SHAPE = "n=1,k=1"
 KERNELS = ("standardize", "propose", "crop", "fuse", "examine")
@@ -95,14 +94,13 @@ def _kernels(record: Record) -> Iterator[Bar]:
 
 
 def _agreement(record: Record) -> Iterator[Bar]:
+    """The verdict of the gate's limits on each K."""
     engine = half_engine(record, "parity", "k=1")
-    depths = [row for key, row in record.results(f"parity:{engine}").items() if key.startswith("k=")]
-    cases = [case for row in depths for case in row["cases"]]
-    off = [case for case in cases if not is_close(case)]
-    unexplained = [case for case in off if not case["reasons"]]
-    said = f"{len(cases) - len(off)} of {len(cases)}, without a reason {len(unexplained)}"
-    name = f"same patches and Dice >= {DICE}, or the reason"
-    yield Bar(of=engine, name=name, limit="all", found=said, held=bool(cases) and not unexplained)
+    depths = {key: row for key, row in record.results(f"parity:{engine}").items() if key.startswith("k=")}
+    failures = [f"{key}: {failure}" for key, row in depths.items() for failure in row["verdict"]["failures"]]
+    found = "; ".join(failures) or f"passed, {', '.join(depths)}" if depths else "not measured"
+    passed = bool(depths) and all(row["verdict"]["passed"] for row in depths.values())
+    yield Bar(of=engine, name="agreement with the reference", limit="the gate's", found=found, held=passed)
 
 
 def _times(record: Record) -> Iterator[Bar]:

@@ -1,25 +1,11 @@
 """The views on which engines are compared with the reference."""
 
-import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
-import numpy as np
-
-from glam_deploy.bundle import Bundle
 from glam_deploy.records import Mammogram, Source, View
-from glam_deploy.runtime.golden import GOLDEN_FILE
 from glam_export.demo.phantom import SHAPE, phantom_view
-
-GOLDEN = "golden case"
-
-
-def golden(bundle: Bundle) -> Mammogram:
-    """The view of the bundle's golden case."""
-    with np.load(io.BytesIO(bundle.read(GOLDEN_FILE)), allow_pickle=False) as case:
-        source = Source(name=GOLDEN, kind="array")
-        return Mammogram(pixels=case["pixels"], view=View(str(case["view"])), source=source)
 
 
 def phantoms(seeds: Iterable[int], *, shape: tuple[int, int] = SHAPE) -> list[Mammogram]:

@@ -1,24 +1,43 @@
-"""One engine against the reference, case by case, and why where they differ."""
+"""One engine against the reference on the GPU: every case, what differs, and the verdict that the gate would give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
+from glam_deploy.agreement.answers import Answer, Differences, answer, differences
+from glam_deploy.agreement.attribution import on_reference_patches
+from glam_deploy.agreement.golden import check_golden, golden_patches
+from glam_deploy.agreement.image import ImageAgreement, compare_answers
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.verdict import judge
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Engine
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
-from glam_deploy.runtime.agreement import Answer, answer, compared, is_close, reasons
-from glam_deploy.runtime.golden import check_golden, golden_patches
 from glam_deploy.runtime.pipeline import Pipeline
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One view."""
+
+    name: str
+    differences: Differences
+    agreement: ImageAgreement
+
+    def to_json(self) -> dict[str, Any]:
+        return {"case": self.name, **asdict(self.differences), "reasons": list(self.agreement.reasons)}
 
 
 def run(context: Context) -> None:
-    """The golden case against what the bundle holds of it, then each case and K that `reference` has computed."""
+    """The golden case against the bundle's outputs for it, then each case and K that `reference` has computed."""
     from glam_bench.gpu_check import reference
 
     opened = open_engine(context)
@@ -28,28 +47,38 @@ def run(context: Context) -> None:
     for k in reference.DEPTHS:
         pipeline = pipeline_of(opened, k)
         paths = sorted(reference.folder(context.options).glob(f"*.k{k}.npz"))
-        cases = [case(pipeline, opened.engines["local"], *reference.read(path)) for path in paths]
+        local = opened.engines["local"]
+        cases = [case(pipeline, local, *reference.read(path), bundle.network) for path in paths]
         if cases:
             context.add(**{f"k={k}": summary(cases)})
 
 
-def case(pipeline: Pipeline, local: Engine, view: Mammogram | NetworkInput, expected: Answer) -> dict[str, Any]:
-    """One view, JSON-ready; `reasons` where it is not close."""
+def case(
+    pipeline: Pipeline, local: Engine, view: Mammogram | NetworkInput, expected: Answer, network: NetworkSpec
+) -> Case:
+    """One view through the candidate's pipeline, against the reference's outputs.
+
+    `local`: the candidate's local stage, which is run on the reference's patches where patches moved.
+    """
     found = answer(pipeline(view))
-    row = {"case": view.source.name, **compared(found, expected)}
-    if is_close(row):
-        return row | {"reasons": []}
-    image = (view if isinstance(view, NetworkInput) else prepare(view)).image
-    return row | {"reasons": reasons(local, image, found, expected)}
+    off = differences(found, expected, network)
+    forced = None
+    if not off.same_patches:
+        image = (view if isinstance(view, NetworkInput) else prepare(view)).image
+        forced = on_reference_patches(local, image, found, expected)
+    agreement = compare_answers(found, expected, network, LIMITS, forced=forced)
+    return Case(name=view.source.name, differences=off, agreement=agreement)
 
 
-def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All cases of one K together."""
-    dices = {name: [c["dice"][name] for c in cases if c["dice"][name] is not None] for name in GLAM.classes}
-    outputs = cases[0]["largest_difference"]
+def summary(cases: Sequence[Case]) -> dict[str, Any]:
+    """All cases of one K, JSON-ready; "verdict" is that of the gate with its default limits."""
+    found = [case.differences for case in cases]
+    dices = {name: [dice for d in found if (dice := d.dice[name]) is not None] for name in found[0].dice}
+    outputs = found[0].largest_difference
     return {
-        "same_patches": sum(c["same_patches"] for c in cases),
+        "verdict": judge([case.agreement for case in cases], LIMITS).to_json(),
+        "same_patches": sum(d.same_patches for d in found),
         "worst_dice": {name: min(values, default=None) for name, values in dices.items()},
-        "largest_difference": {name: float(np.max([c["largest_difference"][name] for c in cases])) for name in outputs},
-        "cases": list(cases),
+        "largest_difference": {name: float(np.max([d.largest_difference[name] for d in found])) for name in outputs},
+        "cases": [case.to_json() for case in cases],
     }

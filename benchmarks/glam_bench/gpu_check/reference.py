@@ -1,4 +1,4 @@
-"""What the PyTorch reference says of each case, on the GPU in full FP32, for the engines to be held against."""
+"""The outputs of the PyTorch reference for each case, on the GPU in full FP32, which engines are compared with."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from glam_bench.gpu_check import cases
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.torch_gpu import load_network, tf32
+from glam_deploy.agreement.answers import Answer, answer
+from glam_deploy.agreement.golden import check_golden, golden_patches, read_golden
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.records import Mammogram, Source, View
-from glam_deploy.runtime.agreement import Answer, answer
-from glam_deploy.runtime.golden import check_golden, golden_patches
 from glam_export.torch_engine import network_engines
 
 DEPTHS = (1, 3, 6)
@@ -21,7 +21,7 @@ EXAMS = 2
 
 
 def run(context: Context) -> None:
-    """First the reference itself: on this GPU it must say what it said on a CPU when the bundle was exported."""
+    """First the reference itself: its outputs on this GPU against those of the export, which were made on a CPU."""
     device = torch.device("cuda", context.options.device)
     tf32(allowed=False)
     torch.backends.cudnn.deterministic = True
@@ -29,7 +29,7 @@ def run(context: Context) -> None:
     bundle = open_bundle(context.options.bundle)
     rows = check_golden(bundle, pipeline_of(opened, golden_patches(bundle)))
     context.add(golden=[row.as_row() for row in rows], torch=torch.__version__)
-    views = [cases.golden(bundle), *cases.phantoms(range(1 if context.options.quick else EXAMS))]
+    views = [read_golden(bundle)[0], *cases.phantoms(range(1 if context.options.quick else EXAMS))]
     folder(context.options).mkdir(exist_ok=True)
     for k in DEPTHS[:1] if context.options.quick else DEPTHS:
         pipeline = pipeline_of(opened, k)
@@ -42,12 +42,12 @@ def run(context: Context) -> None:
 
 
 def folder(options: Options) -> Path:
-    """One file a case and K: the view and the arrays of `agreement.answer`."""
+    """One file for each case and K: the view and the arrays of `answers.answer`."""
     return options.work / "reference"
 
 
 def read(path: Path) -> tuple[Mammogram, Answer]:
-    """A case as `run` has written it: the view and what the reference says of it."""
+    """A case as `run` has written it: the view and the outputs of the reference for it."""
     with np.load(path, allow_pickle=False) as file:
         values = dict(file)
     name, view, pixels = (values.pop(f"case_{key}") for key in ("name", "view", "pixels"))

@@ -16,11 +16,11 @@ from glam_bench.gpu_check.cases import phantoms
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import growth
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
+from glam_deploy.agreement.answers import Answer, answer, largest_differences
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import GlamError, InternalError
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
-from glam_deploy.runtime.agreement import Answer, answer
 from glam_deploy.runtime.pipeline import Pipeline
 
 SMALL = (832, 640)
@@ -106,8 +106,7 @@ def distance(found: Answer, expected: Answer) -> float:
     """Largest difference of any value, 0 where all bits agree; infinite where a patch lies elsewhere."""
     if found.keys() != expected.keys() or (found["patch_locations"] != expected["patch_locations"]).any():
         return np.inf
-    differences = [np.abs(found[name].astype(np.float64) - expected[name]).max() for name in found]
-    return float(np.max(differences))  # unlike max, it hands NaN on
+    return float(np.max(list(largest_differences(found, expected).values())))  # unlike max, it hands NaN on
 
 
 def report(tally: Tally, seconds: float) -> dict[str, Any]:

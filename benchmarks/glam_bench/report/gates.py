@@ -77,7 +77,7 @@ def _facts(gate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "patches in place", f"{words.percent(patches['agreement'])} of {patches['patches']}"
         yield "lesions lost or new", words.plain(figures["lost_or_new"])
         yield "decisions flipped", words.plain(figures["flips"])
-        yield "to blame", words.plain(figures["reasons"])
+        yield "differs by", words.plain(figures["reasons"])
     yield "limits", words.plain(gate["limits"])
 
 
@@ -94,7 +94,7 @@ def _panels(figures: Mapping[str, Any]) -> list[parity.Panel]:
 
 
 def _picture(path: Path, images: list[Mapping[str, Any]]) -> Markup:
-    """With the image's name, which the picture itself does not tell, and the parts that are to blame."""
+    """With the image's name, which the picture itself does not tell, and what its difference belongs to."""
     number, _, stem = path.stem.partition("_")
     row = next((row for row in images if Path(row["image"]).stem == stem), None)
     said = f"{number.lstrip('0')}. {stem}"

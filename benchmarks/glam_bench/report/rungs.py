@@ -6,7 +6,7 @@ from typing import NamedTuple
 from glam_bench.bench.rungs import PUBLISHED
 from glam_bench.bench.schema import Latency, Results, Rung
 from glam_bench.report.words import known
-from glam_deploy.gate.limits import Limits
+from glam_deploy.agreement.limits import Limits
 from glam_deploy.networks import GLAM
 
 OPERATING_POINT = "0.5"

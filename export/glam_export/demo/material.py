@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 from safetensors.torch import save
 
+from glam_deploy.agreement.metrics import dice
 from glam_deploy.dicom.mammography import Exam, write_view
-from glam_deploy.metrics import dice
 from glam_deploy.networks import GLAM
 from glam_deploy.records import Box
 from glam_deploy.runtime.result import Result

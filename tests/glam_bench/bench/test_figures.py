@@ -9,10 +9,12 @@ import pytest
 
 from glam_bench.bench import isa, nvml, schema, watch
 from glam_bench.bench.nvml import GpuEnergy
-from glam_bench.bench.parity import THRESHOLDS, parity
+from glam_bench.bench.parity import parity
 from glam_bench.bench.roofline import roofline
 from glam_bench.bench.schema import Peaks
-from glam_deploy.runtime.agreement import Answer
+from glam_deploy.agreement.answers import Answer
+from glam_deploy.agreement.limits import THRESHOLDS
+from glam_deploy.networks import GLAM
 
 SAMPLE = Path(__file__).with_name("sample.json")
 PEAKS = Peaks(flop_per_s={"fp32": 1e11, "bf16": None, "int8": 4e11}, bytes_per_s=1e10)
@@ -59,17 +61,17 @@ def test_dice_by_threshold_median_and_worst() -> None:
     """
     expected = [answer(0.4, 8), answer(0.4, 8)]
     found = [answer(0.4, 8), {**answer(0.4, 8), "saliency_patches": answer(0.4, 4)["saliency_patches"]}]
-    compared = parity(["a", "b"], found, expected)
+    compared = parity(["a", "b"], found, expected, GLAM)
     assert compared["worst_dice"]["benign"]["0.3"] == pytest.approx(2 * 4 / (4 + 8))
     assert compared["dice"]["benign"]["0.3"] == pytest.approx((1 + 2 / 3) / 2)
     assert compared["worst_dice"]["benign"]["0.1"] == 1
     assert compared["worst_dice"]["benign"]["0.5"] is None
-    assert compared["worst_dice"]["malignant"] == dict.fromkeys(THRESHOLDS)
+    assert compared["worst_dice"]["malignant"] == dict.fromkeys(map(str, THRESHOLDS))
     assert compared["max_difference"]["saliency_patches"] == pytest.approx(0.4)
 
 
 def test_a_moved_patch_is_told_by_case() -> None:
-    compared = parity(["a", "b"], [answer(0.9, 8), answer(0.9, 8, place=16)], [answer(0.9, 8)] * 2)
+    compared = parity(["a", "b"], [answer(0.9, 8), answer(0.9, 8, place=16)], [answer(0.9, 8)] * 2, GLAM)
     assert compared["same_patches"] == 1
     assert [(case["case"], case["moved_pixels"]) for case in compared["per_case"]] == [("a", 0), ("b", 16)]
 

@@ -15,6 +15,7 @@ from glam_bench.bench.settings import QUICK, Pace, Settings
 from glam_bench.bench.worker import RungFailed, Worker
 from glam_deploy.engines import here
 from glam_deploy.errors import BackendRunError, BackendUnavailable
+from glam_deploy.networks import GLAM
 
 PACE = Pace(window_s=0, least_runs=2, most_runs=2, most_windows=5, second_start=False)
 SETTINGS = Settings(bundle=Path("bundle"), engines=("onnx",), patches=1, images=(), files=False, pace=PACE)
@@ -81,7 +82,7 @@ def climb(tmp_path: Path, asked: list[tuple[str, str]], made: dict[str, MadeUp])
             made[key] = MadeUp(key, asked, times.get(key, [10.0]), fails.get(key, {}))
             return made[key]
 
-        return Ladder(SETTINGS, [Path("0_L-CC.npy")], tmp_path, start, lambda step: None).climb(plans)
+        return Ladder(SETTINGS, [Path("0_L-CC.npy")], tmp_path, start, lambda step: None, network=GLAM).climb(plans)
 
     return run
 
@@ -111,7 +112,7 @@ def test_a_quick_bench_runs_each_network_once(
         return made[log.stem]
 
     settings = replace(SETTINGS, pace=QUICK)
-    rungs = Ladder(settings, [Path("0_L-CC.npy")], tmp_path, start, lambda step: None).climb(PLANS)
+    rungs = Ladder(settings, [Path("0_L-CC.npy")], tmp_path, start, lambda step: None, network=GLAM).climb(PLANS)
     assert [do for key, do in asked if key == "a"] == ["open", "answer", "first", "memory"]
     assert [rung["latency_ms"]["windows"] for rung in rungs] == [[[10.0]]] * 3
 

@@ -10,10 +10,10 @@ import support_engines
 from support_bundles import edit_manifest, facts, snapshot
 from support_commands import Cli, Start, install_line, without
 
+from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.bundle import Bundle, write_manifest
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.networks import GLAM
-from glam_deploy.runtime.golden import GOLDEN_FILE
 
 
 def test_sound_bundle(cli: Cli, bundle: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 from support_bundles import facts, fill
 from support_engines import fake_engines, fill_with_golden, small_view
 
+from glam_deploy.agreement.golden import check_golden
 from glam_deploy.bundle import MIXTURE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines import cpu_features, openvino
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.precision import by_stage
 from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.errors import BackendUnavailable, InternalError
-from glam_deploy.runtime.golden import check_golden
 from glam_deploy.runtime.pipeline import Pipeline
 
 CPUS = {

@@ -13,14 +13,13 @@ from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from support_engines import FakeEngine
 
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.verdict import judge
 from glam_deploy.bundle import MANIFEST, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.onnxruntime import open_engines
-from glam_deploy.gate.figures import figures
-from glam_deploy.gate.limits import Limits
-from glam_deploy.gate.trial import Row, Sides, examine
-from glam_deploy.gate.verdict import judge
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.gate.trial import EnginePair, ImageTrial, examine
+from glam_deploy.networks import GLAM, STAGES, Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
@@ -79,16 +78,22 @@ def pipeline(engines: dict[Stage, Engine]) -> Pipeline:
     return Pipeline(OpenedEngines(engines=engines, provenance={"name": "onnx"}), patches=1, provenance={})
 
 
-def found(reference: dict[Stage, Engine], candidate: dict[Stage, Engine], image: NetworkInput) -> Row:
-    sides = Sides(reference=pipeline(reference), candidate=pipeline(candidate), local=candidate["local"])
-    return examine(sides, image, None, Limits()).row
+def found(reference: dict[Stage, Engine], candidate: dict[Stage, Engine], image: NetworkInput) -> ImageTrial:
+    pair = EnginePair(
+        network=GLAM, reference=pipeline(reference), candidate=pipeline(candidate), local=candidate["local"]
+    )
+    return examine(pair, image, None, Limits()).trial
+
+
+def failures(trial: ImageTrial) -> list[str]:
+    return list(judge([trial.agreement], Limits()).failures)
 
 
 def test_one_layer_of_the_local_network(whole: dict[Stage, Engine], damaged: Open, image: NetworkInput) -> None:
-    assert judge(figures([found(whole, whole, image)]), Limits()) == []
+    assert failures(found(whole, whole, image)) == []
     row = found(whole, {**whole, "local": damaged("local", scale_one_layer)}, image)
-    assert row.reasons == ("local differs",)
-    assert judge(figures([row]), Limits())
+    assert row.agreement.reasons == ("local differs",)
+    assert failures(row)
 
 
 @pytest.fixture
@@ -102,9 +107,9 @@ def test_the_global_network(
     brief: dict[Stage, Engine], damaged: Open, image: NetworkInput, damage: Callable[[Path, Path], object]
 ) -> None:
     row = found(brief, {**brief, "global": damaged("global", damage)}, image)
-    assert "global differs" in row.reasons
-    assert "local differs" not in row.reasons
-    assert judge(figures([row]), Limits())
+    assert "global differs" in row.agreement.reasons
+    assert "local differs" not in row.agreement.reasons
+    assert failures(row)
 
 
 def test_patch_selection_in_half_precision(
@@ -119,7 +124,7 @@ def test_patch_selection_in_half_precision(
             )
             return candidate(view)
 
-    sides: Any = SimpleNamespace(reference=pipeline(brief), candidate=ill, local=brief["local"])
-    row = examine(sides, image, None, Limits()).row
-    assert row.reasons == ("patch moved",)
-    assert any(failure.startswith("patches where") for failure in judge(figures([row]), Limits()))
+    pair: Any = SimpleNamespace(network=GLAM, reference=pipeline(brief), candidate=ill, local=brief["local"])
+    row = examine(pair, image, None, Limits()).trial
+    assert row.agreement.reasons == ("patch moved",)
+    assert any(failure.startswith("patches where") for failure in failures(row))

@@ -8,11 +8,12 @@ import pytest
 from support_bundles import edit_manifest, fill, snapshot, unprivileged
 from support_gate import PROVENANCE
 
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.verdict import Verdict
 from glam_deploy.amend import locked
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.gate.limits import Limits
-from glam_deploy.gate.verdict import Held, record, verdict
+from glam_deploy.gate.verdict import GateVerdict, record
 
 
 @pytest.fixture
@@ -22,8 +23,16 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def made(when: str = "2026-01-01T00:00:00+00:00", *, provenance: Any = PROVENANCE, failures: Any = ()) -> Any:
-    held = Held(engine="openvino", provenance=provenance, reference="torch", patches=1, images_sha256="00", when=when)
-    return verdict(None, failures, Limits(), held)
+    return GateVerdict(
+        engine="openvino",
+        provenance=provenance,
+        reference="torch",
+        patches=1,
+        images_sha256="00",
+        when=when,
+        verdict=Verdict(metrics=None, failures=tuple(failures), limits=Limits()),
+        metrics=None,
+    ).to_json()
 
 
 def test_the_newest_takes_the_place_of_those_of_the_same_engine(bundle: Bundle) -> None:

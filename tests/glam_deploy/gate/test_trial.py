@@ -1,7 +1,6 @@
-"""Both sides before one image, made-up engines: what is found, and who is to blame for damage of each kind."""
+"""One image through made-up engines: what differs, and which part damage of each kind is attributed to."""
 
 import json
-from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,13 +8,12 @@ import numpy as np
 import pytest
 from support_engines import FakeEngine, blocks
 
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.verdict import judge
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
-from glam_deploy.gate.figures import figures
-from glam_deploy.gate.limits import Limits
 from glam_deploy.gate.pictures import picture
-from glam_deploy.gate.trial import Examined, Row, Sides, examine
-from glam_deploy.gate.verdict import judge
-from glam_deploy.networks import GLAM, Stage, glam
+from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, examine
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, Stage, glam
 from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
@@ -71,34 +69,39 @@ def pipeline(**changed: Engine) -> tuple[Pipeline, Engine]:
 def row(mask: np.ndarray | None = None, limits: Limits | None = None, **changed: Engine) -> Examined:
     reference, _ = pipeline()
     candidate, local = pipeline(**changed)
-    sides = Sides(reference=reference, candidate=candidate, local=local)
-    return examine(sides, image(), mask, limits or Limits())
+    pair = EnginePair(network=GLAM_CONCATENATION, reference=reference, candidate=candidate, local=local)
+    return examine(pair, image(), mask, limits or Limits())
 
 
-def failures(found: Row) -> list[str]:
-    return judge(figures([found]), Limits())
+def failures(found: ImageTrial) -> list[str]:
+    return list(judge([found.agreement], Limits()).failures)
 
 
 def test_an_engine_against_its_like() -> None:
-    found = row().row
-    assert (found.lowest, found.reasons, found.flips, found.flat) == (1, (), (), (False, False))
-    assert [patch.same for patch in found.patches] == [True]
+    found = row().trial
+    assert (found.agreement.lowest, found.agreement.reasons, found.agreement.flips, found.flat) == (
+        1,
+        (),
+        (),
+        (False, False),
+    )
+    assert [patch.same for patch in found.agreement.patches] == [True]
     assert failures(found) == []
     assert found.image == "disc.npy"
     assert found.latency_ms > 0
 
 
 def test_a_layer_of_the_local_network() -> None:
-    found = row(local=Small("local", scale=0.9)).row
-    assert found.reasons == ("local differs",)
+    found = row(local=Small("local", scale=0.9)).trial
+    assert found.agreement.reasons == ("local differs",)
     assert any(failure.startswith("Dice of the patch ") for failure in failures(found))
     assert not any("global" in failure for failure in failures(found))
 
 
 def test_a_layer_of_the_global_network() -> None:
-    found = row(globe=Small("global", scale=0.9)).row
-    assert "global differs" in found.reasons
-    assert "local differs" not in found.reasons
+    found = row(globe=Small("global", scale=0.9)).trial
+    assert "global differs" in found.agreement.reasons
+    assert "local differs" not in found.agreement.reasons
     assert any(failure.startswith("Dice of the global ") for failure in failures(found))
 
 
@@ -115,37 +118,37 @@ def test_selection_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
             )
             return candidate(view)
 
-    sides: Any = SimpleNamespace(reference=reference, candidate=ill, local=local)
-    found = examine(sides, image(), None, Limits()).row
-    assert found.reasons == ("patch moved",)
+    pair: Any = SimpleNamespace(network=GLAM_CONCATENATION, reference=reference, candidate=ill, local=local)
+    found = examine(pair, image(), None, Limits()).trial
+    assert found.agreement.reasons == ("patch moved",)
     assert failures(found)[-1].startswith("patches where the reference could have chosen them: 0.0%")
 
 
 def test_a_decision_that_flips_alone() -> None:
-    reference = row().row
-    point = reference.scores["y_global"][0][1]
+    reference = row().trial
+    point = reference.agreement.scores["y_global"][0][1]
     limits = Limits(operating_point=point + 1e-6)
-    found = row(limits=limits, globe=Small("global", offset={"y_scale": 0.001})).row
-    assert (found.flips, found.reasons) == (("y_global benign",), ("scores differ",))
-    assert judge(figures([found]), limits) == ["decisions flipped: 1, limit 0"]
+    found = row(limits=limits, globe=Small("global", offset={"y_scale": 0.001})).trial
+    assert (found.agreement.flips, found.agreement.reasons) == (("y_global benign",), ("scores differ",))
+    assert judge([found.agreement], limits).failures == ("decisions flipped: 1, limit 0",)
 
 
 def test_truth() -> None:
     mask = np.zeros(GLAM.input_shape, np.uint8)
     mask[1000:1400, 500:900] = 100
-    found = row(mask, local=Small("local", scale=0.5)).row
+    found = row(mask, local=Small("local", scale=0.5)).trial
     assert found.positive == {"benign": True, "malignant": False}
-    assert set(found.truth) == {"benign"}
+    assert set(found.ground_truth) == {"benign"}
     grid = row().reference.saliency()[0]
     for n, threshold in enumerate((0.1, 0.5, 0.9)):
         lesion, outline = grid >= np.float32(threshold), mask == 100
         expected = 2 * (lesion & outline).sum() / (lesion.sum() + outline.sum())
-        assert found.truth["benign"][4 * n][1] == pytest.approx(expected)
-    assert found.truth["benign"][4][0] != found.truth["benign"][4][1]
+        assert found.ground_truth["benign"][4 * n][1] == pytest.approx(expected)
+    assert found.ground_truth["benign"][4][0] != found.ground_truth["benign"][4][1]
 
 
 def test_rows_are_json() -> None:
-    json.dumps(asdict(row().row), allow_nan=False)
+    json.dumps(row().trial.to_json(), allow_nan=False)
 
 
 def test_picture_shows_both_maps_and_where_they_differ() -> None:

@@ -1,13 +1,13 @@
-"""Each graph against the reference, output by output, on inputs that look like the real ones."""
+"""The graph of each stage against the reference's, output by output, on inputs such as the pipeline feeds them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.engines.base import Arrays, Engine
-from glam_deploy.metrics import Comparison, compare
-from glam_deploy.networks import GLAM, Stage
+from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import Precision
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps
@@ -18,7 +18,7 @@ Engines = Mapping[Stage, Engine]
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """What the reference makes of one stage's inputs."""
+    """Inputs of one stage and the reference's outputs for them."""
 
     inputs: Arrays
     outputs: Arrays
@@ -27,24 +27,24 @@ class Example:
 Examples = Mapping[Stage, Example]
 
 
-def reference_examples(reference: Engines, image: Float32) -> Examples:
-    """Global, local and fusion, each on the reference's own inputs, so that a fault shows where it is.
+def reference_examples(reference: Engines, image: Float32, network: NetworkSpec) -> Examples:
+    """Global, local and fusion, each on the reference's own inputs, so that a fault shows in its own stage.
 
-    `image`: float32 [2944, 1920], standardized. The local module sees the first chosen patch. Fusion sees six patches
-    at the six places chosen, which overlap or touch as they come, with maps that all differ.
+    `image`: float32 [rows, columns] of `network.input_shape`, standardized. The local stage sees the first chosen
+    patch. Fusion sees all patch slots at the places chosen, overlapping or not, with maps that all differ.
     """
     images = image[None, None]
     overview = _example(reference["global"], {"image": images})
     found = overview.outputs
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    patches = host.select(images, maps, GLAM.patches.slots, GLAM)
+    patches = host.select(images, maps, network.patches.slots, network)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
     slots = stages.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
     return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}
 
 
 def compare_graphs(examples: Examples, candidate: Engines, *, precision: Precision = "fp32") -> list[Comparison]:
-    """Hold each stage of a candidate, which computes in `precision`, against the reference."""
+    """Compare each stage of a candidate, which computes in `precision`, with the reference."""
     rows = []
     for stage, engine in candidate.items():
         expected, found = examples[stage].outputs, engine.run(examples[stage].inputs)

@@ -8,11 +8,11 @@ import pytest
 from support_bundles import facts, fill
 from support_engines import FakeEngine, fake_engines, fill_with_golden, small_view
 
+from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
+from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import Bundle, open_bundle, write_manifest
 from glam_deploy.engines.base import Arrays, OpenedEngines
-from glam_deploy.metrics import Comparison
 from glam_deploy.networks import GLAM
-from glam_deploy.runtime.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.runtime.pipeline import Pipeline
 
 HALF = 2e-3

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from glam_deploy.gate.statistics import auroc, auroc_interval, interval, rank_agreement, ranks
+from glam_deploy.agreement.summary import auroc, auroc_interval, interval, rank_agreement, ranks
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

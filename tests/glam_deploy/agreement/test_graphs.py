@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from support_engines import FakeEngine, fake_engines
 
+from glam_deploy.agreement.graphs import Examples, compare_graphs, reference_examples
+from glam_deploy.agreement.limits import HALF_ROUNDINGS, ROUNDING
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
-from glam_deploy.metrics import HALF_ROUNDINGS, ROUNDING
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec
 from glam_deploy.precision import PRECISIONS, Precision
-from glam_export.parity import Examples, compare_graphs, reference_examples
 
 OUTPUTS = [f"{stage}.{name}" for stage in STAGES for name in GLAM.contract(stage).outputs]
 
@@ -37,12 +37,12 @@ def image() -> np.ndarray:
 @pytest.fixture(scope="module")
 def examples(image: np.ndarray) -> Examples:
     """Of engines with fusion head."""
-    return reference_examples(fake_engines(network=GLAM), image)
+    return reference_examples(fake_engines(network=GLAM), image, GLAM)
 
 
 @pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
 def test_equal_engines_pass_with_no_difference(image: np.ndarray, network: NetworkSpec) -> None:
-    examples = reference_examples(fake_engines(network=network), image)
+    examples = reference_examples(fake_engines(network=network), image, GLAM)
     table = compare_graphs(examples, fake_engines(network=network))
     head = ("fusion.y_fusion", "fusion.attention")
     assert [row.name for row in table] == [name for name in OUTPUTS if network is GLAM or name not in head]
@@ -84,7 +84,9 @@ def test_another_shape_does_not_pass(image: np.ndarray) -> None:
     candidate = fake_engines()
     candidate["local"] = Recorder("local")
     candidate["local"].short = "z_k"
-    missed = [row for row in compare_graphs(reference_examples(fake_engines(), image), candidate) if not row.passed]
+    missed = [
+        row for row in compare_graphs(reference_examples(fake_engines(), image, GLAM), candidate) if not row.passed
+    ]
     assert [(row.name, row.max_abs, row.mean_abs) for row in missed] == [("local.z_k", np.inf, np.inf)]
 
 

@@ -1,86 +1,99 @@
-"""Figures over images counted by hand, and what a verdict makes of them."""
+"""Metrics over images counted by hand, and the verdict on them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from glam_deploy.gate.figures import figures
-from glam_deploy.gate.limits import Limits
-from glam_deploy.gate.parity import MAPS, MapParity, PatchParity, State
-from glam_deploy.gate.trial import Row
-from glam_deploy.gate.verdict import judge
+from glam_deploy.agreement.image import ImageAgreement
+from glam_deploy.agreement.limits import Limits
+from glam_deploy.agreement.maps import MapAgreement, State, map_cells
+from glam_deploy.agreement.ties import PatchAgreement
+from glam_deploy.agreement.verdict import judge, metrics
+from glam_deploy.gate.metrics import trial_metrics
+from glam_deploy.gate.trial import ImageTrial
 from glam_deploy.networks import GLAM
 
 
-def parity(name: str, label: str, dice: float | None = 1.0, state: State = State.JUDGED) -> MapParity:
+def parity(name: str, label: str, dice: float | None = 1.0, state: State = State.JUDGED) -> MapAgreement:
     """The same at every threshold."""
-    return MapParity(map=name, label=label, dice=(dice,) * 9, states=(state,) * 9)
+    return MapAgreement(map=name, label=label, dice=(dice,) * 9, states=(state,) * 9)
 
 
-def row(*changed: MapParity, **others: Any) -> Row:
+def row(*changed: MapAgreement, **others: Any) -> ImageTrial:
     """An image on which both sides agree, but for what is given."""
-    maps = {(name, label): parity(name, label) for name in MAPS for label in GLAM.classes}
-    maps |= {(p.map, p.label): p for p in changed}
-    same = PatchParity(same=True, tied=False, iou=1.0, moved_px=0.0)
-    plain: dict[str, Any] = {
-        "image": "image",
-        "patches": (same,),
+    maps = {(name, label): parity(name, label) for name in map_cells(GLAM) for label in GLAM.classes}
+    maps |= {(one.map, one.label): one for one in changed}
+    compared: dict[str, Any] = {
+        "patches": (PatchAgreement(same=True, tied=False, iou=1.0, moved_px=0.0),),
         "scores": {"y_global": ((0.5, 0.5), (0.25, 0.25))},
         "flips": (),
         "reasons": (),
+    }
+    plain: dict[str, Any] = {
+        "image": "image",
         "flat": (False, False),
         "positive": None,
-        "truth": {},
+        "ground_truth": {},
         "latency_ms": 100.0,
     }
-    return Row(maps=tuple(maps.values()), **(plain | others))
+    compared |= {name: others.pop(name) for name in [*compared] if name in others}
+    return ImageTrial(agreement=ImageAgreement(maps=tuple(maps.values()), **compared), **(plain | others))
 
 
-def broken(*rows: Row) -> list[str]:
-    return judge(figures(rows), Limits())
+def figures(rows: Sequence[ImageTrial]) -> dict[str, Any]:
+    """As a gate stores them."""
+    return {**metrics([row.agreement for row in rows]).to_json(), **trial_metrics(rows).to_json()}
+
+
+def broken(rows: Sequence[ImageTrial], limits: Limits | None = None) -> list[str]:
+    return list(judge([row.agreement for row in rows], limits or Limits()).failures)
 
 
 def test_agreement() -> None:
-    assert broken(row(), row()) == []
+    assert broken([row(), row()]) == []
 
 
 def test_median_and_worst_of_each_map_and_class() -> None:
     dices = (0.999, 0.98, 0.97, 0.94, None)
-    found = figures([row(parity("fused", "malignant", dice)) for dice in dices])
+    rows = [row(parity("fused", "malignant", dice)) for dice in dices]
+    found = figures(rows)
     points = found["dice"]["fused"]["malignant"]
     assert [(p["images"], p["median"], p["worst"], p["interval"]) for p in points] == [(4, 0.975, 0.94, None)] * 9
     assert found["dice"]["fused"]["benign"][0]["median"] == 1
-    assert judge(found, Limits()) == [
+    assert broken(rows) == [
         "Dice of the fused malignant map at 0.1: median 0.9750, limit 0.99",
         "Dice of the fused malignant map at 0.1: worst 0.9400, limit 0.95",
     ]
 
 
 def test_the_furthest_threshold_stands_for_all() -> None:
-    curve = MapParity(
+    curve = MapAgreement(
         map="global", label="benign", dice=(1, 1, 1, 1, 1, 0.96, 0.98, 1, None), states=(State.JUDGED,) * 9
     )
-    assert broken(row(curve)) == ["Dice of the global benign map at 0.6: median 0.9600, limit 0.99"]
+    assert broken([row(curve)]) == ["Dice of the global benign map at 0.6: median 0.9600, limit 0.99"]
 
 
 def test_a_lesion_lost_fails_whatever_the_median_is() -> None:
     lost = row(parity("patch", "benign", None, State.LOST), parity("fused", "benign", None, State.LOST))
-    found = figures([row()] * 50 + [lost])
+    rows = [row()] * 50 + [lost]
+    found = figures(rows)
     assert (found["lost_or_new"], found["states"]["lost"]) == (1, 18)
-    assert judge(found, Limits()) == ["lesions lost or new: 1, limit 0"]
-    assert judge(found, Limits(lost=1)) == []
+    assert broken(rows) == ["lesions lost or new: 1, limit 0"]
+    assert broken(rows, Limits(lost=1)) == []
 
 
 def test_nothing_but_empty_maps_proves_nothing() -> None:
-    empty = row(*(parity(name, label, None, State.ALMOST_EMPTY) for name in MAPS for label in GLAM.classes))
-    assert broken(empty) == ["no image has a lesion in any map, so nothing was judged: take images with lesions"]
+    empty = row(*(parity(name, label, None, State.ALMOST_EMPTY) for name in map_cells(GLAM) for label in GLAM.classes))
+    assert broken([empty]) == ["no image has a lesion in any map, so nothing was judged: take images with lesions"]
 
 
 def test_patches_and_flips() -> None:
-    moved = PatchParity(same=False, tied=False, iou=0.9, moved_px=16.0)
-    tied = PatchParity(same=False, tied=True, iou=0.5, moved_px=240.0)
-    found = figures([row()] * 98 + [row(patches=(tied,)), row(patches=(moved,), flips=("y_global benign",))])
+    moved = PatchAgreement(same=False, tied=False, iou=0.9, moved_px=16.0)
+    tied = PatchAgreement(same=False, tied=True, iou=0.5, moved_px=240.0)
+    rows = [row()] * 98 + [row(patches=(tied,)), row(patches=(moved,), flips=("y_global benign",))]
+    found = figures(rows)
     assert found["patches"] == {
         "patches": 100,
         "same": 98,
@@ -91,8 +104,8 @@ def test_patches_and_flips() -> None:
         "most_moved_px": 240.0,
     }
     assert found["patches"]["interval"][1] == 1
-    assert judge(found, Limits()) == ["decisions flipped: 1, limit 0"]
-    assert judge(found, Limits(flips=1, patch_agreement=0.991)) == [
+    assert broken(rows) == ["decisions flipped: 1, limit 0"]
+    assert broken(rows, Limits(flips=1, patch_agreement=0.991)) == [
         "patches where the reference could have chosen them: 99.0%, limit 99.1%"
     ]
 
@@ -122,7 +135,9 @@ def test_truth_is_taken_where_the_reference_is_best() -> None:
     def curve(at_2: tuple[float, float], at_5: tuple[float, float]) -> dict[str, Any]:
         return {"benign": tuple(at_2 if n == 1 else at_5 if n == 4 else (0.1, 0.1) for n in range(9))}
 
-    found = figures([row(truth=curve((0.7, 0.8), (0.9, 0.5))), row(truth=curve((0.5, 0.7), (0.9, 0.85))), row()])
+    found = figures(
+        [row(ground_truth=curve((0.7, 0.8), (0.9, 0.5))), row(ground_truth=curve((0.5, 0.7), (0.9, 0.85))), row()]
+    )
     assert found["truth"] == {
         "benign": {
             "threshold": 0.2,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from glam_deploy.agreement.limits import Limits, parse_limits
 from glam_deploy.errors import UsageError
-from glam_deploy.gate.limits import Limits, parse_limits
 
 
 def test_defaults() -> None:

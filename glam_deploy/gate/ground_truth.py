@@ -1,15 +1,15 @@
-"""Outlines that people drew: which classes an image holds, and how well a map covers them."""
+"""Masks of lesions outlined by a reader: which classes an image shows, and the Dice of a map against them."""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glam_deploy.agreement.limits import THRESHOLDS
+from glam_deploy.agreement.metrics import dice
 from glam_deploy.errors import InputError
-from glam_deploy.gate.parity import THRESHOLDS
 from glam_deploy.images import read_pixels
-from glam_deploy.metrics import dice
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.runtime.result import Result
 
 MASK_ENDING = "_mask"
@@ -29,7 +29,7 @@ def find_mask(folder: Path, image: Path) -> Path | None:
 
 
 def is_mask_name(path: Path) -> bool:
-    """Whether a file is named like a mask, and so is no mammogram."""
+    """Whether a file is named like a mask and is therefore not a mammogram."""
     return path.stem.lower().endswith(MASK_ENDING)
 
 
@@ -51,17 +51,17 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
     return np.asarray(mask, np.uint8)
 
 
-def classes_in(mask: Mask) -> dict[str, bool]:
+def classes_in(mask: Mask, network: NetworkSpec) -> dict[str, bool]:
     """Class -> whether the mask has a pixel of it."""
-    return {name: bool((mask == VALUES[name]).any()) for name in GLAM.classes}
+    return {name: bool((mask == VALUES[name]).any()) for name in network.classes}
 
 
-def truth_dice(result: Result, mask: Mask) -> dict[str, list[float]]:
-    """Of each class in the mask, Dice of the fused map against it at each of THRESHOLDS, source frame."""
+def ground_truth_dice(result: Result, mask: Mask, network: NetworkSpec) -> dict[str, list[float]]:
+    """For each class in the mask, Dice of the fused map against it at each of THRESHOLDS, source frame."""
     saliency = result.saliency_in_source()
     return {
         name: [_dice(saliency[index] >= np.float32(threshold), mask == VALUES[name]) for threshold in THRESHOLDS]
-        for index, name in enumerate(GLAM.classes)
+        for index, name in enumerate(network.classes)
         if (mask == VALUES[name]).any()
     }
 

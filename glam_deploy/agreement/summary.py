@@ -1,4 +1,4 @@
-"""What a few images let one say: medians and means with intervals, rank agreement, areas under ROC curves."""
+"""Statistics over the images of a trial: bootstrap intervals, rank agreement, areas under ROC curves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ LEVEL = 0.95
 SEED = 0
 """The same images give the same intervals."""
 ENOUGH = 10
-"""Images from which an interval is told: resamples of fewer hold too few different sets."""
+"""Least number of images for an interval: resamples of fewer hold too few different sets."""
 ENOUGH_TO_RANK = 3
 
 Float64 = NDArray[np.float64]
@@ -38,7 +38,7 @@ def ranks(values: ArrayLike) -> Float64:
 
 
 def rank_agreement(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's correlation, -1..1; None for fewer than three images or where all scores of a side are equal."""
+    """Spearman's correlation, -1..1; None for fewer than three images, or where all scores of a side are equal."""
     a, b = ranks(first), ranks(second)
     if len(a) < ENOUGH_TO_RANK or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
@@ -59,9 +59,9 @@ def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
 
 
 def auroc_interval(candidate: Sequence[float], reference: Sequence[float], positive: Sequence[bool]) -> Interval | None:
-    """95 % interval of the candidate's area less the reference's, both from the same resampled images (paired).
+    """95 % interval of the candidate's area minus the reference's, both on the same resampled images (paired).
 
-    None for fewer than ten images. Resamples that hold one label alone have no area and are left out.
+    None for fewer than ten images. Resamples that hold only one label have no area and are left out.
     """
     if len(positive) < ENOUGH:
         return None

@@ -1,16 +1,12 @@
-"""One image's parity against areas counted by hand."""
+"""Maps, patches and decisions of one image, against areas counted by hand."""
 
 import numpy as np
 import pytest
 
-from glam_deploy.gate.parity import (
-    MapParity,
-    State,
-    compare_maps,
-    compare_patches,
-    flips,
-    overlap,
-)
+from glam_deploy.agreement.image import flips
+from glam_deploy.agreement.maps import MapAgreement, State, compare_maps, overlap
+from glam_deploy.agreement.ties import compare_patches
+from glam_deploy.networks import GLAM
 
 
 def cells(count: int, start: int = 0) -> np.ndarray:
@@ -59,12 +55,12 @@ def answer() -> dict[str, np.ndarray]:
     }
 
 
-def by_name(parities: tuple[MapParity, ...]) -> dict[tuple[str, str], MapParity]:
+def by_name(parities: tuple[MapAgreement, ...]) -> dict[tuple[str, str], MapAgreement]:
     return {(p.map, p.label): p for p in parities}
 
 
 def test_the_same() -> None:
-    found = by_name(compare_maps(answer(), answer()))
+    found = by_name(compare_maps(answer(), answer(), GLAM))
     assert set(found) == {(name, label) for name in ("global", "patch", "fused") for label in ("benign", "malignant")}
     assert found["global", "benign"].dice == (1.0,) * 6 + (None,) * 3
     assert found["patch", "benign"].dice == (1.0,) * 4 + (None,) * 5
@@ -79,7 +75,7 @@ def test_a_map_that_shrinks() -> None:
     other = answer()
     other["saliency_patches"] = other["saliency_patches"].copy()
     other["saliency_patches"][1, 0, 10:18, 10:50] = 0.15
-    found = by_name(compare_maps(other, answer()))
+    found = by_name(compare_maps(other, answer(), GLAM))
     # of 40 x 40 cells 32 x 40 are left, above every threshold but 0.1
     shrunk = 2 * 32 * 40 / (32 * 40 + 40 * 40)
     assert found["patch", "benign"].dice == pytest.approx((1.0, shrunk, shrunk, shrunk, *[None] * 5))
@@ -91,7 +87,7 @@ def test_a_lesion_lost_in_one_patch_of_two() -> None:
     other = answer()
     other["saliency_patches"] = other["saliency_patches"].copy()
     other["saliency_patches"][1] = 0
-    found = by_name(compare_maps(other, answer()))["patch", "benign"]
+    found = by_name(compare_maps(other, answer(), GLAM))["patch", "benign"]
     assert found.states[:4] == (State.LOST,) * 4
     assert (found.lost, found.lowest) == (True, 0)
 
@@ -99,7 +95,7 @@ def test_a_lesion_lost_in_one_patch_of_two() -> None:
 def test_maps_of_moved_patches_are_compared_where_the_references_lie() -> None:
     moved = answer() | {"patch_locations": np.array([[0, 0], [1040, 512]])}
     moved["saliency_patches"] = np.zeros_like(moved["saliency_patches"])
-    found = by_name(compare_maps(moved, answer(), forced=answer()["saliency_patches"]))
+    found = by_name(compare_maps(moved, answer(), GLAM, forced=answer()["saliency_patches"]))
     assert found["patch", "benign"].lowest == 1
     # empty at the new place, and the old one is outlined no more: one square of two
     assert found["fused", "benign"].dice[1] == pytest.approx(2 * 20 * 20 * 16 / (2 * 20 * 20 * 16 + 2 * 40 * 40))
@@ -114,7 +110,7 @@ def at(*places: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 def test_patches() -> None:
-    found = compare_patches(at((0, 0), (48, 64), (600, 0)), at((0, 0), (0, 0), (0, 0)))
+    found = compare_patches(at((0, 0), (48, 64), (600, 0)), at((0, 0), (0, 0), (0, 0)), GLAM)
     assert [patch.same for patch in found] == [True, False, False]
     common = (512 - 48) * (512 - 64)
     assert [patch.iou for patch in found] == pytest.approx([1, common / (2 * 512**2 - common), 0])
@@ -130,7 +126,7 @@ def test_a_patch_that_the_reference_rates_as_high() -> None:
         (((960, 1280), (1440, 0)), [False, False]),
         (((0, 0), (960, 1280)), [False, False]),
     ]:
-        found = compare_patches(at(*places), expected)
+        found = compare_patches(at(*places), expected, GLAM)
         assert [patch.tied for patch in found] == tied
         assert [patch.agrees for patch in found] == [p.same or t for p, t in zip(found, tied, strict=True)]
 
@@ -143,14 +139,14 @@ def test_a_tie_is_a_matter_of_the_last_bits() -> None:
         expected["saliency_global"][1] = 0
         expected["saliency_global"][0, 10:20, 10:20] *= np.float32(1 + brighter)
         other = expected | {"patch_locations": np.array([[1440, 0]])}
-        assert compare_patches(other, expected)[0].tied is tied
+        assert compare_patches(other, expected, GLAM)[0].tied is tied
 
 
 def test_flips() -> None:
     other = answer() | {"y_global": np.array([0.49, 0.2], np.float32), "y_local": np.array([0, 0], np.float32)}
-    assert flips(other, answer(), 0.5) == ("y_global benign",)
-    assert flips(other, answer(), 0.4) == ()
+    assert flips(other, answer(), GLAM, 0.5) == ("y_global benign",)
+    assert flips(other, answer(), GLAM, 0.4) == ()
     head = {"y_fusion": np.array([0.1, 0.5], np.float32)}
-    assert flips(other | {"y_fusion": np.array([0.1, 0.499], np.float32)}, answer() | head, 0.5) == (
+    assert flips(other | {"y_fusion": np.array([0.1, 0.499], np.float32)}, answer() | head, GLAM, 0.5) == (
         "y_fusion malignant",
     )

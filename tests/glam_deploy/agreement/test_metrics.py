@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from glam_deploy.metrics import TOLERANCE, compare, dice
+from glam_deploy.agreement.limits import TOLERANCE
+from glam_deploy.agreement.metrics import compare, dice
 from glam_deploy.precision import PRECISIONS, Precision
 
 

@@ -1,0 +1,91 @@
+"""The golden case of a bundle: a raw view and the reference's outputs for it, to re-check an engine on any machine."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glam_deploy.agreement.answers import COMPARED, Answer, answer
+from glam_deploy.agreement.metrics import Comparison, compare
+from glam_deploy.agreement.ties import compare_patches
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.base import Engine
+from glam_deploy.engines.precision import by_stage, coarsest
+from glam_deploy.networks import NetworkSpec, Stage
+from glam_deploy.patches import host
+from glam_deploy.preprocess import prepare
+from glam_deploy.records import Int64, Mammogram, Patches, Source, View
+from glam_deploy.runtime import stages
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+
+GOLDEN_FILE = "golden/case.npz"
+
+
+def write_golden(path: Path, mammogram: Mammogram, expected: Result) -> None:
+    """Save a raw view and the reference's outputs for it."""
+    arrays: dict[str, Any] = {"pixels": mammogram.pixels, "view": np.array(mammogram.view.value), **answer(expected)}
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, **arrays)
+
+
+def read_golden(bundle: Bundle) -> tuple[Mammogram, Answer]:
+    """The raw view of the golden case, and the reference's outputs for it."""
+    with np.load(io.BytesIO(bundle.read(GOLDEN_FILE)), allow_pickle=False) as file:
+        case = dict(file)
+    source = Source(name="golden case", kind="array")
+    view = Mammogram(pixels=case["pixels"], view=View(str(case["view"])), source=source)
+    return view, {name: case[name] for name in COMPARED if name in case}
+
+
+def golden_patches(bundle: Bundle) -> int:
+    """How many patches the golden case was made with."""
+    return int(bundle.manifest["golden"]["patches"])
+
+
+def check_golden(bundle: Bundle, pipeline: Pipeline) -> list[Comparison]:
+    """Run the bundle's golden case, preprocessing included, and compare each output with the reference's.
+
+    The limits of an output are those of the coarsest precision among the stages that compute it, as the engine's
+    provenance names them (`engines.precision`). Patches must lie where the reference's do. Where the global stage
+    computes in less than FP32, the gate's rule for ties holds too (`ties.are_tied`): a tied patch counts as the
+    reference's, and the outputs that depend on the patches are computed for those of the reference, as in the gate.
+    `pipeline.patches` must be `golden_patches(bundle)`.
+    """
+    precisions = by_stage(pipeline.provenance["engine"].get("precision", "fp32"))
+    view, expected = read_golden(bundle)
+    result = pipeline(view)
+    found = {name: getattr(result, name) for name in expected}
+    tied = 0 if precisions["global"] == "fp32" else _tied(found, expected, bundle.network)
+    if tied:
+        found |= _on_patches(pipeline.engines, view, expected["patch_locations"])
+    rows = [
+        compare(name, values, expected[name], precision=coarsest(precisions[stage] for stage in COMPARED[name]))
+        for name, values in found.items()
+    ]
+    return [replace(row, tied=tied) if row.name == "patch_locations" else row for row in rows]
+
+
+def _tied(found: Answer, expected: Answer, network: NetworkSpec) -> int:
+    """How many patches lie elsewhere, all of them tied; 0 where any is not."""
+    if found["patch_locations"].shape != expected["patch_locations"].shape:
+        return 0
+    patches = compare_patches(found, expected, network)
+    return sum(patch.tied for patch in patches) if all(patch.agrees for patch in patches) else 0
+
+
+def _on_patches(engines: Mapping[Stage, Engine], view: Mammogram, locations: Int64) -> Answer:
+    """An engine's outputs for these patches: the fields of Result that depend on them."""
+    image = prepare(view).image
+    maps = stages.run_global(engines["global"], image[None, None])
+    pixels = host.crop(image, locations, engines["local"].network.patches.side)
+    flat = host.contrast_stretch(maps.saliency[0])[1]
+    patches = Patches(locations=locations[None], pixels=pixels[None], flat=flat[None])
+    local = stages.run_local(engines["local"], patches)
+    scores = stages.run_fusion(engines["fusion"], maps, patches, local)
+    values: dict[str, Any] = {"y_local": scores.y_local, "y_fusion": scores.y_fusion, "attention": scores.attention}
+    values |= {"saliency_patches": local.saliency, "patch_locations": patches.locations}
+    return {name: value[0] for name, value in values.items() if value is not None}
