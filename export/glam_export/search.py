@@ -69,7 +69,7 @@ class Point:
     dice_worst: float
     """Over the images, of the lowest of all maps, classes and thresholds; 0 where a lesion is lost or new."""
     same_patches: float
-    """Share of the images whose patches lie where FP32 puts them, or tied with it; 1 for the local stage."""
+    """Share of the images whose patches all lie at FP32's places, or tied with them; 1 for the local stage."""
     passed: bool
     taken: bool = False
     """It is what the stage is made of in the end."""
@@ -280,6 +280,7 @@ def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ..
         for (found, _), case in zip(timed, task.cases, strict=True)
     ]
     lowest = [agreement.lowest for agreement in agreements]
+    verdict = judge(agreements, task.limits)
     point = Point(
         stage=task.stage,
         kind=kind,
@@ -289,9 +290,9 @@ def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ..
         dice_median=median(lowest),
         dice_worst=min(lowest),
         same_patches=sum(agreement.same_patches for agreement in agreements) / len(agreements),
-        passed=kind == "fp32" or judge(agreements, task.limits).passed,
+        passed=kind == "fp32" or verdict.passed,
     )
-    report(point.told())
+    report(point.told() + ("" if point.passed else f" ({verdict.failures[0]})"))
     return point
 
 

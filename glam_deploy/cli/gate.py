@@ -97,9 +97,9 @@ def command(
     flavour: str | None,
     device: int | None,
 ) -> int:
-    """Hold an engine against the reference: does it still find the lesions? The verdict goes into the bundle.
+    """Compare an engine with the reference: does it find the same lesions? The verdict goes into the bundle.
 
-    Compares maps, patches and scores, and names the part to blame where they differ. Without a passed gate, `run` and
+    Compares maps, patches and scores, and names the part that a difference belongs to. Without a passed gate, `run` and
     `load` refuse the engine. docs/gate.md says what is compared, how, and why. Exit code 0: passed; 4: failed; 1:
     images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored.
     """

@@ -101,7 +101,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for label, truth in found["truth"].items():
         yield _truth_line(label, truth)
     if found["reasons"]:
-        yield "differs by: " + ", ".join(f"{reason} in {count}" for reason, count in found["reasons"].items())
+        yield "reasons: " + ", ".join(f"{reason} in {count}" for reason, count in found["reasons"].items())
     yield f"latency: median {found['latency_ms']:.0f} ms an image, from standardized image to maps"
     if beside := found.get("beside_onnx"):
         yield (

@@ -25,7 +25,7 @@ COMMANDS = {
     "run-dir": "Find lesions for a host that calls a program on a folder (mercure, MONAI).",
     "inspect": "Show what is in a bundle.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
-    "gate": "Hold an engine against the reference: does it still find the lesions?",
+    "gate": "Compare an engine with the reference: does it find the same lesions?",
     "bench": "Measure engines beside other ways to run the same weights.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",

@@ -82,7 +82,7 @@ def _summary(agreement: ImageAgreement) -> str:
     moved, tied = sum(not patch.same for patch in patches), sum(patch.tied for patch in patches)
     lost = "lesion lost or new   " if any(one.lost for one in agreement.maps) else ""
     flips = f"   flipped: {', '.join(agreement.flips)}" if agreement.flips else ""
-    reasons = f"   differs by: {', '.join(agreement.reasons)}" if agreement.reasons else ""
+    reasons = f"   reasons: {', '.join(agreement.reasons)}" if agreement.reasons else ""
     return (
         f"{lost}lowest Dice {agreement.lowest:.4f}   patches moved {moved} of {len(patches)}, tied {tied}"
         f"{flips}{reasons}"

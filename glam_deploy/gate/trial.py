@@ -111,7 +111,7 @@ def check_pair(bundle: Bundle, engine: str, *, reference: str | None, options: E
 def _other_name(bundle: Bundle, engine: str, reference: str | None) -> str:
     name = reference or reference_name(bundle)
     if name == engine:
-        raise UsageError(f"engine {engine!r} cannot be held against itself; name another --reference")
+        raise UsageError(f"engine {engine!r} cannot be compared with itself; name another --reference")
     return name
 
 

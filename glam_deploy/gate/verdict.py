@@ -52,16 +52,18 @@ class GateVerdict:
 
 
 def record(bundle: Bundle, gate: Gate) -> Bundle:
-    """Write a verdict into the manifest; the bundle as it is then.
+    """Write a verdict into the manifest and return the bundle as it is then.
 
-    It takes the place of earlier ones of the same engine on the same kind of machine. Raises BundleError where the
+    It replaces earlier verdicts on the same engine on the same kind of machine. Raises BundleError where the
     bundle was changed meanwhile in more than its verdicts and engines, UsageError where it cannot be written to.
     """
     try:
         with locked(bundle.folder):
             now = open_bundle(bundle.folder)
             if now.manifest["created"] != bundle.manifest["created"]:
-                raise BundleError(f"{bundle.folder} was replaced while an engine was held against it. Run it again.")
+                raise BundleError(
+                    f"{bundle.folder} was replaced while the gate ran: no verdict is stored. Run it again."
+                )
             kept = [old for old in now.gates if _key(old) != _key(gate)]
             return replace_gates(now, [*kept, gate])
     except OSError as error:
@@ -78,8 +80,8 @@ def require_recordable(bundle: Bundle) -> None:
 
 def _not_written(bundle: Bundle, error: OSError) -> UsageError:
     return UsageError(
-        f"{bundle.folder}: the verdict cannot be put there ({error.strerror or error}). Free space, or copy the bundle "
-        f"to a place that can be written to."
+        f"{bundle.folder}: the verdict cannot be written there ({error.strerror or error}). Free space, or copy the "
+        f"bundle to a place that can be written to."
     )
 
 

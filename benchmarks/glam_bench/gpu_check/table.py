@@ -70,8 +70,7 @@ def _parity(record: Record) -> Rows:
     for engine in engines(record):
         depths = {k: row for k, row in record.results(f"parity:{engine}").items() if k.startswith("k=")}
         for key, row in depths.items():
-            worst = [row["worst_dice"][name] for name in GLAM.classes]
-            dice = " / ".join("-" if value is None else f"{value:.4f}" for value in worst)
+            dice = " / ".join("-" if value is None else f"{value:.4f}" for value in row["worst_dice"].values())
             output, largest = max(row["largest_difference"].items(), key=lambda item: float(item[1]))
             same = f"{row['same_patches']} of {len(row['cases'])}"
             yield engine, key, same, dice, f"{output} {float(largest):.1e}"

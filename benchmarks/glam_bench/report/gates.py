@@ -77,7 +77,7 @@ def _facts(gate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "patches in place", f"{words.percent(patches['agreement'])} of {patches['patches']}"
         yield "lesions lost or new", words.plain(figures["lost_or_new"])
         yield "decisions flipped", words.plain(figures["flips"])
-        yield "differs by", words.plain(figures["reasons"])
+        yield "reasons", words.plain(figures["reasons"])
     yield "limits", words.plain(gate["limits"])
 
 

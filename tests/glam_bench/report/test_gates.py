@@ -32,7 +32,7 @@ def test_the_verdict_and_its_reasons(results: Results, gate: Path, tmp_path: Pat
     ]
     told = dict(zip((n.text for n in section.all("dt")), (n.text for n in section.all("dd")), strict=True))
     assert told["patches in place"] == "75\u00a0% of 4"
-    assert told["to blame"] == "local differs on the reference's own patch 1"
+    assert told["reasons"] == "local differs on the reference's own patch 1"
     assert told["limits"] == "dice_median 0.990, dice_worst 0.950, flips 0"
 
 

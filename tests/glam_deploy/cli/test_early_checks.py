@@ -118,11 +118,11 @@ def test_gate_knows_first_that_the_verdict_cannot_be_stored(
     def read_only(**_: object) -> NoReturn:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("glam_deploy.cli.gate.open_sides", begun)
+    monkeypatch.setattr("glam_deploy.cli.gate.open_pair", begun)
     monkeypatch.setattr(amend.tempfile, "TemporaryFile", read_only)
     said = cli("gate", "--engine", "onnx", "--reference", "torch", "--images", image, "--bundle", bundle)
     assert said.code == 2
-    assert "the verdict cannot be put there (Read-only file system)" in said.err
+    assert "the verdict cannot be written there (Read-only file system)" in said.err
 
 
 # verify, run

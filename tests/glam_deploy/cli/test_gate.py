@@ -79,7 +79,7 @@ def test_a_damaged_engine_fails_and_stays_out(
     assert not entry["passed"]
     assert entry["figures"]["reasons"] == {"local differs": 1}
     assert entry["failures"][-1] == "lesions lost or new: 2, limit 0"
-    assert "to blame: local differs in 1" in said.out
+    assert "reasons: local differs in 1" in said.out
     assert "FAILED gate" in said.out
 
     run = ("run", image, "--bundle", bundle, "--engine", "openvino", "--out", tmp_path / "out", "--json")
@@ -139,7 +139,7 @@ def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--engine", "onnx"], "engine 'onnx' cannot be held against itself"),
+        (["--engine", "onnx"], "engine 'onnx' cannot be compared with itself"),
         (["--limits", "nowhere.toml"], "nowhere.toml: the limits cannot be read"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--masks", "/"], "no mask is named like an image"),

@@ -67,10 +67,10 @@ def test_it_waits_for_a_build(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_bundle_that_was_replaced_gets_no_verdict(bundle: Bundle) -> None:
     edit_manifest(bundle.folder, lambda manifest: manifest.update(created="2027-01-01T00:00:00+00:00"))
-    with pytest.raises(BundleError, match="was replaced while an engine was held against it"):
+    with pytest.raises(BundleError, match="was replaced while the gate ran"):
         record(bundle, made())
 
 
 def test_a_bundle_that_cannot_be_written_to(bundle: Bundle) -> None:
-    with unprivileged(), pytest.raises(UsageError, match="the verdict cannot be put there"):
+    with unprivileged(), pytest.raises(UsageError, match="the verdict cannot be written there"):
         record(bundle, made())
