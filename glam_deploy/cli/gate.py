@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from glam_deploy.agreement.limits import Limits, parse_limits
-from glam_deploy.agreement.verdict import judge
+from glam_deploy.agreement.verdict import Verdict, judge
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_images import ImageOptions, ImageSet, image_set, require_exam
@@ -121,16 +121,7 @@ def command(
     unreadable = found.count("unreadable")
     agreements = [trial.agreement for trial in found.trials]
     verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
-    gate = GateVerdict(
-        engine=engine,
-        provenance=pair.candidate.provenance["engine"],
-        reference=pair.reference.provenance["engine"]["name"],
-        patches=pair.candidate.patches,
-        images_sha256=sha256,
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=verdict,
-        metrics=trial_metrics(found.trials) if found.trials else None,
-    ).to_json()
+    gate = _entry(engine, pair, found, verdict, sha256)
     code = _exit_code(verdict.failures, unreadable)
     standing = newest_gate(bundle, pair.candidate.provenance["engine"])
     stored = not (code == UNREADABLE and standing and standing["passed"])
@@ -140,6 +131,20 @@ def command(
         _write(out, gate, found)
     show(bundle, gate, out, stored=stored)
     return code
+
+
+def _entry(engine: str, pair: EnginePair, found: Outcomes, verdict: Verdict, images_sha256: str) -> Gate:
+    """The verdict as the manifest and gate.json hold it."""
+    return GateVerdict(
+        engine=engine,
+        provenance=pair.candidate.provenance["engine"],
+        reference=pair.reference.provenance["engine"]["name"],
+        patches=pair.candidate.patches,
+        images_sha256=images_sha256,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=verdict,
+        metrics=trial_metrics(found.trials) if found.trials else None,
+    ).to_json()
 
 
 def _require_comparison(found: Outcomes) -> None:
