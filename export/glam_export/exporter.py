@@ -38,7 +38,7 @@ from glam_export.demo.phantom import phantom_view
 from glam_export.frontier import frontier_svg
 from glam_export.graphs import graph_modules, in_precision
 from glam_export.half import rounded_engines
-from glam_export.known import Known
+from glam_export.memoized import MemoizedEngine
 from glam_export.onnx_file import write_graph
 from glam_export.quantize import int8_engines, quantized, require_nncf
 from glam_export.search import Found, search, searches
@@ -118,7 +118,7 @@ def export_bundle(
         if options.keep_checkpoint:
             save_weights(checkpoint.network, folder / CHECKPOINT_FILE)
         report("running the reference on the golden case")
-        reference = {stage: Known(engine) for stage, engine in network_engines(checkpoint.network).items()}
+        reference = {stage: MemoizedEngine(engine) for stage, engine in network_engines(checkpoint.network).items()}
         prepared = _write_golden_case(reference, folder, options.patches)
         facts = _facts(checkpoint, options) | (found.as_facts() if found else {})
         write_manifest(folder, {**facts, "parity": []})

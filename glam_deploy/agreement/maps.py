@@ -70,7 +70,7 @@ def compare_maps(
     """
     agreements: list[MapAgreement] = []
     for name, cell in map_cells(network).items():
-        a, b = _sides(name, found, expected, forced)
+        a, b = _sides(name, network, found, expected, forced)
         labels = enumerate(network.classes)
         agreements += [_compare(name, label, a[:, index], b[:, index], cell) for index, label in labels]
     return tuple(agreements)
@@ -89,7 +89,9 @@ def overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_], cell: int) ->
 _MOST_SERIOUS_FIRST = (State.LOST, State.NEW, State.JUDGED, State.ALMOST_EMPTY, State.EMPTY)
 
 
-def _sides(name: str, found: Answer, expected: Answer, forced: Float32 | None) -> tuple[Float32, Float32]:
+def _sides(
+    name: str, network: NetworkSpec, found: Answer, expected: Answer, forced: Float32 | None
+) -> tuple[Float32, Float32]:
     """The candidate's and the reference's map: float32 [slots, C, rows, columns]."""
     if name == "patch":
         return found["saliency_patches"] if forced is None else forced, expected["saliency_patches"]

@@ -18,7 +18,7 @@ from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import Verdict, judge
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.gate.trial import examine
-from glam_deploy.networks import GLAM_CONCATENATION
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
@@ -27,6 +27,8 @@ HALF = "fp16@tensorrt-rtx"
 
 class Local:
     """A local stage that sees no lesion in any patch."""
+
+    network = GLAM
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"saliency_patches": np.zeros((len(inputs["patches"]), 2, 128, 128), np.float32)}

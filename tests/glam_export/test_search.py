@@ -233,6 +233,8 @@ def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:
     saliency[:, 20:40, 10:30] = 0.75
 
     class Moves:
+        network = GLAM
+
         def run(self, inputs: object) -> dict[str, np.ndarray]:
             return {"saliency_global": saliency[None], "y_scale": np.zeros((1, 3, 2)), "z_g": np.zeros((1, 256))}
 

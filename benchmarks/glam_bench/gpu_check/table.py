@@ -11,7 +11,6 @@ from glam_bench.gpu_check.bars import SHAPE, Bar, floor_ms, ratios
 from glam_bench.gpu_check.record import Record
 from glam_bench.gpu_check.steps import FLAVOURS, engines
 from glam_deploy.cli import console
-from glam_deploy.networks import GLAM
 
 LOG_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""

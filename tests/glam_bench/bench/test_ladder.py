@@ -56,7 +56,7 @@ def _write_answer(folder: Path) -> None:
         "patch_locations": np.zeros((1, 2), np.int64),
         "y_global": np.zeros(2, np.float32),
     }
-    np.savez(folder / "000.npz", allow_pickle=False, **maps)
+    np.savez(folder / "000.npz", **maps)
 
 
 Climb = Callable[..., list[Any]]

@@ -53,6 +53,8 @@ def test_a_local_map_that_differs() -> None:
 class Local:
     """A local stage with the same maps for every patch."""
 
+    network = GLAM
+
     def __init__(self, maps: np.ndarray) -> None:
         self.maps, self.given = maps, np.empty(0)
 

@@ -25,7 +25,7 @@ from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_export.known import Known
+from glam_export.memoized import MemoizedEngine
 
 pytestmark = pytest.mark.network
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.network
 @pytest.fixture(scope="module")
 def whole(golden_bundle: Path) -> dict[Stage, Engine]:
     opened = open_engines(open_bundle(golden_bundle), EngineOptions())
-    return {stage: Known(opened.engines[stage]) for stage in STAGES}
+    return {stage: MemoizedEngine(opened.engines[stage]) for stage in STAGES}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def damaged(golden_bundle: Path, tmp_path: Path) -> Open:
                 (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
         damage(golden_bundle / graph_file(stage), tmp_path / graph_file(stage))
         write_manifest(tmp_path, json.loads((golden_bundle / MANIFEST).read_text()))
-        return Known(open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage])
+        return MemoizedEngine(open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage])
 
     return make
 

@@ -6,7 +6,7 @@ from support_engines import FakeEngine
 
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
-from glam_export.known import Known
+from glam_export.memoized import MemoizedEngine
 
 
 class Counting(FakeEngine):
@@ -23,7 +23,7 @@ def patch(value: float) -> dict[str, np.ndarray]:
 
 def test_the_same_input_is_computed_once_and_another_anew() -> None:
     plain = Counting("local")
-    known = Known(plain)
+    known = MemoizedEngine(plain)
     first = known.run(patch(1))
     expected = {name: values.copy() for name, values in first.items()}
     first["z_k"][:] = 7  # outputs belong to the caller
@@ -36,7 +36,7 @@ def test_the_same_input_is_computed_once_and_another_anew() -> None:
 
 
 def test_what_breaks_the_contract_is_refused_as_ever() -> None:
-    known = Known(FakeEngine("local"))
+    known = MemoizedEngine(FakeEngine("local"))
     for wrong in ({}, {"patches": np.zeros((1, 1, 512, 511), np.float32)}, patch(np.nan)):
         with pytest.raises(BackendRunError):
             known.run(wrong)
