@@ -20,7 +20,11 @@ PAGES = [
     "examples/*.py",
 ]
 
-CUDA = ["cuda-core>=1.2", "cuda-bindings>=13.0", "nvidia-cuda-nvrtc>=13.0.88"]
+CUDA = [
+    "cuda-core>=1.2",
+    "cuda-bindings>=13.5",  # before, an error of a missing driver does not name the library, and a process may crash
+    "nvidia-cuda-nvrtc>=13.3.33",  # 13.0 keeps values of a kernel in local memory
+]
 
 # `make lowest-test` runs the tests with these lower bounds. Where an older version has a published hole that this
 # package exposes (it reads files and answers peers that may be hostile), the bound is the first version without it and
@@ -38,8 +42,8 @@ EXTRAS = {
     # checkpoint -> bundle, the PyTorch engine, the demo weights
     "export": [
         "torch>=2.13",  # CVE-2025-32434, CVE-2026-24747: `weights_only` could be got around
-        "onnx>=1.22",  # before 1.21: CVE-2026-28500 and external data outside the model's folder
-        "onnxscript>=0.6",
+        "onnx>=1.23",  # before 1.21: CVE-2026-28500 and external data outside the model's folder
+        "onnxscript>=0.7.2",  # before, Shape nodes that nothing needs stay in the graphs
         "safetensors>=0.6.2",
     ],
     # reading and writing DICOM; every decoder here has a permissive licence
@@ -65,9 +69,9 @@ EXTRAS = {
         "urllib3>=2.7",  # CVE-2026-44431, CVE-2026-44432
         "cryptography>=50",  # CVE-2026-69247 and before it the OpenSSL in its wheels, GHSA-537c-gmf6-5ccf
     ],
-    "openvino": ["openvino>=2025.4"],
+    "openvino": ["openvino>=2026.0"],
     # int8 graphs and the precision search, which runs OpenVINO
-    "quantize": ["nncf>=3.4", "openvino>=2025.4"],
+    "quantize": ["nncf>=3.4", "openvino>=2026.0"],  # NNCF 3.4 asks for the type u2
     # engines for NVIDIA GPUs; tensorrt-rtx also builds them where there is no GPU
     # by its CUDA 13 name: "tensorrt" 10.13.0 brings CUDA 12, and on Windows later ones too
     "tensorrt": ["tensorrt-cu13>=10.13.2", *CUDA],

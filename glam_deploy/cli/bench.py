@@ -18,7 +18,7 @@ from glam_deploy.outputs.writer import require_makeable
 from glam_deploy.reading import find_inputs
 
 
-class EngineNames(click.ParamType[tuple[str, ...]]):
+class EngineNames(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
     """E[,E...]."""
 
     name = "engines"

@@ -52,7 +52,7 @@ class Rung:
         assert self._first is not None
         later = [_timed(lambda view=view: self._run(view)) for view in self._views[1:]]  # type: ignore[misc]
         for number, run in enumerate([self._first, *(run for _, run in later)]):
-            np.savez(Path(folder) / f"{number:03}.npz", **run.answer)
+            np.savez(Path(folder) / f"{number:03}.npz", **run.answer)  # type: ignore[arg-type]  # its stub takes a bool first
         return {"ms": [ms for ms, _ in later]}
 
     def first(self) -> Reply:
