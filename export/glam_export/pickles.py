@@ -1,25 +1,34 @@
-"""The types that a pickle names, read from its opcodes without running it, and no more of it in memory than there is.
+"""The opcodes of the pickles in a checkpoint, and the types that they name; nothing is run or set aside for claims.
 
 Source: the documentation of Python's `pickletools` for the opcodes; `torch.serialization._legacy_save` for files from
 before PyTorch 1.6.
 """
 
+import io
 import mmap
 import pickletools
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+import torch
+
 from glam_deploy.signatures import Kind, kind_of
+
+Opcode = tuple[str, Any, int | None]
+"""Name, argument and place of an opcode, as `pickletools.genops` gives them."""
 
 LONGEST = 1000
 """Characters of a type's name, its module with it. PyTorch's time to refuse a name grows with its square."""
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """torch.serialization.MAGIC_NUMBER as pickle writes it, after the protocol: how torch.save began before PyTorch 1.6."""
+
+_ZIP = b"PK\x03\x04"
+"""How a file begins that torch.load takes for a zip archive."""
 
 
 def is_plain_pickle(path: Path) -> bool:
@@ -42,11 +51,21 @@ def types_in(path: Path) -> list[str]:
     Raises OSError.
     """
     names: dict[str, None] = {}
-    with path.open("rb") as file, suppress(*ZIP_DAMAGE):
-        for pickled in _pickles(file):
-            for name in _types(pickled):
+    with suppress(*ZIP_DAMAGE):
+        for opcodes in opcodes_of(path):
+            for name in _types(opcodes):
                 names[name] = None
     return sorted(names)
+
+
+def opcodes_of(path: Path) -> Iterator[Iterator[Opcode]]:
+    """The opcodes of each pickle in a checkpoint, in the order in which torch.load reads them.
+
+    Those of a pickle must be taken before the next one. Raises OSError.
+    """
+    with path.open("rb") as file, suppress(*ZIP_DAMAGE):
+        for pickled in _pickles(file):
+            yield _opcodes(pickled)
 
 
 ZIP_DAMAGE = (
@@ -59,20 +78,17 @@ ZIP_DAMAGE = (
     EOFError,
     OSError,
 )
-"""What zipfile raises for archives that were cut or changed: other encodings, versions, passwords and places among it.
-Pickletools raises some of the same."""
+"""What zipfile and PyTorch's reader raise for archives that were cut or changed: other encodings, versions, passwords
+and places among it. Pickletools raises some of the same."""
 
-_LEGACY = 4
-"""Pickles in a file from before PyTorch 1.6: magic number, protocol, system, content; later ones name no types."""
+_LEGACY = 5
+"""Pickles in a file from before PyTorch 1.6: magic number, protocol, system, content, names of storages."""
 
 
 def _pickles(file: BinaryIO) -> Iterator[IO[bytes] | mmap.mmap]:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                if name.rpartition("/")[2] == "data.pkl":
-                    with archive.open(name) as inner:
-                        yield inner
+    if file.read(len(_ZIP)) == _ZIP:
+        # PyTorch's own reader: zipfile may find another entry of that name
+        yield io.BytesIO(torch._C.PyTorchFileReader(file.name).get_record("data.pkl"))
         return
     # a file that is asked for more bytes than it has sets aside the memory; what is mapped gives what there is
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -80,11 +96,11 @@ def _pickles(file: BinaryIO) -> Iterator[IO[bytes] | mmap.mmap]:
             yield mapped
 
 
-def _types(file: IO[bytes] | mmap.mmap) -> Iterator[str]:
+def _types(opcodes: Iterable[Opcode]) -> Iterator[str]:
     strings: list[str] = []
     memo: dict[int, str] = {}
     last = ""
-    for opcode, argument, _ in _opcodes(file):
+    for opcode, argument, _ in opcodes:
         if opcode == "GLOBAL":
             yield str(argument).replace(" ", ".")
         elif opcode == "STACK_GLOBAL":
@@ -97,7 +113,7 @@ def _types(file: IO[bytes] | mmap.mmap) -> Iterator[str]:
             strings = [*strings[-1:], last] if last else strings
 
 
-def _opcodes(file: IO[bytes] | mmap.mmap) -> Iterator[tuple[str, Any, int | None]]:
+def _opcodes(file: IO[bytes] | mmap.mmap) -> Iterator[Opcode]:
     """As pickletools.genops, and a type's name that is no ASCII, which PyTorch reads, before the end that it makes."""
     try:
         for opcode, argument, place in pickletools.genops(cast("IO[bytes]", file)):

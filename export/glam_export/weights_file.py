@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from glam_deploy.errors import CheckpointError, UsageError
 from glam_deploy.regular import open_regular
 from glam_export.foreign import file_kind, folder_kind
+from glam_export.pickle_cost import check_hashing
 from glam_export.pickles import LONGEST, is_plain_pickle, is_whole, types_in
 from glam_export.printed import program
 
@@ -132,6 +133,7 @@ def read_weights_file(path: Path) -> object:
     if kind := file_kind(path, head):
         raise CheckpointError(f"{path}: not a readable checkpoint: it is {kind}")
     _refuse_long_names(path)
+    check_hashing(path)
     try:
         # warnings: remarks on pickle protocols, nothing that a user could act on
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(HARMLESS)):
