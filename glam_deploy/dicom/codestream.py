@@ -31,12 +31,15 @@ MAX_TILE_PARTS = 100_000
 tile-parts, has 20,000."""
 MAX_BOXES = 1_000
 """Boxes of a JP2 file."""
-MAX_PARTS = 1_000_000
-"""Precincts and code-blocks of an image; OpenJPEG takes some 550 bytes for a precinct. A mammogram of 10,000 x 10,000
-has 98,000 code-blocks of 32 x 32."""
-MAX_PACKETS = 200_000
-"""Packets of an image: one for each layer and precinct. A mammogram in 20,000 tiles of six resolutions has 120,000 in
-one layer; one of 5,000 x 4,000 in precincts of 128 x 128 and twelve layers has 20,000."""
+MAX_PARTS = 100_000
+"""Precincts and code-blocks of an image that is small; OpenJPEG takes some 550 bytes for a precinct. A mammogram of
+5,000 x 4,000 has 78,000 code-blocks of 16 x 16."""
+MAX_PACKETS = 100_000
+"""Packets of an image that is small: one for each layer and precinct. A mammogram of 5,000 x 4,000 in precincts of
+128 x 128 and twelve layers has 20,000."""
+PART_PIXELS = 512
+"""Pixels for each part or packet of an image that may have more. One of 10,000 x 10,000 has 98,000 code-blocks of
+32 x 32; in tiles of 64 x 64 and six resolutions it has 148,000 packets."""
 MAX_STEPS = 4_000_000
 """Places at which a decoder looks for precincts, in the orders that go by position (T.800 B.12.1.3 to B.12.1.5)."""
 MAX_ORDERS = 31
@@ -207,19 +210,23 @@ def _check_packets(cod: Segment, across: Edges, down: Edges, shape: tuple[int, i
     sizes = cod.body[10:] if cod.body[0] & 1 else b"\xff" * (levels + 1)
     steps = [(levels - resolution, size & 15, size >> 4) for resolution, size in enumerate(sizes[: levels + 1])]
     precincts = sum(_precincts(across, level, wide) * _precincts(down, level, high) for level, wide, high in steps)
-    parts = precincts + shape[0] * shape[1] // (1 << ((cod.body[6] & 15) + (cod.body[7] & 15) + 4))
-    if parts > MAX_PARTS:
-        raise StreamError(f"its header states {parts} precincts and code-blocks, expected up to {MAX_PARTS}")
-    if precincts * layers > MAX_PACKETS:
-        raise StreamError(
-            f"its header states {precincts * layers} packets ({layers} layers of {precincts} precincts), expected up "
-            f"to {MAX_PACKETS}"
-        )
+    size = shape[0] * shape[1]
+    parts = precincts + size // (1 << ((cod.body[6] & 15) + (cod.body[7] & 15) + 4))
+    _check_count(parts, MAX_PARTS, f"{parts} precincts and code-blocks", size)
+    packets = precincts * layers
+    _check_count(packets, MAX_PACKETS, f"{packets} packets ({layers} layers of {precincts} precincts)", size)
     # by position, a decoder goes in steps of the smallest precinct, at every resolution
     columns = _precincts(across, 0, min(level + wide for level, wide, _ in steps))
     rows = _precincts(down, 0, min(level + high for level, _, high in steps))
     if (places := rows * columns * (levels + 1)) > MAX_STEPS:
         raise StreamError(f"its precincts begin at {places} places, expected up to {MAX_STEPS}")
+
+
+def _check_count(count: int, small: int, what: str, size: int) -> None:
+    """What an image of `size` pixels may have."""
+    most = max(small, size // PART_PIXELS)
+    if count > most:
+        raise StreamError(f"its header states {what}, expected up to {most} in {size} pixels")
 
 
 def _precincts(edges: Edges, level: int, size: int) -> int:

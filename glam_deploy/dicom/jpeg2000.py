@@ -59,9 +59,13 @@ def decode(stream: bytes, shape: tuple[int, int], *, lossless: bool = True) -> D
     stated = _stated(codestream.main)
     slack = _SLACK if lossless and not stated.loss else _SLACK_LOSSY
     pixels, grave = _decoded(codestream, slack)
-    if set(grave) == {_NO_PACKET}:
-        # the last packets may be too short for the marker: with a byte less than it, one that is there never is
-        pixels, grave = _decoded(codestream.lengthened(_START_LENGTH - 1), slack)
+    spare = _START_LENGTH - 1
+    # the last packets of a tile may be too short for the marker, as many as it has bytes but one; with those bytes
+    # behind them, one that is there never is
+    if set(grave) == {_NO_PACKET} and len(grave) <= spare * len(codestream.lasts):
+        pixels, grave = _decoded(codestream.lengthened(spare), slack)
+    elif missing := grave.count(_NO_PACKET):
+        raise StreamError(f"{missing} of its packets are missing or have less than {_START_LENGTH} bytes")
     if grave:
         raise StreamError(_fault(grave))
     return Decoded(pixels=pixels, in_file=in_file, stated=stated)
