@@ -38,6 +38,11 @@ KINDS: Mapping[Kind, Foreign] = MappingProxyType(
                 f"a DICOM data set without the header of a DICOM file ({_HEADER})",
                 _PART_10,
             ),
+            (
+                Kind.NPZ,
+                "an archive of arrays that numpy.savez wrote (npz)",
+                "write the array of one image with numpy.save('image.npy', numpy.load('in.npz')['its name'])",
+            ),
             (Kind.ZIP, "a zip archive", _UNPACK),
             (Kind.GZIP, "compressed with gzip", "unpack it with gunzip (a .tar.gz with tar xzf) and give the images"),
             (Kind.BZIP2, "a bzip2 archive", _UNPACK),

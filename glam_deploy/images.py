@@ -2,6 +2,7 @@
 
 import os
 import tokenize
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -179,6 +180,10 @@ def _npy(content: bytes) -> Pixels:
 
 def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
     version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        told = ".".join(map(str, version))
+        raise InputError(f"the npy is of format version {told}, expected 1.0, 2.0 or 3.0: write it with numpy.save")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    with warnings.catch_warnings(action="ignore"):  # numpy advises to write a header of Python 2 anew
+        shape, fortran, dtype = read(stream)
     return shape, dtype, "F" if fortran else "C"

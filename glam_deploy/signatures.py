@@ -31,6 +31,7 @@ class Kind(StrEnum):
     HDF5 = "HDF5"
     MATLAB = "MATLAB"
     PDF = "PDF"
+    NPZ = "archive of numpy.savez"
     ZIP = "zip"
     GZIP = "gzip"
     BZIP2 = "bzip2"
@@ -60,6 +61,13 @@ def _like(pattern: bytes) -> Matches:
 _DATA_SET = rb"([\2\x08]\0..|\0[\2\x08]..)[A-Z]{2}|\x08\0[\0-\x7f]\0..\0\0"
 """An element of group 0002 or 0008, then its value representation or a length below 65536 (PS3.5 section 7.1)."""
 
+
+def _is_npz(head: bytes) -> bool:
+    """Whether it is a zip archive whose first entry is called *.npy (APPNOTE.TXT, 4.3.7; numpy.lib.format)."""
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head.startswith(b"PK\3\4") and name.endswith(b".npy")
+
+
 SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
     {
         Kind.EMPTY: lambda head: not head,
@@ -78,6 +86,7 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
         Kind.HDF5: _starts(b"\x89HDF\r\n\x1a\n"),
         Kind.MATLAB: _starts(b"MATLAB 5.0"),
         Kind.PDF: _starts(b"%PDF-"),
+        Kind.NPZ: _is_npz,
         Kind.ZIP: _starts(b"PK\3\4", b"PK\5\6"),
         Kind.GZIP: _starts(b"\x1f\x8b"),
         Kind.BZIP2: _starts(b"BZh"),

@@ -41,6 +41,18 @@ _OTHER_COMPRESSIONS = MappingProxyType(
     | {33005: "JPEG 2000", 34676: "SGI LogL", 34677: "SGI LogL", 34887: "LERC", 34925: "LZMA", 50000: "ZSTD"}
     | {50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 32909: "Pixar Log", 34661: "JBIG"}
 )
+_AS_GREY = "convert it with `gm convert in.tif -type Grayscale out.png` of GraphicsMagick, or export it as grey"
+_OTHER_MEANINGS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        0: ("MinIsWhite, 0 is white", _AS_GREY),
+        3: ("palette", f"if all colours of the palette are greys, {_AS_GREY}"),
+        4: ("transparency mask", REMEDY),
+        5: ("separated, CMYK", REMEDY),
+        6: ("YCbCr", f"if it shows nothing in colour, {_AS_GREY}"),
+        8: ("CIE L*a*b*", REMEDY),
+    }
+)
+"""PhotometricInterpretation -> its name, and what helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +126,20 @@ def _check_meaning(page: _Page) -> None:
     if page.has_next:
         raise InputError(f"the tiff has several pages, expected one: {REMEDY}")
     if (photometric := page.first(_PHOTOMETRIC, -1)) not in (1, 2):
-        stated = "missing" if photometric < 0 else photometric
-        raise InputError(f"the tiff's PhotometricInterpretation is {stated}, expected 1 (0 is black): {REMEDY}")
+        name, remedy = _OTHER_MEANINGS.get(photometric, ("unknown", REMEDY))
+        stated = "missing" if photometric < 0 else f"{photometric} ({name})"
+        raise InputError(f"the tiff's PhotometricInterpretation is {stated}, expected 1 (MinIsBlack): {remedy}")
     if (orientation := page.first(_ORIENTATION, 1)) != 1:
         raise InputError(f"the tiff's Orientation is {orientation}, expected 1 (first row on top): {REMEDY}")
     if (compression := page.first(_COMPRESSION, _NONE)) not in _COMPRESSIONS:
         name = _OTHER_COMPRESSIONS.get(compression, "unknown")
         read = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
         raise InputError(f"the tiff's Compression is {compression} ({name}), which is not read, only {read}: {REMEDY}")
+    if compression == _PACK_BITS and (predictor := page.first(_PREDICTOR, 1)) != 1:
+        raise InputError(
+            f"the tiff states Predictor {predictor} with PackBits, for which no predictor is defined, only for LZW and "
+            "deflate: write it again without predictor (tifffile: predictor=False)"
+        )
 
 
 def _depth(page: _Page) -> int:

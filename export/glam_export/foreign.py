@@ -65,7 +65,7 @@ _CUT = (
 def file_kind(path: Path, head: bytes) -> str | None:
     """What the file is, and what to do, from its first bytes (`head`); None where it may be a checkpoint of PyTorch."""
     kind = Kind.ONNX if path.suffix == ".onnx" else kind_of(head[:HEAD])
-    if kind is Kind.ZIP:
+    if kind in (Kind.ZIP, Kind.NPZ):
         return _zip_kind(path)
     if kind is Kind.PICKLE:
         return None

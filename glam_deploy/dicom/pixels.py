@@ -217,10 +217,15 @@ def _decode(dataset: Dataset, header: Header) -> _Decoded:
 def _uncompressed(dataset: Dataset, header: Header) -> _Decoded:
     expected = dataset.Rows * dataset.Columns * (header.bits_allocated or 0) // 8
     found = len(dataset.PixelData)
+    stated = f"{expected} for {dataset.Rows} rows and {dataset.Columns} columns of {header.bits_allocated} bits"
+    if found < expected:
+        raise StreamError(f"it has {found} bytes, expected {stated}")
     # an odd number of bytes is padded by one (PS3.5 8.1.1)
-    if found not in (expected, expected + expected % 2):
-        raise StreamError(
-            f"it has {found} bytes, expected {expected} for {dataset.Rows} rows and {dataset.Columns} columns"
+    if found > expected + expected % 2:
+        raise DicomError(
+            f"pixel data ({header.transfer_syntax.name}) is longer than the header says: it has {found} bytes, "
+            f"expected {stated}. Have Rows, Columns and BitsAllocated corrected, or the surplus left out, where the "
+            "object comes from"
         )
     stored = np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False))
     return _Decoded(pixels=stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}"))

@@ -103,8 +103,9 @@ def without_bits_above(pixels: Pixels, bits: Bits) -> tuple[Pixels, tuple[Notice
 def check_byte_order(pixels: Pixels, bits: Bits) -> None:
     """Raise DicomError where the exchange of the two bytes of each pixel makes an image of what is none.
 
-    Either all pixels fit into BitsStored only after the exchange, or neighbouring pixels become `SMOOTHER` times more
-    alike. `pixels`: unsigned [rows, columns], as stored.
+    After it all pixels fit into BitsStored, and either only then or neighbouring pixels become `SMOOTHER` times more
+    alike: noise in the bits above makes an exchange smoother, too, but not one that fits. `pixels`: unsigned
+    [rows, columns], as stored.
     """
     if pixels.dtype.itemsize != 2:
         return
@@ -112,11 +113,12 @@ def check_byte_order(pixels: Pixels, bits: Bits) -> None:
     gain = _roughness(rows) / max(_roughness(rows.byteswap()), 1e-9)
     if gain <= SMOOTHER and pixels.max(initial=0) <= bits.top:
         return
-    above, misfits, fits = _fit(pixels, bits)
-    smoother = gain > SMOOTHER and misfits <= above
-    if not (smoother or (fits and gain >= 1 / SMOOTHER)):
+    above, misfits, allowed = _fit(pixels, bits)
+    smoother, only_then = gain > SMOOTHER, above > allowed and gain >= 1 / SMOOTHER
+    if misfits > allowed or not (smoother or only_then):
         return
-    reasons = [f"{above} pixels have bits set above BitsStored {bits.stored}, {misfits} after the exchange"] * fits
+    told = f"{above} pixels have bits set above BitsStored {bits.stored}, {misfits} after the exchange"
+    reasons = [told] * (above > allowed)
     reasons += [f"neighbouring pixels differ {gain:.0f} times less after the exchange"] * smoother
     raise DicomError(
         f"the two bytes of each pixel are swapped ({'; '.join(reasons)}): have the pixel data written in the byte "
@@ -124,8 +126,8 @@ def check_byte_order(pixels: Pixels, bits: Bits) -> None:
     )
 
 
-def _fit(pixels: Pixels, bits: Bits) -> tuple[int, int, bool]:
-    """How many pixels have bits above BitsStored, now and with their bytes exchanged, and whether only then they fit.
+def _fit(pixels: Pixels, bits: Bits) -> tuple[int, int, float]:
+    """How many pixels have bits above BitsStored, now and with their bytes exchanged, and how many are none (`SMALL`).
 
     Pixels that an exchange leaves as they are, and padding, do not count.
     """
@@ -133,7 +135,7 @@ def _fit(pixels: Pixels, bits: Bits) -> tuple[int, int, bool]:
     changed = (swapped != pixels) & ~is_padding(pixels, bits)
     above = int(np.count_nonzero(changed & (pixels > bits.top)))
     misfits = int(np.count_nonzero(changed & (swapped > bits.top)))
-    return above, misfits, bool(misfits <= SMALL * np.count_nonzero(changed) < above)
+    return above, misfits, SMALL * int(np.count_nonzero(changed))
 
 
 def _roughness(pixels: Pixels) -> float:
@@ -171,7 +173,11 @@ def _refuse_values(pixels: Pixels, above: Mask, image: Mask, bits: Bits) -> None
             largest,
         )
     if not _is_pattern(high, image, other):
-        raise _too_small(f"{told} and change from pixel to pixel as values do, not as an overlay or padding", largest)
+        raise DicomError(
+            f"the bits above BitsStored hold noise, or BitsStored is too small: {told} that change from pixel to "
+            f"pixel, unlike an overlay or padding. The largest pixel is {largest}, which needs {largest.bit_length()} "
+            "bits: have these bits set to 0, or BitsStored and HighBit corrected, where the object comes from"
+        )
 
 
 def _too_small(evidence: str, largest: int) -> DicomError:

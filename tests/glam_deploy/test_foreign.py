@@ -38,6 +38,15 @@ def _zip(path: Path) -> bytes:
     return out.getvalue()
 
 
+def _npz(save: Callable[..., None]) -> Callable[[Path], bytes]:
+    def make(_: Path) -> bytes:
+        out = io.BytesIO()
+        save(out, left=GREY)
+        return out.getvalue()
+
+    return make
+
+
 def _tar_gz(path: Path) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
@@ -78,6 +87,8 @@ def _after(skipped: int) -> Callable[[Path], bytes]:
 KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "empty": (lambda _: b"", "empty", "copy it again"),
     "zip": (_zip, "zip archive", "unpack"),
+    "npz": (_npz(np.savez), "numpy.savez", "numpy.save('image.npy'"),
+    "compressed npz": (_npz(np.savez_compressed), "numpy.savez", "numpy.save('image.npy'"),
     "gzip": (lambda path: gzip.compress(write_mg(path.with_suffix(".x")).read_bytes()), "gzip", "gunzip"),
     "tar.gz": (_tar_gz, "gzip", "unpack"),
     "bzip2": (lambda _: bz2.compress(b"x" * 500), "archive", "unpack"),
@@ -127,7 +138,7 @@ def test_what_is_not_known_is_given_no_name(start: bytes) -> None:
 
 def test_every_kind_has_a_name_and_a_remedy_for_images_and_for_checkpoints() -> None:
     assert {*foreign.KINDS} == {*Kind} - {*images.READ, Kind.DICOM}
-    assert {*checkpoints.KINDS} == {*Kind} - {Kind.ZIP, Kind.PICKLE}
+    assert {*checkpoints.KINDS} == {*Kind} - {Kind.ZIP, Kind.NPZ, Kind.PICKLE}
     assert {*SIGNATURES} == {*Kind}
 
 

@@ -1,6 +1,9 @@
 """PNG, TIFF and npy: files written by Pillow, OpenCV and numpy, read back."""
 
+import shlex
+import shutil
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -81,6 +84,47 @@ def _colour() -> np.ndarray:
     return pixels
 
 
+def _ycbcr() -> Image.Image:
+    return Image.fromarray(np.dstack([GREY8] * 3)).convert("YCbCr")
+
+
+def _npy_of(*version: int, shape: str = "(40, 30)") -> bytes:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header) + 1)
+    return b"\x93NUMPY" + bytes(version) + length + header + b"\n" + GREY8.tobytes()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_of_any_version_and_of_python_2_is_read_without_a_word(
+    tmp_path: Path, version: tuple[int, int], recwarn: pytest.WarningsRecorder
+) -> None:
+    for shape in ("(40, 30)", "(40L, 30L)")[: 1 if version == (3, 0) else 2]:
+        (tmp_path / "a.npy").write_bytes(_npy_of(*version, shape=shape))
+        np.testing.assert_array_equal(read_pixels(tmp_path / "a.npy")[0], GREY8, strict=True)
+    assert not recwarn.list
+
+
+MEANINGS: dict[str, Callable[[Path], object]] = {
+    "16 bits, white is 0": lambda path: Image.fromarray(65535 - GREY16).save(path, tiffinfo={262: 0}),
+    "8 bits, white is 0": lambda path: Image.fromarray(GREY8).save(path, tiffinfo={262: 0}),
+    "palette": lambda path: Image.fromarray(GREY8).convert("P").save(path),
+    "YCbCr": lambda path: _ycbcr().save(path),
+}
+
+
+@pytest.mark.parametrize("kind", MEANINGS)
+@pytest.mark.skipif(not shutil.which("gm"), reason="gm is not installed (Debian package graphicsmagick)")
+def test_the_command_that_is_named_makes_a_grey_picture_of_other_tiffs(tmp_path: Path, kind: str) -> None:
+    MEANINGS[kind](tmp_path / "in.tif")
+    with pytest.raises(InputError, match=r"PhotometricInterpretation is \d \(.*`gm convert") as caught:
+        read_pixels(tmp_path / "in.tif")
+    command = shlex.split(str(caught.value).split("`")[1])
+    subprocess.run(command, cwd=tmp_path, check=True)
+    pixels = read_pixels(tmp_path / "out.png")[0].astype(int)
+    expected = (GREY16 if kind.startswith("16") else GREY8).astype(int)
+    assert np.abs(pixels - expected).max() <= 1
+
+
 def _two_pages(path: Path) -> None:
     Image.fromarray(GREY8).save(path, save_all=True, append_images=[Image.fromarray(GREY8)])
 
@@ -102,8 +146,15 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.png", lambda p: Image.fromarray(GREY8 % 4).convert("P").save(p, bits=2), "palette"),
     ("a.tif", lambda p: Image.fromarray(GREY8).convert("1").save(p), "1 bits"),
     ("a.tif", _two_pages, "pages"),
-    ("a.tif", lambda p: Image.fromarray(GREY8).save(p, tiffinfo={262: 0}), "PhotometricInterpretation is 0"),
-    ("a.tif", lambda p: Image.fromarray(GREY8).convert("P").save(p), "PhotometricInterpretation is 3"),
+    (
+        "a.tif",
+        lambda p: Image.fromarray(GREY8).save(p, tiffinfo={262: 0}),
+        "PhotometricInterpretation is 0 (MinIsWhite",
+    ),
+    ("a.tif", lambda p: Image.fromarray(GREY8).convert("P").save(p), "PhotometricInterpretation is 3 (palette)"),
+    ("a.tif", lambda p: _ycbcr().save(p), "PhotometricInterpretation is 6 (YCbCr)"),
+    ("a.tif", lambda p: Image.fromarray(GREY8).save(p, compression="packbits", tiffinfo={317: 2}), "no predictor is"),
+    ("a.npy", lambda p: p.write_bytes(_npy_of(9, 0)), "format version 9.0"),
     ("a.tif", lambda p: Image.fromarray(GREY8).save(p, tiffinfo={274: 6}), "Orientation is 6"),
     ("a.tif", _signed_tiff, "format 2"),
     ("a.png", lambda p: Image.fromarray(GREY16).save(p, transparency=5), "tRNS"),

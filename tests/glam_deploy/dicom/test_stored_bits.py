@@ -100,6 +100,23 @@ def test_a_wrong_byte_order_of_the_transfer_syntax(write: Write) -> None:
         read_view(path)
 
 
+SMOOTH = np.clip((1 - np.hypot(_ROWS - 48, _COLUMNS) / 60) * 3500, 0, 4095).astype(np.uint16)
+"""An image whose lower byte is smooth too, but for its steps: noise above makes an exchange of bytes smoother."""
+
+
+@SYNTAXES
+@pytest.mark.parametrize("image", [TISSUE, SMOOTH], ids=["tissue", "smooth"])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("everywhere", [True, False], ids=["everywhere", "in the breast"])
+def test_noise_in_the_bits_above_is_not_called_swapped_bytes(
+    write: Write, image: Pixels, bits: int, everywhere: bool, syntax: uid.UID
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << bits, image.shape).astype(np.uint16) << 12
+    stored = image | (noise if everywhere else np.where(image > 0, noise, 0))
+    with pytest.raises(DicomError, match=r"bits above BitsStored hold noise, or BitsStored is too small: .*set to 0"):
+        read_view(_stored(write, stored, syntax))
+
+
 @SYNTAXES
 @IMAGES
 @pytest.mark.parametrize("stated", [8, 9, 10, 11])
@@ -198,3 +215,16 @@ def test_padding_of_the_wrong_value_representation(write: Write) -> None:
     dataset.add_new("PixelPaddingValue", "SS", -1)
     dataset.save_as(path)
     np.testing.assert_array_equal(read_view(path).pixels, TISSUE)
+
+
+def test_bytes_behind_the_pixels_are_told_as_such(write: Write) -> None:
+    path = _stored(write, TISSUE)
+    dataset = dcmread(path)
+    dataset.PixelData += bytes(2)
+    dataset.save_as(path)
+    with pytest.raises(DicomError, match="longer than the header says: it has 15362 bytes, expected 15360 for 96 rows"):
+        read_view(path)
+    dataset.PixelData = dataset.PixelData[:-4]
+    dataset.save_as(path)
+    with pytest.raises(DicomError, match="damaged or incomplete: it has 15358 bytes, expected 15360"):
+        read_view(path)
