@@ -161,26 +161,37 @@ def _border_layer(pixels: Pixels, value: float, share: float) -> Layer:
 
 def _background(case: _Case, found: Layer) -> InputError:
     sampled, border = case.sampled, _border_value(case.pixels)
+    values = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
+    layer = (
+        f"{100 * found.share:.0f} % of the foreground (pixels > 0) is a layer of {values} around tissue of up to "
+        f"{sampled.level:g}"
+    )
     if border is not None:
         told = (
             f"The background is {border[0]:g}, not 0: {100 * border[1]:.0f} % of the border away from the chest wall "
-            "has that value."
+            "has that value. Expected exactly 0 around the breast."
+        )
+    elif _may_be_skinless(case, found):
+        told = (
+            f"The background is not 0, or the skin was cut off: {layer}, and begins at once behind a border of 0. "
+            "Expected exactly 0 around the breast, and values that rise inwards from its skin. If the skin was cut "
+            "off, the outline sharpened or the histogram equalized, process the image as it left the detector. "
+            "Otherwise a background ends at a black rim."
         )
     else:
-        values = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
-        told = (
-            f"The background is not 0: {100 * found.share:.0f} % of the foreground (pixels > 0) is a layer of {values} "
-            f"around tissue of up to {sampled.level:g}."
-        )
+        told = f"The background is not 0: {layer}. Expected exactly 0 around the breast."
     rest = surroundings.rest_of(sampled, found)
     side = (
         " The breast lies at the edge opposite to the chest wall, too: laterality wrong or stored mirrored."
         if rest.at_far_edge > 2 * rest.at_wall
         else ""
     )
-    return InputError(
-        f"{told} Expected exactly 0 around the breast. {_background_remedy(case.mammogram, sampled, found)}{side}"
-    )
+    return InputError(f"{told} {_background_remedy(case.mammogram, sampled, found)}{side}")
+
+
+def _may_be_skinless(case: _Case, found: Layer) -> bool:
+    """Whether the layer may be the breast's own fat: brighter than a background is, within a border that is 0."""
+    return found.high > surroundings.DARK * case.sampled.level and np.median(_border(case.pixels)) == 0
 
 
 def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> str:

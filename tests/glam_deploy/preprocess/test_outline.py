@@ -3,12 +3,15 @@
 What was put into an image is known: see `views`.
 """
 
+from collections.abc import Callable
+
+import cv2
 import numpy as np
 import pytest
 
 from glam_deploy.errors import InputError
 from glam_deploy.preprocess import place
-from glam_deploy.records import Mammogram, Source, View
+from glam_deploy.records import Mammogram, Pixels, Source, View
 
 from . import views
 
@@ -111,3 +114,49 @@ def test_a_mirrored_view_behind_a_rim_is_still_called_mirrored() -> None:
     sample[:, :9] = 0
     with pytest.raises(InputError, match="Laterality wrong or stored mirrored"):
         place(views.stored(sample[:, ::-1]))
+
+
+def _uniform_fat(*, cut: int = 0, rise: int = 60) -> Pixels:
+    """A view of uniform fat around a gland: `rise` pixels from 0 at the skin, of which `cut` are set to 0."""
+    row, column = np.mgrid[0:2294, 0:1914].astype(np.float32)
+    breast = ((row - 1150) / 850) ** 2 + (column / 1150) ** 2 < 1
+    padded = np.pad(breast, ((0, 0), (300, 0)), mode="edge").astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[:, 300:]
+    gland = cv2.GaussianBlur(
+        (((row - 1150) / 450) ** 2 + ((column - 100) / 650) ** 2 < 1).astype(np.float32), (0, 0), 25
+    )
+    noise = np.random.default_rng(0).normal(0, 20, breast.shape)
+    values = np.clip(depth / rise, 0, 1) ** 0.7 * 1200 + 1400 * gland + noise
+    return np.where(breast & (depth > cut), np.clip(values, 1, 4095), 0).astype(np.uint16)
+
+
+def _equalized(pixels: Pixels) -> Pixels:
+    """Each value above 0 becomes the share of the image's pixels up to it."""
+    _, inverse, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    ranks = (4095 * np.cumsum(counts) / counts.sum()).astype(np.uint16)
+    return np.where(pixels > 0, ranks[inverse].reshape(pixels.shape), 0)
+
+
+SKINLESS: dict[str, Callable[[], Pixels]] = {
+    "cut at 45": lambda: _uniform_fat(cut=45),
+    "cut at 60": lambda: _uniform_fat(cut=60),
+    "rises within 2 pixels": lambda: _uniform_fat(rise=2),
+    "equalized": lambda: _equalized(_uniform_fat()),
+}
+
+
+@pytest.mark.parametrize("kind", SKINLESS)
+@pytest.mark.parametrize("dicom", [False, True])
+def test_a_refusal_of_fat_without_skin_names_the_skin_and_what_helps(kind: str, dicom: bool) -> None:
+    pixels = SKINLESS[kind]()
+    facts = {"photometric_interpretation": "MONOCHROME2", "bits_stored": 12} if dicom else {}
+    source = Source(name="a", kind="dicom" if dicom else "png", facts=facts)
+    with pytest.raises(InputError, match=r"or the skin was cut off: .*process the image as it left the detector"):
+        place(Mammogram(pixels=pixels, view=View.L_CC, source=source))
+
+
+def test_a_dark_background_is_no_skin_that_was_cut_off() -> None:
+    pixels = views.behind_rim(views.sound(3), "contour", 60, "constant", 40)
+    with pytest.raises(InputError, match="background is not 0: ") as caught:
+        place(views.stored(pixels, "L-CC"))
+    assert "skin" not in str(caught.value)
