@@ -17,7 +17,7 @@ from glam_deploy.records import Mammogram, NetworkInput, Notice, Source, View, p
 from glam_deploy.regular import open_regular
 from glam_deploy.signatures import HEAD, SIGNATURES, Kind
 from glam_deploy.sources import as_file, content_of
-from glam_deploy.view_names import not_a_mammogram, require_mammogram_name, view_from_name
+from glam_deploy.view_names import not_a_mammogram, other_kind, require_mammogram_name, view_from_name
 
 _SUFFIXES = {*images.SUFFIXES, ".dcm", ".dicom"}
 """In lower case; what is named so is meant as an image, whatever it holds."""
@@ -80,7 +80,7 @@ def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
         pixels, _, notices = images.read_pixels(path)
     make = from_standardized if np.issubdtype(pixels.dtype, np.floating) else from_cropped
     made = make(pixels, source=Source(name=path.name, kind=kind), view=view)
-    return replace(made, notices=(*notices, *made.notices))
+    return replace(made, notices=(*_kind_notices(path), *notices, *made.notices))
 
 
 def find_inputs(
@@ -169,7 +169,7 @@ def _head(path: Path) -> bytes:
         with open_regular(path) as file:
             return file.read(HEAD)
     except IsADirectoryError as error:
-        raise InputError("it is a folder, expected a file: name the files in it (reading.find_inputs does)") from error
+        raise InputError("it is a folder, expected a file: name the files in it") from error
     except OSError as error:
         raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
 
@@ -181,13 +181,13 @@ def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
         return _read_dicom(path, name, options)
     images.image_kind(path, head)
     require_mammogram_name(name)
-    if options.view is not None:
-        return images.read_image(path, view=options.view, horizontal_flip=options.horizontal_flip)
-    view = view_from_name(name)
+    view = options.view or view_from_name(name)
     if view is None:
         images.refuse_standardized(path)
         raise InputError("the file name tells no view, and none was given", Remedy.NAME_VIEW)
-    return _named(images.read_image(path, view=view, horizontal_flip=options.horizontal_flip))
+    mammogram = images.read_image(path, view=view, horizontal_flip=options.horizontal_flip)
+    mammogram = replace(mammogram, notices=(*_kind_notices(name), *mammogram.notices))
+    return mammogram if options.view else _named(mammogram)
 
 
 def _read_dicom(path: Path, name: PurePath, options: _Options) -> Mammogram:
@@ -221,6 +221,14 @@ def _read_view(path: Path, options: _Options) -> Mammogram:
 def _named(mammogram: Mammogram) -> Mammogram:
     told = Notice(code="view-from-name", message=f"the view {mammogram.view.value} was taken from the file name")
     return replace(mammogram, notices=(told, *mammogram.notices))
+
+
+def _kind_notices(name: PurePath) -> tuple[Notice, ...]:
+    """Of a file without a header: what its name says that a header would be refused for."""
+    if (found := other_kind(name)) is None:
+        return ()
+    told = f"the file name has the word {found[0]} ({found[1]}): the network was made for plain full-field views only"
+    return (Notice(code="name-of-other-kind", message=told),)
 
 
 def _compared(mammogram: Mammogram, name: PurePath) -> Mammogram:

@@ -25,6 +25,19 @@ _INBREAST = re.compile(r"\d+_[0-9A-F]{16}_MG_([LR])_(CC|ML|MLO)_ANON(?![A-Z0-9])
 _CBIS = re.compile(r"(?:MASS|CALC)-(?:TRAINING|TEST)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(?![A-Z0-9])(.*)")
 """Kind, patient, side, projection; "_1" and on, of an abnormality, are its crop and its mask (Lee et al. 2017)."""
 _PART = re.compile(r"_(\d+|MASK|CROP|CROPPED|ROI)(?![A-Z0-9]|-\d)")
+_WORD = r"(?<![^\W_]){}\d*(?![^\W_])"
+_OTHER_KINDS = {
+    "magnification": re.compile(_WORD.format("(MAG|MAGNIFIED|MAGNIFICATION|SPOTMAG)")),
+    "spot compression": re.compile(_WORD.format("(SPOT)")),
+    "implant": re.compile(_WORD.format("(IMPLANTS?)")),
+    "implant displaced": re.compile(_WORD.format(rf"{_PROJECTION}[-_. ](ID)")),
+    "tomosynthesis": re.compile(_WORD.format("(TOMO|TOMOSYNTHESIS|DBT)")),
+    "synthesized": re.compile(_WORD.format("(SYNTH|SYNTHETIC|SYNTHESI[SZ]ED|C[-_. ]?VIEW)")),
+    "contrast": re.compile(_WORD.format("(CESM|CONTRAST)")),
+    "specimen": re.compile(_WORD.format("(SPECIMEN)")),
+}
+"""Kind of image that the network was not made for -> words that tell it. ID only behind a projection: elsewhere it is
+that of a patient."""
 _MASK = re.compile(r"(?<![A-Z0-9])(MASK|SEG)(?:[-_. ]?\d+)?$")
 
 
@@ -62,6 +75,14 @@ def not_a_mammogram(path: PurePath) -> str:
     if (cbis := _cbis(path)) and _PART.match(cbis[3]):
         return "the name is that of a crop or mask in CBIS-DDSM (a number after the view)"
     return ""
+
+
+def other_kind(path: PurePath) -> tuple[str, str] | None:
+    """The word in a file's name that tells of an image the network was not made for, and its kind; None without one."""
+    for kind, pattern in _OTHER_KINDS.items():
+        if found := pattern.search(path.stem.upper()):
+            return found[found.lastindex or 0], kind
+    return None
 
 
 def is_mask(path: PurePath) -> bool:

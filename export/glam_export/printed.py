@@ -34,8 +34,8 @@ def _python(line: str) -> str:
 def program(path: Path, *, plain_pickle: bool = False, own_types: Sequence[str] = ()) -> str:
     """A program that makes a state dict of a checkpoint, a whole module, or a pickle of arrays that one trusts.
 
-    `own_types`: names of classes that the file expects in the program that reads it. Where several mappings in the file
-    could be the network, all are saved, each under its place, for --key.
+    `own_types`: names of classes that the file expects in the program that reads it, which makes empty ones of these
+    names. Where several mappings in the file could be the network, all are saved, each under its place, for --key.
     """
     name, out = str(path), f"{path.stem}.state_dict.pt"
     load = (
@@ -43,7 +43,8 @@ def program(path: Path, *, plain_pickle: bool = False, own_types: Sequence[str] 
         if plain_pickle
         else f"torch.load({name!r}, 'cpu', weights_only=False)"
     )
-    classes = [f"  # paste here first, with what they need: {', '.join(own_types)}"] if own_types else []
+    outer = dict.fromkeys(name.partition(".")[0] for name in own_types)
+    classes = [_STAND_IN, *(f"  class {name}(StandIn): pass" for name in outer)] if outer else []
     return "\n".join(
         (
             *classes,
@@ -61,6 +62,21 @@ def program(path: Path, *, plain_pickle: bool = False, own_types: Sequence[str] 
         )
     )
 
+
+_STAND_IN = """\
+  # in place of the classes of the program that wrote the file: none of their code is needed
+  class Inside(type):  # classes inside a class
+      def __getattr__(self, name):
+          return StandIn
+  class StandIn(metaclass=Inside):
+      def __init__(self, *given, **named):
+          pass
+      def __setstate__(self, state):
+          if '_parameters' in state:
+              self.__class__ = torch.nn.Module
+              return self.__setstate__(state)
+          for values in state if isinstance(state, tuple) else (state,):
+              self.__dict__.update(values or {})"""
 
 _SEARCH = """\
   import collections.abc, pathlib, pickle, numpy, torch

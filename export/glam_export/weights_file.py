@@ -215,11 +215,11 @@ def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
         return _damaged(path, error)
     shown = _listed(names)
     own = [name.removeprefix(_OWN) for name in names if name.startswith(_OWN) and name.replace(".", "").isidentifier()]
-    pasted = f" and with the class {', '.join(own)} pasted above the program" if own else ""
+    made = f" (for {', '.join(own)}, of the program that wrote it, empty classes are made)" if own else ""
     return CheckpointError(
         f"{path}: this file holds something other than tensors and plain values: {shown}. To read it could run code "
         f"that came with the file, so it was refused. If you trust where it came from, save the state dict alone, in "
-        f"an environment that has these types{pasted}:\n"
+        f"an environment that has these types{made}:\n"
         f"{program(path, plain_pickle=plain, own_types=own)}"
     )
 

@@ -146,6 +146,12 @@ def _instead(content: object, path: Path) -> str:
                     f"these are the weights of another network{where}: {name}, by its key {key}. Expected a GLAM "
                     f"network, whose keys begin with global_network. and detection_network."
                 )
+    if isinstance(content, list | tuple):
+        return (
+            f"no state dict found of a GLAM network, but a {type(content).__name__} of {len(content)}. Expected a "
+            f"mapping of names to tensors. If you trust where the file came from, save the state dict in it:\n"
+            f"{program(path)}"
+        )
     return (
         f"no state dict found of a GLAM network: expected a mapping of names to tensors with keys that begin with "
         f"global_network. and detection_network. {_wrappers(content)} Save `model.state_dict()` and export that file."

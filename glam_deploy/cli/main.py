@@ -7,6 +7,7 @@ Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
@@ -53,6 +54,14 @@ class LazyGroup(click.Group):
         if not any(parameter.name == "verbose" for parameter in command.params):
             command.params += _verbosity_options()
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, which tells no similar names of commands that are not imported yet."""
+        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -21,8 +21,8 @@ def view_of(header: Header, given: View | None) -> View:
         raise NotForThisNetwork(f"laterality is {side}, expected one breast, L or R: GLAM reads one breast an image")
     projection = _projection(header)
     said = given.value.split("-") if given else ["", ""]
-    side = _agreed("laterality", {"the DICOM tags": side, "the view option": said[0]})
-    projection = _agreed("projection", {"the DICOM tags": projection, "the view option": said[1]})
+    side = _agreed("laterality", {"the DICOM header": side, "the view option": said[0]})
+    projection = _agreed("projection", {"the DICOM header": projection, "the view option": said[1]})
     if not (side and projection):
         raise DicomError(f"{_missing(header, side, projection)}, so the view is not known", Remedy.NAME_VIEW)
     return View(f"{side}-{projection}")

@@ -39,6 +39,13 @@ def test_the_view_comes_from_the_option_then_from_the_name(tmp_path: Path) -> No
         read(_npy(tmp_path / "image.npy"))
 
 
+def test_a_name_of_another_kind_of_image_brings_a_notice(tmp_path: Path) -> None:
+    path = _npy(tmp_path / "L-CC_MAG.npy")
+    assert [notice.code for notice in read(path).notices] == ["view-from-name", "name-of-other-kind"]
+    (notice,) = read(path, view="L-CC").notices
+    assert "the word MAG (magnification)" in notice.message
+
+
 def test_options_reach_the_dicom_reader(tmp_path: Path) -> None:
     path = write_mg(tmp_path / "a.dcm", for_processing=True)
     assert read(path, view=View.L_CC, for_processing=True).view is View.L_CC

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from glam_deploy.errors import InputError, NotForThisNetwork
-from glam_deploy.view_names import is_mask, require_mammogram_name, view_from_name
+from glam_deploy.view_names import is_mask, other_kind, require_mammogram_name, view_from_name
 
 CBIS = "CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/07-20-2016-DDSM-NA-30104/1.000000-full mammogram images-53582/1-1.dcm"
 
@@ -82,3 +82,37 @@ def test_names_of_outlines_and_crops(name: str) -> None:
 def test_names_that_may_be_those_of_mammograms(name: str) -> None:
     require_mammogram_name(Path(name))
     assert not is_mask(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("L-CC_MAG.png", "MAG"),
+        ("L-CC mag2.tif", "MAG"),
+        ("Magnification-RMLO.png", "MAGNIFICATION"),
+        ("RCC_SpotMag.png", "SPOTMAG"),
+        ("spot.R-MLO.npy", "SPOT"),
+        ("L-CC-implant.png", "IMPLANT"),
+        ("p1_L-CC_ID.png", "ID"),
+        ("L-CC_tomo.png", "TOMO"),
+        ("DBT_slice_30_L-CC.png", "DBT"),
+        ("L-CC_synthetic.png", "SYNTHETIC"),
+        ("L-CC C-View.png", "C-VIEW"),
+        ("CVIEW_L-CC.png", "CVIEW"),
+        ("L-CC_CESM.png", "CESM"),
+        ("L-CC.png", None),
+        ("image_L-CC.png", None),
+        ("magnus_L-CC.png", None),
+        ("spotless_L-CC.png", None),
+        ("Zoë_éspot_L-CC.png", None),
+        ("tomograph1c_L-CC.png", None),
+        ("study_ID_12_L-CC.png", None),
+        ("L-CC_ID12a.png", None),
+        ("photosynthetic_L-CC.png", None),
+        ("mag/L-CC.png", None),
+        ("20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm", None),
+    ],
+)
+def test_words_for_images_that_the_network_was_not_made_for(name: str, word: str | None) -> None:
+    found = other_kind(Path(name))
+    assert (found and found[0]) == word

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -158,16 +159,48 @@ class Trainer:
 """
 
 
-def test_a_class_of_the_writing_program_is_to_be_pasted(tmp_path: Path) -> None:
+OWN_MODULES = """
+import torch
+class Outer:
+    class Inner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(2))
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.global_network, self.detection_network = torch.nn.Linear(3, 2), Outer.Inner()
+"""
+
+
+def test_modules_of_the_writing_program_need_none_of_its_code(tmp_path: Path) -> None:
+    writers = ["torch.save({'epoch': 3, 'net': Net()}, 'zip.pt', pickle_protocol=4)", "torch.save(Net(), 'old.pt')"]
+    assert run_programs(*((tmp_path, OWN_MODULES + writer) for writer in writers))[0] == [0, 0]
+    for kind in ("zip", "old"):
+        assert run_programs((tmp_path, program(message(tmp_path / f"{kind}.pt"))))[0] == [0]
+        content = read_weights_file(tmp_path / f"{kind}.state_dict.pt")
+        assert isinstance(content, dict)
+        assert content.keys() == {"global_network.weight", "global_network.bias", "detection_network.bias"}
+
+
+@pytest.mark.parametrize("wrap", [lambda state: [state], lambda state: (7, {"ema": state})], ids=["list", "tuple"])
+def test_a_state_dict_in_a_list_is_saved_by_the_printed_program(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    torch.save(wrap(STATE), tmp_path / "w.pt")
+    told = message(tmp_path / "w.pt")
+    assert re.search(r"no state dict found of a GLAM network, but a (list of 1|tuple of 2)\.", told)
+    assert run_programs((tmp_path, program(told)))[0] == [0]
+    assert find_state_dict(read_weights_file(tmp_path / "w.state_dict.pt"), tmp_path).tensors.keys() == STATE.keys()
+
+
+def test_a_class_of_the_writing_program_is_not_needed(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "s.pt")
     made = "import pickle, torch\ncontent = {'trainer': Trainer(torch.load('s.pt'), 3)}\n"
     writers = ["torch.save(content, 'zip.pt')", "open('plain.pt', 'wb').write(pickle.dumps(content))"]
     assert run_programs(*((tmp_path, OWN_CLASS + made + writer) for writer in writers))[0] == [0, 0]
     told = [message(tmp_path / f"{kind}.pt") for kind in ("zip", "plain")]
     for text in told:
-        assert "with the class Trainer pasted above the program" in text
-        assert "# paste here first, with what they need: Trainer" in text
-    assert run_programs(*((tmp_path, OWN_CLASS + program(text)) for text in told))[0] == [0, 0]
+        assert "(for Trainer, of the program that wrote it, empty classes are made)" in text
+    assert run_programs(*((tmp_path, program(text)) for text in told))[0] == [0, 0]
     for kind in ("zip", "plain"):
         content = read_weights_file(tmp_path / f"{kind}.state_dict.pt")
         assert isinstance(content, dict)

@@ -104,6 +104,8 @@ def test_help_of_the_plain_install(start: Start, name: str) -> None:
     ("arguments", "told"),
     [
         (["nonsense"], "No such command 'nonsense'"),
+        (["rnu"], "No such command 'rnu'. Did you mean run?"),
+        (["chek-config"], "Did you mean check-config?"),
         (["--nonsense"], "No such option"),
         (["inspect", "--nonsense"], "No such option"),
         (["inspect", "bundle"], "Got unexpected extra argument (bundle)"),
