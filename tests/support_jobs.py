@@ -11,10 +11,10 @@ import support_engines
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest, Status
-from glam_deploy.appliance.state import instances
+from glam_deploy.appliance.receive.ingest import Ingest, Status
+from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import open_database, transaction
-from glam_deploy.appliance.state.instances import Instance
+from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -74,7 +74,7 @@ def arrive(
         path=f"spool/studies/{study}/{sop_uid}.dcm",
     )
     with transaction(connection):
-        instances.add(connection, instance, pseudonym=f"name of {study}", now=now)
+        studies.add_instance(connection, instance, pseudonym=f"name of {study}", now=now)
 
 
 def send(config: Config, *views: View, exam: str = "exam", change: Callable[[bytes], bytes] | None = None) -> None:
@@ -84,9 +84,9 @@ def send(config: Config, *views: View, exam: str = "exam", change: Callable[[byt
     for view in views:
         path = config.data.parent / "sent.dcm"
         write_view(path, pixels_of(view), view=view, exam=Exam(seed=exam))
-        with ingest.open(sender="MODALITY@127.0.0.1") as intake:
-            intake.write(path.read_bytes())
-            assert intake.finish().status == Status.SUCCESS
+        with ingest.open(sender="MODALITY@127.0.0.1") as upload:
+            upload.write(path.read_bytes())
+            assert upload.finish().status == Status.SUCCESS
     ingest.close()
 
 

@@ -54,7 +54,7 @@ def main(folder: Path, seed: int, kind: str) -> None:
         longest *= 1.1  # a machine with much else to do gets nothing done in a short life
         pid = os.fork()
         if pid == 0:
-            worker.run(config, threading.Event(), predictor_of=poisoned if kind == "poison" else stub)
+            worker.run(config, threading.Event(), loader=poisoned if kind == "poison" else stub)
         _live(config, pid, moments.uniform(0.05, longest) if kind == "random" else 60)
     print(_left(config))
 

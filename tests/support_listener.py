@@ -14,7 +14,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context
 
-from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told
+from glam_deploy.dicom.net.listener import AuditEvent, Listener, Rules, Sender
 from glam_deploy.dicom.part10 import Claim
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -65,9 +65,9 @@ class Post:
 
     def __init__(self, rules: Rules = RULES, verdict: Verdict = Verdict()) -> None:
         self.uploads: list[Upload] = []
-        self.told: list[Told] = []
+        self.told: list[AuditEvent] = []
         self.verdict = verdict
-        self.listener = Listener(rules, begin=self._begin, tell=self.told.append)
+        self.listener = Listener(rules, begin=self._begin, audit=self.told.append)
         self.port = self.listener.listen("127.0.0.1", 0)
 
     def _begin(self, sender: str, claim: Claim) -> Upload:

@@ -12,11 +12,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.dispatch.lane import Lane
-from glam_deploy.appliance.dispatch.links import Link, link_to
-from glam_deploy.appliance.state import parcels
+from glam_deploy.appliance.dispatch.delivery_worker import DeliveryWorker
+from glam_deploy.appliance.dispatch.targets import TargetClient, target_client
+from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import open_database, transaction
-from glam_deploy.appliance.state.parcels import ResultObject
+from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.dicom import mammography
 from glam_deploy.dicom.mammography import Exam
 from glam_deploy.dicom.net.delivery import Item
@@ -61,16 +61,16 @@ class Outbox:
             job = self.connection.execute(
                 "INSERT INTO job (study_uid, key, state, created_at) VALUES (?, ?, 'done', 0)", (study, f"key {study}")
             ).lastrowid
-            parcels.enqueue(self.connection, job, [target], objects)
+            deliveries.enqueue(self.connection, job, [target], objects)
         return [i.sop_uid for i in sorted(items, key=lambda item: item.path)]
 
-    def lane(self, target: Target, link: Link | None = None) -> Lane:
-        return Lane(
+    def worker(self, target: Target, client: TargetClient | None = None) -> DeliveryWorker:
+        return DeliveryWorker(
             target=target,
             policy=self.policy,
-            link=link or link_to(target, self.policy.timeout_s),
+            client=client or target_client(target, self.policy.timeout_s),
             connection=self.connection,
-            steady=lambda: self.now,
+            monotonic=lambda: self.now,
             root=self.root,
             audit=Audit(folder=self.root / "audit", key=bytes(32)),
         )
@@ -79,7 +79,7 @@ class Outbox:
         """Of the parcels, in order of arrival."""
         return [row["state"] for row in self.connection.execute("SELECT state FROM parcel ORDER BY id")]
 
-    def parcel(self, number: int) -> dict[str, Any]:
+    def delivery(self, number: int) -> dict[str, Any]:
         return dict(self.connection.execute("SELECT * FROM parcel WHERE id = ?", (number,)).fetchone())
 
     def objects(self) -> dict[str, str]:

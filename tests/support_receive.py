@@ -20,12 +20,12 @@ from support_until import until
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest, Receipt
 from glam_deploy.appliance.receive import receiver
-from glam_deploy.appliance.receive.receiver import rules_of
+from glam_deploy.appliance.receive.ingest import Ingest, Receipt
+from glam_deploy.appliance.receive.receiver import listener_rules
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.mammography import Exam, write_view
-from glam_deploy.dicom.net.listener import Listener, Told
+from glam_deploy.dicom.net.listener import AuditEvent, Listener
 from glam_deploy.dicom.part10 import Claim
 from glam_deploy.records import View
 
@@ -75,10 +75,10 @@ class Box:
 
     def take(self, file: bytes, claim: Claim | None = None, *, step: int = 5000, sender: str = "TEST@here") -> Receipt:
         """As over the network: with `claim` the data set alone, in pieces of `step` bytes."""
-        with self.ingest.open(sender=sender, claim=claim) as intake:
+        with self.ingest.open(sender=sender, claim=claim) as upload:
             for start in range(0, len(file), step):
-                intake.write(file[start : start + step])
-            return intake.finish()
+                upload.write(file[start : start + step])
+            return upload.finish()
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         connection = open_database(self.data.database)
@@ -107,12 +107,12 @@ def box(config: Config) -> Iterator[Box]:
 
 
 @contextmanager
-def listening(box: Box, told: list[Told] | None = None) -> Iterator[tuple[Listener, int]]:
+def listening(box: Box, told: list[AuditEvent] | None = None) -> Iterator[tuple[Listener, int]]:
     """A plain listener before the box, and its port."""
     listener = Listener(
-        rules_of(box.config.receive),
+        listener_rules(box.config.receive),
         begin=lambda sender, claim: box.ingest.open(sender=sender, claim=claim),
-        tell=(told if told is not None else []).append,
+        audit=(told if told is not None else []).append,
     )
     try:
         yield listener, listener.listen("127.0.0.1", 0)

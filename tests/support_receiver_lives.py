@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from glam_deploy.appliance.config import parse_config
-from glam_deploy.appliance.log import start_log
+from glam_deploy.appliance.process import configure_logging
 from glam_deploy.appliance.receive import receiver
 
 
@@ -23,7 +23,7 @@ def main(path: Path) -> None:
             os.waitpid(child, 0)
         child = os.fork()
         if child == 0:
-            start_log("receiver")
+            configure_logging("receiver")
             receiver.run(config, threading.Event())
         print(child, flush=True)
     os.kill(child, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Stand-ins for the roles of the appliance: programs that the supervisor starts and stops.
 
-`support_roles.py --role NAME` (as it is called by `serve.supervise`) writes its process id to $GLAM_TEST_ROLES/NAME.N,
+`support_roles.py --role NAME` (called by `supervisor.supervise`) writes its process id to $GLAM_TEST_ROLES/NAME.N,
 N counting its starts, and does what NAME begins with: "steady" lives until it is told to stop and then writes
 NAME.stopped, "deaf" does not hear, "crash" ends at once with code 1, "wrong" with code 2, "lacking" with 3, and
 "once" ends with code 1 at its first start, and with 2 at all others. "beating" is as "steady", with signs of life in
@@ -36,13 +36,12 @@ def main() -> None:
 
 
 def _beat(name: str, database: Path) -> None:
-    from glam_deploy.appliance.state.database import open_database
-    from glam_deploy.appliance.state.events import beat
-    from glam_deploy.appliance.state.steady import steady_clock
+    from glam_deploy.appliance.state.database import monotonic_clock, open_database
+    from glam_deploy.appliance.state.events import record_heartbeat
 
     connection = open_database(database)
     while True:
-        beat(connection, steady_clock(connection), name, "ready", {})
+        record_heartbeat(connection, monotonic_clock(connection), name, "ready", {})
         time.sleep(0.02)
 
 

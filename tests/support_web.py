@@ -19,18 +19,17 @@ from support_engines import fake_engines
 
 from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Receipt
-from glam_deploy.appliance.state import jobs, overview, parcels
-from glam_deploy.appliance.state.database import open_database
-from glam_deploy.appliance.state.events import beat
-from glam_deploy.appliance.state.jobs import Job, Settled
-from glam_deploy.appliance.state.steady import Steady, steady_clock
+from glam_deploy.appliance.receive.ingest import Receipt
+from glam_deploy.appliance.state import deliveries, jobs, overview
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
+from glam_deploy.appliance.state.events import record_heartbeat
+from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
 from glam_deploy.appliance.state.studies import assemble_complete
-from glam_deploy.appliance.web import health, server
+from glam_deploy.appliance.web import monitoring, server
 from glam_deploy.appliance.web.app import make_app
-from glam_deploy.appliance.web.site import Site
-from glam_deploy.appliance.work.making import Making
-from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.appliance.web.context import WebContext
+from glam_deploy.appliance.work.provenance import ResultProvenance
+from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.results.records import Algorithm
@@ -46,7 +45,7 @@ PAGE = {"Accept": "text/html"}
 CANARY = Exam(patient_name="CANARY^NAME", patient_id="CANARY-ID")
 REASON = "the pixels cannot be decoded: send it again"
 REFUSAL = "the target answered 0xA900"
-DEATH = "cost 3 workers, which ended while at it"
+DEATH = "3 workers ended while processing it"
 """Why a view failed, a parcel was given up, and a job."""
 ENGINE = {"engine": "onnx", "precision": "fp32", "gate": "2026-11-01 passed", "bundle": "sha256:5f2c", "patches": 1}
 
@@ -96,10 +95,10 @@ def dicom_file(view: View, of: Exam, pixels: Pixels | None = None) -> bytes:
 class Client:
     """An httpx client of the application itself, without a socket; keeps cookies, follows no redirect."""
 
-    def __init__(self, site: Site, portal: BlockingPortal, headers: Mapping[str, str]) -> None:
+    def __init__(self, context: WebContext, portal: BlockingPortal, headers: Mapping[str, str]) -> None:
         self._portal = portal
         self.raw = httpx.AsyncClient(
-            transport=httpx.ASGITransport(make_app(site)), base_url=BASE, headers={**PAGE, **headers}
+            transport=httpx.ASGITransport(make_app(context)), base_url=BASE, headers={**PAGE, **headers}
         )
 
     def get(self, path: str, **more: Any) -> httpx.Response:
@@ -120,9 +119,9 @@ class Client:
 class Appliance:
     """What the processes would do, on demand."""
 
-    site: Site
+    context: WebContext
     connection: sqlite3.Connection
-    steady: Steady
+    monotonic: MonotonicClock
     portal: BlockingPortal
     _pipeline: Pipeline = field(
         default_factory=lambda: Pipeline(
@@ -131,9 +130,9 @@ class Appliance:
     )
 
     def receive(self, content: bytes) -> Receipt:
-        with self.site.ingest.open(sender="MODALITY@10.0.0.7") as intake:
-            intake.write(content)
-            return intake.finish()
+        with self.context.ingest.open(sender="MODALITY@10.0.0.7") as upload:
+            upload.write(content)
+            return upload.finish()
 
     def receive_exam(self, number: int, views: tuple[View, ...] = tuple(View)) -> str:
         """Its Study Instance UID."""
@@ -143,75 +142,77 @@ class Appliance:
 
     def name(self, study_uid: str) -> str:
         """Its pseudonym."""
-        return self.site.audit.name(study_uid)
+        return self.context.audit.pseudonym(study_uid)
 
     def assemble(self) -> None:
-        assemble_complete(self.connection, Assemble(quiet_s=0), self.steady())
+        assemble_complete(self.connection, Assemble(quiet_s=0), self.monotonic())
 
     def claim(self) -> Job:
-        job = jobs.claim(self.connection, worker="host 1 2", now=self.steady(), lease_s=30, attempts=3)
+        job = jobs.claim(self.connection, worker="host 1 2", now=self.monotonic(), lease_s=30, attempts=3)
         assert job is not None
         return job
 
     def work(self, *, failed: str | None = None) -> Job:
         """The next job to its end, with real results; the first view of its study fails for the reason `failed`."""
         job = self.claim()
-        views = jobs.views(self.connection, job)
+        views = jobs.job_views(self.connection, job)
         publisher = self.publisher()
         settled = [self.settled(job, view, publisher) for view in views]
         if failed:
-            settled[0] = Settled(sop_uid=views[0].sop_uid, outcome="failed", reason=failed)
-        assert jobs.settle_views(self.connection, job, settled)
-        objects = publisher.reports.publish(job, jobs.views(self.connection, job))
-        targets = [target.name for target in self.site.config.targets]
+            settled[0] = JobViewOutcome(sop_uid=views[0].sop_uid, outcome="failed", reason=failed)
+        assert jobs.record_outcomes(self.connection, job, settled)
+        objects = publisher.reports.publish(job, jobs.job_views(self.connection, job))
+        targets = [target.name for target in self.context.config.targets]
         assert jobs.finish(self.connection, job, objects=objects, targets=targets)
         return job
 
     def kill_job(self, reason: str) -> Job:
         """The next job fails for good."""
         job = self.claim()
-        jobs.fail(self.connection, job, now=self.steady(), attempts=1, reason=reason)
+        jobs.fail(self.connection, job, now=self.monotonic(), attempts=1, reason=reason)
         return job
 
     def deliver(self, target: str) -> None:
         """The target's next parcel."""
-        parcel = parcels.next_parcel(self.connection, target, self.steady())
-        assert parcel is not None
-        for each in parcels.unproven(self.connection, parcel.id):
-            parcels.sent(self.connection, parcel.id, each.sop_uid)
-            parcels.proven(self.connection, parcel.id, [each.sop_uid])
-        assert parcels.deliver(self.connection, parcel.id, proof=True)
+        delivery = deliveries.next_delivery(self.connection, target, self.monotonic())
+        assert delivery is not None
+        for each in deliveries.unproven(self.connection, delivery.id):
+            deliveries.mark_sent(self.connection, delivery.id, each.sop_uid)
+            deliveries.mark_proven(self.connection, delivery.id, [each.sop_uid])
+        assert deliveries.complete(self.connection, delivery.id, proof=True)
 
-    def kill_parcel(self, target: str, reason: str) -> int:
+    def kill_delivery(self, target: str, reason: str) -> int:
         """The target's next parcel fails for good; its number."""
-        parcel = parcels.next_parcel(self.connection, target, self.steady())
-        assert parcel is not None
-        parcels.failed(self.connection, parcel.id, reason, 0.0, attempts=1)
-        return parcel.id
+        delivery = deliveries.next_delivery(self.connection, target, self.monotonic())
+        assert delivery is not None
+        deliveries.count_failed_attempt(self.connection, delivery.id, reason, 0.0, attempts=1)
+        return delivery.id
 
     def beat(self, *names: str, state: str = "ready") -> None:
         """All processes, or these, say that they live."""
-        for name in names or health.PROCESSES:
-            beat(self.connection, self.steady, name, state, ENGINE if name == "worker" else {})
+        for name in names or monitoring.PROCESSES:
+            record_heartbeat(self.connection, self.monotonic, name, state, ENGINE if name == "worker" else {})
 
     def client(self, **headers: str) -> Client:
         """Without a token unless `headers` bring one."""
-        return Client(self.site, self.portal, headers)
+        return Client(self.context, self.portal, headers)
 
     def visitor(self) -> Client:
         return self.client(Authorization=f"Bearer {TOKEN}")
 
     def audited(self) -> list[str]:
         """Every line of the audit."""
-        return [line for path in self.site.audit.folder.iterdir() for line in path.read_text().splitlines()]
+        return [line for path in self.context.audit.folder.iterdir() for line in path.read_text().splitlines()]
 
-    def settled(self, job: Job, view: jobs.JobView, publisher: Publisher) -> Settled:
+    def settled(self, job: Job, view: jobs.JobView, publisher: Publisher) -> JobViewOutcome:
         """One view, its results written."""
         if view.state != "candidate":
-            return Settled(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
-        mammogram = read_view(self.site.data.root / view.path)
+            return JobViewOutcome(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
+        mammogram = read_view(self.context.data.root / view.path)
         folder = publisher.publish_view(job.study_uid, view, mammogram, self._pipeline(mammogram))
-        return Settled(sop_uid=view.sop_uid, outcome="done", folder=self.site.data.relative(folder), seconds=0.5)
+        return JobViewOutcome(
+            sop_uid=view.sop_uid, outcome="done", folder=self.context.data.relative(folder), seconds=0.5
+        )
 
     def publisher(self) -> Publisher:
         algorithm = Algorithm(
@@ -220,7 +221,9 @@ class Appliance:
             gate="not gated", preprocessing="1", thresholds={"benign": 0.5, "malignant": 0.5}, device_uid="2.25.1",
         )  # fmt: skip
         return Publisher(
-            data=self.site.data, config=self.site.config, making=Making(algorithm=algorithm, settings="test")
+            data=self.context.data,
+            config=self.context.config,
+            provenance=ResultProvenance(algorithm=algorithm, settings="test"),
         )
 
 
@@ -230,10 +233,10 @@ def appliance(config: Config) -> Iterator[Appliance]:
     data = DataFolder(root=config.data)
     data.make()
     connection = open_database(data.database)
-    steady = steady_clock(connection)
-    site = server.make_site(config, data, steady)
-    with closing(connection), closing(site.ingest), start_blocking_portal() as portal:
-        yield Appliance(site=site, connection=connection, steady=steady, portal=portal)
+    monotonic = monotonic_clock(connection)
+    context = server.make_context(config, data, monotonic)
+    with closing(connection), closing(context.ingest), start_blocking_portal() as portal:
+        yield Appliance(context=context, connection=connection, monotonic=monotonic, portal=portal)
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def fill(made: Appliance) -> Busy:
     undelivered = made.receive_exam(2, (View.L_MLO,))
     made.assemble()
     made.work()
-    made.kill_parcel("pacs", REFUSAL)
+    made.kill_delivery("pacs", REFUSAL)
     failed = made.receive_exam(3, (View.L_CC,))
     made.assemble()
     made.kill_job(DEATH)
@@ -293,7 +296,7 @@ def serving(made: Appliance) -> Iterator[str]:
 
     def run() -> None:
         try:
-            server.run(made.site.config, stop)
+            server.run(made.context.config, stop)
         except BaseException as error:
             fall.append(error)
 
@@ -311,7 +314,7 @@ def serving(made: Appliance) -> Iterator[str]:
 def _address(made: Appliance, thread: threading.Thread) -> str:
     """As the server's own beat tells it."""
     while thread.is_alive():
-        with overview.reading(made.site.data.database) as connection:
+        with overview.open_read_only(made.context.data.database) as connection:
             beats = overview.components(connection, 0.0)
         if "web" in beats:
             detail = beats["web"].detail

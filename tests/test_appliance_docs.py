@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from support_commands import ROOT
 
 from glam_deploy.appliance.config import Config, Section, parse_config
-from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.receive.ingest import Status
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 
 MANUAL = (ROOT / "docs/appliance.md").read_text("utf-8")

@@ -140,7 +140,7 @@ def memory(folder: Path, port: int, pid: int, instances: int) -> dict[str, Any]:
 
 def rows(folder: Path) -> int:
     """Instances that the appliance knows."""
-    with overview.reading(DataFolder(root=folder / "data").database) as connection:
+    with overview.open_read_only(DataFolder(root=folder / "data").database) as connection:
         return overview.received(connection)
 
 

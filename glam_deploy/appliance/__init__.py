@@ -1,16 +1,16 @@
-"""The appliance beside a PACS: receives views, finds lesions, sends the results into the same study, loses nothing.
+"""The appliance beside a PACS: receives mammograms, runs the network, sends result objects into the same study.
 
-    sender --C-STORE, STOW-RS--> ingest -> spool/ and state.db     receiver and web processes
-                                 assemble: study complete -> job   keeper process
-                                 work: job -> results/ and parcels worker process
-             PACS <--C-STORE, STOW-RS-- dispatch: parcel           dispatcher process
+    sender --C-STORE, STOW-RS--> receive, web   -> spool/ and state.db     receiver and web processes
+                                 housekeeping:     study complete -> job   keeper process
+                                 work:             job -> results/         worker process
+             PACS <--C-STORE, STOW-RS-- dispatch:  delivery per target     dispatcher process
 
-Every process may be killed at any moment: what has happened is what `state.db` says, and a file is whole before a row
-names it. Processes share nothing else.
+Every process may be killed at any moment: `state.db` records what has happened, and a file is complete before a row
+names it. The processes share the data folder and nothing else.
 """
 
 import logging
 
-from glam_deploy.appliance.log import LastResort
+from glam_deploy.appliance.process import FallbackHandler
 
-logging.getLogger(__name__).addHandler(LastResort(logging.WARNING))
+logging.getLogger(__name__).addHandler(FallbackHandler(logging.WARNING))

@@ -1,7 +1,7 @@
-"""The audit: one line of JSON for everything that was let in, refused, found and sent, with pseudonyms for whom.
+"""Audit log: one JSON line for each object received, refused, processed or sent; studies appear under pseudonyms.
 
-A line holds `at` (UTC), `event` and facts. No process writes a line in part, and lines of all processes lie in one
-file a day. A study or instance stands there as `identity.pseudonym` calls it, never by its UID.
+A line holds `at` (UTC), `event` and further values. Each line is written by one system call, and the lines of all
+processes go into one file a day. A study or instance appears as its `identity.pseudonym`, never as its UID.
 """
 
 import json
@@ -20,13 +20,13 @@ KEY_BYTES = 32
 
 _LOG = logging.getLogger(__name__)
 
-Fact = str | int | float | bool | None
+AuditValue = str | int | float | bool | None
 
 
 def load_key(data: DataFolder) -> bytes:
-    """The key of the pseudonyms, 32 bytes; made at the first start, for this user alone, and the same ever after.
+    """The key of the pseudonyms: 32 bytes, made at the first start, readable by this user only, never changed.
 
-    Raises UsageError where the file is no such key: another one would give every study a second pseudonym.
+    Raises UsageError if the file has another length: with another key every study would get a second pseudonym.
     """
     path = data.root / "audit.key"
     if not path.exists():
@@ -41,7 +41,7 @@ def load_key(data: DataFolder) -> bytes:
 
 
 def _make_key(folder: Path, path: Path) -> None:
-    """Of several processes that start at once, the first one's key stands."""
+    """Write the key file; if several processes start at once, the key of the first one is kept."""
     with part_file(folder) as (part, file):
         part.chmod(0o600)
         file.write(secrets.token_bytes(KEY_BYTES))
@@ -56,34 +56,34 @@ def _make_key(folder: Path, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Writes to `folder`; safe to share between threads, and between processes that have the same `key`."""
+    """Writes the audit log in `folder`; safe to share between threads, and between processes with the same `key`."""
 
     folder: Path
     key: bytes
 
-    def name(self, identifier: str) -> str:
-        """What the audit, logs and pages call a study or an instance, given its UID: 16 hexadecimal digits."""
+    def pseudonym(self, identifier: str) -> str:
+        """The pseudonym of a study or an instance, given its UID: 16 hexadecimal digits."""
         return pseudonym(self.key, identifier)
 
-    def write(self, event: str, *, study: str | None = None, instance: str | None = None, **facts: Fact) -> None:
-        """Add a line, and say it in the log. `study`, `instance`: UIDs, written as pseudonyms; facts hold none.
+    def write(self, event: str, *, study: str | None = None, instance: str | None = None, **values: AuditValue) -> None:
+        """Add a line, and log it. `study`, `instance`: UIDs, written as pseudonyms; `values` must hold no identifier.
 
-        A disk that takes no line is logged and nothing else: what has happened stands in `state.db` too.
+        If the disk does not take the line, that is logged and nothing else: `state.db` holds the same facts.
         """
         named = {"study": study, "instance": instance}
-        names = {what: self.name(uid) for what, uid in named.items() if uid is not None}
+        names = {what: self.pseudonym(uid) for what, uid in named.items() if uid is not None}
         now = datetime.now(UTC)
-        told = {"event": event, **names, **{fact: value for fact, value in facts.items() if value is not None}}
-        _LOG.info("%s", json.dumps(told))
-        line = json.dumps({"at": now.isoformat(timespec="milliseconds"), **told})
+        entry = {"event": event, **names, **{key: value for key, value in values.items() if value is not None}}
+        _LOG.info("%s", json.dumps(entry))
+        line = json.dumps({"at": now.isoformat(timespec="milliseconds"), **entry})
         try:
             _append(self.folder / f"{now:%Y-%m-%d}.jsonl", line.encode() + b"\n")
         except OSError as error:
-            _LOG.error("the audit took no line on %s (%s)", event, error.strerror)
+            _LOG.error("the audit log of %s cannot be written (%s)", event, error.strerror)
 
 
 def open_audit(data: DataFolder) -> Audit:
-    """The audit of a data folder that has been made."""
+    """The audit log of a data folder that has been made."""
     return Audit(folder=data.audit, key=load_key(data))
 
 

@@ -1,7 +1,7 @@
-"""The configuration of the appliance: `glam.toml`, checked before anything starts.
+"""Configuration of the appliance: `glam.toml`, checked before anything starts.
 
-Every section is frozen, an unknown key is an error, and every default is the cautious one: loopback, nobody is let in,
-gated engines only. docs/appliance.md explains each key to the person who fills it in.
+Sections are frozen, an unknown key is an error, and the defaults are restrictive: loopback only, no sender allowed,
+gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
 import tomllib
@@ -25,10 +25,10 @@ from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
 from glam_deploy.networks import MOST_PATCHES
 
-S = TypeVar("S", bound="Section")
+SectionT = TypeVar("SectionT", bound="Section")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-"""0 takes a free one, which the log tells: for tests."""
+"""0: a free port chosen by the system and written to the log; for tests."""
 Seconds = Annotated[float, Field(ge=0)]
 _AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 AETitle = Annotated[str, Field(pattern=_AE_TITLE)]
@@ -37,52 +37,52 @@ _TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
-_EVERYWHERE = ("0.0.0.0", "::")
-_HERE = ("127.0.0.1", "::1", "localhost")
+_ALL_INTERFACES = ("0.0.0.0", "::")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def _none_for_false(value: object) -> object:
-    """TOML has no word for nothing."""
+    """None for False: TOML has no null."""
     return None if value is False else value
 
 
-def _named(value: object) -> object:
-    """An empty path would be the folder of the configuration itself."""
+def _not_empty(value: object) -> object:
+    """Reject an empty path, which would mean the folder of the configuration file."""
     if value == "":
         raise ValueError("expected a path")
     return value
 
 
-File = Annotated[Path, BeforeValidator(_named)]
+File = Annotated[Path, BeforeValidator(_not_empty)]
 
 
 class Section(BaseModel):
-    """A table of the file."""
+    """A table of the configuration file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tls(Section):
-    """Certificates of one side; both sides show theirs (mutual TLS), 1.2 or later."""
+    """Certificates for mutual TLS, version 1.2 or later."""
 
     certificate: File
     key: File
     authority: File
-    """What the other side's certificate must be signed by."""
+    """PEM file of the authority that must have signed the peer's certificate."""
 
 
 class TlsListener(Tls):
-    """A second listener, beside the plain one."""
+    """A TLS listener, in addition to the plain one."""
 
     port: Port = 2762
 
 
 class Sender(Section):
-    """Who may send: a calling AE title, from these hosts."""
+    """A sender that is allowed to connect: a calling AE title and its hosts."""
 
     ae_title: AETitle
     hosts: tuple[IPvAnyNetwork, ...] = Field(min_length=1)
-    """Addresses or networks (10.1.2.0/24); no names, which somebody else could answer for."""
+    """Addresses or networks (10.1.2.0/24). Host names are not accepted, because DNS answers can be forged."""
 
 
 class Receive(Section):
@@ -91,15 +91,15 @@ class Receive(Section):
     ae_title: AETitle = "GLAM"
     host: str = "127.0.0.1"
     port: Annotated[Port | None, BeforeValidator(_none_for_false)] = 11112
-    """None, in the file `false`: no plain listener."""
+    """Port of the plain listener; None (in the file: `false`) for no plain listener."""
     tls: TlsListener | None = None
     senders: tuple[Sender, ...] = ()
     max_associations: int = Field(default=25, ge=1)
     max_object_bytes: int = Field(default=2 << 30, ge=1 << 20)
     idle_s: Annotated[float, Field(gt=0)] = 60
-    """A peer that says nothing for so long is cut off."""
+    """An association is aborted if its peer sends nothing for this time."""
     reserve_bytes: int = Field(default=5 << 30, ge=0)
-    """Free space on the data folder's disk below which instances are refused with 0xA700."""
+    """Free space on the disk of the data folder below which instances are refused with status 0xA700."""
 
 
 class Web(Section):
@@ -108,31 +108,31 @@ class Web(Section):
     host: str = "127.0.0.1"
     port: Port = 8042
     token_file: File | None = None
-    """Holds the bearer token, 32 characters or more. Needed unless `tls` asks for a client certificate."""
+    """File with the bearer token, 32 characters or more. Required unless `tls` requires a client certificate."""
     tls: Tls | None = None
     stow: bool = False
-    """Take instances over STOW-RS (PS3.18 section 10.5) at /dicom-web/studies."""
+    """Accept instances over STOW-RS (PS3.18 section 10.5) at /dicom-web/studies."""
 
 
 class Assemble(Section):
-    """When a study is complete."""
+    """Rules that decide when a study is complete."""
 
     quiet_s: Seconds = 60
-    """So long after its last instance."""
+    """Complete this long after the study's last instance."""
     cap_s: Seconds = 1800
-    """So long after its first one, whatever still comes."""
+    """Complete this long after the study's first instance, even if more arrive."""
     four_views: bool = True
-    """At once when L-CC, R-CC, L-MLO and R-MLO are there."""
+    """Complete as soon as L-CC, R-CC, L-MLO and R-MLO have arrived."""
 
 
 class Accept(Section):
-    """Policy on what is worked on; docs/inputs.md has the rules that no policy can change."""
+    """Which images are processed, beyond the fixed rules of docs/inputs.md."""
 
     for_processing: bool = False
 
 
 class Worker(Section):
-    """The network."""
+    """The bundle, the engine and the limits of the worker process."""
 
     bundle: File
     engine: str = "auto"
@@ -141,14 +141,13 @@ class Worker(Section):
     device: Annotated[int, Field(ge=0)] | None = None
     ungated: bool = False
     lease_s: Annotated[float, Field(gt=0)] = 30
-    """A worker that shows no life for so long has lost its job to the next one."""
+    """A worker that does not renew its lease within this time loses its job to the next worker."""
     attempts: int = Field(default=3, ge=1)
-    """A job that has cost so many workers, or failed so often, without a view finished in between, ends in the dead
-    letter."""
+    """A job ends in the dead letter queue after this many failed attempts without a view finished in between."""
     longest_read_s: Annotated[float, Field(gt=0)] = 60
-    """A view that takes longer to read and decode fails; it costs no worker."""
+    """A view that takes longer to read and decode fails; the worker goes on."""
     longest_view_s: Annotated[float, Field(gt=0)] = 600
-    """A view that keeps the network busy for longer hangs: the worker is restarted, which counts as an attempt."""
+    """A view that keeps the network busy for longer counts as hung: the worker is restarted, and one attempt counts."""
 
     @field_validator("engine")
     @classmethod
@@ -161,7 +160,7 @@ class Worker(Section):
 
 
 class Results(Section):
-    """What is sent back. Thresholds are written into every object."""
+    """Result objects that are made. The thresholds are written into every object."""
 
     seg: bool = True
     cad_sr: bool = True
@@ -170,13 +169,13 @@ class Results(Section):
     seg_fractional: bool = False
     gsps: bool = False
     probability: bool = False
-    """Write scores as Probability of cancer (DCM 111047) in the CAD SR: they are not calibrated."""
+    """Write scores as Probability of cancer (DCM 111047) into the CAD SR; the scores are not calibrated."""
     threshold_benign: Threshold = 0.5
     threshold_malignant: Threshold = 0.5
 
 
 class Target(Section):
-    """Where results go."""
+    """A destination of result objects."""
 
     name: str = Field(pattern=_TARGET_NAME)
     ae_title: AETitle | None = None
@@ -185,18 +184,19 @@ class Target(Section):
     calling_ae_title: AETitle = "GLAM"
     tls: Tls | None = None
     commitment: bool = False
-    """Ask for storage commitment (PS3.4 annex J)."""
+    """Request storage commitment (PS3.4 annex J)."""
     stow_url: str | None = None
-    """In place of AE title, host and port: the DICOMweb root, https://pacs/dicom-web."""
+    """DICOMweb root (https://pacs/dicom-web), instead of AE title, host and port."""
     stow_token_file: File | None = None
-    """Holds a bearer token."""
+    """File with a bearer token."""
     stow_user: str | None = None
     stow_password_file: File | None = None
     stow_authority: File | None = None
-    """What the service's certificate must be signed by, where it asks for none of ours (`tls` names both); without
-    either, an authority that this machine trusts."""
+    """PEM file of the authority of the service's certificate, if the service requires no client certificate (`tls`
+    names both). Without either, the certificate is checked against the system's authorities.
+    """
     query: bool = True
-    """Prove delivery by asking the target for what it holds (C-FIND, QIDO-RS) as well as by its status."""
+    """Verify delivery by a query for the objects (C-FIND, QIDO-RS), in addition to the status of the store."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "Target":
@@ -214,39 +214,40 @@ class Target(Section):
             return self
         address = urlsplit(self.stow_url)
         if address.scheme not in ("http", "https") or not address.hostname or address.query or address.username:
-            raise ValueError("stow_url is no DICOMweb root: expected https://pacs/dicom-web")
-        if any(secrets) and address.scheme == "http" and address.hostname not in _HERE:
-            raise ValueError("stow_url is http, over which a token or password can be read by anybody: use https")
+            raise ValueError("stow_url is not a DICOMweb root: expected https://pacs/dicom-web")
+        if any(secrets) and address.scheme == "http" and address.hostname not in _LOOPBACK:
+            raise ValueError("stow_url is http, which sends the token or password unencrypted: use https")
         if (self.stow_user is None) != (self.stow_password_file is None) or (self.stow_user and self.stow_token_file):
             raise ValueError("give stow_user and stow_password_file, or stow_token_file, or none of them")
         if self.commitment:
-            raise ValueError("commitment is asked for over DIMSE only: a DICOMweb target is proven by `query`")
+            raise ValueError("commitment works over DIMSE only: for a DICOMweb target use `query`")
         return self
 
 
 class Dispatch(Section):
-    """How hard to try."""
+    """Retries and time limits of deliveries."""
 
     first_retry_s: Annotated[float, Field(gt=0)] = 5
     longest_retry_s: Annotated[float, Field(gt=0)] = 900
     attempts: int = Field(default=20, ge=1)
-    """A result that the target, while reachable, has refused so often ends in the dead letter. A target that cannot be
-    reached is tried for ever."""
+    """A delivery ends in the dead letter queue after a reachable target has refused it this often. A target that cannot
+    be reached is retried without end.
+    """
     timeout_s: Annotated[float, Field(gt=0)] = 30
 
 
 class Retain(Section):
-    """How long files stay after their study is done and delivered."""
+    """How long files are kept after their study is done and delivered."""
 
     instances_days: Seconds = 7
     results_days: Seconds = 30
 
 
 class Config(Section):
-    """All of `glam.toml`."""
+    """The whole of `glam.toml`."""
 
     license_acknowledged: Literal[True]
-    """The weights are for research only and no part of this software; results are not for diagnosis."""
+    """Must be true: the weights are for research only and not part of this software; results are not for diagnosis."""
     data: File
     receive: Receive = Receive()
     web: Web = Web()
@@ -271,57 +272,61 @@ class Config(Section):
         uses = [("receive.port", receive.host, receive.port), ("web.port", web.host, web.port)]
         if receive.tls:
             uses.append(("receive.tls.port", receive.host, receive.tls.port))
-        for (one, here, port), (other, there, same) in combinations(uses, 2):
-            if port and port == same and (here == there or here in _EVERYWHERE or there in _EVERYWHERE):
-                raise ValueError(f"{one} and {other} are both {port}: expected a port for each")
+        for (one, host, port), (other, other_host, other_port) in combinations(uses, 2):
+            if (
+                port
+                and port == other_port
+                and (host == other_host or host in _ALL_INTERFACES or other_host in _ALL_INTERFACES)
+            ):
+                raise ValueError(f"{one} and {other} are both {port}: expected different ports")
         return self
 
 
 def parse_config(text: str, *, folder: Path) -> Config:
-    """The configuration in a TOML text; relative paths in it start at `folder`, where the file lies.
+    """The configuration in a TOML text; relative paths in it start at `folder`, the folder of the file.
 
-    Raises UsageError that names every key that is wrong, what it is and what was expected.
+    Raises UsageError that names every wrong key, its value and what was expected.
     """
     try:
         return _absolute(Config.model_validate(tomllib.loads(text)), folder)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the configuration is no TOML: {error}") from error
+        raise UsageError(f"the configuration is not valid TOML: {error}") from error
     except ValidationError as error:
-        faults = "\n".join(map(_line, _first_causes(error)))
+        faults = "\n".join(map(_fault_line, _first_causes(error)))
         raise UsageError(
             f"the configuration is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}"
         ) from error
 
 
 def _first_causes(error: ValidationError) -> list[Any]:
-    """Not that a list is too short because what it holds is wrong."""
+    """Pydantic's errors without "list too short" where an element of that list is itself wrong."""
     found: list[Any] = error.errors()
     inner = {each["loc"][:n] for each in found for n in range(1, len(each["loc"]))}
     return [each for each in found if each["type"] != "too_short" or each["loc"] not in inner]
 
 
-def _line(error: Any) -> str:
+def _fault_line(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the file"
     given = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f" (it is {error['input']!r})"
-    return f"  {key}: {_told(error)}{given}"
+    return f"  {key}: {_explanation(error)}{given}"
 
 
-def _told(error: Any) -> str:
-    """In words for who fills the file in, where pydantic's are for who writes programs."""
-    words = {
+def _explanation(error: Any) -> str:
+    """The error in terms of the configuration file; pydantic's own messages are worded for programmers."""
+    explanations = {
         "missing": "is missing",
-        "extra_forbidden": "is no key of this table: see docs/appliance.md",
+        "extra_forbidden": "is not a key of this table: see docs/appliance.md",
         "model_type": "expected a table",
         "tuple_type": "expected a list, [...]",
         _AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         _TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
     }
-    known = words.get(error["type"]) or words.get(error.get("ctx", {}).get("pattern", ""))
+    known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))
     return known or str(error["msg"]).removeprefix("Value error, ")
 
 
-def _absolute(section: S, folder: Path) -> S:
-    """The section with every path made absolute."""
+def _absolute(section: SectionT, folder: Path) -> SectionT:
+    """The section with every path made absolute, relative to `folder`."""
     changed: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)

@@ -1,24 +1,26 @@
-"""The data folder: where files lie, and how one comes to lie there for good."""
+"""The data folder: its paths, and how files and folders are moved to their final names atomically."""
 
+import json
 import os
 import pwd
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from glam_deploy.appliance.identity import digest, is_uid
 from glam_deploy.errors import UsageError
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
-"""Names of files in the folders of results."""
+"""File names in the folders of results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFolder:
-    """Paths below `root`; a row of `state.db` names files relative to it."""
+    """Paths below `root`; rows of `state.db` name files relative to it."""
 
     root: Path
 
@@ -28,7 +30,7 @@ class DataFolder:
 
     @property
     def incoming(self) -> Path:
-        """What is being received; nothing here has been acknowledged, and a start removes it."""
+        """Files being received. Nothing here has been acknowledged; leftovers are removed by the keeper."""
         return self.root / "spool" / "incoming"
 
     @property
@@ -41,47 +43,49 @@ class DataFolder:
 
     @property
     def cache(self) -> Path:
-        """Compiled models; may be removed at any time."""
+        """Compiled models; may be deleted at any time."""
         return self.root / "cache"
 
     def study(self, study_uid: str) -> Path:
-        """The folder of a study's instances, named by a digest: a UID can be as long as a file name may be."""
+        """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
         return self.root / "spool" / "studies" / digest(study_uid)[:32]
 
     def instance(self, study_uid: str, sop_uid: str) -> Path:
-        """Raises UsageError for what is no UID, which may be a path that leads elsewhere."""
+        """Path of a received instance. Raises UsageError if `sop_uid` is not a UID, since it could be a path."""
         if not is_uid(sop_uid):
-            raise UsageError("SOPInstanceUID is no UID (PS3.5 section 9.1): expected digits and dots, up to 64")
+            raise UsageError(
+                "SOPInstanceUID is not a valid UID (PS3.5 section 9.1): expected digits and dots, up to 64"
+            )
         return self.study(study_uid) / f"{sop_uid}.dcm"
 
     def view_results(self, view_key: str) -> Path:
-        """What was found in one view, and its objects; the same for every job that it is part of."""
+        """Folder of the results of one view; shared by all jobs that the view is part of."""
         return self.root / "results" / "views" / view_key
 
     def job_results(self, job_key: str) -> Path:
-        """The objects that concern a study as a whole."""
+        """Folder of the result objects on a whole study."""
         return self.root / "results" / "jobs" / job_key
 
     def relative(self, path: Path) -> str:
         return str(path.relative_to(self.root))
 
     def free_bytes(self) -> int:
-        """Room on its disk, for this user. Raises OSError."""
+        """Free bytes on its disk, for this user. Raises OSError."""
         room = os.statvfs(self.root)
         return room.f_bavail * room.f_frsize
 
     def require_owner(self) -> None:
-        """Raises UsageError where the folder is another user's, who could not use what we write into it."""
+        """Raises UsageError if the folder belongs to another user, who could not read files that we write."""
         owner = self.root.stat().st_uid
         if owner != os.geteuid():
             name = _user(owner)
             raise UsageError(
-                f"the data folder {self.root} belongs to {name}, and this is {_user(os.geteuid())}, whose files the "
-                f"appliance could not use: run this as {name}, with sudo -u {name}"
+                f"the data folder {self.root} belongs to {name}, but this process runs as {_user(os.geteuid())}, whose "
+                f"files the appliance could not use: run this as {name}, with sudo -u {name}"
             )
 
     def make(self) -> None:
-        """Make every folder, for this user alone. Raises UsageError where that cannot be done."""
+        """Create every folder with mode 0700. Raises UsageError if that fails."""
         below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache,
                  self.root / "results/views", self.root / "results/jobs")  # fmt: skip
         try:
@@ -92,12 +96,12 @@ class DataFolder:
         except OSError as error:
             raise UsageError(
                 f"the data folder {self.root} cannot be made ({error.strerror}): give this user the right to write "
-                "there, or name another one as `data` in the configuration"
+                "there, or set another folder as `data` in the configuration"
             ) from error
 
 
 def _user(number: int) -> str:
-    """As sudo takes it."""
+    """User name, or `#number` (the form that sudo accepts) for a user without a name."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -106,7 +110,7 @@ def _user(number: int) -> str:
 
 @contextmanager
 def part_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in `folder` that goes away unless it was moved; for `settle`."""
+    """A new temporary file in `folder`, deleted at the end of the block unless `move_into_place` moved it."""
     path = folder / f".{secrets.token_hex(12)}.part"
     try:
         with path.open("xb") as file:
@@ -115,11 +119,11 @@ def part_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
         path.unlink(missing_ok=True)
 
 
-def settle(part: Path, target: Path) -> None:
-    """Move a finished file or folder to its name, so that it is there whole after a power failure, or not at all.
+def move_into_place(part: Path, target: Path) -> None:
+    """Rename a complete file or folder to `target`, so that after a power failure it is either complete or absent.
 
-    Both lie on one file system. Its bytes must have been synchronized before (`sync`); a file that stands at `target`
-    is replaced, a folder that does must be empty. The last folder on the way to `target` is made where it is missing.
+    Both must be on one file system, and the content must have been synchronized (`sync`). An existing file at `target`
+    is replaced; an existing folder there must be empty. The parent folder of `target` is created if missing.
     """
     if not target.parent.is_dir():
         target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -129,9 +133,37 @@ def settle(part: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """The bytes of a file, or the entries of a folder, on the disk."""
+    """Synchronize a file's content, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` at the end of the block.
+
+    If `target` exists already, its content is kept and the new folder is discarded: results under one name are the
+    same.
+    """
+    part = target.parent / f".{secrets.token_hex(12)}.part"
+    part.mkdir(mode=0o700)
+    try:
+        yield part
+        for path in (*part.iterdir(), part):
+            sync(path)
+        if not target.exists():
+            move_into_place(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON; NaN and infinity are errors."""
+    path.write_text(json.dumps(value, allow_nan=False), "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))

@@ -1,7 +1,8 @@
-"""A folder of DICOM files -> a folder of results, for hosts that call a program: no spool, no database, no network.
+"""Processing of a folder of DICOM files for `run-dir`: results go into another folder; no spool, no database, no
+network.
 
-The objects are those that the worker makes of the same files, weights and settings. All is made in a hidden folder
-inside the target; objects are moved to their names first, `result.json` last.
+The result objects are those that the worker makes from the same files, weights and settings. Everything is made in a
+hidden folder inside the target; objects are moved to their names first, `result.json` last.
 """
 
 import hashlib
@@ -14,13 +15,12 @@ from typing import Any
 
 from glam_deploy import images
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import FINDING, OBJECTS, REPORT, DataFolder, sync
-from glam_deploy.appliance.identity import derived_uid, digest, kept
+from glam_deploy.appliance.data import REPORT, DataFolder, sync
+from glam_deploy.appliance.identity import derived_uid, digest, with_valid_uids
 from glam_deploy.appliance.state.jobs import Job, JobView
-from glam_deploy.appliance.work.files import read_json
-from glam_deploy.appliance.work.making import making_of
 from glam_deploy.appliance.work.predictor import Predictor
-from glam_deploy.appliance.work.publish import Publisher
+from glam_deploy.appliance.work.provenance import result_provenance
+from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, report_entries, view_entries
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
@@ -33,8 +33,8 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A DICOM file of the folder."""
+class SourceFile:
+    """A mammogram of the folder, as a DICOM file."""
 
     path: Path
     sha256: str
@@ -42,8 +42,8 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passed:
-    """A file that gets no result of its own, and why."""
+class UnusedFile:
+    """A file that gets no result, and the reason."""
 
     path: Path
     status: str
@@ -51,103 +51,105 @@ class Passed:
     reason: str
 
 
-def work_through(source: Path, target: Path, predictor: Predictor, config: Config) -> dict[str, Any]:
-    """Work on every mammogram in `source`, write everything into `target`, and give back what `result.json` says.
+def process_folder(source: Path, target: Path, predictor: Predictor, config: Config) -> dict[str, Any]:
+    """Process every mammogram in `source`, write all results into `target`; the content of `result.json`.
 
-    `config`: `accept` and `results` count; the rest is left aside. `target` is an empty folder. Raises UsageError where
-    `source` holds no file that may be an image, BackendRunError where the engine fails, OSError as the file system
-    does; `target` is then as it was.
+    Of `config` only `accept` and `results` are used. `target` is an empty folder. Raises UsageError if `source` holds
+    no file that may be an image, BackendRunError if the engine fails, and OSError; `target` is then left as it was.
     """
-    found, passed = _look(source, config)
-    with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as room:
-        publisher = _publisher(Path(room), predictor, config)
-        studies = [_Study(publisher, predictor, each).work() for each in _by_study(found)]
-        said = {
+    files, unused = _examine_files(source, config)
+    with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as staging:
+        publisher = _publisher(Path(staging), predictor, config)
+        studies = [_Study(publisher, predictor, each).work() for each in _by_study(files)]
+        result = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "statement": STATEMENT,
-            "studies": [study.told(source) for study in studies],
-            "others": [_told_passed(each, source) for each in passed],
+            "studies": [study.to_json(source) for study in studies],
+            "others": [
+                {"file": str(each.path.relative_to(source)), "status": each.status, "reason": each.reason}
+                for each in unused
+            ],
             "provenance": dict(predictor.provenance),
         }
-        (Path(room) / RESULT).write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
-        for file, name in (*(pair for study in studies for pair in study.files()), (Path(room) / RESULT, RESULT)):
+        (Path(staging) / RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
+        for file, name in (*(pair for study in studies for pair in study.files()), (Path(staging) / RESULT, RESULT)):
             sync(file)
             file.replace(target / name)
         sync(target)
-    return said
+    return result
 
 
-def _look(source: Path, config: Config) -> tuple[list[Found], list[Passed]]:
-    """Every file that may be DICOM: mammograms, and all others."""
-    found: dict[str, Found] = {}
-    passed: list[Passed] = []
+def _examine_files(source: Path, config: Config) -> tuple[list[SourceFile], list[UnusedFile]]:
+    """The mammograms of the folder, and the other files with the reason why they are not used."""
+    files: dict[str, SourceFile] = {}
+    unused: list[UnusedFile] = []
     for path in find_inputs([source]):
         if path.suffix.lower() in images.SUFFIXES:
-            passed.append(Passed(path=path, status="skipped", reason="the file is no DICOM"))
+            unused.append(UnusedFile(path=path, status="skipped", reason="the file is not DICOM"))
             continue
         try:
-            received = kept(examine(path, for_processing=config.accept.for_processing))
+            received = with_valid_uids(examine(path, for_processing=config.accept.for_processing))
         except GlamError as error:
-            passed.append(Passed(path=path, status="failed", reason=error.told(Caller.APPLIANCE)))
+            unused.append(UnusedFile(path=path, status="failed", reason=error.told(Caller.APPLIANCE)))
             continue
         if not received.is_mammogram:
-            passed.append(Passed(path=path, status="skipped", reason=received.reason))
-        elif received.sop_uid in found:
-            passed.append(Passed(path=path, status="skipped", reason="the same instance lies in another file"))
+            unused.append(UnusedFile(path=path, status="skipped", reason=received.reason))
+        elif received.sop_uid in files:
+            unused.append(UnusedFile(path=path, status="skipped", reason="another file holds the same instance"))
         else:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            found[received.sop_uid] = Found(path=path, sha256=sha256, received=received)
-    return list(found.values()), passed
+            files[received.sop_uid] = SourceFile(path=path, sha256=sha256, received=received)
+    return list(files.values()), unused
 
 
-def _by_study(found: Iterable[Found]) -> Iterator[list[Found]]:
-    studies: dict[str, list[Found]] = {}
-    for each in found:
+def _by_study(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    studies: dict[str, list[SourceFile]] = {}
+    for each in files:
         studies.setdefault(each.received.study_uid, []).append(each)
     return iter(studies.values())
 
 
-def _publisher(room: Path, predictor: Predictor, config: Config) -> Publisher:
-    """One that writes below `room`, under the name of an installation that the bundle stands for."""
-    data = DataFolder(root=room / "data")
+def _publisher(staging: Path, predictor: Predictor, config: Config) -> Publisher:
+    """A publisher that writes below `staging`; its device UID is derived from the bundle."""
+    data = DataFolder(root=staging / "data")
     data.make()
     (data.root / "device.uid").write_text(derived_uid("run-dir", predictor.provenance["bundle"]["id"]), "ascii")
-    return Publisher(data=data, config=config, making=making_of(predictor, config, data))
+    return Publisher(data=data, config=config, provenance=result_provenance(predictor, config, data))
 
 
 class _Study:
-    """The mammograms of one study, and what became of them."""
+    """The mammograms of one study and their results."""
 
-    def __init__(self, publisher: Publisher, predictor: Predictor, found: Sequence[Found]) -> None:
+    def __init__(self, publisher: Publisher, predictor: Predictor, files: Sequence[SourceFile]) -> None:
         self._publisher, self._predictor = publisher, predictor
-        self._paths = {each.received.sop_uid: each.path for each in found}
-        self._views = [_job_view(each) for each in sorted(found, key=lambda each: each.received.sop_uid)]
-        self._job = _job(found[0].received.study_uid, self._views)
+        self._paths = {each.received.sop_uid: each.path for each in files}
+        self._views = [_job_view(each) for each in sorted(files, key=lambda each: each.received.sop_uid)]
+        self._job = _job(files[0].received.study_uid, self._views)
 
     def work(self) -> "_Study":
-        self._views = [self._settled(view) for view in self._views]
+        self._views = [self._processed(view) for view in self._views]
         self._publisher.reports.publish(self._job, self._views)
         return self
 
     def files(self) -> Iterator[tuple[Path, str]]:
-        """Each object's file and the name that it gets: the two UIDs by which mercure names files."""
-        for folder, made in self._made():
-            yield from ((folder / each["file"], _name(each)) for each in made)
+        """Each object's file and its final name: series and instance UID, as mercure names files."""
+        for folder, made in self._folders():
+            yield from ((folder / entry.file, _file_name(entry)) for entry in made)
 
-    def told(self, source: Path) -> dict[str, Any]:
-        """JSON-ready."""
+    def to_json(self, source: Path) -> dict[str, Any]:
+        """The study's entry in `result.json`."""
         return {
             "study_uid": self._job.study_uid,
-            "views": [self._told_view(view, source) for view in self._views],
+            "views": [self._view_json(view, source) for view in self._views],
             "objects": [
-                {"file": _name(each), "kind": each["kind"], "sop_class": each["sop_class"], "sop_uid": each["sop_uid"]}
-                for _, made in self._made()
-                for each in made
+                {"file": _file_name(entry), "kind": entry.kind, "sop_class": entry.sop_class, "sop_uid": entry.sop_uid}
+                for _, made in self._folders()
+                for entry in made
             ],
         }
 
-    def _settled(self, view: JobView) -> JobView:
+    def _processed(self, view: JobView) -> JobView:
         if view.state != "candidate":
             outcome = "skipped" if view.state == "skipped" else "failed"
             return replace(view, outcome=outcome, reason=view.state_reason)
@@ -166,16 +168,16 @@ class _Study:
         result = self._predictor(self._predictor.prepare(mammogram))
         return self._publisher.publish_view(self._job.study_uid, view, mammogram, result)
 
-    def _made(self) -> Iterator[tuple[Path, list[dict[str, str]]]]:
-        """Folders and the objects in them."""
+    def _folders(self) -> Iterator[tuple[Path, list[ObjectEntry]]]:
+        """Folders with result objects, and the entries of these objects."""
         data = self._publisher.data
         for folder in (data.root / view.folder for view in self._views if view.folder):
-            yield folder, read_json(folder / FINDING)["objects"]
+            yield folder, view_entries(folder)
         folder = data.job_results(self._job.key)
-        yield folder, read_json(folder / OBJECTS)
+        yield folder, report_entries(folder)
 
-    def _told_view(self, view: JobView, source: Path) -> dict[str, Any]:
-        told = {
+    def _view_json(self, view: JobView, source: Path) -> dict[str, Any]:
+        entry = {
             "file": str(self._paths[view.sop_uid].relative_to(source)),
             "sop_uid": view.sop_uid,
             "view": view.view,
@@ -183,16 +185,16 @@ class _Study:
             "reason": view.reason,
         }
         if not view.folder:
-            return told
+            return entry
         report = json.loads((self._publisher.data.root / view.folder / REPORT).read_text("utf-8"))
-        return told | {key: report[key] for key in ("predictions", "patches", "warnings")}
+        return entry | {key: report[key] for key in ("predictions", "patches", "warnings")}
 
 
-def _job_view(found: Found) -> JobView:
-    received = found.received
+def _job_view(file: SourceFile) -> JobView:
+    received = file.received
     return JobView(
-        sop_uid=received.sop_uid, sop_class=received.sop_class, series_uid=received.series_uid, sha256=found.sha256,
-        path=str(found.path.absolute()), state=received.state, state_reason=received.reason or None,
+        sop_uid=received.sop_uid, sop_class=received.sop_class, series_uid=received.series_uid, sha256=file.sha256,
+        path=str(file.path.absolute()), state=received.state, state_reason=received.reason or None,
         view=received.view, outcome=None, reason=None, folder=None,
     )  # fmt: skip
 
@@ -202,9 +204,5 @@ def _job(study_uid: str, views: Sequence[JobView]) -> Job:
     return Job(id=0, study_uid=study_uid, pseudonym="", key=key, predecessor_key=None, worker="run-dir")
 
 
-def _name(made: dict[str, str]) -> str:
-    return f"{made['series_uid']}#{made['sop_uid']}.dcm"
-
-
-def _told_passed(passed: Passed, source: Path) -> dict[str, str]:
-    return {"file": str(passed.path.relative_to(source)), "status": passed.status, "reason": passed.reason}
+def _file_name(entry: ObjectEntry) -> str:
+    return f"{entry.series_uid}#{entry.sop_uid}.dcm"

@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Every key and its value, those left out included.")
 def command(config_path: Path, as_json: bool) -> None:
-    """Check the appliance's configuration, and say what it would do. Starts nothing.
+    """Check the appliance's configuration and print what it means. Starts nothing.
 
-    Exit code 2 where a key is wrong; every wrong key is named. Files that are missing are listed, for `serve` may still
-    find them later. `doctor` goes on to look at the network, the bundle and the disk.
+    Exit code 2 if a key is wrong; every wrong key is named. Missing files are listed but are no error, since `serve`
+    may find them later. `doctor` also checks the network, the bundle and the disk.
     """
     config = read_config(config_path)
-    from glam_deploy.appliance.web.rules import check_web
+    from glam_deploy.appliance.web.access import check_web
 
     check_web(config.web, missing_ok=True)
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return
     missing = [*_missing_files(config)]
-    for line in (*told(config), *missing):
+    for line in (*describe(config), *missing):
         console.out.print(line, soft_wrap=True)
-    but = f", but for {len(missing)} missing, without which `serve` cannot work" if missing else ""
-    console.out.print(f"{config_path} is in order{but}", soft_wrap=True)
+    but = f", but {len(missing)} missing, without which `serve` cannot work" if missing else ""
+    console.out.print(f"{config_path} is valid{but}", soft_wrap=True)
 
 
-def told(config: "Config") -> Iterator[str]:
-    """What the configuration comes to, in sentences; not which of its files are missing."""
+def describe(config: "Config") -> Iterator[str]:
+    """The meaning of the configuration, line by line, except for missing files."""
     yield f"data       {config.data}"
     yield from _receiving(config)
-    yield f"web        {_at(config.web)}{', takes STOW-RS' if config.web.stow else ''}"
-    yield f"assemble   {_assembling(config)}"
+    web = config.web
+    url = f"{'https' if web.tls else 'http'}://{web.host}:{web.port}/"
+    yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
+    yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
     yield f"results    {', '.join(name for name in _OBJECTS if getattr(config.results, name)) or 'none'}"
     for target in config.targets:
@@ -64,23 +66,18 @@ def _receiving(config: "Config") -> Iterator[str]:
     for sender in receive.senders:
         yield f"sender     {sender.ae_title} from {', '.join(map(str, sender.hosts))}"
     if not receive.senders:
-        yield "sender     none: every DICOM association is rejected until [[receive.senders]] names one"
+        yield "sender     none: every DICOM association is rejected until [[receive.senders]] has an entry"
 
 
-def _at(web: Any) -> str:
-    return f"{'https' if web.tls else 'http'}://{web.host}:{web.port}/"
-
-
-def _assembling(config: "Config") -> str:
+def _assembly_rule(config: "Config") -> str:
     rules = config.assemble
     at_once = "at once with all four views, " if rules.four_views else ""
-    return (
-        f"a study is complete {at_once}after {rules.quiet_s:g} s of quiet, or {rules.cap_s:g} s after its first image"
-    )
+    quiet = f"after {rules.quiet_s:g} s without a new image"
+    return f"a study is complete {at_once}{quiet}, or {rules.cap_s:g} s after its first image"
 
 
 def _missing_files(config: "Config") -> Iterator[str]:
-    """Files that the configuration names and that are not there now; a start may still find them."""
+    """Files that the configuration names and that do not exist now."""
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"

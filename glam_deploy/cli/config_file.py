@@ -1,4 +1,4 @@
-"""`--config` of every command of the appliance."""
+"""The option `--config` of the appliance's commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ config_option: Decorator = click.option(
 def read_config(path: Path) -> "Config":
     """The checked configuration in the file `path`.
 
-    Raises UsageError for what is wrong in it, BackendUnavailable where the appliance's packages are missing.
+    Raises UsageError for errors in it, BackendUnavailable if the appliance's packages are missing.
     """
     require_appliance()
     from glam_deploy.appliance.config import parse_config
@@ -35,11 +35,11 @@ def read_config(path: Path) -> "Config":
     try:
         text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UsageError(f"the configuration {path} cannot be read ({reason}): name it with --config") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error
     return parse_config(text, folder=path.absolute().parent)
 
 
 def require_appliance() -> None:
-    """Raises BackendUnavailable where the appliance's packages are missing."""
+    """Raises BackendUnavailable if the appliance's packages are missing."""
     require("dicom", "appliance", user="the appliance")

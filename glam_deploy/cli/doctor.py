@@ -20,13 +20,13 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(config_path: Path, as_json: bool) -> int:
-    """Look whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, targets.
+    """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, targets.
 
-    Asks the own listener and every target for a sign of life (C-ECHO, QIDO-RS). Changes nothing, and may be called
-    while the appliance runs. Exit code 1 where something fails.
+    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target. Changes nothing, and may run beside the
+    appliance. Exit code 1 if a check fails.
     """
     config = read_config(config_path)
-    with console.working("looking"):
+    with console.working("checking"):
         found = list(findings(config))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
@@ -38,8 +38,8 @@ def command(config_path: Path, as_json: bool) -> int:
 def _table(found: list[Finding]) -> Table:
     table = Table("", "what", "found, and what to do", show_lines=True)
     for finding in found:
-        told = Text(finding.found)
+        text = Text(finding.found)
         if finding.remedy:
-            told.append(f"\n{finding.remedy}", style="italic")
-        table.add_row(Text(finding.state, style=_STYLES[finding.state]), Text(finding.what), told)
+            text.append(f"\n{finding.remedy}", style="italic")
+        table.add_row(Text(finding.state, style=_STYLES[finding.state]), Text(finding.what), text)
     return table

@@ -1,4 +1,4 @@
-"""What `doctor` says of certificates: whether they can be read, fit their keys, and how long they are good."""
+"""Checks of certificates by `doctor`: readable, matching their keys, made for their use, not expired."""
 
 import socket
 import ssl
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Tls
 
 SOON = timedelta(days=30)
-"""A certificate that ends within this time is to be renewed now."""
+"""A certificate that expires within this time should be renewed now."""
 
 _FOR_SERVERS, _FOR_CLIENTS = "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"
 """Extended key usages (RFC 5280, 4.2.1.12)."""
 
 
 def certificates(config: "Config") -> Iterator[Finding]:
-    """Of every listener and target that the configuration names files for."""
+    """Findings on every certificate, key and authority of the listeners and targets."""
     for name, tls in (("receive.tls", config.receive.tls), ("web.tls", config.web.tls)):
         if tls is not None:
             yield from _own(f"certificate of {name}", tls, _FOR_SERVERS)
@@ -39,12 +39,12 @@ def certificates(config: "Config") -> Iterator[Finding]:
 
 
 def are_usable(tls: "Tls") -> bool:
-    """Whether there is nothing wrong with these files."""
+    """Whether no check of these files fails."""
     return all(each.state != FAILS for each in (*_own("", tls, _FOR_CLIENTS), *_authority("", tls.authority)))
 
 
 def shown_certificate(host: str, port: int, tls: "Tls", timeout_s: float) -> bytes:
-    """What a listener shows us (DER), whoever has signed it. Raises OSError where no TLS connection comes about."""
+    """The certificate (DER) that a listener presents, without verification. Raises OSError if TLS fails."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.load_cert_chain(tls.certificate, tls.key, password="")
@@ -53,7 +53,7 @@ def shown_certificate(host: str, port: int, tls: "Tls", timeout_s: float) -> byt
 
 
 def first_certificate(path: Path) -> bytes:
-    """What a listener shows that has this file (DER); b"" where it cannot be read."""
+    """The first certificate of a file (DER), which a listener with that file presents; b"" if it cannot be read."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     with suppress(OSError, ValueError):
@@ -62,7 +62,7 @@ def first_certificate(path: Path) -> bytes:
 
 
 def may_call_itself(tls: "Tls", address: str) -> bool:
-    """Whether a listener's own certificate is one that it lets in, and names this address of the machine."""
+    """Whether the listener's own certificate is valid as a client certificate for it, and names `address`."""
     try:
         chain, authorities = _read(tls.certificate), _read(tls.authority)
     except (OSError, ValueError):
@@ -72,7 +72,7 @@ def may_call_itself(tls: "Tls", address: str) -> bool:
 
 
 def _own(what: str, tls: "Tls", usage: str) -> Iterator[Finding]:
-    """A certificate of ours and its key."""
+    """A certificate of the appliance and its key."""
     try:
         chain = _read(tls.certificate)
     except (OSError, ValueError) as error:
@@ -88,7 +88,7 @@ def _own(what: str, tls: "Tls", usage: str) -> Iterator[Finding]:
 
 
 def _authority(what: str, path: Path) -> Iterator[Finding]:
-    """Where an authority is renewed the older one stays in the file for a while: the last one's end counts."""
+    """The authorities in a file; the latest expiry counts, since a renewed authority may stand beside the old one."""
     try:
         found = _read(path)
     except (OSError, ValueError) as error:
@@ -99,14 +99,14 @@ def _authority(what: str, path: Path) -> Iterator[Finding]:
 
 def _lasting(what: str, path: Path, chain: Sequence["Certificate"], ends: datetime) -> Finding:
     now, begins = datetime.now(UTC), max(each.not_valid_before_utc for each in chain)
-    renew = "renew it, and restart the appliance: certificates are read at the start"
+    renew = "renew it and restart the appliance, which reads certificates at its start"
     if now >= ends:
-        return fails(what, f"{path} has ended on {_day(ends)}: others refuse it", renew)
+        return fails(what, f"{path} expired on {_day(ends)}: peers refuse it", renew)
     if now < begins:
-        return fails(what, f"{path} is not good before {_day(begins)}", "is the clock right? Else use an older one")
+        return fails(what, f"{path} is not valid before {_day(begins)}", "check the clock, or use an older certificate")
     if ends - now < SOON:
-        return note(what, f"{path} ends on {_day(ends)}, in {(ends - now).days} days", renew)
-    return ok(what, f"{path}, good until {_day(ends)}")
+        return note(what, f"{path} expires on {_day(ends)}, in {(ends - now).days} days", renew)
+    return ok(what, f"{path}, valid until {_day(ends)}")
 
 
 def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterator[Finding]:
@@ -117,13 +117,15 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
         key = load_pem_private_key(read_regular(path), None)
         mode = path.stat().st_mode
     except TypeError:
-        remedy = "take the password away: openssl pkey -in KEY -out NEW; the file's rights protect it"
-        yield fails(what, f"{path} asks for a password, which nobody would be there to give", remedy)
+        remedy = "remove the password: openssl pkey -in KEY -out NEW; the file's mode protects it"
+        yield fails(what, f"{path} has a password, which nobody can type at the start", remedy)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         yield _unreadable(what, path, error, "key")
     else:
         if certificate and key.public_key() != certificate.public_key():
-            yield fails(what, f"{path} is not the key of the certificate", "name the files that were made together")
+            yield fails(
+                what, f"{path} is not the key of the certificate", "set the key that belongs to the certificate"
+            )
         if mode & stat.S_IRWXO:
             yield note(what, f"other users may read the key {path}", f"chmod o= {quoted(path)}")
 
@@ -131,12 +133,12 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
 def _of_usage(what: str, path: Path, certificate: "Certificate", usage: str) -> Iterator[Finding]:
     if not _is_made_for(certificate, usage):
         side, given = ("servers", "serverAuth") if usage == _FOR_SERVERS else ("clients", "clientAuth")
-        remedy = f"ask for one with extended key usage {given}, or without any"
-        yield note(what, f"{path} is not made for {side}: others may refuse it", remedy)
+        remedy = f"request one with extended key usage {given}, or without any"
+        yield note(what, f"{path} is not made for {side}: peers may refuse it", remedy)
 
 
 def _is_made_for(certificate: "Certificate", usage: str) -> bool:
-    """Without the extension it is made for everything."""
+    """Whether the extended key usage allows `usage`; without that extension it allows everything."""
     from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
 
     try:
@@ -174,7 +176,7 @@ def _read(path: Path) -> list["Certificate"]:
 
 def _unreadable(what: str, path: Path, error: Exception, kind: str = "certificate") -> Finding:
     if isinstance(error, OSError):
-        return fails(what, f"{path} cannot be read ({error.strerror})", "name a file that this user may read")
+        return fails(what, f"{path} cannot be read ({error.strerror})", "set a file that this user can read")
     return fails(what, f"{path} holds no {kind}", f"expected a PEM file with -----BEGIN ... {kind.upper()}-----")
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` looks at, one after the other. Nothing is made or changed, whoever calls it."""
+"""The checks of `doctor`, in order. They create and change nothing."""
 
 import os
 import pwd
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from glam_deploy.appliance.data import DataFolder
 
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
-"""Kinds of file system on which SQLite's write-ahead log does not work (it needs shared memory)."""
+"""File systems on which SQLite's write-ahead log does not work, because it needs shared memory."""
 
 
 def findings(config: "Config") -> Iterator[Finding]:
-    """Everything, each as soon as it is known."""
+    """All findings, each as soon as it is known."""
     from glam_deploy.appliance.data import DataFolder
-    from glam_deploy.appliance.state.events import SILENT_S
+    from glam_deploy.appliance.state.events import HEARTBEAT_TIMEOUT_S
 
     data = DataFolder(root=config.data)
     if os.geteuid() == 0:
         remedy = "run it under an account of its own, as packaging/glam-deploy.service does"
-        yield note("user", "this is root: what a sender finds a fault in can do everything on this machine", remedy)
+        yield note("user", "running as root: an exploited fault would have all rights on this machine", remedy)
     folder = _folder(data)
     yield folder
     yield from _disk(config, data)
-    # SQLite would leave files in it, which the service could not use if they are another user's
+    # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
-    processes = {name: each for name, each in known.items() if each.age < SILENT_S}
+    processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
     yield from _running(known, processes)
     yield from _network(config)
     yield from certificates(config)
@@ -55,27 +55,29 @@ def findings(config: "Config") -> Iterator[Finding]:
 def _folder(data: "DataFolder") -> Finding:
     what, root = "data folder", data.root
     if not root.exists():
-        return _not_there(what, root)
+        return _missing_folder(what, root)
     if not root.is_dir():
-        return fails(what, f"{root} is no folder", "name one in `data`, or one that the first start may make")
+        return fails(
+            what, f"{root} is not a folder", "set `data` to a folder, or to a path that the first start can create"
+        )
     facts = root.stat()
     if facts.st_uid != os.geteuid():
-        told = f"{root} belongs to {_user(facts.st_uid)}, this is {_user(os.geteuid())}"
-        return fails(what, told, "call doctor and serve as the user of the service")
+        text = f"{root} belongs to {_user(facts.st_uid)}, but this process runs as {_user(os.geteuid())}"
+        return fails(what, text, "run doctor and serve as the user of the service")
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
     if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return fails(
-            what, f"other users may look into {root}, which holds images of patients", f"chmod 700 {quoted(root)}"
-        )
-    return ok(what, f"{root}, of {_user(facts.st_uid)} alone")
+        return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
+    return ok(what, f"{root}, accessible to {_user(facts.st_uid)} only")
 
 
-def _not_there(what: str, root: Path) -> Finding:
+def _missing_folder(what: str, root: Path) -> Finding:
     above = next(folder for folder in root.parents if folder.exists())
     if not os.access(above, os.W_OK):
-        return fails(what, f"{root} is not there, and this user may not write in {above}", "make it, and own it")
-    return note(what, f"{root} is not there yet", "the first start makes it, for the user of the service alone")
+        return fails(
+            what, f"{root} does not exist, and this user cannot write to {above}", "create it as this user's folder"
+        )
+    return note(what, f"{root} does not exist yet", "the first start creates it, accessible to the service's user only")
 
 
 def _user(uid: int) -> str:
@@ -89,15 +91,17 @@ def _disk(config: "Config", data: "DataFolder") -> Iterator[Finding]:
     place = next(folder for folder in (data.root, *data.root.parents) if folder.exists())
     room = os.statvfs(place)
     free, reserve = room.f_bavail * room.f_frsize, config.receive.reserve_bytes
-    told = f"{_size(free)} free, instances are refused below {_size(reserve)}"
+    text = f"{_size(free)} free, instances are refused below {_size(reserve)}"
     if free < reserve:
-        yield fails("disk", told, "make room, lower receive.reserve_bytes, or shorten the times in [retain]")
+        yield fails("disk", text, "free space, lower receive.reserve_bytes, or shorten the times in [retain]")
     elif free < 2 * reserve:
-        yield note("disk", told, "soon full: make room, or shorten the times in [retain]")
+        yield note("disk", text, "soon full: free space, or shorten the times in [retain]")
     else:
-        yield ok("disk", told)
+        yield ok("disk", text)
     if (kind := _file_system(place)) in NETWORK_DISKS:
-        yield fails("disk", f"{place} lies on {kind}", "name a folder on a local disk: state.db cannot work there")
+        yield fails(
+            "disk", f"{place} is on {kind}", "use a folder on a local disk: state.db does not work on this file system"
+        )
 
 
 def _size(count: int) -> str:
@@ -105,7 +109,7 @@ def _size(count: int) -> str:
 
 
 def _file_system(place: Path) -> str:
-    """Its kind, by the longest mount point that `place` lies below; "" where the system does not tell."""
+    """Type of the file system of `place`, by its longest mount point; "" if unknown."""
     with suppress(OSError):
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
         holding = [(point, kind) for point, kind in mounts if place.absolute().is_relative_to(point)]
@@ -113,33 +117,35 @@ def _file_system(place: Path) -> str:
     return ""
 
 
-# what state.db tells
+# state.db
 
 
 def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, Processes]:
-    """Returns every process that ever said something."""
-    from glam_deploy.appliance.state import inspection, overview, parcels
-    from glam_deploy.appliance.state.steady import steady_clock
+    """Findings on state.db; returns the last heartbeat of every process."""
+    from glam_deploy.appliance.state import deliveries, overview
+    from glam_deploy.appliance.state.database import monotonic_clock
 
     what = "database"
     if not data.database.exists():
-        yield note(what, "there is none yet", "the first start makes it")
+        yield note(what, "it does not exist yet", "the first start creates it")
         return {}
     try:
-        with overview.reading(data.database) as connection:
-            if damage := inspection.damage(connection):
+        with overview.open_read_only(data.database) as connection:
+            if damage := overview.integrity_error(connection):
                 yield fails(what, f"{data.database} is damaged ({damage})", _restore())
             else:
                 yield ok(what, f"{data.database} is sound")
-            yield from _clock(inspection.newest_at(connection))
-            yield from _strangers(parcels.strangers(connection, [target.name for target in config.targets]))
-            return overview.components(connection, steady_clock(connection)())
-    except (*overview.UNREADABLE, UsageError) as error:
-        if inspection.is_damage(error):
+            yield from _clock(overview.latest_timestamp(connection))
+            yield from _unconfigured_targets(
+                deliveries.unconfigured_targets(connection, [target.name for target in config.targets])
+            )
+            return overview.components(connection, monotonic_clock(connection)())
+    except (*overview.READ_ERRORS, UsageError) as error:
+        if overview.is_corruption(error):
             yield fails(what, f"{data.database} is damaged ({error})", _restore())
         else:
-            told = f"it cannot be read as it is ({type(error).__name__})"
-            yield note(what, told, "start the appliance, then look again")
+            text = f"it cannot be read in its present state ({type(error).__name__})"
+            yield note(what, text, "start the appliance, then run doctor again")
         return {}
 
 
@@ -147,34 +153,36 @@ def _clock(newest: float) -> Iterator[Finding]:
     ahead = newest - time.time()
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     if ahead > 60:
-        remedy = "set it, and keep it right with NTP: times in audit and results follow it"
-        yield fails("clock", f"{now} is {ahead:.0f} s before the last thing that happened", remedy)
+        remedy = "set the clock, and synchronize it with NTP: times in audit and results follow it"
+        yield fails("clock", f"{now} is {ahead:.0f} s before the latest recorded event", remedy)
     else:
-        yield ok("clock", f"{now}: is it right?")
+        yield ok("clock", f"{now}: compare it with the correct time")
 
 
-def _strangers(waiting: Mapping[str, int]) -> Iterator[Finding]:
+def _unconfigured_targets(waiting: Mapping[str, int]) -> Iterator[Finding]:
     for name, count in waiting.items():
-        remedy = f"name it again in [[targets]], or give them up: glam-deploy queue discard --target {quoted(name)}"
-        yield note(f"target {name}", f"{count} result sets wait for it, and the configuration does not name it", remedy)
+        remedy = f"add it to [[targets]], or discard them: glam-deploy queue discard --target {quoted(name)}"
+        yield note(f"target {name}", f"{count} result sets wait for it, but it is not configured", remedy)
 
 
 def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
-    """`processes`: those of `known` that have said something lately."""
-    from glam_deploy.appliance.serve import ROLES
+    """`processes`: those of `known` with a recent heartbeat."""
+    from glam_deploy.appliance.supervisor import ROLES
 
     missing = [role for role in ROLES if role not in processes]
     if len(missing) == len(ROLES):
         last = min((known[role].age for role in ROLES if role in known), default=None)
-        told = "none runs" if last is None else f"none runs, or none can write: the last word came {last:.0f} s ago"
-        yield note("processes", told, "glam-deploy serve starts them; where they run, is the disk full?")
+        text = "none runs" if last is None else f"none runs, or none can write: the last heartbeat was {last:.0f} s ago"
+        yield note("processes", text, "start glam-deploy serve; if it runs, check whether the disk is full")
         return
     for role in missing:
-        told = f"has said nothing for {known[role].age:.0f} s: it has ended or hangs" if role in known else "never ran"
-        yield fails("processes", f"{role} {told}", "see the log; glam-deploy serve starts it again by itself")
+        text = (
+            f"has written no heartbeat for {known[role].age:.0f} s: it ended or hangs" if role in known else "never ran"
+        )
+        yield fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
     for role in ROLES:
         if role in processes and processes[role].state == "failing":
-            reason = processes[role].detail.get("reason", "it does not say why")
+            reason = processes[role].detail.get("reason", "no reason given")
             yield fails("processes", f"{role}: {reason}", "see the log")
     yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in ROLES if role in processes))
 
@@ -185,7 +193,7 @@ def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
 def _network(config: "Config") -> Iterator[Finding]:
     bundle = _bundle(config)
     yield bundle
-    if bundle.state == "ok":  # the engine would only repeat what is wrong with it
+    if bundle.state == "ok":  # otherwise the engine check would repeat the bundle's fault
         yield _engine(config)
 
 
@@ -196,25 +204,25 @@ def _bundle(config: "Config") -> Finding:
         bundle = open_bundle(config.worker.bundle)
         bundle.check()
     except (GlamError, OSError) as error:
-        return fails("bundle", str(error), "copy it again from where it was made, or correct worker.bundle")
+        return fails("bundle", str(error), "copy it again from its source, or correct worker.bundle")
     return ok("bundle", f"{bundle.id[:12]}, {len(bundle.files)} files of {bundle.folder} are unchanged")
 
 
 def _engine(config: "Config") -> Finding:
-    """Opened as the worker would, but for its folder of compiled models."""
+    """Loads the engine as the worker would, except for its folder of compiled models."""
     from glam_deploy.appliance.work.predictor import load_predictor
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            told = load_predictor(config.model_copy(update={"data": Path(folder)})).provenance
+            text = load_predictor(config.model_copy(update={"data": Path(folder)})).provenance
     except GlamError as error:
-        return fails("engine", str(error), "until it can be opened, received studies wait")
-    name, gate = told["engine"]["name"], told["gate"]
+        return fails("engine", str(error), "received studies wait until it can be loaded")
+    name, gate = text["engine"]["name"], text["gate"]
     if gate == "ungated":
-        remedy = "hold it against the reference with glam-deploy gate, and take worker.ungated away"
-        return note("engine", f"{name}, without a passed gate: nobody knows that it finds the same lesions", remedy)
+        remedy = "compare it with the reference by glam-deploy gate, then remove worker.ungated"
+        return note("engine", f"{name}, without a passed gate: not validated against the reference", remedy)
     return ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")
 
 
 def _restore() -> str:
-    return f"stop, and restore it from a backup, or start with an empty data folder ({page('appliance.md')}, Backup)"
+    return f"stop the appliance; restore it from a backup or use an empty data folder ({page('appliance.md')}, Backup)"

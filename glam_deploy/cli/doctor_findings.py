@@ -1,21 +1,24 @@
-"""What `doctor` says of one thing that it looked at."""
+"""Result of one check of `doctor`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from glam_deploy.appliance.state.overview import Component
 
 FAILS = "FAILS"
 
-Processes = Mapping[str, Any]
-"""Name -> component, of those that have said something lately."""
+Processes = Mapping[str, "Component"]
+"""Name -> `overview.Component` with a recent heartbeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line for the person who asks."""
+    """One row of the table that `doctor` prints."""
 
     state: str
-    """ok, note (nothing wrong, but look) or FAILS."""
+    """ok, note (works, but should be looked at) or FAILS."""
     what: str
     found: str
     remedy: str = ""

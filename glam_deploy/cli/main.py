@@ -30,8 +30,8 @@ COMMANDS = {
     "bench": "Measure engines beside other ways to run the same weights.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",
-    "doctor": "Look whether the appliance can run here, and reaches what it must.",
-    "queue": "Show what waits and what is stuck; try it again, or give it up.",
+    "doctor": "Check whether the appliance can run here and reach its targets.",
+    "queue": "List what waits or failed; retry it, or give it up.",
     "demo": "Make weights and images, then do all of the above.",
 }
 VERBOSITY = f"{__name__}.verbosity"

@@ -1,4 +1,4 @@
-"""`glam-deploy run-dir`: for hosts that call a program on a folder (mercure, MONAI Deploy and their like)."""
+"""`glam-deploy run-dir`: for hosts that call a program on a folder (mercure, MONAI Deploy and others)."""
 
 import os
 from collections import Counter
@@ -27,7 +27,7 @@ HOSTS = (
     ("MONAI_INPUTPATH", "MONAI_OUTPUTPATH"),
     ("HOLOSCAN_INPUT_PATH", "HOLOSCAN_OUTPUT_PATH"),
 )
-"""Variables by which a host names the folders; the first pair that is set counts."""
+"""Environment variables in which a host passes the two folders; the first pair that is set is used."""
 
 
 @click.command("run-dir")
@@ -35,7 +35,9 @@ HOSTS = (
 @bundle_option
 @engine_option
 @patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
-@click.option("--for-processing", is_flag=True, help="Take For Processing images too, which GLAM was not trained on.")
+@click.option(
+    "--for-processing", is_flag=True, help="Also process For Processing images, on which GLAM was not trained."
+)
 @threads_option
 @flavour_option
 @device_option
@@ -53,15 +55,15 @@ def command(
 ) -> int:
     """Find lesions for a host that calls a program on a folder (mercure, MONAI).
 
-    The DICOM files of the folder IN are worked on; OUT gets DICOM results and result.json. OUT must be empty, and is
-    made where it is missing; result.json comes last, when all else is there. Where neither is given, they are what
-    MERCURE_IN_DIR and MERCURE_OUT_DIR say, or MONAI_INPUTPATH and MONAI_OUTPUTPATH.
+    Processes the DICOM files of the folder IN; OUT gets DICOM results and result.json. OUT must be empty, and is
+    created if missing; result.json is written last. If neither is given, they are taken from MERCURE_IN_DIR and
+    MERCURE_OUT_DIR, or MONAI_INPUTPATH and MONAI_OUTPUTPATH.
     """
     source, target = in_and_out(folders, os.environ)
     require_folders(source, target)
     require_appliance()
     from glam_deploy.appliance.config import Accept, Config, Worker
-    from glam_deploy.appliance.folder import work_through
+    from glam_deploy.appliance.folder import process_folder
 
     pipeline = load(
         folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device, ungated=ungated
@@ -69,20 +71,20 @@ def command(
     accept, worker = Accept(for_processing=for_processing), Worker(bundle=folder)
     config = Config(license_acknowledged=True, data=target, accept=accept, worker=worker)
     try:
-        said = work_through(source, target, pipeline, config)
+        result = process_folder(source, target, pipeline, config)
     except OSError as error:
         raise UsageError(f"cannot write to {target} ({error.strerror}): free space or change its rights") from error
-    return tell(said)
+    return print_summary(result)
 
 
-def tell(said: Mapping[str, Any]) -> int:
-    """A line for each file that got no result, and a last one with the count; the exit code."""
-    views = [view for study in said["studies"] for view in study["views"]]
-    for one in (*views, *said["others"]):
-        if one["reason"]:
-            console.out.print(f"{one['status']:8}{one['file']}  {one['reason']}", soft_wrap=True)
-    count = Counter(one["status"] for one in (*views, *said["others"]))
-    objects = sum(len(study["objects"]) for study in said["studies"])
+def print_summary(result: Mapping[str, Any]) -> int:
+    """Print a line for each file without a result, and a last line with counts; the exit code."""
+    views = [view for study in result["studies"] for view in study["views"]]
+    for entry in (*views, *result["others"]):
+        if entry["reason"]:
+            console.out.print(f"{entry['status']:8}{entry['file']}  {entry['reason']}", soft_wrap=True)
+    count = Counter(entry["status"] for entry in (*views, *result["others"]))
+    objects = sum(len(study["objects"]) for study in result["studies"])
     console.out.print(
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed; {objects} objects", soft_wrap=True
     )
@@ -90,7 +92,7 @@ def tell(said: Mapping[str, Any]) -> int:
 
 
 def in_and_out(folders: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, Path]:
-    """The two folders as given, else as the host says. Raises UsageError where neither tells both."""
+    """The two folders as given, else from the environment. Raises UsageError if neither gives both."""
     if len(folders) == 2:
         return folders[0], folders[1]
     for names in HOSTS:
@@ -103,13 +105,15 @@ def in_and_out(folders: Sequence[Path], environment: Mapping[str, str]) -> tuple
 
 
 def require_folders(source: Path, target: Path) -> None:
-    """Make the folder of results where it is missing. Raises UsageError where one of the two cannot serve."""
+    """Create the folder of results if missing. Raises UsageError if one of the two cannot be used."""
     if not source.is_dir():
-        raise UsageError(f"{source} is no folder, expected one with DICOM files: check the path")
+        raise UsageError(f"{source} is not a folder, expected one with DICOM files: check the path")
     try:
         target.mkdir(parents=True, exist_ok=True)
         found = next(target.iterdir(), None)
     except OSError as error:
-        raise UsageError(f"{target} cannot be made or searched ({error.strerror}): name another folder") from error
+        raise UsageError(f"{target} cannot be made or searched ({error.strerror}): choose another folder") from error
     if found:
-        raise UsageError(f"{target} holds {found.name!r}, expected an empty folder: results of two runs must not mix")
+        raise UsageError(
+            f"{target} holds {found.name!r}, expected an empty folder, so that results of two runs do not mix"
+        )

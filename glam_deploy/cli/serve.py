@@ -12,20 +12,20 @@ from glam_deploy.cli.config_file import config_option, read_config
 @click.option(
     "--role",
     metavar="NAME",
-    help="Be this process alone: receiver, web, keeper, worker or dispatcher [default: start and watch all five].",
+    help="Run only this process: receiver, web, keeper, worker or dispatcher [default: start and supervise all five].",
 )
 def command(config_path: Path, role: str | None) -> int:
     """Run the appliance beside a PACS: receive views, find lesions, send the results into the same study.
 
-    Ends with 0 when Ctrl-C or SIGTERM has stopped it; a second Ctrl-C ends it at once, and nothing is lost by it.
+    Exits with 0 after Ctrl-C or SIGTERM; a second Ctrl-C kills it at once, and nothing is lost by that.
     """
     config = read_config(config_path)
-    from glam_deploy.appliance import serve
+    from glam_deploy.appliance import supervisor
 
-    if role is not None and role not in serve.ROLES:
-        raise click.BadParameter(f"expected one of {', '.join(serve.ROLES)}", param_hint="--role")
-    stop = serve.stop_on_signals()
+    if role is not None and role not in supervisor.ROLES:
+        raise click.BadParameter(f"expected one of {', '.join(supervisor.ROLES)}", param_hint="--role")
+    stop = supervisor.stop_on_signals()
     if role is not None:
-        serve.run_role(config, role, stop)
+        supervisor.run_role(config, role, stop)
         return 0
-    return serve.supervise_all(config, config_path, stop)
+    return supervisor.supervise_all(config, config_path, stop)

@@ -1,1 +1,1 @@
-"""Sending results: per target in order of arrival, with patience, until delivery is proven."""
+"""Sending of result objects to the targets, in order of arrival, with retries, until delivery is proven."""

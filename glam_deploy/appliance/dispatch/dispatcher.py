@@ -1,4 +1,4 @@
-"""The dispatcher: a thread for each target, so that one that is down or slow holds up no other."""
+"""The role `dispatcher`: one delivery worker per target, each in its own thread, so that no target delays another."""
 
 import logging
 import sqlite3
@@ -11,121 +11,127 @@ from functools import partial
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.dispatch.lane import Lane
-from glam_deploy.appliance.dispatch.links import link_to
-from glam_deploy.appliance.dispatch.loops import LOOPS, leads_back
-from glam_deploy.appliance.state import parcels
-from glam_deploy.appliance.state.database import open_database
-from glam_deploy.appliance.state.events import beat
-from glam_deploy.appliance.state.steady import Steady, steady_clock
+from glam_deploy.appliance.dispatch.delivery_worker import DeliveryWorker
+from glam_deploy.appliance.dispatch.targets import LOOP_REASON, is_own_address, target_client
+from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
+from glam_deploy.appliance.state.events import record_heartbeat
 from glam_deploy.errors import InternalError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
-"""Between two looks for parcels: a part of the time from the last view to the results."""
-BEAT_S = 1.0
-STALLED = 2
-"""A target that lets us get on with nothing for so many times `dispatch.timeout_s` is told as failing."""
-IN_VAIN = 2
-"""So is one that broke off so often at the same result set, which may be to blame itself."""
-LEAVE_S = 5.0
-"""How long the targets' threads have to finish when the process stops; what is cut off is sent again."""
+POLL_S = 0.05
+"""Between two checks for deliveries; part of the time from the last view to the results."""
+HEARTBEAT_S = 1.0
+STALLED_TIMEOUTS = 2
+"""A target is reported as failing after this many times `dispatch.timeout_s` without progress,"""
+INTERRUPTIONS = 2
+"""or after it has broken off this often at the same delivery, which may itself be the cause."""
+STOP_S = 5.0
+"""Time that the targets' threads have to finish when the process stops; what is cut off is sent again."""
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """Send parcels until `stop` is set.
+    """Send deliveries until `stop` is set.
 
-    Raises UsageError where the data folder cannot be used, InternalError where a target's thread has ended.
+    Raises UsageError if the data folder cannot be used, InternalError if a target's thread has ended.
     """
     data = DataFolder(root=config.data)
     data.make()
     audit = open_audit(data)
     with closing(open_database(data.database)) as connection:
-        steady = steady_clock(connection)
-        loops = [target.name for target in config.targets if leads_back(target, config)]
-        lanes = [_lane(target, config, data, audit) for target in config.targets if target.name not in loops]
-        _tell_useless(connection, config, loops)
-        threads = [threading.Thread(target=_serve, args=(lane, stop), daemon=True) for lane in lanes]
+        monotonic = monotonic_clock(connection)
+        own_addresses = [target.name for target in config.targets if is_own_address(target, config)]
+        workers = [
+            _worker_of(target, config, data, audit) for target in config.targets if target.name not in own_addresses
+        ]
+        _log_unusable_targets(connection, config, own_addresses)
+        threads = [threading.Thread(target=_run_worker, args=(worker, stop), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()
-        _watch(partial(_beat, connection, steady, lanes, loops), threads, stop)
+        _supervise(partial(_heartbeat, connection, monotonic, workers, own_addresses), threads, stop)
 
 
-def _lane(target: Target, config: Config, data: DataFolder, audit: Audit) -> Lane:
-    """With a connection of its own, which goes with its thread."""
+def _worker_of(target: Target, config: Config, data: DataFolder, audit: Audit) -> DeliveryWorker:
+    """The delivery worker of a target, with a database connection of its own that is used by its thread."""
     connection = open_database(data.database, one_thread=False)
-    return Lane(
+    return DeliveryWorker(
         target=target,
         policy=config.dispatch,
-        link=link_to(target, config.dispatch.timeout_s),
+        client=target_client(target, config.dispatch.timeout_s),
         connection=connection,
-        steady=steady_clock(connection),
+        monotonic=monotonic_clock(connection),
         root=data.root,
         audit=audit,
     )
 
 
-def _serve(lane: Lane, stop: threading.Event) -> None:
-    """A target's thread."""
-    with closing(lane.connection):
-        while not stop.wait(LOOK_S):
+def _run_worker(worker: DeliveryWorker, stop: threading.Event) -> None:
+    """Body of a target's thread."""
+    with closing(worker.connection):
+        while not stop.wait(POLL_S):
             try:
-                while lane.step() and not stop.is_set():
+                while worker.step() and not stop.is_set():
                     pass
-            except sqlite3.OperationalError as error:  # a full disk; it goes on when there is space
-                log.error("state.db takes nothing (%s)", error)
-                stop.wait(BEAT_S)
+            except sqlite3.OperationalError as error:  # a full disk: retry until there is space
+                log.error("state.db cannot be written (%s)", error)
+                stop.wait(HEARTBEAT_S)
 
 
-def _watch(say: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event) -> None:
-    """Say how it is, once a second, until the end."""
+def _supervise(send_heartbeats: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event) -> None:
+    """Send heartbeats once a second until `stop`, then wait for the threads."""
     while not stop.is_set():
         if not all(thread.is_alive() for thread in threads) and not stop.is_set():
-            raise InternalError("a target's thread has ended: see the log for the reason")
+            raise InternalError("the thread of a target has ended: see the log for the reason")
         try:
-            say()
+            send_heartbeats()
         except sqlite3.OperationalError as error:
-            log.error("state.db takes nothing (%s)", error)
-        stop.wait(BEAT_S)
-    deadline = time.monotonic() + LEAVE_S
+            log.error("state.db cannot be written (%s)", error)
+        stop.wait(HEARTBEAT_S)
+    deadline = time.monotonic() + STOP_S
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _beat(connection: sqlite3.Connection, steady: Steady, lanes: Sequence[Lane], loops: Sequence[str]) -> None:
-    beat(connection, steady, "dispatcher", "ready", {})
-    for name in loops:
-        beat(connection, steady, f"target:{name}", "failing", {"reason": LOOPS})
-    for lane in lanes:
-        beat(connection, steady, f"target:{lane.target.name}", *_word(lane, steady()))
+def _heartbeat(
+    connection: sqlite3.Connection,
+    monotonic: MonotonicClock,
+    workers: Sequence[DeliveryWorker],
+    own_addresses: Sequence[str],
+) -> None:
+    record_heartbeat(connection, monotonic, "dispatcher", "ready", {})
+    for name in own_addresses:
+        record_heartbeat(connection, monotonic, f"target:{name}", "failing", {"reason": LOOP_REASON})
+    for worker in workers:
+        record_heartbeat(connection, monotonic, f"target:{worker.target.name}", *_state_of(worker, monotonic()))
 
 
-def _word(lane: Lane, now: float) -> tuple[str, Mapping[str, str | int]]:
-    """State and detail of a target: ready; waiting, for it cannot be reached; failing, a person is needed."""
-    health = lane.health
+def _state_of(worker: DeliveryWorker, now: float) -> tuple[str, Mapping[str, str | int]]:
+    """State and detail of a target: ready; waiting (it cannot be reached); failing (it needs a person)."""
+    health = worker.health
     if not health.reason:
-        reason = _stalled(lane, now)
+        reason = _stalled(worker, now)
         return ("failing", {"reason": reason}) if reason else ("ready", {})
     if health.may_try(now):
         return "failing", {"reason": health.reason}
     return "waiting", {"reason": health.reason, "next_try_s": round(health.not_before - now)}
 
 
-def _stalled(lane: Lane, now: float) -> str:
-    """Why nothing is delivered to a target of which nothing is known yet; "" where it gets on."""
-    waited = now - (lane.progress or now)
-    if waited > STALLED * lane.policy.timeout_s:
-        return f"no progress for {waited:.0f} s while a result set is sent to it"
-    worst = max(lane.health.suspects.values(), key=lambda suspect: suspect.times, default=None)
-    if worst and worst.times >= IN_VAIN:
-        return f"{worst.reason} ({worst.times} times, with the same result set)"
+def _stalled(worker: DeliveryWorker, now: float) -> str:
+    """Why a target that is not known to fail makes no progress; "" if it does."""
+    waited = now - (worker.progress or now)
+    if waited > STALLED_TIMEOUTS * worker.policy.timeout_s:
+        return f"no progress for {waited:.0f} s while sending a result set"
+    worst = max(worker.health.suspects.values(), key=lambda suspect: suspect.times, default=None)
+    if worst and worst.times >= INTERRUPTIONS:
+        return f"{worst.reason} ({worst.times} times with the same result set)"
     return ""
 
 
-def _tell_useless(connection: sqlite3.Connection, config: Config, loops: Sequence[str]) -> None:
-    for name in loops:
-        log.error("target %s is left out: %s", name, LOOPS)
-    for name, count in parcels.strangers(connection, [target.name for target in config.targets]).items():
-        log.warning("%d parcels wait for target %s, which the configuration lacks: name it again, or give them up with "
-                    "`glam-deploy queue discard --target %s`", count, name, name)  # fmt: skip
+def _log_unusable_targets(connection: sqlite3.Connection, config: Config, own_addresses: Sequence[str]) -> None:
+    """Log targets that are this appliance itself, and deliveries whose target is not configured."""
+    for name in own_addresses:
+        log.error("target %s is not used: %s", name, LOOP_REASON)
+    for name, count in deliveries.unconfigured_targets(connection, [target.name for target in config.targets]).items():
+        log.warning("%d deliveries wait for target %s, which is not configured: add it to [[targets]], or discard "
+                    "them with `glam-deploy queue discard --target %s`", count, name, name)  # fmt: skip

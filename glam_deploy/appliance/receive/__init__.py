@@ -1,1 +1,1 @@
-"""The receiver: DICOM listeners in a process of their own."""
+"""Reception of instances: the DICOM listeners, and the ingest that C-STORE and STOW-RS share."""

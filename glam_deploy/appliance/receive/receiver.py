@@ -1,4 +1,4 @@
-"""The receiver: the DICOM listeners of the configuration, with ingest behind them."""
+"""The role `receiver`: the configured DICOM listeners, which hand received objects to the ingest."""
 
 import logging
 import sqlite3
@@ -8,43 +8,42 @@ from contextlib import closing
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Receive
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest
-from glam_deploy.appliance.state import parcels
-from glam_deploy.appliance.state.database import open_database
-from glam_deploy.appliance.state.events import beat
-from glam_deploy.appliance.state.steady import steady_clock
+from glam_deploy.appliance.receive.ingest import Ingest
+from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state.database import monotonic_clock, open_database
+from glam_deploy.appliance.state.events import record_heartbeat
 from glam_deploy.dicom.net.delivery import Commitment
-from glam_deploy.dicom.net.listener import Listener, Rules, Sender, Told, tls_context
+from glam_deploy.dicom.net.listener import AuditEvent, Listener, Rules, Sender, tls_context
 from glam_deploy.dicom.net.peer import TlsFiles
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 
 _LOG = logging.getLogger(__name__)
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """Receive until `stop` is set. Raises UsageError where the data folder or an address cannot be used."""
+    """Receive until `stop` is set. Raises UsageError if the data folder or an address cannot be used."""
     data = DataFolder(root=config.data)
     data.make()
     audit = open_audit(data)
     ingest = Ingest(config, data, audit)
     listener = Listener(
-        rules_of(config.receive),
+        listener_rules(config.receive),
         begin=lambda sender, claim: ingest.open(sender=sender, claim=claim),
-        tell=lambda told: _tell(audit, told),
-        reported=lambda report: _report(data, report),
+        audit=lambda event: _audit_event(audit, event),
+        on_commitment=lambda report: _report(data, report),
     )
     try:
         ports = _listen(listener, config.receive)
         _LOG.info("listening as %s, ports %s", config.receive.ae_title, ports)
-        _beat(config, data, listener, ports, stop)
+        _heartbeat(config, data, listener, ports, stop)
     finally:
         listener.stop()
         ingest.close()
 
 
-def rules_of(receive: Receive) -> Rules:
-    """Who may come in, as the listener knows it."""
+def listener_rules(receive: Receive) -> Rules:
+    """The acceptance rules of the listener, from the configuration."""
     senders = tuple(Sender(ae_title=sender.ae_title, networks=sender.hosts) for sender in receive.senders)
     return Rules(
         ae_title=receive.ae_title,
@@ -56,7 +55,7 @@ def rules_of(receive: Receive) -> Rules:
 
 
 def _listen(listener: Listener, receive: Receive) -> dict[str, int]:
-    """Open what is configured: name -> port."""
+    """Open the configured listeners; name -> port."""
     ports = {}
     if receive.port is not None:
         ports["dicom"] = listener.listen(receive.host, receive.port)
@@ -67,30 +66,34 @@ def _listen(listener: Listener, receive: Receive) -> dict[str, int]:
 
 
 def _report(data: DataFolder, report: Commitment) -> bool:
-    """A target has committed itself to keep results, or not, on an association of its own."""
+    """Apply a storage commitment report that a target sent on an association of its own; False if none waits for it."""
     with closing(open_database(data.database)) as database:
-        return parcels.report(database, report.transaction_uid, committed=report.committed, failed=report.failed)
+        return deliveries.apply_commitment_report(
+            database, report.transaction_uid, committed=report.committed, failed=report.failed
+        )
 
 
-def _tell(audit: Audit, told: Told) -> None:
-    times = told.times if told.times > 1 else None
-    audit.write(f"association_{told.event}", sender=told.sender, reason=told.reason or None, times=times)
+def _audit_event(audit: Audit, event: AuditEvent) -> None:
+    times = event.times if event.times > 1 else None
+    audit.write(f"association_{event.event}", sender=event.sender, reason=event.reason or None, times=times)
 
 
-def _beat(config: Config, data: DataFolder, listener: Listener, ports: dict[str, int], stop: threading.Event) -> None:
-    """Say every second how it goes; without room for another instance it is not well."""
+def _heartbeat(
+    config: Config, data: DataFolder, listener: Listener, ports: dict[str, int], stop: threading.Event
+) -> None:
+    """Write a heartbeat every second; the state is "failing" while the disk is below the reserve."""
     database = open_database(data.database)
-    steady = steady_clock(database)
+    monotonic = monotonic_clock(database)
     while True:
         free = data.free_bytes()
         full = free < config.receive.reserve_bytes
         detail = {"ports": ports, "associations": listener.associations, "free_bytes": free}
         if full:
-            detail["reason"] = "the disk has less room than receive.reserve_bytes"
+            detail["reason"] = "the disk has less free space than receive.reserve_bytes"
         try:
-            beat(database, steady, "receiver", "failing" if full else "ready", detail)
-        except sqlite3.OperationalError as error:  # a full disk: senders are told, and it goes on when there is space
-            _LOG.error("state.db takes nothing (%s)", error)
-        if stop.wait(BEAT_S):
+            record_heartbeat(database, monotonic, "receiver", "failing" if full else "ready", detail)
+        except sqlite3.OperationalError as error:  # a full disk: senders get 0xA700; retry until there is space
+            _LOG.error("state.db cannot be written (%s)", error)
+        if stop.wait(HEARTBEAT_S):
             break
     database.close()

@@ -1,1 +1,1 @@
-"""`state.db`: the one truth of what has happened. Each module holds the transitions of its own tables."""
+"""`state.db`, which records what has happened. Each module holds the state transitions of its own tables."""

@@ -1,7 +1,13 @@
-"""Opening `state.db`, and transactions on it. The only owner of the connection's settings."""
+"""Opening `state.db`, transactions on it, and the appliance's monotonic clock, whose offset it stores.
+
+Monotonic time counts seconds and only goes forward, across changes of the wall clock, restarts and reboots. Linux gives
+the time since boot, equal for all processes; `state.db` stores for each boot the offset to add (table `steady`). Time
+that the machine was off does not count, so a deadline can come later, never early.
+"""
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -12,15 +18,15 @@ VERSION = 1
 """`PRAGMA user_version`; raised when the schema changes."""
 
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another; each holds the file for milliseconds."""
+"""How long a writer waits for another one; each holds the write lock for milliseconds."""
 
 
 def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
-    """A connection to `path`, made with its tables where it is missing. One connection a thread.
+    """A connection to the database at `path`, created with its tables if missing. Use one connection per thread.
 
-    Without `one_thread` several may use it, one at a time: the caller sees to that. Autocommit outside `transaction`;
-    rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). Raises UsageError where the
-    file is not ours or of another version.
+    Without `one_thread` several threads may use it, one at a time, which the caller must ensure. Autocommit outside of
+    `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). Raises
+    UsageError if the file is not an appliance's database or has another version.
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
@@ -39,13 +45,16 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All of the block or nothing of it; the right to write is taken at once, so that no step inside meets another."""
+    """Run the block in a transaction: commit at its end, roll back after an exception.
+
+    The write lock is taken at the beginning, so that no step inside can meet another writer.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite has undone it by itself where the disk was full
+        # after a full disk SQLite has already rolled back
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
@@ -57,8 +66,8 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
         return
     if version or connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise UsageError(
-            f"{path} is of version {version}, expected {VERSION}: keep the data folder with the release that made it, "
-            "or name an empty one"
+            f"{path} has schema version {version}, expected {VERSION}: use the release that made this data folder, "
+            "or set an empty folder as `data`"
         )
     for statement in _statements():
         connection.execute(statement)
@@ -66,7 +75,53 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _statements() -> list[str]:
-    """`executescript` would commit what it finds open, so that two first starts could meet."""
+    """The statements of schema.sql. (`executescript` would commit the open transaction, so that two first starts
+    collide.)
+    """
     text = files(__package__).joinpath("schema.sql").read_text("utf-8")
     bare = "\n".join(line.partition("--")[0] for line in text.splitlines())
     return [statement for statement in bare.split(";") if statement.strip()]
+
+
+MonotonicClock = Callable[[], float]
+"""Returns the monotonic time now, in seconds."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def monotonic_clock(
+    connection: sqlite3.Connection, *, boot_id: str | None = None, since_boot: MonotonicClock | None = None
+) -> MonotonicClock:
+    """The monotonic clock of this boot; the first call after a boot writes its offset, others read it.
+
+    `boot_id`, `since_boot`: those of the machine by default; tests set others.
+    """
+    boot_id = boot_id or _BOOT_ID.read_text("ascii").strip()
+    since_boot = since_boot or _since_boot
+    base = _base(connection, boot_id, since_boot())
+    return lambda: base + since_boot()
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _base(connection: sqlite3.Connection, boot_id: str, since_boot: float) -> float:
+    """The offset of this boot, such that now is not earlier than any time written before."""
+    known = _known_base(connection, boot_id)
+    if known is not None:
+        return known
+    with connection:
+        connection.execute(
+            "INSERT OR IGNORE INTO steady SELECT ?, max(0.0, coalesce(max(t), 0.0) - ?) FROM ("
+            "SELECT max(touched) AS t FROM study UNION ALL SELECT max(beat) FROM component)",
+            (boot_id, since_boot),
+        )
+    base = _known_base(connection, boot_id)
+    assert base is not None
+    return base
+
+
+def _known_base(connection: sqlite3.Connection, boot_id: str) -> float | None:
+    row = connection.execute("SELECT base FROM steady WHERE boot_id = ?", (boot_id,)).fetchone()
+    return None if row is None else float(row[0])

@@ -1,4 +1,4 @@
-"""The timeline of a study and the last word of each process."""
+"""The timeline of each study, and the heartbeats of processes."""
 
 import json
 import sqlite3
@@ -6,33 +6,35 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from glam_deploy.appliance.state.steady import Steady
+from glam_deploy.appliance.state.database import MonotonicClock
 
-SILENT_S = 15.0
-"""A process that beats every second and has not for so long is silent: dead, stuck, or unable to write."""
+HEARTBEAT_TIMEOUT_S = 15.0
+"""A process, which writes a heartbeat every second, is reported as silent after this time without one."""
 
 
-def note(connection: sqlite3.Connection, study_uid: str, what: str, detail: str = "") -> None:
-    """One more line in the study's timeline; inside the transaction that it tells of. `detail` holds no identifier."""
+def add_event(connection: sqlite3.Connection, study_uid: str, what: str, detail: str = "") -> None:
+    """Add a line to the study's timeline, in the transaction that it describes. `detail` must hold no identifier."""
     connection.execute(
         "INSERT INTO event (study_uid, at, what, detail) VALUES (?, ?, ?, ?)", (study_uid, time.time(), what, detail)
     )
 
 
-def beat(connection: sqlite3.Connection, steady: Steady, name: str, state: str, detail: Mapping[str, Any]) -> None:
-    """A process (or a target, "target:NAME") says how it is; `detail` is JSON-ready and holds no identifier."""
+def record_heartbeat(
+    connection: sqlite3.Connection, monotonic: MonotonicClock, name: str, state: str, detail: Mapping[str, Any]
+) -> None:
+    """Store the state of a process, or of a target ("target:NAME"); `detail` is JSON-ready and holds no identifier."""
     connection.execute(
         "INSERT OR REPLACE INTO component (name, state, detail, beat, at) VALUES (?, ?, ?, ?, ?)",
-        (name, state, json.dumps(detail), steady(), time.time()),
+        (name, state, json.dumps(detail), monotonic(), time.time()),
     )
 
 
-def beats(connection: sqlite3.Connection) -> dict[str, float]:
-    """Name -> when it last said how it is, in steady time."""
+def last_heartbeats(connection: sqlite3.Connection) -> dict[str, float]:
+    """Name -> monotonic time of the last heartbeat."""
     return {row["name"]: row["beat"] for row in connection.execute("SELECT name, beat FROM component")}
 
 
 def last_state(connection: sqlite3.Connection, name: str) -> str | None:
-    """What a process last said of itself; None where it never did."""
+    """The state in the last heartbeat of a process; None if it never wrote one."""
     row = connection.execute("SELECT state FROM component WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row["state"])

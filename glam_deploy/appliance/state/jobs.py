@@ -1,11 +1,11 @@
-"""Jobs: the work on a study as it was when assembled. Every transition of `job` and `job_view`.
+"""Jobs: the processing of a study as it was when assembled. All state transitions of `job` and `job_view`.
 
-ready -> running                   a worker has a lease on it, which it renews while it lives
-running -> ready                   given back; or its worker died, which counts as an attempt
-running -> done                    results lie on the disk and parcels wait, in one transaction
-running, ready -> dead             too many attempts without a view finished in between; `retry` by a person
-ready, running, dead -> superseded the study got another mammogram, and a job with it
-dead -> ready, discarded           by a person
+ready -> running                   a worker has leased it and renews the lease
+running -> ready                   released; or the lease ran out, which counts as an attempt
+running -> done                    results are on the disk and deliveries are queued, in one transaction
+running, ready -> dead             too many attempts without a view finished in between
+ready, running, dead -> superseded the study got another mammogram, and a new job with it
+dead -> ready, discarded           by a person (`retry`, `discard`)
 """
 
 import sqlite3
@@ -14,29 +14,29 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from glam_deploy.appliance.identity import digest
-from glam_deploy.appliance.state import parcels
+from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import transaction
-from glam_deploy.appliance.state.events import note
-from glam_deploy.appliance.state.parcels import ResultObject
+from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.appliance.state.events import add_event
 from glam_deploy.errors import UsageError
 
 RETRY_S = 1.0
-"""From a failed attempt to the next, so that a study that kills its worker lets others go first."""
+"""Delay after a failed attempt, so that other jobs run before a study that ends its worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job that a worker has a lease on."""
+    """A job that a worker has leased."""
 
     id: int
     study_uid: str
     pseudonym: str
-    """What logs call the study."""
+    """Name of the study in logs."""
     key: str
     predecessor_key: str | None
-    """Key of the job whose results these replace."""
+    """Key of the job whose reports this job's reports replace."""
     worker: str
-    """Who has the lease."""
+    """Name of the worker that holds the lease."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,34 +48,34 @@ class JobView:
     series_uid: str
     sha256: str
     path: str
-    """Of its file, relative to the data folder."""
+    """Path of its file, relative to the data folder."""
     state: str
     """"candidate", "skipped" or "refused", as received."""
     state_reason: str | None
     view: str | None
     outcome: str | None
-    """"done", "skipped", "failed"; None while it has not been worked on."""
+    """"done", "skipped" or "failed"; None if it has not been processed yet."""
     reason: str | None
     folder: str | None
-    """Of its results, relative to the data folder."""
+    """Folder of its results, relative to the data folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
-    """What became of one mammogram."""
+class JobViewOutcome:
+    """The outcome of processing one mammogram."""
 
     sop_uid: str
     outcome: str
     reason: str | None = None
-    """In words that hold no identifier."""
+    """Text without identifiers."""
     folder: str | None = None
     seconds: float | None = None
 
 
-def open_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
-    """A job on all mammograms of a study, in the place of those not done; inside the caller's transaction.
+def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
+    """Create a job on all mammograms of a study, which supersedes the study's unfinished jobs; its id.
 
-    None where there was a job on just these before.
+    None if there already was a job on exactly these mammograms. In the caller's transaction.
     """
     sources = connection.execute(
         "SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram ORDER BY sop_uid", (study_uid,)
@@ -84,7 +84,7 @@ def open_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
     if connection.execute("SELECT 1 FROM job WHERE key = ?", (key,)).fetchone():
         return None
     connection.execute(
-        "UPDATE job SET state = 'superseded', reason = 'another mammogram came', finished_at = ?, leased_by = NULL,"
+        "UPDATE job SET state = 'superseded', reason = 'another mammogram arrived', finished_at = ?, leased_by = NULL,"
         " lease_until = NULL WHERE study_uid = ? AND state IN ('ready', 'running', 'dead')",
         (time.time(), study_uid),
     )
@@ -108,18 +108,17 @@ def claim(
     attempts: int,
     study_uid: str | None = None,
 ) -> Job | None:
-    """A lease on the oldest job, of this study if one is named, that may be worked on; None where there is none.
+    """Lease the oldest job that is due, of study `study_uid` if given; None if there is none.
 
-    `now`: steady.
-    Jobs whose lease has run out are taken back first; one that has cost `attempts` workers is dead.
+    `now`: monotonic time. Jobs whose lease has run out are reclaimed first; after `attempts` of them a job is dead.
     """
-    if not _anything(connection, now):
+    if not _has_claimable(connection, now):
         return None
     with transaction(connection):
         for row in connection.execute(
             "SELECT * FROM job WHERE state = 'running' AND lease_until < ?", (now,)
         ).fetchall():
-            _take_back(connection, row, now, attempts)
+            _reclaim(connection, row, now, attempts)
         found = connection.execute(
             "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker FROM job"
             " JOIN study USING (study_uid) LEFT JOIN job AS before ON before.id = job.predecessor"
@@ -134,12 +133,12 @@ def claim(
             " started_at = coalesce(started_at, ?) WHERE id = ?",
             (worker, now + lease_s, time.time(), found["id"]),
         )
-        note(connection, found["study_uid"], "started")
+        add_event(connection, found["study_uid"], "started")
     return Job(**dict(found))
 
 
-def _anything(connection: sqlite3.Connection, now: float) -> bool:
-    """Without the right to write, which others need."""
+def _has_claimable(connection: sqlite3.Connection, now: float) -> bool:
+    """Whether there is anything to claim or reclaim; reads only, so that the write lock stays free."""
     query = (
         "SELECT EXISTS (SELECT 1 FROM job WHERE state = 'ready' AND next_try <= ?)"
         " OR EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until < ?)"
@@ -147,17 +146,20 @@ def _anything(connection: sqlite3.Connection, now: float) -> bool:
     return bool(connection.execute(query, (now, now)).fetchone()[0])
 
 
-def take_back(connection: sqlite3.Connection, *, now: float, attempts: int, is_dead: Callable[[str], bool]) -> None:
-    """At once, the jobs of workers that are known to be dead (`is_dead` of what they were called at `claim`)."""
+def reclaim(connection: sqlite3.Connection, *, now: float, attempts: int, is_dead: Callable[[str], bool]) -> None:
+    """Reclaim the jobs of workers that are known to be dead, without waiting for their leases to run out.
+
+    `is_dead`: tells from the name that a worker gave to `claim` whether it has ended.
+    """
     with transaction(connection):
         for row in connection.execute("SELECT * FROM job WHERE state = 'running'").fetchall():
             if is_dead(row["leased_by"]):
-                _take_back(connection, row, now, attempts)
+                _reclaim(connection, row, now, attempts)
 
 
-def _take_back(connection: sqlite3.Connection, row: sqlite3.Row, now: float, attempts: int) -> None:
+def _reclaim(connection: sqlite3.Connection, row: sqlite3.Row, now: float, attempts: int) -> None:
     lost = row["attempts"] + 1
-    _count_attempt(connection, row, now, attempts, f"cost {lost} worker{'s' * (lost > 1)}, which ended while at it")
+    _count_attempt(connection, row, now, attempts, f"{lost} worker{'s' * (lost > 1)} ended while processing it")
 
 
 def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float, attempts: int, reason: str) -> None:
@@ -175,11 +177,11 @@ def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float,
             row["id"],
         ),
     )
-    note(connection, row["study_uid"], "dead" if dead else "interrupted", reason)
+    add_event(connection, row["study_uid"], "dead" if dead else "interrupted", reason)
 
 
 def renew(connection: sqlite3.Connection, job: Job, until: float) -> bool:
-    """Keep the lease until steady time `until`; False where the job is no longer this worker's."""
+    """Extend the lease until monotonic time `until`; False if this worker no longer holds it."""
     changed = connection.execute(
         "UPDATE job SET lease_until = ? WHERE id = ? AND state = 'running' AND leased_by = ?",
         (until, job.id, job.worker),
@@ -187,8 +189,11 @@ def renew(connection: sqlite3.Connection, job: Job, until: float) -> bool:
     return changed.rowcount == 1
 
 
-def give_back(connection: sqlite3.Connection, job: Job, *, next_try: float = 0.0, reason: str | None = None) -> None:
-    """For somebody else, or for later (steady time); no attempt is counted. Nothing where it is not ours any more."""
+def release(connection: sqlite3.Connection, job: Job, *, next_try: float = 0.0, reason: str | None = None) -> None:
+    """Give a job back without counting an attempt, to be tried at monotonic time `next_try`.
+
+    Does nothing if this worker no longer holds the lease.
+    """
     connection.execute(
         "UPDATE job SET state = 'ready', next_try = ?, reason = ?, leased_by = NULL, lease_until = NULL"
         " WHERE id = ? AND state = 'running' AND leased_by = ?",
@@ -197,15 +202,15 @@ def give_back(connection: sqlite3.Connection, job: Job, *, next_try: float = 0.0
 
 
 def fail(connection: sqlite3.Connection, job: Job, *, now: float, attempts: int, reason: str) -> None:
-    """An attempt failed, for a `reason` without identifiers: ready again later, or dead after `attempts` of them."""
+    """Count a failed attempt: ready again later, or dead after `attempts` of them. `reason` holds no identifier."""
     with transaction(connection):
-        row = _ours(connection, job)
+        row = _leased_row(connection, job)
         if row:
             _count_attempt(connection, row, now, attempts, reason)
 
 
-def views(connection: sqlite3.Connection, job: Job) -> list[JobView]:
-    """Every mammogram of a job, as they arrived."""
+def job_views(connection: sqlite3.Connection, job: Job) -> list[JobView]:
+    """Every mammogram of a job, in order of arrival."""
     return _views(connection, job.id)
 
 
@@ -219,8 +224,8 @@ def _views(connection: sqlite3.Connection, job_id: int | None) -> list[JobView]:
     return [JobView(**dict(row)) for row in rows]
 
 
-def open_views(connection: sqlite3.Connection, study_uid: str, worker: str) -> list[JobView]:
-    """Mammograms without an outcome, of the study's job that waits or that `worker` has; none without such a job."""
+def unfinished_views(connection: sqlite3.Connection, study_uid: str, worker: str) -> list[JobView]:
+    """Mammograms without an outcome in the study's newest job that is ready or leased by `worker`."""
     (newest,) = connection.execute(
         "SELECT max(id) FROM job WHERE study_uid = ? AND (state = 'ready' OR state = 'running' AND leased_by = ?)",
         (study_uid, worker),
@@ -228,14 +233,14 @@ def open_views(connection: sqlite3.Connection, study_uid: str, worker: str) -> l
     return [view for view in _views(connection, newest) if view.outcome is None]
 
 
-def settle_views(connection: sqlite3.Connection, job: Job, settled: Sequence[Settled]) -> bool:
-    """Write down what became of mammograms: progress, so attempts count from 0 again. False where it is not ours."""
+def record_outcomes(connection: sqlite3.Connection, job: Job, outcomes: Sequence[JobViewOutcome]) -> bool:
+    """Store the outcomes of mammograms and reset the count of attempts. False if this worker lost the lease."""
     with transaction(connection):
-        if not _ours(connection, job):
+        if not _leased_row(connection, job):
             return False
         connection.executemany(
             "UPDATE job_view SET outcome = ?, reason = ?, folder = ?, seconds = ? WHERE job_id = ? AND sop_uid = ?",
-            [(each.outcome, each.reason, each.folder, each.seconds, job.id, each.sop_uid) for each in settled],
+            [(each.outcome, each.reason, each.folder, each.seconds, job.id, each.sop_uid) for each in outcomes],
         )
         connection.execute("UPDATE job SET attempts = 0 WHERE id = ?", (job.id,))
     return True
@@ -244,21 +249,21 @@ def settle_views(connection: sqlite3.Connection, job: Job, settled: Sequence[Set
 def finish(
     connection: sqlite3.Connection, job: Job, *, objects: Sequence[ResultObject], targets: Collection[str]
 ) -> bool:
-    """Done: a parcel with the objects for each target, and the job's end, all at once. False where it is not ours."""
+    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost."""
     with transaction(connection):
-        if not _ours(connection, job):
+        if not _leased_row(connection, job):
             return False
         connection.execute(
             "UPDATE job SET state = 'done', reason = NULL, finished_at = ?, leased_by = NULL, lease_until = NULL"
             " WHERE id = ?",
             (time.time(), job.id),
         )
-        parcels.enqueue(connection, job.id, targets, objects)
-        note(connection, job.study_uid, "done")
+        deliveries.enqueue(connection, job.id, targets, objects)
+        add_event(connection, job.study_uid, "done")
     return True
 
 
-def _ours(connection: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
+def _leased_row(connection: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM job WHERE id = ? AND state = 'running' AND leased_by = ?", (job.id, job.worker)
     ).fetchone()
@@ -266,27 +271,27 @@ def _ours(connection: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
 
 
 def retry(connection: sqlite3.Connection, job_id: int) -> None:
-    """A dead job is worked on again, at once, attempts counted anew. Raises UsageError where it is not dead."""
+    """Make a dead job ready again, with its attempts counted from 0. Raises UsageError if it is not dead."""
     _decide(connection, job_id, "ready", "retried by a person")
 
 
 def discard(connection: sqlite3.Connection, job_id: int) -> None:
-    """A person gives a dead job up: its study gets no result. Raises UsageError where it is not dead."""
+    """Give up a dead job: its study gets no result. Raises UsageError if it is not dead."""
     _decide(connection, job_id, "discarded", "discarded by a person")
 
 
-def _decide(connection: sqlite3.Connection, job_id: int, state: str, told: str) -> None:
+def _decide(connection: sqlite3.Connection, job_id: int, state: str, reason: str) -> None:
     with transaction(connection):
         row = connection.execute("SELECT study_uid FROM job WHERE id = ? AND state = 'dead'", (job_id,)).fetchone()
         if row is None:
-            raise UsageError(f"job {job_id} is not dead, so there is nothing to decide about it: look at it again")
+            raise UsageError(f"job {job_id} is not dead: only a dead job can be retried or discarded")
         connection.execute(
             "UPDATE job SET state = ?, attempts = 0, next_try = 0, reason = ?,"
             " finished_at = CASE ? WHEN 'ready' THEN NULL ELSE finished_at END WHERE id = ?",
-            (state, told, state, job_id),
+            (state, reason, state, job_id),
         )
-        if state == "ready":  # what made a view fail may have been put right
+        if state == "ready":  # the cause of a failed view may have been corrected
             connection.execute(
                 "UPDATE job_view SET outcome = NULL, reason = NULL WHERE job_id = ? AND outcome = 'failed'", (job_id,)
             )
-        note(connection, row["study_uid"], told.partition(" ")[0], told)
+        add_event(connection, row["study_uid"], reason.partition(" ")[0], reason)

@@ -1,7 +1,6 @@
-"""What the status page and the metrics ask of `state.db`: reads only.
+"""Read-only queries for the status page, the metrics and `doctor`.
 
-Counts come from indices alone and lists have a limit, so that an appliance with a hundred thousand instances answers
-as quickly as one with ten.
+Counts use indices only and lists have a limit, so that the time of a query does not grow with the number of instances.
 """
 
 import json
@@ -14,16 +13,16 @@ from typing import Any
 
 from glam_deploy.errors import UsageError
 
-UNREADABLE = (sqlite3.Error,)
-"""What any reading here may raise: a file that is locked for too long, damaged or gone."""
+READ_ERRORS = (sqlite3.Error,)
+"""Errors that a query may raise: the file is locked for too long, damaged or gone."""
 
 LATEST = 200
-"""Jobs and parcels that a figure of latency is taken over."""
+"""Number of latest jobs and deliveries that latency metrics are computed over."""
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, and sees one moment for the whole block. Raises UsageError for no file."""
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection that sees one snapshot for the whole block. Raises UsageError if there is no such file."""
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
     except sqlite3.Error as error:
@@ -36,12 +35,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 @dataclass(frozen=True, kw_only=True)
 class Backlog:
-    """What stands in one state of the queue."""
+    """Number and age of what is in one stage of the queue."""
 
     stage: str
     count: int
     oldest_at: float | None
-    """Wall clock; None where nothing is there, or where age means nothing (done, ignored)."""
+    """Wall clock; None if the stage is empty or age has no meaning there (done, ignored)."""
 
 
 _COUNTS: Mapping[str, str] = {
@@ -66,30 +65,30 @@ _OLDEST: Mapping[str, str] = {
     "undelivered": _FIRST_OF_TARGETS.format("dead"),
 }
 STAGES = tuple(_COUNTS)
-"""In the order that a study goes through them. Those of jobs and parcels count jobs and parcels."""
+"""Stages in the order in which a study goes through them. Those of jobs and deliveries count jobs and deliveries."""
 
 
 def backlog(connection: sqlite3.Connection) -> list[Backlog]:
-    """Each of `STAGES`, also the empty ones."""
+    """Number and age for each of `STAGES`, the empty ones included."""
     return [
-        Backlog(stage=stage, count=_value(connection, query), oldest_at=_value(connection, _OLDEST.get(stage)))
+        Backlog(stage=stage, count=_scalar(connection, query), oldest_at=_scalar(connection, _OLDEST.get(stage)))
         for stage, query in _COUNTS.items()
     ]
 
 
-def _value(connection: sqlite3.Connection, query: str | None) -> Any:
+def _scalar(connection: sqlite3.Connection, query: str | None) -> Any:
     row = connection.execute(query).fetchone() if query else None
     return row[0] if row else None
 
 
 def received(connection: sqlite3.Connection) -> int:
-    """Instances since the data folder was made, those too that have been cleaned away."""
-    return _value(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'instance'") or 0
+    """Number of instances received since the data folder was made, removed ones included."""
+    return _scalar(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'instance'") or 0
 
 
 def spool_bytes(connection: sqlite3.Connection) -> int:
-    """Of the instances that are known now."""
-    total: int = _value(connection, "SELECT coalesce(sum(bytes), 0) FROM instance INDEXED BY instance_by_state")
+    """Total bytes of the instances in the database."""
+    total: int = _scalar(connection, "SELECT coalesce(sum(bytes), 0) FROM instance INDEXED BY instance_by_state")
     return total
 
 
@@ -105,13 +104,13 @@ _FAILURES: Mapping[str, str] = {
 
 
 def failures_by_code(connection: sqlite3.Connection) -> dict[str, int]:
-    """How much has gone wrong, or was passed over, in each way that the appliance knows."""
-    return {code: _value(connection, query) for code, query in _FAILURES.items()}
+    """Number of failed or skipped items for each failure code."""
+    return {code: _scalar(connection, query) for code, query in _FAILURES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetCounts:
-    """A target's parcels."""
+    """Number of a target's deliveries by state."""
 
     target: str
     pending: int
@@ -120,7 +119,7 @@ class TargetCounts:
 
 
 def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
-    """Of every target that ever got a parcel, by name."""
+    """Counts for every target that ever had a delivery, sorted by name."""
     counts: dict[str, dict[str, int]] = {}
     query = "SELECT target, state, count(*) FROM parcel INDEXED BY parcel_by_state GROUP BY target, state"
     for target, state, count in connection.execute(query):
@@ -134,17 +133,17 @@ def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """The last word of a process, or of a target ("target:NAME")."""
+    """The last heartbeat of a process, or of a target ("target:NAME")."""
 
     name: str
     state: str
     detail: Mapping[str, Any]
     age: float
-    """Steady seconds since."""
+    """Seconds since then, monotonic."""
 
 
 def components(connection: sqlite3.Connection, now: float) -> dict[str, Component]:
-    """By name; `now` is steady time."""
+    """The last heartbeats by name; `now` is monotonic time."""
     rows = connection.execute("SELECT name, state, detail, beat FROM component ORDER BY name")
     return {row["name"]: _component(row, now) for row in rows}
 
@@ -156,39 +155,57 @@ def _component(row: sqlite3.Row, now: float) -> Component:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """How long one job took, in seconds; wall clock, so that a change of the clock shows as what it is."""
+class JobTiming:
+    """Durations of one job in seconds, by the wall clock."""
 
     finished_at: float
     waited: float
-    """From assembly to the first step of work."""
+    """From assembly to the start of work."""
     worked: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivered:
-    """How long one parcel took to its target."""
+class DeliveryTiming:
+    """Duration of one delivery in seconds, by the wall clock."""
 
     delivered_at: float
     sent: float
-    """From the end of work to proof of delivery."""
+    """From the end of work to the proof of delivery."""
 
 
-def latest_finished(connection: sqlite3.Connection, limit: int = LATEST) -> list[Finished]:
-    """The last jobs that were done, newest first."""
+def latest_job_timings(connection: sqlite3.Connection, limit: int = LATEST) -> list[JobTiming]:
+    """Timings of the last `limit` finished jobs, newest first."""
     rows = connection.execute(
         "SELECT finished_at, started_at - created_at AS waited, finished_at - started_at AS worked FROM job "
         "WHERE state = 'done' AND started_at NOT NULL AND finished_at NOT NULL ORDER BY id DESC LIMIT ?",
         (limit,),
     )
-    return [Finished(**dict(row)) for row in rows]
+    return [JobTiming(**dict(row)) for row in rows]
 
 
-def latest_delivered(connection: sqlite3.Connection, limit: int = LATEST) -> list[Delivered]:
-    """The last parcels of each target that were delivered, newest first."""
+def latest_delivery_timings(connection: sqlite3.Connection, limit: int = LATEST) -> list[DeliveryTiming]:
+    """Timings of the last `limit` finished deliveries of each target, newest first."""
     names = [target.target for target in targets(connection)]
     query = (
         "SELECT delivered_at, delivered_at - created_at AS sent FROM parcel "
         "WHERE target = ? AND state = 'delivered' AND delivered_at NOT NULL ORDER BY id DESC LIMIT ?"
     )
-    return [Delivered(**dict(row)) for name in names for row in connection.execute(query, (name, limit))]
+    return [DeliveryTiming(**dict(row)) for name in names for row in connection.execute(query, (name, limit))]
+
+
+def integrity_error(connection: sqlite3.Connection) -> str:
+    """The first error of SQLite's quick check; "" if the file is sound."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return "" if found == "ok" else str(found)
+
+
+def is_corruption(error: Exception) -> bool:
+    """Whether SQLite could not read the file because it is damaged or not a database."""
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+def latest_timestamp(connection: sqlite3.Connection) -> float:
+    """The latest wall clock time in the database, seconds since 1970; 0 if there is none."""
+    (component,) = connection.execute("SELECT max(at) FROM component").fetchone()
+    instance = connection.execute("SELECT received_at FROM instance ORDER BY arrival DESC LIMIT 1").fetchone()
+    return max(component or 0.0, instance[0] if instance else 0.0)

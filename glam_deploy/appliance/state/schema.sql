@@ -1,27 +1,30 @@
--- What has happened. Times called *_at are wall clock (UTC, seconds since 1970) and for people; deadlines are steady
--- time (see steady.py), which no change of the clock can move. No column holds a patient's name, number or date.
+-- Records of what has happened. Times named *_at are wall clock (UTC, seconds since 1970), for display; deadlines are
+-- monotonic time (database.py), which no change of the clock affects. No column holds a patient's name, number or date.
+--
+-- Names of tables and columns are those of the first release, so that its data folders stay usable in both directions:
+-- table parcel is a Delivery of the code, parcel_object a DeliveryObject, steady the offset of the monotonic clock.
 
-CREATE TABLE instance (                      -- one received SOP instance; never changed but for state and reason
+CREATE TABLE instance (                      -- one received SOP instance; only state and reason change
     arrival         INTEGER PRIMARY KEY AUTOINCREMENT,
     sop_uid         TEXT NOT NULL UNIQUE,
     study_uid       TEXT NOT NULL REFERENCES study,
     series_uid      TEXT NOT NULL,
     sop_class       TEXT NOT NULL,
     transfer_syntax TEXT NOT NULL,
-    sha256          TEXT NOT NULL,           -- of the data set as received, without the file's head
+    sha256          TEXT NOT NULL,           -- of the data set as received, without file meta information
     bytes           INTEGER NOT NULL,
     path            TEXT NOT NULL,           -- relative to the data folder
-    sender          TEXT NOT NULL,           -- who sent it, as in the audit
+    sender          TEXT NOT NULL,           -- the sender, as in the audit log
     received_at     REAL NOT NULL,
     state           TEXT NOT NULL CHECK (state IN ('candidate', 'skipped', 'refused')),
     view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; of candidates
-    reason          TEXT,                    -- why it is skipped (no such image) or refused (broken, against the rules)
-    is_mammogram    INTEGER NOT NULL         -- a Digital Mammography X-Ray image, whatever became of it
+    reason          TEXT,                    -- why it is skipped (not such an image) or refused (broken, excluded)
+    is_mammogram    INTEGER NOT NULL         -- a Digital Mammography X-Ray image, in any state
 );
 CREATE INDEX instance_of_study ON instance (study_uid);
 CREATE INDEX instance_by_state ON instance (state, bytes);
 
-CREATE TABLE quarantine (                    -- the same SOP Instance UID with other bytes: kept apart, never used
+CREATE TABLE quarantine (                    -- same SOP Instance UID as a stored instance, other bytes; not used
     id          INTEGER PRIMARY KEY,
     sop_uid     TEXT NOT NULL,
     sha256      TEXT NOT NULL,
@@ -34,28 +37,28 @@ CREATE TABLE quarantine (                    -- the same SOP Instance UID with o
 
 CREATE TABLE study (
     study_uid  TEXT PRIMARY KEY,
-    pseudonym  TEXT NOT NULL UNIQUE,         -- keyed; what logs, audit and pages call it
+    pseudonym  TEXT NOT NULL UNIQUE,         -- keyed hash; its name in logs, audit log and pages
     state      TEXT NOT NULL CHECK (state IN ('receiving', 'assembled', 'ignored')),
-    opened     REAL NOT NULL,                -- steady: first instance since the last assembly; the hard cap counts
-    touched    REAL NOT NULL,                -- steady: last instance; the quiet time counts
+    opened     REAL NOT NULL,                -- monotonic: first instance since the last assembly; for assemble.cap_s
+    touched    REAL NOT NULL,                -- monotonic: last instance; for assemble.quiet_s
     opened_at  REAL NOT NULL,
     touched_at REAL NOT NULL,
-    settled    REAL,                         -- steady: seen with nothing left to do or decide; the retention counts
+    settled    REAL,                         -- monotonic: nothing left to do or decide since then; for [retain]
     reason     TEXT                          -- why assembled (views, quiet, cap), or why ignored
 );
 CREATE INDEX study_by_state ON study (state);
 
-CREATE TABLE job (                           -- the work on one study as it was when assembled
+CREATE TABLE job (                           -- the processing of one study as it was when assembled
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     study_uid   TEXT NOT NULL REFERENCES study,
     key         TEXT NOT NULL UNIQUE,        -- digest of the study and its sources; names the folder of its results
-    predecessor INTEGER REFERENCES job,      -- the job whose results these replace
+    predecessor INTEGER REFERENCES job,      -- the job whose reports these replace
     state       TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done', 'superseded', 'dead', 'discarded')),
     attempts    INTEGER NOT NULL DEFAULT 0,
     reason      TEXT,
     leased_by   TEXT,
-    lease_until REAL,                        -- steady
-    next_try    REAL NOT NULL DEFAULT 0,     -- steady
+    lease_until REAL,                        -- monotonic
+    next_try    REAL NOT NULL DEFAULT 0,     -- monotonic
     created_at  REAL NOT NULL,
     started_at  REAL,
     finished_at REAL
@@ -63,24 +66,24 @@ CREATE TABLE job (                           -- the work on one study as it was 
 CREATE INDEX job_by_state ON job (state);
 CREATE INDEX job_of_study ON job (study_uid);
 
-CREATE TABLE job_view (                      -- what became of each mammogram of a job
+CREATE TABLE job_view (                      -- the outcome of each mammogram of a job
     job_id  INTEGER NOT NULL REFERENCES job,
     sop_uid TEXT NOT NULL REFERENCES instance (sop_uid),
-    outcome TEXT CHECK (outcome IN ('done', 'skipped', 'failed')),  -- null: not worked on yet
+    outcome TEXT CHECK (outcome IN ('done', 'skipped', 'failed')),  -- null: not processed yet
     reason  TEXT,
-    folder  TEXT,                            -- its results, relative to the data folder
+    folder  TEXT,                            -- folder of its results, relative to the data folder
     seconds REAL,
     PRIMARY KEY (job_id, sop_uid)
 ) WITHOUT ROWID;
 CREATE INDEX job_view_by_outcome ON job_view (outcome);
 
-CREATE TABLE parcel (                        -- one job's results on their way to one target
+CREATE TABLE parcel (                        -- the delivery of one job's results to one target
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id       INTEGER NOT NULL REFERENCES job,
     target       TEXT NOT NULL,
     state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
     attempts     INTEGER NOT NULL DEFAULT 0,
-    next_try     REAL NOT NULL DEFAULT 0,    -- steady
+    next_try     REAL NOT NULL DEFAULT 0,    -- monotonic
     commitment   TEXT,                       -- transaction UID of the latest request for storage commitment
     reason       TEXT,
     created_at   REAL NOT NULL,
@@ -89,7 +92,7 @@ CREATE TABLE parcel (                        -- one job's results on their way t
 );
 CREATE INDEX parcel_by_state ON parcel (target, state, id);
 
-CREATE TABLE parcel_object (                 -- an object goes to a target once, whichever job made it
+CREATE TABLE parcel_object (                 -- an object is sent to a target once, whichever job made it
     target    TEXT NOT NULL,
     sop_uid   TEXT NOT NULL,
     parcel_id INTEGER NOT NULL REFERENCES parcel,
@@ -111,15 +114,15 @@ CREATE TABLE event (                         -- the timeline of a study
 );
 CREATE INDEX event_of_study ON event (study_uid);
 
-CREATE TABLE component (                     -- the last word of each process
+CREATE TABLE component (                     -- the last heartbeat of each process and target
     name   TEXT PRIMARY KEY,                 -- receiver, keeper, worker, dispatcher, target:NAME
     state  TEXT NOT NULL,                    -- ready, starting, failing, ...
     detail TEXT NOT NULL DEFAULT '{}',       -- JSON
-    beat   REAL NOT NULL,                    -- steady
+    beat   REAL NOT NULL,                    -- monotonic
     at     REAL NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE steady (                        -- what to add to the time since boot
+CREATE TABLE steady (                        -- offset of the monotonic clock: added to the time since boot
     boot_id TEXT PRIMARY KEY,
     base    REAL NOT NULL
 ) WITHOUT ROWID;

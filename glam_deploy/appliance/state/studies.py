@@ -1,17 +1,18 @@
-"""Studies: when one is complete. The transitions of `study` that the keeper makes; receiving makes the others.
+"""Studies and their instances: reception, completeness, expiry.
 
-receiving -> assembled   complete, and there is a job on its mammograms
-receiving -> ignored     complete, and there was no mammogram in it
-assembled, ignored -> receiving   another mammogram came (ingest)
+receiving -> assembled   complete: a job on its mammograms was created (keeper)
+receiving -> ignored     complete, without any mammogram (keeper)
+assembled, ignored -> receiving   another mammogram arrived (`add_instance`)
 """
 
 import sqlite3
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import transaction
-from glam_deploy.appliance.state.events import note
+from glam_deploy.appliance.state.events import add_event
 from glam_deploy.records import View
 
 _RECEIVING = (
@@ -22,7 +23,7 @@ _RECEIVING = (
 
 
 def assemble_complete(connection: sqlite3.Connection, rules: Assemble, now: float) -> int:
-    """Assemble every study that is complete at steady time `now`; how many."""
+    """Assemble every study that is complete at monotonic time `now`; how many."""
     complete = [row["study_uid"] for row in connection.execute(_RECEIVING) if _complete(row, rules, now)]
     for study_uid in complete:
         with transaction(connection):
@@ -32,7 +33,7 @@ def assemble_complete(connection: sqlite3.Connection, rules: Assemble, now: floa
 
 def _assemble(connection: sqlite3.Connection, study_uid: str, rules: Assemble, now: float) -> None:
     row = connection.execute(f"{_RECEIVING} AND study_uid = ?", (study_uid,)).fetchone()
-    # an instance may have come meanwhile
+    # an instance may have arrived meanwhile
     reason = row and _complete(row, rules, now)
     if not reason:
         return
@@ -43,19 +44,19 @@ def _assemble(connection: sqlite3.Connection, study_uid: str, rules: Assemble, n
     if not mammograms:
         state, detail = "ignored", f"no mammogram among {count} instance{'s' * (count != 1)}"
     else:
-        jobs.open_job(connection, study_uid)
+        jobs.create_job(connection, study_uid)
     connection.execute(
         "UPDATE study SET state = ?, reason = ?, settled = NULL WHERE study_uid = ?", (state, detail, study_uid)
     )
-    note(connection, study_uid, state, detail)
+    add_event(connection, study_uid, state, detail)
 
 
 def _complete(row: sqlite3.Row, rules: Assemble, now: float) -> str | None:
-    """Why a study is complete; None while it is not."""
+    """The reason why a study is complete; None if it is not."""
     if rules.four_views and row["views"] == len(View):
         return "all four views"
     if now - row["touched"] >= rules.quiet_s:
-        return f"nothing came for {rules.quiet_s:g} s"
+        return f"nothing arrived for {rules.quiet_s:g} s"
     if now - row["opened"] >= rules.cap_s:
         return f"open for {rules.cap_s:g} s"
     return None
@@ -66,18 +67,18 @@ _OPEN = (
     " OR EXISTS (SELECT 1 FROM job JOIN parcel ON parcel.job_id = job.id WHERE job.study_uid = study.study_uid"
     " AND parcel.state IN ('pending', 'dead'))"
 )
-"""Whether something of a study is left to do, or for a person to decide."""
+"""SQL condition: the study has unfinished jobs or deliveries, or dead ones that need a decision."""
 
 
-def settle(connection: sqlite3.Connection, now: float) -> None:
-    """Write down, at steady time `now`, of which studies nothing is left to do; the retention counts from there."""
+def mark_finished(connection: sqlite3.Connection, now: float) -> None:
+    """Record at monotonic time `now` which studies have nothing left to do; the retention time starts there."""
     connection.execute(
         f"UPDATE study SET settled = ? WHERE settled IS NULL AND state != 'receiving' AND NOT ({_OPEN})", (now,)
     )
 
 
-def settled_before(connection: sqlite3.Connection, moment: float) -> list[str]:
-    """UIDs of the studies of which nothing is left to do since before steady time `moment`, oldest first."""
+def finished_before(connection: sqlite3.Connection, moment: float) -> list[str]:
+    """UIDs of studies that have had nothing left to do since before monotonic time `moment`, oldest first."""
     rows = connection.execute(
         f"SELECT study_uid FROM study WHERE settled <= ? AND state != 'receiving' AND NOT ({_OPEN}) ORDER BY settled",
         (moment,),
@@ -86,8 +87,8 @@ def settled_before(connection: sqlite3.Connection, moment: float) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """What lies in the data folder because of one study; paths relative to it."""
+class StudyFiles:
+    """Files and folders of one study in the data folder; paths relative to it."""
 
     instances: tuple[str, ...]
     quarantined: tuple[str, ...]
@@ -95,13 +96,13 @@ class Files:
     job_keys: tuple[str, ...]
 
 
-def files(connection: sqlite3.Connection, study_uid: str) -> Files:
-    """Of every instance and job that the study ever had."""
+def study_files(connection: sqlite3.Connection, study_uid: str) -> StudyFiles:
+    """The files and folders of every instance and job that the study ever had."""
 
     def column(query: str) -> tuple[str, ...]:
         return tuple(row[0] for row in connection.execute(query, (study_uid,)))
 
-    return Files(
+    return StudyFiles(
         instances=column("SELECT path FROM instance WHERE study_uid = ?"),
         quarantined=column("SELECT q.path FROM quarantine AS q JOIN instance USING (sop_uid) WHERE study_uid = ?"),
         view_folders=column(
@@ -112,8 +113,8 @@ def files(connection: sqlite3.Connection, study_uid: str) -> Files:
     )
 
 
-def forget(connection: sqlite3.Connection, study_uid: str) -> None:
-    """Remove every row of a study; inside the caller's transaction. What comes of it afterwards is a new study."""
+def delete_study(connection: sqlite3.Connection, study_uid: str) -> None:
+    """Delete every row of a study, in the caller's transaction. A later instance of it starts a new study."""
     jobs_of = "(SELECT id FROM job WHERE study_uid = ?)"
     for statement in (
         f"DELETE FROM parcel_object WHERE parcel_id IN (SELECT id FROM parcel WHERE job_id IN {jobs_of})",
@@ -127,3 +128,84 @@ def forget(connection: sqlite3.Connection, study_uid: str) -> None:
         "DELETE FROM study WHERE study_uid = ?",
     ):
         connection.execute(statement, (study_uid,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """A row of table `instance` (schema.sql)."""
+
+    sop_uid: str
+    study_uid: str
+    series_uid: str
+    sop_class: str
+    transfer_syntax: str
+    sha256: str
+    """SHA-256 of the data set as received, without preamble and file meta information: equal for every transport."""
+    bytes: int
+    """Size of that data set."""
+    sender: str
+    state: str
+    view: str | None
+    reason: str | None
+    is_mammogram: bool
+    path: str = ""
+    """Relative to the data folder; set by the spool."""
+
+
+def stored_sha256(connection: sqlite3.Connection, sop_uid: str) -> str | None:
+    """SHA-256 of the stored instance with this UID; None if there is none."""
+    row = connection.execute("SELECT sha256 FROM instance WHERE sop_uid = ?", (sop_uid,)).fetchone()
+    return None if row is None else str(row["sha256"])
+
+
+def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudonym: str, now: float) -> None:
+    """Add an instance, and its study if it is new; a mammogram reopens the study. In the caller's transaction.
+
+    `now`: monotonic time. `pseudonym`: that of the study.
+    """
+    if _is_own_result(connection, instance.sop_uid):
+        instance = replace(
+            instance, state="skipped", view=None, reason="a result object of this appliance, received back"
+        )
+    _update_study(connection, instance, pseudonym, now)
+    columns = asdict(instance) | {"received_at": time.time()}
+    names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    connection.execute(f"INSERT INTO instance ({names}) VALUES ({marks})", columns)
+    parts = (instance.state, instance.view, instance.reason and f"({instance.reason})", f"from {instance.sender}")
+    add_event(connection, instance.study_uid, "received", " ".join(filter(None, parts)))
+
+
+def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reason: str) -> None:
+    """Record an object whose UID is already taken by other bytes, once however often it is sent.
+
+    `instance.path`: where the quarantined file is. In the caller's transaction.
+    """
+    connection.execute(
+        "INSERT OR IGNORE INTO quarantine (sop_uid, sha256, path, sender, received_at, reason) "
+        "VALUES (:sop_uid, :sha256, :path, :sender, :received_at, :reason)",
+        asdict(instance) | {"received_at": time.time(), "reason": reason},
+    )
+
+
+def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym: str, now: float) -> None:
+    """Create the study if missing; a mammogram reopens it. Other objects do not delay its completeness."""
+    facts = {"study": instance.study_uid, "pseudonym": pseudonym, "now": now, "at": time.time()}
+    connection.execute(
+        "INSERT OR IGNORE INTO study (study_uid, pseudonym, state, opened, touched, opened_at, touched_at) "
+        "VALUES (:study, :pseudonym, 'receiving', :now, :now, :at, :at)",
+        facts,
+    )
+    if instance.is_mammogram:
+        connection.execute(
+            "UPDATE study SET touched = :now, touched_at = :at, "
+            "opened = CASE state WHEN 'receiving' THEN opened ELSE :now END, "
+            "opened_at = CASE state WHEN 'receiving' THEN opened_at ELSE :at END, "
+            "state = 'receiving', reason = NULL WHERE study_uid = :study",
+            facts,
+        )
+
+
+def _is_own_result(connection: sqlite3.Connection, sop_uid: str) -> bool:
+    """Whether this appliance made the object: a target that forwards what it receives must not cause a loop."""
+    row = connection.execute("SELECT 1 FROM parcel_object WHERE sop_uid = ? LIMIT 1", (sop_uid,)).fetchone()
+    return row is not None

@@ -1,7 +1,7 @@
-"""The two pictures of a view between which the page's slider moves: the mammogram alone, and the overlay.
+"""The two PNG pictures of a view for the page's slider: the mammogram alone, and the overlay.
 
-Only of views that the worker is done with: a file that breaks a decoder never reaches this process. Both are made when
-they are asked for and kept in memory; nothing is written, so nothing has to be cleaned away.
+Only views that the worker has processed are read, so that a file that breaks a decoder does not reach this process.
+Pictures are made on request and kept in memory; nothing is written to the disk.
 """
 
 import json
@@ -21,27 +21,27 @@ from glam_deploy.errors import InputError
 from glam_deploy.outputs.overlay import grey, shown_part, shown_shape, to_png
 
 MOST_BYTES = 128 << 20
-"""Of PNG files in memory: some thirty exams."""
+"""Total bytes of the PNG files in memory: about thirty exams."""
 
 
 @dataclass
 class Pictures:
-    """Makes one picture at a time, for the largest take half a second and 200 MB; remembers the latest."""
+    """Makes one picture at a time, because the largest take half a second and 200 MB; caches the latest."""
 
     most_bytes: int = MOST_BYTES
     _made: OrderedDict[tuple[Path, ...], bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def image(self, instance: Path, results: Path) -> bytes:
-        """PNG: the mammogram in `instance`, in the greys and the size of the overlay in its `results`.
+        """PNG of the mammogram in `instance`, in the greys and the size of the overlay in its `results`.
 
-        Neither side is over 1600 pixels. Raises DicomError and NotForThisNetwork as `read_view`, InputError where its
-        results cannot be read.
+        No side exceeds 1600 pixels. Raises DicomError and NotForThisNetwork as `read_view`, InputError if its results
+        cannot be read.
         """
         return self._remembered((instance, results), lambda: _image(instance, results))
 
     def overlay(self, results: Path) -> bytes:
-        """PNG of the same size: with saliency and patches, as `glam-deploy run` draws them. Raises InputError."""
+        """PNG of the same size with saliency and patches, as `glam-deploy run` draws them. Raises InputError."""
         return self._remembered((results,), lambda: _overlay(results))
 
     def _remembered(self, key: tuple[Path, ...], make: Callable[[], bytes]) -> bytes:
@@ -55,7 +55,7 @@ class Pictures:
 
 
 def scores(results: Path) -> dict[str, dict[str, float]]:
-    """Score -> class -> 0..1, as in `Result.predictions`; empty where the results have been cleaned away."""
+    """Score -> class -> 0..1, as in `Result.predictions`; empty if the results have been removed."""
     try:
         found: dict[str, dict[str, float]] = _json(results / FINDING)["summary"]["scores"]
         return found
@@ -64,14 +64,14 @@ def scores(results: Path) -> dict[str, dict[str, float]]:
 
 
 def _image(instance: Path, results: Path) -> bytes:
-    # shown whatever the policy on For Processing images is by now
+    # shown even if the policy on For Processing images has changed
     pixels = read_view(instance, for_processing=True).pixels
-    shown = grey(pixels, tuple(_preprocessing(results)["crop_window"]), shown_shape(pixels.shape))
+    shown = grey(pixels, _placement(results).crop_window, shown_shape(pixels.shape))
     return to_png(np.repeat(shown[:, :, None], 3, axis=2))
 
 
 def _overlay(results: Path) -> bytes:
-    shape = shown_shape(tuple(_preprocessing(results)["source_shape"]))
+    shape = shown_shape(_placement(results).source_shape)
     try:
         picture = np.asarray(Image.open(results / PICTURE).convert("RGB"))
     except OSError as error:
@@ -79,9 +79,18 @@ def _overlay(results: Path) -> bytes:
     return to_png(shown_part(picture, shape))
 
 
-def _preprocessing(results: Path) -> dict[str, Any]:
-    found: dict[str, Any] = _json(results / REPORT)["preprocessing"]
-    return found
+@dataclass(frozen=True, kw_only=True)
+class _Placement:
+    """From a view's report: where the network's window lay in the mammogram, in pixels."""
+
+    crop_window: tuple[int, int, int, int]
+    source_shape: tuple[int, int]
+
+
+def _placement(results: Path) -> _Placement:
+    preprocessing = _json(results / REPORT)["preprocessing"]
+    window, shape = preprocessing["crop_window"], preprocessing["source_shape"]
+    return _Placement(crop_window=tuple(window), source_shape=tuple(shape))
 
 
 def _json(path: Path) -> Any:

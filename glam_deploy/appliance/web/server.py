@@ -1,5 +1,6 @@
-"""The role `web`: a socket, TLS where it is asked for, and uvicorn around the application."""
+"""The role `web`: sockets, TLS, uvicorn around the application, and limits of time and number on connections."""
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -8,27 +9,132 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import uvicorn
 from anyio import CapacityLimiter
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config, Tls, Web
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest
+from glam_deploy.appliance.receive.ingest import Ingest
 from glam_deploy.appliance.state import overview
-from glam_deploy.appliance.state.database import open_database
-from glam_deploy.appliance.state.events import beat
-from glam_deploy.appliance.state.steady import Steady, steady_clock
-from glam_deploy.appliance.web.access import Access, read_token
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
+from glam_deploy.appliance.state.events import record_heartbeat
+from glam_deploy.appliance.web.access import Access, certificate_names, check_web, read_token
 from glam_deploy.appliance.web.app import make_app
+from glam_deploy.appliance.web.context import WebContext
 from glam_deploy.appliance.web.pictures import Pictures
-from glam_deploy.appliance.web.protocol import AT_A_TIME, BoundedProtocol, CountedListener
-from glam_deploy.appliance.web.rules import check_web, names_in
-from glam_deploy.appliance.web.site import Site
+from glam_deploy.dicom.net.waiting import WaitingRoom
 from glam_deploy.errors import UsageError
 
-BEAT_S = 1.0
+HEAD_S = 10.0
+"""From a connection, or the last answer, to the complete head of a request."""
+BODY_S, SLOWEST = 30.0, 1 << 14
+"""For the body of a request, and the bytes of it in a second beyond that."""
+ANSWER_S = 120.0
+"""From the end of a request to the end of its answer, however slowly the client reads."""
+CHECK_S = 1.0
+
+MOST_REQUESTS = 100
+"""Concurrent requests; a further one is answered with 503."""
+MOST_WAITING = 100
+"""Connections without a request; beyond it the oldest one of an address is closed."""
+KERNEL_BACKLOG = 2048
+"""Connections waiting to be accepted."""
+AT_A_TIME = 16
+"""Connections that are accepted before earlier ones are read: a request that has arrived counts as one before
+`MOST_WAITING` others have been accepted after it.
+"""
+
+
+class CountedListener(socket.socket):
+    """A listening socket that counts its connections as pending from the first byte on, TLS handshake included."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Replaces `listener`."""
+        super().__init__(listener.family, listener.type, listener.proto, fileno=listener.detach())
+        self.pending = WaitingRoom(most=MOST_WAITING, most_of_one=MOST_WAITING)
+
+    def listen(self, backlog: int = AT_A_TIME, /) -> None:
+        """asyncio passes the number of connections that it accepts at a time."""
+        super().listen(max(backlog, KERNEL_BACKLOG))
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        self.pending.enter(connection, str(address[0]))
+        return connection, address
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes a connection that takes too long, and counts it as pending while it has no request."""
+
+    def __init__(self, pending: WaitingRoom, **options: Any) -> None:
+        super().__init__(**options)
+        self._pending = pending
+        self._connection: socket.socket | None = None
+        self._phase: object = None
+        self._since, self._bytes = 0.0, 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._connection = getattr(transport.get_extra_info("socket"), "_sock", None)
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(CHECK_S, self._check_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._connection:
+            self._pending.leave(self._connection)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Limits concurrent requests; uvicorn would count pending and closed connections as well."""
+        self.limit_concurrency = 0 if len(self.tasks) >= MOST_REQUESTS else None
+        super().handle_events()
+        if self._connection and self.cycle and not self.cycle.response_complete:
+            self._pending.leave(self._connection)
+
+    def on_response_complete(self) -> None:
+        if self._connection and self.client and not self.transport.is_closing():
+            self._pending.enter(self._connection, self.client[0])
+        super().on_response_complete()  # handles the next request if it has arrived already
+
+    def _check_timeout(self) -> None:
+        now, phase = self.loop.time(), self._phase_now()
+        if phase != self._phase:
+            self._phase, self._since, self._bytes = phase, now, 0
+        elif now - self._since > self._longest():
+            self.transport.abort()
+            return
+        if self.flow and self.flow.read_paused:  # reading is paused here, so the client is not slow
+            self._since += CHECK_S
+        self._timer = self.loop.call_later(CHECK_S, self._check_timeout)
+
+    def _phase_now(self) -> tuple[object, bool]:
+        """The current request (None without one), and whether all of it has arrived."""
+        if self.cycle is None or self.cycle.response_complete:
+            return None, False
+        return self.cycle, not self.cycle.more_body
+
+    def _longest(self) -> float:
+        match self._phase:
+            case (None, _):
+                return HEAD_S
+            case (_, False):
+                return BODY_S + self._bytes / SLOWEST
+            case _:
+                return ANSWER_S
+
+
+HEARTBEAT_S = 1.0
 STOP_S = 5
 """Seconds that requests under way have to end."""
 
@@ -38,31 +144,30 @@ _LOG = logging.getLogger(__name__)
 def run(config: Config, stop: threading.Event) -> None:
     """Serve until `stop` is set.
 
-    Raises UsageError for a configuration that lets in whom it should not, certificates that cannot be used, and a port
-    that is taken.
+    Raises UsageError for a configuration without access control, unusable certificates, and a port that is taken.
     """
     check_web(config.web)
     data = DataFolder(root=config.data)
     data.make()
     with closing(open_database(data.database)) as connection:
-        steady = steady_clock(connection)
-        site = make_site(config, data, steady)
-        with closing(site.ingest), _listening(config.web) as listener:
-            server = _server(config.web, site, listener)
+        monotonic = monotonic_clock(connection)
+        context = make_context(config, data, monotonic)
+        with closing(context.ingest), _listening(config.web) as listener:
+            server = _server(config.web, context, listener)
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
-                place = _place(config.web, listener)
-                _beat_until(stop, thread, lambda: beat(connection, steady, "web", "ready", place))
+                place = _address(config.web, listener)
+                _heartbeat_until(stop, thread, lambda: record_heartbeat(connection, monotonic, "web", "ready", place))
             finally:
                 server.should_exit = True
                 thread.join()
 
 
-def make_site(config: Config, data: DataFolder, steady: Steady) -> Site:
-    """All that answers are made from; `data` has been made."""
+def make_context(config: Config, data: DataFolder, monotonic: MonotonicClock) -> WebContext:
+    """The shared context of the handlers; `data` has been made."""
     web, audit = config.web, open_audit(data)
-    return Site(
+    return WebContext(
         config=config,
         data=data,
         audit=audit,
@@ -70,16 +175,16 @@ def make_site(config: Config, data: DataFolder, steady: Steady) -> Site:
         pictures=Pictures(),
         ingest=Ingest(config, data, audit),
         uploads=CapacityLimiter(config.receive.max_associations),
-        hosts=hosts_of(web),
+        hosts=allowed_hosts(web),
         now=time.time,
-        steady=steady,
+        monotonic=monotonic,
     )
 
 
-def hosts_of(web: Web) -> frozenset[str]:
-    """How the appliance may be called in a Host header: its own address, loopback, and its certificate's names."""
+def allowed_hosts(web: Web) -> frozenset[str]:
+    """Accepted names in a Host header: the own address, loopback, and the names of the certificate."""
     names = {"127.0.0.1", "::1", "localhost", web.host.lower()}
-    return frozenset(names | (names_in(web.tls.certificate) if web.tls else set()))
+    return frozenset(names | (certificate_names(web.tls.certificate) if web.tls else set()))
 
 
 def _listening(web: Web) -> CountedListener:
@@ -89,45 +194,47 @@ def _listening(web: Web) -> CountedListener:
     except OSError as error:
         raise UsageError(
             f"web cannot listen at {web.host} port {web.port} ({error.strerror}): choose another port, or "
-            "stop what has it"
+            "stop the program that uses it"
         ) from error
 
 
-def _place(web: Web, listener: socket.socket) -> dict[str, object]:
+def _address(web: Web, listener: socket.socket) -> dict[str, object]:
     return {"host": web.host, "port": listener.getsockname()[1], "tls": web.tls is not None, "stow": web.stow}
 
 
-def _server(web: Web, site: Site, listener: CountedListener) -> uvicorn.Server:
-    """Behind no proxy, so no header says who asks. Libraries' logs may quote what was sent; the guard's do not."""
+def _server(web: Web, context: WebContext, listener: CountedListener) -> uvicorn.Server:
+    """The uvicorn server. No proxy headers are trusted; logs of libraries, which may quote requests, are muted."""
     for name in ("uvicorn", "uvicorn.error", "asyncio", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
-        make_app(site), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
+        make_app(context), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, backlog=AT_A_TIME,
         timeout_graceful_shutdown=STOP_S,
     )  # fmt: skip
     config.load()
-    config.http_protocol_class = partial(BoundedProtocol, listener.room)  # type: ignore[assignment]
+    config.http_protocol_class = partial(BoundedProtocol, listener.pending)  # type: ignore[assignment]
     if web.tls is not None:
-        config.ssl = tls_context(web.tls, lambda code: site.audit.write("web_refused", code=code))
+        config.ssl = tls_context(web.tls, lambda code: context.audit.write("web_refused", code=code))
     return uvicorn.Server(config)
 
 
 def tls_context(tls: Tls, refused: Callable[[str], object]) -> ssl.SSLContext:
-    """Of a server that lets in only who shows a certificate of the authority; `refused` is told of all others.
+    """TLS context of a server that requires a client certificate of the authority.
 
-    Raises UsageError where the files cannot be used.
+    `refused` is called with a code for each failed handshake. Raises UsageError if the files cannot be used.
     """
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.authority))
-        context.load_cert_chain(tls.certificate, tls.key, password="")  # without: a prompt on the terminal
+        context.load_cert_chain(
+            tls.certificate, tls.key, password=""
+        )  # without it OpenSSL would prompt on the terminal
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(f"web.tls: its files cannot be used ({error.strerror or error}): check all three") from error
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     class Handshake(ssl.SSLObject):
-        """asyncio says nothing of a handshake that fails."""
+        """Reports a failed handshake, which asyncio does not."""
 
         def do_handshake(self) -> None:
             try:
@@ -142,13 +249,13 @@ def tls_context(tls: Tls, refused: Callable[[str], object]) -> ssl.SSLContext:
     return context
 
 
-def _beat_until(stop: threading.Event, thread: threading.Thread, say: Callable[[], None]) -> None:
-    """Say every second that this process lives and can write; a disk that is full for a while ends nothing."""
+def _heartbeat_until(stop: threading.Event, thread: threading.Thread, send_heartbeat: Callable[[], None]) -> None:
+    """Write a heartbeat every second until `stop`; a disk that is full for a while ends nothing."""
     while not stop.is_set() and thread.is_alive():
         try:
-            say()
-        except overview.UNREADABLE as error:
-            _LOG.error("the database takes no writes (%s)", type(error).__name__)
-        stop.wait(BEAT_S)
+            send_heartbeat()
+        except overview.READ_ERRORS as error:
+            _LOG.error("state.db cannot be written (%s)", type(error).__name__)
+        stop.wait(HEARTBEAT_S)
     if not stop.is_set():
         raise RuntimeError("the HTTP server has ended")

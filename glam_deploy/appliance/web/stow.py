@@ -1,26 +1,31 @@
 """STOW-RS (PS3.18 section 10.5): instances over HTTP, through the same ingest as C-STORE.
 
     POST /dicom-web/studies, /dicom-web/studies/{study}
-    multipart/related; type="application/dicom"; parts are whole DICOM files, written to the disk as they come
+    multipart/related; type="application/dicom"; parts are whole DICOM files, written to the disk as they arrive
 
-Answers, as application/dicom+json: 200 all stored, 202 some, 409 none; 503 the disk is full or too many send at once,
-413 a part is too large, 415 another media type, 400 no multipart body.
+Answers, as application/dicom+json: 200 all stored, 202 some, 409 none; 503 the disk is full or too many clients send at
+once, 413 a part is too large, 415 another media type, 400 not a multipart body.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio import from_thread, to_thread
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy.appliance.identity import is_uid
-from glam_deploy.appliance.ingest import Receipt, Status
-from glam_deploy.appliance.web.access import Refused, address_of, visitor_of
-from glam_deploy.appliance.web.multipart import Malformed, TooManyParts, boundary_of, read_parts
-from glam_deploy.appliance.web.site import Site, site_of
+from glam_deploy.appliance.receive.ingest import Receipt, Status
+from glam_deploy.appliance.web.access import Refused, client_address, visitor_of
+from glam_deploy.appliance.web.context import WebContext, context_of
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 
 MEDIA_TYPE = "application/dicom"
 RETRY_SECONDS = 60
@@ -28,27 +33,34 @@ CHUNK_BYTES = 1 << 20
 
 _REFERENCED, _FAILED, _OTHER_FAILURES = "00081199", "00081198", "0008119A"
 
+DicomJson = dict[str, dict[str, object]]
+"""Tag -> attribute, in the DICOM JSON model (PS3.18 annex F)."""
+
 
 async def store(request: Request) -> Response:
-    """Take every part in, then tell how each fared."""
-    site = site_of(request)
+    """Store every part, and answer with the result of each."""
+    context = context_of(request)
     study = request.path_params.get("study")
     boundary = _checked(request, study)
-    if site.uploads.available_tokens < 1:
-        raise Refused(503, "too_many_uploads", "Too many send at once: try again later.", retry_after=RETRY_SECONDS)
-    taking = _Taking(site, f"stow@{address_of(request)}", study)
-    chunks = _chunks(request, site.config.receive.idle_s)
-    await to_thread.run_sync(taking.take, chunks, boundary, limiter=site.uploads)
-    return _answer(taking.receipts)
+    if context.uploads.available_tokens < 1:
+        raise Refused(
+            503, "too_many_uploads", "Too many clients send at once: try again later.", retry_after=RETRY_SECONDS
+        )
+    upload = _StowUpload(context, f"stow@{client_address(request)}", study)
+    chunks = _chunks(request, context.config.receive.idle_s)
+    await to_thread.run_sync(upload.receive, chunks, boundary, limiter=context.uploads)
+    return _answer(upload.receipts)
 
 
 def _checked(request: Request, study: str | None) -> bytes:
-    """The boundary of the body. Raises Refused for a request that is turned away unread."""
+    """The boundary of the body. Raises Refused for a request that is refused before its body is read."""
     visitor = visitor_of(request)
-    if visitor is None or visitor.way == "session":
-        raise Refused(403, "stow_by_session", "Instances are sent with a bearer token or a client certificate.")
+    if visitor is None or visitor.credential == "session":
+        raise Refused(
+            403, "stow_by_session", "Instances need a bearer token or a client certificate, not a browser session."
+        )
     if study is not None and not is_uid(study):
-        raise Refused(400, "no_uid", "The study in the address is no UID.")
+        raise Refused(400, "no_uid", "The study in the URL is not a valid UID.")
     accepted = request.headers.get("accept", "*/*")
     if not any(kind in accepted for kind in ("*/*", "application/*", "application/dicom+json", "application/json")):
         raise Refused(406, "not_acceptable", "Answers are application/dicom+json.")
@@ -62,7 +74,7 @@ def _checked(request: Request, study: str | None) -> bytes:
 
 
 def _chunks(request: Request, idle_s: float) -> Iterator[bytes]:
-    """The body as it comes, in the thread that reads it; in large pieces, for a change of threads costs."""
+    """The body in pieces of about CHUNK_BYTES, for the thread that reads it; each piece costs a thread switch."""
     stream = aiter(request.stream())
 
     async def following() -> bytes:
@@ -79,18 +91,20 @@ def _chunks(request: Request, idle_s: float) -> Iterator[bytes]:
         while chunk := from_thread.run(following):
             yield chunk
     except TimeoutError:
-        raise Refused(408, "idle", f"Nothing came for {idle_s:g} s.") from None
+        raise Refused(408, "idle", f"No data arrived for {idle_s:g} s.") from None
 
 
-class _Taking:
-    """One request's parts on their way into the ingest; in one thread."""
+class _StowUpload:
+    """The parts of one request on their way into the ingest; used in one thread."""
 
-    def __init__(self, site: Site, sender: str, study: str | None) -> None:
-        self._site, self._sender, self._study = site, sender, study
+    def __init__(self, context: WebContext, sender: str, study: str | None) -> None:
+        self._context, self._sender, self._study = context, sender, study
         self.receipts: list[Receipt] = []
 
-    def take(self, chunks: Iterable[bytes], boundary: bytes) -> None:
-        """Raises Refused where the body cannot be read to its end; what was stored before then is, unacknowledged."""
+    def receive(self, chunks: Iterable[bytes], boundary: bytes) -> None:
+        """Store all parts. Raises Refused if the body cannot be read to its end; parts stored before that stay,
+        unacknowledged.
+        """
         with ExitStack() as self._open:
             try:
                 read_parts(chunks, boundary, self._begin)
@@ -105,21 +119,23 @@ class _Taking:
         kind = headers.get("content-type", MEDIA_TYPE).partition(";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             raise Refused(415, "media_type", "Every part must be application/dicom.")
-        return _Part(self._site, self._open, self._sender, self._study, self.receipts)
+        return _Part(self._context, self._open, self._sender, self._study, self.receipts)
 
 
 class _Part:
-    """One part on its way; `close` adds its receipt."""
+    """One part being stored; `close` adds its receipt."""
 
-    def __init__(self, site: Site, stack: ExitStack, sender: str, study: str | None, receipts: list[Receipt]) -> None:
-        self._intake = stack.enter_context(site.ingest.open(sender=sender, study=study))
-        self._left = site.config.receive.max_object_bytes
+    def __init__(
+        self, context: WebContext, stack: ExitStack, sender: str, study: str | None, receipts: list[Receipt]
+    ) -> None:
+        self._intake = stack.enter_context(context.ingest.open(sender=sender, study=study))
+        self._left = context.config.receive.max_object_bytes
         self._stack, self._receipts = stack, receipts
 
     def write(self, chunk: bytes) -> None:
         self._left -= len(chunk)
         if self._left < 0:
-            # the rest is not read: it may be without end
+            # the rest is not read, since it may have no end
             raise Refused(413, "too_large", "A part is larger than receive.max_object_bytes.")
         self._intake.write(chunk)
 
@@ -152,10 +168,125 @@ def _status(stored: int, failures: Sequence[Status]) -> int:
     return 503 if set(failures) == {Status.OUT_OF_RESOURCES} else 409
 
 
-def _reference(receipt: Receipt) -> dict[str, Any]:
+def _reference(receipt: Receipt) -> DicomJson:
     uids = {"00081150": receipt.sop_class, "00081155": receipt.sop_uid}
     return {tag: {"vr": "UI", "Value": [uid]} if uid else {"vr": "UI"} for tag, uid in uids.items()}
 
 
-def _reason(receipt: Receipt) -> dict[str, Any]:
+def _reason(receipt: Receipt) -> DicomJson:
     return {"00081197": {"vr": "US", "Value": [int(receipt.status)]}}
+
+
+class Part(Protocol):
+    """Receives the content of a part."""
+
+    def write(self, chunk: bytes) -> object: ...
+
+    def close(self) -> None: ...
+
+
+MOST_PARTS = 1000
+MOST_HEAD_BYTES = 1 << 13
+"""Bytes of the headers of one part."""
+MOST_AFTER = 1 << 16
+"""Bytes after the closing boundary, which are ignored."""
+
+
+class Malformed(Exception):
+    """The body, or its Content-Type, is not valid multipart/related."""
+
+
+class TooManyParts(Exception):
+    """The body has more than `MOST_PARTS` parts."""
+
+
+def boundary_of(content_type: str) -> tuple[bytes, str]:
+    """The boundary, and the type of the parts, in a Content-Type for STOW-RS. Raises Malformed."""
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    # RFC 2046 section 5.1.1
+    if kind != b"multipart/related" or not 0 < len(boundary) <= 70:
+        raise Malformed("expected multipart/related with a boundary")
+    return boundary, options.get(b"type", b"").decode("latin-1").lower()
+
+
+def read_parts(chunks: Iterable[bytes], boundary: bytes, begin: Callable[[Mapping[str, str]], Part]) -> None:
+    """Pass every part of a multipart/related body (RFC 2387) to the `Part` that `begin` makes from its headers.
+
+    Header names are in lower case. Raises Malformed if the body ends early or is invalid, and TooManyParts; a part in
+    progress is then not closed, and the rest of the body is not read.
+    """
+    reader, after = _Reader(begin), 0
+    parser = MultipartParser(boundary, reader.callbacks())
+    try:
+        for chunk in chunks:
+            after += len(chunk) if reader.ended else 0
+            if after > MOST_AFTER:
+                raise Malformed(f"more than {MOST_AFTER} bytes follow the closing boundary")
+            parser.write(chunk)
+    except MultipartParseError as error:
+        raise Malformed(f"the body is not a multipart body with this boundary ({type(error).__name__})") from None
+    if not reader.ended:
+        raise Malformed("the body ends before its closing boundary")
+
+
+class _Reader:
+    """Callbacks of the multipart parser."""
+
+    def __init__(self, begin: Callable[[Mapping[str, str]], Part]) -> None:
+        self._begin = begin
+        self._part: Part | None = None
+        self._headers: dict[str, str] = {}
+        self._name, self._value = b"", b""
+        self._parts = self._head_bytes = 0
+        self.ended = False
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_name,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._start,
+            "on_part_data": self._write_data,
+            "on_part_end": self._close,
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        self._headers.clear()
+        self._parts, self._head_bytes = self._parts + 1, 0
+        if self._parts > MOST_PARTS:
+            raise TooManyParts(f"more than {MOST_PARTS} parts in one request")
+
+    def _add_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
+        self._name += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
+        self._value += data[start:end]
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > MOST_HEAD_BYTES:
+            raise Malformed(f"the headers of a part have more than {MOST_HEAD_BYTES} bytes")
+
+    def _end_header(self) -> None:
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
+        self._name, self._value = b"", b""
+
+    def _start(self) -> None:
+        self._part = self._begin(dict(self._headers))
+
+    def _write_data(self, data: bytes, start: int, end: int) -> None:
+        assert self._part is not None
+        self._part.write(data[start:end])
+
+    def _close(self) -> None:
+        assert self._part is not None
+        self._part.close()
+        self._part = None
+
+    def _end(self) -> None:
+        self.ended = True

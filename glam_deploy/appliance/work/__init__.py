@@ -1,1 +1,1 @@
-"""From a job to results on the disk and parcels for the targets."""
+"""Processing of jobs: reading views, running the network, and writing result objects for the targets."""

@@ -1,6 +1,6 @@
-"""The process that reads views for the worker: one after another, within limits of memory and time.
+"""The child process that reads views for the worker, one after another, within limits of memory and time.
 
-It ends when the worker does. What it says is pickled, with the length before it; pixels lie in shared memory.
+It ends with the worker. Messages are pickled and preceded by their length; pixels are in shared memory.
 """
 
 import math
@@ -17,23 +17,24 @@ from pathlib import Path
 
 import numpy as np
 
-from glam_deploy.appliance.parent import dying_with
+from glam_deploy.appliance.process import die_with_parent
 from glam_deploy.errors import GlamError, InternalError, fault
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.overlap import GIVE_WAY
 
-NEED = 4 << 30
-"""Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6."""
+MEMORY_LIMIT = 4 << 30
+"""Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6 GB.
+"""
 READY = "ready"
 _LENGTH = struct.Struct("=L")
 _MAX_MESSAGE = 1 << 20
 _GRACE_S = 5
-"""After so long beyond its time, the process ends itself: then nobody waits for it any more."""
+"""The process ends itself this long after its time limit, when no worker waits for it any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A view to read, and how long that may take."""
+    """A view to read, and its time limit."""
 
     path: str
     for_processing: bool
@@ -42,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A view that was read; its pixels lie in the memory whose descriptor comes with this."""
+    """A view that was read; the file descriptor of its pixels comes with the message."""
 
     mammogram: Mammogram
     """Without pixels."""
@@ -51,13 +52,13 @@ class Answer:
 
 
 def send(channel: socket.socket, content: bytes, descriptor: int | None = None) -> None:
-    """A message, and a file descriptor with it."""
+    """Send a message, optionally with a file descriptor."""
     socket.send_fds(channel, [_LENGTH.pack(len(content))], [] if descriptor is None else [descriptor])
     channel.sendall(content)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, int | None]:
-    """What `send` sent. Raises EOFError where the other side is gone."""
+    """The content and the file descriptor of one message. Raises EOFError if the other side is gone."""
     try:
         start, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
         (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (_MAX_MESSAGE + 1,)
@@ -70,12 +71,12 @@ def receive(channel: socket.socket) -> tuple[bytes, int | None]:
 
 
 def main() -> None:
-    """Read until the worker closes its side; arguments: the descriptor of the channel, and the worker's process."""
-    dying_with(int(sys.argv[2]))()
+    """Read views until the worker closes the channel; arguments: the channel's descriptor, the worker's process id."""
+    die_with_parent(int(sys.argv[2]))()
     channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (NEED, NEED))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a patient's data
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patient data
     from glam_deploy.dicom import read
 
     read.hush_pydicom()
@@ -95,7 +96,7 @@ def _serve(channel: socket.socket, request: Request) -> None:
         mammogram = _read(request)
     except GlamError as error:
         send(channel, pickle.dumps(error))
-    except Exception as error:  # its text may quote the header
+    except Exception as error:  # its text may quote the DICOM header
         send(channel, pickle.dumps(InternalError(f"a fault while reading it: {fault(error)}")))
     else:
         _send_view(channel, mammogram)

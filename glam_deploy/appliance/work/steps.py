@@ -1,4 +1,4 @@
-"""The steps of one view: known already, read, computed, written."""
+"""The steps of one view: read, compute, write."""
 
 import threading
 import time
@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from glam_deploy.appliance.state.jobs import JobView, Settled
+from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat
-from glam_deploy.appliance.work.network import words
-from glam_deploy.appliance.work.predictor import Predictor
-from glam_deploy.appliance.work.publish import Publisher
-from glam_deploy.appliance.work.reading import Stopped, ViewReader
+from glam_deploy.appliance.work.predictor import Predictor, error_text
+from glam_deploy.appliance.work.result_objects import Publisher
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
 from glam_deploy.errors import BackendRunError, NotForThisNetwork
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
-    """A view with what the host has done before the network."""
+class PreparedView:
+    """A view after reading and preprocessing."""
 
     view: JobView
     mammogram: Mammogram
@@ -27,8 +26,8 @@ class Read:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computed:
-    """A view with what the network says."""
+class ComputedView:
+    """A view with the network's result."""
 
     view: JobView
     mammogram: Mammogram
@@ -37,8 +36,8 @@ class Computed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
-    """Reading, computing and writing of one view. What goes wrong with it is handed on, and the others go on."""
+class ViewSteps:
+    """Reading, computing and writing of views. A failed step gives an outcome instead of an exception."""
 
     study_uid: str
     predictor: Predictor
@@ -48,77 +47,82 @@ class Steps:
     idle: threading.Event = field(default_factory=threading.Event)
     """Set while the network has no view."""
 
-    def read(self, view: JobView) -> Read | Settled:
+    def read(self, view: JobView) -> PreparedView | JobViewOutcome:
         try:
             rules = self.publisher.config.accept
             path = self.publisher.data.root / view.path
             mammogram = self.reader.read(path, for_processing=rules.for_processing)
-            return Read(view=view, mammogram=mammogram, prepared=self.predictor.prepare(mammogram))
-        except (Stopped, OSError):  # neither is the view's fault
+            return PreparedView(view=view, mammogram=mammogram, prepared=self.predictor.prepare(mammogram))
+        except (Stopped, OSError):  # not a fault of the view
             raise
         except Exception as error:
-            return _gone_wrong(view, error)
+            return _failure(view, error)
 
-    def computed(self, views: Iterator[Read | Settled]) -> Iterator[Computed | Settled]:
-        """Each as the network makes it. The next one is there before the last is handed on to be written, which would
-        hold up its reading, and the network with it.
+    def computed(self, views: Iterator[PreparedView | JobViewOutcome]) -> Iterator[ComputedView | JobViewOutcome]:
+        """The computed views. The next view is read before the last one is yielded for writing, so that writing delays
+        neither reading nor the network.
         """
-        seen = next(views, None)
-        while seen:
+        prepared_view = next(views, None)
+        while prepared_view:
             self.idle.clear()
             try:
-                found = self.compute(seen)
+                computed_view = self.compute(prepared_view)
             finally:
                 self.idle.set()
-            seen = next(views, None)
-            yield found
+            prepared_view = next(views, None)
+            yield computed_view
 
-    def compute(self, seen: Read | Settled) -> Computed | Settled:
-        if isinstance(seen, Settled):
-            return seen
+    def compute(self, prepared_view: PreparedView | JobViewOutcome) -> ComputedView | JobViewOutcome:
+        if isinstance(prepared_view, JobViewOutcome):
+            return prepared_view
         started = time.monotonic()
         try:
             with self.heartbeat.computing():
-                result = self.predictor(seen.prepared)
+                result = self.predictor(prepared_view.prepared)
         except BackendRunError:
             raise
         except Exception as error:
-            return _gone_wrong(seen.view, error)
-        return Computed(view=seen.view, mammogram=seen.mammogram, result=result, seconds=time.monotonic() - started)
+            return _failure(prepared_view.view, error)
+        return ComputedView(
+            view=prepared_view.view,
+            mammogram=prepared_view.mammogram,
+            result=result,
+            seconds=time.monotonic() - started,
+        )
 
-    def write(self, computed: Computed | Settled) -> Settled:
-        if isinstance(computed, Settled):
+    def write(self, computed: ComputedView | JobViewOutcome) -> JobViewOutcome:
+        if isinstance(computed, JobViewOutcome):
             return computed
         view = computed.view
         try:
             folder = self.publisher.publish_view(self.study_uid, view, computed.mammogram, computed.result)
-        except OSError:  # the disk's fault
+        except OSError:  # not a fault of the view
             raise
         except Exception as error:
-            return _gone_wrong(view, error)
+            return _failure(view, error)
         relative = self.publisher.data.relative(folder)
-        return Settled(sop_uid=view.sop_uid, outcome="done", folder=relative, seconds=computed.seconds)
+        return JobViewOutcome(sop_uid=view.sop_uid, outcome="done", folder=relative, seconds=computed.seconds)
 
 
-def _gone_wrong(view: JobView, error: Exception) -> Settled:
+def _failure(view: JobView, error: Exception) -> JobViewOutcome:
     outcome = "skipped" if isinstance(error, NotForThisNetwork) else "failed"
-    return Settled(sop_uid=view.sop_uid, outcome=outcome, reason=words(error))
+    return JobViewOutcome(sop_uid=view.sop_uid, outcome=outcome, reason=error_text(error))
 
 
-def is_settled(view: JobView, publisher: Publisher) -> bool:
-    """A view that another network has done, or whose results have been cleaned away, is done anew."""
+def is_finished(view: JobView, publisher: Publisher) -> bool:
+    """Whether a view needs no more work; one processed by another network, or whose results were removed, does."""
     if view.outcome == "done":
         folder = publisher.view_folder(view)
         return folder.is_dir() and view.folder == publisher.data.relative(folder)
     return view.outcome is not None
 
 
-def known_outcome(view: JobView, publisher: Publisher) -> Settled | None:
-    """What became of a view that needs no network: not let in, or done before."""
+def outcome_without_network(view: JobView, publisher: Publisher) -> JobViewOutcome | None:
+    """The outcome of a view that needs no network: not a candidate, or processed before; else None."""
     if view.state != "candidate":
         outcome = "failed" if view.state == "refused" else "skipped"
-        return Settled(sop_uid=view.sop_uid, outcome=outcome, reason=view.state_reason)
+        return JobViewOutcome(sop_uid=view.sop_uid, outcome=outcome, reason=view.state_reason)
     folder = publisher.view_folder(view)
     if folder.is_dir():
-        return Settled(sop_uid=view.sop_uid, outcome="done", folder=publisher.data.relative(folder))
+        return JobViewOutcome(sop_uid=view.sop_uid, outcome="done", folder=publisher.data.relative(folder))
     return None

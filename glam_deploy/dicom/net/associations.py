@@ -73,7 +73,7 @@ class Upload(Protocol):
 
 
 Begin = Callable[["ServedAssociation", Claim], Upload]
-Tell = Callable[[str, "ServedAssociation | str", str], None]
+Audit = Callable[[str, "ServedAssociation | str", str], None]
 """(event, association or address, reason)."""
 
 
@@ -139,7 +139,7 @@ class _StreamedMessages(DIMSEServiceProvider):
 
     def _break_off(self, reason: str) -> None:
         self.message = None
-        self._served.tell("aborted", reason)
+        self._served.audit("aborted", reason)
         # what pynetdicom calls an invalid PDU: it answers with A-ABORT, and reads on for so long
         self.dul.artim_timer.timeout = GOODBYE_S
         self.dul.event_queue.put("Evt19")
@@ -158,7 +158,7 @@ class LastingStateMachine(StateMachine):
 
 
 class ServedAssociation(Association):
-    """One that somebody else has asked for."""
+    """An association that the peer has requested."""
 
     def __init__(self, ae: ApplicationEntity, server: "Server", connection: socket.socket, request: bytes) -> None:
         """`request`: the A-ASSOCIATE-RQ, which was read from `connection`."""
@@ -167,18 +167,18 @@ class ServedAssociation(Association):
         self.dimse = _StreamedMessages(self)
         self.dul.state_machine = LastingStateMachine(self.dul)
         self.set_socket(
-            BoundedSocket(self, connection, request, idle_s=server.idle_s, break_off=partial(self.tell, "aborted"))
+            BoundedSocket(self, connection, request, idle_s=server.idle_s, break_off=partial(self.audit, "aborted"))
         )
-        # or a peer that holds still would keep the process from ending
+        # else a silent peer would keep the process from ending
         self.dul.daemon = True
         self._uploads = ExitStack()
         self._busy = False
-        self._told_end = False
+        self._end_audited = False
         self._last_store = time.monotonic()
 
     @property
     def peer(self) -> str:
-        """AE title@address, as the audit calls it; the address alone while no AE title is known."""
+        """AE title@address, as in the audit log; the address alone while no AE title is known."""
         return f"{self.requestor.ae_title}@{self.host}" if self.requestor.ae_title else self.host
 
     @property
@@ -190,22 +190,22 @@ class ServedAssociation(Association):
     def idle_since(self) -> float | None:
         """Monotonic time of its last C-STORE, or of its begin; None while a C-STORE is under way.
 
-        Other messages do not count: else a peer that sends one C-ECHO after the other would never be idle.
+        Other messages do not count, else a peer that sends C-ECHOs would never be idle.
         """
         under_way = self._busy or isinstance(self.dimse.message, C_STORE_RQ)
         return None if under_way else self._last_store
 
     def end(self, reason: str) -> None:
-        """Abort it from another thread; its peer has `GOODBYE_S` to close its side."""
-        self.tell("aborted", reason)
+        """Abort it from another thread; its peer has `GOODBYE_S` to close the connection."""
+        self.audit("aborted", reason)
         self.dul.artim_timer.timeout = GOODBYE_S
         self.abort(block=False)
 
-    def tell(self, event: str, reason: str = "") -> None:
-        """Of an end, once: why we break off is known before pynetdicom says that it is over."""
-        if event != "aborted" or not self._told_end:
-            self._told_end |= event == "aborted"
-            self.server.tell(event, self, reason)
+    def audit(self, event: str, reason: str = "") -> None:
+        """Report an event. An abort is reported once: the own reason is known before pynetdicom reports the end."""
+        if event != "aborted" or not self._end_audited:
+            self._end_audited |= event == "aborted"
+            self.server.audit(event, self, reason)
 
     def begin_upload(self, message: DIMSEMessage) -> Upload | None:
         """None for what is no C-STORE of an accepted context, and for one that did not wait for the last one's answer.
@@ -241,14 +241,14 @@ class ServedAssociation(Association):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
-        except Exception as error:  # what pynetdicom stumbles on must not leave a connection without anybody
-            self.tell("aborted", f"a fault of glam-deploy ({type(error).__name__})")
+        except Exception as error:  # after an error in pynetdicom the connection must not stay open
+            self.audit("aborted", f"a fault of glam-deploy ({type(error).__name__})")
             self.dul.kill_dul()
             if isinstance(self.dul.socket, BoundedSocket):
                 self.dul.socket.close()
         finally:
             self._uploads.close()
-            self.server.leave(self)
+            self.server.release(self)
 
     def _bind_defaults(self) -> None:
         _bind_without_log(self)
@@ -294,10 +294,10 @@ class Server(ThreadedAssociationServer):
         most_bytes: int,
         tls: ssl.SSLContext | None,
         begin: Begin,
-        tell: Tell,
-        leave: Callable[[ServedAssociation], None],
+        audit: Audit,
+        release: Callable[[ServedAssociation], None],
         handlers: list[tuple[Any, Callable[[evt.Event], Any]]],
-        knows: Callable[[str], bool],
+        allows_host: Callable[[str], bool],
         waiting: WaitingRoom,
     ) -> None:
         """Raises OSError where the address cannot be had.
@@ -305,15 +305,15 @@ class Server(ThreadedAssociationServer):
         `request_s`: time from a connection to its whole request, TLS handshake included. `most_bytes` of a data set.
         `knows`: whether anybody may come from an address; others are not even read.
         """
-        self.idle_s, self.tls, self.begin, self.tell, self.handlers = idle_s, tls, begin, tell, handlers
-        self.leave, self.most_bytes = leave, most_bytes
-        self._request_s, self._knows, self._waiting = request_s, knows, waiting
+        self.idle_s, self.tls, self.begin, self.audit, self.handlers = idle_s, tls, begin, audit, handlers
+        self.release, self.most_bytes = release, most_bytes
+        self._request_s, self._allows_host, self._waiting = request_s, allows_host, waiting
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_Handler)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         address = str(client_address[0])
-        if not self._knows(address):
-            self.tell("rejected", address, "no sender of the configuration has this address")
+        if not self._allows_host(address):
+            self.audit("rejected", address, "no configured sender has this address")
             return False
         return True
 
@@ -334,25 +334,25 @@ class Server(ThreadedAssociationServer):
         try:
             with self._waiting.holding(connection, address) as loser:
                 if loser:
-                    self.tell("rejected", loser, TOO_MANY)
+                    self.audit("rejected", loser, TOO_MANY)
                 deadline = time.monotonic() + self._request_s
                 if isinstance(connection, ssl.SSLSocket):
                     connection.settimeout(self._request_s)
                     connection.do_handshake()
                 return read_request(connection, deadline, longest=MAX_PDU)
         except NoRequestError as error:
-            self.tell("rejected" if error.abort != INVALID_PDU_PARAMETER else "aborted", address, str(error))
+            self.audit("rejected" if error.abort != INVALID_PDU_PARAMETER else "aborted", address, str(error))
             if error.abort is not None:
                 connection.settimeout(GOODBYE_S)
                 connection.sendall(abort_pdu(error.abort))
             raise
         except OSError as error:
             told = getattr(error, "reason", None) or type(error).__name__
-            self.tell("rejected", address, f"no {'TLS ' if self.tls else ''}connection ({told})")
+            self.audit("rejected", address, f"no {'TLS ' if self.tls else ''}connection ({told})")
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Told already; socketserver would print a trace."""
+        """Already audited; socketserver would print a traceback."""
 
     def shutdown(self) -> None:
         BaseServer.shutdown(self)

@@ -1,4 +1,6 @@
-"""The storage SCP: who is let in, which objects are offered a context, and what is told to whom."""
+"""The storage SCP: which associations are accepted, which presentation contexts are offered, and events for the audit
+log.
+"""
 
 import ipaddress
 import ssl
@@ -29,14 +31,15 @@ __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
 
 NO_DATA_SET = 0xC000
 INVALID_ARGUMENT = 0x0115
-QUIET_S = 60.0
-"""An address that is turned away again and again is told of once in so long."""
+RATE_LIMIT_S = 60.0
+"""Repeated rejections of one address are audited once in this time."""
 
 LEAST_WAITING, MOST_ADDRESSES = 16, 4
-"""Connections that have not asked for an association: of one address as many as `max_associations`, but not fewer than
-the first; of all together, those of so many addresses."""
+"""Connections that have not requested an association: per address `max_associations`, but at least LEAST_WAITING; in
+all, MOST_ADDRESSES times as many.
+"""
 LEAST_OBJECT = 64 << 20
-"""Bytes of a data set that are passed over in any case, so that its sender hears why it is not taken."""
+"""Bytes of a data set that are read in any case, so that its sender gets the status that refuses it."""
 
 _PERMANENT, _TRANSIENT = 1, 2
 _REFUSALS = {
@@ -53,7 +56,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """A calling AE title, and the networks from which it may be used."""
+    """A calling AE title, and the networks from which it is accepted."""
 
     ae_title: str
     networks: tuple[Network, ...]
@@ -61,21 +64,21 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Who may come, and how much."""
+    """Which associations are accepted, and their limits."""
 
     ae_title: str
-    """Ours: what must be called."""
+    """The own AE title, which the peer must call."""
     senders: tuple[Sender, ...]
     max_associations: int
     idle_s: float
-    """A peer that sends nothing for so long, or needs longer for one PDU, is cut off."""
+    """An association is aborted if its peer sends nothing for this time, or needs longer for one PDU."""
     max_object_bytes: int = 2 << 30
-    """A sender of a longer data set is told so at its end, and cut off at twice as many bytes."""
+    """A longer data set is refused at its end; at twice as many bytes the association is aborted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """Something that happened at the door, for audit and log."""
+class AuditEvent:
+    """An event of an association or connection, for audit log and log."""
 
     event: str
     """accepted, rejected, aborted, echo, commitment."""
@@ -83,15 +86,15 @@ class Told:
     """AE title@address, or the address alone."""
     reason: str = ""
     times: int = 1
-    """How often, since it was told last."""
+    """Number of such events since the last one that was audited."""
 
 
 class Listener:
-    """One AE at one or more addresses. `begin(peer, claim)` makes an upload of a C-STORE; `tell` may come in a thread.
+    """One application entity listening at one or more addresses.
 
-    `reported` gets storage commitment reports, and says whether anybody waited for that one.
-
-    Storage classes of the standard only: a context for a private or unknown one is rejected, so that a sender knows.
+    `begin(peer, claim)` makes the upload of a C-STORE. `audit` gets events, also from other threads. `on_commitment`
+    gets storage commitment reports; it returns whether one was expected. Only storage classes of the standard are
+    accepted: a context for a private or unknown one is rejected, so that its sender notices.
     """
 
     def __init__(
@@ -99,21 +102,21 @@ class Listener:
         rules: Rules,
         *,
         begin: Callable[[str, Claim], Upload],
-        tell: Callable[[Told], None],
-        reported: Callable[[Commitment], bool] = lambda _: False,
+        audit: Callable[[AuditEvent], None],
+        on_commitment: Callable[[Commitment], bool] = lambda _: False,
     ) -> None:
         hush()
         hush_pydicom()
-        self._rules, self._begin, self._reported = rules, begin, reported
-        self._door = _Door(rules)
-        self._quiet = _Quiet(tell)
-        self._tell = tell
+        self._rules, self._begin, self._on_commitment = rules, begin, on_commitment
+        self._policy = AssociationPolicy(rules)
+        self._rate_limiter = AuditRateLimiter(audit)
+        self._audit = audit
         self._servers: list[Server] = []
         most_of_one = max(LEAST_WAITING, rules.max_associations)
         self._waiting = WaitingRoom(most=MOST_ADDRESSES * most_of_one, most_of_one=most_of_one)
         self._ae = AE(rules.ae_title)
         self._ae.maximum_pdu_size = MAX_PDU
-        # the door counts: pynetdicom would count connections too that are on their way out
+        # the policy counts: pynetdicom would also count connections that are closing
         self._ae.maximum_associations = 1 << 16
         self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = "GLAM_DEPLOY"
@@ -122,26 +125,26 @@ class Listener:
         self._ae.acse_timeout = self._request_s
 
     def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
-        """Take connections at this address from now on; the port, which `port` 0 leaves to the system.
+        """Listen at this address; the port, which the system chooses for `port` 0.
 
-        Raises UsageError where the address cannot be had.
+        Raises UsageError if the address cannot be used.
         """
         try:
             server = Server(
                 self._ae, (host, port), _contexts(), idle_s=self._rules.idle_s, tls=tls,
                 request_s=self._request_s, most_bytes=2 * max(self._rules.max_object_bytes, LEAST_OBJECT),
                 begin=lambda association, claim: self._begin(association.peer, claim),
-                tell=self._told, leave=self._door.leave,
+                audit=self._audit_event, release=self._policy.release,
                 handlers=[
                     (evt.EVT_REQUESTED, self._requested), (evt.EVT_ACCEPTED, _accepted), (evt.EVT_ABORTED, _aborted),
                     (evt.EVT_C_ECHO, _echoed), (evt.EVT_C_STORE, _stored), (evt.EVT_N_EVENT_REPORT, self._report),
                 ],
-                knows=self._door.knows, waiting=self._waiting,
+                allows_host=self._policy.allows_host, waiting=self._waiting,
             )  # fmt: skip
         except OSError as error:
             raise UsageError(
-                f"nobody can listen at {host} port {port} ({error.strerror}): is another program there, and is it an "
-                "address of this machine?"
+                f"cannot listen at {host} port {port} ({error.strerror}): check that no other program uses it and that "
+                "it is an address of this machine"
             ) from error
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
         self._servers.append(server)
@@ -149,57 +152,57 @@ class Listener:
 
     @property
     def associations(self) -> int:
-        """How many there are."""
-        return len(self._door.inside)
+        """Number of open associations."""
+        return len(self._policy.open_associations)
 
     def stop(self) -> None:
-        """Close every address and abort what is going on; what was not acknowledged is sent again."""
+        """Close every address and abort all associations; what was not acknowledged is sent again by its sender."""
         for server in self._servers:
             server.shutdown()
-        for association in self._door.inside:
+        for association in self._policy.open_associations:
             association.end("the receiver stops")
 
-    def _told(self, event: str, who: ServedAssociation | str, reason: str) -> None:
+    def _audit_event(self, event: str, who: ServedAssociation | str, reason: str) -> None:
         if isinstance(who, str):
-            self._quiet.tell(Told(event=event, sender=who, reason=reason))
+            self._rate_limiter.audit(AuditEvent(event=event, sender=who, reason=reason))
         else:
-            self._tell(Told(event=event, sender=who.peer, reason=reason))
+            self._audit(AuditEvent(event=event, sender=who.peer, reason=reason))
 
     def _requested(self, event: evt.Event) -> None:
         association = _served(event)
         try:
-            refusal = self._door.enter(association)
+            refusal = self._policy.admit(association)
         except Exception as error:
-            # pynetdicom passes over what a handler raises, and would let everybody in
+            # pynetdicom ignores exceptions of handlers, and would accept every association
             refusal = "fault", f"a fault of glam-deploy ({type(error).__name__})"
         if refusal:
             kind, reason = refusal
             association.acse.send_reject(*_REFUSALS[kind])
-            association.tell("rejected", reason)
+            association.audit("rejected", reason)
             association.kill()
 
     def _report(self, event: evt.Event) -> tuple[int, None]:
-        """A report that nobody waits for is answered with success too, or it would come again and again."""
+        """Apply a commitment report. An unexpected one is answered with success too, or it would be repeated."""
         try:
-            is_awaited = self._reported(read_report(reported(event)))
+            is_awaited = self._on_commitment(read_report(reported(event)))
         except DicomError:
             return INVALID_ARGUMENT, None
-        _served(event).tell("commitment", "" if is_awaited else "nobody waits for this report (any more)")
+        _served(event).audit("commitment", "" if is_awaited else "no delivery waits for this report (any more)")
         return 0x0000, None
 
 
 def _accepted(event: evt.Event) -> None:
-    _served(event).tell("accepted")
+    _served(event).audit("accepted")
 
 
 def _aborted(event: evt.Event) -> None:
     silent = event.assoc.dul.idle_timer_expired()
-    why = TOO_SLOW if silent else "it broke off, or its connection is gone"
-    _served(event).tell("aborted", why)
+    why = TOO_SLOW if silent else "the peer aborted it, or the connection was lost"
+    _served(event).audit("aborted", why)
 
 
 def _echoed(event: evt.Event) -> int:
-    _served(event).tell("echo")
+    _served(event).audit("echo")
     return 0x0000
 
 
@@ -208,7 +211,7 @@ def _stored(event: evt.Event) -> Dataset:
     answer = Dataset()
     answer.Status = NO_DATA_SET if receipt is None else int(receipt.status)
     if answer.Status:
-        answer.ErrorComment = (receipt.reason if receipt else "no data set came, or before the last answer")[:64]
+        answer.ErrorComment = (receipt.reason if receipt else "no data set arrived, or before the last answer")[:64]
     return answer
 
 
@@ -218,19 +221,21 @@ def _served(event: evt.Event) -> ServedAssociation:
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """For a listener: shows our certificate, and asks for one that `authority` has signed. TLS 1.2 or later.
+    """TLS context of a listener: requires a certificate signed by `authority`; TLS 1.2 or later.
 
-    Raises UsageError where a file cannot be used.
+    Raises UsageError if a file cannot be used.
     """
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(files.certificate, files.key, password="")  # without: a prompt on the terminal
+        context.load_cert_chain(
+            files.certificate, files.key, password=""
+        )  # without it OpenSSL would prompt on the terminal
     except OSError as error:  # SSLError is one
-        told = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
         raise UsageError(
-            f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used ({told}): expected "
+            f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used ({reason}): expected "
             "readable PEM files, the key belonging to the certificate, without a password"
         ) from None
     return context
@@ -241,69 +246,71 @@ def _contexts() -> list[PresentationContext]:
     storage = [build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in classes if sop_class]
     plain: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
     reports = build_context(StorageCommitmentPushModel, plain)
-    reports.scu_role = reports.scp_role = True  # who reports acts as the SCP, though it asked for the association
+    reports.scu_role = reports.scp_role = (
+        True  # the peer that reports acts as the SCP, though it requested the association
+    )
     return [*storage, build_context(Verification, plain), reports]
 
 
-class _Door:
-    """Who is inside, and whether one more may come in."""
+class AssociationPolicy:
+    """Decides which associations are accepted, and keeps the set of open ones."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._inside: set[ServedAssociation] = set()
+        self._open: set[ServedAssociation] = set()
         self._lock = threading.Lock()
 
     @property
-    def inside(self) -> tuple[ServedAssociation, ...]:
+    def open_associations(self) -> tuple[ServedAssociation, ...]:
         with self._lock:
-            return tuple(self._inside)
+            return tuple(self._open)
 
-    def knows(self, host: str) -> bool:
-        """Whether any sender may come from there."""
+    def allows_host(self, host: str) -> bool:
+        """Whether any configured sender may connect from this address."""
         return any(_within(host, sender.networks) for sender in self._rules.senders)
 
-    def enter(self, association: ServedAssociation) -> tuple[str, str] | None:
-        """Why not: a key of `_REFUSALS`, and the words for it."""
+    def admit(self, association: ServedAssociation) -> tuple[str, str] | None:
+        """Accept the association (None), or a key of `_REFUSALS` and the reason for the audit log."""
         request = association.requestor.primitive
         assert request
         association.requestor.ae_title = calling = request.calling_ae_title
         called, host = request.called_ae_title, association.host
         if called != self._rules.ae_title:
-            return "called", f"it calls {called!r}, and this is {self._rules.ae_title!r}"
+            return "called", f"it calls {called!r}, but the AE title is {self._rules.ae_title!r}"
         if not any(sender.ae_title == calling and _within(host, sender.networks) for sender in self._rules.senders):
-            return "calling", "no sender of the configuration has this AE title at this address"
+            return "calling", "no configured sender has this AE title at this address"
         return self._take_slot(association)
 
     def _take_slot(self, association: ServedAssociation) -> tuple[str, str] | None:
         with self._lock:
             victim = None
-            if len(self._inside) >= self._rules.max_associations:
-                victim = self._dispensable(association.peer)
+            if len(self._open) >= self._rules.max_associations:
+                victim = self._preemptible(association.peer)
                 if victim is None:
-                    return "busy", f"there are {self._rules.max_associations} associations (receive.max_associations)"
-                self._inside.discard(victim)
-            self._inside.add(association)
+                    return "busy", f"{self._rules.max_associations} associations are open (receive.max_associations)"
+                self._open.discard(victim)
+            self._open.add(association)
         if victim:
-            victim.end(f"idle, and {association.peer} needed its place (receive.max_associations)")
+            victim.end(f"idle, ended in favour of {association.peer} (receive.max_associations)")
         return None
 
-    def _dispensable(self, peer: str) -> ServedAssociation | None:
-        """The association that is ended for a new one of `peer`, if any; the lock is held.
+    def _preemptible(self, peer: str) -> ServedAssociation | None:
+        """The association that is ended in favour of a new one of `peer`, if any; call it with the lock held.
 
-        Of the peer that holds the most: the one whose last C-STORE is the longest ago. Never one with a C-STORE under
-        way, and never one of a peer that would then hold fewer than `peer`, unless `peer` holds none.
+        Of the peer with the most associations, the one whose last C-STORE is the longest ago. Never one with a C-STORE
+        under way, and never one of a peer that would then have fewer than `peer`, unless `peer` has none.
         """
-        held = Counter(each.peer for each in self._inside)
+        held = Counter(each.peer for each in self._open)
         idle = [
             (-held[each.peer], since, each)
-            for each in self._inside
+            for each in self._open
             if (since := each.idle_since) is not None and (held[peer] == 0 or held[each.peer] > held[peer] + 1)
         ]
         return min(idle, key=lambda each: each[:2])[2] if idle else None
 
-    def leave(self, association: ServedAssociation) -> None:
+    def release(self, association: ServedAssociation) -> None:
         with self._lock:
-            self._inside.discard(association)
+            self._open.discard(association)
 
 
 def _within(host: str, networks: Sequence[Network]) -> bool:
@@ -313,24 +320,26 @@ def _within(host: str, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-class _Quiet:
-    """Tells of an address once in `QUIET_S`, with a count, so that no stranger can fill the disk with audit."""
+class AuditRateLimiter:
+    """Passes on one event per address in `RATE_LIMIT_S`, with a count, so that no peer can fill the disk with audit
+    lines.
+    """
 
     MOST = 1000
     """Addresses that are remembered."""
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
-        self._tell = tell
+    def __init__(self, audit: Callable[[AuditEvent], None]) -> None:
+        self._audit = audit
         self._last: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def tell(self, told: Told) -> None:
+    def audit(self, event: AuditEvent) -> None:
         now = time.monotonic()
         with self._lock:
-            at, missed = self._last.get(told.sender, (now - QUIET_S, 0))
-            speaks = now - at >= QUIET_S
+            at, missed = self._last.get(event.sender, (now - RATE_LIMIT_S, 0))
+            passes = now - at >= RATE_LIMIT_S
             if len(self._last) >= self.MOST:
                 self._last.clear()
-            self._last[told.sender] = (now, 0) if speaks else (at, missed + 1)
-        if speaks:
-            self._tell(Told(event=told.event, sender=told.sender, reason=told.reason, times=missed + 1))
+            self._last[event.sender] = (now, 0) if passes else (at, missed + 1)
+        if passes:
+            self._audit(AuditEvent(event=event.event, sender=event.sender, reason=event.reason, times=missed + 1))

@@ -16,8 +16,8 @@ from support_jobs import config_of, made, pixels_of, stub
 from support_receive import Box, box, listening, split
 from support_receive import config_of as receiving
 
-from glam_deploy.appliance.folder import work_through
-from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.folder import process_folder
+from glam_deploy.appliance.receive.ingest import Status
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 
@@ -121,7 +121,7 @@ def test_results_are_valid_and_refer_to_the_image_as_it_calls_itself(tmp_path: P
     content = path.read_bytes()
     assert window in content
     path.write_bytes(content.replace(window, window.replace(b".", b",")))
-    said = work_through(tmp_path / "in", tmp_path / "out", stub(config), config)
+    said = process_folder(tmp_path / "in", tmp_path / "out", stub(config), config)
     (study,) = said["studies"]
     (view,) = study["views"]
     assert view["status"] == "done", view["reason"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from glam_deploy.appliance.identity import digest
-from glam_deploy.appliance.state import overview, story
+from glam_deploy.appliance.state import overview, study_detail
 from glam_deploy.appliance.state.database import open_database
 
 VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
@@ -20,7 +20,7 @@ LATE = 20
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 studies, one job and two parcels each; every thousandth job is dead."""
+    """5,000 studies, one job and two deliveries each; every thousandth job is dead."""
     path = tmp_path_factory.mktemp("large") / "state.db"
     connection = open_database(path)
     connection.execute("PRAGMA synchronous = OFF")
@@ -52,7 +52,7 @@ def name(number: int) -> str:
 
 @pytest.fixture
 def connection(database: Path) -> Iterator[sqlite3.Connection]:
-    with overview.reading(database) as connection:
+    with overview.open_read_only(database) as connection:
         yield connection
 
 
@@ -64,17 +64,17 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "spool_bytes": overview.spool_bytes,
     "failures_by_code": overview.failures_by_code,
     "targets": overview.targets,
-    "latest_finished": overview.latest_finished,
-    "latest_delivered": overview.latest_delivered,
-    "studies": story.studies,
-    "done": lambda connection: story.studies(connection, "done", 50),
-    "sending": lambda connection: story.studies(connection, "sending"),
-    "failed": lambda connection: story.studies(connection, "failed"),
-    "by uid": lambda connection: story.find(connection, "1.777"),
-    "by pseudonym": lambda connection: story.find(connection, name(777)[:6]),
-    "story": lambda connection: story.story(connection, name(777)),
-    "view": lambda connection: story.view_files(connection, 4000),
-    "failures": story.failures,
+    "latest_finished": overview.latest_job_timings,
+    "latest_delivered": overview.latest_delivery_timings,
+    "studies": study_detail.studies,
+    "done": lambda connection: study_detail.studies(connection, "done", 50),
+    "sending": lambda connection: study_detail.studies(connection, "sending"),
+    "failed": lambda connection: study_detail.studies(connection, "failed"),
+    "by uid": lambda connection: study_detail.find_studies(connection, "1.777"),
+    "by pseudonym": lambda connection: study_detail.find_studies(connection, name(777)[:6]),
+    "story": lambda connection: study_detail.study_detail(connection, name(777)),
+    "view": lambda connection: study_detail.view_files(connection, 4000),
+    "failures": study_detail.failures,
 }
 
 
@@ -118,27 +118,29 @@ def test_the_figures(connection: sqlite3.Connection) -> None:
     assert overview.spool_bytes(connection) == 40 * STUDIES
     pacs = overview.targets(connection)[1]
     assert (pacs.target, pacs.pending, pacs.delivered, pacs.dead) == ("pacs", LATE, STUDIES - LATE, 0)
-    finished = overview.latest_finished(connection, 10)
+    finished = overview.latest_job_timings(connection, 10)
     assert [one.finished_at for one in finished] == [STUDIES + 3 - n for n in range(1, 11)]
     assert {(one.waited, one.worked) for one in finished} == {(1.0, 2.0)}
-    assert {one.sent for one in overview.latest_delivered(connection, 10)} == {5.0}
+    assert {one.sent for one in overview.latest_delivery_timings(connection, 10)} == {5.0}
 
 
 def test_lists(connection: sqlite3.Connection) -> None:
-    newest = story.studies(connection)
-    assert [line.pseudonym for line in newest] == [name(STUDIES - n) for n in range(story.PAGE + 1)]
+    newest = study_detail.studies(connection)
+    assert [line.pseudonym for line in newest] == [name(STUDIES - n) for n in range(study_detail.PAGE + 1)]
     assert newest[0].stage == "failed"
     assert (newest[1].stage, newest[1].instances, newest[1].views) == ("sending", 4, "L-CC, L-MLO, R-CC, R-MLO")
-    assert [line.pseudonym for line in story.studies(connection, "sending")] == [name(STUDIES - n) for n in range(LATE)]
-    second = story.studies(connection, page=1)
-    assert second[0].pseudonym == newest[story.PAGE].pseudonym
+    assert [line.pseudonym for line in study_detail.studies(connection, "sending")] == [
+        name(STUDIES - n) for n in range(LATE)
+    ]
+    second = study_detail.studies(connection, page=1)
+    assert second[0].pseudonym == newest[study_detail.PAGE].pseudonym
 
 
 def test_finding(connection: sqlite3.Connection) -> None:
-    assert [line.pseudonym for line in story.find(connection, "1.777")] == [name(777)]
-    assert name(777) in [line.pseudonym for line in story.find(connection, name(777)[:4])]
+    assert [line.pseudonym for line in study_detail.find_studies(connection, "1.777")] == [name(777)]
+    assert name(777) in [line.pseudonym for line in study_detail.find_studies(connection, name(777)[:4])]
     for text in ("1.999999", "abc", name(777)[:3], "%", "zzzz", "1.777'", ""):
-        assert story.find(connection, text) == []
+        assert study_detail.find_studies(connection, text) == []
 
 
 def test_reading_cannot_write(connection: sqlite3.Connection) -> None:

@@ -28,7 +28,7 @@ def test_tells_what_would_be_done(cli: Cli, tmp_path: Path) -> None:
     for told in (f"{tmp_path}/data", "GLAM at 127.0.0.1:11112", "MG1 from 10.1.2.0/24", "seg, cad_sr, sr, sc"):
         assert told in said.out
     assert f"MISSING    worker.bundle = {tmp_path}/bundle" in said.out
-    assert "is in order, but for 2 missing, without which" in said.out
+    assert "is valid, but 2 missing, without which" in said.out
     assert not (tmp_path / "data").exists(), "it starts nothing"
 
 
@@ -41,7 +41,7 @@ def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, to
     said = cli("check-config", "--config", written(tmp_path, MINIMAL))
     assert said.code == 2
     assert told in said.err
-    assert "in order" not in said.out
+    assert "is valid" not in said.out
 
 
 def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path
     [
         ('data = ""', "data: expected a path (it is '')"),
         ('[worker]\nbundle = "b"\nengine = "tensorflow"', "worker.engine: expected one of auto, onnx, "),
-        ("[receive]\nport = 8042", "receive.port and web.port are both 8042: expected a port for each"),
+        ("[receive]\nport = 8042", "receive.port and web.port are both 8042: expected different ports"),
         ("receive = 3", "receive: expected a table (it is 3)"),
         ('[[targets]]\nname = "PACS 1"', "targets.0.name: expected 1 to 32 of a-z, 0-9 and hyphen (it is 'PACS 1')"),
         ('[receive]\nae_title = "A\\\\B"', "receive.ae_title: expected 1 to 16 ASCII characters, without backslash"),
-        ('[web]\ntoken = "t"', "web.token: is no key of this table: see docs/appliance.md (it is 't')"),
+        ('[web]\ntoken = "t"', "web.token: is not a key of this table: see docs/appliance.md (it is 't')"),
     ],
 )
 def test_wrong_values_are_told_in_words(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
@@ -110,7 +110,7 @@ name = "pacs"
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [(WITHOUT_WEB, "neither token_file nor tls"), (MINIMAL + 'host = "0.0.0.0"\n', "only loopback")],
+    [(WITHOUT_WEB, "neither token_file nor tls"), (MINIMAL + 'host = "0.0.0.0"\n', "or use loopback")],
 )
 def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
     said = cli("check-config", "--config", written(tmp_path, text))
@@ -120,7 +120,11 @@ def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("data = ", "no TOML"), (None, "cannot be read (No such file or directory)"), ("\udcff", "it is no UTF-8 text")],
+    [
+        ("data = ", "not valid TOML"),
+        (None, "cannot be read (No such file or directory)"),
+        ("\udcff", "it is not UTF-8 text"),
+    ],
 )
 def test_file_that_is_no_configuration(cli: Cli, tmp_path: Path, text: str | None, told: str) -> None:
     path = tmp_path / "glam.toml"

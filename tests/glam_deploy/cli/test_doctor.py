@@ -14,8 +14,8 @@ from support_receive import box, close_sockets, running_receiver
 from support_tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
-from glam_deploy.appliance.state.events import beat
-from glam_deploy.appliance.state.steady import steady_clock
+from glam_deploy.appliance.state.database import monotonic_clock
+from glam_deploy.appliance.state.events import record_heartbeat
 
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""
@@ -95,7 +95,7 @@ def test_a_receiver_that_nobody_here_may_call(cli: Cli, place: Path) -> None:
     with running_receiver(config_in(configured(place, hosts="10.1.2.3"))) as (port,):
         _, found = looked(cli, place)
     assert found[f"dicom port {port}"][0] == "ok"
-    assert "no C-ECHO was tried" in found[f"dicom port {port}"][1]
+    assert "no C-ECHO sent" in found[f"dicom port {port}"][1]
 
 
 def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
         (place / "glam.toml").write_text(CONFIG.format(hosts="::1").replace("port = 0", f"port = {port}", 1))
         code, found = looked(cli, place)
     assert code == 1
-    assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program has it")
+    assert found[f"dicom port {port}"] == ("FAILS", "127.0.0.1: another program uses it")
 
 
 def test_a_token_that_everybody_can_read(cli: Cli, place: Path) -> None:
@@ -120,7 +120,7 @@ def test_rights_on_the_data_folder(cli: Cli, place: Path) -> None:
     (place / "data").chmod(0o755)
     code, found = looked(cli, place)
     assert (code, found["data folder"][0]) == (1, "FAILS")
-    assert "other users may look into" in found["data folder"][1]
+    assert "other users can read" in found["data folder"][1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
@@ -131,7 +131,7 @@ def test_the_data_folder_of_somebody_else_is_left_alone(cli: Cli, place: Path) -
     os.chown(root, 65534, 65534)
     code, found = looked(cli, place)
     assert (code, found["data folder"][0]) == (1, "FAILS")
-    assert "belongs to nobody, this is root" in found["data folder"][1]
+    assert "belongs to nobody, but this process runs as root" in found["data folder"][1]
     assert sorted(path.name for path in root.iterdir()) == before
 
 
@@ -155,11 +155,11 @@ def test_a_process_that_has_fallen_silent(cli: Cli, place: Path) -> None:
     with box(config_in(place)) as inbox, sqlite3.connect(inbox.data.database) as connection:
         ago = {"web": 0, "keeper": 40}
         for name, age in ago.items():
-            beat(connection, lambda age=age: steady_clock(connection)() - age, name, "ready", {})  # type: ignore[misc]
+            record_heartbeat(connection, lambda age=age: monotonic_clock(connection)() - age, name, "ready", {})  # type: ignore[misc]
     connection.close()
     said = cli("doctor", "--json", "--config", place / "glam.toml")
     told = [finding["found"] for finding in json.loads(said.out) if finding["what"] == "processes"]
-    assert "keeper has said nothing for 40 s: it has ended or hangs" in told
+    assert "keeper has written no heartbeat for 40 s: it ended or hangs" in told
     assert "worker never ran" in told
     assert "web ready" in told
 
@@ -167,7 +167,7 @@ def test_a_process_that_has_fallen_silent(cli: Cli, place: Path) -> None:
 def test_a_data_folder_that_is_a_file(cli: Cli, place: Path) -> None:
     (place / "data").write_text("")
     _, found = looked(cli, place)
-    assert found["data folder"] == ("FAILS", f"{place / 'data'} is no folder")
+    assert found["data folder"] == ("FAILS", f"{place / 'data'} is not a folder")
 
 
 def test_a_damaged_bundle(cli: Cli, place: Path) -> None:
@@ -193,7 +193,7 @@ def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
         code, found = looked(cli, configured(place, more))
     assert code == 1
     assert found["target alive"][0] == "ok"
-    assert "we are MODALITY from 127.0.0.1 there" in found["target alive"][1]
+    assert "called as MODALITY from 127.0.0.1" in found["target alive"][1]
     assert found["target dead"][0] == "FAILS"
     assert (
         f"PACS at 127.0.0.1 port {dead} cannot be reached: no connection (Connection refused)"
@@ -234,7 +234,7 @@ def test_who_was_turned_away_is_told(cli: Cli, place: Path) -> None:
         for _ in range(3):
             inbox.ingest.audit.write("association_rejected", sender="MG2@10.1.2.3", reason="no sender")
     _, found = looked(cli, place)
-    assert found["turned away"] == ("note", "MG2@10.1.2.3, 3 times today: no sender")
+    assert found["rejected"] == ("note", "MG2@10.1.2.3, 3 times today: no sender")
 
 
 def test_a_damaged_database(cli: Cli, place: Path) -> None:

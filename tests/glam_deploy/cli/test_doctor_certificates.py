@@ -47,9 +47,9 @@ def told(config: Config) -> list[tuple[str, str, str]]:
 def test_good_certificates(tmp_path: Path, authority: Authority) -> None:
     (state, what, found), (_, _, root) = told(listening(tmp_path, files(authority)))
     assert (state, what) == ("ok", "certificate of receive.tls")
-    assert "good until" in found
+    assert "valid until" in found
     assert "glam.key is its key" in found
-    assert "authority.crt, good until" in root
+    assert "authority.crt, valid until" in root
 
 
 def wrong_key(made: Files, folder: Path) -> None:
@@ -57,10 +57,10 @@ def wrong_key(made: Files, folder: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, object], Callable[[Files, Path], object], str, str]] = {
-    "ended": ({"since": -3 * DAY, "until": -DAY}, lambda made, _: None, "FAILS", "has ended on"),
+    "ended": ({"since": -3 * DAY, "until": -DAY}, lambda made, _: None, "FAILS", "expired on"),
     "ends soon": ({"until": 29.5 * DAY}, lambda made, _: None, "note", ", in 29 days"),
-    "not yet": ({"since": DAY, "until": 90 * DAY}, lambda made, _: None, "FAILS", "is not good before"),
-    "password": ({"password": b"secret"}, lambda made, _: None, "FAILS", "asks for a password"),
+    "not yet": ({"since": DAY, "until": 90 * DAY}, lambda made, _: None, "FAILS", "is not valid before"),
+    "password": ({"password": b"secret"}, lambda made, _: None, "FAILS", "has a password"),
     "not for servers": (
         {"usages": [ExtendedKeyUsageOID.CLIENT_AUTH]},
         lambda made, _: None,
@@ -128,7 +128,7 @@ def test_a_certificate_that_is_not_for_callers_is_enough_for_a_listener(tmp_path
         finding = looked(config, port)
     assert finding.state == "ok"
     assert "answers with the certificate in" in finding.found
-    assert "no C-ECHO was tried" in finding.found
+    assert "no C-ECHO sent" in finding.found
 
 
 def test_a_renewed_certificate_counts_after_a_restart(tmp_path: Path, authority: Authority) -> None:
@@ -137,4 +137,4 @@ def test_a_renewed_certificate_counts_after_a_restart(tmp_path: Path, authority:
         files(authority)
         finding = looked(config, port)
     assert finding.state == "FAILS"
-    assert "it shows another certificate than lies in" in finding.found
+    assert "it presents another certificate than the one in" in finding.found

@@ -14,9 +14,9 @@ from support_jobs import arrive, config_of, database_of, made, rows
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.state import jobs, parcels, studies
+from glam_deploy.appliance.state import deliveries, jobs, studies
 from glam_deploy.appliance.state.database import transaction
-from glam_deploy.appliance.state.parcels import ResultObject
+from glam_deploy.appliance.state.deliveries import ResultObject
 
 DEAD, UNDELIVERED, WAITING = "dead000000000000", "deaf000000000000", "1234567890abcdef"
 CONFIG = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
@@ -65,7 +65,7 @@ def test_list_of_one_stage_and_as_json(queue: Queue) -> None:
 
 
 def test_list_of_nothing(queue: Queue, data: DataFolder) -> None:
-    assert queue("list", "--stage", "receiving").out == "nothing waits and nothing is stuck\n"
+    assert queue("list", "--stage", "receiving").out == "no unfinished studies\n"
 
 
 def test_pseudonyms_are_whole_in_a_narrow_terminal(start: Start, data: DataFolder) -> None:
@@ -106,7 +106,7 @@ def test_name_of_two_studies_is_not_enough(queue: Queue, data: DataFolder) -> No
 
 def test_retry_brings_dead_jobs_and_parcels_back(queue: Queue, data: DataFolder) -> None:
     said = queue("retry", DEAD, UNDELIVERED)
-    assert (said.code, said.out) == (0, f"{DEAD}  job 1 retried\n{UNDELIVERED}  parcel 1 retried\n")
+    assert (said.code, said.out) == (0, f"{DEAD}  job 1 retried\n{UNDELIVERED}  delivery 1 retried\n")
     assert rows(data, "SELECT state, attempts FROM job WHERE id = 1") == [("ready", 0)]
     assert rows(data, "SELECT state, attempts FROM parcel") == [("pending", 0)]
     assert rows(data, "SELECT state FROM parcel_object") == [("pending",)]
@@ -118,7 +118,7 @@ def test_retry_brings_dead_jobs_and_parcels_back(queue: Queue, data: DataFolder)
 def test_retry_of_what_is_not_dead_changes_nothing(queue: Queue, data: DataFolder) -> None:
     before = rows(data, "SELECT * FROM job")
     said = queue("retry", WAITING)
-    assert (said.code, said.err) == (1, "nothing was retried: there is nothing of it to decide about\n")
+    assert (said.code, said.err) == (1, "nothing was retried: there is no dead job and no undelivered result\n")
     assert rows(data, "SELECT * FROM job") == before
 
 
@@ -130,10 +130,10 @@ def pending(data: DataFolder) -> None:
 def test_retry_takes_what_waits_for_its_target(queue: Queue, data: DataFolder) -> None:
     pending(data)
     said = queue("retry", UNDELIVERED)
-    assert said.out == f"{UNDELIVERED}  parcel 1 retried\n"
-    assert said.err == "the configuration names no target pacs: nobody sends there until it does\n"
+    assert said.out == f"{UNDELIVERED}  delivery 1 retried\n"
+    assert said.err == "target pacs is not configured: nothing is sent to it until [[targets]] has it\n"
     with closing(database_of(data)) as connection:
-        assert parcels.take_wish(connection, "pacs")
+        assert deliveries.take_retry_request(connection, "pacs")
 
 
 def test_discard_of_a_study_leaves_what_waits(queue: Queue, data: DataFolder) -> None:
@@ -147,7 +147,7 @@ def test_all_of_a_target_that_is_gone_is_discarded(queue: Queue, data: DataFolde
     if state == "pending":
         pending(data)
     said = queue("discard", "--yes", "--target", "pacs")
-    assert (said.code, said.out) == (0, f"{UNDELIVERED}  parcel 1 discarded\n")
+    assert (said.code, said.out) == (0, f"{UNDELIVERED}  delivery 1 discarded\n")
     assert rows(data, "SELECT state FROM parcel") == [("discarded",)]
     assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
 
@@ -155,7 +155,7 @@ def test_all_of_a_target_that_is_gone_is_discarded(queue: Queue, data: DataFolde
 def test_of_the_studies_named_only_what_goes_to_the_target(queue: Queue, data: DataFolder) -> None:
     assert queue("retry", "--target", "pacs", DEAD).code == 1
     assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
-    assert queue("retry", "--target", "pacs", DEAD, UNDELIVERED).out == f"{UNDELIVERED}  parcel 1 retried\n"
+    assert queue("retry", "--target", "pacs", DEAD, UNDELIVERED).out == f"{UNDELIVERED}  delivery 1 retried\n"
 
 
 @pytest.mark.parametrize(
@@ -204,4 +204,4 @@ def test_user_whose_files_the_appliance_could_not_use_is_sent_away(queue: Queue,
     os.chown(data.root, NOBODY, -1)
     said = queue("list")
     assert said.code == 2
-    assert re.search(r"belongs to (nobody|#65534), and this is root.* sudo -u (nobody|#65534)", said.err)
+    assert re.search(r"belongs to (nobody|#65534), but this process runs as root.* sudo -u (nobody|#65534)", said.err)

@@ -56,7 +56,7 @@ def test_one_folder_is_not_completed_by_the_environment() -> None:
 
 def test_what_cannot_serve_as_a_folder(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "is no folder" in cli("run-dir", tmp_path / "none", tmp_path / "out").err
+    assert "is not a folder" in cli("run-dir", tmp_path / "none", tmp_path / "out").err
     assert "cannot be made" in cli("run-dir", tmp_path, tmp_path / "file" / "out").err
     said = cli("run-dir", tmp_path, tmp_path)
     assert (said.code, "holds 'file', expected an empty folder" in said.err) == (2, True)
@@ -139,7 +139,7 @@ def test_what_is_no_mammogram_is_told(cli: Cli, tiny: Path, tmp_path: Path) -> N
     assert (done.code, done.out.splitlines()[-1]) == (1, "1 done, 3 skipped, 1 failed; 4 objects")
     others = {each["file"]: (each["status"], each["reason"]) for each in result_of(tmp_path / "out")["others"]}
     assert others["broken.dcm"][0] == "failed"
-    assert others["picture.png"] == ("skipped", "the file is no DICOM")
+    assert others["picture.png"] == ("skipped", "the file is not DICOM")
     assert "Tomosynthesis" in others["tomo.dcm"][1]
     assert others.keys() & {"again.dcm", "L-CC.dcm"}
 

@@ -1,4 +1,4 @@
-// The slider of a view: 0 shows the image alone, 100 the map.
+// Slider of a view: 0 shows the image alone, 100 the map.
 "use strict";
 for (const slider of document.querySelectorAll(".slider input")) {
   const map = slider.closest("figure").querySelector(".map");

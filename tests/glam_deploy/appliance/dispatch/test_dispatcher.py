@@ -20,7 +20,7 @@ from support_pacs import AE_TITLE, FakePacs
 from glam_deploy.appliance.config import Target, parse_config
 from glam_deploy.appliance.dispatch import dispatcher
 from glam_deploy.appliance.receive import receiver
-from glam_deploy.appliance.state import parcels
+from glam_deploy.appliance.state import deliveries
 
 
 def text(outbox: Outbox, *targets: str, listen: str = "") -> str:
@@ -103,10 +103,10 @@ def test_results_never_go_to_ourselves(outbox: Outbox) -> None:
     assert outbox.states() == ["pending"]
 
 
-def test_parcels_for_nobody_are_told(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_deliveries_without_a_configured_target_are_logged(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     outbox.post("1.2.3", "gone", 1)
     with dispatching(outbox):
-        wait_for(lambda: "1 parcels wait for target gone" in caplog.text, "the remark")
+        wait_for(lambda: "1 deliveries wait for target gone" in caplog.text, "the remark")
 
 
 def process(outbox: Outbox, folder: Path, *targets: str) -> "subprocess.Popen[bytes]":
@@ -189,8 +189,8 @@ def test_orthanc_reports_commitment_to_the_receiver(outbox: Outbox, orthanc: Ort
     assert '"event": "association_commitment"' in outbox.audited()
 
 
-def test_a_target_that_gets_on_with_nothing_is_told_as_failing(outbox: Outbox) -> None:
-    """It takes connections and says nothing: each attempt has its end, and status and log say that there is one."""
+def test_a_target_without_progress_is_reported_as_failing(outbox: Outbox) -> None:
+    """It accepts connections and sends nothing: each attempt ends, and the state has the reason."""
     outbox.post("1.2.3", "silent", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -200,19 +200,19 @@ def test_a_target_that_gets_on_with_nothing_is_told_as_failing(outbox: Outbox) -
             wait_for(lambda: "no answer in time" in components(outbox)["target:silent"]["detail"], "its reason")
 
 
-def test_what_is_told_of_a_lane_without_progress(outbox: Outbox) -> None:
+def test_state_of_a_delivery_worker_without_progress(outbox: Outbox) -> None:
     target = Target(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
-    lane = outbox.lane(target)
-    assert dispatcher._word(lane, 1000.0) == ("ready", {})
-    lane.progress = 1000.0
-    assert dispatcher._word(lane, 1009.0)[0] == "ready"
-    assert dispatcher._word(lane, 1011.0)[0] == "failing"
-    lane.progress = None
+    worker = outbox.worker(target)
+    assert dispatcher._state_of(worker, 1000.0) == ("ready", {})
+    worker.progress = 1000.0
+    assert dispatcher._state_of(worker, 1009.0)[0] == "ready"
+    assert dispatcher._state_of(worker, 1011.0)[0] == "failing"
+    worker.progress = None
     outbox.post("1.2.3", "pacs", 1)
-    parcel = parcels.next_parcel(outbox.connection, "pacs", 1000.0)
+    delivery = deliveries.next_delivery(outbox.connection, "pacs", 1000.0)
     for times, state in ((1, "ready"), (2, "failing")):
-        lane.health.broke(parcel.id, parcel, 1000.0, "it fell silent")
-        assert dispatcher._word(lane, 1000.0)[0] == state, times
-    assert "it fell silent (2 times" in str(dispatcher._word(lane, 1000.0)[1]["reason"])
-    lane.health.served(parcel.id)
-    assert dispatcher._word(lane, 1000.0) == ("ready", {})
+        worker.health.record_interruption(delivery.id, delivery, 1000.0, "it fell silent")
+        assert dispatcher._state_of(worker, 1000.0)[0] == state, times
+    assert "it fell silent (2 times" in str(dispatcher._state_of(worker, 1000.0)[1]["reason"])
+    worker.health.record_success(delivery.id)
+    assert dispatcher._state_of(worker, 1000.0) == ("ready", {})

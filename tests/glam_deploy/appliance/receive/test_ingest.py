@@ -14,7 +14,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from support_receive import CANARY, Box, box, config_of, same_rows_and_files, sha256, split, write_exam
 
 from glam_deploy.appliance.audit import load_key
-from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.receive.ingest import Status
 from glam_deploy.dicom.part10 import Claim, write_head
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import UsageError
@@ -187,9 +187,9 @@ def test_another_object_than_said(inbox: Box, tmp_path: Path) -> None:
 def test_another_study_than_it_was_sent_to(inbox: Box, tmp_path: Path) -> None:
     file = write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes()
     for of, status in (("1.2.3", Status.MISMATCH), (dcmread(tmp_path / "exam-L-CC.dcm").StudyInstanceUID, 0)):
-        with inbox.ingest.open(sender="stow@here", study=of) as intake:
-            intake.write(file)
-            assert intake.finish().status == status
+        with inbox.ingest.open(sender="stow@here", study=of) as upload:
+            upload.write(file)
+            assert upload.finish().status == status
 
 
 @pytest.mark.parametrize(
@@ -217,36 +217,40 @@ def test_what_is_no_dicom_file(inbox: Box, file: bytes) -> None:
 
 
 def test_a_file_meta_without_end_is_not_collected(inbox: Box) -> None:
-    with inbox.ingest.open(sender="stow@here") as intake:
-        intake.write(b"\0" * 128 + b"DICM\2\0\0\0UL\4\0" + (1 << 31).to_bytes(4, "little"))
+    with inbox.ingest.open(sender="stow@here") as upload:
+        upload.write(b"\0" * 128 + b"DICM\2\0\0\0UL\4\0" + (1 << 31).to_bytes(4, "little"))
         for _ in range(10):
-            intake.write(bytes(1 << 20))
-        assert len(intake._head) < 1 << 16
-        assert intake.finish().status == Status.NOT_UNDERSTOOD
+            upload.write(bytes(1 << 20))
+        assert len(upload._head) < 1 << 16
+        assert upload.finish().status == Status.NOT_UNDERSTOOD
 
 
 def test_more_than_the_largest_object(tmp_path: Path) -> None:
     claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
     with box(config_of(tmp_path, max_object_bytes=1 << 20)) as inbox:
-        with inbox.ingest.open(sender="a", claim=claim) as intake:
-            intake.write(data_set)
-            intake.write(bytes(1 << 20))
+        with inbox.ingest.open(sender="a", claim=claim) as upload:
+            upload.write(data_set)
+            upload.write(bytes(1 << 20))
             assert inbox.files("spool") == []
-            intake.write(b"more")
-            receipt = intake.finish()
+            upload.write(b"more")
+            receipt = upload.finish()
         assert receipt.status == Status.TOO_LARGE
         assert str(1 << 20) in receipt.reason
 
 
 def test_a_sender_that_breaks_off_leaves_nothing_but_a_line(inbox: Box, tmp_path: Path) -> None:
     claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
-    with inbox.ingest.open(sender="a", claim=claim) as intake:
-        intake.write(data_set[:1000])
+    with inbox.ingest.open(sender="a", claim=claim) as upload:
+        upload.write(data_set[:1000])
         assert len(inbox.files("spool/incoming")) == 1
-    intake.write(b"late")
+    upload.write(b"late")
     assert inbox.files("spool") == []
     (line,) = inbox.audit()
-    assert (line["event"], line["reason"], line["bytes"]) == ("refused", "the sender broke off", 1000)
+    assert (line["event"], line["reason"], line["bytes"]) == (
+        "refused",
+        "the sender stopped before the end of the instance",
+        1000,
+    )
 
 
 # studies
@@ -282,7 +286,7 @@ def test_own_results_that_come_back_are_skipped(inbox: Box, tmp_path: Path) -> N
     connection.commit()
     connection.close()
     assert inbox.take(path.read_bytes()).status == Status.SUCCESS
-    assert one_row(inbox)[:3] == ("skipped", None, "a result of this appliance came back")
+    assert one_row(inbox)[:3] == ("skipped", None, "a result object of this appliance, received back")
 
 
 def test_many_senders_of_the_same_things_at_once(inbox: Box, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from support_receive import CANARY, Box, box, config_of, same_rows_and_files, split, write_exam
 
 from glam_deploy.appliance import data as data_module
-from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.receive.ingest import Status
 from glam_deploy.dicom.received import MAX_HEADER
 from glam_deploy.records import View
 
@@ -66,12 +66,12 @@ def test_below_the_watermark_nothing_is_taken(tmp_path: Path) -> None:
 
 def test_the_watermark_holds_while_an_object_comes(inbox: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
-    with inbox.ingest.open(sender="a", claim=claim) as intake:
-        intake.write(data_set)
+    with inbox.ingest.open(sender="a", claim=claim) as upload:
+        upload.write(data_set)
         monkeypatch.setattr(type(inbox.data), "free_bytes", lambda _: -1)
-        intake.write(bytes(32 << 20))
+        upload.write(bytes(32 << 20))
         assert inbox.files("spool") == []
-        assert intake.finish().status == Status.OUT_OF_RESOURCES
+        assert upload.finish().status == Status.OUT_OF_RESOURCES
     monkeypatch.undo()
     assert inbox.take(data_set, claim).status == Status.SUCCESS
 
@@ -128,7 +128,7 @@ def test_a_fault_of_ours_harms_one_instance(inbox: Box, tmp_path: Path, monkeypa
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr("glam_deploy.appliance.ingest.examine", broken)
+    monkeypatch.setattr("glam_deploy.appliance.receive.ingest.examine", broken)
     receipt = inbox.take(file)
     assert receipt.status == Status.PROCESSING_FAILURE
     assert CANARY not in receipt.reason

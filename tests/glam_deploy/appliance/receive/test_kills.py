@@ -20,7 +20,7 @@ from support_until import until
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.keep.sweep import UNTOUCHED_S, Sweep
+from glam_deploy.appliance.housekeeping.cleaning import UNTOUCHED_S, Sweep
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View

@@ -126,7 +126,7 @@ def test_without_room_it_is_not_well_and_says_so_to_senders(tmp_path: Path) -> N
     exam = write_exam(tmp_path)
     with running(config_of(tmp_path, reserve_bytes=1 << 60)) as (here, ports):
         state, detail = word(here)
-        assert (state, detail["reason"]) == ("failing", "the disk has less room than receive.reserve_bytes")
+        assert (state, detail["reason"]) == ("failing", "the disk has less free space than receive.reserve_bytes")
         assert set(send(ports["dicom"], exam)) == {0xA700}
         assert here.files("spool") == []
 
@@ -136,14 +136,14 @@ def test_a_database_that_takes_nothing_for_a_while_ends_no_association(
 ) -> None:
     said: list[str] = []
 
-    def beat(*args: Any) -> None:
+    def record_heartbeat(*args: Any) -> None:
         said.append("")
         if len(said) < 3:
             raise sqlite3.OperationalError("database or disk is full")
-        events.beat(*args)
+        events.record_heartbeat(*args)
 
-    monkeypatch.setattr(receiver, "beat", beat)
-    monkeypatch.setattr(receiver, "BEAT_S", 0.01)
+    monkeypatch.setattr(receiver, "record_heartbeat", record_heartbeat)
+    monkeypatch.setattr(receiver, "HEARTBEAT_S", 0.01)
     with running(config_of(tmp_path)) as (_, ports):
         assert echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="STORESCU"))
     assert len(said) >= 3

@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and that every refusal is audited."""
+"""Which requests are accepted, which are refused, and that every refusal is audited."""
 
 import json
 from collections.abc import Callable
@@ -8,8 +8,15 @@ import pytest
 from support_web import TOKEN, Appliance, configuration
 
 from glam_deploy.appliance.config import Web
-from glam_deploy.appliance.web.access import SESSION_SECONDS, WRONG_SECONDS, WRONG_TOKENS, Access, Refused, read_token
-from glam_deploy.appliance.web.rules import check_web
+from glam_deploy.appliance.web.access import (
+    SESSION_SECONDS,
+    WRONG_SECONDS,
+    WRONG_TOKENS,
+    Access,
+    Refused,
+    check_web,
+    read_token,
+)
 from glam_deploy.errors import UsageError
 
 PRIVATE = (
@@ -83,7 +90,7 @@ def test_logging_in_and_out(empty: Appliance) -> None:
 def test_a_wrong_token_in_the_form(empty: Appliance) -> None:
     answer = empty.client(**OWN).post("/login", data={"token": "x" * 40})
     assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
-    assert "This is not the token." in answer.text
+    assert "Wrong token." in answer.text
     assert codes(empty) == ["wrong_token"]
 
 
@@ -106,11 +113,11 @@ def test_wrong_tokens_have_to_wait_and_the_right_one_never(empty: Appliance) -> 
     assert wrong.get("/metrics").status_code == 429
 
 
-def test_wrong_tokens_in_the_form_lock_nobody_out(empty: Appliance) -> None:
+def test_wrong_tokens_in_the_form_do_not_block_the_right_one(empty: Appliance) -> None:
     wrong = empty.client(**OWN)
     answers = [wrong.post("/login", data={"token": "x" * 40}) for _ in range(WRONG_TOKENS + 1)]
     assert [answer.status_code for answer in answers] == [401] * WRONG_TOKENS + [429]
-    assert "or send the right one" in answers[-1].text
+    assert "send the right one" in answers[-1].text
     assert Browser(empty).client.get("/").status_code == 200
 
 
@@ -132,7 +139,7 @@ def test_time_ends_sessions_and_waits() -> None:
     now = WRONG_SECONDS
     assert wrong_status(access) == 401
     now = SESSION_SECONDS - 1
-    assert access.visitor(authorization=None, cookie=cookie, address="").way == "session"
+    assert access.visitor(authorization=None, cookie=cookie, address="").credential == "session"
     now = SESSION_SECONDS
     with pytest.raises(Refused):
         access.visitor(authorization=None, cookie=cookie, address="")
@@ -207,7 +214,7 @@ def test_the_token_file(tmp_path: Path) -> None:
         (TOKEN, 0o644, "mode 0644"),
         (TOKEN, 0o620, "mode 0620"),
         ("x" * 20 + " " + "x" * 20, 0o600, "without spaces"),
-        ("\u00e4" * 40, 0o600, "it is no ASCII text"),
+        ("\u00e4" * 40, 0o600, "it is not ASCII text"),
     ],
 )
 def test_a_token_file_that_will_not_do(tmp_path: Path, text: str, mode: int, told: str) -> None:
@@ -225,12 +232,14 @@ def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
     ("change", "told"),
     [
         (lambda web: web.model_copy(update={"token_file": None}), "neither token_file nor tls"),
-        (lambda web: web.model_copy(update={"host": "0.0.0.0"}), "only loopback"),
-        (lambda web: web.model_copy(update={"host": "10.1.2.3"}), "only loopback"),
-        (lambda web: web.model_copy(update={"host": "appliance.example"}), "only loopback"),
+        (lambda web: web.model_copy(update={"host": "0.0.0.0"}), "or use loopback"),
+        (lambda web: web.model_copy(update={"host": "10.1.2.3"}), "or use loopback"),
+        (lambda web: web.model_copy(update={"host": "appliance.example"}), "or use loopback"),
     ],
 )
-def test_what_lets_anybody_in_is_no_configuration(tmp_path: Path, change: Callable[[Web], Web], told: str) -> None:
+def test_configuration_without_access_control_is_refused(
+    tmp_path: Path, change: Callable[[Web], Web], told: str
+) -> None:
     web = configuration(tmp_path).web
     check_web(web)
     with pytest.raises(UsageError, match=told):

@@ -15,8 +15,8 @@ from support_until import until
 from support_web import TOKEN, Appliance, appliance, configuration, dicom_file, exam, serving
 
 from glam_deploy.appliance.config import Tls
-from glam_deploy.appliance.web import protocol
-from glam_deploy.appliance.web.multipart import MOST_PARTS
+from glam_deploy.appliance.web import server
+from glam_deploy.appliance.web.stow import MOST_PARTS
 from glam_deploy.records import View
 
 HEAD = b"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
@@ -57,13 +57,13 @@ def test_silent_connections_give_way(served: tuple[Appliance, str], sent: bytes)
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The server stands still at its first connection until this is set; the others queue up in the kernel."""
-    go_on, real = threading.Event(), protocol.BoundedProtocol.connection_made
+    go_on, real = threading.Event(), server.BoundedProtocol.connection_made
 
-    def connection_made(self: protocol.BoundedProtocol, transport: Any) -> None:
+    def connection_made(self: server.BoundedProtocol, transport: Any) -> None:
         go_on.wait(20)
         real(self, transport)
 
-    monkeypatch.setattr(protocol.BoundedProtocol, "connection_made", connection_made)
+    monkeypatch.setattr(server.BoundedProtocol, "connection_made", connection_made)
     return go_on
 
 
@@ -84,7 +84,7 @@ def test_a_request_in_a_burst_of_silent_connections_is_served(
 def test_requests_at_once_are_bounded(served: tuple[Appliance, str]) -> None:
     _, address = served
     waiting = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
-    with crowd(address, protocol.MOST_REQUESTS, waiting) as peers:
+    with crowd(address, server.MOST_REQUESTS, waiting) as peers:
         with httpx.Client(base_url=address, timeout=20) as client:
             until(lambda: client.get("/health/live").status_code == 503)
         for peer in peers:
@@ -108,8 +108,8 @@ def test_silent_tls_handshakes_give_way(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("HEAD_S", 0.3), ("BODY_S", 0.3), ("ANSWER_S", 0.3), ("LOOK_S", 0.05)):
-        monkeypatch.setattr(protocol, name, seconds)
+    for name, seconds in (("HEAD_S", 0.3), ("BODY_S", 0.3), ("ANSWER_S", 0.3), ("CHECK_S", 0.05)):
+        monkeypatch.setattr(server, name, seconds)
 
 
 @pytest.mark.usefixtures("hasty")

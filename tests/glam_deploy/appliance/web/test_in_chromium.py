@@ -88,7 +88,7 @@ def test_logging_in_and_out_in_chromium(seen: Seen) -> None:
     assert seen.page.evaluate("document.activeElement.id") == "token"
     seen.page.keyboard.type("not the token")
     seen.page.keyboard.press("Enter")
-    assert seen.page.get_by_role("alert").inner_text() == "This is not the token."
+    assert seen.page.get_by_role("alert").inner_text() == "Wrong token."
     seen.said.clear()  # Chromium tells of the 401
     seen.log_in()
     assert seen.page.evaluate("document.cookie") == "", "scripts do not see the session"
@@ -151,7 +151,7 @@ def test_finding_a_study_in_chromium(seen: Seen, busy: Busy) -> None:
     assert not [url for url in seen.asked if busy.receiving in url]
     seen.page.get_by_role("searchbox").fill("1.2.3")
     seen.page.keyboard.press("Enter")
-    seen.page.get_by_text("No study here").wait_for()
+    seen.page.get_by_text("No study has this").wait_for()
     seen.assert_clean()
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support_web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam
 
-from glam_deploy.appliance.web.guard import HEADERS
+from glam_deploy.appliance.web.app import HEADERS
 from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.records import Pixels, View
 
@@ -196,14 +196,14 @@ def test_large_views_are_shown_small(empty: Appliance) -> None:
 
 def test_a_view_that_was_cleaned_away(empty: Appliance) -> None:
     study_uid = receive_and_work(empty)
-    next(empty.site.data.root.glob("spool/studies/*/*.dcm")).unlink()
+    next(empty.context.data.root.glob("spool/studies/*/*.dcm")).unlink()
     assert empty.visitor().get("/views/1/image.png").status_code == 404
     page = empty.visitor().get(f"/study/{empty.name(study_uid)}").text
     assert ("/views/1/image.png" in page, "/views/1/map.png" in page) == (False, True)
-    shutil.rmtree(next(empty.site.data.root.glob("results/views/*")))
+    shutil.rmtree(next(empty.context.data.root.glob("results/views/*")))
     page = empty.visitor().get(f"/study/{empty.name(study_uid)}").text
     assert "<img" not in page
-    assert "no longer kept" in page
+    assert "has been removed" in page
 
 
 def receive_and_work(appliance: Appliance, pixels: Pixels | None = None) -> str:
@@ -232,10 +232,10 @@ def test_errors_come_without_traces(
     def fail(*_: object) -> None:
         raise RuntimeError("CANARY^NAME")
 
-    monkeypatch.setattr("glam_deploy.appliance.state.story.studies", fail)
+    monkeypatch.setattr("glam_deploy.appliance.state.study_detail.studies", fail)
     answer = busy.appliance.visitor().get("/studies")
     assert answer.status_code == 500
-    assert "Something went wrong here" in answer.text
+    assert "Internal error." in answer.text
     for said in (answer.text, caplog.text):
         assert "CANARY" not in said and "Traceback" not in said
-    assert "a request ended by RuntimeError in" in caplog.text
+    assert "a request failed with RuntimeError in" in caplog.text

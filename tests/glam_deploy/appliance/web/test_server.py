@@ -14,7 +14,7 @@ from support_web import PAGE, TOKEN, appliance, configuration, serving
 
 from glam_deploy.appliance.config import Config, Tls
 from glam_deploy.appliance.web import server
-from glam_deploy.appliance.web.rules import check_web
+from glam_deploy.appliance.web.access import check_web
 from glam_deploy.errors import UsageError
 
 

@@ -71,7 +71,7 @@ def test_in_chunks_of_any_length(empty: Appliance) -> None:
                 yield whole[start : start + step]
 
         assert store(empty, chunks()).status_code == 202
-    path = next(empty.site.data.root.glob("spool/studies/*/*.dcm"))
+    path = next(empty.context.data.root.glob("spool/studies/*/*.dcm"))
     assert path.read_bytes()[-10_000:] == content[-10_000:]
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "60"
         assert reasons(answer, "00081198") + reasons(answer, "0008119A") == [0xA700]
-        assert not list(made.site.data.incoming.iterdir())
+        assert not list(made.context.data.incoming.iterdir())
 
 
 def test_a_part_without_end_is_not_read_to_its_end(empty: Appliance) -> None:
@@ -133,14 +133,14 @@ def test_a_part_without_end_is_not_read_to_its_end(empty: Appliance) -> None:
             yield bytes(1 << 20)
 
     assert store(empty, chunks()).status_code == 413
-    assert sent < 3 * empty.site.config.receive.max_object_bytes
-    assert not list(empty.site.data.incoming.iterdir())
+    assert sent < 3 * empty.context.config.receive.max_object_bytes
+    assert not list(empty.context.data.incoming.iterdir())
 
 
 def test_a_body_that_breaks_off_leaves_nothing(empty: Appliance) -> None:
     assert store(empty, body(dicom_file(View.L_CC, exam(1)))[:-5000]).status_code == 400
     assert count(empty) == 0
-    assert not list(empty.site.data.incoming.iterdir())
+    assert not list(empty.context.data.incoming.iterdir())
 
 
 def test_a_sender_that_falls_silent(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_never_by_a_browsers_session(empty: Appliance) -> None:
 
 
 def test_too_many_at_once(tmp_path: Path) -> None:
-    """All places are taken by senders that wait; the next one is told to come again."""
+    """All places are taken by waiting senders; the next one gets status 503."""
     config = configuration(tmp_path, stow=True)
     few = config.model_copy(update={"receive": config.receive.model_copy(update={"max_associations": 2})})
 
@@ -213,7 +213,7 @@ def test_too_many_at_once(tmp_path: Path) -> None:
 
         async with asyncio.timeout(30):
             waiting = [asyncio.create_task(client.post(URL, content=chunks())) for _ in range(2)]
-            while made.site.uploads.available_tokens:
+            while made.context.uploads.available_tokens:
                 await asyncio.sleep(0.01)
             late = await client.post(URL, content=body(b"x"))
             gate.set()

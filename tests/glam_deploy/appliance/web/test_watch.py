@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support_web import Appliance, Busy
 
-from glam_deploy.appliance.web import health
+from glam_deploy.appliance.web import monitoring
 
 
 def ready(appliance: Appliance) -> tuple[int, list[str]]:
@@ -33,19 +33,19 @@ def test_ready_says_yes_or_no_to_anybody_and_why_to_visitors(empty: Appliance) -
         503,
         {"ready": False},
     )
-    assert ready(empty) == (503, [f"the {name} has never started" for name in health.PROCESSES])
+    assert ready(empty) == (503, [f"the {name} has never started" for name in monitoring.PROCESSES])
     empty.beat()
     assert ready(empty) == (200, [])
     assert empty.client().get("/health/ready").json() == {"ready": True}
 
 
-@pytest.mark.parametrize("name", health.PROCESSES)
+@pytest.mark.parametrize("name", monitoring.PROCESSES)
 def test_a_process_that_is_silent(empty: Appliance, name: str) -> None:
     empty.beat()
-    age(empty, name, health.SILENT_S + 5)
+    age(empty, name, monitoring.HEARTBEAT_TIMEOUT_S + 5)
     status, reasons = ready(empty)
     assert status == 503
-    assert re.fullmatch(f"the {name} has said nothing for 2[0-9] s", *reasons)
+    assert re.fullmatch(f"the {name} has written no heartbeat for 2[0-9] s", *reasons)
 
 
 @pytest.mark.parametrize("state", ["failing", "starting"])
@@ -64,18 +64,18 @@ def test_a_target_that_is_down_takes_nothing_from_readiness(empty: Appliance) ->
 
 def test_a_disk_under_its_reserve(empty: Appliance, monkeypatch: pytest.MonkeyPatch) -> None:
     empty.beat()
-    monkeypatch.setattr(health, "free_bytes", lambda folder: -1)
+    monkeypatch.setattr(monitoring, "free_bytes", lambda folder: -1)
     assert ready(empty) == (503, ["the disk has -1 bytes free, under the reserve of 0: instances are refused"])
-    monkeypatch.setattr(health, "free_bytes", lambda folder: None)
-    assert ready(empty) == (503, ["the data folder's disk cannot be asked"])
+    monkeypatch.setattr(monitoring, "free_bytes", lambda folder: None)
+    assert ready(empty) == (503, ["the free space of the data folder's disk is unknown"])
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no database" * 1000), lambda path: path.unlink()])
 def test_a_database_that_is_lost(empty: Appliance, spoil: Callable[..., None]) -> None:
     empty.beat()
     empty.connection.close()
-    empty.site.ingest.close()
-    for path in empty.site.data.root.glob("state.db*"):
+    empty.context.ingest.close()
+    for path in empty.context.data.root.glob("state.db*"):
         spoil(path)
     status, reasons = ready(empty)
     assert (status, len(reasons)) == (503, 1)

@@ -1,4 +1,4 @@
-"""Leases: who has a job, for how long, and what becomes of it."""
+"""Leases: which worker has a job, for how long, and how it ends."""
 
 import os
 import sqlite3
@@ -10,8 +10,8 @@ from support_jobs import arrive, config_of, database_of, dead_pid, made
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import jobs, studies
-from glam_deploy.appliance.state.jobs import Job, Settled
-from glam_deploy.appliance.state.parcels import ResultObject
+from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import is_dead, worker_name
 from glam_deploy.errors import UsageError
 
@@ -64,7 +64,7 @@ def test_lease_that_is_renewed_is_kept_and_one_that_is_not_is_lost(connection: s
     second = claimed(connection, worker="other", now=53.0)
     assert (second.id, state(connection)) == (job.id, ("running", 1))
     assert not jobs.renew(connection, job, until=99.0)
-    assert not jobs.settle_views(connection, job, [Settled(sop_uid="1.1", outcome="done")])
+    assert not jobs.record_outcomes(connection, job, [JobViewOutcome(sop_uid="1.1", outcome="done")])
     assert not jobs.finish(connection, job, objects=[], targets=[])
     assert jobs.finish(connection, second, objects=[], targets=[])
 
@@ -81,7 +81,7 @@ def test_job_that_costs_its_workers_is_dead_and_others_are_done_meanwhile(connec
     assert done == [True]
     assert state(connection) == ("dead", 3)
     (reason,) = connection.execute("SELECT reason FROM job WHERE id = 1").fetchone()
-    assert reason == "cost 3 workers, which ended while at it"
+    assert reason == "3 workers ended while processing it"
 
 
 def test_progress_counts_attempts_anew(connection: sqlite3.Connection) -> None:
@@ -95,9 +95,9 @@ def test_progress_counts_attempts_anew(connection: sqlite3.Connection) -> None:
             now += 10
         job = claimed(connection, now=now)
         assert state(connection) == ("running", 2)
-        jobs.settle_views(connection, job, [Settled(sop_uid=uid, outcome="done")])
+        jobs.record_outcomes(connection, job, [JobViewOutcome(sop_uid=uid, outcome="done")])
         assert state(connection) == ("running", 0)
-        jobs.give_back(connection, job)
+        jobs.release(connection, job)
 
 
 def test_jobs_of_dead_workers_are_taken_back_at_once(connection: sqlite3.Connection) -> None:
@@ -107,7 +107,7 @@ def test_jobs_of_dead_workers_are_taken_back_at_once(connection: sqlite3.Connect
     claimed(connection, worker=f"{host} {dead_pid()} 123")
     claimed(connection, worker=worker_name())
     claimed(connection, worker=f"elsewhere {dead_pid()} 123")
-    jobs.take_back(connection, now=0.0, attempts=3, is_dead=is_dead)
+    jobs.reclaim(connection, now=0.0, attempts=3, is_dead=is_dead)
     assert [state(connection, n) for n in (1, 2, 3)] == [("ready", 1), ("running", 0), ("running", 0)]
 
 
@@ -126,7 +126,10 @@ def test_late_mammogram_takes_the_place_of_what_is_under_way(connection: sqlite3
     assert not jobs.finish(connection, job, objects=[], targets=["pacs"])
     assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 0
     second = claimed(connection)
-    assert (second.predecessor_key, [view.sop_uid for view in jobs.views(connection, second)]) == (None, ["1.1", "1.2"])
+    assert (second.predecessor_key, [view.sop_uid for view in jobs.job_views(connection, second)]) == (
+        None,
+        ["1.1", "1.2"],
+    )
 
 
 def test_results_that_went_out_are_the_predecessor(connection: sqlite3.Connection) -> None:
@@ -146,7 +149,7 @@ def test_refused_and_skipped_mammograms_belong_to_a_job_and_other_objects_do_not
     arrive(connection, "1.2", state="skipped")
     arrive(connection, "1.3", state="skipped", is_mammogram=False)
     studies.assemble_complete(connection, AT_ONCE, 0.0)
-    found = jobs.views(connection, claimed(connection))
+    found = jobs.job_views(connection, claimed(connection))
     assert [(view.sop_uid, view.state, view.state_reason) for view in found] == [
         ("1.1", "refused", "made up"),
         ("1.2", "skipped", "made up"),
@@ -166,12 +169,12 @@ def test_study_without_a_mammogram_is_ignored_with_its_reason(connection: sqlite
 def dead_job(connection: sqlite3.Connection) -> None:
     assembled(connection, "1.1", "1.2")
     job = claimed(connection)
-    jobs.settle_views(
+    jobs.record_outcomes(
         connection,
         job,
         [
-            Settled(sop_uid="1.1", outcome="failed", reason="made up"),
-            Settled(sop_uid="1.2", outcome="done", folder="x"),
+            JobViewOutcome(sop_uid="1.1", outcome="failed", reason="made up"),
+            JobViewOutcome(sop_uid="1.2", outcome="done", folder="x"),
         ],
     )
     jobs.fail(connection, job, now=0.0, attempts=1, reason="the engine failed on it")
@@ -181,7 +184,7 @@ def test_dead_job_is_retried_with_its_failed_views(connection: sqlite3.Connectio
     dead_job(connection)
     assert none_to_claim(connection, now=1e9)
     jobs.retry(connection, 1)
-    outcomes = [view.outcome for view in jobs.views(connection, claimed(connection))]
+    outcomes = [view.outcome for view in jobs.job_views(connection, claimed(connection))]
     assert outcomes == [None, "done"]
     assert state(connection) == ("running", 0)
 

@@ -50,7 +50,7 @@ def test_study_that_kills_its_workers_is_dead_and_the_others_are_done(tmp_path: 
 
     data = made(config)
     found = rows(data, "SELECT state, reason FROM job ORDER BY id")
-    assert found == [("dead", "cost 3 workers, which ended while at it"), ("done", None), ("done", None)]
+    assert found == [("dead", "3 workers ended while processing it"), ("done", None), ("done", None)]
     ends = rows(data, "SELECT what FROM event WHERE what IN ('done', 'dead') ORDER BY id")
     assert ends == [("done",), ("done",), ("dead",)], "the others need not wait for it"
 
@@ -64,7 +64,7 @@ def test_view_that_hangs_ends_its_worker(tmp_path: Path) -> None:
         "    found.submit = lambda image, **options: time.sleep(600)\n"
         "    return found\n"
         "config = support_kills.kill_config(Path(sys.argv[1]), 'hang')\n"
-        "worker.run(config, threading.Event(), predictor_of=hang)"
+        "worker.run(config, threading.Event(), loader=hang)"
     )
     config = kill_config(tmp_path, "hang")
     send(config, View.L_CC)

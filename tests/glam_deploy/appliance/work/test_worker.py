@@ -18,11 +18,11 @@ from support_until import until
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import studies
-from glam_deploy.appliance.state.jobs import JobView, Settled
-from glam_deploy.appliance.work import publish, worker
-from glam_deploy.appliance.work.predictor import PredictorOf
-from glam_deploy.appliance.work.publish import Publisher
-from glam_deploy.appliance.work.steps import Read, Steps
+from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
+from glam_deploy.appliance.work import result_objects, worker
+from glam_deploy.appliance.work.predictor import PredictorLoader
+from glam_deploy.appliance.work.result_objects import Publisher
+from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -40,12 +40,12 @@ def assemble(config: Config) -> None:
 
 
 @contextmanager
-def working(config: Config, predictor_of: PredictorOf = stub) -> Iterator[DataFolder]:
+def working(config: Config, loader: PredictorLoader = stub) -> Iterator[DataFolder]:
     stop = threading.Event()
 
     def live() -> None:
         with suppress(SystemExit):  # which would end the process
-            worker.run(config, stop, predictor_of=predictor_of)
+            worker.run(config, stop, loader=loader)
 
     thread = threading.Thread(target=live)
     thread.start()
@@ -65,7 +65,7 @@ def component(data: DataFolder) -> tuple[str, dict[str, object]]:
     return (str(found[0][0]), json.loads(str(found[0][1]))) if found else ("none", {})
 
 
-def test_study_becomes_results_and_one_parcel_a_target(tmp_path: Path) -> None:
+def test_study_becomes_results_and_one_delivery_a_target(tmp_path: Path) -> None:
     config = config_of(tmp_path, ONE_TARGET)
     send(config, View.L_CC, View.R_MLO)
     assemble(config)
@@ -80,9 +80,9 @@ def test_study_becomes_results_and_one_parcel_a_target(tmp_path: Path) -> None:
         assert np.load(folder / "saliency.npz")["saliency_global"].shape == (2, 184, 120)
     (job_folder,) = (data.root / "results/jobs").iterdir()
     written = {str(dcmread(path).SOPInstanceUID) for path in [*data.root.glob("results/**/*.dcm")]}
-    parcel = {uid for (uid,) in rows(data, "SELECT sop_uid FROM parcel_object WHERE target = 'pacs'")}
-    assert written == parcel
-    assert len(parcel) == 2 * len(folders) + len(list(job_folder.glob("*.dcm"))) == 6
+    delivery = {uid for (uid,) in rows(data, "SELECT sop_uid FROM parcel_object WHERE target = 'pacs'")}
+    assert written == delivery
+    assert len(delivery) == 2 * len(folders) + len(list(job_folder.glob("*.dcm"))) == 6
     assert all((data.root / str(path)).is_file() for (path,) in rows(data, "SELECT path FROM parcel_object"))
 
 
@@ -168,7 +168,7 @@ def test_view_that_comes_while_the_network_is_busy_is_read_before_it_is_idle(
 ) -> None:
     config, read = config_of(tmp_path, BARE), threading.Event()
 
-    def noted(self: Steps, view: JobView) -> Read | Settled:
+    def noted(self: ViewSteps, view: JobView) -> PreparedView | JobViewOutcome:
         seen = reading(self, view)
         if view.view == "R-CC":
             read.set()
@@ -185,8 +185,8 @@ def test_view_that_comes_while_the_network_is_busy_is_read_before_it_is_idle(
 
         return refusing(stub(config), until_the_late_one_is_read, BackendRunError("made up: once"))
 
-    reading = Steps.read
-    monkeypatch.setattr(Steps, "read", noted)
+    reading = ViewSteps.read
+    monkeypatch.setattr(ViewSteps, "read", noted)
     send(config, View.L_CC)
     assemble(config)
     with working(config, busy) as data:
@@ -259,7 +259,7 @@ def test_image_that_the_engine_fails_on_ends_its_job_and_no_other(tmp_path: Path
     with working(config, fragile) as data:
         until(lambda: states(data) == ["dead", "done"])
         assert component(data)[0] == "ready"
-    assert rows(data, "SELECT attempts, reason FROM job WHERE id = 1") == [(2, "the engine failed on it: made up: NaN")]
+    assert rows(data, "SELECT attempts, reason FROM job WHERE id = 1") == [(2, "the engine failed: made up: NaN")]
     assert len(opened) == 3, "opened anew after each failure"
 
 
@@ -327,7 +327,7 @@ def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(tm
     send(config, View.L_CC, View.R_CC, View.R_MLO, View.L_MLO)
     assemble(config)
     stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"predictor_of": waiting})
+    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"loader": waiting})
     thread.start()
     assert reached.wait(60)
     stop.set()
@@ -344,7 +344,7 @@ def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(tm
 def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, full, tried = config_of(tmp_path, BARE), threading.Event(), []
     full.set()
-    write = publish.write_npz
+    write = result_objects.write_npz
 
     def on_full_disk(path: Path, named: object) -> None:
         tried.append(path)
@@ -352,7 +352,7 @@ def test_full_disk_costs_no_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(28, os.strerror(28))
         write(path, named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publish, "write_npz", on_full_disk)
+    monkeypatch.setattr(result_objects, "write_npz", on_full_disk)
     monkeypatch.setattr(worker, "STORAGE_RETRY_S", 0.05)
     send(config, View.L_CC)
     assemble(config)

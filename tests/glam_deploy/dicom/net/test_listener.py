@@ -22,7 +22,7 @@ from support_listener import MG, RULES, Verdict, associated, caller, post, rejec
 from support_receive import data_set_of
 from support_until import until
 
-from glam_deploy.dicom.net.listener import Rules, Sender, _Door
+from glam_deploy.dicom.net.listener import AssociationPolicy, Rules, Sender
 from glam_deploy.dicom.part10 import Claim
 from glam_deploy.errors import UsageError
 
@@ -85,9 +85,9 @@ def test_contexts() -> None:
 @pytest.mark.parametrize(
     ("names", "expected", "words"),
     [
-        ({"called": "OTHER"}, (1, 1, 7), "it calls 'OTHER', and this is 'GLAM'"),
-        ({"calling": "ROGUE"}, (1, 1, 3), "no sender of the configuration has this AE title at this address"),
-        ({"calling": "storescu"}, (1, 1, 3), "no sender"),
+        ({"called": "OTHER"}, (1, 1, 7), "it calls 'OTHER', but the AE title is 'GLAM'"),
+        ({"calling": "ROGUE"}, (1, 1, 3), "no configured sender has this AE title at this address"),
+        ({"calling": "storescu"}, (1, 1, 3), "no configured sender"),
     ],
 )
 def test_names_that_are_not_known(names: dict[str, str], expected: tuple[int, int, int], words: str) -> None:
@@ -125,15 +125,15 @@ def test_a_known_name_from_the_host_of_another(image: Path) -> None:
     ],
 )  # fmt: skip
 def test_hosts_and_networks(host: str, network: str, inside: bool) -> None:
-    door = _Door(Rules(ae_title="GLAM", senders=(Sender(ae_title="A", networks=(ip_network(network),)),),
+    policy = AssociationPolicy(Rules(ae_title="GLAM", senders=(Sender(ae_title="A", networks=(ip_network(network),)),),
                        max_associations=1, idle_s=1))  # fmt: skip
-    assert door.knows(host) is inside
+    assert policy.allows_host(host) is inside
 
 
 def test_nobody_is_let_in_when_the_rules_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pynetdicom passes over what a handler raises."""
+    """pynetdicom ignores what a handler raises."""
     with post() as here:
-        monkeypatch.setattr(here.listener._door, "enter", lambda _: 1 / 0)
+        monkeypatch.setattr(here.listener._policy, "admit", lambda _: 1 / 0)
         assert rejection(associated(here.port)) == (2, 2, 1)
         until(lambda: here.said("rejected"))
         assert "ZeroDivisionError" in here.said("rejected")[0]
@@ -159,7 +159,7 @@ def test_connections_that_say_nothing_do_not_pile_up() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with post() as here, pytest.raises(UsageError, match=f"port {here.port} .*in use.*another program"):
+    with post() as here, pytest.raises(UsageError, match=f"port {here.port} .*in use.*no other program"):
         here.listener.listen("127.0.0.1", here.port)
 
 

@@ -160,7 +160,7 @@ def test_who_leaves_in_the_middle_leaves_nothing_open() -> None:
             until(lambda: here.uploads and here.uploads[0].data == b"some")
         until(lambda: here.uploads[0].left)
         assert not here.uploads[0].finished
-        assert here.said("aborted") == ["it broke off, or its connection is gone"]
+        assert here.said("aborted") == ["the peer aborted it, or the connection was lost"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -65,7 +65,7 @@ def test_idle_associations_of_one_peer_lock_out_no_other() -> None:
         assert other.send_c_echo().Status == 0
         assert here.listener.associations == 25
         assert peers[0].recv(1 << 16) == ABORT_BY_USER
-        reason = "idle, and OTHER@127.0.0.1 needed its place (receive.max_associations)"
+        reason = "idle, ended in favour of OTHER@127.0.0.1 (receive.max_associations)"
         assert here.said("aborted") == [reason]
         until(lambda: peers[0].recv(1 << 16) == b"")  # closed, though the peer keeps its side open
         other.release()
@@ -106,7 +106,7 @@ def test_a_peer_is_rejected_where_all_others_store() -> None:
 def test_a_command_whose_data_set_is_to_come_is_a_store_under_way() -> None:
     with full(1) as (here, (peer,)):
         peer.sendall(pdv(3, STORE))
-        until(lambda: all(each.idle_since is None for each in here.listener._door.inside))
+        until(lambda: all(each.idle_since is None for each in here.listener._policy.open_associations))
         assert refused(here, "OTHER")
         assert SUCCESS in end_store(peer)
 

@@ -1,0 +1,160 @@
+"""Clients of the configured targets (C-STORE, STOW-RS), and the check that no target is this appliance itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from glam_deploy.appliance.config import Target, Tls
+from glam_deploy.dicom.net.delivery import Item, Session
+from glam_deploy.dicom.net.peer import Peer, TlsFiles
+from glam_deploy.errors import PeerError
+
+if TYPE_CHECKING:
+    from glam_deploy.dicom.net.stow import StowPeer
+import socket
+from urllib.parse import urlsplit
+
+from glam_deploy.appliance.config import Config
+
+
+class TargetClient(Protocol):
+    """Access to one target."""
+
+    def session(self, items: Sequence[Item]) -> Session:
+        """A session for sending and verifying `items`; entering it raises PeerError."""
+
+    def check_reachable(self) -> None:
+        """Raises PeerError if the target does not answer (C-ECHO, QIDO-RS)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimseClient:
+    """Sends by C-STORE to a DICOM listener."""
+
+    target: Target
+    timeout_s: float
+
+    def session(self, items: Sequence[Item]) -> Session:
+        from glam_deploy.dicom.net.sender import DimseSession
+
+        commitment = self.target.commitment
+        return DimseSession(self.peer(), items, query=self.target.query and not commitment, commitment=commitment)
+
+    def check_reachable(self) -> None:
+        from glam_deploy.dicom.net.sender import echo
+
+        echo(self.peer())
+
+    def peer(self) -> Peer:
+        target = self.target
+        assert target.ae_title and target.host and target.port is not None  # Target has checked
+        return Peer(
+            ae_title=target.ae_title,
+            host=target.host,
+            port=target.port,
+            calling_ae_title=target.calling_ae_title,
+            tls=tls_files(target.tls) if target.tls else None,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StowClient:
+    """Sends by STOW-RS to a DICOMweb service. Secret files are read for each session, since they may be replaced."""
+
+    target: Target
+    timeout_s: float
+
+    def session(self, items: Sequence[Item]) -> Session:
+        from glam_deploy.dicom.net.stow import StowSession
+
+        return StowSession(self.peer())
+
+    def check_reachable(self) -> None:
+        from glam_deploy.dicom.net.stow import ask
+
+        ask(self.peer())
+
+    def peer(self) -> "StowPeer":
+        """The service with its credentials. Raises PeerError if a secret file cannot be read."""
+        from glam_deploy.dicom.net.stow import StowPeer
+
+        target, tls = self.target, self.target.tls
+        assert target.stow_url  # Target has checked
+        return StowPeer(
+            url=target.stow_url,
+            token=_secret(target.stow_token_file),
+            user=target.stow_user,
+            password=_secret(target.stow_password_file),
+            certificate=tls.certificate if tls else None,
+            key=tls.key if tls else None,
+            authority=tls.authority if tls else target.stow_authority,
+            timeout_s=self.timeout_s,
+        )
+
+
+def tls_files(tls: Tls) -> TlsFiles:
+    """The TLS files in the form that the network layer takes."""
+    return TlsFiles(certificate=tls.certificate, key=tls.key, authority=tls.authority)
+
+
+def _secret(path: Path | None) -> str | None:
+    """The first line of a file."""
+    if path is None:
+        return None
+    try:
+        return path.read_text("ascii").splitlines()[0].strip()
+    except (OSError, IndexError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is empty or not ASCII text"
+        raise PeerError(
+            f"no token or password in {path} ({reason}): expected a file with one line that this user can read"
+        ) from None
+
+
+def target_client(target: Target, timeout_s: float) -> TargetClient:
+    """The client for a target: DIMSE or STOW-RS, as configured."""
+    kind = StowClient if target.stow_url else DimseClient
+    return kind(target=target, timeout_s=timeout_s)
+
+
+LOOP_REASON = "its address is this appliance's own, so results would be received as images; correct the target"
+
+_WEB_PORTS = {"http": 80, "https": 443}
+
+
+def is_own_address(target: Target, config: Config) -> bool:
+    """Whether a target is this appliance itself: an address of this machine and a port that it listens on."""
+    host, port = _host_and_port(target)
+    return port in _own_ports(config) and any(map(_is_local_address, _addresses(host)))
+
+
+def _host_and_port(target: Target) -> tuple[str, int]:
+    if target.stow_url is None:
+        return target.host or "", target.port or 0
+    url = urlsplit(target.stow_url)
+    return url.hostname or "", url.port or _WEB_PORTS.get(url.scheme, 0)
+
+
+def _own_ports(config: Config) -> set[int]:
+    tls = config.receive.tls
+    ports = {config.receive.port, tls.port if tls else None, config.web.port if config.web.stow else None}
+    return {port for port in ports if port}
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:  # the name cannot be resolved now; connecting will report it
+        return set()
+
+
+def _is_local_address(address: str) -> bool:
+    """Whether `address` belongs to this machine: only such an address can be bound."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Assembly of instances into jobs, and removal of files that are no longer needed."""

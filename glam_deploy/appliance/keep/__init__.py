@@ -1,1 +1,0 @@
-"""From instances to jobs, and from done jobs to an empty disk."""

@@ -1,0 +1,66 @@
+"""Set-up of a process of the appliance: its log, and its end with the parent process."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+
+from glam_deploy.errors import fault
+
+_QUOTING = ("pydicom", "pynetdicom", "highdicom", "openjpeg", "httpx", "httpcore", "urllib3")
+"""Libraries whose own log may contain patient names or paths of images."""
+
+
+class FallbackHandler(logging.Handler):
+    """Writes warnings and errors to standard error in a process that has not configured logging.
+
+    Python's own fallback (`logging.lastResort`) does not act here, because the package's logger has a NullHandler.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers and logging.lastResort:
+            logging.lastResort.handle(record)
+
+
+def configure_logging(role: str) -> None:
+    """Send `logging` and uncaught exceptions of threads to standard error, one line an event, and silence warnings.
+
+    No line holds a patient's name, number or date: libraries that may quote these are muted.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {role} %(levelname)s %(message)s", force=True
+    )
+    package = logging.getLogger("glam_deploy")
+    package.handlers.clear()  # the command line's own handler would write each line a second time
+    package.setLevel(logging.INFO)
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.simplefilter("ignore")
+    threading.excepthook = lambda arguments: _log_thread_end(arguments.exc_value)
+
+
+def _log_thread_end(error: BaseException | None) -> None:
+    """Log the exception that ended a thread, without its text."""
+    if error:
+        logging.getLogger(__name__).error("a thread ended with %s", fault(error))
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """A function for a child of the process `parent` to call first: the kernel then kills it when its parent thread
+    ends.
+    """
+    libc = ctypes.CDLL(None)
+
+    def set_death_signal() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # the parent ended before prctl
+            os._exit(1)
+
+    return set_death_signal

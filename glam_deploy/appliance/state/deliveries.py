@@ -1,0 +1,298 @@
+"""Deliveries: the sending of one job's results to one target. All transitions of `parcel` and `parcel_object`.
+
+    delivery   pending -> delivered              every object is proven, or sent if no proof is configured
+               pending -> dead                   attempts exhausted
+               dead, pending -> pending          `retry` by a person
+               dead, pending -> discarded        `discard` by a person
+    object     pending -> sent -> proven
+               sent -> pending                   the target does not show it
+               pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too
+
+Transitions of a delivery that a person has discarded meanwhile have no effect. A retry requested by a person stays in
+`next_try` until the delivery worker has read it.
+"""
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from glam_deploy.appliance.state import events
+from glam_deploy.appliance.state.database import transaction
+from glam_deploy.errors import UsageError
+
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+"""Prefix of the SOP class UIDs of structured reports (PS3.6 annex A)."""
+
+_RETRY_NOW = -1.0
+"""Value of `next_try` for a delivery that a person wants retried at once; monotonic times are never below 0."""
+_POSTPONED = f"iif(next_try = {_RETRY_NOW}, next_try, max(next_try, ?))"
+"""SQL for `next_try` after a failed try: a retry that a person requested meanwhile is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultObject:
+    """One DICOM object made by a job."""
+
+    sop_uid: str
+    sop_class: str
+    path: str
+    """Relative to the data folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A delivery that is to be sent."""
+
+    id: int
+    target: str
+    study_uid: str
+    pseudonym: str
+    """Name of the study in logs."""
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryObject:
+    """An object of a delivery that is not proven yet."""
+
+    sop_uid: str
+    path: str
+    """Relative to the data folder."""
+    sent: bool
+    """Whether the target has answered the store with success."""
+    reason: str
+    """The target's last answer, if it was not a plain success."""
+
+
+def enqueue(
+    connection: sqlite3.Connection, job_id: int, targets: Collection[str], objects: Sequence[ResultObject]
+) -> None:
+    """Queue a delivery per target with those of `objects` that no other delivery sends; in the caller's transaction.
+
+    An object of an earlier delivery stays with it, unless that one is dead: then it moves here. A job that already has
+    a delivery for a target gets no second one.
+    """
+    for target in targets:
+        made = connection.execute(
+            "INSERT OR IGNORE INTO parcel (job_id, target, state, created_at) VALUES (?, ?, 'pending', ?)",
+            (job_id, target, time.time()),
+        )
+        if made.rowcount:
+            connection.executemany(
+                "INSERT INTO parcel_object (target, sop_uid, parcel_id, sop_class, path, state)"
+                " VALUES (?, ?, ?, ?, ?, 'pending') ON CONFLICT DO UPDATE SET parcel_id = excluded.parcel_id,"
+                " path = excluded.path, state = 'pending', reason = NULL WHERE state = 'dead'",
+                [(target, each.sop_uid, made.lastrowid, each.sop_class, each.path) for each in objects],
+            )
+
+
+def next_delivery(
+    connection: sqlite3.Connection, target: str, now: float, *, last: Collection[int] = ()
+) -> Delivery | None:
+    """The oldest delivery for `target` that is due at monotonic time `now`; those in `last` come after all others."""
+    marks = ", ".join("?" * len(last))
+    row = connection.execute(
+        "SELECT parcel.id, target, job.study_uid, pseudonym, parcel.attempts FROM parcel"
+        " JOIN job ON job.id = job_id JOIN study ON study.study_uid = job.study_uid"
+        " WHERE target = ? AND parcel.state = 'pending' AND parcel.next_try <= ?"
+        f" ORDER BY parcel.id IN ({marks}), parcel.id LIMIT 1",
+        (target, now, *last),
+    ).fetchone()
+    return Delivery(**row) if row else None
+
+
+def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:
+    """Whether a person asked to retry a delivery for `target`; if so, all pending deliveries for it become due."""
+    waiting = "target = ? AND state = 'pending'"
+    if not connection.execute(
+        f"SELECT 1 FROM parcel WHERE {waiting} AND next_try = {_RETRY_NOW}", (target,)
+    ).fetchone():
+        return False
+    with transaction(connection):
+        connection.execute(f"UPDATE parcel SET next_try = 0 WHERE {waiting}", (target,))
+    return True
+
+
+def unproven(connection: sqlite3.Connection, delivery_id: int) -> list[DeliveryObject]:
+    """Pending and sent objects of a delivery; reports last, since they refer to the others."""
+    rows = connection.execute(
+        "SELECT sop_uid, path, state, coalesce(reason, '') AS reason FROM parcel_object"
+        " WHERE parcel_id = ? AND state IN ('pending', 'sent')"
+        " ORDER BY sop_class LIKE ?, path",
+        (delivery_id, f"{_REPORTS}%"),
+    )
+    return [
+        DeliveryObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent", reason=row["reason"])
+        for row in rows
+    ]
+
+
+def mark_sent(connection: sqlite3.Connection, delivery_id: int, sop_uid: str, reason: str = "") -> None:
+    """Record that the target answered with success; `reason`: the text of a warning status."""
+    _set(connection, delivery_id, [sop_uid], "sent", reason)
+
+
+def mark_refused(connection: sqlite3.Connection, delivery_id: int, sop_uid: str, reason: str) -> None:
+    """Record that the target refused an object: it stays pending, with the reason."""
+    _set(connection, delivery_id, [sop_uid], "pending", reason)
+
+
+def mark_proven(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str]) -> None:
+    """Record that the target shows these objects."""
+    _set(connection, delivery_id, sop_uids, "proven", "")
+
+
+def mark_lost(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str]) -> None:
+    """Record that the target does not show objects that it had accepted: they are sent again."""
+    _set(connection, delivery_id, sop_uids, "pending", "the target accepted it but does not show it")
+
+
+def _set(connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str) -> None:
+    with transaction(connection):
+        _set_within(connection, delivery_id, sop_uids, state, reason)
+
+
+def _set_within(
+    connection: sqlite3.Connection, delivery_id: int, sop_uids: Iterable[str], state: str, reason: str
+) -> None:
+    connection.executemany(
+        "UPDATE parcel_object SET state = ?, reason = nullif(?, '')"
+        " WHERE parcel_id = ? AND sop_uid = ? AND state IN ('pending', 'sent')",
+        [(state, reason, delivery_id, sop_uid) for sop_uid in sop_uids],
+    )
+
+
+def complete(connection: sqlite3.Connection, delivery_id: int, *, proof: bool) -> bool:
+    """Mark a delivery as delivered if nothing of it is left to send; whether it is. Without `proof`, sent is enough."""
+    with transaction(connection):
+        return _complete(connection, delivery_id, proof)
+
+
+def _complete(connection: sqlite3.Connection, delivery_id: int, proof: bool) -> bool:
+    """`complete` inside the caller's transaction."""
+    open_states = "'pending', 'sent', 'dead'" if proof else "'pending', 'dead'"
+    done = connection.execute(
+        "UPDATE parcel SET state = 'delivered', delivered_at = ?, reason = NULL WHERE id = ? AND state = 'pending'"
+        f" AND NOT EXISTS (SELECT 1 FROM parcel_object WHERE parcel_id = parcel.id AND state IN ({open_states}))",
+        (time.time(), delivery_id),
+    ).rowcount
+    if done:
+        _add_event(connection, delivery_id, "delivered")
+    return bool(done)
+
+
+def postpone(connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float) -> None:
+    """Postpone a delivery to monotonic time `next_try` without counting an attempt."""
+    with transaction(connection):
+        connection.execute(
+            f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED} WHERE id = ? AND state = 'pending'",
+            (reason, next_try, delivery_id),
+        )
+
+
+def count_failed_attempt(
+    connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float, *, attempts: int
+) -> str:
+    """Count a failed attempt; the delivery's new state, which is "dead" after `attempts` of them."""
+    with transaction(connection):
+        connection.execute(
+            f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED}, attempts = attempts + 1"
+            " WHERE id = ? AND state = 'pending'",
+            (reason, next_try, delivery_id),
+        )
+        died = connection.execute(
+            "UPDATE parcel SET state = 'dead' WHERE id = ? AND state = 'pending' AND attempts >= ?",
+            (delivery_id, attempts),
+        ).rowcount
+        if died:
+            _mark_objects_dead(connection, delivery_id)
+            _add_event(connection, delivery_id, "undeliverable")
+    (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
+    return str(state)
+
+
+def record_commitment_request(connection: sqlite3.Connection, delivery_id: int, transaction_uid: str) -> None:
+    """Store the transaction UID of a storage commitment request before it is sent; any process may get the report."""
+    with transaction(connection):
+        connection.execute("UPDATE parcel SET commitment = ? WHERE id = ?", (transaction_uid, delivery_id))
+
+
+def apply_commitment_report(
+    connection: sqlite3.Connection, transaction_uid: str, *, committed: Iterable[str], failed: Iterable[str]
+) -> bool:
+    """Apply a storage commitment report; False if no delivery waits for it (any more)."""
+    with transaction(connection):
+        row = connection.execute("SELECT id FROM parcel WHERE commitment = ?", (transaction_uid,)).fetchone()
+        if row is None:
+            return False
+        _set_within(connection, row["id"], committed, "proven", "")
+        _set_within(
+            connection,
+            row["id"],
+            failed,
+            "pending",
+            "the target reported that it does not keep it (storage commitment)",
+        )
+        _complete(connection, row["id"], True)
+    return True
+
+
+def retry(connection: sqlite3.Connection, delivery_id: int) -> None:
+    """Make a dead or pending delivery due at once, with its attempts counted from 0, and its target with it.
+
+    Raises UsageError in any other state.
+    """
+    with transaction(connection):
+        _reopen(connection, delivery_id, "pending", _RETRY_NOW)
+        connection.execute(
+            "UPDATE parcel_object SET state = 'pending' WHERE parcel_id = ? AND state = 'dead'", (delivery_id,)
+        )
+        _add_event(connection, delivery_id, "sent again by hand")
+
+
+def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
+    """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
+    with transaction(connection):
+        _reopen(connection, delivery_id, "discarded", 0)
+        _mark_objects_dead(connection, delivery_id)
+        _add_event(connection, delivery_id, "discarded by hand")
+
+
+def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_try: float) -> None:
+    changed = connection.execute(
+        "UPDATE parcel SET state = ?, attempts = 0, next_try = ? WHERE id = ? AND state IN ('dead', 'pending')",
+        (state, next_try, delivery_id),
+    )
+    if not changed.rowcount:
+        row = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
+        was = f"is {row['state']}" if row else "does not exist"
+        raise UsageError(f"delivery {delivery_id} {was}: only a dead or pending delivery can be retried or discarded")
+
+
+def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int) -> None:
+    connection.execute(
+        "UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ('pending', 'sent')", (delivery_id,)
+    )
+
+
+def _add_event(connection: sqlite3.Connection, delivery_id: int, what: str) -> None:
+    row = connection.execute(
+        "SELECT study_uid, target FROM parcel JOIN job ON job.id = job_id WHERE parcel.id = ?", (delivery_id,)
+    ).fetchone()
+    events.add_event(connection, row["study_uid"], what, row["target"])
+
+
+def undelivered(connection: sqlite3.Connection, target: str) -> list[sqlite3.Row]:
+    """Pending and dead deliveries for a target, in order of arrival: id, target, study_uid, pseudonym."""
+    return connection.execute(
+        "SELECT parcel.id, target, study_uid, pseudonym FROM parcel JOIN job ON job.id = job_id"
+        " JOIN study USING (study_uid) WHERE target = ? AND parcel.state IN ('pending', 'dead') ORDER BY parcel.id",
+        (target,),
+    ).fetchall()
+
+
+def unconfigured_targets(connection: sqlite3.Connection, targets: Collection[str]) -> dict[str, int]:
+    """Targets that are not in `targets` -> number of their pending deliveries, which no process sends."""
+    rows = connection.execute("SELECT target, count(*) FROM parcel WHERE state = 'pending' GROUP BY target")
+    return {name: count for name, count in rows if name not in targets}

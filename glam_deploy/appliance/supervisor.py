@@ -1,0 +1,234 @@
+"""The supervisor: runs one process per role, restarts those that end or hang, and stops all of them in order."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.process import configure_logging, die_with_parent
+from glam_deploy.appliance.state.database import open_database
+from glam_deploy.appliance.watchdog import Watchdog
+from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
+from glam_deploy.processes import python_command
+
+log = logging.getLogger(__name__)
+
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        "receiver": "glam_deploy.appliance.receive.receiver",
+        "web": "glam_deploy.appliance.web.server",
+        "keeper": "glam_deploy.appliance.housekeeping.keeper",
+        "worker": "glam_deploy.appliance.work.worker",
+        "dispatcher": "glam_deploy.appliance.dispatch.dispatcher",
+    }
+)
+"""Role -> the module whose `run(config, stop)` implements it. Roles are stopped in this order: receiving ones first."""
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 60.0
+STABLE_S = 60.0
+"""A process that ran for this long is restarted after FIRST_RETRY_S when it ends."""
+STOP_S = 60.0
+"""Time that the roles have to finish or give back their work, before they are killed."""
+POLL_S = 0.1
+FATAL_EXIT_CODES = (UsageError.exit_code, BackendUnavailable.exit_code)
+"""Exit codes after which a restart cannot help: the configuration is wrong, or a package is missing."""
+
+_UMASK = 0o077
+"""umask of the roles: files in the data folder are readable by this user only."""
+
+
+def run_role(config: Config, role: str, stop: threading.Event) -> None:
+    """Run one role until `stop` is set.
+
+    Raises UsageError if the role cannot work with this configuration. An exception that is no GlamError is logged
+    without its text and becomes SystemExit(1).
+    """
+    configure_logging(role)
+    os.umask(_UMASK)
+    try:
+        import_module(ROLES[role]).run(config, stop)
+    except GlamError:
+        raise
+    except Exception as error:  # a traceback would show the error's text, which may hold a patient's name
+        log.error("ended with %s", fault(error))
+        raise SystemExit(1) from None
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that is set at Ctrl-C or SIGTERM; the second such signal kills the process.
+
+    The interpreter writes signal numbers into a pipe, which a thread reads. A signal handler would run in the main
+    thread, where the event's lock may be held; a signal mask does not work because libraries start threads of their
+    own.
+    """
+    stop, handled = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for signal_number in handled:
+        if signal.getsignal(signal_number) != signal.SIG_IGN:
+            signal.signal(signal_number, lambda signal_number, frame: None)
+
+    def listen() -> None:
+        received = (byte for byte in iter(lambda: os.read(read, 1)[0], None) if byte in handled)
+        next(received)
+        stop.set()
+        next(received)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=listen, daemon=True, name="signals").start()
+    return stop
+
+
+class RoleProcess:
+    """The process of one role, and when to start the next one."""
+
+    def __init__(self, role: str, start: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+        self.role = role
+        self.starts = 0
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        self._since = 0.0
+        self._next = 0.0
+        self._wait = FIRST_RETRY_S
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, as of the last `poll`."""
+        return self._process is not None
+
+    def poll(self, now: float) -> int | None:
+        """Start the process if it is due; its exit code if it has just ended, else None. `now`: time.monotonic()."""
+        if self._process is None:
+            if now >= self._next:
+                self._start_process(now)
+            return None
+        code = self._process.poll()
+        if code is not None:
+            self._process = None
+            self._wait = FIRST_RETRY_S if now - self._since >= STABLE_S else self._wait
+            self._schedule_restart(now)
+        return code
+
+    def _start_process(self, now: float) -> None:
+        try:
+            self._process, self._since, self.starts = self._start(), now, self.starts + 1
+        except OSError as error:  # no memory, or too many processes
+            log.error("%s cannot be started (%s)", self.role, error.strerror)
+            self._schedule_restart(now)
+
+    def _schedule_restart(self, now: float) -> None:
+        self._next, self._wait = now + self._wait, min(2 * self._wait, LONGEST_RETRY_S)
+
+    def terminate(self) -> None:
+        if self._process:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+
+    def end(self, deadline: float) -> None:
+        """Wait until `deadline` (time.monotonic()) for the process to end, then kill it."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error(
+                "%s did not stop within %g s: killing it; its work is resumed at the next start", self.role, STOP_S
+            )
+            self._process.kill()
+            self._process.wait()
+
+
+def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
+    """Make the data folder and run all roles of the configuration in the file `path` until `stop`; the exit code.
+
+    Raises UsageError if the data folder or `state.db` cannot be used. See `supervise`.
+    """
+    configure_logging("serve")
+    if os.geteuid() == 0:
+        log.warning(
+            "running as root, which serve does not need: run it under an account of its own (docs/appliance.md)"
+        )
+    os.umask(_UMASK)
+    data = DataFolder(root=config.data)
+    data.make()
+    open_database(data.database).close()
+    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=Watchdog(data))
+
+
+def supervise(
+    command: Sequence[str],
+    stop: threading.Event,
+    *,
+    roles: Sequence[str] = tuple(ROLES),
+    watch: Callable[[float, Sequence[RoleProcess]], None] = lambda now, processes: None,
+) -> int:
+    """Keep a process `[*command, "--role", role]` running for each role until `stop` is set; the exit code.
+
+    The exit code is 0 after `stop`, or that of a role whose first process ends with one of FATAL_EXIT_CODES, after the
+    other roles were stopped. Call it in the main thread: the processes end with the thread that started them.
+    """
+    processes = [RoleProcess(role, lambda role=role: _spawn([*command, "--role", role])) for role in roles]  # type: ignore[misc]
+    started = False
+    try:
+        while not stop.wait(POLL_S):
+            for process in processes:
+                code = process.poll(time.monotonic())
+                if code is not None and _log_exit(process, code):
+                    return code
+            watch(time.monotonic(), processes)
+            if not started:
+                started = True
+                notify_systemd("READY=1")
+            notify_systemd("WATCHDOG=1")
+        return 0
+    finally:
+        notify_systemd("STOPPING=1")
+        _stop_all(processes)
+
+
+def _log_exit(process: RoleProcess, code: int) -> bool:
+    """Log the end of a role's process; True if its exit code is fatal at the first start."""
+    is_fatal = process.starts == 1 and code in FATAL_EXIT_CODES
+    how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    then = "cannot work with this configuration: stopping all" if is_fatal else "is restarted"
+    log.error("%s ended %s and %s", process.role, how, then)
+    return is_fatal
+
+
+def _stop_all(processes: Sequence[RoleProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_S
+    for process in processes:
+        process.end(deadline)
+
+
+def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start a child process that the kernel kills when this thread ends; Ctrl-C of a terminal does not reach it."""
+    die = die_with_parent(os.getpid())
+    return subprocess.Popen(python_command(*command), process_group=0, preexec_fn=die)  # noqa: PLW1509
+
+
+def notify_systemd(message: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Send READY=1, WATCHDOG=1 or STOPPING=1 to systemd (sd_notify(3)); does nothing without NOTIFY_SOCKET."""
+    address = environment.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    # a service manager that has gone is no reason to end
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        # "@" stands for the zero byte of an abstract socket address
+        out.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)

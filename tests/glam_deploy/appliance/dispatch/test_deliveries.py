@@ -1,0 +1,183 @@
+"""Transitions of deliveries and their objects that a delivery worker alone does not show."""
+
+import pytest
+from support_outbox import MG, Outbox
+
+from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state.database import transaction
+from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.errors import UsageError
+
+
+def result(uid: str) -> ResultObject:
+    return ResultObject(sop_uid=uid, sop_class=MG, path=f"results/{uid}.dcm")
+
+
+def job(outbox: Outbox, key: str) -> int:
+    with transaction(outbox.connection):
+        outbox.connection.execute(
+            "INSERT OR IGNORE INTO study (study_uid, pseudonym, state, opened, touched, opened_at, touched_at)"
+            " VALUES ('1.2', 'p', 'assembled', 0, 0, 0, 0)"
+        )
+        made = outbox.connection.execute(
+            "INSERT INTO job (study_uid, key, state, created_at) VALUES ('1.2', ?, 'done', 0)", (key,)
+        )
+    assert made.lastrowid
+    return made.lastrowid
+
+
+def enqueue(outbox: Outbox, job_id: int, targets: list[str], *uids: str) -> None:
+    with transaction(outbox.connection):
+        deliveries.enqueue(outbox.connection, job_id, targets, [result(uid) for uid in uids])
+
+
+def belongs(outbox: Outbox) -> dict[tuple[str, str], tuple[int, str]]:
+    rows = outbox.connection.execute("SELECT target, sop_uid, parcel_id, state FROM parcel_object")
+    return {(row["target"], row["sop_uid"]): (row["parcel_id"], row["state"]) for row in rows}
+
+
+def test_reports_go_last(outbox: Outbox) -> None:
+    number = job(outbox, "a")
+    cad = ResultObject(sop_uid="1.1", sop_class="1.2.840.10008.5.1.4.1.1.88.50", path="results/a.dcm")
+    with transaction(outbox.connection):
+        deliveries.enqueue(outbox.connection, number, ["x"], [cad, result("1.3"), result("1.2")])
+    assert [each.sop_uid for each in deliveries.unproven(outbox.connection, 1)] == ["1.2", "1.3", "1.1"]
+
+
+def test_an_object_goes_to_a_target_once(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x", "y"], "1.1", "1.2")
+    enqueue(outbox, job(outbox, "b"), ["x", "y"], "1.2", "1.3")
+    assert belongs(outbox) == {
+        ("x", "1.1"): (1, "pending"), ("x", "1.2"): (1, "pending"), ("x", "1.3"): (3, "pending"),
+        ("y", "1.1"): (2, "pending"), ("y", "1.2"): (2, "pending"), ("y", "1.3"): (4, "pending"),
+    }  # fmt: skip
+
+
+def test_a_job_that_is_finished_twice_has_its_deliveries_once(outbox: Outbox) -> None:
+    number = job(outbox, "a")
+    for _ in range(2):
+        enqueue(outbox, number, ["x"], "1.1")
+    assert outbox.states() == ["pending"]
+
+
+@pytest.mark.parametrize("end", ["dead", "discarded"])
+def test_what_died_with_an_earlier_delivery_goes_with_the_next_that_needs_it(outbox: Outbox, end: str) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1", "1.2")
+    deliveries.mark_sent(outbox.connection, 1, "1.1")
+    deliveries.mark_proven(outbox.connection, 1, ["1.1"])
+    if end == "dead":
+        assert deliveries.count_failed_attempt(outbox.connection, 1, "no", 0, attempts=1) == "dead"
+    else:
+        deliveries.discard(outbox.connection, 1)
+    enqueue(outbox, job(outbox, "b"), ["x"], "1.1", "1.2", "1.3")
+    assert belongs(outbox) == {("x", "1.1"): (1, "proven"), ("x", "1.2"): (2, "pending"), ("x", "1.3"): (2, "pending")}
+
+
+def test_a_delivery_with_nothing_of_its_own_is_delivered(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    enqueue(outbox, job(outbox, "b"), ["x"], "1.1")
+    assert deliveries.complete(outbox.connection, 2, proof=True)
+    assert not deliveries.complete(outbox.connection, 1, proof=True)
+
+
+def test_sent_is_enough_where_no_proof_is_asked_for(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    deliveries.mark_sent(outbox.connection, 1, "1.1")
+    assert not deliveries.complete(outbox.connection, 1, proof=True)
+    assert deliveries.complete(outbox.connection, 1, proof=False)
+    assert outbox.events() == ["delivered"]
+
+
+def test_what_a_person_discards_stays_discarded(outbox: Outbox) -> None:
+    """Though the dispatcher was at it."""
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    deliveries.discard(outbox.connection, 1)
+    deliveries.mark_sent(outbox.connection, 1, "1.1")
+    deliveries.postpone(outbox.connection, 1, "late", 5)
+    assert deliveries.count_failed_attempt(outbox.connection, 1, "late", 5, attempts=1) == "discarded"
+    assert not deliveries.complete(outbox.connection, 1, proof=False)
+    assert (outbox.states(), belongs(outbox)) == (["discarded"], {("x", "1.1"): (1, "dead")})
+
+
+@pytest.mark.parametrize("act", [deliveries.retry, deliveries.discard])
+def test_only_what_waits_or_is_dead_is_taken_up_by_hand(outbox: Outbox, act: object) -> None:
+    assert callable(act)
+    enqueue(outbox, job(outbox, "a"), ["x"])
+    assert deliveries.complete(outbox.connection, 1, proof=True)
+    for number, told in ((1, "is delivered"), (7, "does not exist")):
+        with pytest.raises(UsageError, match=f"delivery {number} {told}"):
+            act(outbox.connection, number)
+
+
+def test_retry_starts_from_the_beginning(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    assert deliveries.count_failed_attempt(outbox.connection, 1, "refused", 99, attempts=1) == "dead"
+    assert deliveries.next_delivery(outbox.connection, "x", 1000) is None
+    deliveries.retry(outbox.connection, 1)
+    delivery = deliveries.next_delivery(outbox.connection, "x", 0)
+    assert delivery
+    assert (delivery.id, delivery.attempts, delivery.pseudonym) == (1, 0, "p")
+    assert belongs(outbox) == {("x", "1.1"): (1, "pending")}
+
+
+def test_a_wish_to_retry_is_taken_once_and_is_no_other_targets(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x", "y"], "1.1")
+    deliveries.retry(outbox.connection, 1)
+    assert [deliveries.take_retry_request(outbox.connection, name) for name in "yxx"] == [False, True, False]
+
+
+def test_a_wish_that_comes_during_a_try_in_vain_stands(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1")
+    for in_vain in (
+        lambda: deliveries.postpone(outbox.connection, 1, "late", 99),
+        lambda: deliveries.count_failed_attempt(outbox.connection, 1, "refused", 99, attempts=9),
+    ):
+        deliveries.retry(outbox.connection, 1)
+        in_vain()
+        assert deliveries.take_retry_request(outbox.connection, "x")
+        assert deliveries.next_delivery(outbox.connection, "x", 1)
+
+
+def test_what_is_undelivered_to_a_target(outbox: Outbox) -> None:
+    for key in "abc":
+        enqueue(outbox, job(outbox, key), ["x", "y"], f"1.{ord(key)}")
+    deliveries.count_failed_attempt(outbox.connection, 1, "refused", 0, attempts=1)
+    deliveries.discard(outbox.connection, 3)
+    assert [tuple(row) for row in deliveries.undelivered(outbox.connection, "x")] == [
+        (1, "x", "1.2", "p"), (5, "x", "1.2", "p")]  # fmt: skip
+
+
+def test_whose_turn_it_is(outbox: Outbox) -> None:
+    for key in "abc":
+        enqueue(outbox, job(outbox, key), ["x"], f"1.{ord(key)}")
+    deliveries.postpone(outbox.connection, 1, "later", 50)
+
+    def turn(now: float, *last: int) -> int:
+        delivery = deliveries.next_delivery(outbox.connection, "x", now, last=last)
+        assert delivery
+        return delivery.id
+
+    assert (turn(49), turn(50), turn(49, 2), turn(50, 1, 2, 3)) == (2, 1, 3, 1)
+
+
+def test_deliveries_for_a_target_that_the_configuration_lacks(outbox: Outbox) -> None:
+    for key in "ab":
+        enqueue(outbox, job(outbox, key), ["x", "old"], f"1.{ord(key)}")
+    assert deliveries.unconfigured_targets(outbox.connection, ["x"]) == {"old": 2}
+
+
+def test_a_report_closes_the_delivery_that_waits_for_it(outbox: Outbox) -> None:
+    enqueue(outbox, job(outbox, "a"), ["x"], "1.1", "1.2")
+    for uid in ("1.1", "1.2"):
+        deliveries.mark_sent(outbox.connection, 1, uid)
+    deliveries.record_commitment_request(outbox.connection, 1, "2.25.1")
+    assert not deliveries.apply_commitment_report(outbox.connection, "2.25.9", committed=["1.1", "1.2"], failed=[])
+    assert deliveries.apply_commitment_report(outbox.connection, "2.25.1", committed=["1.1", "1.7"], failed=["1.2"])
+    assert belongs(outbox) == {("x", "1.1"): (1, "proven"), ("x", "1.2"): (1, "pending")}
+    deliveries.mark_sent(outbox.connection, 1, "1.2")
+    assert deliveries.apply_commitment_report(outbox.connection, "2.25.1", committed=["1.2"], failed=[])
+    assert outbox.states() == ["delivered"]
+    assert deliveries.apply_commitment_report(outbox.connection, "2.25.1", committed=[], failed=["1.1"]), (
+        "a late word changes nothing"
+    )
+    assert belongs(outbox)["x", "1.1"] == (1, "proven")
