@@ -1,0 +1,70 @@
+"""A `state.db` of release 0.1.0 works with this release: `state_0_1_0.sql` is a dump of one, made by that release."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from glam_deploy.appliance.state import deliveries, jobs, overview, study_detail
+from glam_deploy.appliance.state.database import monotonic_clock, open_database
+
+DUMP = Path(__file__).with_name("state_0_1_0.sql")
+DELIVERED, PENDING, DEAD = "1.2.1", "1.2.2", "1.2.3"
+"""Study Instance UIDs by the state of the study."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.executescript(DUMP.read_text("utf-8"))
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(open_database(path)) as connection:
+        yield connection
+
+
+def test_studies_have_the_stages_that_they_had(connection: sqlite3.Connection) -> None:
+    found = {line.pseudonym: line.stage for line in study_detail.studies(connection)}
+    stages = {DELIVERED: "delivered", PENDING: "sending", DEAD: "failed"}
+    assert found == {f"name of {study}": stage for study, stage in stages.items()}
+    counts = {one.stage: one.count for one in overview.backlog(connection) if one.count}
+    assert counts == {"sending": 1, "failed": 1, "done": 2}
+
+
+def test_a_pending_delivery_is_sent(connection: sqlite3.Connection) -> None:
+    assert deliveries.next_delivery(connection, "pacs", 1999.0) is None
+    delivery = deliveries.next_delivery(connection, "pacs", 2000.0)
+    assert delivery is not None
+    assert (delivery.study_uid, delivery.attempts) == (PENDING, 1)
+    (unsent,) = deliveries.unproven(connection, delivery.id)
+    deliveries.mark_proven(connection, delivery.id, [unsent.sop_uid])
+    assert deliveries.complete(connection, delivery.id, proof=True)
+
+
+def test_a_dead_job_is_retried(connection: sqlite3.Connection) -> None:
+    jobs.retry(connection, 3)
+    job = jobs.claim(connection, worker="host 3 4", now=3000.0, lease_s=30, attempts=3)
+    assert job is not None
+    assert job.study_uid == DEAD
+    assert [view.sop_uid for view in jobs.job_views(connection, job)] == [f"{DEAD}.1"]
+
+
+def test_monotonic_time_continues(connection: sqlite3.Connection) -> None:
+    clock = monotonic_clock(connection, boot_id="the boot of the upgrade", since_boot=lambda: 5.0)
+    assert clock() == 1000.0
+
+
+def test_the_schema_of_a_new_database_is_the_same(path: Path, tmp_path: Path) -> None:
+    """So the earlier release can use a data folder of this one as well."""
+
+    def columns(database: Path) -> set[tuple[str, str]]:
+        with closing(open_database(database)) as connection:
+            tables = [row["name"] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            return {(name, row["name"]) for name in tables for row in connection.execute(f"PRAGMA table_info({name})")}
+
+    assert columns(path) == columns(tmp_path / "new.db")
