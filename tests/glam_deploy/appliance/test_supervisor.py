@@ -110,7 +110,9 @@ def test_role_that_hangs_is_killed_and_started_again_and_the_others_are_left_alo
     process = supervise("beating-a", "beating-b")
     hung, other = pid_of(tmp_path, "beating-a"), pid_of(tmp_path, "beating-b")
     until(lambda: {"beating-a", "beating-b"} <= set(spoken(tmp_path)))
-    os.kill(hung, signal.SIGSTOP)
+    with closing(sqlite3.connect(tmp_path / "data/state.db", timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # stopped with the write lock, it would keep the others from writing
+        os.kill(hung, signal.SIGSTOP)
     assert pid_of(tmp_path, "beating-a", start=1) != hung
     assert not is_alive(hung)
     assert is_alive(other)
