@@ -18,7 +18,7 @@ from support_orthanc import free_port, wait_for
 
 SENDERS = ("MODALITY", "STORESCU", "DCMSEND", "TESTPACS")
 PROMPT = (
-    "from glam_deploy.appliance import serve; serve.LONGEST_RETRY_S = serve.FIRST_RETRY_S; "
+    "from glam_deploy.appliance import supervisor; supervisor.LONGEST_RETRY_S = supervisor.FIRST_RETRY_S; "
     "from glam_deploy.cli.main import main; main()"
 )
 """Python that runs the command line, whose supervisor does not wait longer each time that a part of it is killed."""
