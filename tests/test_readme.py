@@ -14,7 +14,6 @@ from support_commands import ROOT
 from glam_deploy.cli.main import COMMANDS, cli
 from glam_deploy.dicom.mammography import write_view
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS
-from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -141,7 +140,7 @@ def test_example_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "demo/bundle").mkdir(parents=True)
     (tmp_path / "demo/exam").mkdir()
     fill(tmp_path / "demo/bundle")
-    edit_manifest(tmp_path / "demo/bundle", lambda m: m["network"].update(network=GLAM))
+    edit_manifest(tmp_path / "demo/bundle", lambda m: m["network"].update(aggregation="attention"))
     write_view(tmp_path / "demo/exam/L-CC.dcm", support_engines.small_view().pixels, view=View.L_CC)
     monkeypatch.chdir(tmp_path)
 
