@@ -60,12 +60,16 @@ def pid_of(folder: Path, role: str, start: int = 0) -> int:
     return int(path.read_text())
 
 
-def is_alive(pid: int) -> bool:
-    """One that has ended and waits to be collected does not count."""
+def state_of(pid: int) -> str:
+    """Of proc(5): R, S, D, T (stopped), Z (ended, not yet collected); "" if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    return state_of(pid) not in ("", "Z")
 
 
 def test_role_that_dies_is_started_again_and_the_others_are_left_alone(tmp_path: Path, supervise: Supervise) -> None:
@@ -113,6 +117,7 @@ def test_role_that_hangs_is_killed_and_started_again_and_the_others_are_left_alo
     with closing(sqlite3.connect(tmp_path / "data/state.db", timeout=60, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")  # stopped with the write lock, it would keep the others from writing
         os.kill(hung, signal.SIGSTOP)
+        until(lambda: state_of(hung) == "T")
     assert pid_of(tmp_path, "beating-a", start=1) != hung
     assert not is_alive(hung)
     assert is_alive(other)
