@@ -30,7 +30,7 @@ COMMANDS = {
     "bench": "Measure engines beside other ways to run the same weights.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",
-    "doctor": "Check whether the appliance can run here and reach its targets.",
+    "doctor": "Check whether the appliance can run here.",
     "queue": "List what waits or failed; retry it, or give it up.",
     "demo": "Make weights and images, then do all of the above.",
 }
