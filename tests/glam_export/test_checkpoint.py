@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_deploy.networks import GLAM_CONCATENATION
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_export.checkpoint import Checkpoint, load_checkpoint, load_weights, save_weights
 from glam_export.reference import GlamNetwork
 from glam_export.wrappers import find_state_dict
@@ -78,7 +78,7 @@ def test_golden_weights(golden_checkpoint: Path, golden_state: State) -> None:
     assert_holds(checkpoint, golden_state)
     assert checkpoint.parameters == 24_086_140  # as published
     assert checkpoint.ignored == ()
-    assert not checkpoint.network.spec
+    assert checkpoint.network.spec is GLAM_CONCATENATION
     assert not checkpoint.network.training
     assert not any(p.requires_grad for p in checkpoint.network.parameters())
 
@@ -101,13 +101,13 @@ def test_own_file_of_another_network(state: State, tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in without(state, STEM).items()}, tmp_path / "own.safetensors")
     content = (tmp_path / "own.safetensors").read_bytes()
     for wrong in (content, content[:1000], b""):
-        with pytest.raises(CheckpointError, match="not those of a GLAM network without fusion head"):
+        with pytest.raises(CheckpointError, match="not those of GLAM with concatenation aggregation"):
             load_weights(wrong, GLAM_CONCATENATION)
 
 
 def test_attention_and_fusion_layers_are_found(joint_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(joint_checkpoint)
-    assert checkpoint.network.spec
+    assert checkpoint.network.spec is GLAM
     assert checkpoint.parameters == 24_086_140 + 2 * 128 * 512 + 128 + 2 * 768 + 2
     for key, value in network.head_tensors().items():
         assert torch.equal(checkpoint.network.state_dict()[key], value)
@@ -179,7 +179,7 @@ def test_ignoring_a_needed_key_is_missing_it(state: State, saved: Callable[..., 
 
 def test_a_head_can_be_left_out_by_name(state: State, saved: Callable[..., Path]) -> None:
     checkpoint = load_checkpoint(saved(state | heads()), ignore=["mil_attn_*", "fusion_dnn.*"])
-    assert not checkpoint.network.spec
+    assert checkpoint.network.spec is GLAM_CONCATENATION
     assert set(checkpoint.ignored) == set(network.HEAD_SHAPES)
 
 

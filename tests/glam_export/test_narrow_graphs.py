@@ -10,7 +10,7 @@ from support_search import point
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import UsageError
-from glam_deploy.networks import GLAM_CONCATENATION, STAGES
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES
 from glam_export import exporter
 from glam_export.calibration import JUDGED, SEEDS, calibration, images_in, phantoms
 from glam_export.exporter import FRONTIER_FILE, GOLDEN_SEED, ExportOptions
@@ -72,7 +72,7 @@ def test_samples_are_real_images_and_the_patches_that_the_reference_chooses() ->
         "y_scale": np.zeros((1, 3, 2), np.float32),
         "z_g": np.zeros((1, 256), np.float32),
     }
-    samples = calibration(SimpleNamespace(run=lambda inputs: found), [image])  # type: ignore[arg-type]
+    samples = calibration(SimpleNamespace(run=lambda inputs: found, network=GLAM), [image])  # type: ignore[arg-type]
     np.testing.assert_array_equal(samples["global"][0]["image"], image[None, None])
     assert image.std() == pytest.approx(1, abs=0.01)
     first, second = (sample["patches"] for sample in samples["local"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError
-from glam_deploy.networks import GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.graphs import graph_modules
 from glam_export.onnx_file import write_graph
@@ -69,7 +69,7 @@ class File(NamedTuple):
 def file(request: pytest.FixtureRequest) -> File:
     kind, stage, precision = request.param
     path = request.getfixturevalue(f"{kind}_bundle") / graph_file(stage, precision)
-    return File(stage, precision, kind == "joint", path, onnx.load(path))
+    return File(stage, precision, GLAM if kind == "joint" else GLAM_CONCATENATION, path, onnx.load(path))
 
 
 def axes(value: onnx.ValueInfoProto) -> list[str | int]:

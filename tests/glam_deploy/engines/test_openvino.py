@@ -157,6 +157,7 @@ IN_BF16 = """
 import sys
 from pathlib import Path
 from glam_deploy.engines.openvino import graph_engine
+from glam_deploy.networks import GLAM_CONCATENATION
 graph_engine(Path(sys.argv[1]).read_bytes(), "local", floats="bf16", network=GLAM_CONCATENATION)
 """
 
