@@ -10,6 +10,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +23,6 @@ NAME = "glam-deploy"
 TREE = Path(__file__).parents[1]
 """The checkout that this copy runs from, else the folder of all installed packages."""
 IN_CHECKOUT = (TREE / "setup.py").is_file()
-FROM_INDEX: Mapping[str, Any] = MappingProxyType({})
-"""Origin of a copy without a record: PEP 610 asks for one wherever an index was not asked."""
 URL_CHARACTERS = ":/?#[]@!$&'()*+,;=%~"
 """Reserved characters of RFC 3986 (2.2), and the sign of encoded ones."""
 DOCUMENTATION = "share/doc/glam-deploy"
@@ -107,9 +106,8 @@ def install_command(*extras: str) -> str:
     is gone, a note behind the command says so.
     """
     suffix, origin = f"[{','.join(extras)}]", _origin()
-    from_index = origin is FROM_INDEX
-    path = None if from_index else _local_path(origin)
-    requirement = shlex.quote(NAME + suffix) if from_index else _requirement(origin, suffix)
+    path = _local_path(origin) if origin else None
+    requirement = _requirement(origin, suffix) if origin else shlex.quote(NAME + suffix)
     command = f"{_pip()} install {requirement}"
     command += f" && {exchange_command()}" if "cuda" in extras else ""
     gone = f" ({path}, where this copy came from, is gone: name another checkout or wheel of it)"
@@ -129,57 +127,76 @@ def _pip() -> str:
     return f"{shlex.quote(sys.executable)} -m pip" if sys.executable else "pip"
 
 
-def _origin() -> Mapping[str, Any]:
-    """The record of PEP 610, one of its form for a checkout, or FROM_INDEX."""
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Where this copy was installed from: what is used of the record of PEP 610."""
+
+    url: str
+    editable: bool = False
+    repository: tuple[str, str] | None = None
+    """Version control system and commit; None for what is in none."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of an archive: algorithm -> hexadecimal digits."""
+    subdirectory: str = ""
+
+
+def _origin() -> _Origin | None:
+    """By the record of PEP 610, or as such a record has it for a checkout; None where the copy came from an index,
+    since PEP 610 asks for a record wherever an index was not asked."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     if IN_CHECKOUT:  # an editable install, or none: beside it metadata are what a build left there
-        return {"url": TREE.as_uri(), "dir_info": {"editable": True}}
+        return _Origin(url=TREE.as_uri(), editable=True)
     try:
         record = distribution(NAME).read_text("direct_url.json")
     except PackageNotFoundError:  # somebody copied the packages
-        return {"url": "file:///unknown", "dir_info": {}}
-    origin: Mapping[str, Any] = json.loads(record) if record else FROM_INDEX
-    return origin
+        return _Origin(url="file:///unknown")
+    return _read_origin(json.loads(record)) if record else None
 
 
-def _requirement(origin: Mapping[str, Any], suffix: str) -> str:
+def _read_origin(record: Any) -> _Origin:
+    """`record`: the JSON of PEP 610, which may hold more keys than are used here."""
+    vcs, archive = record.get("vcs_info"), record.get("archive_info", {})
+    # `hashes` is the key of today, `hash` ("sha256=...") the one of PEP 610 as it was accepted
+    name, equals, value = archive.get("hash", "").partition("=")
+    hashes = archive.get("hashes") or ({name: value} if equals else {})
+    return _Origin(
+        url=record["url"],
+        editable=bool(record.get("dir_info", {}).get("editable")),
+        repository=(vcs["vcs"], vcs["commit_id"]) if vcs else None,
+        hashes={str(name): str(value) for name, value in hashes.items()},
+        subdirectory=record.get("subdirectory", ""),
+    )
+
+
+def _requirement(origin: _Origin, suffix: str) -> str:
     """What pip is to install, quoted for a POSIX shell: a path, or else a direct reference (PEP 440, PEP 508)."""
     path = _local_path(origin)
-    if path is not None and origin.get("dir_info", {}).get("editable"):
+    if path is not None and origin.editable:
         return f"-e {shlex.quote(f'{path}{suffix}')}"
     if path is not None and ";" not in str(path):  # pip takes what follows for an environment marker
         return shlex.quote(f"{path}{suffix}")
     return shlex.quote(f"{NAME}{suffix} @ {_direct_reference(origin)}")
 
 
-def _local_path(origin: Mapping[str, Any]) -> Path | None:
+def _local_path(origin: _Origin) -> Path | None:
     """The folder or archive of a `file:` URL; None for other URLs and for what lies within an archive or repository."""
-    parts = urlsplit(origin["url"])
+    parts = urlsplit(origin.url)
     local = parts.scheme == "file" and parts.netloc in ("", "localhost")
-    if not local or "vcs_info" in origin or origin.get("subdirectory"):
-        return None
-    return Path(unquote(parts.path))
+    return Path(unquote(parts.path)) if local and not origin.repository and not origin.subdirectory else None
 
 
-def _direct_reference(origin: Mapping[str, Any]) -> str:
+def _direct_reference(origin: _Origin) -> str:
     """The URL with what pins it to this copy: the commit of a repository, the hash of an archive."""
-    url, fragments = str(urldefrag(origin["url"]).url), []
-    if vcs := origin.get("vcs_info"):
+    url = urldefrag(origin.url).url
+    if origin.repository:
+        vcs, commit = origin.repository
         # pip before 24.1 takes git+file: URLs with a host only
-        url = f"{vcs['vcs']}+{url.replace('file:///', 'file://localhost/', 1)}@{vcs['commit_id']}"
-    fragments += [f"{name}={value}" for name, value in _hashes(origin.get("archive_info", {})).items()][:1]
-    fragments += [f"subdirectory={origin['subdirectory']}"] if origin.get("subdirectory") else []
+        url = f"{vcs}+{url.replace('file:///', 'file://localhost/', 1)}@{commit}"
+    fragments = [f"{name}={value}" for name, value in origin.hashes.items()][:1]
+    fragments += [f"subdirectory={origin.subdirectory}"] if origin.subdirectory else []
     # pip records some paths as they are, and reads a reference up to the first space
     return quote(url, safe=URL_CHARACTERS) + ("#" + "&".join(fragments) if fragments else "")
-
-
-def _hashes(archive: Mapping[str, Any]) -> Mapping[str, str]:
-    """By algorithm: `hashes` is the key of today, `hash` ("sha256=...") the one of PEP 610 as it was accepted."""
-    if hashes := archive.get("hashes"):
-        return {str(name): str(value) for name, value in hashes.items()}
-    name, equals, value = archive.get("hash", "").partition("=")
-    return {name: value} if equals else {}
 
 
 def documentation() -> Path:

@@ -24,6 +24,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Pixels = NDArray[Any]
 Box = tuple[int, int, int, int]
+Facts = Mapping[str, Any]
+"""JSON-ready values by name, of open shape: what a header told, or what made a result (docs/outputs.md)."""
 
 MAX_PIXELS = 100_000_000
 """Most pixels of an image that is read: three times the largest mammogram; more is a damaged header or a bomb."""
@@ -76,7 +78,7 @@ class Source:
     """"dicom", "png", "tiff", "npy" or "array"."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """DICOM keyword -> UID (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID); empty for other kinds."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     """What else was read and may matter downstream (bits stored, pixel spacing in mm, transfer syntax, ...)."""
 
 
@@ -147,7 +149,7 @@ class Placed:
     """None for an input that arrived standardized."""
 
 
-def plain_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def plain_mapping(mapping: Facts) -> dict[str, object]:
     """A dict of a mapping and of those in it, for a read-only one cannot be pickled."""
     return {key: plain_mapping(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -124,6 +125,6 @@ def joint_bundle(golden_bundle: Path, joint_network: GlamNetwork, tmp_path_facto
         (folder / file).hardlink_to(golden_bundle / file)
     write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), network=GLAM)
     save_weights(joint_network, folder / CHECKPOINT_FILE)
-    manifest = dict(open_bundle(golden_bundle).manifest)
-    write_manifest(folder, manifest | {"network": manifest["network"] | {"aggregation": "attention"}})
+    manifest = open_bundle(golden_bundle).manifest
+    write_manifest(folder, replace(manifest, network=replace(manifest.network, aggregation="attention")))
     return folder

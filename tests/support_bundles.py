@@ -1,13 +1,15 @@
 """Small made-up bundles: right in form, with bytes for graphs that no engine could run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import geteuid, seteuid
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.bundle import MANIFEST, write_manifest
+from glam_deploy import bundle as bundles
+from glam_deploy.bundle import MANIFEST, Manifest
+from glam_deploy.json_records import from_json
 
 FILES = {
     "graphs/global.onnx": b"global" * 7,
@@ -28,7 +30,6 @@ def facts() -> dict[str, Any]:
             "precisions": ["fp32"],
             "aggregation": "concatenation",
             "patches": 1,
-            "max_patches": 6,
         },
         "checkpoint": {"name": "made_up.pt", "sha256": "00" * 32, "parameters": 3, "ignored_keys": []},
         "versions": {"glam_deploy": "0.1.0"},
@@ -44,6 +45,11 @@ def facts() -> dict[str, Any]:
             }
         ],
     }
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """As `glam_deploy.bundle.write_manifest`, of facts as JSON has them."""
+    bundles.write_manifest(folder, from_json(Manifest, {**facts, "files": {}}))
 
 
 def fill(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from fake_cuda.control import FakeDriver
 from golden.recipe import raw_mammogram
 from support_device import HostFunctionEngine, HostFunctionRun
-from support_engines import FakeEngine, blocks, squash
+from support_engines import FakeEngine, blocks, fake_identity, squash
 
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.device.gpu import Gpu
@@ -77,7 +77,7 @@ def kernels(gpu: Gpu) -> Kernels:
 
 
 def on_host(engines: Mapping[Stage, Engine], patches: int = 1) -> Pipeline:
-    opened = OpenedEngines(engines=engines, provenance={"name": "fake"})
+    opened = OpenedEngines(engines=engines, identity=fake_identity())
     return Pipeline(opened, patches=patches, provenance={})
 
 
@@ -91,7 +91,7 @@ def on_gpu(
     kind: type[HostFunctionEngine] = HostFunctionEngine,
 ) -> Pipeline:
     bound: dict[Stage, Engine] = {stage: kind(engine, gpu, driver) for stage, engine in engines.items()}
-    opened = OpenedEngines(engines=bound, provenance={"name": "fake"}, gpu=gpu, kernels=kernels(gpu))
+    opened = OpenedEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
     return Pipeline(opened, patches=patches, provenance={}, slots=slots)
 
 

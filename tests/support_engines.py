@@ -11,15 +11,18 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from threading import Barrier
+from typing import Any
 
 import numpy as np
-from support_bundles import facts
+from support_bundles import facts, write_manifest
 
 from glam_deploy.agreement.golden import GOLDEN_FILE, write_golden
-from glam_deploy.bundle import Bundle, write_manifest
+from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.engines.registry import OWNERS, Owner
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage, glam
+from glam_deploy.precision import StageRecipes
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -102,14 +105,21 @@ def fake_engines(
     return {stage: FakeEngine(stage, network=network, offset=wrong) for stage in STAGES}
 
 
+def fake_identity(name: str = "fake", precision: str = "fp32", **changed: Any) -> EngineIdentity:
+    """Of an engine that computes block means on the CPU."""
+    identity = EngineIdentity(
+        name=name, library="block means", device="cpu", precision=StageRecipes.from_json(precision), sha256={}
+    )
+    return replace(identity, **changed)
+
+
 def opened_fakes(*, network: NetworkSpec = GLAM_CONCATENATION) -> OpenedEngines:
-    return OpenedEngines(engines=fake_engines(network=network), provenance={"name": "fake"})
+    return OpenedEngines(engines=fake_engines(network=network), identity=fake_identity())
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """As the owners in `glam_deploy.engines` do."""
-    provenance = {"name": "onnx", "library": "block means", "device": "cpu", "precision": "fp32", "sha256": {}}
-    return OpenedEngines(engines=fake_engines(network=bundle.network), provenance=provenance)
+    return OpenedEngines(engines=fake_engines(network=bundle.network), identity=fake_identity("onnx"))
 
 
 def install(owners: MutableMapping[str, Owner] = OWNERS) -> None:

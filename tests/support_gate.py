@@ -1,24 +1,21 @@
 """Candidates without a network for the gate, and verdicts made up."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from support_engines import FakeEngine, fake_engines
+from support_engines import FakeEngine, fake_engines, fake_identity
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.engines.registry import OWNERS, Owner
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
-from glam_deploy.runtime.admission import engine_digest, this_machine
+from glam_deploy.runtime.admission import this_machine
 
-PROVENANCE = {
-    "name": "openvino",
-    "library": "openvino made up",
-    "device": "cpu",
-    "precision": "fp32",
-    "sha256": {"global": "11", "local": "22", "fusion": "33"},
-}
+IDENTITY = fake_identity("openvino", library="openvino made up", sha256={"global": "11", "local": "22", "fusion": "33"})
 """Of the candidate."""
 
 
@@ -28,7 +25,7 @@ class Candidate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str = "openvino") -> None:
         self.name = name
         self.wrong: Mapping[str, float] = {}
-        self.library = str(PROVENANCE["library"])
+        self.library = IDENTITY.library
         self.engines: Mapping[Stage, FakeEngine] | None = None
         owner = Owner(module="support_gate", opener=f"open_{name}", packages=(), options=("threads",), summary=name)
         monkeypatch.setitem(OWNERS, name, owner)
@@ -36,19 +33,19 @@ class Candidate:
 
     def open(self, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
         engines = self.engines or fake_engines(network=bundle.network, wrong=self.wrong)
-        return OpenedEngines(engines=dict(engines), provenance=self.provenance)
+        return OpenedEngines(engines=dict(engines), identity=self.identity)
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        return PROVENANCE | {"name": self.name, "library": self.library}
+    def identity(self) -> EngineIdentity:
+        return replace(IDENTITY, name=self.name, library=self.library)
 
 
-def gate(provenance: Mapping[str, Any], **changed: object) -> dict[str, Any]:
-    """A passed verdict on the engine of this provenance, as a manifest holds it."""
+def gate(identity: EngineIdentity, **changed: object) -> dict[str, Any]:
+    """A passed verdict on an engine, as the JSON of a manifest holds it."""
     entry = {
         "id": "0123456789ab",
-        "engine": provenance["name"],
-        "digest": engine_digest(provenance),
+        "engine": identity.name,
+        "digest": identity.digest,
         "reference": "torch",
         "passed": True,
         "failures": [],
@@ -58,7 +55,7 @@ def gate(provenance: Mapping[str, Any], **changed: object) -> dict[str, Any]:
         "images_sha256": "00",
         "patches": 1,
         "when": "2026-01-01T00:00:00+00:00",
-        "machine": this_machine(provenance),
+        "machine": to_json(this_machine(identity.device)),
         "latency_ms": 100.0,
     }
     return entry | changed

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import support_engines
@@ -98,8 +99,8 @@ def pixels_of(view: View):  # type: ignore[no-untyped-def]
 def stub(config: Config) -> Pipeline:
     """Brightness instead of lesions, in a tenth of a second."""
     opened = support_engines.opened_fakes()
-    provenance = {"name": "onnx", "library": "block means", "precision": "fp32", "sha256": {}, "device": "cpu"}
-    return Pipeline(opened.__class__(engines=opened.engines, provenance=provenance), patches=1, provenance=PROVENANCE)
+    onnx = replace(opened, identity=support_engines.fake_identity("onnx"))
+    return Pipeline(onnx, patches=1, provenance=PROVENANCE)
 
 
 def rows(data: DataFolder, query: str, *values: object) -> list[tuple[object, ...]]:

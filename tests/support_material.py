@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 from pacs.exams import write_exam
 from PIL import Image
-from support_bundles import facts
+from support_bundles import facts, write_manifest
 from support_commands import ROOT
 from support_engines import small_view
 from support_tiny_bundle import write_tiny_bundle
 
 from glam_deploy.agreement.golden import GOLDEN_FILE, write_golden
-from glam_deploy.bundle import write_manifest
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import View
 from glam_deploy.runtime.session import load

@@ -1,13 +1,14 @@
 """A made-up point of the frontier that a search draws."""
 
-from glam_export.search import Kind, Point
+from glam_deploy.bundle import SearchPoint
+from glam_deploy.precision import Recipe
 
 
-def point(kind: Kind = "int8", latency_ms: float = 20.0, *, taken: bool = False) -> Point:
+def point(kind: str = "int8", latency_ms: float = 20.0, *, taken: bool = False) -> SearchPoint:
     """A mixture of the local stage that passed."""
-    return Point(
+    return SearchPoint(
         stage="local",
-        kind=kind,
+        kind=Recipe.from_json(kind),
         wide=("stem",),
         narrow_share=0.9,
         latency_ms=latency_ms,

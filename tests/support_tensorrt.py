@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_bundles import facts
+from support_bundles import facts, write_manifest
 from support_reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
 
-from glam_deploy.bundle import graph_file, write_manifest
+from glam_deploy.bundle import graph_file
 from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from support_bundles import facts
+from support_bundles import facts, write_manifest
 
-from glam_deploy.bundle import graph_file, write_manifest
+from glam_deploy.bundle import graph_file
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, Stage, glam
 
 SLOPE = (10.0, 20.0)

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydicom import dcmread
-from support_engines import fake_engines
+from support_engines import fake_engines, fake_identity
 
 from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.data import DataFolder
@@ -125,7 +125,7 @@ class Appliance:
     portal: BlockingPortal
     _pipeline: Pipeline = field(
         default_factory=lambda: Pipeline(
-            OpenedEngines(engines=fake_engines(), provenance={"name": "fake"}), patches=2, provenance={}
+            OpenedEngines(engines=fake_engines(), identity=fake_identity()), patches=2, provenance={}
         )
     )
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bundle, views = open_bundle(options.bundle), [_view(path, options) for path in find_inputs(options.images)]
     rows = {f"k={k}": parity(bundle, views, k) for k in options.patches}
     known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
-    known[options.name] = {"machine": machine.facts(), "weights": bundle.manifest["checkpoint"]["sha256"], **rows}
+    known[options.name] = {"machine": machine.facts(), "weights": bundle.manifest.checkpoint.sha256, **rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
     for k, row in rows.items():
@@ -57,7 +58,8 @@ def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[
     found = {}
     for precision in _halves(bundle):
         opened = OpenedEngines(
-            engines={**reference.engines, **rounded_engines(bundle, precision)}, provenance={"name": precision}
+            engines={**reference.engines, **rounded_engines(bundle, precision)},
+            identity=replace(reference.identity, name=precision),
         )
         pipeline = pipeline_of(opened, patches)
         local = opened.engines["local"]
@@ -67,7 +69,7 @@ def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[
 
 
 def _halves(bundle: Bundle) -> list[Precision]:
-    return [p for p in PRECISIONS if p != "fp32" and graph_file("local", p) in bundle.manifest["files"]]
+    return [p for p in PRECISIONS if p != "fp32" and graph_file("local", p) in bundle.files]
 
 
 def _view(path: Path, options: argparse.Namespace) -> NetworkInput:

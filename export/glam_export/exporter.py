@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
@@ -20,6 +19,12 @@ from glam_deploy.bundle import (
     CHECKPOINT_FILE,
     WINOGRAD_FILE,
     Bundle,
+    CheckpointEntry,
+    Golden,
+    GraphEntry,
+    Manifest,
+    NetworkEntry,
+    TensorEntry,
     graph_file,
     open_bundle,
     staged_bundle,
@@ -29,7 +34,7 @@ from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import ParityError, UsageError
 from glam_deploy.networks import GLAM, STAGES, NetworkSpec, Stage
-from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
+from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, WINOGRAD, Precision
 from glam_deploy.records import Float32, Mammogram, NetworkInput, Source, View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.calibration import JUDGED, calibration, images_in, phantoms
@@ -42,7 +47,7 @@ from glam_export.memoized import MemoizedEngine
 from glam_export.onnx_file import write_graph
 from glam_export.quantize import int8_engines, quantized, require_nncf
 from glam_export.search import Found, search, searches
-from glam_export.torch_engine import network_engines
+from glam_export.torch_engine import network_engines, torch_identity
 from glam_export.winograd import winograd
 
 WINOGRAD_ROWS = "winograd."
@@ -112,7 +117,7 @@ def export_bundle(
         images = _calibration_images(options, report) if narrow else None
         _write_graphs(checkpoint, folder, options.precisions, report)
         found = _write_narrow_graphs(checkpoint, folder, options, report, images) if narrow else None
-        if options.winograd or (found and "winograd" in found.mixture.values()):
+        if options.winograd or (found and WINOGRAD in found.mixture.values()):
             report("writing the local graph in Winograd's form")
             (folder / WINOGRAD_FILE).write_bytes(winograd((folder / graph_file("local")).read_bytes()))
         if options.keep_checkpoint:
@@ -120,11 +125,13 @@ def export_bundle(
         report("running the reference on the golden case")
         reference = {stage: MemoizedEngine(engine) for stage, engine in network_engines(checkpoint.network).items()}
         prepared = _write_golden_case(reference, folder, options.patches)
-        facts = _facts(checkpoint, options) | (found.as_facts() if found else {})
-        write_manifest(folder, {**facts, "parity": []})
+        manifest = _manifest(checkpoint, options)
+        if found:
+            manifest = replace(manifest, mixture=found.mixture, frontier=found.frontier)
+        write_manifest(folder, manifest)
         report("comparing every graph with the reference")
         table = _parity(reference, open_bundle(folder), options.precisions, prepared)
-        write_manifest(folder, {**facts, "parity": [row.as_row() for row in table]})
+        write_manifest(folder, replace(manifest, parity=tuple(row.as_row() for row in table)))
         _require(table)
     return open_bundle(out)
 
@@ -190,7 +197,7 @@ def _write_narrow_graphs(
 def _write_golden_case(reference: Engines, folder: Path, patches: int) -> NetworkInput:
     pixels = phantom_view(GOLDEN_SEED, GOLDEN_VIEW).pixels
     mammogram = Mammogram(pixels=pixels, view=GOLDEN_VIEW, source=Source(name="golden case", kind="array"))
-    opened = OpenedEngines(engines=reference, provenance={"name": "torch"})
+    opened = OpenedEngines(engines=reference, identity=torch_identity({}))
     expected = Pipeline(opened, patches=patches, provenance={})(mammogram)
     write_golden(folder / GOLDEN_FILE, mammogram, expected)
     return expected.network_input
@@ -245,42 +252,40 @@ def _remedy(table: Sequence[Comparison]) -> str:
     return f"These weights lose too much in {' and '.join(missed)}: export without it, with {options}."
 
 
-def _facts(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> Manifest:
+    """Of a bundle whose graphs have not been compared with the reference yet."""
     network = checkpoint.network.spec
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "licence": LICENCE,
-        "network": {
-            "name": "GLAM",
-            "classes": list(GLAM.classes),
-            "input_shape": list(GLAM.input_shape),
-            "aggregation": network.aggregation,
-            "patches": options.patches,
-            "max_patches": GLAM.patches.slots,
-            "precisions": list(options.precisions),
-        },
-        "checkpoint": {
-            "name": checkpoint.path.name,
-            "sha256": checkpoint.sha256,
-            "parameters": checkpoint.parameters,
-            "ignored_keys": list(checkpoint.ignored),
-            **({"key": checkpoint.key} if checkpoint.key else {}),
-        },
-        "graphs": {
-            stage: {"files": {p: graph_file(stage, p) for p in options.precisions}, **_interface(stage, network)}
-            for stage in STAGES
-        },
-        "versions": _versions(),
-        "golden": {"file": GOLDEN_FILE, "patches": options.patches},
-    }
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        licence=LICENCE,
+        network=NetworkEntry(
+            name=network.name,
+            aggregation=network.aggregation,
+            patches=options.patches,
+            precisions=options.precisions,
+        ),
+        checkpoint=CheckpointEntry(
+            name=checkpoint.path.name,
+            sha256=checkpoint.sha256,
+            parameters=checkpoint.parameters,
+            ignored_keys=tuple(checkpoint.ignored),
+            key=checkpoint.key or None,
+        ),
+        graphs={stage: _graph_entry(stage, network, options.precisions) for stage in STAGES},
+        versions=_versions(),
+        golden=Golden(file=GOLDEN_FILE, patches=options.patches),
+        parity=(),
+        files={},
+    )
 
 
-def _interface(stage: Stage, network: NetworkSpec) -> dict[str, dict[str, Any]]:
+def _graph_entry(stage: Stage, network: NetworkSpec, precisions: Sequence[Precision]) -> GraphEntry:
     contract = network.contract(stage)
-    return {
-        kind: {name: {"dtype": t.dtype, "shape": ["batch", *t.shape]} for name, t in tensors.items()}
-        for kind, tensors in (("inputs", contract.inputs), ("outputs", contract.outputs))
-    }
+    inputs, outputs = (
+        {name: TensorEntry(dtype=t.dtype, shape=("batch", *t.shape)) for name, t in tensors.items()}
+        for tensors in (contract.inputs, contract.outputs)
+    )
+    return GraphEntry(files={p: graph_file(stage, p) for p in precisions}, inputs=inputs, outputs=outputs)
 
 
 def _versions() -> dict[str, str]:

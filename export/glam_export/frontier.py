@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from glam_export.search import Point
+from glam_deploy.bundle import SearchPoint
 
 WIDTH, HEIGHT = 720, 360
 LEFT, TOP, SIDE, GAP = 60, 40, 240, 90
@@ -11,7 +11,7 @@ COLOURS = {True: "#1a7f37", False: "#b35900"}
 """Passed or not; the marker's shape says it too."""
 
 
-def frontier_svg(points: Sequence[Point]) -> str:
+def frontier_svg(points: Sequence[SearchPoint]) -> str:
     """One panel a stage: latency across, worst Dice upwards; a disc passed, a ring did not. SVG, UTF-8."""
     stages = list(dict.fromkeys(point.stage for point in points))
     body = [line for n, stage in enumerate(stages) for line in _panel(n, [p for p in points if p.stage == stage])]
@@ -20,7 +20,7 @@ def frontier_svg(points: Sequence[Point]) -> str:
     return "\n".join([f'{head} font-size="11">', ground, *body, "</svg>"]) + "\n"
 
 
-def _panel(number: int, points: Sequence[Point]) -> Iterator[str]:
+def _panel(number: int, points: Sequence[SearchPoint]) -> Iterator[str]:
     left, bottom = LEFT + number * (SIDE + GAP), TOP + SIDE
     slowest = max(point.latency_ms for point in points) * 1.1
     yield f'<text x="{left}" y="{TOP - 14}" font-size="14">{points[0].stage}</text>'
@@ -34,10 +34,10 @@ def _panel(number: int, points: Sequence[Point]) -> Iterator[str]:
         yield from _marker(x, y, point)
 
 
-def _marker(x: float, y: float, point: Point) -> Iterator[str]:
+def _marker(x: float, y: float, point: SearchPoint) -> Iterator[str]:
     colour = COLOURS[point.passed]
     fill = colour if point.passed else "white"
-    name = point.kind.replace("int8", f"int8 {point.narrow_share:.0%}")
+    name = str(point.kind).replace("int8", f"int8 {point.narrow_share:.0%}")
     told = f"{name}: {point.latency_ms:.0f} ms, worst Dice {point.dice_worst:.3f}, wide: {', '.join(point.wide) or '-'}"
     yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}"><title>{told}</title></circle>'
     yield f'<text x="{x + 8:.1f}" y="{y + 14:.1f}">{name}</text>'

@@ -8,7 +8,7 @@ that was tried is a point of the frontier, kept or not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -20,11 +20,13 @@ from glam_deploy.agreement.answers import Answer, answer
 from glam_deploy.agreement.image import ImageAgreement, compare_answers
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
+from glam_deploy.bundle import SearchPoint
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Engine, OpenedEngines
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.networks import GLAM, NetworkSpec, Stage
 from glam_deploy.patches import host
-from glam_deploy.precision import Float, Kind
+from glam_deploy.precision import BF16, FP32, INT8, WINOGRAD, Recipe, StageRecipes
 from glam_deploy.records import Float32, GlobalMaps
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.gains import rewritten, savings
@@ -33,8 +35,6 @@ from glam_export.winograd import winograd
 
 Report = Callable[[str], None]
 
-NARROW: Mapping[Kind, Kind] = {"fp32": "int8", "winograd": "int8+winograd", "bf16": "int8+bf16"}
-"""What is wide -> the mixture of it with 8 bits."""
 LOCAL_CASES = 2
 """Images that the local stage is judged by alone, for its time: each shows several patches. Both stages together, and
 the choice of patches, which hangs on the global stage, are judged by all.
@@ -53,46 +53,21 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One mixture of one stage, as it was measured."""
-
-    stage: Stage
-    kind: Kind
-    """What it is made of."""
-    wide: tuple[str, ...]
-    """The blocks that are not in 8 bits, where the others are."""
-    narrow_share: float
-    """Of the convolutions' multiplications, those in 8 bits, 0..1."""
-    latency_ms: float
-    """Least over the images, for one image or one patch: whatever else the machine does only adds to it."""
-    dice_median: float
-    dice_worst: float
-    """Over the images, of the lowest of all maps, classes and thresholds; 0 where a lesion is lost or new."""
-    same_patches: float
-    """Share of the images whose patches all lie at FP32's places, or tied with them; 1 for the local stage."""
-    passed: bool
-    taken: bool = False
-    """It is what the stage is made of in the end."""
-
-    def told(self) -> str:
-        """In words, on one line."""
-        share = f", {self.narrow_share:.1%} in 8 bits" if self.narrow_share else ""
-        verdict = "passed" if self.passed else "missed"
-        return f"{self.stage} {self.kind}{share}: {self.latency_ms:.0f} ms, worst Dice {self.dice_worst:.3f}, {verdict}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Found:
     """What a search ends with."""
 
-    mixture: Mapping[Stage, Kind]
+    mixture: Mapping[Stage, Recipe]
     graphs: Mapping[Stage, bytes]
     """The int8 graph of each stage, in the mixture that was chosen; where none was good enough, with all in 8 bits."""
-    frontier: tuple[Point, ...]
+    frontier: tuple[SearchPoint, ...]
+    """Every mixture that was tried, kept or not."""
 
-    def as_facts(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"mixture": dict(self.mixture), "frontier": [asdict(point) for point in self.frontier]}
+
+def summary_line(point: SearchPoint) -> str:
+    """A point on one line, for people."""
+    share = f", {point.narrow_share:.1%} in 8 bits" if point.narrow_share else ""
+    verdict = "passed" if point.passed else "missed"
+    return f"{point.stage} {point.kind}{share}: {point.latency_ms:.0f} ms, worst Dice {point.dice_worst:.3f}, {verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +83,16 @@ class StageSearch:
     limits: Limits
     network: NetworkSpec
 
-    def graph(self, kind: Kind, keep: Sequence[str] = ()) -> bytes:
+    def graph(self, recipe: Recipe, keep: Sequence[str] = ()) -> bytes:
         """All of it wide, or with 8 bits in all blocks but `keep`. Winograd's form is where it is wide."""
-        graph = self._mixed(keep) if kind.startswith("int8") else self.wide
-        return winograd(graph) if kind.endswith("winograd") else graph
+        graph = self._mixed(keep) if recipe.weights == "int8" else self.wide
+        return winograd(graph) if recipe.form == "winograd" else graph
 
-    def engine(self, kind: Kind, graph: bytes) -> Engine:
-        """What computes a `graph` of this kind."""
+    def engine(self, recipe: Recipe, graph: bytes) -> Engine:
+        """The engine that computes a `graph` of this recipe."""
         from glam_deploy.engines.openvino import graph_engine
 
-        floats: Float = "bf16" if kind.endswith("bf16") else "fp32"
-        return graph_engine(graph, self.stage, floats=floats, network=self.network)
+        return graph_engine(graph, self.stage, floats=recipe.rest, network=self.network)
 
     def _mixed(self, keep: Sequence[str]) -> bytes:
         of_block = blocks(self.wide)
@@ -136,11 +110,14 @@ def searches(
     report: Report = lambda step: None,
 ) -> list[StageSearch]:
     """The stages that have `narrow` graphs, ready to be searched on `images`, float32 [2944, 1920], standardized."""
-    from glam_deploy.engines.openvino import graph_engine
+    from glam_deploy.engines.openvino import LIBRARY, graph_engine
 
     report(f"what FP32 makes of the {len(images)} images that mixtures are judged by")
     engines = {stage: graph_engine(graph, stage, network=network) for stage, graph in wide.items()}
-    pipeline = Pipeline(OpenedEngines(engines=engines, provenance={}), patches=patches, provenance={})
+    identity = EngineIdentity(
+        name="openvino", library=LIBRARY, device="cpu", precision=StageRecipes(recipes=FP32), sha256={}
+    )
+    pipeline = Pipeline(OpenedEngines(engines=engines, identity=identity), patches=patches, provenance={})
     cases = [Case(image=image, expected=answer(pipeline(image))) for image in images]
     of_stage = {"global": cases, "local": cases[:LOCAL_CASES]}
     rules: dict[str, Any] = {"limits": limits, "network": network}
@@ -158,21 +135,21 @@ def search(stages: Sequence[StageSearch], report: Report = lambda step: None) ->
     points = [list(_points(task, report)) for task in stages]
     taken = _taken(stages, points, report)
     return Found(
-        mixture={"fusion": "fp32", **{point.stage: point.kind for point in taken}},
+        mixture={"fusion": FP32, **{point.stage: point.kind for point in taken}},
         graphs={
-            task.stage: task.graph(point.kind if point.wide else "int8", point.wide)
+            task.stage: task.graph(point.kind if point.wide else INT8, point.wide)
             for task, point in zip(stages, taken, strict=True)
         },
         frontier=tuple(replace(point, taken=point in taken) for of_stage in points for point in of_stage),
     )
 
 
-def _taken(stages: Sequence[StageSearch], points: Sequence[Sequence[Point]], report: Report) -> list[Point]:
+def _taken(stages: Sequence[StageSearch], points: Sequence[Sequence[SearchPoint]], report: Report) -> list[SearchPoint]:
     """One point a stage: the best, or where they miss together, the best without 8 bits, or at last FP32."""
-    wholes = [[point for point in of_stage if "int8" not in point.kind] for of_stage in points]
+    wholes = [[point for point in of_stage if point.kind.weights != "int8"] for of_stage in points]
     for choice in (points, wholes):
         taken = [_best(of_stage) for of_stage in choice]
-        told = "; ".join(point.told() for point in taken)
+        told = "; ".join(summary_line(point) for point in taken)
         report(f"trying together: {told}")
         if len(stages) == 1 or judge(_together(stages, taken), stages[0].limits).passed:
             report(f"taken: {told}")
@@ -181,7 +158,7 @@ def _taken(stages: Sequence[StageSearch], points: Sequence[Sequence[Point]], rep
     return [of_stage[0] for of_stage in points]
 
 
-def _together(stages: Sequence[StageSearch], taken: Sequence[Point]) -> list[ImageAgreement]:
+def _together(stages: Sequence[StageSearch], taken: Sequence[SearchPoint]) -> list[ImageAgreement]:
     """Each image with the chosen engines of both stages, global before local."""
     pairs = zip(stages, taken, strict=True)
     engines = {task.stage: task.engine(point.kind, task.graph(point.kind, point.wide)) for task, point in pairs}
@@ -195,20 +172,20 @@ def _together(stages: Sequence[StageSearch], taken: Sequence[Point]) -> list[Ima
     return agreements
 
 
-def _best(points: Sequence[Point]) -> Point:
+def _best(points: Sequence[SearchPoint]) -> SearchPoint:
     """The fastest that passed; of those that are as fast, but for noise, the truest."""
     passed = [point for point in points if point.passed]
     least = min(point.latency_ms for point in passed)
     return max((p for p in passed if p.latency_ms <= least * (1 + NOISE)), key=lambda p: (p.dice_worst, p.dice_median))
 
 
-def _points(task: StageSearch, report: Report) -> Iterator[Point]:
+def _points(task: StageSearch, report: Report) -> Iterator[SearchPoint]:
     """FP32 first, which passes by definition, then what else is wide as a whole, then 8 bits, ever wider."""
     measured = partial(_measured, task, report)
     wholes = [measured(kind) for kind in _wholes(task)]
     yield from wholes
     form = _best(wholes)
-    narrow = NARROW[form.kind]
+    narrow = _narrowed(form.kind)
     yield (narrowest := measured(narrow))
     saved = savings(task.wide, form=_speed(form, wholes), narrow=_speed(narrowest, wholes), tiled=_tiled(task, form))
     at_best = sum(share for share in saved.values() if share > 0) / _speed(form, wholes)
@@ -219,24 +196,29 @@ def _points(task: StageSearch, report: Report) -> Iterator[Point]:
         yield from _widening(task, narrow, saved, report)
 
 
-def _wholes(task: StageSearch) -> Iterator[Kind]:
-    yield "fp32"
+def _narrowed(wide: Recipe) -> Recipe:
+    """The mixture of a recipe with 8 bits."""
+    return Recipe(weights="int8", floats="bf16" if wide.weights == "bf16" else None, form=wide.form)
+
+
+def _wholes(task: StageSearch) -> Iterator[Recipe]:
+    yield FP32
     if task.stage == "local" and rewritten(task.wide):  # the global graph has nothing to gain from it
-        yield "winograd"
+        yield WINOGRAD
     if not cpu_features.features().isdisjoint(cpu_features.BF16):
-        yield "bf16"
+        yield BF16
 
 
-def _speed(point: Point, wholes: Sequence[Point]) -> float:
+def _speed(point: SearchPoint, wholes: Sequence[SearchPoint]) -> float:
     """Time of FP32 -> 1."""
     return point.latency_ms / wholes[0].latency_ms
 
 
-def _tiled(task: StageSearch, form: Point) -> frozenset[str] | None:
-    return rewritten(task.wide) if form.kind == "winograd" else None
+def _tiled(task: StageSearch, form: SearchPoint) -> frozenset[str] | None:
+    return rewritten(task.wide) if form.kind == WINOGRAD else None
 
 
-def _widening(task: StageSearch, kind: Kind, saved: Mapping[str, float], report: Report) -> Iterator[Point]:
+def _widening(task: StageSearch, recipe: Recipe, saved: Mapping[str, float], report: Report) -> Iterator[SearchPoint]:
     """Halvings find the least number of blocks that must be wide, in the order of `_ranked`; more wide is no worse.
 
     What gains nothing from 8 bits is wide in each.
@@ -244,35 +226,35 @@ def _widening(task: StageSearch, kind: Kind, saved: Mapping[str, float], report:
     gaining = [block for block in saved if saved[block] > 0]
     ranked = [block for block in saved if block not in gaining]
     least, most = max(len(ranked), 1), len(saved) - 1
-    harms = sensitivity(task, kind, gaining, report) if least <= most else {}
+    harms = sensitivity(task, recipe, gaining, report) if least <= most else {}
     ranked += sorted(harms, key=lambda block: harms[block] / saved[block], reverse=True)
     while least <= most:
         count = (least + most) // 2
-        point = _measured(task, report, kind, tuple(ranked[:count]))
+        point = _measured(task, report, recipe, tuple(ranked[:count]))
         yield point
         least, most = (least, count - 1) if point.passed else (count + 1, most)
 
 
 def sensitivity(
-    task: StageSearch, kind: Kind, names: Sequence[str], report: Report = lambda step: None
+    task: StageSearch, recipe: Recipe, names: Sequence[str], report: Report = lambda step: None
 ) -> dict[str, float]:
     """Block -> what it alone in 8 bits does to the saliency of the first image: mean absolute difference."""
     inputs, output = _inputs(task.stage, task.cases[0])
     every = list(blocks(task.wide))
-    expected = task.engine(kind, task.graph(kind, every)).run(inputs)[output]
+    expected = task.engine(recipe, task.graph(recipe, every)).run(inputs)[output]
     harms = {}
     for number, name in enumerate(names, 1):
         report(f"{task.stage} graph: what 8 bits in {name} alone do, block {number} of {len(names)}")
-        alone = task.graph(kind, [other for other in every if other != name])
-        found = task.engine(kind, alone).run(inputs)[output]
+        alone = task.graph(recipe, [other for other in every if other != name])
+        found = task.engine(recipe, alone).run(inputs)[output]
         harms[name] = float(np.abs(found - expected).mean())
     return harms
 
 
-def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ...] = ()) -> Point:
-    report(f"measuring the {task.stage} graph, {kind}" + (f" with {len(wide)} blocks wide" if wide else ""))
-    graph = task.graph(kind, wide)
-    engine = task.engine(kind, graph)
+def _measured(task: StageSearch, report: Report, recipe: Recipe, wide: tuple[str, ...] = ()) -> SearchPoint:
+    report(f"measuring the {task.stage} graph, {recipe}" + (f" with {len(wide)} blocks wide" if wide else ""))
+    graph = task.graph(recipe, wide)
+    engine = task.engine(recipe, graph)
     engine.run(_inputs(task.stage, task.cases[0])[0])  # the first run allocates
     timed = [_timed(partial(_found, engine, task.stage, case)) for case in task.cases]
     agreements = [
@@ -281,18 +263,19 @@ def _measured(task: StageSearch, report: Report, kind: Kind, wide: tuple[str, ..
     ]
     lowest = [agreement.lowest for agreement in agreements]
     verdict = judge(agreements, task.limits)
-    point = Point(
+    point = SearchPoint(
         stage=task.stage,
-        kind=kind,
+        kind=recipe,
         wide=wide,
         narrow_share=narrow_share(task.wide, graph),
         latency_ms=min(ms / _rows(task.stage, case) for (_, ms), case in zip(timed, task.cases, strict=True)),
         dice_median=median(lowest),
         dice_worst=min(lowest),
         same_patches=sum(agreement.same_patches for agreement in agreements) / len(agreements),
-        passed=kind == "fp32" or verdict.passed,
+        passed=recipe == FP32 or verdict.passed,
+        taken=False,
     )
-    report(point.told() + ("" if point.passed else f" ({verdict.failures[0]})"))
+    report(summary_line(point) + ("" if point.passed else f" ({verdict.failures[0]})"))
     return point
 
 

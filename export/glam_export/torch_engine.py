@@ -1,7 +1,7 @@
 """The PyTorch reference behind the engine contract, so that one pipeline runs both it and what is held against it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,8 +10,10 @@ from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.cores import within_cores
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.networks import GLAM, STAGES, Stage
+from glam_deploy.precision import FP32, StageRecipes
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
 
@@ -90,15 +92,19 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     if threads := within_cores(options).threads:
         torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
-    sha256 = bundle.files[bundles.CHECKPOINT_FILE]["sha256"]
-    provenance = {
-        "name": "torch",
-        "library": f"torch {torch.__version__}",
-        "device": "cpu",
-        "precision": "fp32",
-        "sha256": dict.fromkeys(STAGES, sha256),
-    }
-    return OpenedEngines(engines=network_engines(network), provenance=provenance)
+    sha256 = dict.fromkeys(STAGES, bundle.files[bundles.CHECKPOINT_FILE].sha256)
+    return OpenedEngines(engines=network_engines(network), identity=torch_identity(sha256))
+
+
+def torch_identity(sha256: Mapping[Stage, str]) -> EngineIdentity:
+    """Of the reference on the CPU. `sha256`: of the weights, by stage; empty for a network in memory."""
+    return EngineIdentity(
+        name="torch",
+        library=f"torch {torch.__version__}",
+        device="cpu",
+        precision=StageRecipes(recipes=FP32),
+        sha256=sha256,
+    )
 
 
 def require_checkpoint(bundle: Bundle, options: EngineOptions) -> None:

@@ -13,7 +13,6 @@ from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.agreement.ties import compare_patches
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Engine
-from glam_deploy.engines.precision import by_stage, coarsest
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
@@ -43,27 +42,27 @@ def read_golden(bundle: Bundle) -> tuple[Mammogram, Answer]:
 
 def golden_patches(bundle: Bundle) -> int:
     """How many patches the golden case was made with."""
-    return int(bundle.manifest["golden"]["patches"])
+    return bundle.manifest.golden.patches
 
 
 def check_golden(bundle: Bundle, pipeline: Pipeline) -> list[Comparison]:
     """Run the bundle's golden case, preprocessing included, and compare each output with the reference's.
 
     The limits of an output are those of the coarsest precision among the stages that compute it, as the engine's
-    provenance names them (`engines.precision`). Patches must lie where the reference's do. Where the global stage
-    computes in less than FP32, the gate's rule for ties holds too (`ties.are_tied`): a tied patch counts as the
-    reference's, and the outputs that depend on the patches are computed for those of the reference, as in the gate.
+    identity has them. Patches must lie where the reference's do. Where the global stage computes in less than FP32, the
+    gate's rule for ties holds too (`ties.are_tied`): a tied patch counts as the reference's, and the outputs that
+    depend on the patches are computed for those of the reference, as in the gate.
     `pipeline.patches` must be `golden_patches(bundle)`.
     """
-    precisions = by_stage(pipeline.provenance["engine"].get("precision", "fp32"))
+    computed_in = pipeline.identity.precision
     view, expected = read_golden(bundle)
     result = pipeline(view)
     found = {name: getattr(result, name) for name in expected}
-    tied = 0 if precisions["global"] == "fp32" else _tied(found, expected, bundle.network)
+    tied = 0 if computed_in["global"].weights == "fp32" else _tied(found, expected, bundle.network)
     if tied:
         found |= _on_patches(pipeline.engines, view, expected["patch_locations"])
     rows = [
-        compare(name, values, expected[name], precision=coarsest(precisions[stage] for stage in COMPARED[name]))
+        compare(name, values, expected[name], precision=computed_in.coarsest(COMPARED[name]))
         for name, values in found.items()
     ]
     return [replace(row, tied=tied) if row.name == "patch_locations" else row for row in rows]

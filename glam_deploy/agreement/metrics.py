@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.agreement.limits import HALF_ROUNDINGS, INT8_SHARE, ROUNDING, TOLERANCE
+from glam_deploy.bundle import ParityRow
 from glam_deploy.precision import Precision
 
 
@@ -35,17 +36,17 @@ class Comparison:
     def passed(self) -> bool:
         return self.judged <= self.limit
 
-    def as_row(self) -> dict[str, Any]:
-        """JSON-ready, as the parity table of a manifest holds it."""
-        tied = {"tied": self.tied} if self.tied else {}
-        return tied | {
-            "output": self.name,
-            "precision": self.precision,
-            "max_abs": self.max_abs if np.isfinite(self.max_abs) else None,
-            "mean_abs": self.mean_abs if np.isfinite(self.mean_abs) else None,
-            "limit": self.limit,
-            "passed": self.passed,
-        }
+    def as_row(self) -> ParityRow:
+        """As a manifest holds it."""
+        return ParityRow(
+            output=self.name,
+            precision=self.precision,
+            max_abs=self.max_abs if np.isfinite(self.max_abs) else None,
+            mean_abs=self.mean_abs if np.isfinite(self.mean_abs) else None,
+            limit=self.limit,
+            passed=self.passed,
+            tied=self.tied,
+        )
 
 
 def compare(name: str, values: NDArray[Any], expected: NDArray[Any], *, precision: Precision = "fp32") -> Comparison:

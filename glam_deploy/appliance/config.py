@@ -327,7 +327,7 @@ def _explanation(error: Any) -> str:
 
 def _absolute(section: SectionT, folder: Path) -> SectionT:
     """The section with every path made absolute, relative to `folder`."""
-    changed: dict[str, Any] = {}
+    changed: dict[str, object] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Path):

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from glam_deploy import images
 from glam_deploy.appliance.config import Config
@@ -24,8 +23,10 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
+from glam_deploy.json_records import to_json
 from glam_deploy.outputs.report import STATEMENT
 from glam_deploy.reading import find_inputs
+from glam_deploy.records import Facts
 
 RESULT = "result.json"
 SCHEMA = "glam-deploy.run-dir"
@@ -45,13 +46,58 @@ class SourceFile:
 class UnusedFile:
     """A file that gets no result, and the reason."""
 
-    path: Path
+    file: str
+    """Relative to the folder of inputs."""
     status: str
     """"skipped" or "failed"."""
     reason: str
 
 
-def process_folder(source: Path, target: Path, predictor: Predictor, config: Config) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ObjectFile:
+    """A DICOM object among the results."""
+
+    file: str
+    kind: str
+    sop_class: str
+    sop_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewEntry:
+    """A mammogram and its outcome; the last three are those of its report, and left out where it has no result."""
+
+    file: str
+    """Relative to the folder of inputs."""
+    sop_uid: str
+    view: str | None
+    status: str | None
+    """"done", "skipped" or "failed"."""
+    reason: str | None
+    predictions: Facts | None = None
+    patches: tuple[Facts, ...] | None = None
+    warnings: tuple[Facts, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyEntry:
+    """The mammograms of one study and the objects made of them."""
+
+    study_uid: str
+    views: tuple[ViewEntry, ...]
+    objects: tuple[ObjectFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderResult:
+    """The content of `result.json`, but for its schema and the statement."""
+
+    studies: tuple[StudyEntry, ...]
+    others: tuple[UnusedFile, ...]
+    provenance: Facts
+
+
+def process_folder(source: Path, target: Path, predictor: Predictor, config: Config) -> FolderResult:
     """Process every mammogram in `source`, write all results into `target`; the content of `result.json`.
 
     Of `config` only `accept` and `results` are used. `target` is an empty folder. Raises UsageError if `source` holds
@@ -61,18 +107,13 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
     with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as staging:
         publisher = _publisher(Path(staging), predictor, config)
         studies = [_Study(publisher, predictor, each).work() for each in _by_study(files)]
-        result = {
-            "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION,
-            "statement": STATEMENT,
-            "studies": [study.to_json(source) for study in studies],
-            "others": [
-                {"file": str(each.path.relative_to(source)), "status": each.status, "reason": each.reason}
-                for each in unused
-            ],
-            "provenance": dict(predictor.provenance),
-        }
-        (Path(staging) / RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
+        result = FolderResult(
+            studies=tuple(study.entry(source) for study in studies),
+            others=tuple(unused),
+            provenance=predictor.provenance,
+        )
+        content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "statement": STATEMENT, **to_json(result)}
+        (Path(staging) / RESULT).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
         for file, name in (*(pair for study in studies for pair in study.files()), (Path(staging) / RESULT, RESULT)):
             sync(file)
             file.replace(target / name)
@@ -85,18 +126,19 @@ def _examine_files(source: Path, config: Config) -> tuple[list[SourceFile], list
     files: dict[str, SourceFile] = {}
     unused: list[UnusedFile] = []
     for path in find_inputs([source]):
+        name = str(path.relative_to(source))
         if path.suffix.lower() in images.SUFFIXES:
-            unused.append(UnusedFile(path=path, status="skipped", reason="the file is not DICOM"))
+            unused.append(UnusedFile(file=name, status="skipped", reason="the file is not DICOM"))
             continue
         try:
             received = with_valid_uids(examine(path, for_processing=config.accept.for_processing))
         except GlamError as error:
-            unused.append(UnusedFile(path=path, status="failed", reason=error.told(Caller.APPLIANCE)))
+            unused.append(UnusedFile(file=name, status="failed", reason=error.told(Caller.APPLIANCE)))
             continue
         if not received.is_mammogram:
-            unused.append(UnusedFile(path=path, status="skipped", reason=received.reason))
+            unused.append(UnusedFile(file=name, status="skipped", reason=received.reason))
         elif received.sop_uid in files:
-            unused.append(UnusedFile(path=path, status="skipped", reason="another file holds the same instance"))
+            unused.append(UnusedFile(file=name, status="skipped", reason="another file holds the same instance"))
         else:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             files[received.sop_uid] = SourceFile(path=path, sha256=sha256, received=received)
@@ -137,17 +179,17 @@ class _Study:
         for folder, made in self._folders():
             yield from ((folder / entry.file, _file_name(entry)) for entry in made)
 
-    def to_json(self, source: Path) -> dict[str, Any]:
+    def entry(self, source: Path) -> StudyEntry:
         """The study's entry in `result.json`."""
-        return {
-            "study_uid": self._job.study_uid,
-            "views": [self._view_json(view, source) for view in self._views],
-            "objects": [
-                {"file": _file_name(entry), "kind": entry.kind, "sop_class": entry.sop_class, "sop_uid": entry.sop_uid}
-                for _, made in self._folders()
-                for entry in made
-            ],
-        }
+        objects = (entry for _, made in self._folders() for entry in made)
+        return StudyEntry(
+            study_uid=self._job.study_uid,
+            views=tuple(self._view_entry(view, source) for view in self._views),
+            objects=tuple(
+                ObjectFile(file=_file_name(entry), kind=entry.kind, sop_class=entry.sop_class, sop_uid=entry.sop_uid)
+                for entry in objects
+            ),
+        )
 
     def _processed(self, view: JobView) -> JobView:
         if view.state != "candidate":
@@ -176,18 +218,19 @@ class _Study:
         folder = data.job_results(self._job.key)
         yield folder, report_entries(folder)
 
-    def _view_json(self, view: JobView, source: Path) -> dict[str, Any]:
-        entry = {
-            "file": str(self._paths[view.sop_uid].relative_to(source)),
-            "sop_uid": view.sop_uid,
-            "view": view.view,
-            "status": view.outcome,
-            "reason": view.reason,
-        }
+    def _view_entry(self, view: JobView, source: Path) -> ViewEntry:
+        entry = ViewEntry(
+            file=str(self._paths[view.sop_uid].relative_to(source)),
+            sop_uid=view.sop_uid,
+            view=view.view,
+            status=view.outcome,
+            reason=view.reason,
+        )
         if not view.folder:
             return entry
         report = json.loads((self._publisher.data.root / view.folder / REPORT).read_text("utf-8"))
-        return entry | {key: report[key] for key in ("predictions", "patches", "warnings")}
+        patches, warnings = tuple(report["patches"]), tuple(report["warnings"])
+        return replace(entry, predictions=report["predictions"], patches=patches, warnings=warnings)
 
 
 def _job_view(file: SourceFile) -> JobView:

@@ -57,7 +57,7 @@ def settle(request: BuildRequest, device: int | None = None) -> Plan:
 
 
 def _remark(settled: Plan, machine: Machine) -> str:
-    library, capabilities = settled.library, settled.made_for["compute_capabilities"]
+    library, capabilities = settled.library, settled.made_for.compute_capabilities
     if machine.compute_capability is None:
         return (
             f"{library} builds ahead of time, for compute capability {', '.join(capabilities)}, and nothing of it is "

@@ -2,11 +2,10 @@
 
 import logging
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter
 
 import click
 from rich.console import Console
@@ -22,6 +21,8 @@ from rich.progress import (
 from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
+
+from glam_deploy.bundle import ParityRow
 
 # file names go through both, and must come out as they are
 out = Console(highlight=False, markup=False, emoji=False)
@@ -110,29 +111,29 @@ def paused(bar: Progress) -> Iterator[None]:
     bar.start()
 
 
-def parity_table(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
-    """Comparison rows (see `metrics.Comparison.as_row`) for people, a section for each precision."""
+def parity_table(rows: Iterable[ParityRow], title: str) -> Table:
+    """Comparisons with the reference for people, a section for each precision."""
     table = Table(title=f"{title}: differences", title_justify="left")
     table.add_column("output", overflow="fold")
     for name in ("largest", "mean", "limit"):
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("")
-    for precision, group in groupby(rows, key=itemgetter("precision")):
+    for precision, group in groupby(rows, key=attrgetter("precision")):
         table.add_section()
         half = precision != "fp32"
         for row in group:
             table.add_row(
-                f"{precision} {row['output']}" if half else row["output"],
-                _difference(row["max_abs"]),
-                _difference(row["mean_abs"]),
-                f"{'mean' if half else 'largest'} {row['limit']:.1e}",
-                Text(_ok(row)) if row["passed"] else Text("MISSED", style="bold red"),
+                f"{precision} {row.output}" if half else row.output,
+                _difference(row.max_abs),
+                _difference(row.mean_abs),
+                f"{'mean' if half else 'largest'} {row.limit:.1e}",
+                Text(_ok(row)) if row.passed else Text("MISSED", style="bold red"),
             )
     return table
 
 
-def _ok(row: Mapping[str, Any]) -> str:
-    return f"ok, {row['tied']} tied" if row.get("tied") else "ok"
+def _ok(row: ParityRow) -> str:
+    return f"ok, {row.tied} tied" if row.tied else "ok"
 
 
 def _difference(value: float | None) -> str:

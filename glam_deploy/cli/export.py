@@ -1,13 +1,13 @@
 """`glam-deploy export`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import click
 from rich.table import Table
 
-from glam_deploy.bundle import Bundle, build_command
+from glam_deploy.bundle import Bundle, SearchPoint, build_command
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
 from glam_deploy.cli.options import export_module, patches_option
@@ -101,29 +101,29 @@ def command(
         key=key,
         ignore_keys=ignore_keys,
     )
-    console.out.print(console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference"))
+    console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference"))
     if AUTO in precisions:
-        console.out.print(_frontier_table(bundle.manifest["frontier"]))
+        console.out.print(_frontier_table(bundle.manifest.frontier))
     console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
     console.out.print(LICENCE_REMINDER, style="dim")
     for settled in plans:
         _build(out, settled)
 
 
-def _frontier_table(points: Sequence[Mapping[str, Any]]) -> Table:
-    """What a precision search tried (`glam_export.search.Point`)."""
+def _frontier_table(points: Iterable[SearchPoint]) -> Table:
+    """What a precision search tried."""
     table = Table(title="Precision search: what was tried, and what it cost", title_justify="left")
     for name in ("stage", "made of", "in 8 bits", "ms", "Dice, median", "worst", "", "wide blocks"):
         table.add_column(name, overflow="fold")
     for point in points:
-        shown = [f"{point[key]:.3f}" for key in ("dice_median", "dice_worst")]
-        first = [point["stage"], point["kind"], f"{point['narrow_share']:.1%}", f"{point['latency_ms']:.0f}"]
-        table.add_row(*first, *shown, _verdict(point), ", ".join(point["wide"]) or "-")
+        dice = f"{point.dice_median:.3f}", f"{point.dice_worst:.3f}"
+        first = point.stage, str(point.kind), f"{point.narrow_share:.1%}", f"{point.latency_ms:.0f}"
+        table.add_row(*first, *dice, _verdict(point), ", ".join(point.wide) or "-")
     return table
 
 
-def _verdict(point: Mapping[str, Any]) -> str:
-    return "taken" if point["taken"] else "ok" if point["passed"] else "MISSED"
+def _verdict(point: SearchPoint) -> str:
+    return "taken" if point.taken else "ok" if point.passed else "MISSED"
 
 
 def _build(out: Path, settled: Plan) -> None:
@@ -152,4 +152,4 @@ def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
 
 
 def _megabytes(bundle: Bundle) -> float:
-    return sum(int(entry["bytes"]) for entry in bundle.files.values()) / 1e6
+    return sum(entry.bytes for entry in bundle.files.values()) / 1e6

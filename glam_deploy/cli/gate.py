@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from glam_deploy.agreement.limits import Limits, parse_limits
 from glam_deploy.agreement.verdict import Verdict, judge
-from glam_deploy.bundle import open_bundle
+from glam_deploy.bundle import GateEntry, open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_images import ImageOptions, ImageSet, image_set, require_exam
 from glam_deploy.cli.gate_table import show
@@ -30,10 +29,11 @@ from glam_deploy.gate.metrics import trial_metrics
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, check_pair, examine, open_pair
 from glam_deploy.gate.verdict import GateVerdict, record, require_recordable
+from glam_deploy.json_records import to_json
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
 from glam_deploy.records import View
-from glam_deploy.runtime.admission import REFERENCES, Gate, newest_gate
+from glam_deploy.runtime.admission import REFERENCES, newest_gate
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
@@ -123,8 +123,8 @@ def command(
     verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
     gate = _entry(engine, pair, found, verdict, sha256)
     code = _exit_code(verdict.failures, unreadable)
-    standing = newest_gate(bundle, pair.candidate.provenance["engine"])
-    stored = not (code == UNREADABLE and standing and standing["passed"])
+    standing = newest_gate(bundle, pair.candidate.identity)
+    stored = not (code == UNREADABLE and standing and standing.passed)
     if stored:
         record(bundle, gate)
     if out:
@@ -133,18 +133,18 @@ def command(
     return code
 
 
-def _entry(engine: str, pair: EnginePair, found: Outcomes, verdict: Verdict, images_sha256: str) -> Gate:
+def _entry(engine: str, pair: EnginePair, found: Outcomes, verdict: Verdict, images_sha256: str) -> GateEntry:
     """The verdict as the manifest and gate.json hold it."""
     return GateVerdict(
         engine=engine,
-        provenance=pair.candidate.provenance["engine"],
-        reference=pair.reference.provenance["engine"]["name"],
+        identity=pair.candidate.identity,
+        reference=pair.reference.identity.name,
         patches=pair.candidate.patches,
         images_sha256=images_sha256,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=verdict,
         metrics=trial_metrics(found.trials) if found.trials else None,
-    ).to_json()
+    ).entry()
 
 
 def _require_comparison(found: Outcomes) -> None:
@@ -203,10 +203,10 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path}: the limits cannot be read ({type(error).__name__}); name a TOML file") from error
 
 
-def _write(out: Path, gate: Gate, found: Outcomes) -> None:
+def _write(out: Path, gate: GateEntry, found: Outcomes) -> None:
     """Write gate.json with every image, and pictures of the ten worst."""
     rows = [trial.to_json() for trial in found.trials]
-    content: dict[str, Any] = {"schema": SCHEMA_VERSION, "gate": gate, "images": rows, "left_out": found.left_out}
+    content = {"schema": SCHEMA_VERSION, "gate": to_json(gate), "images": rows, "left_out": found.left_out}
     (out / "gate.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
     place = out / "worst"
     place.mkdir(exist_ok=True)

@@ -7,67 +7,70 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, GateEntry
 from glam_deploy.cli import console
-from glam_deploy.runtime.admission import AFTER_FAILURE, Gate
+from glam_deploy.runtime.admission import AFTER_FAILURE
+
+Metrics = Mapping[str, Any]
+"""A part of `GateEntry.figures`."""
 
 
-def show(bundle: Bundle, gate: Gate, out: Path | None, *, stored: bool) -> None:
+def show(bundle: Bundle, gate: GateEntry, out: Path | None, *, stored: bool) -> None:
     """Print what was found, then whether the engine passed, and what to do where it did not.
 
     `stored`: False where images could not be read and an earlier passed verdict stands.
     """
-    if gate["figures"]:
+    if gate.figures:
         console.out.print(_dice_table(gate))
-        for line in _lines(gate["figures"]):
+        for line in _lines(gate.figures):
             console.out.print(line, soft_wrap=True)
-    for failure in gate["failures"]:
+    for failure in gate.failures:
         console.out.print(f"not kept: {failure}", soft_wrap=True)
-    if gate["failures"]:
+    if gate.failures:
         console.out.print(_advice(gate, out), soft_wrap=True)
     place = f"in the manifest of {bundle.folder}" if stored else "not stored, the earlier passed verdict stands"
-    told = f" gate {gate['id']}: engine {gate['engine']}, {gate['images']} images; {place}"
+    told = f" gate {gate.id}: engine {gate.engine}, {gate.images} images; {place}"
     console.out.print(Text.assemble(_word(gate), told, f", and in {out}" if out else ""), soft_wrap=True)
 
 
-def _advice(gate: Gate, out: Path | None) -> str:
-    if all("could not be read" in failure for failure in gate["failures"]):
+def _advice(gate: GateEntry, out: Path | None) -> str:
+    if all("could not be read" in failure for failure in gate.failures):
         return "The images that were compared keep the limits. Repair or remove the others, and run the gate again."
-    if gate["figures"] and not gate["figures"]["judged"] and not gate["figures"]["lost_or_new"]:
+    if gate.figures and not gate.figures["judged"] and not gate.figures["lost_or_new"]:
         return "Run the gate again with --images that show lesions."
     pictures = f"Look at {out / 'worst'}. " if out else "Pictures of the worst images: add --out DIR. "
     return f"{pictures}{AFTER_FAILURE} or set other --limits where these are stricter than what is needed."
 
 
-def gates_table(gates: Sequence[Gate]) -> Table:
+def gates_table(gates: Sequence[GateEntry]) -> Table:
     """The verdicts in a bundle, the newest last."""
     table = Table(title="Gates", title_justify="left")
     for name in ("id", "engine", "verdict", "images", "ms", "made"):
         table.add_column(name, no_wrap=True)
     table.add_column("on", overflow="fold")
     for gate in gates:
-        machine = f"{gate['machine']['processor']}, {gate['machine']['cores']} cores, {gate['machine']['device']}"
-        told = (str(gate["images"]), f"{gate['latency_ms']:.0f}", gate["when"][:10], machine)
-        table.add_row(gate["id"], gate["engine"], _word(gate), *told)
+        machine = f"{gate.machine.processor}, {gate.machine.cores} cores, {gate.machine.device}"
+        told = (str(gate.images), f"{gate.latency_ms:.0f}", gate.when[:10], machine)
+        table.add_row(gate.id, gate.engine, _word(gate), *told)
     return table
 
 
-def _word(gate: Gate) -> Text:
-    return Text("PASSED", style="bold green") if gate["passed"] else Text("FAILED", style="bold red")
+def _word(gate: GateEntry) -> Text:
+    return Text("PASSED", style="bold green") if gate.passed else Text("FAILED", style="bold red")
 
 
-def _dice_table(gate: Gate) -> Table:
-    title = f"Dice of engine {gate['engine']} against {gate['reference']}, thresholds 0.1 to 0.9"
+def _dice_table(gate: GateEntry) -> Table:
+    title = f"Dice of engine {gate.engine} against {gate.reference}, thresholds 0.1 to 0.9"
     table = Table(title=title, title_justify="left")
     for name in ("map", "class", "images", "lowest median", "95 % interval", "worst"):
         table.add_column(name, justify="left" if name in ("map", "class") else "right")
-    for name, labels in gate["figures"]["dice"].items():
+    for name, labels in gate.figures["dice"].items():
         for label, curve in labels.items():
             table.add_row(name, label, *_cells(curve))
     return table
 
 
-def _cells(curve: list[Mapping[str, Any]]) -> tuple[str, ...]:
+def _cells(curve: list[Metrics]) -> tuple[str, ...]:
     judged = [point for point in curve if point["images"]]
     if not judged:
         return "0", "-", "-", "-"
@@ -85,7 +88,7 @@ def _interval(bounds: list[float] | None, digits: int = 4) -> str:
     return "-" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+def _lines(found: Metrics) -> Iterator[str]:
     patches, states = found["patches"], found["states"]
     yield (
         f"patches: {patches['same']} of {patches['patches']} at the reference's place, {patches['tied']} at one it "
@@ -110,7 +113,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _score_line(name: str, label: str, score: Mapping[str, Any]) -> str:
+def _score_line(name: str, label: str, score: Metrics) -> str:
     line = f"{name} {label}: largest difference {score['largest_difference']:.1e}"
     if score["rank_agreement"] is not None:
         line += f", rank agreement {score['rank_agreement']:.4f}"
@@ -120,7 +123,7 @@ def _score_line(name: str, label: str, score: Mapping[str, Any]) -> str:
     return line
 
 
-def _truth_line(label: str, truth: Mapping[str, Any]) -> str:
+def _truth_line(label: str, truth: Metrics) -> str:
     return (
         f"against the outlines, {label}: Dice {truth['candidate']:.4f}, reference {truth['reference']:.4f}, both at "
         f"{truth['threshold']}; difference {truth['difference']:+.4f}, 95 % interval {_interval(truth['interval'])}, "

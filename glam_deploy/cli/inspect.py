@@ -1,18 +1,20 @@
 """`glam-deploy inspect`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
 
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_bundle
+from glam_deploy.bundle.schema import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
 from glam_deploy.cli.options import bundle_option
 from glam_deploy.engines.tensorrt.layers import percent
+from glam_deploy.json_records import to_json
+from glam_deploy.networks import Stage
 
 
 @click.command("inspect")
@@ -22,7 +24,7 @@ def command(folder: Path, as_json: bool) -> None:
     """Show what is in a bundle. Hashes are checked by `verify`, not here."""
     bundle = open_bundle(folder)
     if as_json:
-        click.echo(json.dumps({"id": bundle.id, **bundle.manifest}, indent=2))
+        click.echo(json.dumps(_content(bundle), indent=2))
         return
     show_bundle(bundle)
 
@@ -35,26 +37,35 @@ def show_bundle(bundle: Bundle) -> None:
         console.out.print(engines_table(bundle, bundle.engines))
     if bundle.gates:
         console.out.print(gates_table(bundle.gates))
-    console.out.print(
-        console.parity_table(bundle.manifest["parity"], "Graphs against the PyTorch reference, at export")
-    )
-    console.out.print(bundle.manifest["licence"], style="dim")
+    console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference, at export"))
+    console.out.print(bundle.manifest.licence, style="dim")
+
+
+def _content(bundle: Bundle) -> dict[str, object]:
+    """The manifest, with the bundle's id and the facts that follow from its network; of schema 2, whatever it was."""
+    content, spec = to_json(bundle.manifest), bundle.network
+    content["network"] |= {
+        "classes": spec.classes,
+        "input_shape": spec.input_shape,
+        "max_patches": spec.selection.slots if spec.selection else 0,
+    }
+    return {"id": bundle.id, "schema_version": SCHEMA_VERSION, **content}
 
 
 def _facts(bundle: Bundle) -> Table:
     manifest = bundle.manifest
-    network, checkpoint = manifest["network"], manifest["checkpoint"]
-    heads = "attention and fusion layers" if "y_fusion" in bundle.network.scores else "no fusion layers"
-    precisions = ", ".join(network["precisions"])
+    network, checkpoint, spec = manifest.network, manifest.checkpoint, bundle.network
+    heads = "attention and fusion layers" if "y_fusion" in spec.scores else "no fusion layers"
+    precisions = ", ".join(network.precisions)
     facts = {
         "bundle": bundle.id,
-        "made": manifest["created"],
-        "network": f"{network['name']}, {precisions}, {network['aggregation']} aggregation, {heads}",
-        "patches": f"{network['patches']} unless told otherwise, up to {network['max_patches']}",
-        "checkpoint": f"{checkpoint['name']}, {checkpoint['parameters']:,} parameters, SHA-256 {checkpoint['sha256']}",
-        **({"taken from": f"{checkpoint['key']} in the checkpoint"} if "key" in checkpoint else {}),
-        "ignored keys": ", ".join(checkpoint["ignored_keys"]) or "none",
-        "versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+        "made": manifest.created,
+        "network": f"{network.name}, {precisions}, {network.aggregation} aggregation, {heads}",
+        "patches": f"{network.patches} unless told otherwise, up to {spec.patches.slots}",
+        "checkpoint": f"{checkpoint.name}, {checkpoint.parameters:,} parameters, SHA-256 {checkpoint.sha256}",
+        **({"taken from": f"{checkpoint.key} in the checkpoint"} if checkpoint.key else {}),
+        "ignored keys": ", ".join(checkpoint.ignored_keys) or "none",
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
     }
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
@@ -70,39 +81,38 @@ def _files(bundle: Bundle) -> Table:
     table.add_column("MB", justify="right")
     table.add_column("SHA-256 (in full with --json)")
     for name, entry in bundle.files.items():
-        table.add_row(name, f"{entry['bytes'] / 1e6:.1f}", entry["sha256"][:16])
+        table.add_row(name, f"{entry.bytes / 1e6:.1f}", entry.sha256[:16])
     return table
 
 
-def engines_table(bundle: Bundle, entries: Sequence[Mapping[str, Any]]) -> Table:
+def engines_table(bundle: Bundle, entries: Iterable[EngineEntry]) -> Table:
     """TensorRT engines of a bundle: with what and for what they were built, and what they compute in."""
     table = Table(title="TensorRT engines", title_justify="left")
     for name in ("engines", "built with", "for", "confirmed", "MB"):
         table.add_column(name, overflow="fold", justify="right" if name == "MB" else "left")
     for entry in entries:
-        stages = entry["stages"]
-        megabytes = sum(bundle.files[stage["file"]]["bytes"] for stage in stages.values()) / 1e6
+        megabytes = sum(bundle.files[stage.file].bytes for stage in entry.stages.values()) / 1e6
         table.add_row(
-            entry["precision"],
-            f"{entry['flavour']} {entry['library']}",
-            _made_for(entry["made_for"]),
-            _confirmed(stages),
+            entry.precision,
+            f"{entry.flavour} {entry.library}",
+            _made_for(entry.made_for),
+            _confirmed(entry.stages),
             f"{megabytes:.1f}",
         )
     return table
 
 
-def _made_for(made_for: Mapping[str, Any]) -> str:
-    capabilities = ", ".join(made_for["compute_capabilities"])
-    return f"{made_for['gpu']} ({capabilities})" if made_for["gpu"] else f"compute capability {capabilities}"
+def _made_for(made_for: MadeFor) -> str:
+    capabilities = ", ".join(made_for.compute_capabilities)
+    return f"{made_for.gpu} ({capabilities})" if made_for.gpu else f"compute capability {capabilities}"
 
 
-def _confirmed(stages: Mapping[str, Mapping[str, Any]]) -> str:
+def _confirmed(stages: Mapping[Stage, StageEntry]) -> str:
     """What share of the arithmetic is confirmed to be of the engines' precision; fusion has no convolution."""
     told = []
     for name, made in stages.items():
-        if made["confirmed_share"] is not None:
-            told.append(f"{percent(made['confirmed_share'])} {name}")
-        elif "report" in made:
+        if made.confirmed_share is not None:
+            told.append(f"{percent(made.confirmed_share)} {name}")
+        elif made.report:
             told.append(f"not confirmed {name}")
     return ", ".join(told)

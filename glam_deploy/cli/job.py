@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from glam_deploy.outputs.table import TABLE, require_table
 from glam_deploy.outputs.writer import OutputOptions, require_makeable
@@ -44,7 +43,7 @@ class Job:
         """How to take one input."""
         return replace(self.reading, view=self.views.get(path, self.reading.view))
 
-    def settings(self, path: Path) -> dict[str, Any]:
+    def settings(self, path: Path) -> dict[str, object]:
         """What a result depends on beside its input and the pipeline; JSON-ready."""
         return asdict(self.reading_of(path)) | asdict(self.writing)
 

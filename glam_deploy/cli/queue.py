@@ -315,7 +315,7 @@ def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _detail_json(detail: "StudyDetail") -> dict[str, Any]:
+def _detail_json(detail: "StudyDetail") -> dict[str, object]:
     tables = {
         "instances": detail.instances,
         "jobs": detail.jobs,

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from rich.progress import Progress, TaskID
@@ -71,7 +71,7 @@ class _Read:
     pixels: Pixels
     """For the picture: source frame, background 0."""
     prepared: Prepared
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     """As of `earlier.run_facts`."""
     difference: str
     """As of `earlier.Earlier`, where this run is to go on after an earlier one."""
@@ -83,7 +83,7 @@ class _Started:
 
     pixels: Pixels
     pending: Pending
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,9 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.errors import UsageError
 from glam_deploy.runtime.session import load
+
+if TYPE_CHECKING:
+    from glam_deploy.appliance.folder import FolderResult, UnusedFile, ViewEntry
 
 HOSTS = (
     ("MERCURE_IN_DIR", "MERCURE_OUT_DIR"),
@@ -77,14 +80,14 @@ def command(
     return print_summary(result)
 
 
-def print_summary(result: Mapping[str, Any]) -> int:
+def print_summary(result: "FolderResult") -> int:
     """Print a line for each file without a result, and a last line with counts; the exit code."""
-    views = [view for study in result["studies"] for view in study["views"]]
-    for entry in (*views, *result["others"]):
-        if entry["reason"]:
-            console.out.print(f"{entry['status']:8}{entry['file']}  {entry['reason']}", soft_wrap=True)
-    count = Counter(entry["status"] for entry in (*views, *result["others"]))
-    objects = sum(len(study["objects"]) for study in result["studies"])
+    files: list[ViewEntry | UnusedFile] = [*(view for study in result.studies for view in study.views), *result.others]
+    for entry in files:
+        if entry.reason:
+            console.out.print(f"{entry.status:8}{entry.file}  {entry.reason}", soft_wrap=True)
+    count = Counter(entry.status for entry in files)
+    objects = sum(len(study.objects) for study in result.studies)
     console.out.print(
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed; {objects} objects", soft_wrap=True
     )

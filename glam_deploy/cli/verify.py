@@ -41,8 +41,8 @@ def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None 
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options, ungated=True)
     with console.working("running the golden case"):
         rows = check_golden(bundle, pipeline)
-    name, library = (pipeline.provenance["engine"][key] for key in ("name", "library"))
-    title = f"Engine {name} ({library}) against the PyTorch reference"
+    name = pipeline.identity.name
+    title = f"Engine {name} ({pipeline.identity.library}) against the PyTorch reference"
     console.out.print(console.parity_table([row.as_row() for row in rows], title))
     _require(rows, name)
 

@@ -1,7 +1,5 @@
 """Device memory and pinned host memory: allocated once, at addresses that never change."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +34,7 @@ class PinnedMemory(Resource):
         super().__init__(context, self.address, release="cuMemFreeHost")
 
     @property
-    def __array_interface__(self) -> dict[str, Any]:
+    def __array_interface__(self) -> dict[str, object]:
         return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
 
     @property

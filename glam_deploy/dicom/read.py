@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -109,9 +109,9 @@ def _with_one_loss(notices: tuple[Notice, ...]) -> tuple[Notice, ...]:
     return tuple(one if notice is losses[0] else notice for notice in notices if notice not in losses[1:])
 
 
-def _facts(header: Header) -> dict[str, Any]:
+def _facts(header: Header) -> dict[str, object]:
     intent = "FOR PROCESSING" if header.sop_class == acceptance.FOR_PROCESSING else "FOR PRESENTATION"
-    told = {
+    told: dict[str, object] = {
         "transfer_syntax": header.transfer_syntax.name,
         "bits_stored": header.bits_stored,
         "imager_pixel_spacing_mm": None if header.spacing_mm is None else list(header.spacing_mm),

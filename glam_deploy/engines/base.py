@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.device.gpu import Gpu
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.errors import BackendRunError, BundleError
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage, Tensor
@@ -118,8 +119,7 @@ class OpenedEngines:
 
     engines: Mapping[Stage, Engine]
     """All stages of one network."""
-    provenance: Mapping[str, Any]
-    """JSON-ready: engine, library version, device, precision, SHA-256 of what each stage runs."""
+    identity: EngineIdentity
     gpu: Gpu | None = None
     """The GPU that the engines run on, each then a `device_base.DeviceEngine`; None where they run on the CPU."""
     streams: int = 1

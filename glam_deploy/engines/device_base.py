@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
 Addresses = Mapping[str, int]
@@ -106,6 +108,6 @@ def _row_bytes(tensor: Tensor) -> int:
     return prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
-def gpu_facts(gpu: Gpu) -> dict[str, Any]:
-    """What a result's provenance says of the GPU."""
-    return {"device": gpu.name, "compute_capability": gpu.compute_capability, "driver": gpu.driver}
+def on_gpu(identity: EngineIdentity, gpu: Gpu) -> EngineIdentity:
+    """The identity of the same engine on a GPU."""
+    return replace(identity, device=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)

@@ -17,13 +17,15 @@ from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cores import within_cores
-from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
+from glam_deploy.engines.device_base import Addresses, DeviceEngine, on_gpu
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
 from glam_deploy.installation import exchange_command
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.kernels.source import source
 from glam_deploy.networks import STAGES, NetworkSpec, Stage, Tensor
+from glam_deploy.precision import Recipe, StageRecipes
 
 LIBRARY = f"onnxruntime {ort.__version__}"
 CPU = "CPUExecutionProvider"
@@ -186,8 +188,7 @@ def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files
         stage: OnnxRuntimeEngine(bundle.read(file), stage, options, network=bundle.network)
         for stage, file in files.items()
     }
-    provenance = _provenance(name, bundle, options, files) | {"device": "cpu"}
-    return OpenedEngines(engines=engines, provenance=provenance)
+    return OpenedEngines(engines=engines, identity=_identity(name, bundle, options, files))
 
 
 def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
@@ -209,10 +210,8 @@ def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
         for stage, file in files.items()
     }
     cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
-    provenance = _provenance("onnx-cuda", bundle, options, files) | gpu_facts(gpu)
-    return OpenedEngines(
-        engines=engines, provenance=provenance, gpu=gpu, kernels=Kernels(gpu.load(cubin), bundle.network)
-    )
+    identity = on_gpu(_identity("onnx-cuda", bundle, options, files), gpu)
+    return OpenedEngines(engines=engines, identity=identity, gpu=gpu, kernels=Kernels(gpu.load(cubin), bundle.network))
 
 
 def _require_provider() -> None:
@@ -231,10 +230,11 @@ def _files(options: EngineOptions) -> Files:
     return {stage: graph_file(stage, options.precision) for stage in STAGES}
 
 
-def _provenance(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> dict[str, Any]:
-    return {
-        "name": name,
-        "library": LIBRARY,
-        "precision": options.precision,
-        "sha256": {stage: bundle.files[file]["sha256"] for stage, file in files.items()},
-    }
+def _identity(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> EngineIdentity:
+    return EngineIdentity(
+        name=name,
+        library=LIBRARY,
+        device="cpu",
+        precision=StageRecipes(recipes=Recipe(weights=options.precision)),
+        sha256={stage: bundle.files[file].sha256 for stage, file in files.items()},
+    )

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -16,12 +16,12 @@ from glam_deploy.bundle import Bundle
 from glam_deploy.engines import cpu_features
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cores import within_cores
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.engines.model_cache import ModelCache, default_folder
-from glam_deploy.engines.precision import in_words
 from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.networks import COMPOSED_MAP, STAGES, GraphContract, NetworkSpec, Stage, Tensor
-from glam_deploy.precision import Float, Kind, Precision
+from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD, Float, Precision, Recipe, StageRecipes
 
 # The first call fills a table behind a C++ guard and may release the GIL meanwhile; a second thread that then waits for
 # the guard while it holds the GIL deadlocks the process (2026.4). During an import, only one thread can be here.
@@ -37,8 +37,8 @@ ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a stage is computed."""
+class StagePlan:
+    """What a stage is compiled from and for."""
 
     file: str
     """Of the bundle."""
@@ -47,17 +47,13 @@ class Recipe:
     nothing that comes after the last convolution."""
 
 
-Recipes = Mapping[Stage, Recipe]
-
-
 @dataclass(frozen=True, kw_only=True)
 class EnginesPlan:
     """The engines of a bundle before anything is read or compiled."""
 
     name: str
-    recipes: Recipes
-    precision: str
-    """As provenance has it."""
+    stages: Mapping[Stage, StagePlan]
+    precision: StageRecipes
 
 
 class OpenVinoEngine(Engine):
@@ -109,9 +105,12 @@ def plan_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
     if options.precision == "bf16":
         _require_bf16()
     floats: Float = "bf16" if options.precision == "bf16" or (narrow and _has_bf16()) else "fp32"
-    recipes = {stage: _recipe(bundle, stage, "int8" if narrow else "fp32", floats) for stage in STAGES}
-    name = "openvino" if options.precision == "fp32" else f"openvino-{options.precision}"
-    return EnginesPlan(name=name, recipes=recipes, precision=f"int8+{floats}" if narrow else floats)
+    recipe = Recipe(weights="int8", floats=floats) if narrow else Recipe(weights=floats)
+    return EnginesPlan(
+        name="openvino" if options.precision == "fp32" else f"openvino-{options.precision}",
+        stages={stage: _stage_plan(bundle, stage, recipe) for stage in STAGES},
+        precision=StageRecipes(recipes=recipe),
+    )
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -121,8 +120,8 @@ def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngin
 
 def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
     """Raises BundleError where the bundle lacks that graph."""
-    recipes = {stage: Recipe(file=file, floats="fp32") for stage, file in winograd_files(bundle).items()}
-    return EnginesPlan(name="openvino-winograd", recipes=recipes, precision="fp32")
+    stages = {stage: StagePlan(file=file, floats="fp32") for stage, file in winograd_files(bundle).items()}
+    return EnginesPlan(name="openvino-winograd", stages=stages, precision=StageRecipes(recipes=FP32))
 
 
 def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -136,55 +135,56 @@ def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
 def plan_mixed_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
     """Raises BundleError where no search was made or a graph is missing, BackendUnavailable as `open_engines`."""
     chosen = _mixture(bundle)
-    if any(kind.endswith("bf16") for kind in chosen.values()):
+    if any(recipe.rest == "bf16" for recipe in chosen.values()):
         _require_bf16()
-    recipes = {stage: _mixed_recipe(bundle, stage, kind) for stage, kind in chosen.items()}
-    return EnginesPlan(name="openvino-mixed", recipes=recipes, precision=in_words(chosen))
+    stages = {stage: _stage_plan(bundle, stage, recipe) for stage, recipe in chosen.items()}
+    return EnginesPlan(name="openvino-mixed", stages=stages, precision=StageRecipes(recipes=chosen))
 
 
 def _open(bundle: Bundle, plan: EnginesPlan, options: EngineOptions) -> OpenedEngines:
-    options, recipes = within_cores(options), plan.recipes
-    with ThreadPoolExecutor(len(recipes)) as pool:  # reading and compiling leave Python free
-        opened = pool.map(lambda stage: _engine(bundle, stage, recipes[stage], options), recipes)
-        engines: dict[Stage, Engine] = dict(zip(recipes, opened, strict=True))
-    provenance = {
-        "name": plan.name,
-        "library": LIBRARY,
-        "device": "cpu",
-        "precision": plan.precision,
-        "sha256": {stage: bundle.files[recipe.file]["sha256"] for stage, recipe in recipes.items()},
-    }
-    return OpenedEngines(engines=engines, provenance=provenance, streams=options.streams or 1)
+    options, stages = within_cores(options), plan.stages
+    with ThreadPoolExecutor(len(stages)) as pool:  # reading and compiling leave Python free
+        opened = pool.map(lambda stage: _engine(bundle, stage, stages[stage], options), stages)
+        engines: dict[Stage, Engine] = dict(zip(stages, opened, strict=True))
+    identity = EngineIdentity(
+        name=plan.name,
+        library=LIBRARY,
+        device="cpu",
+        precision=plan.precision,
+        sha256={stage: bundle.files[one.file].sha256 for stage, one in stages.items()},
+    )
+    return OpenedEngines(engines=engines, identity=identity, streams=options.streams or 1)
 
 
-def _recipe(bundle: Bundle, stage: Stage, graph: Precision, floats: Float) -> Recipe:
+def _stage_plan(bundle: Bundle, stage: Stage, recipe: Recipe) -> StagePlan:
+    """The fusion stage computes in FP32 whatever the recipe; Winograd's form beside 8 bits is in the int8 graph."""
+    if recipe == WINOGRAD:
+        return StagePlan(file=winograd_files(bundle)[stage], floats="fp32")
+    graph: Precision = "int8" if recipe.weights == "int8" else "fp32"
     file = bundles.graph_file(stage, graph)
     if file not in bundle.files:
         raise BundleError(
             f"{bundle.folder}: has no {file}. Export the checkpoint again with --precision {graph}, or choose the "
             f"engine openvino."
         )
-    return Recipe(file=file, floats="fp32" if stage == "fusion" else floats)
+    return StagePlan(file=file, floats="fp32" if stage == "fusion" else recipe.rest)
 
 
-def _mixed_recipe(bundle: Bundle, stage: Stage, kind: Kind) -> Recipe:
-    if kind == "winograd":
-        return Recipe(file=winograd_files(bundle)[stage], floats="fp32")
-    # of "int8+winograd" the int8 graph itself has that form
-    graph: Precision = "int8" if kind.startswith("int8") else "fp32"
-    return _recipe(bundle, stage, graph, "bf16" if kind.endswith("bf16") else "fp32")
-
-
-def _mixture(bundle: Bundle) -> Mapping[Stage, Kind]:
+def _mixture(bundle: Bundle) -> Mapping[Stage, Recipe]:
     """For every stage. Raises BundleError where no search was made, or by a release that knew other precisions."""
-    found = bundle.manifest.get(bundles.MIXTURE)
-    known = {"global": [kind for kind in get_args(Kind) if "winograd" not in kind], "local": get_args(Kind)}
-    if not isinstance(found, Mapping) or any(found.get(stage) not in kinds for stage, kinds in known.items()):
+    found = bundle.manifest.mixture or {}
+    known: dict[Stage, Sequence[Recipe]] = {
+        "global": [recipe for recipe in MIXTURE_RECIPES if recipe.form == "direct"],
+        "local": MIXTURE_RECIPES,
+    }
+    if any(found.get(stage) not in recipes for stage, recipes in known.items()):
+        told = ", ".join(f"{stage} {recipe}" for stage, recipe in found.items())
         raise BundleError(
-            f"{bundle.folder}: no precision search was made for it (manifest[{bundles.MIXTURE!r}] is {found!r}). "
-            f"Export the checkpoint again with --precision auto."
+            f"{bundle.folder}: no precision search was made for it"
+            + (f", or by a release with other mixtures (its mixture is {told})" if told else "")
+            + ". Export the checkpoint again with --precision auto."
         )
-    return {"global": found["global"], "local": found["local"], "fusion": "fp32"}
+    return {"global": found["global"], "local": found["local"], "fusion": FP32}
 
 
 def _has_bf16() -> bool:
@@ -199,12 +199,12 @@ def _require_bf16() -> None:
         )
 
 
-def _engine(bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions) -> OpenVinoEngine:
+def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOptions) -> OpenVinoEngine:
     """From the cache where it is there, without reading the graph: it was compiled from bytes of the same hash."""
-    settings = _settings(recipe.floats, options)
+    settings = _settings(plan.floats, options)
     cached = ModelCache(options.cache or default_folder())
     key = {
-        "graph": bundle.files[recipe.file]["sha256"],
+        "graph": bundle.files[plan.file].sha256,
         "library": LIBRARY,
         "settings": settings,
         "cpu": sorted(cpu_features.features()),
@@ -214,7 +214,7 @@ def _engine(bundle: Bundle, stage: Stage, recipe: Recipe, options: EngineOptions
     blob = cached.read(key)
     model = _imported(blob, settings) if blob else None
     if model is None:
-        model = _compiled(bundle.read(recipe.file), stage, settings)
+        model = _compiled(bundle.read(plan.file), stage, settings)
         exported = BytesIO()
         model.export_model(exported)
         cached.store(key, exported.getbuffer())

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +15,7 @@ from PIL import Image
 from glam_deploy.errors import InputError
 from glam_deploy.outputs.report import SCHEMA, Report, shortest
 from glam_deploy.outputs.writer import ARRAYS, PICTURE, REPORT
-from glam_deploy.records import MAX_PIXELS
+from glam_deploy.records import MAX_PIXELS, Facts
 from glam_deploy.regular import open_regular, read_regular
 
 RUN = "run"
@@ -50,12 +49,12 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
 
 
-def run_facts(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def run_facts(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
     """What stands in a result's provenance under RUN: the content of the input, and how it was taken."""
     return {"input_sha256": file_sha256(path), "settings": dict(settings)}
 
 
-def earlier_result(folder: Path, stem: str, path: Path, made_by: Mapping[str, Any]) -> Earlier:
+def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earlier:
     """The result of an earlier run where it is that of `path` as it is now, made alike, with all its files whole.
 
     `made_by`: a pipeline's provenance and RUN -> {"settings"}; JSON-ready. What decides the numbers must be the same:
@@ -78,7 +77,7 @@ def earlier_result(folder: Path, stem: str, path: Path, made_by: Mapping[str, An
     return Earlier(report=report if same_input else None)
 
 
-def _differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
     """What decides the numbers and is not the same, in words; the weightiest first."""
     before, now = made["checkpoint"]["sha256"], wanted["checkpoint"]["sha256"]
     if before != now:
@@ -95,12 +94,12 @@ def _differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator
         yield f"glam-deploy {before}, not {now}"
 
 
-def _engine_words(engine: Mapping[str, Any]) -> str:
+def _engine_words(engine: Facts) -> str:
     facts = [engine.get(key) for key in ("name", "precision", "flavour", "library", "device")]
     return " ".join(str(fact) for fact in facts if fact)
 
 
-def _release(provenance: Mapping[str, Any]) -> Any:
+def _release(provenance: Facts) -> object:
     return provenance.get("versions", {}).get("glam_deploy")
 
 

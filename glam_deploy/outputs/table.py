@@ -77,7 +77,7 @@ class Table:
         self._reports.add(own["report"])
         self._files.add(own["file"])
 
-    def _row(self, file: Path, report_name: str, report: Report) -> dict[str, Any]:
+    def _row(self, file: Path, report_name: str, report: Report) -> dict[str, object]:
         made_by, error = report["provenance"], report["error"] or {}
         scores = report["predictions"] or {}
         return {
@@ -125,7 +125,7 @@ def _source_boxes(report: Report) -> list[Any]:
     return [patch["source_box"] for patch in report["patches"]]
 
 
-def _line(row: dict[str, Any] | Iterable[str]) -> str:
+def _line(row: dict[str, object] | Iterable[str]) -> str:
     cells = row.values() if isinstance(row, dict) else row
     stream = io.StringIO()
     # text in quotes: in a locale whose separator is another one, a cell stays a cell

@@ -4,17 +4,15 @@ What is held to it is the engine as it was opened: name, library, precision and 
 Another graph, engine file or version of a library is another engine, and needs a gate of its own.
 """
 
-import hashlib
-import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, GateEntry, GateMachine
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.errors import BundleError
+from glam_deploy.precision import FP32, StageRecipes
 
 REFERENCES = ("onnx", "torch")
 """Engines that are the reference: held by the export's parity table and by `verify`, in FP32."""
@@ -22,53 +20,40 @@ REFERENCES = ("onnx", "torch")
 REFERENCE, UNGATED = "reference", "ungated"
 """What stands in a result's provenance in the place of a gate's id."""
 
-_IDENTITY = ("name", "library", "precision", "flavour", "sha256")
-
 AFTER_FAILURE = (
     "The same gate would fail again: choose another --engine (onnx needs no gate), export the checkpoint in another "
     "precision,"
 )
 """What to do about a failed gate; a sentence goes on after it."""
 
-Gate = Mapping[str, Any]
-"""An item of manifest["gates"]."""
+
+def is_reference(identity: EngineIdentity) -> bool:
+    """Whether an opened engine needs no gate."""
+    return identity.name in REFERENCES and identity.precision == StageRecipes(recipes=FP32)
 
 
-def digest(value: object) -> str:
-    """SHA-256 of a JSON-ready value, keys in order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def newest_gate(bundle: Bundle, identity: EngineIdentity) -> GateEntry | None:
+    """The verdict that counts for an engine; None where it was never compared with the reference."""
+    wanted = identity.digest
+    return next((gate for gate in reversed(bundle.gates) if gate.digest == wanted), None)
 
 
-def engine_digest(provenance: Mapping[str, Any]) -> str:
-    """What a gate is bound to: the SHA-256 over an opened engine's name, library, precision, flavour and hashes.
-
-    `provenance`: that of `engines.base.OpenedEngines`.
-    """
-    return digest({key: provenance.get(key) for key in _IDENTITY})
-
-
-def newest_gate(bundle: Bundle, provenance: Mapping[str, Any]) -> Gate | None:
-    """The verdict that counts for an engine; None where it was never held against the reference."""
-    wanted = engine_digest(provenance)
-    return next((gate for gate in reversed(bundle.gates) if gate["digest"] == wanted), None)
-
-
-def admit(bundle: Bundle, engine: str, provenance: Mapping[str, Any], *, ungated: bool) -> str:
+def admit(bundle: Bundle, engine: str, identity: EngineIdentity, *, ungated: bool) -> str:
     """The id of the passed gate of an opened engine, or REFERENCE or UNGATED.
 
     Raises BundleError where the gate is missing or failed, unless `ungated`.
     """
-    if provenance.get("name") in REFERENCES and provenance.get("precision") == "fp32":
+    if is_reference(identity):
         return REFERENCE
-    gate = newest_gate(bundle, provenance)
-    if gate and gate["passed"]:
-        return str(gate["id"])
+    gate = newest_gate(bundle, identity)
+    if gate and gate.passed:
+        return gate.id
     if ungated:
         return UNGATED
+    remedy = AFTER_FAILURE if gate else _first_gate(bundle, engine, identity.flavour)
     raise BundleError(
-        f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. "
-        f"{AFTER_FAILURE if gate else _first_gate(bundle, engine, provenance)} or take it all the same with --ungated "
-        f"(in Python: ungated=True)."
+        f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. {remedy} or take it all the same with "
+        f"--ungated (in Python: ungated=True)."
     )
 
 
@@ -78,20 +63,20 @@ def gate_command(folder: Path, engine: str, flavour: str | None = None) -> str:
     return shlex.join([*words, *(["--flavour", flavour] if flavour else [])])
 
 
-def _first_gate(bundle: Bundle, engine: str, provenance: Mapping[str, Any]) -> str:
-    command = gate_command(bundle.folder, engine, provenance.get("flavour"))
-    return f"Nobody knows that it finds the same lesions. Hold it against the reference: {command};"
+def _first_gate(bundle: Bundle, engine: str, flavour: str | None) -> str:
+    command = gate_command(bundle.folder, engine, flavour)
+    return f"It is not validated against the reference. Run: {command};"
 
 
-def this_machine(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What latencies of an engine depend on: a gate's "machine"."""
-    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "device": str(provenance.get("device"))}
+def this_machine(device: str) -> GateMachine:
+    """What latencies of an engine on `device` depend on, here."""
+    return GateMachine(processor=_processor(), cores=len(os.sched_getaffinity(0)), device=device)
 
 
-def _why_not(bundle: Bundle, engine: str, gate: Gate | None) -> str:
+def _why_not(bundle: Bundle, engine: str, gate: GateEntry | None) -> str:
     if gate:
-        return f"failed its gate {gate['id']} ({'; '.join(gate['failures'])})"
-    if any(other["engine"] == engine for other in bundle.gates):
+        return f"failed its gate {gate.id} ({'; '.join(gate.failures)})"
+    if any(other.engine == engine for other in bundle.gates):
         return "has no gate as it is now: its graphs, its files or its library are others than those of the gate"
     return "has no gate"
 

@@ -1,13 +1,10 @@
 """The GPU's arrays in the caller's hands: images that are on the GPU already, results that stay there."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from glam_deploy.device.arrays import DeviceArray, as_device_array
 from glam_deploy.device.stream import Stream
 from glam_deploy.errors import UsageError
 from glam_deploy.preprocess import whole_frame
-from glam_deploy.records import Placed, Source
+from glam_deploy.records import Facts, Placed, Source
 from glam_deploy.runtime.device_chain import DeviceChain
 from glam_deploy.runtime.result import Result, result_of
 from glam_deploy.runtime.slot import Collected, Feed, Slot
@@ -22,7 +19,7 @@ class BorrowedSlot:
     Unused patch slots hold location (-1, -1) and zeros. None of it may be touched after the block.
     """
 
-    def __init__(self, chain: DeviceChain, pool: SlotPool, slot: Slot, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, chain: DeviceChain, pool: SlotPool, slot: Slot, provenance: Facts) -> None:
         self._chain, self._pool, self._slot, self._provenance = chain, pool, slot, provenance
         self._caller: Stream | None = None
         self._loaded: list[DeviceArray] = []

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, GateEntry
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import AUTO, OWNERS, honours, open_engines
 from glam_deploy.errors import BackendError, BundleError, UsageError
-from glam_deploy.runtime.admission import Gate, engine_digest, this_machine
-
-BESIDE = "times_onnx"
-"""Key of a gate: the engine's time over that of "onnx", on the same images in turns."""
+from glam_deploy.runtime.admission import this_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,49 +33,51 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
     for gate in _fastest_first(bundle):
         found = _open(bundle, gate, options)
         if isinstance(found, str):
-            passed_over.append(f"{gate['engine']} {found}")
+            passed_over.append(f"{gate.engine} {found}")
             continue
-        why = f"auto took {gate['engine']}: {gate['latency_ms']:.0f} ms an image, {_beside(gate)}"
-        return Choice(engine=gate["engine"], opened=found, reason=_line(why, passed_over))
+        why = f"auto took {gate.engine}: {gate.latency_ms:.0f} ms an image, {_beside(gate)}"
+        return Choice(engine=gate.engine, opened=found, reason=_line(why, passed_over))
     why = f"auto took {AUTO}: no engine has a passed gate with times of such a machine"
     opened = open_engines("auto", bundle, _for(AUTO, options))
     return Choice(engine=AUTO, opened=opened, reason=_line(why, passed_over))
 
 
-def _fastest_first(bundle: Bundle) -> list[Gate]:
-    newest = {gate["digest"]: gate for gate in bundle.gates}
-    passed = [gate for gate in bundle.gates if gate["passed"] and newest[gate["digest"]]["passed"]]
-    return sorted(passed, key=lambda gate: (BESIDE not in gate, gate.get(BESIDE, float(gate["latency_ms"]))))
+def _fastest_first(bundle: Bundle) -> list[GateEntry]:
+    newest = {gate.digest: gate for gate in bundle.gates}
+    passed = [gate for gate in bundle.gates if gate.passed and newest[gate.digest].passed]
+    return sorted(
+        passed, key=lambda gate: (True, gate.latency_ms) if gate.times_onnx is None else (False, gate.times_onnx)
+    )
 
 
-def _beside(gate: Gate) -> str:
+def _beside(gate: GateEntry) -> str:
     fastest = "the fastest with a passed gate here"
-    return f"{gate[BESIDE]:.2f} times the time of {AUTO} beside it, {fastest}" if BESIDE in gate else fastest
+    return f"{gate.times_onnx:.2f} times the time of {AUTO} beside it, {fastest}" if gate.times_onnx else fastest
 
 
-def _open(bundle: Bundle, gate: Gate, options: EngineOptions) -> OpenedEngines | str:
+def _open(bundle: Bundle, gate: GateEntry, options: EngineOptions) -> OpenedEngines | str:
     """The engine of a gate, or why it is not to be had."""
     if lacks := _lacks(gate, options):
         return lacks
     try:
-        opened = open_engines(gate["engine"], bundle, _for(gate["engine"], options))
+        opened = open_engines(gate.engine, bundle, _for(gate.engine, options))
     except (BackendError, BundleError, UsageError) as error:  # UsageError: it must be told which flavour
         return f"cannot be opened ({str(error).partition('. ')[0]})"
-    if engine_digest(opened.provenance) != gate["digest"]:
+    if opened.identity.digest != gate.digest:
         return "is another one than its gate was for"
-    return opened if gate["machine"] == this_machine(opened.provenance) else "was timed on another device"
+    return opened if gate.machine == this_machine(opened.identity.device) else "was timed on another device"
 
 
-def _lacks(gate: Gate, options: EngineOptions) -> str:
+def _lacks(gate: GateEntry, options: EngineOptions) -> str:
     """What can be told without opening it."""
-    if gate["engine"] not in OWNERS:
+    if gate.engine not in OWNERS:
         return "is unknown to this release"
-    if not honours(gate["engine"], _for(gate["engine"], options)):
+    if not honours(gate.engine, _for(gate.engine, options)):
         return "cannot honour the options"
-    if gate["machine"] != this_machine({"device": gate["machine"]["device"]}):
+    if gate.machine != this_machine(gate.machine.device):
         return "was timed on another kind of machine"
-    slower = gate["engine"] != AUTO and gate.get(BESIDE, 0.0) >= 1
-    return f"took {gate[BESIDE]:.2f} times as long as {AUTO} beside it" if slower else ""
+    slower = gate.engine != AUTO and gate.times_onnx is not None and gate.times_onnx >= 1
+    return f"took {gate.times_onnx:.2f} times as long as {AUTO} beside it" if slower else ""
 
 
 def _for(engine: str, options: EngineOptions) -> EngineOptions:

@@ -88,13 +88,15 @@ class DeviceChain:
         _require_finite_images(flags)
         self._require_finite(values, flags)
         flat = np.array([[bit in flag for bit in FLAT] for flag in flags])
-        optional: dict[str, Any] = {"y_fusion": None, "attention": None}
+        y_fusion, attention = values.pop("y_fusion", None), values.pop("attention", None)
         return Findings(
             network=self._stages.network,
             inputs=tuple(views),
             flat=flat,
             recording=collected.recording,
-            **(optional | values),
+            y_fusion=y_fusion,
+            attention=attention,
+            **values,
         )
 
     def _land(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from glam_deploy.records import NetworkInput, PlacedView
+from glam_deploy.records import Facts, NetworkInput, PlacedView
 from glam_deploy.runtime.chain import Flight
 from glam_deploy.runtime.result import Result, result_of
 from glam_deploy.runtime.stopwatch import Stopwatch
@@ -26,7 +25,7 @@ class Prepared:
 class Pending:
     """What `Pipeline.submit` gives. On a GPU the work goes on by itself; on a CPU it is done already."""
 
-    def __init__(self, flight: Flight, clock: Stopwatch, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, flight: Flight, clock: Stopwatch, provenance: Facts) -> None:
         self._flight = flight
         self._clock = clock
         self._provenance = provenance

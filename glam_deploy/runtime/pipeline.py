@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from glam_deploy import reading, sources
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
 from glam_deploy.preprocess import from_standardized, place
-from glam_deploy.records import VIEW_NAMES, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
+from glam_deploy.records import VIEW_NAMES, Facts, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.chain import Chain
 from glam_deploy.runtime.device_chain import DeviceChain
@@ -46,19 +47,18 @@ class Pipeline:
     everything from the standardization to the fused map runs there as one sequence of work.
     """
 
-    def __init__(
-        self, opened: OpenedEngines, *, patches: int, provenance: Mapping[str, Any], slots: int | None = None
-    ) -> None:
+    def __init__(self, opened: OpenedEngines, *, patches: int, provenance: Facts, slots: int | None = None) -> None:
         self.network = opened.network
         if patches not in range(1, (slots_of := self.network.patches.slots) + 1):
             raise UsageError(f"patches = {patches}: expected a whole number from 1 to {slots_of}")
         self.patches = patches
-        self.provenance = {**provenance, "engine": opened.provenance, "patches": patches}
+        self.identity = opened.identity
+        self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": patches}
         self._open_chain: Chain | None = _chain_of(opened, patches, slots)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<Pipeline: engine {self.provenance['engine'].get('name')}, {self.patches} patches, {state}>"
+        return f"<Pipeline: engine {self.identity.name}, {self.patches} patches, {state}>"
 
     @property
     def in_flight(self) -> int:
@@ -200,7 +200,7 @@ class Pipeline:
         """
         chain = self._chain
         if not isinstance(chain, DeviceChain):
-            raise UsageError(f"engine {self.provenance['engine'].get('name')!r} runs on the CPU and has no GPU slots")
+            raise UsageError(f"engine {self.identity.name!r} runs on the CPU and has no GPU slots")
         with chain.lend(images) as (pool, slot):
             borrowed = BorrowedSlot(chain, pool, slot, self.provenance)
             try:
@@ -255,7 +255,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
     if opened.gpu:
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:
-        raise UsageError(f"slots = {slots}: engine {opened.provenance.get('name')!r} runs on the CPU; leave it out")
+        raise UsageError(f"slots = {slots}: engine {opened.identity.name!r} runs on the CPU; leave it out")
     return HostChain(opened.engines, opened.network, patches, streams=opened.streams)
 
 

@@ -16,6 +16,7 @@ from glam_deploy.patches import host
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
     Box,
+    Facts,
     Findings,
     Float32,
     Int64,
@@ -32,6 +33,8 @@ from glam_deploy.runtime.host_arrays import exact_pixels, to_host
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from glam_deploy.outputs.report import Report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +75,7 @@ class Result:
     """Milliseconds of each step. On a CPU the wall time of preprocess, global, patches, local and fusion. On a GPU
     preprocess (wall time on the host) and gpu (time on the GPU, from the first byte up to the last byte down); views
     that ran together share one number."""
-    provenance: Mapping[str, Any]
+    provenance: Facts
     """Bundle, checkpoint, engine and versions that made this result; JSON-ready. On a GPU `cuda_graph` has the fields
     of `records.Recording`: whether the work was recorded, and if not, why."""
 
@@ -134,7 +137,7 @@ class Result:
         """The part of each patch that lies in the source image, source frame; None where a patch is all padding."""
         return [frame.box_to_source(self.input.placement, box) for box in self.patch_boxes]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> "Report":
         """The report that `run` writes as `<stem>.json` (docs/outputs.md), of plain values that `json.dumps` takes.
 
         `files` names none. Raises InputError for a value that JSON cannot hold.
@@ -214,7 +217,7 @@ class Result:
         return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations, self.network)
 
 
-def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Mapping[str, Any]) -> Result:
+def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Facts) -> Result:
     """What was found in the n-th of the images that were run together."""
     view = findings.inputs[n]
     recording = {"cuda_graph": asdict(findings.recording)} if findings.recording else {}
@@ -245,7 +248,7 @@ def _contrast_notices(classes: Sequence[str], flags: NDArray[np.bool_]) -> tuple
     return (Notice(code="no-contrast", message=message),)
 
 
-def _rebuilt(values: dict[str, Any]) -> Result:
+def _rebuilt(values: Any) -> Result:
     return Result(**values)
 
 

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -81,17 +80,17 @@ def pipeline_of(
         provenance |= {"auto": choice.reason} if bundle.gates else {}
     else:
         opened = open_asked(engine, bundle, options)
-    provenance["gate"] = admit(bundle, engine, opened.provenance, ungated=ungated)
+    provenance["gate"] = admit(bundle, engine, opened.identity, ungated=ungated)
     log.info("bundle %s, engine %s, gate %s", bundle.id[:12], engine, provenance["gate"])
     return Pipeline(opened, patches=bundle.patches if patches is None else patches, provenance=provenance, slots=slots)
 
 
-def bundle_provenance(bundle: Bundle) -> dict[str, Any]:
+def bundle_provenance(bundle: Bundle) -> dict[str, object]:
     """What made a result, as far as the bundle and this installation know: JSON-ready."""
     versions = {"glam_deploy": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return {
         "bundle": {"id": bundle.id, "folder": bundle.folder.name},
-        "checkpoint": {"sha256": bundle.manifest["checkpoint"]["sha256"]},
+        "checkpoint": {"sha256": bundle.manifest.checkpoint.sha256},
         "versions": versions,
         "machine": platform.machine(),
     }

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from expected import need_engine
-from support_bundles import facts, fill
+from support_bundles import facts, fill, write_manifest
 from support_gpu import with_engines
 
-from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import Arrays, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS, open_engines
 from glam_deploy.errors import (
@@ -26,6 +26,7 @@ from glam_deploy.errors import (
     UsageError,
 )
 from glam_deploy.installation import install_command
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.reference import GlamNetwork
@@ -283,19 +284,19 @@ def test_numbers_that_are_not_finite(joint: OpenedEngines, stage: Stage, bad: fl
 def test_provenance(request: pytest.FixtureRequest, name: str, which: str) -> None:
     opened = request.getfixturevalue(which)
     bundle = request.getfixturevalue({"opened": "opened_bundle", "joint": "joint_opened_bundle"}[which])
-    found, owner = opened.provenance, OWNERS[name]
+    found, owner = to_json(opened.identity), OWNERS[name]
     assert found == json.loads(json.dumps(found))
     assert (found["name"], found["precision"]) == (name, owner.precision or "fp32")
     assert found["device"] == (opened.gpu.name if owner.gpu else "cpu")
     assert (opened.gpu is None, opened.kernels is None) == (not owner.gpu, not owner.gpu)
     assert found["library"].split()[0] in (owner.one_of or owner.packages)
-    assert found["sha256"] == {stage: bundle.files[file]["sha256"] for stage, file in what_runs(name, bundle).items()}
+    assert found["sha256"] == {stage: bundle.files[file].sha256 for stage, file in what_runs(name, bundle).items()}
 
 
 def what_runs(name: str, bundle: Bundle) -> dict[str, str]:
     """Stage -> the file of the bundle that computes it."""
     if OWNERS[name].gpu and OWNERS[name].precision:
-        return {stage: made["file"] for stage, made in bundle.engines[-1]["stages"].items()}
+        return {stage: made.file for stage, made in bundle.engines[-1].stages.items()}
     return {stage: CHECKPOINT_FILE if name == "torch" else graph_file(stage) for stage in STAGES}
 
 
@@ -373,8 +374,7 @@ def test_a_graph_of_another_network_than_the_manifests_is_refused_when_opened(
     if graph_runner.endswith("winograd"):
         pytest.skip("this bundle has no Winograd's form; the fusion graph is that of onnx and openvino")
     bundle = open_bundle(joint_bundle)
-    plain = replace(
-        bundle, manifest={**bundle.manifest, "network": {**bundle.manifest["network"], "aggregation": "concatenation"}}
-    )
+    network = replace(bundle.manifest.network, aggregation="concatenation")
+    plain = replace(bundle, manifest=replace(bundle.manifest, network=network))
     with pytest.raises(BundleError, match="fusion graph: its inputs are"):
         open_engines(graph_runner, plain, EngineOptions())

@@ -7,6 +7,7 @@ import pytest
 from fake_cuda.control import FakeDriver
 from support_chains import Eager, kernels, stage_engines
 from support_device import HostFunctionEngine
+from support_engines import fake_identity
 
 from glam_bench.gpu_check import chain_times
 from glam_bench.gpu_check.chain_times import Subject
@@ -21,7 +22,7 @@ ONCE = Runs(warm_up=0, warm_up_s=0, at_least=1, at_most=1, seconds=0)
 
 def opened(gpu: Gpu, driver: FakeDriver, kind: type[HostFunctionEngine] = HostFunctionEngine) -> OpenedEngines:
     engines = {stage: kind(engine, gpu, driver) for stage, engine in stage_engines().items()}
-    return OpenedEngines(engines=engines, provenance={"name": "fake"}, gpu=gpu, kernels=kernels(gpu))
+    return OpenedEngines(engines=engines, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
 
 
 def test_one_shape(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_one_precision_in_a_copy_of_the_bundle(context: Context) -> None:
     found = context.record.results(STEP)
     assert found["library"].startswith("TensorRT 11")
     assert found["confirmed_share"]["local"] == 1.0
-    assert [entry["precision"] for entry in open_bundle(context.bundle).engines] == ["fp16"]
+    assert [entry.precision for entry in open_bundle(context.bundle).engines] == ["fp16"]
     assert not open_bundle(context.options.bundle).engines
 
 

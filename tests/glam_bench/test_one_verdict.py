@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import fake_engines, small_view
+from support_engines import fake_engines, fake_identity, small_view
 
 from glam_bench.gpu_check.bars import judge as judge_bars
 from glam_bench.gpu_check.parity import case, summary
@@ -51,7 +51,7 @@ PLACE = np.array([[29 * 16, 9 * 16]])
 @pytest.fixture(scope="module")
 def reference() -> Result:
     """One lesion in the global map, a patch over it, and scores on both sides of the operating point."""
-    opened = OpenedEngines(engines=fake_engines(), provenance={"name": "fake"})
+    opened = OpenedEngines(engines=fake_engines(), identity=fake_identity())
     result = Pipeline(opened, patches=1, provenance={})(small_view())
     empty = np.zeros_like(result.saliency_patches)
     return replace(

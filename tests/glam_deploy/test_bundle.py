@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from support_bundles import FILES, edit_manifest, facts, fill, unprivileged
+from support_bundles import FILES, edit_manifest, facts, fill, unprivileged, write_manifest
 
-from glam_deploy.bundle import MANIFEST, build_command, open_bundle, write_manifest
+from glam_deploy.bundle import MANIFEST, build_command, open_bundle
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.networks import GLAM_CONCATENATION
 
@@ -35,7 +35,7 @@ def test_manifest_names_every_file_with_its_hash_and_size(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     told = {name: (entry["sha256"], entry["bytes"]) for name, entry in manifest["files"].items()}
     assert told == {name: (hashlib.sha256(c).hexdigest(), len(c)) for name, c in FILES.items()}
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert {key: manifest[key] for key in facts()} == facts()
 
 
@@ -150,16 +150,16 @@ def test_no_manifest_at_all(folder: Path, text: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(2, "Upgrade glam-deploy"), (0, "Export the checkpoint again"), ("1", "Export"), (None, "Export")],
+    [(3, "Upgrade glam-deploy"), (0, "Export the checkpoint again"), ("1", "Export"), (None, "Export")],
 )
 def test_other_schema_versions(folder: Path, version: object, remedy: str) -> None:
     edit_manifest(folder, lambda m: m.update(schema_version=version))
-    with pytest.raises(BundleError, match=f"this release reads 1. {remedy}"):
+    with pytest.raises(BundleError, match=f"this release reads 1 and 2. {remedy}"):
         open_bundle(folder)
 
 
 def test_newer_bundle_may_look_different_in_everything_else(folder: Path) -> None:
-    (folder / MANIFEST).write_text('{"schema_version": 2}')
+    (folder / MANIFEST).write_text('{"schema_version": 3}')
     with pytest.raises(BundleError, match="Upgrade"):
         open_bundle(folder)
 
@@ -211,17 +211,17 @@ def ignored_key_as_number(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("edit", "fault"),
     [
-        (lacking_files, "files is missing, expected dict"),
-        (files_as_list, "files is list, expected dict"),
-        (file_without_hash, r"files\.graphs/local\.onnx\.sha256 is missing, expected str"),
-        (file_of_text_size, r"files\.graphs/local\.onnx\.bytes is str, expected int"),
-        (network_as_text, "network is str, expected dict"),
-        (patches_as_truth, r"network\.patches is bool, expected int"),
-        (parity_row_as_text, r"parity\[1\] is str, expected dict"),
-        (parity_row_without_difference, r"parity\[0\]\.max_abs is missing, expected float or NoneType"),
-        (parity_row_without_limit, r"parity\[0\]\.limit is missing, expected float"),
-        (parity_limit_beyond_floats, r"parity\[0\]\.limit is int, expected float"),
-        (ignored_key_as_number, r"checkpoint\.ignored_keys\[1\] is int, expected str"),
+        (lacking_files, "files is missing, expected an object"),
+        (files_as_list, "files is an array, expected an object"),
+        (file_without_hash, r"files\.graphs/local\.onnx\.sha256 is missing, expected a string"),
+        (file_of_text_size, r"files\.graphs/local\.onnx\.bytes is a string, expected a whole number"),
+        (network_as_text, "network is a string, expected an object"),
+        (patches_as_truth, r"network\.patches is true or false, expected a whole number"),
+        (parity_row_as_text, r"parity\[1\] is a string, expected an object"),
+        (parity_row_without_difference, r"parity\[0\]\.max_abs is missing, expected a float64 number or null"),
+        (parity_row_without_limit, r"parity\[0\]\.limit is null, expected a float64 number"),
+        (parity_limit_beyond_floats, r"parity\[0\]\.limit is a whole number, expected a float64 number"),
+        (ignored_key_as_number, r"checkpoint\.ignored_keys\[1\] is a whole number, expected a string"),
     ],
 )
 def test_manifest_with_a_fault(folder: Path, edit: Callable[[Manifest], None], fault: str) -> None:

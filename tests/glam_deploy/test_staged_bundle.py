@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support_bundles import FILES, edit_manifest, facts, fill, snapshot, unprivileged
+from support_bundles import FILES, edit_manifest, facts, fill, snapshot, unprivileged, write_manifest
 
-from glam_deploy.bundle import MANIFEST, open_bundle, staged_bundle, write_manifest
+from glam_deploy.bundle import MANIFEST, open_bundle, staged_bundle
 from glam_deploy.errors import UsageError
 
 
@@ -166,7 +166,7 @@ def test_last_of_two_exports_at_once_stays(tmp_path: Path) -> None:
         fill(first)
         fill(second)
         edit_manifest(first, lambda m: m.update(licence="of the one that ends last"))
-    assert open_bundle(place).manifest["licence"] == "of the one that ends last"
+    assert open_bundle(place).manifest.licence == "of the one that ends last"
     assert list(tmp_path.iterdir()) == [place]
 
 

@@ -18,11 +18,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support_bundles import fill, snapshot
-from support_engines import fake_engines, small_view
+from support_engines import fake_engines, fake_identity, small_view
 
 from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.agreement.metrics import Comparison
-from glam_deploy.bundle import CHECKPOINT_FILE, MANIFEST, WINOGRAD_FILE, Bundle, graph_file, open_bundle
+from glam_deploy.bundle import (
+    CHECKPOINT_FILE,
+    MANIFEST,
+    WINOGRAD_FILE,
+    Bundle,
+    CheckpointEntry,
+    graph_file,
+    open_bundle,
+)
 from glam_deploy.engines.base import Engine, OpenedEngines
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError, ParityError, UsageError
 from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage
@@ -52,7 +60,9 @@ class Wrong:
         return fake_engines(wrong=self.offsets[form])
 
     def open_engines(self, name: str, *ignored: object) -> OpenedEngines:
-        return OpenedEngines(engines=self.engines("winograd" if name == "onnx-winograd" else "fp32"), provenance={})
+        return OpenedEngines(
+            engines=self.engines("winograd" if name == "onnx-winograd" else "fp32"), identity=fake_identity(name)
+        )
 
     def half_engines(self, precision: Half) -> dict[Stage, Engine]:
         return {stage: engine for stage, engine in self.engines(precision).items() if stage != "fusion"}
@@ -115,13 +125,10 @@ def test_options_and_steps(place: Path) -> None:
     bundle = export_bundle(WEIGHTS, place, options, steps.append)
     assert bundle == open_bundle(place)
     bundle.check()
-    assert bundle.patches == bundle.manifest["golden"]["patches"] == 3
-    assert bundle.manifest["checkpoint"] == {
-        "name": "weights.pt",
-        "sha256": "ab" * 32,
-        "parameters": 7,
-        "ignored_keys": ["teacher.*"],
-    }
+    assert bundle.patches == bundle.manifest.golden.patches == 3
+    assert bundle.manifest.checkpoint == CheckpointEntry(
+        name="weights.pt", sha256="ab" * 32, parameters=7, ignored_keys=("teacher.*",)
+    )
     with np.load(place / GOLDEN_FILE) as case:
         assert case["saliency_patches"].shape == (3, 2, 128, 128)
         np.testing.assert_array_equal(case["pixels"], small_view().pixels[:, ::-1])
@@ -160,14 +167,14 @@ def graph_files(*precisions: Precision) -> set[str]:
 )
 def test_precisions(tmp_path: Path, asked: tuple[Precision, ...], made: list[Precision]) -> None:
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=asked, keep_checkpoint=False))
-    assert bundle.manifest["network"]["precisions"] == made
+    assert list(bundle.manifest.network.precisions) == made
     assert bundle.files.keys() == {*graph_files(*made), GOLDEN_FILE}
-    for stage, entry in bundle.manifest["graphs"].items():
-        assert list(entry["files"]) == made
-        for precision, file in entry["files"].items():
+    for stage, entry in bundle.manifest.graphs.items():
+        assert list(entry.files) == made
+        for precision, file in entry.files.items():
             typed = "fp32" if stage == "fusion" else precision
             assert bundle.read(file).decode() == f"{stage} {typed}"
-    rows = [(row["precision"], row["output"]) for row in bundle.manifest["parity"]]
+    rows = [(row.precision, row.output) for row in bundle.manifest.parity]
     half = ["global.saliency_global", "global.y_scale", "global.z_g", "local.saliency_patches", "local.z_k"]
     assert [row for row in rows if row[0] != "fp32"] == [(p, name) for p in made[1:] for name in half]
 
@@ -203,11 +210,11 @@ def test_a_half_graph_that_is_wrong_is_named_and_how_to_do_without(
 def test_winograd_form_is_made_of_the_local_graph_and_compared(tmp_path: Path, wrong: Wrong) -> None:
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=(), winograd=True))
     assert bundle.read(WINOGRAD_FILE) == b"fast local fp32"
-    rows = [row["output"] for row in bundle.manifest["parity"]]
+    rows = [row.output for row in bundle.manifest.parity]
     assert [name for name in rows if "winograd" in name] == ["winograd.local.saliency_patches", "winograd.local.z_k"]
     plain = export_bundle(WEIGHTS, tmp_path / "plain", ExportOptions(precisions=()))
     assert WINOGRAD_FILE not in plain.files
-    assert [row["output"] for row in plain.manifest["parity"]] == [name for name in rows if "winograd" not in name]
+    assert [row.output for row in plain.manifest.parity] == [name for name in rows if "winograd" not in name]
 
 
 def test_winograd_form_that_is_wrong_is_named_and_how_to_do_without(place: Path, wrong: Wrong) -> None:
@@ -222,9 +229,9 @@ def test_winograd_form_that_is_wrong_is_named_and_how_to_do_without(place: Path,
 def test_rounding_of_half_graphs_is_no_fault(tmp_path: Path, wrong: Wrong) -> None:
     wrong("z_k", 1e-3, "fp16")
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions())
-    row = next(r for r in bundle.manifest["parity"] if (r["precision"], r["output"]) == ("fp16", "local.z_k"))
-    assert row["passed"]
-    assert row["mean_abs"] == pytest.approx(1e-3, rel=1e-3)
+    row = next(r for r in bundle.manifest.parity if (r.precision, r.output) == ("fp16", "local.z_k"))
+    assert row.passed
+    assert row.mean_abs == pytest.approx(1e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("output", ["global.z_g", "local.z_k", "fusion.saliency"])
@@ -321,15 +328,12 @@ def test_every_file_is_named_with_its_hash(exported: Bundle) -> None:
 
 @network
 def test_manifest(exported: Bundle, golden_checkpoint: Path) -> None:
-    manifest = exported.manifest
-    assert manifest["schema_version"] == 1
+    manifest = json.loads((exported.folder / MANIFEST).read_text())
+    assert manifest["schema_version"] == 2
     assert manifest["network"] == {
         "name": "GLAM",
-        "classes": ["benign", "malignant"],
-        "input_shape": [2944, 1920],
         "aggregation": "concatenation",
         "patches": 1,
-        "max_patches": 6,
         "precisions": ["fp32", "fp16", "bf16"],
     }
     assert manifest["checkpoint"] == {
@@ -345,7 +349,7 @@ def test_manifest(exported: Bundle, golden_checkpoint: Path) -> None:
 
 @network
 def test_versions_are_those_installed(exported: Bundle) -> None:
-    versions = exported.manifest["versions"]
+    versions = exported.manifest.versions
     assert versions.keys() == {"glam_deploy", "python", "torch", "onnx", "onnxruntime"}
     for package in ("torch", "onnx", "onnxruntime"):
         assert versions[package] == version(package)
@@ -354,39 +358,40 @@ def test_versions_are_those_installed(exported: Bundle) -> None:
 @network
 def test_interface_in_the_manifest_is_that_of_the_files(exported: Bundle) -> None:
     for stage in STAGES:
-        entry = exported.manifest["graphs"][stage]
-        graphs = [onnx.load(exported.path(file)).graph for file in entry["files"].values()]
+        entry = exported.manifest.graphs[stage]
+        graphs = [onnx.load(exported.path(file)).graph for file in entry.files.values()]
         for kind, values in ((kind, getattr(graph, kind[:-1])) for graph in graphs for kind in ("inputs", "outputs")):
-            assert list(entry[kind]) == [value.name for value in values]
+            tensors = getattr(entry, kind)
+            assert list(tensors) == [value.name for value in values]
             for value in values:
                 axes = value.type.tensor_type.shape.dim
-                assert entry[kind][value.name]["shape"] == [d.dim_param or d.dim_value for d in axes]
+                assert list(tensors[value.name].shape) == [d.dim_param or d.dim_value for d in axes]
 
 
 @network
 def test_parity_table_has_every_output(exported: Bundle) -> None:
-    table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == "fp32"}
+    table = {row.output: row for row in exported.manifest.parity if row.precision == "fp32"}
     graphs = [f"{stage}.{out}" for stage in STAGES for out in GLAM_CONCATENATION.contract(stage).outputs]
     assert set(table) == {*graphs, *(f"chain.{name}" for name in CHAIN)}
     for name, row in table.items():
-        assert row["passed"] is True
-        assert 0 <= row["max_abs"] <= row["limit"]
+        assert row.passed is True
+        assert 0 <= row.max_abs <= row.limit
         exact = name == "chain.patch_locations"
-        assert row["limit"] == 0 if exact else row["limit"] >= 1e-4
+        assert row.limit == 0 if exact else row.limit >= 1e-4
 
 
 @network
 def test_parity_table_of_half_graphs(exported: Bundle) -> None:
     for precision, rounding in (("fp16", 2**-11), ("bf16", 2**-8)):
-        table = {row["output"]: row for row in exported.manifest["parity"] if row["precision"] == precision}
+        table = {row.output: row for row in exported.manifest.parity if row.precision == precision}
         graphs = [f"{stage}.{out}" for stage in STAGES[:2] for out in GLAM_CONCATENATION.contract(stage).outputs]
         assert list(table) == graphs
         for row in table.values():
-            assert row["passed"] is True
-            assert row["mean_abs"] <= row["limit"]
-            assert row["mean_abs"] < row["max_abs"]
+            assert row.passed is True
+            assert row.mean_abs <= row.limit
+            assert row.mean_abs < row.max_abs
         # a half graph that was never rounded would be a hundred times closer
-        assert table["global.saliency_global"]["mean_abs"] > rounding / 4
+        assert table["global.saliency_global"].mean_abs > rounding / 4
 
 
 @network

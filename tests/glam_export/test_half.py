@@ -17,7 +17,7 @@ from glam_deploy.engines.base import Arrays, EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.patches import host
-from glam_deploy.precision import PRECISIONS, Precision
+from glam_deploy.precision import PRECISIONS, Precision, StageRecipes
 from glam_deploy.records import GlobalMaps
 from glam_export.graphs import graph_modules
 from glam_export.half import RoundedEngine, rounded, rounded_engines
@@ -143,6 +143,6 @@ def test_default_engine_runs_the_fp16_graph_as_it_is(
 ) -> None:
     """It rounds less often, so it is not the twin: but it is no further from it than rounding goes."""
     opened = open_engines("onnx", open_bundle(golden_bundle), EngineOptions(precision="fp16"))
-    assert opened.provenance["precision"] == "fp16"
+    assert opened.identity.precision == StageRecipes.from_json("fp16")
     for name, values in opened.engines["global"].run({"image": image[None, None]}).items():
         assert compare(name, values, overview["fp16"][name], precision="fp16").passed

@@ -15,13 +15,16 @@ from support_small_graphs import small_local
 
 from glam_deploy.agreement.image import ImageAgreement, compare_answers
 from glam_deploy.agreement.limits import Limits
+from glam_deploy.bundle import SearchPoint
 from glam_deploy.engines import cpu_features
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
+from glam_deploy.precision import FP32, INT8, INT8_WINOGRAD, WINOGRAD
 from glam_export import search as module
 from glam_export.frontier import frontier_svg
 from glam_export.gains import rewritten, savings
 from glam_export.quantize import quantized
-from glam_export.search import Case, Found, Point, StageSearch, search, sensitivity
+from glam_export.search import Case, Found, StageSearch, search, sensitivity
 from glam_export.winograd import MIN_CHANNELS
 
 WIDE = small_local()
@@ -57,7 +60,7 @@ def searched(graph: bytes, dice: float) -> StageSearch:
         limits=Limits(dice_median=dice, dice_worst=dice),
         network=GLAM_CONCATENATION,
     )
-    maps = plain.engine("fp32", graph).run({"patches": patch})["saliency_patches"]
+    maps = plain.engine(FP32, graph).run({"patches": patch})["saliency_patches"]
     expected = {
         "saliency_global": np.zeros((2, 184, 120), np.float32),
         "saliency_patches": maps,
@@ -99,8 +102,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_8_bits_that_are_good_enough_are_taken_whole(task: StageSearch) -> None:
     found = search([task])
-    assert [(p.kind, p.wide, p.passed) for p in found.frontier] == [("fp32", (), True), ("int8", (), True)]
-    assert found.mixture == {"fusion": "fp32", "local": "int8"}
+    assert [(p.kind, p.wide, p.passed) for p in found.frontier] == [(FP32, (), True), (INT8, (), True)]
+    assert found.mixture == {"fusion": FP32, "local": INT8}
     assert [p.taken for p in found.frontier] == [False, True]
     assert found.frontier[1].narrow_share == 1
     assert found.frontier[0].dice_worst == 1 > found.frontier[1].dice_worst
@@ -109,14 +112,14 @@ def test_8_bits_that_are_good_enough_are_taken_whole(task: StageSearch) -> None:
 @pytest.mark.parametrize(("weight", "block"), [("stem.weight", "stem"), ("head.weight", "head")])
 def test_the_spoiled_block_is_found_and_only_it_widened(task: StageSearch, weight: str, block: str) -> None:
     bad = replace(task, narrow=spoiled(task.narrow, weight))
-    harms = sensitivity(bad, "int8", ["stem", "blocks.0", "head"])
+    harms = sensitivity(bad, INT8, ["stem", "blocks.0", "head"])
     assert max(harms, key=harms.__getitem__) == block
     found = search([bad])
     assert not found.frontier[1].passed
-    best = [point for point in found.frontier if point.passed and point.kind == "int8"]
+    best = [point for point in found.frontier if point.passed and point.kind == INT8]
     assert [point.wide for point in best][-1] == (block,)
-    assert found.mixture["local"] == "int8"
-    assert found.graphs["local"] == bad.graph("int8", [block])
+    assert found.mixture["local"] == INT8
+    assert found.graphs["local"] == bad.graph(INT8, [block])
 
 
 def test_blocks_that_save_least_for_their_harm_are_widened_first(
@@ -130,15 +133,15 @@ def test_blocks_that_save_least_for_their_harm_are_widened_first(
 
 def test_where_nothing_narrow_passes_the_stage_stays_in_fp32(task: StageSearch) -> None:
     found = search([replace(task, limits=Limits(dice_median=1.0, dice_worst=1.0))])
-    assert found.mixture["local"] == "fp32"
+    assert found.mixture["local"] == FP32
     assert len(found.frontier) >= 3
 
 
 def test_what_is_hardly_faster_is_not_worth_its_harm(task: StageSearch, clock: Clock) -> None:
     clock(100, 98)
-    assert search([task]).mixture["local"] == "fp32"
+    assert search([task]).mixture["local"] == FP32
     clock(100, 96)
-    assert search([task]).mixture["local"] == "int8"
+    assert search([task]).mixture["local"] == INT8
 
 
 def test_winograds_form_competes_by_itself(broad: StageSearch, clock: Clock) -> None:
@@ -146,8 +149,8 @@ def test_winograds_form_competes_by_itself(broad: StageSearch, clock: Clock) -> 
     clock(100, 40, 60)
     said: list[str] = []
     found = search([broad], said.append)
-    assert found.mixture["local"] == "winograd"
-    assert [point.kind for point in found.frontier] == ["fp32", "winograd", "int8+winograd"]
+    assert found.mixture["local"] == WINOGRAD
+    assert [point.kind for point in found.frontier] == [FP32, WINOGRAD, INT8_WINOGRAD]
     assert found.frontier[1].passed
     assert not any("8 bits in" in line and "alone" in line for line in said)
     assert said[-1].startswith("taken: local winograd: 40 ms, worst Dice 1.000, passed")
@@ -161,7 +164,7 @@ def test_winograds_form_beside_8_bits(broad: StageSearch, clock: Clock, monkeypa
     found = search([broad], said.append)
     assert not any("8 bits in blocks.0 alone" in line for line in said)
     assert found.frontier[-1].wide == ("blocks.0",)
-    assert found.mixture["local"] == "int8+winograd"
+    assert found.mixture["local"] == INT8_WINOGRAD
     nodes = onnx.load_from_string(found.graphs["local"]).graph.node
     assert {node.name for node in nodes if node.op_type == "Conv"} == {"stem", "head"}
     assert sum(node.op_type == "DequantizeLinear" for node in nodes) >= 4
@@ -183,11 +186,10 @@ def test_a_graph_that_has_no_such_form() -> None:
     assert not rewritten(WIDE)
 
 
-def test_as_facts_and_as_a_plot(task: StageSearch) -> None:
+def test_as_json_and_as_a_plot(task: StageSearch) -> None:
     found: Found = search([task])
-    facts = found.as_facts()
-    assert facts["mixture"]["local"] == "int8"
-    assert facts["frontier"][0]["stage"] == "local"
+    assert to_json(found.mixture)["local"] == "int8"
+    assert to_json(found.frontier)[0]["stage"] == "local"
     drawn = ElementTree.fromstring(frontier_svg(found.frontier))
     assert len(drawn.findall(".//{*}circle")) == len(found.frontier)
 
@@ -214,8 +216,9 @@ def test_patches_are_the_same_where_the_gate_says_so() -> None:
 def test_what_misses_together_is_not_taken(
     task: StageSearch, monkeypatch: pytest.MonkeyPatch, misses: list[str], expected: list[str]
 ) -> None:
-    def together(stages: object, taken: Sequence[Point]) -> list[ImageAgreement]:
-        found = maps if taken[0].kind not in misses else {**maps, "saliency_patches": maps["saliency_patches"] * 0}
+    def together(stages: object, taken: Sequence[SearchPoint]) -> list[ImageAgreement]:
+        missed = str(taken[0].kind) in misses
+        found = {**maps, "saliency_patches": maps["saliency_patches"] * 0} if missed else maps
         return [compare_answers(found, maps, GLAM, Limits())]
 
     maps = task.cases[0].expected
@@ -223,7 +226,7 @@ def test_what_misses_together_is_not_taken(
     points = [[point("fp32", 100), point("winograd", 40), point("int8", 20)], [point("fp32", 100), point("int8", 20)]]
     monkeypatch.setattr(module, "_together", together)
     taken = module._taken([task, task], points, lambda step: None)
-    assert [p.kind for p in taken] == expected
+    assert [str(p.kind) for p in taken] == expected
 
 
 def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:
@@ -244,7 +247,7 @@ def test_both_stages_are_judged_as_the_gate_does(task: StageSearch) -> None:
     class Watched:
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             asked.append(inputs["patches"])
-            return dict(task.engine("fp32", WIDE).run(inputs))
+            return dict(task.engine(FP32, WIDE).run(inputs))
 
     class Made(StageSearch):
         def engine(self, kind: object, graph: bytes) -> Any:

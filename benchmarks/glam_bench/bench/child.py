@@ -21,6 +21,7 @@ from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.runner import Run, Runner
 from glam_deploy.errors import BackendUnavailable, GlamError
 from glam_deploy.installation import refusal
+from glam_deploy.json_records import to_json
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
 
@@ -43,7 +44,7 @@ class Rung:
         self._first_ms, self._first = _timed(lambda: self._run(self._views[0]))
         return {
             "first_run_ms": self._first_ms,
-            "engine": dict(self._runner.provenance),
+            "engine": to_json(self._runner.identity),
             "build_s": self._runner.build_s,
         }
 

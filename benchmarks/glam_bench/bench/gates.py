@@ -1,14 +1,13 @@
 """What a bundle says of the engines that ran: their gates, and its precision search."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from glam_bench.bench.rungs import RungPlan
-from glam_bench.bench.schema import Gate, Mixture, Rung, faults
+from glam_bench.bench.schema import Gate, Mixture, Rung
 from glam_deploy.bundle import Bundle
-from glam_deploy.runtime.admission import REFERENCES, newest_gate
-
-FRONTIER = "frontier"
-"""Key of the manifest."""
+from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.json_records import from_json, to_json
+from glam_deploy.runtime.admission import is_reference, newest_gate
 
 
 def with_gates(ladder: Iterable[Rung], plans: Iterable[RungPlan], bundle: Bundle) -> list[Rung]:
@@ -18,16 +17,14 @@ def with_gates(ladder: Iterable[Rung], plans: Iterable[RungPlan], bundle: Bundle
 
 def frontier(bundle: Bundle) -> list[Mixture] | None:
     """None where there was no search, or by a release that wrote it down otherwise."""
-    found: Sequence[Mixture] = bundle.manifest.get(FRONTIER) or []
-    return list(found) if found and not any(faults(found, list[Mixture])) else None
+    found: list[Mixture] = to_json(bundle.manifest.frontier)
+    return found or None
 
 
 def _gate(rung: Rung, plan: RungPlan, bundle: Bundle) -> Gate | None:
     if plan.opener != "engine" or rung["engine"] is None:
         return None
-    if found := newest_gate(bundle, rung["engine"]):
-        verdict = "passed" if found["passed"] else "failed"
-        return Gate(verdict=verdict, id=str(found["id"]), failures=[str(failure) for failure in found["failures"]])
-    engine = rung["engine"]
-    is_reference = engine.get("name") in REFERENCES and engine.get("precision") == "fp32"
-    return Gate(verdict="reference" if is_reference else "none", id=None, failures=[])
+    identity = from_json(EngineIdentity, rung["engine"])
+    if found := newest_gate(bundle, identity):
+        return Gate(verdict="passed" if found.passed else "failed", id=found.id, failures=list(found.failures))
+    return Gate(verdict="reference" if is_reference(identity) else "none", id=None, failures=[])

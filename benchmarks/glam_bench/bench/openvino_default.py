@@ -1,11 +1,11 @@
 """OpenVINO as it comes: the bundle's graphs, compiled without a word about precision, threads or caches."""
 
-import openvino as ov
-
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
-from glam_deploy.engines.openvino import core, read_graph
+from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.openvino import LIBRARY, core, read_graph
 from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import StageRecipes
 
 
 class DefaultEngine(Engine):
@@ -27,10 +27,11 @@ def open_default(bundle: Bundle) -> OpenedEngines:
     """Its precision is what OpenVINO chose: bf16 where the processor has it, else f32."""
     engines = {stage: DefaultEngine(bundle, stage) for stage in STAGES}
     precision = {"f32": "fp32", "f16": "fp16"}.get(found := engines["local"].precision, found)
-    provenance = {
-        "name": "openvino-default",
-        "library": f"openvino {ov.__version__}",
-        "device": "cpu",
-        "precision": precision,
-    }
-    return OpenedEngines(engines=dict(engines), provenance=provenance)
+    identity = EngineIdentity(
+        name="openvino-default",
+        library=LIBRARY,
+        device="cpu",
+        precision=StageRecipes.from_json(precision),
+        sha256={},
+    )
+    return OpenedEngines(engines=dict(engines), identity=identity)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from glam_bench.bench.schema import Peaks, Roofline, RooflineStage, Rung
-from glam_deploy.engines.precision import by_stage, uses_winograd
+from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.json_records import from_json
 from glam_deploy.networks import Stage
 
 Arithmetic = Mapping[str, Mapping[str, float]]
 DIRECT, WINOGRAD = "direct", "winograd"
+"""Values of `EngineIdentity.form`."""
 
 
 def roofline(ladder: Sequence[Rung], arithmetic: Arithmetic, peaks: Peaks, patches: int) -> Roofline:
@@ -28,18 +30,19 @@ def _stages(rung: Rung, arithmetic: Arithmetic, peaks: Peaks, patches: int) -> I
     times, engine = rung["stages_ms"], rung["engine"]
     if times is None or engine is None or engine.get("device") != "cpu":
         return
-    computed = by_stage(str(engine.get("precision", "fp32")))
+    identity = from_json(EngineIdentity, engine)
     networks: tuple[tuple[Stage, int], ...] = (("global", 1), ("local", patches))
     for stage, runs in networks:
+        computed = identity.precision[stage].weights
         yield RooflineStage(
             stage=stage,
             engine=rung["key"],
-            precision=computed[stage] if peaks["flop_per_s"].get(computed[stage]) else "fp32",
+            precision=computed if peaks["flop_per_s"].get(computed) else "fp32",
             flop=arithmetic[stage]["flop"],
             bytes=arithmetic[stage]["bytes"],
             ms=times[stage] / runs,
             share_of_peak=0.0,  # known when all rates are
-            algorithm=WINOGRAD if uses_winograd(engine, stage) else DIRECT,
+            algorithm=identity.form(stage),
         )
 
 

@@ -153,8 +153,7 @@ def _noise(ladder: Sequence[Rung]) -> Noise:
 
 
 def _bundle_facts(bundle: Bundle) -> dict[str, str]:
-    checkpoint = bundle.manifest["checkpoint"]["sha256"]
-    return {"id": bundle.id, "folder": bundle.folder.name, "checkpoint": checkpoint}
+    return {"id": bundle.id, "folder": bundle.folder.name, "checkpoint": bundle.manifest.checkpoint.sha256}
 
 
 def _settings(settings: Settings, made: Sequence[Path]) -> dict[str, Any]:

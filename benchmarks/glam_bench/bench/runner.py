@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from glam_deploy.agreement.answers import Answer, answer
 from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.stopwatch import Stopwatch
@@ -22,7 +23,7 @@ class Run:
 class Runner(Protocol):
     """From a standardized image to predictions and the fused map at full size, all of it on the host at the end."""
 
-    provenance: Mapping[str, Any]
+    identity: EngineIdentity
     build_s: float | None
 
     def __call__(self, view: NetworkInput) -> Run: ...
@@ -34,7 +35,7 @@ class PipelineRunner:
     build_s: float | None = None
 
     def __init__(self, opened: OpenedEngines, patches: int) -> None:
-        self.provenance = opened.provenance
+        self.identity = opened.identity
         # not by `load`: an engine is measured before it has passed its gate
         self._pipeline = Pipeline(opened, patches=patches, provenance={})
 

@@ -168,7 +168,7 @@ class Files(TypedDict):
 
 
 class Mixture(TypedDict):
-    """One point of the bundle's precision search (`glam_export.search.Point`): a stage, and what it was made of."""
+    """One point of the bundle's precision search (`bundle.SearchPoint`): a stage, and what it was made of."""
 
     stage: str
     kind: str

@@ -1,7 +1,7 @@
 """The network in PyTorch: as published, and with what it wastes taken away step by step."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -15,9 +15,11 @@ from glam_bench.bench.runner import Run
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.cpu_features import BF16, features
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
+from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_deploy.records import Float32, Int64, NetworkInput
 from glam_deploy.runtime.stopwatch import Stopwatch
 from glam_export.checkpoint import load_weights
@@ -50,14 +52,15 @@ class TorchRunner:
         self._local: Module = self._network.detection_network
         if options.backend:
             self._compile(options.backend)
-        precision = {"cpu": "bf16", "cuda": "fp16"}[self.device.type] if options.half else "fp32"
+        half: Precision = "bf16" if self.device.type == "cpu" else "fp16"
         how = f"compiled by {options.backend}" if options.backend else "eager"
-        self.provenance: Mapping[str, Any] = {
-            "name": "torch",
-            "library": f"torch {torch.__version__}, {how}",
-            "device": self.device.type,
-            "precision": precision,
-        }
+        self.identity = EngineIdentity(
+            name="torch",
+            library=f"torch {torch.__version__}, {how}",
+            device=self.device.type,
+            precision=StageRecipes(recipes=Recipe(weights=half if options.half else "fp32")),
+            sha256={},
+        )
 
     def __call__(self, view: NetworkInput) -> Run:
         clock = Stopwatch()

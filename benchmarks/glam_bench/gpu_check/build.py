@@ -7,6 +7,7 @@ from glam_bench.gpu_check.context import Context
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.tensorrt import store
 from glam_deploy.engines.tensorrt.identity import Machine, machine_of
+from glam_deploy.json_records import to_json
 from glam_deploy.precision import Precision
 
 
@@ -32,7 +33,7 @@ def _build(context: Context, precision: Precision, flavour: str, machine: Machin
     return {
         "seconds": perf_counter() - start,
         "library": str(settled.library),
-        "made_for": outcome.entry["made_for"],
-        "confirmed_share": {stage: part["confirmed_share"] for stage, part in outcome.entry["stages"].items()},
+        "made_for": to_json(outcome.entry.made_for),
+        "confirmed_share": {stage: part.confirmed_share for stage, part in outcome.entry.stages.items()},
         "warnings": list(outcome.warnings),
     }

@@ -18,6 +18,7 @@ from glam_bench.gpu_check.stage_runs import StageRuns
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, Stage
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram
@@ -35,7 +36,7 @@ def run(context: Context) -> None:
     """Every shape, written down one by one."""
     start = perf_counter()
     opened = open_engine(context)
-    context.add(opened_s=perf_counter() - start, provenance=dict(opened.provenance))
+    context.add(opened_s=perf_counter() - start, provenance=to_json(opened.identity))
     subject = Subject(opened, phantoms([1]), QUICK if context.options.quick else RUNS)
     for n, k in SHAPES[:1] if context.options.quick else SHAPES:
         row: dict[str, Any] = {}

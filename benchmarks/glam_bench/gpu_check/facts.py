@@ -10,6 +10,7 @@ from glam_bench.gpu_check.context import Context
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.installation import IN_CHECKOUT, TREE
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import STAGES
 from glam_deploy.precision import PRECISIONS
 
@@ -67,8 +68,7 @@ def commit() -> str | None:
 def of_bundle(bundle: Bundle) -> dict[str, Any]:
     """Its identity and the precisions that it has graphs of."""
     having = [p for p in PRECISIONS if all(graph_file(stage, p) in bundle.files for stage in STAGES)]
-    network = bundle.manifest["network"]
-    return {"id": bundle.id, "network": dict(network), "precisions": having}
+    return {"id": bundle.id, "network": to_json(bundle.manifest.network), "precisions": having}
 
 
 def _git(*arguments: str) -> str:

@@ -13,8 +13,9 @@ from glam_deploy.agreement.answers import Answer, answer
 from glam_deploy.agreement.golden import check_golden, golden_patches, read_golden
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.json_records import to_json
 from glam_deploy.records import Mammogram, Source, View
-from glam_export.torch_engine import network_engines
+from glam_export.torch_engine import network_engines, torch_identity
 
 DEPTHS = (1, 3, 6)
 EXAMS = 2
@@ -25,10 +26,11 @@ def run(context: Context) -> None:
     device = torch.device("cuda", context.options.device)
     tf32(allowed=False)
     torch.backends.cudnn.deterministic = True
-    opened = OpenedEngines(engines=network_engines(load_network(context).to(device)), provenance={"name": "torch"})
+    engines = network_engines(load_network(context).to(device))
+    opened = OpenedEngines(engines=engines, identity=torch_identity({}))
     bundle = open_bundle(context.options.bundle)
     rows = check_golden(bundle, pipeline_of(opened, golden_patches(bundle)))
-    context.add(golden=[row.as_row() for row in rows], torch=torch.__version__)
+    context.add(golden=[to_json(row.as_row()) for row in rows], torch=torch.__version__)
     views = [read_golden(bundle)[0], *cases.phantoms(range(1 if context.options.quick else EXAMS))]
     folder(context.options).mkdir(exist_ok=True)
     for k in DEPTHS[:1] if context.options.quick else DEPTHS:

@@ -5,6 +5,7 @@ of PyTorch's own. The fusion module composes a map that nobody reads; its time c
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
@@ -19,10 +20,11 @@ from glam_deploy.device.arrays import DeviceArray
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.engines.device_base import Addresses, DeviceEngine, gpu_facts
+from glam_deploy.engines.device_base import Addresses, DeviceEngine, on_gpu
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
-from glam_deploy.precision import Precision
+from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_export.graphs import graph_modules, in_precision
+from glam_export.torch_engine import torch_identity
 
 WARM_UP = 3
 """Runs before one is recorded: cuDNN chooses its convolutions in the first."""
@@ -39,8 +41,8 @@ def open_torch(context: Context, precision: Precision) -> OpenedEngines:
         stage: TorchGpuEngine(in_precision(modules[stage], precision), stage, network=network.spec, gpu=gpu)
         for stage in STAGES
     }
-    provenance = {"name": "torch", "library": f"torch {torch.__version__}", "precision": precision} | gpu_facts(gpu)
-    return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=load_kernels(gpu))
+    identity = replace(torch_identity({}), precision=StageRecipes(recipes=Recipe(weights=precision)))
+    return OpenedEngines(engines=engines, identity=on_gpu(identity, gpu), gpu=gpu, kernels=load_kernels(gpu))
 
 
 class TorchGpuEngine(DeviceEngine):

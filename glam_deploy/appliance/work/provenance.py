@@ -17,7 +17,9 @@ from glam_deploy.appliance.identity import derived_uid, digest
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.dicom.results.records import Algorithm, Identity
-from glam_deploy.runtime.admission import UNGATED, engine_digest
+from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.json_records import from_json
+from glam_deploy.runtime.admission import UNGATED
 
 SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
     {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}
@@ -62,14 +64,14 @@ class ResultProvenance:
 def result_provenance(predictor: Predictor, config: Config, data: DataFolder) -> ResultProvenance:
     """The provenance of results made by `predictor` under this configuration."""
     known, results = predictor.provenance, config.results
-    engine, gate = known["engine"], str(known["gate"])
+    engine, gate = from_json(EngineIdentity, known["engine"]), str(known["gate"])
     algorithm = Algorithm(
         network=predictor.network,
         version=__version__,
         checkpoint_sha256=known["checkpoint"]["sha256"],
         bundle_id=known["bundle"]["id"],
-        engine=" ".join(str(engine[key]) for key in ("name", "precision") if engine.get(key)),
-        engine_digest=engine_digest(engine),
+        engine=f"{engine.name} {engine.precision}",
+        engine_digest=engine.digest,
         gate="not gated" if gate == UNGATED else gate,
         preprocessing=f"glam-deploy {__version__}",
         thresholds={"benign": results.threshold_benign, "malignant": results.threshold_malignant},

@@ -41,6 +41,7 @@ from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
 from glam_deploy.dicom.results.source import read_source
+from glam_deploy.json_records import from_json, to_json
 from glam_deploy.outputs import report
 from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
@@ -171,7 +172,7 @@ class StudyReports:
     def _outcome(self, view: JobView, summary: ViewSummary | None) -> ViewOutcome:
         is_fresh = summary is not None
         if view.folder and not summary:
-            summary = ViewSummary.from_json(read_json(self.data.root / view.folder / FINDING)["summary"])
+            summary = from_json(ViewSummary, read_json(self.data.root / view.folder / FINDING)["summary"])
         return ViewOutcome(
             source=self.data.root / view.path,
             image=self._image(view),
@@ -277,7 +278,7 @@ class Publisher:
             algorithm, identity = self.provenance.algorithm, identify("gsps")
             datasets["gsps"] = presentation_state(finding.source, summary, algorithm, identity)
         entries = [asdict(entry) for entry in _save(datasets, folder)]
-        write_json(folder / FINDING, {"summary": summary.to_json(), "objects": entries})
+        write_json(folder / FINDING, {"summary": to_json(summary), "objects": entries})
 
     def _identity(self, study_uid: str, view: JobView, kind: str) -> Identity:
         number = list(View).index(View(view.view)) + 1 if view.view else len(View) + 1

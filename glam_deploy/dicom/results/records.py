@@ -1,11 +1,11 @@
 """The values that result objects are written from: what made them, who they are, and what was found in each view."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.preprocess import SourceMaps
@@ -116,7 +116,7 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSummary:
-    """What structured reports say of one view: plain values, which outlive the process as JSON (`to_json`)."""
+    """What structured reports say of one view: plain values, which outlive the process as JSON (`json_records`)."""
 
     shape: tuple[int, int]
     """Rows and columns of the source image."""
@@ -132,27 +132,6 @@ class ViewSummary:
     notices: tuple[Notice, ...]
     segmentation: Reference | None
     """The SEG object of this view, where one was made."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `json.dumps` takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ViewSummary":
-        """The summary that `to_json` gave, before or after a journey through JSON."""
-        known = dict(values)
-        known["shape"] = tuple(known["shape"])
-        known["spacing_mm"] = known["spacing_mm"] and tuple(known["spacing_mm"])
-        known["regions"] = tuple(map(_region, known["regions"]))
-        known["boxes"] = tuple(box and tuple(box) for box in known["boxes"])
-        known["notices"] = tuple(Notice(**notice) for notice in known["notices"])
-        known["segmentation"] = known["segmentation"] and Reference(**known["segmentation"])
-        return cls(**known)
-
-
-def _region(values: Mapping[str, Any]) -> Region:
-    places = {name: tuple(values[name]) for name in ("box", "centre", "peak_at")}
-    return Region(**{**values, **places, "outline": tuple(map(tuple, values["outline"]))})
 
 
 @dataclass(frozen=True, kw_only=True)

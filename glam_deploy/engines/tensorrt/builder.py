@@ -69,7 +69,7 @@ class BuiltStage:
         return self.verdict.share
 
 
-def options(library: Library) -> dict[str, Any]:
+def options(library: Library) -> dict[str, object]:
     """What engines are built with, JSON-ready; a change of it makes other engines."""
     return {
         "profiles": {stage: [list(sizes) for sizes in profiles] for stage, profiles in PROFILES.items()},

@@ -71,7 +71,7 @@ class Library:
         return f"{self.flavour.title} {self.version}"
 
     @property
-    def targets(self) -> Mapping[str, Any]:
+    def targets(self) -> Mapping[str, object]:
         """Compute capabilities, such as "8.9", that it can be told to build for ahead of time, and its names for them.
 
         Empty for a library that builds for the GPU at hand alone.

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
-from glam_deploy.bundle import Bundle, build_command
+from glam_deploy.bundle import Bundle, EngineEntry, build_command
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
-from glam_deploy.engines.device_base import gpu_facts
+from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.engines.tensorrt import flavours, identity
 from glam_deploy.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
-from glam_deploy.engines.tensorrt.identity import Entry, Machine
+from glam_deploy.engines.tensorrt.identity import Machine
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.networks import STAGES
+from glam_deploy.precision import Recipe, StageRecipes
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -28,23 +28,20 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     gpu = Gpu(options.device or 0)
     entry, library = _choose(bundle, options, identity.machine_of(gpu))
     engines = {
-        stage: TensorRtEngine(
-            library, bundle.read(entry["stages"][stage]["file"]), stage, network=bundle.network, gpu=gpu
-        )
+        stage: TensorRtEngine(library, bundle.read(entry.stages[stage].file), stage, network=bundle.network, gpu=gpu)
         for stage in STAGES
     }
-    kernels = Kernels(gpu.load(bundle.read(entry["kernels"][gpu.architecture]["file"])), bundle.network)
-    provenance = _provenance(bundle, entry, library) | gpu_facts(gpu)
-    return OpenedEngines(engines=engines, provenance=provenance, gpu=gpu, kernels=kernels)
+    kernels = Kernels(gpu.load(bundle.read(entry.kernels[gpu.architecture].file)), bundle.network)
+    return OpenedEngines(engines=engines, identity=_identity(bundle, entry, library, gpu), gpu=gpu, kernels=kernels)
 
 
-def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[Entry, Library]:
+def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[EngineEntry, Library]:
     """The newest engines that fit, all of one flavour."""
-    fitting: list[tuple[Entry, Library]] = []
+    fitting: list[tuple[EngineEntry, Library]] = []
     reasons: list[str] = []
     for entry in identity.entries(bundle, options.precision, options.flavour):
         try:
-            library = flavours.load(flavours.find(entry["flavour"]))
+            library = flavours.load(flavours.find(entry.flavour))
         except BackendUnavailable as error:
             reasons.append(str(error))
             continue
@@ -53,11 +50,11 @@ def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[E
             reasons.append(f"{library.flavour.title} engines: {', '.join(misfits)}")
         else:
             fitting.append((entry, library))
-    if len({entry["flavour"] for entry, _ in fitting}) > 1:
+    if len({entry.flavour for entry, _ in fitting}) > 1:
         raise UsageError(f"{bundle.folder}: its {options.precision} engines of two flavours fit; choose with --flavour")
     if not fitting:
         raise BackendUnavailable(_none_fits(bundle, options, reasons, machine))
-    return max(fitting, key=lambda pair: str(pair[0]["built"]))
+    return max(fitting, key=lambda pair: pair[0].built)
 
 
 def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str], machine: Machine) -> str:
@@ -85,12 +82,15 @@ def _installed(names: Iterable[str]) -> Iterator[Library]:
             yield flavours.load(flavours.find(name))
 
 
-def _provenance(bundle: Bundle, entry: Entry, library: Library) -> dict[str, Any]:
-    return {
-        "name": entry["precision"],
-        "library": f"{library.flavour.module} {library.version}",
-        "precision": entry["precision"],
-        "flavour": entry["flavour"],
-        "key": entry["key"],
-        "sha256": {stage: bundle.files[entry["stages"][stage]["file"]]["sha256"] for stage in STAGES},
-    }
+def _identity(bundle: Bundle, entry: EngineEntry, library: Library, gpu: Gpu) -> EngineIdentity:
+    return EngineIdentity(
+        name=entry.precision,
+        library=f"{library.flavour.module} {library.version}",
+        device=gpu.name,
+        compute_capability=gpu.compute_capability,
+        driver=gpu.driver,
+        precision=StageRecipes(recipes=Recipe(weights=entry.precision)),
+        flavour=entry.flavour,
+        key=entry.key,
+        sha256={stage: bundle.files[entry.stages[stage].file].sha256 for stage in STAGES},
+    )

@@ -203,7 +203,7 @@ def _listed(record: Any, key: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _json_operands(layer: Mapping[str, Any], key: str) -> Iterator[Operand]:
+def _json_operands(layer: Mapping[str, object], key: str) -> Iterator[Operand]:
     for tensor in _listed(layer, key):
         if isinstance(tensor, dict):
             kinds = (_type(str(tensor[key])) for key in _KEYS if key in tensor)

@@ -13,25 +13,28 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from glam_deploy.amend import locked, replace_engines
 from glam_deploy.bundle import (
     ENGINES_FOLDER,
     UNFINISHED,
     Bundle,
-    engine_files,
+    EngineEntry,
+    KernelEntry,
+    MadeFor,
+    StageEntry,
     graph_file,
+    locked,
     open_bundle,
+    replace_engines,
 )
 from glam_deploy.device.compile import compile_cubin
 from glam_deploy.engines.tensorrt import builder, flavours, identity
 from glam_deploy.engines.tensorrt.callbacks import Progress
 from glam_deploy.engines.tensorrt.flavours import Library
-from glam_deploy.engines.tensorrt.identity import Entry, Machine
+from glam_deploy.engines.tensorrt.identity import BuildInputs, Machine
 from glam_deploy.engines.tensorrt.layers import percent
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.kernels.source import source
@@ -67,7 +70,7 @@ class BuildOutcome:
     """The bundle with the engines in it."""
 
     bundle: Bundle
-    entry: Entry
+    entry: EngineEntry
     new: bool
     """False where they were there already, made from and for the same."""
     warnings: tuple[str, ...] = ()
@@ -80,7 +83,7 @@ class Plan:
 
     library: Library
     precision: Precision
-    made_for: Mapping[str, Any]
+    made_for: MadeFor
     machine: Machine = field(default_factory=Machine)
 
 
@@ -88,13 +91,13 @@ def plan(request: BuildRequest, machine: Machine) -> Plan:
     """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
     library = flavours.load(flavours.find(request.flavour))
     made_for = identity.made_for(library, machine, request.compute_capabilities)
-    _require_type(request.precision, made_for["compute_capabilities"])
+    _require_type(request.precision, made_for.compute_capabilities)
     return Plan(library=library, precision=request.precision, made_for=made_for, machine=machine)
 
 
 def require_kernels(settled: Plan) -> None:
     """Raises BackendUnavailable where no CUDA kernels can be compiled here: to know before other work."""
-    compile_cubin("", architecture=_architecture(settled.made_for["compute_capabilities"][0]), name="nothing.cu")
+    compile_cubin("", architecture=_architecture(settled.made_for.compute_capabilities[0]), name="nothing.cu")
 
 
 def _architecture(compute_capability: str) -> str:
@@ -118,20 +121,22 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
     """
     with _held(folder, report) as bundle:
         _require_graphs(bundle, settled.precision)
-        recipe = identity.recipe(
+        inputs = identity.build_inputs(
             bundle,
             settled.library,
             settled.precision,
             made_for=settled.made_for,
             options=builder.options(settled.library),
         )
-        key = identity.key_of(recipe)
-        if standing := next((e for e in bundle.engines if e["key"] == key and _is_whole(bundle, e)), None):
+        key = inputs.key
+        if standing := next((e for e in bundle.engines if e.key == key and _is_whole(bundle, e)), None):
             return BuildOutcome(bundle=bundle, entry=standing, new=False)
         _draft(bundle, "").mkdir(parents=True)
-        name = f"{ENGINES_FOLDER}/{recipe['flavour']}-{recipe['precision']}-{key[:12]}"
+        name = f"{ENGINES_FOLDER}/{inputs.flavour}-{inputs.precision}-{key[:12]}"
         stages, warnings = _build_stages(bundle, settled, name, report)
-        entry = _entry(bundle, recipe, key, stages=stages, kernels=_build_kernels(bundle, settled, name, report))
+        kernels = _build_kernels(bundle, settled, name, report)
+        cache = f"{name}/{TIMING_CACHE}" if _draft(bundle, TIMING_CACHE).exists() else None
+        entry = _entry(inputs, stages=stages, kernels=kernels, timing_cache=cache)
         return BuildOutcome(bundle=_install(bundle, name, entry), entry=entry, new=True, warnings=warnings)
 
 
@@ -152,8 +157,8 @@ def _require_graphs(bundle: Bundle, precision: Precision) -> None:
 
 def _build_stages(
     bundle: Bundle, settled: Plan, name: str, report: Report
-) -> tuple[dict[Stage, dict[str, Any]], tuple[str, ...]]:
-    stages: dict[Stage, dict[str, Any]] = {}
+) -> tuple[dict[Stage, StageEntry], tuple[str, ...]]:
+    stages: dict[Stage, StageEntry] = {}
     warnings: list[str] = []
     cache = _known_timings(bundle, settled)
     for number, stage in enumerate(STAGES):
@@ -163,7 +168,7 @@ def _build_stages(
             graph=bundle.read(graph),
             contract=bundle.network.contract(stage, composed=False),
             precision=settled.precision,
-            compute_capabilities=settled.made_for["compute_capabilities"],
+            compute_capabilities=settled.made_for.compute_capabilities,
             timing_cache=cache,
             current=settled.machine.current,
         )
@@ -171,17 +176,17 @@ def _build_stages(
         _draft(bundle, f"{stage}.engine").write_bytes(built.engine)
         cache = built.timing_cache
         warnings += [f"{stage}: {words}" for words in built.warnings]
-        stages[stage] = {
-            "file": f"{name}/{stage}.engine",
-            "graph": graph,
-            "graph_sha256": bundle.files[graph]["sha256"],
-            "confirmed_share": built.share,
-        }
-        if built.verdict.unconfirmed is not None:
-            file = f"{stage}.layers.txt"
-            _draft(bundle, file).write_text(built.verdict.unconfirmed, "utf-8")
-            stages[stage]["report"] = f"{name}/{file}"
-            warnings.append(_unconfirmed(stage, settled, built.share, bundle.folder / name / file))
+        layers = f"{stage}.layers.txt" if built.verdict.unconfirmed is not None else None
+        if layers:
+            _draft(bundle, layers).write_text(built.verdict.unconfirmed or "", "utf-8")
+            warnings.append(_unconfirmed(stage, settled, built.share, bundle.folder / name / layers))
+        stages[stage] = StageEntry(
+            file=f"{name}/{stage}.engine",
+            graph=graph,
+            graph_sha256=bundle.files[graph].sha256,
+            confirmed_share=built.share,
+            report=f"{name}/{layers}" if layers else None,
+        )
     if cache:
         _draft(bundle, TIMING_CACHE).write_bytes(cache)
     return stages, tuple(warnings)
@@ -202,17 +207,16 @@ def _within(report: Report, stage: Stage, number: int) -> Progress:
 
 def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
     """The timing cache of the newest engines of the same library on the same kind of GPU, of any precision."""
-    made_for = {**settled.made_for, "driver": None}
+    wanted = settled.library.flavour.name, settled.library.version, replace(settled.made_for, driver=None)
     for entry in reversed(bundle.engines):
-        same = entry["flavour"] == settled.library.flavour.name and entry["library"] == settled.library.version
-        if same and {**entry["made_for"], "driver": None} == made_for and entry["timing_cache"]:
+        if entry.timing_cache and (entry.flavour, entry.library, replace(entry.made_for, driver=None)) == wanted:
             with suppress(BundleError):  # damaged: only time is lost
-                return bundle.read(entry["timing_cache"])
+                return bundle.read(entry.timing_cache)
     return None
 
 
-def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> dict[str, dict[str, str]]:
-    capabilities = settled.made_for["compute_capabilities"]
+def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> dict[str, KernelEntry]:
+    capabilities = settled.made_for.compute_capabilities
     kernels = {}
     for number, capability in enumerate(capabilities):
         architecture = _architecture(capability)
@@ -221,22 +225,30 @@ def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> 
         _draft(bundle, file).write_bytes(
             compile_cubin(source(bundle.network), architecture=architecture, name="glam_deploy.cu")
         )
-        kernels[architecture] = {"file": f"{name}/{file}"}
+        kernels[architecture] = KernelEntry(file=f"{name}/{file}")
     return kernels
 
 
 def _entry(
-    bundle: Bundle, recipe: Mapping[str, Any], key: str, *, stages: Mapping[Stage, Any], kernels: Mapping[str, Any]
-) -> dict[str, Any]:
-    folder = Path(stages["global"]["file"]).parent
-    return {
-        **{name: value for name, value in recipe.items() if name != "graphs"},
-        "key": key,
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
-        "stages": dict(stages),
-        "kernels": dict(kernels),
-        "timing_cache": str(folder / TIMING_CACHE) if _draft(bundle, TIMING_CACHE).exists() else None,
-    }
+    inputs: BuildInputs,
+    *,
+    stages: Mapping[Stage, StageEntry],
+    kernels: Mapping[str, KernelEntry],
+    timing_cache: str | None,
+) -> EngineEntry:
+    return EngineEntry(
+        precision=inputs.precision,
+        flavour=inputs.flavour,
+        library=inputs.library,
+        made_for=inputs.made_for,
+        options=inputs.options,
+        kernels_sha256=inputs.kernels_sha256,
+        key=inputs.key,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        stages=stages,
+        kernels=kernels,
+        timing_cache=timing_cache,
+    )
 
 
 def _draft(bundle: Bundle, name: str) -> Path:
@@ -281,7 +293,7 @@ def _clear(bundle: Bundle) -> None:
         place.rmdir()
 
 
-def _install(bundle: Bundle, name: str, entry: Entry) -> Bundle:
+def _install(bundle: Bundle, name: str, entry: EngineEntry) -> Bundle:
     """Move the drafts into place, then name them in the manifest."""
     if open_bundle(bundle.folder).id != bundle.id:
         raise BundleError(f"{bundle.folder} was replaced while engines were built for it. Build them again.")
@@ -295,22 +307,19 @@ def _install(bundle: Bundle, name: str, entry: Entry) -> Bundle:
     return replace_engines(
         bundle,
         [*(e for e in bundle.engines if e not in retired), entry],
-        added=engine_files(entry),
-        removed=[file for e in retired for file in engine_files(e)],
+        added=entry.files,
+        removed=[file for e in retired for file in e.files],
     )
 
 
-def _makes_place(old: Entry, new: Entry) -> bool:
-    def slot(entry: Entry) -> tuple[Any, ...]:
-        made_for = entry["made_for"]
-        return entry["flavour"], entry["precision"], made_for["compute_capabilities"], made_for["gpu"]
-
-    return slot(old) == slot(new)
+def _makes_place(old: EngineEntry, new: EngineEntry) -> bool:
+    same_gpus = replace(old.made_for, driver=None) == replace(new.made_for, driver=None)
+    return same_gpus and (old.flavour, old.precision) == (new.flavour, new.precision)
 
 
-def _is_whole(bundle: Bundle, entry: Entry) -> bool:
+def _is_whole(bundle: Bundle, entry: EngineEntry) -> bool:
     try:
-        for name in engine_files(entry):
+        for name in entry.files:
             bundle.check_file(name)
     except BundleError:
         return False

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support_engines import fake_identity
 
 from glam_bench.bench import isa, nvml, schema, watch
 from glam_bench.bench.nvml import GpuEnergy
@@ -14,6 +15,7 @@ from glam_bench.bench.roofline import roofline
 from glam_bench.bench.schema import Peaks
 from glam_deploy.agreement.answers import Answer
 from glam_deploy.agreement.limits import THRESHOLDS
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM
 
 SAMPLE = Path(__file__).with_name("sample.json")
@@ -26,7 +28,7 @@ ARITHMETIC = {"global": {"flop": 1e9, "bytes": 1e9}, "local": {"flop": 1e11, "by
 def test_share_of_the_lower_roof() -> None:
     rung = next(rung for rung in schema.read(SAMPLE)["ladder"] if rung["key"] == "openvino-int8")
     rung["stages_ms"] = {"global": 200.0, "local": 1500.0}
-    rung["engine"] = {"device": "cpu", "precision": "int8+fp32"}
+    rung["engine"] = to_json(fake_identity(precision="int8+fp32"))
     whole, patch = roofline([rung], ARITHMETIC, PEAKS, 3)["stages"]
     # 1 GFLOP in 0.2 s under 10 GFLOP/s of memory; 100 GFLOP in 0.5 s a patch under 400 GFLOP/s
     assert (whole["share_of_peak"], patch["share_of_peak"]) == pytest.approx((0.5, 0.5))
@@ -35,9 +37,9 @@ def test_share_of_the_lower_roof() -> None:
 
 def test_a_type_without_a_peak_has_the_roof_of_fp32_and_a_gpu_has_none() -> None:
     rung = next(rung for rung in schema.read(SAMPLE)["ladder"] if rung["latency_ms"])
-    rung["engine"] = {"device": "cpu", "precision": "bf16"}
+    rung["engine"] = to_json(fake_identity(precision="bf16"))
     assert {stage["precision"] for stage in roofline([rung], ARITHMETIC, PEAKS, 1)["stages"]} == {"fp32"}
-    rung["engine"] = {"device": "gpu", "precision": "fp16"}
+    rung["engine"] = to_json(fake_identity(precision="fp16", device="gpu"))
     assert roofline([rung], ARITHMETIC, PEAKS, 1)["stages"] == []
 
 
@@ -144,7 +146,7 @@ def test_clocks_and_stolen_time(tmp_path: Path) -> None:
 
 def rung(key: str, precision: str, global_ms: float, local_ms: float) -> schema.Rung:
     found = next(one for one in schema.read(SAMPLE)["ladder"] if one["key"] == "onnx")
-    engine = {"name": key, "device": "cpu", "precision": precision}
+    engine = to_json(fake_identity(key, precision))
     return {**found, "key": key, "engine": engine, "stages_ms": {"global": global_ms, "local": local_ms}}
 
 

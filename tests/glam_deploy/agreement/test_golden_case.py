@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_bundles import facts, fill
-from support_engines import FakeEngine, fake_engines, fill_with_golden, small_view
+from support_bundles import facts, fill, write_manifest
+from support_engines import FakeEngine, fake_engines, fake_identity, fill_with_golden, small_view
 
 from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.agreement.metrics import Comparison
-from glam_deploy.bundle import Bundle, open_bundle, write_manifest
+from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import Arrays, OpenedEngines
 from glam_deploy.networks import GLAM
 from glam_deploy.runtime.pipeline import Pipeline
@@ -27,7 +27,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def missed(bundle: Bundle, precision: str, **wrong: float) -> list[str]:
-    opened = OpenedEngines(engines=fake_engines(wrong=wrong), provenance={"name": "x", "precision": precision})
+    opened = OpenedEngines(engines=fake_engines(wrong=wrong), identity=fake_identity("x", precision))
     rows = check_golden(bundle, Pipeline(opened, patches=1, provenance={}))
     return [row.name for row in rows if not row.passed]
 
@@ -57,7 +57,7 @@ class Spots(FakeEngine):
 
 def spotted(spots: Mapping[tuple[int, int], float], precision: str = "fp32", **wrong: float) -> Pipeline:
     engines = fake_engines(network=GLAM, wrong=wrong) | {"global": Spots(spots)}
-    opened = OpenedEngines(engines=engines, provenance={"name": "x", "precision": precision})
+    opened = OpenedEngines(engines=engines, identity=fake_identity("x", precision))
     return Pipeline(opened, patches=1, provenance={})
 
 

@@ -121,17 +121,17 @@ def test_results_are_valid_and_refer_to_the_image_as_it_calls_itself(tmp_path: P
     content = path.read_bytes()
     assert window in content
     path.write_bytes(content.replace(window, window.replace(b".", b",")))
-    said = process_folder(tmp_path / "in", tmp_path / "out", stub(config), config)
-    (study,) = said["studies"]
-    (view,) = study["views"]
-    assert view["status"] == "done", view["reason"]
-    assert {"uid-invalid", "uid-derived"} <= {each["code"] for each in view["warnings"]}
-    assert {each["kind"] for each in study["objects"]} == {"seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"}
-    for each in study["objects"]:
-        found = dcmread(tmp_path / "out" / each["file"])
+    result = process_folder(tmp_path / "in", tmp_path / "out", stub(config), config)
+    (study,) = result.studies
+    (view,) = study.views
+    assert view.status == "done", view.reason
+    assert {"uid-invalid", "uid-derived"} <= {each["code"] for each in view.warnings or ()}
+    assert {each.kind for each in study.objects} == {"seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"}
+    for each in study.objects:
+        found = dcmread(tmp_path / "out" / each.file)
         assert UID(found.SOPInstanceUID).is_valid and UID(found.SeriesInstanceUID).is_valid
         assert found.StudyInstanceUID == identifier
         stored = {(keyword, uid) for keyword, uid in _uids(found) if not UID(uid).is_valid}
         assert ("ReferencedSOPInstanceUID", identifier) in stored
         assert {uid for _, uid in stored} == {identifier}
-        assert view["sop_uid"] not in {uid for keyword, uid in _uids(found) if keyword == "ReferencedSOPInstanceUID"}
+        assert view.sop_uid not in {uid for keyword, uid in _uids(found) if keyword == "ReferencedSOPInstanceUID"}

@@ -10,7 +10,7 @@ import support_tensorrt
 from support_bundles import snapshot
 from support_commands import PLAIN, Cli, Start, install_line
 
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, MadeFor, open_bundle
 from glam_deploy.cli import export
 from glam_deploy.engines.tensorrt import flavours, identity
 from glam_deploy.errors import BackendUnavailable
@@ -48,7 +48,7 @@ def test_engines_come_into_the_bundle(cli: Cli, folder: Path, tensorrt: None) ->
     assert said.err.splitlines() == ["global engine", "local engine", "fusion engine", "CUDA kernels"]
     bundle = open_bundle(folder)
     bundle.check()
-    assert [(e["precision"], e["flavour"]) for e in bundle.engines] == [("fp16", "tensorrt")]
+    assert [(e.precision, e.flavour) for e in bundle.engines] == [("fp16", "tensorrt")]
     assert f"{folder}: built; bundle {bundle.id[:12]}" in said.out
     for shown in (said.out, cli("inspect", "--bundle", folder).out):
         assert "TensorRT engines" in shown
@@ -229,9 +229,9 @@ def test_real_engines_in_a_real_bundle(cli: Cli, golden_bundle: Path, tmp_path: 
     bundle = open_bundle(folder)
     bundle.check()
     (entry,) = bundle.engines
-    assert entry["made_for"] == {"compute_capabilities": ["8.9"], "gpu": None, "driver": None}
-    assert [entry["stages"][s]["confirmed_share"] for s in ("global", "local", "fusion")] == [1.0, 1.0, None]
-    assert bundle.read(entry["kernels"]["sm_89"]["file"]).startswith(b"\x7fELF")
+    assert entry.made_for == MadeFor(compute_capabilities=("8.9",), gpu=None, driver=None)
+    assert [entry.stages[s].confirmed_share for s in ("global", "local", "fusion")] == [1.0, 1.0, None]
+    assert bundle.read(entry.kernels["sm_89"].file).startswith(b"\x7fELF")
     again = cli(*arguments, "--compute-capability", "8.9")
     assert (again.code, again.err) == (0, "")
     assert open_bundle(folder).id == bundle.id
@@ -259,7 +259,7 @@ def test_export_and_build(cli: Cli, exported: list[Path], tensorrt: None, tmp_pa
     out = tmp_path / "new"
     said = cli("export", "--weights", "w.pt", "--out", out, "--engine", "fp16", "--engine", "fp32", "--engine", "fp16")
     assert said.code == 0
-    assert [entry["precision"] for entry in open_bundle(out).engines] == ["fp16", "fp32"]
+    assert [entry.precision for entry in open_bundle(out).engines] == ["fp16", "fp32"]
     open_bundle(out).check()
 
 

@@ -11,8 +11,7 @@ from support_bundles import fill
 from support_commands import Cli
 
 from glam_bench.bench import run as bench_run
-from glam_deploy import amend
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, write
 from glam_deploy.cli import export as export_command
 from glam_deploy.cli import gate_images
 from glam_deploy.cli import run as run_command
@@ -119,7 +118,7 @@ def test_gate_knows_first_that_the_verdict_cannot_be_stored(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("glam_deploy.cli.gate.open_pair", begun)
-    monkeypatch.setattr(amend.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(write.tempfile, "TemporaryFile", read_only)
     said = cli("gate", "--engine", "onnx", "--reference", "torch", "--images", image, "--bundle", bundle)
     assert said.code == 2
     assert "the verdict cannot be written there (Read-only file system)" in said.err

@@ -11,6 +11,7 @@ import support_engines
 import torch
 from support_bundles import snapshot
 from support_commands import PLAIN, Cli, Start, install_line, names, strict, without
+from support_engines import fake_identity
 from torch import Tensor
 
 from glam_deploy.bundle import Bundle, open_bundle
@@ -67,9 +68,9 @@ def test_options_reach_the_bundle(
     assert said.code == 0
     assert "bf16 local.z_k" in said.out
     bundle = open_bundle(tmp_path / "bundle")
-    assert bundle.manifest["network"]["precisions"] == ["fp32", "bf16"]
+    assert bundle.manifest.network.precisions == ("fp32", "bf16")
     assert bundle.patches == 3
-    assert bundle.manifest["checkpoint"]["ignored_keys"] == ["step", "teacher.a"]
+    assert bundle.manifest.checkpoint.ignored_keys == ("step", "teacher.a")
     assert "checkpoint.safetensors" not in bundle.files
 
 
@@ -97,7 +98,7 @@ def test_graph_that_disagrees_leaves_nothing(
     cli: Cli, quick: None, golden_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_wrong(opened: Bundle, options: EngineOptions) -> OpenedEngines:
-        return OpenedEngines(engines=support_engines.fake_engines(wrong={"z_k": 0.5}), provenance={"name": "onnx"})
+        return OpenedEngines(engines=support_engines.fake_engines(wrong={"z_k": 0.5}), identity=fake_identity("onnx"))
 
     monkeypatch.setattr(support_engines, "open_engines", open_wrong)
     said = cli("export", "--weights", golden_checkpoint, "--out", tmp_path / "bundle")

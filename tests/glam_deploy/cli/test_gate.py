@@ -14,7 +14,7 @@ from support_engines import small_view
 from support_gate import Candidate
 
 from glam_deploy.bundle import MANIFEST, open_bundle
-from glam_deploy.runtime.admission import engine_digest
+from glam_deploy.json_records import to_json
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def gate(cli: Cli, bundle: Path, image: Path, candidate: Candidate) -> Any:
 
 
 def verdicts(bundle: Path) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in open_bundle(bundle).gates]
+    return [to_json(entry) for entry in open_bundle(bundle).gates]
 
 
 def outline(folder: Path, image: Path, value: int = 100) -> None:
@@ -58,7 +58,7 @@ def test_an_engine_that_passes_may_run(
     (entry,) = verdicts(bundle)
     assert said.out.splitlines()[-1].startswith(f"PASSED gate {entry['id']}: engine openvino, 1 images")
     assert (entry["passed"], entry["failures"], entry["engine"], entry["reference"]) == (True, [], "openvino", "onnx")
-    assert entry["digest"] == engine_digest(candidate.provenance)
+    assert entry["digest"] == candidate.identity.digest
 
     passed = cli(*run)
     assert passed.code == 0

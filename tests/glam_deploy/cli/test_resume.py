@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from support_commands import Cli, Said
 from support_engines import small_view
-from support_gate import PROVENANCE, Candidate
+from support_gate import IDENTITY, Candidate
 
 KEPT = "0 done, 0 skipped, 0 failed, 2 kept"
 AGAIN = "2 done, 0 skipped, 0 failed, 0 kept"
@@ -65,7 +66,7 @@ def test_a_moved_bundle_and_a_remark_in_it_change_no_result(
 ) -> None:
     run()
     bundle.rename(tmp_path / "moved")
-    change(tmp_path / "moved", lambda manifest: manifest.update(note="another"))
+    change(tmp_path / "moved", lambda manifest: manifest.update(licence="another"))
     assert last(run("--resume", "--bundle", tmp_path / "moved")) == KEPT
 
 
@@ -89,7 +90,8 @@ def test_another_engine_is_another_run(run: Callable[..., Said], monkeypatch: py
     assert last(said) == AGAIN
     (line,) = explained(said)
     assert "not openvino fp32 openvino made up cpu" in line
-    monkeypatch.setitem(PROVENANCE, "sha256", {"global": "12", "local": "22", "fusion": "33"})
+    other = replace(IDENTITY, sha256={"global": "12", "local": "22", "fusion": "33"})
+    monkeypatch.setattr("support_gate.IDENTITY", other)
     said = run("--engine", "openvino", "--ungated", "--resume")
     assert last(said) == AGAIN
     assert "other graphs or files of engine openvino fp32" in explained(said)[0]

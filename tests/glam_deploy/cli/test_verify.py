@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support_engines
-from support_bundles import edit_manifest, facts, snapshot
+from support_bundles import edit_manifest, facts, snapshot, write_manifest
 from support_commands import Cli, Start, install_line, without
+from support_engines import fake_identity
 
 from glam_deploy.agreement.golden import GOLDEN_FILE
-from glam_deploy.bundle import Bundle, write_manifest
+from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.networks import GLAM
 
@@ -108,8 +109,8 @@ def test_engine_that_disagrees(
     cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, float], missed: str
 ) -> None:
     def open_wrong(opened: Bundle, options: EngineOptions) -> OpenedEngines:
-        provenance = {"name": "onnx", "library": "made up"}
-        return OpenedEngines(engines=support_engines.fake_engines(wrong=wrong), provenance=provenance)
+        engines = support_engines.fake_engines(wrong=wrong)
+        return OpenedEngines(engines=engines, identity=fake_identity("onnx"))
 
     monkeypatch.setattr(support_engines, "open_engines", open_wrong)
     said = cli("verify", "--bundle", bundle)
@@ -121,7 +122,7 @@ def test_engine_that_disagrees(
 def test_engine_within_the_limit_passes(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_close(opened: Bundle, options: EngineOptions) -> OpenedEngines:
         engines = support_engines.fake_engines(wrong={"y_scale": 5e-5})
-        return OpenedEngines(engines=engines, provenance={"name": "onnx", "library": "made up"})
+        return OpenedEngines(engines=engines, identity=fake_identity("onnx"))
 
     monkeypatch.setattr(support_engines, "open_engines", open_close)
     assert cli("verify", "--bundle", bundle).code == 0

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
-from support_bundles import facts
+from support_bundles import facts, write_manifest
 from support_engines import FakeEngine
 
 from glam_deploy import networks
-from glam_deploy.bundle import Bundle, open_bundle, write_manifest
+from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines import onnxruntime
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.device_base import DeviceEngine
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
+from glam_deploy.json_records import to_json
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage, Tensor
 
@@ -163,14 +164,14 @@ def test_how_sessions_are_opened(world: World, opened: OpenedEngines, gpu: Gpu) 
 
 
 def test_provenance(opened: OpenedEngines, graphs: Bundle, gpu: Gpu) -> None:
-    assert opened.provenance == {
+    assert to_json(opened.identity) == {
         "name": "onnx-cuda",
         "library": f"onnxruntime {REAL.__version__}",
         "device": gpu.name,
         "compute_capability": gpu.compute_capability,
         "driver": gpu.driver,
         "precision": "fp32",
-        "sha256": {stage: graphs.files[f"graphs/{stage}.onnx"]["sha256"] for stage in STAGES},
+        "sha256": {stage: graphs.files[f"graphs/{stage}.onnx"].sha256 for stage in STAGES},
     }
     assert isinstance(opened.kernels, Kernels)
     assert isinstance(opened.gpu, Gpu)

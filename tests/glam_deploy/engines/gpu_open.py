@@ -20,9 +20,10 @@ from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Flavour, Library
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.kernels.launch import Kernels
 from glam_deploy.networks import STAGES
-from glam_deploy.precision import Precision
+from glam_deploy.precision import Precision, StageRecipes
 
 compile_once = functools.cache(store.compile_cubin)
 
@@ -93,7 +94,7 @@ def test_what_is_opened(bundle: Bundle, build: Build, gpu: Gpu) -> None:
     assert opened.engines.keys() == set(STAGES)
     assert isinstance(opened.kernels, Kernels)
     assert opened.gpu is not None
-    found, (entry,) = opened.provenance, built.engines
+    found, (entry,) = to_json(opened.identity), built.engines
     assert found == json.loads(json.dumps(found))
     assert found == {
         "name": "fp16",
@@ -103,15 +104,15 @@ def test_what_is_opened(bundle: Bundle, build: Build, gpu: Gpu) -> None:
         "driver": gpu.driver,
         "precision": "fp16",
         "flavour": "tensorrt",
-        "key": entry["key"],
-        "sha256": {stage: built.files[entry["stages"][stage]["file"]]["sha256"] for stage in STAGES},
+        "key": entry.key,
+        "sha256": {stage: built.files[entry.stages[stage].file].sha256 for stage in STAGES},
     }
 
 
 def test_precisions_are_never_exchanged(bundle: Bundle, build: Build) -> None:
     built = build(build(bundle), "fp32")
     for name in ("fp32", "fp16"):
-        assert open_engines(name, built, EngineOptions()).provenance["precision"] == name
+        assert open_engines(name, built, EngineOptions()).identity.precision == StageRecipes.from_json(name)
     with pytest.raises(BackendUnavailable, match=r"has no bf16 engines\. Build them here with: .*--engine bf16"):
         open_engines("bf16", built, EngineOptions())
 
@@ -202,11 +203,11 @@ def test_two_flavours_that_fit_must_be_told_apart(bundle: Bundle, build: Build, 
     with pytest.raises(UsageError, match="engines of two flavours fit; choose with --flavour"):
         open_fp16(built)
     for flavour, module in (("tensorrt", "tensorrt 11.4"), ("tensorrt-rtx", "tensorrt_rtx 1.7")):
-        found = open_fp16(built, flavour=flavour).provenance
+        found = to_json(open_fp16(built, flavour=flavour).identity)
         assert found["flavour"] == flavour
         assert found["library"].startswith(module)
     del installed["tensorrt"]
-    assert open_fp16(built).provenance["flavour"] == "tensorrt-rtx"
+    assert open_fp16(built).identity.flavour == "tensorrt-rtx"
 
 
 def test_of_engines_that_fit_the_newest_is_taken(bundle: Bundle, build: Build) -> None:
@@ -217,7 +218,7 @@ def test_of_engines_that_fit_the_newest_is_taken(bundle: Bundle, build: Build) -
         manifest["engines"].insert(0, {**entry, "key": "newer", "built": "2999-01-01T00:00:00+00:00"})
 
     edit_manifest(built.folder, add)
-    assert open_fp16(open_bundle(built.folder)).provenance["key"] == "newer"
+    assert open_fp16(open_bundle(built.folder)).identity.key == "newer"
 
 
 @pytest.mark.parametrize("which", ["local.engine", "cubin"])

@@ -1,16 +1,17 @@
 """What engines are made for, what their key depends on, and which machine they are kept from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import support_tensorrt
 from support_store import L4
 
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, MadeFor
 from glam_deploy.engines.tensorrt import flavours, identity, store
 from glam_deploy.engines.tensorrt.flavours import Library
-from glam_deploy.engines.tensorrt.identity import Machine
+from glam_deploy.engines.tensorrt.identity import BuildInputs, Machine
 from glam_deploy.errors import BackendUnavailable, UsageError
 
 H200 = Machine(gpu="NVIDIA H200", compute_capability="9.0", driver="580.95.05")
@@ -31,7 +32,7 @@ def trt() -> Library:
 
 
 def test_tensorrt_builds_for_the_gpu_at_hand(trt: Library) -> None:
-    made_for = {"compute_capabilities": ["8.9"], "gpu": "NVIDIA L4", "driver": "580.95.05"}
+    made_for = MadeFor(compute_capabilities=("8.9",), gpu="NVIDIA L4", driver="580.95.05")
     assert identity.made_for(trt, L4, []) == made_for
     assert identity.made_for(trt, L4, ["8.9"]) == made_for
     with pytest.raises(UsageError, match=r"of compute capability 8\.9: leave --compute-capability out"):
@@ -46,9 +47,8 @@ def test_tensorrt_needs_a_gpu(trt: Library) -> None:
 def test_tensorrt_rtx_builds_for_the_gpu_at_hand_or_all_but_turing(rtx: Library) -> None:
     def capabilities(machine: Machine, *asked: str) -> list[str]:
         made_for = identity.made_for(rtx, machine, asked)
-        assert (made_for["gpu"], made_for["driver"]) == (None, None)
-        found: list[str] = made_for["compute_capabilities"]
-        return found
+        assert (made_for.gpu, made_for.driver) == (None, None)
+        return list(made_for.compute_capabilities)
 
     assert capabilities(L4) == ["8.9"]
     assert capabilities(NO_GPU)[:4] == ["8.0", "8.6", "8.9", "12.0"]
@@ -66,14 +66,14 @@ def test_gpu_that_tensorrt_rtx_does_not_run_on_is_refused_before_building(rtx: L
             identity.made_for(rtx, machine, asked)
         assert "glam-deploy build --flavour tensorrt; install" in str(caught.value)
         assert "--engine onnx-cuda" in str(caught.value)
-    assert identity.made_for(rtx, machine, ["8.9"])["compute_capabilities"] == ["8.9"]  # for another machine
+    assert identity.made_for(rtx, machine, ["8.9"]).compute_capabilities == ("8.9",)  # for another machine
 
 
 def test_gpu_later_than_all_that_tensorrt_rtx_lists_is_asked_for_where_it_is_at_hand(rtx: Library) -> None:
     """The library itself says ">12.0" of the GPUs that it supports."""
     later = Machine(gpu="a later GPU", compute_capability="13.0", driver="600")
-    assert identity.made_for(rtx, later, [])["compute_capabilities"] == ["13.0"]
-    assert identity.made_for(rtx, later, ["13.0"])["compute_capabilities"] == ["13.0"]
+    assert identity.made_for(rtx, later, []).compute_capabilities == ("13.0",)
+    assert identity.made_for(rtx, later, ["13.0"]).compute_capabilities == ("13.0",)
     with pytest.raises(UsageError, match=r"builds for 13\.0, which it does not list, only when asked for it alone"):
         identity.made_for(rtx, later, ["8.9", "13.0"])
     for machine in (NO_GPU, L4):
@@ -92,45 +92,40 @@ def test_what_is_no_compute_capability(rtx: Library, asked: str) -> None:
 # the key
 
 
-Recipe = dict[str, Any]
-
-
 @pytest.fixture
-def recipe(bundle: Bundle, trt: Library) -> Recipe:
-    return identity.recipe(bundle, trt, "fp16", made_for=identity.made_for(trt, L4, []), options={"tf32": False})
+def inputs(bundle: Bundle, trt: Library) -> BuildInputs:
+    return identity.build_inputs(bundle, trt, "fp16", made_for=identity.made_for(trt, L4, []), options={"tf32": False})
 
 
-def test_recipe_names_all_graphs_of_the_precision(recipe: Recipe, bundle: Bundle) -> None:
+def test_inputs_name_all_graphs_of_the_precision(inputs: BuildInputs, bundle: Bundle) -> None:
     wanted = {"global": "graphs/global.fp16.onnx", "local": "graphs/local.fp16.onnx", "fusion": "graphs/fusion.onnx"}
-    assert recipe["graphs"] == {stage: bundle.files[name]["sha256"] for stage, name in wanted.items()}
-    assert (recipe["flavour"], recipe["library"], recipe["precision"]) == ("tensorrt", "11.4.0.1", "fp16")
+    assert inputs.graphs == {stage: bundle.files[name].sha256 for stage, name in wanted.items()}
+    assert (inputs.flavour, inputs.library, inputs.precision) == ("tensorrt", "11.4.0.1", "fp16")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r.update(precision="fp32"),
-        lambda r: r.update(flavour="tensorrt-rtx"),
-        lambda r: r.update(library="11.4.0.2"),
-        lambda r: r["made_for"].update(gpu="NVIDIA L40"),
-        lambda r: r["made_for"].update(compute_capabilities=["8.9", "9.0"]),
-        lambda r: r["options"].update(tf32=True),
-        lambda r: r["graphs"].update(local="00"),
-        lambda r: r.update(kernels_sha256="00"),
+        lambda i: replace(i, precision="fp32"),
+        lambda i: replace(i, flavour="tensorrt-rtx"),
+        lambda i: replace(i, library="11.4.0.2"),
+        lambda i: replace(i, made_for=replace(i.made_for, gpu="NVIDIA L40")),
+        lambda i: replace(i, made_for=replace(i.made_for, compute_capabilities=("8.9", "9.0"))),
+        lambda i: replace(i, options={"tf32": True}),
+        lambda i: replace(i, graphs={**i.graphs, "local": "00"}),
+        lambda i: replace(i, kernels_sha256="00"),
     ],
 )
 def test_everything_that_makes_other_engines_makes_another_key(
-    recipe: Recipe, change: Callable[[Recipe], object]
+    inputs: BuildInputs, change: Callable[[BuildInputs], BuildInputs]
 ) -> None:
-    before = identity.key_of(recipe)
-    change(recipe)
-    assert identity.key_of(recipe) != before
+    assert change(inputs).key != inputs.key
 
 
-def test_driver_and_order_make_no_other_key(recipe: Recipe) -> None:
-    before = identity.key_of(recipe)
-    recipe["made_for"]["driver"] = "999.0"
-    assert identity.key_of(dict(reversed(recipe.items()))) == before
+def test_driver_and_order_make_no_other_key(inputs: BuildInputs) -> None:
+    made_for = replace(inputs.made_for, driver="999.0")
+    graphs = dict(reversed(inputs.graphs.items()))
+    assert replace(inputs, made_for=made_for, graphs=graphs).key == inputs.key
 
 
 # does it fit
@@ -143,7 +138,7 @@ def built(bundle: Bundle, trt: Library, quick_kernels: None) -> store.BuildOutco
 
 
 def reasons(built: store.BuildOutcome, machine: Machine, library: Library, **changes: Any) -> list[str]:
-    return identity.mismatches(built.bundle, {**built.entry, **changes}, library=library, machine=machine)
+    return identity.mismatches(built.bundle, replace(built.entry, **changes), library=library, machine=machine)
 
 
 def test_what_was_just_built_fits(built: store.BuildOutcome, trt: Library) -> None:
@@ -168,14 +163,14 @@ def test_other_library(built: store.BuildOutcome) -> None:
 
 def test_gpu_that_the_library_does_not_run_on(built: store.BuildOutcome, rtx: Library) -> None:
     """Such engines were built by earlier releases."""
-    targets = {"compute_capabilities": ["9.0"], "gpu": None, "driver": None}
-    entry = {**built.entry, "made_for": targets, "library": rtx.version}
+    targets = MadeFor(compute_capabilities=("9.0",), gpu=None, driver=None)
+    entry = replace(built.entry, made_for=targets, library=rtx.version)
     found = identity.mismatches(built.bundle, entry, library=rtx, machine=H200)
     assert found == [f"{rtx} does not run on compute capability 9.0"]
 
 
 def test_several_targets_and_any_gpu_of_them(built: store.BuildOutcome, trt: Library) -> None:
-    targets = {"compute_capabilities": ["8.6", "8.9", "12.0"], "gpu": None, "driver": None}
+    targets = MadeFor(compute_capabilities=("8.6", "8.9", "12.0"), gpu=None, driver=None)
     assert reasons(built, L4, trt, made_for=targets) == []
     assert reasons(built, H200, trt, made_for=targets) == [
         "made for compute capability 8.6, 8.9, 12.0, the GPU has 9.0"
@@ -190,10 +185,10 @@ def test_several_targets_and_any_gpu_of_them(built: store.BuildOutcome, trt: Lib
 def test_other_graph_and_other_kernels(
     built: store.BuildOutcome, trt: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = {**built.entry["stages"], "local": {**built.entry["stages"]["local"], "graph_sha256": "00"}}
-    assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
-    stages["local"]["graph"] = "graphs/gone.onnx"
-    assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
+    local = replace(built.entry.stages["local"], graph_sha256="00")
+    for other in (local, replace(local, graph="graphs/gone.onnx")):
+        stages = {**built.entry.stages, "local": other}
+        assert reasons(built, L4, trt, stages=stages) == ["made from another local graph than the bundle's"]
     monkeypatch.setattr(identity, "source_sha256", lambda network: "00")
     assert reasons(built, L4, trt) == ["its kernels are of another release of glam-deploy"]
 

@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_bundles import facts
+from support_bundles import edit_manifest, facts, write_manifest
 from support_commands import start_process
 from support_small_graphs import patches, small_local
 
-from glam_deploy.bundle import MIXTURE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines import cpu_features, openvino
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from glam_deploy.engines.openvino import Recipe
+from glam_deploy.engines.openvino import StagePlan
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendUnavailable, BundleError
 from glam_deploy.networks import GLAM_CONCATENATION
+from glam_deploy.precision import Recipe
 from glam_export.winograd import MIN_CHANNELS, winograd
 
 OPTIONS = EngineOptions()
-FP32 = Recipe(file=graph_file("local"), floats="fp32")
+FP32 = StagePlan(file=graph_file("local"), floats="fp32")
 
 
 @pytest.fixture
@@ -45,15 +46,16 @@ def cpu(monkeypatch: pytest.MonkeyPatch, *named: str) -> None:
 
 
 @pytest.fixture
-def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, StagePlan]:
     """What each stage was to be computed from and in; nothing is compiled."""
-    seen: dict[str, Recipe] = {}
+    seen: dict[str, StagePlan] = {}
     monkeypatch.setattr(openvino, "_engine", lambda bundle, stage, recipe, options: seen.setdefault(stage, recipe))
     return seen
 
 
-def with_mixture(bundle: Bundle, mixture: object) -> Bundle:
-    return replace(bundle, manifest={**bundle.manifest, MIXTURE: mixture})
+def with_mixture(bundle: Bundle, mixture: dict[str, str]) -> Bundle:
+    recipes = {stage: Recipe.from_json(text) for stage, text in mixture.items()}
+    return replace(bundle, manifest=replace(bundle.manifest, mixture=recipes))  # type: ignore[arg-type]
 
 
 # what runs
@@ -71,7 +73,7 @@ def with_mixture(bundle: Bundle, mixture: object) -> Bundle:
 )
 def test_recipes(
     bundle: Bundle,
-    recipes: dict[str, Recipe],
+    recipes: dict[str, StagePlan],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     features: str,
@@ -82,18 +84,18 @@ def test_recipes(
     opened = open_engines(name, bundle, EngineOptions())
     assert (recipes["local"].file, recipes["local"].floats) == local
     assert recipes["global"].floats == local[1]
-    assert recipes["fusion"] == Recipe(file="graphs/fusion.onnx", floats="fp32")
-    assert (opened.provenance["name"], opened.provenance["precision"]) == (name, precision)
-    assert opened.provenance["sha256"]["local"] == bundle.files[local[0]]["sha256"]
+    assert recipes["fusion"] == StagePlan(file="graphs/fusion.onnx", floats="fp32")
+    assert (opened.identity.name, str(opened.identity.precision)) == (name, precision)
+    assert opened.identity.sha256["local"] == bundle.files[local[0]].sha256
 
 
-def test_a_mixture(bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mixture(bundle: Bundle, recipes: dict[str, StagePlan], monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "amx_bf16")
     mixed = with_mixture(bundle, {"global": "bf16", "local": "int8", "fusion": "fp32"})
     opened = open_engines("openvino-mixed", mixed, EngineOptions())
-    assert recipes["global"] == Recipe(file="graphs/global.onnx", floats="bf16")
-    assert recipes["local"] == Recipe(file="graphs/local.int8.onnx", floats="fp32")
-    assert opened.provenance["precision"] == "global bf16, local int8, fusion fp32"
+    assert recipes["global"] == StagePlan(file="graphs/global.onnx", floats="bf16")
+    assert recipes["local"] == StagePlan(file="graphs/local.int8.onnx", floats="fp32")
+    assert str(opened.identity.precision) == "global bf16, local int8, fusion fp32"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_mixture(bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pyte
     ],
 )
 def test_what_a_stage_of_a_mixture_may_be_made_of(
-    bundle: Bundle, recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch, kind: str, file: str, floats: str
+    bundle: Bundle, recipes: dict[str, StagePlan], monkeypatch: pytest.MonkeyPatch, kind: str, file: str, floats: str
 ) -> None:
     (bundle.folder / WINOGRAD_FILE).write_bytes(b"")
     write_manifest(bundle.folder, facts())
@@ -190,8 +192,10 @@ def test_graphs_that_the_bundle_lacks(bundle: Bundle) -> None:
     ],
 )
 def test_mixtures_that_are_none(bundle: Bundle, mixture: object) -> None:
+    """In bundles of earlier releases, which may have written the search otherwise."""
+    edit_manifest(bundle.folder, lambda m: m.update(schema_version=1, mixture=mixture, frontier=[]))
     with pytest.raises(BundleError, match="--precision auto"):
-        open_engines("openvino-mixed", with_mixture(bundle, mixture), EngineOptions())
+        open_engines("openvino-mixed", open_bundle(bundle.folder), EngineOptions())
 
 
 # models that were compiled before

@@ -1,19 +1,18 @@
 """What engines say that they compute in is understood, for every engine and kind of CPU."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
-from support_bundles import facts, fill
+from support_bundles import facts, fill, write_manifest
 from support_engines import fake_engines, fill_with_golden, small_view
 
 from glam_deploy.agreement.golden import check_golden
-from glam_deploy.bundle import MIXTURE, WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines import cpu_features, openvino
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
-from glam_deploy.engines.precision import by_stage
 from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.errors import BackendUnavailable, InternalError
+from glam_deploy.precision import BF16, FP32, INT8, MIXTURE_RECIPES, RECIPES, Recipe, StageRecipes
 from glam_deploy.runtime.pipeline import Pipeline
 
 CPUS = {
@@ -25,7 +24,7 @@ CPUS = {
 """Flags of /proc/cpuinfo."""
 HAVE_BF16 = ("avx512-bf16", "amx")
 ON_CPU = [name for name in OWNERS if name.startswith("openvino")]
-KINDS = get_args(openvino.Kind)
+KINDS = [str(recipe) for recipe in MIXTURE_RECIPES]
 
 
 @pytest.fixture
@@ -66,34 +65,53 @@ def test_every_engine_is_verified_on_every_cpu(bundle: Bundle, cpu: str, name: s
             verified(bundle, name)
         return
     expected = {"openvino-bf16": "bf16", "openvino-int8": "int8"}.get(name, "fp32")
-    assert by_stage(str(verified(bundle, name).provenance["precision"]))["local"] == expected
+    assert verified(bundle, name).identity.precision["local"].weights == expected
 
 
 @pytest.mark.parametrize("cpu", CPUS, indirect=True)
 @pytest.mark.parametrize("local", KINDS)
 @pytest.mark.parametrize("whole", [kind for kind in KINDS if "winograd" not in kind])
 def test_every_mixture_is_understood_on_every_cpu(bundle: Bundle, cpu: str, whole: str, local: str) -> None:
-    write_manifest(bundle.folder, facts() | {MIXTURE: {"global": whole, "local": local}})
+    write_manifest(bundle.folder, facts() | {"mixture": {"global": whole, "local": local}})
     mixed = open_bundle(bundle.folder)
     if cpu not in HAVE_BF16 and "bf16" in whole + local:
         with pytest.raises(BackendUnavailable, match="bf16 needs a CPU with"):
             open_engines("openvino-mixed", mixed, EngineOptions())
         return
     opened = open_engines("openvino-mixed", mixed, EngineOptions())
-    found = by_stage(str(opened.provenance["precision"]))
+    found = opened.identity.precision
     expected = [kind.partition("+")[0].replace("winograd", "fp32") for kind in (whole, local)]
-    assert [found["global"], found["local"], found["fusion"]] == [*expected, "fp32"]
+    assert [found[stage].weights for stage in ("global", "local", "fusion")] == [*expected, "fp32"]
 
 
 @pytest.mark.parametrize("cpu", ["amx"], indirect=True)
 def test_a_mixture_is_verified(bundle: Bundle, cpu: str) -> None:
     """The one that the first `verify` of a mixture ended with a KeyError on."""
-    write_manifest(bundle.folder, facts() | {MIXTURE: {"global": "fp32", "local": "bf16"}})
+    write_manifest(bundle.folder, facts() | {"mixture": {"global": "fp32", "local": "bf16"}})
     opened = verified(open_bundle(bundle.folder), "openvino-mixed")
-    assert opened.provenance["precision"] == "global fp32, local bf16, fusion fp32"
+    assert str(opened.identity.precision) == "global fp32, local bf16, fusion fp32"
 
 
 @pytest.mark.parametrize("precision", ["", "float32", "global fp32", "global fp32, local tf32, fusion fp32", "int8+"])
 def test_what_no_engine_writes_is_not_guessed_at(precision: str) -> None:
     with pytest.raises(InternalError, match="the engine's precision is"):
-        by_stage(precision)
+        StageRecipes.from_json(precision)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_read_as_it_is_written(recipe: Recipe) -> None:
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert StageRecipes.from_json(str(recipe)) == StageRecipes(recipes=recipe)
+
+
+def test_texts_of_recipes_are_those_of_recorded_gates() -> None:
+    """They are part of every engine's digest."""
+    assert [str(recipe) for recipe in RECIPES] == [
+        *("fp32", "bf16", "winograd", "int8", "int8+bf16", "int8+winograd", "fp16", "int8+fp32")
+    ]
+    mixed = StageRecipes(recipes={"global": INT8, "local": BF16, "fusion": FP32})
+    assert str(mixed) == "global int8, local bf16, fusion fp32"
+    assert StageRecipes.from_json(str(mixed)) == mixed
+    assert mixed.coarsest(["fusion"]) == "fp32"
+    assert mixed.coarsest(["local", "fusion"]) == "bf16"
+    assert mixed.coarsest(["global", "local", "fusion"]) == "int8"

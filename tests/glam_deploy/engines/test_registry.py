@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support_bundles import fill
 from support_commands import install_line
+from support_engines import fake_identity
 
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli.main import exit_code
@@ -35,7 +36,7 @@ class Recorder:
 
     def open_engines(self, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
         self.asked.append(options)
-        return OpenedEngines(engines={}, provenance={})
+        return OpenedEngines(engines={}, identity=fake_identity())
 
     open_cuda_engines = open_mixed_engines = open_winograd_engines = open_engines
 

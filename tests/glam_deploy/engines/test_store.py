@@ -3,26 +3,26 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import support_tensorrt
-from support_bundles import edit_manifest, snapshot
+from support_bundles import edit_manifest, snapshot, write_manifest
 from support_store import A10, L4, build
 
 from glam_deploy.bundle import (
     ENGINES_FOLDER,
     MANIFEST,
     Bundle,
-    engine_files,
     open_bundle,
-    write_manifest,
 )
 from glam_deploy.engines.tensorrt import builder, identity, store
 from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.engines.tensorrt.identity import Machine
 from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM_CONCATENATION
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
@@ -35,10 +35,10 @@ def test_files_and_what_the_manifest_says_of_them(bundle: Bundle) -> None:
     outcome = build(bundle)
     outcome.bundle.check()
     (folder,) = (bundle.folder / ENGINES_FOLDER).iterdir()
-    assert folder.name == f"tensorrt-fp16-{outcome.entry['key'][:12]}"
+    assert folder.name == f"tensorrt-fp16-{outcome.entry.key[:12]}"
     place = f"{ENGINES_FOLDER}/{folder.name}"
     entry = json.loads((bundle.folder / MANIFEST).read_bytes())["engines"][0]
-    assert entry == outcome.entry
+    assert entry == to_json(outcome.entry)
     assert {stage: made["file"] for stage, made in entry["stages"].items()} == {
         stage: f"{place}/{stage}.engine" for stage in ("global", "local", "fusion")
     }
@@ -57,11 +57,12 @@ def test_report_that_confirms_too_little_lies_beside_the_engine(
 ) -> None:
     outcome = build(bundle, support_tensorrt.library(10, tells=tells))
     outcome.bundle.check()
-    stages = outcome.entry["stages"]
-    assert stages["local"]["confirmed_share"] == pytest.approx(share)
-    assert "report" not in stages["fusion"]
-    name = stages["local"]["report"]
-    assert name == str(Path(stages["local"]["file"]).with_name("local.layers.txt"))
+    stages = outcome.entry.stages
+    assert stages["local"].confirmed_share == pytest.approx(share)
+    assert stages["fusion"].report is None
+    name = stages["local"].report
+    assert name
+    assert name == str(Path(stages["local"].file).with_name("local.layers.txt"))
     assert outcome.bundle.read(name).startswith(b"Layers:\nName: ")
     (warning,) = (words for words in outcome.warnings if words.startswith("local: "))
     assert f"confirms fp16 for {told} of the multiply-adds" in warning
@@ -78,10 +79,9 @@ def test_everything_else_of_the_bundle_is_as_before(bundle: Bundle) -> None:
     assert {n: c for n, c in after.items() if not n.startswith(ENGINES_FOLDER) and n != MANIFEST} == {
         n: c for n, c in before.items() if n != MANIFEST
     }
-    manifest = dict(outcome.bundle.manifest)
-    del manifest["engines"]
-    manifest["files"] = {n: e for n, e in manifest["files"].items() if not n.startswith(ENGINES_FOLDER)}
-    assert manifest == bundle.manifest
+    manifest = outcome.bundle.manifest
+    files = {n: e for n, e in manifest.files.items() if not n.startswith(ENGINES_FOLDER)}
+    assert replace(manifest, engines=(), files=files) == bundle.manifest
     assert outcome.bundle.id != bundle.id
 
 
@@ -99,10 +99,10 @@ def test_readable_for_others(bundle: Bundle) -> None:
 
 def test_graphs_are_those_of_the_precision(bundle: Bundle) -> None:
     for precision, flavoured in (("fp32", ""), ("fp16", ".fp16")):
-        stages = build(bundle, precision=precision).entry["stages"]  # type: ignore[arg-type]
+        stages = build(bundle, precision=precision).entry.stages  # type: ignore[arg-type]
         for stage in ("global", "local"):
-            assert stages[stage]["graph"] == f"graphs/{stage}{flavoured}.onnx"
-        assert stages["fusion"]["graph"] == "graphs/fusion.onnx"
+            assert stages[stage].graph == f"graphs/{stage}{flavoured}.onnx"
+        assert stages["fusion"].graph == "graphs/fusion.onnx"
 
 
 def test_precision_that_the_bundle_lacks(bundle: Bundle) -> None:
@@ -183,7 +183,7 @@ def new_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Library:
     changed = support_tensorrt.graph("local", "fp16", convolutions=[])
     (bundle.folder / "graphs/local.fp16.onnx").write_bytes(changed)
     manifest = json.loads((bundle.folder / MANIFEST).read_bytes())
-    write_manifest(bundle.folder, {key: value for key, value in manifest.items() if key != "files"})
+    write_manifest(bundle.folder, {key: value for key, value in manifest.items() if key != "schema_version"})
     return support_tensorrt.library()
 
 
@@ -195,7 +195,7 @@ def test_any_change_builds_again_and_takes_the_place(
     library = change(bundle, monkeypatch)
     second = build(bundle, library)
     assert second.new
-    assert [e["key"] for e in second.bundle.engines] == [second.entry["key"]] != [first.entry["key"]]
+    assert [e.key for e in second.bundle.engines] == [second.entry.key] != [first.entry.key]
     second.bundle.check()
     assert len(list((bundle.folder / ENGINES_FOLDER).iterdir())) == 1
 
@@ -203,7 +203,7 @@ def test_any_change_builds_again_and_takes_the_place(
 @pytest.mark.parametrize("damage", [lambda c: c[:-1] + b"\0", lambda c: c + b"\0", lambda c: None])
 def test_damaged_engine_is_refused_and_built_anew(bundle: Bundle, damage: Callable[[bytes], bytes | None]) -> None:
     outcome = build(bundle)
-    name = outcome.entry["stages"]["local"]["file"]
+    name = outcome.entry.stages["local"].file
     path = bundle.folder / name
     good = path.read_bytes()
     path.unlink()
@@ -223,7 +223,7 @@ def test_damaged_engine_is_refused_and_built_anew(bundle: Bundle, damage: Callab
 
 def test_remedy_for_engines_of_any_gpu_names_their_targets(bundle: Bundle) -> None:
     made_for = {"compute_capabilities": ["8.6", "8.9"], "gpu": None, "driver": None}
-    name = build(bundle).entry["stages"]["local"]["file"]
+    name = build(bundle).entry.stages["local"].file
     edit_manifest(bundle.folder, lambda m: m["engines"][0].update(flavour="tensorrt-rtx", made_for=made_for))
     (bundle.folder / name).unlink()
     with pytest.raises(BundleError, match=r"-rtx --compute-capability 8\.6 --compute-capability 8\.9$"):
@@ -232,10 +232,10 @@ def test_remedy_for_engines_of_any_gpu_names_their_targets(bundle: Bundle) -> No
 
 def test_damaged_engines_hinder_no_others(bundle: Bundle) -> None:
     entry = build(bundle).entry
-    for name in engine_files(entry):
+    for name in entry.files:
         (bundle.folder / name).write_bytes(b"")
     other = build(bundle, precision="fp32")
-    assert other.bundle.read(other.entry["stages"]["local"]["file"])
+    assert other.bundle.read(other.entry.stages["local"].file)
     assert timings(other) == b"+++"
 
 
@@ -243,8 +243,8 @@ def test_damaged_engines_hinder_no_others(bundle: Bundle) -> None:
 
 
 def timings(outcome: store.BuildOutcome) -> bytes:
-    content: bytes = outcome.bundle.read(outcome.entry["timing_cache"])
-    return content
+    assert outcome.entry.timing_cache
+    return outcome.bundle.read(outcome.entry.timing_cache)
 
 
 def test_timings_go_on_with_the_same_library_on_the_same_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,9 +281,12 @@ def test_timings_that_the_library_does_not_take_are_left(bundle: Bundle) -> None
         (lambda e: e["stages"]["local"].pop("file"), r"engines\[0\]\.stages\.local\.file is missing"),
         (lambda e: e["stages"].pop("fusion"), r"engines\[0\]\.stages\.fusion is missing"),
         (lambda e: e["stages"]["local"].update(file="gone"), "the manifest names no gone"),
-        (lambda e: e["made_for"].update(gpu=7), r"engines\[0\]\.made_for\.gpu is int"),
-        (lambda e: e["made_for"].update(compute_capabilities="8.9"), r"compute_capabilities is str, expected list"),
-        (lambda e: e.update(kernels=[]), r"engines\[0\]\.kernels is list"),
+        (lambda e: e["made_for"].update(gpu=7), r"engines\[0\]\.made_for\.gpu is a whole number"),
+        (
+            lambda e: e["made_for"].update(compute_capabilities="8.9"),
+            r"compute_capabilities is a string, expected an array",
+        ),
+        (lambda e: e.update(kernels=[]), r"engines\[0\]\.kernels is an array"),
     ],
 )
 def test_faults_are_seen_when_the_bundle_is_opened(

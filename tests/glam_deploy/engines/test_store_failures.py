@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 import support_tensorrt
-from support_bundles import edit_manifest, facts, snapshot, unprivileged
+from support_bundles import edit_manifest, facts, snapshot, unprivileged, write_manifest
 from support_store import build
 
 from glam_deploy.bundle import (
@@ -19,7 +20,6 @@ from glam_deploy.bundle import (
     Bundle,
     open_bundle,
     staged_bundle,
-    write_manifest,
 )
 from glam_deploy.engines.tensorrt import store
 from glam_deploy.errors import BackendBuildError, BundleError, UsageError
@@ -135,8 +135,8 @@ def test_bundle_that_is_taken_away_meanwhile(bundle: Bundle) -> None:
         build(bundle, report=take)
 
 
-def test_no_bundle_there(tmp_path: Path) -> None:
-    missing = Bundle(folder=tmp_path / "nothing", manifest={}, id="")
+def test_no_bundle_there(bundle: Bundle, tmp_path: Path) -> None:
+    missing = replace(bundle, folder=tmp_path / "nothing")
     with pytest.raises(UsageError, match="no bundle there"):
         build(missing)
     assert not missing.folder.exists()

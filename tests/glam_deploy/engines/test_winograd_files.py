@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from support_bundles import facts, fill
+from support_bundles import facts, fill, write_manifest
 
-from glam_deploy.bundle import WINOGRAD_FILE, open_bundle, write_manifest
+from glam_deploy.bundle import WINOGRAD_FILE, open_bundle
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.engines.winograd import winograd_files

@@ -1,6 +1,5 @@
 """Full-size networks, damaged in one place each: the gate fails them and names the part. The same weights pass."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from support_engines import FakeEngine
+from support_engines import FakeEngine, fake_identity
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
-from glam_deploy.bundle import MANIFEST, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.onnxruntime import open_engines
 from glam_deploy.gate.trial import EnginePair, ImageTrial, examine
@@ -54,7 +53,7 @@ def damaged(golden_bundle: Path, tmp_path: Path) -> Open:
             if other != stage:
                 (tmp_path / graph_file(other)).hardlink_to(golden_bundle / graph_file(other))
         damage(golden_bundle / graph_file(stage), tmp_path / graph_file(stage))
-        write_manifest(tmp_path, json.loads((golden_bundle / MANIFEST).read_text()))
+        write_manifest(tmp_path, open_bundle(golden_bundle).manifest)
         return MemoizedEngine(open_engines(open_bundle(tmp_path), EngineOptions()).engines[stage])
 
     return make
@@ -75,7 +74,7 @@ def to_8_bits(source: Path, target: Path) -> None:
 
 
 def pipeline(engines: dict[Stage, Engine]) -> Pipeline:
-    return Pipeline(OpenedEngines(engines=engines, provenance={"name": "onnx"}), patches=1, provenance={})
+    return Pipeline(OpenedEngines(engines=engines, identity=fake_identity("onnx")), patches=1, provenance={})
 
 
 def found(reference: dict[Stage, Engine], candidate: dict[Stage, Engine], image: NetworkInput) -> ImageTrial:

@@ -1,17 +1,17 @@
 """A verdict's way into the manifest."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support_bundles import edit_manifest, fill, snapshot, unprivileged
-from support_gate import PROVENANCE
+from support_gate import IDENTITY
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import Verdict
-from glam_deploy.amend import locked
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, locked, open_bundle
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.gate.verdict import GateVerdict, record
 
@@ -22,25 +22,25 @@ def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(tmp_path)
 
 
-def made(when: str = "2026-01-01T00:00:00+00:00", *, provenance: Any = PROVENANCE, failures: Any = ()) -> Any:
+def made(when: str = "2026-01-01T00:00:00+00:00", *, identity: Any = IDENTITY, failures: Any = ()) -> Any:
     return GateVerdict(
         engine="openvino",
-        provenance=provenance,
+        identity=identity,
         reference="torch",
         patches=1,
         images_sha256="00",
         when=when,
         verdict=Verdict(metrics=None, failures=tuple(failures), limits=Limits()),
         metrics=None,
-    ).to_json()
+    ).entry()
 
 
 def test_the_newest_takes_the_place_of_those_of_the_same_engine(bundle: Bundle) -> None:
-    first, other, again = made(), made(provenance=PROVENANCE | {"library": "other"}), made("2027", failures=["worse"])
-    assert len({first["id"], other["id"], again["id"]}) == 3
+    first, other, again = made(), made(identity=replace(IDENTITY, library="other")), made("2027", failures=["worse"])
+    assert len({first.id, other.id, again.id}) == 3
     for entry in (first, other, again):
         bundle = record(bundle, entry)
-    assert [entry["id"] for entry in bundle.gates] == [other["id"], again["id"]]
+    assert [entry.id for entry in bundle.gates] == [other.id, again.id]
     bundle.check()
 
 
@@ -59,10 +59,10 @@ def test_it_waits_for_a_build(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -
         thread = threading.Thread(target=record, args=(bundle, entry))
         thread.start()
         waiting.wait()
-        edit_manifest(bundle.folder, lambda manifest: manifest.update(by_the_build=1))
+        edit_manifest(bundle.folder, lambda manifest: manifest.update(licence="of the build"))
     thread.join()
     now = open_bundle(bundle.folder)
-    assert (now.manifest["by_the_build"], [found["id"] for found in now.gates]) == (1, [entry["id"]])
+    assert (now.manifest.licence, [found.id for found in now.gates]) == ("of the build", [entry.id])
 
 
 def test_a_bundle_that_was_replaced_gets_no_verdict(bundle: Bundle) -> None:

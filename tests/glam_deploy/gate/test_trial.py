@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, blocks
+from support_engines import FakeEngine, blocks, fake_identity
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
@@ -62,7 +62,7 @@ def pipeline(**changed: Engine) -> tuple[Pipeline, Engine]:
         "local": changed.get("local", Small("local")),
         "fusion": FakeEngine("fusion"),
     }
-    opened = OpenedEngines(engines=engines, provenance={"name": "fake"})
+    opened = OpenedEngines(engines=engines, identity=fake_identity())
     return Pipeline(opened, patches=1, provenance={}), engines["local"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from support_chains import kernels, raw_view
-from support_engines import blocks, squash
+from support_engines import blocks, fake_identity, squash
 from support_tensorrt_runtime import KINDS, library, plan
 
 from glam_deploy.device.gpu import Gpu
@@ -34,7 +34,7 @@ def trt(request: pytest.FixtureRequest, gpu: Gpu, driver: FakeDriver) -> Library
 @pytest.fixture
 def pipeline(trt: Library, gpu: Gpu) -> Pipeline:
     engines = {stage: TensorRtEngine(trt, plan(stage, network=GLAM), stage, network=GLAM, gpu=gpu) for stage in STAGES}
-    opened = OpenedEngines(engines=engines, provenance={"name": "fp16"}, gpu=gpu, kernels=kernels(gpu))
+    opened = OpenedEngines(engines=engines, identity=fake_identity("fp16"), gpu=gpu, kernels=kernels(gpu))
     return Pipeline(opened, patches=PATCHES, provenance={}, slots=1)
 
 

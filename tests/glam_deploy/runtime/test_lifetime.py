@@ -13,11 +13,12 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from support_engines import FakeEngine, fake_engines, in_step, opened_fakes, small_view
+from support_engines import FakeEngine, fake_engines, fake_identity, in_step, opened_fakes, small_view
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view
 from glam_deploy.errors import GlamError, InputError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -121,7 +122,7 @@ def test_a_closed_pipeline_says_so(npy: Path) -> None:
         with pytest.raises(UsageError, match="this pipeline is closed"):
             call(npy)
     assert "closed" in repr(one)
-    assert one.provenance["engine"] == {"name": "fake"}
+    assert one.provenance["engine"] == to_json(fake_identity())
 
 
 def test_a_block_closes_whatever_happens(npy: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, blocks, fake_engines, in_step, opened_fakes, squash
+from support_engines import FakeEngine, blocks, fake_engines, fake_identity, in_step, opened_fakes, squash
 
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
@@ -172,7 +173,7 @@ class Constant(FakeEngine):
 
 
 def with_global(engine: FakeEngine, patches: int = 1) -> Pipeline:
-    opened = OpenedEngines(engines=fake_engines() | {"global": engine}, provenance={"name": "fake"})
+    opened = OpenedEngines(engines=fake_engines() | {"global": engine}, identity=fake_identity())
     return Pipeline(opened, patches=patches, provenance={})
 
 
@@ -217,7 +218,7 @@ def test_provenance_is_json(standardized: np.ndarray) -> None:
     result = pipeline(2)(standardized)
     assert json.loads(json.dumps(result.provenance)) == {
         "bundle": {"id": "0" * 64},
-        "engine": {"name": "fake"},
+        "engine": to_json(fake_identity()),
         "patches": 2,
     }
 

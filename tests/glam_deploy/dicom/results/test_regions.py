@@ -14,6 +14,7 @@ from support_results import ALGORITHM, finding, saliency
 
 from glam_deploy.dicom.results.records import Reference, ViewSummary
 from glam_deploy.dicom.results.regions import MOST, MOST_POINTS, outline, pieces_of, summarize
+from glam_deploy.json_records import from_json, to_json
 from glam_deploy.networks import GLAM
 from glam_deploy.outputs.tint import COLOURS
 from glam_deploy.preprocess import SourceMaps
@@ -103,9 +104,9 @@ def test_only_the_highest_peaks_are_told(source):
 def test_a_summary_survives_json(source):
     segmentation = Reference(sop_class="1.2", sop_uid="1.3", series_uid="1.4")
     summary = summarize(finding(source), ALGORITHM, segmentation=segmentation)
-    assert ViewSummary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
+    assert from_json(ViewSummary, json.loads(json.dumps(to_json(summary)))) == summary
     bare = summarize(finding(source, saliency=np.zeros((2, 96, 70), np.float32)), ALGORITHM, segmentation=None)
-    assert ViewSummary.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+    assert from_json(ViewSummary, json.loads(json.dumps(to_json(bare)))) == bare
 
 
 def test_colours_are_those_of_the_picture():
