@@ -67,7 +67,7 @@ def stage_engines(
 ) -> dict[Stage, Engine]:
     """Plain arithmetic; `wrong` maps an output's name to what is added to it."""
     local, fusion = (FakeEngine(stage, network=network, offset=wrong) for stage in ("local", "fusion"))
-    return {"global": Decided(flat=flat, offset=wrong), "local": local, "fusion": fusion}
+    return {"global": Decided(network=network, flat=flat, offset=wrong), "local": local, "fusion": fusion}
 
 
 @cache
