@@ -22,6 +22,7 @@ QUANTIZE = """
 from support_small_graphs import patches, small_local
 from glam_export.quantize import quantized
 from glam_deploy.engines.openvino import graph_engine
+from glam_deploy.networks import GLAM_CONCATENATION
 narrow = quantized(small_local(), [{"patches": patch[None]} for patch in patches(2)])
 graph_engine(narrow, "local", network=GLAM_CONCATENATION)
 """
