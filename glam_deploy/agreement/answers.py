@@ -62,13 +62,12 @@ def answer(result: Result) -> Answer:
 def differences(found: Answer, expected: Answer, network: NetworkSpec) -> Differences:
     """How far the outputs `found` are from those of the reference."""
     moved = int(np.abs(found["patch_locations"] - expected["patch_locations"]).max())
-    at_threshold = THRESHOLDS.index(THRESHOLD)
-    cells = (fused(expected, network) >= np.float32(THRESHOLD)).sum((1, 2)).tolist()
+    lesions = [fused(arrays, network) >= np.float32(THRESHOLD) for arrays in (found, expected)]
     return Differences(
         same_patches=moved == 0,
         moved_pixels=moved,
-        dice={name: curve[at_threshold] for name, curve in fused_dice(found, expected, network).items()},
-        lesion_cells=dict(zip(network.classes, cells, strict=True)),
+        dice={name: dice(a, b) for name, a, b in zip(network.classes, *lesions, strict=True)},
+        lesion_cells=dict(zip(network.classes, lesions[1].sum((1, 2)).tolist(), strict=True)),
         largest_difference=largest_differences(found, expected),
     )
 

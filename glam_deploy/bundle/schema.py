@@ -54,7 +54,7 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
 
 
 def write_json(path: Path, manifest: Manifest) -> None:
-    """Write a manifest as it stands in a bundle."""
+    """Write `manifest` as JSON of schema 2 to `path`, which is replaced. Raises OSError."""
     content = {VERSION: SCHEMA_VERSION, **to_json(manifest)}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
 

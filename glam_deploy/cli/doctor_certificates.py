@@ -118,7 +118,7 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
         mode = path.stat().st_mode
     except TypeError:
         remedy = "remove the password: openssl pkey -in KEY -out NEW; the file's mode protects it"
-        yield fails(what, f"{path} has a password, which nobody can type at the start", remedy)
+        yield fails(what, f"{path} has a password, which the service cannot ask for when it starts", remedy)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         yield _unreadable(what, path, error, "key")
     else:

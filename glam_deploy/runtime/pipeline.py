@@ -49,8 +49,9 @@ class Pipeline:
 
     def __init__(self, opened: OpenedEngines, *, patches: int, provenance: Facts, slots: int | None = None) -> None:
         self.network = opened.network
-        if patches not in range(1, (slots_of := self.network.patches.slots) + 1):
-            raise UsageError(f"patches = {patches}: expected a whole number from 1 to {slots_of}")
+        most = self.network.patches.slots
+        if patches not in range(1, most + 1):
+            raise UsageError(f"patches = {patches}: expected a whole number from 1 to {most}")
         self.patches = patches
         self.identity = opened.identity
         self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": patches}

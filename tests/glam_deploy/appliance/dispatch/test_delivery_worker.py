@@ -126,7 +126,7 @@ def test_a_delivery_that_makes_the_target_abort_does_not_hold_up_later_ones(outb
     pacs.aborts = {bad}
     worker = outbox.worker(target(pacs))
     exhaust(worker)
-    assert outbox.delivery(1)["attempts"] == 0, "nobody knows yet who is to blame"
+    assert outbox.delivery(1)["attempts"] == 0, "the cause of the failure is not known yet"
     for study in ("1.2.4", "1.2.5"):
         outbox.post(study, count=1)
         outbox.now += 900
