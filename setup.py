@@ -138,8 +138,8 @@ setup(
     package_data={
         "glam_deploy": [
             "py.typed",
-            "kernels/*.cu",
-            "kernels/*.cuh",
+            "gpu/kernels/*.cu",
+            "gpu/kernels/*.cuh",
             "appliance/state/*.sql",
             "appliance/web/templates/*",
             "appliance/web/static/*",

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines import cpu_features
+from glam_deploy.engines import cpu
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.gpu.device.gpu import Gpu
 
 
 def need(name: str, missing: object) -> None:
@@ -33,7 +33,7 @@ def _without_provider(name: str) -> str:
 
 
 def _without_bf16() -> str:
-    return "bf16 in its CPU" if cpu_features.features().isdisjoint(cpu_features.BF16) else ""
+    return "bf16 in its CPU" if cpu.features().isdisjoint(cpu.BF16) else ""
 
 
 def _without_gpu() -> str:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic.fields import FieldInfo
 from pydicom.uid import UID
-from support_commands import ROOT
+from support.commands import ROOT
 
 from glam_deploy.appliance.config import Config, Section, parse_config
-from glam_deploy.appliance.receive.ingest import Status
+from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 
 MANUAL = (ROOT / "docs/appliance.md").read_text("utf-8")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_commands import PATHS, ROOT
-from support_hostile import WORDS, hostile
-from support_material import material
+from support.commands import PATHS, ROOT
+from support.hostile import WORDS, hostile
+from support.material import material
 
 from glam_deploy.processes import python_command
 

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from support_commands import install_line, start_process
-from support_extras import CASES, LINES, Case, absent_packages
-from support_material import material
+from support.commands import install_line, start_process
+from support.extras import CASES, LINES, Case, absent_packages
+from support.material import material
 
 HERE = [case for case in CASES if not case.apart]
 
 EVERY_CASE = """
 import contextlib, io, json, sys, traceback
 from importlib import import_module
-import support_commands
+from support import commands as support_commands
 lines, packages, *rest = (json.loads(argument) for argument in sys.argv[1:])
 support_commands.block(packages)
 from glam_deploy.cli.main import exit_code, status_of

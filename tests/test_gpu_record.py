@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support_commands import ROOT
+from support.commands import ROOT
 
 RECORD = json.loads((ROOT / "benchmarks/results/nvidia-h200-2026-11-28.json").read_text("utf-8"))
 

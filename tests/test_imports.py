@@ -4,10 +4,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-import support_engines
 from PIL import Image
-from support_bundles import fill
-from support_commands import PLAIN, ROOT, blocking, start_process
+from support import engines as support_engines
+from support.bundles import fill
+from support.commands import PLAIN, ROOT, blocking, start_process
 
 import glam_deploy
 
@@ -59,7 +59,7 @@ def test_run_over_a_png_needs_no_dicom_and_no_torch(tmp_path: Path) -> None:
     fill(tmp_path / "bundle")
     Image.fromarray(support_engines.small_view().pixels).save(tmp_path / "a_L-CC.png")
     code = (
-        "import support_engines; support_engines.install()\n"
+        "from support import engines as support_engines; support_engines.install()\n"
         "from glam_deploy.cli.main import exit_code; assert exit_code() == 0"
     )
     arguments = ("run", "--bundle", tmp_path / "bundle", "--out", tmp_path / "out", tmp_path / "a_L-CC.png")

@@ -10,10 +10,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from support_commands import ROOT
+from support.commands import ROOT
 
 import glam_deploy
-from glam_deploy.kernels.source import FILES
+from glam_deploy.gpu.kernels.source import FILES
 
 SOURCES = {
     "glam_deploy": ROOT / "glam_deploy",
@@ -93,7 +93,7 @@ def test_every_module_is_in_it(wheel: Path) -> None:
 
 
 def test_cuda_sources_are_in_it(wheel: Path) -> None:
-    assert {f"glam_deploy/kernels/{name}" for name in FILES} <= contents(wheel)
+    assert {f"glam_deploy/gpu/kernels/{name}" for name in FILES} <= contents(wheel)
 
 
 def test_licence_and_type_marker_are_in_it(wheel: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 import pytest
-import support_engines
-from support_bundles import edit_manifest, fill
-from support_commands import ROOT
+from support import engines as support_engines
+from support.bundles import edit_manifest, fill
+from support.commands import ROOT
 
 from glam_deploy.cli.main import COMMANDS, cli
 from glam_deploy.dicom.mammography import write_view

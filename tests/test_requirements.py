@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from packaging.version import Version
-from support_commands import ROOT
+from support.commands import ROOT
 
 LOWEST: dict[str, Any] = runpy.run_path(str(ROOT / "packaging/lowest.py"))
 BOUNDS = {

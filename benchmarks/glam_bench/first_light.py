@@ -34,7 +34,7 @@ from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.processes import python_command
 from glam_deploy.records import Mammogram, NetworkInput, View
-from glam_deploy.runtime import stages
+from glam_deploy.runtime import host_chain
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.demo.phantom import phantom_view
 
@@ -90,10 +90,10 @@ def run_cost(bundle: Path, prepared: NetworkInput, image: Path) -> dict[str, Any
     opened = open_engines("onnx", opened_bundle, EngineOptions())
     pipeline = Pipeline(opened, patches=1, provenance={})
     images = prepared.image[None, None]
-    maps = stages.run_global(opened.engines["global"], images)
+    maps = host_chain.run_global(opened.engines["global"], images)
     patches = host.select(images, maps, 1, opened.network)
-    local = stages.run_local(opened.engines["local"], patches)
-    fusion = stages.fusion_inputs(opened.engines["fusion"].contract, maps, patches, local)
+    local = host_chain.run_local(opened.engines["local"], patches)
+    fusion = host_chain.fusion_inputs(opened.engines["fusion"].contract, maps, patches, local)
     reading, writing = ReadOptions(standardized=True), OutputOptions()
     job = Job(stems={image: "result"}, out=image.parent, reading=reading, writing=writing)
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from glam_deploy.shell import quoted
+from glam_deploy.installation import quoted
 from glam_deploy.signatures import HEAD, Kind, kind_of
 from glam_export.pickles import ZIP_DAMAGE
 from glam_export.printed import commands

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glam_deploy.shell import quoted
+from glam_deploy.installation import quoted
 
 
 def commands(path: Path) -> Mapping[str, str]:

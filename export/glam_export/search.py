@@ -21,9 +21,8 @@ from glam_deploy.agreement.image import ImageAgreement, compare_answers
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
 from glam_deploy.bundle import SearchPoint
-from glam_deploy.engines import cpu_features
-from glam_deploy.engines.base import Engine, OpenedEngines
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines import cpu
+from glam_deploy.engines.base import Engine, EngineIdentity, OpenedEngines
 from glam_deploy.networks import GLAM, NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import BF16, FP32, INT8, WINOGRAD, Recipe, StageRecipes
@@ -205,7 +204,7 @@ def _wholes(task: StageSearch) -> Iterator[Recipe]:
     yield FP32
     if task.stage == "local" and rewritten(task.wide):  # the global graph has nothing to gain from it
         yield WINOGRAD
-    if not cpu_features.features().isdisjoint(cpu_features.BF16):
+    if not cpu.features().isdisjoint(cpu.BF16):
         yield BF16
 
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines
-from glam_deploy.engines.cores import within_cores
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines
+from glam_deploy.engines.cpu import within_cores
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.networks import GLAM, STAGES, Stage
 from glam_deploy.precision import FP32, StageRecipes

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError
-from glam_deploy.shell import quoted
+from glam_deploy.installation import quoted
 from glam_export.printed import program
 from glam_export.weights_file import Unread
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from glam_deploy.agreement.answers import COMPARED, Answer, answer
+from glam_deploy.agreement.maps import compare_patches
 from glam_deploy.agreement.metrics import Comparison, compare
-from glam_deploy.agreement.ties import compare_patches
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Int64, Mammogram, Patches, Source, View
-from glam_deploy.runtime import stages
+from glam_deploy.runtime import host_chain
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
@@ -79,12 +79,12 @@ def _tied(found: Answer, expected: Answer, network: NetworkSpec) -> int:
 def _on_patches(engines: Mapping[Stage, Engine], view: Mammogram, locations: Int64) -> Answer:
     """An engine's outputs for these patches: the fields of Result that depend on them."""
     image = prepare(view).image
-    maps = stages.run_global(engines["global"], image[None, None])
+    maps = host_chain.run_global(engines["global"], image[None, None])
     pixels = host.crop(image, locations, engines["local"].network.patches.side)
     flat = host.contrast_stretch(maps.saliency[0])[1]
     patches = Patches(locations=locations[None], pixels=pixels[None], flat=flat[None])
-    local = stages.run_local(engines["local"], patches)
-    scores = stages.run_fusion(engines["fusion"], maps, patches, local)
+    local = host_chain.run_local(engines["local"], patches)
+    scores = host_chain.run_fusion(engines["fusion"], maps, patches, local)
     values: dict[str, Any] = {"y_local": scores.y_local, "y_fusion": scores.y_fusion, "attention": scores.attention}
     values |= {"saliency_patches": local.saliency, "patch_locations": patches.locations}
     return {name: value[0] for name, value in values.items() if value is not None}

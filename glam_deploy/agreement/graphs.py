@@ -11,7 +11,7 @@ from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.patches import host
 from glam_deploy.precision import Precision
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps
-from glam_deploy.runtime import stages
+from glam_deploy.runtime import host_chain
 
 Engines = Mapping[Stage, Engine]
 
@@ -39,7 +39,7 @@ def reference_examples(reference: Engines, image: Float32, network: NetworkSpec)
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
     patches = host.select(images, maps, network.patches.slots, network)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
-    slots = stages.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
+    slots = host_chain.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
     return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}
 
 

@@ -1,14 +1,16 @@
 """One image: the candidate's maps, patches, scores and decisions against the reference's, and what differs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from glam_deploy.agreement.answers import Answer
-from glam_deploy.agreement.attribution import attribute
 from glam_deploy.agreement.limits import Limits
-from glam_deploy.agreement.maps import MapAgreement, compare_maps
-from glam_deploy.agreement.ties import PatchAgreement, compare_patches
+from glam_deploy.agreement.maps import MapAgreement, PatchAgreement, compare_maps, compare_patches
+from glam_deploy.engines.base import Engine
 from glam_deploy.networks import NetworkSpec
+from glam_deploy.patches import host
 from glam_deploy.records import Float32
 
 
@@ -23,7 +25,7 @@ class ImageAgreement:
     flips: tuple[str, ...]
     """Decisions that are others, as "y_global malignant"."""
     reasons: tuple[str, ...]
-    """What the difference belongs to (`attribution.attribute`), or "scores differ"; empty within the limits."""
+    """What the difference belongs to (`attribute`), or "scores differ"; empty within the limits."""
 
     @property
     def lowest(self) -> float:
@@ -46,7 +48,7 @@ def compare_answers(
 ) -> ImageAgreement:
     """The candidate's outputs `found` against the reference's `expected`.
 
-    `forced`: the candidate's maps of the reference's patches (`attribution.on_reference_patches`); None takes the maps
+    `forced`: the candidate's maps of the reference's patches (`on_reference_patches`); None takes the maps
     of `found`, which is right where the patches did not move.
     A map differs, for the attribution, where its lowest Dice is below `limits.dice_median`.
     """
@@ -87,3 +89,34 @@ def _within(maps: tuple[MapAgreement, ...], limits: Limits) -> bool:
 
 def _pairs(found: object, expected: object) -> tuple[tuple[float, float], ...]:
     return tuple((float(a), float(b)) for a, b in zip(found, expected, strict=True))  # type: ignore[call-overload]
+
+
+def on_reference_patches(local: Engine, image: Float32, found: Answer, expected: Answer) -> Float32:
+    """The candidate's maps of the reference's patches: float32 [K, C, side, side], 0..1.
+
+    `local`: the candidate's local stage. `image`: float32 [rows, columns], standardized. Maps of patches that lie at
+    the reference's place are taken from `found`; only patches that moved are computed.
+    """
+    maps: Float32 = found["saliency_patches"].copy()
+    moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)
+    for slot in np.flatnonzero(moved):
+        patch = host.crop(image, expected["patch_locations"][[slot]], local.network.patches.side)
+        maps[slot] = local.run({"patches": patch})["saliency_patches"][0]
+    return maps
+
+
+def attribute(
+    found: Answer, expected: Answer, forced: Float32, differ: Callable[[Answer, Answer], bool]
+) -> tuple[str, ...]:
+    """Of "patch moved", "global differs" and "local differs" those that hold; "fusion differs" where none does.
+
+    Each part of `found` is put into the reference's answer in place of the reference's own. The part is named where
+    `differ` says that this changes the answer. `forced`: what `on_reference_patches` gives.
+    """
+    parts = {
+        "global differs": {**expected, "saliency_global": found["saliency_global"]},
+        "local differs": {**expected, "saliency_patches": forced},
+    }
+    moved = (found["patch_locations"] != expected["patch_locations"]).any()
+    named = [name for name, mixed in parts.items() if differ(mixed, expected)]
+    return tuple((["patch moved"] if moved else []) + named or ["fusion differs"])

@@ -11,10 +11,15 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glam_deploy.appliance.data import DataFolder, part_file, sync
 from glam_deploy.appliance.identity import pseudonym
 from glam_deploy.errors import UsageError
+
+if TYPE_CHECKING:  # the state of the appliance is read without pydicom too
+    pass
+
 
 KEY_BYTES = 32
 

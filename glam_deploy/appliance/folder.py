@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glam_deploy import images
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import REPORT, DataFolder, sync
 from glam_deploy.appliance.identity import derived_uid, digest, with_valid_uids
@@ -23,6 +22,7 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
+from glam_deploy.images import image_files
 from glam_deploy.json_records import to_json
 from glam_deploy.outputs.report import STATEMENT
 from glam_deploy.reading import find_inputs
@@ -127,7 +127,7 @@ def _examine_files(source: Path, config: Config) -> tuple[list[SourceFile], list
     unused: list[UnusedFile] = []
     for path in find_inputs([source]):
         name = str(path.relative_to(source))
-        if path.suffix.lower() in images.SUFFIXES:
+        if path.suffix.lower() in image_files.SUFFIXES:
             unused.append(UnusedFile(file=name, status="skipped", reason="the file is not DICOM"))
             continue
         try:

@@ -22,10 +22,10 @@ from pathlib import Path
 from glam_deploy.bundle.manifest import EngineEntry, FileEntry, GateEntry, Manifest
 from glam_deploy.bundle.schema import MANIFEST, MANIFEST_LIMIT, read_manifest
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.networks import NetworkSpec, Stage, network
+from glam_deploy.installation import quoted
+from glam_deploy.networks import STAGES, NetworkSpec, Stage, network
 from glam_deploy.precision import Precision
 from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
-from glam_deploy.shell import quoted
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WINOGRAD_FILE = "graphs/local.winograd.onnx"
@@ -211,3 +211,13 @@ def contents(folder: Path, *, leftovers: bool = True) -> set[str]:
     """Relative paths of all files below a folder; without `leftovers` those of unfinished builds are left out."""
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     return found if leftovers else {name for name in found if not name.startswith(f"{UNFINISHED}/")}
+
+
+def winograd_files(bundle: Bundle) -> Mapping[Stage, str]:
+    """Stage -> file of the bundle, all FP32. Raises BundleError where the export did not make the form."""
+    if WINOGRAD_FILE not in bundle.files:
+        raise BundleError(
+            f"{bundle.folder}: has no {WINOGRAD_FILE}. Export the checkpoint again with --winograd, or choose an "
+            f"engine without Winograd's form: onnx or openvino."
+        )
+    return {stage: graph_file(stage) for stage in STAGES} | {"local": WINOGRAD_FILE}

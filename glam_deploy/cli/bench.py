@@ -11,7 +11,7 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, flavour_option, patches_option, threads_option
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.cores import within_cores
+from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.registry import ENGINE_NAMES
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.outputs.writer import require_makeable

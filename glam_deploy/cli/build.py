@@ -8,9 +8,9 @@ from rich.progress import Progress, TaskID
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
 from glam_deploy.cli.options import Decorator, bundle_option, device_option
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS
-from glam_deploy.engines.tensorrt.identity import Machine, this_machine
-from glam_deploy.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
+from glam_deploy.gpu.engines.tensorrt.identity import Machine, this_machine
+from glam_deploy.gpu.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
 from glam_deploy.precision import PRECISIONS, Precision
 
 library_option: Decorator = click.option(

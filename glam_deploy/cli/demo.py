@@ -17,10 +17,10 @@ from glam_deploy.cli.options import export_module
 from glam_deploy.cli.run import run_job
 from glam_deploy.cli.verify import verify_bundle
 from glam_deploy.errors import UsageError
+from glam_deploy.installation import quoted
 from glam_deploy.outputs.writer import OutputOptions, require_writable
 from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import pipeline_of
-from glam_deploy.shell import quoted
 
 EXAM_SEED = 0
 PATCHES = 1

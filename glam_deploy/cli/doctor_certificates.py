@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_findings import FAILS, Finding, fails, note, ok
+from glam_deploy.installation import quoted
 from glam_deploy.regular import read_regular
-from glam_deploy.shell import quoted
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

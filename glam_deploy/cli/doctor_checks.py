@@ -14,8 +14,7 @@ from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
 from glam_deploy.errors import GlamError, UsageError
-from glam_deploy.installation import page
-from glam_deploy.shell import quoted
+from glam_deploy.installation import page, quoted
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -28,7 +27,7 @@ NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ce
 def findings(config: "Config") -> Iterator[Finding]:
     """All findings, each as soon as it is known."""
     from glam_deploy.appliance.data import DataFolder
-    from glam_deploy.appliance.state.events import HEARTBEAT_TIMEOUT_S
+    from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
 
     data = DataFolder(root=config.data)
     if os.geteuid() == 0:

@@ -11,8 +11,8 @@ from glam_deploy.bundle import Bundle, SearchPoint, build_command
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
 from glam_deploy.cli.options import export_module, patches_option
-from glam_deploy.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.errors import GlamError
+from glam_deploy.gpu.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 
 AUTO: Final = "auto"

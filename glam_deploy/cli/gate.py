@@ -22,6 +22,7 @@ from glam_deploy.cli.options import (
     patches_option,
     threads_option,
 )
+from glam_deploy.engines.admission import REFERENCES, newest_gate
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
@@ -33,7 +34,6 @@ from glam_deploy.json_records import to_json
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
 from glam_deploy.records import View
-from glam_deploy.runtime.admission import REFERENCES, newest_gate
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from glam_deploy.bundle import Bundle, GateEntry
 from glam_deploy.cli import console
-from glam_deploy.runtime.admission import AFTER_FAILURE
+from glam_deploy.engines.admission import AFTER_FAILURE
 
 Metrics = Mapping[str, Any]
 """A part of `GateEntry.figures`."""

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from glam_deploy import images
 from glam_deploy.cli import console
 from glam_deploy.cli.view_map import read_views, told_lines
 from glam_deploy.errors import UsageError
+from glam_deploy.images import image_files
 from glam_deploy.outputs.writer import is_result, names_in_the_way, require_free, unique_stems
 from glam_deploy.reading import find_inputs
 from glam_deploy.records import View
@@ -71,7 +71,7 @@ def _mammograms(inputs: Sequence[Path]) -> list[Path]:
 
 def _is_outline(path: Path) -> bool:
     """By name; the header of a DICOM object tells better."""
-    return path.suffix.lower() in images.SUFFIXES and bool(not_a_mammogram(path))
+    return path.suffix.lower() in image_files.SUFFIXES and bool(not_a_mammogram(path))
 
 
 def _tell_passed_over(folder: Path, others: Sequence[Path]) -> None:

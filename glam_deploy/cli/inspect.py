@@ -12,7 +12,7 @@ from glam_deploy.bundle.schema import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
 from glam_deploy.cli.options import bundle_option
-from glam_deploy.engines.tensorrt.layers import percent
+from glam_deploy.gpu.engines.tensorrt.layers import percent
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.installation import documentation, require
 from glam_deploy.networks import MOST_PATCHES
 

@@ -53,9 +53,8 @@ from glam_deploy.outputs.writer import (
 from glam_deploy.reading import read, read_standardized
 from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.overlap import ahead, behind
-from glam_deploy.runtime.pending import Pending, Prepared
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.runtime.session import load
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
 from glam_deploy.cli.options import bundle_option, device_option, engine_option, flavour_option, threads_option
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.here import check_asked
+from glam_deploy.engines.selection import check_asked
 from glam_deploy.errors import ParityError
 from glam_deploy.runtime.session import pipeline_of
 

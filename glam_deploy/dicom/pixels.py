@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 from pydicom.pixels.utils import pixel_array
 
-from glam_deploy.dicom import jpeg2000, jpeg_lossless, jpeg_ls, rle, stored_bits
+from glam_deploy.dicom import stored_bits
 from glam_deploy.dicom.header import Header, foreign_errors
-from glam_deploy.dicom.segments import Stated, StreamError
 from glam_deploy.dicom.stored_bits import Bits
+from glam_deploy.dicom.transfer_syntaxes import jpeg2000, jpeg_lossless, jpeg_ls, rle
+from glam_deploy.dicom.transfer_syntaxes.segments import Stated, StreamError
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.installation import install_command
 from glam_deploy.records import Notice, Pixels

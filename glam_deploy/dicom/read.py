@@ -1,13 +1,16 @@
-"""A DICOM file -> Mammogram."""
+"""A DICOM file -> Mammogram; a pydicom Dataset in memory -> the bytes of a DICOM file."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
@@ -15,7 +18,7 @@ from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header, settle
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import read_pixels
-from glam_deploy.errors import DicomError, Remedy, disk_reason
+from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
 from glam_deploy.regular import open_regular
 
@@ -136,3 +139,25 @@ def _orientation_notices(header: Header, mirrored: bool | None) -> tuple[Notice,
         return (Notice(code="orientation-unknown", message=told),)
     stored = "the image is stored mirrored (PatientOrientation): it is read as such"
     return (Notice(code="stored-mirrored", message=stored),) if mirrored else ()
+
+
+def file_bytes(dataset: Dataset) -> bytes:
+    """`dataset` in the DICOM file format (PS3.10 section 7.1), pixels as they are encoded in it; it is not changed.
+
+    Raises UsageError where its file meta names no transfer syntax, DicomError where it cannot be encoded.
+    """
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None or not meta.get("TransferSyntaxUID"):
+        raise UsageError(
+            "the Dataset's file_meta has no TransferSyntaxUID, so its pixels cannot be decoded: set it, in a C-STORE "
+            "handler of pynetdicom by `dataset.file_meta = event.file_meta`"
+        )
+    with foreign_errors("the Dataset cannot be written as a DICOM file"):
+        whole = copy.copy(dataset)
+        whole.preamble = bytes(128)
+        whole.file_meta = copy.deepcopy(meta)
+        whole.file_meta.FileMetaInformationGroupLength = 0  # filled in as it is written
+        buffer = BytesIO()
+        # not enforced: a view needs no instance UID to be read
+        dcmwrite(buffer, whole, enforce_file_format=False)
+        return buffer.getvalue()

@@ -1,20 +1,68 @@
-"""What an engine is: a stage's graph that runs. Checks written once, for every backend."""
+"""The interface of an engine (one stage's graph, ready to run) with its checks and identity, and of a chain of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.identity import EngineIdentity
 from glam_deploy.errors import BackendRunError, BundleError
-from glam_deploy.kernels.launch import Kernels
+from glam_deploy.json_records import json_sha256
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage, Tensor
-from glam_deploy.precision import Precision
+from glam_deploy.precision import Form, Precision, StageRecipes
+from glam_deploy.records import Findings, NetworkInput, PlacedView
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineIdentity:
+    """An engine as it was opened. In a result's provenance it is the JSON object "engine", keys named as the fields."""
+
+    name: str
+    """Its name in `engines.registry`, such as "openvino-bf16"."""
+    library: str
+    """Name and version of the library that computes."""
+    device: str
+    """"cpu", or the name of the GPU."""
+    precision: StageRecipes
+    sha256: Mapping[Stage, str]
+    """Stage -> SHA-256 of the graph, engine file or weights that it runs; empty where they come from no bundle."""
+    flavour: str | None = None
+    """Of TensorRT engines: "tensorrt" or "tensorrt-rtx"."""
+    key: str | None = None
+    """Of TensorRT engines: the bundle's `EngineEntry.key`."""
+    compute_capability: str | None = None
+    """Of the GPU, such as "8.9"."""
+    driver: str | None = None
+    """Version of the GPU's driver."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over name, library, precision, flavour and hashes: what a gate's verdict is bound to.
+
+        Another graph, engine file or version of a library is another engine. The device is none of it: engines may
+        run on every GPU of a kind, and verdicts name their machine.
+        """
+        return json_sha256(
+            {
+                "name": self.name,
+                "library": self.library,
+                "precision": str(self.precision),
+                "flavour": self.flavour,
+                "sha256": dict(self.sha256),
+            }
+        )
+
+    def form(self, stage: Stage) -> Form:
+        """How the convolutions of a stage are computed. The engines *-winograd tell it by their name, not the recipe:
+        only the local graph comes in Winograd's form."""
+        named = stage == "local" and self.name.endswith("-winograd")
+        return "winograd" if named else self.precision[stage].form
+
 
 Arrays = Mapping[str, NDArray[Any]]
 Tensors = Mapping[str, Tensor]
@@ -115,19 +163,74 @@ def _words(tensors: Tensors) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedEngines:
-    """The engines of a bundle and where they came from."""
+    """The engines of a bundle, opened. Those of a GPU are `gpu.engines.base.GpuEngines`."""
 
     engines: Mapping[Stage, Engine]
     """All stages of one network."""
     identity: EngineIdentity
-    gpu: Gpu | None = None
-    """The GPU that the engines run on, each then a `device_base.DeviceEngine`; None where they run on the CPU."""
     streams: int = 1
-    """How many runs at once they were opened for."""
-    kernels: Kernels | None = None
-    """The steps between the engines, loaded on that GPU."""
+    """Number of runs at once that they were opened for."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for stages of different networks."""
+        names = {(engine.network.name, engine.network.aggregation) for engine in self.engines.values()}
+        if len(names) > 1:
+            raise ValueError(f"engines of one bundle are of one network, got {sorted(map(str, names))}")
 
     @property
     def network(self) -> NetworkSpec:
         """The network whose stages the engines are."""
         return next(iter(self.engines.values())).network
+
+
+class Stopwatch:
+    """Wall time of named steps, in milliseconds, in the order of their first start; a step may be timed in parts."""
+
+    def __init__(self) -> None:
+        self.times_ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.add({step: (perf_counter() - start) * 1e3})
+
+    def add(self, times_ms: Mapping[str, float]) -> None:
+        """Count what another watch has measured, too."""
+        for step, spent in times_ms.items():
+            self.times_ms[step] = self.times_ms.get(step, 0.0) + spent
+
+
+Flight = Callable[[], Findings]
+"""Waits for what was started and gives its findings, the same at each call; raises BackendRunError."""
+
+
+class Chain(Protocol):
+    """Standardize, global, patches, local, fusion. Safe to use from several threads."""
+
+    @property
+    def largest_batch(self) -> int:
+        """How many views it can run together; it takes so many, or one."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
+        ...
+
+    @property
+    def engines(self) -> Mapping[Stage, Engine]:
+        """The three stages, each to be run alone."""
+        ...
+
+    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
+        """The host's part of a view, which may be done earlier and in another thread; once is enough."""
+        ...
+
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
+        """Begin with views, all raw or all standardized, and time the steps on `clock`. Raises BackendRunError."""
+        ...
+
+    def close(self) -> None:
+        """Start no more, and let go of what can be: runs under way go on to their findings. Called once."""
+        ...

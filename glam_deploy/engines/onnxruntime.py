@@ -1,35 +1,23 @@
-"""ONNX Runtime, on the CPU (the default engine, in every install) and with its CUDA provider. Owns onnxruntime.
+"""ONNX Runtime on the CPU: the default engine, in every install. `gpu.engines.onnxruntime_cuda` shares its sessions.
 
 A half graph runs on the CPU too, to show what its types cost in accuracy; there it is no faster.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from glam_deploy.bundle import Bundle, graph_file
-from glam_deploy.device.compile import compile_cubin
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.stream import Stream
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
-from glam_deploy.engines.cores import within_cores
-from glam_deploy.engines.device_base import Addresses, DeviceEngine, on_gpu
-from glam_deploy.engines.identity import EngineIdentity
-from glam_deploy.engines.winograd import winograd_files
-from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable
-from glam_deploy.installation import exchange_command
-from glam_deploy.kernels.launch import Kernels
-from glam_deploy.kernels.source import source
+from glam_deploy.bundle.folder import winograd_files
+from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
+from glam_deploy.engines.cpu import within_cores
+from glam_deploy.errors import BackendBuildError, BackendRunError
 from glam_deploy.networks import STAGES, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Recipe, StageRecipes
 
 LIBRARY = f"onnxruntime {ort.__version__}"
 CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 ONLY_FATAL = 4
 """Log level; what ONNX Runtime reports as an error reaches the caller as an exception."""
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
@@ -46,100 +34,18 @@ class OnnxRuntimeEngine(Engine):
         settings = ort.SessionOptions()
         if options.threads:
             settings.intra_op_num_threads = options.threads
-        self._session = _open_session(stage, graph, settings, CPU)
-        self._require_interface(*_interface(self._session))
+        self._session = open_session(stage, graph, settings, CPU)
+        self._require_interface(*interface(self._session))
 
     def _run(self, inputs: Arrays) -> Arrays:
         names = list(self.contract.outputs)
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-        except Exception as error:  # as in _open_session
-            raise _failed(self.stage, error) from error
+        except Exception as error:  # as in open_session
+            raise failed(self.stage, error) from error
 
 
-class OnnxRuntimeCudaEngine(DeviceEngine):
-    """A stage's graph on the GPU alone: a node that the CUDA provider lacks is an error, and no work for the CPU.
-
-    Every binding is a session of its own, for a session belongs to one stream. With the batch fixed, all arithmetic on
-    shapes is done while it opens; left in the graph, ONNX Runtime would do it on the CPU and wait for it in every run.
-    """
-
-    def __init__(self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
-        super().__init__(stage, network=network, gpu=gpu)
-        self._graph = graph
-        with gpu.stream() as stream:  # it must outlive the session
-            inputs, outputs = _interface(self._open(1, stream))
-        self._require_interface(inputs, outputs, network.contract(stage))
-
-    def scratch_bytes(self, batch: int) -> int:
-        """None: each session has an arena."""
-        return 0
-
-    def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "OnnxRuntimeCudaRun":
-        session = self._open(batch, stream)
-        binding = session.io_binding()
-        for bind, expected in (
-            (binding.bind_input, self.contract.inputs),
-            (binding.bind_output, self.contract.outputs),
-        ):
-            for name, t in expected.items():
-                bind(name, "cuda", self.gpu.index, np.dtype(t.dtype).type, (batch, *t.shape), tensors[name])
-        return OnnxRuntimeCudaRun(self, session, binding, stream)
-
-    def _open(self, batch: int, stream: Stream) -> ort.InferenceSession:
-        settings = ort.SessionOptions()
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        settings.add_free_dimension_override_by_name("batch", batch)
-        provider = (CUDA, _cuda_settings(self.gpu, stream))
-        with self.gpu.current():
-            try:
-                return _open_session(self.stage, self._graph, settings, provider)
-            except BackendBuildError:
-                self._require_loaded(provider)
-                raise
-
-    def _require_loaded(self, provider: tuple[str, dict[str, object]]) -> None:
-        """A provider whose libraries do not load is left out without a word, and then only the CPU remains."""
-        if CUDA not in _open_session(self.stage, self._graph, ort.SessionOptions(), provider).get_providers():
-            raise BackendUnavailable(
-                f"{LIBRARY} cannot load its CUDA provider: cuDNN or a library of CUDA is missing here, or of another "
-                f"version than it was built for. Install them with it: {exchange_command()}."
-            )
-
-
-class OnnxRuntimeCudaRun:
-    """A session with its addresses bound."""
-
-    capturable = False
-    """ONNX Runtime may allocate while it runs, and picks its convolutions in the first run."""
-
-    def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
-        self._binding, self._session = binding, session  # the first to go, in this order
-        self._engine, self._stream = engine, stream
-        self._before, self._after = engine.gpu.event(), engine.gpu.event()
-        self._options = ort.RunOptions()
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def enqueue(self, stream: Stream) -> None:
-        """The session works on the stream that it was bound to; another one waits for it, and is waited for."""
-        if stream.handle == self._stream.handle:
-            self._enqueue()
-            return
-        stream.record(self._before)
-        self._stream.wait(self._before)
-        self._enqueue()
-        self._stream.record(self._after)
-        stream.wait(self._after)
-
-    def _enqueue(self) -> None:
-        try:
-            with self._engine.gpu.current():
-                self._session.run_with_iobinding(self._binding, self._options)
-        except Exception as error:  # as in _open_session
-            raise _failed(self._engine.stage, error) from error
-
-
-def _open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
+def open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
     settings.log_severity_level = ONLY_FATAL
     try:
         # by default the binding answers an error of a provider with a second try on the CPU
@@ -148,23 +54,11 @@ def _open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> o
         raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
 
 
-def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
-    return {
-        "device_id": gpu.index,
-        "user_compute_stream": stream.handle,
-        "use_tf32": 0,  # on by default: ten bits of mantissa, which is not fp32
-        # by default the fastest of timed trials: another choice, and so other rounding, each time a service starts
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # by default the arena doubles whenever it grows, and never shrinks
-        "arena_extend_strategy": "kSameAsRequested",
-    }
-
-
-def _failed(stage: Stage, error: Exception) -> BackendRunError:
+def failed(stage: Stage, error: Exception) -> BackendRunError:
     return BackendRunError(f"{stage} engine: ONNX Runtime {ort.__version__} failed: {error}")
 
 
-def _interface(session: ort.InferenceSession) -> tuple[Tensors, Tensors]:
+def interface(session: ort.InferenceSession) -> tuple[Tensors, Tensors]:
     return _tensors(session.get_inputs()), _tensors(session.get_outputs())
 
 
@@ -174,7 +68,7 @@ def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     """The three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
-    return _open_on_cpu("onnx", bundle, options, _files(options))
+    return _open_on_cpu("onnx", bundle, options, graph_files(options))
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -188,7 +82,7 @@ def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files
         stage: OnnxRuntimeEngine(bundle.read(file), stage, options, network=bundle.network)
         for stage, file in files.items()
     }
-    return OpenedEngines(engines=engines, identity=_identity(name, bundle, options, files))
+    return OpenedEngines(engines=engines, identity=identity_of(name, bundle, options, files))
 
 
 def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
@@ -196,41 +90,11 @@ def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
     return winograd_files(bundle)
 
 
-def open_cuda_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle with the CUDA provider.
-
-    Raises BackendUnavailable where the provider, a library that it needs, or the GPU is missing; BundleError;
-    BackendBuildError.
-    """
-    _require_provider()
-    gpu = Gpu(options.device or 0)
-    files = _files(options)
-    engines = {
-        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, network=bundle.network, gpu=gpu)
-        for stage, file in files.items()
-    }
-    cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
-    identity = on_gpu(_identity("onnx-cuda", bundle, options, files), gpu)
-    return OpenedEngines(engines=engines, identity=identity, gpu=gpu, kernels=Kernels(gpu.load(cubin), bundle.network))
-
-
-def _require_provider() -> None:
-    if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says it again
-            ort.preload_dlls()
-    if CUDA not in ort.get_available_providers():
-        raise BackendUnavailable(
-            f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
-            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch (the other runs the engine onnx "
-            f"too): {exchange_command()}."
-        )
-
-
-def _files(options: EngineOptions) -> Files:
+def graph_files(options: EngineOptions) -> Files:
     return {stage: graph_file(stage, options.precision) for stage in STAGES}
 
 
-def _identity(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> EngineIdentity:
+def identity_of(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> EngineIdentity:
     return EngineIdentity(
         name=name,
         library=LIBRARY,

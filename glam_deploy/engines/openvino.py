@@ -13,12 +13,11 @@ import openvino as ov
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines import cpu_features
-from glam_deploy.engines.base import Arrays, Engine, EngineOptions, OpenedEngines, Tensors
-from glam_deploy.engines.cores import within_cores
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.bundle.folder import winograd_files
+from glam_deploy.engines import cpu
+from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
+from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.model_cache import ModelCache, default_folder
-from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.networks import COMPOSED_MAP, STAGES, GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD, Float, Precision, Recipe, StageRecipes
@@ -188,15 +187,13 @@ def _mixture(bundle: Bundle) -> Mapping[Stage, Recipe]:
 
 
 def _has_bf16() -> bool:
-    return not cpu_features.features().isdisjoint(cpu_features.BF16)
+    return not cpu.features().isdisjoint(cpu.BF16)
 
 
 def _require_bf16() -> None:
     """OpenVINO takes bf16 for a hint: without the hardware it would compute in fp32 and not say so."""
     if not _has_bf16():
-        raise BackendUnavailable(
-            f"bf16 needs a CPU with {' or '.join(cpu_features.BF16)}; {cpu_features.model()} has neither."
-        )
+        raise BackendUnavailable(f"bf16 needs a CPU with {' or '.join(cpu.BF16)}; {cpu.model()} has neither.")
 
 
 def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOptions) -> OpenVinoEngine:
@@ -207,7 +204,7 @@ def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOption
         "graph": bundle.files[plan.file].sha256,
         "library": LIBRARY,
         "settings": settings,
-        "cpu": sorted(cpu_features.features()),
+        "cpu": sorted(cpu.features()),
         "isa": os.environ.get(ISA_LIMIT),
         "without": UNUSED,
     }
@@ -243,8 +240,8 @@ def _require_type(model: ov.CompiledModel, stage: Stage, asked: str) -> None:
     if (found := model.get_property(PRECISION)) != getattr(ov.Type, asked):
         raise BackendUnavailable(
             f"{stage} engine: asked to compute in {asked}, OpenVINO {ov.__version__} chose {found} on "
-            f"{cpu_features.model()}. {ISA_LIMIT} is {os.environ.get(ISA_LIMIT, 'not set')}; it must allow "
-            f"{' or '.join(cpu_features.BF16)}. Or choose the engine openvino."
+            f"{cpu.model()}. {ISA_LIMIT} is {os.environ.get(ISA_LIMIT, 'not set')}; it must allow "
+            f"{' or '.join(cpu.BF16)}. Or choose the engine openvino."
         )
 
 

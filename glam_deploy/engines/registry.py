@@ -91,8 +91,7 @@ OWNERS: dict[str, Owner] = {
         summary="the PyTorch reference, CPU, fp32",
     ),
     "onnx-cuda": Owner(
-        module="glam_deploy.engines.onnxruntime",
-        opener="open_cuda_engines",
+        module="glam_deploy.gpu.engines.onnxruntime_cuda",
         packages=("onnxruntime", *CUDA),
         extras=("cuda",),
         options=("device", "precision"),
@@ -101,7 +100,7 @@ OWNERS: dict[str, Owner] = {
     ),
     **{
         precision: Owner(
-            module="glam_deploy.engines.tensorrt.open",
+            module="glam_deploy.gpu.engines.tensorrt.open",
             packages=CUDA,
             one_of=("tensorrt", "tensorrt_rtx"),
             extras=("tensorrt", "tensorrt-rtx"),
@@ -115,7 +114,7 @@ OWNERS: dict[str, Owner] = {
 }
 
 AUTO = "onnx"
-"""What "auto" means where no gate says more (`runtime.choice`): the engine that every install has."""
+"""What "auto" means where no gate says more (`engines.selection`): the engine that every install has."""
 
 ENGINE_NAMES = ("auto", *OWNERS)
 
@@ -140,6 +139,11 @@ def check_engine(name: str, bundle: Bundle, options: EngineOptions) -> None:
     owner = _owner(name, options)
     if owner.checker:
         getattr(importlib.import_module(owner.module), owner.checker)(bundle, _told(owner, options))
+
+
+def require_gpu(index: int) -> None:
+    """Raises BackendUnavailable where the driver has no GPU of this index. Imports nothing of the GPU before."""
+    importlib.import_module("glam_deploy.gpu.device.gpu").Gpu(index)
 
 
 def _owner(name: str, options: EngineOptions) -> Owner:

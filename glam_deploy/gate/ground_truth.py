@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from glam_deploy.agreement.limits import THRESHOLDS
 from glam_deploy.agreement.metrics import dice
 from glam_deploy.errors import InputError
-from glam_deploy.images import read_pixels
+from glam_deploy.images.image_files import read_pixels
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.runtime.result import Result
 

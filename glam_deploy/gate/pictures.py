@@ -9,9 +9,8 @@ from glam_deploy.agreement.image import ImageAgreement
 from glam_deploy.gate.trial import Examined
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.outputs.overlay import PERCENTILES, window
-from glam_deploy.outputs.panel import BACKGROUND, BANNER, FAINT, TEXT, font
+from glam_deploy.outputs.panel import BACKGROUND, BANNER, COLOURS, FAINT, TEXT, Picture, Rgb, font, tint
 from glam_deploy.outputs.report import RESEARCH_USE
-from glam_deploy.outputs.tint import COLOURS, Picture, Rgb, tint
 from glam_deploy.records import Float32, Int64
 
 GAP = 12

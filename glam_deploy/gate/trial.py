@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from glam_deploy.agreement.answers import Answer, answer
-from glam_deploy.agreement.attribution import on_reference_patches
-from glam_deploy.agreement.image import ImageAgreement, compare_answers
+from glam_deploy.agreement.image import ImageAgreement, compare_answers, on_reference_patches
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
 from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
-from glam_deploy.engines.here import check_asked, open_asked
 from glam_deploy.engines.registry import AUTO, OWNERS, open_engines
+from glam_deploy.engines.selection import check_asked, open_asked
 from glam_deploy.errors import BackendError, BackendRunError, UsageError
 from glam_deploy.gate.ground_truth import Mask, classes_in, ground_truth_dice
 from glam_deploy.networks import NetworkSpec

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.agreement.verdict import Verdict
 from glam_deploy.bundle import Bundle, GateEntry, locked, open_bundle, replace_gates, require_changeable
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.admission import this_machine
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.gate.metrics import TrialMetrics
 from glam_deploy.json_records import json_sha256, to_json
-from glam_deploy.runtime.admission import this_machine
 
 ID_DIGITS = 12
 

@@ -1,5 +1,7 @@
 """The networks that this release knows, one frozen `NetworkSpec` each."""
 
+import copyreg
+
 from glam_deploy.networks.base import (
     COMPOSED_MAP,
     PUBLISHED_FRAME,
@@ -41,3 +43,7 @@ def network(name: str, aggregation: str) -> NetworkSpec:
             return spec
     known = ", ".join(f"{spec.name} with {spec.aggregation} aggregation" for spec in NETWORKS)
     raise LookupError(f"the network {name!r} with {aggregation!r} aggregation is unknown; this release has {known}")
+
+
+# pickled by name, because a process that reads it has the same networks and their mappings are read-only proxies
+copyreg.pickle(NetworkSpec, lambda spec: (network, (spec.name, spec.aggregation)))

@@ -6,7 +6,7 @@ image of the network: upright, facing right, chest wall on the left.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 Stage = Literal["global", "local", "fusion"]
 STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
@@ -118,11 +118,6 @@ class NetworkSpec:
             return contract
         outputs = {name: tensor for name, tensor in contract.outputs.items() if name != COMPOSED_MAP}
         return replace(contract, outputs=outputs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from glam_deploy.networks import network
-
-        return network, (self.name, self.aggregation)
 
 
 def tensors(**shapes: tuple[int, ...]) -> Mapping[str, Tensor]:

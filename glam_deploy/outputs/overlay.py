@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
-from glam_deploy.outputs.tint import Picture, tint
+from glam_deploy.outputs.panel import Picture, tint
 from glam_deploy.records import Box, Pixels
 
 if TYPE_CHECKING:

@@ -10,18 +10,22 @@ import json
 import os
 import tempfile
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from glam_deploy.errors import GlamError, InternalError, UsageError
 from glam_deploy.outputs import report
-from glam_deploy.outputs.arrays import named_arrays, write_npz
-from glam_deploy.outputs.orphans import is_orphan
 from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.outputs.panel import BANNER
 from glam_deploy.outputs.table import is_table
 from glam_deploy.records import Pixels, View
 from glam_deploy.regular import read_regular
@@ -29,14 +33,51 @@ from glam_deploy.regular import read_regular
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
 
-ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 
+COMPRESSION_LEVEL = 1
+"""zlib's; level 6 of `np.savez_compressed` takes twice the time on full-size saliency (docs/outputs.md)."""
+
+NamedArrays = dict[str, NDArray[Any]]
+
+
+ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 _LONGEST_STEM_BYTES = 240
 """File systems stop at 255 bytes a name; the rest is for the suffix."""
-
 _BEGINNING = f'{{\n  "schema": "{report.SCHEMA}",'.encode()
 _MEANWHILE = "meanwhile"
 _STOPPED = "glam-deploy was stopped while it wrote the results, which may be incomplete: run this input again"
+_ARRAYS = {f"{name}.npy" for name in ("y_global", "y_scale", "y_local", "saliency_global", "saliency_patches")}
+
+
+def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArrays:
+    """The arrays of one image by the names they have in the file (see `Result` for range and frame).
+
+    float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, 184, 120],
+    saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2]; y_fusion [2] and attention [K] only where the
+    checkpoint has them. `full` adds saliency [2, 2944, 1920] (network frame) and saliency_source [2, rows, columns]
+    (source frame); `save_input` adds input [2944, 1920], standardized, network frame.
+    """
+    always = ("y_global", "y_scale", "y_local", "saliency_global", "saliency_patches", "patch_locations")
+    found: NamedArrays = {name: getattr(result, name) for name in always}
+    optional = {"y_fusion": result.y_fusion, "attention": result.attention}
+    found |= {name: array for name, array in optional.items() if array is not None}
+    if full:
+        found |= {"saliency": result.saliency(), "saliency_source": result.saliency_in_source()}
+    if save_input:
+        found["input"] = result.network_input.image
+    return found
+
+
+def write_npz(path: Path, named: NamedArrays) -> None:
+    """Write a compressed .npz; the same arrays give the same bytes. Raises OSError as the file system does."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL) as archive:
+        for name, array in named.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,3 +286,26 @@ def _named_by(place: Path) -> list[str]:
         return []
     files = content.get("files")
     return [place.name, *(files.values() if isinstance(files, dict) else ())]
+
+
+def is_orphan(path: Path) -> bool:
+    """Whether a file that no report names is arrays or a picture that glam-deploy wrote, damaged ones left out.
+
+    Arrays have the names of ours; a picture is in colour and ends in the banner's, which no mammogram does.
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        return _has_our_arrays(path) if path.suffix == ".npz" else path.suffix == ".png" and _ends_in_banner(path)
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile):
+        return False
+
+
+def _has_our_arrays(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist()) >= _ARRAYS
+
+
+def _ends_in_banner(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return picture.mode == "RGB" and picture.getpixel((picture.width - 1, picture.height - 1)) == BANNER

@@ -7,8 +7,8 @@ the order in which it happens:
    the breast from labels, scratches and the edge of the paddle; the largest piece is dilated back 100 times.
    (`foreground`)
 2. Crop. The breast's bounding box is widened by up to 50 pixels above, below and on the side that the nipple points
-   to; nothing is added at the chest wall. (`crop`)
-3. Mark the breast's outermost points in the lower two thirds of the crop, and its lowest points. (`crop`)
+   to; nothing is added at the chest wall. (`window`)
+3. Mark the breast's outermost points in the lower two thirds of the crop, and its lowest points. (`window`)
 4. Choose the best centre: a 2944 x 1920 window whose right edge is the outermost point (CC) or whose lower right corner
    is the lowest and outermost point (MLO), and of those the one with most foreground. (`window`)
 5. Place the window there, upright and facing right: a view that faces left is mirrored first. A window that leaves
@@ -25,13 +25,13 @@ noticed (`place`); nothing is repaired or guessed.
 """
 
 from glam_deploy.preprocess.frame import (
+    SourceMaps,
     box_to_source,
     map_to_source,
     point_to_network,
     point_to_source,
 )
 from glam_deploy.preprocess.prepare import network_input, place, prepare
-from glam_deploy.preprocess.source_maps import SourceMaps
 from glam_deploy.preprocess.standardize import from_cropped, from_standardized, whole_frame
 
 __all__ = [

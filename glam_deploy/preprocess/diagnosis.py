@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from glam_deploy.errors import InputError, Remedy
-from glam_deploy.preprocess import damage, outline, surroundings
+from glam_deploy.preprocess import damage, surroundings
 from glam_deploy.preprocess.foreground import Breast
-from glam_deploy.preprocess.outline import Outline
-from glam_deploy.preprocess.surroundings import Layer, Sampled
+from glam_deploy.preprocess.surroundings import Layer, Outline, Sampled
 from glam_deploy.records import Mammogram, Notice, Pixels
 
 NOISE = 0.25
@@ -48,7 +47,7 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
         mammogram=mammogram,
         sampled=sampled,
         veil=surroundings.dark_layer(sampled),
-        edge=outline.NOTHING if drawn else outline.look_at(pixels, breast, sampled.level),
+        edge=surroundings.NOTHING if drawn else surroundings.look_at(pixels, breast, sampled.level),
     )
     if case.veiled and surroundings.is_uniform(case.veil, sampled):
         raise _background(case, case.veil)
@@ -287,8 +286,8 @@ def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
 def _hard_notice(edge: Outline) -> Notice:
     told = (
         f"{100 * edge.hard:.0f} % of the outline does not begin as a breast does at its skin: the outermost pixels "
-        f"have {edge.value:.4g}, those 40 to {outline.DEPTH} pixels inside {edge.inner:.4g}. A background above 0 may "
-        "end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
+        f"have {edge.value:.4g}, those 40 to {surroundings.DEPTH} pixels inside {edge.inner:.4g}. A background above "
+        "0 may end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
     )
     return Notice(code="hard-outline", message=told)
 

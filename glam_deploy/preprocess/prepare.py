@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.networks import PUBLISHED_FRAME
-from glam_deploy.preprocess import checks, crop, diagnosis, foreground, frame, window
+from glam_deploy.preprocess import diagnosis, foreground, frame, window
 from glam_deploy.preprocess.foreground import Breast, Mask
-from glam_deploy.preprocess.standardize import standardize
+from glam_deploy.preprocess.standardize import TOLERANCE, standardize
 from glam_deploy.records import (
     Box,
     CropFacts,
@@ -19,6 +20,52 @@ from glam_deploy.records import (
     PlacedView,
     Placement,
 )
+
+DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+
+
+def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
+    """uint8, uint16 or float32 [rows, columns], finite, >= 0, something above 0, not all the same."""
+    if pixels.ndim != 2 or pixels.dtype not in DTYPES:
+        raise InputError(
+            f"The image is {pixels.dtype} of shape {pixels.shape}; expected uint8, uint16 or float32 (native byte "
+            "order) of shape [rows, columns], one grey channel. Convert it without changing its values."
+        )
+    if not pixels.size:
+        raise InputError(f"The image has shape {pixels.shape}: no pixels. Check the file for damage.")
+    check_raw(pixels, network_shape)
+    _check_range(pixels.min(), pixels.max())
+
+
+def check_raw(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
+    """Refuse an array of the shape, type and moments of the network's input: it was meant as standardized."""
+    if pixels.shape != network_shape or pixels.dtype.kind != "f" or not pixels.min() < 0:
+        return
+    mean, deviation = pixels.mean(dtype=np.float64), pixels.std(dtype=np.float64)
+    if abs(mean) <= TOLERANCE and abs(deviation - 1) <= TOLERANCE:
+        raise InputError(
+            f"The array is {pixels.dtype} {list(pixels.shape)} with mean 0 and standard deviation 1: an input that is "
+            "standardized already, taken as a raw image",
+            Remedy.STANDARDIZED,
+        )
+
+
+def _check_range(low: float, high: float) -> None:
+    # NaN passes through min and max; infinity shows in one of them.
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(
+            "The image has pixels that are NaN or infinite; expected finite numbers >= 0. "
+            "Find out where they come from and write it again."
+        )
+    if low < 0:
+        raise InputError(
+            f"The smallest pixel is {low:g}; expected values >= 0 with a background of exactly 0. "
+            "Undo what was subtracted from the image, such as a standardization or a rescale intercept."
+        )
+    if high == 0:
+        raise InputError("The image is empty: no pixel is above 0. Check the file for damage.")
+    if low == high:
+        raise InputError(f"Every pixel is {high:g}: a constant image. Check the file for damage.")
 
 
 def prepare(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> NetworkInput:
@@ -45,7 +92,7 @@ def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FR
     breast ends so), `dark-surroundings` (a thick dark layer around the tissue), `hard-outline` (values that do not rise
     as they do at a skin) and `background-not-zero` (noise outside the breast).
     """
-    checks.check_pixels(mammogram.pixels, network_shape)
+    check_pixels(mammogram.pixels, network_shape)
     pixels = np.ascontiguousarray(mammogram.pixels)
     bordered = foreground.bordered_mask(pixels)
     breast = foreground.find_breast(bordered)
@@ -81,8 +128,8 @@ def _place(
 ) -> tuple[Placement, CropFacts]:
     rows, columns = mask.shape
     mirrored, is_mlo = mammogram.faces_left, mammogram.view.is_mlo
-    top, left, bottom, right = box = crop.crop_box(breast, (rows, columns))
-    facts = crop.crop_facts(breast, box, faces_left=mirrored)
+    top, left, bottom, right = box = window.crop_box(breast, (rows, columns))
+    facts = window.crop_facts(breast, box, faces_left=mirrored)
     tissue = (mask[:, ::-1] if mirrored else mask)[top:bottom, left:right]
     center = window.best_center(tissue, facts, is_mlo=is_mlo, window=network_shape)
     crop_shape = (bottom - top, right - left)

@@ -1,4 +1,4 @@
-"""Where the network's window lies in the crop (steps 4 and 5).
+"""The crop around the breast, and the network's window in it (steps 2 to 5).
 
 The crop is in the upright frame: chest wall on the left. `window` is (rows, columns) of the network frame.
 """
@@ -6,8 +6,38 @@ The crop is in the upright frame: chest wall on the left. `window` is (rows, col
 import numpy as np
 
 from glam_deploy.networks import PUBLISHED_FRAME
-from glam_deploy.preprocess.foreground import Mask
-from glam_deploy.records import CropFacts, Int64
+from glam_deploy.preprocess.foreground import Breast, Mask
+from glam_deploy.records import Box, CropFacts, Int64
+
+BUFFER = 50
+"""Pixels added around the breast where the image has them, except at the chest wall."""
+
+
+def crop_box(breast: Breast, shape: tuple[int, int], buffer: int = BUFFER) -> Box:
+    """Half-open (top, left, bottom, right) of the crop in an image of `shape`, upright frame."""
+    top, left, bottom, right = breast.box
+    return max(0, top - buffer), left, min(shape[0], bottom + buffer), min(shape[1], right + buffer)
+
+
+def crop_facts(breast: Breast, crop: Box, *, faces_left: bool) -> CropFacts:
+    """The published points of a crop. `breast` and `crop` are in the upright frame."""
+    counted = int(faces_left)
+    (first_row, last_row), outermost = _rightmost(breast, crop)
+    left, right = int(breast.left[-1]) - crop[1], int(breast.right[-1]) - crop[1]
+    return CropFacts(
+        distance_from_starting_side=breast.box[1],
+        rightmost_points=((first_row, last_row), outermost + counted),
+        bottommost_points=(breast.box[2] - 1 - crop[0], (left + counted, right - 1 + counted)),
+    )
+
+
+def _rightmost(breast: Breast, crop: Box) -> tuple[tuple[int, int], int]:
+    """((first row, last row), column) in the crop, of the outermost column from a third of its height downwards."""
+    start = crop[0] + int((crop[2] - crop[0]) / 3)
+    skipped = max(0, start - breast.top)
+    reach = breast.right[skipped:]
+    rows = np.flatnonzero(reach == reach.max()) + breast.top + skipped - crop[0]
+    return (int(rows[0]), int(rows[-1])), int(reach.max()) - 1 - crop[1]
 
 
 def best_center(

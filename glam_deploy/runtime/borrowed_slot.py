@@ -1,14 +1,13 @@
 """The GPU's arrays in the caller's hands: images that are on the GPU already, results that stay there."""
 
-from glam_deploy.device.arrays import DeviceArray, as_device_array
-from glam_deploy.device.stream import Stream
 from glam_deploy.errors import UsageError
+from glam_deploy.gpu.chain import DeviceChain, SlotPool
+from glam_deploy.gpu.device.arrays import DeviceArray, as_device_array
+from glam_deploy.gpu.device.stream import Stream
+from glam_deploy.gpu.slot import Collected, Feed, Slot
 from glam_deploy.preprocess import whole_frame
 from glam_deploy.records import Facts, Placed, Source
-from glam_deploy.runtime.device_chain import DeviceChain
 from glam_deploy.runtime.result import Result, result_of
-from glam_deploy.runtime.slot import Collected, Feed, Slot
-from glam_deploy.runtime.slot_pool import SlotPool
 
 
 class BorrowedSlot:
@@ -39,7 +38,7 @@ class BorrowedSlot:
         self.patch_locations: DeviceArray = slot.array("patch_locations")
         """int64 [N, 6, 2], upper-left (row, column), network frame, pixels, in order of choice."""
         self.flags: DeviceArray = slot.array("flags")
-        """uint32 [N], bits of `glam_deploy.kernels.flags.Flags`: no contrast, not finite."""
+        """uint32 [N], bits of `glam_deploy.gpu.kernels.geometry.Flags`: no contrast, not finite."""
         self.y_scale: DeviceArray = slot.array("y_scale")
         """float32 [N, 3, 2], 0..1, finest scale first."""
         self.y_global: DeviceArray = slot.array("y_global")

@@ -12,22 +12,20 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy import reading, sources
-from glam_deploy.engines.base import Engine, OpenedEngines
+from glam_deploy import reading
+from glam_deploy.engines.base import Chain, Engine, OpenedEngines, Stopwatch
 from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.gpu.chain import DeviceChain
+from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Facts, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
-from glam_deploy.runtime.chain import Chain
-from glam_deploy.runtime.device_chain import DeviceChain
 from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
 from glam_deploy.runtime.host_chain import HostChain
 from glam_deploy.runtime.overlap import ahead
-from glam_deploy.runtime.pending import Pending, Prepared
-from glam_deploy.runtime.result import Result
-from glam_deploy.runtime.stopwatch import Stopwatch
+from glam_deploy.runtime.result import Pending, Prepared, Result
 
 Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
 """A view, however far it has come; Any stands for arrays of other libraries and for what `reading.read` takes."""
@@ -133,7 +131,7 @@ class Pipeline:
             _require_bare(view, horizontal_flip)
             return image
         chain, clock = self._chain, Stopwatch()
-        if sources.is_source(image):
+        if reading.is_source(image):
             image, view, horizontal_flip = reading.read(image, view=view, horizontal_flip=horizontal_flip), None, False
         with clock("preprocess"):
             ready = chain.prepare(self._place(image, view=view, horizontal_flip=horizontal_flip))
@@ -253,7 +251,7 @@ class Pipeline:
 
 
 def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
-    if opened.gpu:
+    if isinstance(opened, GpuEngines):
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:
         raise UsageError(f"slots = {slots}: engine {opened.identity.name!r} runs on the CPU; leave it out")
@@ -262,7 +260,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
 
 def _require_several(images: Any) -> None:
     """A path and a file can be iterated too, over their letters and lines."""
-    one = sources.is_source(images) or isinstance(images, Mammogram | PlacedView | NetworkInput | Prepared)
+    one = reading.is_source(images) or isinstance(images, Mammogram | PlacedView | NetworkInput | Prepared)
     try:
         iter(images)
     except TypeError:
@@ -285,7 +283,7 @@ def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 
 def _is_raw(image: Image) -> bool:
     view = image.view if isinstance(image, Prepared) else image
-    return isinstance(view, Mammogram | PlacedView) or sources.is_source(view)
+    return isinstance(view, Mammogram | PlacedView) or reading.is_source(view)
 
 
 def _exact(mammogram: Mammogram) -> Mammogram:

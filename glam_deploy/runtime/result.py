@@ -1,5 +1,6 @@
-"""What the pipeline says about one image."""
+"""Results: the scores, maps and patches of one view, and views that are prepared or under way."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glam_deploy.engines.base import Flight, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.patches import host
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from glam_deploy.outputs.report import Report
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,3 +261,43 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
         return type(first) is type(second) and first.dtype == second.dtype and np.array_equal(first, second)
     return bool(first == second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What `Pipeline.prepare` gives: a view on which the host has done its part."""
+
+    view: PlacedView | NetworkInput
+    times_ms: Mapping[str, float]
+    """What that took, by step."""
+
+
+class Pending:
+    """What `Pipeline.submit` gives. On a GPU the work goes on by itself; on a CPU it is done already."""
+
+    def __init__(self, flight: Flight, clock: Stopwatch, provenance: Facts) -> None:
+        self._flight = flight
+        self._clock = clock
+        self._provenance = provenance
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Of all views that run together, in their order. Waits for them; raises BackendRunError."""
+        findings, times = self._flight(), self._clock.times_ms
+        count = len(findings.inputs)
+        made = [result_of(findings, n, timings_ms=times, provenance=self._provenance) for n in range(count)]
+        for result in made:
+            _log(result)
+        return made
+
+    def result(self) -> Result:
+        """Of the one view. Waits for it; raises BackendRunError."""
+        return self.results[0]
+
+
+def _log(result: Result) -> None:
+    """Never what a view is called, of whom it is, or what was found: a log is read by more people than a report."""
+    if log.isEnabledFor(logging.DEBUG):
+        steps = ", ".join(f"{step} {ms:.0f} ms" for step, ms in result.timings_ms.items())
+        codes = ", ".join(notice.code for notice in result.notices) or "none"
+        log.debug("one view of kind %s: %s; notices: %s", result.input.source.kind, steps, codes)

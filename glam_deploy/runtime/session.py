@@ -9,10 +9,9 @@ import numpy as np
 
 from glam_deploy import __version__
 from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.engines.admission import admit
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.here import open_asked
-from glam_deploy.runtime.admission import admit
-from glam_deploy.runtime.choice import choose
+from glam_deploy.engines.selection import choose, open_asked
 from glam_deploy.runtime.pipeline import Pipeline
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from expected import need_engine
-from support_bundles import facts, fill, write_manifest
-from support_gpu import with_engines
+from support.bundles import facts, fill, write_manifest
+from support.gpu import with_engines
 
 from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, Bundle, graph_file, open_bundle
 from glam_deploy.engines.base import Arrays, EngineOptions, OpenedEngines

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from glam_deploy.kernels.launch import kernels_of
-from glam_deploy.kernels.source import source
+from glam_deploy.gpu.kernels.launch import kernels_of
+from glam_deploy.gpu.kernels.source import source
 from glam_deploy.networks import GLAM, NetworkSpec
 
 SHIM = Path(__file__).parent / "shim.h"

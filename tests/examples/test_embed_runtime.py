@@ -10,9 +10,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from support_commands import ROOT
-from support_engines import small_view
-from support_tiny_bundle import write_tiny_bundle
+from support.commands import ROOT
+from support.engines import small_view
+from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view

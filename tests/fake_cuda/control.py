@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fake_cuda.build import LIBRARY
-from glam_deploy.device.driver import bindings, call
-from glam_deploy.device.stream import Stream
+from glam_deploy.gpu.device.driver import bindings, call
+from glam_deploy.gpu.device.stream import Stream
 
 HOST, DEVICE = 1, 2
 HOUSEKEEPING = {"cuCtxPushCurrent", "cuCtxPopCurrent", "cuThreadExchangeStreamCaptureMode"}

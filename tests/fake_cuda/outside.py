@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from support_commands import ROOT, start_process
+from support.commands import ROOT, start_process
 
 from fake_cuda.build import COMPILER, build_driver
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fake_cuda.control import FakeDriver
-from glam_deploy.device.gpu import Gpu
+from glam_deploy.gpu.device.gpu import Gpu
 
 DRIVER = FakeDriver() if "GLAM_FAKE_CUDA_KERNELS" in os.environ else None
 

@@ -9,8 +9,8 @@ from glam_bench.gpu_check import kernel_times, kernels
 from glam_bench.gpu_check.bench import Bench
 from glam_bench.gpu_check.clock import Work
 from glam_bench.gpu_check.kernels import Check
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.stream import Stream
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Stream
 
 
 @pytest.fixture(scope="module")

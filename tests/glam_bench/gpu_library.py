@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
-from support_tensorrt_runtime import CudaEngine, Faults
-from support_tensorrt_runtime import library as made_up
+from support.tensorrt_runtime import CudaEngine, Faults
+from support.tensorrt_runtime import library as made_up
 
 from glam_bench.gpu_check import contract, library
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.library import CHANNELS, KERNELS, PROFILE, SIDE, TYPES, example
 from glam_bench.gpu_check.record import Record
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.tensorrt.flavours import Library
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.tensorrt.flavours import Library
 
 
 class TinyEngine(CudaEngine):

@@ -5,24 +5,24 @@ from typing import Any
 
 import pytest
 from fake_cuda.control import FakeDriver
-from support_chains import Eager, kernels, stage_engines
-from support_device import HostFunctionEngine
-from support_engines import fake_identity
+from support.chains import Eager, kernels, stage_engines
+from support.device import HostFunctionEngine
+from support.engines import fake_identity
 
 from glam_bench.gpu_check import chain_times
 from glam_bench.gpu_check.chain_times import Subject
 from glam_bench.gpu_check.clock import Runs, Timer, Work
 from glam_bench.gpu_check.opening import pipeline_of
 from glam_bench.gpu_check.stage_runs import StageRuns
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.base import OpenedEngines
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.base import GpuEngines
 
 ONCE = Runs(warm_up=0, warm_up_s=0, at_least=1, at_most=1, seconds=0)
 
 
-def opened(gpu: Gpu, driver: FakeDriver, kind: type[HostFunctionEngine] = HostFunctionEngine) -> OpenedEngines:
+def opened(gpu: Gpu, driver: FakeDriver, kind: type[HostFunctionEngine] = HostFunctionEngine) -> GpuEngines:
     engines = {stage: kind(engine, gpu, driver) for stage, engine in stage_engines().items()}
-    return OpenedEngines(engines=engines, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
+    return GpuEngines(engines=engines, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
 
 
 def test_one_shape(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support_tensorrt
+from support import tensorrt as support_tensorrt
 
 from glam_bench.gpu_check import build
 from glam_bench.gpu_check.context import Context, Options

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support_bundles import fill
-from support_commands import start_process
+from support.bundles import fill
+from support.commands import start_process
 
 from glam_bench.gpu_check import __main__ as command
 from glam_bench.gpu_check import steps, table

@@ -29,7 +29,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a test in each room; the plugin is the real one's twin without a GPU."""
     monkeypatch.setattr(gpu_tests, "TREE", tmp_path / "tree")
     for room in gpu_tests.ROOMS:
-        folder = tmp_path / "tree/tests/glam_deploy" / room
+        folder = tmp_path / "tree/tests/glam_deploy/gpu" / room
         folder.mkdir(parents=True)
         (folder / "gpu_one.py").write_text("def test_right(): pass\n")
     plugin = tmp_path / "tree/tests/fake_cuda"
@@ -43,21 +43,21 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_right(tree: Path, context: Context) -> None:
     gpu_tests.run(context)
     found = context.record.results("gpu_tests")
-    assert found == {room: {"passed": 1, "skipped": 0, "failed": [], "failures": {}} for room in ("device", "runtime")}
+    assert found == {room: {"passed": 1, "skipped": 0, "failed": [], "failures": {}} for room in ("device", "chain")}
 
 
 def test_failures_are_named_and_kept(tree: Path, context: Context) -> None:
-    (tree / "tests/glam_deploy/device/gpu_two.py").write_text(MIXED)
+    (tree / "tests/glam_deploy/gpu/device/gpu_two.py").write_text(MIXED)
     with pytest.raises(BackendRunError, match=r"1 tests fail on this GPU: .*gpu_two::test_wrong"):
         gpu_tests.run(context)
     found = context.record.results("gpu_tests")
     assert (found["device"]["passed"], found["device"]["skipped"], len(found["device"]["failed"])) == (4, 1, 1)
     assert "as hardware has it" in next(iter(found["device"]["failures"].values()))
-    assert found["runtime"]["passed"] == 1, "the other room is run all the same"
+    assert found["chain"]["passed"] == 1, "the other room is run all the same"
 
 
 def test_a_file_that_cannot_be_imported_is_a_failure(tree: Path, context: Context) -> None:
-    (tree / "tests/glam_deploy/runtime/gpu_two.py").write_text("import nothing_of_that_name\n")
+    (tree / "tests/glam_deploy/gpu/chain/gpu_two.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(BackendRunError, match="1 tests fail"):
         gpu_tests.run(context)
 

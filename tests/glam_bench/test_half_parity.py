@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_bundles import fill
+from support.bundles import fill
 
 from glam_bench import half_parity
 from glam_deploy.bundle import Bundle

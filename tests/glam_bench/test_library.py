@@ -15,10 +15,10 @@ from glam_bench.gpu_check import library
 from glam_bench.gpu_check.context import Context, Options
 from glam_bench.gpu_check.library import TOLERANCE, TYPES, Trial, example, graph
 from glam_bench.gpu_check.record import Record
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.tensorrt import flavours
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.tensorrt import flavours
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.precision import Precision
 
 HERE = Path(__file__).parent

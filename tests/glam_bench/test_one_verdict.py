@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import fake_engines, fake_identity, small_view
+from support.engines import fake_engines, fake_identity, small_view
 
 from glam_bench.gpu_check.bars import judge as judge_bars
 from glam_bench.gpu_check.parity import case, summary

@@ -10,8 +10,7 @@ from glam_bench.gpu_check.parity import Case, summary
 from glam_deploy.agreement.answers import Differences
 from glam_deploy.agreement.image import ImageAgreement
 from glam_deploy.agreement.limits import Limits
-from glam_deploy.agreement.maps import MapAgreement, State, map_cells
-from glam_deploy.agreement.ties import PatchAgreement
+from glam_deploy.agreement.maps import MapAgreement, PatchAgreement, State, map_cells
 from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 

@@ -10,8 +10,8 @@ import pytest
 
 from glam_bench.gpu_check.soak import Tally, distance, report, soak
 from glam_deploy.agreement.answers import COMPARED
-from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import BackendRunError, InternalError
+from glam_deploy.gpu.device.gpu import Gpu
 
 VIEWS: list[Any] = [0, 1, 2]
 GPU = cast(Gpu, SimpleNamespace(used_bytes=1000))

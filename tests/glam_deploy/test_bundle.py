@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from support_bundles import FILES, edit_manifest, facts, fill, unprivileged, write_manifest
+from support.bundles import FILES, edit_manifest, facts, fill, unprivileged, write_manifest
 
 from glam_deploy.bundle import MANIFEST, build_command, open_bundle
 from glam_deploy.errors import BundleError, UsageError

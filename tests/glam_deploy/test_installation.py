@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from support_commands import ROOT
-from support_extras import distributions_of
+from support.commands import ROOT
+from support.extras import distributions_of
 
 from glam_deploy import installation
 from glam_deploy.installation import EXTRAS, documentation, install_command, page, refusal

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_bundles import edit_manifest, fill
+from support.bundles import edit_manifest, fill
 
 from glam_deploy.bundle import MANIFEST, EngineEntry, open_bundle, read_manifest, replace_gates
-from glam_deploy.engines.identity import EngineIdentity
-from glam_deploy.engines.tensorrt.identity import BuildInputs
+from glam_deploy.engines.admission import newest_gate
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.errors import BundleError
+from glam_deploy.gpu.engines.tensorrt.identity import BuildInputs
 from glam_deploy.json_records import json_sha256, to_json
 from glam_deploy.precision import FP32, INT8_WINOGRAD, StageRecipes
-from glam_deploy.runtime.admission import newest_gate
 
 SCHEMA_1 = Path(__file__).with_name("manifest_schema_1.json")
 """Of a bundle that a release of schema 1 wrote, with a gate that it ran; shortened, with a search and engines added."""

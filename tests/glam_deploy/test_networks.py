@@ -4,10 +4,10 @@ import copy
 import pickle
 
 import pytest
-from support_networks import CAM, GMIC
+from support.networks import CAM, GMIC
 
 from glam_deploy import networks
-from glam_deploy.kernels.geometry import geometry_of
+from glam_deploy.gpu.kernels.geometry import geometry_of
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NETWORKS, NetworkSpec
 
 

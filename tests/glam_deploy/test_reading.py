@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from mammograms import breast, write_mg
-from support_bundles import unprivileged
+from support.bundles import unprivileged
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import BackendUnavailable, InputError, UsageError
-from glam_deploy.images import read_pixels
+from glam_deploy.images.image_files import read_pixels
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import View, parse_view
 

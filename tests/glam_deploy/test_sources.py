@@ -18,9 +18,8 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 
 from glam_deploy.dicom.mammography import build_view
 from glam_deploy.errors import DicomError, InputError, NotForThisNetwork, UsageError
-from glam_deploy.reading import read, read_standardized
+from glam_deploy.reading import as_file, read, read_standardized
 from glam_deploy.records import Mammogram, View
-from glam_deploy.sources import as_file
 
 
 def npy(path: Path) -> Path:
@@ -151,7 +150,7 @@ def test_files_in_a_wrong_state(tmp_path: Path) -> None:
 
 
 def test_a_file_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glam_deploy.sources.MAX_BYTES", 1 << 26)
+    monkeypatch.setattr("glam_deploy.reading.MAX_BYTES", 1 << 26)
     with Path("/dev/zero").open("rb") as file, pytest.raises(InputError, match="more than 67108864 bytes"):
         read(file)
 

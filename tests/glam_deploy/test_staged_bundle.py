@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support_bundles import FILES, edit_manifest, facts, fill, snapshot, unprivileged, write_manifest
+from support.bundles import FILES, edit_manifest, facts, fill, snapshot, unprivileged, write_manifest
 
 from glam_deploy.bundle import MANIFEST, open_bundle, staged_bundle
 from glam_deploy.errors import UsageError

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_commands import PATHS, PLAIN
-from support_engines import small_view
-from support_tiny_bundle import write_tiny_bundle
+from support.commands import PATHS, PLAIN
+from support.engines import small_view
+from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.dicom.mammography import Exam, write_view
 

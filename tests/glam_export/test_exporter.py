@@ -17,8 +17,8 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_bundles import fill, snapshot
-from support_engines import fake_engines, fake_identity, small_view
+from support.bundles import fill, snapshot
+from support.engines import fake_engines, fake_identity, small_view
 
 from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.agreement.metrics import Comparison

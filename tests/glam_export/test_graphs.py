@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
+from support.half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
 from glam_deploy.networks import GLAM

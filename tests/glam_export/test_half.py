@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support_half import HALF, assert_rounded_alike, rounded_global, rounded_local
+from support.half import HALF, assert_rounded_alike, rounded_global, rounded_local
 from torch import Tensor, nn
 
 from glam_deploy.agreement.answers import differences

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine
+from support.engines import FakeEngine
 
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_search import point
+from support.search import point
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import UsageError

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from support_commands import install_line
-from support_small_graphs import patches, small_local
+from support.commands import install_line
+from support.small_graphs import patches, small_local
 
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from support_search import point
-from support_small_graphs import small_local
+from support.search import point
+from support.small_graphs import small_local
 
 from glam_deploy.agreement.image import ImageAgreement, compare_answers
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.bundle import SearchPoint
-from glam_deploy.engines import cpu_features
+from glam_deploy.engines import cpu
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
 from glam_deploy.precision import FP32, INT8, INT8_WINOGRAD, WINOGRAD
@@ -96,7 +96,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
 
     tell(100)
-    monkeypatch.setattr(cpu_features, "features", frozenset)
+    monkeypatch.setattr(cpu, "features", frozenset)
     return tell
 
 

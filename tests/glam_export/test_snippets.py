@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from glam_deploy.errors import CheckpointError
-from glam_deploy.shell import quoted
+from glam_deploy.installation import quoted
 from glam_export.printed import commands
 from glam_export.printed import program as printed_program
 from glam_export.weights_file import read_weights_file

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from golden.recipe import mammogram
-from support_chains import on_gpu
+from support.chains import on_gpu
 
 from glam_deploy.agreement.golden import check_golden, golden_patches
 from glam_deploy.bundle import Bundle, open_bundle
-from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
+from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import Source
 from glam_deploy.runtime.pipeline import Pipeline

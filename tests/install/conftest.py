@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support_commands import ROOT
-from support_material import material
+from support.commands import ROOT
+from support.material import material
 
 NOT_SOURCE = (".git", ".venv", "demo", "bundle", "results", "build", "dist", "node_modules", "__pycache__")
 CACHES = ("*.egg-info", ".*_cache", ".hypothesis")

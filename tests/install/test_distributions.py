@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 from install.conftest import Distributions
 from install.venvs import Venv, venv
-from support_commands import ROOT
+from support.commands import ROOT
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(1800)]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from install.conftest import Distributions
 from install.venvs import LIMIT_S, Venv, environment, venv
-from support_commands import Said
-from support_extras import CASES, LINES, Case
-from support_hostile import WORDS, hostile
+from support.commands import Said
+from support.extras import CASES, LINES, Case
+from support.hostile import WORDS, hostile
 
 from glam_bench.appliance_processes import free_port
 

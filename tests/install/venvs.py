@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support_commands import ROOT, Said
+from support.commands import ROOT, Said
 
 LIMIT_S = 1500
 """Nothing here takes so long on a quiet machine; a hang is an error."""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
 from golden.recipe import mammogram
-from support_chains import on_gpu, stage_engines
-from support_commands import ROOT
-from support_libraries import check_loading, check_writing_and_reading
+from support.chains import on_gpu, stage_engines
+from support.commands import ROOT
+from support.libraries import check_loading, check_writing_and_reading
 
-from glam_deploy.device.arrays import DeviceArray
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.stream import Stream
+from glam_deploy.gpu.device.arrays import DeviceArray
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Stream
 from glam_deploy.runtime.pipeline import Pipeline
 
 

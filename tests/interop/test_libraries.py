@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from expected import need, need_engine
 from golden.recipe import mammogram
-from support_gpu import with_engines
-from support_libraries import LIBRARIES, check_loading, check_writing_and_reading, missing
+from support.gpu import with_engines
+from support.libraries import LIBRARIES, check_loading, check_writing_and_reading, missing
 
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.runtime.pipeline import Pipeline

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from expected import need
 from outside.strace import Watched, missing
-from support_tiny_bundle import write_tiny_bundle
+from support.tiny_bundle import write_tiny_bundle
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from support_commands import PATHS, PLAIN
+from support.commands import PATHS, PLAIN
 
 CALLS = "trace=connect,sendto,sendmsg,sendmmsg,openat"
 ADDRESS = re.compile(r'sa_family=AF_INET6?,.*?(?:inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)")')

@@ -10,8 +10,8 @@ import pytest
 from outside.strace import Watched
 from pacs.appliance import Appliance
 from pacs.exams import write_exam
-from support_engines import small_view
-from support_orthanc import wait_for
+from support.engines import small_view
+from support.orthanc import wait_for
 
 from glam_deploy.dicom.mammography import Exam, write_view
 
@@ -19,7 +19,7 @@ ENGINES = ("onnx", "onnx-winograd", "openvino", "openvino-winograd", "torch")
 LATER = "\nimport time; time.sleep(3)"
 """Telemetry is sent by threads of its own, some time after."""
 QUANTIZE = """
-from support_small_graphs import patches, small_local
+from support.small_graphs import patches, small_local
 from glam_export.quantize import quantized
 from glam_deploy.engines.openvino import graph_engine
 from glam_deploy.networks import GLAM_CONCATENATION

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support_commands import ROOT
-from support_orthanc import free_port, wait_for
+from support.commands import ROOT
+from support.orthanc import free_port, wait_for
 
 SENDERS = ("MODALITY", "STORESCU", "DCMSEND", "TESTPACS")
 PROMPT = (

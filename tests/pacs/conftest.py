@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from expected import need
 from pacs.appliance import Appliance
-from support_orthanc import AE_TITLE, Orthanc, free_port, missing, running
-from support_tiny_bundle import write_tiny_bundle
+from support.orthanc import AE_TITLE, Orthanc, free_port, missing, running
+from support.tiny_bundle import write_tiny_bundle
 
 HERE = Path(__file__).parent
 

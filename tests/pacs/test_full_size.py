@@ -9,7 +9,7 @@ from pacs.conftest import dimse_target
 from pacs.results import of_class, truth
 from pacs.senders import dcmsend
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
-from support_orthanc import Orthanc, wait_for
+from support.orthanc import Orthanc, wait_for
 
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View

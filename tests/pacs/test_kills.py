@@ -21,7 +21,7 @@ from pacs.results import OF_A_VIEW, REPORTS, current, evidence, sources
 from pydicom import dcmread
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as FOR_PRESENTATION
 from pynetdicom import AE
-from support_orthanc import Orthanc, wait_for
+from support.orthanc import Orthanc, wait_for
 
 from glam_deploy.records import View
 

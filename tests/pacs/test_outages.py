@@ -9,7 +9,7 @@ from pacs.appliance import Appliance
 from pacs.conftest import dimse_target
 from pacs.exams import exam_of, write_exam
 from pacs.senders import dcmsend, storescu
-from support_orthanc import Orthanc, free_port, running, wait_for
+from support.orthanc import Orthanc, free_port, running, wait_for
 
 from glam_deploy.records import View
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
     RLELossless,
     SegmentationStorage,
 )
-from support_orthanc import Orthanc, wait_for
+from support.orthanc import Orthanc, wait_for
 
 from glam_deploy.networks import GLAM
 from glam_deploy.records import View

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_bench.gpu_check import contract, library
-from glam_deploy.engines import tensorrt
+from glam_deploy.gpu.engines import tensorrt
 
 OURS = {
     *("append", "clear", "copy", "data", "items", "keys", "pop", "read", "start", "values", "write"),

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from glam_bench.gpu_check import contract
-from glam_deploy.engines.tensorrt.callbacks import logger, monitor
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS, Library
+from glam_deploy.gpu.engines.tensorrt.callbacks import logger, monitor
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
 
 Arity = tuple[int, int]
 """Fewest and most arguments, without `self`."""

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Mapping
 from types import FunctionType, ModuleType
 
-import support_tensorrt
-import support_tensorrt_runtime
+from support import tensorrt as support_tensorrt
+from support import tensorrt_runtime as support_tensorrt_runtime
 
 from trt_bindings.offer import Arity, Offer
 

@@ -9,8 +9,8 @@ import pytest
 from expected import need
 
 from glam_bench.gpu_check import contract
-from glam_deploy.engines.tensorrt import flavours
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS
+from glam_deploy.gpu.engines.tensorrt import flavours
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from trt_bindings.asked import asked_in, names_of, sources, unlisted
 from trt_bindings.offer import Offer, arities, offer_of
 from trt_bindings.standins import beyond
@@ -60,14 +60,14 @@ def test_a_name_that_is_new_in_the_code_is_found(offer: Offer, code: str, found:
 
 
 def test_a_made_up_class_that_offers_too_much_is_found(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import support_tensorrt
-    import support_tensorrt_runtime
+    from support import tensorrt as support_tensorrt
+    from support import tensorrt_runtime as support_tensorrt_runtime
 
     monkeypatch.setattr(support_tensorrt.Config, "set_precision", lambda self, kind: None, raising=False)
     monkeypatch.setattr(support_tensorrt_runtime.ExecutionContext, "execute_async_v3", lambda self: True)
     first, second = beyond(offer, rtx=True)
-    assert first == "support_tensorrt.Config.set_precision: IBuilderConfig has no such name"
-    assert second.startswith("support_tensorrt_runtime.ExecutionContext.execute_async_v3: takes (0, 0) arguments")
+    assert first == "support.tensorrt.Config.set_precision: IBuilderConfig has no such name"
+    assert second.startswith("support.tensorrt_runtime.ExecutionContext.execute_async_v3: takes (0, 0) arguments")
 
 
 # the comparison itself, on a module of docstrings as pybind11 writes them

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from expected import need
-from support_commands import start_process
+from support.commands import start_process
 
 from trt_bindings.asked import asked_in, names_of, sources, unlisted
 from trt_bindings.offer import Offer

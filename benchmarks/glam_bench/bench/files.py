@@ -9,14 +9,13 @@ from glam_bench.bench.schema import Files
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli.job import Job, ReadOptions
 from glam_deploy.cli.run import run_job
-from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.base import EngineOptions, Stopwatch
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendRunError
 from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_result
 from glam_deploy.preprocess import prepare
 from glam_deploy.reading import read
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.runtime.stopwatch import Stopwatch
 
 EXAM = 4
 STEPS = ("decode", "preprocess", "network", "output")

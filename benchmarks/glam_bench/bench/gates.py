@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.schema import Gate, Mixture, Rung
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.admission import is_reference, newest_gate
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import from_json, to_json
-from glam_deploy.runtime.admission import is_reference, newest_gate
 
 
 def with_gates(ladder: Iterable[Rung], plans: Iterable[RungPlan], bundle: Bundle) -> list[Rung]:

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
-from glam_deploy.engines.cpu_features import Features, features
+from glam_deploy.engines.cpu import Features, features
 
 OPERATIONS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "fp32": (("avx512f", 64), ("fma", 32), ("avx", 16)),

@@ -17,7 +17,7 @@ from glam_bench.bench.rungs import RungPlan
 from glam_bench.bench.schema import Memory, Rung
 from glam_bench.bench.settings import Settings
 from glam_bench.bench.worker import Worker
-from glam_deploy.engines import here
+from glam_deploy.engines import selection
 from glam_deploy.errors import BackendError, BackendUnavailable
 from glam_deploy.networks import NetworkSpec
 
@@ -63,7 +63,7 @@ class Ladder:
             try:
                 self._attempt(plan, lambda plan=plan: self._open(plan, stack))  # type: ignore[misc]
             except BackendUnavailable as error:
-                raise BackendUnavailable(f"{plan.key!r} cannot run here. {error} {here.could_run()}") from error
+                raise BackendUnavailable(f"{plan.key!r} cannot run here. {error} {selection.could_run()}") from error
 
     def _open(self, plan: RungPlan, stack: ExitStack) -> None:
         worker, opened, first_ms = self._begin(plan)

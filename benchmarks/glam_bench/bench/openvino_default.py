@@ -1,8 +1,7 @@
 """OpenVINO as it comes: the bundle's graphs, compiled without a word about precision, threads or caches."""
 
 from glam_deploy.bundle import Bundle, graph_file
-from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, OpenedEngines
 from glam_deploy.engines.openvino import LIBRARY, core, read_graph
 from glam_deploy.networks import STAGES, Stage
 from glam_deploy.precision import StageRecipes

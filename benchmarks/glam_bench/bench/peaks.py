@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from glam_bench.bench import isa
 from glam_bench.bench.schema import Peaks
-from glam_deploy.engines.cpu_features import BF16, features
+from glam_deploy.engines.cpu import BF16, features
 
 RUNS = 5
 

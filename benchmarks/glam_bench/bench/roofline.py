@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from glam_bench.bench.schema import Peaks, Roofline, RooflineStage, Rung
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import from_json
 from glam_deploy.networks import Stage
 

@@ -24,10 +24,9 @@ from glam_bench.bench.worker import Worker
 from glam_bench.gpu_check.smi import snapshot
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.here import check_asked
 from glam_deploy.engines.registry import AUTO, OWNERS
+from glam_deploy.engines.selection import check_asked, choose
 from glam_deploy.errors import BackendError, BackendUnavailable
-from glam_deploy.runtime.choice import choose
 
 ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENVINO_", "ORT_")
 """Beginnings of variables that change how fast libraries are."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from glam_bench.bench.settings import Settings
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.engines.tensorrt.flavours import FLAVOURS
+from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 
 PUBLISHED = "published"
 """Key of the rung that all others are compared with, in speed and in answers."""

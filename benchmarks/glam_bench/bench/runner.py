@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from glam_deploy.agreement.answers import Answer, answer
-from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import EngineIdentity, OpenedEngines, Stopwatch
 from glam_deploy.records import NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
-from glam_deploy.runtime.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, kw_only=True)

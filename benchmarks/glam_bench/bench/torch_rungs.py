@@ -14,14 +14,13 @@ from torch import Tensor
 from glam_bench.bench.runner import Run
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.cpu_features import BF16, features
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import EngineIdentity, Stopwatch
+from glam_deploy.engines.cpu import BF16, features
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_deploy.records import Float32, Int64, NetworkInput
-from glam_deploy.runtime.stopwatch import Stopwatch
 from glam_export.checkpoint import load_weights
 from glam_export.reference import GlamNetwork
 

@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from glam_deploy.device.compile import compile_cubin
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.memory import DeviceMemory
-from glam_deploy.kernels import launch
-from glam_deploy.kernels.source import source
+from glam_deploy.gpu.device.context import DeviceMemory
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.kernels import launch
+from glam_deploy.gpu.kernels.source import source
 from glam_deploy.networks import GLAM
 
 
 def load_kernels(gpu: Gpu) -> launch.Kernels:
     """Compiled from the source for the card at hand, so that no bundle is needed to check them."""
-    cubin = compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/kernels")
+    cubin = compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/gpu/kernels")
     return launch.Kernels(gpu.load(cubin), GLAM)
 
 

@@ -4,9 +4,9 @@ from time import perf_counter
 from typing import Any, cast
 
 from glam_bench.gpu_check.context import Context
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.tensorrt import store
-from glam_deploy.engines.tensorrt.identity import Machine, machine_of
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.tensorrt import store
+from glam_deploy.gpu.engines.tensorrt.identity import Machine, machine_of
 from glam_deploy.json_records import to_json
 from glam_deploy.precision import Precision
 

@@ -12,7 +12,7 @@ from glam_bench.gpu_check.clock import Runs, Timer
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.torch_gpu import tf32, torch_ms
-from glam_deploy.device.gpu import Gpu
+from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.precision import Precision
 
 COPY_BYTES = 2 * 1024**3

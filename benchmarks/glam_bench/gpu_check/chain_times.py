@@ -1,10 +1,10 @@
 """How long one engine takes: its stages, the whole chain on the GPU, and from the host to the host."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_bench.gpu_check.stage_runs import StageRuns
-from glam_deploy.device.gpu import Gpu
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.engines.device_base import DeviceEngine
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import GLAM, Stage
+from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
@@ -51,12 +51,12 @@ class Subject:
 
     def __init__(self, opened: OpenedEngines, views: Sequence[Mammogram], runs: Runs) -> None:
         """`views`: four raw views."""
-        assert opened.gpu is not None
+        assert isinstance(opened, GpuEngines)
         self.gpu, self._opened, self._views, self._runs = opened.gpu, opened, views, runs
 
     def parts(self, n: int, k: int) -> Iterator[dict[str, Any]]:
         """Of `n` images at once, 1 or 4, with `k` patches each: the stages, the chain on the GPU, from host to host."""
-        stages = StageRuns(cast(Mapping[Stage, DeviceEngine], self._opened.engines), self.gpu, n, k)
+        stages = StageRuns(self._opened.engines, self.gpu, n, k)
         times = stages.times(self._runs)
         yield {"stages": times, "capturable": stages.capturable, "not_recorded": stages.not_recorded}
         pipeline = pipeline_of(self._opened, k)

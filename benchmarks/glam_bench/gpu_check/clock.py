@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.stream import Graph, Stream
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Graph, Stream
 
 Work = Callable[[], object]
 """Puts work into the stream that is timed."""

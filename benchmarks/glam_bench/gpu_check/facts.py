@@ -8,7 +8,7 @@ from glam_bench import machine
 from glam_bench.gpu_check import smi
 from glam_bench.gpu_check.context import Context
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
-from glam_deploy.device.gpu import Gpu
+from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.installation import IN_CHECKOUT, TREE
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import STAGES

@@ -1,4 +1,4 @@
-"""The tests of `device` and `runtime` that run on a real GPU, where this is a checkout that has them."""
+"""The tests of `gpu.device` and `gpu.chain` that run on a real GPU, where this is a checkout that has them."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.installation import TREE
 from glam_deploy.processes import python_command
 
-ROOMS = ("device", "runtime")
+ROOMS = ("device", "chain")
 RESERVE_S = 5.0
 """Left at the end of the step's time to read what was found."""
 SHOWN = 3000
@@ -45,7 +45,7 @@ def run(context: Context) -> None:
 
 def files_of(room: str) -> list[Path]:
     """Files of tests that take a GPU, fake or real."""
-    return sorted((TREE / "tests/glam_deploy" / room).glob("gpu_*.py"))
+    return sorted((TREE / "tests/glam_deploy/gpu" / room).glob("gpu_*.py"))
 
 
 def run_files(files: list[Path], report: Path, limit_s: float | None) -> dict[str, Any]:

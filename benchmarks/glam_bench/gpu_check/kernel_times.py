@@ -10,7 +10,7 @@ from glam_bench.gpu_check.bench import Bench
 from glam_bench.gpu_check.clock import Timer, Work
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.kernels import places
-from glam_deploy.kernels import staging
+from glam_deploy.gpu.kernels import staging
 from glam_deploy.networks import GLAM, glam
 
 FLUSH_BYTES = 256 * 1024**2

@@ -11,8 +11,8 @@ from glam_bench.gpu_check import maps
 from glam_bench.gpu_check.bench import Bench
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.maps import KINDS, Cut
-from glam_deploy.kernels import staging
-from glam_deploy.kernels.flags import Flags
+from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.networks import GLAM, glam
 from glam_deploy.patches import host
 from glam_deploy.preprocess.standardize import standardize

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from glam_bench.gpu_check import contract
 from glam_bench.gpu_check.clock import recorded
 from glam_bench.gpu_check.context import Context
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.engines.tensorrt import flavours
-from glam_deploy.engines.tensorrt.flavours import Library
 from glam_deploy.errors import BackendBuildError, BackendRunError, GlamError
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.tensorrt import flavours
+from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.precision import Precision
 
 CHANNELS, KERNELS, SIDE = 8, 16, 32

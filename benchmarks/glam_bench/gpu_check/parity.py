@@ -9,9 +9,8 @@ import numpy as np
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_deploy.agreement.answers import Answer, Differences, answer, differences
-from glam_deploy.agreement.attribution import on_reference_patches
 from glam_deploy.agreement.golden import check_golden, golden_patches
-from glam_deploy.agreement.image import ImageAgreement, compare_answers
+from glam_deploy.agreement.image import ImageAgreement, compare_answers, on_reference_patches
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
 from glam_deploy.bundle import open_bundle

@@ -17,8 +17,9 @@ from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.figures import growth
 from glam_bench.gpu_check.opening import open_engine, pipeline_of
 from glam_deploy.agreement.answers import Answer, answer, largest_differences
-from glam_deploy.device.gpu import Gpu
 from glam_deploy.errors import GlamError, InternalError
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
@@ -51,7 +52,7 @@ class Tally:
 def run(context: Context) -> None:
     """The soak, for as long as the step may take."""
     opened = open_engine(context)
-    assert opened.gpu is not None
+    assert isinstance(opened, GpuEngines)
     options = context.options
     images = min(options.images, QUICK_IMAGES) if options.quick else options.images
     pipeline, views, start = pipeline_of(opened, 1), inputs(), perf_counter()

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from glam_bench.gpu_check.clock import Runs, Timer, Work, recorded
 from glam_bench.gpu_check.figures import spread
 from glam_bench.gpu_check.kernels import places
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.memory import DeviceMemory
-from glam_deploy.engines.device_base import DeviceEngine, DeviceRun
 from glam_deploy.errors import BackendRunError
+from glam_deploy.gpu.device.context import DeviceMemory
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
 from glam_deploy.networks import STAGES, Stage, Tensor
 
 Row = dict[str, float]

@@ -16,11 +16,11 @@ from torch.utils.dlpack import from_dlpack
 from glam_bench.gpu_check.bench import load_kernels
 from glam_bench.gpu_check.context import Context
 from glam_bench.gpu_check.torch_gpu import load_network, tf32
-from glam_deploy.device.arrays import DeviceArray
-from glam_deploy.device.gpu import Gpu
-from glam_deploy.device.stream import Stream
 from glam_deploy.engines.base import OpenedEngines
-from glam_deploy.engines.device_base import Addresses, DeviceEngine, on_gpu
+from glam_deploy.gpu.device.arrays import DeviceArray
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Stream
+from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, on_gpu
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_export.graphs import graph_modules, in_precision
@@ -42,7 +42,7 @@ def open_torch(context: Context, precision: Precision) -> OpenedEngines:
         for stage in STAGES
     }
     identity = replace(torch_identity({}), precision=StageRecipes(recipes=Recipe(weights=precision)))
-    return OpenedEngines(engines=engines, identity=on_gpu(identity, gpu), gpu=gpu, kernels=load_kernels(gpu))
+    return GpuEngines(engines=engines, identity=on_gpu(identity, gpu), gpu=gpu, kernels=load_kernels(gpu))
 
 
 class TorchGpuEngine(DeviceEngine):

@@ -1,24 +1,42 @@
-"""The role `dispatcher`: one delivery worker per target, each in its own thread, so that no target delays another."""
+"""The role `dispatcher`: one delivery worker per target, each in a thread, so that no target delays another.
+
+A worker sends its deliveries in order of arrival, verifies them, and handles failures.
+"""
 
 import logging
+import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from glam_deploy.appliance.audit import Audit, open_audit
-from glam_deploy.appliance.config import Config, Target
+from glam_deploy.appliance.config import Config, Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.dispatch.delivery_worker import DeliveryWorker
-from glam_deploy.appliance.dispatch.targets import LOOP_REASON, is_own_address, target_client
+from glam_deploy.appliance.dispatch.targets import (
+    LOOP_REASON,
+    Backoff,
+    TargetClient,
+    TargetHealth,
+    is_own_address,
+    target_client,
+)
+from glam_deploy.appliance.identity import derived_uid
 from glam_deploy.appliance.state import deliveries
-from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
-from glam_deploy.appliance.state.events import record_heartbeat
-from glam_deploy.errors import InternalError
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
+from glam_deploy.appliance.state.deliveries import Delivery, DeliveryObject
+from glam_deploy.dicom.net.delivery import Item, Outcome, Session
+from glam_deploy.errors import InternalError, PeerBroke, PeerDeclined, PeerError, fault
 
 log = logging.getLogger(__name__)
+
+COMMITMENT_S = 1.0
+"""Wait for a storage commitment report on the association of its request; later reports go to the receiver."""
+
 
 POLL_S = 0.05
 """Between two checks for deliveries; part of the time from the last view to the results."""
@@ -29,6 +47,178 @@ INTERRUPTIONS = 2
 """or after it has broken off this often at the same delivery, which may itself be the cause."""
 STOP_S = 5.0
 """Time that the targets' threads have to finish when the process stops; what is cut off is sent again."""
+
+
+@dataclass(kw_only=True)
+class DeliveryWorker:
+    """Sends to `target` through `client`; used by the one thread that owns `connection`."""
+
+    target: Target
+    policy: Dispatch
+    client: TargetClient
+    connection: sqlite3.Connection
+    monotonic: MonotonicClock
+    root: Path
+    """The data folder; paths of objects are relative to it."""
+    audit: Audit
+
+    def __post_init__(self) -> None:
+        self._backoff = Backoff(first_s=self.policy.first_retry_s, longest_s=self.policy.longest_retry_s)
+        self.health: TargetHealth[Delivery] = TargetHealth(backoff=self._backoff)
+        self.progress: float | None = None
+        """While a delivery is being sent: monotonic time of the target's last answer; else None."""
+
+    def step(self) -> bool:
+        """Try the next delivery that is due; False if there is none, or the target is not to be tried yet."""
+        now = self.monotonic()
+        if deliveries.take_retry_request(self.connection, self.target.name):
+            self.health.retry_now()
+        if not self.health.may_try(now):
+            return False
+        delivery = deliveries.next_delivery(self.connection, self.target.name, now, last=self.health.suspects)
+        if delivery is None:
+            return False
+        self.progress = self.monotonic()
+        try:
+            self._deliver(delivery)
+        finally:
+            self.progress = None
+        return True
+
+    def _deliver(self, delivery: Delivery) -> None:
+        try:
+            self._send(delivery)
+        except PeerBroke as error:
+            self._handle_interruption(delivery, str(error))
+        except PeerDeclined as error:
+            self._handle_declined(delivery, str(error))
+        except PeerError as error:
+            self._handle_unreachable(str(error))
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # a fault of glam-deploy or of a library must not block the other deliveries
+            self._count_failed_attempt(delivery, f"a fault while sending: {fault(error)}")
+        else:
+            self._close(delivery)
+
+    def _send(self, delivery: Delivery) -> None:
+        """Send and verify all unproven objects of a delivery in one session."""
+        objects = deliveries.unproven(self.connection, delivery.id)
+        if not objects:
+            return
+        items = {each.sop_uid: Item(sop_uid=each.sop_uid, path=self.root / each.path) for each in objects}
+        with self.client.session(list(items.values())) as session:
+            if self.target.query:
+                self._recheck_sent(session, delivery, [items[each.sop_uid] for each in objects if each.sent])
+            waiting = [
+                items[each.sop_uid] for each in deliveries.unproven(self.connection, delivery.id) if not each.sent
+            ]
+            no_room = self._store(session, delivery, waiting)
+            if not no_room:
+                self._prove(session, delivery, items)
+        if no_room:
+            raise PeerBroke(no_room)
+        self._record_success(delivery)
+
+    def _recheck_sent(self, session: Session, delivery: Delivery, items: Sequence[Item]) -> None:
+        """Query for objects that an earlier session sent without proof; those that are missing are sent again."""
+        if items and not self.target.commitment:
+            held = session.holds(items)
+            deliveries.mark_proven(self.connection, delivery.id, held)
+            deliveries.mark_lost(self.connection, delivery.id, {item.sop_uid for item in items} - held)
+
+    def _store(self, session: Session, delivery: Delivery, items: Sequence[Item]) -> str:
+        """Send the objects one by one, storing each answer at once; the reason if the target is out of resources."""
+        for item in items:
+            answer = session.store(item)
+            if answer.outcome is Outcome.NO_ROOM:
+                return f"{self.target.name}: {answer.reason}"
+            if answer.outcome is Outcome.STORED:
+                # audit first: a crash in between may repeat a line but never loses one
+                self.audit.write("sent", study=delivery.study_uid, instance=item.sop_uid, target=self.target.name)
+                deliveries.mark_sent(self.connection, delivery.id, item.sop_uid, answer.reason)
+            else:
+                deliveries.mark_refused(self.connection, delivery.id, item.sop_uid, answer.reason)
+            self._record_success(delivery)
+        return ""
+
+    def _prove(self, session: Session, delivery: Delivery, items: Mapping[str, Item]) -> None:
+        """Verify delivery by what the target holds; this includes objects that it refused as duplicates."""
+        objects = deliveries.unproven(self.connection, delivery.id)
+        if self.target.commitment:
+            self._commit(session, delivery, [items[each.sop_uid] for each in objects if each.sent])
+        elif self.target.query:
+            deliveries.mark_proven(
+                self.connection, delivery.id, session.holds([items[each.sop_uid] for each in objects])
+            )
+
+    def _commit(self, session: Session, delivery: Delivery, items: Sequence[Item]) -> None:
+        if not items:
+            return
+        transaction_uid = derived_uid("transaction", secrets.token_hex(16))
+        deliveries.record_commitment_request(self.connection, delivery.id, transaction_uid)
+        report = session.commit(items, transaction_uid, wait_s=COMMITMENT_S)
+        if report:
+            deliveries.apply_commitment_report(
+                self.connection, transaction_uid, committed=report.committed, failed=report.failed
+            )
+
+    def _close(self, delivery: Delivery) -> None:
+        """End a session: mark the delivery as delivered, or count a failed attempt."""
+        proof = self.target.query or self.target.commitment
+        if deliveries.complete(self.connection, delivery.id, proof=proof):
+            log.info("study %s: results delivered to %s", delivery.pseudonym, self.target.name)
+            self.audit.write("delivered", study=delivery.study_uid, target=self.target.name)
+        else:
+            self._count_failed_attempt(delivery, _shortfall(deliveries.unproven(self.connection, delivery.id)))
+
+    def _record_success(self, delivery: Delivery) -> None:
+        """Close the circuit, and count an attempt for the deliveries that turn out to be the cause of interruptions."""
+        self.progress = self.monotonic()
+        for blamed in self.health.record_success(delivery.id):
+            self._count_failed_attempt(blamed.delivery, blamed.reason)
+
+    def _handle_unreachable(self, reason: str) -> None:
+        self.health.record_unreachable(self.monotonic(), reason)
+        log.warning(
+            "target %s: waiting %.0f s (%s)", self.target.name, self.health.not_before - self.monotonic(), reason
+        )
+
+    def _handle_interruption(self, delivery: Delivery, reason: str) -> None:
+        try:
+            self.client.check_reachable()
+        except PeerError:
+            self._handle_unreachable(reason)
+            return
+        next_try = self.health.record_interruption(delivery.id, delivery, self.monotonic(), reason)
+        deliveries.postpone(self.connection, delivery.id, reason, next_try)
+        log.warning("study %s is not delivered to %s: %s", delivery.pseudonym, self.target.name, reason)
+
+    def _handle_declined(self, delivery: Delivery, reason: str) -> None:
+        """Postpone: a person must change the configuration, here or at the target. No attempt counts."""
+        self.health.reason = reason
+        deliveries.postpone(self.connection, delivery.id, reason, self.monotonic() + self.policy.longest_retry_s)
+        log.error("study %s cannot be proven at %s: %s", delivery.pseudonym, self.target.name, reason)
+
+    def _count_failed_attempt(self, delivery: Delivery, reason: str) -> None:
+        """Count a failed attempt at a target that works."""
+        next_try = self.monotonic() + self._backoff.after(delivery.attempts + 1)
+        state = deliveries.count_failed_attempt(
+            self.connection, delivery.id, reason, next_try, attempts=self.policy.attempts
+        )
+        if state in ("pending", "dead"):
+            log.warning("study %s is not delivered to %s: %s", delivery.pseudonym, self.target.name, reason)
+        if state == "dead":
+            log.error("study %s: delivery to %s is dead after all its attempts", delivery.pseudonym, self.target.name)
+            self.audit.write("undeliverable", study=delivery.study_uid, target=self.target.name)
+
+
+def _shortfall(left: Sequence[DeliveryObject]) -> str:
+    """Why a delivery is incomplete, from its unproven objects; reasons are the target's answers."""
+    refused = [each for each in left if not each.sent]
+    if refused:
+        return f"{len(refused)} of its objects refused, the first: {refused[0].reason or 'without a reason'}"
+    return f"{len(left)} of its objects were accepted, but the target does not show them"
 
 
 def run(config: Config, stop: threading.Event) -> None:

@@ -1,21 +1,88 @@
-"""Clients of the configured targets (C-STORE, STOW-RS), and the check that no target is this appliance itself."""
+"""The configured targets: clients (C-STORE, STOW-RS), state of each target (circuit breaker), and the loop check."""
 
+import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from glam_deploy.appliance.config import Target, Tls
+from glam_deploy.appliance.config import Config, Target, Tls
 from glam_deploy.dicom.net.delivery import Item, Session
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.errors import PeerError
 
 if TYPE_CHECKING:
     from glam_deploy.dicom.net.stow import StowPeer
-import socket
-from urllib.parse import urlsplit
 
-from glam_deploy.appliance.config import Config
+P = TypeVar("P")
+
+SUSPECTS_TO_BLAME_TARGET = 2
+"""Number of different deliveries that must fail, without a success in between, to blame the target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Exponential backoff in seconds: doubles from `first_s` up to `longest_s`."""
+
+    first_s: float
+    longest_s: float
+
+    def after(self, failures: int) -> float:
+        """The wait after this many failures in a row, 1 or more."""
+        return min(self.first_s * 2.0 ** min(failures - 1, 100), self.longest_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect(Generic[P]):
+    """A delivery at which the target broke off."""
+
+    delivery: P
+    times: int
+    reason: str
+
+
+@dataclass(kw_only=True)
+class TargetHealth(Generic[P]):
+    """State of one target; times are monotonic, in seconds. Nothing is sent before `not_before`."""
+
+    backoff: Backoff
+    failures: int = 0
+    """Failures in a row that have opened the circuit."""
+    not_before: float = 0.0
+    reason: str = ""
+    """The target's fault; "" while it works."""
+    suspects: dict[int, Suspect[P]] = field(default_factory=dict)
+    """Delivery id -> deliveries at which the target broke off since it last accepted an object."""
+
+    def may_try(self, now: float) -> bool:
+        return now >= self.not_before
+
+    def retry_now(self) -> None:
+        """Allow a try at once and reset the backoff, because a person asked for it."""
+        self.failures, self.not_before = 0, 0.0
+
+    def record_unreachable(self, now: float, reason: str) -> None:
+        """The target could not be reached: open the circuit."""
+        self.failures += 1
+        self.not_before = now + self.backoff.after(self.failures)
+        self.reason = reason
+
+    def record_interruption(self, delivery_id: int, delivery: P, now: float, reason: str) -> float:
+        """The target broke off during this delivery; the monotonic time of its next try."""
+        before = self.suspects.get(delivery_id)
+        times = before.times + 1 if before else 1
+        self.suspects[delivery_id] = Suspect(delivery=delivery, times=times, reason=reason)
+        if len(self.suspects) >= SUSPECTS_TO_BLAME_TARGET:
+            self.record_unreachable(now, reason)
+        return now + self.backoff.after(times)
+
+    def record_success(self, delivery_id: int) -> list[Suspect[P]]:
+        """The target answered for an object of this delivery: close the circuit; the other suspects are to blame."""
+        blamed = [suspect for other, suspect in self.suspects.items() if other != delivery_id]
+        self.failures, self.not_before, self.reason = 0, 0.0, ""
+        self.suspects.clear()
+        return blamed
 
 
 class TargetClient(Protocol):

@@ -5,12 +5,14 @@ the time since boot, equal for all processes; `state.db` stores for each boot th
 that the machine was off does not count, so a deadline can come later, never early.
 """
 
+import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from glam_deploy.errors import UsageError
 
@@ -19,6 +21,13 @@ VERSION = 1
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
+
+
+MonotonicClock = Callable[[], float]
+"""Returns the monotonic time now, in seconds."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HEARTBEAT_TIMEOUT_S = 15.0
+"""A process, which writes a heartbeat every second, is reported as silent after this time without one."""
 
 
 def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
@@ -83,12 +92,6 @@ def _statements() -> list[str]:
     return [statement for statement in bare.split(";") if statement.strip()]
 
 
-MonotonicClock = Callable[[], float]
-"""Returns the monotonic time now, in seconds."""
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
 def monotonic_clock(
     connection: sqlite3.Connection, *, boot_id: str | None = None, since_boot: MonotonicClock | None = None
 ) -> MonotonicClock:
@@ -125,3 +128,31 @@ def _base(connection: sqlite3.Connection, boot_id: str, since_boot: float) -> fl
 def _known_base(connection: sqlite3.Connection, boot_id: str) -> float | None:
     row = connection.execute("SELECT base FROM steady WHERE boot_id = ?", (boot_id,)).fetchone()
     return None if row is None else float(row[0])
+
+
+def add_event(connection: sqlite3.Connection, study_uid: str, what: str, detail: str = "") -> None:
+    """Add a line to the study's timeline, in the transaction that it describes. `detail` must hold no identifier."""
+    connection.execute(
+        "INSERT INTO event (study_uid, at, what, detail) VALUES (?, ?, ?, ?)", (study_uid, time.time(), what, detail)
+    )
+
+
+def record_heartbeat(
+    connection: sqlite3.Connection, monotonic: MonotonicClock, name: str, state: str, detail: Mapping[str, Any]
+) -> None:
+    """Store the state of a process, or of a target ("target:NAME"); `detail` is JSON-ready and holds no identifier."""
+    connection.execute(
+        "INSERT OR REPLACE INTO component (name, state, detail, beat, at) VALUES (?, ?, ?, ?, ?)",
+        (name, state, json.dumps(detail), monotonic(), time.time()),
+    )
+
+
+def last_heartbeats(connection: sqlite3.Connection) -> dict[str, float]:
+    """Name -> monotonic time of the last heartbeat."""
+    return {row["name"]: row["beat"] for row in connection.execute("SELECT name, beat FROM component")}
+
+
+def last_state(connection: sqlite3.Connection, name: str) -> str | None:
+    """The state in the last heartbeat of a process; None if it never wrote one."""
+    row = connection.execute("SELECT state FROM component WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row["state"])

@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from glam_deploy.appliance.state import events
+from glam_deploy.appliance.state import database
 from glam_deploy.appliance.state.database import transaction
 from glam_deploy.errors import UsageError
 
@@ -280,7 +280,7 @@ def _add_event(connection: sqlite3.Connection, delivery_id: int, what: str) -> N
     row = connection.execute(
         "SELECT study_uid, target FROM parcel JOIN job ON job.id = job_id WHERE parcel.id = ?", (delivery_id,)
     ).fetchone()
-    events.add_event(connection, row["study_uid"], what, row["target"])
+    database.add_event(connection, row["study_uid"], what, row["target"])
 
 
 def undelivered(connection: sqlite3.Connection, target: str) -> list[sqlite3.Row]:

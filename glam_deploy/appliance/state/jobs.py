@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from glam_deploy.appliance.identity import digest
 from glam_deploy.appliance.state import deliveries
-from glam_deploy.appliance.state.database import transaction
+from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
-from glam_deploy.appliance.state.events import add_event
 from glam_deploy.errors import UsageError
 
 RETRY_S = 1.0

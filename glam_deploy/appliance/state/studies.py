@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import jobs
-from glam_deploy.appliance.state.database import transaction
-from glam_deploy.appliance.state.events import add_event
+from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.records import View
 
 _RECEIVING = (

@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from anyio import CapacityLimiter
 from cryptography import x509
 from starlette.requests import Request
 
-from glam_deploy.appliance.config import Web
+from glam_deploy.appliance.audit import Audit
+from glam_deploy.appliance.config import Config, Web
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.ingest import Ingest
+from glam_deploy.appliance.web.pictures import Pictures
 from glam_deploy.errors import UsageError
-from glam_deploy.shell import quoted
+from glam_deploy.installation import quoted
 
 SHORTEST_TOKEN = 32
 SESSION_SECONDS = 12 * 3600.0
@@ -237,3 +242,28 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebContext:
+    """The appliance, as handlers of requests use it."""
+
+    config: Config
+    data: DataFolder
+    audit: Audit
+    access: Access
+    pictures: Pictures
+    ingest: Ingest
+    uploads: CapacityLimiter
+    """Threads for STOW-RS, apart from those that answer pages."""
+    hosts: frozenset[str]
+    """Accepted host names, in lower case, without port."""
+    now: Callable[[], float]
+    """Wall clock, seconds since 1970."""
+    monotonic: Callable[[], float]
+    """Monotonic time of the appliance, used by heartbeats (state/database.py)."""
+
+
+def context_of(request: Request) -> WebContext:
+    """The context of a request."""
+    return cast(WebContext, request.app.state.context)

@@ -16,9 +16,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glam_deploy.appliance.web import actions, monitoring, pages, stow
-from glam_deploy.appliance.web.access import COOKIE, VISITOR, Refused, client_address
-from glam_deploy.appliance.web.context import WebContext
+from glam_deploy.appliance.web import monitoring, pages, stow
+from glam_deploy.appliance.web.access import COOKIE, VISITOR, Refused, WebContext, client_address
 from glam_deploy.appliance.web.render import render
 from glam_deploy.errors import fault
 
@@ -44,11 +43,11 @@ ROUTES = (
     Route("/failures", pages.failures),
     Route("/views/{arrival:number}/image.png", pages.image),
     Route("/views/{arrival:number}/map.png", pages.overlay),
-    Route("/find", actions.find, methods=["POST"]),
-    Route("/jobs/{number:number}/retry", actions.retry_job, methods=["POST"]),
-    Route("/parcels/{number:number}/retry", actions.retry_delivery, methods=["POST"]),
-    Route("/login", actions.login, methods=["GET", "POST"]),
-    Route("/logout", actions.logout, methods=["POST"]),
+    Route("/find", pages.find, methods=["POST"]),
+    Route("/jobs/{number:number}/retry", pages.retry_job, methods=["POST"]),
+    Route("/parcels/{number:number}/retry", pages.retry_delivery, methods=["POST"]),
+    Route("/login", pages.login, methods=["GET", "POST"]),
+    Route("/logout", pages.logout, methods=["POST"]),
     Route("/health/live", monitoring.live),
     Route("/health/ready", monitoring.ready),
     Route("/metrics", monitoring.metrics),

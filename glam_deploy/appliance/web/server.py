@@ -18,15 +18,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config, Tls, Web
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.receive.ingest import Ingest
+from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.state import overview
-from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
-from glam_deploy.appliance.state.events import record_heartbeat
-from glam_deploy.appliance.web.access import Access, certificate_names, check_web, read_token
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
+from glam_deploy.appliance.web.access import Access, WebContext, certificate_names, check_web, read_token
 from glam_deploy.appliance.web.app import make_app
-from glam_deploy.appliance.web.context import WebContext
 from glam_deploy.appliance.web.pictures import Pictures
-from glam_deploy.dicom.net.waiting import WaitingRoom
+from glam_deploy.dicom.net.bounded_socket import WaitingRoom
 from glam_deploy.errors import UsageError
 
 HEAD_S = 10.0

@@ -19,9 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy.appliance.identity import is_uid
-from glam_deploy.appliance.receive.ingest import Receipt, Status
-from glam_deploy.appliance.web.access import Refused, client_address, visitor_of
-from glam_deploy.appliance.web.context import WebContext, context_of
+from glam_deploy.appliance.ingest import Receipt, Status
+from glam_deploy.appliance.web.access import Refused, WebContext, client_address, context_of, visitor_of
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.appliance.state import jobs
-from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database
-from glam_deploy.appliance.state.events import record_heartbeat
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.jobs import Job
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from glam_deploy.appliance.identity import derived_uid, digest
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.dicom.results.records import Algorithm, Identity
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.admission import UNGATED
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import from_json
-from glam_deploy.runtime.admission import UNGATED
 
 SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
     {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}

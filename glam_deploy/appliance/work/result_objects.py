@@ -43,9 +43,9 @@ from glam_deploy.dicom.results.segmentation import fractional_segmentation, segm
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.json_records import from_json, to_json
 from glam_deploy.outputs import report
-from glam_deploy.outputs.arrays import named_arrays, write_npz
 from glam_deploy.outputs.overlay import overlay, to_png
-from glam_deploy.outputs.tint import Picture
+from glam_deploy.outputs.panel import Picture
+from glam_deploy.outputs.writer import named_arrays, write_npz
 from glam_deploy.records import Mammogram, Notice, View
 from glam_deploy.runtime.result import Result
 

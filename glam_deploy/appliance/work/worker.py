@@ -12,8 +12,7 @@ from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import jobs
-from glam_deploy.appliance.state.database import monotonic_clock, open_database
-from glam_deploy.appliance.state.events import last_state
+from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat, WorkerStatus, is_dead, worker_name
 from glam_deploy.appliance.work.predictor import (

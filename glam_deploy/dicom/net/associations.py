@@ -27,9 +27,8 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket, WaitingRoom
 from glam_deploy.dicom.net.request import INVALID_PDU_PARAMETER, NoRequestError, abort_pdu, read_request
-from glam_deploy.dicom.net.waiting import WaitingRoom
 from glam_deploy.dicom.part10 import Claim
 
 MAX_COMMAND = 1 << 16

@@ -24,11 +24,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.net import files, statuses
+from glam_deploy.dicom.net import delivery
 from glam_deploy.dicom.net.associations import LastingStateMachine
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU
-from glam_deploy.dicom.net.commitment import read_report, reported, request_of
-from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome, read_report, reported, request_of
 from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
@@ -88,7 +87,7 @@ class DimseSession:
     def echo(self) -> None:
         """Raises PeerError where the peer does not answer well."""
         status = self._status(self._association.send_c_echo, "C-ECHO")
-        if status != statuses.SUCCESS:
+        if status != delivery.SUCCESS:
             raise PeerDeclined(f"{self.peer} answers C-ECHO with status 0x{status:04X}, expected 0x0000")
 
     def store(self, item: Item) -> Answer:
@@ -97,15 +96,15 @@ class DimseSession:
         Raises PeerBroke where no answer comes.
         """
         try:
-            dataset = files.whole(item)
+            dataset = delivery.whole(item)
             taken = self._fitted(dataset)
         except DicomError as error:
-            return files.unreadable(item, error)
+            return delivery.unreadable(item, error)
         if not taken:
             reason = f"it takes no {UID(dataset.SOPClassUID).name} in any encoding that was proposed"
             return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
         self._association.dimse_timeout = self.peer.timeout_s + item.path.stat().st_size / SLOWEST
-        outcome, reason = statuses.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
+        outcome, reason = delivery.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
         return Answer(sop_uid=item.sop_uid, outcome=outcome, reason=reason)
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
@@ -118,7 +117,7 @@ class DimseSession:
                 f"{self.peer} offers no Study Root C-FIND to {self.peer.calling_ae_title}: allow it there, or set "
                 "`query = false` for this target"
             )
-        found = {uid for study_uid, series_uid in files.series(items) for uid in self._find(study_uid, series_uid)}
+        found = {uid for study_uid, series_uid in delivery.series(items) for uid in self._find(study_uid, series_uid)}
         return frozenset(item.sop_uid for item in items) & found
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
@@ -132,10 +131,12 @@ class DimseSession:
                 f"{self.peer} offers no storage commitment to {self.peer.calling_ae_title}: allow it there, or set "
                 "`commitment = false` for this target"
             )
-        request = request_of([(str(files.header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid)
+        request = request_of(
+            [(str(delivery.header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid
+        )
         model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         status = self._status(lambda: self._association.send_n_action(request, 1, model, instance)[0], "N-ACTION")
-        if status != statuses.SUCCESS:
+        if status != delivery.SUCCESS:
             raise PeerDeclined(f"{self.peer} answers a request for storage commitment with status 0x{status:04X}")
         return self._report(transaction_uid, time.monotonic() + wait_s)
 
@@ -179,7 +180,7 @@ class DimseSession:
 
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
         self._reports.put(read_report(reported(event)))
-        return statuses.SUCCESS, None
+        return delivery.SUCCESS, None
 
     def _report(self, transaction_uid: str, deadline: float) -> Commitment | None:
         while (left := deadline - time.monotonic()) > 0 and self._association.is_established:
@@ -220,7 +221,7 @@ class DimseSession:
         if not self._takes(dataset.SOPClassUID, *_PLAIN):
             return False
         if dataset.file_meta.TransferSyntaxUID.is_compressed:
-            files.decompress(dataset)
+            delivery.decompress(dataset)
         return True
 
     def _find(self, study_uid: str, series_uid: str) -> Iterator[str]:
@@ -228,17 +229,17 @@ class DimseSession:
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
         self._association.dimse_timeout = self.peer.timeout_s
-        status, deadline = statuses.SUCCESS, time.monotonic() + self.peer.timeout_s
+        status, deadline = delivery.SUCCESS, time.monotonic() + self.peer.timeout_s
         try:
             for count, (answer, match) in enumerate(self._association.send_c_find(query, _FIND)):
                 status = self._checked(answer, "C-FIND")
                 if count > MOST_MATCHES or time.monotonic() > deadline:
                     raise PeerBroke(f"{self.peer} answers C-FIND for one series without an end")
-                if status in statuses.PENDING and match is not None:
+                if status in delivery.PENDING and match is not None:
                     yield str(match.get("SOPInstanceUID", ""))
         except RuntimeError:
             raise PeerBroke(f"{self.peer} broke off before C-FIND") from None
-        if status != statuses.SUCCESS:
+        if status != delivery.SUCCESS:
             raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: look into its log")
 
 
@@ -312,7 +313,7 @@ class _Transport(AssociationSocket):
 def _kind(item: Item) -> tuple[str, str] | None:
     """(SOP class, transfer syntax) of a file, None where it cannot be read: then `store` says so."""
     try:
-        header = files.header(item)
+        header = delivery.header(item)
     except DicomError:
         return None
     return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)

@@ -6,8 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import facts, statement
-from glam_deploy.dicom.results.outcomes import SPACING_TOLD, notices_told, told
+from glam_deploy.dicom.results.objects import SPACING_TOLD, facts, notices_told, statement, told
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.terms import CC, MLO

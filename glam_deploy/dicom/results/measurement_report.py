@@ -6,8 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import MANUFACTURER, own_uid, statement
-from glam_deploy.dicom.results.outcomes import SPACING_TOLD, notices_told, told
+from glam_deploy.dicom.results.objects import MANUFACTURER, SPACING_TOLD, notices_told, own_uid, statement, told
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
 PRIVATE = "99GLAM"

@@ -1,5 +1,6 @@
-"""What all result objects share: who they are, what made them, whose they are; and how they are written."""
+"""Attributes and texts that all result objects share: identity, equipment, source study, notices; and writing them."""
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -11,14 +12,23 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference
-from glam_deploy.dicom.results.source import Source
+from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Outcome, Reference, ViewOutcome
+from glam_deploy.dicom.results.source import Source, read_source
+from glam_deploy.errors import DicomError, UsageError
 
 MANUFACTURER = "glam-deploy"
 UNCALIBRATED = "Scores are not calibrated probabilities."
 
 _LO = 64
 """Characters of a value of VR LO (PS3.5 table 6.2-1)."""
+
+
+SPACING_TOLD = "Areas are by ImagerPixelSpacing, at the detector: the breast, nearer to the X-ray tube, is smaller."
+_WORDS: dict[Outcome, str] = {
+    "done": "Processed",
+    "skipped": "Not processed, for it is not meant for this network",
+    "failed": "Could not be processed",
+}
 
 
 def save(dataset: Dataset, path: Path) -> None:
@@ -131,3 +141,40 @@ def _read_again(dataset: Dataset) -> Dataset:
     dataset.save_as(file, enforce_file_format=True)
     file.seek(0)
     return dcmread(file)
+
+
+def study_source(outcomes: Sequence[ViewOutcome]) -> Source:
+    """The mammogram that patient and study are copied from: the first that can be read, those done before others.
+
+    Raises UsageError without outcomes, DicomError where none can be read.
+    """
+    if not outcomes:
+        raise UsageError("a report was asked for on no mammogram at all: pass the outcome of each")
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.outcome != "done"):
+        try:
+            return read_source(outcome.source)
+        except DicomError as error:
+            unread = error
+    raise unread
+
+
+def evidence(outcomes: Sequence[ViewOutcome]) -> Iterator[Reference]:
+    """All objects that a report refers to."""
+    yield from (outcome.image for outcome in outcomes)
+    yield from (o.summary.segmentation for o in outcomes if o.summary and o.summary.segmentation)
+
+
+def told(outcome: ViewOutcome) -> str:
+    """What became of a view, in words."""
+    name = f"{outcome.view}: " if outcome.view else ""
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    return f"{name}{_WORDS[outcome.outcome]}{reason}."
+
+
+def notices_told(outcome: ViewOutcome) -> list[str]:
+    """What a reader must know of a view that was done."""
+    if not outcome.summary:
+        return []
+    notices = [notice.message for notice in outcome.summary.notices]
+    left_out = outcome.summary.regions_left_out
+    return [*notices, *([f"{left_out} more regions, of lower peaks, are not told"] if left_out else [])]

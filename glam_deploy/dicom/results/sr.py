@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from glam_deploy.dicom.results.objects import coded, finished
-from glam_deploy.dicom.results.outcomes import evidence, study_source
+from glam_deploy.dicom.results.objects import coded, evidence, finished, study_source
 from glam_deploy.dicom.results.records import Algorithm, Identity, Point, Reference, ViewOutcome
 from glam_deploy.records import View
 

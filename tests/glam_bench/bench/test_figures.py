@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import fake_identity
+from support.engines import fake_identity
 
 from glam_bench.bench import isa, nvml, schema, watch
 from glam_bench.bench.nvml import GpuEnergy

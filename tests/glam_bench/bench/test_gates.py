@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_bundles import edit_manifest, fill
-from support_engines import fake_identity
-from support_gate import IDENTITY, gate
-from support_search import point
+from support.bundles import edit_manifest, fill
+from support.engines import fake_identity
+from support.gate import IDENTITY, gate
+from support.search import point
 
 from glam_bench.bench import schema
 from glam_bench.bench.gates import frontier, with_gates
 from glam_bench.bench.live import unavailable
 from glam_bench.bench.rungs import RungPlan
 from glam_deploy.bundle import open_bundle
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import to_json
 
 

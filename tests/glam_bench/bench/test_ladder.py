@@ -13,7 +13,7 @@ from glam_bench.bench.ladder import Ladder
 from glam_bench.bench.rungs import RungPlan, plan
 from glam_bench.bench.settings import QUICK, Pace, Settings
 from glam_bench.bench.worker import RungFailed, Worker
-from glam_deploy.engines import here
+from glam_deploy.engines import selection
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.networks import GLAM
 
@@ -129,7 +129,7 @@ def test_a_rung_that_fails_costs_the_others_nothing(climb: Climb, step: str, mad
 def test_an_engine_that_was_asked_for_ends_the_bench_before_anything_is_measured(
     climb: Climb, asked: list[tuple[str, str]], made: dict[str, MadeUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "runnable", lambda: ["onnx", "openvino"])
+    monkeypatch.setattr(selection, "runnable", lambda: ["onnx", "openvino"])
     wanted = RungPlan(key="fp16", name="fp16", opener="engine", asked=True)
     with pytest.raises(
         BackendUnavailable,
@@ -177,6 +177,6 @@ def test_a_child_that_does_not_answer(tmp_path: Path, child: str, within_s: floa
 
 
 def test_what_could_run_here_leaves_out_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "_has_gpu", lambda: False)
-    assert "onnx" in here.runnable()
-    assert not {"fp16", "onnx-cuda"} & set(here.runnable())
+    monkeypatch.setattr(selection, "_has_gpu", lambda: False)
+    assert "onnx" in selection.runnable()
+    assert not {"fp16", "onnx-cuda"} & set(selection.runnable())

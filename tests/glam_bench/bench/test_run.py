@@ -1,4 +1,4 @@
-"""A whole bench on stand-ins: children that run the engine of `support_engines`."""
+"""A whole bench on stand-ins: children that run the engine of `support.engines`."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_bundles import fill
-from support_commands import PATHS, start_process, strict
+from support.bundles import fill
+from support.commands import PATHS, start_process, strict
 
 from glam_bench import report
 from glam_bench.bench import schema, worker
@@ -20,7 +20,7 @@ from glam_export.demo.phantom import phantom_view
 
 STAND_IN = (
     f"import sys; sys.path[:0] = {[str(path) for path in PATHS]!r}\n"
-    "import support_engines; support_engines.install()\n"
+    "from support import engines as support_engines; support_engines.install()\n"
     "from glam_bench.bench.child import main; main()"
 )
 PATIENT = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_report import Node, written
+from support.report import Node, written
 
 SAMPLE = Path(__file__).parents[1] / "bench" / "sample.json"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support_report import parse
+from support.report import parse
 
 from glam_bench.report.__main__ import main
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support_report import gate_folder, written
+from support.report import gate_folder, written
 
 from glam_bench.report import write
 from glam_deploy.errors import UsageError

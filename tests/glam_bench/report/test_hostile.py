@@ -5,7 +5,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from support_report import Node, with_strings, written
+from support.report import Node, with_strings, written
 
 from glam_bench.report import write_ladder_svg
 

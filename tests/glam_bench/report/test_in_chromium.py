@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 from expected import need
-from support_report import gate_folder, parse, with_strings
+from support.report import gate_folder, parse, with_strings
 
 from glam_bench.report import write
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_report import written
+from support.report import written
 
 from glam_bench.report import write
 from glam_deploy.errors import UsageError

@@ -4,7 +4,7 @@ from base64 import b64encode
 from hashlib import sha256
 from typing import Any
 
-from support_report import Node
+from support.report import Node
 
 MISSING, TIMES = "\u2013", "\u00d7"
 

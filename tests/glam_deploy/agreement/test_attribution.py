@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from glam_deploy.agreement.answers import Answer, differences
-from glam_deploy.agreement.attribution import on_reference_patches
-from glam_deploy.agreement.image import compare_answers
+from glam_deploy.agreement.image import compare_answers, on_reference_patches
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.networks import GLAM
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_bundles import facts, fill, write_manifest
-from support_engines import FakeEngine, fake_engines, fake_identity, fill_with_golden, small_view
+from support.bundles import facts, fill, write_manifest
+from support.engines import FakeEngine, fake_engines, fake_identity, fill_with_golden, small_view
 
 from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
 from glam_deploy.agreement.metrics import Comparison

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, fake_engines
+from support.engines import FakeEngine, fake_engines
 
 from glam_deploy.agreement.graphs import Examples, compare_graphs, reference_examples
 from glam_deploy.agreement.limits import HALF_ROUNDINGS, ROUNDING

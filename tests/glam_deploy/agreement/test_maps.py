@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from glam_deploy.agreement.image import flips
-from glam_deploy.agreement.maps import MapAgreement, State, compare_maps, overlap
-from glam_deploy.agreement.ties import compare_patches
+from glam_deploy.agreement.maps import MapAgreement, State, compare_maps, compare_patches, overlap
 from glam_deploy.networks import GLAM
 
 

@@ -20,10 +20,10 @@ from mammograms import breast
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
-from support_commands import PLAIN, start_process
-from support_orthanc import free_port
-from support_tiny_bundle import write_tiny_bundle
-from support_until import until
+from support.commands import PLAIN, start_process
+from support.orthanc import free_port
+from support.tiny_bundle import write_tiny_bundle
+from support.until import until
 
 from glam_deploy.appliance.config import parse_config
 from glam_deploy.dicom.mammography import Exam, write_view

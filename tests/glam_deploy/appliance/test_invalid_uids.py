@@ -12,12 +12,12 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from support_jobs import config_of, made, pixels_of, stub
-from support_receive import Box, box, listening, split
-from support_receive import config_of as receiving
+from support.jobs import config_of, made, pixels_of, stub
+from support.receive import Box, box, listening, split
+from support.receive import config_of as receiving
 
 from glam_deploy.appliance.folder import process_folder
-from glam_deploy.appliance.receive.ingest import Status
+from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from support_commands import PLAIN, ROOT, start_process
-from support_until import until
+from support.commands import PLAIN, ROOT, start_process
+from support.until import until
 
 from glam_deploy.appliance import supervisor
 from glam_deploy.appliance.config import parse_config
@@ -20,7 +20,7 @@ from glam_deploy.appliance.config import parse_config
 SUPERVISE = """
 import os, sys
 from pathlib import Path
-from glam_deploy.appliance import supervisor, watchdog
+from glam_deploy.appliance import supervisor
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import configure_logging
 configure_logging("serve")
@@ -29,9 +29,9 @@ data.make()
 supervisor.open_database(data.database).close()
 supervisor.FIRST_RETRY_S = supervisor.LONGEST_RETRY_S = 0.05
 supervisor.STOP_S = float(sys.argv[1])
-watchdog.CHECK_S, watchdog.MISSED_CHECKS = 0.1, 30
+supervisor.CHECK_S, supervisor.MISSED_CHECKS = 0.1, 30
 stop = supervisor.stop_on_signals()
-sys.exit(supervisor.supervise([sys.argv[2]], stop, roles=sys.argv[3:], watch=watchdog.Watchdog(data)))
+sys.exit(supervisor.supervise([sys.argv[2]], stop, roles=sys.argv[3:], watch=supervisor.Watchdog(data)))
 """
 
 Supervise = Callable[..., subprocess.Popen[str]]
@@ -43,7 +43,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*roles: str, stop_s: float = 30, **env: str) -> subprocess.Popen[str]:
-        program = ROOT / "tests/support_roles.py"
+        program = ROOT / "tests/support/roles.py"
         env = {"GLAM_TEST_ROLES": str(tmp_path), **env}
         started.append(start_process(stop_s, program, *roles, code=SUPERVISE, env=env))
         return started[-1]

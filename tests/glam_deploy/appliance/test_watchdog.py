@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glam_deploy.appliance.watchdog import HangDetector
+from glam_deploy.appliance.supervisor import HangDetector
 
 NAMES = ("a", "b", "c")
 MISSED_CHECKS = 4

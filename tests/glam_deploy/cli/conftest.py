@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import support_engines
 from PIL import Image
-from support_bundles import fill
-from support_commands import Cli, Said, Start, start_process
+from support import engines as support_engines
+from support.bundles import fill
+from support.commands import Cli, Said, Start, start_process
 
 import glam_deploy.cli.options  # noqa: F401 (it makes its help of the engines when imported: before tests change them)
 from glam_deploy.bundle import open_bundle

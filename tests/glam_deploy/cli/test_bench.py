@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_bundles import fill
-from support_commands import Cli
-from support_report import gate_folder, parse
+from support.bundles import fill
+from support.commands import Cli
+from support.report import gate_folder, parse
 
 from glam_bench.bench import run, schema
 from glam_deploy.records import View

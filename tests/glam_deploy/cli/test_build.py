@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support_tensorrt
-from support_bundles import snapshot
-from support_commands import PLAIN, Cli, Start, install_line
+from support import tensorrt as support_tensorrt
+from support.bundles import snapshot
+from support.commands import PLAIN, Cli, Start, install_line
 
 from glam_deploy.bundle import Bundle, MadeFor, open_bundle
 from glam_deploy.cli import export
-from glam_deploy.engines.tensorrt import flavours, identity
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.gpu.engines.tensorrt import flavours, identity
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support_commands import ROOT, Cli
+from support.commands import ROOT, Cli
 
 EXAMPLE = ROOT / "packaging/glam.toml"
 UNIT = ROOT / "packaging/glam-deploy.service"

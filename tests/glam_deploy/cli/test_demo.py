@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support_bundles import snapshot, unprivileged
-from support_commands import PLAIN, Cli, Start, install_line, without
+from support.bundles import snapshot, unprivileged
+from support.commands import PLAIN, Cli, Start, install_line, without
 
 from glam_deploy.errors import UsageError
 from glam_deploy.reading import find_inputs, read

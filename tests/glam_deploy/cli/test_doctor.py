@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support_commands import Cli
-from support_outbox import opened_outbox
-from support_receive import box, close_sockets, running_receiver
-from support_tiny_bundle import write_tiny_bundle
+from support.commands import Cli
+from support.outbox import opened_outbox
+from support.receive import box, close_sockets, running_receiver
+from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
-from glam_deploy.appliance.state.database import monotonic_clock
-from glam_deploy.appliance.state.events import record_heartbeat
+from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
 
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from support_certificates import DAY, Authority
-from support_receive import close_sockets, config_of, running_receiver
+from support.certificates import DAY, Authority
+from support.receive import close_sockets, config_of, running_receiver
 
 from glam_deploy.appliance.config import Config, Receive, Target, Tls
 from glam_deploy.cli.doctor_certificates import certificates

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import support_tensorrt
-from support_bundles import fill
-from support_commands import Cli
+from support import tensorrt as support_tensorrt
+from support.bundles import fill
+from support.commands import Cli
 
 from glam_bench.bench import run as bench_run
 from glam_deploy.bundle import Bundle, write
@@ -16,8 +16,8 @@ from glam_deploy.cli import export as export_command
 from glam_deploy.cli import gate_images
 from glam_deploy.cli import run as run_command
 from glam_deploy.engines import registry
-from glam_deploy.engines.tensorrt import store
 from glam_deploy.errors import BackendUnavailable
+from glam_deploy.gpu.engines.tensorrt import store
 from glam_export import exporter
 from glam_export.exporter import ExportOptions
 

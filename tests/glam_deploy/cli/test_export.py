@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import support_engines
 import torch
-from support_bundles import snapshot
-from support_commands import PLAIN, Cli, Start, install_line, names, strict, without
-from support_engines import fake_identity
+from support import engines as support_engines
+from support.bundles import snapshot
+from support.commands import PLAIN, Cli, Start, install_line, names, strict, without
+from support.engines import fake_identity
 from torch import Tensor
 
 from glam_deploy.bundle import Bundle, open_bundle

@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support_bundles import snapshot
-from support_commands import Cli
-from support_engines import small_view
-from support_gate import Candidate
+from support.bundles import snapshot
+from support.commands import Cli
+from support.engines import small_view
+from support.gate import Candidate
 
 from glam_deploy.bundle import MANIFEST, open_bundle
 from glam_deploy.json_records import to_json

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support_bundles import edit_manifest
-from support_commands import Cli, Start, strict
+from support.bundles import edit_manifest
+from support.commands import Cli, Start, strict
 
 from glam_deploy.bundle import MANIFEST
 

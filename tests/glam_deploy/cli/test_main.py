@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 import pytest
-from support_commands import PATHS, PLAIN, Cli, Start, blocking
+from support.commands import PATHS, PLAIN, Cli, Start, blocking
 
 from glam_deploy import __version__, errors
 from glam_deploy.cli import main

@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support_bundles import NOBODY
-from support_commands import PLAIN, Cli, Said, Start
-from support_jobs import arrive, config_of, database_of, made, rows
+from support.bundles import NOBODY
+from support.commands import PLAIN, Cli, Said, Start
+from support.jobs import arrive, config_of, database_of, made, rows
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.data import DataFolder

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support_commands import Cli, Said
-from support_engines import small_view
-from support_gate import IDENTITY, Candidate
+from support.commands import Cli, Said
+from support.engines import small_view
+from support.gate import IDENTITY, Candidate
 
 KEPT = "0 done, 0 skipped, 0 failed, 2 kept"
 AGAIN = "2 done, 0 skipped, 0 failed, 0 kept"
@@ -91,7 +91,7 @@ def test_another_engine_is_another_run(run: Callable[..., Said], monkeypatch: py
     (line,) = explained(said)
     assert "not openvino fp32 openvino made up cpu" in line
     other = replace(IDENTITY, sha256={"global": "12", "local": "22", "fusion": "33"})
-    monkeypatch.setattr("support_gate.IDENTITY", other)
+    monkeypatch.setattr("support.gate.IDENTITY", other)
     said = run("--engine", "openvino", "--ungated", "--resume")
     assert last(said) == AGAIN
     assert "other graphs or files of engine openvino fp32" in explained(said)[0]

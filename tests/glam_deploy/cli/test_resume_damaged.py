@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support_commands import Cli, Said
-from support_engines import small_view
+from support.commands import Cli, Said
+from support.engines import small_view
 
 
 @pytest.fixture

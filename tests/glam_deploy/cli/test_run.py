@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import support_engines
 from mammograms import write_mg
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import BreastTomosynthesisImageStorage
-from support_commands import Cli, names, strict
-from support_engines import in_step
+from support import engines as support_engines
+from support.commands import Cli, names, strict
+from support.engines import in_step
 
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.reading import read
@@ -260,7 +260,7 @@ def test_fault_of_our_own_costs_one_input_and_shows_its_trace(
     assert said.code == 1
     assert "ZeroDivisionError in run, line " in said.out
     assert "This is a fault of glam-deploy; please report it" in said.out
-    assert "support_engines.py" in said.err
+    assert "support/engines.py" in said.err
     # another library may quote a patient's name in its own words
     assert "made up for a test" not in said.out + (tmp_path / "out/1_L-CC.json").read_text()
 

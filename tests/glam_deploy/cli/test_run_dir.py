@@ -12,8 +12,8 @@ from pacs.exams import write_exam
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import BreastTomosynthesisImageStorage
-from support_commands import Cli, names, strict
-from support_tiny_bundle import write_tiny_bundle
+from support.commands import Cli, names, strict
+from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.cli.run_dir import in_and_out
 from glam_deploy.errors import UsageError

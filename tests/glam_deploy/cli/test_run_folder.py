@@ -14,14 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import support_engines
 from PIL import Image
-from support_commands import FAKE, Cli, Said, Start, names, strict
+from support import engines as support_engines
+from support.commands import FAKE, Cli, Said, Start, names, strict
 
 from glam_deploy.cli.tally import KEPT, Tally, clock
 
 HOLD_SECOND = """
-import itertools, os, support_engines
+import itertools, os
+from support import engines as support_engines
 real, calls = support_engines._misbehave, itertools.count(1)
 def held():
     if next(calls) == 2:
@@ -259,7 +260,7 @@ def test_verbose_logs_without_names(run: Callable[..., Said], exam: Path) -> Non
     assert "INFO glam_deploy.cli.run: input 3 of 3: done" in said.err
     assert "DEBUG" not in said.err
     more = run("-vv")
-    assert "DEBUG glam_deploy.runtime.pending: one view of kind png: preprocess" in more.err
+    assert "DEBUG glam_deploy.runtime.result: one view of kind png: preprocess" in more.err
     assert "Doe" not in said.err + more.err
     assert run().err == ""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mammograms import write_mg
-from support_commands import FAKE, Start, install_line, names, strict, without
+from support.commands import FAKE, Start, install_line, names, strict, without
 
 
 def read_all(terminal: int) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mammograms import write_mg
-from support_commands import Cli, names
+from support.commands import Cli, names
 
 # wrong usage: exit code 2, before anything is written
 

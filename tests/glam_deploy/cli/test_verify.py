@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import support_engines
-from support_bundles import edit_manifest, facts, snapshot, write_manifest
-from support_commands import Cli, Start, install_line, without
-from support_engines import fake_identity
+from support import engines as support_engines
+from support.bundles import edit_manifest, facts, snapshot, write_manifest
+from support.commands import Cli, Start, install_line, without
+from support.engines import fake_identity
 
 from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.bundle import Bundle

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support_commands import Cli
+from support.commands import Cli
 
 from glam_deploy.cli.view_map import read_views
 from glam_deploy.errors import UsageError

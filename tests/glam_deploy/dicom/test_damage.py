@@ -10,7 +10,7 @@ from hostile import start_of
 from mammograms import breast, transcode
 from pydicom import uid
 from pydicom.dataset import Dataset
-from support_streams import ENCODERS, changed, cut, other_pixels, tissue
+from support.streams import ENCODERS, changed, cut, other_pixels, tissue
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError

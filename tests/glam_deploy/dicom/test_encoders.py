@@ -17,7 +17,7 @@ from mammograms import transcode, write_mg
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from support_streams import jpeg_2000_stream, jpeg_lossless_stream, jpeg_ls_stream, tissue
+from support.streams import jpeg_2000_stream, jpeg_lossless_stream, jpeg_ls_stream, tissue
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.records import Pixels

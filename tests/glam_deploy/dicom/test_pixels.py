@@ -11,8 +11,8 @@ from mammograms import breast
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from support_lock import MANY, turns_during
-from support_streams import (
+from support.lock import MANY, turns_during
+from support.streams import (
     htj2k_stream,
     jpeg_2000_stream,
     jpeg_lossless_stream,
@@ -21,9 +21,9 @@ from support_streams import (
     tissue,
 )
 
-from glam_deploy.dicom import jpeg_ls, rle
 from glam_deploy.dicom.read import read_view
-from glam_deploy.dicom.segments import StreamError
+from glam_deploy.dicom.transfer_syntaxes import jpeg_ls, rle
+from glam_deploy.dicom.transfer_syntaxes.segments import StreamError
 from glam_deploy.errors import DicomError
 from glam_deploy.records import View
 

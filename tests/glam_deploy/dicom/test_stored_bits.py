@@ -9,7 +9,7 @@ from mammograms import breast
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from support_streams import rle_stream, tissue
+from support.streams import rle_stream, tissue
 
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import DicomError

@@ -12,12 +12,12 @@ from openjpeg import utils as openjpeg
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from support_streams import htj2k_stream, jpeg_2000_stream, jpeg_lossless_stream, jpeg_ls_stream, tissue
+from support.streams import htj2k_stream, jpeg_2000_stream, jpeg_lossless_stream, jpeg_ls_stream, tissue
 
-from glam_deploy.dicom import codestream, jpeg_lossless
-from glam_deploy.dicom import jpeg_ls as reader_of_jpeg_ls
 from glam_deploy.dicom.read import read_view
-from glam_deploy.dicom.segments import MAX_SEGMENTS, StreamError
+from glam_deploy.dicom.transfer_syntaxes import codestream, jpeg_lossless
+from glam_deploy.dicom.transfer_syntaxes import jpeg_ls as reader_of_jpeg_ls
+from glam_deploy.dicom.transfer_syntaxes.segments import MAX_SEGMENTS, StreamError
 from glam_deploy.errors import DicomError
 from glam_deploy.records import Mammogram, Pixels
 

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from glam_deploy.engines.identity import EngineIdentity
+from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import JsonFault, from_json, to_json
 from glam_deploy.precision import BF16, FP32, INT8, INT8_WINOGRAD, Recipe, StageRecipes
 

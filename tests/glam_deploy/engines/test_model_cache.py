@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support_bundles import unprivileged
-from support_commands import start_process
+from support.bundles import unprivileged
+from support.commands import start_process
 
 from glam_deploy.engines import model_cache
 from glam_deploy.engines.model_cache import ModelCache, default_folder

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_bundles import edit_manifest, facts, write_manifest
-from support_commands import start_process
-from support_small_graphs import patches, small_local
+from support.bundles import edit_manifest, facts, write_manifest
+from support.commands import start_process
+from support.small_graphs import patches, small_local
 
 from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle
-from glam_deploy.engines import cpu_features, openvino
+from glam_deploy.engines import cpu, openvino
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.openvino import StagePlan
@@ -40,9 +40,9 @@ def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(folder)
 
 
-def cpu(monkeypatch: pytest.MonkeyPatch, *named: str) -> None:
-    monkeypatch.setattr(cpu_features, "features", lambda: frozenset(named))
-    monkeypatch.setattr(cpu_features, "model", lambda: "Some CPU")
+def pretend_cpu(monkeypatch: pytest.MonkeyPatch, *named: str) -> None:
+    monkeypatch.setattr(cpu, "features", lambda: frozenset(named))
+    monkeypatch.setattr(cpu, "model", lambda: "Some CPU")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_recipes(
     local: tuple[str, str],
     precision: str,
 ) -> None:
-    cpu(monkeypatch, features)
+    pretend_cpu(monkeypatch, features)
     opened = open_engines(name, bundle, EngineOptions())
     assert (recipes["local"].file, recipes["local"].floats) == local
     assert recipes["global"].floats == local[1]
@@ -90,7 +90,7 @@ def test_recipes(
 
 
 def test_a_mixture(bundle: Bundle, recipes: dict[str, StagePlan], monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu(monkeypatch, "amx_bf16")
+    pretend_cpu(monkeypatch, "amx_bf16")
     mixed = with_mixture(bundle, {"global": "bf16", "local": "int8", "fusion": "fp32"})
     opened = open_engines("openvino-mixed", mixed, EngineOptions())
     assert recipes["global"] == StagePlan(file="graphs/global.onnx", floats="bf16")
@@ -113,7 +113,7 @@ def test_what_a_stage_of_a_mixture_may_be_made_of(
 ) -> None:
     (bundle.folder / WINOGRAD_FILE).write_bytes(b"")
     write_manifest(bundle.folder, facts())
-    cpu(monkeypatch, "amx_bf16")
+    pretend_cpu(monkeypatch, "amx_bf16")
     open_engines("openvino-mixed", with_mixture(open_bundle(bundle.folder), {"global": "fp32", "local": kind}), OPTIONS)
     assert (recipes["local"].file, recipes["local"].floats) == (file, floats)
 
@@ -147,7 +147,7 @@ def test_a_graph_in_winograds_form_keeps_its_names(bundle: Bundle) -> None:
 
 
 def test_bf16_names_what_the_cpu_lacks(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu(monkeypatch, "avx2", "avx512f")
+    pretend_cpu(monkeypatch, "avx2", "avx512f")
     mixed, wide = (with_mixture(bundle, {"global": kind, "local": "int8"}) for kind in ("bf16", "int8+bf16"))
     for name, of in (("openvino-bf16", bundle), ("openvino-mixed", mixed), ("openvino-mixed", wide)):
         with pytest.raises(BackendUnavailable, match="avx512_bf16 or amx_bf16; Some CPU has neither") as caught:
@@ -250,7 +250,7 @@ def test_without_a_cache(bundle: Bundle, tmp_path: Path) -> None:
         lambda bundle, monkeypatch: EngineOptions(threads=1),
         lambda bundle, monkeypatch: EngineOptions(streams=2),
         lambda bundle, monkeypatch: monkeypatch.setattr(openvino, "LIBRARY", "openvino 1.0"),
-        lambda bundle, monkeypatch: cpu(monkeypatch, "another"),
+        lambda bundle, monkeypatch: pretend_cpu(monkeypatch, "another"),
         lambda bundle, monkeypatch: monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2"),
         lambda bundle, monkeypatch: change_graph(bundle),
     ],

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from support_bundles import facts, fill, write_manifest
-from support_engines import fake_engines, fill_with_golden, small_view
+from support.bundles import facts, fill, write_manifest
+from support.engines import fake_engines, fill_with_golden, small_view
 
 from glam_deploy.agreement.golden import check_golden
 from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle
-from glam_deploy.engines import cpu_features, openvino
+from glam_deploy.engines import cpu, openvino
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.errors import BackendUnavailable, InternalError
@@ -38,12 +38,12 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """Another processor from now on. Nothing is compiled, the fakes compute."""
     path = tmp_path.with_suffix(".cpuinfo")
     path.write_text(f"flags\t\t: {CPUS[request.param]}\n")
-    read = cpu_features.features
-    monkeypatch.setattr(cpu_features, "features", lambda: read(path))
+    read = cpu.features
+    monkeypatch.setattr(cpu, "features", lambda: read(path))
     fakes = fake_engines()
     monkeypatch.setattr(openvino, "_engine", lambda bundle, stage, recipe, options: fakes[stage])
     return str(request.param)
@@ -57,10 +57,10 @@ def verified(bundle: Bundle, name: str) -> OpenedEngines:
     return opened
 
 
-@pytest.mark.parametrize("cpu", CPUS, indirect=True)
+@pytest.mark.parametrize("processor", CPUS, indirect=True)
 @pytest.mark.parametrize("name", [name for name in ON_CPU if name != "openvino-mixed"])
-def test_every_engine_is_verified_on_every_cpu(bundle: Bundle, cpu: str, name: str) -> None:
-    if name == "openvino-bf16" and cpu not in HAVE_BF16:
+def test_every_engine_is_verified_on_every_cpu(bundle: Bundle, processor: str, name: str) -> None:
+    if name == "openvino-bf16" and processor not in HAVE_BF16:
         with pytest.raises(BackendUnavailable, match="bf16 needs a CPU with avx512_bf16 or amx_bf16"):
             verified(bundle, name)
         return
@@ -68,13 +68,13 @@ def test_every_engine_is_verified_on_every_cpu(bundle: Bundle, cpu: str, name: s
     assert verified(bundle, name).identity.precision["local"].weights == expected
 
 
-@pytest.mark.parametrize("cpu", CPUS, indirect=True)
+@pytest.mark.parametrize("processor", CPUS, indirect=True)
 @pytest.mark.parametrize("local", KINDS)
 @pytest.mark.parametrize("whole", [kind for kind in KINDS if "winograd" not in kind])
-def test_every_mixture_is_understood_on_every_cpu(bundle: Bundle, cpu: str, whole: str, local: str) -> None:
+def test_every_mixture_is_understood_on_every_cpu(bundle: Bundle, processor: str, whole: str, local: str) -> None:
     write_manifest(bundle.folder, facts() | {"mixture": {"global": whole, "local": local}})
     mixed = open_bundle(bundle.folder)
-    if cpu not in HAVE_BF16 and "bf16" in whole + local:
+    if processor not in HAVE_BF16 and "bf16" in whole + local:
         with pytest.raises(BackendUnavailable, match="bf16 needs a CPU with"):
             open_engines("openvino-mixed", mixed, EngineOptions())
         return
@@ -84,8 +84,8 @@ def test_every_mixture_is_understood_on_every_cpu(bundle: Bundle, cpu: str, whol
     assert [found[stage].weights for stage in ("global", "local", "fusion")] == [*expected, "fp32"]
 
 
-@pytest.mark.parametrize("cpu", ["amx"], indirect=True)
-def test_a_mixture_is_verified(bundle: Bundle, cpu: str) -> None:
+@pytest.mark.parametrize("processor", ["amx"], indirect=True)
+def test_a_mixture_is_verified(bundle: Bundle, processor: str) -> None:
     """The one that the first `verify` of a mixture ended with a KeyError on."""
     write_manifest(bundle.folder, facts() | {"mixture": {"global": "fp32", "local": "bf16"}})
     opened = verified(open_bundle(bundle.folder), "openvino-mixed")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from expected import need_engine
-from support_commands import start_process
+from support.commands import start_process
 
 PATIENCE_S = 240
 THREADS = """
@@ -39,7 +39,13 @@ def test_openvino_in_three_threads_at_once(attempt: int) -> None:
 def scores(bundle: Path, engine: str, method: str, where: str) -> list[str]:
     """What the parent found, and what its child did."""
     need_engine(engine)
-    process = start_process(bundle, engine, method, where, code="import support_processes; support_processes.main()")
+    process = start_process(
+        bundle,
+        engine,
+        method,
+        where,
+        code="from support import processes; processes.main()",
+    )
     out, err = process.communicate()
     assert process.returncode == 0, err
     return out.splitlines()

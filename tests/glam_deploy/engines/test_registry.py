@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_bundles import fill
-from support_commands import install_line
-from support_engines import fake_identity
+from support.bundles import fill
+from support.commands import install_line
+from support.engines import fake_identity
 
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli.main import exit_code

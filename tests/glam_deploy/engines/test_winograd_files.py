@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from support_bundles import facts, fill, write_manifest
+from support.bundles import facts, fill, write_manifest
 
 from glam_deploy.bundle import WINOGRAD_FILE, open_bundle
+from glam_deploy.bundle.folder import winograd_files
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import open_engines
-from glam_deploy.engines.winograd import winograd_files
 from glam_deploy.errors import BundleError
 
 

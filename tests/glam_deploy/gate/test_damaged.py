@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from support_engines import FakeEngine, fake_identity
+from support.engines import FakeEngine, fake_identity
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge

@@ -8,8 +8,7 @@ import pytest
 
 from glam_deploy.agreement.image import ImageAgreement
 from glam_deploy.agreement.limits import Limits
-from glam_deploy.agreement.maps import MapAgreement, State, map_cells
-from glam_deploy.agreement.ties import PatchAgreement
+from glam_deploy.agreement.maps import MapAgreement, PatchAgreement, State, map_cells
 from glam_deploy.agreement.verdict import judge, metrics
 from glam_deploy.gate.metrics import trial_metrics
 from glam_deploy.gate.trial import ImageTrial

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_bundles import edit_manifest, fill, snapshot, unprivileged
-from support_gate import IDENTITY
+from support.bundles import edit_manifest, fill, snapshot, unprivileged
+from support.gate import IDENTITY
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import Verdict

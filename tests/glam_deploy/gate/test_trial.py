@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, blocks, fake_identity
+from support.engines import FakeEngine, blocks, fake_identity
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge

@@ -1,6 +1,6 @@
 import numpy as np
 
-from glam_deploy.outputs.arrays import named_arrays, write_npz
+from glam_deploy.outputs.writer import named_arrays, write_npz
 
 ALWAYS = {"y_global", "y_scale", "y_local", "saliency_global", "saliency_patches", "patch_locations"}
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
 from glam_deploy.outputs.overlay import _draw_box, _scaled, overlay, shown_shape, to_png, window
-from glam_deploy.outputs.tint import COLOURS, tint
+from glam_deploy.outputs.panel import COLOURS, tint
 from glam_deploy.records import Notice
 
 MACHADO_2009 = {  # severity 1, linear RGB (Machado, Oliveira, Fernandes, IEEE TVCG 15(6), table 1)

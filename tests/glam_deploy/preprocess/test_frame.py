@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_placements import placements
+from support.placements import placements
 
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GLAM

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_placements import placements
+from support.placements import placements
 
 from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import SourceMaps, map_to_source, point_to_network

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glam_deploy.preprocess import frame
-from glam_deploy.preprocess.crop import crop_box, crop_facts
 from glam_deploy.preprocess.foreground import bordered_mask, find_breast
-from glam_deploy.preprocess.window import best_center, window_shift
+from glam_deploy.preprocess.window import best_center, crop_box, crop_facts, window_shift
 from glam_deploy.records import Placement
 
 from . import slow

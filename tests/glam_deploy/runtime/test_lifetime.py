@@ -13,17 +13,17 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from support_engines import FakeEngine, fake_engines, fake_identity, in_step, opened_fakes, small_view
+from support.engines import FakeEngine, fake_engines, fake_identity, in_step, opened_fakes, small_view
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view
+from glam_deploy.engines.base import Stopwatch
 from glam_deploy.errors import GlamError, InputError, UsageError
 from glam_deploy.json_records import to_json
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_deploy.runtime.stopwatch import Stopwatch
 
 
 def pipeline(**changes: Any) -> Pipeline:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_engines import FakeEngine, blocks, fake_engines, fake_identity, in_step, opened_fakes, squash
+from support.engines import FakeEngine, blocks, fake_engines, fake_identity, in_step, opened_fakes, squash
 
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import BackendRunError, InputError, UsageError
@@ -17,9 +17,8 @@ from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
-from glam_deploy.runtime.pending import Prepared
 from glam_deploy.runtime.pipeline import Image, Pipeline, _batches
-from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.result import Prepared, Result
 
 STEPS = ["preprocess", "global", "patches", "local", "fusion"]
 

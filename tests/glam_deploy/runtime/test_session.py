@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import support_engines
-from support_bundles import fill
+from support import engines as support_engines
+from support.bundles import fill
 
 import glam_deploy
 from glam_deploy.bundle import Bundle

@@ -2,8 +2,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_outbox import Outbox, opened_outbox
-from support_pacs import FakePacs
+from support.outbox import Outbox, opened_outbox
+from support.pacs import FakePacs
 
 
 @pytest.fixture

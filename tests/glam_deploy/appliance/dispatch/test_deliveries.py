@@ -1,7 +1,7 @@
 """Transitions of deliveries and their objects that a delivery worker alone does not show."""
 
 import pytest
-from support_outbox import MG, Outbox
+from support.outbox import MG, Outbox
 
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import transaction

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support_orthanc import free_port
-from support_outbox import Outbox
-from support_pacs import AE_TITLE, FakePacs
+from support.orthanc import free_port
+from support.outbox import Outbox
+from support.pacs import AE_TITLE, FakePacs
 
 from glam_deploy.appliance.config import Dispatch, Target
-from glam_deploy.appliance.dispatch.delivery_worker import DeliveryWorker
+from glam_deploy.appliance.dispatch.dispatcher import DeliveryWorker
 from glam_deploy.appliance.state import deliveries
-from glam_deploy.dicom.net.commitment import read_report
-from glam_deploy.dicom.net.delivery import Item, Session
+from glam_deploy.dicom.net.delivery import Item, Session, read_report
 
 
 def target(pacs: FakePacs, **changes: Any) -> Target:
@@ -258,7 +257,7 @@ def test_what_a_target_does_not_commit_itself_to_is_sent_again(outbox: Outbox) -
 
 
 def test_commitment_that_is_reported_later_closes_the_delivery(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glam_deploy.appliance.dispatch.delivery_worker.COMMITMENT_S", 0.05)
+    monkeypatch.setattr("glam_deploy.appliance.dispatch.dispatcher.COMMITMENT_S", 0.05)
     uids = outbox.post("1.2.3", count=2)
     with FakePacs(commits="later").running() as pacs:
         exhaust(outbox.worker(target(pacs, commitment=True)))

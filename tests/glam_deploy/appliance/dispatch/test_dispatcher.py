@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from expected import need
-from support_orthanc import Orthanc, free_port, missing, running, wait_for
-from support_outbox import Outbox
-from support_pacs import AE_TITLE, FakePacs
+from support.orthanc import Orthanc, free_port, missing, running, wait_for
+from support.outbox import Outbox
+from support.pacs import AE_TITLE, FakePacs
 
+from glam_deploy.appliance import receiver
 from glam_deploy.appliance.config import Target, parse_config
 from glam_deploy.appliance.dispatch import dispatcher
-from glam_deploy.appliance.receive import receiver
 from glam_deploy.appliance.state import deliveries
 
 

@@ -9,10 +9,10 @@ from types import TracebackType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_outbox import Outbox, opened_outbox
+from support.outbox import Outbox, opened_outbox
 
 from glam_deploy.appliance.config import Dispatch, Target
-from glam_deploy.appliance.dispatch.target_health import Backoff, TargetHealth
+from glam_deploy.appliance.dispatch.targets import Backoff, TargetHealth
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_receive import Box, box, config_of
+from support.receive import Box, box, config_of
 
 
 @pytest.fixture

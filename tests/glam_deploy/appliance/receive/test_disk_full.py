@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from expected import need
-from support_receive import Box, box, config_of, same_rows_and_files, split, write_exam
+from support.receive import Box, box, config_of, same_rows_and_files, split, write_exam
 
-from glam_deploy.appliance.receive.ingest import Status
+from glam_deploy.appliance.ingest import Status
 
 SIZE = 2 << 20
 

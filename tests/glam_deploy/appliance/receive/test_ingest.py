@@ -11,10 +11,10 @@ from mammograms import breast, write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from support_receive import CANARY, Box, box, config_of, same_rows_and_files, sha256, split, write_exam
+from support.receive import CANARY, Box, box, config_of, same_rows_and_files, sha256, split, write_exam
 
 from glam_deploy.appliance.audit import load_key
-from glam_deploy.appliance.receive.ingest import Status
+from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.part10 import Claim, write_head
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import UsageError

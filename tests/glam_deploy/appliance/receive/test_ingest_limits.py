@@ -12,10 +12,10 @@ import pytest
 from mammograms import write_mg
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from support_receive import CANARY, Box, box, config_of, same_rows_and_files, split, write_exam
+from support.receive import CANARY, Box, box, config_of, same_rows_and_files, split, write_exam
 
 from glam_deploy.appliance import data as data_module
-from glam_deploy.appliance.receive.ingest import Status
+from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.received import MAX_HEADER
 from glam_deploy.records import View
 
@@ -128,7 +128,7 @@ def test_a_fault_of_ours_harms_one_instance(inbox: Box, tmp_path: Path, monkeypa
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr("glam_deploy.appliance.receive.ingest.examine", broken)
+    monkeypatch.setattr("glam_deploy.appliance.ingest.examine", broken)
     receipt = inbox.take(file)
     assert receipt.status == Status.PROCESSING_FAILURE
     assert CANARY not in receipt.reason

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pynetdicom import AE, evt
-from support_commands import PATHS, ROOT
-from support_receive import Box, box, close_sockets, same_rows_and_files
-from support_until import until
+from support.commands import PATHS, ROOT
+from support.receive import Box, box, close_sockets, same_rows_and_files
+from support.until import until
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.housekeeping.cleaning import UNTOUCHED_S, Sweep
+from glam_deploy.appliance.keeper import UNTOUCHED_S, Sweep
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
@@ -48,7 +48,12 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def lives(config: Config) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, str(ROOT / "tests/support_receiver_lives.py"), str(config.data.parent / "glam.toml")]
+    command = [
+        sys.executable,
+        "-P",
+        str(ROOT / "tests/support/receiver_lives.py"),
+        str(config.data.parent / "glam.toml"),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS))}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, text=True, env=environment, **pipes) as process:

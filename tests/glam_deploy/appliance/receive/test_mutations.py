@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from mammograms import breast
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
-from support_receive import CANARY, Box, same_rows_and_files, split
+from support.receive import CANARY, Box, same_rows_and_files, split
 
-from glam_deploy.appliance.receive.ingest import Receipt, Status
+from glam_deploy.appliance.ingest import Receipt, Status
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 

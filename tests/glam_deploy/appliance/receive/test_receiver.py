@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE
-from support_certificates import Authority
-from support_receive import CANARY, Box, box, close_sockets, config_of, same_rows_and_files, write_exam
-from support_until import until
+from support.certificates import Authority
+from support.receive import CANARY, Box, box, close_sockets, config_of, same_rows_and_files, write_exam
+from support.until import until
 
+from glam_deploy.appliance import receiver
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.receive import receiver
-from glam_deploy.appliance.state import events
+from glam_deploy.appliance.state import database
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.dicom.net.sender import echo
 from glam_deploy.errors import PeerError, UsageError
@@ -140,7 +140,7 @@ def test_a_database_that_takes_nothing_for_a_while_ends_no_association(
         said.append("")
         if len(said) < 3:
             raise sqlite3.OperationalError("database or disk is full")
-        events.record_heartbeat(*args)
+        database.record_heartbeat(*args)
 
     monkeypatch.setattr(receiver, "record_heartbeat", record_heartbeat)
     monkeypatch.setattr(receiver, "HEARTBEAT_S", 0.01)

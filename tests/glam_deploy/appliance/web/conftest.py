@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_web import Appliance, Busy, appliance, configuration, fill
+from support.web import Appliance, Busy, appliance, configuration, fill
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support_web import TOKEN, Appliance, configuration
+from support.web import TOKEN, Appliance, configuration
 
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.access import (

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from support_certificates import Authority
-from support_until import until
-from support_web import TOKEN, Appliance, appliance, configuration, dicom_file, exam, serving
+from support.certificates import Authority
+from support.until import until
+from support.web import TOKEN, Appliance, appliance, configuration, dicom_file, exam, serving
 
 from glam_deploy.appliance.config import Tls
 from glam_deploy.appliance.web import server

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from expected import need
-from support_web import REFUSAL, TOKEN, Appliance, Busy, appliance, configuration, fill, serving
+from support.web import REFUSAL, TOKEN, Appliance, Busy, appliance, configuration, fill, serving
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support_certificates import Authority
-from support_web import PAGE, TOKEN, appliance, configuration, serving
+from support.certificates import Authority
+from support.web import PAGE, TOKEN, appliance, configuration, serving
 
 from glam_deploy.appliance.config import Config, Tls
 from glam_deploy.appliance.web import server

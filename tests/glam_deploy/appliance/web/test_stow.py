@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support_web import BASE, TOKEN, Appliance, appliance, configuration, dicom_file, exam
+from support.web import BASE, TOKEN, Appliance, appliance, configuration, dicom_file, exam
 
 from glam_deploy.records import View
 

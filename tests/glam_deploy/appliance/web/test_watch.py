@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support_web import Appliance, Busy
+from support.web import Appliance, Busy
 
 from glam_deploy.appliance.web import monitoring
 

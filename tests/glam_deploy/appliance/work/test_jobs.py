@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_jobs import arrive, config_of, database_of, dead_pid, made
+from support.jobs import arrive, config_of, database_of, dead_pid, made
 
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import jobs, studies

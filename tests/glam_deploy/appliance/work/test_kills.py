@@ -3,9 +3,9 @@
 from contextlib import closing
 from pathlib import Path
 
-from support_commands import start_process
-from support_jobs import database_of, made, rows, send
-from support_kills import kill_config
+from support.commands import start_process
+from support.jobs import database_of, made, rows, send
+from support.kills import kill_config
 
 from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.state import studies
@@ -17,9 +17,16 @@ def assembled(config: Config) -> None:
         studies.assemble_complete(connection, Assemble(quiet_s=0), 1e9)
 
 
+RUN = """
+import sys
+from pathlib import Path
+from support import kills
+kills.main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+"""
+
+
 def run_and_kill(folder: Path, kind: str, seed: int = 1) -> None:
-    process = start_process(folder, seed, kind, code="import support_kills, sys; from pathlib import Path; "
-                            "support_kills.main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])")  # fmt: skip
+    process = start_process(folder, seed, kind, code=RUN)
     out, err = process.communicate()
     assert (process.returncode, out.strip()) == (0, "0"), err
 
@@ -57,7 +64,7 @@ def test_study_that_kills_its_workers_is_dead_and_the_others_are_done(tmp_path: 
 
 def test_view_that_hangs_ends_its_worker(tmp_path: Path) -> None:
     hanging = (
-        "import support_kills, sys, threading, time; from pathlib import Path\n"
+        "import sys, threading, time; from support import kills as support_kills; from pathlib import Path\n"
         "from glam_deploy.appliance.work import worker\n"
         "def hang(config):\n"
         "    found = support_kills.stub(config)\n"

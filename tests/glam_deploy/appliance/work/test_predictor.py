@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_jobs import config_of, database_of, made, rows, send
-from support_until import until
+from support.jobs import config_of, database_of, made, rows, send
+from support.until import until
 
 import glam_deploy
 from glam_deploy.appliance.state import studies

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_web import Appliance, appliance, configuration
+from support.web import Appliance, appliance, configuration
 
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome

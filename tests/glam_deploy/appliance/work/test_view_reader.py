@@ -14,7 +14,7 @@ import pytest
 from hostile import closed, with_elements
 from mammograms import write_mg
 from pydicom.uid import JPEGLSLossless
-from support_until import until
+from support.until import until
 
 from glam_deploy.appliance.work import view_reader
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReader

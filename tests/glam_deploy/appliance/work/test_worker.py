@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
-from support_jobs import config_of, database_of, made, rows, send, stub
-from support_tiny_bundle import write_tiny_bundle
-from support_until import until
+from support.jobs import config_of, database_of, made, rows, send, stub
+from support.tiny_bundle import write_tiny_bundle
+from support.until import until
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mammograms import write_mg
-from support_receive import close_sockets
+from support.receive import close_sockets
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import build_context
-from support_listener import MG, RULES, Verdict, associated, caller, post, rejection, run
-from support_receive import data_set_of
-from support_until import until
+from support.listener import MG, RULES, Verdict, associated, caller, post, rejection, run
+from support.receive import data_set_of
+from support.until import until
 
 from glam_deploy.dicom.net.listener import AssociationPolicy, Rules, Sender
 from glam_deploy.dicom.part10 import Claim

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from support_listener import MG, RULES, Post, Verdict, associated, post
-from support_receive import data_set_of
-from support_until import until
+from support.listener import MG, RULES, Post, Verdict, associated, post
+from support.receive import data_set_of
+from support.until import until
 
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU
 from glam_deploy.dicom.net.listener import Rules

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from hostile import STORE, command, context, item, pdv, request, storing
-from support_listener import RULES, Post, associated, post
-from support_until import until
+from support.listener import RULES, Post, associated, post
+from support.until import until
 
 from glam_deploy.dicom.net import listener
 from glam_deploy.dicom.net.listener import Rules

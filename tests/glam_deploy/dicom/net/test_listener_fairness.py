@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from hostile import MG, STORE, pdv, storing
-from support_listener import Post, associated, post, rejection
-from support_until import until
+from support.listener import Post, associated, post, rejection
+from support.until import until
 
 from glam_deploy.dicom.net.listener import Rules, Sender
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_certificates import Authority
-from support_listener import Post, associated, post, rejection, run
-from support_receive import data_set_of
-from support_until import until
+from support.certificates import Authority
+from support.listener import Post, associated, post, rejection, run
+from support.receive import data_set_of
+from support.until import until
 
 from glam_deploy.dicom.net.listener import tls_context
 from glam_deploy.dicom.net.peer import TlsFiles

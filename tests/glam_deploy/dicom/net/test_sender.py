@@ -14,10 +14,10 @@ import pydicom
 import pytest
 from expected import need
 from pydicom.uid import JPEG2000Lossless
-from support_certificates import Authority
-from support_orthanc import free_port, wait_for
-from support_outbox import write_items
-from support_pacs import AE_TITLE, PLAIN, FakePacs
+from support.certificates import Authority
+from support.orthanc import free_port, wait_for
+from support.outbox import write_items
+from support.pacs import AE_TITLE, PLAIN, FakePacs
 
 from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer, TlsFiles

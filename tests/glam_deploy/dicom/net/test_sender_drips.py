@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from support_outbox import write_items
-from support_pacs import FakePacs
+from support.outbox import write_items
+from support.pacs import FakePacs
 
 from glam_deploy.dicom.net import sender
 from glam_deploy.dicom.net.delivery import Item

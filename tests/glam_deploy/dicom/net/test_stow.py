@@ -15,8 +15,8 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless
-from support_certificates import Authority
-from support_outbox import write_items
+from support.certificates import Authority
+from support.outbox import write_items
 
 from glam_deploy.dicom.net.delivery import Answer, Item, Outcome
 from glam_deploy.dicom.net.stow import StowPeer, StowSession, ask

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support_outbox import write_items
+from support.outbox import write_items
 
 from glam_deploy.dicom.net.bounded_http import MAX_ANSWER
 from glam_deploy.dicom.net.delivery import Item

@@ -10,7 +10,7 @@ from mammograms import write_mg
 from pydicom import dcmread, uid
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from support_results import ALGORITHM, done, finding, identity, picture
+from support.results import ALGORITHM, done, finding, identity, picture
 
 from glam_deploy.dicom.results import presentation_state as pr
 from glam_deploy.dicom.results.cad_sr import cad_sr

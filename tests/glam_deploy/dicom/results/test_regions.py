@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mammograms import write_mg
 from scipy import ndimage
-from support_results import ALGORITHM, finding, saliency
+from support.results import ALGORITHM, finding, saliency
 
 from glam_deploy.dicom.results.records import Reference, ViewSummary
 from glam_deploy.dicom.results.regions import MOST, MOST_POINTS, outline, pieces_of, summarize
 from glam_deploy.json_records import from_json, to_json
 from glam_deploy.networks import GLAM
-from glam_deploy.outputs.tint import COLOURS
+from glam_deploy.outputs.panel import COLOURS
 from glam_deploy.preprocess import SourceMaps
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))

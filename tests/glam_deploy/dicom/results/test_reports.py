@@ -9,7 +9,7 @@ import pytest
 from mammograms import write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from support_results import ALGORITHM, done, finding, identity, not_done, study
+from support.results import ALGORITHM, done, finding, identity, not_done, study
 
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report

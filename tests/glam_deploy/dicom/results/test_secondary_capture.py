@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGLSLossless
-from support_lock import MANY, turns_during
-from support_results import ALGORITHM, finding, identity, picture
+from support.lock import MANY, turns_during
+from support.results import ALGORITHM, finding, identity, picture
 
 from glam_deploy.dicom.results.objects import save
 from glam_deploy.dicom.results.secondary_capture import BANNER_HEIGHT, secondary_capture, with_banner

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
-from support_placements import placements
-from support_results import ALGORITHM, finding, identity, saliency
+from support.placements import placements
+from support.results import ALGORITHM, finding, identity, saliency
 
 from glam_deploy.dicom.mammography import write_view
 from glam_deploy.dicom.results.objects import save

@@ -12,7 +12,7 @@ from expected import need
 from mammograms import write_mg
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from support_results import ALGORITHM, finding, identity, picture, saliency, study
+from support.results import ALGORITHM, finding, identity, picture, saliency, study
 
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
@@ -62,7 +62,7 @@ BEYOND_DSRDUMP = ("template constraints not yet supported", "ISO 2022 IR 87")
 """What dsrdump says that it cannot check."""
 
 WHOLE_IMAGES = ("1.10.1", "1.10.7", "1.10.8", "1.10.9")
-"""Where the groups on whole images stand in the report on `support_results.study`: one of each view."""
+"""Where the groups on whole images stand in the report on `support.results.study`: one of each view."""
 
 
 def bare(dataset: Dataset) -> None:

@@ -1,1 +1,0 @@
-"""Assembly of instances into jobs, and removal of files that are no longer needed."""

@@ -1,0 +1,148 @@
+"""ONNX Runtime with its CUDA provider, on graphs and in sessions as `engines.onnxruntime` has them."""
+
+import io
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from glam_deploy.bundle import Bundle
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.onnxruntime import LIBRARY, failed, graph_files, identity_of, interface, open_session
+from glam_deploy.errors import BackendBuildError, BackendUnavailable
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.device.stream import Stream
+from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, on_gpu
+from glam_deploy.gpu.kernels.launch import Kernels
+from glam_deploy.gpu.kernels.source import source
+from glam_deploy.installation import exchange_command
+from glam_deploy.networks import NetworkSpec, Stage
+
+CUDA = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeCudaEngine(DeviceEngine):
+    """A stage's graph on the GPU alone: a node that the CUDA provider lacks is an error, and no work for the CPU.
+
+    Every binding is a session of its own, for a session belongs to one stream. With the batch fixed, all arithmetic on
+    shapes is done while it opens; left in the graph, ONNX Runtime would do it on the CPU and wait for it in every run.
+    """
+
+    def __init__(self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+        super().__init__(stage, network=network, gpu=gpu)
+        self._graph = graph
+        with gpu.stream() as stream:  # it must outlive the session
+            inputs, outputs = interface(self._open(1, stream))
+        self._require_interface(inputs, outputs, network.contract(stage))
+
+    def scratch_bytes(self, batch: int) -> int:
+        """None: each session has an arena."""
+        return 0
+
+    def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "OnnxRuntimeCudaRun":
+        session = self._open(batch, stream)
+        binding = session.io_binding()
+        for bind, expected in (
+            (binding.bind_input, self.contract.inputs),
+            (binding.bind_output, self.contract.outputs),
+        ):
+            for name, t in expected.items():
+                bind(name, "cuda", self.gpu.index, np.dtype(t.dtype).type, (batch, *t.shape), tensors[name])
+        return OnnxRuntimeCudaRun(self, session, binding, stream)
+
+    def _open(self, batch: int, stream: Stream) -> ort.InferenceSession:
+        settings = ort.SessionOptions()
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings.add_free_dimension_override_by_name("batch", batch)
+        provider = (CUDA, _cuda_settings(self.gpu, stream))
+        with self.gpu.current():
+            try:
+                return open_session(self.stage, self._graph, settings, provider)
+            except BackendBuildError:
+                self._require_loaded(provider)
+                raise
+
+    def _require_loaded(self, provider: tuple[str, dict[str, object]]) -> None:
+        """A provider whose libraries do not load is left out without a word, and then only the CPU remains."""
+        if CUDA not in open_session(self.stage, self._graph, ort.SessionOptions(), provider).get_providers():
+            raise BackendUnavailable(
+                f"{LIBRARY} cannot load its CUDA provider: cuDNN or a library of CUDA is missing here, or of another "
+                f"version than it was built for. Install them with it: {exchange_command()}."
+            )
+
+
+class OnnxRuntimeCudaRun:
+    """A session with its addresses bound."""
+
+    capturable = False
+    """ONNX Runtime may allocate while it runs, and picks its convolutions in the first run."""
+
+    def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
+        self._binding, self._session = binding, session  # the first to go, in this order
+        self._engine, self._stream = engine, stream
+        self._before, self._after = engine.gpu.event(), engine.gpu.event()
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def enqueue(self, stream: Stream) -> None:
+        """The session works on the stream that it was bound to; another one waits for it, and is waited for."""
+        if stream.handle == self._stream.handle:
+            self._enqueue()
+            return
+        stream.record(self._before)
+        self._stream.wait(self._before)
+        self._enqueue()
+        self._stream.record(self._after)
+        stream.wait(self._after)
+
+    def _enqueue(self) -> None:
+        try:
+            with self._engine.gpu.current():
+                self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # as in open_session
+            raise failed(self._engine.stage, error) from error
+
+
+def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
+    return {
+        "device_id": gpu.index,
+        "user_compute_stream": stream.handle,
+        "use_tf32": 0,  # on by default: ten bits of mantissa, which is not fp32
+        # by default the fastest of timed trials: another choice, and so other rounding, each time a service starts
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # by default the arena doubles whenever it grows, and never shrinks
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
+    """The three graphs of a bundle with the CUDA provider.
+
+    Raises BackendUnavailable where the provider, a library that it needs, or the GPU is missing; BundleError;
+    BackendBuildError.
+    """
+    _require_provider()
+    gpu = Gpu(options.device or 0)
+    files = graph_files(options)
+    engines = {
+        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, network=bundle.network, gpu=gpu)
+        for stage, file in files.items()
+    }
+    cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
+    identity = on_gpu(identity_of("onnx-cuda", bundle, options, files), gpu)
+    kernels = Kernels(gpu.load(cubin), bundle.network)
+    return GpuEngines(engines=engines, identity=identity, gpu=gpu, kernels=kernels)
+
+
+def _require_provider() -> None:
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says it again
+            ort.preload_dlls()
+    if CUDA not in ort.get_available_providers():
+        raise BackendUnavailable(
+            f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
+            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch (the other runs the engine onnx "
+            f"too): {exchange_command()}."
+        )

@@ -1,0 +1,326 @@
+"""The engines in a bundle: built once for what they are made from and for, found again by it, never half there.
+
+    engines/<flavour>-<precision>-<first 12 digits of the key>/
+      {global,local,fusion}.engine    one file a stage
+      local.layers.txt                the library's layer report, where it confirms too little of the precision
+      kernels.sm_89.cubin             the CUDA kernels, for each compute capability
+      timing.cache                    what the builder measured, where it measures
+
+New files are made in a folder of the bundle, moved into place whole, and named in the manifest last.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from glam_deploy.bundle import (
+    ENGINES_FOLDER,
+    UNFINISHED,
+    Bundle,
+    EngineEntry,
+    KernelEntry,
+    MadeFor,
+    StageEntry,
+    graph_file,
+    locked,
+    open_bundle,
+    replace_engines,
+)
+from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.engines.tensorrt import builder, flavours, identity
+from glam_deploy.gpu.engines.tensorrt.callbacks import Progress
+from glam_deploy.gpu.engines.tensorrt.flavours import Library
+from glam_deploy.gpu.engines.tensorrt.identity import BuildInputs, Machine
+from glam_deploy.gpu.engines.tensorrt.layers import percent
+from glam_deploy.gpu.kernels.source import source
+from glam_deploy.installation import quoted
+from glam_deploy.networks import STAGES, Stage
+from glam_deploy.precision import PRECISIONS, Precision
+
+Report = Callable[[str, str, float], None]
+"""Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""
+
+STEPS = len(STAGES) + 1
+"""One a stage, and the kernels."""
+
+TIMING_CACHE = "timing.cache"
+
+BF16_SINCE = 8.0
+"""Compute capability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """Which engines to build."""
+
+    precision: Precision
+    flavour: str | None = None
+    """None is the one that is installed."""
+    compute_capabilities: tuple[str, ...] = ()
+    """Such as "8.9"; empty is the GPU at hand, or where there is none all that can be built ahead of time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOutcome:
+    """The bundle with the engines in it."""
+
+    bundle: Bundle
+    entry: EngineEntry
+    new: bool
+    """False where they were there already, made from and for the same."""
+    warnings: tuple[str, ...] = ()
+    """The library's own words, with the stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request, settled for this machine and its library."""
+
+    library: Library
+    precision: Precision
+    made_for: MadeFor
+    machine: Machine = field(default_factory=Machine)
+
+
+def plan(request: BuildRequest, machine: Machine) -> Plan:
+    """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
+    library = flavours.load(flavours.find(request.flavour))
+    made_for = identity.made_for(library, machine, request.compute_capabilities)
+    _require_type(request.precision, made_for.compute_capabilities)
+    return Plan(library=library, precision=request.precision, made_for=made_for, machine=machine)
+
+
+def require_kernels(settled: Plan) -> None:
+    """Raises BackendUnavailable where no CUDA kernels can be compiled here: to know before other work."""
+    compile_cubin("", architecture=_architecture(settled.made_for.compute_capabilities[0]), name="nothing.cu")
+
+
+def _architecture(compute_capability: str) -> str:
+    return f"sm_{compute_capability.replace('.', '')}"
+
+
+def _require_type(precision: Precision, compute_capabilities: Iterable[str]) -> None:
+    if precision == "bf16" and (older := [c for c in compute_capabilities if float(c) < BF16_SINCE]):
+        raise UsageError(
+            f"GPUs of compute capability {', '.join(older)} have no BF16, which begins with {BF16_SINCE}; build "
+            f"--engine fp16 for them."
+        )
+
+
+def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
+    """Put engines into the bundle at `folder`, unless the same are there and whole.
+
+    Engines of the same flavour and precision for the same GPU make place for the new ones. Raises UsageError where
+    there is no bundle, it lacks the graphs or cannot be written to; BundleError where it is damaged or was replaced
+    meanwhile; and what `builder.build_stage` and `compile_cubin` raise. Then, and at Ctrl-C, the bundle is as before.
+    """
+    with _held(folder, report) as bundle:
+        _require_graphs(bundle, settled.precision)
+        inputs = identity.build_inputs(
+            bundle,
+            settled.library,
+            settled.precision,
+            made_for=settled.made_for,
+            options=builder.options(settled.library),
+        )
+        key = inputs.key
+        if standing := next((e for e in bundle.engines if e.key == key and _is_whole(bundle, e)), None):
+            return BuildOutcome(bundle=bundle, entry=standing, new=False)
+        _draft(bundle, "").mkdir(parents=True)
+        name = f"{ENGINES_FOLDER}/{inputs.flavour}-{inputs.precision}-{key[:12]}"
+        stages, warnings = _build_stages(bundle, settled, name, report)
+        kernels = _build_kernels(bundle, settled, name, report)
+        cache = f"{name}/{TIMING_CACHE}" if _draft(bundle, TIMING_CACHE).exists() else None
+        entry = _entry(inputs, stages=stages, kernels=kernels, timing_cache=cache)
+        return BuildOutcome(bundle=_install(bundle, name, entry), entry=entry, new=True, warnings=warnings)
+
+
+def _require_graphs(bundle: Bundle, precision: Precision) -> None:
+    for stage in STAGES:
+        if graph_file(stage, precision) not in bundle.files:
+            has = {p for p in PRECISIONS[1:] if graph_file("local", p) in bundle.files}
+            wanted = " ".join(f"--precision {p}" for p in sorted(has | {precision}))
+            raise UsageError(
+                f"{bundle.folder} has no {graph_file(stage, precision)}, which {precision} engines are built from. "
+                f"Export the checkpoint again: glam-deploy export --weights ckpt.pt {wanted} "
+                f"--out {quoted(bundle.folder)}"
+            )
+
+
+# making files
+
+
+def _build_stages(
+    bundle: Bundle, settled: Plan, name: str, report: Report
+) -> tuple[dict[Stage, StageEntry], tuple[str, ...]]:
+    stages: dict[Stage, StageEntry] = {}
+    warnings: list[str] = []
+    cache = _known_timings(bundle, settled)
+    for number, stage in enumerate(STAGES):
+        graph = graph_file(stage, settled.precision)
+        request = builder.StageRequest(
+            stage=stage,
+            graph=bundle.read(graph),
+            contract=bundle.network.contract(stage, composed=False),
+            precision=settled.precision,
+            compute_capabilities=settled.made_for.compute_capabilities,
+            timing_cache=cache,
+            current=settled.machine.current,
+        )
+        built = builder.build_stage(settled.library, request, _within(report, stage, number))
+        _draft(bundle, f"{stage}.engine").write_bytes(built.engine)
+        cache = built.timing_cache
+        warnings += [f"{stage}: {words}" for words in built.warnings]
+        layers = f"{stage}.layers.txt" if built.verdict.unconfirmed is not None else None
+        if layers:
+            _draft(bundle, layers).write_text(built.verdict.unconfirmed or "", "utf-8")
+            warnings.append(_unconfirmed(stage, settled, built.share, bundle.folder / name / layers))
+        stages[stage] = StageEntry(
+            file=f"{name}/{stage}.engine",
+            graph=graph,
+            graph_sha256=bundle.files[graph].sha256,
+            confirmed_share=built.share,
+            report=f"{name}/{layers}" if layers else None,
+        )
+    if cache:
+        _draft(bundle, TIMING_CACHE).write_bytes(cache)
+    return stages, tuple(warnings)
+
+
+def _unconfirmed(stage: Stage, settled: Plan, share: float | None, report: Path) -> str:
+    return (
+        f"{stage}: the layer report of {settled.library} confirms {settled.precision} for {percent(share or 0)} of the "
+        f"multiply-adds of its convolutions and contradicts too little to refuse the engine; the network that it was "
+        f"built from is {settled.precision} in all of them. The engine is kept, and the gate judges its results. The "
+        f"report is kept in {report}."
+    )
+
+
+def _within(report: Report, stage: Stage, number: int) -> Progress:
+    return lambda phase, done: report(f"{stage} engine", phase, number + done)
+
+
+def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
+    """The timing cache of the newest engines of the same library on the same kind of GPU, of any precision."""
+    wanted = settled.library.flavour.name, settled.library.version, replace(settled.made_for, driver=None)
+    for entry in reversed(bundle.engines):
+        if entry.timing_cache and (entry.flavour, entry.library, replace(entry.made_for, driver=None)) == wanted:
+            with suppress(BundleError):  # damaged: only time is lost
+                return bundle.read(entry.timing_cache)
+    return None
+
+
+def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> dict[str, KernelEntry]:
+    capabilities = settled.made_for.compute_capabilities
+    kernels = {}
+    for number, capability in enumerate(capabilities):
+        architecture = _architecture(capability)
+        report("CUDA kernels", architecture, len(STAGES) + number / len(capabilities))
+        file = f"kernels.{architecture}.cubin"
+        _draft(bundle, file).write_bytes(
+            compile_cubin(source(bundle.network), architecture=architecture, name="glam_deploy.cu")
+        )
+        kernels[architecture] = KernelEntry(file=f"{name}/{file}")
+    return kernels
+
+
+def _entry(
+    inputs: BuildInputs,
+    *,
+    stages: Mapping[Stage, StageEntry],
+    kernels: Mapping[str, KernelEntry],
+    timing_cache: str | None,
+) -> EngineEntry:
+    return EngineEntry(
+        precision=inputs.precision,
+        flavour=inputs.flavour,
+        library=inputs.library,
+        made_for=inputs.made_for,
+        options=inputs.options,
+        kernels_sha256=inputs.kernels_sha256,
+        key=inputs.key,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        stages=stages,
+        kernels=kernels,
+        timing_cache=timing_cache,
+    )
+
+
+def _draft(bundle: Bundle, name: str) -> Path:
+    return bundle.folder / UNFINISHED / "new" / name
+
+
+# the bundle's folder
+
+
+@contextmanager
+def _held(folder: Path, report: Report) -> Iterator[Bundle]:
+    """The bundle, held against other builds; what one left over is cleared away, before and after."""
+    open_bundle(folder)  # before anything is written: is it one?
+    try:
+        with locked(folder, lambda: report("waiting for another build of this bundle to end", "", 0)):
+            bundle = open_bundle(folder)
+            _clear(bundle)
+            try:
+                yield bundle
+            finally:
+                with suppress(BundleError, UsageError):  # it was taken away: what ended the build is told, not this
+                    _clear(open_bundle(folder))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: engines cannot be put there ({error.strerror or error}). Free space, or copy the bundle to a "
+            f"place that can be written to."
+        ) from error
+
+
+_BUILD_FOLDER = re.compile(r".+-[0-9a-f]{12}")
+
+
+def _clear(bundle: Bundle) -> None:
+    """Remove drafts, and folders of engines that the manifest no longer names, or not yet: a build was killed."""
+    shutil.rmtree(bundle.folder / UNFINISHED, ignore_errors=True)
+    place = bundle.folder / ENGINES_FOLDER
+    named = {Path(name).parent for name in bundle.files}
+    for path in place.iterdir() if place.is_dir() else ():
+        if _BUILD_FOLDER.fullmatch(path.name) and path.relative_to(bundle.folder) not in named:
+            shutil.rmtree(path)
+    if place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
+
+
+def _install(bundle: Bundle, name: str, entry: EngineEntry) -> Bundle:
+    """Move the drafts into place, then name them in the manifest."""
+    if open_bundle(bundle.folder).id != bundle.id:
+        raise BundleError(f"{bundle.folder} was replaced while engines were built for it. Build them again.")
+    drafts = _draft(bundle, "")
+    for path in (bundle.folder / ENGINES_FOLDER, drafts, *drafts.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a service under another account runs them
+    retired = [e for e in bundle.engines if _makes_place(e, entry)]
+    if (bundle.folder / name).exists():  # the same engines, damaged
+        (bundle.folder / name).rename(bundle.folder / UNFINISHED / "old")
+    drafts.rename(bundle.folder / name)
+    return replace_engines(
+        bundle,
+        [*(e for e in bundle.engines if e not in retired), entry],
+        added=entry.files,
+        removed=[file for e in retired for file in e.files],
+    )
+
+
+def _makes_place(old: EngineEntry, new: EngineEntry) -> bool:
+    same_gpus = replace(old.made_for, driver=None) == replace(new.made_for, driver=None)
+    return same_gpus and (old.flavour, old.precision) == (new.flavour, new.precision)
+
+
+def _is_whole(bundle: Bundle, entry: EngineEntry) -> bool:
+    try:
+        for name in entry.files:
+            bundle.check_file(name)
+    except BundleError:
+        return False
+    return True

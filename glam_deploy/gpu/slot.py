@@ -1,0 +1,296 @@
+"""A slot is all that one image, or several at once, need on the GPU.
+
+    upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
+
+is put into the slot's stream as a whole: every address is fixed when the slot is made, nothing is allocated and the
+host waits for nothing until it wants the result. The engines run once when the slot is made, and the host waits for
+that; then the sequence is recorded as one CUDA graph when it is first started, and launched as one. Where it cannot be
+recorded, each run puts the same work into the stream piece by piece, and the result's provenance says so.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy.errors import BackendRunError
+from glam_deploy.gpu.device.arrays import DeviceArray
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Graph
+from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
+from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels.launch import Kernels
+from glam_deploy.gpu.layout import is_packed, slot_layout
+from glam_deploy.networks import NetworkSpec, Stage
+from glam_deploy.preprocess import frame
+from glam_deploy.records import NetworkInput, PlacedView, Recording
+
+log = logging.getLogger(__name__)
+
+
+class Feed(StrEnum):
+    """What a run begins with. Each has a graph of its own, for a recorded copy has a fixed size."""
+
+    UINT16 = "uint16"
+    """Raw views of 8 or 16 bits."""
+    FLOAT32 = "float32"
+    """Raw views of which at least one is float32."""
+    STANDARDIZED = "standardized"
+    """Images that the host has standardized."""
+    RESIDENT = "resident"
+    """Images that are in the slot's memory already; the results stay there too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuStages:
+    """What slots are made from, shared by all of them."""
+
+    network: NetworkSpec
+    gpu: Gpu
+    kernels: Kernels
+    engines: Mapping[Stage, DeviceEngine]
+    patches: int
+    """Of each image, 1..6."""
+    preparing: Lock = field(default_factory=Lock, repr=False, compare=False)
+    """Held while a slot is made or records: a library that waits for the whole context as it prepares, in any thread,
+    would break a recording. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What one run left on the host."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """The downloaded tensors of the slot's layout, in memory of their own; slots not in use hold nothing."""
+    milliseconds: float
+    """On the GPU, from the first byte up to the last byte down."""
+    recording: Recording
+    """How the run was put into the stream."""
+
+
+class Slot:
+    """Memory, a stream, bound engines and recorded graphs for `images` images at once. Has one owner at a time."""
+
+    def __init__(self, stages: GpuStages, *, images: int) -> None:
+        """Raises BackendRunError where the GPU has not enough memory, or an engine does not run."""
+        self.stages, self.images = stages, images
+        self.stream = stages.gpu.stream()
+        batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
+        with stages.preparing:
+            scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
+        self.layout = slot_layout(stages.network, images=images, patches=stages.patches, engine_scratch=scratch)
+        self._memory = stages.gpu.allocate(self.layout.nbytes)
+        self._upload = stages.gpu.pinned(images * staging.largest_area(stages.network.input_shape))
+        self._download = stages.gpu.pinned(self.layout.result_bytes)
+        self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
+        self._graphs: dict[Feed, Graph] = {}
+        self._recordings: dict[Feed, Recording] = {}
+        """Of each feed that has been started; one that failed is not tried again."""
+        self._recording: Recording | None = None
+        """Of the run that was started last."""
+        with stages.preparing:
+            self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
+            self._warm_up()
+
+    def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
+        """Write views where the next run uploads them from; host work only. As many as the slot has images.
+
+        All of them are raw, or all are standardized.
+        """
+        feed = feed_of(views)
+        step = self._upload_bytes(feed) // self.images
+        for n, view in enumerate(views):
+            area = self._upload.array[n * step : (n + 1) * step]
+            if isinstance(view, NetworkInput):
+                area.view(np.float32).reshape(view.image.shape)[...] = view.image
+            else:
+                _pack(area, view)
+        return feed
+
+    def start(self, feed: Feed) -> None:
+        """Put a whole run into the stream and return. Raises BackendRunError."""
+        if feed not in self._recordings:
+            self._recordings[feed] = self._record(feed)
+        self._recording = self._recordings[feed]
+        self.stream.record(self._began)
+        if graph := self._graphs.get(feed):
+            graph.launch(self.stream)
+        else:
+            self._enqueue(feed)
+        self.stream.record(self._ended)
+
+    def collect(self) -> Collected:
+        """Wait for the run and take what it has downloaded. Raises BackendRunError for work that failed."""
+        assert self._recording is not None, "nothing was started"
+        self.stream.synchronize()
+        used = self.layout.used_result_bytes
+        block = np.empty(self.layout.result_bytes, np.uint8)
+        block[:used] = self._download.array[:used]
+        arrays = {name: self.layout.fields[name].of(block) for name in self.layout.downloaded}
+        milliseconds = self._ended.milliseconds_since(self._began)
+        return Collected(arrays=arrays, milliseconds=milliseconds, recording=self._recording)
+
+    def download(self) -> None:
+        """Bring the results of a resident run to the host, for `collect`. Returns at once."""
+        self.stream.copy_out(self._download.address, self._memory.address, self.layout.used_result_bytes)
+
+    def array(self, name: str) -> DeviceArray:
+        """A tensor of the layout where it is, for other libraries."""
+        field = self.layout.fields[name]
+        return DeviceArray(
+            gpu=self.stages.gpu,
+            address=self.address(name),
+            shape=field.shape,
+            dtype=field.dtype,
+            owner=self._memory,
+            stream=self.stream,
+        )
+
+    def address(self, name: str) -> int:
+        """Of a tensor of the layout."""
+        return self._memory.address + self.layout.fields[name].offset
+
+    def _bind(self, stage: Stage, batch: int) -> DeviceRun:
+        engine = self.stages.engines[stage]
+        names = {name: name for name in (*engine.contract.inputs, *engine.contract.outputs)}
+        if stage == "local" and is_packed(self.stages.network, self.images, self.stages.patches):
+            names |= {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"}
+        addresses = {name: self.address(place) for name, place in names.items()}
+        return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
+
+    def _warm_up(self) -> None:
+        """Run the engines over zeros and wait: what a first run allocates, loads and compiles, no graph can record.
+
+        Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"; NVIDIA's trtexec does the same
+        (samples/common/sampleInference.cpp, "Avoid capturing initialization calls").
+        """
+        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        for run in self._runs.values():
+            run.enqueue(self.stream)
+        # unused slots are zeros from here on: nothing ever writes there again
+        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self.stream.synchronize()
+
+    def _record(self, feed: Feed) -> Recording:
+        """Record the sequence, or say why it runs piece by piece. Raises BackendRunError where the GPU has failed."""
+        if refusing := [stage for stage, run in self._runs.items() if not run.capturable]:
+            reason = f"engines that cannot be recorded: {', '.join(refusing)}"
+            return Recording(state="not recordable", reason=reason)
+        try:
+            with self.stages.preparing, self.stream.capture() as graph:
+                self._enqueue(feed)
+        except BackendRunError as error:
+            _ = self.stream.is_idle  # raises where the stream still records, or the GPU itself has failed
+            log.warning(
+                "the work of a run (%d at once, %s) cannot be recorded as a CUDA graph and is issued piece by piece: "
+                "results are the same, the host needs longer for each. What failed: %s",
+                *(self.images, feed.value, error),
+            )
+            return Recording(state="failed", reason=str(error))
+        self._graphs[feed] = graph
+        return Recording(state="recorded")
+
+    def _enqueue(self, feed: Feed) -> None:
+        if feed is Feed.RESIDENT:
+            self._enqueue_stages()
+            self._examine()
+        else:
+            self._enqueue_upload(feed)
+            self._enqueue_stages()
+            self.download()
+
+    def _enqueue_upload(self, feed: Feed) -> None:
+        target = "image" if feed is Feed.STANDARDIZED else "raw"
+        nbytes = self._upload_bytes(feed)
+        self.stream.copy_in(self.address(target), self._upload.address, nbytes)
+        if target == "raw":
+            self.stages.kernels.standardize(
+                self.stream,
+                areas=self.address("raw"),
+                image=self.address("image"),
+                scratch=self.address("kernel_scratch"),
+                n=self.images,
+                area_bytes=nbytes // self.images,
+            )
+
+    def _enqueue_stages(self) -> None:
+        self._runs["global"].enqueue(self.stream)
+        self._enqueue_patches()
+        self._runs["local"].enqueue(self.stream)
+        self._unpack()
+        self._runs["fusion"].enqueue(self.stream)
+        self.stages.kernels.fuse(
+            self.stream,
+            saliency_global=self.address("saliency_global"),
+            saliency_patches=self.address("saliency_patches"),
+            locations=self.address("patch_locations"),
+            saliency=self.address("saliency"),
+            flags=self.address("flags"),
+            n=self.images,
+        )
+
+    def _enqueue_patches(self) -> None:
+        kernels, locations, size = self.stages.kernels, self.address("patch_locations"), self._size
+        kernels.propose(
+            self.stream,
+            saliency=self.address("saliency_global"),
+            locations=locations,
+            flags=self.address("flags"),
+            scratch=self.address("kernel_scratch"),
+            **size,
+        )
+        kernels.crop(
+            self.stream, image=self.address("image"), locations=locations, patches=self.address("patches"), **size
+        )
+
+    def _examine(self) -> None:
+        """Look at images that came from a caller's hands; all others are finite by the time they are uploaded."""
+        image, flags = self.address("image"), self.address("flags")
+        self.stages.kernels.examine(self.stream, image=image, flags=flags, n=self.images)
+
+    def _unpack(self) -> None:
+        """Bring each image's rows of the local graph into its first slots, where they do not lie there already."""
+        if not is_packed(self.stages.network, self.images, self.stages.patches):
+            return
+        for name, packed in (("saliency_patches", "packed_saliency"), ("z_k", "packed_z_k")):
+            row = self.layout.row_bytes(name)
+            used = self.stages.patches * row
+            for n in range(self.images):
+                target = self.address(name) + n * self.stages.network.patches.slots * row
+                self.stream.copy(target, self.address(packed) + n * used, used)
+
+    def _upload_bytes(self, feed: Feed) -> int:
+        """Of one run: fixed, so that it can be recorded; a smaller view leaves the end of its area unused."""
+        if feed is Feed.STANDARDIZED:
+            return self.layout.fields["image"].nbytes
+        return self.images * staging.area_bytes(*self.stages.network.input_shape, feed.value)
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"k": self.stages.patches, "n": self.images}
+
+
+def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:
+    """How views that run together are uploaded."""
+    if any(isinstance(view, NetworkInput) for view in views):
+        return Feed.STANDARDIZED
+    is_float = any(cast(PlacedView, view).pixels.dtype == np.float32 for view in views)
+    return Feed.FLOAT32 if is_float else Feed.UINT16
+
+
+def _pack(area: NDArray[np.uint8], view: PlacedView) -> None:
+    part = frame.seen(view.placement)
+    (row, column, _, _), (top, left, bottom, right) = part.network, part.source
+    staging.pack(
+        area,
+        view.pixels[top:bottom, left:right],
+        row=row,
+        column=column,
+        mirrored=part.mirrored,
+        network_shape=view.placement.network_shape,
+    )

@@ -1,0 +1,1 @@
+"""PNG, TIFF and npy files: their structure is checked before a decoder sees them."""

@@ -1,0 +1,70 @@
+"""The kernels compiled for another network's shapes: 43 x 27 places of a 4 x 4 window, patches of 256 pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_host.build import build_kernels, missing
+from cuda_host.run import HostModule, HostStream, Memory
+from support.networks import GMIC
+
+from glam_deploy.gpu.kernels.launch import Kernels, kernels_of, scratch_bytes
+from glam_deploy.gpu.kernels.source import source
+from glam_deploy.patches import host
+
+N = 2
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if lacking := missing():
+        pytest.skip(lacking)
+    folder: Path = tmp_path_factory.mktemp("gmic")
+    return Kernels(HostModule(build_kernels(folder, GMIC)), GMIC)
+
+
+def maps(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """Saliency maps [N, 2, 46, 30] of one kind."""
+    shape = (N, 2, *GMIC.map_shape)
+    if kind == "random":
+        return rng.random(shape, dtype=np.float32)
+    if kind == "tied":
+        return rng.integers(0, 3, shape).astype(np.float32) / 2
+    if kind == "flat":
+        return np.full(shape, rng.random(), np.float32)
+    last_window = np.zeros(shape, np.float32)
+    last_window[..., -1, -1] = 1
+    return last_window
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "flat", "last window"])
+@pytest.mark.parametrize("k", [1, 6])
+def test_windows_are_those_of_numpy(kernels: Kernels, kind: str, k: int) -> None:
+    for seed in range(5):
+        saliency = maps(np.random.default_rng(seed), kind)
+        locations, flags = Memory((N, 6, 2), np.int64), Memory(N, np.uint32)
+        scratch = Memory.of(np.zeros(scratch_bytes(N, GMIC), np.uint8))
+        kernels.propose(
+            HostStream(), saliency=Memory.of(saliency), locations=locations, flags=flags, scratch=scratch, k=k, n=N
+        )
+        expected = [host.choose_windows(image, k, GMIC.patches) for image in saliency]
+        corners = [[host.cell_to_pixel(cell, GMIC) for cell in cells] + [(-1, -1)] * (6 - k) for cells, _ in expected]
+        assert [[tuple(slot) for slot in image] for image in locations.read().tolist()] == corners
+        assert flags.read().tolist() == [3 if flat.all() else 0 for _, flat in expected]
+
+
+def test_patches_are_those_of_numpy(kernels: Kernels) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((N, 1, *GMIC.input_shape)).astype(np.float32)
+    corners = np.array([[[0, 0], [2688, 1664]], [[64, 1600], [1344, 832]]], np.int64)
+    locations = np.full((N, 6, 2), -1, np.int64)
+    locations[:, :2] = corners
+    patches = Memory((N * 2, 1, 256, 256), np.float32)
+    kernels.crop(HostStream(), image=Memory.of(images), locations=Memory.of(locations), patches=patches, k=2, n=N)
+    expected = np.concatenate([host.crop(image[0], at, 256) for image, at in zip(images, corners, strict=True)])
+    np.testing.assert_array_equal(patches.read(), expected)
+
+
+def test_a_network_without_patch_maps_has_no_kernel_that_fuses_them() -> None:
+    assert "fuse" not in kernels_of(GMIC)
+    assert "fuse.cu" not in source(GMIC)

@@ -1,0 +1,51 @@
+"""The source compiles for every GPU it is said to run on; what the machine code says of itself."""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.kernels.launch import KERNELS
+from glam_deploy.gpu.kernels.source import ARCHITECTURES, FILES, source, source_sha256
+from glam_deploy.networks import GLAM
+
+FRAME_SIZE = 0x11
+"""EIATTR_FRAME_SIZE of .nv.info: (function's symbol, bytes of its frame in local memory)."""
+
+
+def sections(elf: bytes) -> dict[str, bytes]:
+    """Contents of an ELF64 file by section name."""
+    (table,), (size, count, names) = struct.unpack_from("<Q", elf, 40), struct.unpack_from("<HHH", elf, 58)
+    headers = [struct.unpack_from("<IIQQQQ", elf, table + i * size) for i in range(count)]
+    strings = elf[headers[names][4] :]
+    return {strings[h[0] : strings.index(b"\0", h[0])].decode(): elf[h[4] : h[4] + h[5]] for h in headers}
+
+
+def attributes(info: bytes, wanted: int) -> Iterator[bytes]:
+    """Values of one attribute: each begins with its format and its code; format 4 has a size and a value."""
+    at = 0
+    while at < len(info):
+        form, code, size = struct.unpack_from("<BBH", info, at)
+        at += 4
+        if form == 4:
+            if code == wanted:
+                yield info[at : at + size]
+            at += size
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_is_in_the_machine_code_and_keeps_its_values_in_registers(architecture: str) -> None:
+    parts = sections(compile_cubin(source(GLAM), architecture=architecture, name="glam.cu"))
+    assert {name.removeprefix(".text.") for name in parts if name.startswith(".text.")} == set(KERNELS)
+    frames = [struct.unpack("<II", value)[1] for value in attributes(parts[".nv.info"], FRAME_SIZE)]
+    assert len(frames) >= len(KERNELS)
+    assert max(frames) == 0
+
+
+def test_the_hash_is_of_the_text_and_the_text_is_of_every_file() -> None:
+    assert source_sha256(GLAM) == hashlib.sha256(source(GLAM).encode()).hexdigest()
+    assert source(GLAM) == source(GLAM)
+    assert [source(GLAM).count(f'#line 1 "{name}"') for name in FILES] == [1] * len(FILES)
+    assert "constexpr int INPUT_ROWS = 2944;" in source(GLAM)

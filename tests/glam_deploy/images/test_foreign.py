@@ -1,0 +1,180 @@
+"""Files of other kinds, as other programs write them: each is called by its name, with what turns it into an image."""
+
+import bz2
+import gzip
+import io
+import lzma
+import pickle
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mammograms import breast, write_mg
+from PIL import Image
+from pydicom import dcmread, dcmwrite, uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from glam_deploy.dicom.read import read_view
+from glam_deploy.errors import InputError, NotForThisNetwork
+from glam_deploy.images import foreign, image_files
+from glam_deploy.reading import find_inputs, read
+from glam_deploy.records import View
+from glam_deploy.signatures import SIGNATURES, Kind
+from glam_export import foreign as checkpoints
+
+GREY = breast(View.L_CC, bits=8)
+
+
+def _zip(path: Path) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.write(write_mg(path.with_suffix(".x")), "a.dcm")
+    return out.getvalue()
+
+
+def _npz(save: Callable[..., None]) -> Callable[[Path], bytes]:
+    def make(_: Path) -> bytes:
+        out = io.BytesIO()
+        save(out, left=GREY)
+        return out.getvalue()
+
+    return make
+
+
+def _tar_gz(path: Path) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.add(write_mg(path.with_suffix(".x")))
+    return out.getvalue()
+
+
+def _tar(path: Path) -> bytes:
+    return gzip.decompress(_tar_gz(path))
+
+
+def _picture(kind: str) -> Callable[[Path], bytes]:
+    def make(_: Path) -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(GREY).save(out, kind)
+        return out.getvalue()
+
+    return make
+
+
+def _data_set(syntax: uid.UID) -> Callable[[Path], bytes]:
+    """As toolkits write it that leave the header out."""
+
+    def make(path: Path) -> bytes:
+        dataset = dcmread(write_mg(path.with_suffix(".x"), syntax=syntax))
+        dataset.file_meta, dataset.preamble = FileMetaDataset(), None
+        out = io.BytesIO()
+        dcmwrite(out, dataset, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+        return out.getvalue()
+
+    return make
+
+
+def _after(skipped: int) -> Callable[[Path], bytes]:
+    return lambda path: write_mg(path.with_suffix(".x")).read_bytes()[skipped:]
+
+
+KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
+    "empty": (lambda _: b"", "empty", "copy it again"),
+    "zip": (_zip, "zip archive", "unpack"),
+    "npz": (_npz(np.savez), "numpy.savez", "numpy.save('image.npy'"),
+    "compressed npz": (_npz(np.savez_compressed), "numpy.savez", "numpy.save('image.npy'"),
+    "gzip": (lambda path: gzip.compress(write_mg(path.with_suffix(".x")).read_bytes()), "gzip", "gunzip"),
+    "tar.gz": (_tar_gz, "gzip", "unpack"),
+    "bzip2": (lambda _: bz2.compress(b"x" * 500), "archive", "unpack"),
+    "xz": (lambda _: lzma.compress(b"x" * 500), "archive", "unpack"),
+    "tar": (_tar, "tar archive", "unpack"),
+    "json": (lambda _: b'{"error": "not found"}', "JSON text", "download"),
+    "jpeg": (_picture("JPEG"), "JPEG picture", "original mammogram"),
+    "jpeg 2000": (_picture("JPEG2000"), "JPEG 2000", "original mammogram"),
+    "bare jpeg 2000": (lambda _: bytes(cv2.imencode(".jp2", GREY)[1])[85:], "JPEG 2000", "original mammogram"),
+    "bmp": (_picture("BMP"), "BMP", "original mammogram"),
+    "gif": (_picture("GIF"), "GIF", "original mammogram"),
+    "webp": (_picture("WEBP"), "WebP", "original mammogram"),
+    "pgm": (_picture("PPM"), "PGM", "original mammogram"),
+    "pdf": (_picture("PDF"), "PDF", "original mammogram"),
+    "nifti": (lambda _: (348).to_bytes(4, "little") + bytes(600), "NIfTI", "DICOM files"),
+    "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5", "numpy.save"),
+    "bigtiff": (lambda _: b"II+\0\x08\0\0\0" + bytes(100), "BigTIFF", "classic TIFF"),
+    "lfs": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "Git LFS", "git lfs pull"),
+    "html": (lambda _: b"\n<!DOCTYPE html><html><body>403 Forbidden</body></html>", "web page", "download"),
+    "xml": (lambda _: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page", "download"),
+    "pickle": (lambda _: pickle.dumps({"a": 1}), "pickle", "--weights"),
+    "implicit data set": (_data_set(uid.ImplicitVRLittleEndian), "without the header", "dcmconv"),
+    "explicit data set": (_data_set(uid.ExplicitVRLittleEndian), "without the header", "dcmconv"),
+    "big-endian data set": (_data_set(uid.ExplicitVRBigEndian), "without the header", "dcmconv"),
+    "no preamble": (_after(132), "without the header", "dcmconv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", [".dcm", ".png", ""])
+def test_a_foreign_file_is_called_by_its_name(tmp_path: Path, kind: str, suffix: str) -> None:
+    make, name, remedy = KINDS[kind]
+    path = tmp_path / f"L-CC{suffix}"
+    path.write_bytes(make(path))
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert name in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "start", [b"hello, world", b"\0" * 200, b"1.2.840", b"\x08\x01\x02\x03rest of it", b"\xff\xfe\0\0"]
+)
+def test_what_is_not_known_is_given_no_name(start: bytes) -> None:
+    assert foreign.kind_of(start) is None
+
+
+def test_every_kind_has_a_name_and_a_remedy_for_images_and_for_checkpoints() -> None:
+    assert {*foreign.KINDS} == {*Kind} - {*image_files.READ, Kind.DICOM}
+    assert {*checkpoints.KINDS} == {*Kind} - {Kind.ZIP, Kind.NPZ, Kind.PICKLE}
+    assert {*SIGNATURES} == {*Kind}
+
+
+def test_no_image_has_another_name(tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.save(file, GREY)
+    cv2.imwrite(str(tmp_path / "a.png"), GREY)
+    cv2.imwrite(str(tmp_path / "a.tif"), GREY)
+    write_mg(tmp_path / "a.dcm")
+    for path in tmp_path.iterdir():
+        assert foreign.kind_of(path.read_bytes()[: foreign.HEAD]) is None, path.name
+
+
+@pytest.mark.parametrize("kind", ["implicit data set", "explicit data set", "no preamble"])
+@pytest.mark.skipif(not shutil.which("dcmconv"), reason="dcmconv (Debian package dcmtk) is not installed")
+def test_the_tool_that_is_named_helps(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "in.dcm"
+    path.write_bytes(KINDS[kind][0](path))
+    subprocess.run(["dcmconv", path, tmp_path / "out.dcm"], check=True)
+    np.testing.assert_array_equal(read_view(tmp_path / "out.dcm").pixels, breast(View.L_CC))
+
+
+def test_a_dicomdir_points_to_its_folder(tmp_path: Path) -> None:
+    index = Dataset()
+    index.FileSetID, index.DirectoryRecordSequence = "EXAM", []
+    index.file_meta = FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = uid.MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    index.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    index.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    write_mg(tmp_path / "IM1")
+    with pytest.raises(NotForThisNetwork, match=r"DICOMDIR.*give the folder"):
+        read(tmp_path / "DICOMDIR")
+    assert find_inputs([tmp_path]) == [tmp_path / "IM1"]
+
+
+def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it is a folder"):
+        read(tmp_path)

@@ -1,0 +1,1 @@
+"""What several tests share: stand-ins, inputs, and programs that tests start."""
