@@ -117,7 +117,8 @@ def test_engines_are_those_of_the_registry() -> None:
 
 
 def test_extras_are_those_of_the_distribution() -> None:
-    (table,) = re.findall(r"^\| extra \|.+?\n\n", (ROOT / "docs/install.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    page = (ROOT / "docs/install.md").read_text("utf-8")
+    (table,) = re.findall(r"^\| extra \|.+?\n\n", page, re.DOTALL | re.MULTILINE)
     listed = CODE.findall(" ".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)))
     block = re.search(r"^EXTRAS = \{$(.+?)^\}$", (ROOT / "setup.py").read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert block

@@ -1,4 +1,4 @@
-"""Each documented install line, in a fresh environment from the wheel: what docs/install.md promises, and what is refused.
+"""Each documented install line, in a fresh environment from the wheel: what it promises, and what is refused.
 
 Programs are started in a folder from which nothing may be imported.
 """
