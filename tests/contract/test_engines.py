@@ -25,6 +25,7 @@ from glam_deploy.errors import (
     CheckpointError,
     UsageError,
 )
+from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.installation import install_command
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
@@ -287,8 +288,8 @@ def test_provenance(request: pytest.FixtureRequest, name: str, which: str) -> No
     found, owner = to_json(opened.identity), OWNERS[name]
     assert found == json.loads(json.dumps(found))
     assert (found["name"], found["precision"]) == (name, owner.precision or "fp32")
-    assert found["device"] == (opened.gpu.name if owner.gpu else "cpu")
-    assert (opened.gpu is None, opened.kernels is None) == (not owner.gpu, not owner.gpu)
+    assert isinstance(opened, GpuEngines) == owner.gpu
+    assert found["device"] == (opened.gpu.name if isinstance(opened, GpuEngines) else "cpu")
     assert found["library"].split()[0] in (owner.one_of or owner.packages)
     assert found["sha256"] == {stage: bundle.files[file].sha256 for stage, file in what_runs(name, bundle).items()}
 

@@ -44,7 +44,7 @@ def test_no_reader_of_images_knows_options() -> None:
     files = [
         *(folder / "dicom").glob("*.py"),
         *(folder / "preprocess").glob("*.py"),
-        folder / "images.py",
+        *(folder / "images").glob("*.py"),
         folder / "reading.py",
     ]
     for file in files:

@@ -92,7 +92,7 @@ def block(packages: Collection[str]) -> None:
 
 def blocking(*packages: str) -> str:
     """Python that makes its process one where `packages` are not installed."""
-    return f"import sys, support_commands; support_commands.block({packages!r})\n"
+    return f"import sys; from support import commands; commands.block({packages!r})\n"
 
 
 def without(*packages: str, code: str = FAKE) -> str:

@@ -19,7 +19,8 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net.associations import Receipt, ServedAssociation, Server, Upload
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW, WaitingRoom
-from glam_deploy.dicom.net.delivery import Commitment, read_report, reported
+from glam_deploy.dicom.net.delivery import Commitment
+from glam_deploy.dicom.net.files import read_report, reported
 from glam_deploy.dicom.net.peer import TlsFiles, hush
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import hush_pydicom

@@ -24,10 +24,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.net import delivery
+from glam_deploy.dicom.net import delivery, files
 from glam_deploy.dicom.net.associations import LastingStateMachine
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU
-from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome, read_report, reported, request_of
+from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.files import read_report, reported, request_of
 from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
@@ -96,10 +97,10 @@ class DimseSession:
         Raises PeerBroke where no answer comes.
         """
         try:
-            dataset = delivery.whole(item)
+            dataset = files.whole(item)
             taken = self._fitted(dataset)
         except DicomError as error:
-            return delivery.unreadable(item, error)
+            return files.unreadable(item, error)
         if not taken:
             reason = f"it takes no {UID(dataset.SOPClassUID).name} in any encoding that was proposed"
             return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
@@ -117,7 +118,7 @@ class DimseSession:
                 f"{self.peer} offers no Study Root C-FIND to {self.peer.calling_ae_title}: allow it there, or set "
                 "`query = false` for this target"
             )
-        found = {uid for study_uid, series_uid in delivery.series(items) for uid in self._find(study_uid, series_uid)}
+        found = {uid for study_uid, series_uid in files.series(items) for uid in self._find(study_uid, series_uid)}
         return frozenset(item.sop_uid for item in items) & found
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
@@ -131,9 +132,7 @@ class DimseSession:
                 f"{self.peer} offers no storage commitment to {self.peer.calling_ae_title}: allow it there, or set "
                 "`commitment = false` for this target"
             )
-        request = request_of(
-            [(str(delivery.header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid
-        )
+        request = request_of([(str(files.header(item).SOPClassUID), item.sop_uid) for item in items], transaction_uid)
         model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         status = self._status(lambda: self._association.send_n_action(request, 1, model, instance)[0], "N-ACTION")
         if status != delivery.SUCCESS:
@@ -221,7 +220,7 @@ class DimseSession:
         if not self._takes(dataset.SOPClassUID, *_PLAIN):
             return False
         if dataset.file_meta.TransferSyntaxUID.is_compressed:
-            delivery.decompress(dataset)
+            files.decompress(dataset)
         return True
 
     def _find(self, study_uid: str, series_uid: str) -> Iterator[str]:
@@ -313,7 +312,7 @@ class _Transport(AssociationSocket):
 def _kind(item: Item) -> tuple[str, str] | None:
     """(SOP class, transfer syntax) of a file, None where it cannot be read: then `store` says so."""
     try:
-        header = delivery.header(item)
+        header = files.header(item)
     except DicomError:
         return None
     return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)

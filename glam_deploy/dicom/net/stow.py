@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from glam_deploy.dicom.header import foreign_errors
-from glam_deploy.dicom.net import delivery
+from glam_deploy.dicom.net import delivery, files
 from glam_deploy.dicom.net.bounded_http import BoundedHttp, Reply
 from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
@@ -104,7 +104,7 @@ class StowSession:
             if _failure(answer, item) == _UNENCODED or answer.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
                 answer = self._post(_decompressed(item)) if _is_compressed(item) else answer
         except DicomError as error:
-            return delivery.unreadable(item, error)
+            return files.unreadable(item, error)
         self._check_entry(answer)
         if not answer.ok and answer.status not in _ABOUT_THE_OBJECT:
             raise PeerBroke(f"{self.peer} answers {_told(answer)}: look into its log")
@@ -115,7 +115,7 @@ class StowSession:
 
         Raises PeerDeclined where the service cannot be asked, PeerBroke where no answer comes.
         """
-        found = {uid for study_uid, series_uid in delivery.series(items) for uid in self._search(study_uid, series_uid)}
+        found = {uid for study_uid, series_uid in files.series(items) for uid in self._search(study_uid, series_uid)}
         return frozenset(item.sop_uid for item in items) & found
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
@@ -224,12 +224,12 @@ def _kind(error: Exception) -> str:
 
 
 def _is_compressed(item: Item) -> bool:
-    return bool(delivery.header(item).file_meta.TransferSyntaxUID.is_compressed)
+    return bool(files.header(item).file_meta.TransferSyntaxUID.is_compressed)
 
 
 def _decompressed(item: Item) -> bytes:
-    dataset: Dataset = delivery.whole(item)
-    delivery.decompress(dataset)
+    dataset: Dataset = files.whole(item)
+    files.decompress(dataset)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -185,7 +185,7 @@ def test_wrong_precision_leaves_the_bundle(cli: Cli, folder: Path, monkeypatch: 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stop_leaves_the_bundle(start: Start, folder: Path, number: int, code: int) -> None:
     before = snapshot(folder)
-    made_up = "import pytest, support_tensorrt; support_tensorrt.install(pytest.MonkeyPatch(), stop_after=1); "
+    made_up = "import pytest; from support import tensorrt; tensorrt.install(pytest.MonkeyPatch(), stop_after=1); "
     process = start("build", "--bundle", folder, "--engine", "fp16", code=made_up + PLAIN)
     assert process.stderr
     assert process.stderr.readline() == "global engine\n"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,12 @@ def pretend_cpu(monkeypatch: pytest.MonkeyPatch, *named: str) -> None:
 def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, StagePlan]:
     """What each stage was to be computed from and in; nothing is compiled."""
     seen: dict[str, StagePlan] = {}
-    monkeypatch.setattr(openvino, "_engine", lambda bundle, stage, recipe, options: seen.setdefault(stage, recipe))
+
+    def engine(bundle: Bundle, stage: str, recipe: StagePlan, options: EngineOptions) -> SimpleNamespace:
+        seen[stage] = recipe
+        return SimpleNamespace(network=bundle.network)
+
+    monkeypatch.setattr(openvino, "_engine", engine)
     return seen
 
 

@@ -11,7 +11,8 @@ from support.pacs import AE_TITLE, FakePacs
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.dispatch.dispatcher import DeliveryWorker
 from glam_deploy.appliance.state import deliveries
-from glam_deploy.dicom.net.delivery import Item, Session, read_report
+from glam_deploy.dicom.net.delivery import Item, Session
+from glam_deploy.dicom.net.files import read_report
 
 
 def target(pacs: FakePacs, **changes: Any) -> Target:

@@ -19,12 +19,13 @@ from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines import onnxruntime_cuda
 from glam_deploy.gpu.engines.base import DeviceEngine
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage, Tensor
 
-compile_once = functools.cache(onnxruntime.compile_cubin)
+compile_once = functools.cache(onnxruntime_cuda.compile_cubin)
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 REAL = onnxruntime.ort
@@ -117,7 +118,8 @@ def world(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Worl
         get_available_providers=lambda: [PROVIDER] if made.has_provider else ["CPUExecutionProvider"],
     )
     monkeypatch.setattr(onnxruntime, "ort", library)
-    monkeypatch.setattr(onnxruntime, "compile_cubin", compile_once)
+    monkeypatch.setattr(onnxruntime_cuda, "ort", library)
+    monkeypatch.setattr(onnxruntime_cuda, "compile_cubin", compile_once)
     return made
 
 
