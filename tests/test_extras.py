@@ -25,7 +25,7 @@ for program, words in lines:
             if program == "glam_deploy":
                 code = exit_code(words)
             else:
-                module = {"glam_bench.report": ".__main__", "glam_bench.gpu_check": ".__main__"}.get(program, "")
+                module = {"glam_bench.report": ".__main__"}.get(program, "")
                 started = import_module(program + module)  # before it can turn an error into a sentence
                 code = status_of(lambda: started.main(words))
         except SystemExit as ended:

@@ -25,7 +25,6 @@ from glam_bench import machine
 from glam_bench.appliance_processes import echoes, free_port, process, serve, wait_for
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import main as command_line
-from glam_deploy.dicom.net.delivery import Item, Outcome
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.installation import require
@@ -99,6 +98,7 @@ def measured(
 
 
 def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, float]:
+    from glam_deploy.dicom.net.delivery import Item, Outcome
     from glam_deploy.dicom.net.sender import DimseSession
 
     before = _count(database, "delivered")

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from glam_bench import machine
-from glam_bench.gpu_check.opening import pipeline_of
-from glam_bench.gpu_check.parity import case, summary
+from glam_bench.opening import pipeline_of
+from glam_bench.parity import case, summary
 from glam_deploy.agreement.answers import answer
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.cli import main as command_line

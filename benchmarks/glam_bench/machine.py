@@ -1,15 +1,20 @@
-"""What a figure was measured on."""
+"""The machine and the software that a figure was measured with."""
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.engines.cpu import features, model
+from glam_deploy.installation import IN_CHECKOUT, TREE
 
 PACKAGES = ("glam-deploy", "numpy", "onnxruntime", "openvino", "opencv-python-headless", "torch")
+
+RELEVANT = ("cuda", "cupy", "glam", "numba", "numpy", "nvidia", "onnx", "opencv", "pycuda", "tensorrt", "torch")
+"""Beginnings of the names of packages that can change a figure on a GPU."""
 
 
 def facts() -> dict[str, Any]:
@@ -27,8 +32,30 @@ def facts() -> dict[str, Any]:
     }
 
 
+def relevant_packages() -> dict[str, str]:
+    """Versions of all installed packages of RELEVANT."""
+    found = {d.metadata["Name"].lower(): d.version for d in distributions()}
+    return {name: found[name] for name in sorted(found) if name.startswith(RELEVANT)}
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this copy runs from, with "+" where files have changed; None without a checkout."""
+    if not IN_CHECKOUT:  # a repository around an installed copy is not its own
+        return None
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(TREE), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def _version(package: str) -> str | None:
-    """None for what is not installed, as this package itself where it runs from its tree."""
+    """None for a package that is not installed, as glam-deploy itself where it runs from its tree."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,5 +1,6 @@
 """`glam-deploy bench`."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,7 +97,7 @@ def command(
     """
     if ctx.invoked_subcommand:
         return
-    settings, run = bench_module("settings"), bench_module("run")
+    settings = bench_module("ladder.settings")
     bundle = open_bundle(folder)
     asked = settings.Settings(
         bundle=folder.resolve(),
@@ -110,7 +111,12 @@ def command(
         minutes=minutes,
         pace=settings.QUICK if quick else settings.Pace(),
     )
-    report = import_module("glam_bench.report")
+    _bench(asked, out, gates)
+
+
+def _bench(settings: Any, out: Path, gates: Sequence[Path]) -> None:
+    """Run the bench, write bench.json and bench.html into `out` and print the tables."""
+    bench, report = bench_module("bench"), bench_module("report")
     report.check_gates(gates)
     require_makeable(out)
     with console.working("bench") as status:
@@ -120,10 +126,10 @@ def command(
             if not console.err.is_terminal:
                 console.err.print(step, soft_wrap=True)
 
-        results = run.bench(asked, tell)
-    run.write(results, out / "bench.json")
+        results = bench.bench(settings, tell)
+    bench.write(results, out / "bench.json")
     report.write(results, out / "bench.html", gates=gates)
-    bench_module("table").show(results)
+    bench_module("ladder.table").show(results)
     console.out.print(f"{out / 'bench.json'}, {out / 'bench.html'}", soft_wrap=True)
 
 
@@ -131,15 +137,15 @@ def command(
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 def compare(before: Path, after: Path) -> None:
-    """Two runs: what became faster or slower by more than their noise."""
-    bench_module("compare").compare(before, after)
+    """Compare two runs: what became faster or slower by more than their noise."""
+    bench_module("ladder.compare").compare(before, after)
 
 
 def bench_module(name: str) -> Any:
-    """A module of `glam_bench.bench`. Raises BackendUnavailable where glam_bench is left out of the installation."""
+    """A module of `glam_bench`. Raises BackendUnavailable where this installation lacks glam_bench."""
     if find_spec("glam_bench") is None:
         raise BackendUnavailable(
             "this command needs glam_bench, which this installation lacks. Install glam-deploy as a whole, or put the "
             "folder benchmarks/ of its source tree on PYTHONPATH."
         )
-    return import_module(f"glam_bench.bench.{name}")
+    return import_module(f"glam_bench.{name}")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from glam_bench.gpu_check.context import GROUPS, Options
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu.plan import GROUPS, GpuOptions
+from glam_bench.record import Record
 
 HALF, FULL = "fp16@tensorrt-rtx", "fp32@onnx-cuda"
 MEBIBYTE = 1024**2
@@ -76,7 +76,7 @@ RESULTS = {
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     """Of a whole run on an H200."""
-    options = Options(bundle=tmp_path, work=tmp_path, groups=GROUPS)
+    options = GpuOptions(bundle=tmp_path, work=tmp_path, groups=GROUPS)
     record = Record.create(tmp_path / "record.json", options=options.as_json(), seconds=100)
     for step, results in RESULTS.items():
         record.add(step, results)

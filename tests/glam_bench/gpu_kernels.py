@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from glam_bench.gpu_check import kernel_times, kernels
-from glam_bench.gpu_check.bench import Bench
-from glam_bench.gpu_check.clock import Work
-from glam_bench.gpu_check.kernels import Check
+from glam_bench.gpu.clock import Work
+from glam_bench.gpu.workbench import Bench
+from glam_bench.measurements import kernel_times, kernels
+from glam_bench.measurements.kernels import Check
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Stream
 

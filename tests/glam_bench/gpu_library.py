@@ -12,10 +12,11 @@ from fake_cuda.control import FakeDriver
 from support.tensorrt_runtime import CudaEngine, Faults
 from support.tensorrt_runtime import library as made_up
 
-from glam_bench.gpu_check import contract, library
-from glam_bench.gpu_check.context import Context, Options
-from glam_bench.gpu_check.library import CHANNELS, KERNELS, PROFILE, SIDE, TYPES, example
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu import contract
+from glam_bench.gpu.plan import GpuContext, GpuOptions
+from glam_bench.measurements import library
+from glam_bench.measurements.library import CHANNELS, KERNELS, PROFILE, SIDE, TYPES, example
+from glam_bench.record import Record
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
 
@@ -70,9 +71,9 @@ def run(gpu: Gpu, driver: FakeDriver, tmp_path: Path, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(library.Trial, "built", built)
         monkeypatch.setattr(library.Trial, "_opened", opened)
-        options = Options(bundle=tmp_path, work=tmp_path)
+        options = GpuOptions(bundle=tmp_path, work=tmp_path)
         record = Record.create(tmp_path / "gpu.json", options=options.as_json())
-        library.run(Context(options=options, record=record, step="library:tensorrt", argument="tensorrt"))
+        library.run(GpuContext(options=options, record=record, name="library:tensorrt", argument="tensorrt"))
         return record.results("library:tensorrt")
 
     return go

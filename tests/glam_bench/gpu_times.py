@@ -9,11 +9,11 @@ from support.chains import Eager, kernels, stage_engines
 from support.device import HostFunctionEngine
 from support.engines import fake_identity
 
-from glam_bench.gpu_check import chain_times
-from glam_bench.gpu_check.chain_times import Subject
-from glam_bench.gpu_check.clock import Runs, Timer, Work
-from glam_bench.gpu_check.opening import pipeline_of
-from glam_bench.gpu_check.stage_runs import StageRuns
+from glam_bench.gpu.clock import Runs, Timer, Work
+from glam_bench.gpu.stage_runs import StageRuns
+from glam_bench.measurements import chain_times
+from glam_bench.measurements.chain_times import Subject
+from glam_bench.opening import pipeline_of
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.base import GpuEngines
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from glam_bench.gpu_check.bars import floor_ms, judge, ratios
-from glam_bench.gpu_check.context import GROUPS
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu.bars import floor_ms, judge, ratios
+from glam_bench.gpu.plan import GROUPS
+from glam_bench.record import Record
 
 HALF = "fp16@tensorrt-rtx"
 SHAPE = ("n=1,k=1",)

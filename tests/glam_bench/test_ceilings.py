@@ -4,9 +4,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from glam_bench.arithmetic import convolution_flop
-from glam_bench.gpu_check import kernel_times
-from glam_bench.gpu_check.facts import bandwidth
-from glam_bench.gpu_check.kernel_times import bytes_moved
+from glam_bench.measurements import kernel_times
+from glam_bench.measurements.facts import bandwidth
+from glam_bench.measurements.kernel_times import bytes_moved
 
 
 def test_convolutions_are_counted_with_their_stride_and_nothing_else_is() -> None:

@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bundles import fill
 from support.commands import start_process
 
-from glam_bench.gpu_check import __main__ as command
-from glam_bench.gpu_check import steps, table
-from glam_bench.gpu_check.bars import judge
-from glam_bench.gpu_check.context import GROUPS, Options
-from glam_bench.gpu_check.record import Record
-from glam_bench.gpu_check.steps import Step
+from glam_bench import gpu_check as command
+from glam_bench import runner
+from glam_bench.gpu import table
+from glam_bench.gpu.bars import judge
+from glam_bench.gpu.plan import GROUPS, GpuOptions
+from glam_bench.record import Record
+from glam_bench.runner import Measurement
+from glam_deploy.errors import BackendUnavailable
 
 Capture = pytest.CaptureFixture[str]
 
@@ -29,12 +32,14 @@ def bundle(tmp_path: Path) -> Path:
 def canned(record: Record, monkeypatch: pytest.MonkeyPatch) -> Record:
     """Steps find in no time what `record` holds; change it to make them find something else."""
 
-    def run_apart(step: Step, _: Options, into: Record, *, seconds_left: float) -> None:
+    def run_apart(step: Measurement, profile: Any, options: GpuOptions, into: Record, **_: Any) -> None:
         known = step.name in record.steps
         into.add(step.name, record.results(step.name))
         into.note(step.name, status="done" if known else "refused", error=None if known else "has no GPU")
+        if not known:
+            raise BackendUnavailable("has no GPU")
 
-    monkeypatch.setattr(steps, "run_apart", run_apart)
+    monkeypatch.setattr(runner, "run_apart", run_apart)
     return record
 
 
@@ -74,7 +79,7 @@ def test_no_gpu_is_one_sentence(canned: Record, bundle: Path, tmp_path: Path, ca
 
 def test_without_a_gpu_for_real(bundle: Path, tmp_path: Path) -> None:
     """Where there is one, it is hidden."""
-    code = "import sys; from glam_bench.gpu_check.__main__ import main; sys.exit(main())"
+    code = "import sys; from glam_bench.gpu_check import main; sys.exit(main())"
     arguments = ("--bundle", bundle, "--out", tmp_path / "out")
     process = start_process(*arguments, code=code, env={"CUDA_VISIBLE_DEVICES": ""})
     out, err = process.communicate()
@@ -101,7 +106,7 @@ def test_tables_of_a_run_that_found_nothing(record: Record, capsys: Capture) -> 
     assert "not measured" in out
 
 
-def test_what_is_shown_of_a_step_that_did_not_end_well(capsys: Capture) -> None:
+def test_what_is_shown_of_a_step_that_did_not_end_well(record: Record, capsys: Capture) -> None:
     """ONNX Runtime's warning was shown as the reason of a step that had only run out of time."""
     printed = "not done after 11.7 s. It had printed: one\n[W:onnxruntime] No registered plugin EP device found"
     for status, error, shown in (
@@ -110,7 +115,8 @@ def test_what_is_shown_of_a_step_that_did_not_end_well(capsys: Capture) -> None:
         ("failed", "Traceback\n  File\nKeyError: 'nothing'", "KeyError: 'nothing'"),
         ("refused", "TensorRT is not installed.", "TensorRT is not installed."),
     ):
-        table.show_step("x", {"seconds": 1.0, "status": status, "error": error})
+        record.note("x", seconds=1.0, status=status, error=error)
+        table.show_step("x", record)
         assert capsys.readouterr().err.splitlines()[1].strip() == shown
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from glam_bench.gpu_check.figures import growth, spread
-from glam_bench.gpu_check.record import free_name
-from glam_bench.gpu_check.smi import parse, reasons
+from glam_bench.clock import growth, spread
+from glam_bench.record import free_name
+from glam_bench.smi import parse, reasons
 
 
 def test_spread() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from glam_bench.gpu_check import gpu_tests
-from glam_bench.gpu_check.context import Context, Options
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu.plan import GpuContext, GpuOptions
+from glam_bench.measurements import gpu_tests
+from glam_bench.record import Record
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 
 MIXED = """
@@ -20,8 +20,8 @@ def test_several(n): pass
 
 
 @pytest.fixture
-def context(tmp_path: Path, record: Record) -> Context:
-    return Context(options=Options(bundle=tmp_path, work=tmp_path), record=record, step="gpu_tests")
+def context(tmp_path: Path, record: Record) -> GpuContext:
+    return GpuContext(options=GpuOptions(bundle=tmp_path, work=tmp_path), record=record, name="gpu_tests")
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tree"
 
 
-def test_all_right(tree: Path, context: Context) -> None:
+def test_all_right(tree: Path, context: GpuContext) -> None:
     gpu_tests.run(context)
     found = context.record.results("gpu_tests")
     assert found == {room: {"passed": 1, "skipped": 0, "failed": [], "failures": {}} for room in ("device", "chain")}
 
 
-def test_failures_are_named_and_kept(tree: Path, context: Context) -> None:
+def test_failures_are_named_and_kept(tree: Path, context: GpuContext) -> None:
     (tree / "tests/glam_deploy/gpu/device/gpu_two.py").write_text(MIXED)
     with pytest.raises(BackendRunError, match=r"1 tests fail on this GPU: .*gpu_two::test_wrong"):
         gpu_tests.run(context)
@@ -56,13 +56,13 @@ def test_failures_are_named_and_kept(tree: Path, context: Context) -> None:
     assert found["chain"]["passed"] == 1, "the other room is run all the same"
 
 
-def test_a_file_that_cannot_be_imported_is_a_failure(tree: Path, context: Context) -> None:
+def test_a_file_that_cannot_be_imported_is_a_failure(tree: Path, context: GpuContext) -> None:
     (tree / "tests/glam_deploy/gpu/chain/gpu_two.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(BackendRunError, match="1 tests fail"):
         gpu_tests.run(context)
 
 
-def test_an_installation_without_tests(tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_tests(tmp_path: Path, context: GpuContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_tests, "TREE", tmp_path)
     with pytest.raises(BackendUnavailable, match=r"has no gpu_\*\.py\. They come with a checkout"):
         gpu_tests.run(context)

@@ -11,10 +11,10 @@ import pytest
 from expected import need
 from fake_cuda.outside import run_inside
 
-from glam_bench.gpu_check import library
-from glam_bench.gpu_check.context import Context, Options
-from glam_bench.gpu_check.library import TOLERANCE, TYPES, Trial, example, graph
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu.plan import GpuContext, GpuOptions
+from glam_bench.measurements import library
+from glam_bench.measurements.library import TOLERANCE, TYPES, Trial, example, graph
+from glam_bench.record import Record
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.tensorrt import flavours
@@ -26,10 +26,10 @@ PRECISIONS = cast(tuple[Precision, ...], tuple(TYPES))
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
-    options = Options(bundle=tmp_path, work=tmp_path)
+def context(tmp_path: Path) -> GpuContext:
+    options = GpuOptions(bundle=tmp_path, work=tmp_path)
     record = Record.create(tmp_path / "gpu.json", options=options.as_json())
-    return Context(options=options, record=record, step="library:tensorrt-rtx", argument="tensorrt-rtx")
+    return GpuContext(options=options, record=record, name="library:tensorrt-rtx", argument="tensorrt-rtx")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -51,7 +51,7 @@ def test_tf32_would_be_seen() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_real_tensorrt_rtx_builds_it_and_its_words_are_kept(context: Context, precision: Precision) -> None:
+def test_the_real_tensorrt_rtx_builds_it_and_its_words_are_kept(context: GpuContext, precision: Precision) -> None:
     """It needs no GPU to build. What it logs at VERBOSE is a report that names the type."""
     need("tensorrt-rtx", "" if FLAVOURS["tensorrt-rtx"].installed else "tensorrt_rtx")
     rtx = flavours.load(FLAVOURS["tensorrt-rtx"])
@@ -68,7 +68,7 @@ def test_the_real_tensorrt_rtx_builds_it_and_its_words_are_kept(context: Context
     assert trial.differs == []
 
 
-def test_what_bindings_lack_stays_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_bindings_lack_stays_named(context: GpuContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the trials go."""
     made_up = SimpleNamespace(trt=SimpleNamespace(ILogger=object))
     monkeypatch.setattr(library.flavours, "find", lambda name: None)
@@ -81,7 +81,7 @@ def test_what_bindings_lack_stays_named(context: Context, monkeypatch: pytest.Mo
     assert differs == ["bindings: a: not there", "fp16: odd", "fp32: odd"]
 
 
-def test_a_library_that_is_not_installed(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_installed(context: GpuContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise BackendUnavailable("TensorRT is not installed.")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support.engines import fake_engines, fake_identity, small_view
 
-from glam_bench.gpu_check.bars import judge as judge_bars
-from glam_bench.gpu_check.parity import case, summary
-from glam_bench.gpu_check.record import Record
+from glam_bench.gpu.bars import judge as judge_bars
+from glam_bench.parity import case, summary
+from glam_bench.record import Record
 from glam_deploy.agreement.answers import answer
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import Verdict, judge

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glam_bench.gpu_check import reference
-from glam_bench.gpu_check.parity import Case, summary
+from glam_bench.measurements import reference
+from glam_bench.parity import Case, summary
 from glam_deploy.agreement.answers import Differences
 from glam_deploy.agreement.image import ImageAgreement
 from glam_deploy.agreement.limits import Limits

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from glam_bench.gpu_check.soak import Tally, distance, report, soak
+from glam_bench.measurements.soak import Tally, distance, report, soak
 from glam_deploy.agreement.answers import COMPARED
 from glam_deploy.errors import BackendRunError, InternalError
 from glam_deploy.gpu.device.gpu import Gpu

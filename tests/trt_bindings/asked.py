@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glam_bench.gpu_check import contract, library
+from glam_bench.gpu import contract
+from glam_bench.measurements import library
 from glam_deploy.gpu.engines import tensorrt
 
 OURS = {

@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from glam_bench.gpu_check import contract
+from glam_bench.gpu import contract
 from glam_deploy.gpu.engines.tensorrt.callbacks import logger, monitor
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from expected import need
 
-from glam_bench.gpu_check import contract
+from glam_bench.gpu import contract
 from glam_deploy.gpu.engines.tensorrt import flavours
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from trt_bindings.asked import asked_in, names_of, sources, unlisted

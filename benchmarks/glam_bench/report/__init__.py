@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from glam_bench.bench.schema import Results
 from glam_bench.report import style
 from glam_bench.report.gates import gate_section
 from glam_bench.report.markup import raw
 from glam_bench.report.page import page
 from glam_bench.report.plots import ladder
 from glam_bench.report.sections import sections
+from glam_bench.schema import Results
 from glam_deploy.errors import UsageError
 
 LADDER_WIDTH = 760.0

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from glam_bench.bench.schema import read
 from glam_bench.report import write, write_ladder_svg
+from glam_bench.schema import read
 from glam_deploy.cli import console
 from glam_deploy.errors import GlamError
 

@@ -4,12 +4,12 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 
-from glam_bench.bench import headline
-from glam_bench.bench.schema import Results, Rung
+from glam_bench.ladder import verdicts
 from glam_bench.report import style, words
 from glam_bench.report.html import Section, paragraph
 from glam_bench.report.markup import Child, Markup, raw, tag
 from glam_bench.report.rungs import baseline_name, speed, timed, worst_dice
+from glam_bench.schema import Results, Rung
 from glam_deploy.outputs.report import STATEMENT
 
 
@@ -55,11 +55,11 @@ def _lead(results: Results) -> Markup | None:
     """The fastest engine that may give results, with its price; then those that are faster and may not."""
     if not timed(results):
         return None
-    first = headline.fastest(results["ladder"])
+    first = verdicts.fastest(results["ladder"])
     said = _said(first, baseline_name(results)) if first else [tag("strong", "No engine that ran has passed its gate.")]
     others = [
-        f" {rung['name']} takes {words.duration(headline.p50(rung))}, but {headline.why_not(rung)}."
-        for rung in headline.faster_without_gate(results["ladder"], first)
+        f" {rung['name']} takes {words.duration(verdicts.p50(rung))}, but {verdicts.why_not(rung)}."
+        for rung in verdicts.faster_without_gate(results["ladder"], first)
     ]
     return paragraph(*said, *others, class_="lead")
 
@@ -68,7 +68,7 @@ def _said(rung: Rung, baseline: str) -> list[Child]:
     ratio, price, gate = speed(rung), worst_dice(rung), rung.get("gate")
     said = " is the fastest engine that "
     said += "passed its gate" if gate and gate["verdict"] == "passed" else "may give results, as the reference"
-    said += f": {words.duration(headline.p50(rung))} an image"
+    said += f": {words.duration(verdicts.p50(rung))} an image"
     said += f", {words.times(ratio)} as fast as {baseline}" if ratio is not None else ""
     said += f", worst Dice {words.dice(price)}" if price is not None else ""
     return [tag("strong", rung["name"]), f"{said}."]

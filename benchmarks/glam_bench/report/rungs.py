@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from glam_bench.bench.rungs import PUBLISHED
-from glam_bench.bench.schema import Latency, Results, Rung
+from glam_bench.ladder.rungs import PUBLISHED
 from glam_bench.report.words import known
+from glam_bench.schema import Latency, Results, Rung
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.networks import GLAM
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glam_bench.bench.schema import Results
 from glam_bench.report import tables, words
 from glam_bench.report.gates import gate_section
 from glam_bench.report.html import Section, facts, figure, paragraph
 from glam_bench.report.markup import Child, Markup, join, tag
 from glam_bench.report.plots import files, frontier, ladder, latency, parity, roofline, stages
 from glam_bench.report.rungs import LEAST_DICE, baseline_name, timed
+from glam_bench.schema import Results
 
 NOTHING = "Nothing was measured: no rung of the ladder ran on this machine."
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from glam_bench.bench.rungs import BASELINES, PUBLISHED
-from glam_bench.bench.schema import Case, Files, Mixture, Results, Rung
+from glam_bench.ladder.rungs import BASELINES, PUBLISHED
 from glam_bench.report import words
 from glam_bench.report.html import table
 from glam_bench.report.markup import Markup
 from glam_bench.report.plots import files, roofline, stages
 from glam_bench.report.rungs import median_dice, timed, worst_dice
 from glam_bench.report.words import MISSING, dice, duration, percent, times
+from glam_bench.schema import Case, Files, Mixture, Results, Rung
 
 VERDICTS = {"passed": "passed", "failed": "failed", "none": "nobody has held it yet", "reference": "needs no gate"}
 """Of a gate, in words."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from glam_bench.bench import schema
-from glam_bench.bench.compare import compare, differences, only_in_one, rows
+from glam_bench import schema
+from glam_bench.ladder.compare import compare, differences, only_in_one, rows
 from glam_deploy.errors import UsageError
 
 SAMPLE = Path(__file__).with_name("sample.json")

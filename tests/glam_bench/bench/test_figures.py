@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from support.engines import fake_identity
 
-from glam_bench.bench import isa, nvml, schema, watch
-from glam_bench.bench.nvml import GpuEnergy
-from glam_bench.bench.parity import parity
-from glam_bench.bench.roofline import roofline
-from glam_bench.bench.schema import Peaks
+from glam_bench import meters, schema
+from glam_bench.ladder import isa
+from glam_bench.ladder.roofline import roofline
+from glam_bench.meters import GpuEnergy
+from glam_bench.parity import parity
+from glam_bench.schema import Peaks
 from glam_deploy.agreement.answers import Answer
 from glam_deploy.agreement.limits import THRESHOLDS
 from glam_deploy.json_records import to_json
@@ -89,7 +90,7 @@ def test_energy_of_the_packages_over_a_counter_that_wraps(tmp_path: Path) -> Non
     domain(tmp_path, "intel-rapl:0", 999_000_000)
     domain(tmp_path, "intel-rapl:1", 0)
     domain(tmp_path, "intel-rapl:0:0", 0)
-    meter = watch.EnergyMeter(tmp_path)
+    meter = meters.EnergyMeter(tmp_path)
     domain(tmp_path, "intel-rapl:0", 2_000_000)
     domain(tmp_path, "intel-rapl:1", 4_000_000)
     domain(tmp_path, "intel-rapl:0:0", 77_000_000)
@@ -122,23 +123,23 @@ def test_energy_of_the_gpu() -> None:
 )
 def test_a_gpu_that_does_not_tell(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert GpuEnergy(library=Driver(fails)).joules() is None
-    monkeypatch.setattr(nvml, "LIBRARY", "libno-such.so.1")
+    monkeypatch.setattr(meters, "NVML", "libno-such.so.1")
     assert GpuEnergy().joules() is None
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    assert watch.EnergyMeter(tmp_path).joules() is None
-    assert watch.clock_mhz(tmp_path, tmp_path / "cpuinfo") is None
-    assert watch.throttled(tmp_path) is None
-    assert watch.stolen((0, 0), watch.processor_time(tmp_path / "stat")) is None
+    assert meters.EnergyMeter(tmp_path).joules() is None
+    assert meters.clock_mhz(tmp_path, tmp_path / "cpuinfo") is None
+    assert meters.throttled(tmp_path) is None
+    assert meters.stolen((0, 0), meters.processor_time(tmp_path / "stat")) is None
 
 
 def test_clocks_and_stolen_time(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nflags : x\ncpu MHz\t\t: 3000.0\n")
-    assert watch.clock_mhz(tmp_path, tmp_path / "cpuinfo") == 2500
+    assert meters.clock_mhz(tmp_path, tmp_path / "cpuinfo") == 2500
     (tmp_path / "stat").write_text("cpu  10 0 10 60 0 0 0 20 0 0\ncpu0 1 1\n")
-    assert watch.processor_time(tmp_path / "stat") == (20, 100)
-    assert watch.stolen((10, 50), (20, 100)) == pytest.approx(0.2)
+    assert meters.processor_time(tmp_path / "stat") == (20, 100)
+    assert meters.stolen((10, 50), (20, 100)) == pytest.approx(0.2)
 
 
 # peaks

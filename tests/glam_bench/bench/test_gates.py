@@ -10,10 +10,10 @@ from support.engines import fake_identity
 from support.gate import IDENTITY, gate
 from support.search import point
 
-from glam_bench.bench import schema
-from glam_bench.bench.gates import frontier, with_gates
-from glam_bench.bench.live import unavailable
-from glam_bench.bench.rungs import RungPlan
+from glam_bench import schema
+from glam_bench.ladder.live import unavailable
+from glam_bench.ladder.rungs import RungPlan
+from glam_bench.ladder.verdicts import frontier, with_gates
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import to_json

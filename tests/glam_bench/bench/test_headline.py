@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from glam_bench.bench import headline, schema
-from glam_bench.bench.schema import Gate, Rung
+from glam_bench import schema
+from glam_bench.ladder import verdicts as headline
+from glam_bench.schema import Gate, Rung
 
 SAMPLE = Path(__file__).with_name("sample.json")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glam_bench.bench.ladder import Ladder
-from glam_bench.bench.rungs import RungPlan, plan
-from glam_bench.bench.settings import QUICK, Pace, Settings
-from glam_bench.bench.worker import RungFailed, Worker
+from glam_bench.ladder.rungs import RungPlan, plan
+from glam_bench.ladder.settings import QUICK, Pace, Settings
+from glam_bench.measurements.ladder import Ladder
+from glam_bench.worker import RequestFailed, Worker
 from glam_deploy.engines import selection
 from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.networks import GLAM
@@ -170,7 +170,7 @@ CHILDREN = {
 def test_a_child_that_does_not_answer(tmp_path: Path, child: str, within_s: float, message: str) -> None:
     worker = Worker(tmp_path / "log", [sys.executable, "-c", CHILDREN[child]])
     try:
-        with pytest.raises(RungFailed, match=message):
+        with pytest.raises(RequestFailed, match=message):
             worker.ask("window", within_s=within_s)
     finally:
         worker.close()

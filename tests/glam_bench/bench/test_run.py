@@ -11,20 +11,19 @@ import pytest
 from support.bundles import fill
 from support.commands import PATHS, start_process, strict
 
-from glam_bench import report
-from glam_bench.bench import schema, worker
-from glam_bench.bench.run import bench, write
-from glam_bench.bench.settings import QUICK, Settings
+from glam_bench import report, schema, worker
+from glam_bench.bench import bench, write
+from glam_bench.ladder.settings import QUICK, Settings
 from glam_deploy.records import View
 from glam_export.demo.phantom import phantom_view
 
 STAND_IN = (
     f"import sys; sys.path[:0] = {[str(path) for path in PATHS]!r}\n"
     "from support import engines as support_engines; support_engines.install()\n"
-    "from glam_bench.bench.child import main; main()"
+    "from glam_bench.child import main; main()"
 )
 PATIENT = (
-    "from glam_bench.bench import worker; import sys\n"
+    "from glam_bench import worker; import sys\n"
     "worker.CHILD = (sys.executable, '-c', 'import os, time; "
     'open("child", "w").write(str(os.getpid())); time.sleep(60)\')\n'
     "from glam_deploy.cli.main import main; main()"

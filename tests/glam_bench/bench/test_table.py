@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from glam_bench.bench import schema, table
+from glam_bench import schema
+from glam_bench.ladder import table
 from glam_deploy.cli import console
 
 SAMPLE = Path(__file__).with_name("sample.json")

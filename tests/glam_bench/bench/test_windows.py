@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glam_bench.bench import windows
+from glam_bench.ladder import windows
 
 STEADY = [[900.0], [10.0, 12.0, 11.0], [11.0, 11.0, 11.0], [10.0, 11.0, 13.0]]
 RUNS = st.lists(st.lists(st.floats(1, 1e4), min_size=1, max_size=5), min_size=3, max_size=6)

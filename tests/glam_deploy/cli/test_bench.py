@@ -8,7 +8,7 @@ from support.bundles import fill
 from support.commands import Cli
 from support.report import gate_folder, parse
 
-from glam_bench.bench import run, schema
+from glam_bench import bench, schema
 from glam_deploy.records import View
 from glam_export.demo.phantom import phantom_view
 
@@ -30,7 +30,7 @@ def test_wrong_usage(cli: Cli, arguments: tuple[str, ...], message: str) -> None
 
 
 def test_what_is_written_has_the_pictures_of_gates(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "bench", lambda settings, tell: schema.read(SAMPLE))
+    monkeypatch.setattr(bench, "bench", lambda settings, tell: schema.read(SAMPLE))
     (tmp_path / "bundle").mkdir()
     fill(tmp_path / "bundle")
     gate = gate_folder(tmp_path / "gate", {"01_L-CC": (1968, 200)})

@@ -10,7 +10,7 @@ from support import tensorrt as support_tensorrt
 from support.bundles import fill
 from support.commands import Cli
 
-from glam_bench.bench import run as bench_run
+from glam_bench import bench as bench_run
 from glam_deploy.bundle import Bundle, write
 from glam_deploy.cli import export as export_command
 from glam_deploy.cli import gate_images

@@ -1,8 +1,8 @@
 """From files to results: what the steps take one after another, and what they take together."""
 
-from glam_bench.bench.schema import Files
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
+from glam_bench.schema import Files
 
 STEPS = ("decode", "preprocess", "network", "output")
 ROW = 84.0

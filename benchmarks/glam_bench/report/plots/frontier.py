@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from glam_bench.bench.schema import Mixture
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.scales import Linear, spread
+from glam_bench.schema import Mixture
 
 HEIGHT = 300.0
 LEFT, TOP, BOTTOM = 42.0, 44.0, 40.0

@@ -1,10 +1,10 @@
 """The ladder: how long one image takes each way, how many times as fast that is, and what it costs in Dice."""
 
-from glam_bench.bench.rungs import PUBLISHED
-from glam_bench.bench.schema import Latency, Results, Rung
+from glam_bench.ladder.rungs import PUBLISHED
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.rungs import is_low, speed, timed, worst_dice
+from glam_bench.schema import Latency, Results, Rung
 
 SPEED_RIGHT = 70
 """Pixels from the right edge to the end of the column of speeds; Dice ends at the edge."""

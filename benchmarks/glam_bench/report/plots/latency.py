@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from math import ceil
 from statistics import median
 
-from glam_bench.bench.schema import Results
-from glam_bench.bench.windows import COUNTED
+from glam_bench.ladder.windows import COUNTED
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.rungs import Timed, timed
 from glam_bench.report.scales import Linear
+from glam_bench.schema import Results
 
 LEAST, MOST = 0.05, 0.5
 """The axis goes as far to both sides as the runs do, within these shares; runs beyond it lie on its edge."""

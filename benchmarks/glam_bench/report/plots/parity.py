@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from math import floor
 from typing import NamedTuple
 
-from glam_bench.bench.schema import ByThreshold, Results
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.rungs import ordered_classes
 from glam_bench.report.scales import Linear
+from glam_bench.schema import ByThreshold, Results
 
 LEAST_SPAN = 0.1
 """The axis shows at least Dice 0.9 to 1, so that a difference of nothing looks like nothing."""

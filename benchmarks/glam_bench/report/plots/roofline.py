@@ -3,11 +3,11 @@
 from math import log10
 from typing import NamedTuple
 
-from glam_bench.bench.roofline import WINOGRAD
-from glam_bench.bench.schema import Roofline, RooflineStage
+from glam_bench.ladder.roofline import WINOGRAD
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
 from glam_bench.report.scales import Log, spread
+from glam_bench.schema import Roofline, RooflineStage
 
 HEIGHT = 360.0
 LEFT, RIGHT, BOTTOM, TOP = 40.0, 38.0, 40.0, 24.0

@@ -1,8 +1,8 @@
 """Where the time of an image goes: the steps of each rung as shares of their sum."""
 
-from glam_bench.bench.schema import Results
 from glam_bench.report import svg, words
 from glam_bench.report.markup import Child, Markup, tag
+from glam_bench.schema import Results
 
 ORDER = ("preprocess", "copy", "global", "patches", "local", "gpu", "fusion")
 """As an image meets them; "gpu" is all that runs there. Steps of other names follow and share a colour."""

@@ -1,0 +1,125 @@
+"""How long each kernel takes, its inputs in L2 and not, and how much of the card's bandwidth that is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from glam_bench.gpu import maps
+from glam_bench.gpu.clock import Timer, Work
+from glam_bench.gpu.maps import places
+from glam_bench.gpu.plan import GpuContext
+from glam_bench.gpu.workbench import Bench
+from glam_deploy.gpu.kernels import staging
+from glam_deploy.networks import GLAM, glam
+
+FLUSH_BYTES = 256 * 1024**2
+"""Written before a launch so that nothing of its inputs is left in L2, of which the largest card has 126 MB."""
+PIXELS = GLAM.input_shape[0] * GLAM.input_shape[1]
+MAP_BYTES = len(GLAM.classes) * GLAM.map_shape[0] * GLAM.map_shape[1] * 4
+PATCH_MAP_BYTES = len(GLAM.classes) * glam.PATCH_MAP**2 * 4
+
+
+def run(context: GpuContext) -> None:
+    """Times for K = 1, 3, 6 of one image, and of an exam of four."""
+    bench = Bench(context.options.device)
+    rates = {
+        "copy": context.record.results("ceilings").get("copy_bytes_per_s"),
+        "data_sheet": context.record.results("facts").get("gpu", {}).get("memory_bandwidth"),
+    }
+    for n, k in ((1, 1),) if context.options.quick else ((1, 1), (1, 3), (1, 6), (4, 1)):
+        rows = {
+            name: _row(microseconds, bytes_moved(k, n).get(name), rates)
+            for name, microseconds in timed(bench, k, n).items()
+        }
+        context.add(**{f"n={n},k={k}": rows})
+
+
+def bytes_moved(k: int, n: int) -> dict[str, int]:
+    """Bytes that each step reads and writes, of views that fill the window, as docs/kernels.md counts them.
+
+    What is read a second time, from L2 or not, counts again.
+    """
+    image = PIXELS * 4
+    return {
+        "standardize, uint16": n * (2 * PIXELS * 2 + image),
+        "standardize, float32": n * (2 * image + image),
+        "propose": n * k * MAP_BYTES,
+        "crop": n * k * 2 * GLAM.patches.side**2 * 4,
+        "fuse": n * (2 * image + MAP_BYTES + k * PATCH_MAP_BYTES),
+        "examine": n * image,
+    }
+
+
+def timed(bench: Bench, k: int, n: int) -> dict[str, dict[str, float]]:
+    """Step -> microseconds a launch, "warm" with everything in L2 that fits there, and "cold" with nothing there."""
+    timer = Timer(bench.gpu, bench.stream)
+    trash = bench.gpu.allocate(FLUSH_BYTES)
+
+    def flush() -> None:
+        bench.stream.fill(trash.address, trash.nbytes, 0)
+
+    return {
+        name: {"warm": timer.per_launch_us(work), "cold": timer.per_launch_us(work, before=flush)}
+        for name, work in _works(bench, k, n).items()
+    }
+
+
+def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
+    rng, stream, kernels = np.random.default_rng(4), bench.stream, bench.kernels
+    image = bench.upload(rng.standard_normal((n, 1, *GLAM.input_shape), np.float32))
+    maps_in = bench.upload(np.stack([maps.saliency("random", rng) for _ in range(n)]))
+    patch_maps = bench.upload(rng.random((n, GLAM.patches.slots, 2, glam.PATCH_MAP, glam.PATCH_MAP), np.float32))
+    locations, flags, scratch = bench.upload(places(rng, n, k)), bench.upload(np.zeros(n, np.uint32)), bench.scratch(n)
+    patches, fused = bench.poisoned(n * k * GLAM.patches.side**2 * 4), bench.poisoned(n * 2 * PIXELS * 4)
+    areas = {dtype: bench.upload(_areas(rng, n, dtype)) for dtype in ("uint16", "float32")}
+
+    def propose() -> None:
+        kernels.propose(stream, saliency=maps_in, locations=locations, flags=flags, scratch=scratch, k=k, n=n)
+
+    def crop() -> None:
+        kernels.crop(stream, image=image, locations=locations, patches=patches, k=k, n=n)
+
+    def fuse() -> None:
+        parts = {"saliency_global": maps_in, "saliency_patches": patch_maps, "locations": locations}
+        kernels.fuse(stream, **parts, saliency=fused, flags=flags, n=n)
+
+    def examine() -> None:
+        kernels.examine(stream, image=image, flags=flags, n=n)
+
+    def propose_and_crop() -> None:
+        propose()
+        crop()
+
+    def standardize(dtype: str) -> Work:
+        size = staging.area_bytes(*GLAM.input_shape, dtype)
+        where = {"areas": areas[dtype], "image": image, "scratch": scratch}
+        return lambda: kernels.standardize(stream, **where, n=n, area_bytes=size)
+
+    return {
+        "propose": propose,
+        "crop": crop,
+        "propose and crop": propose_and_crop,
+        "fuse": fuse,
+        "examine": examine,
+        # last, for they write the image
+        "standardize, uint16": standardize("uint16"),
+        "standardize, float32": standardize("float32"),
+    }
+
+
+def _areas(rng: np.random.Generator, n: int, dtype: str) -> np.ndarray:
+    areas = np.zeros((n, staging.area_bytes(*GLAM.input_shape, dtype)), np.uint8)
+    for area in areas:
+        pixels = rng.integers(0, 4096, GLAM.input_shape, np.uint16).astype(dtype)
+        staging.pack(area, pixels, row=0, column=0, mirrored=False, network_shape=GLAM.input_shape)
+    return areas
+
+
+def _row(times_us: Mapping[str, float], moved: int | None, rates: Mapping[str, float | None]) -> dict[str, Any]:
+    """`share`: of the rate of a large copy, and of the one computed from memory clock and bus, with nothing in L2."""
+    row: dict[str, Any] = {"us": dict(times_us), "bytes": moved}
+    if moved and times_us["cold"] > 0:
+        row["bytes_per_s"] = moved / (times_us["cold"] * 1e-6)
+        row["share"] = {name: row["bytes_per_s"] / rate for name, rate in rates.items() if rate}
+    return row

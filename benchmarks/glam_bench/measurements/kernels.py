@@ -1,0 +1,266 @@
+"""Every kernel against its numpy twin: places and flags bit for bit, values within rounding."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_bench.gpu import maps
+from glam_bench.gpu.maps import KINDS, SLOTS, Cut, places
+from glam_bench.gpu.plan import GpuContext
+from glam_bench.gpu.workbench import Bench
+from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.networks import GLAM, glam
+from glam_deploy.patches import host
+from glam_deploy.preprocess.standardize import standardize
+from glam_deploy.records import Float32, Int64
+
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Largest difference allowed of standardized values, as a share of the largest of them."""
+FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One launch held against its twin."""
+
+    kernel: str
+    case: str
+    k: int | None
+    n: int
+    difference: float
+    """Largest; infinite where NaN stands in one of the two only. Of places and flags: how many differ."""
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+
+def run(context: GpuContext) -> None:
+    """All checks. A miss does not end the step: it is written down, and a bar says so."""
+    bench = Bench(context.options.device)
+    counts = (1,) if context.options.quick else (1, 4)
+    depths = (1, 3) if context.options.quick else tuple(range(1, SLOTS + 1))
+    for kernel, checks in (
+        ("standardize", check_standardize(bench, groups(maps.CUTS, counts))),
+        ("propose", check_propose(bench, groups(KINDS, counts), depths)),
+        ("crop", check_crop(bench, counts, depths)),
+        ("fuse", check_fuse(bench, counts, depths)),
+        ("examine", check_examine(bench, counts)),
+    ):
+        context.add(**{kernel: summary(list(checks))})
+
+
+def groups(names: Iterable[str], counts: Iterable[int]) -> Iterator[list[str]]:
+    """Every name alone, or at the head of as many as a count says, in turn."""
+    names = list(names)
+    for n in counts:
+        yield from ([names[(first + i) % len(names)] for i in range(n)] for first in range(len(names)))
+
+
+def summary(checks: Sequence[Check]) -> dict[str, Any]:
+    """How many there were, the largest difference, and each that missed."""
+    missed = [asdict(check) for check in checks if not check.passed]
+    largest = max(check.difference for check in checks)
+    return {"checks": len(checks), "largest_difference": largest, "limit": checks[0].limit, "missed": missed}
+
+
+# standardize
+
+
+def check_standardize(bench: Bench, groups: Iterable[Sequence[str]], seed: int = 0) -> Iterator[Check]:
+    """`groups`: which of `maps.CUTS` go in at once."""
+    rng = np.random.default_rng(seed)
+    for names in groups:
+        yield _standardize(bench, names, [maps.CUTS[name](rng) for name in names])
+
+
+def _standardize(bench: Bench, names: Sequence[str], cuts: Sequence[Cut]) -> Check:
+    n = len(cuts)
+    areas = np.zeros((n, staging.largest_area(GLAM.input_shape)), np.uint8)
+    for area, cut in zip(areas, cuts, strict=True):
+        staging.pack(
+            area,
+            cut.pixels,
+            row=cut.row,
+            column=cut.column,
+            mirrored=cut.mirrored,
+            network_shape=GLAM.input_shape,
+        )
+    shape = (n, 1, *GLAM.input_shape)
+    uploaded, image, scratch = bench.upload(areas), bench.poisoned(4 * int(np.prod(shape))), bench.scratch(n)
+    bench.kernels.standardize(bench.stream, areas=uploaded, image=image, scratch=scratch, n=n)
+    found = bench.download(image, np.float32, shape)
+    expected = np.stack([standardized(cut) for cut in cuts])[:, None]
+    scale = max(1.0, float(np.abs(expected).max()))
+    difference = largest_difference(found, expected) / scale
+    return Check(kernel="standardize", case="; ".join(names), k=None, n=n, difference=difference, limit=ROUNDING)
+
+
+def standardized(cut: Cut) -> Float32:
+    """The twin: float32 [2944, 1920]."""
+    image = np.zeros(GLAM.input_shape, np.float32)
+    rows, columns = cut.pixels.shape
+    place = image[cut.row : cut.row + rows, cut.column : cut.column + columns]
+    place[...] = cut.pixels[:, ::-1] if cut.mirrored else cut.pixels
+    standardize(image)
+    return image
+
+
+# propose
+
+
+def check_propose(
+    bench: Bench, groups: Iterable[Sequence[str]], depths: Sequence[int], seed: int = 1
+) -> Iterator[Check]:
+    """`groups`: which of `maps.KINDS` the images that go in at once are of."""
+    rng = np.random.default_rng(seed)
+    for kinds in groups:
+        saliency = np.stack([maps.saliency(kind, rng) for kind in kinds])
+        for k in depths:
+            yield _propose(bench, "; ".join(kinds), saliency, k)
+
+
+def _propose(bench: Bench, case: str, saliency: Float32, k: int) -> Check:
+    n = len(saliency)
+    locations, flags = bench.poisoned(n * SLOTS * 2 * 8), bench.poisoned(n * 4)
+    uploaded, scratch = bench.upload(saliency), bench.scratch(n)
+    bench.kernels.propose(bench.stream, saliency=uploaded, locations=locations, flags=flags, scratch=scratch, k=k, n=n)
+    found = bench.download(locations, np.int64, (n, SLOTS, 2)), bench.download(flags, np.uint32, (n,))
+    wrong = sum(int((a != b).sum()) for a, b in zip(found, proposed(saliency, k), strict=True))
+    return Check(kernel="propose", case=case, k=k, n=n, difference=wrong, limit=0)
+
+
+def proposed(saliency: Float32, k: int) -> tuple[Int64, NDArray[np.uint32]]:
+    """The twin: locations int64 [n, 6, 2], slots not in use (-1, -1), and flags uint32 [n]."""
+    locations = np.full((len(saliency), SLOTS, 2), -1, np.int64)
+    flags = np.zeros(len(saliency), np.uint32)
+    for i, image in enumerate(saliency):
+        with np.errstate(invalid="ignore", over="ignore"):
+            cells, without_contrast = host.choose_windows(image, k, GLAM.patches)
+        locations[i, :k] = [host.cell_to_pixel(cell, GLAM) for cell in cells]
+        flags[i] = sum(int(bit) for bit, is_flat in zip(FLAT, without_contrast, strict=True) if is_flat)
+    return locations, flags
+
+
+# crop
+
+
+def check_crop(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed: int = 2) -> Iterator[Check]:
+    """Corners, edges and places in between, of images whose every pixel is another."""
+    rng = np.random.default_rng(seed)
+    for n in counts:
+        images = rng.standard_normal((n, 1, *GLAM.input_shape), np.float32)
+        uploaded = bench.upload(images)
+        for k in depths:
+            locations = places(rng, n, k)
+            patches = bench.poisoned(n * k * GLAM.patches.side**2 * 4)
+            at = bench.upload(locations)
+            bench.kernels.crop(bench.stream, image=uploaded, locations=at, patches=patches, k=k, n=n)
+            found = bench.download(patches, np.float32, (n, k, 1, GLAM.patches.side, GLAM.patches.side))
+            expected = np.stack(
+                [host.crop(i[0], p[:k], GLAM.patches.side) for i, p in zip(images, locations, strict=True)]
+            )
+            wrong = int((found != expected).sum())
+            yield Check(kernel="crop", case="random", k=k, n=n, difference=wrong, limit=0)
+
+
+# fuse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a fused map is made of: slots from `k` on are not in use."""
+
+    saliency_global: Float32
+    saliency_patches: Float32
+    locations: Int64
+    k: int
+
+    @property
+    def n(self) -> int:
+        return len(self.locations)
+
+
+def check_fuse(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed: int = 3) -> Iterator[Check]:
+    """Overlapping patches, unused slots full of NaN that must not be read, and NaN and infinity where they are."""
+    rng = np.random.default_rng(seed)
+    for n in counts:
+        for k in depths:
+            parts = _random_parts(rng, n, k)
+            yield from _fuse(bench, "finite", parts)
+        for name, value in (("saliency_global", np.nan), ("saliency_patches", np.inf)):
+            spoilt = getattr(parts, name).copy()
+            spoilt[(n - 1, *(0,) * (spoilt.ndim - 1))] = value
+            yield from _fuse(bench, f"{value} in {name}", replace(parts, **{name: spoilt}))
+
+
+def _random_parts(rng: np.random.Generator, n: int, k: int) -> Parts:
+    patches = rng.random((n, SLOTS, 2, glam.PATCH_MAP, glam.PATCH_MAP), np.float32)
+    patches[:, k:] = np.nan
+    saliency = rng.random((n, 2, *GLAM.map_shape), np.float32)
+    return Parts(saliency_global=saliency, saliency_patches=patches, locations=places(rng, n, k), k=k)
+
+
+def _fuse(bench: Bench, case: str, parts: Parts) -> Iterator[Check]:
+    n, shape = parts.n, (parts.n, 2, *GLAM.input_shape)
+    fused, flags = bench.poisoned(4 * int(np.prod(shape))), bench.upload(np.full(n, 1, np.uint32))
+    inputs = [bench.upload(array) for array in (parts.saliency_global, parts.saliency_patches, parts.locations)]
+    bench.kernels.fuse(
+        bench.stream,
+        saliency_global=inputs[0],
+        saliency_patches=inputs[1],
+        locations=inputs[2],
+        saliency=fused,
+        flags=flags,
+        n=n,
+    )
+    expected, expected_flags = fused_maps(parts)
+    difference = largest_difference(bench.download(fused, np.float32, shape), expected)
+    yield Check(kernel="fuse", case=case, k=parts.k, n=n, difference=difference, limit=0)
+    wrong = int((bench.download(flags, np.uint32, (n,)) != expected_flags).sum())
+    yield Check(kernel="fuse", case=f"{case}: flags", k=parts.k, n=n, difference=wrong, limit=0)
+
+
+def fused_maps(parts: Parts) -> tuple[Float32, NDArray[np.uint32]]:
+    """The twin: float32 [n, 2, 2944, 1920], and flags in which the bit that was set before is left."""
+    images = list(zip(parts.saliency_global, parts.saliency_patches[:, : parts.k], parts.locations, strict=True))
+    grids = [host.fuse(saliency, patches, at[: parts.k], GLAM) for saliency, patches, at in images]
+    flags = [1 | _not_finite(saliency, patches) for saliency, patches, _ in images]
+    return np.stack([host.enlarge(grid, GLAM.grid_cell) for grid in grids]), np.array(flags, np.uint32)
+
+
+def _not_finite(saliency: Float32, patches: Float32) -> int:
+    judged = ((Flags.NOT_FINITE_GLOBAL, saliency), (Flags.NOT_FINITE_LOCAL, patches))
+    return sum(int(flag) for flag, values in judged if not np.isfinite(values).all())
+
+
+# examine
+
+
+def check_examine(bench: Bench, counts: Sequence[int], seed: int = 5) -> Iterator[Check]:
+    """One pixel of the last image, in a corner, and a flag that was set before."""
+    rng = np.random.default_rng(seed)
+    for n in counts:
+        images = rng.standard_normal((n, 1, *GLAM.input_shape), np.float32)
+        for value in (0.0, np.nan, np.inf):
+            images[-1, 0, -1, -1] = value
+            flags = bench.upload(np.full(n, Flags.FLAT_BENIGN, np.uint32))
+            bench.kernels.examine(bench.stream, image=bench.upload(images), flags=flags, n=n)
+            expected = [Flags.FLAT_BENIGN | (0 if np.isfinite(i).all() else Flags.NOT_FINITE_IMAGE) for i in images]
+            wrong = int((bench.download(flags, np.uint32, (n,)) != expected).sum())
+            yield Check(kernel="examine", case=str(value), k=None, n=n, difference=wrong, limit=0)
+
+
+def largest_difference(found: Float32, expected: Float32) -> float:
+    """0 where both have the same value, NaN and infinities included; infinite where only one of them is NaN."""
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    if same.all():
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(found[~same].astype(np.float64) - expected[~same])
+    return float(np.where(np.isnan(difference), np.inf, difference).max())
