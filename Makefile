@@ -76,8 +76,8 @@ kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-te
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
 
-bench: $(INSTALLED) demo/bundle  ## the figures of docs/performance.md on this machine, into benchmarks/results/
-	$(BIN)/python -m glam_bench.first_light --out benchmarks/results/first_light.json
+bench: $(INSTALLED) demo/bundle  ## engines beside other ways to run the demo weights, on this machine, into benchmarks/results/
+	$(BIN)/glam-deploy bench --bundle demo/bundle --out benchmarks/results
 
 gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that needs an NVIDIA GPU; see benchmarks/README.md
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results

@@ -35,7 +35,7 @@ PEAKS_S, FILES_S = 600.0, 1800.0
 
 def plan(settings: Settings, record: Record) -> Iterator[Measurement]:
     """The ladder, the peaks of the machine, then from files to results."""
-    yield Measurement(module="ladder", apart=False, required=True)
+    yield Measurement(module="ladder", apart=False, required=True, title="the ladder")
     yield Measurement(module="peaks", limit_s=PEAKS_S, title="peaks of this machine")
     if settings.files:
         yield Measurement(module="files", limit_s=FILES_S, title=f"from files to results with {settings.engines[0]}")
