@@ -1,4 +1,4 @@
-"""Measurements. A benchmark is no test: nothing here passes or fails."""
+"""Benchmarks of glam-deploy: profiles of one runner, and a few programs of their own. See benchmarks/README.md."""
 
 import sys
 

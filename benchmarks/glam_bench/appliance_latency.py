@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         both = measured(Path(folder), options.bundle.absolute(), options.engine, exams)[1:]
     served, alone = [there for there, _ in both], [here for _, here in both]
     over = [there["delivered"] - here["network_s"] for there, here in zip(served, alone, strict=True)]
-    said = {"machine": machine.facts(), "appliance_s": served, "pipeline": alone, "added_s": over}
+    results = {"machine": machine.facts(), "appliance_s": served, "pipeline": alone, "added_s": over}
     verdict = {"median_added_s": median(over), "bar_s": BAR_S, "kept": median(over) <= BAR_S}
-    sys.stdout.write(json.dumps(said | verdict, indent=2) + "\n")
+    sys.stdout.write(json.dumps(results | verdict, indent=2) + "\n")
 
 
 def write_exam(folder: Path, seed: int) -> list[Path]:
@@ -80,9 +80,9 @@ def _alone(pipeline: glam_deploy.Pipeline, exam: Sequence[Path]) -> dict[str, fl
 def measured(
     folder: Path, bundle: Path, engine: str, exams: Sequence[Sequence[Path]]
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
-    """Of each exam, through the appliance and right after it alone, for a machine's speed changes.
+    """Times of each exam through the appliance and, right after it, alone, because the speed of a machine changes.
 
-    The first are seconds from its last answer of Success to what happened then, by the words of its timeline.
+    The first are seconds from the last answer of Success to each event of the timeline.
     """
     pipeline = glam_deploy.load(bundle, engine=engine)
     glam, pacs, web = (free_port() for _ in range(3))
@@ -108,7 +108,7 @@ def _sent(listener: Peer, database: Path, exam: Sequence[Path]) -> dict[str, flo
         received = time.time()
     if any(answer.outcome is not Outcome.STORED for answer in answers):
         raise UsageError(f"the appliance did not take the exam: {answers[-1].reason}")
-    # seldom, for asking takes the network's time; when it was, the timeline knows
+    # seldom, because the query takes time from the network; the timeline has the time of the event
     wait_for(lambda: _count(database, "delivered") > before, "the results to be delivered", every_s=0.5)
     query = "SELECT what, max(at) AS at FROM event WHERE at >= ? GROUP BY what ORDER BY max(at)"
     return {row["what"]: row["at"] - received for row in _rows(database, query, received)}

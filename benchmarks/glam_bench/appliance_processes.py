@@ -1,4 +1,4 @@
-"""Processes around a measurement of the appliance: started, waited for, ended."""
+"""Processes for measurements of the appliance: started, waited for, ended."""
 
 import socket
 import subprocess
@@ -19,7 +19,7 @@ PATIENCE_S = 600.0
 
 @contextmanager
 def process(command: Sequence[object], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs in `folder`, where its log lies, for as long as the block lasts."""
+    """A process in `folder`, into which its log is written, for as long as the block lasts."""
     with (
         (folder / f"{Path(str(command[0])).name}.log").open("wb") as log,
         subprocess.Popen([str(word) for word in command], cwd=folder, stdout=log, stderr=log) as started,
@@ -30,9 +30,9 @@ def process(command: Sequence[object], folder: Path) -> Iterator["subprocess.Pop
             started.terminate()
 
 
-def serve(folder: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """`glam-deploy serve` with the `glam.toml` in `folder`."""
-    return process(python_command("-m", "glam_deploy", "serve", "--config", "glam.toml"), folder)
+def serve(folder: Path, *options: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """`glam-deploy serve` with the `glam.toml` in `folder` and further options."""
+    return process(python_command("-m", "glam_deploy", "serve", "--config", "glam.toml", *options), folder)
 
 
 def wait_for(condition: Callable[[], T], what: str, *, every_s: float = 0.01) -> T:
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], T], what: str, *, every_s: float = 0.01) ->
 
 
 def echoes(peer: Peer) -> bool:
-    """Whether it answers C-ECHO."""
+    """Whether a peer answers C-ECHO."""
     from glam_deploy.dicom.net.sender import echo
 
     try:
@@ -57,7 +57,7 @@ def echoes(peer: Peer) -> bool:
 
 
 def free_port() -> int:
-    """One that nobody listens at now."""
+    """A TCP port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

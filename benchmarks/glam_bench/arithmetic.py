@@ -1,4 +1,4 @@
-"""What the networks ask of a machine, counted from their graphs."""
+"""Operations and bytes of the networks, counted from the convolutions of their graphs."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -26,7 +26,7 @@ def convolution_flop(graph: bytes) -> float:
 
 
 def convolution_bytes(graph: bytes) -> float:
-    """What they read and write in FP32, each alone: inputs, weights and outputs once, for a batch of one."""
+    """Bytes of inputs, weights and outputs of all convolutions in FP32, for a batch of one."""
     values = sum(prod(inputs[1:]) + prod(weights) + prod(out[1:]) for inputs, weights, out in _convolutions(graph))
     return float(FLOAT_BYTES * values)
 

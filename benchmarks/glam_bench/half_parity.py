@@ -1,4 +1,4 @@
-"""What half precision does to the answers: the fp16 and bf16 graphs on a CPU, rounded tensor by tensor, against fp32.
+"""Effects of half precision on results: the fp16 and bf16 graphs on a CPU, rounded tensor by tensor, against fp32.
 
     python -m glam_bench.half_parity demo --bundle demo/bundle demo/exam
 
@@ -88,11 +88,11 @@ def _line(k: str, precision: str, found: Mapping[str, Any]) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of these weights and views, in the file of results")
+    parser.add_argument("name", help="key of these weights and views in the file of results")
     parser.add_argument("images", type=Path, nargs="+", help="images or folders of them")
     parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
     parser.add_argument("--patches", type=int, nargs="+", default=[1], metavar="K")
-    parser.add_argument("--view", help="of images whose names tell none")
+    parser.add_argument("--view", help="of images whose names contain none")
     parser.add_argument("--standardized", action="store_true", help="npy files that are the network's input already")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results [half_parity.json]")
     return parser.parse_args(arguments)

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from glam_bench import machine
+from glam_bench.appliance_processes import free_port, serve, wait_for
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import overview
 from glam_deploy.cli import main as command_line
 from glam_deploy.errors import BackendRunError, BackendUnavailable, UsageError
 from glam_deploy.installation import require
-from glam_deploy.processes import python_command
 from glam_deploy.records import View
 
 FULL = (4096, 3328)
@@ -38,7 +38,6 @@ RATE_BAR = 100.0
 """MB/s from one sender."""
 GROWTH_BAR = 16.0
 """MB that the receiver may grow by after its first thousand instances."""
-PATIENCE_S = 60.0
 
 CONFIG = """
 license_acknowledged = true
@@ -67,53 +66,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise BackendUnavailable("receive needs dcmtk's storescu: apt-get install dcmtk")
     with tempfile.TemporaryDirectory(dir=options.folder) as name, receiver(Path(name)) as (port, process):
         folder = Path(name)
-        said: dict[str, Any] = {
+        found: dict[str, Any] = {
             "machine": machine.facts(),
             "one_sender": rate(folder, port, senders=1, views=options.views),
             "all_senders": rate(folder, port, senders=options.senders, views=max(1, options.views // 4)),
             "memory": memory(folder, port, process.pid, options.instances),
         }
-        sent = said["one_sender"]["views"] + said["all_senders"]["views"] + said["memory"]["sent"]
-        said |= {"sent": sent, "rows": rows(folder)}
-    sys.stdout.write(json.dumps(said | verdict(said), indent=2) + "\n")
+        sent = found["one_sender"]["views"] + found["all_senders"]["views"] + found["memory"]["sent"]
+        found |= {"sent": sent, "rows": rows(folder)}
+    sys.stdout.write(json.dumps(found | verdict(found), indent=2) + "\n")
 
 
-def verdict(said: dict[str, Any]) -> dict[str, bool]:
-    """Whether each bar was kept."""
+def verdict(found: dict[str, Any]) -> dict[str, bool]:
+    """Whether each limit was kept."""
     return {
-        "rate_kept": said["one_sender"]["mb_per_s"] >= RATE_BAR,
-        "errors_kept": said["rows"] == said["sent"] and not said["all_senders"]["errors"],
-        "memory_kept": said["memory"]["growth_mb"] <= GROWTH_BAR,
+        "rate_kept": found["one_sender"]["mb_per_s"] >= RATE_BAR,
+        "errors_kept": found["rows"] == found["sent"] and not found["all_senders"]["errors"],
+        "memory_kept": found["memory"]["growth_mb"] <= GROWTH_BAR,
     }
 
 
 @contextmanager
 def receiver(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """Its port and process."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    path = folder / "glam.toml"
-    path.write_text(CONFIG.format(port=port))
-    command = python_command("-m", "glam_deploy", "serve", "--role", "receiver", "--config", path)
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_for(port)
-            yield port, process
-        finally:
-            process.terminate()
+    """A receiver on loopback with its data in `folder`: its port and process."""
+    port = free_port()
+    (folder / "glam.toml").write_text(CONFIG.format(port=port))
+    with serve(folder, "--role", "receiver") as process:
+        wait_for(lambda: _listens(port), "the receiver to listen", every_s=0.1)
+        yield port, process
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def rate(folder: Path, port: int, *, senders: int, views: int) -> dict[str, Any]:
@@ -139,7 +127,7 @@ def memory(folder: Path, port: int, pid: int, instances: int) -> dict[str, Any]:
 
 
 def rows(folder: Path) -> int:
-    """Instances that the appliance knows."""
+    """Number of instances in the database of the appliance."""
     with overview.open_read_only(DataFolder(root=folder / "data").database) as connection:
         return overview.received(connection)
 
@@ -153,7 +141,7 @@ def _view(path: Path, shape: tuple[int, int]) -> Path:
 
 
 def _storescu(port: int, path: Path, times: int) -> "subprocess.Popen[bytes]":
-    """Sends `path` so often, each time under another SOP Instance UID."""
+    """Send a file `times` times, each time with another SOP Instance UID."""
     again = ["--repeat", str(times), "--invent-instance"]
     command = ["storescu", *again, "-aet", "STORESCU", "-aec", "GLAM", "127.0.0.1", str(port), str(path)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -83,7 +83,7 @@ class Profile(Generic[O]):
 
 
 def silent(_: str) -> None:
-    """Progress that nobody is shown."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True, kw_only=True)

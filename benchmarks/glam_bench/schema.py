@@ -1,4 +1,4 @@
-"""The form of bench.json, version 1. None (JSON null) is a figure that was not measured; `notices` may tell why.
+"""The form of bench.json, version 1. None (JSON null) is a figure that was not measured; `notices` may say why.
 
 Keys that may be missing were added to this version: what earlier releases have written is still read.
 
@@ -32,7 +32,7 @@ class Latency(TypedDict):
     stable: bool
     """At least three windows, and their medians within 10 % of each other."""
     noise: float
-    """How far a median of another such run may be off, as a share: see `statistics.noise`."""
+    """How far a median of another such run may be off, as a share: see `windows.noise`."""
 
 
 class Memory(TypedDict):
@@ -44,7 +44,7 @@ class Memory(TypedDict):
 
 
 class Case(TypedDict):
-    """One image: this rung's answer against the published way's."""
+    """One image: the result of this rung compared with that of the published way."""
 
     case: str
     same_patches: bool
@@ -54,7 +54,7 @@ class Case(TypedDict):
 
 
 class Parity(TypedDict):
-    """The price of a rung's speed, over all images; the fused maps, class by class."""
+    """Results of a rung compared with those of the published way, over all images; Dice of the fused maps by class."""
 
     dice: dict[str, ByThreshold]
     """Class -> threshold -> median over the images."""
@@ -75,13 +75,13 @@ class Clocks(TypedDict):
 
 
 class Gate(TypedDict):
-    """What the bundle's manifest says of an engine as it ran: this library, these graphs."""
+    """The newest verdict in the bundle's manifest on an engine as it ran: this library, these graphs."""
 
     verdict: str
-    """"passed", "failed", "none" (nobody held it against the reference), or "reference" (it needs no gate)."""
+    """"passed", "failed", "none" (no gate was run), or "reference" (it needs no gate)."""
     id: str | None
     failures: list[str]
-    """What was not kept."""
+    """Limits that were not kept."""
 
 
 class Rung(TypedDict):
@@ -90,7 +90,7 @@ class Rung(TypedDict):
     name: str
     key: str
     engine: dict[str, Any] | None
-    """Provenance: name, library, device, precision and what else the engine tells."""
+    """Provenance: name, library, device, precision and other properties of the engine."""
     unavailable: str | None
     latency_ms: Latency | None
     throughput_per_s: float | None
@@ -113,7 +113,7 @@ class Rung(TypedDict):
     parity: Parity | None
     clock_mhz: Clocks | None
     gate: NotRequired[Gate | None]
-    """None where it did not run, and for what is no engine of this package: there is nothing to admit."""
+    """None where it did not run, and for a rung that is no engine of this package."""
 
 
 class Peaks(TypedDict):
@@ -144,7 +144,7 @@ class RooflineStage(TypedDict):
     alone where the rate is above the latter, because then the data stayed in caches. At most 1 where `algorithm` is
     "direct"."""
     algorithm: NotRequired[str]
-    """"direct", or "winograd", which multiplies less than `flop` tells: its share may pass 1."""
+    """"direct", or "winograd", which multiplies less than `flop` says: its share may pass 1."""
 
 
 class Roofline(TypedDict):
@@ -189,7 +189,7 @@ class Noise(TypedDict):
 
 
 class Load(TypedDict):
-    """What else the machine did; averages over one minute."""
+    """Load of the machine; averages over one minute."""
 
     before: float
     after: float
@@ -217,7 +217,7 @@ class Results(TypedDict):
     """Of the noisiest rung."""
     load: Load
     notices: list[str]
-    """What a reader must know: a busy machine, what was left out and why."""
+    """Sentences for the reader: a busy machine, what was left out and why."""
 
 
 def read(path: Path) -> Results:
@@ -240,7 +240,7 @@ def read(path: Path) -> Results:
 
 
 def faults(value: object, expected: Any = Results, place: str = "") -> Iterator[str]:
-    """In words, where a JSON value is not of the type `expected`."""
+    """Messages about each place where a JSON value is not of the type `expected`."""
     if not any(_is(value, kind) for kind in _kinds(expected)):
         yield f"{place or 'the file'} is {type(value).__name__}, expected {expected}"
     elif is_typeddict(kind := next(k for k in _kinds(expected) if _is(value, k))):

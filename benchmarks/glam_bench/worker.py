@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,7 @@ Tell = Callable[[str], None]
 
 
 class RequestFailed(BackendRunError):
-    """A child answered a request with an error, and told the exit code that belongs to it."""
+    """A child answered a request with an error; `exit_code` is that of the error in the child."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -91,7 +92,7 @@ class Worker:
     def _line(self, within_s: float) -> bytes:
         output = self._process.stdout
         assert output is not None
-        ready, _, _ = select.select([output], [], [], within_s)
+        ready, _, _ = select.select([output], [], [], None if within_s == inf else within_s)
         if not ready:
             self.close()
             raise TimedOut(within_s, self._printed())

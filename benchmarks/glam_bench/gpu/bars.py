@@ -1,4 +1,4 @@
-"""What must hold, and whether it does."""
+"""The bars of `gpu_check`: limits, what was measured, and whether each limit was kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ OVER_FLOOR = 1.5
 GLUE_SHARE = 0.1
 SELECTION_US = 60.0
 RETURNED_EARLY = 0.9
-"""Share of calls; the host may be kept from its work now and then."""
+"""Share of calls; the host may be interrupted now and then."""
 MEBIBYTE = 1024**2
 HOST_GROWTH = 32
-"""MiB over a whole soak; the allocators of Python and of the C library keep a little as they like."""
+"""MiB over a whole soak; the allocators of Python and of the C library keep some freed memory."""
 DEVICE_GROWTH = 2
 """MiB over a whole soak; the driver hands out memory in pages of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One thing that must hold. Times are those of one image with one patch."""
+    """One limit and what was measured. Times are those of one image with one patch."""
 
     of: str
     """The kernels, or an engine."""
@@ -87,8 +87,8 @@ def _kernels(record: Record) -> Iterator[Bar]:
     yield Bar(of="kernels", name="launches that differ from numpy", limit="0", found=said, held=held)
     if rooms := [room for room in record.results("gpu_tests").values() if room]:
         failed = sum(len(room["failed"]) for room in rooms)
-        told = f"{failed} of {failed + sum(room['passed'] for room in rooms)}"
-        yield Bar(of="kernels", name="tests of the GPU that fail", limit="0", found=told, held=failed == 0)
+        wrong = f"{failed} of {failed + sum(room['passed'] for room in rooms)}"
+        yield Bar(of="kernels", name="tests of the GPU that fail", limit="0", found=wrong, held=failed == 0)
     row = record.results("kernel_times").get(SHAPE, {}).get("propose and crop", {})
     yield _at_most("kernels", "propose and crop, nothing in L2, us", row.get("us", {}).get("cold"), SELECTION_US)
 

@@ -1,7 +1,7 @@
-"""Everything that this package asks of TensorRT's Python bindings, and whether a module has it.
+"""Every name of TensorRT's Python bindings that this package uses, and whether a module of bindings has it.
 
-The table was read in the bindings 10.13.2.6, 11.0.0.114 and 11.4.0.106 and in those of TensorRT-RTX 1.7.1.116. Whoever
-uses another name adds it here: `make bindings-test` and the tests find what is used and not in the table.
+The table was read in the bindings 10.13.2.6, 11.0.0.114 and 11.4.0.106 and in those of TensorRT-RTX 1.7.1.116. A
+name that is used newly must be added here: `make bindings-test` and the tests find names that are missing.
 
 Signatures are those that pybind11 puts into the docstrings, with `plain` applied.
 """
@@ -16,7 +16,7 @@ Names = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What is asked of a module."""
+    """Names that a module must have."""
 
     methods: Names
     """Class -> what it must take and give; several lines of one name are overloads that are all used."""
@@ -118,7 +118,7 @@ COMMON = Part(
         "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     },
 )
-"""Of both libraries."""
+"""Names of both libraries."""
 
 RTX = Part(
     methods={
@@ -143,10 +143,10 @@ RTX = Part(
         "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
     },
 )
-"""Of TensorRT-RTX alone; the code looks for these before it uses them."""
+"""Names of TensorRT-RTX alone; the code looks for these before it uses them."""
 
 LOOKED_FOR: Names = {"BuilderFlag": ("FP16",)}
-"""What is looked for only to learn what kind of library this is; any may be absent."""
+"""Names that are looked for only to find out which kind of library this is; any may be absent."""
 
 DTYPES: Mapping[str, str] = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64"}
 """DataType -> numpy's name of what `nptype` must make of it."""
@@ -156,7 +156,7 @@ SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
 def differences(trt: Any, *, rtx: bool) -> list[str]:
-    """What a module of bindings lacks, or has in another form; empty where everything asked of it is there."""
+    """Names that a module of bindings lacks or has in another form; empty where it has all of them."""
     parts = (COMMON, RTX) if rtx else (COMMON,)
     found = [line for part in parts for line in _of_part(trt, part)]
     return [*found, *_of_types(trt)]

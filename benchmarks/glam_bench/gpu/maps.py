@@ -1,6 +1,6 @@
-"""Made-up inputs of the kernels: ordinary ones, and those on which a careless kernel goes wrong.
+"""Synthetic inputs of the kernels: ordinary ones, and those on which an incorrect kernel fails.
 
-Maps are float32 [184, 120], one class of one image; pixels are what a detector could give.
+Maps are float32 [184, 120], one class of one image; pixels have the types and ranges of detectors.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ Maker = Callable[[np.random.Generator], Float32]
 
 
 def random(rng: np.random.Generator) -> Float32:
-    """Every cell by itself."""
+    """Independent cells, uniform in [0, 1)."""
     return rng.random(GLAM.map_shape, np.float32)
 
 
 def smooth(rng: np.random.Generator) -> Float32:
-    """Of little contrast, so that sums differ in their last bits."""
+    """Low contrast, so that sums differ in their last bits."""
     steps = rng.standard_normal(GLAM.map_shape, np.float32)
     return np.float32(0.5) + np.float32(1e-4) * np.cumsum(steps, axis=1, dtype=np.float32)
 
@@ -34,13 +34,13 @@ def tied(rng: np.random.Generator) -> Float32:
 
 
 def periodic(rng: np.random.Generator) -> Float32:
-    """Every window holds the same values in another order: rounding alone decides, so its order must be the twin's."""
+    """Every window holds the same values in another order, so that only the order of the additions decides."""
     tile = rng.random((GLAM.patches.window, GLAM.patches.window), np.float32)
     return np.tile(tile, (6, 4))[: GLAM.map_shape[0], : GLAM.map_shape[1]]
 
 
 def flat(rng: np.random.Generator) -> Float32:
-    """No contrast."""
+    """One value in all cells."""
     return np.full(GLAM.map_shape, rng.random(), np.float32)
 
 
@@ -53,7 +53,7 @@ def spotted(rng: np.random.Generator) -> Float32:
 
 
 def unknown(_: np.random.Generator) -> Float32:
-    """NaN all over."""
+    """NaN in all cells."""
     return np.full(GLAM.map_shape, np.nan, np.float32)
 
 
@@ -79,7 +79,7 @@ def saliency(kind: str, rng: np.random.Generator) -> Float32:
 
 
 def places(rng: np.random.Generator, n: int, k: int) -> Int64:
-    """Locations as `propose` writes them; the corners of the frame come first, the others overlap as they come."""
+    """Locations as `propose` writes them: corners of the frame first, then random ones, which may overlap."""
     last = [(m - GLAM.patches.window) * GLAM.cell for m in GLAM.map_shape]
     corners = np.array([(last[0], last[1]), (0, last[1]), (last[0], 0), (0, 0)])
     locations = np.full((n, SLOTS, 2), -1, np.int64)
@@ -91,7 +91,7 @@ def places(rng: np.random.Generator, n: int, k: int) -> Int64:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What the network sees of a source image, and where that lies in its frame."""
+    """The window of a source image that the network gets, and its place in the frame of the network."""
 
     pixels: Pixels
     """uint8, uint16 or float32 [rows, columns], source frame."""
@@ -122,4 +122,4 @@ CUTS: Mapping[str, Callable[[np.random.Generator], Cut]] = MappingProxyType(
         "one pixel": lambda _: Cut(pixels=np.full((1, 1), 7, np.uint16), row=ROWS - 1, column=COLUMNS - 1),
     }
 )
-"""Whole windows and small ones, of every type, mirrored and not, rows of odd lengths, and one without contrast."""
+"""Whole windows and small ones, of every type, mirrored and not, with odd row lengths, and one without contrast."""

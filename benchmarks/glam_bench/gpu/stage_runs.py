@@ -1,4 +1,4 @@
-"""The learned stages of an engine bound to memory of their own, to be timed one by one."""
+"""The network stages of an engine, bound to their own memory, to be timed one by one."""
 
 from collections.abc import Mapping
 
@@ -18,19 +18,19 @@ Row = dict[str, float]
 
 
 class StageRuns:
-    """Three stages on one stream, for `n` images of `k` patches each, over random inputs."""
+    """The three stages on one stream, for `n` images of `k` patches each, with random inputs."""
 
     def __init__(self, engines: Mapping[Stage, DeviceEngine], gpu: Gpu, n: int, k: int) -> None:
         self.gpu, self.stream = gpu, gpu.stream()
         self._rng = np.random.default_rng(5)
         self._memory: list[DeviceMemory] = []
         self.not_recorded: dict[str, str] = {}
-        """Stages -> why they are timed without a graph, where a recording has failed."""
+        """Stages -> why they are timed without a CUDA graph: the error of a recording that has failed."""
         batches: dict[Stage, int] = {"global": n, "local": n * k, "fusion": n}
         self._runs: dict[Stage, DeviceRun] = {s: self._bind(engines[s], batches[s], k) for s in STAGES}
 
     def times(self, runs: Runs) -> dict[str, Row]:
-        """Milliseconds of each stage, and of both networks one behind the other: what no chain can be faster than."""
+        """Milliseconds of each stage, and of both networks one after the other, the lower bound of the chain."""
         timer = Timer(self.gpu, self.stream)
         works: dict[str, Work] = {stage: self._work(stage) for stage in STAGES}
         works["both networks"] = self._work("global", "local")
@@ -42,7 +42,7 @@ class StageRuns:
         return {stage: run.capturable for stage, run in self._runs.items()}
 
     def _work(self, *stages: Stage) -> Work:
-        """As one CUDA graph where the engines can be recorded, as in the pipeline."""
+        """Stages as one CUDA graph where the engines can be recorded, as in the pipeline."""
 
         def enqueue() -> None:
             for stage in stages:

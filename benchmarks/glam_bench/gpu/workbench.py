@@ -1,4 +1,4 @@
-"""A GPU with the kernels loaded and a stream, and arrays that go there and back."""
+"""A GPU with the kernels loaded and a stream, and copies of arrays to it and from it."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from glam_deploy.networks import GLAM
 
 
 def load_kernels(gpu: Gpu) -> launch.Kernels:
-    """Compiled from the source for the card at hand, so that no bundle is needed to check them."""
+    """The kernels, compiled from their source for this card, so that no bundle is needed to check them."""
     cubin = compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/gpu/kernels")
     return launch.Kernels(gpu.load(cubin), GLAM)
 
 
 class Bench:
-    """The kernels on a card."""
+    """The kernels on one GPU."""
 
     def __init__(self, index: int) -> None:
         self.gpu = Gpu(index)
@@ -36,19 +36,19 @@ class Bench:
         return memory
 
     def poisoned(self, nbytes: int) -> DeviceMemory:
-        """Memory whose every float is NaN and every integer negative: what a kernel forgets to write shows."""
+        """Memory filled with NaN (as floats) or -1 (as integers): values that a kernel does not write are found."""
         memory = self.gpu.allocate(nbytes)
         self.stream.fill(memory.address, nbytes, 0xFF)
         return memory
 
     def scratch(self, n: int) -> DeviceMemory:
-        """For the kernels, as they want it."""
+        """Zeroed scratch memory of the kernels for `n` images."""
         memory = self.gpu.allocate(launch.scratch_bytes(n, GLAM))
         self.stream.fill(memory.address, memory.nbytes, 0)
         return memory
 
     def download(self, memory: DeviceMemory, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The beginning of some memory, when all that is in the stream is done."""
+        """The beginning of some memory as an array, once all work in the stream is done."""
         array = np.empty(shape, dtype)
         self.stream.copy_out(array.ctypes.data, memory.address, array.nbytes)
         self.stream.synchronize()

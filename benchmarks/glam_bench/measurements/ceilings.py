@@ -1,4 +1,4 @@
-"""What this card can do: bytes moved in a second, matrix products in a second; and what the networks ask of it."""
+"""Upper bounds of this card: rates of a copy and of matrix products; and the operations of the networks."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

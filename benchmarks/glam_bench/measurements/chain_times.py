@@ -1,4 +1,4 @@
-"""How long one engine takes: its stages, the whole chain on the GPU, and from the host to the host."""
+"""Times of one engine: its stages, the whole chain on the GPU, and from host to host."""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,11 @@ SHAPES = ((1, 1), (1, 3), (1, 6), (4, 1))
 """(images at once, patches of each)."""
 RUNS = Runs(seconds=1.0)
 OVERLAPPED = 64
-"""Images one after another, as many in flight as the pipeline takes."""
+"""Images of the throughput, as many in flight as the pipeline has slots."""
 
 
 def run(context: GpuContext) -> None:
-    """Every shape, written down one by one."""
+    """Every shape, recorded one by one."""
     start = perf_counter()
     opened = open_engine(context.argument, open_bundle(context.bundle), device=context.options.device)
     context.add(opened_s=perf_counter() - start, provenance=to_json(opened.identity))
@@ -90,10 +90,10 @@ def fill(slot: BorrowedSlot, n: int) -> None:
 
 
 def watched(gpu: Gpu, slot: BorrowedSlot, runs: int) -> dict[str, int]:
-    """What must not happen between upload and download, counted over some runs after the first ones.
+    """Allocations and waits between upload and download, of which there must be none, over `runs` runs.
 
-    `allocations` and `waits` are this package's own calls. `memory_change_bytes` is what the driver sees, whoever asked
-    for it. `calls_returned_early` is how many runs had been put in when the GPU had not yet done the last of them.
+    `allocations` and `waits` are calls of this package. `memory_change_bytes` is by the driver, of all
+    libraries. `calls_returned_early` counts the calls that returned before the GPU was done.
     """
     before, used = gpu.counts, gpu.used_bytes
     early = 0

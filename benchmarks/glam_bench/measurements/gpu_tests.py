@@ -14,13 +14,13 @@ from glam_deploy.processes import python_command
 
 ROOMS = ("device", "chain")
 RESERVE_S = 5.0
-"""Left at the end of the step's time to read what was found."""
+"""Left at the end of the time limit to read the results."""
 SHOWN = 3000
 """Characters of a failure that are kept."""
 
 
 def run(context: GpuContext) -> None:
-    """One room after another; those that need the fake driver skip themselves.
+    """The tests of one folder after the other; those that need the fake driver skip themselves.
 
     Raises BackendUnavailable where there are no tests or no pytest, BackendRunError where a test fails.
     """
@@ -49,10 +49,10 @@ def files_of(room: str) -> list[Path]:
 
 
 def run_files(files: list[Path], report: Path, limit_s: float | None) -> dict[str, Any]:
-    """How many tests passed and were skipped, which failed, and in what words."""
+    """How many tests passed and were skipped, and which failed, with the text of each failure."""
     folders = ("", "export", "benchmarks", "tests")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(TREE / folder) for folder in folders)}
-    # neither the repository's settings, which ask for plugins, nor its conftest.py, which asks for its packages
+    # without the settings and the conftest.py of the repository, which need plugins and packages
     options = ("-q", "-c", os.devnull, "--rootdir", TREE, "--import-mode=importlib", "-p", "fake_cuda.plugin")
     plain = ("-p", "no:cacheprovider", f"--confcutdir={files[0].parent}", f"--junitxml={report}")
     command = python_command("-m", "pytest", *options, *plain, *files)
@@ -69,7 +69,7 @@ def run_files(files: list[Path], report: Path, limit_s: float | None) -> dict[st
 
 
 def read(report: Path) -> dict[str, Any]:
-    """Of a JUnit file."""
+    """Results of tests from a JUnit file."""
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))  # our own file
     wrong = {case: case.find("failure") if case.find("failure") is not None else case.find("error") for case in cases}
     failed = {f"{c.get('classname')}::{c.get('name')}": e.text or "" for c, e in wrong.items() if e is not None}

@@ -1,4 +1,4 @@
-"""How long each kernel takes, its inputs in L2 and not, and how much of the card's bandwidth that is."""
+"""Times of each kernel, with its inputs in L2 and not, and the share of the card's bandwidth that it reaches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ from glam_deploy.gpu.kernels import staging
 from glam_deploy.networks import GLAM, glam
 
 FLUSH_BYTES = 256 * 1024**2
-"""Written before a launch so that nothing of its inputs is left in L2, of which the largest card has 126 MB."""
+"""Written before a launch, so that none of its inputs is left in L2, which has at most 126 MB."""
 PIXELS = GLAM.input_shape[0] * GLAM.input_shape[1]
 MAP_BYTES = len(GLAM.classes) * GLAM.map_shape[0] * GLAM.map_shape[1] * 4
 PATCH_MAP_BYTES = len(GLAM.classes) * glam.PATCH_MAP**2 * 4
 
 
 def run(context: GpuContext) -> None:
-    """Times for K = 1, 3, 6 of one image, and of an exam of four."""
+    """Times for one image with K = 1, 3, 6, and for an exam of four images."""
     bench = Bench(context.options.device)
     rates = {
         "copy": context.record.results("ceilings").get("copy_bytes_per_s"),
@@ -38,7 +38,7 @@ def run(context: GpuContext) -> None:
 def bytes_moved(k: int, n: int) -> dict[str, int]:
     """Bytes that each step reads and writes, of views that fill the window, as docs/kernels.md counts them.
 
-    What is read a second time, from L2 or not, counts again.
+    Bytes that are read a second time, from L2 or not, count again.
     """
     image = PIXELS * 4
     return {
@@ -52,7 +52,7 @@ def bytes_moved(k: int, n: int) -> dict[str, int]:
 
 
 def timed(bench: Bench, k: int, n: int) -> dict[str, dict[str, float]]:
-    """Step -> microseconds a launch, "warm" with everything in L2 that fits there, and "cold" with nothing there."""
+    """Step -> microseconds a launch, "warm" with inputs in L2 as far as they fit, "cold" with nothing in L2."""
     timer = Timer(bench.gpu, bench.stream)
     trash = bench.gpu.allocate(FLUSH_BYTES)
 
@@ -102,7 +102,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         "propose and crop": propose_and_crop,
         "fuse": fuse,
         "examine": examine,
-        # last, for they write the image
+        # last, because they overwrite the image
         "standardize, uint16": standardize("uint16"),
         "standardize, float32": standardize("float32"),
     }

@@ -1,4 +1,4 @@
-"""Every kernel against its numpy twin: places and flags bit for bit, values within rounding."""
+"""Every kernel against its numpy twin: locations and flags bit for bit, values within rounding."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,14 @@ FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One launch held against its twin."""
+    """One launch compared with the numpy twin of the kernel."""
 
     kernel: str
     case: str
     k: int | None
     n: int
     difference: float
-    """Largest; infinite where NaN stands in one of the two only. Of places and flags: how many differ."""
+    """Largest; infinite where only one of the two is NaN. For locations and flags: how many differ."""
     limit: float
 
     @property
@@ -41,7 +41,7 @@ class Check:
 
 
 def run(context: GpuContext) -> None:
-    """All checks. A miss does not end the step: it is written down, and a bar says so."""
+    """All checks. A launch that differs does not end the measurement: it is recorded, and a bar fails."""
     bench = Bench(context.options.device)
     counts = (1,) if context.options.quick else (1, 4)
     depths = (1, 3) if context.options.quick else tuple(range(1, SLOTS + 1))
@@ -56,14 +56,14 @@ def run(context: GpuContext) -> None:
 
 
 def groups(names: Iterable[str], counts: Iterable[int]) -> Iterator[list[str]]:
-    """Every name alone, or at the head of as many as a count says, in turn."""
+    """Groups of `n` names for each count n; each name is the first of one group."""
     names = list(names)
     for n in counts:
         yield from ([names[(first + i) % len(names)] for i in range(n)] for first in range(len(names)))
 
 
 def summary(checks: Sequence[Check]) -> dict[str, Any]:
-    """How many there were, the largest difference, and each that missed."""
+    """The number of checks, the largest difference, and each check over its limit."""
     missed = [asdict(check) for check in checks if not check.passed]
     largest = max(check.difference for check in checks)
     return {"checks": len(checks), "largest_difference": largest, "limit": checks[0].limit, "missed": missed}
@@ -151,7 +151,7 @@ def proposed(saliency: Float32, k: int) -> tuple[Int64, NDArray[np.uint32]]:
 
 
 def check_crop(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed: int = 2) -> Iterator[Check]:
-    """Corners, edges and places in between, of images whose every pixel is another."""
+    """Corners, edges and places in between, in images of random pixels."""
     rng = np.random.default_rng(seed)
     for n in counts:
         images = rng.standard_normal((n, 1, *GLAM.input_shape), np.float32)
@@ -174,7 +174,7 @@ def check_crop(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a fused map is made of: slots from `k` on are not in use."""
+    """The parts of a fused map; slots from `k` on are not in use."""
 
     saliency_global: Float32
     saliency_patches: Float32
@@ -187,7 +187,7 @@ class Parts:
 
 
 def check_fuse(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed: int = 3) -> Iterator[Check]:
-    """Overlapping patches, unused slots full of NaN that must not be read, and NaN and infinity where they are."""
+    """Overlapping patches, unused slots of NaN that must not be read, and NaN and infinity in used ones."""
     rng = np.random.default_rng(seed)
     for n in counts:
         for k in depths:

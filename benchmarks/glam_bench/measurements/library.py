@@ -1,7 +1,7 @@
-"""The TensorRT library at hand on one small convolution, before minutes are spent on the networks.
+"""The installed TensorRT library on one small convolution, before minutes are spent on the networks.
 
-For what no machine of ours had: how its bindings, its layer reports, its sizes and its recordings differ from what this
-package expects. Everything that the library says is kept whole, in files beside the record.
+Shows where its bindings, layer reports, sizes and recordings differ from what this package expects. All messages and
+reports of the library are kept whole, in files beside the record.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ TYPES: dict[Precision, tuple[int, type[np.floating[Any]], tuple[str, ...]]] = {
     "fp16": (TensorProto.FLOAT16, np.float16, ("Half", "FP16", "half")),
     "fp32": (TensorProto.FLOAT, np.float32, ("Float", "FP32", "float")),
 }
-"""ONNX's type, numpy's, and the words by which reports may tell it."""
+"""ONNX's type, numpy's, and the names that reports may have for it."""
 TOLERANCE: dict[Precision, float] = {"fp16": 2e-2, "fp32": 1e-4}
 """Largest difference from numpy for sums of 72 products; ten bits of mantissa (TF32) are further off in fp32."""
 RECORDED = "recorded"
@@ -39,7 +39,7 @@ LAYERS = "Layers:"
 
 
 def run(context: GpuContext) -> None:
-    """Each precision by itself. Raises BackendUnavailable where the flavour is not installed."""
+    """One trial for each precision. Raises BackendUnavailable where the flavour is not installed."""
     library = flavours.load(flavours.find(context.argument))
     lacking = contract.differences(library.trt, rtx=context.argument == "tensorrt-rtx")
     differs = [f"bindings: {line}" for line in lacking]
@@ -59,16 +59,16 @@ def run(context: GpuContext) -> None:
 
 @dataclass(kw_only=True)
 class Trial:
-    """One convolution in one precision: built, looked at, run, recorded."""
+    """One convolution in one precision: built, inspected, run, recorded."""
 
     library: Library
     gpu: Gpu
     precision: Precision
     said: dict[str, str] = field(default_factory=dict)
-    """Ending of a file's name -> what the library said, whole."""
+    """Ending of a file name -> a report of the library, whole."""
     found: dict[str, Any] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
-    """What is not as this package expects it."""
+    """Differences from what this package expects."""
     log: Any = None
     """The library's logger, for all of its objects."""
 
@@ -76,7 +76,7 @@ class Trial:
         self.log = diary(self.library.trt)
 
     def run(self) -> None:
-        """Raises BackendBuildError and BackendRunError where the library goes no further."""
+        """Raises BackendBuildError and BackendRunError where the library fails."""
         with self.gpu.current():
             plan = self.built()
             self._read_log()
@@ -86,7 +86,7 @@ class Trial:
                 self._execute(engine, batch)
 
     def save(self, context: GpuContext) -> list[str]:
-        """Write all that was said; names of the files."""
+        """Write log and reports; returns the names of the files."""
         log = "".join(f"[{severity}] {words}\n" for severity, words in self.log.lines)
         files = {"log.txt": log, **self.said}
         return [context.keep(f"{context.argument}-{self.precision}.{ending}", text) for ending, text in files.items()]
@@ -145,7 +145,7 @@ class Trial:
         self._keep("inspector-with-shapes.json", text, must_tell=True)
 
     def _keep(self, ending: str, text: str, *, must_tell: bool) -> None:
-        """Note which of the known words for types stand in a report."""
+        """Keep a report, and note which of the known names of types it contains."""
         self.said[ending] = text
         told = sorted({word for _, _, words in TYPES.values() for word in words if word in text})
         self.found.setdefault("types_told", {})[ending] = told
@@ -215,7 +215,7 @@ class Bound:
             raise BackendRunError(f"a batch of {self._batch} does not run: {self._trial.log.errors()}")
 
     def result(self) -> NDArray[Any]:
-        """Waits for it."""
+        """The result, once the run is done."""
         values = np.empty(self.expected.shape, self._dtype)
         self._stream.copy_out(values.ctypes.data, self._target.address, values.nbytes)
         self._stream.synchronize()
@@ -268,10 +268,10 @@ def example(precision: Precision, batch: int) -> tuple[NDArray[Any], NDArray[np.
 
 
 def diary(trt: Any) -> Any:
-    """A logger of the library that keeps every message, however unimportant: `lines` and `errors()`."""
+    """A logger of the library that keeps messages of every severity: `lines` and `errors()`."""
     base = trt.ILogger
 
-    class Diary(base):  # type: ignore[misc, valid-type]
+    class Log(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             super().__init__()
             self.lines: list[tuple[str, str]] = []
@@ -280,10 +280,10 @@ def diary(trt: Any) -> Any:
             self.lines.append((str(getattr(severity, "name", severity)), msg))
 
         def errors(self) -> str:
-            """Those so far, in the library's words."""
+            """The error messages so far."""
             return "; ".join(dict.fromkeys(_errors(self.lines))) or "it gives no reason"
 
-    return Diary()
+    return Log()
 
 
 def _errors(lines: list[tuple[str, str]]) -> Iterator[str]:

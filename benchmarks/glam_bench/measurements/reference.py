@@ -22,7 +22,7 @@ EXAMS = 2
 
 
 def run(context: GpuContext) -> None:
-    """First the reference itself: its outputs on this GPU against those of the export, which were made on a CPU."""
+    """The reference's outputs for the golden case, compared with those of the export on a CPU, then for all cases."""
     device = torch.device("cuda", context.options.device)
     tf32(allowed=False)
     torch.backends.cudnn.deterministic = True

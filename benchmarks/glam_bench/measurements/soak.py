@@ -1,4 +1,4 @@
-"""Many threads on one pipeline for many images: every answer against the first, and the memory of both sides."""
+"""Many threads on one pipeline for many images: every result against the first, and memory of host and GPU."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +28,10 @@ from glam_deploy.runtime.pipeline import Pipeline
 SMALL = (832, 640)
 """Rows and columns of raw views whose breast is found in a few milliseconds."""
 RESERVE_S = 10.0
-"""Left at the end of the step's time to stop and to write down."""
+"""Left at the end of the time limit to stop and to record."""
 READINGS = 100
 TOLERANCE = 1e-3
-"""A value that is further from the first answer is wrong; one that is nearer and not the same is counted apart."""
+"""A value that is further from the first result is wrong; one that is nearer but not equal is counted apart."""
 QUICK_IMAGES = 500
 
 View = Mammogram | NetworkInput
@@ -39,19 +39,19 @@ View = Mammogram | NetworkInput
 
 @dataclass(kw_only=True)
 class Tally:
-    """What happened so far."""
+    """What was counted so far."""
 
     done: int = 0
     wrong: int = 0
     other_bits: int = 0
-    """Right within rounding, but not the same to the last bit."""
+    """Equal within rounding, but not bit for bit."""
     errors: list[str] = field(default_factory=list)
     readings: list[tuple[int, int, int]] = field(default_factory=list)
     """(images done, bytes held by this process, bytes held on the GPU by everyone)."""
 
 
 def run(context: GpuContext) -> None:
-    """The soak, for as long as the step may take."""
+    """The soak, for as long as the time limit allows."""
     opened = open_engine(context.argument, open_bundle(context.bundle), device=context.options.device)
     assert isinstance(opened, GpuEngines)
     options = context.options
@@ -69,7 +69,7 @@ def run(context: GpuContext) -> None:
 
 
 def inputs() -> list[View]:
-    """Raw views of both types and standardized ones, each another, so that every way in is used at once."""
+    """Raw views of both types and standardized ones, all different, so that every kind of input is used at once."""
     raw, ready = phantoms([0], shape=SMALL), phantoms([1], shape=SMALL)
     as_float = replace(raw[0], pixels=raw[0].pixels.astype(np.float32) / 3)
     return [as_float, *raw[1:], *map(prepare, ready)]
@@ -108,11 +108,12 @@ def distance(found: Answer, expected: Answer) -> float:
     """Largest difference of any value, 0 where all bits agree; infinite where a patch lies elsewhere."""
     if found.keys() != expected.keys() or (found["patch_locations"] != expected["patch_locations"]).any():
         return np.inf
-    return float(np.max(list(largest_differences(found, expected).values())))  # unlike max, it hands NaN on
+    # unlike `max`, `np.max` returns NaN where there is one
+    return float(np.max(list(largest_differences(found, expected).values())))
 
 
 def report(tally: Tally, seconds: float) -> dict[str, Any]:
-    """JSON-ready. Growth is over the whole run, in bytes, once everything that is made once has been made."""
+    """JSON-ready. Growth is in bytes over the whole run, after the allocations of the beginning."""
     done, host, device = zip(*tally.readings, strict=True) if tally.readings else ((), (), ())
     return {
         "done": tally.done,

@@ -1,5 +1,6 @@
 """Steps in processes of their own: one that fails, dies or hangs leaves a note and reaches no other."""
 
+import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -9,11 +10,15 @@ from typing import Any
 import pytest
 
 from glam_bench import runner, worker
+from glam_bench.bench import plan as bench_plan
+from glam_bench.first_light import plan as first_light_plan
 from glam_bench.gpu.plan import GpuOptions, plan
 from glam_bench.gpu_check import PROFILE
+from glam_bench.ladder.settings import QUICK, Settings
 from glam_bench.record import Record
-from glam_bench.runner import Measurement, run_apart, run_here
-from glam_deploy.errors import GlamError
+from glam_bench.runner import Measurement, Options, Profile, run_apart, run_here
+from glam_bench.worker import RequestFailed, WorkerEnded
+from glam_deploy.errors import BackendUnavailable, GlamError
 
 FAKE = """
 import faulthandler, os, sys, time, types
@@ -98,6 +103,54 @@ def test_no_step_knows_a_name_that_is_none(options: GpuOptions, record: Record) 
     with pytest.raises(ModuleNotFoundError):
         run_here(Measurement(module="nonsense"), options, record)
     assert "No module named 'glam_bench.measurements.nonsense'" in record.steps["nonsense"]["error"]
+
+
+def only(measurement: Measurement) -> Profile[GpuOptions]:
+    """A profile of one measurement, and another that is not required."""
+    others = Measurement(module="good"), Measurement(module="buggy")
+    return Profile(
+        module="glam_bench.gpu_check", options=GpuOptions, plan=lambda options, record: iter([*others, measurement])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "code"),
+    [("refuses", BackendUnavailable, 3), ("faulty", RequestFailed, 4), ("dies", WorkerEnded, 1)],
+)
+def test_the_error_of_a_required_measurement_ends_the_run_with_its_exit_code(
+    name: str,
+    error: type[GlamError],
+    code: int,
+    options: GpuOptions,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "CHILD", (sys.executable, "-c", FAKE))
+    begun: list[str] = []
+    with pytest.raises(error) as raised:
+        begun += [m.name for m in runner.run(only(Measurement(module=name, required=True)), options, record)]
+    assert raised.value.exit_code == code
+    assert {step: row["status"] for step, row in record.steps.items()}["buggy"] == "failed"
+    assert [m.name for m in runner.run(only(Measurement(module=name)), options, record)] == ["good", "buggy", name]
+
+
+def test_the_options_of_each_profile_reach_its_processes() -> None:
+    """Through JSON, with paths, tuples and records in them."""
+    for options in (
+        GpuOptions(bundle=Path("b"), work=Path("w"), groups=("times",), minutes=1.5),
+        Settings(bundle=Path("b"), engines=("onnx",), patches=2, images=(Path("a.dcm"),), threads=1, pace=QUICK),
+        Options(bundle=Path("b")),
+    ):
+        assert type(options).of(json.loads(json.dumps(options.as_json()))) == options
+
+
+def test_every_plan_names_modules_that_are_there(options: GpuOptions, record: Record) -> None:
+    settings = Settings(bundle=Path("b"), engines=("onnx",), patches=1, images=())
+    folder = Path(runner.__file__).parent / "measurements"
+    bench, first = bench_plan(settings, record), first_light_plan(Options(bundle=Path("b")), record)
+    found = {measurement.module for measurement in [*bench, *first, *plan(options, record)]}
+    assert found <= {path.stem for path in folder.glob("*.py")}
+    assert {"ladder", "peaks", "files", "single_view", "facts"} <= found
 
 
 def names(options: GpuOptions, record: Record) -> list[str]:
