@@ -1,13 +1,13 @@
-"""glam-deploy: GLAM breast-lesion detection from a checked bundle, with numpy and ONNX Runtime alone.
+"""glam-deploy: GLAM breast-lesion detection from a verified bundle; requires only numpy and ONNX Runtime.
 
     import glam_deploy
     with glam_deploy.load("bundle", patches=1) as pipeline:
         result = pipeline("0_L-CC.png")
     result.predictions, result.patch_boxes_in_source, result.saliency_in_source()
 
-Names below are imported when first used, so that importing this package costs nothing. Importing it switches off the
-telemetry of the libraries that it uses, in this process and its children (`glam_deploy.telemetry`). The logger
-"glam_deploy" says nothing unless the program sets `logging` up; see docs/outputs.md.
+The public names below are imported on first use, so importing this package is fast. The import disables the telemetry
+of the libraries that the package uses, in this process and its child processes (`glam_deploy.telemetry`). The logger
+"glam_deploy" writes nothing unless the program configures `logging`; see docs/outputs.md.
 """
 
 import logging
@@ -21,10 +21,10 @@ del switch_off
 
 __version__ = "0.1.0"
 
-# OpenCV reads this once, when it is imported: records.MAX_PIXELS, the most pixels of an image that it decodes
+# records.MAX_PIXELS: the maximum number of pixels of an image that OpenCV decodes; OpenCV reads it once, at its import
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 
-TYPE_CHECKING = False  # type checkers take it for true; the module `typing` is not imported for it
+TYPE_CHECKING = False  # type checkers treat this name as true; defining it here avoids the import of `typing`
 if TYPE_CHECKING:
     from glam_deploy.errors import GlamError
     from glam_deploy.reading import read
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
     from glam_deploy.runtime.session import load
 
-_HOMES = {
+_MODULES = {
     "GlamError": "errors",
     "Mammogram": "records",
     "Pipeline": "runtime.pipeline",
@@ -47,9 +47,9 @@ __all__ = ["GlamError", "Mammogram", "Pipeline", "Result", "View", "__version__"
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

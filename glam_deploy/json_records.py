@@ -1,8 +1,8 @@
-"""Frozen dataclasses from and to JSON. A key that the record lacks, and a value of another type, is an error.
+"""Conversion of frozen dataclasses from and to JSON. Unknown keys and values of another type are errors.
 
-A field may be a plain type, `Literal`, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[key, X]`, another
-dataclass, or a class with `from_json(value)` and `to_json()` of its own. `object` and `Any` take any JSON value. A
-field with a default may be missing in the JSON, and is left out of it where the value is the default.
+The type of a field may be a plain type, `Literal`, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[key, X]`,
+another dataclass, or a class with its own methods `from_json(value)` and `to_json()`. `object` and `Any` accept any
+JSON value. A field with a default may be missing in the JSON; it is not written if its value is the default.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 T = TypeVar("T")
 
 _EXACT = 2**53
-"""Largest whole number up to which a JSON number without a decimal point is taken as a float: float64 holds it."""
+"""Largest integer that is accepted for a float field: float64 represents all integers up to it exactly."""
 
 
 class JsonFault(ValueError):
-    """A JSON value is not of the form of a record. The message says where, what was found and what was expected."""
+    """A JSON value that does not match the record. The message has the path, the value and the expected type."""
 
 
 def from_json(record: type[T], value: object, place: str = "") -> T:
-    """The `record` that a decoded JSON object describes; `place` is where it stands, for the message.
+    """Convert a decoded JSON object to a dataclass of type `record`; `place` is its path in the file, for messages.
 
     Raises JsonFault for a key that is missing or unknown, and for a value that is not of the field's type.
     """
@@ -32,7 +32,7 @@ def from_json(record: type[T], value: object, place: str = "") -> T:
 
 
 def to_json(value: object) -> Any:
-    """A record, or a tuple or mapping of records, as `json.dumps` takes it; the fields keep their order."""
+    """Convert a record, or a tuple or mapping of records, to input of `json.dumps`; fields keep their order."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if is_dataclass(value):
@@ -43,12 +43,12 @@ def to_json(value: object) -> Any:
 
 
 def json_sha256(value: object) -> str:
-    """SHA-256, in hexadecimal digits, of a decoded JSON value in its compact form, keys in order."""
+    """SHA-256 as hexadecimal digits of a JSON value, serialized compactly with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _default(field: Field[Any]) -> object:
-    """The value with which the field is left out of the JSON; MISSING, which no value equals, where it has none."""
+    """Default value of a field, which is not written to JSON; MISSING, which equals no value, without a default."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
@@ -71,7 +71,7 @@ def _read_record(kind: Any, value: object, place: str) -> Any:
         if name in held:
             values[name] = _read(hints[name], held[name], _inside(place, name))
         elif _default(field) is MISSING:
-            raise JsonFault(f"{_inside(place, name)} is missing, expected {_words(hints[name])}")
+            raise JsonFault(f"{_inside(place, name)} is missing, expected {_type_name(hints[name])}")
     if unknown := sorted(held.keys() - known.keys()):
         raise JsonFault(f"{_inside(place, unknown[0])} is unknown to this release")
     return kind(**values)
@@ -105,11 +105,11 @@ def _read_tuple(kind: Any, value: object, place: str) -> Any:
 
 
 def _read_union(kind: Any, value: object, place: str) -> Any:
-    """The first of the types that the value may be of."""
+    """Read the value as the first type of the union that matches its JSON type."""
     for option in get_args(kind):
         if type(value) is _json_type(option) or (option is float and _is_exact(value)):
             return _read(option, value, place)
-    raise JsonFault(f"{place} is {_words(type(value))}, expected {_words(kind)}")
+    raise JsonFault(f"{place} is {_type_name(type(value))}, expected {_type_name(kind)}")
 
 
 def _read_literal(kind: Any, value: object, place: str) -> Any:
@@ -132,7 +132,7 @@ _READERS: Mapping[Any, Callable[[Any, object, str], Any]] = {
 
 
 def _json_type(kind: Any) -> type:
-    """What `json.loads` makes of the JSON that a field of this type is read from."""
+    """Python type that `json.loads` returns for a field of type `kind`."""
     origin = get_origin(kind) or kind
     if origin is tuple:
         return list
@@ -146,9 +146,9 @@ def _is_exact(value: object) -> bool:
 
 
 def _require(kind: type, value: object, place: str) -> Any:
-    """The value, where it is exactly of a type of decoded JSON: True is no whole number."""
+    """Return `value` if its type is exactly `kind`: True is not an integer. Raises JsonFault."""
     if type(value) is not kind:
-        raise JsonFault(f"{place or 'the whole of it'} is {_words(type(value))}, expected {_words(kind)}")
+        raise JsonFault(f"{place or 'the JSON value'} is {_type_name(type(value))}, expected {_type_name(kind)}")
     return value
 
 
@@ -156,11 +156,11 @@ def _inside(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _words(kind: Any) -> str:
-    """A type as a reader of JSON knows it."""
+def _type_name(kind: Any) -> str:
+    """Name of a type in the terms of JSON, for messages."""
     origin = get_origin(kind) or kind
     if origin in (Union, UnionType):
-        return " or ".join(map(_words, get_args(kind)))
+        return " or ".join(map(_type_name, get_args(kind)))
     if origin is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     return _NAMES[_json_type(kind)]

@@ -1,4 +1,4 @@
-"""The types of numbers that engines compute in: of a graph, of a stage (`Recipe`), of an engine (`StageRecipes`)."""
+"""Numeric precision of a graph (`Precision`), of a stage (`Recipe`) and of an engine (`StageRecipes`)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,37 +9,37 @@ from glam_deploy.json_records import JsonFault
 from glam_deploy.networks import STAGES, Stage
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""Type of the convolutions; probabilities, pooling, sums and patch selection are FP32 in each."""
+"""Numeric type of the convolutions. Probabilities, pooling, sums and patch selection are always FP32."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-"""Those that a whole graph can be typed in, and that engines for GPUs come in."""
+"""The precisions of TensorRT engines; a complete graph can be converted to each of them."""
 GRAPH_PRECISIONS: tuple[Precision, ...] = (*PRECISIONS, "int8")
-"""Those that a bundle has graphs in. In int8 the convolutions that allow it are in 8 bits, the others in FP32."""
+"""The precisions of the graphs in a bundle. In an int8 graph some convolutions are INT8 and the others FP32."""
 COARSEST_FIRST: tuple[Precision, ...] = ("int8", "bf16", "fp16", "fp32")
-"""By the size of one rounding."""
+"""Precisions in descending order of their rounding error."""
 
 Float = Literal["fp32", "bf16"]
 Form = Literal["direct", "winograd"]
-"""How a convolution is computed; Winograd's form has fewer multiplications."""
+"""Algorithm of a convolution; Winograd's algorithm needs fewer multiplications."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one stage is computed in. RECIPES has all that there are."""
+    """Numeric precision of one stage. RECIPES lists all valid recipes."""
 
     weights: Precision
-    """Type of the convolutions; with int8, of those that are in 8 bits."""
+    """Type of the convolutions; "int8" means that the quantized convolutions are INT8."""
     floats: Float | None = None
-    """With int8, the type of what is not in 8 bits, where the engine chose it; None: FP32, as in the graph."""
+    """Type of the operations that are not quantized, for weights "int8"; None means FP32, as in the graph."""
     form: Form = "direct"
-    """Of the convolutions in FP32."""
+    """Algorithm of the FP32 convolutions."""
 
     @property
     def rest(self) -> Float:
-        """The floating-point type of a CPU engine: what all computes in that is not in 8 bits."""
+        """Floating-point type of a CPU engine: the type of all operations that are not quantized."""
         return "bf16" if "bf16" in (self.weights, self.floats) else "fp32"
 
     def __str__(self) -> str:
-        """ "fp32", "winograd", "int8+bf16": the weights, and after a plus what the rest is; FP32 where nothing is."""
+        """Text form: the weights, then "+" and the rest unless it is FP32; such as "fp32", "winograd", "int8+bf16"."""
         if self.form == "winograd":
             return "winograd" if self.weights == "fp32" else f"{self.weights}+winograd"
         return f"{self.weights}+{self.floats}" if self.floats else self.weights
@@ -49,7 +49,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """The recipe that `str` writes so. Raises JsonFault, which names all of them, for any other value."""
+        """Inverse of `str`. Raises JsonFault, which lists the valid recipes, for any other value."""
         for recipe in RECIPES:
             if value == str(recipe):
                 return recipe  # type: ignore[return-value]
@@ -64,15 +64,15 @@ INT8_BF16 = Recipe(weights="int8", floats="bf16")
 INT8_WINOGRAD = Recipe(weights="int8", form="winograd")
 
 MIXTURE_RECIPES = (FP32, BF16, WINOGRAD, INT8, INT8_BF16, INT8_WINOGRAD)
-"""What a stage of a mixture may be made of; only the local stage may have Winograd's form."""
+"""Recipes of the stages of a mixed-precision engine; those with Winograd's algorithm are for the local stage only."""
 RECIPES = (*MIXTURE_RECIPES, Recipe(weights="fp16"), Recipe(weights="int8", floats="fp32"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecipes:
-    """What an engine computes in: one recipe for all stages, or one for each.
+    """Numeric precision of an engine: one recipe for all stages, or one for each stage.
 
-    As text, in provenance: "fp16", or "global int8, local bf16, fusion fp32".
+    Text form, used in provenance: "fp16", or "global int8, local bf16, fusion fp32".
     """
 
     recipes: Recipe | Mapping[Stage, Recipe]
@@ -81,7 +81,7 @@ class StageRecipes:
         return self.recipes if isinstance(self.recipes, Recipe) else self.recipes[stage]
 
     def coarsest(self, stages: Iterable[Stage]) -> Precision:
-        """Of the types of the convolutions of these stages, at least one, the one with the largest rounding."""
+        """Convolution type with the largest rounding error among these stages; `stages` must not be empty."""
         return min((self[stage].weights for stage in stages), key=COARSEST_FIRST.index)
 
     def __str__(self) -> str:
@@ -94,15 +94,15 @@ class StageRecipes:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """What `str` writes so. Raises InternalError for what no engine writes."""
+        """Inverse of `str`. Raises InternalError for a value that `str` cannot return."""
         try:
-            return cls(recipes=_stages(value) or Recipe.from_json(value))
+            return cls(recipes=_recipe_per_stage(value) or Recipe.from_json(value))
         except JsonFault as fault:
             raise InternalError(f"the engine's precision is {value!r}: {fault}") from fault
 
 
-def _stages(value: object) -> Mapping[Stage, Recipe] | None:
-    """Of a text that names stages; None for another."""
+def _recipe_per_stage(value: object) -> Mapping[Stage, Recipe] | None:
+    """Parse a text with one recipe per stage. Returns None for a text without stages. Raises JsonFault."""
     parts = [part.split(" ") for part in value.split(", ")] if isinstance(value, str) and " " in value else []
     if not parts:
         return None

@@ -1,12 +1,13 @@
-"""Switches off the telemetry of other libraries. `glam_deploy` does so when it is imported, before it imports them.
+"""Disables the telemetry of other libraries. `glam_deploy` calls it at its own import, before it imports them.
 
 - ONNX Runtime, from 1.29 on, sends usage events to Microsoft by default on Linux. It looks up the host, and keeps a
   device identifier and a database of events in the home folder. It reads the environment variable ORT_DISABLE_TELEMETRY
   once, when onnxruntime is imported; child processes inherit the variable.
 - OpenVINO and NNCF send events to Google Analytics through the package openvino_telemetry, when they are imported and
-  when a model is converted or quantized. A module entry of None makes that import fail, and they go on without.
+  when a model is converted or quantized. An entry of None in `sys.modules` makes that import fail; both libraries then
+  work without telemetry.
 
-torch, onnx, onnxscript, OpenCV, pydicom and the others have no telemetry: `make network-test` watches the system calls.
+torch, onnx, onnxscript, OpenCV, pydicom and the others have no telemetry: `make network-test` checks the system calls.
 """
 
 import os
@@ -17,10 +18,10 @@ ORT_VARIABLE = "ORT_DISABLE_TELEMETRY"
 
 
 def switch_off() -> None:
-    """Forbid telemetry in this process and its children.
+    """Disable telemetry in this process and its child processes.
 
-    A library that this process imported earlier has already started its telemetry. It is told to record nothing more,
-    and a UserWarning says which variable or order of imports prevents the start.
+    A library that this process imported earlier has already started its telemetry. Its recording is stopped, and a
+    UserWarning names the environment variable or the import order that prevents the start.
     """
     already_off = os.environ.get(ORT_VARIABLE) == "1"
     os.environ[ORT_VARIABLE] = "1"
@@ -40,7 +41,7 @@ def _stop_onnxruntime() -> None:
 
 
 def _stop_openvino() -> None:
-    """Whoever imported it holds the class already, so its one way out is closed."""
+    """Replace the method that sends, because importers already have a reference to the class."""
     if sys.modules["openvino_telemetry"] is None:
         return
     from openvino_telemetry.utils.sender import TelemetrySender
@@ -51,12 +52,12 @@ def _stop_openvino() -> None:
 
 
 def _drop(*message: object) -> None:
-    """In the place of the method that sends."""
+    """Replacement of `TelemetrySender.send` that sends nothing."""
 
 
 def _warn(library: str, remedy: str) -> None:
     warnings.warn(
-        f"{library} was imported before glam_deploy, with its telemetry switched on: what it recorded until now is in "
-        f"the home folder and may be sent. From now on it records nothing. To prevent this, {remedy}.",
+        f"{library} was imported before glam_deploy, with its telemetry enabled: the events that it has recorded are "
+        f"in the home folder and may be sent. Recording is now disabled. To prevent this, {remedy}.",
         stacklevel=5,
     )

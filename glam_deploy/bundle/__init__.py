@@ -1,4 +1,4 @@
-"""Bundles: the records of the manifest, the folder that it describes, and the only code that writes either."""
+"""Bundles: the records of the manifest, the bundle folder, and the only code that writes either of them."""
 
 from glam_deploy.bundle.folder import (
     CHECKPOINT_FILE,

@@ -1,15 +1,15 @@
-"""A bundle: a folder with `manifest.json` and every file that it names, each checked by its SHA-256.
+"""A bundle: a folder with `manifest.json` and all files that the manifest lists, each verified by its SHA-256.
 
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
       graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx, graphs/local.winograd.onnx
-      golden/case.npz           one raw view and the reference's outputs for it, to re-check on any machine
-      checkpoint.safetensors    the weights as loaded, for the PyTorch engine; may be left out
-      engines/<name>/...        TensorRT engines, where some were built
+      golden/case.npz           one raw view and the reference's outputs for it, for `glam-deploy verify`
+      checkpoint.safetensors    the weights as loaded, for the PyTorch engine; optional
+      engines/<name>/...        TensorRT engines, if some were built
 
-A bundle is written beside its final place and renamed, so that a folder with a manifest is always whole. What is added
-later is put in place first and named in the manifest last. A link inside a bundle is followed like a file: what counts
-is that the content has the hash.
+A bundle is written to a temporary folder beside its final path and then renamed, so that a folder with a manifest is
+always complete. Files that are added later are put in place before the manifest lists them. Symbolic links inside a
+bundle are followed: only the hash of the content is checked.
 """
 
 import hashlib
@@ -29,25 +29,25 @@ from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WINOGRAD_FILE = "graphs/local.winograd.onnx"
-"""The local graph again, in FP32 with fewer multiplications; there where the export was told to make it."""
+"""FP32 local graph with Winograd convolutions, which need fewer multiplications; present after `export --winograd`."""
 ENGINES_FOLDER = "engines"
 UNFINISHED = f"{ENGINES_FOLDER}/.unfinished"
-"""Where a build of engines works; a leftover of one that was killed belongs to no bundle."""
+"""Temporary folder of engine builds; files that a killed build leaves there are not part of the bundle."""
 
 
 def graph_file(stage: Stage, precision: Precision = "fp32") -> str:
-    """Where a stage's graph lies in a bundle. Fusion has no convolution, so one graph serves every precision."""
+    """Relative path of a stage's graph in a bundle. Fusion has no convolution: one graph is used for all precisions."""
     return f"graphs/{stage}.onnx" if precision == "fp32" or stage == "fusion" else f"graphs/{stage}.{precision}.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle on disk whose manifest has been read and understood."""
+    """A bundle on disk, with its validated manifest."""
 
     folder: Path
     manifest: Manifest
     id: str
-    """SHA-256 of the manifest, which names the hash of all else: two bundles with one id are the same bundle."""
+    """SHA-256 of the manifest. The manifest has the hashes of all files: bundles with equal ids have equal content."""
 
     @property
     def network(self) -> NetworkSpec:
@@ -56,7 +56,7 @@ class Bundle:
 
     @property
     def patches(self) -> int:
-        """How many patches an image gets where no option says otherwise."""
+        """Default number of patches per image."""
         return self.manifest.network.patches
 
     @property
@@ -66,25 +66,25 @@ class Bundle:
 
     @property
     def engines(self) -> tuple[EngineEntry, ...]:
-        """Each set of TensorRT engines; see `engines.tensorrt.identity`."""
+        """All sets of TensorRT engines; see `gpu.engines.tensorrt.identity`."""
         return self.manifest.engines
 
     @property
     def gates(self) -> tuple[GateEntry, ...]:
-        """Verdicts on engines, the newest last; see `runtime.admission`."""
+        """Gate verdicts on engines, oldest first; see `engines.admission`."""
         return self.manifest.gates
 
     def path(self, name: str) -> Path:
-        """Where a file lies that the manifest names; BundleError where it names none such."""
+        """Path of a file of the bundle. Raises BundleError if the manifest does not list it."""
         if name not in self.files:
             raise BundleError(
-                f"{self.folder}: the manifest names no {name}; it has {', '.join(sorted(self.files))}. "
+                f"{self.folder}: the manifest does not list {name}; it lists {', '.join(sorted(self.files))}. "
                 f"Export the checkpoint again."
             )
         return self.folder / name
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, given out only if their SHA-256 is the manifest's. Raises BundleError."""
+        """Content of a file. Raises BundleError if it cannot be read or its SHA-256 is not that of the manifest."""
         try:
             content = read_regular(self.path(name))
         except _NOT_READABLE as error:
@@ -93,7 +93,7 @@ class Bundle:
         return content
 
     def check_file(self, name: str) -> None:
-        """Hash one file. Raises BundleError where it is missing or changed."""
+        """Verify the hash of one file. Raises BundleError if the file is missing or changed."""
         try:
             found = file_sha256(self.path(name))
         except _NOT_READABLE as error:
@@ -101,31 +101,30 @@ class Bundle:
         self._check_hash(name, found)
 
     def check_size(self, name: str) -> None:
-        """Look at one file without reading it. Raises BundleError where it is missing or of another size."""
+        """Check the size of one file without reading it. Raises BundleError if it is missing or of another size."""
         expected = self.files[name].bytes
         try:
-            facts = self.path(name).stat()
+            status = self.path(name).stat()
         except _NOT_READABLE as error:
             raise self._missing(name, error) from error
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise self._missing(name, ValueError(NOT_REGULAR))
-        size = facts.st_size
-        if size != expected:
+        if (size := status.st_size) != expected:
             raise BundleError(
                 f"{self.folder}: {name} has {size} bytes, the manifest says {expected}. {self._remedy(name)}"
             )
 
     def check(self) -> None:
-        """Hash every file. Raises BundleError for the first that is missing or changed, or is not in the manifest.
+        """Verify the hash of every file. Raises BundleError for a missing, changed or unlisted file.
 
-        Drafts of a build of engines, under way or killed, are no part of the bundle: nobody reads them.
+        Temporary files of engine builds, running or killed, are ignored: they are not part of the bundle.
         """
         for name in self.files:
             self.check_file(name)
         if stray := sorted(contents(self.folder, leftovers=False) - {*self.files, MANIFEST}):
             raise BundleError(
-                f"{self.folder}: {', '.join(stray)} is not in the manifest. Nothing in a bundle may be unaccounted "
-                f"for: remove it, or export the checkpoint again."
+                f"{self.folder}: {', '.join(stray)} is not in the manifest, which must list every file of the bundle. "
+                f"Remove it, or export the checkpoint again."
             )
 
     def _check_hash(self, name: str, found: str) -> None:
@@ -142,23 +141,23 @@ class Bundle:
     def _remedy(self, name: str) -> str:
         again = "export the checkpoint again."
         if entry := next((entry for entry in self.engines if name in entry.files), None):
-            again = f"build these engines again: {_same_again(self.folder, entry)}"
-        return f"Restore the file from where the bundle came from, or {again}"
+            again = f"build these engines again: {_rebuild_command(self.folder, entry)}"
+        return f"Copy the file again from the bundle's source, or {again}"
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle's manifest and check that every file is there in its size; contents are hashed as they are read.
+    """Read the manifest of a bundle and check that all files exist with their sizes; hashes are checked when read.
 
-    Engines are looked at when they are used: damaged ones are in the way of nothing else, and can be built again.
-    Raises UsageError where there is no bundle and BundleError where it is damaged or newer than this release.
+    TensorRT engine files are checked only when they are used: a damaged one can be built again and does not affect the
+    other engines. Raises UsageError if there is no bundle, BundleError if it is damaged or newer than this release.
     """
     try:
         text = read_regular(folder / MANIFEST, MANIFEST_LIMIT)
     except OSError as error:
         raise UsageError(
-            f"{folder}: no bundle there ({MANIFEST} cannot be read: {error.strerror}). Make one with "
-            f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or name yours with --bundle or "
-            "GLAM_BUNDLE."
+            f"{folder}: is not a bundle ({MANIFEST} cannot be read: {error.strerror}). Create one with "
+            f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or give the path of another with --bundle "
+            "or GLAM_BUNDLE."
         ) from error
     bundle = Bundle(folder=folder, manifest=read_manifest(text, folder / MANIFEST), id=hashlib.sha256(text).hexdigest())
     engines = {name for entry in bundle.engines for name in entry.files}
@@ -167,7 +166,7 @@ def open_bundle(folder: Path) -> Bundle:
         if name not in engines:
             bundle.check_size(name)
     for name in engines:
-        bundle.path(name)  # the manifest has its hash
+        bundle.path(name)  # raises if the manifest does not list the file
     return bundle
 
 
@@ -179,45 +178,45 @@ def build_command(
     device: int | None = None,
     compute_capabilities: Iterable[str] = (),
 ) -> str:
-    """The command that makes engines anew, to be pasted."""
-    words = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
-    words += ["--flavour", flavour] if flavour else []
-    words += ["--device", str(device)] if device else []
-    words += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
-    return shlex.join(words)
+    """Shell command that builds TensorRT engines, quoted for the shell."""
+    command = ["glam-deploy", "build", "--bundle", str(folder), "--engine", precision]
+    command += ["--flavour", flavour] if flavour else []
+    command += ["--device", str(device)] if device else []
+    command += [word for capability in compute_capabilities for word in ("--compute-capability", capability)]
+    return shlex.join(command)
 
 
-def _same_again(folder: Path, entry: EngineEntry) -> str:
+def _rebuild_command(folder: Path, entry: EngineEntry) -> str:
     targets = () if entry.made_for.gpu else entry.made_for.compute_capabilities
     return build_command(folder, entry.precision, entry.flavour, compute_capabilities=targets)
 
 
 _NOT_READABLE = (OSError, ValueError)
-"""ValueError: a name that no file system can hold."""
+"""Errors of reading a file; ValueError is raised for a name that is invalid in every file system."""
 
 
 def _require_inside(folder: Path, name: str) -> None:
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise BundleError(f"{folder}: the manifest names {name!r}, which lies outside the bundle. Do not use it.")
+        raise BundleError(f"{folder}: the manifest lists {name!r}, which is outside the bundle. Do not use it.")
 
 
 def file_sha256(path: Path) -> str:
-    """In hexadecimal digits. Raises OSError."""
+    """SHA-256 of a file's content, as hexadecimal digits. Raises OSError."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def contents(folder: Path, *, leftovers: bool = True) -> set[str]:
-    """Relative paths of all files below a folder; without `leftovers` those of unfinished builds are left out."""
+    """Relative paths of all files in a folder and its subfolders; `leftovers` includes those of unfinished builds."""
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     return found if leftovers else {name for name in found if not name.startswith(f"{UNFINISHED}/")}
 
 
 def winograd_files(bundle: Bundle) -> Mapping[Stage, str]:
-    """Stage -> file of the bundle, all FP32. Raises BundleError where the export did not make the form."""
+    """Stage -> FP32 graph file, for the local stage the Winograd graph. Raises BundleError if the bundle lacks it."""
     if WINOGRAD_FILE not in bundle.files:
         raise BundleError(
             f"{bundle.folder}: has no {WINOGRAD_FILE}. Export the checkpoint again with --winograd, or choose an "
-            f"engine without Winograd's form: onnx or openvino."
+            f"engine without Winograd convolutions: onnx or openvino."
         )
     return {stage: graph_file(stage) for stage in STAGES} | {"local": WINOGRAD_FILE}

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the records of `manifest.json`, whose keys are the fields' names."""
+"""Records of `manifest.json`; the JSON keys are the field names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,27 +10,27 @@ from glam_deploy.precision import Precision, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkEntry:
-    """Which network it is (`glam_deploy.networks`), and what the export chose."""
+    """The network (`glam_deploy.networks`) and the choices of the export."""
 
     name: str
     aggregation: str
     patches: int
-    """Patches of an image where no option says otherwise."""
+    """Default number of patches per image."""
     precisions: tuple[Precision, ...]
-    """What there are graphs in."""
+    """The precisions of the bundle's graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointEntry:
-    """The file of weights that was exported."""
+    """The checkpoint file that was exported."""
 
     name: str
     sha256: str
     parameters: int
-    """How many numbers the network has."""
+    """Number of parameters of the network."""
     ignored_keys: tuple[str, ...]
     key: str | None = None
-    """Which of several networks in the file; None where it holds one."""
+    """Key of the state dict if the file has several; None if it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphEntry:
-    """The graphs of a stage, for those who read a bundle without this package; here the network's contract counts."""
+    """The graphs of a stage, for programs that read a bundle without this package, which uses `GraphContract`."""
 
     files: Mapping[Precision, str]
     inputs: Mapping[str, TensorEntry]
@@ -53,33 +53,34 @@ class GraphEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """The case that `glam-deploy verify` runs again."""
+    """The golden case: input and reference outputs that `glam-deploy verify` compares with."""
 
     file: str
     patches: int
-    """How many patches its answers were computed with."""
+    """Number of patches for which its outputs were computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPoint:
-    """One mixture of one stage, as a precision search measured it."""
+    """One candidate precision of one stage, with the measurements of the precision search."""
 
     stage: Stage
     kind: Recipe
     wide: tuple[str, ...]
-    """The blocks that are not in 8 bits, where the others are."""
+    """Blocks that stay in floating point, if the others are INT8."""
     narrow_share: float
-    """Of the convolutions' multiplications, those in 8 bits, 0..1."""
+    """Share of the convolutions' multiplications that are INT8, 0..1."""
     latency_ms: float
-    """Least over the images, for one image or one patch: whatever else the machine does only adds to it."""
+    """Minimum over the images, for one image or one patch: other load on the machine only increases a time."""
     dice_median: float
     dice_worst: float
-    """Over the images, of the lowest of all maps, classes and thresholds; 0 where a lesion is lost or new."""
+    """Median and minimum over the images of the lowest Dice of all maps, classes and thresholds; 0 for an image with
+    a lost or new lesion."""
     same_patches: float
-    """Share of the images whose patches lie where FP32 puts them, or tied with it; 1 for the local stage."""
+    """Share of the images with the same patches as in FP32, or tied with them, 0..1; 1 for the local stage."""
     passed: bool
     taken: bool
-    """Whether the bundle's mixture has it."""
+    """Whether the bundle's mixture uses this candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +90,14 @@ class ParityRow:
     output: str
     precision: Precision
     max_abs: float | None
-    """Largest absolute difference; None where it is not finite."""
+    """Largest absolute difference; None if it is not finite."""
     mean_abs: float | None
-    """Mean absolute difference, likewise."""
+    """Mean absolute difference; None if it is not finite."""
     limit: float
-    """Of the largest difference in fp32, of the mean difference in other precisions."""
+    """Limit of the largest difference in fp32, of the mean difference in other precisions."""
     passed: bool
     tied: int = 0
-    """Of patch places: how many lie elsewhere, where the reference could have chosen them."""
+    """Number of patches at another location that is tied with the reference's choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,8 @@ class MadeFor:
     compute_capabilities: tuple[str, ...]
     """Such as "8.9"; at least one."""
     gpu: str | None
-    """The GPU on which kernels were timed; None where nothing was timed and any of that capability will do."""
+    """Name of the GPU on which TensorRT timed its kernels; None if nothing was timed: the engines then run on every
+    GPU of these compute capabilities."""
     driver: str | None
 
 
@@ -127,9 +129,9 @@ class StageEntry:
     """The ONNX file that it was built from."""
     graph_sha256: str
     confirmed_share: float | None
-    """Share of the multiply-adds that the library's layer report confirms to be of the precision; None without one."""
+    """Share of the multiply-adds whose precision the library's layer report confirms, 0..1; None without a report."""
     report: str | None = None
-    """The layer report, kept where it confirms too little."""
+    """File of the layer report; kept only if the confirmed share is too low."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,21 +149,21 @@ class EngineEntry:
     flavour: str
     """"tensorrt" or "tensorrt-rtx"."""
     library: str
-    """The library's version, all four numbers."""
+    """The library's version, with all four numbers."""
     made_for: MadeFor
     options: Mapping[str, object]
-    """The builder's options, JSON-ready; only ever compared."""
+    """Options of the TensorRT builder, as JSON values; used only for comparison."""
     kernels_sha256: str
-    """Of the kernels' source."""
+    """SHA-256 of the source of the CUDA kernels."""
     key: str
-    """SHA-256 of all that the engines are made from and for; see `engines.tensorrt.identity`."""
+    """SHA-256 of all inputs of the build and of its target GPUs; see `gpu.engines.tensorrt.identity`."""
     built: str
     """ISO 8601."""
     stages: Mapping[Stage, StageEntry]
     kernels: Mapping[str, KernelEntry]
     """Architecture, such as "sm_89" -> its kernels."""
     timing_cache: str | None
-    """File of what the builder measured; None for a library that measures nothing."""
+    """File with the builder's timing cache; None for a library that has none."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ class EngineEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class GateMachine:
-    """What latencies of an engine depend on."""
+    """The machine on which a gate measured latencies."""
 
     processor: str
     cores: int
@@ -186,17 +188,17 @@ class GateEntry:
     """The verdict of one gate: an engine compared with the reference on a set of images."""
 
     id: str
-    """First 12 hexadecimal digits of the SHA-256 of all the rest."""
+    """First 12 hexadecimal digits of the SHA-256 of the other fields."""
     engine: str
     digest: str
-    """Of the engine as it was opened; see `engines.identity.EngineIdentity`."""
+    """`EngineIdentity.digest` of the opened engine (`engines.base`)."""
     reference: str
     passed: bool
     failures: tuple[str, ...]
-    """Which limits were not kept."""
+    """The limits that were exceeded."""
     limits: Mapping[str, object]
     figures: Mapping[str, Any]
-    """The metrics over all images, as the release that ran the gate wrote them; empty where no image was compared."""
+    """The metrics over all images, in the format of the release that ran the gate; empty if no image was compared."""
     images: int
     images_sha256: str
     patches: int
@@ -205,12 +207,12 @@ class GateEntry:
     machine: GateMachine
     latency_ms: float
     times_onnx: float | None = None
-    """The engine's time over that of "onnx", on the same images in turns; None where it was not measured."""
+    """Ratio of the engine's time to that of "onnx", measured alternately on the same images; None if not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that `manifest.json` holds, but for the version of its schema."""
+    """The content of `manifest.json`, except for the schema version."""
 
     created: str
     """ISO 8601."""
@@ -219,15 +221,15 @@ class Manifest:
     checkpoint: CheckpointEntry
     graphs: Mapping[Stage, GraphEntry] = field(default_factory=dict)
     versions: Mapping[str, str]
-    """Package -> version, of those that took part in the export."""
+    """Package -> version of the packages used by the export."""
     golden: Golden
     mixture: Mapping[Stage, Recipe] | None = None
-    """What the precision search chose for each stage; None where no search was made."""
+    """Stage -> recipe that the precision search selected; None if no search was made."""
     frontier: tuple[SearchPoint, ...] = ()
-    """All that the search tried."""
+    """All candidates of the precision search."""
     parity: tuple[ParityRow, ...]
     files: Mapping[str, FileEntry]
-    """Every file but the manifest."""
+    """Relative path -> hash and size of every file except the manifest."""
     engines: tuple[EngineEntry, ...] = ()
     gates: tuple[GateEntry, ...] = ()
-    """The newest last."""
+    """Oldest first."""

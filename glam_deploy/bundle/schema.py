@@ -1,6 +1,6 @@
-"""`manifest.json` <-> `Manifest`. Schema 2 is written; schema 1, of earlier releases, is read too.
+"""Conversion between `manifest.json` and `Manifest`. Schema 2 is written; schema 1 of earlier releases is read too.
 
-Schema 1 had more facts in "network", which now follow from its name and aggregation (`glam_deploy.networks`).
+Schema 1 has more keys in "network"; their values follow from its name and aggregation (`glam_deploy.networks`).
 """
 
 import json
@@ -17,20 +17,20 @@ from glam_deploy.precision import Recipe
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 26
-"""Bytes of the largest manifest that is read; without engines it has some ten thousand."""
+"""Maximum size of a manifest in bytes; without engines a manifest has about ten thousand."""
 SCHEMA_VERSION = 2
 FIRST_VERSION = 1
 VERSION = "schema_version"
 
 NO_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What JSON of another kind, or no JSON at all, raises when it is read as a manifest."""
+"""Exceptions that are raised when a file that is not a manifest, or not JSON, is read as one."""
 
 
 def read_manifest(text: bytes, path: Path) -> Manifest:
-    """The manifest in the JSON `text`; `path` is for messages.
+    """Parse the JSON `text` of a manifest; `path` is used in messages.
 
-    Raises BundleError where it is no manifest, has an unknown key or a value of another type, is of a newer schema, or
-    names a network that this release does not know.
+    Raises BundleError if the text is not a manifest, has an unknown key or a value of another type, is of a newer
+    schema, or is of a network that this release does not support.
     """
     try:
         content = dict(json.loads(text))
@@ -41,7 +41,7 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         remedy = "Upgrade glam-deploy" if newer else "Export the checkpoint again with this release"
         raise BundleError(
-            f"{path}: schema version {version!r}, this release reads {FIRST_VERSION} and {SCHEMA_VERSION}. {remedy}."
+            f"{path}: schema version is {version!r}, expected {FIRST_VERSION} or {SCHEMA_VERSION}. {remedy}."
         )
     try:
         manifest = from_json(Manifest, _migrated(content) if version == FIRST_VERSION else content)
@@ -54,7 +54,7 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
 
 
 def write_json(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` as JSON of schema 2 to `path`, which is replaced. Raises OSError."""
+    """Write `manifest` as JSON of schema 2 to `path`; an existing file is overwritten. Raises OSError."""
     content = {VERSION: SCHEMA_VERSION, **to_json(manifest)}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
 
@@ -68,8 +68,10 @@ class _Search:
 
 
 def _migrated(content: Mapping[str, object]) -> dict[str, object]:
-    """Schema 1 as schema 2: of "network" the keys that stayed. A search of a release that wrote it otherwise is left
-    out, because the bundle serves all other engines without it."""
+    """Convert schema 1 to schema 2: keys of "network" that schema 2 lacks are removed.
+
+    A precision search in the format of an older release is removed too: only the engine openvino-mixed needs it.
+    """
     search = {f.name: content[f.name] for f in fields(_Search) if f.name in content}
     found = {key: value for key, value in content.items() if key not in search}
     if isinstance(entry := found.get("network"), dict):
@@ -82,14 +84,14 @@ def _migrated(content: Mapping[str, object]) -> dict[str, object]:
 
 
 def _require_network(manifest: Manifest, path: Path) -> None:
-    """Raises BundleError for a network that is unknown, and for TensorRT engines that lack one of its stages."""
+    """Raises BundleError for an unknown network, and for TensorRT engines without one of the network's stages."""
     entry = manifest.network
     try:
         spec = network(entry.name, entry.aggregation)
     except LookupError as error:
         raise BundleError(
             f"{path}: {error}. Use the release of glam-deploy that wrote the bundle, or export a checkpoint of a "
-            f"network that is known."
+            f"known network."
         ) from error
     for number, engine in enumerate(manifest.engines):
         if missing := [stage for stage in spec.stages if stage not in engine.stages]:

@@ -1,4 +1,4 @@
-"""Writing a bundle: a new one as a whole, and changes to the manifest of one in use, by one process at a time."""
+"""Atomic writing of new bundles, and locked changes of the manifest of an existing bundle."""
 
 import fcntl
 import json
@@ -18,11 +18,11 @@ from glam_deploy.regular import read_regular
 
 @contextmanager
 def staged_bundle(folder: Path) -> Iterator[Path]:
-    """A fresh folder to fill; it becomes `folder` when the block ends well and vanishes when it does not.
+    """Context with a new empty folder, which is renamed to `folder` at the end, or deleted if an exception is raised.
 
-    A bundle that stands at `folder` is replaced as a whole, and stays as it is where anything fails. Raises UsageError
-    where files that belong to no bundle would be lost, where `folder` is the current folder or holds it, and where the
-    place cannot be written to.
+    An existing bundle at `folder` is replaced completely; it stays unchanged if an exception is raised. Raises
+    UsageError if files that belong to no bundle would be lost, if `folder` is the current folder or contains it, and if
+    it cannot be written.
     """
     try:
         place = Path(os.path.realpath(folder))
@@ -36,32 +36,33 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
             _put_in_place(staging, place, retired=Path(room) / "old")
     except OSError as error:
         raise UsageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Free space, or name another place with --out."
+            f"{folder}: cannot be written ({error.strerror or error}). Free disk space, or give another folder with "
+            f"--out."
         ) from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` over all that lies in `folder`, with the files, sizes and hashes that are found there."""
+    """Write `manifest.json` into `folder`, with the sizes and hashes of all files in that folder."""
     files = {name: _file_entry(folder / name) for name in sorted(contents(folder) - {MANIFEST})}
     write_json(folder / MANIFEST, replace(manifest, files=files))
 
 
 def _require_free(place: Path) -> None:
-    """Nothing may stand at `place` but a bundle without additions, or an empty folder."""
+    """Raises UsageError unless `place` does not exist, is an empty folder, or is a bundle without other files."""
     if Path.cwd().is_relative_to(place):
-        raise UsageError(f"{place}: is the current folder or holds it. Name a folder of the bundle's own with --out.")
+        raise UsageError(f"{place}: is the current folder or contains it. Give another folder with --out.")
     if not place.exists():
         return
     others = sorted(contents(place, leftovers=False) - _named_files(place)) if place.is_dir() else [place.name]
     if others:
         raise UsageError(
-            f"{place}: exists and holds what belongs to no bundle ({others[0]}); nothing was written. Move it away, or "
-            f"name another place with --out."
+            f"{place}: exists and has a file that belongs to no bundle ({others[0]}); nothing was written. Move it "
+            f"away, or give another folder with --out."
         )
 
 
 def _named_files(folder: Path) -> set[str]:
-    """What the manifest in `folder` accounts for, whatever its version; empty where it is no bundle's manifest."""
+    """Files that the manifest in `folder` lists, for any schema version; empty if there is no manifest of a bundle."""
     try:
         manifest = json.loads(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
         return {MANIFEST, *manifest["files"]} if manifest.keys() >= {VERSION, "network"} else set()
@@ -70,7 +71,10 @@ def _named_files(folder: Path) -> set[str]:
 
 
 def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:
-    """Two renames, for no single one replaces a folder with content; the old bundle comes back if the second fails."""
+    """Replace `place` by `staging` in two renames; if the second fails, the old bundle is restored.
+
+    One rename is not enough, because it cannot replace a folder that is not empty.
+    """
     try:
         if place.exists():
             place.rename(retired)
@@ -81,7 +85,7 @@ def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:
 
 
 def _make_readable(staging: Path) -> None:
-    """A service under another account runs the bundle; temporary folders and some writers leave it to the owner."""
+    """Make all files readable for other accounts, because the service that uses the bundle runs under another one."""
     staging.chmod(0o755)
     for path in staging.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -91,14 +95,14 @@ def _file_entry(path: Path) -> FileEntry:
     return FileEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
 
 
-# a bundle in use
+# changes of an existing bundle
 
 
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep other processes from changing the bundle; the lock is on the folder itself and goes with the process.
+    """Context with an exclusive lock (flock) on the bundle's folder, which is released when the process ends.
 
-    `on_wait` is called where another holds it. Raises OSError where the folder cannot be opened.
+    `on_wait` is called if another process has the lock. Raises OSError if the folder cannot be opened.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -113,7 +117,7 @@ def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator
 
 
 def require_changeable(folder: Path) -> None:
-    """Raises OSError where the manifest could not be replaced. Leaves the bundle as it is."""
+    """Raises OSError if the manifest cannot be replaced. Changes nothing."""
     with locked(folder), tempfile.TemporaryFile(dir=folder) as draft:
         draft.write(b"manifest")
 
@@ -121,9 +125,9 @@ def require_changeable(folder: Path) -> None:
 def replace_engines(
     bundle: Bundle, engines: Iterable[EngineEntry], *, added: Iterable[str], removed: Iterable[str]
 ) -> Bundle:
-    """Give a bundle another list of engines; the bundle as it is then. The caller holds the lock.
+    """Replace the list of TensorRT engines in the manifest; returns the changed bundle. The caller has the lock.
 
-    Files `added` must lie in their places. Those `removed` are no longer named; they are the caller's to delete.
+    Files of `added` must exist. Files of `removed` are no longer listed; the caller deletes them.
     """
     gone = set(removed)
     kept = {name: entry for name, entry in bundle.files.items() if name not in gone}
@@ -132,21 +136,21 @@ def replace_engines(
 
 
 def replace_gates(bundle: Bundle, gates: Iterable[GateEntry]) -> Bundle:
-    """Give a bundle another list of verdicts; the bundle as it is then. The caller holds the lock."""
+    """Replace the list of gate verdicts in the manifest; returns the changed bundle. The caller has the lock."""
     return _replace(bundle, replace(bundle.manifest, gates=tuple(gates)))
 
 
 def _replace(bundle: Bundle, manifest: Manifest) -> Bundle:
-    """The draft lies where drafts of a build lie, so that one left over by a killed process belongs to no reader.
+    """Write the manifest to a temporary file and rename it; a manifest of an earlier schema becomes one of schema 2.
 
-    A manifest of an earlier schema is written in the present one.
+    The temporary file is in the folder of unfinished builds, so that one of a killed process is ignored.
     """
-    room = bundle.folder / UNFINISHED
-    room.mkdir(parents=True, exist_ok=True)
-    write_json(room / MANIFEST, manifest)
-    (room / MANIFEST).chmod(0o644)
-    (room / MANIFEST).replace(bundle.folder / MANIFEST)
-    for empty in (room, room.parent):
+    drafts = bundle.folder / UNFINISHED
+    drafts.mkdir(parents=True, exist_ok=True)
+    write_json(drafts / MANIFEST, manifest)
+    (drafts / MANIFEST).chmod(0o644)
+    (drafts / MANIFEST).replace(bundle.folder / MANIFEST)
+    for empty in (drafts, drafts.parent):
         with suppress(OSError):
             empty.rmdir()
     return open_bundle(bundle.folder)

@@ -1,4 +1,4 @@
-"""The networks that this release knows, one frozen `NetworkSpec` each."""
+"""The networks that this release supports, one frozen `NetworkSpec` for each."""
 
 import copyreg
 
@@ -33,11 +33,11 @@ __all__ = [
 NETWORKS = (GLAM, GLAM_CONCATENATION)
 
 MOST_PATCHES = max(spec.patches.slots for spec in NETWORKS if spec.selection)
-"""Patches of an image that some network takes; before a bundle is open, no smaller limit is known."""
+"""Maximum number of patches per image over all networks: the limit before the bundle's network is known."""
 
 
 def network(name: str, aggregation: str) -> NetworkSpec:
-    """The network of that name and aggregation. Raises LookupError, which names those there are, for any other."""
+    """The network of this name and aggregation. Raises LookupError, which lists the known networks, for any other."""
     for spec in NETWORKS:
         if (spec.name, spec.aggregation) == (name, aggregation):
             return spec
@@ -45,5 +45,5 @@ def network(name: str, aggregation: str) -> NetworkSpec:
     raise LookupError(f"the network {name!r} with {aggregation!r} aggregation is unknown; this release has {known}")
 
 
-# pickled by name, because a process that reads it has the same networks and their mappings are read-only proxies
+# pickled by name and aggregation, because mappingproxy cannot be pickled; the reading process has the same networks
 copyreg.pickle(NetworkSpec, lambda spec: (network, (spec.name, spec.aggregation)))

@@ -1,7 +1,7 @@
-"""What one network is: its stages, the tensors of its graphs, how its patches are chosen, what its results hold.
+"""Specification of a network: stages, tensors of its graphs, patch selection, classes and scores of its results.
 
 Positions and shapes are (rows, columns). "Map" is the grid of the global saliency map. "Network frame" is the input
-image of the network: upright, facing right, chest wall on the left.
+image of the network: upright, facing right, with the chest wall on the left.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from typing import Literal
 
 Stage = Literal["global", "local", "fusion"]
 STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
-"""Every stage that a network may have, in the order in which they run."""
+"""All possible stages of a network, in the order in which they run."""
 
 PUBLISHED_FRAME = (2944, 1920)
-"""Rows and columns of the network frame that the published preprocessing makes, for GLAM, GMIC and CAM alike."""
+"""Rows and columns of the network frame of the published preprocessing; the same for GLAM, GMIC and CAM."""
 
 COMPOSED_MAP = "saliency"
-"""The one output of the fusion graph that an engine may leave out: the fused map, which follows from its inputs."""
+"""The fused map: the only output of the fusion graph that an engine may omit, because it follows from the inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """One input or output of a graph; axis 0 is always the batch and its only dynamic axis."""
+    """One input or output of a graph; axis 0 is the batch and the only dynamic axis."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphContract:
-    """Names, types and shapes that every engine of a stage offers."""
+    """Names, types and shapes of the inputs and outputs of every engine of a stage."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -38,10 +38,11 @@ class GraphContract:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSelection:
-    """How patches are chosen on the global map: greedily, the window of the largest summed saliency first.
+    """Rule that selects patches on the global map: greedily, in descending order of the window's summed saliency.
 
-    Each class's map is scaled to 0..1 by its own minimum and maximum (a class without contrast adds zeros) and the
-    classes are added; a chosen window is set to zero; the first window in row-major order wins a tie.
+    The map of each class is scaled to 0..1 by its own minimum and maximum (a class without contrast counts as zeros),
+    and the classes are added. After a selection its window is set to zero. In a tie, the first window in row-major
+    order is selected.
     """
 
     side: int
@@ -49,32 +50,33 @@ class PatchSelection:
     window: int
     """Side of a patch on the global map, in cells."""
     slots: int
-    """Most patches of an image: the patch slots of the fusion graph. The number in use is chosen at run time."""
+    """Maximum number of patches per image: the patch slots of the fusion graph. A run-time option sets the number."""
     map_side: int | None
     """Side of a patch's own saliency map, in cells; None where the local stage has no map."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NetworkSpec:
-    """A network as every engine, bundle and result of it sees it. One object a network: compared by identity."""
+    """Specification of one network. There is one object per network, so specifications are compared by identity."""
 
     name: str
-    """The network's name, as manifests and the command line have it."""
+    """The network's name in manifests and on the command line."""
     aggregation: str
-    """How the patches make one local prediction, for networks of one name that differ in it; "none" without patches."""
+    """How the local prediction is computed from the patches, in which networks of one name differ; "none" without
+    patches."""
     title: str
-    """The network's name on results, pictures and pages."""
+    """The network's name in results, pictures and web pages."""
     classes: tuple[str, ...]
     input_shape: tuple[int, int]
-    """Of the input image, in pixels."""
+    """Rows and columns of the input image, in pixels."""
     map_shape: tuple[int, int]
-    """Of the global saliency map, in cells."""
+    """Rows and columns of the global saliency map, in cells."""
     selection: PatchSelection | None
     """None for a network without patches."""
     graphs: Mapping[Stage, GraphContract]
-    """The stages, in the order in which they run, and the contract of the graph of each."""
+    """Stage -> contract of its graph, in the order in which the stages run."""
     scores: tuple[str, ...]
-    """Image-level predictions by the names of their tensors."""
+    """Tensor names of the image-level predictions."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -87,16 +89,17 @@ class NetworkSpec:
 
     @property
     def patches(self) -> PatchSelection:
-        """The rule of a network that has patches. Raises LookupError for one that has none."""
+        """The patch selection rule. Raises LookupError for a network without patches."""
         if self.selection is None:
             raise LookupError(f"{self.title} has no patches")
         return self.selection
 
     @property
     def grid_cell(self) -> int:
-        """Pixels per cell, along both axes, of the coarsest grid that holds the map of a result exactly.
+        """Pixels per cell, along both axes, of the coarsest grid that represents the saliency map of a result exactly.
 
-        The global map's cell, or that of a patch's map where the two are fused: patches start on multiples of it.
+        This is the cell of the global map or, if patch maps are fused into it, the cell of the patch maps: patch
+        positions are multiples of it.
         """
         if self.selection is None or self.selection.map_side is None:
             return self.cell
@@ -104,14 +107,15 @@ class NetworkSpec:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """Of that grid, in cells."""
+        """Rows and columns of the grid of `grid_cell`, in cells."""
         return self.input_shape[0] // self.grid_cell, self.input_shape[1] // self.grid_cell
 
     def contract(self, stage: Stage, *, composed: bool = True) -> GraphContract:
         """Inputs and outputs of the engine of a stage.
 
-        `composed`: whether the fusion stage gives the fused map. Its graph does; OpenVINO's engines and those on a GPU
-        do not, because there a result or a kernel composes it. Raises KeyError for a stage that the network lacks.
+        `composed`: whether the fusion stage outputs the fused map. Its ONNX graph does. OpenVINO engines and GPU
+        engines do not, because the result or a kernel composes the map. Raises KeyError if the network has no such
+        stage.
         """
         contract = self.graphs[stage]
         if composed or COMPOSED_MAP not in contract.outputs:
@@ -121,7 +125,7 @@ class NetworkSpec:
 
 
 def tensors(**shapes: tuple[int, ...]) -> Mapping[str, Tensor]:
-    """Tensors by name from their shapes without the batch: int64 for `patch_locations`, float32 for all others."""
+    """Name -> Tensor from shapes without the batch axis: int64 for `patch_locations`, float32 for all others."""
     return {
         name: Tensor(dtype="int64" if name == "patch_locations" else "float32", shape=s) for name, s in shapes.items()
     }

@@ -1,6 +1,6 @@
 """GLAM (Liu et al., MIDL 2021): a global network, a local network on up to six patches, and their fusion.
 
-The published weights come in two kinds, which differ in the aggregation over patches and in the fusion: see `_glam`.
+There are two variants of the published weights, with different aggregation over patches and fusion: see `_glam`.
 """
 
 from glam_deploy.networks.base import PUBLISHED_FRAME, GraphContract, NetworkSpec, PatchSelection, tensors
@@ -15,13 +15,13 @@ PATCH_MAP = 128
 SELECTION = PatchSelection(side=512, window=32, slots=6, map_side=PATCH_MAP)
 
 SCALE_POOL_FRACTION = 0.03
-"""Share of the map that a scale's prediction averages (paper, section 2; published configuration)."""
+"""Fraction of the map's cells whose mean is the prediction of a scale (paper, section 2; published configuration)."""
 
 PATCH_POOL_FRACTION = 0.3
-"""Share of the patch maps that the local prediction averages."""
+"""Fraction of the patch maps' cells whose mean is the local prediction."""
 
 SCALE_WEIGHTS = (0.2, 0.6, 0.2)
-"""Weights of the three scales' saliency, finest first, in the global saliency."""
+"""Weights of the saliency of the three scales in the global saliency, finest scale first."""
 
 Z_GLOBAL = 256
 Z_PATCH = 512
@@ -29,12 +29,13 @@ Z_PATCH = 512
 
 
 def _glam(*, attention: bool) -> NetworkSpec:
-    """GLAM with attention over patches and a fusion layer, or with patches pooled together ("concatenation").
+    """GLAM with attention over patches and a fusion layer, or with all patches pooled together ("concatenation").
 
     - global: `image` -> `saliency_global` (0..1), `y_scale` (0..1, finest scale first), `z_g`.
-    - local: `patches` -> `saliency_patches` (0..1), `z_k`; a batch row is one patch.
+    - local: `patches` -> `saliency_patches` (0..1), `z_k`; each batch row is one patch.
     - fusion: slots 0..K-1 of the six hold patches, in order of selection; an unused slot has location (-1, -1) and
-      zeros elsewhere. `patch_locations` are (row, column) of upper-left corners in input pixels, multiples of 16.
+      zeros in all other tensors. `patch_locations` are (row, column) of the upper-left corners in pixels of the network
+      frame, multiples of 16.
       `saliency` is the fused map in the network frame. `z_g`, `z_k`, `attention` and `y_fusion` exist with attention.
     """
     n, k, side = len(CLASSES), SELECTION.slots, PATCH_MAP

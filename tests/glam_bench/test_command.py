@@ -90,7 +90,7 @@ def test_without_a_gpu_for_real(bundle: Path, tmp_path: Path) -> None:
 
 def test_wrong_usage(tmp_path: Path, capsys: Capture) -> None:
     assert run(tmp_path / "none", tmp_path) == 2
-    assert "no bundle there" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command.main(["--only", "kernels,everything"])
     assert "everything: choose from kernels, engines, times, soak" in capsys.readouterr().err

@@ -110,7 +110,7 @@ def test_current_folder_and_those_around_it_are_refused(
 ) -> None:
     (tmp_path / "desk/sub").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "desk")
-    with pytest.raises(UsageError, match="is the current folder or holds it"), staged_bundle(Path(place)):
+    with pytest.raises(UsageError, match="is the current folder or contains it"), staged_bundle(Path(place)):
         raise AssertionError("not reached")
 
 

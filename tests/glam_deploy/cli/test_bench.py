@@ -19,7 +19,7 @@ SAMPLE = Path(__file__).parents[2] / "glam_bench/bench/sample.json"
     ("arguments", "message"),
     [
         (("--engine", "tensorflow"), "tensorflow: unknown; choose from auto, onnx"),
-        (("--bundle", "nothing"), "no bundle there"),
+        (("--bundle", "nothing"), "is not a bundle"),
         (("compare", "a.json", "b.json"), "cannot be read as JSON"),
     ],
 )

@@ -144,7 +144,7 @@ def test_gpu_that_is_not_there(cli: Cli, folder: Path, tensorrt: None, monkeypat
         (("--engine", "fp16", "--flavour", "onnx"), 2, "'onnx' is not one of"),
         (("--engine", "bf16"), 2, "export --weights ckpt.pt --precision bf16"),
         (("--engine", "fp16", "--compute-capability", "9.0"), 2, "builds for the GPU at hand alone"),
-        (("--engine", "fp16", "--bundle", "nothing"), 2, "nothing: no bundle there"),
+        (("--engine", "fp16", "--bundle", "nothing"), 2, "nothing: is not a bundle"),
     ],
 )
 def test_wrong_usage(

@@ -145,7 +145,7 @@ def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
         (["--masks", "/"], "no mask is named like an image"),
         (["--masks", "/nope"], "/nope: does not exist; check --masks"),
         (["--masks", "/dev/null"], "/dev/null: is no folder; check --masks"),
-        (["--bundle", "nowhere"], "no bundle there"),
+        (["--bundle", "nowhere"], "is not a bundle"),
         (["--engine", "auto"], "'auto' is not one of"),
         (["--patches", "7"], "7 is not in the range"),
     ],

@@ -99,7 +99,7 @@ def test_closed_pipe_ends_without_a_trace(start: Start, bundle: Path, option: li
 def test_no_bundle_there(cli: Cli, bundle: Path, image: Path, place: str) -> None:
     said = cli("inspect", "--bundle", bundle.parent / place)
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith(f"glam-deploy: {bundle.parent / place}: no bundle there")
+    assert said.err.startswith(f"glam-deploy: {bundle.parent / place}: is not a bundle")
     assert "glam-deploy export" in said.err
 
 

@@ -12,7 +12,7 @@ from support.commands import Cli, names
 def test_no_bundle(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
     said = cli("run", "--bundle", tmp_path / "nothing", "--out", tmp_path / "out", image)
     assert said.code == 2
-    assert said.err.startswith(f"glam-deploy: {tmp_path / 'nothing'}: no bundle there")
+    assert said.err.startswith(f"glam-deploy: {tmp_path / 'nothing'}: is not a bundle")
     assert not (tmp_path / "out").exists()
 
 

@@ -69,7 +69,7 @@ def test_one_changed_byte(cli: Cli, bundle: Path, name: str) -> None:
     said = cli("verify", "--bundle", bundle)
     assert (said.code, said.out) == (4, "")
     assert f"{name} was changed: SHA-256 " in said.err
-    assert "Restore the file from where the bundle came from" in said.err
+    assert "Copy the file again from the bundle's source" in said.err
 
 
 def test_missing_file(cli: Cli, bundle: Path) -> None:
@@ -91,7 +91,7 @@ def test_bundle_without_golden_case(cli: Cli, bundle: Path) -> None:
     write_manifest(bundle, facts())
     said = cli("verify", "--bundle", bundle)
     assert said.code == 4
-    assert f"names no {GOLDEN_FILE}" in said.err
+    assert f"does not list {GOLDEN_FILE}" in said.err
 
 
 # 4: parity

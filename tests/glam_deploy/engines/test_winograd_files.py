@@ -27,5 +27,5 @@ def test_a_bundle_without_is_refused_with_what_to_do(tmp_path: Path, engine: str
         open_engines(engine, open_bundle(tmp_path), EngineOptions())
     assert str(caught.value) == (
         f"{tmp_path}: has no graphs/local.winograd.onnx. Export the checkpoint again with --winograd, or choose an "
-        f"engine without Winograd's form: onnx or openvino."
+        f"engine without Winograd convolutions: onnx or openvino."
     )

@@ -280,7 +280,7 @@ def test_timings_that_the_library_does_not_take_are_left(bundle: Bundle) -> None
         (lambda e: e.pop("key"), r"engines\[0\]\.key is missing"),
         (lambda e: e["stages"]["local"].pop("file"), r"engines\[0\]\.stages\.local\.file is missing"),
         (lambda e: e["stages"].pop("fusion"), r"engines\[0\]\.stages\.fusion is missing"),
-        (lambda e: e["stages"]["local"].update(file="gone"), "the manifest names no gone"),
+        (lambda e: e["stages"]["local"].update(file="gone"), "the manifest does not list gone"),
         (lambda e: e["made_for"].update(gpu=7), r"engines\[0\]\.made_for\.gpu is a whole number"),
         (
             lambda e: e["made_for"].update(compute_capabilities="8.9"),

@@ -137,7 +137,7 @@ def test_bundle_that_is_taken_away_meanwhile(bundle: Bundle) -> None:
 
 def test_no_bundle_there(bundle: Bundle, tmp_path: Path) -> None:
     missing = replace(bundle, folder=tmp_path / "nothing")
-    with pytest.raises(UsageError, match="no bundle there"):
+    with pytest.raises(UsageError, match="is not a bundle"):
         build(missing)
     assert not missing.folder.exists()
 
