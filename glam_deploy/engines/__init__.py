@@ -1,1 +1,1 @@
-"""One compiled graph behind one contract, whoever compiled it; `registry` opens them by name."""
+"""Engines: each runs the graph of one stage through a common interface. `registry` opens them by name."""

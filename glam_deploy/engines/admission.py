@@ -1,7 +1,7 @@
-"""Which engines may give results: the reference itself, and those that the bundle has a passed gate for.
+"""Admission of engines: results come from the reference engines and from engines with a passed gate in the bundle.
 
-What is held to it is the engine as it was opened: name, library, precision and the hash of what each stage runs.
-Another graph, engine file or version of a library is another engine, and needs a gate of its own.
+A gate is valid for one `EngineIdentity.digest`: name, library, precision and the hashes of the files of all stages.
+An engine with another graph, engine file or library version needs a new gate.
 """
 
 import os
@@ -15,33 +15,33 @@ from glam_deploy.errors import BundleError
 from glam_deploy.precision import FP32, StageRecipes
 
 REFERENCES = ("onnx", "torch")
-"""Engines that are the reference: held by the export's parity table and by `verify`, in FP32."""
+"""Engines that are the reference in FP32; the export's parity table and `verify` compare them with PyTorch."""
 
 REFERENCE, UNGATED = "reference", "ungated"
-"""What stands in a result's provenance in the place of a gate's id."""
+"""Values in a result's provenance instead of the id of a gate."""
 
 AFTER_FAILURE = (
     "The same gate would fail again: choose another --engine (onnx needs no gate), export the checkpoint in another "
     "precision,"
 )
-"""What to do about a failed gate; a sentence goes on after it."""
+"""Remedy for a failed gate, in messages; the caller appends the end of the sentence."""
 
 
 def is_reference(identity: EngineIdentity) -> bool:
-    """Whether an opened engine needs no gate."""
+    """Whether an opened engine is the reference, which needs no gate."""
     return identity.name in REFERENCES and identity.precision == StageRecipes(recipes=FP32)
 
 
 def newest_gate(bundle: Bundle, identity: EngineIdentity) -> GateEntry | None:
-    """The verdict that counts for an engine; None where it was never compared with the reference."""
+    """The newest gate of an engine; None if the engine was never compared with the reference."""
     wanted = identity.digest
     return next((gate for gate in reversed(bundle.gates) if gate.digest == wanted), None)
 
 
 def admit(bundle: Bundle, engine: str, identity: EngineIdentity, *, ungated: bool) -> str:
-    """The id of the passed gate of an opened engine, or REFERENCE or UNGATED.
+    """Returns the id of the passed gate of an opened engine, or REFERENCE or UNGATED.
 
-    Raises BundleError where the gate is missing or failed, unless `ungated`.
+    Raises BundleError if the gate is missing or failed, unless `ungated`.
     """
     if is_reference(identity):
         return REFERENCE
@@ -50,32 +50,29 @@ def admit(bundle: Bundle, engine: str, identity: EngineIdentity, *, ungated: boo
         return gate.id
     if ungated:
         return UNGATED
-    remedy = AFTER_FAILURE if gate else _first_gate(bundle, engine, identity.flavour)
+    command = gate_command(bundle.folder, engine, identity.flavour)
+    remedy = AFTER_FAILURE if gate else f"It is not validated against the reference. Run: {command};"
     raise BundleError(
-        f"{bundle.folder}: engine {engine!r} {_why_not(bundle, engine, gate)}. {remedy} or take it all the same with "
-        f"--ungated (in Python: ungated=True)."
+        f"{bundle.folder}: engine {engine!r} {_rejection(bundle, engine, gate)}. {remedy} or use it without a gate "
+        f"with --ungated (in Python: ungated=True)."
     )
 
 
 def gate_command(folder: Path, engine: str, flavour: str | None = None) -> str:
-    """The command that makes a verdict, to be pasted."""
-    words = ["glam-deploy", "gate", "--bundle", str(folder), "--engine", engine]
-    return shlex.join([*words, *(["--flavour", flavour] if flavour else [])])
-
-
-def _first_gate(bundle: Bundle, engine: str, flavour: str | None) -> str:
-    command = gate_command(bundle.folder, engine, flavour)
-    return f"It is not validated against the reference. Run: {command};"
+    """Shell command that runs the gate of an engine, quoted for the shell."""
+    command = ["glam-deploy", "gate", "--bundle", str(folder), "--engine", engine]
+    return shlex.join([*command, *(["--flavour", flavour] if flavour else [])])
 
 
 def this_machine(device: str) -> GateMachine:
-    """What latencies of an engine on `device` depend on, here."""
+    """The current machine, for latencies of an engine on `device`: "cpu" or the name of a GPU."""
     return GateMachine(processor=cpu.model(), cores=len(os.sched_getaffinity(0)), device=device)
 
 
-def _why_not(bundle: Bundle, engine: str, gate: GateEntry | None) -> str:
+def _rejection(bundle: Bundle, engine: str, gate: GateEntry | None) -> str:
+    """Reason why an engine is not admitted: its gate failed, is outdated or does not exist."""
     if gate:
         return f"failed its gate {gate.id} ({'; '.join(gate.failures)})"
     if any(other.engine == engine for other in bundle.gates):
-        return "has no gate as it is now: its graphs, its files or its library are others than those of the gate"
+        return "has an outdated gate: its graphs, engine files or library have changed since that gate"
     return "has no gate"

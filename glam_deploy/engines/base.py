@@ -1,4 +1,4 @@
-"""The interface of an engine (one stage's graph, ready to run) with its checks and identity, and of a chain of them."""
+"""Interfaces of an engine, which runs the graph of one stage, and of a chain, which runs all stages of a view."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,32 +20,31 @@ from glam_deploy.records import Findings, NetworkInput, PlacedView
 
 @dataclass(frozen=True, kw_only=True)
 class EngineIdentity:
-    """An engine as it was opened. In a result's provenance it is the JSON object "engine", keys named as the fields."""
+    """Identity of an opened engine: the JSON object "engine" in a result's provenance, with the fields as keys."""
 
     name: str
     """Its name in `engines.registry`, such as "openvino-bf16"."""
     library: str
-    """Name and version of the library that computes."""
+    """Name and version of the inference library."""
     device: str
     """"cpu", or the name of the GPU."""
     precision: StageRecipes
     sha256: Mapping[Stage, str]
-    """Stage -> SHA-256 of the graph, engine file or weights that it runs; empty where they come from no bundle."""
+    """Stage -> SHA-256 of the graph, engine file or weights that it runs; empty if these are not from a bundle."""
     flavour: str | None = None
-    """Of TensorRT engines: "tensorrt" or "tensorrt-rtx"."""
+    """For TensorRT engines: "tensorrt" or "tensorrt-rtx"."""
     key: str | None = None
-    """Of TensorRT engines: the bundle's `EngineEntry.key`."""
+    """For TensorRT engines: `EngineEntry.key` of the bundle."""
     compute_capability: str | None = None
-    """Of the GPU, such as "8.9"."""
+    """Compute capability of the GPU, such as "8.9"."""
     driver: str | None = None
-    """Version of the GPU's driver."""
+    """Version of the GPU driver."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over name, library, precision, flavour and hashes: what a gate's verdict is bound to.
+        """SHA-256 of name, library, precision, flavour and file hashes; a gate is valid for exactly one digest.
 
-        Another graph, engine file or version of a library is another engine. The device is none of it: engines may
-        run on every GPU of a kind, and verdicts name their machine.
+        The device is not included, because the same engine may run on all GPUs of a model; gates record their machine.
         """
         return json_sha256(
             {
@@ -58,8 +57,10 @@ class EngineIdentity:
         )
 
     def form(self, stage: Stage) -> Form:
-        """How the convolutions of a stage are computed. The engines *-winograd tell it by their name, not the recipe:
-        only the local graph comes in Winograd's form."""
+        """Convolution algorithm of a stage.
+
+        The recipes of the engines *-winograd do not have it: only their local stage uses Winograd convolutions.
+        """
         named = stage == "local" and self.name.endswith("-winograd")
         return "winograd" if named else self.precision[stage].form
 
@@ -70,53 +71,53 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How to open engines. What an engine cannot honour is refused by `registry.open_engines`, never ignored."""
+    """Options for opening engines. `registry.open_engines` rejects options that the engine does not support."""
 
     threads: int | None = None
-    """CPU threads of one engine; None leaves it to the library (all physical cores)."""
+    """CPU threads of one engine; None means the library's default (all physical cores)."""
     streams: int | None = None
-    """How many runs at once the threads of one engine are divided among; None gives all of them to one run."""
+    """Number of concurrent runs among which the threads of an engine are divided; None means one run."""
     cache: Path | None = None
-    """Folder of compiled models; None is `model_cache.default_folder`, and /dev/null keeps none."""
+    """Folder of compiled models; None means `model_cache.default_folder`, /dev/null disables the cache."""
     precision: Precision = "fp32"
-    """Which of the bundle's graphs to run, for an engine whose name does not say it."""
+    """Precision of the graphs to run, for an engine whose name does not determine it."""
     flavour: str | None = None
-    """Which of the bundle's TensorRT engines: "tensorrt" or "tensorrt-rtx"; None takes those that fit the machine."""
+    """Which TensorRT engines of the bundle: "tensorrt" or "tensorrt-rtx"; None selects those that fit the machine."""
     device: int | None = None
-    """Index of the GPU, as the driver counts; None is 0, the first."""
+    """Index of the GPU in the driver's order; None means 0."""
 
 
 class Engine(ABC):
-    """One stage's graph, ready to run. Safe to call from several threads; outputs belong to the caller."""
+    """Runs the graph of one stage. Thread-safe; the caller may modify the returned arrays."""
 
     def __init__(self, stage: Stage, *, network: NetworkSpec, composed: bool = True) -> None:
-        """`composed`: as of `NetworkSpec.contract`."""
+        """`composed`: whether the fusion stage outputs the fused map; see `NetworkSpec.contract`."""
         self.stage, self.network = stage, network
         self.contract: GraphContract = network.contract(stage, composed=composed)
 
     @abstractmethod
     def _run(self, inputs: Arrays) -> Arrays:
-        """Compute every output of the contract from checked, C-contiguous inputs."""
+        """Compute all outputs of the contract from validated, C-contiguous inputs."""
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Outputs by name, as the contract says; axis 0 is the batch.
+        """Run the graph: name -> array for inputs and outputs, as in `contract`, with the batch as axis 0.
 
-        Raises BackendRunError for inputs that break the contract (names, dtypes, shapes) and for inputs or outputs
-        that are not finite: such numbers are never handed on.
+        Raises BackendRunError for inputs with names, dtypes or shapes other than in the contract, and for NaN or
+        infinite values in inputs or outputs.
         """
         self._check_inputs(inputs)
-        # not left to the outputs: OpenVINO's ReLU makes NaN 0, and an image of nothing else gets plausible scores
+        # checking the outputs is not enough: OpenVINO's ReLU maps NaN to 0, so an image of NaN gets plausible scores
         self.require_finite_inputs(inputs)
         outputs = self._run({name: np.ascontiguousarray(inputs[name]) for name in self.contract.inputs})
         self.require_finite_outputs(outputs)
         return outputs
 
     def require_finite_inputs(self, inputs: Arrays) -> None:
-        """Raises BackendRunError for NaN and infinity; for whoever feeds the engine otherwise than through `run`."""
-        self._require_finite(inputs, "The fault lies before this engine: look at how its inputs were made.")
+        """Raises BackendRunError for NaN or infinite values; for callers that do not use `run`."""
+        self._require_finite(inputs, "The cause is before this engine: check the code that computes its inputs.")
 
     def require_finite_outputs(self, outputs: Arrays) -> None:
-        """Raises BackendRunError for NaN and infinity; for whoever takes outputs otherwise than from `run`."""
+        """Raises BackendRunError for NaN or infinite values; for callers that do not use `run`."""
         self._require_finite(outputs, "Check the bundle with `glam-deploy verify`, or use another engine.")
 
     def _require_finite(self, arrays: Arrays, remedy: str) -> None:
@@ -128,16 +129,16 @@ class Engine(ABC):
                 )
 
     def _require_interface(self, inputs: Tensors, outputs: Tensors, contract: GraphContract | None = None) -> None:
-        """For a backend that has opened a graph: hold what it found against `contract`, else against the engine's own.
+        """Compare the inputs and outputs of an opened graph with `contract`, by default `self.contract`.
 
-        Raises BundleError: the manifest and the graph are not of one network.
+        Raises BundleError if they differ, because the graph is then not of the manifest's network.
         """
         contract = contract or self.contract
         for kind, found, expected in (("inputs", inputs, contract.inputs), ("outputs", outputs, contract.outputs)):
             if dict(found) != dict(expected):
                 raise BundleError(
-                    f"{self.stage} graph: its {kind} are {_words(found)}; the manifest's network has "
-                    f"{_words(expected)}. Export the checkpoint again."
+                    f"{self.stage} graph: its {kind} are {_described(found)}; expected for the manifest's network: "
+                    f"{_described(expected)}. Export the checkpoint again."
                 )
 
     def _check_inputs(self, inputs: Arrays) -> None:
@@ -154,37 +155,39 @@ class Engine(ABC):
                     f"expected {expected.dtype} {['batch', *expected.shape]}"
                 )
         if len(batches) != 1 or 0 in batches:
-            raise BackendRunError(f"{self.stage} engine: inputs of one run share one batch size >= 1, got {batches}")
+            raise BackendRunError(
+                f"{self.stage} engine: batch sizes of the inputs are {sorted(batches)}, expected one common size >= 1"
+            )
 
 
-def _words(tensors: Tensors) -> str:
+def _described(tensors: Tensors) -> str:
     return ", ".join(f"{name} {t.dtype} {['batch', *t.shape]}" for name, t in tensors.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedEngines:
-    """The engines of a bundle, opened. Those of a GPU are `gpu.engines.base.GpuEngines`."""
+    """The opened engines of a bundle. GPU engines are `gpu.engines.base.GpuEngines`."""
 
     engines: Mapping[Stage, Engine]
     """All stages of one network."""
     identity: EngineIdentity
     streams: int = 1
-    """Number of runs at once that they were opened for."""
+    """Number of concurrent runs for which they were opened."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for stages of different networks."""
         names = {(engine.network.name, engine.network.aggregation) for engine in self.engines.values()}
         if len(names) > 1:
-            raise ValueError(f"engines of one bundle are of one network, got {sorted(map(str, names))}")
+            raise ValueError(f"engines are of the networks {sorted(map(str, names))}, expected one network")
 
     @property
     def network(self) -> NetworkSpec:
-        """The network whose stages the engines are."""
+        """The network of the engines."""
         return next(iter(self.engines.values())).network
 
 
 class Stopwatch:
-    """Wall time of named steps, in milliseconds, in the order of their first start; a step may be timed in parts."""
+    """Wall time of named steps in milliseconds, in the order of their first start; repeated steps are summed."""
 
     def __init__(self) -> None:
         self.times_ms: dict[str, float] = {}
@@ -196,41 +199,41 @@ class Stopwatch:
         self.add({step: (perf_counter() - start) * 1e3})
 
     def add(self, times_ms: Mapping[str, float]) -> None:
-        """Count what another watch has measured, too."""
+        """Add the times of another stopwatch, in milliseconds."""
         for step, spent in times_ms.items():
             self.times_ms[step] = self.times_ms.get(step, 0.0) + spent
 
 
-Flight = Callable[[], Findings]
-"""Waits for what was started and gives its findings, the same at each call; raises BackendRunError."""
+PendingFindings = Callable[[], Findings]
+"""Waits for a started run and returns its findings, the same object at each call. Raises BackendRunError."""
 
 
 class Chain(Protocol):
-    """Standardize, global, patches, local, fusion. Safe to use from several threads."""
+    """Runs all steps of a view: standardize, global, patches, local, fusion. Thread-safe."""
 
     @property
     def largest_batch(self) -> int:
-        """How many views it can run together; it takes so many, or one."""
+        """Largest number of views of one run; a run has this number of views, or one."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """How many starts it takes to keep the chain busy; 1 where a start returns when all is computed."""
+        """Number of runs to start before waiting for a result, for full utilization; 1 if `start` is synchronous."""
         ...
 
     @property
     def engines(self) -> Mapping[Stage, Engine]:
-        """The three stages, each to be run alone."""
+        """The engine of each stage, for running a stage alone."""
         ...
 
     def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
-        """The host's part of a view, which may be done earlier and in another thread; once is enough."""
+        """Do the host's part of the preprocessing of a view; may be called earlier and in another thread."""
         ...
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
-        """Begin with views, all raw or all standardized, and time the steps on `clock`. Raises BackendRunError."""
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+        """Start a run of views, all raw or all standardized; steps are timed by `clock`. Raises BackendRunError."""
         ...
 
     def close(self) -> None:
-        """Start no more, and let go of what can be: runs under way go on to their findings. Called once."""
+        """Release resources; active runs are completed, and no further run may be started. Must be called once."""
         ...

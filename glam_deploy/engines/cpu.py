@@ -1,4 +1,4 @@
-"""The processor: its instruction sets, its name, and how many of its cores this process may use."""
+"""CPU properties: instruction sets, model name, and the number of cores that this process may use."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from glam_deploy.engines.base import EngineOptions
 CPUINFO = Path("/proc/cpuinfo")
 
 BF16 = ("avx512_bf16", "amx_bf16")
-"""Any of these computes in bf16."""
+"""Instruction sets with bf16 arithmetic; one of them is enough."""
 
 Features = frozenset[str]
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def features(cpuinfo: Path = CPUINFO) -> Features:
-    """Instruction sets of the first processor, such as "avx2" or "amx_bf16"; empty where the file does not tell."""
+    """Instruction sets of the first processor, such as "avx2" or "amx_bf16"; empty if `cpuinfo` has none."""
     lines = _lines(cpuinfo)
     return frozenset(_value(lines, "flags").split() or _value(lines, "Features").split())  # x86; ARM
 
 
 def model(cpuinfo: Path = CPUINFO) -> str:
-    """Name of the processor; its architecture, such as "aarch64", where the file does not give one."""
+    """Model name of the processor; its architecture, such as "aarch64", if `cpuinfo` has no model name."""
     return _value(_lines(cpuinfo), "model name") or platform.machine()
 
 
@@ -48,30 +48,32 @@ def _value(lines: list[str], key: str) -> str:
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Cores of this process's affinity, or the CPU time that its control groups allow, rounded up, where that is less.
+    """Number of cores that this process may use: those of its CPU affinity, limited by the CPU quota of its cgroups.
 
-    Read from cpu.max (cgroup v2) or cpu.cfs_quota_us and cpu.cfs_period_us (v1) of the group and of those above it
+    Quotas are rounded up. They are read from cpu.max (cgroup v2) or cpu.cfs_quota_us and cpu.cfs_period_us (v1) of the
+    process's cgroup and its parents
     (Linux Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst).
     """
     return max(1, min([len(os.sched_getaffinity(0)), *(ceil(quota) for quota in _quotas(cgroups, membership))]))
 
 
 def within_cores(options: EngineOptions) -> EngineOptions:
-    """The same with no more threads and streams than this process has cores; a warning in the log says so.
+    """Limit the threads and streams of `options` to the usable cores; a reduction is logged as a warning.
 
-    More threads than cores take turns and wait for each other, so each run takes longer.
+    With more threads than cores each run takes longer, because the threads wait for each other.
     """
     threads, streams = (_within(name, getattr(options, name)) for name in ("threads", "streams"))
     return replace(options, threads=threads, streams=streams)
 
 
-def _within(what: str, wanted: int | None) -> int | None:
-    if wanted is None or wanted <= (cores := usable_cores()):
-        return wanted
+def _within(option: str, requested: int | None) -> int | None:
+    if requested is None or requested <= (cores := usable_cores()):
+        return requested
     log.warning(
-        "%s = %d: this process may use %d cores, so %d are used. Ask for no more, or give the process more cores.",
-        what,
-        wanted,
+        "%s = %d: this process may use only %d cores, so %d are used. Set a lower number, or give the process more "
+        "cores.",
+        option,
+        requested,
         cores,
         cores,
     )
@@ -79,7 +81,7 @@ def _within(what: str, wanted: int | None) -> int | None:
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
-    """Cores' worth of time, of every group that limits it."""
+    """CPU quotas in cores, one for each cgroup that has a limit."""
     for folder in _groups(cgroups, membership):
         with suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text("ascii").split()
@@ -92,7 +94,7 @@ def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
 
 
 def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """Folders of this process's groups, up to the root; in a container the root is the container's own group."""
+    """Folders of the cgroups of this process, up to the root; in a container the root is the container's cgroup."""
     with suppress(OSError):
         for line in membership.read_text("utf-8").splitlines():
             _, controllers, path = line.split(":", 2)

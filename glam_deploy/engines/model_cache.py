@@ -1,8 +1,8 @@
-"""A folder of compiled models, so that a second start need not compile. Nothing in it is ever needed.
+"""Cache of compiled models in a folder, so that a later start need not compile them. All files may be deleted.
 
-A file is named by the hash of all that its content depends on, and begins with the hash of that content: a file that
-was cut off or damaged is as good as none. Whoever can write to the folder can change results, so it is the user's own.
-Several processes may share it: files appear whole, and one that is read may be removed meanwhile.
+The name of a file is the hash of everything that its content depends on. A file begins with the hash of its content, so
+a truncated or damaged file is ignored. A user who can write to the folder can change results, so only its owner has
+access. Several processes may share the folder: files are written atomically, and may be removed while they are read.
 """
 
 import hashlib
@@ -19,51 +19,51 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 MOST_FILES = 24
-"""Eight bundles or engines of three stages; the longest unused go."""
+"""Maximum number of files: eight bundles or engines with three stages; the least recently used are removed."""
 MOST_BYTES = 4 * 2**30
-"""Of all models together; the longest unused go, and a larger one is not kept."""
+"""Maximum total size; the least recently used files are removed, and a larger model is not stored."""
 DRAFT_S = 24 * 3600.0
-"""Seconds after which a file that was being written is one that a killed process left."""
+"""Age in seconds after which a temporary file is removed, because the process that wrote it was killed."""
 DIGEST = hashlib.sha256().digest_size
 NOWHERE = Path(os.devnull)
-"""The folder that keeps nothing, as asked."""
+"""Value of the option `cache` that disables the cache."""
 
 
 def default_folder() -> Path:
     """$XDG_CACHE_HOME/glam-deploy, else ~/.cache/glam-deploy (XDG Base Directory Specification).
 
-    NOWHERE, with a warning in the log, for an account without home folder, as OpenShift makes them.
+    NOWHERE, with a warning in the log, for an account without a home folder, for example on OpenShift.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if home.is_absolute():
         return home / "glam-deploy"
     try:
         return Path("~/.cache").expanduser() / "glam-deploy"
-    except RuntimeError:  # no HOME, and no entry in the list of accounts
+    except RuntimeError:  # no HOME and no passwd entry
         _warn_once(f"account {os.getuid()} has no home folder (HOME is not set, and no passwd entry names one)")
         return NOWHERE
 
 
 class ModelCache:
-    """Compiled models in one folder, which is made when the first is stored. No error of the file system gets out."""
+    """Compiled models in one folder, which is created for the first model. No method raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self, key: Mapping[str, object]) -> memoryview | None:
-        """What was stored under a key; None where there is nothing whole."""
+        """The model stored under `key`; None if there is none or its file is damaged."""
         path = self._path(key)
         try:
             content = memoryview(path.read_bytes())
         except OSError:
             return None
-        with suppress(OSError):  # for `_forget`; a folder that is only read is as good
+        with suppress(OSError):  # time of last use, for `_evict`; fails in a read-only folder, which may be read
             os.utime(path)
         digest, blob = content[:DIGEST], content[DIGEST:]
         return blob if hashlib.sha256(blob).digest() == digest else None
 
     def store(self, key: Mapping[str, object], blob: bytes | memoryview) -> None:
-        """Keep a model under a key (JSON-ready, all that it depends on); where that cannot be, the log says so once."""
+        """Store a model under `key`: JSON values of all that it depends on. A failure is logged once."""
         if self._folder == NOWHERE or len(blob) + DIGEST > MOST_BYTES:
             return
         try:
@@ -72,7 +72,7 @@ class ModelCache:
         except OSError as error:
             _warn_once(f"the folder {self._folder} cannot be written to ({error.strerror or error})")
             return
-        self._forget()
+        self._evict()
 
     def _write(self, path: Path, blob: bytes | memoryview) -> None:
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", suffix=".draft", delete=False) as draft:
@@ -87,21 +87,21 @@ class ModelCache:
     def _path(self, key: Mapping[str, object]) -> Path:
         return self._folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.model"
 
-    def _forget(self) -> None:
-        """Keep what was used last, up to the limits. Another process may do the same at the same time."""
-        ours = _found(self._folder, f"{'[0-9a-f]' * 2 * DIGEST}.model")  # the folder may be one that others use, too
+    def _evict(self) -> None:
+        """Remove the least recently used models above the limits, and old temporary files; other processes may too."""
+        models = _files(self._folder, f"{'[0-9a-f]' * 2 * DIGEST}.model")  # other programs may use the folder, too
         total = 0
-        for number, (path, status) in enumerate(sorted(ours, key=lambda found: -found[1].st_mtime_ns)):
+        for number, (path, status) in enumerate(sorted(models, key=lambda model: -model[1].st_mtime_ns)):
             total += status.st_size
             if number >= MOST_FILES or total > MOST_BYTES:
                 _remove(path)
-        for path, status in _found(self._folder, ".*.draft"):
+        for path, status in _files(self._folder, ".*.draft"):
             if status.st_mtime < time.time() - DRAFT_S:
                 _remove(path)
 
 
-def _found(folder: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
-    """Files, without those that went meanwhile."""
+def _files(folder: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
+    """Files of a pattern with their status, without those that another process has just removed."""
     found = []
     for path in folder.glob(pattern):
         with suppress(OSError):
@@ -117,8 +117,8 @@ def _remove(path: Path) -> None:
 @cache
 def _warn_once(why: str) -> None:
     log.warning(
-        "Compiled models are not kept, so every start compiles them again: %s. Name a folder of your own with --cache "
-        "(cache= in Python) or XDG_CACHE_HOME, or say --cache %s.",
+        "Compiled models are not cached, so every start compiles them again: %s. Give a writable folder with --cache "
+        "(cache= in Python) or XDG_CACHE_HOME, or disable the cache with --cache %s.",
         why,
         NOWHERE,
     )

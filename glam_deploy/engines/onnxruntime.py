@@ -1,6 +1,6 @@
-"""ONNX Runtime on the CPU: the default engine, in every install. `gpu.engines.onnxruntime_cuda` shares its sessions.
+"""ONNX Runtime on the CPU: the default engine. `gpu.engines.onnxruntime_cuda` uses functions of this module.
 
-A half graph runs on the CPU too, to show what its types cost in accuracy; there it is no faster.
+FP16 and BF16 graphs run on the CPU too, for measuring their accuracy; on the CPU they are not faster than FP32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ from glam_deploy.precision import Recipe, StageRecipes
 LIBRARY = f"onnxruntime {ort.__version__}"
 CPU = "CPUExecutionProvider"
 ONLY_FATAL = 4
-"""Log level; what ONNX Runtime reports as an error reaches the caller as an exception."""
+"""Log level of ONNX Runtime; its errors are raised as exceptions, so they are not logged too."""
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-"""ONNX Runtime's name of a type -> numpy's; another type is no graph of ours."""
+"""ONNX Runtime's type name -> numpy's; graphs of a bundle have no other types."""
 
 Files = Mapping[Stage, str]
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session on the CPU over the bytes of a stage's graph, so that what was hashed is what runs."""
+    """ONNX Runtime session on the CPU, created from the verified bytes of a stage's graph."""
 
     def __init__(self, graph: bytes, stage: Stage, options: EngineOptions, *, network: NetworkSpec) -> None:
         super().__init__(stage, network=network)
@@ -46,19 +46,22 @@ class OnnxRuntimeEngine(Engine):
 
 
 def open_session(stage: Stage, graph: bytes, settings: Any, provider: Any) -> ort.InferenceSession:
+    """Create a session for an ONNX graph that uses one execution provider. Raises BackendBuildError."""
     settings.log_severity_level = ONLY_FATAL
     try:
-        # by default the binding answers an error of a provider with a second try on the CPU
+        # enable_fallback=0: by default the binding retries on the CPU after an error of a provider
         return ort.InferenceSession(graph, settings, providers=[provider], enable_fallback=0)
     except Exception as error:  # the binding raises bare subclasses of Exception, one for each status
-        raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} refuses it: {error}") from error
+        raise BackendBuildError(f"{stage} graph: ONNX Runtime {ort.__version__} rejects it: {error}") from error
 
 
 def failed(stage: Stage, error: Exception) -> BackendRunError:
+    """The error to raise for a failed run of a session."""
     return BackendRunError(f"{stage} engine: ONNX Runtime {ort.__version__} failed: {error}")
 
 
 def interface(session: ort.InferenceSession) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs of a session."""
     return _tensors(session.get_inputs()), _tensors(session.get_outputs())
 
 
@@ -67,12 +70,12 @@ def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
+    """Open the three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
     return _open_on_cpu("onnx", bundle, options, graph_files(options))
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The same in FP32, with the local graph in Winograd's form. Raises BundleError, BackendBuildError."""
+    """Open the FP32 graphs with the Winograd local graph on the CPU. Raises BundleError, BackendBuildError."""
     return _open_on_cpu("onnx-winograd", bundle, options, winograd_files(bundle))
 
 
@@ -86,15 +89,17 @@ def _open_on_cpu(name: str, bundle: Bundle, options: EngineOptions, files: Files
 
 
 def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
-    """Raises BundleError where the bundle lacks that graph."""
+    """Files of the Winograd engines. Raises BundleError if the bundle has no Winograd graph."""
     return winograd_files(bundle)
 
 
 def graph_files(options: EngineOptions) -> Files:
+    """Stage -> graph file in the precision of `options`."""
     return {stage: graph_file(stage, options.precision) for stage in STAGES}
 
 
 def identity_of(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> EngineIdentity:
+    """Identity of an ONNX Runtime engine on the CPU that runs `files` of the bundle."""
     return EngineIdentity(
         name=name,
         library=LIBRARY,

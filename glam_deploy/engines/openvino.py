@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in the precision asked for. Owns openvino."""
+"""OpenVINO engines on the CPU: FP32, BF16, INT8, Winograd and mixed precision. The only importer of openvino."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,33 +22,33 @@ from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavai
 from glam_deploy.networks import COMPOSED_MAP, STAGES, GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD, Float, Precision, Recipe, StageRecipes
 
-# The first call fills a table behind a C++ guard and may release the GIL meanwhile; a second thread that then waits for
-# the guard while it holds the GIL deadlocks the process (2026.4). During an import, only one thread can be here.
+# The first call initializes a static table under a C++ guard and may release the GIL. A second thread that waits for
+# the guard while it holds the GIL then deadlocks (2026.4). Calling it at import is safe: only one thread runs this.
 ov.Type.f32.to_dtype()
 
 LIBRARY = f"openvino {ov.__version__}"
 
 PRECISION = "INFERENCE_PRECISION_HINT"
 UNUSED = COMPOSED_MAP
-"""The output that is cut off the fusion graph: 45 MB, which a result composes from their parts when asked for them."""
+"""Output that is removed from the fusion graph: 45 MB, which `Result.saliency` computes on request instead."""
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
-"""Environment variable that forbids the library what the CPU could do."""
+"""Environment variable that limits the instruction sets that the library uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """What a stage is compiled from and for."""
+    """Graph file and floating-point type of one stage."""
 
     file: str
-    """Of the bundle."""
+    """Graph file of the bundle."""
     floats: Float
-    """What all computes in that is not in 8 bits. Probabilities and pooling are FP32 all the same: OpenVINO narrows
-    nothing that comes after the last convolution."""
+    """Type of the operations that are not INT8. Probabilities and pooling are always FP32, because OpenVINO lowers the
+    precision of no operation after the last convolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnginesPlan:
-    """The engines of a bundle before anything is read or compiled."""
+    """Name, stages and precision of engines, before files are read or models compiled."""
 
     name: str
     stages: Mapping[Stage, StagePlan]
@@ -56,7 +56,7 @@ class EnginesPlan:
 
 
 class OpenVinoEngine(Engine):
-    """A compiled model; every run gets its own request, so that threads do not meet. Fusion gives no `saliency`."""
+    """Compiled OpenVINO model; each run has its own infer request (thread-safe). Fusion has no output `saliency`."""
 
     def __init__(self, model: ov.CompiledModel, stage: Stage, *, network: NetworkSpec) -> None:
         super().__init__(stage, network=network, composed=False)
@@ -74,37 +74,38 @@ class OpenVinoEngine(Engine):
 
 @cache
 def core() -> ov.Core:
-    """The one OpenVINO of this process, for all that compile with it; never freed.
+    """The only `ov.Core` of this process; it is never freed.
 
-    OpenVINO's CPU plugin puts a stack for signal handlers in place when the first model is compiled, and takes it away
-    with its Core. With several Cores the last to go puts back the stack of one that has gone before: from then on
-    Ctrl-C, like any signal, ends the process with a segmentation fault (2026.4; openvinotoolkit/openvino pull 11894).
+    OpenVINO's CPU plugin installs an alternate signal stack when the first model is compiled, and removes it with its
+    Core. With several Cores, the last one that is freed restores the stack of a Core that was freed before: any signal,
+    such as Ctrl-C, then causes a segmentation fault (2026.4; openvinotoolkit/openvino pull 11894).
     """
     return ov.Core()
 
 
 def graph_engine(graph: bytes, stage: Stage, *, network: NetworkSpec, floats: Float = "fp32") -> OpenVinoEngine:
-    """An engine from an ONNX file that is in no bundle. Raises as `open_engines`."""
+    """Compile an ONNX graph that is not in a bundle. Raises the errors of `open_engines`."""
     settings = _settings(floats, EngineOptions())
     return OpenVinoEngine(_compiled(graph, stage, settings), stage, network=network)
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The three graphs of a bundle compiled by OpenVINO: in fp32, in bf16, or in 8 bits where its int8 graphs say so.
+    """Compile the three graphs of a bundle: FP32, BF16, or the bundle's INT8 graphs.
 
-    With bf16, and with int8 on a CPU that has bf16, all else computes in bf16, but the fusion stage never. Raises
-    BundleError, BackendUnavailable where the CPU lacks what bf16 needs, BackendBuildError.
+    With bf16, and with int8 on a CPU with bf16 instructions, all operations that are not INT8 are BF16, except for the
+    fusion stage, which is FP32. Raises BundleError, BackendUnavailable if the CPU has no bf16 instructions,
+    BackendBuildError.
     """
     return _open(bundle, plan_engines(bundle, options), options)
 
 
 def plan_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
-    """Raises BundleError where the bundle lacks a graph, BackendUnavailable as `open_engines`."""
-    narrow = options.precision == "int8"
+    """Plan of the engines that `open_engines` opens. Raises BundleError if a graph is missing, BackendUnavailable."""
+    is_int8 = options.precision == "int8"
     if options.precision == "bf16":
         _require_bf16()
-    floats: Float = "bf16" if options.precision == "bf16" or (narrow and _has_bf16()) else "fp32"
-    recipe = Recipe(weights="int8", floats=floats) if narrow else Recipe(weights=floats)
+    floats: Float = "bf16" if options.precision == "bf16" or (is_int8 and _has_bf16()) else "fp32"
+    recipe = Recipe(weights="int8", floats=floats) if is_int8 else Recipe(weights=floats)
     return EnginesPlan(
         name="openvino" if options.precision == "fp32" else f"openvino-{options.precision}",
         stages={stage: _stage_plan(bundle, stage, recipe) for stage in STAGES},
@@ -113,26 +114,26 @@ def plan_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """All in fp32, with the local graph in Winograd's form. Raises BundleError, BackendBuildError."""
+    """Compile the FP32 graphs with the Winograd local graph. Raises BundleError, BackendBuildError."""
     return _open(bundle, plan_winograd_engines(bundle, options), options)
 
 
 def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
-    """Raises BundleError where the bundle lacks that graph."""
+    """Plan of the Winograd engines. Raises BundleError if the bundle has no Winograd graph."""
     stages = {stage: StagePlan(file=file, floats="fp32") for stage, file in winograd_files(bundle).items()}
     return EnginesPlan(name="openvino-winograd", stages=stages, precision=StageRecipes(recipes=FP32))
 
 
 def open_mixed_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """Each stage in the precision that the bundle's precision search chose (`glam-deploy export --precision auto`).
+    """Compile each stage in the precision that the precision search selected (`glam-deploy export --precision auto`).
 
-    Raises as `open_engines`.
+    Raises the errors of `open_engines`.
     """
     return _open(bundle, plan_mixed_engines(bundle, options), options)
 
 
 def plan_mixed_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
-    """Raises BundleError where no search was made or a graph is missing, BackendUnavailable as `open_engines`."""
+    """Plan of the mixed engines. Raises BundleError without a precision search or a graph, BackendUnavailable."""
     chosen = _mixture(bundle)
     if any(recipe.rest == "bf16" for recipe in chosen.values()):
         _require_bf16()
@@ -142,7 +143,7 @@ def plan_mixed_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
 
 def _open(bundle: Bundle, plan: EnginesPlan, options: EngineOptions) -> OpenedEngines:
     options, stages = within_cores(options), plan.stages
-    with ThreadPoolExecutor(len(stages)) as pool:  # reading and compiling leave Python free
+    with ThreadPoolExecutor(len(stages)) as pool:  # reading and compiling release the GIL
         opened = pool.map(lambda stage: _engine(bundle, stage, stages[stage], options), stages)
         engines: dict[Stage, Engine] = dict(zip(stages, opened, strict=True))
     identity = EngineIdentity(
@@ -156,7 +157,7 @@ def _open(bundle: Bundle, plan: EnginesPlan, options: EngineOptions) -> OpenedEn
 
 
 def _stage_plan(bundle: Bundle, stage: Stage, recipe: Recipe) -> StagePlan:
-    """The fusion stage computes in FP32 whatever the recipe; Winograd's form beside 8 bits is in the int8 graph."""
+    """Graph file and type of a stage. Fusion is always FP32. The int8 graph itself has the Winograd convolutions."""
     if recipe == WINOGRAD:
         return StagePlan(file=winograd_files(bundle)[stage], floats="fp32")
     graph: Precision = "int8" if recipe.weights == "int8" else "fp32"
@@ -170,19 +171,16 @@ def _stage_plan(bundle: Bundle, stage: Stage, recipe: Recipe) -> StagePlan:
 
 
 def _mixture(bundle: Bundle) -> Mapping[Stage, Recipe]:
-    """For every stage. Raises BundleError where no search was made, or by a release that knew other precisions."""
+    """Stage -> recipe of the precision search. Raises BundleError without a search or with unsupported recipes."""
     found = bundle.manifest.mixture or {}
-    known: dict[Stage, Sequence[Recipe]] = {
+    supported: dict[Stage, Sequence[Recipe]] = {
         "global": [recipe for recipe in MIXTURE_RECIPES if recipe.form == "direct"],
         "local": MIXTURE_RECIPES,
     }
-    if any(found.get(stage) not in recipes for stage, recipes in known.items()):
-        told = ", ".join(f"{stage} {recipe}" for stage, recipe in found.items())
-        raise BundleError(
-            f"{bundle.folder}: no precision search was made for it"
-            + (f", or by a release with other mixtures (its mixture is {told})" if told else "")
-            + ". Export the checkpoint again with --precision auto."
-        )
+    if any(found.get(stage) not in recipes for stage, recipes in supported.items()):
+        mixture = ", ".join(f"{stage} {recipe}" for stage, recipe in found.items())
+        reason = f"this release does not support its mixture ({mixture})" if mixture else "has no precision search"
+        raise BundleError(f"{bundle.folder}: {reason}. Export the checkpoint again with --precision auto.")
     return {"global": found["global"], "local": found["local"], "fusion": FP32}
 
 
@@ -191,13 +189,13 @@ def _has_bf16() -> bool:
 
 
 def _require_bf16() -> None:
-    """OpenVINO takes bf16 for a hint: without the hardware it would compute in fp32 and not say so."""
+    """Raises BackendUnavailable without bf16 instructions: OpenVINO would silently compute in FP32."""
     if not _has_bf16():
         raise BackendUnavailable(f"bf16 needs a CPU with {' or '.join(cpu.BF16)}; {cpu.model()} has neither.")
 
 
 def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOptions) -> OpenVinoEngine:
-    """From the cache where it is there, without reading the graph: it was compiled from bytes of the same hash."""
+    """Load a compiled stage from the cache, or compile it. The cache key has the graph's hash, so it is not read."""
     settings = _settings(plan.floats, options)
     cached = ModelCache(options.cache or default_folder())
     key = {
@@ -222,13 +220,13 @@ def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.Com
     try:
         model = core().compile_model(read_graph(graph), "CPU", settings)
     except RuntimeError as error:
-        raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} refuses it: {error}") from error
+        raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} rejects it: {error}") from error
     _require_type(model, stage, settings[PRECISION])
     return model
 
 
 def read_graph(graph: bytes) -> ov.Model:
-    """An ONNX file without its output UNUSED. Raises RuntimeError for what is none."""
+    """Parse an ONNX file and remove its output UNUSED. Raises RuntimeError if it is not an ONNX file."""
     model = core().read_model(graph, b"")
     for result in model.get_results():
         if UNUSED in result.input_value(0).get_names():
@@ -236,17 +234,17 @@ def read_graph(graph: bytes) -> ov.Model:
     return model
 
 
-def _require_type(model: ov.CompiledModel, stage: Stage, asked: str) -> None:
-    if (found := model.get_property(PRECISION)) != getattr(ov.Type, asked):
+def _require_type(model: ov.CompiledModel, stage: Stage, requested: str) -> None:
+    if (found := model.get_property(PRECISION)) != getattr(ov.Type, requested):
         raise BackendUnavailable(
-            f"{stage} engine: asked to compute in {asked}, OpenVINO {ov.__version__} chose {found} on "
-            f"{cpu.model()}. {ISA_LIMIT} is {os.environ.get(ISA_LIMIT, 'not set')}; it must allow "
-            f"{' or '.join(cpu.BF16)}. Or choose the engine openvino."
+            f"{stage} engine: OpenVINO {ov.__version__} computes in {found} on {cpu.model()}, expected {requested}. "
+            f"{ISA_LIMIT} is {os.environ.get(ISA_LIMIT, 'not set')}; it must allow {' or '.join(cpu.BF16)}. Or choose "
+            f"the engine openvino."
         )
 
 
 def _settings(floats: Float, options: EngineOptions) -> dict[str, str]:
-    # by default OpenVINO computes in bf16 wherever the CPU can: that is another precision, never taken unasked
+    # always set, because OpenVINO's default is bf16 on CPUs with bf16 instructions
     settings = {PRECISION: {"fp32": "f32", "bf16": "bf16"}[floats], "PERFORMANCE_HINT": "LATENCY"}
     if options.streams:
         settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(options.streams)}
@@ -256,15 +254,18 @@ def _settings(floats: Float, options: EngineOptions) -> dict[str, str]:
 
 
 def _imported(blob: memoryview, settings: Mapping[str, str]) -> ov.CompiledModel | None:
-    tensor = ov.Tensor(np.frombuffer(blob, np.uint8))  # faster than a stream by half
+    tensor = ov.Tensor(np.frombuffer(blob, np.uint8))  # takes half the time of a stream
     try:
         return core().import_model(tensor, "CPU", settings)
-    except RuntimeError:  # as good as none; it is compiled anew and replaced
+    except RuntimeError:  # unusable; the model is compiled again and the cache entry replaced
         return None
 
 
 def _tensors(ports: Sequence[Any], contract: GraphContract) -> Tensors:
-    """By the contract's names: where OpenVINO moves a transposition behind the last operator, a port has two."""
+    """Name -> tensor, by the names of the contract.
+
+    A port has two names if OpenVINO has moved a transposition behind the last operator.
+    """
     known = contract.inputs.keys() | contract.outputs.keys()
     return {
         min(port.names & known, default=port.any_name): Tensor(

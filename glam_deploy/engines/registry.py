@@ -1,7 +1,8 @@
-"""Engine names and who owns them. An owner is imported only when its engine is asked for.
+"""Registry of engines: name -> `Owner`, the module that opens the engine. It is imported when the engine is opened.
 
-An owner is a module with `open_engines(bundle, options) -> OpenedEngines`, or another function of that form, and maybe
-another with the same arguments that finds out, before anything is read or compiled, whether the opener could do it.
+An owner module has an opener, `open_engines(bundle, options) -> OpenedEngines` or a function with the same signature.
+It may have a checker with the same arguments, which raises the errors that are known before files are read or models
+compiled.
 """
 
 import importlib
@@ -17,29 +18,31 @@ from glam_deploy.precision import PRECISIONS, Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A module that opens engines, what it needs and what it can be told."""
+    """The module that opens an engine, with its requirements and supported options."""
 
     module: str
     opener: str = "open_engines"
+    """Name of the function that opens the engine."""
     checker: str | None = None
-    """Raises what can be known before anything is read or compiled; None where that is nothing but `packages`."""
+    """Name of the function that checks the requirements before opening; None if `packages` is the only requirement."""
     packages: tuple[str, ...]
-    """Import names that must be installed."""
+    """Import names of required packages."""
     one_of: tuple[str, ...] = ()
-    """Import names of which any one must be installed; empty where there is no choice."""
+    """Import names of packages of which one is required; empty if there are none."""
     extras: tuple[str, ...] = ()
-    """The extras of glam-deploy of which each installs all that; empty where the plain install has it."""
+    """Extras of glam-deploy, each of which installs all these packages; empty if no extra is needed."""
     options: tuple[str, ...] = ()
-    """The fields of EngineOptions that it honours."""
+    """Names of the supported fields of EngineOptions."""
     precision: Precision | None = None
-    """What it computes in, where the engine's name says so; None where options do."""
+    """Precision, if the engine's name determines it; None if `EngineOptions.precision` does."""
     gpu: bool = False
-    """It needs an NVIDIA GPU."""
+    """Whether it needs an NVIDIA GPU."""
     summary: str
+    """Library, device and precision, for lists of engines."""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Packages that this machine lacks."""
+        """Required packages that are not installed."""
         absent = tuple(p for p in self.packages if not _installed(p))
         if self.one_of and not any(map(_installed, self.one_of)):
             absent += (" or ".join(self.one_of),)
@@ -48,11 +51,12 @@ class Owner:
 
 OPENVINO: tuple[tuple[str, str, Precision | None, str], ...] = (
     ("openvino", "engines", None, "fp32"),
-    ("openvino-winograd", "winograd_engines", None, "Winograd's form of fp32"),
+    ("openvino-winograd", "winograd_engines", None, "Winograd convolutions in fp32"),
     ("openvino-bf16", "engines", "bf16", "bf16"),
-    ("openvino-int8", "engines", "int8", "8 bits"),
-    ("openvino-mixed", "mixed_engines", None, "what the precision search chose"),
+    ("openvino-int8", "engines", "int8", "int8"),
+    ("openvino-mixed", "mixed_engines", None, "the precisions selected by the precision search"),
 )
+"""Engine name, suffix of opener and checker, precision as in `Owner`, and precision in the summary."""
 
 OWNERS: dict[str, Owner] = {
     "onnx": Owner(
@@ -67,7 +71,7 @@ OWNERS: dict[str, Owner] = {
         checker="plan_winograd_engines",
         packages=("onnxruntime",),
         options=("threads",),
-        summary="ONNX Runtime, CPU, Winograd's form of fp32",
+        summary="ONNX Runtime, CPU, Winograd convolutions in fp32",
     ),
     **{
         name: Owner(
@@ -78,9 +82,9 @@ OWNERS: dict[str, Owner] = {
             extras=("openvino",),
             options=("threads", "streams", "cache"),
             precision=precision,
-            summary=f"OpenVINO, CPU, {words}",
+            summary=f"OpenVINO, CPU, {numbers}",
         )
-        for name, function, precision, words in OPENVINO
+        for name, function, precision, numbers in OPENVINO
     },
     "torch": Owner(
         module="glam_export.torch_engine",
@@ -114,40 +118,40 @@ OWNERS: dict[str, Owner] = {
 }
 
 AUTO = "onnx"
-"""What "auto" means where no gate says more (`engines.selection`): the engine that every install has."""
+"""Engine of "auto" if the bundle has no passed gate (`engines.selection`); every installation has it."""
 
 ENGINE_NAMES = ("auto", *OWNERS)
 
 
 def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """Open a bundle's three graphs with the engine asked for, never with another.
+    """Open all stages of a bundle with the requested engine; there is no fallback to another one.
 
-    Raises UsageError for an unknown name and for options that the engine cannot honour, BackendUnavailable where
-    packages are missing, and what the owner raises.
+    Raises UsageError for an unknown name and for unsupported options, BackendUnavailable if packages are missing, and
+    the errors of the owner's opener.
     """
     owner = _owner(name, options)
     opener = getattr(importlib.import_module(owner.module), owner.opener)
-    opened: OpenedEngines = opener(bundle, _told(owner, options))
+    opened: OpenedEngines = opener(bundle, _with_precision(owner, options))
     return opened
 
 
 def check_engine(name: str, bundle: Bundle, options: EngineOptions) -> None:
-    """Raises as `open_engines`, as far as that is known before anything is read or compiled.
+    """Raises the errors of `open_engines` that are known before files are read or models compiled.
 
-    For commands that have work to do before they open an engine.
+    For commands that do other work before they open an engine.
     """
     owner = _owner(name, options)
     if owner.checker:
-        getattr(importlib.import_module(owner.module), owner.checker)(bundle, _told(owner, options))
+        getattr(importlib.import_module(owner.module), owner.checker)(bundle, _with_precision(owner, options))
 
 
 def require_gpu(index: int) -> None:
-    """Raises BackendUnavailable where the driver has no GPU of this index. Imports nothing of the GPU before."""
+    """Raises BackendUnavailable if the driver has no GPU with this index. GPU packages are imported only here."""
     importlib.import_module("glam_deploy.gpu.device.gpu").Gpu(index)
 
 
 def _owner(name: str, options: EngineOptions) -> Owner:
-    """Raises UsageError and BackendUnavailable as `open_engines` does by itself."""
+    """The owner of an engine, after checks of name, options and packages. Raises UsageError, BackendUnavailable."""
     if name not in ENGINE_NAMES:
         raise UsageError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINE_NAMES)}")
     owner = OWNERS[AUTO if name == "auto" else name]
@@ -160,12 +164,12 @@ def _owner(name: str, options: EngineOptions) -> Owner:
     return owner
 
 
-def _told(owner: Owner, options: EngineOptions) -> EngineOptions:
+def _with_precision(owner: Owner, options: EngineOptions) -> EngineOptions:
     return replace(options, precision=owner.precision or options.precision)
 
 
 def honours(name: str, options: EngineOptions) -> bool:
-    """Whether an engine can be told all of these options. `name`: a key of OWNERS."""
+    """Whether an engine supports all options that are set. `name`: a key of OWNERS."""
     return not _not_honoured(OWNERS[name], options)
 
 
@@ -173,8 +177,8 @@ def _require_honoured(name: str, owner: Owner, options: EngineOptions) -> None:
     for field in _not_honoured(owner, options):
         able = ", ".join(key for key, other in OWNERS.items() if field in other.options)
         raise UsageError(
-            f"engine {name!r} cannot be told {field} = {getattr(options, field)!r}; leave it out. It is for the "
-            f"engines {able}."
+            f"engine {name!r} does not support the option {field} = {getattr(options, field)!r}. Remove it; these "
+            f"engines support it: {able}."
         )
 
 
@@ -185,12 +189,12 @@ def _not_honoured(owner: Owner, options: EngineOptions) -> list[str]:
 
 def _remedy(owner: Owner) -> str:
     if not owner.extras:
-        return "Install glam-deploy again, with all that it requires,"
+        return "Install glam-deploy again with all its requirements,"
     return f"Install with: {' or '.join(map(install_command, owner.extras))},"
 
 
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # of a dotted name, the parent is missing
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
         return False

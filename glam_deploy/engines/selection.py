@@ -1,4 +1,4 @@
-"""Selection of an engine on this machine: the one asked for, or for "auto" the fastest with a passed gate."""
+"""Selection of the engine: the requested one, or for "auto" the fastest one with a passed gate on this machine."""
 
 from dataclasses import dataclass, replace
 
@@ -12,35 +12,35 @@ from glam_deploy.errors import BackendError, BackendUnavailable, BundleError, Us
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An engine that "auto" took."""
+    """The engine that "auto" has selected."""
 
     engine: str
     opened: OpenedEngines
     reason: str
-    """One line: which and why."""
+    """One line with the engine and the reason for its selection."""
 
 
 def choose(bundle: Bundle, options: EngineOptions) -> Choice:
-    """The engine of least latency among those with a passed gate that run here; `registry.AUTO` where there is none.
+    """Open the fastest engine that has a passed gate and runs on this machine; `registry.AUTO` if there is none.
 
-    What is compared are the times that each gate measured of the engine and of "onnx" on the same images in turns, on a
-    machine of the same processor, cores and device: times of two gates were taken under conditions of their own.
-    Verdicts of fewer than four images, and of earlier releases, lack that; they come last, by their latency. An engine
-    that is no faster than "onnx", that cannot be opened, that cannot honour the options, or is another one by now is
-    passed over, and the reason says so. One that compiles nothing needs no `options.cache` and is not passed over for
-    it.
+    Engines are compared by `GateEntry.times_onnx`: the engine's time divided by that of "onnx" on the same images,
+    measured alternately, because the latencies of two gates were measured under different conditions. Gates without it
+    (fewer than four images, earlier releases) come last, in ascending order of latency. An engine is skipped, and the
+    reason says why, if it is not faster than "onnx", cannot be opened, does not support the options, has changed since
+    its gate, or was timed on a machine with another processor, number of cores or device. `options.cache` is ignored
+    for engines that do not compile models.
     """
-    passed_over = []
+    skipped = []
     for gate in _fastest_first(bundle):
         found = _open(bundle, gate, options)
         if isinstance(found, str):
-            passed_over.append(f"{gate.engine} {found}")
+            skipped.append(f"{gate.engine} {found}")
             continue
-        why = f"auto took {gate.engine}: {gate.latency_ms:.0f} ms an image, {_beside(gate)}"
-        return Choice(engine=gate.engine, opened=found, reason=_line(why, passed_over))
-    why = f"auto took {AUTO}: no engine has a passed gate with times of such a machine"
-    opened = open_engines("auto", bundle, _for(AUTO, options))
-    return Choice(engine=AUTO, opened=opened, reason=_line(why, passed_over))
+        reason = f"auto selected {gate.engine}: {gate.latency_ms:.0f} ms per image, {_comparison(gate)}"
+        return Choice(engine=gate.engine, opened=found, reason=_with_skipped(reason, skipped))
+    reason = f"auto selected {AUTO}: no engine has a passed gate that was timed on a machine like this"
+    opened = open_engines("auto", bundle, _without_unused_cache(AUTO, options))
+    return Choice(engine=AUTO, opened=opened, reason=_with_skipped(reason, skipped))
 
 
 def _fastest_first(bundle: Bundle) -> list[GateEntry]:
@@ -51,46 +51,46 @@ def _fastest_first(bundle: Bundle) -> list[GateEntry]:
     )
 
 
-def _beside(gate: GateEntry) -> str:
-    fastest = "the fastest with a passed gate here"
-    return f"{gate.times_onnx:.2f} times the time of {AUTO} beside it, {fastest}" if gate.times_onnx else fastest
+def _comparison(gate: GateEntry) -> str:
+    fastest = "the fastest engine with a passed gate on this machine"
+    return f"{gate.times_onnx:.2f} times the time of {AUTO}, {fastest}" if gate.times_onnx else fastest
 
 
 def _open(bundle: Bundle, gate: GateEntry, options: EngineOptions) -> OpenedEngines | str:
-    """The engine of a gate, or why it is not to be had."""
-    if lacks := _lacks(gate, options):
-        return lacks
+    """Open the engine of a gate; returns the reason as text if it cannot be used."""
+    if reason := _mismatch(gate, options):
+        return reason
     try:
-        opened = open_engines(gate.engine, bundle, _for(gate.engine, options))
-    except (BackendError, BundleError, UsageError) as error:  # UsageError: it must be told which flavour
+        opened = open_engines(gate.engine, bundle, _without_unused_cache(gate.engine, options))
+    except (BackendError, BundleError, UsageError) as error:  # UsageError: the flavour must be given
         return f"cannot be opened ({str(error).partition('. ')[0]})"
     if opened.identity.digest != gate.digest:
-        return "is another one than its gate was for"
+        return "has changed since its gate"
     return opened if gate.machine == this_machine(opened.identity.device) else "was timed on another device"
 
 
-def _lacks(gate: GateEntry, options: EngineOptions) -> str:
-    """What can be told without opening it."""
+def _mismatch(gate: GateEntry, options: EngineOptions) -> str:
+    """Reason, known before opening, why the engine of a gate cannot be used; empty if there is none."""
     if gate.engine not in OWNERS:
         return "is unknown to this release"
-    if not honours(gate.engine, _for(gate.engine, options)):
-        return "cannot honour the options"
+    if not honours(gate.engine, _without_unused_cache(gate.engine, options)):
+        return "does not support the options"
     if gate.machine != this_machine(gate.machine.device):
         return "was timed on another kind of machine"
     slower = gate.engine != AUTO and gate.times_onnx is not None and gate.times_onnx >= 1
-    return f"took {gate.times_onnx:.2f} times as long as {AUTO} beside it" if slower else ""
+    return f"took {gate.times_onnx:.2f} times the time of {AUTO}" if slower else ""
 
 
-def _for(engine: str, options: EngineOptions) -> EngineOptions:
+def _without_unused_cache(engine: str, options: EngineOptions) -> EngineOptions:
     return options if "cache" in OWNERS[engine].options else replace(options, cache=None)
 
 
-def _line(why: str, passed_over: list[str]) -> str:
-    return why + (f"; passed over: {', '.join(passed_over)}" if passed_over else "")
+def _with_skipped(reason: str, skipped: list[str]) -> str:
+    return reason + (f"; skipped: {', '.join(skipped)}" if skipped else "")
 
 
 def open_asked(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """As `registry.open_engines`; BackendUnavailable also says what could run here."""
+    """As `registry.open_engines`; the message of BackendUnavailable also lists the engines that can run here."""
     try:
         return open_engines(name, bundle, options)
     except BackendUnavailable as error:
@@ -98,7 +98,7 @@ def open_asked(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEngin
 
 
 def check_asked(name: str, bundle: Bundle, options: EngineOptions) -> None:
-    """As `registry.check_engine`, and that there is a GPU where one is needed; says what could run here."""
+    """As `registry.check_engine`, with a check for a GPU; BackendUnavailable also lists the engines that can run."""
     try:
         check_engine(name, bundle, options)
         if name in OWNERS and OWNERS[name].gpu:
@@ -108,12 +108,12 @@ def check_asked(name: str, bundle: Bundle, options: EngineOptions) -> None:
 
 
 def could_run() -> str:
-    """A sentence for whoever lacks something."""
-    return f"These could run here, where the bundle has them: {', '.join(runnable())}."
+    """Sentence with the engines that this machine can run, for messages about missing requirements."""
+    return f"Engines that can run on this machine, if the bundle has them: {', '.join(runnable())}."
 
 
 def runnable() -> list[str]:
-    """Names of the registry whose packages and hardware are here; the bundle may still lack them."""
+    """Names of the engines whose packages and hardware this machine has; the bundle may still lack their files."""
     gpu = _has_gpu()
     return [name for name, owner in OWNERS.items() if not owner.missing and (gpu if owner.gpu else _fits_cpu(owner))]
 

@@ -1,1 +1,1 @@
-"""NVIDIA GPUs: the device, CUDA kernels, engines, and the chain that keeps a view's data in GPU memory."""
+"""NVIDIA GPUs: device access, CUDA kernels, engines, and the chain that keeps all data of a view in GPU memory."""

@@ -1,6 +1,6 @@
-"""The chain on a GPU: one upload, one sequence of work, one download. Equals the host chain up to rounding.
+"""The GPU chain: one upload, all steps on one stream, one download. Results equal the host chain up to rounding.
 
-Its slots are lent to one owner at a time.
+Runs use slots (`gpu.slot`) from a pool; each slot is used by one run at a time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.engines.base import Engine, Flight, Stopwatch
+from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
 from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.gpu.kernels.geometry import Flags
@@ -22,16 +22,16 @@ from glam_deploy.networks import Stage
 from glam_deploy.records import Findings, NetworkInput, Placed, PlacedView
 
 EXAM = 4
-"""Views that can run together; engines are built for this batch and for 1."""
+"""Number of views of a batched run (an exam); engines are built for this batch size and for 1."""
 FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
 
 
 class SlotPool:
-    """Up to `limit` slots, made when they are first needed. Safe to use from any number of threads.
+    """Pool of up to `limit` slots, which are created when first needed. Thread-safe.
 
-    A run that was started holds its slot until its results are on the host. Whoever needs a slot when all are held so
-    finishes the oldest run first: a caller that starts several runs before asking for any result cannot block itself,
-    and a run whose result nobody asks for costs no slot.
+    A started run occupies its slot until its results are on the host. If all slots are occupied by started runs, `take`
+    first collects the results of the oldest run. A caller that starts several runs before it requests a result
+    therefore cannot deadlock, and a run whose result is never requested does not block a slot.
     """
 
     def __init__(self, make: Callable[[], Slot], *, limit: int) -> None:
@@ -44,13 +44,13 @@ class SlotPool:
         self._fault: BackendRunError | None = None
 
     def take(self) -> Slot:
-        """A slot for the caller alone, which waits for one if it must. Give it back, or start a run in it.
+        """Take a slot for exclusive use; blocks until one is free. The caller calls `give` or `start` with it.
 
-        Raises BackendRunError where the GPU has failed, or has no memory for another slot.
+        Raises BackendRunError if the GPU has failed, or has not enough memory for another slot.
         """
         while True:
             with self._changed:
-                self._require_sound()
+                self._require_no_fault()
                 if self._free:
                     return self._free.pop()
                 if self._made < self.limit:
@@ -64,13 +64,13 @@ class SlotPool:
         return self._new()
 
     def give(self, slot: Slot) -> None:
-        """The slot is free again."""
+        """Return a slot to the pool."""
         with self._changed:
             self._free.append(slot)
             self._changed.notify()
 
     def start(self, slot: Slot, launch: Callable[[], None]) -> "Run":
-        """Launch work in a slot that the caller has taken; the slot comes back by itself, at the latest with an error.
+        """Launch work in a slot from `take`. The slot returns to the pool when the run ends, also with an error.
 
         Raises BackendRunError.
         """
@@ -87,7 +87,7 @@ class SlotPool:
         return run
 
     def end(self, run: "Run", slot: Slot) -> None:
-        """For `Run`: its results are on the host, or lost."""
+        """Return the slot of a run whose results are on the host or have failed. Called by `Run`."""
         with self._changed:
             self._under_way.remove(run)
             self._free.append(slot)
@@ -95,7 +95,7 @@ class SlotPool:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Calls of the GPU. One that fails ends the use of the pool: CUDA's errors stay until the process ends."""
+        """Context for GPU calls. A failure disables the pool, because CUDA errors persist until the process ends."""
         try:
             yield
         except BackendRunError as error:
@@ -104,11 +104,11 @@ class SlotPool:
                 self._changed.notify_all()
             raise
 
-    def _require_sound(self) -> None:
+    def _require_no_fault(self) -> None:
         if self._fault:
             raise BackendRunError(
-                f"the GPU failed earlier in this process, and this pipeline gives no more results. Restart the "
-                f"process. What failed: {self._fault}"
+                f"the GPU failed earlier in this process, so this pipeline cannot compute further results. Restart the "
+                f"process. Cause: {self._fault}"
             ) from self._fault
 
     def _new(self) -> Slot:
@@ -122,7 +122,7 @@ class SlotPool:
 
 
 class Run:
-    """Work under way in a slot."""
+    """A started run in a slot."""
 
     def __init__(self, pool: SlotPool, slot: Slot) -> None:
         self._pool = pool
@@ -131,7 +131,7 @@ class Run:
         self._outcome: Collected | BackendRunError | None = None
 
     def finish(self) -> Collected | BackendRunError:
-        """Wait for the work, take its results and free the slot; whoever comes first does it."""
+        """Wait for the run, copy its results and free the slot. Thread-safe; further calls return the same outcome."""
         with self._lock:
             if self._slot is not None:
                 self._outcome = self._collect(self._slot)
@@ -141,7 +141,7 @@ class Run:
             return self._outcome
 
     def result(self) -> Collected:
-        """What the work has left on the host. Raises BackendRunError for work that failed."""
+        """The results of the run. Raises BackendRunError if it failed."""
         outcome = self.finish()
         if isinstance(outcome, BackendRunError):
             raise outcome
@@ -156,12 +156,12 @@ class Run:
 
 
 class DeviceChain:
-    """Slots on one GPU, for one view and for the four of an exam. Safe to use from several threads."""
+    """Chain on one GPU, for single views and for batches of four (an exam). Thread-safe."""
 
     largest_batch = EXAM
 
     def __init__(self, opened: GpuEngines, patches: int, *, slots: int) -> None:
-        """`slots`: how many runs of each batch may be under way at once; memory is taken when one is first needed."""
+        """`slots`: number of concurrent runs per batch size; their memory is allocated when first needed."""
         self.in_flight = slots
         self._stages = GpuStages(
             network=opened.network, gpu=opened.gpu, kernels=opened.kernels, engines=opened.engines, patches=patches
@@ -170,18 +170,18 @@ class DeviceChain:
 
     @property
     def engines(self) -> Mapping[Stage, Engine]:
-        """The three stages, each to be run alone with host arrays."""
+        """The engine of each stage, which also runs alone with host arrays."""
         return self._stages.engines
 
     def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
-        """Nothing more: the GPU standardizes."""
+        """Returns `view` unchanged, because the GPU standardizes."""
         return view
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
-        """One view or four: staged on the host, uploaded and under way when this returns. Raises BackendRunError."""
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+        """Start a run of one or four views; returns before the GPU has finished. Raises BackendRunError."""
         pool = self._pools[len(views)]
         for view in views:
-            if isinstance(view, NetworkInput):  # no later check sees it: an engine's ReLU may turn NaN into 0
+            if isinstance(view, NetworkInput):  # outputs do not show NaN in an input: an engine's ReLU may map it to 0
                 self._stages.engines["global"].require_finite_inputs({"image": view.image})
         slot = pool.take()
         try:
@@ -191,16 +191,16 @@ class DeviceChain:
             pool.give(slot)
             raise
         run = pool.start(slot, partial(slot.start, feed))
-        return partial(self._land, run, views, clock)
+        return partial(self._wait, run, views, clock)
 
     def close(self) -> None:
-        """Nothing to wait for: slots, engines and their memory go with the last run that uses them."""
+        """Does nothing: slots and engines are freed with the last reference to them."""
 
     @contextmanager
     def lend(self, images: int) -> Iterator[tuple[SlotPool, Slot]]:
-        """A slot for the caller alone. Raises UsageError for a number of images that no slot has."""
+        """Context with a slot for exclusive use. Raises UsageError unless `images` is 1 or EXAM."""
         if images not in self._pools:
-            raise UsageError(f"a slot for {images} images was asked for; there are slots for 1 and for {EXAM}")
+            raise UsageError(f"there is no slot for {images} images, expected 1 or {EXAM} images")
         pool = self._pools[images]
         slot = pool.take()
         try:
@@ -209,7 +209,10 @@ class DeviceChain:
             pool.give(slot)
 
     def findings(self, collected: Collected, views: Sequence[Placed]) -> Findings:
-        """What was downloaded, without the slots not in use. Raises BackendRunError for numbers that are not finite."""
+        """Convert the downloaded arrays to findings, without unused patch slots.
+
+        Raises BackendRunError for NaN or infinite values.
+        """
         values = self._used(collected.arrays)
         flags = [Flags(flag) for flag in values.pop("flags").tolist()]
         _require_finite_images(flags)
@@ -226,7 +229,7 @@ class DeviceChain:
             **values,
         )
 
-    def _land(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
+    def _wait(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
         collected = run.result()
         clock.times_ms["gpu"] = collected.milliseconds
         return self.findings(collected, views)
@@ -236,20 +239,26 @@ class DeviceChain:
         return {name: a[:, : self._stages.patches] if name in slotted else a for name, a in arrays.items()}
 
     def _require_finite(self, values: Mapping[str, NDArray[Any]], flags: Sequence[Flags]) -> None:
-        """As every engine does at the host; of the maps, which the kernels have looked at, only where they say so."""
-        said = reduce(or_, flags)
+        """Raises BackendRunError for outputs that are not finite.
+
+        Saliency maps are scanned only if a kernel has set their flag, which saves time.
+        """
+        found = reduce(or_, flags)
         names: dict[Stage, list[str]] = {"global": ["y_scale"], "local": []}
         names["fusion"] = list(self._stages.engines["fusion"].contract.outputs)
-        names["global"] += ["saliency_global"] if said & Flags.NOT_FINITE_GLOBAL else []
-        names["local"] += ["saliency_patches"] if said & Flags.NOT_FINITE_LOCAL else []
-        for stage, found in names.items():
-            self._stages.engines[stage].require_finite_outputs({name: values[name] for name in found})
+        names["global"] += ["saliency_global"] if found & Flags.NOT_FINITE_GLOBAL else []
+        names["local"] += ["saliency_patches"] if found & Flags.NOT_FINITE_LOCAL else []
+        for stage, outputs in names.items():
+            self._stages.engines[stage].require_finite_outputs({name: values[name] for name in outputs})
 
 
 def _require_finite_images(flags: Sequence[Flags]) -> None:
-    """The cause before what comes of it. The image stays on the GPU, so its values are not counted."""
-    if spoilt := [n for n, flag in enumerate(flags) if Flags.NOT_FINITE_IMAGE in flag]:
+    """Raises BackendRunError for input images that are not finite; checked before the outputs, which follow from them.
+
+    The values are not counted, because the images stay on the GPU.
+    """
+    if invalid := [n for n, flag in enumerate(flags) if Flags.NOT_FINITE_IMAGE in flag]:
         raise BackendRunError(
-            f"values of 'image' are NaN or infinite in {len(spoilt)} of the slot's {len(flags)} images (first: "
-            f"{spoilt[0]}, counted from 0). They get no result. Look at how what was written there was made."
+            f"'image' has NaN or infinite values in {len(invalid)} of the slot's {len(flags)} images (first: "
+            f"{invalid[0]}, counted from 0). They get no result. Check the code that wrote these images."
         )

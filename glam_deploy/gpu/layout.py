@@ -1,7 +1,7 @@
-"""Where everything of a slot lies in one block of GPU memory; what is downloaded comes first, for one copy to take.
+"""Memory layout of a slot: offsets of all tensors in one block of GPU memory.
 
-Shapes come from the contracts of the network's graphs. Every tensor begins at a multiple of ALIGNMENT, which is what
-engines ask for.
+Tensors that are downloaded come first, so that one copy downloads them. Shapes follow from the contracts of the
+network's graphs. Offsets are multiples of ALIGNMENT, as engines require.
 """
 
 import math
@@ -17,15 +17,15 @@ from glam_deploy.gpu.kernels import launch, staging
 from glam_deploy.networks import NetworkSpec
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Name -> (dtype, shape with the batch)."""
+"""Name -> (dtype, shape with the batch axis)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A tensor's place in a block."""
+    """Position and type of a tensor in a block."""
 
     offset: int
-    """Bytes from the block's beginning, a multiple of ALIGNMENT."""
+    """Offset from the start of the block in bytes, a multiple of ALIGNMENT."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
@@ -38,53 +38,53 @@ class Field:
         return self.offset + self.nbytes
 
     def of(self, block: NDArray[np.uint8]) -> NDArray[Any]:
-        """The tensor in a copy of the block on the host, without a copy. `block`: uint8 [bytes], contiguous."""
+        """View of the tensor in a host copy of the block. `block`: uint8 [bytes], contiguous."""
         return block[self.offset : self.end].view(self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Of a slot for `images` images of `patches` patches each."""
+    """Layout of a slot for `images` images with `patches` patches each."""
 
     network: NetworkSpec
     images: int
     patches: int
     fields: Mapping[str, Field]
     downloaded: tuple[str, ...]
-    """The tensors at the beginning of the block that the host gets; `saliency_patches` is the last of them."""
+    """Names of the downloaded tensors, at the start of the block; `saliency_patches` is the last of them."""
 
     @property
     def nbytes(self) -> int:
-        """Of the whole block."""
+        """Size of the block in bytes."""
         return align(max(field.end for field in self.fields.values()))
 
     @property
     def result_bytes(self) -> int:
-        """From the block's beginning to the end of what the host gets."""
+        """Bytes from the start of the block to the end of the downloaded tensors."""
         return self.fields[self.downloaded[-1]].end
 
     @property
     def used_result_bytes(self) -> int:
-        """The same without the slots after the last patch in use of the last image: all that a download must bring."""
+        """Bytes of a download: `result_bytes` without the unused patch slots of the last image."""
         unused = self.network.patches.slots - self.patches
         return self.result_bytes - unused * self.row_bytes("saliency_patches")
 
     def row_bytes(self, name: str) -> int:
-        """Of one patch's part of `saliency_patches` or `z_k`, whose axis 1 are the six slots."""
+        """Bytes of one patch in `saliency_patches` or `z_k`, whose axis 1 is the six patch slots."""
         field = self.fields[name]
         return field.nbytes // math.prod(field.shape[:2])
 
 
 def align(nbytes: int) -> int:
-    """The next multiple of ALIGNMENT."""
+    """Round up to a multiple of ALIGNMENT."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scratch: int) -> Layout:
-    """Everything that the device chain reads and writes; `engine_scratch` is the bytes that engines share.
+    """Layout of all tensors of the GPU chain; `engine_scratch`: bytes of scratch memory, shared by the engines.
 
-    `raw` holds the staging areas of raw views. Where several images have fewer than six patches each, the local graph's
-    rows (`packed_saliency`, `packed_z_k`) are not yet in their slots, and lie apart.
+    `raw` has the staging areas of raw views. For several images with fewer than six patches each, the outputs of the
+    local graph (`packed_saliency`, `packed_z_k`) have no gaps for unused slots and are copied to their slots later.
     """
     results, rest = _results(network, images), _inner(network, images, patches, engine_scratch)
     fields = _place({**results, **rest})
@@ -92,15 +92,15 @@ def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scrat
 
 
 def is_packed(network: NetworkSpec, images: int, patches: int) -> bool:
-    """Whether the local graph's rows lie apart from their slots: used slots of several images leave gaps."""
+    """Whether outputs of the local graph need copying to their patch slots, because unused slots leave gaps."""
     return images > 1 and patches < network.patches.slots
 
 
 def _results(network: NetworkSpec, images: int) -> Tensors:
     fusion = network.contract("fusion", composed=False)
     tensors = {**fusion.outputs, **fusion.inputs}
-    stay = {"z_g", "z_k", "saliency_patches"}
-    small = {name: (t.dtype, (images, *t.shape)) for name, t in tensors.items() if name not in stay}
+    not_small = {"z_g", "z_k", "saliency_patches"}
+    small = {name: (t.dtype, (images, *t.shape)) for name, t in tensors.items() if name not in not_small}
     last = tensors["saliency_patches"]
     return {**small, "flags": ("uint32", (images,)), "saliency_patches": (last.dtype, (images, *last.shape))}
 

@@ -1,11 +1,11 @@
-"""A slot is all that one image, or several at once, need on the GPU.
+"""A slot: memory, stream, bound engines and CUDA graphs for a run of one image or a batch of images.
 
     upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
 
-is put into the slot's stream as a whole: every address is fixed when the slot is made, nothing is allocated and the
-host waits for nothing until it wants the result. The engines run once when the slot is made, and the host waits for
-that; then the sequence is recorded as one CUDA graph when it is first started, and launched as one. Where it cannot be
-recorded, each run puts the same work into the stream piece by piece, and the result's provenance says so.
+All these steps are enqueued on the slot's stream. Every address is fixed when the slot is created; a run allocates no
+memory, and the host waits only for the result. When the slot is created, the engines run once (warm-up). At the first
+start the sequence is captured as one CUDA graph, which later starts launch. If it cannot be captured, each run enqueues
+the steps one by one, and the result's provenance records this.
 """
 
 import logging
@@ -34,50 +34,51 @@ log = logging.getLogger(__name__)
 
 
 class Feed(StrEnum):
-    """What a run begins with. Each has a graph of its own, for a recorded copy has a fixed size."""
+    """Kind of input of a run. Each has its own CUDA graph, because a captured copy has a fixed size."""
 
     UINT16 = "uint16"
-    """Raw views of 8 or 16 bits."""
+    """Raw views, all uint8 or uint16."""
     FLOAT32 = "float32"
-    """Raw views of which at least one is float32."""
+    """Raw views, at least one of them float32."""
     STANDARDIZED = "standardized"
     """Images that the host has standardized."""
     RESIDENT = "resident"
-    """Images that are in the slot's memory already; the results stay there too."""
+    """Images that are already in the slot's GPU memory; the results stay in GPU memory too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuStages:
-    """What slots are made from, shared by all of them."""
+    """GPU, kernels and engines, shared by all slots."""
 
     network: NetworkSpec
     gpu: Gpu
     kernels: Kernels
     engines: Mapping[Stage, DeviceEngine]
     patches: int
-    """Of each image, 1..6."""
+    """Patches per image, 1..6."""
     preparing: Lock = field(default_factory=Lock, repr=False, compare=False)
-    """Held while a slot is made or records: a library that waits for the whole context as it prepares, in any thread,
-    would break a recording. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"."""
+    """Held while a slot is created or captures a graph, because a library that synchronizes the context during its
+    set-up, in any thread, invalidates the capture. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled
+    Operations"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What one run left on the host."""
+    """Results of one run in host memory."""
 
     arrays: Mapping[str, NDArray[Any]]
-    """The downloaded tensors of the slot's layout, in memory of their own; slots not in use hold nothing."""
+    """Name -> downloaded tensor of the slot's layout, copied; the values of unused patch slots are undefined."""
     milliseconds: float
-    """On the GPU, from the first byte up to the last byte down."""
+    """GPU time from the start of the upload to the end of the download."""
     recording: Recording
-    """How the run was put into the stream."""
+    """Whether the run was launched as a CUDA graph."""
 
 
 class Slot:
-    """Memory, a stream, bound engines and recorded graphs for `images` images at once. Has one owner at a time."""
+    """Memory, stream, bound engines and CUDA graphs for runs of `images` images. Not thread-safe."""
 
     def __init__(self, stages: GpuStages, *, images: int) -> None:
-        """Raises BackendRunError where the GPU has not enough memory, or an engine does not run."""
+        """Raises BackendRunError if the GPU has not enough memory or an engine fails."""
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
         batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
@@ -90,17 +91,17 @@ class Slot:
         self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
         self._graphs: dict[Feed, Graph] = {}
         self._recordings: dict[Feed, Recording] = {}
-        """Of each feed that has been started; one that failed is not tried again."""
+        """Outcome of the capture for each feed that has been started; a failed capture is not repeated."""
         self._recording: Recording | None = None
-        """Of the run that was started last."""
+        """Recording of the last started run."""
         with stages.preparing:
             self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
             self._warm_up()
 
     def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
-        """Write views where the next run uploads them from; host work only. As many as the slot has images.
+        """Copy views to the upload buffer of the next run, on the host. Returns the kind of input.
 
-        All of them are raw, or all are standardized.
+        `views`: as many as the slot has images, either all raw or all standardized.
         """
         feed = feed_of(views)
         step = self._upload_bytes(feed) // self.images
@@ -113,7 +114,7 @@ class Slot:
         return feed
 
     def start(self, feed: Feed) -> None:
-        """Put a whole run into the stream and return. Raises BackendRunError."""
+        """Enqueue a run; returns without waiting for it. Raises BackendRunError."""
         if feed not in self._recordings:
             self._recordings[feed] = self._record(feed)
         self._recording = self._recordings[feed]
@@ -125,8 +126,8 @@ class Slot:
         self.stream.record(self._ended)
 
     def collect(self) -> Collected:
-        """Wait for the run and take what it has downloaded. Raises BackendRunError for work that failed."""
-        assert self._recording is not None, "nothing was started"
+        """Wait for the run and copy its results. Raises BackendRunError if the run failed."""
+        assert self._recording is not None, "no run was started"
         self.stream.synchronize()
         used = self.layout.used_result_bytes
         block = np.empty(self.layout.result_bytes, np.uint8)
@@ -136,11 +137,11 @@ class Slot:
         return Collected(arrays=arrays, milliseconds=milliseconds, recording=self._recording)
 
     def download(self) -> None:
-        """Bring the results of a resident run to the host, for `collect`. Returns at once."""
+        """Enqueue the download of the results of a resident run, for `collect`. Does not wait."""
         self.stream.copy_out(self._download.address, self._memory.address, self.layout.used_result_bytes)
 
     def array(self, name: str) -> DeviceArray:
-        """A tensor of the layout where it is, for other libraries."""
+        """A tensor of the layout as an array in GPU memory, without a copy, for other libraries."""
         field = self.layout.fields[name]
         return DeviceArray(
             gpu=self.stages.gpu,
@@ -152,7 +153,7 @@ class Slot:
         )
 
     def address(self, name: str) -> int:
-        """Of a tensor of the layout."""
+        """GPU address of a tensor of the layout."""
         return self._memory.address + self.layout.fields[name].offset
 
     def _bind(self, stage: Stage, batch: int) -> DeviceRun:
@@ -160,11 +161,11 @@ class Slot:
         names = {name: name for name in (*engine.contract.inputs, *engine.contract.outputs)}
         if stage == "local" and is_packed(self.stages.network, self.images, self.stages.patches):
             names |= {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"}
-        addresses = {name: self.address(place) for name, place in names.items()}
+        addresses = {name: self.address(field) for name, field in names.items()}
         return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
 
     def _warm_up(self) -> None:
-        """Run the engines over zeros and wait: what a first run allocates, loads and compiles, no graph can record.
+        """Run the engines on zeros and wait: allocation, loading and compilation of a first run cannot be captured.
 
         Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"; NVIDIA's trtexec does the same
         (samples/common/sampleInference.cpp, "Avoid capturing initialization calls").
@@ -172,23 +173,23 @@ class Slot:
         self.stream.fill(self._memory.address, self.layout.nbytes, 0)
         for run in self._runs.values():
             run.enqueue(self.stream)
-        # unused slots are zeros from here on: nothing ever writes there again
+        # unused patch slots stay zero: no later run writes there
         self.stream.fill(self._memory.address, self.layout.nbytes, 0)
         self.stream.synchronize()
 
     def _record(self, feed: Feed) -> Recording:
-        """Record the sequence, or say why it runs piece by piece. Raises BackendRunError where the GPU has failed."""
-        if refusing := [stage for stage, run in self._runs.items() if not run.capturable]:
-            reason = f"engines that cannot be recorded: {', '.join(refusing)}"
+        """Capture the steps as a CUDA graph, or return why this failed. Raises BackendRunError if the GPU failed."""
+        if not_capturable := [stage for stage, run in self._runs.items() if not run.capturable]:
+            reason = f"engines that cannot be recorded: {', '.join(not_capturable)}"
             return Recording(state="not recordable", reason=reason)
         try:
             with self.stages.preparing, self.stream.capture() as graph:
                 self._enqueue(feed)
         except BackendRunError as error:
-            _ = self.stream.is_idle  # raises where the stream still records, or the GPU itself has failed
+            _ = self.stream.is_idle  # raises if the stream is still capturing or the GPU itself has failed
             log.warning(
-                "the work of a run (%d at once, %s) cannot be recorded as a CUDA graph and is issued piece by piece: "
-                "results are the same, the host needs longer for each. What failed: %s",
+                "a run of %d images (%s) cannot be recorded as a CUDA graph, so its steps are enqueued one by one: the "
+                "results are the same, each run needs more host time. Cause: %s",
                 *(self.images, feed.value, error),
             )
             return Recording(state="failed", reason=str(error))
@@ -249,12 +250,12 @@ class Slot:
         )
 
     def _examine(self) -> None:
-        """Look at images that came from a caller's hands; all others are finite by the time they are uploaded."""
+        """Check images that another library wrote in GPU memory; all others were checked before the upload."""
         image, flags = self.address("image"), self.address("flags")
         self.stages.kernels.examine(self.stream, image=image, flags=flags, n=self.images)
 
     def _unpack(self) -> None:
-        """Bring each image's rows of the local graph into its first slots, where they do not lie there already."""
+        """Copy the local graph's outputs to the first patch slots of each image, if `is_packed`."""
         if not is_packed(self.stages.network, self.images, self.stages.patches):
             return
         for name, packed in (("saliency_patches", "packed_saliency"), ("z_k", "packed_z_k")):
@@ -265,7 +266,7 @@ class Slot:
                 self.stream.copy(target, self.address(packed) + n * used, used)
 
     def _upload_bytes(self, feed: Feed) -> int:
-        """Of one run: fixed, so that it can be recorded; a smaller view leaves the end of its area unused."""
+        """Bytes of the upload of a run; fixed, so that it can be captured. Smaller views leave a part unused."""
         if feed is Feed.STANDARDIZED:
             return self.layout.fields["image"].nbytes
         return self.images * staging.area_bytes(*self.stages.network.input_shape, feed.value)
@@ -276,7 +277,7 @@ class Slot:
 
 
 def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:
-    """How views that run together are uploaded."""
+    """Kind of input of a run of these views."""
     if any(isinstance(view, NetworkInput) for view in views):
         return Feed.STANDARDIZED
     is_float = any(cast(PlacedView, view).pixels.dtype == np.float32 for view in views)

@@ -1,1 +1,1 @@
-"""From global saliency to K patches, and from patch maps to one fused map. `host` is the truth for every engine."""
+"""Patch selection on the global saliency map, and fusion of patch maps. `host` is the reference implementation."""

@@ -1,7 +1,7 @@
-"""Patch selection, crop and fusion in numpy: the truth that every faster path is held against.
+"""Patch selection, crop and fusion in numpy: the reference for all other implementations.
 
-No learned part (Liu et al. 2021, section 2). The order of every FP32 addition is fixed here, so that another
-implementation that keeps it (a CUDA kernel) chooses the same windows bit for bit.
+There are no learned parameters (Liu et al. 2021, section 2). The order of all FP32 additions is fixed, so that another
+implementation with the same order (a CUDA kernel) has bit-identical results.
 """
 
 import numpy as np
@@ -12,10 +12,11 @@ from glam_deploy.records import Float32, GlobalMaps, Int64, Patches
 
 
 def contrast_stretch(saliency: Float32) -> tuple[Float32, NDArray[np.bool_]]:
-    """Each class's map scaled to 0..1 by its own minimum and maximum, and which classes had no contrast.
+    """Scale the map of each class to 0..1 by its own minimum and maximum.
 
-    `saliency`: float32 [2, rows, columns]. A class without contrast (maximum == minimum) becomes zeros and so takes no
-    part in the choice; the published code divides by zero there. Returns (float32 [2, rows, columns], bool [2]).
+    `saliency`: float32 [2, rows, columns]. Returns the scaled maps, float32 [2, rows, columns], and whether each class
+    is without contrast (maximum == minimum), bool [2]. A class without contrast becomes zeros and does not affect the
+    selection; the published code divides by zero there.
     """
     low = saliency.min(axis=(1, 2), keepdims=True)
     span = saliency.max(axis=(1, 2), keepdims=True) - low
@@ -24,10 +25,10 @@ def contrast_stretch(saliency: Float32) -> tuple[Float32, NDArray[np.bool_]]:
 
 
 def window_sums(heat: Float32, side: int) -> Float32:
-    """Sum of every window of `side` x `side` cells, stride 1.
+    """Sums of all windows of `side` x `side` cells, with stride 1.
 
-    float32 [rows, columns] -> float32 [rows - side + 1, columns - side + 1]. FP32 throughout: first the rows of a
-    window are added from top to bottom, then its columns from left to right.
+    float32 [rows, columns] -> float32 [rows - side + 1, columns - side + 1]. All sums are FP32: first the rows of a
+    window are added from top to bottom, then the column sums from left to right.
     """
     rows, columns = heat.shape[0] - side + 1, heat.shape[1] - side + 1
     tall = heat[:rows].copy()
@@ -42,10 +43,10 @@ def window_sums(heat: Float32, side: int) -> Float32:
 def choose_windows(
     saliency: Float32, count: int, rule: PatchSelection
 ) -> tuple[list[tuple[int, int]], NDArray[np.bool_]]:
-    """The `count` windows of largest summed saliency, greedily, each set to zero once chosen.
+    """Select `count` windows greedily by the largest summed saliency; a selected window is set to zero.
 
-    `saliency`: float32 [2, rows, columns], the global map. On a tie the first in row-major order wins; where no
-    contrast is left in either class that is (0, 0). Returns the (row, column) of upper-left cells and the flags of
+    `saliency`: float32 [2, rows, columns], the global map. In a tie the first window in row-major order is selected;
+    without contrast in both classes this is (0, 0). Returns the (row, column) of the upper-left cells, and the flags of
     `contrast_stretch`.
     """
     stretched, flat = contrast_stretch(saliency)
@@ -60,23 +61,26 @@ def choose_windows(
 
 
 def cell_to_pixel(cell: tuple[int, int], network: NetworkSpec) -> tuple[int, int]:
-    """Upper-left input pixel of a map cell, rounded half to even as published: in GLAM exactly (16 r, 16 c)."""
+    """Upper-left pixel (row, column) of a map cell in the network frame, rounded half to even as in the published code.
+
+    For GLAM this is exactly (16 row, 16 column).
+    """
     (rows, columns), (map_rows, map_columns) = network.input_shape, network.map_shape
     return round(cell[0] * rows / map_rows), round(cell[1] * columns / map_columns)
 
 
 def crop(image: Float32, locations: Int64, side: int) -> Float32:
-    """The K patches of one standardized image: float32 [rows, columns], int64 [K, 2] -> float32 [K, 1, side, side].
+    """Cut K patches from one standardized image: float32 [rows, columns], int64 [K, 2] -> float32 [K, 1, side, side].
 
-    At the published input size a chosen window never leaves the image.
+    At the published input size a selected window is always inside the image.
     """
     return np.stack([image[None, r : r + side, c : c + side] for r, c in locations.tolist()])
 
 
 def select(images: Float32, maps: GlobalMaps, count: int, network: NetworkSpec) -> Patches:
-    """Choose and cut `count` patches, 1 to as many as the network has slots, in each image.
+    """Select and cut `count` patches (1 to the number of patch slots of the network) in each image.
 
-    `images`: float32 [N, 1, rows, columns], standardized.
+    `images`: float32 [N, 1, rows, columns], standardized, network frame.
     """
     choices = [choose_windows(saliency, count, network.patches) for saliency in maps.saliency]
     locations = np.array([[cell_to_pixel(cell, network) for cell in cells] for cells, _ in choices], np.int64)
@@ -86,11 +90,12 @@ def select(images: Float32, maps: GlobalMaps, count: int, network: NetworkSpec) 
 
 
 def fuse(saliency_global: Float32, saliency_patches: Float32, locations: Int64, network: NetworkSpec) -> Float32:
-    """The fused map of one image on the network's grid (`NetworkSpec.grid_shape`, in GLAM 736 x 480), 0..1.
+    """Compute the fused map of one image on the network's grid (`NetworkSpec.grid_shape`, 736 x 480 for GLAM), 0..1.
 
-    Patch maps are written onto zeros at their places, later ones over earlier ones; the global map is brought to the
-    same grid by nearest neighbour; the result is their mean. `saliency_global`: float32 [2, rows, columns];
-    `saliency_patches`: float32 [K, 2, side, side]; `locations`: int64 [K, 2], input pixels.
+    Patch maps are written to their positions in a map of zeros, later ones over earlier ones. The global map is scaled
+    to the same grid by nearest neighbour. The fused map is the mean of both. `saliency_global`: float32
+    [2, rows, columns]; `saliency_patches`: float32 [K, 2, side, side]; `locations`: int64 [K, 2], (row, column) in
+    pixels of the network frame. Returns float32 [2, *grid_shape].
     """
     cell = network.grid_cell
     canvas = np.zeros((len(network.classes), *network.grid_shape), np.float32)
@@ -100,7 +105,7 @@ def fuse(saliency_global: Float32, saliency_patches: Float32, locations: Int64, 
 
 
 def enlarge(maps: Float32, factor: int) -> Float32:
-    """Nearest-neighbour upsampling of [C, rows, columns] by a whole factor."""
+    """Nearest-neighbour upsampling of [C, rows, columns] by an integer factor."""
     c, rows, columns = maps.shape
     wide = np.broadcast_to(maps[:, :, None, :, None], (c, rows, factor, columns, factor))
     return wide.reshape(c, rows * factor, columns * factor)

@@ -1,1 +1,1 @@
-"""Bundle and options -> pipeline -> result; knows stages and engines by contract, no vendor by name."""
+"""The pipeline and its results, independent of the inference library."""

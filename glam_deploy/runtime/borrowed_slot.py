@@ -1,4 +1,4 @@
-"""The GPU's arrays in the caller's hands: images that are on the GPU already, results that stay there."""
+"""Access to the pipeline's arrays in GPU memory: input images from the GPU, results that stay on the GPU."""
 
 from glam_deploy.errors import UsageError
 from glam_deploy.gpu.chain import DeviceChain, SlotPool
@@ -11,11 +11,12 @@ from glam_deploy.runtime.result import Result, result_of
 
 
 class BorrowedSlot:
-    """A slot for one caller, inside `with pipeline.slot() as slot:`; not for several threads at once.
+    """Arrays and operations of one slot, inside `with pipeline.slot() as slot:`. Not thread-safe.
 
-    Its arrays lie in GPU memory and offer DLPack and `__cuda_array_interface__`, so that torch, CuPy, numba and PyCUDA
-    take them without a copy. N images, 1 or 4; classes are (benign, malignant); outputs are those of the latest `run`.
-    Unused patch slots hold location (-1, -1) and zeros. None of it may be touched after the block.
+    The arrays are in GPU memory and support DLPack and `__cuda_array_interface__`, so that torch, CuPy, numba and
+    PyCUDA can use them without a copy. N is the number of images, 1 or 4; classes are (benign, malignant). Outputs are
+    those of the last `run`. Unused patch slots have location (-1, -1) and zeros in the other arrays. The arrays must
+    not be used after the block.
     """
 
     def __init__(self, chain: DeviceChain, pool: SlotPool, slot: Slot, provenance: Facts) -> None:
@@ -26,17 +27,19 @@ class BorrowedSlot:
         self._collected: Collected | None = None
         self._is_open, self._has_run = True, False
         self.stream: Stream = slot.stream
-        """Where the work goes; has `__cuda_stream__`. Work of yours that you put there is in order with it."""
+        """Stream of all work of the slot; it supports `__cuda_stream__`, so that you can enqueue your own work."""
         self.image: DeviceArray = slot.array("image")
-        """float32 [N, 1, 2944, 1920], to be written: network frame, finite, mean 0 and standard deviation 1 each."""
+        """Input, written by the caller: float32 [N, 1, 2944, 1920], network frame, finite, each image standardized to
+        mean 0 and standard deviation 1."""
         self.saliency: DeviceArray = slot.array("saliency")
-        """float32 [N, 2, 2944, 1920], 0..1, the fused map, network frame."""
+        """Fused map: float32 [N, 2, 2944, 1920], 0..1, network frame."""
         self.saliency_global: DeviceArray = slot.array("saliency_global")
-        """float32 [N, 2, 184, 120], 0..1."""
+        """Global map: float32 [N, 2, 184, 120], 0..1, network frame."""
         self.saliency_patches: DeviceArray = slot.array("saliency_patches")
-        """float32 [N, 6, 2, 128, 128], 0..1, each in its patch."""
+        """Patch maps: float32 [N, 6, 2, 128, 128], 0..1, each in the frame of its patch."""
         self.patch_locations: DeviceArray = slot.array("patch_locations")
-        """int64 [N, 6, 2], upper-left (row, column), network frame, pixels, in order of choice."""
+        """int64 [N, 6, 2]: (row, column) of the upper-left corners, in pixels of the network frame, in order of
+        selection."""
         self.flags: DeviceArray = slot.array("flags")
         """uint32 [N], bits of `glam_deploy.gpu.kernels.geometry.Flags`: no contrast, not finite."""
         self.y_scale: DeviceArray = slot.array("y_scale")
@@ -46,16 +49,16 @@ class BorrowedSlot:
         self.y_local: DeviceArray = slot.array("y_local")
         """float32 [N, 2], 0..1."""
         self.y_fusion: DeviceArray | None = self._optional("y_fusion")
-        """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
+        """float32 [N, 2], 0..1; None if the checkpoint has no fusion layer."""
         self.attention: DeviceArray | None = self._optional("attention")
-        """float32 [N, 6], sums to 1; None where the checkpoint has no attention layers."""
+        """float32 [N, 6], sums to 1; None if the checkpoint has no attention layers."""
 
     def load(self, array: object) -> None:
         """Copy a standardized image of another library into `image`, on the GPU.
 
         `array`: float32 [N, 1, 2944, 1920], C-contiguous, on this GPU, with DLPack or `__cuda_array_interface__`. The
-        copy waits on the GPU for what fills the array, as far as its library says so. Raises BackendRunError for
-        another kind of array.
+        copy waits on the GPU for pending writes to the array, if its library reports the stream. Raises BackendRunError
+        for any other array.
         """
         self._require_open()
         image = self.image
@@ -63,16 +66,16 @@ class BorrowedSlot:
         with self._pool.guarded():
             self.stream.copy(image.address, source.address, image.nbytes)
             self.stream.record(self._copied)
-        self._loaded.append(source)  # its library may use the memory again as soon as nobody holds it
+        self._loaded.append(source)  # without a reference, its library could reuse the memory before the copy is done
 
     def run(self, stream: object = None) -> None:
-        """Everything from `image` to the outputs, put into the GPU's queue; the host waits for nothing.
+        """Enqueue all steps from `image` to the outputs on the GPU; the host does not wait.
 
-        `stream`: yours, as an int or an object with `__cuda_stream__`. The run waits on the GPU for what is in it, and
-        what you put into it afterwards waits for the run. Without one, have `image` written before you call, and let
-        readers take the arrays' own stream into account, as DLPack and `__cuda_array_interface__` do.
-        NaN or infinity in `image` may come out as a plausible score: `flags` has NOT_FINITE_IMAGE for it, and `result`
-        raises an error. Raises BackendRunError.
+        `stream`: your stream, as an int or an object with `__cuda_stream__`. The run waits on the GPU for the work in
+        it, and later work of that stream waits for the run. Without a stream, `image` must be written before the call,
+        and readers must wait for the arrays' own stream, as DLPack and `__cuda_array_interface__` do.
+        NaN or infinite values in `image` may result in plausible scores: `flags` then has NOT_FINITE_IMAGE, and
+        `result` raises BackendRunError. Raises BackendRunError.
         """
         self._require_open()
         caller = None if stream is None else self.image.gpu.adopt(stream)
@@ -86,15 +89,15 @@ class BorrowedSlot:
         self._caller, self._has_run = caller, True
 
     def result(self, n: int = 0, *, placed: Placed | None = None) -> Result:
-        """Download what was found in the n-th image and wait for it; the fused map stays on the GPU.
+        """Download the result of the n-th image and wait for it; the fused map stays on the GPU.
 
-        `placed` says where that image lies in its source (`preprocess.place`); without it the source frame is the
-        network frame. Raises BackendRunError for work that failed and for numbers that are not finite, UsageError
-        before the first `run`.
+        `placed`: position of the image in its source (`preprocess.place`); by default the source frame is the network
+        frame. Raises BackendRunError if the run failed or values are NaN or infinite, UsageError before the first
+        `run`.
         """
         self._require_open()
         if not self._has_run:
-            raise UsageError("this slot holds no results: call run() first")
+            raise UsageError("this slot has no results: call run() first")
         if self._collected is None:
             with self._pool.guarded():
                 self._slot.download()
@@ -107,7 +110,7 @@ class BorrowedSlot:
         return result_of(findings, n, timings_ms=times, provenance=self._provenance)
 
     def close(self) -> None:
-        """The end of the block. On the GPU the slot's next owner waits for what is in the caller's stream now."""
+        """End of the block. The next use of the slot waits on the GPU for the work in the caller's stream."""
         self._is_open = False
         with self._pool.guarded():
             if self._caller:
@@ -120,4 +123,4 @@ class BorrowedSlot:
 
     def _require_open(self) -> None:
         if not self._is_open:
-            raise UsageError("this slot was given back at the end of its `with` block: take another")
+            raise UsageError("this slot was released at the end of its `with` block: open another with pipeline.slot()")

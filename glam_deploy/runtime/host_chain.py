@@ -1,7 +1,4 @@
-"""The chain in numpy: each stage as a function between records, on engines that take and give host arrays.
-
-The reference for every faster chain.
-"""
+"""The host chain: all stages as functions between records, with engines on host arrays. Reference for other chains."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.engines.base import Engine, Flight, Stopwatch
+from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage
 from glam_deploy.patches import host
@@ -19,13 +16,13 @@ from glam_deploy.records import Findings, Float32, GlobalMaps, LocalMaps, Networ
 
 
 def run_global(engine: Engine, images: Float32) -> GlobalMaps:
-    """Global module: standardized images, float32 [N, 1, 2944, 1920]."""
+    """Run the global module. `images`: standardized, float32 [N, 1, 2944, 1920], network frame."""
     out = engine.run({"image": images})
     return GlobalMaps(saliency=out["saliency_global"], y_scale=out["y_scale"], z_g=out["z_g"])
 
 
 def run_local(engine: Engine, patches: Patches) -> LocalMaps:
-    """Local module, patch by patch: on a CPU a batch is no faster, and one patch's feature maps bound the memory."""
+    """Run the local module, patch by patch: on a CPU a batch is not faster, and single patches need less memory."""
     n, k = patches.locations.shape[:2]
     outputs = [engine.run({"patches": p[None]}) for p in patches.pixels.reshape(n * k, *patches.pixels.shape[2:])]
     maps, vectors = (np.concatenate([out[name] for out in outputs]) for name in ("saliency_patches", "z_k"))
@@ -35,7 +32,7 @@ def run_local(engine: Engine, patches: Patches) -> LocalMaps:
 def fusion_inputs(
     contract: GraphContract, maps: GlobalMaps, patches: Patches, local: LocalMaps
 ) -> dict[str, NDArray[Any]]:
-    """What the fusion graph takes: K patches in the first of its slots, the rest marked unused."""
+    """Inputs of the fusion graph by name: K patches in its first slots, the other slots marked as unused."""
     slots = contract.inputs["patch_locations"].shape[0]
     everything = {
         "saliency_global": maps.saliency,
@@ -49,7 +46,7 @@ def fusion_inputs(
 
 
 def run_fusion(engine: Engine, maps: GlobalMaps, patches: Patches, local: LocalMaps) -> Predictions:
-    """Fusion: scores of the images. The fused map itself is composed from its parts when asked for."""
+    """Run the fusion module for the scores. The fused map is not computed here, but on request by `Result`."""
     out = engine.run(fusion_inputs(engine.contract, maps, patches, local))
     used = patches.locations.shape[1]
     attention = out["attention"][:, :used] if "attention" in out else None
@@ -58,16 +55,17 @@ def run_fusion(engine: Engine, maps: GlobalMaps, patches: Patches, local: LocalM
     )
 
 
-def _slots(values: NDArray[Any], slots: int, empty: int) -> NDArray[Any]:
-    spare = [(0, 0)] * values.ndim
-    spare[1] = (0, slots - values.shape[1])
-    return np.pad(values, spare, constant_values=empty)
+def _slots(values: NDArray[Any], slots: int, unused: int) -> NDArray[Any]:
+    """Pad axis 1, the patches, to `slots` entries with the value `unused`."""
+    padding = [(0, 0)] * values.ndim
+    padding[1] = (0, slots - values.shape[1])
+    return np.pad(values, padding, constant_values=unused)
 
 
 class HostChain:
-    """Runs where it is called, and nothing is in flight when a start returns. On a CPU a batch is no faster.
+    """Chain on the host. `start` computes the view in the calling thread; there are no batches, which are not faster.
 
-    Engines that were opened for several runs at once get as many threads; a start then returns before its view is done.
+    With several streams, `start` returns immediately, and a pool of as many threads computes the views.
     """
 
     largest_batch = 1
@@ -81,11 +79,11 @@ class HostChain:
         self._threads = ThreadPoolExecutor(streams, "view") if streams > 1 else None
 
     def prepare(self, view: PlacedView | NetworkInput) -> NetworkInput:
-        """The view as the network sees it."""
+        """The standardized network input of a view."""
         return view if isinstance(view, NetworkInput) else network_input(view)
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> Flight:
-        """All stages of one view."""
+    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+        """Run all stages of one view. Raises BackendRunError, and UsageError after `close`."""
         (view,) = views
         with clock("preprocess"):
             prepared = self.prepare(view)
@@ -95,15 +93,15 @@ class HostChain:
         return lambda: findings
 
     def close(self) -> None:
-        """Waits for the views that its threads work on; the engines go with the last reference to this chain."""
+        """Wait for the views in the threads. The engines are freed with the last reference to this chain."""
         if self._threads:
             self._threads.shutdown()
 
-    def _submit(self, prepared: NetworkInput, clock: Stopwatch) -> Flight:
+    def _submit(self, prepared: NetworkInput, clock: Stopwatch) -> PendingFindings:
         assert self._threads
         try:
             return self._threads.submit(self._run, prepared, clock).result
-        except RuntimeError as error:  # another thread has closed it since this one began
+        except RuntimeError as error:  # another thread has closed the pool meanwhile
             raise UsageError("this pipeline was closed in another thread: load the bundle again") from error
 
     def _run(self, prepared: NetworkInput, clock: Stopwatch) -> Findings:

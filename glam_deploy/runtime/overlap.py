@@ -1,9 +1,8 @@
-"""Work of other threads beside the caller's own: the next things are made ready, the last ones brought to an end.
+"""Overlapping of stages by threads: preparing the next items and finishing the previous ones.
 
-Each has one thread, which keeps things in order, and few things at once, which bounds the memory. Worth it where the
-work leaves Python alone: decoders, numpy, OpenCV, compression and file systems do. The threads give way to the
-caller's: a network on all cores waits for its slowest part, and theirs is the time that it
-leaves.
+Each function uses one thread, which keeps the order, and a bounded number of items, which limits the memory. It saves
+time if the work releases the GIL, as decoders, numpy, OpenCV, compression and file access do. The threads have a lower
+priority than the caller's, because a network on all cores waits for its slowest thread.
 """
 
 import os
@@ -15,31 +14,32 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from typing import TypeVar
 
-GIVE_WAY = 10
-"""Steps of niceness: about a tenth of a core that a thread of the caller's also wants."""
+NICENESS = 10
+"""Niceness added to the threads: they get about a tenth of a core that a thread of the caller also uses."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 class _End(Enum):
-    """Distinguishes the end of the items from every thing that `work` makes."""
+    """Sentinel for the end of the items, which differs from all results of `work`."""
 
     END = 0
 
 
-def give_way() -> None:
-    """Lower the priority of this thread, and of threads that it starts, for good. Linux only: elsewhere a no-op."""
-    if sys.platform == "linux":  # where each thread has its own, against POSIX: setpriority(2), "C library/kernel"
+def lower_priority() -> None:
+    """Lower the priority of this thread permanently, and of threads that it starts. No effect except on Linux."""
+    if sys.platform == "linux":  # niceness is per thread, contrary to POSIX: setpriority(2), "C library/kernel"
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + GIVE_WAY)
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
 def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:
-    """`work` of each item, in order; up to `depth` are made, or being made, that the caller has not asked for yet.
+    """Yield `work(item)` for each item, in order; up to `depth` results are computed in advance.
 
-    A thread of its own takes the items and works on them, so that a generator of items may be slow too. What either
-    raises comes when its turn does. Closing this leaves out what has not begun, and waits for what has.
+    One other thread iterates over the items and does the work, so the iterator may be slow too. Exceptions of either
+    are raised at the position of their item. Closing the generator cancels work that has not started, and waits for
+    work that has.
     """
     source = iter(items)
 
@@ -47,12 +47,12 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1
         item = next(source, _End.END)
         return _End.END if item is _End.END else work(item)
 
-    thread = ThreadPoolExecutor(1, initializer=give_way)
+    thread = ThreadPoolExecutor(1, initializer=lower_priority)
     try:
-        begun = deque(thread.submit(step) for _ in range(depth))
+        started = deque(thread.submit(step) for _ in range(depth))
         while True:
-            begun.append(thread.submit(step))
-            made = begun.popleft().result()
+            started.append(thread.submit(step))
+            made = started.popleft().result()
             if made is _End.END:
                 return
             yield made
@@ -61,12 +61,12 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1
 
 
 def behind(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:
-    """`work` of each item, in order, in a thread of its own, while the caller's makes the next item.
+    """Yield `work(item)` for each item, in order, computed in another thread while the caller produces the next item.
 
-    The next item is taken while up to `depth` wait for that thread, or are worked on. Closing this, or an error or
-    Ctrl-C while the next item is made, waits for the work on those that were made before.
+    Up to `depth` items wait for the thread or are processed by it. Closing the generator, and an error or Ctrl-C while
+    the next item is produced, waits for the work on all previous items.
     """
-    with ThreadPoolExecutor(1, initializer=give_way) as thread:
+    with ThreadPoolExecutor(1, initializer=lower_priority) as thread:
         waiting: deque[Future[Made]] = deque()
         for item in items:
             if len(waiting) == depth:

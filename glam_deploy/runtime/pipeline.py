@@ -1,4 +1,4 @@
-"""The one pipeline: image -> preprocess -> global -> patches -> local -> fusion -> result. Knows no vendor."""
+"""The pipeline, the same for all engines: image -> preprocess -> global -> patches -> local -> fusion -> result."""
 
 import os
 from collections import deque
@@ -28,21 +28,21 @@ from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.result import Pending, Prepared, Result
 
 Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
-"""A view, however far it has come; Any stands for arrays of other libraries and for what `reading.read` takes."""
+"""A view in any stage of preparation; Any is for arrays of other libraries and for other inputs of `reading.read`."""
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 SLOTS = 2
-"""One view is uploaded while another is computed."""
+"""Default number of GPU slots: one view is uploaded while another is computed."""
 
 
 class Pipeline:
-    """Finds lesions, one view or several at a time. Holds no state between calls; safe to call from several threads.
+    """Detects lesions in single views or batches. Has no state between calls; thread-safe.
 
-    Made by `glam_deploy.load`; `close`, or the end of a `with` block, gives its memory back. On engines of the CPU all
-    stages run on the host, one after another, and with streams several views beside each other. On engines of a GPU
-    everything from the standardization to the fused map runs there as one sequence of work.
+    Created by `glam_deploy.load`; `close`, or the end of a `with` block, releases its memory. With CPU engines all
+    stages run on the host one after another, and with streams several views run concurrently. With GPU engines all
+    steps from the standardization to the fused map run on the GPU.
     """
 
     def __init__(self, opened: OpenedEngines, *, patches: int, provenance: Facts, slots: int | None = None) -> None:
@@ -61,12 +61,12 @@ class Pipeline:
 
     @property
     def in_flight(self) -> int:
-        """How many views it takes to keep it busy: submit so many before the first result is asked for."""
+        """Number of views to submit before the first result is requested, for full utilization."""
         return self._chain.in_flight
 
     @property
     def engines(self) -> Mapping[Stage, Engine]:
-        """The three stages, each to be run alone with host arrays. Raises UsageError after `close`."""
+        """The engine of each stage, which also runs alone with host arrays. Raises UsageError after `close`."""
         return self._chain.engines
 
     @property
@@ -75,9 +75,9 @@ class Pipeline:
         return self._open_chain is None
 
     def close(self) -> None:
-        """Take no more views; engines and memory go as soon as nothing uses them any more. A second call does nothing.
+        """Accept no more views, and release engines and memory as soon as they are unused. Further calls do nothing.
 
-        What was begun before, also in other threads, goes on to its result. Waits for views that streams work on.
+        Views that were started before, also in other threads, are completed. Waits for views in streams.
         """
         chain, self._open_chain = self._open_chain, None
         if chain is not None:
@@ -92,38 +92,41 @@ class Pipeline:
 
     @property
     def _chain(self) -> Chain:
-        """Raises UsageError after `close`."""
+        """The open chain. Raises UsageError after `close`."""
         chain = self._open_chain
         if chain is None:
-            raise UsageError("this pipeline is closed and takes no more views: load the bundle again")
+            raise UsageError("this pipeline is closed: load the bundle again")
         return chain
 
     def __call__(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Result:
-        """Predictions, maps and patch places for one view.
+        """Compute predictions, saliency maps and patches of one view.
 
-        `image` is whatever `glam_deploy.read` takes (a path, bytes, a binary file, a pydicom Dataset), with `view` and
-        `horizontal_flip` as there; or a Mammogram, or what `preprocess.place`, `preprocess.prepare` or
-        `Pipeline.prepare` made of one; or a raw array [rows, columns], >= 0 with background 0, and its `view` ("L-CC",
-        "R-CC", "L-MLO", "R-MLO"); or, with no view, a float [2944, 1920] array that is already cropped, mirrored and
-        standardized. An array may be numpy's or of another library, in host memory or on a GPU: torch, CuPy, numba. A
-        raw one has integers or floats of any width, whose values uint8, uint16 or float32 hold without a change; a
-        standardized one is taken in float32.
-        `horizontal_flip` says that a raw image is stored mirrored. Raises InputError for images that cannot be used,
-        a value that would change among them, UsageError for wrong arguments and after `close`, BackendRunError where an
-        engine fails.
+        `image` is one of:
+        - an input of `glam_deploy.read` (path, bytes, binary file, pydicom Dataset), with the same `view` and
+          `horizontal_flip`;
+        - a Mammogram, or the result of `preprocess.place`, `preprocess.prepare` or `Pipeline.prepare`;
+        - a raw array [rows, columns], >= 0 with background 0, with its `view` ("L-CC", "R-CC", "L-MLO", "R-MLO").
+          Integers or floats of any width, if uint8, uint16 or float32 can represent all values exactly;
+        - without `view`, a float array [2944, 1920] that is already cropped, mirrored and standardized; it is converted
+          to float32.
+        Arrays may be of numpy or of another library (torch, CuPy, numba), in host memory or on a GPU.
+        `horizontal_flip`: whether a raw image is stored mirrored. Raises InputError for an image that cannot be used,
+        for example because a value would change; UsageError for wrong arguments and after `close`; BackendRunError if
+        an engine fails.
         """
         return self.submit(image, view=view, horizontal_flip=horizontal_flip).result()
 
     def submit(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Pending:
-        """Begin with one view, as in a call; its `result()` waits for the rest.
+        """Start one view, with the arguments of a call; `result()` of the returned object waits for the result.
 
-        On a GPU this returns when the view is placed and its upload is under way, on a CPU with streams when it is
-        prepared, else when all is done. Pixels of a raw view must stay as they are for as long as the result is used.
+        On a GPU this returns when the view is placed and its upload has started; on a CPU with streams when it is
+        prepared; otherwise when the result is complete. The pixels of a raw view must not change while the result is
+        used.
         """
         return self._start([self.prepare(image, view=view, horizontal_flip=horizontal_flip)])
 
     def prepare(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Prepared:
-        """The host's part before the network, for `submit` or a call to go on from; made to be done in another thread.
+        """Do the host's preprocessing of a view, for example in another thread; the result is an input of `submit`.
 
         Arguments and errors are those of a call.
         """
@@ -144,13 +147,13 @@ class Pipeline:
     def map(
         self, images: Iterable[Image], *, errors: Literal["raise", "return"] = "raise"
     ) -> Iterator[Result] | Iterator[Result | GlamError]:
-        """Results of many views, in their order; an array is a standardized one, a path is read.
+        """Iterate over the results of many views, in their order; arrays are standardized images, paths are read.
 
-        The next view is taken from `images` and prepared in another thread while this one is computed, so that a
-        generator which reads files costs no time of the network; on a GPU it is uploaded meanwhile, too.
-        `errors`: "raise" ends at the first view that fails, with its error; "return" gives the GlamError in the place
-        of the view's result and goes on. Errors of `images` itself, and views after `close`, end either. Raises
-        UsageError for another word.
+        The next view is taken from `images` and prepared in another thread while the current one is computed, so that a
+        generator may read files; on a GPU it is also uploaded meanwhile.
+        `errors`: "raise" raises the error of the first view that fails; "return" returns the GlamError instead of the
+        view's result and continues. Errors of `images` itself, and views after `close`, end the iteration in both
+        cases. Raises UsageError for another value.
         """
         if errors not in ("raise", "return"):
             raise UsageError(f"errors = {errors!r}: expected 'raise' or 'return'")
@@ -168,9 +171,9 @@ class Pipeline:
                 yield self._attempt(Pending.result, pending)
 
     def _attempt(self, step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
-        """A step of one view, unless one before it failed: its error is handed on, so that other views go on.
+        """Do a step of one view and return its GlamError if it fails; an earlier error is returned unchanged.
 
-        Raises what is no GlamError, and what comes of `close`, which is no view's fault.
+        Raises other exceptions, and errors caused by `close`.
         """
         if isinstance(given, GlamError):
             return given
@@ -182,10 +185,10 @@ class Pipeline:
             return error
 
     def batch(self, images: Iterable[Image]) -> list[Result]:
-        """Results of the views of an exam, in their order; an array is a standardized one.
+        """Results of the views of an exam, in their order; arrays are standardized images.
 
-        On a GPU four views of one kind (raw or standardized) run together; what is left over runs one by one. Any
-        error is that of all.
+        On a GPU four views of one kind (raw or standardized) run as one batch; the remaining ones run one by one. An
+        error in one view is raised, and there are no results.
         """
         _require_several(images)
         batches = _batches(images, self._chain.largest_batch)
@@ -193,9 +196,9 @@ class Pipeline:
 
     @contextmanager
     def slot(self, images: int = 1) -> Iterator[BorrowedSlot]:
-        """The arrays on the GPU themselves, for one image or four, for as long as the block lasts.
+        """Context with direct access to the arrays in GPU memory, for one or four images.
 
-        Raises UsageError where the engine runs on the CPU, and for another number of images.
+        Raises UsageError for a CPU engine, and for another number of images.
         """
         chain = self._chain
         if not isinstance(chain, DeviceChain):
@@ -214,14 +217,14 @@ class Pipeline:
             return place(_exact(image), network_shape=shape) if isinstance(image, Mammogram) else image
         if not is_array(image):
             raise UsageError(
-                f"image is a {type(image).__name__}; expected a Mammogram, a NetworkInput, an array, or what "
-                "glam_deploy.read takes: a path, bytes, a binary file or a pydicom Dataset"
+                f"image is a {type(image).__name__}, expected a Mammogram, a NetworkInput, an array, or an input of "
+                "glam_deploy.read: a path, bytes, a binary file or a pydicom Dataset"
             )
         array = to_host(image)
         if view is None and (horizontal_flip or not np.issubdtype(array.dtype, np.floating)):
             raise UsageError(
                 f"an array of {array.dtype} is a raw image and needs its view: pass view=, one of {VIEW_NAMES}. "
-                f"Without a view, the array is a standardized float {list(shape)} that faces right, and takes no "
+                f"Without a view, the array must be a standardized float array {list(shape)} that faces right, without "
                 "horizontal_flip."
             )
         if view is None:
@@ -240,7 +243,7 @@ class Pipeline:
             yield from pending.results
 
     def _started(self, started: Iterable[T]) -> Iterator[T]:
-        """Each thing under way, in order, when as many more have begun as keep the chain busy."""
+        """Yield started views in order, each only after `in_flight` views have been started."""
         under_way: deque[T] = deque()
         depth = self.in_flight
         for pending in started:
@@ -254,12 +257,12 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
     if isinstance(opened, GpuEngines):
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:
-        raise UsageError(f"slots = {slots}: engine {opened.identity.name!r} runs on the CPU; leave it out")
+        raise UsageError(f"slots = {slots}: engine {opened.identity.name!r} runs on the CPU; remove slots")
     return HostChain(opened.engines, opened.network, patches, streams=opened.streams)
 
 
 def _require_several(images: Any) -> None:
-    """A path and a file can be iterated too, over their letters and lines."""
+    """Raises UsageError for a single view; paths and files are iterable too, over their characters and lines."""
     one = reading.is_source(images) or isinstance(images, Mammogram | PlacedView | NetworkInput | Prepared)
     try:
         iter(images)
@@ -267,13 +270,13 @@ def _require_several(images: Any) -> None:
         one = True
     if one:
         raise UsageError(
-            f"several views were asked for, of one {type(images).__name__}; expected a list or generator of them, such "
-            "as sorted(pathlib.Path(folder).glob('*.dcm'))"
+            f"images is one {type(images).__name__}, expected a list or generator of views, such as "
+            "sorted(pathlib.Path(folder).glob('*.dcm'))"
         )
 
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    """Neighbours of one kind, `size` together or each alone."""
+    """Group consecutive images of one kind (raw or standardized) into batches of `size`; the rest into single ones."""
     for _, group in groupby(images, key=_is_raw):
         same = list(group)
         whole = len(same) - len(same) % size
@@ -293,4 +296,4 @@ def _exact(mammogram: Mammogram) -> Mammogram:
 
 def _require_bare(view: View | str | None, horizontal_flip: bool) -> None:
     if view is not None or horizontal_flip:
-        raise UsageError("view and horizontal_flip go with raw arrays; this image already carries its own")
+        raise UsageError("view and horizontal_flip are for raw arrays only; this image already has them: remove them")

@@ -1,4 +1,4 @@
-"""Results: the scores, maps and patches of one view, and views that are prepared or under way."""
+"""Results: scores, saliency maps and patches of one view; prepared views and started views."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.engines.base import Flight, Stopwatch
+from glam_deploy.engines.base import PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.patches import host
@@ -44,45 +44,45 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """Scores, maps and places for one image; K patches, classes are (benign, malignant).
+    """Scores, saliency maps and patches of one image; K patches, classes are (benign, malignant).
 
-    Scores are not calibrated probabilities. `saliency` and `saliency_in_source` are composed at each call: 45 MB and
-    8 bytes a source pixel that most callers never need.
+    Scores are not calibrated probabilities. `saliency` and `saliency_in_source` are computed at each call, because they
+    are large (45 MB, and 8 bytes per source pixel) and most callers do not need them.
 
-    Two results are equal where all but `timings_ms` is: numbers to the last bit, notices, provenance, and place and
-    source of the view, whose pixels are not compared. A result that was pickled or copied has no pixels of its view any
-    more (22.6 MB and more): `network_input` then raises UsageError, and `plot` and `save` want them from the caller.
+    Two results are equal if everything except `timings_ms` is equal: values bit by bit, notices, provenance, and
+    placement and source of the view; its pixels are not compared. A pickled or copied result does not contain the
+    pixels of its view (22.6 MB or more): `network_input` then raises UsageError, and `plot` and `save` need `pixels`.
     """
 
     network: NetworkSpec
-    """The network that made it: its classes, shapes and title."""
+    """The network that computed it, with classes, shapes and title."""
     y_global: Float32
-    """float32 [2], 0..1: the prediction of the published inference."""
+    """float32 [2], 0..1: the prediction of the published inference code."""
     y_scale: Float32
     """float32 [3, 2], 0..1, finest scale first."""
     y_local: Float32
     """float32 [2], 0..1."""
     y_fusion: Float32 | None
-    """float32 [2], 0..1; None where the checkpoint has no fusion layer."""
+    """float32 [2], 0..1; None if the checkpoint has no fusion layer."""
     attention: Float32 | None
-    """float32 [K]; None where the checkpoint has no attention layers."""
+    """float32 [K], sums to 1; None if the checkpoint has no attention layers."""
     saliency_global: Float32
     """float32 [2, 184, 120], 0..1, network frame."""
     saliency_patches: Float32
-    """float32 [K, 2, 128, 128], 0..1, each in its patch."""
+    """float32 [K, 2, 128, 128], 0..1, each in the frame of its patch."""
     patch_locations: Int64
-    """int64 [K, 2], upper-left (row, column), network frame, pixels, in order of choice."""
+    """int64 [K, 2]: (row, column) of the upper-left corners in pixels of the network frame, in order of selection."""
     input: Placed
-    """The view and its place; `network_input` has the image as the network saw it."""
+    """The view and its placement; `network_input` is the standardized image."""
     notices: tuple[Notice, ...]
-    """All that was noticed on the way, from reading to patch selection."""
+    """All notices, from reading to patch selection."""
     timings_ms: Mapping[str, float]
-    """Milliseconds of each step. On a CPU the wall time of preprocess, global, patches, local and fusion. On a GPU
-    preprocess (wall time on the host) and gpu (time on the GPU, from the first byte up to the last byte down); views
-    that ran together share one number."""
+    """Milliseconds of each step. On a CPU: wall time of preprocess, global, patches, local and fusion. On a GPU:
+    preprocess (wall time on the host) and gpu (GPU time from the start of the upload to the end of the download); the
+    views of a batch have the same gpu time."""
     provenance: Facts
-    """Bundle, checkpoint, engine and versions that made this result; JSON-ready. On a GPU `cuda_graph` has the fields
-    of `records.Recording`: whether the work was recorded, and if not, why."""
+    """Bundle, checkpoint, engine and versions that computed this result, as JSON values. On a GPU `cuda_graph` has the
+    fields of `records.Recording`: whether the run was recorded as a CUDA graph, and if not, the reason."""
 
     @property
     def predictions(self) -> dict[str, dict[str, float]]:
@@ -96,67 +96,70 @@ class Result:
 
     @cached_property
     def network_input(self) -> NetworkInput:
-        """The view as the network sees it, 22.6 MB; standardized here and now where a GPU had done it for itself.
+        """The standardized network input, 22.6 MB; computed on the host if a GPU had standardized the view.
 
-        Raises UsageError where the image has never been on the host.
+        Raises UsageError if the result has no pixels of its view.
         """
         if isinstance(self.input, NetworkInput):
             return self.input
         if isinstance(self.input, PlacedView):
             return network_input(self.input)
         raise UsageError(
-            "this result holds no pixels of its view. Either it was pickled or copied: take `network_input` before; or "
-            "its input was made on the GPU: copy `slot.image` while you have it"
+            "this result has no pixels of its view. If it was pickled or copied, read `network_input` before that; if "
+            "its input was made on the GPU, copy `slot.image` inside the `with` block"
         )
 
     def saliency(self) -> Float32:
-        """The fused map: float32 [2, 2944, 1920], 0..1, network frame."""
+        """Compute the fused map: float32 [2, 2944, 1920], 0..1, network frame."""
         return host.enlarge(self._grid(), self.network.grid_cell)
 
     def saliency_in_source(self) -> Float32:
-        """The fused map on the source image's own grid: float32 [2, rows, columns], 0..1.
+        """Compute the fused map in the source frame: float32 [2, rows, columns] of the source image, 0..1.
 
-        Source pixels that the network never saw are 0.
+        Source pixels outside the network's window are 0.
         """
         return self.source_maps().whole()
 
     def saliency_preview(self, shape: tuple[int, int]) -> Float32:
-        """The fused map on a picture of the source image: float32 [2, *shape], 0..1, nearest neighbour.
+        """Compute the fused map for a scaled picture of the source image: float32 [2, *shape], 0..1, nearest neighbour.
 
-        `shape`: rows and columns of a picture that shows the whole source image.
+        `shape`: rows and columns of a picture of the complete source image.
         """
         return self.source_maps().sample(shape)
 
     def source_maps(self) -> SourceMaps:
-        """The fused map in the source frame, for those who look at parts of it."""
+        """The fused map in the source frame as `SourceMaps`, which can compute parts of it."""
         return SourceMaps(grid=self._grid(), cell=self.network.grid_cell, placement=self.input.placement)
 
     @property
     def patch_boxes(self) -> list[Box]:
-        """Half-open (top, left, bottom, right) of each patch, network frame."""
+        """(top, left, bottom, right) of each patch, half-open, in pixels of the network frame."""
         side = self.network.patches.side
         return [(r, c, r + side, c + side) for r, c in self.patch_locations.tolist()]
 
     @property
     def patch_boxes_in_source(self) -> list[Box | None]:
-        """The part of each patch that lies in the source image, source frame; None where a patch is all padding."""
+        """(top, left, bottom, right) of the part of each patch inside the source image, in the source frame.
+
+        None for a patch that is completely in the padding.
+        """
         return [frame.box_to_source(self.input.placement, box) for box in self.patch_boxes]
 
     def to_dict(self) -> "Report":
-        """The report that `run` writes as `<stem>.json` (docs/outputs.md), of plain values that `json.dumps` takes.
+        """The report that `run` writes as `<stem>.json` (docs/outputs.md), as input of `json.dumps`.
 
-        `files` names none. Raises InputError for a value that JSON cannot hold.
+        Its `files` are null. Raises InputError for a value that JSON cannot represent.
         """
         from glam_deploy.outputs.report import done, plain
 
         return plain(done(self, arrays_name=None, picture_name=None))
 
     def plot(self, pixels: Mammogram | Pixels | None = None) -> "Image":
-        """The overlay that `run` writes as `<stem>.png`: an RGB image of Pillow, neither side over 1600 pixels.
+        """The overlay that `run` writes as `<stem>.png`: an RGB image of Pillow, at most 1600 x 1600 pixels.
 
-        `pixels`: the view itself, or `Mammogram.pixels` of it. None takes what the result holds: the whole view of an
-        engine on a GPU, else the window that the network saw, black around it. Raises UsageError where it holds none,
-        or for the pixels of another image.
+        `pixels`: the Mammogram or its `pixels`. None uses the pixels in the result: the complete view for a GPU engine,
+        else the network's window with black around it. Raises UsageError if the result has no pixels, and for the
+        pixels of another image.
         """
         from PIL.Image import fromarray
 
@@ -174,12 +177,12 @@ class Result:
         save_input: bool = False,
         picture: bool = True,
     ) -> list[Path]:
-        """Write the files that `run` writes (docs/outputs.md) and return their paths: numbers, picture, report.
+        """Write the files of `run` (docs/outputs.md) and return their paths: arrays, picture, report.
 
-        `stem`: their name without suffix; None is that of `input.source.name`. `pixels`: as of `plot`. `full` adds the
-        fused map at full size, `save_input` the standardized input. Files of an earlier result of the same stem are
-        replaced. Raises UsageError for a folder that cannot be written to, a stem that is no plain file name, a file in
-        the way that glam-deploy did not write, and as `plot` does.
+        `stem`: file name without suffix; None means that of `input.source.name`. `pixels`: as in `plot`. `full` adds
+        the fused map at full size, `save_input` the standardized input. Files of an earlier result with the same stem
+        are replaced. Raises UsageError for a folder that cannot be written, a stem that is not a plain file name, an
+        existing file that glam-deploy did not write, and the errors of `plot`.
         """
         from glam_deploy.outputs.writer import OutputOptions, stem_of, write_result
 
@@ -204,7 +207,7 @@ class Result:
         return _rebuilt, (values,)
 
     def _shown(self, pixels: Mammogram | Pixels | None) -> Pixels:
-        """Pixels for a picture: source frame, background 0."""
+        """Pixels for the overlay, in the source frame with background 0. Raises UsageError."""
         if pixels is not None:
             return exact_pixels(to_host(pixels.pixels if isinstance(pixels, Mammogram) else pixels))
         if isinstance(self.input, PlacedView):
@@ -214,8 +217,8 @@ class Result:
             shown: Pixels = frame.map_to_source(self.input.placement, (image - image.min())[None])[0]
             return shown
         raise UsageError(
-            "this result holds no pixels of its view (it was pickled or copied, or made on the GPU): pass pixels=, the "
-            "Mammogram that it was made from"
+            "this result has no pixels of its view (it was pickled or copied, or its input was made on the GPU): pass "
+            "pixels=, the Mammogram of this result"
         )
 
     def _grid(self) -> Float32:
@@ -223,7 +226,7 @@ class Result:
 
 
 def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Facts) -> Result:
-    """What was found in the n-th of the images that were run together."""
+    """The result of the n-th image of a run."""
     view = findings.inputs[n]
     recording = {"cuda_graph": asdict(findings.recording)} if findings.recording else {}
     return Result(
@@ -247,9 +250,9 @@ def _contrast_notices(classes: Sequence[str], flags: NDArray[np.bool_]) -> tuple
     flat = [name for name, same in zip(classes, flags, strict=True) if same]
     if not flat:
         return ()
-    message = f"the global saliency of {' and '.join(flat)} is the same everywhere and took no part in choosing patches"
+    message = f"the global saliency of {' and '.join(flat)} is constant and was not used for the selection of patches"
     if len(flat) == len(classes):
-        message += "; nothing was left to choose by, so every patch is the upper-left one"
+        message += "; no class was left, so all patches are at the upper-left corner"
     return (Notice(code="no-contrast", message=message),)
 
 
@@ -265,25 +268,25 @@ def _same(first: Any, second: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What `Pipeline.prepare` gives: a view on which the host has done its part."""
+    """A view after the host's preprocessing: the result of `Pipeline.prepare`."""
 
     view: PlacedView | NetworkInput
     times_ms: Mapping[str, float]
-    """What that took, by step."""
+    """Step -> milliseconds of the preprocessing."""
 
 
 class Pending:
-    """What `Pipeline.submit` gives. On a GPU the work goes on by itself; on a CPU it is done already."""
+    """A started run: the result of `Pipeline.submit`. On a CPU without streams it is already complete."""
 
-    def __init__(self, flight: Flight, clock: Stopwatch, provenance: Facts) -> None:
-        self._flight = flight
+    def __init__(self, findings: PendingFindings, clock: Stopwatch, provenance: Facts) -> None:
+        self._findings = findings
         self._clock = clock
         self._provenance = provenance
 
     @cached_property
     def results(self) -> list[Result]:
-        """Of all views that run together, in their order. Waits for them; raises BackendRunError."""
-        findings, times = self._flight(), self._clock.times_ms
+        """Results of all views of the run, in their order. Waits for them; raises BackendRunError."""
+        findings, times = self._findings(), self._clock.times_ms
         count = len(findings.inputs)
         made = [result_of(findings, n, timings_ms=times, provenance=self._provenance) for n in range(count)]
         for result in made:
@@ -291,12 +294,12 @@ class Pending:
         return made
 
     def result(self) -> Result:
-        """Of the one view. Waits for it; raises BackendRunError."""
+        """Result of the first view. Waits for it; raises BackendRunError."""
         return self.results[0]
 
 
 def _log(result: Result) -> None:
-    """Never what a view is called, of whom it is, or what was found: a log is read by more people than a report."""
+    """Log timings and notices of a result, without name, identifiers or scores, because logs are less protected."""
     if log.isEnabledFor(logging.DEBUG):
         steps = ", ".join(f"{step} {ms:.0f} ms" for step, ms in result.timings_ms.items())
         codes = ", ".join(notice.code for notice in result.notices) or "none"

@@ -1,4 +1,4 @@
-"""Bundle and options -> pipeline."""
+"""Opening of pipelines from bundles."""
 
 import logging
 import os
@@ -30,25 +30,26 @@ def load(
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
-    """A pipeline from a bundle folder.
+    """Open a pipeline from a bundle folder.
 
-    `engine`: a name of `glam_deploy.engines.registry.ENGINE_NAMES`; the one asked for or an error, never another.
-    "auto" is the fastest engine with a passed gate that this machine can run, else "onnx" (ONNX Runtime on the CPU); of
-    a bundle with gates the pipeline's `provenance["auto"]` says which and why.
-    `ungated`: take an engine also where its gate (`glam-deploy gate`) is missing or failed; its results say so. "onnx"
-    and "torch" are the reference and need none.
-    `patches`: regions that the local module looks at in each image, 1..6; None takes the bundle's own number.
-    For engines on the CPU, `threads`: CPU threads of an engine; None takes all physical cores. More threads or streams
-    than this process may use cores are not used, and the logger of `glam_deploy` says so.
-    For engines of OpenVINO, `streams`: how many views those threads work on at once; a single view then takes longer, a
-    folder less; None is one. `cache`: folder of compiled models, made where it is missing, by which a second start is
-    faster; None is `glam-deploy` in the user's cache folder, /dev/null keeps none. It holds at most 4 GiB, and who can
-    write to it can change results. "auto" may choose an engine that compiles nothing, which then leaves `cache` alone.
-    For engines on a GPU, `device`: its index, None is the first; `slots`: how many runs may be under way at once, None
-    is 2; `flavour`: "tensorrt" or "tensorrt-rtx" where the bundle has engines of both for this GPU.
-    Raises UsageError (no bundle there, unknown engine, an option that the engine cannot honour), BundleError (damaged,
-    changed, too new, or without a passed gate for the engine), BackendUnavailable (this machine lacks what the engine
-    needs), BackendBuildError.
+    `engine`: a name of `glam_deploy.engines.registry.ENGINE_NAMES`; there is no fallback to another engine. "auto" is
+    the fastest engine with a passed gate that this machine can run, else "onnx" (ONNX Runtime on the CPU); for a bundle
+    with gates, `provenance["auto"]` of the pipeline has the selected engine and the reason.
+    `ungated`: whether to use an engine whose gate (`glam-deploy gate`) is missing or failed; its results record it.
+    "onnx" and "torch" are the reference and need no gate.
+    `patches`: number of patches for the local module per image, 1..6; None means the bundle's default.
+    `threads` (CPU engines): CPU threads of an engine; None means all physical cores. Threads and streams are limited
+    to the cores that this process may use, with a warning in the log.
+    `streams` (OpenVINO engines): number of views that the threads compute concurrently; a single view then takes
+    longer, a folder less time; None means 1.
+    `cache` (OpenVINO engines): folder of compiled models, created if it is missing, for faster starts; None means
+    `glam-deploy` in the user's cache folder, /dev/null disables the cache. It has at most 4 GiB. Users who can write to
+    it can change results. "auto" may select an engine that ignores `cache`.
+    `device` (GPU engines): index of the GPU; None means 0. `slots` (GPU engines): number of concurrent runs; None means
+    2. `flavour` (TensorRT engines): "tensorrt" or "tensorrt-rtx", if the bundle has engines of both for this GPU.
+    Raises UsageError (not a bundle, unknown engine, an option that the engine does not support), BundleError (damaged,
+    changed or too new bundle, or no passed gate for the engine), BackendUnavailable (this machine lacks a requirement
+    of the engine), BackendBuildError.
     """
     options = EngineOptions(
         threads=threads,
@@ -70,7 +71,7 @@ def pipeline_of(
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
-    """As `load`, for a bundle that has been opened."""
+    """Open a pipeline from an opened bundle; see `load`."""
     provenance = bundle_provenance(bundle)
     options = options or EngineOptions()
     if engine == "auto":
@@ -85,7 +86,7 @@ def pipeline_of(
 
 
 def bundle_provenance(bundle: Bundle) -> dict[str, object]:
-    """What made a result, as far as the bundle and this installation know: JSON-ready."""
+    """Provenance of results that is known before an engine is opened, as JSON values: bundle, checkpoint, versions."""
     versions = {"glam_deploy": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return {
         "bundle": {"id": bundle.id, "folder": bundle.folder.name},

@@ -262,7 +262,7 @@ def test_inputs_that_break_the_contract(joint: OpenedEngines, stage: Stage, faul
 def test_inputs_of_different_batches(joint: OpenedEngines, key: str) -> None:
     inputs = slots(2, 3, network=GLAM)
     inputs[key] = inputs[key][:1]
-    with pytest.raises(BackendRunError, match="share one batch size"):
+    with pytest.raises(BackendRunError, match="expected one common size"):
         joint.engines["fusion"].run(inputs)
 
 

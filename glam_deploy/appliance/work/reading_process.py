@@ -20,7 +20,7 @@ import numpy as np
 from glam_deploy.appliance.process import die_with_parent
 from glam_deploy.errors import GlamError, InternalError, fault
 from glam_deploy.records import Mammogram
-from glam_deploy.runtime.overlap import GIVE_WAY
+from glam_deploy.runtime.overlap import NICENESS
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6 GB.
@@ -80,7 +80,7 @@ def main() -> None:
     from glam_deploy.dicom import read
 
     read.hush_pydicom()
-    os.nice(GIVE_WAY)
+    os.nice(NICENESS)
     send(channel, pickle.dumps(READY))
     while True:
         try:

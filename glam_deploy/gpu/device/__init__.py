@@ -1,1 +1,1 @@
-"""One GPU: memory, streams, graphs, compiled kernels. The only importer of cuda.core and cuda.bindings."""
+"""Access to one GPU: memory, streams, CUDA graphs, compiled kernels. The only importer of cuda.core, cuda.bindings."""

@@ -1,7 +1,7 @@
-"""Arrays in GPU memory, lent to and taken from other libraries (PyCUDA, CuPy, torch, numba) without a copy.
+"""Arrays in GPU memory, exchanged with other libraries (PyCUDA, CuPy, torch, numba) without a copy.
 
 Protocols: CUDA Array Interface 3 (numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html) and DLPack
-(dmlc.github.io/dlpack/latest). Both order the streams of the two sides on the GPU; the host never waits.
+(dmlc.github.io/dlpack/latest). Both synchronize the streams of the two libraries on the GPU, without the host.
 """
 
 import math
@@ -19,7 +19,7 @@ from glam_deploy.gpu.device.stream import Stream
 CUDA_DEVICE = 2
 """DLPack's kDLCUDA."""
 LEGACY_DEFAULT = 1
-"""The default stream, as both protocols write it."""
+"""Number of the legacy default stream in both protocols."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,13 +31,13 @@ class DeviceArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     owner: object = field(repr=False)
-    """Holds the memory for as long as this array, or anything made from it, lives."""
+    """Object that keeps the memory allocated as long as this array or an array made from it exists."""
     stream: Stream | None = None
-    """Whose work writes this array, so that readers wait for it; None: nothing is under way."""
+    """Stream that writes this array, for which readers wait; None if no write is pending."""
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -55,7 +55,10 @@ class DeviceArray:
         return CUDA_DEVICE, self.gpu.index
 
     def __dlpack__(self, *, stream: int | None = None, **wishes: Any) -> Any:
-        """`stream`: the consumer's, as DLPack numbers them for CUDA; -1 for no ordering. `wishes`: DLPack 1.0's."""
+        """DLPack capsule. `stream`: the consumer's stream in DLPack's numbering for CUDA, -1 for no synchronization.
+
+        `wishes`: the other arguments of DLPack 1.0.
+        """
         if self.stream is not None and stream != -1:
             self.gpu.adopt(LEGACY_DEFAULT if stream is None else stream).follow(self.stream)
         core = cuda_core()
@@ -68,10 +71,10 @@ class DeviceArray:
 def as_device_array(
     array: object, *, gpu: Gpu, stream: Stream, dtype: DTypeLike, shape: tuple[int, ...]
 ) -> DeviceArray:
-    """Another library's array, without a copy, once `stream` waits on the GPU for whatever fills it.
+    """Convert another library's array without a copy; `stream` then waits on the GPU for pending writes to it.
 
-    Takes DLPack, or else the CUDA Array Interface. Raises BackendRunError, naming what was given, unless it is in
-    that GPU's memory, of that dtype and shape, and C-contiguous.
+    Uses DLPack, or the CUDA Array Interface if the array has no DLPack. Raises BackendRunError, with the type of the
+    array, unless it is in the memory of `gpu`, has this dtype and shape, and is C-contiguous.
     """
     kind = type(array)
     name = f"{kind.__module__}.{kind.__qualname__}"
@@ -80,13 +83,13 @@ def as_device_array(
     elif hasattr(array, "__cuda_array_interface__"):
         found = _from_interface(array, name, gpu, stream)
     else:
-        raise BackendRunError(f"{name} is no GPU array: it has neither __dlpack__ nor __cuda_array_interface__")
+        raise BackendRunError(f"{name} is not a GPU array: it has neither __dlpack__ nor __cuda_array_interface__")
     if (found.dtype, found.shape) != (np.dtype(dtype), shape):
         raise BackendRunError(f"{name} is {found.dtype} {list(found.shape)}, expected {np.dtype(dtype)} {list(shape)}")
     if not gpu.reaches(found.address):
         raise BackendRunError(
-            f"{name} at {found.address:#x} is not in memory of GPU {gpu.index}'s primary context. Make it on that GPU, "
-            f"with PyCUDA after `import pycuda.autoprimaryctx`."
+            f"{name} at {found.address:#x} is not in memory of GPU {gpu.index}'s primary context. Create it on that "
+            f"GPU; with PyCUDA, after `import pycuda.autoprimaryctx`."
         )
     return found
 
@@ -94,7 +97,7 @@ def as_device_array(
 def _from_dlpack(array: Any, name: str, gpu: Gpu, stream: Stream) -> DeviceArray:
     device = tuple(map(int, array.__dlpack_device__()))
     if device != (CUDA_DEVICE, gpu.index):
-        raise BackendRunError(f"{name} lies on DLPack device {device}, expected {(CUDA_DEVICE, gpu.index)} (CUDA)")
+        raise BackendRunError(f"{name} is on DLPack device {device}, expected {(CUDA_DEVICE, gpu.index)} (CUDA)")
     with gpu.current():
         view = cuda_core().utils.StridedMemoryView.from_dlpack(array, stream_ptr=stream.handle or LEGACY_DEFAULT)
     strides = view.strides and [stride * view.dtype.itemsize for stride in view.strides]
@@ -107,14 +110,17 @@ def _from_interface(array: Any, name: str, gpu: Gpu, stream: Stream) -> DeviceAr
     dtype, shape = np.dtype(found["typestr"]), tuple(found["shape"])
     _require_contiguous(shape, found.get("strides"), dtype, name)
     if found.get("mask") is not None:
-        raise BackendRunError(f"{name} is a masked array: fill it first")
+        raise BackendRunError(f"{name} is a masked array, expected an array without mask: fill it first")
     if (producer := found.get("stream")) is not None:
         stream.follow(gpu.adopt(producer))
     return DeviceArray(gpu=gpu, address=found["data"][0], shape=shape, dtype=dtype, owner=array, stream=stream)
 
 
 def _require_contiguous(shape: tuple[int, ...], strides: Any, dtype: np.dtype[Any], name: str) -> None:
-    """`strides` in bytes, None for C order; that of an axis of one element means nothing."""
+    """Raises BackendRunError unless `strides`, in bytes, are those of C order; None means C order.
+
+    The stride of an axis of length 1 is ignored.
+    """
     step = dtype.itemsize
     for size, stride in reversed(list(zip(shape, strides or (), strict=False))):
         if size != 1 and stride != step:

@@ -1,4 +1,4 @@
-"""The primary context of one GPU, in which every driver call runs and is counted; device and pinned host memory."""
+"""The primary CUDA context of one GPU, in which all driver calls are made and counted; device and pinned memory."""
 
 import threading
 import weakref
@@ -20,24 +20,24 @@ SYNCHRONISING = frozenset({"cuStreamSynchronize", "cuEventSynchronize"})
 
 
 ALIGNMENT = 512
-"""Bytes that every allocation is aligned to: the alignment of textures, which is 512 on every GPU so far and which
-TensorRT demands for scratch. (The CUDA C++ Programming Guide promises 256; drivers give 512 and more.)"""
+"""Alignment of all allocations in bytes: the texture alignment, 512 on all GPUs so far, which TensorRT requires for
+scratch memory. (The CUDA C++ Programming Guide guarantees 256; drivers align to 512 or more.)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How often this package has done what must not happen between an upload and its result."""
+    """Numbers of driver calls that must not occur between the upload of an image and its result."""
 
     allocations: int
-    """Of device and of pinned memory."""
+    """Allocations of device or pinned memory."""
     synchronisations: int
-    """The host waited for the GPU."""
+    """Waits of the host for the GPU."""
 
 
 class Context:
-    """The primary context of a GPU, shared with every other library in the process. Safe to use from any thread.
+    """The primary context of a GPU, which all libraries of the process share. Thread-safe.
 
-    It is retained once and stays until the process ends; no other context is ever created.
+    It is retained once and released at the end of the process; no other context is created.
     """
 
     def __init__(self, index: int) -> None:
@@ -48,7 +48,7 @@ class Context:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Current in this thread inside the block; afterwards the thread has the context that it had before."""
+        """Make the context current in this thread inside the block; afterwards the previous context is current."""
         call("cuCtxPushCurrent", self.handle)
         try:
             yield
@@ -56,7 +56,7 @@ class Context:
             call("cuCtxPopCurrent")
 
     def call(self, name: str, *arguments: object, unless: str | None = None) -> Any:
-        """`driver.call` inside this context."""
+        """Call `driver.call` with this context current, and count allocations and synchronizations."""
         if name in ALLOCATING or name in SYNCHRONISING:
             with self._lock:
                 self._counted[name] += 1
@@ -65,7 +65,7 @@ class Context:
 
     @property
     def counts(self) -> Counts:
-        """Calls so far of all that was made with this context, from every thread."""
+        """Numbers of calls so far with this context, from all threads."""
         with self._lock:
             counted = self._counted.copy()
         return Counts(
@@ -75,20 +75,20 @@ class Context:
 
 
 class Resource:
-    """Something that the driver must get back: at `close`, or when the last reference to it goes.
+    """A driver object that is released by `close`, or with the last reference to it.
 
-    At the end of the process the driver takes everything itself.
+    At the end of the process the driver releases all objects itself.
     """
 
     def __init__(self, context: Context, handle: Any, *, release: str | None) -> None:
-        """`release` is the driver's function that takes the handle back; None for what belongs to someone else."""
+        """`release`: name of the driver function that releases the handle; None if another library owns it."""
         self.context = context
         self._handle = handle
         self._finalizer = weakref.finalize(self, _release_quietly, context, release, handle)
         self._finalizer.atexit = False
 
     def close(self) -> None:
-        """Give it back now. A second call does nothing. Raises BackendRunError."""
+        """Release the object; further calls have no effect. Raises BackendRunError."""
         if alive := self._finalizer.detach():
             _, _, arguments, _ = alive
             _release(*arguments)
@@ -100,7 +100,7 @@ class Resource:
 
     @property
     def handle(self) -> Any:
-        """As the driver knows it. Raises BackendRunError after `close`: the driver would not notice."""
+        """Driver handle. Raises BackendRunError after `close`, because the driver does not detect this error."""
         if self.closed:
             raise BackendRunError(f"{type(self).__name__.lower()} used after it was closed")
         return self._handle
@@ -115,7 +115,7 @@ class Resource:
 
 
 def _release(context: Context, release: str | None, handle: Any) -> None:
-    """Allowed while this thread records a graph: what is given back cannot be part of it."""
+    """Release a handle; allowed during stream capture in this thread, because the object is not part of the graph."""
     if release is None:
         return
     relaxed = bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
@@ -127,12 +127,12 @@ def _release(context: Context, release: str | None, handle: Any) -> None:
 
 
 def _release_quietly(context: Context, release: str | None, handle: Any) -> None:
-    with suppress(BackendRunError):  # the call that broke the GPU has been told; each object left would tell it again
+    with suppress(BackendRunError):  # the failed call was reported already; each remaining object would repeat it
         _release(context, release, handle)
 
 
 class DeviceMemory(Resource):
-    """Bytes on the GPU, of no defined content."""
+    """Uninitialized GPU memory."""
 
     def __init__(self, context: Context, nbytes: int) -> None:
         self.nbytes = _positive(nbytes)
@@ -143,7 +143,7 @@ class DeviceMemory(Resource):
 
 
 class PinnedMemory(Resource):
-    """Host bytes that the GPU copies from and to without the host's help. Of no defined content."""
+    """Uninitialized pinned (page-locked) host memory, for asynchronous copies."""
 
     def __init__(self, context: Context, nbytes: int) -> None:
         self.nbytes = _positive(nbytes)
@@ -158,11 +158,11 @@ class PinnedMemory(Resource):
 
     @property
     def array(self) -> NDArray[np.uint8]:
-        """All bytes, as uint8, without a copy. Views keep this object, and so the memory, until `close`."""
+        """View of all bytes as uint8 [nbytes]. It keeps a reference to this object; invalid after `close`."""
         return np.asarray(self)
 
 
 def _positive(nbytes: int) -> int:
     if nbytes <= 0:
-        raise BackendRunError(f"{nbytes} bytes of memory were asked for, expected at least 1")
+        raise BackendRunError(f"{nbytes} bytes of memory were requested, expected at least 1")
     return nbytes

@@ -1,4 +1,4 @@
-"""NVIDIA's Python packages and its driver: found or named as missing, and every call checked."""
+"""NVIDIA's Python packages and driver: imported or reported as missing; the status of every driver call is checked."""
 
 import re
 from functools import cache
@@ -9,28 +9,34 @@ from glam_deploy.errors import BackendRunError, BackendUnavailable
 from glam_deploy.installation import install_command
 
 LEAST_CUDA = 13000
-"""As `cuDriverGetVersion` counts: the packages are of CUDA 13, whose code does not run on a driver of CUDA 12."""
+"""Minimum result of `cuDriverGetVersion`: the packages are for CUDA 13, whose code needs a driver for CUDA 13."""
 LEAST_DRIVER = 580
-"""First branch of NVIDIA's driver that serves CUDA 13: CUDA Toolkit 13.0 release notes, "Minimum Required Driver
+"""First branch of NVIDIA's driver that supports CUDA 13: CUDA Toolkit 13.0 release notes, "Minimum Required Driver
 Version"; docs.nvidia.com, TensorRT 11.4, "Prerequisites"."""
 UPDATE = (
-    f"Install NVIDIA's driver {LEAST_DRIVER} or later and restart the machine; a container has the driver of its host. "
-    f"The engines of the CPU need none."
+    f"Install NVIDIA's driver {LEAST_DRIVER} or later and restart the machine; a container uses the driver of its "
+    f"host. CPU engines need no driver."
 )
-LOST = "The GPU's state is lost to this process: restart it. If it comes again, look at `dmesg` for an Xid message."
-OTHER_GPU = "The kernels were compiled for another kind of GPU: build for this one with `glam-deploy build`."
-CAPTURE = "A CUDA graph was being recorded, and this cannot be part of one."
+LOST = (
+    "This process cannot use the GPU any more: restart it. If the error occurs again, search the output of `dmesg` for "
+    "an Xid message."
+)
+OTHER_GPU = "The kernels were compiled for another GPU architecture: build for this GPU with `glam-deploy build`."
+CAPTURE = "This call is not allowed while a CUDA graph is recorded."
 REMEDIES = {
     "CUDA_ERROR_NO_DEVICE": "There is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES or the container hides it.",
-    "CUDA_ERROR_STUB_LIBRARY": "libcuda.so.1 is the CUDA toolkit's stub: take its folder out of LD_LIBRARY_PATH.",
+    "CUDA_ERROR_STUB_LIBRARY": "libcuda.so.1 is the CUDA toolkit's stub: remove its folder from LD_LIBRARY_PATH.",
     "CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER": UPDATE,
-    "CUDA_ERROR_SYSTEM_NOT_READY": "Start the service nvidia-fabricmanager, which GPUs with NVSwitch wait for.",
+    "CUDA_ERROR_SYSTEM_NOT_READY": "Start the service nvidia-fabricmanager, which GPUs with NVSwitch need.",
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": (
-        f"libcuda.so.1 is of CUDA's compatibility package, which this GPU cannot use with an older driver. {UPDATE}"
+        f"libcuda.so.1 is from CUDA's compatibility package, which this GPU does not support with an older driver. "
+        f"{UPDATE}"
     ),
-    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "libcuda.so.1 is not of the kernel driver's version: restart the machine.",
-    "CUDA_ERROR_DEVICE_UNAVAILABLE": "Another process has this GPU for itself (`nvidia-smi` shows which).",
-    "CUDA_ERROR_OUT_OF_MEMORY": "Free GPU memory (`nvidia-smi` shows who holds it), or use fewer slots.",
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": (
+        "The versions of libcuda.so.1 and of the kernel driver differ: restart the machine."
+    ),
+    "CUDA_ERROR_DEVICE_UNAVAILABLE": "Another process uses this GPU exclusively (`nvidia-smi` shows which).",
+    "CUDA_ERROR_OUT_OF_MEMORY": "Free GPU memory (`nvidia-smi` shows its users), or use fewer slots.",
     "CUDA_ERROR_NO_BINARY_FOR_GPU": OTHER_GPU,
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": UPDATE,
     "CUDA_ERROR_INVALID_IMAGE": "The compiled kernels are damaged: build them again with `glam-deploy build`.",
@@ -52,7 +58,7 @@ REMEDIES = {
     "CUDA_ERROR_STREAM_CAPTURE_ISOLATION": CAPTURE,
     "CUDA_ERROR_CAPTURED_EVENT": CAPTURE,
 }
-"""What to do, by the name of CUDA's error. Source: the driver API's reference, "CUresult"."""
+"""Name of a CUDA error -> remedy. Source: CUDA Driver API reference, "CUresult"."""
 OF_LIBRARIES = {
     "34": REMEDIES["CUDA_ERROR_STUB_LIBRARY"],
     "35": UPDATE,
@@ -62,14 +68,17 @@ OF_LIBRARIES = {
     "803": REMEDIES["CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"],
     "804": REMEDIES["CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"],
 }
-"""The same by the number of the runtime API's error, which is all that a library tells: "CUDA initialization failure
-with error: 35" is cudaErrorInsufficientDriver. Source: the runtime API's reference, "cudaError_t"."""
-DRIVER = "libcuda.so.1, NVIDIA's driver, is missing. Install it; a container gets it when started with its GPUs."
+"""Number of a CUDA runtime error -> remedy, for messages of libraries that have only the number: "CUDA initialization
+failure with error: 35" is cudaErrorInsufficientDriver. Source: CUDA Runtime API reference, "cudaError_t"."""
+DRIVER = (
+    "libcuda.so.1, NVIDIA's driver, is missing. Install it; a container must be started with access to the GPUs "
+    "(docker run --gpus all)."
+)
 
 
 def install_remedy() -> str:
-    """A sentence for whoever lacks NVIDIA's Python packages."""
-    return f"Install with: {install_command('tensorrt-rtx')} (or the extra tensorrt or cuda in its place)."
+    """Sentence with the command that installs NVIDIA's Python packages."""
+    return f"Install with: {install_command('tensorrt-rtx')} (or the extra tensorrt or cuda instead)."
 
 
 def cuda_core() -> Any:
@@ -94,15 +103,15 @@ def bindings() -> Any:
 
 
 def call(name: str, *arguments: object, unless: str | None = None) -> Any:
-    """What a function of the driver returns, its status taken off.
+    """Call a function of the CUDA driver API and check its status; returns its result without the status.
 
-    `unless` names a status that is an answer and no failure: it gives None. Raises BackendRunError, and
-    BackendUnavailable where the package, the driver or this function of it is missing.
+    For the status named `unless`, None is returned instead of raising. Raises BackendRunError, and BackendUnavailable
+    if the package, the driver or this function of it is missing.
     """
     try:
         status, *values = getattr(bindings(), name)(*arguments)
-    except RuntimeError as error:  # the bindings load the driver at the first call, and look up each function
-        raise BackendUnavailable(_lacking(name, error)) from error
+    except RuntimeError as error:  # the bindings load the driver library and look up the function in the call
+        raise BackendUnavailable(_missing_message(name, error)) from error
     if status:  # CUDA_SUCCESS is 0
         if status.name == unless:
             return None
@@ -111,35 +120,35 @@ def call(name: str, *arguments: object, unless: str | None = None) -> Any:
 
 
 def explain(name: str, status: Any) -> str:
-    """A failed call in words: the function, CUDA's code and its name, what to do."""
-    remedy = REMEDIES.get(status.name, "The driver's log says more (`dmesg`, `nvidia-smi -q`).")
-    return f"{name} failed with {status.name} ({int(status)}). {_named(remedy)}"
+    """Message for a failed call: the function, name and number of the CUDA error, remedy."""
+    remedy = REMEDIES.get(status.name, "The driver's log has details (`dmesg`, `nvidia-smi -q`).")
+    return f"{name} failed with {status.name} ({int(status)}). {_with_version(remedy)}"
 
 
-def explain_library(words: str) -> str:
-    """What a library says, and what to do where that is the number of a CUDA error."""
-    code = re.search(r"CUDA initialization failure with error: (\d+)", words)
+def explain_library(message: str) -> str:
+    """Append a remedy to a library's message, if the message has the number of a CUDA error."""
+    code = re.search(r"CUDA initialization failure with error: (\d+)", message)
     remedy = OF_LIBRARIES.get(code[1]) if code else None
-    return f"{words.rstrip('.')}. {_named(remedy)}" if remedy else words
+    return f"{message.rstrip('.')}. {_with_version(remedy)}" if remedy else message
 
 
 def require_version() -> None:
-    """Raises BackendUnavailable where the driver is too old for CUDA 13, by its version."""
-    serves = call("cuDriverGetVersion")
-    if serves < LEAST_CUDA:
+    """Raises BackendUnavailable if the driver is too old for CUDA 13."""
+    supported = call("cuDriverGetVersion")
+    if supported < LEAST_CUDA:
         raise BackendUnavailable(
-            f"NVIDIA's driver {version()} is too old: it serves CUDA {serves // 1000}.{serves % 1000 // 10}, and "
-            f"CUDA {LEAST_CUDA // 1000} is needed. {UPDATE}"
+            f"NVIDIA's driver {version()} is too old: it supports CUDA {supported // 1000}."
+            f"{supported % 1000 // 10}, and CUDA {LEAST_CUDA // 1000} is needed. {UPDATE}"
         )
 
 
 def version() -> str:
-    """Of the driver, such as "580.95.05": from NVML, else from the kernel module; "unknown" where neither tells."""
+    """Version of the driver, such as "580.95.05", from NVML or else the kernel module; "unknown" without both."""
     return _nvml_version() or _module_version() or "unknown"
 
 
 def _nvml_version() -> str:
-    """NVML is a library of its own, with many errors of its own, which some containers lack."""
+    """Driver version from NVML; empty on any error, because some containers lack this separate library."""
     try:
         from cuda.bindings import nvml
 
@@ -163,15 +172,15 @@ def _module_version() -> str:
     return found[0] if found else ""
 
 
-def _named(remedy: str) -> str:
-    """With the version that is there, where another is the remedy."""
+def _with_version(remedy: str) -> str:
+    """Prepend the installed driver version to a remedy that asks for another version."""
     return f"This is driver {version()}. {remedy}" if UPDATE in remedy else remedy
 
 
-def _lacking(name: str, error: RuntimeError) -> str:
+def _missing_message(name: str, error: RuntimeError) -> str:
     if type(error).__name__ == "DynamicLibNotFoundError":
         return DRIVER
     return (
-        f"NVIDIA's driver on this machine has no {name} ({error}). It is version {version()}, and {LEAST_DRIVER} or "
-        f"later is needed: install a newer driver."
+        f"NVIDIA's driver on this machine has no function {name} ({error}). Its version is {version()}, expected "
+        f"{LEAST_DRIVER} or later: install a newer driver."
     )

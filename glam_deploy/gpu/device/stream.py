@@ -1,4 +1,4 @@
-"""Work in order on the GPU: streams, events, and graphs recorded from a stream."""
+"""CUDA streams, events, and graphs captured from a stream."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +15,7 @@ NOT_READY = "CUDA_ERROR_NOT_READY"
 
 
 class Event(Resource):
-    """A mark in a stream."""
+    """A CUDA event, which marks a position in a stream."""
 
     def __init__(self, context: Context, *, timing: bool) -> None:
         flags = bindings().CUevent_flags
@@ -24,49 +24,49 @@ class Event(Resource):
 
     @property
     def is_done(self) -> bool:
-        """True when all work before the mark is done, or it was never recorded. Does not wait."""
+        """Whether all work before the event is done; True if it was never recorded. Does not wait."""
         return self.context.call("cuEventQuery", self.handle, unless=NOT_READY) is not None
 
     def synchronize(self) -> None:
-        """Wait on the host until all work before the mark is done. Raises BackendRunError for work that failed."""
+        """Block the host until all work before the event is done. Raises BackendRunError if work failed."""
         self.context.call("cuEventSynchronize", self.handle)
 
     def milliseconds_since(self, earlier: "Event") -> float:
-        """Time on the GPU between two marks, both made with `timing` and both done. Resolution 0.5 microseconds."""
+        """GPU time between two events, both created with `timing` and both done. Resolution 0.5 microseconds."""
         milliseconds: float = self.context.call("cuEventElapsedTime", earlier.handle, self.handle)
         return milliseconds
 
 
 class Graph:
-    """Recorded work: its addresses and arguments are those of the recording. Made by `Stream.capture`.
+    """A CUDA graph with the addresses and arguments of its capture. Created by `Stream.capture`.
 
-    Whoever records keeps the memory and the kernels alive for as long as the graph is launched.
+    The caller of `capture` must keep the memory and kernels allocated as long as the graph is launched.
     """
 
     def __init__(self) -> None:
         self._executable: Resource | None = None
 
     def instantiate(self, recorded: Resource) -> None:
-        """Make the recorded work ready to launch. Raises BackendRunError."""
+        """Create the executable graph from the captured one. Raises BackendRunError."""
         handle = recorded.context.call("cuGraphInstantiate", recorded.handle, 0)
         self._executable = Resource(recorded.context, handle, release="cuGraphExecDestroy")
 
     def launch(self, stream: "Stream") -> None:
-        """All of the recorded work, in a stream. Raises BackendRunError."""
+        """Launch the graph in a stream. Raises BackendRunError."""
         if self._executable is None or self._executable.closed:
-            raise BackendRunError("graph launched that is not recorded to its end, or is closed")
+            raise BackendRunError("graph launched before the end of its recording or after it was closed")
         stream.context.call("cuGraphLaunch", self._executable.handle, stream.handle)
 
     def close(self) -> None:
-        """Give it back now. A second call does nothing."""
+        """Release the graph; further calls have no effect."""
         if self._executable is not None:
             self._executable.close()
 
 
 class Stream(Resource):
-    """A queue of work on the GPU, done in order. Every method but `synchronize` only puts work into it.
+    """A CUDA stream. All methods except `synchronize` only enqueue work.
 
-    Addresses are plain ints. Memory must stay where it is until the work is done.
+    Addresses are plain ints. Memory must stay allocated until the work is done.
     """
 
     def __init__(self, context: Context, handle: int, *, owned: bool, keeps: object = None) -> None:
@@ -75,73 +75,74 @@ class Stream(Resource):
 
     @property
     def handle(self) -> int:
-        """As C has it (cudaStream_t, CUstream); TensorRT's enqueue takes it."""
+        """The handle as an int (cudaStream_t, CUstream), for example for TensorRT."""
         return int(super().handle)
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self.handle
 
     def copy_in(self, address: int, host_address: int, nbytes: int) -> None:
-        """Host to device. From pinned memory this is asynchronous, and the host must leave the bytes alone.
+        """Copy from host to device; asynchronous for pinned memory, which must not change until the copy is done.
 
-        A recording takes other memory too, without a word (driver 580.159): whoever records keeps it where it is.
+        During capture the driver accepts pageable memory without an error (580.159); it must then stay allocated as
+        long as the graph is used.
         """
         self.context.call("cuMemcpyHtoDAsync", address, host_address, nbytes, self.handle)
 
     def copy_out(self, host_address: int, address: int, nbytes: int) -> None:
-        """Device to host. To pinned memory this is asynchronous: the bytes are there after `synchronize`."""
+        """Copy from device to host; asynchronous for pinned memory, whose content is valid after `synchronize`."""
         self.context.call("cuMemcpyDtoHAsync", host_address, address, nbytes, self.handle)
 
     def copy(self, to_address: int, from_address: int, nbytes: int) -> None:
-        """Device to device."""
+        """Copy from device to device."""
         self.context.call("cuMemcpyDtoDAsync", to_address, from_address, nbytes, self.handle)
 
     def fill(self, address: int, nbytes: int, byte: int) -> None:
-        """Set every byte."""
+        """Set all bytes to `byte`."""
         self.context.call("cuMemsetD8Async", address, byte, nbytes, self.handle)
 
     def launch(self, kernel: Kernel, grid: Extent, block: Extent, *arguments: Argument) -> None:
-        """Run a kernel. Raises BackendRunError, also where the arguments do not fit the kernel's parameters."""
+        """Launch a kernel. Raises BackendRunError, also for arguments that do not match the kernel's parameters."""
         values = kernel.packed(arguments)
         addresses = np.array([value.ctypes.data for value in values], np.uintp)
         self.context.call("cuLaunchKernel", kernel.handle, *grid, *block, 0, self.handle, addresses.ctypes.data, 0)
 
     def record(self, event: Event) -> None:
-        """Mark this place."""
+        """Record an event after the work enqueued so far."""
         self.context.call("cuEventRecord", event.handle, self.handle)
 
     def wait(self, event: Event) -> None:
-        """Work put in from now on begins when the mark, in whatever stream it is, has been reached."""
+        """Later work of this stream waits for an event, which may be recorded in another stream."""
         self.context.call("cuStreamWaitEvent", self.handle, event.handle, 0)
 
     def follow(self, other: "Stream") -> None:
-        """Work put in from now on begins when all that `other` holds now is done."""
+        """Later work of this stream waits for all work that is now enqueued in `other`."""
         if other.handle != self.handle:
-            with Event(self.context, timing=False) as event:  # the driver keeps it until both have passed it
+            with Event(self.context, timing=False) as event:  # the driver frees it after both streams have passed it
                 other.record(event)
                 self.wait(event)
 
     def synchronize(self) -> None:
-        """Wait on the host until all is done. Raises BackendRunError for work that failed."""
+        """Block the host until all work is done. Raises BackendRunError if work failed."""
         self.context.call("cuStreamSynchronize", self.handle)
 
     @property
     def is_idle(self) -> bool:
-        """True when all work is done. Does not wait."""
+        """Whether all work is done. Does not wait."""
         return self.context.call("cuStreamQuery", self.handle, unless=NOT_READY) is not None
 
     @property
     def is_capturing(self) -> bool:
-        """True inside `capture`."""
+        """Whether the stream is capturing, which it does inside `capture`."""
         status = self.context.call("cuStreamIsCapturing", self.handle)
         return bool(status != bindings().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
-        """Work put into this stream inside the block, by whomever, is recorded and not done.
+        """Capture the work enqueued in this stream inside the block, by any library, as a CUDA graph; nothing runs.
 
-        The graph can be launched after the block. Only calls of this thread that could disturb the recording are
-        forbidden meanwhile (allocating, waiting); other threads go on as they like. Raises BackendRunError.
+        The graph can be launched after the block. During the capture this thread may not allocate memory or wait for
+        the GPU; other threads are not restricted. Raises BackendRunError.
         """
         graph = Graph()
         mode = bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -159,5 +160,5 @@ class Stream(Resource):
         return Resource(self.context, call("cuStreamEndCapture", self.handle), release="cuGraphDestroy")
 
     def _abandon_capture(self) -> None:
-        with suppress(BackendRunError):  # it may be broken already; the stream must leave it in any case
+        with suppress(BackendRunError):  # the capture may be invalid already; the stream must leave capture mode anyway
             self._end_capture().close()

@@ -1,4 +1,4 @@
-"""What an engine on a GPU is: bound once to addresses, then enqueued again and again without waiting for the GPU."""
+"""Interface of GPU engines: bound to addresses once, then enqueued any number of times without waiting for the GPU."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,68 +16,68 @@ from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
 Addresses = Mapping[str, int]
-"""Name of an input or output -> where it begins in GPU memory: C order, dtype and shape as the contract says."""
+"""Name of an input or output -> its address in GPU memory: C order, with dtype and shape of the contract."""
 
 
 class DeviceRun(Protocol):
-    """One stage bound to addresses and to a batch. It has one owner at a time."""
+    """One stage bound to addresses and to a batch size. Not thread-safe."""
 
     @property
     def capturable(self) -> bool:
-        """Whether `enqueue` may be recorded into a CUDA graph; never before it has run once outside of one.
+        """Whether `enqueue` may be captured in a CUDA graph; False before the first run outside of a capture.
 
-        A recording may fail all the same: the library allocates or waits in it. Then the run works as before.
+        A capture may still fail if the library allocates memory or synchronizes; runs without capture still work then.
         """
 
     def enqueue(self, stream: Stream) -> None:
-        """Put the stage's work into a stream, behind what it holds already, and return without waiting for it.
+        """Enqueue the stage in a stream; returns without waiting for it.
 
-        Raises BackendRunError in the library's words.
+        Raises BackendRunError with the library's message.
         """
 
 
 class DeviceEngine(Engine, ABC):
-    """One stage's graph on a GPU. Its fusion stage gives no `saliency`: a kernel composes the map.
+    """Runs the graph of one stage on a GPU. The fusion stage has no output `saliency`: a kernel computes the map.
 
-    `bind` is for a pipeline, whose arrays stay on the GPU. `run`, which every engine has, is for checks: it copies
-    each array in and out, and its calls wait for each other.
+    The pipeline uses `bind`; its arrays stay on the GPU. `run` is for checks: it copies all arrays from and to the
+    host, and concurrent calls run one after the other.
     """
 
     def __init__(self, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
         super().__init__(stage, network=network, composed=False)
         self.gpu = gpu
-        self._turn = Lock()
+        self._run_lock = Lock()
         self._bound: _HostRun | None = None
 
     @abstractmethod
     def scratch_bytes(self, batch: int) -> int:
-        """GPU memory that a run of `batch` rows needs beside its inputs and outputs; may be 0.
+        """Bytes of GPU memory that a run of `batch` rows needs in addition to its inputs and outputs; may be 0.
 
-        Its content means nothing before and after a run, so stages that never run at once may share it. May take as
-        long as `bind`. Raises BackendRunError for a batch that the engine was not built for.
+        Its content is undefined before and after a run, so stages that never run concurrently may share it. May take
+        as long as `bind`. Raises BackendRunError for a batch size for which the engine was not built.
         """
 
     @abstractmethod
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> DeviceRun:
-        """Prepare runs of `batch` rows, for `stream`, over memory that stays where it is.
+        """Prepare runs of `batch` rows on `stream` with fixed addresses.
 
-        `tensors` has every input and output of the contract, `scratch` is the address of `scratch_bytes(batch)` bytes,
-        never 0, which TensorRT refuses even for no bytes; each address is a multiple of `memory.ALIGNMENT`. The memory
-        is the caller's and must outlive the run. May take seconds and may wait for the GPU. Raises BackendRunError for
-        a batch that the engine was not built for.
+        `tensors`: address of every input and output of the contract. `scratch`: address of `scratch_bytes(batch)`
+        bytes, never 0, because TensorRT rejects 0 even for no bytes. Addresses are multiples of `context.ALIGNMENT`.
+        The caller owns the memory and keeps it allocated as long as the run is used. May take seconds and may wait for
+        the GPU. Raises BackendRunError for a batch size for which the engine was not built.
         """
 
     def _run(self, inputs: Arrays) -> Arrays:
         batch = len(next(iter(inputs.values())))
-        with self._turn:
+        with self._run_lock:
             if self._bound is None or self._bound.batch != batch:
-                self._bound = None  # its memory is free before more is asked for
+                self._bound = None  # frees its memory before the next allocation
                 self._bound = _HostRun(self, batch)
             return self._bound(inputs)
 
 
 class _HostRun:
-    """A run with memory and a stream of its own, from numpy to numpy."""
+    """A bound run with its own memory and stream, for numpy inputs and outputs."""
 
     def __init__(self, engine: DeviceEngine, batch: int) -> None:
         self.batch = batch
@@ -109,7 +109,7 @@ def _row_bytes(tensor: Tensor) -> int:
 
 
 def on_gpu(identity: EngineIdentity, gpu: Gpu) -> EngineIdentity:
-    """The identity of the same engine on a GPU."""
+    """The identity with the device, compute capability and driver of a GPU."""
     return replace(identity, device=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
 
 
@@ -119,6 +119,6 @@ class GpuEngines(OpenedEngines):
 
     engines: Mapping[Stage, DeviceEngine]
     gpu: Gpu
-    """The GPU that all engines run on."""
+    """The GPU of all engines."""
     kernels: Kernels
-    """Loaded on that GPU, compiled for the engines' network."""
+    """Kernels loaded on this GPU, compiled for the network of the engines."""

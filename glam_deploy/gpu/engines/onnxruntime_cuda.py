@@ -1,4 +1,4 @@
-"""ONNX Runtime with its CUDA provider, on graphs and in sessions as `engines.onnxruntime` has them."""
+"""ONNX Runtime engines with the CUDA execution provider."""
 
 import io
 from contextlib import redirect_stdout
@@ -24,10 +24,10 @@ CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntimeCudaEngine(DeviceEngine):
-    """A stage's graph on the GPU alone: a node that the CUDA provider lacks is an error, and no work for the CPU.
+    """Runs the graph of a stage completely on the GPU: a node that the CUDA provider does not support is an error.
 
-    Every binding is a session of its own, for a session belongs to one stream. With the batch fixed, all arithmetic on
-    shapes is done while it opens; left in the graph, ONNX Runtime would do it on the CPU and wait for it in every run.
+    Every binding has its own session, because a session is bound to one stream. The batch size of a session is fixed,
+    so that shape arithmetic is done when it opens; otherwise ONNX Runtime does it on the CPU and waits in every run.
     """
 
     def __init__(self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
@@ -38,7 +38,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         self._require_interface(inputs, outputs, network.contract(stage))
 
     def scratch_bytes(self, batch: int) -> int:
-        """None: each session has an arena."""
+        """0, because each session has its own arena."""
         return 0
 
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "OnnxRuntimeCudaRun":
@@ -65,29 +65,29 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
                 raise
 
     def _require_loaded(self, provider: tuple[str, dict[str, object]]) -> None:
-        """A provider whose libraries do not load is left out without a word, and then only the CPU remains."""
+        """Raises BackendUnavailable if CUDA libraries do not load: ONNX Runtime then silently drops the provider."""
         if CUDA not in open_session(self.stage, self._graph, ort.SessionOptions(), provider).get_providers():
             raise BackendUnavailable(
-                f"{LIBRARY} cannot load its CUDA provider: cuDNN or a library of CUDA is missing here, or of another "
-                f"version than it was built for. Install them with it: {exchange_command()}."
+                f"{LIBRARY} cannot load its CUDA provider: cuDNN or a CUDA library is missing or has another version "
+                f"than expected. Install ONNX Runtime with its libraries: {exchange_command()}."
             )
 
 
 class OnnxRuntimeCudaRun:
-    """A session with its addresses bound."""
+    """A session with bound addresses."""
 
     capturable = False
-    """ONNX Runtime may allocate while it runs, and picks its convolutions in the first run."""
+    """False because ONNX Runtime may allocate memory in a run, and selects convolution algorithms in the first run."""
 
     def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
-        self._binding, self._session = binding, session  # the first to go, in this order
+        self._binding, self._session = binding, session  # first, because attributes are freed in this order
         self._engine, self._stream = engine, stream
         self._before, self._after = engine.gpu.event(), engine.gpu.event()
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def enqueue(self, stream: Stream) -> None:
-        """The session works on the stream that it was bound to; another one waits for it, and is waited for."""
+        """Run on the session's own stream; if `stream` is another one, events order the work of both streams."""
         if stream.handle == self._stream.handle:
             self._enqueue()
             return
@@ -109,18 +109,18 @@ def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
     return {
         "device_id": gpu.index,
         "user_compute_stream": stream.handle,
-        "use_tf32": 0,  # on by default: ten bits of mantissa, which is not fp32
-        # by default the fastest of timed trials: another choice, and so other rounding, each time a service starts
+        "use_tf32": 0,  # TF32 is on by default and has only ten bits of mantissa
+        # the default times all algorithms, so the choice, and with it the rounding, may change at each start
         "cudnn_conv_algo_search": "HEURISTIC",
-        # by default the arena doubles whenever it grows, and never shrinks
+        # by default the arena doubles at each growth and never shrinks
         "arena_extend_strategy": "kSameAsRequested",
     }
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
-    """The three graphs of a bundle with the CUDA provider.
+    """Open the three graphs of a bundle with the CUDA provider.
 
-    Raises BackendUnavailable where the provider, a library that it needs, or the GPU is missing; BundleError;
+    Raises BackendUnavailable if the provider, one of its libraries or the GPU is missing; BundleError;
     BackendBuildError.
     """
     _require_provider()
@@ -138,11 +138,11 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
 
 def _require_provider() -> None:
     if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what it does not find; the session says it again
+        with redirect_stdout(io.StringIO()):  # it prints missing libraries; the session reports them again
             ort.preload_dlls()
     if CUDA not in ort.get_available_providers():
         raise BackendUnavailable(
             f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
-            f"packages onnxruntime and onnxruntime-gpu exclude each other. To switch (the other runs the engine onnx "
-            f"too): {exchange_command()}."
+            f"packages onnxruntime and onnxruntime-gpu cannot be installed together. To switch to onnxruntime-gpu, "
+            f"which also runs the engine onnx: {exchange_command()}."
         )

@@ -1,1 +1,1 @@
-"""The CUDA kernels: sources, their launches, and what each must equal in numpy."""
+"""CUDA kernels: sources and launches. Each kernel has a numpy implementation that defines its result."""

@@ -1,5 +1,5 @@
-// What the kernels share. The last axis of every grid counts images; blocks of a kernel never wait for each other.
-// Every floating-point operation rounds once: compile without contraction to FMA, with IEEE division and denormals.
+// Definitions shared by the kernels. Axis z of every grid is the image index; blocks of a kernel never wait for each
+// other. Compile without contraction to FMA, with IEEE division and denormals: each operation rounds exactly once.
 
 using Count = unsigned long long;
 
@@ -12,16 +12,16 @@ struct Moments {
     Sum sum, squares;
 };
 
-// What the blocks of one image leave for each other and for the next launch. All zero before the first launch ever;
-// the block that finishes last sets counters back, so a launch may be repeated, also by a CUDA graph.
+// Scratch memory of one image, for communication between blocks and with the next launch. It must be zero before the
+// first launch. The last block to finish resets the counters, so a launch may be repeated, also by a CUDA graph.
 struct Scratch {
-    union {  // of each block of `moments`
+    union {  // moments of each block of `moments`
         Moments<Count> whole[MOMENTS_BLOCKS];
         Moments<double> real[MOMENTS_BLOCKS];
     };
-    float mean, divisor;                      // of `moments`, for `standardize`
-    Count best;                               // of `propose`: the largest key so far
-    unsigned int moments_done, propose_done;  // blocks that have finished
+    float mean, divisor;                      // written by `moments`, read by `standardize`
+    Count best;                               // `propose`: the largest key so far
+    unsigned int moments_done, propose_done;  // numbers of blocks that have finished
 };
 static_assert(sizeof(Scratch) <= SCRATCH_BYTES, "SCRATCH_BYTES is too small");
 
@@ -29,7 +29,7 @@ __device__ inline Scratch& scratch_of(char* scratch, int image) {
     return *reinterpret_cast<Scratch*>(scratch + static_cast<long long>(image) * SCRATCH_BYTES);
 }
 
-// The values of all threads of a block put together, in an order that is always the same; every thread gets the result.
+// Reduces the values of all threads of a block, in a fixed order; returns the result in every thread.
 template <int THREADS, class Value, class Join>
 __device__ Value reduce(Value value, Join join) {
     static_assert(THREADS % 32 == 0, "whole warps");

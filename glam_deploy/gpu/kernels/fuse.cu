@@ -1,14 +1,15 @@
-// The fused map at full resolution, and whether its parts are finite. Twin: patches/host.py, fuse and enlarge.
+// Computes the fused map at full resolution, and checks that the maps are finite.
+// Reference in numpy: patches/host.py, fuse and enlarge.
 //
-// Bytes of an image: 45.2 MB written, 177 KB and 131 KB a patch read.
+// Memory traffic per image: 45.2 MB written; 177 KB read, and 131 KB per patch.
 
-// Grid: rows of the global map, classes, images. A thread has 4 columns of the CELL rows under one row of the map: as
-// many squares of PATCH_CELL pixels as lie under each other there. Every cell of a patch's map is read by exactly one
-// thread, also where a later patch hides it, so none that is not finite goes unseen.
+// Grid: (rows of the global map, classes, images). Each thread computes 4 columns of the CELL rows of one row of the
+// map: CELL / PATCH_CELL squares of PATCH_CELL x PATCH_CELL pixels. Every cell of a patch's map is read by exactly one
+// thread, also if a later patch covers it, so that every value is checked.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 fuse(const float* saliency_global, const float* saliency_patches, const long long* all_locations, float4* saliency,
      unsigned int* flags) {
-    static_assert(INPUT_COLUMNS == 4 * ROW_THREADS && PATCH_CELL == 4, "a thread's columns are one square wide");
+    static_assert(INPUT_COLUMNS == 4 * ROW_THREADS && PATCH_CELL == 4, "the columns of a thread are one square wide");
     constexpr int SQUARES = CELL / PATCH_CELL;
     const int label = blockIdx.y, image = blockIdx.z, plane = image * CLASSES + label;
     const int first = blockIdx.x * SQUARES, column = threadIdx.x;  // in squares

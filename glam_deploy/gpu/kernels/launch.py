@@ -1,4 +1,4 @@
-"""The kernels as methods: each knows its grid, its blocks and the order of its arguments."""
+"""Launches of the kernels: one method per step, with its grid, block size and argument order."""
 
 from typing import Any, Protocol
 
@@ -12,24 +12,24 @@ KERNELS = ("moments", "standardize", "propose", "crop", "fuse", "examine")
 
 
 class Memory(Protocol):
-    """Device memory that knows where it begins."""
+    """Device memory with its start address."""
 
     @property
     def address(self) -> int: ...
 
 
 Address = int | Memory
-"""Of device memory, on a 16-byte bound."""
+"""Device memory with 16-byte alignment."""
 
 
 class Module(Protocol):
-    """Compiled kernels by name."""
+    """Module of compiled kernels."""
 
     def kernel(self, name: str) -> Any: ...
 
 
 class Stream(Protocol):
-    """Takes a launch and returns at once: grid and block are (x, y, z), addresses ints, other numbers of numpy."""
+    """Stream with asynchronous launches: grid and block are (x, y, z); addresses are ints, other arguments numpy's."""
 
     def launch(
         self, kernel: Any, grid: tuple[int, int, int], block: tuple[int, int, int], *arguments: int | np.generic
@@ -37,20 +37,20 @@ class Stream(Protocol):
 
 
 def kernels_of(network: NetworkSpec) -> tuple[str, ...]:
-    """Names of the functions compiled for a network: no `fuse` where its patches have no maps."""
+    """Names of the kernels of a network; `fuse` only if its patches have maps."""
     return tuple(name for name in KERNELS if name != "fuse" or network.patches.map_side)
 
 
 def scratch_bytes(n: int, network: NetworkSpec) -> int:
-    """Scratch for `n` images. Its owner fills it with zeros once; one stream at a time may use it."""
+    """Size in bytes of the scratch memory for `n` images. The caller fills it with zeros; it is for one stream only."""
     return n * geometry.geometry_of(network).scratch_bytes
 
 
 class Kernels:
-    """Everything between the networks, each method one step for `n` images at once; all launches, nothing waits.
+    """The steps between the network stages; each method launches one step for a batch of `n` images and does not wait.
 
-    Arrays are C-contiguous; shapes in the docstrings are those of GLAM. Every step may be captured into a CUDA graph
-    and repeated.
+    Arrays are C-contiguous; shapes in the docstrings are those of GLAM. Every step may be captured in a CUDA graph and
+    repeated.
     """
 
     def __init__(self, module: Module, network: NetworkSpec) -> None:
@@ -68,13 +68,13 @@ class Kernels:
         n: int,
         area_bytes: int | None = None,
     ) -> None:
-        """Raw views -> the global graph's `image`, float32 [n, 1, 2944, 1920], network frame.
+        """Standardize raw views: writes the global graph's input `image`, float32 [n, 1, 2944, 1920], network frame.
 
-        `areas`: n staging areas (`staging.pack`), `area_bytes` from one to the next, a multiple of 16; None takes
+        `areas`: n staging areas (`staging.pack`) at distances of `area_bytes`, a multiple of 16; None means
         `staging.largest_area`.
-        Placed, mirrored, zeros around; then (x - mean) / max(deviation, 1e-5) with moments over the whole window:
-        exact for integers; in float64 for float32 pixels, in an order that is always the same. Equals
-        preprocess.standardize to rounding.
+        Pixels are placed, mirrored and padded with zeros; then (x - mean) / max(deviation, 1e-5) with the moments of
+        the whole window. Moments are exact for integer pixels, and summed in float64 in a fixed order for float32
+        pixels. Equals preprocess.standardize up to rounding.
         """
         rows, _ = self._network.input_shape
         distance = area_bytes or staging.largest_area(self._network.input_shape)
@@ -86,11 +86,11 @@ class Kernels:
     def propose(
         self, stream: Stream, *, saliency: Address, locations: Address, flags: Address, scratch: Address, k: int, n: int
     ) -> None:
-        """Global saliency -> where the `k` patches (1..6) lie: patches.host.choose_windows, bit for bit.
+        """Select the locations of `k` patches (1..6) from the global saliency; bit-identical to choose_windows.
 
-        `saliency`: float32 [n, 2, 184, 120]. `locations`: int64 [n, 6, 2], (row, column) of upper-left corners in
-        input pixels, network frame; slots k..5 become (-1, -1). `flags`: uint32 [n], written anew: FLAT_BENIGN and
-        FLAT_MALIGNANT of `flags.Flags`.
+        `saliency`: float32 [n, 2, 184, 120]. `locations` (output): int64 [n, 6, 2], (row, column) of the upper-left
+        corners in pixels of the network frame; slots k..5 become (-1, -1). `flags` (output): uint32 [n], overwritten
+        with FLAT_BENIGN and FLAT_MALIGNANT of `geometry.Flags`. Reference in numpy: patches.host.choose_windows.
         """
         grid = (self._geometry.propose_blocks, 1, n)
         addresses = (_address(saliency), _address(locations), _address(flags), _address(scratch))
@@ -98,9 +98,10 @@ class Kernels:
             self._launch(stream, "propose", grid, (geometry.PROPOSE_THREADS, 1), *addresses, np.int32(patch))
 
     def crop(self, stream: Stream, *, image: Address, locations: Address, patches: Address, k: int, n: int) -> None:
-        """Standardized images -> the local graph's `patches`, float32 [n * k, 1, 512, 512], k of each image in turn.
+        """Copy patches from standardized images to the local graph's `patches`, float32 [n * k, 1, 512, 512].
 
-        `image`: float32 [n, 1, 2944, 1920]; `locations`: as `propose` writes them. Equals patches.host.crop.
+        Row i * k + j is patch j of image i. `image`: float32 [n, 1, 2944, 1920]; `locations`: output of `propose`.
+        Equals patches.host.crop.
         """
         grid = (self._network.patches.side // geometry.CROP_ROWS, k, n)
         block = (self._geometry.crop_threads, geometry.CROP_ROWS)
@@ -117,19 +118,21 @@ class Kernels:
         flags: Address,
         n: int,
     ) -> None:
-        """Both saliencies -> the fused map, float32 [n, 2, 2944, 1920], network frame: patches.host.fuse, enlarged.
+        """Compute the fused map `saliency`, float32 [n, 2, 2944, 1920], in the network frame.
 
-        `saliency_global`: float32 [n, 2, 184, 120]; `saliency_patches`: float32 [n, 6, 2, 128, 128], not read where
-        the slot's location is (-1, -1). Sets NOT_FINITE_GLOBAL and NOT_FINITE_LOCAL in `flags`, uint32 [n], and leaves
-        the other bits; so it runs after `propose`.
+        `saliency_global`: float32 [n, 2, 184, 120]; `saliency_patches`: float32 [n, 6, 2, 128, 128], not read for
+        slots with location (-1, -1). Sets NOT_FINITE_GLOBAL and NOT_FINITE_LOCAL in `flags`, uint32 [n], and keeps the
+        other bits, so it must run after `propose`. Equals patches.host.fuse, enlarged.
         """
         grid = (self._network.map_shape[0], len(self._network.classes), n)
         arguments = (saliency_global, saliency_patches, locations, saliency, flags)
         self._launch(stream, "fuse", grid, (self._geometry.row_threads, 1), *map(_address, arguments))
 
     def examine(self, stream: Stream, *, image: Address, flags: Address, n: int) -> None:
-        """Sets NOT_FINITE_IMAGE in `flags`, uint32 [n], for each `image`, float32 [n, 1, 2944, 1920], that has NaN or
-        infinity, and leaves the other bits; so it runs after `propose`.
+        """Set NOT_FINITE_IMAGE in `flags` for images with NaN or infinite values.
+
+        `image`: float32 [n, 1, 2944, 1920]. `flags`: uint32 [n]; the other bits are kept, so it must run after
+        `propose`.
         """
         grid = (self._network.input_shape[0] // geometry.EXAMINE_ROWS, 1, n)
         self._launch(stream, "examine", grid, (self._geometry.row_threads, 1), _address(image), _address(flags))

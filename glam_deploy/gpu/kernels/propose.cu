@@ -1,6 +1,6 @@
-// The next window of largest summed saliency. Twin: patches/host.py, choose_windows, bit for bit.
+// Selects the next window with the largest summed saliency, bit-identical to patches/host.py, choose_windows.
 //
-// Bytes: each block (17 in GLAM) reads the image's two maps (177 KB), from L2 but for the first time.
+// Memory traffic: each block (17 per image in GLAM) reads the image's two maps (177 KB), from L2 after the first read.
 
 constexpr int HEAT_ROWS = PROPOSE_ROWS + WINDOW - 1;
 constexpr int PLACES_DOWN = MAP_ROWS - WINDOW + 1, PLACES_ACROSS = MAP_COLUMNS - WINDOW + 1;
@@ -9,18 +9,19 @@ static_assert(MAP_CELLS % 4 == 0, "maps are read in groups of 4 cells");
 static_assert(PLACES_ACROSS >= PROPOSE_TILE && PROPOSE_ROWS % PROPOSE_TILE == 0, "a tile leaves the map");
 constexpr int TILES_ACROSS = (PLACES_ACROSS + PROPOSE_TILE - 1) / PROPOSE_TILE;
 
-// How one class's map is brought to 0..1; a class without contrast becomes zeros.
+// Scaling of the map of one class to 0..1; a class without contrast becomes zeros.
 struct Stretch {
     float low, span;
     bool flat;
     __device__ float operator()(float value) const { return (value - low) / (flat ? 1.0f : span); }
 };
 
-// NaN wins, as in numpy's min and max.
+// Minimum and maximum that return NaN if an operand is NaN, as numpy's min and max do.
 __device__ inline float lower(float a, float b) { return b < a || isnan(b) ? b : a; }
 __device__ inline float higher(float a, float b) { return b > a || isnan(b) ? b : a; }
 
-// Every block looks at the whole map: sooner done than another launch. A thread has every PROPOSE_THREADS-th 4 cells.
+// Every block reads the whole map, which is faster than another launch. Each thread reads every PROPOSE_THREADS-th group
+// of 4 cells.
 __device__ inline Stretch stretch_of(const float4* map) {
     float low = map[0].x, high = low;
 #pragma unroll 4
@@ -34,8 +35,8 @@ __device__ inline Stretch stretch_of(const float4* map) {
     return {low, span, span == 0};
 }
 
-// The rows of the heat map that the block's windows cover, zeros below the map. A thread has every PROPOSE_THREADS-th
-// group of 4 cells, or cell where the block's first one does not lie on a 16-byte bound.
+// Computes the rows of the heat map that the windows of the block cover, with zeros below the map. Each thread computes
+// every PROPOSE_THREADS-th group of 4 cells, or single cells if the rows of the map are not 16-byte aligned.
 __device__ inline void fill(float* heat, const float* benign, const float* malignant, Stretch b, Stretch m) {
     constexpr int CELLS = HEAT_ROWS * MAP_COLUMNS;
     const int first = blockIdx.x * PROPOSE_ROWS * MAP_COLUMNS, inside = min(CELLS, MAP_CELLS - first);
@@ -53,7 +54,7 @@ __device__ inline void fill(float* heat, const float* benign, const float* malig
     for (int i = inside + threadIdx.x; i < CELLS; i += PROPOSE_THREADS) heat[i] = 0;
 }
 
-// A chosen window set to zero, as far as the block has it; a thread has every PROPOSE_THREADS-th cell of the window.
+// Sets a selected window to zero in the rows of the block; each thread sets every PROPOSE_THREADS-th cell of the window.
 __device__ inline void erase(float (*heat)[MAP_COLUMNS], const long long* location) {
     const int top = static_cast<int>(location[0]) / CELL - blockIdx.x * PROPOSE_ROWS;
     const int left = static_cast<int>(location[1]) / CELL;
@@ -63,8 +64,8 @@ __device__ inline void erase(float (*heat)[MAP_COLUMNS], const long long* locati
     }
 }
 
-// Sums of PROPOSE_TILE neighbouring runs of WINDOW values, each added from first to last: the order of the twin. They
-// begin with +0, so no sum is -0.
+// Sums of PROPOSE_TILE adjacent runs of WINDOW values, each added from first to last as in choose_windows. The sums start
+// with +0, so no sum is -0.
 __device__ inline void add_runs(const float* values, int stride, float (&sums)[PROPOSE_TILE]) {
 #pragma unroll
     for (int run = 0; run < PROPOSE_TILE; ++run) sums[run] = 0;
@@ -77,7 +78,7 @@ __device__ inline void add_runs(const float* values, int stride, float (&sums)[P
     }
 }
 
-// A thread has PROPOSE_TILE sums under each other.
+// Column sums of WINDOW rows; each thread computes PROPOSE_TILE vertically adjacent sums.
 __device__ inline void add_down(const float (*heat)[MAP_COLUMNS], float (*tall)[MAP_COLUMNS]) {
     for (int i = threadIdx.x; i < PROPOSE_ROWS / PROPOSE_TILE * MAP_COLUMNS; i += PROPOSE_THREADS) {
         const int row = i / MAP_COLUMNS * PROPOSE_TILE, column = i % MAP_COLUMNS;
@@ -88,15 +89,16 @@ __device__ inline void add_down(const float (*heat)[MAP_COLUMNS], float (*tall)[
     }
 }
 
-// The larger of two keys belongs to the window that numpy's argmax prefers: NaN first, then the larger sum (never
-// negative, so its bits are in order), then the smaller index.
+// Key of a window; the larger key is the window that numpy's argmax selects: NaN first, then the larger sum (sums are
+// not negative, so their bits are ordered like their values), then the smaller index.
 __device__ inline Count key_of(float sum, int row, int column) {
     const unsigned int index = row * PLACES_ACROSS + column;
     const unsigned int rank = isnan(sum) ? 0xffffffffu : __float_as_uint(sum);
     return static_cast<Count>(rank) << 32 | ~index;
 }
 
-// A thread has PROPOSE_TILE windows side by side; the last of a row overlap, for a window may be looked at twice.
+// The best key of the block. Each thread computes PROPOSE_TILE horizontally adjacent windows. The last tiles of a row
+// overlap, so that some windows are computed twice, which does not change the maximum.
 __device__ inline Count best_across(const float (*tall)[MAP_COLUMNS]) {
     Count best = 0;
     for (int i = threadIdx.x; i < PROPOSE_ROWS * TILES_ACROSS; i += PROPOSE_THREADS) {
@@ -111,7 +113,7 @@ __device__ inline Count best_across(const float (*tall)[MAP_COLUMNS]) {
     return reduce<PROPOSE_THREADS>(best, [](Count a, Count b) { return max(a, b); });
 }
 
-// The key of the best window of all blocks for the block that finishes last, else 0. One thread only.
+// Returns the best key of all blocks in the block that finishes last, and 0 in all others. Called by one thread.
 __device__ inline Count last_of_all(Count best, Scratch& scratch) {
     atomicMax(&scratch.best, best);
     __threadfence();
@@ -121,7 +123,7 @@ __device__ inline Count last_of_all(Count best, Scratch& scratch) {
     return atomicExch(&scratch.best, 0ull);
 }
 
-// Grid: PROPOSE_BLOCKS, 1, images. Launched for patch 0, 1, 2 and so on; reads what the earlier launches have chosen.
+// Grid: (PROPOSE_BLOCKS, 1, images). Launched for patch 0, 1, 2, ...; reads the locations of the earlier launches.
 extern "C" __global__ void __launch_bounds__(PROPOSE_THREADS)
 propose(const float* saliency, long long* all_locations, unsigned int* flags, char* all_scratch, int patch) {
     alignas(16) __shared__ float heat[HEAT_ROWS][MAP_COLUMNS];
@@ -146,6 +148,6 @@ propose(const float* saliency, long long* all_locations, unsigned int* flags, ch
     locations[2 * patch] = place / PLACES_ACROSS * CELL;
     locations[2 * patch + 1] = place % PLACES_ACROSS * CELL;
     if (patch > 0) return;
-    for (int i = 2; i < 2 * MAX_PATCHES; ++i) locations[i] = -1;  // slots that no later launch fills stay unused
+    for (int i = 2; i < 2 * MAX_PATCHES; ++i) locations[i] = -1;  // unused slots, until a later launch fills them
     flags[image] = (b.flat ? FLAT_BENIGN : 0) | (m.flat ? FLAT_MALIGNANT : 0);
 }

@@ -1,4 +1,4 @@
-"""The one CUDA translation unit of a network: numbers that host and device share, then the .cu files."""
+"""The CUDA translation unit of a network: constants shared by host and device, followed by the .cu files."""
 
 import hashlib
 from pathlib import Path
@@ -8,23 +8,23 @@ from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.networks import NetworkSpec
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-"""The GPUs that every kernel is compiled for in the tests: Turing to Blackwell."""
+"""Architectures for which the tests compile every kernel: Turing to Blackwell."""
 
 FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu", "examine.cu")
-"""In this order; without fuse.cu where the patches of a network have no maps."""
+"""Source files in their order; fuse.cu is left out if the patches of the network have no maps."""
 
 
 def source(network: NetworkSpec) -> str:
-    """C++17 for NVRTC, no header but what NVRTC has built in; to be compiled without contraction to FMA.
+    """C++17 source for NVRTC, without include files; it must be compiled without contraction to FMA.
 
-    The numbers at its top come from Python, so that its hash also covers the shapes and the launch geometry.
+    It starts with constants from Python, so that its hash also covers the shapes and the launch geometry.
     """
     files = [name for name in FILES if name != "fuse.cu" or network.patches.map_side]
-    return _numbers(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in files)
+    return _constants(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in files)
 
 
 def source_sha256(network: NetworkSpec) -> str:
-    """SHA-256 of `source(network)`, in hexadecimal: compiled kernels fit this package if they carry the same."""
+    """SHA-256 of `source(network)` as hexadecimal digits; compiled kernels match this release if it is equal."""
     return hashlib.sha256(source(network).encode()).hexdigest()
 
 
@@ -32,7 +32,7 @@ def _read(name: str) -> str:
     return (Path(__file__).parent / name).read_text("utf-8")
 
 
-def _numbers(network: NetworkSpec) -> str:
+def _constants(network: NetworkSpec) -> str:
     patches, derived = network.patches, geometry.geometry_of(network)
     shapes = {
         "CLASSES": len(network.classes),

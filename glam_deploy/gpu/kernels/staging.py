@@ -1,7 +1,7 @@
-"""The upload of raw views: one staging area an image, a header and behind it the pixels that the network sees.
+"""Staging areas for the upload of raw views: per image a header, followed by the pixels inside the network's window.
 
-Areas lie one behind another at equal distances. Everything is little-endian; rows begin at multiples of 16 bytes. The
-kernels `moments` and `standardize` read it (standardize.cu, struct View).
+Areas are stored consecutively at equal distances. Values are little-endian; rows start at multiples of 16 bytes. The
+kernels `moments` and `standardize` read the areas (standardize.cu, struct View).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,8 @@ HEADER = np.dtype(
         "itemsize": HEADER_BYTES,
     }
 )
-"""`rows`, `columns`: of the pixels; `row`, `column`: of their upper-left in the network frame; `kind`: see STORED."""
+"""`rows`, `columns`: number of pixels; `row`, `column`: position of their upper-left corner in the network frame;
+`mirrored`: 0 or 1; `kind`: pixel type, see STORED."""
 
 STORED: Mapping[str, tuple[int, np.dtype[Any]]] = MappingProxyType(
     {
@@ -31,16 +32,16 @@ STORED: Mapping[str, tuple[int, np.dtype[Any]]] = MappingProxyType(
         "float32": (PIXEL_FLOAT32, np.dtype("<f4")),
     }
 )
-"""How pixels of a dtype are kept: the header's `kind`, and the dtype there. 8 bits are widened."""
+"""dtype of the pixels -> `kind` of the header, and dtype in the area. uint8 is converted to uint16."""
 
 
 def largest_area(network_shape: tuple[int, int]) -> int:
-    """Bytes of the largest area there can be: float32 pixels all over the network frame, in GLAM 22,609,984."""
+    """Bytes of the largest possible area: float32 pixels in the complete network frame; 22,609,984 for GLAM."""
     return area_bytes(*network_shape, "float32")
 
 
 def area_bytes(rows: int, columns: int, dtype: str) -> int:
-    """Bytes of an area that holds `rows` x `columns` pixels of a dtype in STORED; a multiple of 16."""
+    """Bytes of an area with `rows` x `columns` pixels of a dtype in STORED; a multiple of 16."""
     return HEADER_BYTES + rows * _pitch(columns, STORED[dtype][1])
 
 
@@ -53,12 +54,12 @@ def pack(
     mirrored: bool,
     network_shape: tuple[int, int],
 ) -> int:
-    """Write one image into its area; returns how many bytes of it are in use, from its beginning.
+    """Write one image to its area; returns the number of bytes used from the start of the area.
 
-    `area`: uint8 [bytes], contiguous, on a 16-byte bound. `pixels`: uint8, uint16 or float32 [rows, columns], the part
-    of the image that the network sees, as it lies in the source frame. `row`, `column`: its upper-left corner in the
-    network frame of `network_shape`; `mirrored`: the network sees the columns from right to left. Raises UsageError for
-    pixels of another dtype, that leave the network frame, or that do not fit into the area.
+    `area`: uint8 [bytes], contiguous, with 16-byte alignment. `pixels`: uint8, uint16 or float32 [rows, columns], the
+    part of the image inside the network's window, in the source frame. `row`, `column`: its upper-left corner in the
+    network frame of `network_shape`. `mirrored`: whether the columns are reversed in the network frame. Raises
+    UsageError for pixels of another dtype, pixels outside the network frame, and pixels that do not fit in the area.
     """
     rows, columns = pixels.shape
     _check(pixels, row, column, len(area), network_shape)
@@ -74,17 +75,17 @@ def _pitch(columns: int, dtype: np.dtype[Any]) -> int:
     return -(-columns * dtype.itemsize // 16) * 16
 
 
-def _check(pixels: Pixels, row: int, column: int, room: int, window: tuple[int, int]) -> None:
+def _check(pixels: Pixels, row: int, column: int, available: int, window: tuple[int, int]) -> None:
     rows, columns = pixels.shape
     if pixels.dtype.name not in STORED:
-        raise UsageError(f"Pixels to upload are {pixels.dtype}; expected {', '.join(STORED)}. Convert them first.")
+        raise UsageError(f"pixels are {pixels.dtype}, expected {', '.join(STORED)}. Convert them first.")
     if min(row, column) < 0 or row + rows > window[0] or column + columns > window[1]:
         raise UsageError(
-            f"{rows} x {columns} pixels at {(row, column)} leave the network frame of {window[0]} x {window[1]}. "
-            "Give only the part that the network sees."
+            f"{rows} x {columns} pixels at {(row, column)} extend beyond the network frame of {window[0]} x "
+            f"{window[1]}. Give only the part inside the network frame."
         )
-    if area_bytes(rows, columns, pixels.dtype.name) > room:
+    if area_bytes(rows, columns, pixels.dtype.name) > available:
         raise UsageError(
             f"{rows} x {columns} {pixels.dtype} pixels need {area_bytes(rows, columns, pixels.dtype.name)} bytes, the "
-            f"staging area has {room}. {largest_area(window)} bytes are always enough."
+            f"staging area has {available}. {largest_area(window)} bytes are enough for any image."
         )

@@ -1,9 +1,10 @@
-// Mean, deviation and standardized image of views as they were uploaded. Twin: preprocess/frame.py, standardize.py.
+// Computes mean, deviation and the standardized image of uploaded views.
+// Reference in numpy: preprocess/frame.py, standardize.py.
 //
-// Bytes of one image that fills the window, uint16: `moments` reads 11.3 MB, `standardize` reads them again (from L2
-// where they fit) and writes 22.6 MB. float32: twice the reading.
+// Memory traffic of one uint16 image that fills the window: `moments` reads 11.3 MB; `standardize` reads them again (from
+// L2 if they fit) and writes 22.6 MB. float32 images: twice as much read.
 
-// Head of an area of the staging buffer.
+// Header of a staging area.
 struct Header {
     int rows, columns;
     int row, column;  // of the upper-left pixel in the network frame
@@ -12,7 +13,7 @@ struct Header {
 };
 static_assert(sizeof(Header) <= HEADER_BYTES, "HEADER_BYTES is too small");
 
-// The pixels that the network sees, as they lie in the source; a row begins every multiple of 16 bytes.
+// The pixels inside the network's window, in the orientation of the source image; rows start at multiples of 16 bytes.
 struct View : Header {
     const char* pixels;
 };
@@ -34,14 +35,14 @@ __device__ const Sixteen<Pixel>* row_of(const View& view, int row) {
     return reinterpret_cast<const Sixteen<Pixel>*>(view.pixels) + row * pitch;
 }
 
-// Moments of a block's MOMENTS_ROWS rows, in thread 0. A thread has the 16 bytes at threadIdx.x of each row, and those
-// at every MOMENTS_THREADS further.
+// Moments of the MOMENTS_ROWS rows of a block, written by thread 0. Each thread reads the groups of 16 bytes with index
+// threadIdx.x + i * MOMENTS_THREADS of each row.
 template <class Pixel, class Sum>
 __device__ void add_pixels(const View& view, Moments<Sum>* of_block) {
     constexpr int COUNT = Sixteen<Pixel>::COUNT;
     Sum sum = 0, squares = 0;
     for (int group = threadIdx.x; group * COUNT < view.columns; group += MOMENTS_THREADS) {
-        Sixteen<Pixel> pixels[MOMENTS_ROWS];  // all loads are under way before the first is waited for
+        Sixteen<Pixel> pixels[MOMENTS_ROWS];  // all loads are issued before the first value is used
 #pragma unroll
         for (int i = 0; i < MOMENTS_ROWS; ++i) {
             const int row = blockIdx.x * MOMENTS_ROWS + i;
@@ -65,13 +66,13 @@ template <class Sum>
 __device__ Moments<Sum> add_blocks(const Moments<Sum>* of_block) {
     Moments<Sum> all = {0, 0};
     for (int block = threadIdx.x; block < MOMENTS_BLOCKS; block += MOMENTS_THREADS) {
-        all.sum += __ldcg(&of_block[block].sum);  // written by other blocks: never from this block's L1
+        all.sum += __ldcg(&of_block[block].sum);  // written by other blocks: bypass L1
         all.squares += __ldcg(&of_block[block].squares);
     }
     return {total<MOMENTS_THREADS>(all.sum), total<MOMENTS_THREADS>(all.squares)};
 }
 
-// Exact to the last rounding: the variance is (PIXELS * squares - sum * sum) / PIXELS^2, its numerator in 128 bits.
+// Exact up to the final rounding: the variance is (PIXELS * squares - sum * sum) / PIXELS^2, with a 128-bit numerator.
 __device__ inline double deviation_of(Moments<Count> all) {
     const Count low = PIXELS * all.squares, subtracted = all.sum * all.sum;
     const Count high = __umul64hi(PIXELS, all.squares) - __umul64hi(all.sum, all.sum) - (low < subtracted);
@@ -87,15 +88,15 @@ template <class Sum>
 __device__ void finish(Moments<Sum> all, Scratch& scratch) {
     if (threadIdx.x > 0) return;
     scratch.mean = static_cast<float>(static_cast<double>(all.sum) / PIXELS);
-    scratch.divisor = static_cast<float>(fmax(deviation_of(all), 1e-5));  // the published floor
+    scratch.divisor = static_cast<float>(fmax(deviation_of(all), 1e-5));  // lower limit of the published code
     scratch.moments_done = 0;
 }
 
-// Grid: blocks of MOMENTS_ROWS rows, 1, images. The block that finishes last puts together what all have written, in
-// the order of the blocks' numbers: the result does not depend on which block that is.
+// Grid: (blocks of MOMENTS_ROWS rows, 1, images). The block that finishes last adds the moments of all blocks in the
+// order of the block index, so the result does not depend on which block finishes last.
 extern "C" __global__ void __launch_bounds__(MOMENTS_THREADS)
 moments(const char* staging, long long area_bytes, char* all_scratch) {
-    static_assert(INPUT_ROWS % MOMENTS_ROWS == 0, "a rest of rows");
+    static_assert(INPUT_ROWS % MOMENTS_ROWS == 0, "remaining rows");
     __shared__ bool is_last;
     const View view = view_of(staging, area_bytes);
     Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
@@ -116,8 +117,8 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
         finish(add_blocks(scratch.real), scratch);
 }
 
-// The pixel that the network sees at a place, 0 where there is none. Mirrored or shifted rows do not lie on 16-byte
-// bounds in the source, so these are single loads; a warp's neighbours share their lines.
+// The pixel at a position of the network frame, 0 outside the view. Mirrored or shifted rows are not 16-byte aligned in
+// the source, so pixels are loaded one by one; adjacent threads of a warp share cache lines.
 template <class Pixel>
 __device__ float pixel_at(const View& view, int row, int column) {
     row -= view.row;
@@ -127,7 +128,7 @@ __device__ float pixel_at(const View& view, int row, int column) {
     return reinterpret_cast<const Pixel*>(row_of<Pixel>(view, row))[column];
 }
 
-// A thread has 4 columns of each of the block's STANDARDIZE_ROWS rows.
+// Each thread writes 4 columns of each of the STANDARDIZE_ROWS rows of the block.
 template <class Pixel>
 __device__ void write_rows(const View& view, float mean, float divisor, float4* __restrict__ image) {
     const int column = 4 * threadIdx.x;
@@ -141,10 +142,10 @@ __device__ void write_rows(const View& view, float mean, float divisor, float4* 
     }
 }
 
-// Grid: blocks of STANDARDIZE_ROWS rows, 1, images. After `moments`.
+// Grid: (blocks of STANDARDIZE_ROWS rows, 1, images). Launched after `moments`.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 standardize(const char* __restrict__ staging, long long area_bytes, char* all_scratch, float4* __restrict__ images) {
-    static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * ROW_THREADS, "a rest of pixels");
+    static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * ROW_THREADS, "remaining pixels");
     const View view = view_of(staging, area_bytes);
     const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
     float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);

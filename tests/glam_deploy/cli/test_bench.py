@@ -52,5 +52,5 @@ def test_an_engine_without_its_hardware_says_what_could_run_here(
     told = " ".join(said.err.split())
     assert said.code == 3
     assert "'fp16' cannot run here." in told
-    assert "These could run here, where the bundle has them: onnx" in told
+    assert "Engines that can run on this machine, if the bundle has them: onnx" in told
     assert not (tmp_path / "bench").exists()

@@ -213,7 +213,7 @@ def test_auto_takes_the_gated_engine_and_says_so(
     assert cli(*run).err == ""
     gate()
     said = cli(*run)
-    assert said.err.startswith("auto took openvino: ")
+    assert said.err.startswith("auto selected openvino: ")
     provenance = json.loads(said.out)["provenance"]
     assert (provenance["engine"]["name"], provenance["auto"]) == ("openvino", said.err.strip())
 
@@ -257,7 +257,7 @@ def test_a_reference_that_fails_says_nothing_of_the_candidate(
     monkeypatch.setenv("GLAM_TEST_NAN", "1")
     said = gate()
     assert said.code == 4
-    assert "the reference itself failed, so nothing can be compared and no verdict is stored" in said.err
+    assert "the reference engine failed, so there is no comparison and no verdict is stored" in said.err
     assert snapshot(bundle) == before
 
 

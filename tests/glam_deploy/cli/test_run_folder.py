@@ -100,7 +100,7 @@ def test_a_table_of_the_users_is_in_the_way(run: Callable[..., Said], tmp_path: 
     (tmp_path / "out").mkdir()
     (tmp_path / "out/results.csv").write_text("mine")
     said = run()
-    assert (said.code, "results.csv is in the way" in said.err) == (2, True)
+    assert (said.code, "results.csv exists and was not written" in said.err) == (2, True)
     assert names(tmp_path / "out") == ["results.csv"]
 
 

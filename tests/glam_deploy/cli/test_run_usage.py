@@ -124,7 +124,7 @@ def test_files_in_the_way_are_seen_before_the_first_input(
     for place in (bundle, tmp_path / "no bundle"):
         said = cli("run", "--bundle", place, "--out", out, image.parent)
         assert (said.code, said.out) == (2, "")
-        assert said.err.startswith(f"glam-deploy: {out / name} is in the way")
+        assert said.err.startswith(f"glam-deploy: {out / name} exists and was not written by glam-deploy")
     assert (names(out), (out / name).read_text()) == ([name], "mine")
 
 

@@ -57,7 +57,7 @@ def test_ungated_is_said_in_the_results(folder: Path, candidate: Candidate) -> N
 def test_another_library_needs_another_gate(folder: Path, candidate: Candidate) -> None:
     judged(folder, gate(IDENTITY))
     candidate.library = "openvino of tomorrow"
-    with pytest.raises(BundleError, match="has no gate as it is now: its graphs, its files or its library are others"):
+    with pytest.raises(BundleError, match="has an outdated gate: its graphs, engine files or library have changed"):
         glam_deploy.load(folder, engine="openvino")
 
 

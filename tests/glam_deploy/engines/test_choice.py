@@ -48,7 +48,7 @@ def test_the_fastest_with_a_passed_gate(folder: Path, swift: Candidate, slow: Ca
     gates = gate(slow.identity, latency_ms=300.0, id="aa"), gate(swift.identity, latency_ms=20.0, id="bb")
     name, passed, reason = auto(folder, *gates)
     assert (name, passed) == ("openvino", "bb")
-    assert reason == "auto took openvino: 20 ms an image, the fastest with a passed gate here"
+    assert reason == "auto selected openvino: 20 ms per image, the fastest engine with a passed gate on this machine"
     assert auto(folder, *reversed(gates))[0] == "openvino"
 
 
@@ -60,7 +60,7 @@ def test_onnx_takes_part_where_it_was_timed(folder: Path, slow: Candidate) -> No
 
 def test_a_failed_gate_is_none(folder: Path, swift: Candidate) -> None:
     failed = gate(swift.identity, passed=False)
-    why = "auto took onnx: no engine has a passed gate with times of such a machine"
+    why = "auto selected onnx: no engine has a passed gate that was timed on a machine like this"
     assert auto(folder, failed)[::2] == ("onnx", why)
     assert auto(folder, gate(swift.identity, id="old"), failed | {"id": "new"})[::2] == ("onnx", why)
 
@@ -70,7 +70,7 @@ def test_times_of_this_machine_and_the_newest_verdict(folder: Path, swift: Candi
     there = gate(swift.identity, id="there", latency_ms=1.0, machine=here["machine"] | {"cores": 999})
     name, passed, reason = auto(folder, here, there)
     assert (name, passed) == ("openvino", "there")
-    assert "auto took openvino: 100 ms an image" in reason
+    assert "auto selected openvino: 100 ms per image" in reason
 
 
 @pytest.mark.parametrize("changed", [{"processor": "another"}, {"cores": 999}])
@@ -78,7 +78,7 @@ def test_times_of_another_machine_say_nothing(folder: Path, swift: Candidate, ch
     there = gate(swift.identity)
     name, _, reason = auto(folder, there | {"machine": there["machine"] | changed})
     assert name == "onnx"
-    assert reason.endswith("passed over: openvino was timed on another kind of machine")
+    assert reason.endswith("skipped: openvino was timed on another kind of machine")
 
 
 def test_an_engine_that_is_another_one_by_now(folder: Path, swift: Candidate, slow: Candidate) -> None:
@@ -86,7 +86,7 @@ def test_an_engine_that_is_another_one_by_now(folder: Path, swift: Candidate, sl
     swift.library = "another"
     name, _, reason = auto(folder, *gates)
     assert name == "bf16"
-    assert reason.endswith("here; passed over: openvino is another one than its gate was for")
+    assert reason.endswith("machine; skipped: openvino has changed since its gate")
 
 
 def test_an_engine_that_this_machine_lacks(folder: Path, swift: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_options_that_it_cannot_honour(folder: Path, swift: Candidate, monkeypat
     monkeypatch.setitem(OWNERS, "openvino", replace(OWNERS["openvino"], options=()))
     name, _, reason = auto(folder, entry, threads=2)
     assert name == "onnx"
-    assert reason.endswith("passed over: openvino cannot honour the options")
+    assert reason.endswith("skipped: openvino does not support the options")
 
 
 # times side by side
@@ -126,14 +126,14 @@ def test_times_beside_onnx_decide_and_not_times_of_different_hours(
     busy = gate(swift.identity, latency_ms=150.0, times_onnx=0.5)
     name, _, reason = auto(folder, quiet, busy)
     assert name == "openvino"
-    beside = "0.50 times the time of onnx beside it"
-    assert reason == f"auto took openvino: 150 ms an image, {beside}, the fastest with a passed gate here"
+    comparison = "0.50 times the time of onnx, the fastest engine with a passed gate on this machine"
+    assert reason == f"auto selected openvino: 150 ms per image, {comparison}"
 
 
 def test_an_engine_that_is_no_faster_than_onnx_beside_it_is_passed_over(folder: Path, swift: Candidate) -> None:
     name, passed, reason = auto(folder, gate(swift.identity, latency_ms=1.0, times_onnx=1.25))
     assert (name, passed) == ("onnx", "reference")
-    assert reason.endswith("passed over: openvino took 1.25 times as long as onnx beside it")
+    assert reason.endswith("skipped: openvino took 1.25 times the time of onnx")
 
 
 def test_verdicts_without_such_times_come_last(folder: Path, swift: Candidate, slow: Candidate) -> None:

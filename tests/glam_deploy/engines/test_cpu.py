@@ -70,5 +70,5 @@ def test_more_than_there_are_is_said_and_not_used(
     assert caplog.text == ""
     with caplog.at_level(logging.WARNING):
         assert within_cores(EngineOptions(threads=64, streams=3)) == EngineOptions(threads=2, streams=2)
-    assert "threads = 64: this process may use 2 cores, so 2 are used" in caplog.text
-    assert "streams = 3: this process may use 2 cores, so 2 are used" in caplog.text
+    assert "threads = 64: this process may use only 2 cores, so 2 are used" in caplog.text
+    assert "streams = 3: this process may use only 2 cores, so 2 are used" in caplog.text

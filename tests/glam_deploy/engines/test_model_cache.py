@@ -137,8 +137,9 @@ def test_an_account_without_home_and_passwd_entry_keeps_nothing_and_says_so_once
     process = start_process(code=HOMELESS)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    assert err.count("Compiled models are not kept, so every start compiles them again: account 1234567890 has no") == 1
-    assert "Name a folder of your own with --cache (cache= in Python) or XDG_CACHE_HOME" in err
+    warning = "Compiled models are not cached, so every start compiles them again: account 1234567890 has no"
+    assert err.count(warning) == 1
+    assert "Give a writable folder with --cache (cache= in Python) or XDG_CACHE_HOME" in err
 
 
 def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,11 +74,11 @@ def test_an_option_is_honoured_or_refused_never_ignored(
         open_engines(name, bundle, options)
         assert getattr(recorder.asked[0], option) == TOLD[option]
         return
-    refusal = re.escape(f"engine {name!r} cannot be told {option} = {TOLD[option]!r}")
+    refusal = re.escape(f"engine {name!r} does not support the option {option} = {TOLD[option]!r}")
     with pytest.raises(UsageError, match=refusal) as caught:
         open_engines(name, bundle, options)
     able = [key for key, other in OWNERS.items() if option in other.options]
-    assert str(caught.value).endswith(f"It is for the engines {', '.join(able)}.")
+    assert str(caught.value).endswith(f"Remove it; these engines support it: {', '.join(able)}.")
     assert recorder.asked == []
 
 

@@ -81,7 +81,7 @@ def test_torch(dtype: torch.dtype) -> None:
 
 
 def test_a_type_that_numpy_lacks_is_told() -> None:
-    with pytest.raises(UsageError, match=r"torch\.Tensor cannot be taken.*16-bit floats with \.float\(\)"):
+    with pytest.raises(UsageError, match=r"torch\.Tensor cannot be converted.*16-bit floats with \.float\(\)"):
         to_host(torch.zeros(2, dtype=torch.bfloat16))
 
 
@@ -108,7 +108,7 @@ def test_arrays_on_a_gpu_are_copied(download: str, interface: str) -> None:
 
 
 def test_an_array_on_a_gpu_that_cannot_be_copied_is_told() -> None:
-    with pytest.raises(UsageError, match=r"OnGpu cannot be taken as one of numpy \(TypeError\)"):
+    with pytest.raises(UsageError, match=r"OnGpu cannot be converted to numpy \(TypeError\)"):
         to_host(OnGpu("unknown", "cuda"))
 
 

@@ -228,7 +228,7 @@ def test_another_word_is_refused_at_once(word: Any) -> None:
 @pytest.mark.parametrize("one", ["folder", Path("folder"), b"", 3, None, small_view()])
 def test_one_view_is_not_several(one: Any) -> None:
     for several_of in (Pipeline.map, Pipeline.batch):
-        with pytest.raises(UsageError, match="expected a list or generator of them"):
+        with pytest.raises(UsageError, match="expected a list or generator of views"):
             several_of(pipeline(), one)
 
 

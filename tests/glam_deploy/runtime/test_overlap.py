@@ -13,7 +13,7 @@ from threading import Event, current_thread, get_native_id
 import pytest
 
 from glam_deploy.runtime import overlap
-from glam_deploy.runtime.overlap import GIVE_WAY, ahead, behind
+from glam_deploy.runtime.overlap import NICENESS, ahead, behind
 
 GUARD = 60
 
@@ -61,7 +61,7 @@ def test_both_give_way_to_the_caller() -> None:
         return os.getpriority(os.PRIO_PROCESS, get_native_id())
 
     here = niceness()
-    lower = min(here + GIVE_WAY, 19)
+    lower = min(here + NICENESS, 19)
     assert list(ahead(niceness, range(1))) == list(behind(niceness, range(1))) == [lower]
     assert niceness() == here and lower > here, "the caller's own priority stays"
 

@@ -127,13 +127,13 @@ def test_wrong_number_of_patches(patches: Any) -> None:
 
 @pytest.mark.parametrize("image", [[[0, 1]], None, 3, Mammogram])
 def test_not_an_image(image: Any) -> None:
-    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}; expected a Mammogram, .* a path, bytes"):
+    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}, expected a Mammogram, .* a path, bytes"):
         pipeline()(image)
 
 
 @pytest.mark.parametrize("arguments", [{"view": "L-CC"}, {"horizontal_flip": True}])
 def test_an_image_that_carries_its_view_takes_no_other(arguments: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="already carries its own"):
+    with pytest.raises(UsageError, match="this image already has them"):
         pipeline()(Mammogram(pixels=breast(), view=View.L_CC), **arguments)
 
 
@@ -179,7 +179,7 @@ def with_global(engine: FakeEngine, patches: int = 1) -> Pipeline:
 def test_no_contrast_in_one_class(standardized: np.ndarray) -> None:
     result = with_global(Constant(1))(standardized)
     assert [notice.code for notice in result.notices] == ["no-contrast"]
-    assert "saliency of malignant is the same everywhere" in result.notices[0].message
+    assert "saliency of malignant is constant" in result.notices[0].message
     cells = squash(blocks(standardized[None, None], 16)[0])  # only brightness was left to choose by
     windows = np.lib.stride_tricks.sliding_window_view(cells, (32, 32)).mean((2, 3), dtype=np.float64)
     row, column = result.patch_locations[0] // 16
@@ -190,7 +190,7 @@ def test_no_contrast_at_all(standardized: np.ndarray) -> None:
     result = with_global(Constant(0, 1), patches=3)(standardized)
     assert [notice.code for notice in result.notices] == ["no-contrast"]
     assert "benign and malignant" in result.notices[0].message
-    assert "every patch is the upper-left one" in result.notices[0].message
+    assert "all patches are at the upper-left corner" in result.notices[0].message
     assert result.patch_locations.tolist() == [[0, 0]] * 3
 
 
@@ -282,7 +282,7 @@ def test_what_is_prepared_elsewhere_gives_the_same(standardized: np.ndarray) -> 
         result = one(one.prepare(image))
         assert_same(result, one(image))
         assert list(result.timings_ms) == STEPS
-    with pytest.raises(UsageError, match="already carries its own"):
+    with pytest.raises(UsageError, match="this image already has them"):
         one(one.prepare(standardized), view="L-CC")
 
 
@@ -312,7 +312,7 @@ def test_neighbours_of_one_kind_run_together() -> None:
 def test_an_engine_of_the_host_has_no_slots() -> None:
     with pytest.raises(UsageError, match="engine 'fake' runs on the CPU and has no GPU slots"), pipeline().slot():
         pass
-    with pytest.raises(UsageError, match="slots = 2: engine 'fake' runs on the CPU; leave it out"):
+    with pytest.raises(UsageError, match="slots = 2: engine 'fake' runs on the CPU; remove slots"):
         Pipeline(opened_fakes(), patches=1, provenance={}, slots=2)
 
 

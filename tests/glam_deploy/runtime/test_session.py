@@ -32,7 +32,7 @@ def test_the_bundles_own_number_of_patches(folder: Path) -> None:
 @pytest.mark.parametrize("option", [{"streams": 2}, {"cache": "compiled"}], ids=lambda o: next(iter(o)))
 def test_options_of_openvino_are_refused_by_others(folder: Path, option: dict[str, object]) -> None:
     with pytest.raises(
-        UsageError, match=f"{next(iter(option))} = .* It is for the engines openvino, openvino-winograd"
+        UsageError, match=f"{next(iter(option))} = .* Remove it; these engines support it: openvino, openvino-winograd"
     ):
         glam_deploy.load(folder, engine="onnx", **option)
 

@@ -1,1 +1,1 @@
-"""TensorRT engines of both flavours: built from the bundle's typed graphs, kept in the bundle, run on the GPU."""
+"""TensorRT and TensorRT-RTX engines: built from the bundle's typed graphs, stored in the bundle, run on the GPU."""

@@ -1,13 +1,13 @@
-"""One typed graph -> one engine. The same path for both libraries and all their releases.
+"""Builds one engine from one typed graph, with the same code for both libraries and all their releases.
 
-- Networks are strongly typed: the precision stands in the graph, and no builder flag changes it. TF32 is switched off,
-  for it is on by default and gives FP32 convolutions ten bits of mantissa.
-- Optimization profiles are ranges of batches, none of them a single size: TensorRT-RTX writes batch 1 into the outputs
-  of an engine whose first profile is one size, also for its other profiles. Kernels are chosen for the size that is
-  usual, and TensorRT-RTX compiles them anew for each size that it meets.
-- The fusion engine does not give `saliency`, which a kernel composes; see `NetworkSpec.contract`.
-- The parsed network must have the precision, and the layer report must not contradict it, or there is no engine. What
-  the report does not say is noted; see `require_typed` and `layers`.
+- Networks are strongly typed: the graph determines the precision, and no builder flag changes it. TF32 is disabled,
+  because it is on by default and reduces the mantissa of FP32 convolutions to ten bits.
+- Optimization profiles are ranges of batch sizes, never a single size: if the first profile is a single size,
+  TensorRT-RTX fixes batch 1 in the outputs of the engine, also for its other profiles. Kernels are optimized for the
+  usual size; TensorRT-RTX compiles kernels again for each size that occurs.
+- The fusion engine has no output `saliency`, because a kernel computes it; see `NetworkSpec.contract`.
+- A build fails if the parsed network does not have the requested precision, or if the layer report contradicts it. A
+  precision that the report does not confirm is recorded; see `require_typed` and `layers`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,17 +29,17 @@ from glam_deploy.precision import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class TypedConvolution:
-    """A convolution with the types that the network gives it."""
+    """A convolution and its types in the parsed network."""
 
     convolution: Convolution
     types: tuple[str, str, str]
-    """Of its input, kernel and output: "fp32", "fp16", "bf16", or the library's own name of another."""
+    """Types of input, kernel and output: "fp32", "fp16", "bf16", or the library's name of another type."""
 
 
 def require_typed(trt: Any, network: Any, stage: Stage, precision: Precision) -> list[Convolution]:
-    """The convolutions of a network that is strongly typed, and all of them in `precision`.
+    """Returns the convolutions of a network, after checking that it is strongly typed and all are in `precision`.
 
-    Raises BackendBuildError where it is not, or one of them has an input, kernel or output of another type.
+    Raises BackendBuildError if it is weakly typed, or a convolution has an input, kernel or output of another type.
     """
     _require_strong(trt, network, stage)
     found = list(_convolutions(trt, network))
@@ -49,11 +49,11 @@ def require_typed(trt: Any, network: Any, stage: Stage, precision: Precision) ->
 
 
 def _require_strong(trt: Any, network: Any, stage: Stage) -> None:
-    """Where the builder knows precision flags (release 10), networks are weakly typed unless they are told."""
+    """Raises BackendBuildError for a weakly typed network, the default of releases with precision flags (10)."""
     if hasattr(trt.BuilderFlag, "FP16") and not network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED):
         raise BackendBuildError(
-            f"{stage} graph: the library made a weakly typed network of it, in which a builder may take any precision. "
-            f"Please report this with the library's version, {trt.__version__}."
+            f"{stage} graph: the parsed network is weakly typed, so the builder may choose any precision; expected a "
+            f"strongly typed network. Please report this with the library's version, {trt.__version__}."
         )
 
 
@@ -63,9 +63,9 @@ def _wrong_types(
     work = [sum(c.convolution.multiply_adds for c in some) for some in (found, wrong)]
     first = wrong[0]
     return (
-        f"{stage} graph: the engine was to compute in {precision}, but in the network only "
-        f"{percent((work[0] - work[1]) / work[0])} of the multiply-adds of its convolutions do; 100% are expected. "
-        f"{first.convolution.name} has input, kernel and output of type {', '.join(first.types)}. No engine was built. "
+        f"{stage} graph: in the parsed network only {percent((work[0] - work[1]) / work[0])} of the multiply-adds of "
+        f"its convolutions are {precision}, expected 100%. {first.convolution.name} has input, kernel and output of "
+        f"type {', '.join(first.types)}. No engine was built. "
         f"Export the checkpoint again with --precision {precision}."
     )
 
@@ -75,7 +75,7 @@ def _convolutions(trt: Any, network: Any) -> Iterator[TypedConvolution]:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.CONVOLUTION:
-            layer.__class__ = trt.IConvolutionLayer  # the binding hands out the base class
+            layer.__class__ = trt.IConvolutionLayer  # the binding returns the base class
             types = (layer.get_input(0).dtype, _kernel_type(trt, layer), layer.get_output(0).dtype)
             kinds = tuple(names.get(kind, str(kind)) for kind in types)
             yield TypedConvolution(convolution=_convolution(layer), types=(kinds[0], kinds[1], kinds[2]))
@@ -88,7 +88,10 @@ def _convolution(layer: Any) -> Convolution:
 
 
 def _kernel_type(trt: Any, layer: Any) -> Any:
-    """A kernel that the network computes is the second input. A constant one is an array, or `Weights` in BF16."""
+    """Type of a convolution's kernel.
+
+    A computed kernel is the second input. A constant kernel is an array, or `Weights` in BF16.
+    """
     if (computed := layer.get_input(1)) is not None:
         return computed.dtype
     kind = layer.kernel.dtype
@@ -100,48 +103,49 @@ PROFILES: Mapping[Stage, Sequence[tuple[int, int, int]]] = {
     "local": ((1, 1, 6), (1, 4, 24)),
     "fusion": ((1, 1, 4), (1, 4, 4)),
 }
-"""Smallest, usual and largest batch of each profile: one for a view, one for an exam of four.
+"""Minimum, usual and maximum batch size of each profile: one profile for a view, one for an exam of four views.
 
-A batch row of the local graph is a patch: 1 to 6 of a view, up to 24 of an exam.
+A batch row of the local graph is a patch: 1 to 6 for a view, up to 24 for an exam.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
-    """What one engine is built from and for."""
+    """Graph, precision and target of one engine."""
 
     stage: Stage
     graph: bytes
-    """ONNX."""
+    """Content of the ONNX file."""
     contract: GraphContract
     precision: Precision
     compute_capabilities: Sequence[str] = ()
-    """Targets, for a library that takes them; one that it has no name for is that of the GPU at hand."""
+    """Target compute capabilities, for a library with ahead-of-time builds; one that the library does not list is the
+    capability of this machine's GPU."""
     timing_cache: bytes | None = None
-    """What an earlier build of the same library on the same GPU has measured."""
+    """Timing cache of an earlier build with the same library on the same GPU."""
     current: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Makes the GPU at hand the current one of a thread, inside a block."""
+    """Context manager that makes this machine's GPU current in a thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltStage:
-    """An engine, not yet in its place."""
+    """A built engine that is not yet stored."""
 
     engine: bytes
     verdict: layers.Verdict
-    """What the layer report says of its precision."""
+    """Precision according to the layer report."""
     timing_cache: bytes | None
     warnings: tuple[str, ...]
-    """The library's own words."""
+    """Warnings of the library."""
 
     @property
     def share(self) -> float | None:
-        """Of the convolutions' arithmetic, what the layer report confirms to be of the precision asked for, 0..1."""
+        """Share of the convolutions' multiply-adds whose precision the layer report confirms, 0..1; None if unknown."""
         return self.verdict.share
 
 
 def options(library: Library) -> dict[str, object]:
-    """What engines are built with, JSON-ready; a change of it makes other engines."""
+    """Options of the build, as JSON values; they are part of the engines' key."""
     return {
         "profiles": {stage: [list(sizes) for sizes in profiles] for stage, profiles in PROFILES.items()},
         "tf32": False,
@@ -151,18 +155,18 @@ def options(library: Library) -> dict[str, object]:
 
 
 def build_stage(library: Library, request: StageRequest, progress: Progress) -> BuiltStage:
-    """Parse, build, examine the precision.
+    """Parse the graph, build the engine and check its precision.
 
-    Ctrl-C stops the builder at its next step and raises KeyboardInterrupt. Raises BackendUnavailable where the library
-    does not start, BackendBuildError in the library's words where it refuses the graph, and where the engine's
-    convolutions are not of the precision; BundleError where the graph is not the contract's.
+    Ctrl-C stops the builder at its next step and raises KeyboardInterrupt. Raises BackendUnavailable if the library
+    does not start; BackendBuildError with the library's message if it rejects the graph, and if the convolutions of the
+    engine are not in the requested precision; BundleError if inputs or outputs of the graph differ from the contract.
     """
     with request.current():
         return _Build(library, request).run(progress)
 
 
 class _Build:
-    """The library's objects for one engine, in the order in which they need each other."""
+    """The library's objects for one build, created in the order of their dependencies."""
 
     def __init__(self, library: Library, request: StageRequest) -> None:
         self.library, self.trt, self.request = library, library.trt, request
@@ -196,14 +200,14 @@ class _Build:
     def _started(self, make: Callable[[Any], Any]) -> Any:
         try:
             return make(self.log)
-        except TypeError as error:  # what the binding makes of a null pointer
+        except TypeError as error:  # the binding raises it for a null pointer
             reason = explain_library("; ".join(self.log.errors) or str(error))
             raise BackendUnavailable(f"{self.library} does not start on this machine: {reason}") from error
 
     def _refused(self, reasons: Sequence[str]) -> BackendBuildError:
-        words = "; ".join(dict.fromkeys(reasons)).rstrip(".") or "it gives no reason"
+        message = "; ".join(dict.fromkeys(reasons)).rstrip(".") or "the library gives no reason"
         return BackendBuildError(
-            f"{self.request.stage} graph: {self.library} cannot build it: {words}. Try another precision or library "
+            f"{self.request.stage} graph: {self.library} cannot build it: {message}. Try another precision or library "
             f"(--flavour), or run with --engine onnx-cuda, which needs no build."
         )
 
@@ -226,12 +230,12 @@ class _Build:
             ("inputs", _inputs(parsed), contract.inputs),
             ("outputs", _outputs(parsed), contract.outputs),
         ):
-            has = {t.name: (self.trt.nptype(t.dtype).__name__, *_row(t)) for t in found}
+            actual = {t.name: (self.trt.nptype(t.dtype).__name__, *_row(t)) for t in found}
             wanted = {name: (tensor.dtype, *tensor.shape) for name, tensor in expected.items()}
-            if has != wanted:
+            if actual != wanted:
                 raise BundleError(
-                    f"{self.request.stage} graph: its {kind} are {has}, the manifest's network has {wanted}. Export "
-                    f"the checkpoint again."
+                    f"{self.request.stage} graph: its {kind} are {actual}, expected {wanted} for the manifest's "
+                    f"network. Export the checkpoint again."
                 )
 
     # the configuration
@@ -247,7 +251,7 @@ class _Build:
             self._set_targets(config)
         for sizes in PROFILES[self.request.stage]:
             if config.add_optimization_profile(self._profile(sizes)) < 0:
-                raise self._refused([f"it does not take the batches {sizes}", *self.log.errors])
+                raise self._refused([f"it does not accept the batch sizes {sizes}", *self.log.errors])
         return config
 
     def _set_targets(self, config: Any) -> None:
@@ -255,7 +259,7 @@ class _Build:
         for index, capability in enumerate(self.request.compute_capabilities):
             target = self.library.targets.get(capability, self.trt.ComputeCapability.CURRENT)
             if not config.set_compute_capability(target, index):
-                raise self._refused([f"it does not take compute capability {capability}", *self.log.errors])
+                raise self._refused([f"it does not accept compute capability {capability}", *self.log.errors])
 
     def _profile(self, sizes: Sequence[int]) -> Any:
         profile = self.builder.create_optimization_profile()
@@ -264,19 +268,19 @@ class _Build:
         return profile
 
     def _timing_cache(self) -> Any:
-        """Where a builder that times kernels on the GPU at hand keeps what it measured; None for the other kind.
+        """Timing cache of a builder that times kernels on this machine's GPU; None for ahead-of-time builds.
 
-        A library that builds ahead of time has the functions too, but then it measures nothing and asks for a GPU.
+        A library with ahead-of-time builds has the same functions, but it times nothing and they require a GPU.
         """
         if self.library.targets:
             return None
         cache = self.config.create_timing_cache(self.request.timing_cache or b"")
-        if cache is None or not self.config.set_timing_cache(cache, False):  # of another library or GPU: begin anew
+        if cache is None or not self.config.set_timing_cache(cache, False):  # it is of another library or GPU
             cache = self.config.create_timing_cache(b"")
             self.config.set_timing_cache(cache, False)
         return cache
 
-    # what came of it
+    # check of the precision
 
     def _verdict(self, engine: bytes) -> layers.Verdict:
         request = self.request
@@ -289,10 +293,10 @@ class _Build:
         )
 
     def _reports(self, engine: bytes) -> Iterator[str]:
-        """The forms of the layer report, the one that costs nothing first."""
+        """The forms of the layer report; first the one that is available without opening the engine."""
         if self.log.report:
             yield self.log.report
-        if not self.library.targets:  # else the engine is for other GPUs than the one at hand
+        if not self.library.targets:  # an engine built ahead of time may be for other GPUs and cannot be opened here
             yield from report.reports(self.trt, self._opened(engine))
 
     def _opened(self, engine: bytes) -> Any:
@@ -303,13 +307,13 @@ class _Build:
 
 
 def _network_flags(trt: Any) -> int:
-    """Strong typing, which the newest releases do without being told."""
+    """Creation flags for strong typing; the newest releases have no flag because all networks are strongly typed."""
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if typed is None else 1 << int(typed)
 
 
 def _wants_user_allocation(trt: Any) -> bool:
-    """All device memory comes from the caller, without which TensorRT-RTX cannot be captured in a CUDA graph."""
+    """Whether the caller can be required to allocate all device memory, which TensorRT-RTX needs for CUDA graphs."""
     return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
@@ -322,5 +326,5 @@ def _outputs(network: Any) -> list[Any]:
 
 
 def _row(tensor: Any) -> tuple[int, ...]:
-    """Axes without the batch."""
+    """Shape without the batch axis."""
     return tuple(tensor.shape)[1:]

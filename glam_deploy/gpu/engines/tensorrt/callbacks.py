@@ -1,4 +1,4 @@
-"""What the builder says while it works, and how it is stopped: the classes that the library calls back."""
+"""Callbacks of the TensorRT builder: log messages, progress, and cancellation."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -11,14 +11,14 @@ from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.gpu.engines.tensorrt.report import REPORT_BEGINS
 
 Progress = Callable[[str, float], None]
-"""Told what the builder does now, and how much of the engine is done, 0..1. Called from other threads."""
+"""Called with the builder's current phase and the completed share of the engine, 0..1; from other threads."""
 
 EXPECTED_REMARKS = ("patch_locations has Int64 binding", "is unused or used only at compile-time", "logger passed into")
-"""Warnings about what is meant so: int64 locations, inputs that only the map needed, a logger for each object."""
+"""Warnings that are expected and ignored: int64 locations, inputs that only the fused map needs, several loggers."""
 
 
 def logger(library: Library) -> Any:
-    """The library's logger. It keeps `errors`, `warnings` and the layer `report`, and shows none of its thousands."""
+    """Create a logger that stores `errors`, `warnings` and the layer `report`, and discards all other messages."""
     base = library.trt.ILogger
 
     class Logger(base):  # type: ignore[misc, valid-type]
@@ -36,20 +36,20 @@ def logger(library: Library) -> Any:
             elif message.startswith(REPORT_BEGINS):
                 self.report = f"{self.report}\n{message}".lstrip()
 
-    return _for_ever(Logger())
+    return _kept_alive(Logger())
 
 
 @cache
-def _for_ever(log: Any) -> Any:
-    """Never freed: the library keeps the first logger that it gets for what belongs to no object, as its registry."""
+def _kept_alive(log: Any) -> Any:
+    """Keep a logger for the life of the process, because global objects of the library use its first logger."""
     return log
 
 
 def monitor(library: Library, progress: Progress, stopped: Event) -> Any:
-    """The library's progress monitor; the build ends at the first step after `stopped` is set.
+    """Create a progress monitor that cancels the build at the first step after `stopped` is set.
 
-    An exception must not enter the library, whose binding prints it and takes it for a wish to cancel: whatever is
-    raised in a callback stops the build and is kept as `error`. Source: the binding's pyCore.cpp, `PyProgressMonitor`.
+    An exception in a callback cancels the build and is stored as `error`. It must not reach the library, because the
+    binding prints it and treats it as a cancellation. Source: the binding's pyCore.cpp, `PyProgressMonitor`.
     """
     phases = Phases()
 
@@ -85,26 +85,26 @@ def monitor(library: Library, progress: Progress, stopped: Event) -> Any:
 
 
 class Phases:
-    """How much is done, from steps of nested phases: one step of a phase is all that runs inside it meanwhile."""
+    """Completed share of a build, from the steps of nested phases: nested phases divide one step of their parent."""
 
     def __init__(self) -> None:
         self._running: dict[str, tuple[str | None, int, int]] = {}
-        """Name -> name of the phase around it, steps done, steps in all."""
+        """Name -> name of the parent phase, completed steps, total steps."""
         self.done = 0.0
-        """0..1; it never goes back."""
+        """Completed share, 0..1; it never decreases."""
 
     def begin(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins inside another, or as the outermost."""
+        """Start a phase with this number of steps; `parent` is None for an outermost phase."""
         self._running[name] = (parent, 0, max(steps, 1))
 
     def step(self, name: str, step: int) -> None:
-        """A phase has done its step of this index."""
+        """Record that a phase has completed the step of this index."""
         parent, _, steps = self._running.get(name, (None, 0, 1))
         self._running[name] = (parent, step + 1, steps)
         self.done = max(self.done, min(self._fraction(None), 1.0))
 
     def end(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         self._running.pop(name, None)
 
     def _fraction(self, parent: str | None) -> float:
@@ -114,8 +114,10 @@ class Phases:
 
 
 def interruptible(build: Callable[[], Any], stopped: Event) -> Any:
-    """The result of `build`, run beside the main thread: only that one gets Ctrl-C, and nothing may be raised in the
-    library's callbacks. `stopped` is set when it comes, and the build is waited for.
+    """Run `build` in another thread and return its result, so that Ctrl-C can interrupt it.
+
+    Ctrl-C raises KeyboardInterrupt in the main thread, which would otherwise be inside a callback of the library.
+    `stopped` is set then, and the build is joined.
     """
     future: Future[Any] = Future()
 
@@ -131,5 +133,5 @@ def interruptible(build: Callable[[], Any], stopped: Event) -> Any:
         return future.result()
     finally:
         stopped.set()
-        if worker.ident is not None:  # Ctrl-C may come before it runs
+        if worker.ident is not None:  # None if Ctrl-C came before the thread started
             wait([future])

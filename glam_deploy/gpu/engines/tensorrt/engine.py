@@ -1,8 +1,8 @@
-"""A TensorRT engine on the GPU, of either flavour.
+"""Runs TensorRT and TensorRT-RTX engines on the GPU.
 
-TensorRT-RTX finishes its kernels for the GPU and the batch at hand when an engine is bound and first run, which takes
-seconds. All bindings of an engine share what was compiled. It is kept in memory only: on disk it would be code outside
-the bundle, which no hash of the manifest holds.
+TensorRT-RTX compiles kernels for the GPU and the batch size when an engine is bound and first run, which takes seconds.
+All bindings of an engine share the compiled kernels. They are kept in memory only, because on disk they would be code
+that no hash in the manifest verifies.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
 
 class TensorRtEngine(DeviceEngine):
-    """One deserialized engine. Every binding is an execution context of its own, with the caller's memory."""
+    """A deserialized engine. Every binding has its own execution context, with memory of the caller."""
 
     def __init__(self, library: Library, plan: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
         super().__init__(stage, network=network, gpu=gpu)
@@ -32,14 +32,14 @@ class TensorRtEngine(DeviceEngine):
         self._require_interface(self._tensors("INPUT"), self._tensors("OUTPUT"))
         self._binding = Lock()
         self._compiled: Any = None
-        """The cache of what was compiled, made with the first context."""
+        """Runtime cache of compiled kernels, created with the first context."""
         self._scratch: dict[int, int] = {}
-        """Bytes, by batch."""
+        """Batch size -> bytes of scratch memory."""
         self._spare: dict[int, Any] = {}
-        """Contexts that were made to learn those, for the first binding of each batch."""
+        """Batch size -> context that was created to query them, for the first binding."""
 
     def scratch_bytes(self, batch: int) -> int:
-        """What the library needs for this batch; where it does not tell, for the largest of the batch's profile."""
+        """Bytes for this batch size; if the library does not report them, those of the profile's maximum batch size."""
         with self._binding, self.gpu.current():
             if batch not in self._scratch:
                 with self.gpu.stream() as stream:
@@ -48,48 +48,50 @@ class TensorRtEngine(DeviceEngine):
         return self._scratch[batch]
 
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "TensorRtRun":
-        room = self.scratch_bytes(batch)
+        available = self.scratch_bytes(batch)
         with self._binding, self.gpu.current():
             context = self._spare.pop(batch, None)
             if context is None:
                 context = self._shaped(batch, stream)
-                self._require_room(self._needed(context), room, batch)
-            context.set_device_memory(scratch, room)
+                self._require_enough(self._needed(context), available, batch)
+            context.set_device_memory(scratch, available)
             for name in (*self.contract.inputs, *self.contract.outputs):
-                self.require(context.set_tensor_address(name, tensors[name]), f"take an address for {name!r}")
+                self.require(context.set_tensor_address(name, tensors[name]), f"set the address of {name!r}")
         return TensorRtRun(self, context, stream)
 
     def require(self, done: bool, what: str) -> None:
-        """Raises BackendRunError in the library's words where a call has said that it failed."""
+        """Raises BackendRunError with the library's messages if a call has returned False."""
         if not done:
-            raise BackendRunError(f"{self.stage} engine: {self.library} cannot {what}: {self._words()}")
+            raise BackendRunError(f"{self.stage} engine: {self.library} cannot {what}: {self._errors()}")
 
-    def _require_room(self, needed: int, room: int, batch: int) -> None:
-        if needed > room:
+    def _require_enough(self, needed: int, available: int, batch: int) -> None:
+        if needed > available:
             raise BackendRunError(
-                f"{self.stage} engine: {self.library} needs {needed} bytes of scratch for a batch of {batch}; it had "
-                f"said {room}, and that is what was allocated. Run with --engine onnx-cuda, and report this."
+                f"{self.stage} engine: {self.library} needs {needed} bytes of scratch for a batch of {batch}, but it "
+                f"reported {available} before, which were allocated. Run with --engine onnx-cuda, and report this."
             )
 
-    def _words(self) -> str:
-        words = "; ".join(dict.fromkeys(self._log.errors)) or "it gives no reason"
+    def _errors(self) -> str:
+        """Error messages of the library since the last call."""
+        messages = "; ".join(dict.fromkeys(self._log.errors)) or "the library gives no reason"
         self._log.errors.clear()
-        return words
+        return messages
 
     def _start(self) -> Any:
         try:
             runtime = self.library.trt.Runtime(self._log)
-        except TypeError as error:  # what the binding makes of a null pointer
-            raise BackendUnavailable(f"{self.library} does not start here: {explain_library(self._words())}") from error
-        runtime.engine_host_code_allowed = False  # the default, and never to be anything else
+        except TypeError as error:  # the binding raises it for a null pointer
+            reason = explain_library(self._errors())
+            raise BackendUnavailable(f"{self.library} does not start on this machine: {reason}") from error
+        runtime.engine_host_code_allowed = False  # the default; set explicitly because host code is a security risk
         return runtime
 
     def _deserialize(self, plan: bytes) -> Any:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            words = self._words()
+            message = self._errors()
             raise BackendBuildError(
-                f"{self.stage} engine: {self.library} cannot load it: {words}. {self.library.remedy(words)}"
+                f"{self.stage} engine: {self.library} cannot load it: {message}. {self.library.remedy(message)}"
             )
         return engine
 
@@ -106,25 +108,25 @@ class TensorRtEngine(DeviceEngine):
         }
 
     def _profile(self, batch: int) -> int:
-        """The optimization profile made for this batch, else the smallest that has room for it."""
+        """Index of the optimization profile for this batch size, else of the smallest profile that includes it."""
         ranges = list(self._batches())
         fitting = [i for i, (low, _, high) in enumerate(ranges) if low <= batch <= high]
         if not fitting:
-            served = ", ".join(f"{low} to {high}" for low, _, high in ranges)
-            raise BackendRunError(f"{self.stage} engine: a batch of {batch} was asked for; it was built for {served}")
+            built_for = ", ".join(f"{low} to {high}" for low, _, high in ranges)
+            raise BackendRunError(f"{self.stage} engine: the batch size is {batch}, expected {built_for}")
         return min(fitting, key=lambda i: (ranges[i][1] != batch, ranges[i][2]))
 
     def _batches(self) -> Iterator[tuple[int, int, int]]:
-        """Smallest, usual and largest batch of each profile."""
+        """Minimum, usual and maximum batch size of each profile."""
         first = next(iter(self.contract.inputs))
         for profile in range(self._engine.num_optimization_profiles):
             low, usual, high = (shape[0] for shape in self._engine.get_tensor_profile_shape(first, profile))
             yield low, usual, high
 
     def _shaped(self, batch: int, stream: Stream) -> Any:
-        """A context with the profile and the shapes of a batch, which any stream may run once it has memory.
+        """Create a context with the profile and shapes of a batch size; it can run on any stream after it gets memory.
 
-        The library may copy in `stream` when the profile changes, and leaves it to the caller to wait for that.
+        The library may copy in `stream` when the profile changes; the caller must wait for that.
         Source: NvInferRuntime.h, IExecutionContext::setOptimizationProfileAsync.
         """
         profile, context = self._profile(batch), self._context()
@@ -132,14 +134,14 @@ class TensorRtEngine(DeviceEngine):
             self.require(context.set_optimization_profile_async(profile, stream.handle), "change its profile")
             stream.synchronize()
         for name, tensor in self.contract.inputs.items():
-            self.require(context.set_input_shape(name, (batch, *tensor.shape)), f"take {batch} rows of {name!r}")
+            self.require(context.set_input_shape(name, (batch, *tensor.shape)), f"set {batch} rows for {name!r}")
         return context
 
     def _needed(self, context: Any) -> int:
-        """Bytes of scratch for the shapes that are set; the context has them partitioned so from now on.
+        """Bytes of scratch memory for the current shapes; the call also sets the context's partition of the memory.
 
-        A size of 0 is an error or no need (the same header, updateDeviceMemorySizeForShapes): then the upper bound of
-        the profile, which is right in both cases.
+        A size of 0 means either an error or that none is needed (NvInferRuntime.h, updateDeviceMemorySizeForShapes).
+        The profile's upper bound is returned then, which is sufficient in both cases.
         """
         profile = context.active_optimization_profile
         upper = self._engine.get_device_memory_size_for_profile_v2(profile)
@@ -148,18 +150,18 @@ class TensorRtEngine(DeviceEngine):
     def _context(self) -> Any:
         context = self._engine.create_execution_context(self._runtime_settings())
         if context is None:
-            raise BackendRunError(f"{self.stage} engine: {self.library} makes no context for it: {self._words()}")
+            raise BackendRunError(f"{self.stage} engine: {self.library} cannot create a context: {self._errors()}")
         return context
 
     def _runtime_settings(self) -> Any:
-        """How a context behaves; the library that finishes kernels at run time has more to be told."""
+        """Settings of a context; some exist only in TensorRT-RTX, which compiles kernels at run time."""
         trt = self.library.trt
         settings = self._engine.create_runtime_config()
         settings.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if hasattr(trt, "CudaGraphStrategy"):  # the pipeline records graphs around the engine, not the engine itself
+        if hasattr(trt, "CudaGraphStrategy"):  # disabled because the pipeline captures the engine in its own graph
             settings.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
         if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
-            # lazily, a thread beside would compile while a graph is recorded, which then keeps the slower kernels
+            # with lazy compilation in another thread, a captured graph would keep the slower generic kernels
             settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if hasattr(settings, "create_runtime_cache"):
             self._compiled = self._compiled or settings.create_runtime_cache()
@@ -168,16 +170,16 @@ class TensorRtEngine(DeviceEngine):
 
 
 class TensorRtRun:
-    """An execution context with its addresses bound."""
+    """An execution context with bound addresses."""
 
     def __init__(self, engine: TensorRtEngine, context: Any, stream: Stream) -> None:
-        self._context = context  # the first to go, in this order: it uses what the engine and the stream hold
+        self._context = context  # first, because attributes are freed in this order and it uses engine and stream
         self._engine, self._stream = engine, stream
         self._has_run = False
 
     @property
     def capturable(self) -> bool:
-        """Never before the first run, which may allocate and compile; after it, what the library says of it."""
+        """False before the first run, which may allocate and compile; afterwards as reported by the library."""
         if not self._has_run:
             return False
         if not hasattr(self._context, "is_stream_capturable"):

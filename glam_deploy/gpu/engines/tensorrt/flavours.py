@@ -1,7 +1,7 @@
-"""The two TensorRT libraries, imported by name. The only importer of tensorrt and tensorrt_rtx.
+"""The two TensorRT libraries, called flavours, imported by name. The only importer of tensorrt and tensorrt_rtx.
 
-Their Python modules are nearly the same. Where they or their releases differ, callers look for the attribute that they
-are about to use; no version is ever compared and no flag is written as a number.
+Their Python modules are nearly equal. For differences between them or their releases, callers test whether the
+attribute exists; versions are never compared, and flags are never written as numbers.
 """
 
 import re
@@ -18,20 +18,22 @@ from glam_deploy.installation import install_command
 
 @dataclass(frozen=True, kw_only=True)
 class Flavour:
-    """One of the libraries, whether or not it is installed."""
+    """One of the two libraries, installed or not."""
 
     name: str
-    """What --flavour says; also the extra of glam-deploy that installs it."""
+    """Value of --flavour, and name of the extra of glam-deploy that installs it."""
     module: str
+    """Name of the Python module."""
     title: str
+    """Name in messages."""
     ahead_of_time: bool = False
-    """It builds for compute capabilities that it is told, also without a GPU; else for the GPU at hand, where it times
-    kernels. Documented of each library, and no matter of what its module has: docs.nvidia.com, TensorRT-RTX,
-    "Ahead-of-Time Compilation"; TensorRT, "How TensorRT Works"."""
+    """Whether it builds for given compute capabilities, also without a GPU; otherwise it builds for this machine's GPU,
+    on which it times kernels. Source: docs.nvidia.com, TensorRT-RTX, "Ahead-of-Time Compilation"; TensorRT, "How
+    TensorRT Works". The module's attributes do not show it."""
 
     @property
     def installed(self) -> bool:
-        """Whether this Python has it; it is not imported for that."""
+        """Whether the module can be found; it is not imported."""
         return find_spec(self.module) is not None
 
     @property
@@ -48,23 +50,23 @@ FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
 )
 
 INSTEAD = (
-    f"Engines of TensorRT run on compute capability 7.5 and later (glam-deploy build --flavour tensorrt; install it "
-    f"with: {FLAVOURS['tensorrt'].install}), and --engine onnx-cuda needs no build."
+    f"TensorRT engines run on compute capability 7.5 and later (glam-deploy build --flavour tensorrt; install it with: "
+    f"{FLAVOURS['tensorrt'].install}), and --engine onnx-cuda needs no build."
 )
-"""What runs on a GPU that a library does not support."""
+"""Alternatives for a GPU that a library does not support, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """A flavour, imported."""
+    """An imported flavour."""
 
     flavour: Flavour
     trt: Any
-    """The module."""
+    """The Python module."""
 
     @property
     def version(self) -> str:
-        """All four numbers: engines of another build of the library are not loaded."""
+        """Version with all four numbers, because engines of another build of the library cannot be loaded."""
         return str(self.trt.__version__)
 
     def __str__(self) -> str:
@@ -72,50 +74,50 @@ class Library:
 
     @property
     def targets(self) -> Mapping[str, object]:
-        """Compute capabilities, such as "8.9", that it can be told to build for ahead of time, and its names for them.
+        """Compute capability, such as "8.9" -> the library's constant for it, for ahead-of-time builds.
 
-        Empty for a library that builds for the GPU at hand alone.
+        Empty for a library that builds only for this machine's GPU.
         """
         capabilities = getattr(self.trt, "ComputeCapability", None) if self.flavour.ahead_of_time else None
         members = capabilities.__members__ if capabilities else {}
         return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
 
     def supports(self, capability: str) -> bool:
-        """Whether engines can run on a GPU of this compute capability, as far as the library says.
+        """Whether the library can run engines on a GPU of this compute capability.
 
-        One that builds ahead of time runs those that it lists, and later ones than the last: TensorRT-RTX 1.7.1 says
-        "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0" and refuses 9.0, though it builds for it.
+        A library with ahead-of-time builds runs on the capabilities that it lists and on those after the last one:
+        TensorRT-RTX 1.7.1 reports "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0" and rejects 9.0,
+        although it builds for it.
         """
         listed = list(map(_order, self.targets))
         return not listed or _order(capability) in listed or _order(capability) > max(listed)
 
     def unsupported(self, capability: str) -> str:
-        """Why no engine of it runs on a GPU of this compute capability, which building again does not change, and what
-        does run there."""
+        """Message that the library does not run on this compute capability, with the alternatives."""
         return (
             f"{self} does not run on GPUs of compute capability {capability}: it runs on {', '.join(self.targets)} and "
             f"later. {INSTEAD}"
         )
 
-    def remedy(self, words: str) -> str:
-        """What to do where the library does not load an engine that was made for this GPU and this version of it."""
-        if "does not support this compute capability" in words:
+    def remedy(self, message: str) -> str:
+        """Remedy for an engine of this GPU and library version that the library cannot load, from its error message."""
+        if "does not support this compute capability" in message:
             return f"Building again does not help. {INSTEAD}"
-        if "OutOfMemory" in words or "out of memory" in words:
-            return "Free GPU memory (`nvidia-smi` shows who holds it), or use fewer slots."
-        return f"Build it again with `glam-deploy build`. Where that does not help: {INSTEAD}"
+        if "OutOfMemory" in message or "out of memory" in message:
+            return "Free GPU memory (`nvidia-smi` shows its users), or use fewer slots."
+        return f"Build it again with `glam-deploy build`. If that does not help: {INSTEAD}"
 
 
 def _order(capability: str) -> tuple[int, ...]:
-    """For comparison: 12.0 is later than 9.0. What is no compute capability comes first."""
+    """Sort key: 12.0 is later than 9.0. A text that is not a compute capability comes first."""
     return tuple(map(int, capability.split("."))) if re.fullmatch(r"\d+\.\d", capability) else ()
 
 
 def find(name: str | None) -> Flavour:
-    """The flavour asked for, or with None the one that is installed.
+    """The flavour of this name; with None, the installed one.
 
-    Raises UsageError where the name is unknown or both are installed and none is named, BackendUnavailable where what
-    is asked for is not installed.
+    Raises UsageError if the name is unknown, or if it is None and both are installed; BackendUnavailable if the flavour
+    is not installed.
     """
     if name is None:
         return _only_one_installed()
@@ -131,17 +133,17 @@ def _only_one_installed() -> Flavour:
         case [only]:
             return only
         case []:
-            ways = " or ".join(flavour.install for flavour in FLAVOURS.values())
-            raise BackendUnavailable(f"neither TensorRT nor TensorRT-RTX is installed. Install with: {ways}")
+            commands = " or ".join(flavour.install for flavour in FLAVOURS.values())
+            raise BackendUnavailable(f"neither TensorRT nor TensorRT-RTX is installed. Install with: {commands}")
         case several:
             raise UsageError(f"{' and '.join(f.title for f in several)} are installed: choose one with --flavour")
 
 
 def load(flavour: Flavour) -> Library:
-    """Import a flavour. Raises BackendUnavailable where its package or its native libraries are missing."""
+    """Import a flavour. Raises BackendUnavailable if its package or its native libraries are missing."""
     try:
         return Library(flavour=flavour, trt=import_module(flavour.module))
-    except (ImportError, OSError) as error:  # OSError: the bindings are there, the libraries they load are not
+    except (ImportError, OSError) as error:  # OSError: the native libraries are missing
         raise BackendUnavailable(
             f"{flavour.title} cannot be imported ({error}). Install it again with: {flavour.install}"
         ) from error

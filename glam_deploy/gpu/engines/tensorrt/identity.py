@@ -1,7 +1,7 @@
-"""What engines were made from and for, as the manifest keeps it, and whether that fits this machine.
+"""Inputs and targets of TensorRT engines, as recorded in the manifest, and their comparison with this machine.
 
-An engine file is code for one library build and one kind of GPU. It is held against the machine before any of it is
-handed to the library, whose own check comes too late: a plan file is an executable artefact.
+An engine file contains code for one library build and one GPU model. It is compared with the machine before the library
+reads the file; the library's own check is too late, because an engine file can execute code when it is loaded.
 """
 
 import hashlib
@@ -23,28 +23,28 @@ from glam_deploy.precision import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The facts of a GPU that decide which engines it runs; all None where there is none."""
+    """Properties of the GPU that determine which engines it can run; None without a GPU."""
 
     gpu: str | None = None
-    """Name, as the driver tells it."""
+    """Name from the driver."""
     compute_capability: str | None = None
     """Such as "8.9"."""
     driver: str | None = None
     lacks: str = ""
-    """Where there is no GPU, what is missing."""
+    """Message about what is missing if there is no usable GPU; else empty."""
     current: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Makes the GPU the current one of this thread inside a block: a builder takes that, whatever it is told."""
+    """Context manager that makes the GPU current in this thread, because a builder always uses the current GPU."""
 
 
 def machine_of(gpu: Gpu) -> Machine:
-    """The facts of an opened GPU."""
+    """Properties of an opened GPU."""
     return Machine(gpu=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver, current=gpu.current)
 
 
 def this_machine(device: int | None = None) -> Machine:
-    """The GPU of that index, or the first; without facts where there is none that can be used.
+    """Properties of the GPU with this index, or of the first GPU; a `Machine` without GPU if none can be used.
 
-    Raises BackendUnavailable where one is named and is not there.
+    Raises BackendUnavailable if `device` is given and that GPU cannot be used.
     """
     try:
         return machine_of(Gpu(device or 0))
@@ -55,23 +55,23 @@ def this_machine(device: int | None = None) -> Machine:
 
 
 def made_for(library: Library, machine: Machine, asked: Sequence[str]) -> MadeFor:
-    """What engines will be built for: the GPU at hand, or what is `asked` for.
+    """Targets of a build: the compute capabilities `asked`, by default that of this machine's GPU.
 
-    A library that builds ahead of time takes all that it can where there is no GPU and nothing is asked; Turing only
-    when named, as the library itself has it. Raises BackendUnavailable and UsageError for what it cannot build, and for
-    what it would build and not run.
+    Without a GPU and without `asked`, a library with ahead-of-time builds uses all its targets except Turing, which the
+    library also builds only on request. Raises BackendUnavailable and UsageError for targets for which the library
+    cannot build, and for a GPU for which it can build but on which it cannot run.
     """
     if library.flavour.ahead_of_time:
         return MadeFor(compute_capabilities=_targets(library, machine, asked), gpu=None, driver=None)
     if machine.compute_capability is None:
         raise BackendUnavailable(
-            f"{library.flavour.title} builds engines on the GPU that runs them, and there is none here: "
-            f"{machine.lacks} TensorRT-RTX builds without a GPU: --flavour tensorrt-rtx."
+            f"{library.flavour.title} builds engines only on the GPU that runs them, and this machine has none: "
+            f"{machine.lacks} TensorRT-RTX can build without a GPU: --flavour tensorrt-rtx."
         )
     if set(asked) - {machine.compute_capability}:
         raise UsageError(
-            f"{library.flavour.title} builds for the GPU at hand alone, of compute capability "
-            f"{machine.compute_capability}: leave --compute-capability out, or build on the other machine."
+            f"{library.flavour.title} builds only for this machine's GPU, of compute capability "
+            f"{machine.compute_capability}: remove --compute-capability, or build on the other machine."
         )
     return MadeFor(compute_capabilities=(machine.compute_capability,), gpu=machine.gpu, driver=machine.driver)
 
@@ -81,36 +81,37 @@ def _targets(library: Library, machine: Machine, asked: Sequence[str]) -> tuple[
     wanted = list(asked) or here or [c for c in library.targets if not c.startswith("7.")]
     if unrunnable := [c for c in here if c in wanted and not library.supports(c)]:
         raise BackendUnavailable(library.unsupported(unrunnable[0]))
-    if strange := sorted(set(wanted) - set(library.targets) - set(here)):
+    if unknown := sorted(set(wanted) - set(library.targets) - set(here)):
         raise UsageError(
-            f"{library} cannot be told to build for compute capability {', '.join(strange)}; it lists "
-            f"{', '.join(library.targets)}, and takes a later one only as that of the GPU at hand. {flavours.INSTEAD}"
+            f"{library} cannot build for compute capability {', '.join(unknown)}, expected one of "
+            f"{', '.join(library.targets)}, or a later one if this machine's GPU has it. {flavours.INSTEAD}"
         )
     if len(set(wanted)) > 1 and set(wanted) - set(library.targets):
         raise UsageError(
-            f"{library} builds for {', '.join(here)}, which it does not list, only when asked for it alone"
+            f"{library} does not list compute capability {', '.join(here)} and builds for it only without other "
+            f"targets: give --compute-capability {', '.join(here)} alone"
         )
     return tuple(sorted(set(wanted), key=lambda capability: [int(part) for part in capability.split(".")]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildInputs:
-    """All that determines engines: equal inputs make engines that stand for each other."""
+    """All inputs of a build; engines built from equal inputs are interchangeable."""
 
     precision: Precision
     flavour: str
     library: str
-    """Version."""
+    """Version of the library."""
     made_for: MadeFor
     options: Mapping[str, object]
-    """Of the builder, JSON-ready."""
+    """Options of the builder, as JSON values."""
     graphs: Mapping[Stage, str]
     """Stage -> SHA-256 of its graph."""
     kernels_sha256: str
 
     @property
     def key(self) -> str:
-        """SHA-256. The driver is left out: it is worth knowing, but engines outlive its updates."""
+        """SHA-256 of the inputs without the driver version, because engines stay valid after driver updates."""
         content = to_json(self)
         del content["made_for"]["driver"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -119,7 +120,7 @@ class BuildInputs:
 def build_inputs(
     bundle: Bundle, library: Library, precision: Precision, *, made_for: MadeFor, options: Mapping[str, object]
 ) -> BuildInputs:
-    """What engines of a bundle's graphs in `precision` are made from and for."""
+    """Inputs of a build of a bundle's graphs in `precision`."""
     return BuildInputs(
         precision=precision,
         flavour=library.flavour.name,
@@ -132,23 +133,23 @@ def build_inputs(
 
 
 def entries(bundle: Bundle, precision: Precision, flavour: str | None = None) -> list[EngineEntry]:
-    """The bundle's engines of a precision, and of one flavour where it is named."""
+    """The bundle's engines of a precision and, if `flavour` is given, of this flavour."""
     return [e for e in bundle.engines if e.precision == precision and flavour in (None, e.flavour)]
 
 
 def mismatches(bundle: Bundle, entry: EngineEntry, *, library: Library, machine: Machine) -> list[str]:
-    """Why an entry cannot be used on this machine with this library of its flavour; empty where it can.
+    """Reasons why engines cannot be used on this machine with this library; empty if they can.
 
-    TensorRT: the same library build, compute capability and GPU name. TensorRT-RTX: the same library build, and the
-    compute capability among those it was built for; nothing is taken as compatible that was not named to the builder.
-    Both: the bundle's own graphs, and kernels of this release's source.
+    TensorRT engines need the same library build, compute capability and GPU name. TensorRT-RTX engines need the same
+    library build, and the GPU's compute capability must be one of the targets of the build; no other capability is
+    treated as compatible. Both must be built from the bundle's graphs and from the kernel source of this release.
     """
     return [*_library_mismatches(entry, library, machine), *_machine_mismatches(entry, machine), *_stale(bundle, entry)]
 
 
 def _library_mismatches(entry: EngineEntry, library: Library, machine: Machine) -> Iterator[str]:
     if entry.library != library.version:
-        yield f"made with {library.flavour.title} {entry.library}, installed is {library.version}"
+        yield f"built with {library.flavour.title} {entry.library}, installed is {library.version}"
     if machine.compute_capability and not library.supports(machine.compute_capability):
         yield f"{library} does not run on compute capability {machine.compute_capability}"
 
@@ -157,15 +158,15 @@ def _machine_mismatches(entry: EngineEntry, machine: Machine) -> Iterator[str]:
     made_for = entry.made_for
     if machine.compute_capability not in made_for.compute_capabilities:
         wanted = ", ".join(made_for.compute_capabilities)
-        yield f"made for compute capability {wanted}, the GPU has {machine.compute_capability}"
+        yield f"built for compute capability {wanted}, the GPU has {machine.compute_capability}"
     if made_for.gpu not in (None, machine.gpu):
-        yield f"made for {made_for.gpu}, the GPU is {machine.gpu}"
+        yield f"built for {made_for.gpu}, the GPU is {machine.gpu}"
 
 
 def _stale(bundle: Bundle, entry: EngineEntry) -> Iterator[str]:
     for stage, made in entry.stages.items():
         graph = bundle.files.get(made.graph)
         if graph is None or graph.sha256 != made.graph_sha256:
-            yield f"made from another {stage} graph than the bundle's"
+            yield f"built from another {stage} graph than the bundle's"
     if entry.kernels_sha256 != source_sha256(bundle.network):
         yield "its kernels are of another release of glam-deploy"

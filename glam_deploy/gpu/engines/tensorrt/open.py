@@ -1,4 +1,4 @@
-"""The bundle's TensorRT engines of one precision, opened on this machine's GPU, or the reason why not."""
+"""Opens the bundle's TensorRT engines of one precision on this machine's GPU."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,12 +18,12 @@ from glam_deploy.precision import Recipe, StageRecipes
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
-    """The bundle's engines of `options.precision`, and of `options.flavour` where it is named.
+    """Open the bundle's engines of `options.precision` and, if it is given, of `options.flavour`.
 
-    Raises BackendUnavailable where the GPU or a library is missing, or where the bundle has no engines that fit them:
-    it names each mismatch, found before the library sees a byte of an engine, and the command that builds. Raises
-    UsageError where engines of both flavours fit, BundleError where a file was changed, BackendBuildError where the
-    library refuses one.
+    Raises BackendUnavailable if the GPU or a library is missing, or if the bundle has no engines for them; the message
+    has each mismatch, found before the library reads an engine file, and the command that builds engines. Raises
+    UsageError if engines of both flavours fit, BundleError if a file was changed, BackendBuildError if the library
+    cannot load an engine.
     """
     gpu = Gpu(options.device or 0)
     entry, library = _choose(bundle, options, identity.machine_of(gpu))
@@ -36,7 +36,7 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
 
 
 def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[EngineEntry, Library]:
-    """The newest engines that fit, all of one flavour."""
+    """The newest matching engines. Raises UsageError if engines of two flavours match, BackendUnavailable if none."""
     fitting: list[tuple[EngineEntry, Library]] = []
     reasons: list[str] = []
     for entry in identity.entries(bundle, options.precision, options.flavour):
@@ -51,21 +51,23 @@ def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[E
         else:
             fitting.append((entry, library))
     if len({entry.flavour for entry, _ in fitting}) > 1:
-        raise UsageError(f"{bundle.folder}: its {options.precision} engines of two flavours fit; choose with --flavour")
+        raise UsageError(
+            f"{bundle.folder}: {options.precision} engines of two flavours fit this machine; choose one with --flavour"
+        )
     if not fitting:
         raise BackendUnavailable(_none_fits(bundle, options, reasons, machine))
     return max(fitting, key=lambda pair: pair[0].built)
 
 
 def _none_fits(bundle: Bundle, options: EngineOptions, reasons: Sequence[str], machine: Machine) -> str:
-    """The mismatches of every entry, and what to do."""
+    """Message with the mismatches of every entry and the remedy."""
     kind = f"{options.precision} engines" + (f" of {options.flavour}" if options.flavour else "")
     fault = f"none of its {kind} fits this machine ({'; '.join(reasons)})" if reasons else f"has no {kind}"
     return f"{bundle.folder}: {fault}. {_remedy(bundle, options, machine)}"
 
 
 def _remedy(bundle: Bundle, options: EngineOptions, machine: Machine) -> str:
-    """The command that builds, with a library that runs on this GPU; what else runs there where none of them does."""
+    """Build command with a library that runs on this GPU; the alternatives if no installed library does."""
     capability = machine.compute_capability or ""
     libraries = list(_installed([options.flavour] if options.flavour else FLAVOURS))
     running = [library for library in libraries if library.supports(capability)]

@@ -1,7 +1,7 @@
-"""The layer report of an engine: the layers that a builder made, the nodes in each, and the types of their tensors.
+"""Parser of the layer report of an engine: its layers, their ONNX nodes, and the types of their tensors.
 
-A report comes in two forms: a message of the builder at VERBOSE that begins "Layers:", with a line for each layer, and
-the JSON of the engine inspector. Releases differ in their fields:
+A report has two forms: a VERBOSE message of the builder that begins with "Layers:" and has a line for each layer, and
+the JSON of the engine inspector. Their fields depend on the release:
 
 | release | type of a tensor | kernel of a convolution |
 |---|---|---|
@@ -10,7 +10,7 @@ the JSON of the engine inspector. Releases differ in their fields:
 | 10.x, JSON | `"Format/Datatype"` | `"Weights": {"Type": ..., "Count": ...}`, or an input |
 | 11.x, JSON | `"DataType"`, with `"Format"` beside it | `"Weights"`, or a tensor in `"Constants"` |
 
-Where the batch is dynamic and the inspector has no execution context, a type is "N/A due to dynamic shapes".
+If the batch is dynamic and the inspector has no execution context, a type is "N/A due to dynamic shapes".
 Sources: github.com/NVIDIA/TensorRT issues 4397, 4020, 3583 and 3876; docs.nvidia.com, "Engine Inspector" and "Migrating
 IEngineInspector Usage from TensorRT 10.x to 11.x"; the output of TensorRT-RTX 1.7.1.
 """
@@ -32,40 +32,40 @@ class Operand:
     """A tensor that a layer reads."""
 
     name: str
-    """Without the mark of an optimization profile; empty for the parameters of a layer."""
+    """Name without the suffix of an optimization profile; empty for the parameters of a layer."""
     type: str | None
-    """ "fp32", "fp16", "bf16", or the report's word for another type in small letters, such as "int8"; None where the
-    report does not say."""
+    """ "fp32", "fp16", "bf16", or the report's name of another type in lower case, such as "int8"; None if the report
+    has no type."""
     elements: int
-    """1 for a dynamic axis; 0 where the report does not say."""
+    """Number of elements, with 1 for a dynamic axis; 0 if the report has no shape."""
     dynamic: bool = False
-    """An axis is dynamic, as the batch of every activation is where the report gives no concrete shapes."""
+    """Whether an axis is dynamic, like the batch axis of all activations in a report without concrete shapes."""
 
     @property
     def is_named_constant(self) -> bool:
-        """The name is one that Myelin or the ONNX parser gives to constants: `__mye595_dconst`, `..._constantHalf`."""
+        """Whether Myelin or the ONNX parser uses this name for constants: `__mye595_dconst`, `..._constantHalf`."""
         return bool(_CONSTANT_NAME.search(self.name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer of the engine: often several ONNX nodes in one kernel."""
+    """A layer of the engine; often several ONNX nodes fused in one kernel."""
 
     name: str
     kind: str
-    """LayerType, such as "CaskConvolution"; empty where the report does not say."""
+    """LayerType, such as "CaskConvolution"; empty if the report has none."""
     metadata: str
-    """Names the ONNX nodes; empty in some releases and layers."""
+    """Names of the ONNX nodes; empty in some releases and layers."""
     inputs: tuple[Operand, ...]
     constants: tuple[Operand, ...]
-    """Constants that the report lists as such: kernels, biases, scales."""
+    """Constants that the report lists separately: kernels, biases, scales."""
     kernel: Operand | None = None
-    """The parameter `Weights` of a convolution layer; None where it has none."""
+    """Parameter `Weights` of a convolution layer; None without it."""
 
     def does(self, node: str) -> bool:
-        """Whether an ONNX node is in it: the metadata says so, or without any the name, which joins nodes by " + ".
+        """Whether the layer computes an ONNX node, from the metadata or, without metadata, from the name.
 
-        The name has "_" in the place of quotes, and additions such as " [profile 1]_myl1_2".
+        The name joins the nodes by " + ", with "_" instead of quotes and suffixes such as " [profile 1]_myl1_2".
         """
         if _NODE in self.metadata:
             return f"{_NODE}{node}]" in self.metadata
@@ -80,15 +80,15 @@ _CONSTANT_NAME = re.compile(r"^__mye\d+\w*const|_constant(Float|Half|BFloat16|In
 
 
 def read_report(text: str) -> list[Layer]:
-    """Layers from either form. Raises BackendBuildError where there are none, or names without details."""
+    """Parse the layers of either form. Raises BackendBuildError if there are none, or only names without details."""
     try:
         found = list(_from_json(text) if text.lstrip().startswith("{") else _from_lines(text))
     except ValueError:  # no JSON
         found = []
     if not found:
         raise BackendBuildError(
-            f"the library's layer report cannot be read. It begins with {text[:80]!r}. Please report this with the "
-            f"library's version."
+            f"the library's layer report cannot be parsed: it begins with {text[:80]!r}, expected JSON or "
+            f"{REPORT_BEGINS!r}. Please report this with the library's version."
         )
     return found
 
@@ -103,12 +103,12 @@ _TYPES: Mapping[str, re.Pattern[str]] = {
 _OTHER_TYPE = re.compile(r"\bk?(u?int\d+|fp\d\w*|float\d\w*|bool|e\d+m\d+\w*|tf32|double)\b", re.IGNORECASE)
 
 
-def _type(words: str) -> str | None:
-    """The type in "Half", or in "Channel major FP16 format where channel % 8 == 0"."""
+def _type(text: str) -> str | None:
+    """The type in a text such as "Half" or "Channel major FP16 format where channel % 8 == 0"; None without one."""
     for name, pattern in _TYPES.items():
-        if pattern.search(words):
+        if pattern.search(text):
             return name
-    other = _OTHER_TYPE.search(words)
+    other = _OTHER_TYPE.search(text)
     return other[1].lower() if other else None
 
 
@@ -131,14 +131,14 @@ _SECTION = re.compile(r", (Inputs|Constants|Outputs): \[")
 _SECTION_END = re.compile(r"\](?=, [A-Z]|$)")
 _FIELD = r", [A-Z][A-Za-z/]*: (?:\[[-\d, ]*\]|[^{}\[\],]*)"
 _TENSOR = re.compile(rf"(?:, )?\s*\{{ Name: (?P<name>.*?)(?P<fields>(?:{_FIELD})+)\}}(?=, \{{ Name: |\])")
-"""A name may hold anything, so it ends where nothing but fields is left before the brace."""
+"""One tensor. A name may contain any characters, so it ends where only fields follow up to the closing brace."""
 _AXES = re.compile(r", Dimensions: \[([-\d, ]*)\]")
 _KINDS = (re.compile(r", (?:Format/)?Data[Tt]ype: ([^,}]*)"), re.compile(r", Format: ([^,}]*)"))
 _WEIGHTS = re.compile(r", Weights: (\{[^{}]*\})")
 
 
 def _from_lines(text: str) -> Iterator[Layer]:
-    for line in text.split("\n"):  # control characters between names are line ends to splitlines, and not here
+    for line in text.split("\n"):  # not splitlines, which also splits at the control characters between names
         if head := _HEAD.match(line):
             tensors, rest = _sections(line, head.end())
             parameters, _, metadata = rest.partition(", Metadata: ")
@@ -153,7 +153,7 @@ def _from_lines(text: str) -> Iterator[Layer]:
 
 
 def _sections(line: str, place: int) -> tuple[dict[str, list[Operand]], str]:
-    """The tensors of each section of a line from `place` on, and the rest of it."""
+    """Tensors of each section of a line from position `place` on, and the rest of the line."""
     found: dict[str, list[Operand]] = {"Inputs": [], "Constants": [], "Outputs": []}
     while section := _SECTION.match(line, place):
         place = section.end()
@@ -187,7 +187,7 @@ _KEYS = ("Datatype", "DataType", "Format/Datatype", "Format/DataType", "Format")
 
 def _from_json(text: str) -> Iterator[Layer]:
     for layer in _listed(json.loads(text), "Layers"):
-        if isinstance(layer, dict):  # of an engine built without detailed profiling, each is a name alone
+        if isinstance(layer, dict):  # without detailed profiling, each layer is only a name
             yield Layer(
                 name=str(layer.get("Name", "")),
                 kind=str(layer.get("LayerType", "")),
@@ -224,15 +224,15 @@ def _json_kernel(weights: Any) -> Operand | None:
 
 
 def reports(trt: Any, engine: Any) -> Iterator[str]:
-    """Without an execution context, then with one for each optimization profile, at the batch that it is made for.
+    """JSON reports without an execution context, then with one for each optimization profile at its usual batch size.
 
-    The GPU of the engine is the current one. A context that the library does not make, or that does not take the
-    shapes, gives no report; the library's log has the reason.
+    The engine's GPU must be current. There is no report for a profile whose context the library cannot create, or whose
+    shapes it rejects; the library's log has the reason.
     """
     inspector = engine.create_engine_inspector()
     yield str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     for profile in range(engine.num_optimization_profiles):
-        # its memory is the caller's, who gives none, because nothing is run
+        # USER_MANAGED: no memory is allocated, because nothing is run
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is not None and _shaped(trt, engine, context, profile):
             inspector.execution_context = context
@@ -240,7 +240,7 @@ def reports(trt: Any, engine: Any) -> Iterator[str]:
 
 
 def _shaped(trt: Any, engine: Any, context: Any, profile: int) -> bool:
-    """Set a profile, on the default stream, and the shapes that its kernels were chosen for."""
+    """Set a profile, on the default stream, and its usual shapes. Returns False if the library rejects them."""
     if context.active_optimization_profile != profile and not context.set_optimization_profile_async(profile, 0):
         return False
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]

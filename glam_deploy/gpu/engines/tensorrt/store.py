@@ -1,12 +1,12 @@
-"""The engines in a bundle: built once for what they are made from and for, found again by it, never half there.
+"""Building TensorRT engines into a bundle. Engines with the same key are built only once, and stored atomically.
 
     engines/<flavour>-<precision>-<first 12 digits of the key>/
-      {global,local,fusion}.engine    one file a stage
-      local.layers.txt                the library's layer report, where it confirms too little of the precision
+      {global,local,fusion}.engine    one file per stage
+      local.layers.txt                the library's layer report, if it confirms too little of the precision
       kernels.sm_89.cubin             the CUDA kernels, for each compute capability
-      timing.cache                    what the builder measured, where it measures
+      timing.cache                    the builder's timing cache, if it has one
 
-New files are made in a folder of the bundle, moved into place whole, and named in the manifest last.
+New files are written to a temporary folder of the bundle, moved to their folder, and then added to the manifest.
 """
 
 import re
@@ -43,15 +43,15 @@ from glam_deploy.networks import STAGES, Stage
 from glam_deploy.precision import PRECISIONS, Precision
 
 Report = Callable[[str, str, float], None]
-"""Told the step, what is done in it, and how many of the STEPS are over. Called from other threads too."""
+"""Called with the step, the current phase of it, and the number of completed STEPS; also from other threads."""
 
 STEPS = len(STAGES) + 1
-"""One a stage, and the kernels."""
+"""Number of steps: one per stage, and one for the kernels."""
 
 TIMING_CACHE = "timing.cache"
 
 BF16_SINCE = 8.0
-"""Compute capability."""
+"""Minimum compute capability for BF16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,26 +60,26 @@ class BuildRequest:
 
     precision: Precision
     flavour: str | None = None
-    """None is the one that is installed."""
+    """None means the installed one."""
     compute_capabilities: tuple[str, ...] = ()
-    """Such as "8.9"; empty is the GPU at hand, or where there is none all that can be built ahead of time."""
+    """Targets such as "8.9"; empty means this machine's GPU or, without a GPU, all ahead-of-time targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOutcome:
-    """The bundle with the engines in it."""
+    """The bundle with the requested engines."""
 
     bundle: Bundle
     entry: EngineEntry
     new: bool
-    """False where they were there already, made from and for the same."""
+    """False if the bundle already had engines with the same key."""
     warnings: tuple[str, ...] = ()
-    """The library's own words, with the stage."""
+    """Warnings of the library, each with its stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request, settled for this machine and its library."""
+    """A build request with its library and targets on this machine."""
 
     library: Library
     precision: Precision
@@ -88,7 +88,7 @@ class Plan:
 
 
 def plan(request: BuildRequest, machine: Machine) -> Plan:
-    """Choose library and targets. Raises UsageError and BackendUnavailable for what cannot be built here."""
+    """Choose library and targets. Raises UsageError, BackendUnavailable if this machine cannot build the engines."""
     library = flavours.load(flavours.find(request.flavour))
     made_for = identity.made_for(library, machine, request.compute_capabilities)
     _require_type(request.precision, made_for.compute_capabilities)
@@ -96,7 +96,7 @@ def plan(request: BuildRequest, machine: Machine) -> Plan:
 
 
 def require_kernels(settled: Plan) -> None:
-    """Raises BackendUnavailable where no CUDA kernels can be compiled here: to know before other work."""
+    """Raises BackendUnavailable if this machine cannot compile CUDA kernels; called before the long build."""
     compile_cubin("", architecture=_architecture(settled.made_for.compute_capabilities[0]), name="nothing.cu")
 
 
@@ -107,19 +107,19 @@ def _architecture(compute_capability: str) -> str:
 def _require_type(precision: Precision, compute_capabilities: Iterable[str]) -> None:
     if precision == "bf16" and (older := [c for c in compute_capabilities if float(c) < BF16_SINCE]):
         raise UsageError(
-            f"GPUs of compute capability {', '.join(older)} have no BF16, which begins with {BF16_SINCE}; build "
+            f"GPUs of compute capability {', '.join(older)} have no BF16, expected {BF16_SINCE} or later; build "
             f"--engine fp16 for them."
         )
 
 
 def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
-    """Put engines into the bundle at `folder`, unless the same are there and whole.
+    """Build engines and store them in the bundle at `folder`, unless it has undamaged engines with the same key.
 
-    Engines of the same flavour and precision for the same GPU make place for the new ones. Raises UsageError where
-    there is no bundle, it lacks the graphs or cannot be written to; BundleError where it is damaged or was replaced
-    meanwhile; and what `builder.build_stage` and `compile_cubin` raise. Then, and at Ctrl-C, the bundle is as before.
+    Engines of the same flavour and precision for the same GPU are replaced. Raises UsageError if there is no bundle, or
+    it lacks the graphs or cannot be written; BundleError if it is damaged or was replaced during the build; and the
+    errors of `builder.build_stage` and `compile_cubin`. After an error or Ctrl-C the bundle is unchanged.
     """
-    with _held(folder, report) as bundle:
+    with _locked_bundle(folder, report) as bundle:
         _require_graphs(bundle, settled.precision)
         inputs = identity.build_inputs(
             bundle,
@@ -129,8 +129,8 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
             options=builder.options(settled.library),
         )
         key = inputs.key
-        if standing := next((e for e in bundle.engines if e.key == key and _is_whole(bundle, e)), None):
-            return BuildOutcome(bundle=bundle, entry=standing, new=False)
+        if existing := next((e for e in bundle.engines if e.key == key and _is_undamaged(bundle, e)), None):
+            return BuildOutcome(bundle=bundle, entry=existing, new=False)
         _draft(bundle, "").mkdir(parents=True)
         name = f"{ENGINES_FOLDER}/{inputs.flavour}-{inputs.precision}-{key[:12]}"
         stages, warnings = _build_stages(bundle, settled, name, report)
@@ -143,16 +143,16 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
 def _require_graphs(bundle: Bundle, precision: Precision) -> None:
     for stage in STAGES:
         if graph_file(stage, precision) not in bundle.files:
-            has = {p for p in PRECISIONS[1:] if graph_file("local", p) in bundle.files}
-            wanted = " ".join(f"--precision {p}" for p in sorted(has | {precision}))
+            existing = {p for p in PRECISIONS[1:] if graph_file("local", p) in bundle.files}
+            wanted = " ".join(f"--precision {p}" for p in sorted(existing | {precision}))
             raise UsageError(
-                f"{bundle.folder} has no {graph_file(stage, precision)}, which {precision} engines are built from. "
+                f"{bundle.folder} has no {graph_file(stage, precision)}, from which {precision} engines are built. "
                 f"Export the checkpoint again: glam-deploy export --weights ckpt.pt {wanted} "
                 f"--out {quoted(bundle.folder)}"
             )
 
 
-# making files
+# building the files
 
 
 def _build_stages(
@@ -175,7 +175,7 @@ def _build_stages(
         built = builder.build_stage(settled.library, request, _within(report, stage, number))
         _draft(bundle, f"{stage}.engine").write_bytes(built.engine)
         cache = built.timing_cache
-        warnings += [f"{stage}: {words}" for words in built.warnings]
+        warnings += [f"{stage}: {warning}" for warning in built.warnings]
         layers = f"{stage}.layers.txt" if built.verdict.unconfirmed is not None else None
         if layers:
             _draft(bundle, layers).write_text(built.verdict.unconfirmed or "", "utf-8")
@@ -194,10 +194,10 @@ def _build_stages(
 
 def _unconfirmed(stage: Stage, settled: Plan, share: float | None, report: Path) -> str:
     return (
-        f"{stage}: the layer report of {settled.library} confirms {settled.precision} for {percent(share or 0)} of the "
-        f"multiply-adds of its convolutions and contradicts too little to refuse the engine; the network that it was "
-        f"built from is {settled.precision} in all of them. The engine is kept, and the gate judges its results. The "
-        f"report is kept in {report}."
+        f"{stage}: the layer report of {settled.library} confirms {settled.precision} for only {percent(share or 0)} "
+        f"of the multiply-adds of its convolutions, and contradicts too few to reject the engine; in the parsed "
+        f"network all of them are {settled.precision}. The engine is stored; check its results with the gate. The "
+        f"report is in {report}."
     )
 
 
@@ -206,11 +206,11 @@ def _within(report: Report, stage: Stage, number: int) -> Progress:
 
 
 def _known_timings(bundle: Bundle, settled: Plan) -> bytes | None:
-    """The timing cache of the newest engines of the same library on the same kind of GPU, of any precision."""
+    """Timing cache of the newest engines of the same library and GPU model, of any precision; None without one."""
     wanted = settled.library.flavour.name, settled.library.version, replace(settled.made_for, driver=None)
     for entry in reversed(bundle.engines):
         if entry.timing_cache and (entry.flavour, entry.library, replace(entry.made_for, driver=None)) == wanted:
-            with suppress(BundleError):  # damaged: only time is lost
+            with suppress(BundleError):  # a damaged cache only makes the build slower
                 return bundle.read(entry.timing_cache)
     return None
 
@@ -255,13 +255,13 @@ def _draft(bundle: Bundle, name: str) -> Path:
     return bundle.folder / UNFINISHED / "new" / name
 
 
-# the bundle's folder
+# storing the files in the bundle
 
 
 @contextmanager
-def _held(folder: Path, report: Report) -> Iterator[Bundle]:
-    """The bundle, held against other builds; what one left over is cleared away, before and after."""
-    open_bundle(folder)  # before anything is written: is it one?
+def _locked_bundle(folder: Path, report: Report) -> Iterator[Bundle]:
+    """Context with the bundle, locked for other builds; files of unfinished builds are removed before and after."""
+    open_bundle(folder)  # raises before anything is written
     try:
         with locked(folder, lambda: report("waiting for another build of this bundle to end", "", 0)):
             bundle = open_bundle(folder)
@@ -269,12 +269,12 @@ def _held(folder: Path, report: Report) -> Iterator[Bundle]:
             try:
                 yield bundle
             finally:
-                with suppress(BundleError, UsageError):  # it was taken away: what ended the build is told, not this
+                with suppress(BundleError, UsageError):  # the bundle was removed: the error of the build is raised
                     _clear(open_bundle(folder))
     except OSError as error:
         raise UsageError(
-            f"{folder}: engines cannot be put there ({error.strerror or error}). Free space, or copy the bundle to a "
-            f"place that can be written to."
+            f"{folder}: engines cannot be written ({error.strerror or error}). Free disk space, or copy the bundle to "
+            f"a writable folder."
         ) from error
 
 
@@ -282,7 +282,7 @@ _BUILD_FOLDER = re.compile(r".+-[0-9a-f]{12}")
 
 
 def _clear(bundle: Bundle) -> None:
-    """Remove drafts, and folders of engines that the manifest no longer names, or not yet: a build was killed."""
+    """Remove temporary files and engine folders that the manifest does not list, which a killed build has left."""
     shutil.rmtree(bundle.folder / UNFINISHED, ignore_errors=True)
     place = bundle.folder / ENGINES_FOLDER
     named = {Path(name).parent for name in bundle.files}
@@ -294,13 +294,13 @@ def _clear(bundle: Bundle) -> None:
 
 
 def _install(bundle: Bundle, name: str, entry: EngineEntry) -> Bundle:
-    """Move the drafts into place, then name them in the manifest."""
+    """Move the built files to their folder, then add them to the manifest. Raises BundleError."""
     if open_bundle(bundle.folder).id != bundle.id:
-        raise BundleError(f"{bundle.folder} was replaced while engines were built for it. Build them again.")
+        raise BundleError(f"{bundle.folder} was replaced while its engines were built. Build them again.")
     drafts = _draft(bundle, "")
     for path in (bundle.folder / ENGINES_FOLDER, drafts, *drafts.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)  # a service under another account runs them
-    retired = [e for e in bundle.engines if _makes_place(e, entry)]
+    retired = [e for e in bundle.engines if _is_replaced_by(e, entry)]
     if (bundle.folder / name).exists():  # the same engines, damaged
         (bundle.folder / name).rename(bundle.folder / UNFINISHED / "old")
     drafts.rename(bundle.folder / name)
@@ -312,12 +312,12 @@ def _install(bundle: Bundle, name: str, entry: EngineEntry) -> Bundle:
     )
 
 
-def _makes_place(old: EngineEntry, new: EngineEntry) -> bool:
+def _is_replaced_by(old: EngineEntry, new: EngineEntry) -> bool:
     same_gpus = replace(old.made_for, driver=None) == replace(new.made_for, driver=None)
     return same_gpus and (old.flavour, old.precision) == (new.flavour, new.precision)
 
 
-def _is_whole(bundle: Bundle, entry: EngineEntry) -> bool:
+def _is_undamaged(bundle: Bundle, entry: EngineEntry) -> bool:
     try:
         for name in entry.files:
             bundle.check_file(name)

@@ -112,7 +112,7 @@ def test_a_recording_that_fails_costs_no_result(
         assert re.search(words, result.provenance["cuda_graph"]["reason"])
     assert driver.count("cuStreamBeginCapture") == before + 2, "one try for each kind of input"
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
-    assert "is issued piece by piece" in caplog.text
+    assert "its steps are enqueued one by one" in caplog.text
     kept.clear()
 
 
@@ -155,7 +155,7 @@ def test_a_gpu_that_fails_in_a_recording_ends_the_pipeline(
     try:
         with pytest.raises(BackendRunError, match="ILLEGAL_ADDRESS"):
             device(views[0])
-        with pytest.raises(BackendRunError, match=r"gives no more results\. Restart the process"):
+        with pytest.raises(BackendRunError, match=r"cannot compute further results\. Restart the process"):
             device(views[0])
     finally:
         driver.repair()

@@ -216,7 +216,7 @@ def test_a_gpu_that_fails_ends_the_pipeline(
         break_gpu(gpu)
         with pytest.raises(BackendRunError, match="cuStreamSynchronize failed with CUDA_ERROR_ILLEGAL_ADDRESS"):
             pending[0].result()
-        with pytest.raises(BackendRunError, match=r"gives no more results\. Restart the process.*ILLEGAL_ADDRESS"):
+        with pytest.raises(BackendRunError, match=r"compute further results\. Restart the process.*ILLEGAL_ADDRESS"):
             device(views[0])
         for one in pending:
             with pytest.raises(BackendRunError):
@@ -253,7 +253,7 @@ def test_waiting_threads_learn_of_a_failure(
 
 def test_slots_are_for_one_image_or_four(pair: Pair) -> None:
     with (
-        pytest.raises(UsageError, match="a slot for 2 images was asked for; there are slots for 1 and for 4"),
+        pytest.raises(UsageError, match="there is no slot for 2 images, expected 1 or 4 images"),
         pair()[1].slot(2),
     ):
         pass

@@ -106,7 +106,7 @@ def test_a_failure_is_everybodys() -> None:
     for _ in range(2):
         with pytest.raises(BackendRunError, match=r"^the GPU fell off$"):
             first.result()
-        with pytest.raises(BackendRunError, match=r"Restart the process\. What failed: the GPU fell off"):
+        with pytest.raises(BackendRunError, match=r"Restart the process\. Cause: the GPU fell off"):
             pool.take()
     assert second.result() == 2
 

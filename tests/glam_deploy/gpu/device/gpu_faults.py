@@ -11,7 +11,7 @@ from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.kernel import Module
 
 ONE = (1, 1, 1)
-LOST = r"CUDA_ERROR_ILLEGAL_ADDRESS \(700\)\. The GPU's state is lost to this process: restart it"
+LOST = r"CUDA_ERROR_ILLEGAL_ADDRESS \(700\)\. This process cannot use the GPU any more: restart it"
 
 
 @pytest.fixture(autouse=True)

@@ -235,7 +235,7 @@ FORBIDDEN: dict[str, Callable[[Gpu, Stream], object]] = {
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_what_a_graph_cannot_record_ends_the_recording(gpu: Gpu, stream: Stream, what: str) -> None:
-    with pytest.raises(BackendRunError, match=r"UNSUPPORTED \(900\)\. A CUDA graph was being"), stream.capture():
+    with pytest.raises(BackendRunError, match=r"UNSUPPORTED \(900\)\. This call is not allowed"), stream.capture():
         FORBIDDEN[what](gpu, stream)
     stream.synchronize()
 
@@ -244,7 +244,7 @@ def test_a_fault_that_was_swallowed_shows_when_the_recording_ends(gpu: Gpu, stre
     with pytest.raises(BackendRunError, match="STREAM_CAPTURE_INVALIDATED"), stream.capture() as graph:  # noqa: SIM117
         with pytest.raises(BackendRunError):
             gpu.allocate(BYTES)
-    with pytest.raises(BackendRunError, match="not recorded to its end"):
+    with pytest.raises(BackendRunError, match="before the end of its recording"):
         graph.launch(stream)
 
 
@@ -279,9 +279,9 @@ def test_a_closed_graph_is_not_launched(driver: FakeDriver, stream: Stream, memo
         stream.fill(memory.address, BYTES, 7)
     graph.close()
     graph.close()
-    with pytest.raises(BackendRunError, match="not recorded to its end, or is closed"):
+    with pytest.raises(BackendRunError, match="before the end of its recording or after it was closed"):
         graph.launch(stream)
-    with pytest.raises(BackendRunError, match="not recorded to its end"):
+    with pytest.raises(BackendRunError, match="before the end of its recording"):
         Graph().launch(stream)
 
 

@@ -57,24 +57,24 @@ def test_no_gpu_at_all() -> None:
 
 @pytest.mark.parametrize("index", [1, -1])
 def test_no_gpu_of_that_index(index: int) -> None:
-    assert said("Gpu", index, **environment()) == f"GPU {index} was asked for; this machine shows 1, counted from 0"
+    assert said("Gpu", index, **environment()) == f"there is no GPU {index}: this machine has 1 GPUs, counted from 0"
 
 
 def test_a_driver_too_old_for_a_call() -> None:
     """The fake one has no green contexts."""
     words = said("cuGreenCtxDestroy", 0, **environment())
-    assert words.startswith("NVIDIA's driver on this machine has no cuGreenCtxDestroy")
+    assert words.startswith("NVIDIA's driver on this machine has no function cuGreenCtxDestroy")
     assert words.endswith("install a newer driver.")
 
 
-NEWER = "Install NVIDIA's driver 580 or later and restart the machine; a container has the driver of its host."
+NEWER = "Install NVIDIA's driver 580 or later and restart the machine; a container uses the driver of its host."
 
 
 @pytest.mark.parametrize(("version", "cuda"), [("12090", "12.9"), ("12020", "12.2"), ("11080", "11.8")])
 def test_a_driver_of_an_older_cuda_is_named_by_its_version(version: str, cuda: str) -> None:
     words = said("Gpu", 0, **environment(), GLAM_FAKE_CUDA_VERSION=version)
     found = re.fullmatch(
-        rf"NVIDIA's driver (\S+) is too old: it serves CUDA {cuda}, and CUDA 13 is needed\. (.*)", words
+        rf"NVIDIA's driver (\S+) is too old: it supports CUDA {cuda}, and CUDA 13 is needed\. (.*)", words
     )
     assert found is not None, words
     assert found[2].startswith(NEWER)
@@ -88,7 +88,7 @@ def test_drivers_of_cuda_13_and_later_are_taken(version: str) -> None:
 @pytest.mark.parametrize(
     ("status", "name", "remedy"),
     [
-        (34, "CUDA_ERROR_STUB_LIBRARY", "take its folder out of LD_LIBRARY_PATH"),
+        (34, "CUDA_ERROR_STUB_LIBRARY", "remove its folder from LD_LIBRARY_PATH"),
         (36, "CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER", NEWER),
         (802, "CUDA_ERROR_SYSTEM_NOT_READY", "nvidia-fabricmanager"),
         (803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "restart the machine"),

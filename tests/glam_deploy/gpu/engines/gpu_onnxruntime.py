@@ -208,16 +208,14 @@ def test_a_failing_run(world: World, opened: OpenedEngines) -> None:
 
 def test_package_without_the_provider(world: World, graphs: Bundle) -> None:
     world.has_provider = False
-    with pytest.raises(BackendUnavailable, match=r"onnxruntime and onnxruntime-gpu exclude each other.*pip uninstall"):
+    with pytest.raises(BackendUnavailable, match=r"onnxruntime-gpu cannot be installed together.*pip uninstall"):
         open_engines("onnx-cuda", graphs, EngineOptions())
     assert world.sessions == []
 
 
 def test_provider_whose_libraries_are_missing(world: World, graphs: Bundle) -> None:
     world.provider_loads = False
-    with pytest.raises(
-        BackendUnavailable, match="cannot load its CUDA provider: cuDNN or a library of CUDA is missing"
-    ):
+    with pytest.raises(BackendUnavailable, match="cannot load its CUDA provider: cuDNN or a CUDA library is missing"):
         open_engines("onnx-cuda", graphs, EngineOptions())
 
 
@@ -230,7 +228,7 @@ def test_a_node_that_the_provider_lacks_is_no_work_for_the_cpu(
         return Session(world, graph, settings, **arguments)
 
     monkeypatch.setattr(onnxruntime.ort, "InferenceSession", refuse)
-    with pytest.raises(BackendBuildError, match=r"global graph: ONNX Runtime .* refuses it: This session"):
+    with pytest.raises(BackendBuildError, match=r"global graph: ONNX Runtime .* rejects it: This session"):
         open_engines("onnx-cuda", graphs, EngineOptions())
 
 

@@ -133,9 +133,9 @@ def test_no_engines(bundle: Bundle, installed: Installed) -> None:
 
 
 MISFITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "library": (lambda e: e.update(library="10.13.3.9"), r"made with TensorRT 10\.13\.3\.9, installed is 11\.4\.0\.1"),
-    "gpu": (lambda e: e["made_for"].update(gpu="NVIDIA L4"), "made for NVIDIA L4, the GPU is"),
-    "capability": (lambda e: e["made_for"].update(compute_capabilities=["8.9"]), r"made for compute capability 8\.9"),
+    "library": (lambda e: e.update(library="10.13.3.9"), r"built with TensorRT 10\.13\.3\.9, installed is 11\.4\.0\.1"),
+    "gpu": (lambda e: e["made_for"].update(gpu="NVIDIA L4"), "built for NVIDIA L4, the GPU is"),
+    "capability": (lambda e: e["made_for"].update(compute_capabilities=["8.9"]), r"built for compute capability 8\.9"),
     "graph": (lambda e: e["stages"]["local"].update(graph_sha256="0" * 64), "another local graph than the bundle's"),
     "kernels": (lambda e: e.update(kernels_sha256="0" * 64), "kernels are of another release"),
 }
@@ -158,7 +158,7 @@ def test_every_mismatch_is_told(bundle: Bundle, build: Build) -> None:
     built = build(bundle)
     for what in ("library", "gpu"):
         built = edit_entry(built, MISFITS[what][0])
-    with pytest.raises(BackendUnavailable, match=r"TensorRT 10\.13\.3\.9.*made for NVIDIA L4"):
+    with pytest.raises(BackendUnavailable, match=r"TensorRT 10\.13\.3\.9.*built for NVIDIA L4"):
         open_fp16(built)
 
 
@@ -200,7 +200,7 @@ def test_library_of_the_engines_is_missing(bundle: Bundle, build: Build, install
 def test_two_flavours_that_fit_must_be_told_apart(bundle: Bundle, build: Build, installed: Installed) -> None:
     runs_everywhere(installed["tensorrt-rtx"])
     built = add_rtx(build(bundle))
-    with pytest.raises(UsageError, match="engines of two flavours fit; choose with --flavour"):
+    with pytest.raises(UsageError, match="engines of two flavours fit this machine; choose one with --flavour"):
         open_fp16(built)
     for flavour, module in (("tensorrt", "tensorrt 11.4"), ("tensorrt-rtx", "tensorrt_rtx 1.7")):
         found = to_json(open_fp16(built, flavour=flavour).identity)
@@ -239,5 +239,5 @@ def test_an_engine_that_the_library_refuses(bundle: Bundle, build: Build, monkey
 
 
 def test_gpu_that_is_not_there(bundle: Bundle, build: Build) -> None:
-    with pytest.raises(BackendUnavailable, match="GPU 7 was asked for; this machine shows 1"):
+    with pytest.raises(BackendUnavailable, match="there is no GPU 7: this machine has 1"):
         open_fp16(build(bundle), device=7)

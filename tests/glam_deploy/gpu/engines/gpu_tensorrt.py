@@ -109,7 +109,7 @@ def test_a_gpu_that_the_library_cannot_run_on(gpu: Gpu, driver: FakeDriver) -> N
 
 
 def test_a_library_that_does_not_start(kind: str, gpu: Gpu, driver: FakeDriver) -> None:
-    with pytest.raises(BackendUnavailable, match="does not start here: CUDA initialization failure"):
+    with pytest.raises(BackendUnavailable, match="does not start on this machine: CUDA initialization failure"):
         opened(library(kind, gpu, driver, Faults("runtime")), gpu)
 
 
@@ -152,7 +152,7 @@ def test_a_size_that_grows_after_the_memory_was_made_is_refused(
     engine = opened(trt, gpu)
     Bound(engine, gpu, 1)
     monkeypatch.setattr(support_tensorrt_runtime, "ROW_BYTES", 2 * ROW_BYTES)
-    with pytest.raises(BackendRunError, match=f"needs {2 * ROW_BYTES} bytes of scratch for a batch of 1; it had said"):
+    with pytest.raises(BackendRunError, match=f"needs {2 * ROW_BYTES} bytes of scratch for a batch of 1; but it"):
         Bound(engine, gpu, 1)
 
 
@@ -169,7 +169,7 @@ def test_the_size_of_a_batch_costs_no_context_of_its_own(trt: Library, gpu: Gpu)
 @pytest.mark.parametrize("batch", [1, 4, 5])
 def test_a_batch_that_no_profile_has(trt: Library, gpu: Gpu, batch: int) -> None:
     engine = opened(trt, gpu, profiles=[(2, 2, 2), (3, 3, 3)])
-    words = f"local engine: a batch of {batch} was asked for; it was built for 2 to 2, 3 to 3"
+    words = f"local engine: the batch size is {batch}, expected 2 to 2, 3 to 3"
     for use in (engine.scratch_bytes, lambda n: engine.run(inputs_of("local", n))):
         with pytest.raises(BackendRunError, match=words):
             use(batch)
@@ -278,10 +278,10 @@ def test_nothing_is_allocated_and_nobody_waits_between_runs(trt: Library, gpu: G
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("context", "makes no context for it: Error Code 2: OutOfMemory"),
+        ("context", "cannot create a context: Error Code 2: OutOfMemory"),
         ("profile", "cannot change its profile: Profile cannot be changed"),
-        ("shape", "cannot take 24 rows of 'patches': setInputShape fails"),
-        ("address", "cannot take an address for 'patches': setTensorAddress fails"),
+        ("shape", "cannot set 24 rows for 'patches': setInputShape fails"),
+        ("address", "cannot set the address of 'patches': setTensorAddress fails"),
         ("run", "cannot run: Error Code 1: Cuda Runtime"),
     ],
 )

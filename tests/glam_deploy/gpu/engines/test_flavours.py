@@ -96,6 +96,6 @@ RTX_REFUSES = (
 
 def test_building_again_is_advised_only_where_it_can_help() -> None:
     library = flavours.load(flavours.FLAVOURS["tensorrt-rtx"])
-    assert library.remedy(RTX_REFUSES).startswith("Building again does not help. Engines of TensorRT run on")
+    assert library.remedy(RTX_REFUSES).startswith("Building again does not help. TensorRT engines run on")
     assert library.remedy("Error Code 2: OutOfMemory").startswith("Free GPU memory")
     assert library.remedy("magicTag differs").startswith("Build it again with `glam-deploy build`.")

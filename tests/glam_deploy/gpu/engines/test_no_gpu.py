@@ -62,7 +62,7 @@ def test_onnxruntime_without_the_cuda_provider(bundle: Bundle) -> None:
         open_engines("onnx-cuda", bundle, EngineOptions())
     message = str(caught.value)
     assert f"the installed package onnxruntime {onnxruntime.__version__} lacks" in message
-    assert "onnxruntime and onnxruntime-gpu exclude each other" in message
+    assert "onnxruntime and onnxruntime-gpu cannot be installed together" in message
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in message
     assert caught.value.exit_code == 3
 

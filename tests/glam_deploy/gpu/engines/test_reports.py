@@ -169,12 +169,12 @@ def test_no_text_is_an_error(text: str, begin: str) -> None:
     try:
         weigh([BIG], read_report(begin + text), "fp16", float_inputs=())
     except BackendBuildError as error:
-        assert "layer report cannot be read" in str(error)
+        assert "layer report cannot be parsed" in str(error)
 
 
 @pytest.mark.parametrize("odd", ["[]", '{"Layers": {}}', '{"Layers": [7, null]}', '{"Layers": null}', '{"Layers": ['])
 def test_json_of_another_kind_is_not_read(odd: str) -> None:
-    with pytest.raises(BackendBuildError, match="layer report cannot be read"):
+    with pytest.raises(BackendBuildError, match="layer report cannot be parsed"):
         read_report(odd)
 
 
@@ -287,7 +287,7 @@ def test_refused_report_is_kept_in_a_file_that_the_error_names(kept_reports: Pat
     (file,) = kept_reports.rglob("*.txt")
     assert file.name == "local.fp16.layers.txt"
     assert file.read_text("utf-8") == report
-    assert f"Its report is kept in {file}:" in str(caught.value)
+    assert f"The report is in {file}:" in str(caught.value)
     assert "build it again" not in str(caught.value).lower()
 
 

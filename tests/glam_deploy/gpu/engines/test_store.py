@@ -65,8 +65,8 @@ def test_report_that_confirms_too_little_lies_beside_the_engine(
     assert name == str(Path(stages["local"].file).with_name("local.layers.txt"))
     assert outcome.bundle.read(name).startswith(b"Layers:\nName: ")
     (warning,) = (words for words in outcome.warnings if words.startswith("local: "))
-    assert f"confirms fp16 for {told} of the multiply-adds" in warning
-    assert warning.endswith(f"The report is kept in {bundle.folder / name}.")
+    assert f"confirms fp16 for only {told} of the multiply-adds" in warning
+    assert warning.endswith(f"The report is in {bundle.folder / name}.")
     assert not build(bundle, support_tensorrt.library(10, tells=tells)).new
     build(bundle, support_tensorrt.library(11)).bundle.check()
     assert not (bundle.folder / name).exists()

@@ -121,7 +121,7 @@ def test_bundle_that_is_replaced_meanwhile(bundle: Bundle) -> None:
         if step == "CUDA kernels":
             edit_manifest(bundle.folder, lambda manifest: manifest.update(licence="another"))
 
-    with pytest.raises(BundleError, match="was replaced while engines were built for it"):
+    with pytest.raises(BundleError, match="was replaced while its engines were built"):
         build(bundle, report=replace)
     assert not (bundle.folder / ENGINES_FOLDER).exists()
 
@@ -131,7 +131,7 @@ def test_bundle_that_is_taken_away_meanwhile(bundle: Bundle) -> None:
         if step == "CUDA kernels" and bundle.folder.exists():
             bundle.folder.rename(bundle.folder.with_name("elsewhere"))
 
-    with pytest.raises(UsageError, match="bundle: engines cannot be put there"):
+    with pytest.raises(UsageError, match="bundle: engines cannot be written"):
         build(bundle, report=take)
 
 
@@ -149,7 +149,7 @@ def test_no_right_to_write(bundle: Bundle) -> None:
     build(bundle)
     with unprivileged():
         assert not build(bundle).new  # nothing to be written
-        with pytest.raises(UsageError, match=r"cannot be put there \(Permission denied\)"):
+        with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\)"):
             build(bundle, precision="fp32")
 
 

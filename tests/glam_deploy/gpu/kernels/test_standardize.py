@@ -140,9 +140,9 @@ def test_an_area_is_packed_as_tightly_as_rows_of_16_bytes_allow() -> None:
 @pytest.mark.parametrize(
     ("pixels", "where", "words"),
     [
-        (np.zeros((4, 4), np.int32), (0, 0), r"int32; expected uint8, uint16, float32"),
-        (np.zeros((4, 4), np.uint16), (0, 1917), r"4 x 4 pixels at \(0, 1917\) leave the network frame"),
-        (np.zeros((4, 4), np.uint16), (-1, 0), r"leave the network frame of 2944 x 1920"),
+        (np.zeros((4, 4), np.int32), (0, 0), r"int32, expected uint8, uint16, float32"),
+        (np.zeros((4, 4), np.uint16), (0, 1917), r"4 x 4 pixels at \(0, 1917\) extend beyond the network frame"),
+        (np.zeros((4, 4), np.uint16), (-1, 0), r"extend beyond the network frame of 2944 x 1920"),
         (np.zeros((100, 100), np.float32), (0, 0), r"need 40064 bytes, the staging area has 4096"),
     ],
 )
