@@ -1,1 +1,1 @@
-"""The gate: a trial of an engine against the reference on images, its metrics, pictures, and the verdict it stores."""
+"""The gate: comparison of an engine with the reference on images, with metrics, pictures and a stored verdict."""

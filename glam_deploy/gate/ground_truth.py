@@ -1,4 +1,4 @@
-"""Masks of lesions outlined by a reader: which classes an image shows, and the Dice of a map against them."""
+"""Ground truth: lesion masks by radiologists, the classes in a mask, and the Dice of saliency maps against masks."""
 
 from pathlib import Path
 
@@ -14,29 +14,30 @@ from glam_deploy.runtime.result import Result
 
 MASK_ENDING = "_mask"
 VALUES = {"benign": 100, "malignant": 200}
-"""Grey of each class in a mask; 0 is everything else."""
+"""Class -> grey value in a mask; 0 is background."""
 
 Mask = NDArray[np.uint8]
 
 
 def find_mask(folder: Path, image: Path) -> Path | None:
-    """The mask of an image: a PNG in `folder` of the same name with "_mask" after it, else of the same name.
+    """The mask of an image: the PNG <stem>_mask.png in `folder`, else <stem>.png; None if there is none.
 
-    An image is never its own mask, so that both may lie in one folder.
+    An image is never its own mask, so that images and masks may be in one folder.
     """
-    places = (folder / f"{image.stem}{ending}.png" for ending in (MASK_ENDING, ""))
-    return next((place for place in places if place.is_file() and not place.samefile(image)), None)
+    paths = (folder / f"{image.stem}{ending}.png" for ending in (MASK_ENDING, ""))
+    return next((path for path in paths if path.is_file() and not path.samefile(image)), None)
 
 
 def is_mask_name(path: Path) -> bool:
-    """Whether a file is named like a mask and is therefore not a mammogram."""
+    """Whether a file has the name of a mask and is therefore not a mammogram."""
     return path.stem.lower().endswith(MASK_ENDING)
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
-    """A mask in the source frame: uint8 [rows, columns] of 0, 100 (benign) and 200 (malignant).
+    """Read a mask in the source frame: uint8 [rows, columns] with 0, 100 (benign) and 200 (malignant).
 
-    `shape`: that of the image. Raises InputError for other shapes and values, and what `images.read_pixels` refuses.
+    `shape`: shape of the image. Raises InputError for other shapes and values, and for files that
+    `images.image_files.read_pixels` rejects.
     """
     try:
         mask, _, _ = read_pixels(path)
@@ -52,12 +53,12 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
 
 
 def classes_in(mask: Mask, network: NetworkSpec) -> dict[str, bool]:
-    """Class -> whether the mask has a pixel of it."""
+    """Class -> whether the mask has pixels of this class."""
     return {name: bool((mask == VALUES[name]).any()) for name in network.classes}
 
 
 def ground_truth_dice(result: Result, mask: Mask, network: NetworkSpec) -> dict[str, list[float]]:
-    """For each class in the mask, Dice of the fused map against it at each of THRESHOLDS, source frame."""
+    """Class in the mask -> Dice of the fused map against the mask at each of THRESHOLDS, in the source frame."""
     saliency = result.saliency_in_source()
     return {
         name: [_dice(saliency[index] >= np.float32(threshold), mask == VALUES[name]) for threshold in THRESHOLDS]
@@ -68,5 +69,5 @@ def ground_truth_dice(result: Result, mask: Mask, network: NetworkSpec) -> dict[
 
 def _dice(found: NDArray[np.bool_], outline: NDArray[np.bool_]) -> float:
     value = dice(found, outline)
-    assert value is not None  # the outline has a pixel
+    assert value is not None  # the outline is not empty
     return value

@@ -1,4 +1,4 @@
-"""What a gate reports beside its verdict: scores, areas under ROC curves, Dice against ground truth, times."""
+"""Metrics that a gate reports in addition to its verdict: scores, AUROC, Dice against ground truth, times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,33 +12,33 @@ from glam_deploy.agreement.summary import Interval, auroc, auroc_interval, inter
 from glam_deploy.gate.trial import ImageTrial
 
 LEAST_TIMED = 3
-"""Least number of images for a ratio of times."""
+"""Minimum number of images for a ratio of times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Areas:
-    """Areas under the ROC curves of one score, over the images that have a mask."""
+    """Areas under the ROC curve (AUROC) of one score, over the images with a mask."""
 
     candidate: float
     reference: float
     difference: float
     interval: Interval
-    """95 % interval of the difference."""
+    """95 % confidence interval of the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMetrics:
-    """One score of one class."""
+    """Metrics of one score of one class."""
 
     largest_difference: float
     rank_agreement: float | None
     auroc: Areas | None
-    """None for fewer than ten images with a mask, or where all have one label."""
+    """None for fewer than ten images with a mask, or if all have the same label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruthMetrics:
-    """Mean Dice against the masks of one class, both sides at the threshold where the reference is best on average."""
+    """Mean Dice against the masks of one class, at the threshold with the highest mean Dice of the reference."""
 
     threshold: float
     images: int
@@ -46,42 +46,43 @@ class GroundTruthMetrics:
     reference: float
     difference: float
     interval: Interval | None
-    """95 % interval of the difference; None for fewer than ten images."""
+    """95 % confidence interval of the difference; None for fewer than ten images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedBesideOnnx:
-    """The candidate's time and that of the engine "onnx" on the same images, in turns."""
+    """Times of the candidate and of the engine "onnx", measured alternately on the same images."""
 
     images: int
     latency_ms: float
     onnx_ms: float
     times: float
-    """Median of the ratios: candidate over onnx."""
+    """Median over the images of the candidate's time divided by that of "onnx"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialMetrics:
-    """Of at least one image."""
+    """Metrics over all images of a gate, at least one."""
 
     scores: Mapping[str, Mapping[str, ScoreMetrics]]
-    """Score -> class."""
+    """Score -> class -> metrics."""
     flat: Mapping[str, int]
-    """"candidate" and "reference" -> images with a global map without contrast."""
+    """"candidate" and "reference" -> number of images with a global map without contrast."""
     ground_truth: Mapping[str, GroundTruthMetrics]
-    """Class that a mask has."""
+    """Class -> metrics, for the classes that occur in masks."""
     latency_ms: float
+    """Median latency of the candidate."""
     beside_onnx: TimedBesideOnnx | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, as a gate's "figures" hold it beside those of the verdict."""
+        """JSON values for a gate's "figures", which also have the metrics of the verdict."""
         found = asdict(self)
         ground_truth = found.pop("ground_truth")
         return {**found, "truth": ground_truth}
 
 
 def trial_metrics(trials: Sequence[ImageTrial]) -> TrialMetrics:
-    """Of at least one image."""
+    """Compute the metrics over all images; `trials` must not be empty."""
     first = trials[0].agreement
     labels = list(dict.fromkeys(one.label for one in first.maps))
     return TrialMetrics(
@@ -136,7 +137,7 @@ def _ground_truth(trials: Sequence[ImageTrial], label: str) -> GroundTruthMetric
 
 
 def _beside_onnx(trials: Sequence[ImageTrial]) -> TimedBesideOnnx | None:
-    """Without the first image, which warms up both engines; None where there are fewer than LEAST_TIMED others."""
+    """Times without the first image, which warms up both engines; None for fewer than LEAST_TIMED other images."""
     timed = [(trial.latency_ms, trial.onnx_ms) for trial in trials if trial.onnx_ms][1:]
     if len(timed) < LEAST_TIMED:
         return None

@@ -1,4 +1,4 @@
-"""One image as four pictures side by side: the image, the reference's map, the candidate's, and where they differ."""
+"""Comparison picture of one image, with four panels: image, map of the reference, map of the candidate, difference."""
 
 import cv2
 import numpy as np
@@ -15,17 +15,17 @@ from glam_deploy.records import Float32, Int64
 
 GAP = 12
 HEAD = 108
-"""Pixels above the pictures for the text."""
+"""Height in pixels of the text above the panels."""
 STARK = 0.05
-"""A difference of the fused map from which a cell has its full colour; below it in proportion."""
+"""Difference of the fused maps that is drawn in full colour; smaller differences are proportional."""
 
 _TITLES = ("image", "reference", "candidate", f"difference, full at {STARK}")
 
 
 def picture(examined: Examined) -> Picture:
-    """uint8 [856, 1968, 3] for GLAM, RGB; four panels of the network frame on the grid of the fused map.
+    """Draw the comparison picture: uint8 [856, 1968, 3] for GLAM, RGB; the panels show the network frame.
 
-    Patches are boxes, white those of the reference.
+    One pixel is one cell of the fused map's grid. Patches are boxes; those of the reference are white.
     """
     network, expected, found = examined.network, answer(examined.reference), examined.candidate
     maps = fused(expected, network), fused(found, network)
@@ -50,11 +50,11 @@ def _grey(image: Float32, network: NetworkSpec) -> Picture:
 
 
 def _boxes(panel: Picture, network: NetworkSpec, *marked: tuple[Int64, Rgb]) -> Image.Image:
-    """Where two boxes are the same, the later one is drawn a pixel inside the first."""
+    """Draw patch boxes in their colours; those of the second list are one pixel smaller, so that both are visible."""
     shown = Image.fromarray(panel)
     draw, side = ImageDraw.Draw(shown), network.patches.side // network.grid_cell
-    for inset, (places, colour) in enumerate(marked):
-        for top, left in (places // network.grid_cell).tolist():
+    for inset, (locations, colour) in enumerate(marked):
+        for top, left in (locations // network.grid_cell).tolist():
             corners = (left + inset, top + inset, left + side - 1 - inset, top + side - 1 - inset)
             draw.rectangle(corners, outline=colour)
     return shown
@@ -76,7 +76,7 @@ def _sheet(panels: list[Image.Image], network: NetworkSpec, agreement: ImageAgre
 
 
 def _summary(agreement: ImageAgreement) -> str:
-    """Holds no file name, as other pictures do not."""
+    """Heading of the picture; like all pictures, it contains no file name."""
     patches = agreement.patches
     moved, tied = sum(not patch.same for patch in patches), sum(patch.tied for patch in patches)
     lost = "lesion lost or new   " if any(one.lost for one in agreement.maps) else ""

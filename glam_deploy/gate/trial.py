@@ -1,4 +1,4 @@
-"""One image through the candidate's and the reference's pipeline, and all that the gate keeps of it."""
+"""Runs the candidate and the reference on one image, and compares their results for the gate."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,43 +24,43 @@ FLAT = "no-contrast"
 
 
 class ReferenceFailed(BackendError):
-    """The reference engine failed, so that the candidate cannot be compared with it."""
+    """The reference engine failed, so the candidate cannot be compared with it."""
 
     exit_code = BackendRunError.exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnginePair:
-    """The candidate and the reference pipeline that a gate compares. The candidate needs no passed gate here."""
+    """The candidate and the reference pipeline that a gate compares; the candidate needs no passed gate."""
 
     network: NetworkSpec
     reference: Pipeline
     candidate: Pipeline
     local: Engine
-    """The candidate's local stage, which is also run on the reference's patches."""
+    """The candidate's local stage, which also runs on the reference's patches."""
     onnx: Pipeline | None = None
-    """The engine "onnx" with the candidate's threads, to be timed beside it; None where it is the candidate."""
+    """The engine "onnx" with the candidate's threads, for comparing times; None if it is the candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTrial:
-    """What a gate keeps of one image."""
+    """Comparison results of one image."""
 
     image: str
     agreement: ImageAgreement
     flat: tuple[bool, bool]
-    """Whether a class's global map had no contrast: (candidate, reference)."""
+    """Whether the global map of a class has no contrast: (candidate, reference)."""
     positive: Mapping[str, bool] | None
-    """Class -> whether the mask has it; None without mask."""
+    """Class -> whether the mask has it; None without a mask."""
     ground_truth: Mapping[str, tuple[tuple[float, float], ...]]
-    """Class in the mask -> for each threshold (candidate, reference) Dice of the fused map against it."""
+    """Class in the mask -> for each threshold the Dice of the fused maps against the mask: (candidate, reference)."""
     latency_ms: float
-    """From the standardized image to scores and maps, the candidate's."""
+    """Latency of the candidate from the standardized image to scores and maps."""
     onnx_ms: float | None = None
-    """The same of the engine "onnx", right after it; None where that was not timed."""
+    """Latency of the engine "onnx", measured immediately afterwards; None if it was not timed."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, as gate.json holds it."""
+        """JSON values for gate.json."""
         row = asdict(self)
         ground_truth, agreement = row.pop("ground_truth"), row.pop("agreement")
         return {**row, **agreement, "truth": ground_truth, "lowest": self.agreement.lowest}
@@ -68,7 +68,7 @@ class ImageTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """One image, with all that a picture of it shows."""
+    """Comparison of one image, with the results for its picture."""
 
     network: NetworkSpec
     trial: ImageTrial
@@ -79,10 +79,10 @@ class Examined:
 def open_pair(
     bundle: Bundle, engine: str, *, reference: str | None, patches: int, options: EngineOptions
 ) -> EnginePair:
-    """The pipelines of a bundle's candidate and reference.
+    """Open the candidate and the reference of a bundle.
 
-    `reference`: an engine's name; None takes "torch" where it is installed and the bundle has the weights, else "onnx".
-    Raises UsageError where the candidate is the reference, and what opening engines raises.
+    `reference`: engine name; None means "torch" if it is installed and the bundle has the weights, else "onnx".
+    Raises UsageError if the candidate is the reference, and the errors of opening engines.
     """
     name = _other_name(bundle, engine, reference)
     opened, on_cpu = open_asked(engine, bundle, options), EngineOptions(threads=options.threads)
@@ -101,7 +101,7 @@ def open_pair(
 
 
 def check_pair(bundle: Bundle, engine: str, *, reference: str | None, options: EngineOptions) -> None:
-    """Raises as `open_pair`, as far as that is known before an engine is opened."""
+    """Raises the errors of `open_pair` that are known before engines are opened."""
     name = _other_name(bundle, engine, reference)
     check_asked(engine, bundle, options)
     check_asked(name, bundle, EngineOptions(threads=options.threads))
@@ -110,20 +110,20 @@ def check_pair(bundle: Bundle, engine: str, *, reference: str | None, options: E
 def _other_name(bundle: Bundle, engine: str, reference: str | None) -> str:
     name = reference or reference_name(bundle)
     if name == engine:
-        raise UsageError(f"engine {engine!r} cannot be compared with itself; name another --reference")
+        raise UsageError(f"engine {engine!r} cannot be compared with itself; choose another --reference")
     return name
 
 
 def reference_name(bundle: Bundle) -> str:
-    """The engine that is the reference where none is named."""
+    """Name of the default reference engine."""
     return "torch" if CHECKPOINT_FILE in bundle.files and not OWNERS["torch"].missing else "onnx"
 
 
 def examine(pair: EnginePair, image: Image, mask: Mask | None, limits: Limits, *, timed: bool = False) -> Examined:
-    """Run the candidate and the reference, and the engine "onnx" too where `timed`, and compare.
+    """Run the candidate, the reference and, if `timed`, the engine "onnx", and compare the results.
 
-    Raises InputError for an image that cannot be used, BackendRunError where the candidate fails, and ReferenceFailed
-    where the reference fails, which is not a failure of the candidate.
+    Raises InputError for an image that cannot be used, BackendRunError if the candidate fails, ReferenceFailed if the
+    reference fails, which does not count as a failure of the candidate.
     """
     reference, result = _reference(pair, image), pair.candidate(image)
     expected, found = answer(reference), answer(result)
@@ -145,8 +145,8 @@ def _reference(pair: EnginePair, image: Image) -> Result:
         return pair.reference(image)
     except BackendRunError as error:
         raise ReferenceFailed(
-            f"the reference itself failed, so nothing can be compared and no verdict is stored: {error} Check the "
-            f"bundle with `glam-deploy verify`, or name another --reference."
+            f"the reference engine failed, so there is no comparison and no verdict is stored: {error} Check the "
+            f"bundle with `glam-deploy verify`, or choose another --reference."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The verdict of a gate in the manifest of the bundle, bound to the engine as it was opened."""
+"""Storing the verdict of a gate in the manifest of the bundle, with the identity of the engine."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -15,11 +15,11 @@ ID_DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class GateVerdict:
-    """The verdict on a candidate, and what it was made with."""
+    """The verdict on a candidate, with engine, reference, images and metrics."""
 
     engine: str
     identity: EngineIdentity
-    """The candidate's, as it was opened."""
+    """Identity of the opened candidate."""
     reference: str
     patches: int
     images_sha256: str
@@ -27,10 +27,10 @@ class GateVerdict:
     """ISO 8601."""
     verdict: Verdict
     metrics: TrialMetrics | None
-    """None where no image was compared."""
+    """None if no image was compared."""
 
     def entry(self) -> GateEntry:
-        """The entry for the manifest. Its id is made of all its other fields."""
+        """The entry for the manifest; its id is a hash of all other fields."""
         compared, reported = self.verdict.metrics, self.metrics
         entry = GateEntry(
             id="",
@@ -54,10 +54,10 @@ class GateVerdict:
 
 
 def record(bundle: Bundle, gate: GateEntry) -> Bundle:
-    """Write a verdict into the manifest and return the bundle as it is then.
+    """Write a verdict to the manifest; returns the changed bundle.
 
-    It replaces earlier verdicts on the same engine on the same kind of machine. Raises BundleError where the
-    bundle was changed meanwhile in more than its verdicts and engines, UsageError where it cannot be written to.
+    Replaces earlier verdicts on the same engine on a machine of the same kind. Raises BundleError if the bundle was
+    replaced while the gate ran, UsageError if it cannot be written.
     """
     try:
         with locked(bundle.folder):
@@ -73,7 +73,7 @@ def record(bundle: Bundle, gate: GateEntry) -> Bundle:
 
 
 def require_recordable(bundle: Bundle) -> None:
-    """Raises UsageError where a verdict could not be written into the bundle: before the minutes of a gate."""
+    """Raises UsageError if a verdict cannot be written to the bundle; called before the gate, which takes minutes."""
     try:
         require_changeable(bundle.folder)
     except OSError as error:
@@ -82,6 +82,6 @@ def require_recordable(bundle: Bundle) -> None:
 
 def _not_written(bundle: Bundle, error: OSError) -> UsageError:
     return UsageError(
-        f"{bundle.folder}: the verdict cannot be written there ({error.strerror or error}). Free space, or copy the "
-        f"bundle to a place that can be written to."
+        f"{bundle.folder}: the verdict cannot be written ({error.strerror or error}). Free disk space, or copy the "
+        f"bundle to a writable folder."
     )

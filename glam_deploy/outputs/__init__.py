@@ -1,1 +1,1 @@
-"""Result -> files: the numbers (.npz), the report (.json) and the picture (.png) of one image."""
+"""Output files of a result: arrays (.npz), report (.json), picture (.png), and the table results.csv."""

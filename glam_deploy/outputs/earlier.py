@@ -1,4 +1,4 @@
-"""Whether an input has a complete result of an earlier run, made in the same way: what `run --resume` leaves alone."""
+"""Detection of complete results of an earlier run with the same settings, which `run --resume` skips."""
 
 import hashlib
 import json
@@ -19,49 +19,49 @@ from glam_deploy.records import MAX_PIXELS, Facts
 from glam_deploy.regular import open_regular, read_regular
 
 RUN = "run"
-"""Key of a report's provenance: the input's SHA-256 and the settings of the run."""
+"""Key of a report's provenance with the input's SHA-256 and the settings of the run."""
 
 LARGEST = 32 * MAX_PIXELS
-"""Bytes of the arrays of one result, unpacked, that are read. The largest image with its maps and itself, two float32
-and one float32 a pixel, has less than half of it."""
+"""Maximum size of the uncompressed arrays of one result, in bytes. The arrays of the largest image, with three float32
+values per pixel (two maps and the image), have less than half of it."""
 
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, SyntaxError, RuntimeError,
            MemoryError, zipfile.BadZipFile, zlib.error, struct.error, Image.DecompressionBombError)  # fmt: skip
-"""What numpy, zipfile and Pillow raise for files that were cut or changed, and a report for a key that is not there."""
+"""Exceptions of numpy, zipfile and Pillow for truncated or changed files, and of a missing key in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """What an earlier run left for an input."""
+    """Result of an earlier run for an input."""
 
     report: Report | None
-    """Of a complete result that was made alike; None else."""
+    """Report of a complete result with the same settings; None if there is none."""
     difference: str = ""
-    """Where a result was made otherwise: with what, in words that follow "made with"."""
+    """What differs, if the result was made with other settings: a text that follows "made with"."""
 
 
 def file_sha256(path: Path) -> str:
-    """In hexadecimal digits. Raises InputError where the file cannot be read."""
+    """SHA-256 of a file as hexadecimal digits. Raises InputError if the file cannot be read."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and rights") from error
+        raise InputError(f"the file cannot be read ({type(error).__name__}): check its path and permissions") from error
 
 
 def run_facts(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """What stands in a result's provenance under RUN: the content of the input, and how it was taken."""
+    """Value of RUN in a result's provenance: SHA-256 of the input and settings of the run. Raises InputError."""
     return {"input_sha256": file_sha256(path), "settings": dict(settings)}
 
 
 def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earlier:
-    """The result of an earlier run where it is that of `path` as it is now, made alike, with all its files whole.
+    """Find the result of an earlier run for the current content of `path`, with the same settings and intact files.
 
-    `made_by`: a pipeline's provenance and RUN -> {"settings"}; JSON-ready. What decides the numbers must be the same:
-    checkpoint, engine (with the SHA-256 of what each stage runs), number of patches, release of glam-deploy and
-    settings, and the SHA-256 of the input. The bundle's own id is not compared, because each gate changes it; nor is
-    the gate, which measures an engine and changes none. The numbers are read, and the picture is checked against its
-    check sums; the report must be "done" and agree with the numbers.
+    `made_by`: a pipeline's provenance and RUN -> {"settings"}, as JSON values. Everything that affects the results must
+    be equal: checkpoint, engine (with the SHA-256 of the files of all stages), number of patches, release of
+    glam-deploy, settings, and SHA-256 of the input. The bundle's id is not compared, because each gate changes it; nor
+    is the gate, because it does not change the results. The arrays are read, the picture is verified by its checksums,
+    and the report must be "done" and agree with the arrays.
     """
     wanted = json.loads(json.dumps(made_by))
     try:
@@ -78,13 +78,13 @@ def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earli
 
 
 def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
-    """What decides the numbers and is not the same, in words; the weightiest first."""
+    """Descriptions of all differences that affect the results, the most important first."""
     before, now = made["checkpoint"]["sha256"], wanted["checkpoint"]["sha256"]
     if before != now:
         yield f"another checkpoint (SHA-256 {before[:12]}..., now {now[:12]}...)"
     if (before := made["engine"]) != (now := wanted["engine"]):
-        told, asked = _engine_words(before), _engine_words(now)
-        yield f"engine {told}, not {asked}" if told != asked else f"other graphs or files of engine {told}"
+        old, new = _described(before), _described(now)
+        yield f"engine {old}, not {new}" if old != new else f"other graphs or files of engine {old}"
     if (before := made["patches"]) != (now := wanted["patches"]):
         yield f"--patches {before}, not {now}"
     before, now = made[RUN]["settings"], wanted[RUN]["settings"]
@@ -94,9 +94,9 @@ def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
         yield f"glam-deploy {before}, not {now}"
 
 
-def _engine_words(engine: Facts) -> str:
-    facts = [engine.get(key) for key in ("name", "precision", "flavour", "library", "device")]
-    return " ".join(str(fact) for fact in facts if fact)
+def _described(engine: Facts) -> str:
+    properties = [engine.get(key) for key in ("name", "precision", "flavour", "library", "device")]
+    return " ".join(str(value) for value in properties if value)
 
 
 def _release(provenance: Facts) -> object:
@@ -104,18 +104,18 @@ def _release(provenance: Facts) -> object:
 
 
 def _require_whole(folder: Path, stem: str, report: Report, *, picture: bool) -> None:
-    """Raises one of _DAMAGE where a file is missing, cut or changed."""
+    """Raises one of _DAMAGE if a file is missing, truncated or changed."""
     if report["files"] != {"arrays": stem + ARRAYS, "picture": stem + PICTURE if picture else None}:
         raise ValueError("other files")
     with open_regular(folder / (stem + ARRAYS)) as file, zipfile.ZipFile(file) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > LARGEST or archive.testzip():
-            raise ValueError("size or check sum")
+            raise ValueError("size or checksum")
     with open_regular(folder / (stem + ARRAYS)) as file, np.load(file, allow_pickle=False) as arrays:
         for name, scores in report["predictions"].items():
             if [shortest(value) for value in arrays[name]] != list(scores.values()):
-                raise ValueError("the report tells other scores")
+                raise ValueError("the report has other scores")
         if len(report["patches"]) != len(arrays["patch_locations"]):
-            raise ValueError("the report tells other patches")
+            raise ValueError("the report has other patches")
     if picture:
         with open_regular(folder / (stem + PICTURE)) as file, Image.open(file) as shown:
             shown.verify()

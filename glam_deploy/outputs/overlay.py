@@ -1,4 +1,4 @@
-"""Result -> a picture: the mammogram in its own frame, saliency in two colours, numbered patches, and a side panel."""
+"""The overlay picture of a result: the mammogram in its source frame, coloured saliency, patches, and a side panel."""
 
 from typing import TYPE_CHECKING
 
@@ -16,28 +16,27 @@ if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
 
 LONGEST_SIDE = 1600
-"""Pixels: neither side of a picture is longer."""
+"""Maximum width and height of a picture in pixels."""
 
 PERCENTILES = (1.0, 99.8)
-"""Of the foreground in the crop window; between them lie all greys but the darkest."""
+"""Percentiles of the foreground in the crop window that are mapped to DARKEST_TISSUE and 255."""
 
 DARKEST_TISSUE = 20
-"""Grey of the lower percentile: the skin line stays apart from the black background."""
+"""Grey value of the lower percentile, so that the skin line differs from the black background."""
 
 THINNEST = 3
-"""Pixels: a box needs as many for its three outlines."""
+"""Minimum width and height of a box in pixels, for its three outlines."""
 
 _LABEL_SIZE = 22
 _LABEL_GAP = 4
 
 
 def overlay(pixels: Pixels, result: "Result") -> Picture:
-    """The picture of one result: uint8 [height, width, 3], RGB, neither side over 1600 pixels.
+    """Draw the overlay picture of one result: uint8 [height, width, 3], RGB, at most 1600 x 1600 pixels.
 
-    `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram` (of a
-    standardized input: its image less its minimum). The image keeps its sides' ratio and is never enlarged; text
-    stands in a panel to its right. Raises UsageError where `pixels` is not the image that the result was made from, as
-    far as shape and type tell.
+    `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram` (for a
+    standardized input: its image minus its minimum). The image keeps its aspect ratio and is never enlarged; the text
+    is in a panel to its right. Raises UsageError if shape or type of `pixels` differ from those of the result's image.
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)
@@ -46,28 +45,28 @@ def overlay(pixels: Pixels, result: "Result") -> Picture:
 
 
 def to_png(picture: Picture) -> bytes:
-    """A picture (uint8 [height, width, 3], RGB) as the bytes of a PNG file."""
-    # measured: half the time of the default filter, and no larger
+    """Encode a picture (uint8 [height, width, 3], RGB) as PNG."""
+    # measured: half the time of the default filter, and not larger
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
     return bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1])
 
 
 def shown_shape(source_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of an image in its picture, beside the panel."""
+    """Rows and columns of the image in its picture, without the panel."""
     rows, columns = source_shape
     scale = min(1.0, LONGEST_SIDE / rows, (LONGEST_SIDE - panel.WIDTH) / columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
 def shown_part(overlay: Picture, shape: tuple[int, int]) -> Picture:
-    """What of a picture is the image of `shown_shape`, without the panel: a view of it, [rows, columns, 3]."""
+    """The part of a picture without the panel, of shape `shown_shape`, as a numpy view [rows, columns, 3]."""
     rows, columns = shape
     top = (len(overlay) - rows) // 2
     return overlay[top : top + rows, :columns]
 
 
 def window(pixels: Pixels, low: float, high: float) -> Picture:
-    """Pixel values as greys, same shape, uint8: 0 is black, `low` nearly black, `high` and above white."""
+    """Map pixel values to greys, uint8 of the same shape: 0 to 0, `low` to DARKEST_TISSUE, `high` and above to 255."""
     values = pixels.astype(np.float32)
     dark = values * np.float32(DARKEST_TISSUE / low)
     tissue = DARKEST_TISSUE + (values - np.float32(low)) * np.float32((255 - DARKEST_TISSUE) / max(high - low, 1e-9))
@@ -78,20 +77,20 @@ def _require_source_image(pixels: Pixels, result: "Result") -> None:
     expected = tuple(result.input.placement.source_shape)
     if pixels.shape != expected or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise UsageError(
-            f"an overlay was asked for on pixels of shape {pixels.shape} and type {pixels.dtype}; this result was made "
-            f"from an image of shape {expected}, of uint8, uint16 or float32: pass Mammogram.pixels of that image"
+            f"pixels for the overlay have shape {pixels.shape} and type {pixels.dtype}, expected shape {expected} and "
+            f"uint8, uint16 or float32: pass Mammogram.pixels of the image of this result"
         )
 
 
 def grey(pixels: Pixels, crop_window: Box, shape: tuple[int, int]) -> Picture:
-    """The image under an overlay: uint8 `shape`. `pixels` as of `overlay`, `crop_window` as of `Placement`."""
+    """The grey image under the overlay, uint8 [*shape]. `pixels`: as in `overlay`; `crop_window`: as in `Placement`."""
     rows, columns = shape
     low, high = _foreground_range(pixels, crop_window)
     return window(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), low, high)
 
 
 def _foreground_range(pixels: Pixels, crop_window: Box) -> NDArray[np.float64]:
-    """Percentiles of the breast: the crop window leaves out most film labels, every fourth pixel is plenty."""
+    """PERCENTILES of the foreground in the crop window, which excludes most film labels; every fourth pixel is used."""
     top, bottom, left, right = crop_window
     sample = pixels[top:bottom:4, left:right:4]
     foreground = sample[sample > 0]
@@ -107,7 +106,8 @@ def _with_patches(picture: Picture, result: "Result", source_shape: tuple[int, .
 
 
 def _orders_by_box(result: "Result") -> dict[Box, list[int]]:
-    """Patches that share a place share a label; one that is all padding has no place in the image."""
+    """Box in the source frame -> numbers of the patches at this position; patches completely in the padding are left
+    out."""
     orders: dict[Box, list[int]] = {}
     for order, box in enumerate(result.patch_boxes_in_source, start=1):
         if box is not None:
@@ -118,12 +118,12 @@ def _orders_by_box(result: "Result") -> dict[Box, list[int]]:
 def _scaled(box: Box, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     down, across = shape[0] / source_shape[0], shape[1] / source_shape[1]
     top, left = round(box[0] * down), round(box[1] * across)
-    # a patch that is nearly all padding still gets an outline
+    # minimum size, so that a patch that is mostly padding has a visible outline
     return top, left, max(round(box[2] * down), top + THINNEST), max(round(box[3] * across), left + THINNEST)
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Box, label: str) -> None:
-    """A white outline between two black ones, seen on tissue and background alike, and its number above or inside."""
+    """Draw a white outline between two black ones, visible on tissue and background, and its number above or inside."""
     top, left, bottom, right = box
     for inset, colour in ((-1, "black"), (1, "black"), (0, "white")):
         draw.rectangle((left + inset, top + inset, right - 1 - inset, bottom - 1 - inset), outline=colour)
@@ -134,7 +134,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, label: str) -> None:
 
 
 def _beside_panel(picture: Picture, result: "Result") -> Picture:
-    """Image left, panel right; an image less tall than the panel is centred on black."""
+    """Join the image (left) and the panel (right); an image lower than the panel is centred vertically on black."""
     rows, columns, _ = picture.shape
     height = max(rows, panel.MIN_HEIGHT)
     canvas = np.zeros((height, columns + panel.WIDTH, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The panel beside a picture: scores, colour scales, patches, notices, banner; and the colours of saliency."""
+"""Side panel of the overlay picture (scores, colour scales, patches, notices, banner), and the saliency colours."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -17,20 +17,20 @@ Rgb = tuple[int, int, int]
 Picture = NDArray[np.uint8]
 
 COLOURS: Mapping[str, Rgb] = MappingProxyType({"benign": (0, 158, 255), "malignant": (255, 106, 0)})
-"""By class, in the order that every network has. Sky blue and orange differ for every common kind of colour blindness
-(Okabe & Ito 2008), and from grey."""
+"""Class -> colour, in the order of the networks' classes. Sky blue and orange can be distinguished with all common
+types of colour blindness (Okabe & Ito 2008), and from grey."""
 
 UNTOUCHED_BELOW = 0.1
-"""Saliency up to this leaves the image as it is, bit for bit."""
+"""Saliency up to this value does not change the image."""
 
 MOST_OPAQUE = 0.65
-"""Opacity at saliency 1: tissue still shows through."""
+"""Opacity at saliency 1, so that tissue remains visible."""
 
 
 WIDTH = 360
-"""Pixels."""
+"""Width of the panel in pixels."""
 MIN_HEIGHT = 860
-"""Pixels that six patches and four notices need."""
+"""Minimum height in pixels, for six patches and four notices."""
 BACKGROUND: Rgb = (18, 20, 23)
 TEXT: Rgb = (236, 238, 240)
 FAINT: Rgb = (150, 156, 163)
@@ -44,9 +44,9 @@ _SCORE_NAMES = {"y_global": "Global", "y_local": "Local (patches)", "y_fusion": 
 
 
 def opacity(saliency: Float32) -> Float32:
-    """Opacity of a saliency value, elementwise: 0 up to 0.1, then linear to 0.65 at 1; any shape, float32.
+    """Opacity of saliency values, elementwise: 0 up to 0.1, then linear up to 0.65 at 1; float32 of any shape.
 
-    The scale is the same for every picture, so that two pictures can be compared.
+    The scale is the same for all pictures, so that pictures can be compared.
     """
     above = (saliency - np.float32(UNTOUCHED_BELOW)) / np.float32(1 - UNTOUCHED_BELOW)
     shade: Float32 = np.float32(MOST_OPAQUE) * np.clip(above, 0, 1)
@@ -54,7 +54,7 @@ def opacity(saliency: Float32) -> Float32:
 
 
 def tint(grey: Picture, saliency: Float32) -> Picture:
-    """Lay the two saliency maps over a grey image, malignant on top.
+    """Blend the two saliency maps over a grey image, malignant on top.
 
     `grey`: uint8 [rows, columns]; `saliency`: float32 [2, rows, columns], 0..1, same frame. Returns uint8
     [rows, columns, 3], RGB.
@@ -73,9 +73,9 @@ if TYPE_CHECKING:
 
 
 def panel(result: "Result", height: int) -> Picture:
-    """What a reader must know beside the picture: uint8 [height, 360, 3], RGB; `height` is at least `MIN_HEIGHT`.
+    """Draw the side panel: uint8 [height, 360, 3], RGB; `height` is at least `MIN_HEIGHT`.
 
-    Holds neither file name nor identifier: a picture is passed on more freely than a report.
+    It contains no file name or identifier, because pictures are often passed on without care for privacy.
     """
     pen = _Pen(height)
     _heading(pen, result)
@@ -89,12 +89,12 @@ def panel(result: "Result", height: int) -> Picture:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own typeface at `size` pixels: there on every machine."""
+    """Pillow's built-in font at `size` pixels, which is the same on all machines."""
     return ImageFont.load_default(size)
 
 
 class _Pen:
-    """Writes from top to bottom."""
+    """Draws lines of text from top to bottom."""
 
     def __init__(self, height: int) -> None:
         self.image = Image.new("RGB", (WIDTH, height), BACKGROUND)
@@ -106,7 +106,7 @@ class _Pen:
         self.y += round(size * 1.45)
 
     def row(self, cells: tuple[str, str, str], size: int = 19, colours: tuple[Rgb, ...] = (TEXT,) * 3) -> None:
-        """A label to the left, and two numbers under the two classes' names, flush right."""
+        """Draw a label (left-aligned) and two numbers under the names of the classes (right-aligned)."""
         for text, x, colour, anchor in zip(cells, _COLUMNS, colours, ("la", "ra", "ra"), strict=True):
             self.draw.text((x, self.y), text, fill=colour, font=font(size), anchor=anchor)
         self.y += round(size * 1.45)
@@ -135,7 +135,7 @@ def _scores(pen: _Pen, result: "Result") -> None:
 
 
 def _scales(pen: _Pen) -> None:
-    """The colours as they lie on mid-grey tissue, painted by the same function as the picture."""
+    """Draw the colour scales on mid-grey, with the same function as the picture."""
     pen.rule()
     pen.line("Saliency", 16, FAINT)
     pen.y += 6
@@ -165,7 +165,7 @@ def _patches(pen: _Pen, result: "Result") -> None:
 
 
 def _notices(pen: _Pen, result: "Result") -> None:
-    """Codes alone: the messages stand in the report."""
+    """Draw the notice codes; the messages are in the report."""
     if not result.notices:
         return
     pen.rule()

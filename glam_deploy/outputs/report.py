@@ -1,4 +1,4 @@
-"""Result -> the JSON report of one image. The schema is written down in docs/outputs.md."""
+"""The JSON report of one image. docs/outputs.md describes the schema."""
 
 import json
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "glam-deploy.result"
 SCHEMA_VERSION = 1
-"""Raised when a key is removed or changes its meaning; a new key alone does not raise it."""
+"""Increased when a key is removed or its meaning changes, not for a new key."""
 
 RESEARCH_USE = "Research use only"
 UNCALIBRATED = "Scores are not calibrated probabilities"
@@ -25,7 +25,7 @@ Report = dict[str, Any]
 
 
 def done(result: "Result", *, arrays_name: str | None, picture_name: str | None) -> Report:
-    """The report of an image that went all the way; file names are relative to the report's folder."""
+    """The report of an image with a result; file names are relative to the report's folder."""
     return _skeleton("done") | {
         "input": _input(result.input),
         "predictions": {
@@ -49,29 +49,29 @@ def failure(name: str, view: View | None, error: GlamError) -> Report:
 
 
 def plain(report: Report) -> Report:
-    """The report as a reader of its text would get it: dicts, lists, text, numbers. Raises InputError as `to_text`."""
+    """Convert a report to plain dicts, lists, strings and numbers, as parsed from its text. Raises InputError."""
     read: Report = json.loads(to_text(report))
     return read
 
 
 def to_text(report: Report) -> str:
-    """Strict JSON, indented by 2, keys in the order given, short lists of numbers on one line.
+    """Serialize a report as strict JSON, indented by 2, keys in their order, lists of numbers on one line.
 
-    Raises InputError for a value that JSON has no form for: one that is not finite, an object of another library.
+    Raises InputError for a value that JSON cannot represent: NaN, infinity, an object of another library.
     """
     try:
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError as error:
         raise InputError(
-            f"the report of {report['input']['name']!r} holds a number that is not finite, which JSON cannot say; "
-            "expected finite scores and header values: check the image's header and verify the bundle"
+            f"the report of {report['input']['name']!r} has a NaN or infinite value, which JSON cannot represent, "
+            "expected finite scores and header values: check the image's header, and verify the bundle"
         ) from error
-    # A line break never occurs inside a JSON string, so this only touches the layout of lists of numbers.
+    # JSON strings contain no line breaks, so this changes only the layout of lists of numbers
     return re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def _skeleton(status: str) -> Report:
-    """Every key in its order, so that a reader finds the same ones whatever the status."""
+    """A report with all keys in their order, so that all reports have the same keys."""
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -91,8 +91,8 @@ def _skeleton(status: str) -> Report:
 
 def _input(placed: Placed) -> Report:
     source, view = placed.source, placed.view
-    # A right view that is not stored mirrored faces left, and is mirrored for the network; so for the other three.
-    # A standardized input was mirrored, or not, before it came here.
+    # a right view that is not stored mirrored faces left and is mirrored for the network; a left view is not
+    # for a standardized input it is unknown, because it was mirrored before
     placement = placed.placement
     flip = None if view is None or placement.best_center is None else view.is_right != placement.mirrored
     return {
@@ -134,14 +134,14 @@ def _warning(notice: Notice) -> Report:
 
 
 def shortest(value: float | np.floating[Any]) -> float:
-    """The double with the fewest digits that rounds to this float32: 0.3, not 0.30000001192092896."""
+    """The float64 with the fewest digits that rounds to this float32: 0.3, not 0.30000001192092896."""
     return float(str(np.float32(value)))
 
 
 def _plain(value: object) -> object:
-    """What `json` does not know by itself: read-only mappings and numpy values in facts and provenance."""
+    """Convert values that `json` does not support: read-only mappings and numpy values. Raises InputError."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise InputError(f"a report cannot hold a {type(value).__name__}; expected numbers, text, lists or mappings")
+    raise InputError(f"a report has a {type(value).__name__}, expected numbers, text, lists or mappings")

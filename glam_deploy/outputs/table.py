@@ -1,6 +1,6 @@
-"""results.csv: one line for each input of a run, appended when its report is written. See docs/outputs.md.
+"""The table results.csv: one line per input of a run, appended when its report is written. See docs/outputs.md.
 
-Every line is made from a report alone, so that a table which lost lines is completed from the reports.
+Every line is made only from a report, so that missing lines can be restored from the reports.
 """
 
 import csv
@@ -32,21 +32,22 @@ COLUMNS = (
     "bundle",
     "report",
 )
-"""Stable: a later release adds columns to the right only."""
+"""Column names; they are stable, and later releases only append columns."""
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What spreadsheets take for the beginning of a formula, in both widths (OWASP, "CSV Injection")."""
+"""Characters that start a formula in spreadsheets, in normal and full width (OWASP, "CSV Injection")."""
 
 
 class Table:
-    """The table in a folder of results, open for one run. For one thread at a time."""
+    """The table in a folder of results, for one run. Not thread-safe."""
 
     def __init__(self, folder: Path, *, engine: str, bundle: str, again: Collection[str] | None = None) -> None:
-        """Begin a table, or go on with the one that is there.
+        """Create the table, or continue an existing one.
 
-        `engine`, `bundle`: name and digest, for inputs without a result. `again`: names of the reports of this run,
-        None to begin anew; lines of other reports stay, lines of these stay where their status is "done". A last line
-        that was cut off by a kill goes. Raises UsageError where a file that is no such table is in the way.
+        `engine`, `bundle`: engine name and bundle id, for inputs without a result. `again`: names of the reports of
+        this run, or None for a new table. Lines of other reports are kept; lines of these reports are kept if their
+        status is "done". An incomplete last line of a killed process is removed. Raises UsageError if a file that is
+        not such a table has its name.
         """
         self._path, self._engine, self._bundle = folder / TABLE, engine, bundle
         require_table(self._path)
@@ -58,20 +59,20 @@ class Table:
                 if status == "done" or report not in mine:
                     kept[report] = line
         _replace(self._path, kept.values())
-        # as they stand in the table
+        # escaped as in the table
         self._reports, self._files = set(kept), {_cell(line, "file") for line in kept.values()}
 
     def __contains__(self, report: str) -> bool:
         return _harmless(report) in self._reports
 
     def add(self, file: Path, report_name: str, report: Report) -> None:
-        """Append the line of an input, in the place of earlier ones of the same report or file. Raises OSError."""
+        """Append the line of an input, and remove earlier lines of the same report or file. Raises OSError."""
         own = {"report": _harmless(report_name), "file": _harmless(str(file))}
         if own["report"] in self._reports or own["file"] in self._files:
             others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
         line = _line(self._row(file, report_name, report))
-        # in one call, so that no line of another writer comes in between
+        # in one system call, so that lines of several writers are not mixed
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
         self._reports.add(own["report"])
@@ -97,7 +98,7 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-    """Whether glam-deploy wrote this file, in this release or another: it begins with the first columns."""
+    """Whether any release of glam-deploy wrote this file: it starts with the names of the first columns."""
     if path.name != TABLE:
         return False
     try:
@@ -108,15 +109,15 @@ def is_table(path: Path) -> bool:
 
 
 def require_table(path: Path) -> None:
-    """UsageError where a file of the user's has the table's name."""
+    """Raises UsageError if a file that glam-deploy did not write has the table's name."""
     if (path.exists() or path.is_symlink()) and not is_table(path):
         raise UsageError(
-            f"{path} is in the way and was not written by glam-deploy; move it away, or choose another output folder"
+            f"{path} exists and was not written by glam-deploy: move it away, or choose another output folder"
         )
 
 
 def _boxes(report: Report) -> str:
-    """Places of the patches in the source image, in order of choice: [[top, left, bottom, right], null]."""
+    """Boxes of the patches in the source image, in order of selection: [[top, left, bottom, right], null]."""
     boxes = ("null" if box is None else f"[{', '.join(map(str, box))}]" for box in _source_boxes(report))
     return f"[{', '.join(boxes)}]"
 
@@ -128,26 +129,26 @@ def _source_boxes(report: Report) -> list[Any]:
 def _line(row: dict[str, object] | Iterable[str]) -> str:
     cells = row.values() if isinstance(row, dict) else row
     stream = io.StringIO()
-    # text in quotes: in a locale whose separator is another one, a cell stays a cell
+    # all text is quoted, so that cells stay intact in locales with another separator
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
     return stream.getvalue()
 
 
 def _harmless(text: str) -> str:
-    """One line that no spreadsheet takes for a formula; what cannot be printed, and is no UTF-8, as escapes."""
+    """Escape text: the result is one line and not a spreadsheet formula; unprintable characters become escapes."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines of a table with today's columns, without its heading."""
+    """Complete lines of a table with the current columns, without the heading; empty for any other file."""
     try:
         content = path.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
     heading, *lines = content.split("\n")
-    whole = lines[:-1]  # after the last line end stands nothing, or what was cut off
+    whole = lines[:-1]  # the last item is empty or an incomplete line
     if f"{heading}\n" != _line(COLUMNS):
         return []
     return [f"{line}\n" for line in whole if len(_cells(line)) == len(COLUMNS)]

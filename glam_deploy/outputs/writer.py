@@ -1,8 +1,8 @@
-"""All files of one image, in a folder of results: `<stem>.npz`, `<stem>.png`, `<stem>.json`.
+"""Writing of all files of one image into a folder of results: `<stem>.npz`, `<stem>.png`, `<stem>.json`.
 
-A file is ours where it is a report, or where the report beside it names it; all else is left as it is. The order of
-every change keeps that true also when the process dies in between, and another promise with it: a report that says
-"done" stands beside complete files of the same run.
+A file belongs to glam-deploy if it is a report, or if the report of the same stem lists it; other files are never
+changed. The order of the changes guarantees, even if the process is killed, that this remains true, and that a report
+with status "done" has complete files of the same run.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 COMPRESSION_LEVEL = 1
-"""zlib's; level 6 of `np.savez_compressed` takes twice the time on full-size saliency (docs/outputs.md)."""
+"""zlib level; level 6, of `np.savez_compressed`, takes twice the time for full-size saliency (docs/outputs.md)."""
 
 NamedArrays = dict[str, NDArray[Any]]
 
 
 ARRAYS, PICTURE, REPORT = ".npz", ".png", ".json"
 _LONGEST_STEM_BYTES = 240
-"""File systems stop at 255 bytes a name; the rest is for the suffix."""
+"""Maximum length of a stem; file systems allow 255 bytes per name, and the rest is for the suffix."""
 _BEGINNING = f'{{\n  "schema": "{report.SCHEMA}",'.encode()
 _MEANWHILE = "meanwhile"
 _STOPPED = "glam-deploy was stopped while it wrote the results, which may be incomplete: run this input again"
@@ -50,10 +50,10 @@ _ARRAYS = {f"{name}.npy" for name in ("y_global", "y_scale", "y_local", "salienc
 
 
 def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArrays:
-    """The arrays of one image by the names they have in the file (see `Result` for range and frame).
+    """Arrays of one image by their names in the file; see `Result` for range and frame.
 
     float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, 184, 120],
-    saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2]; y_fusion [2] and attention [K] only where the
+    saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2]; y_fusion [2] and attention [K] only if the
     checkpoint has them. `full` adds saliency [2, 2944, 1920] (network frame) and saliency_source [2, rows, columns]
     (source frame); `save_input` adds input [2944, 1920], standardized, network frame.
     """
@@ -69,7 +69,7 @@ def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArra
 
 
 def write_npz(path: Path, named: NamedArrays) -> None:
-    """Write a compressed .npz; the same arrays give the same bytes. Raises OSError as the file system does."""
+    """Write a compressed .npz file; equal arrays result in equal bytes. Raises OSError."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL) as archive:
         for name, array in named.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -82,23 +82,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What to write beside the report."""
+    """Which outputs to write in addition to report and arrays."""
 
     full: bool = False
-    """Also the fused saliency at full size, in the network's frame and in the source image's."""
+    """Whether to add the fused map at full size, in the network frame and in the source frame, to the arrays."""
     save_input: bool = False
-    """Also the standardized network input."""
+    """Whether to add the standardized network input to the arrays."""
     picture: bool = True
-    """The overlay."""
+    """Whether to write the overlay picture."""
 
 
 def write_result(out_dir: Path, stem: str, pixels: Pixels, result: "Result", options: OutputOptions) -> list[Path]:
-    """Write the arrays, the picture and, last, the report of one image; returns what was written, in that order.
+    """Write arrays, picture and, last, the report of one image; returns their paths in that order.
 
-    `pixels`: `Mammogram.pixels`, uint8, uint16 or float32 [rows, columns], source frame. Replaces an earlier run's
-    files of the same stem, and leaves them alone until all new ones are ready. Raises UsageError for a folder that
-    cannot be written to, a stem that is no plain file name, or a file in the way that glam-deploy did not write;
-    InputError for a value that JSON cannot hold.
+    `pixels`: `Mammogram.pixels`, uint8, uint16 or float32 [rows, columns], source frame. Files of an earlier run with
+    the same stem are replaced after all new files are ready. Raises UsageError for a folder that cannot be written, a
+    stem that is not a plain file name, or an existing file that glam-deploy did not write; InputError for a value that
+    JSON cannot represent.
     """
     require_free(out_dir, stem)
     picture_name = stem + PICTURE if options.picture else None
@@ -111,29 +111,30 @@ def write_result(out_dir: Path, stem: str, pixels: Pixels, result: "Result", opt
 
 
 def require_writable(out_dir: Path) -> None:
-    """Make the folder of results where it is missing; UsageError where it cannot be made or written to."""
+    """Create the folder of results if it is missing. Raises UsageError if it cannot be created or written."""
     with _staging(out_dir, "nothing"):
         pass
 
 
 def require_makeable(out_dir: Path) -> None:
-    """As `require_writable`, for a check before long work: nothing is made that stays."""
+    """Raises UsageError if the folder of results cannot be created or written; creates nothing permanent."""
     with writing_to(out_dir):
-        place = next(place for place in (out_dir, *out_dir.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=place):
+        existing = next(folder for folder in (out_dir, *out_dir.absolute().parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
 
 
 def read_report(out_dir: Path, stem: str) -> report.Report:
-    """The report that this run, or an earlier one, wrote."""
+    """Read the report of a stem. Raises OSError, ValueError."""
     content: report.Report = json.loads((out_dir / (stem + REPORT)).read_bytes())
     return content
 
 
 def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error: GlamError) -> list[Path]:
-    """Write the report of an image without a result, and remove an earlier run's files of the same stem.
+    """Write the report of an image without a result, and remove files of an earlier run with the same stem.
 
-    `name` is what a person calls the image (`Source.name`). Raises UsageError as `write_result` does.
+    `name`: name of the image for users (`Source.name`). Returns the path of the report. Raises UsageError as
+    `write_result`.
     """
     require_free(out_dir, stem)
     with _staging(out_dir, stem) as staged:
@@ -142,30 +143,30 @@ def write_failure(out_dir: Path, stem: str, name: str, view: View | None, error:
 
 
 def require_free(out_dir: Path, stem: str) -> None:
-    """UsageError where a file of the user's has a name that a result of this stem would get; changes nothing."""
+    """Raises UsageError if a result of this stem would overwrite a file that glam-deploy did not write."""
     with writing_to(out_dir):
-        ours = _named_by(out_dir / (stem + REPORT))
+        own = _listed_by(out_dir / (stem + REPORT))
         for path in (out_dir / (stem + suffix) for suffix in (REPORT, ARRAYS, PICTURE)):
-            if (path.exists() or path.is_symlink()) and path.name not in ours and not is_orphan(path):
+            if (path.exists() or path.is_symlink()) and path.name not in own and not is_orphan(path):
                 raise UsageError(
-                    f"{path} is in the way and was not written by glam-deploy (no report {stem + REPORT} of ours names "
-                    "it); move it away, or choose an output folder apart from the inputs"
+                    f"{path} exists and was not written by glam-deploy (it is not listed in a report {stem + REPORT}): "
+                    "move it away, or choose an output folder other than that of the inputs"
                 )
 
 
 def is_result(path: Path) -> bool:
-    """Whether glam-deploy wrote this file: it is a report, or the report beside it names it, or it is a table."""
+    """Whether glam-deploy wrote this file: it is a report, is listed in the report of its stem, or is a table."""
     if is_table(path):
         return True
-    names = _named_by(path.with_suffix(REPORT)) if path.suffix in (REPORT, ARRAYS, PICTURE) else []
+    names = _listed_by(path.with_suffix(REPORT)) if path.suffix in (REPORT, ARRAYS, PICTURE) else []
     return path.name in names
 
 
 def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
-    """A stem for each input, different from every other's also where case or Unicode composition do not count.
+    """A unique stem for each input, also in file systems that ignore case or Unicode composition.
 
-    The shortest that does: `1` for a/1.dcm alone; `1.png` and `1.dcm` where the types differ; `a_1` and `b_1` where the
-    folders do; else a digest of the path. A suffix of digits alone is part of the name (UIDs). The answer depends on
+    It is the shortest unique one: `1` for a/1.dcm alone; `1.png` and `1.dcm` if the types differ; `a_1` and `b_1` if
+    the folders differ; else a digest of the path. A suffix of digits is part of the name (UIDs). The stems depend on
     the set of paths, not on their order.
     """
     choices = {path: _candidates(path) for path in paths}
@@ -180,12 +181,12 @@ def unique_stems(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def stem_of(path: Path) -> str:
-    """The name without its suffix; a suffix of digits alone is part of the name (UIDs)."""
+    """The file name without its suffix; a suffix of digits is part of the name (UIDs)."""
     return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 def _candidates(path: Path) -> Iterator[str]:
-    """Stems from short to long; the last is unique by the digest of the whole path."""
+    """Possible stems, from short to long; the last is unique because it has a digest of the path."""
     fits = (name for name in _names(path) if len(os.fsencode(name)) <= _LONGEST_STEM_BYTES)
     yield from fits
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
@@ -202,14 +203,14 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def names_in_the_way(out_dir: Path, stems: Iterable[str]) -> dict[str, list[str]]:
-    """Stem -> those files of a result of this stem whose names are taken in the folder, however they are written.
+    """Stem -> names of its output files that exist in the folder; case and Unicode composition are ignored.
 
-    Looks into the folder once. Raises UsageError where it cannot be searched.
+    Reads the folder once. Raises UsageError if it cannot be read.
     """
     with writing_to(out_dir):
-        there = {_folded(path.name) for path in out_dir.iterdir()} if out_dir.exists() else set()
-    taken = ((stem, [stem + suffix for suffix in (REPORT, ARRAYS, PICTURE)]) for stem in stems) if there else ()
-    found = ((stem, [name for name in names if _folded(name) in there]) for stem, names in taken)
+        existing = {_folded(path.name) for path in out_dir.iterdir()} if out_dir.exists() else set()
+    outputs = ((stem, [stem + suffix for suffix in (REPORT, ARRAYS, PICTURE)]) for stem in stems) if existing else ()
+    found = ((stem, [name for name in names if _folded(name) in existing]) for stem, names in outputs)
     return {stem: names for stem, names in found if names}
 
 
@@ -219,9 +220,9 @@ def _folded(stem: str) -> str:
 
 @contextmanager
 def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
-    """A folder inside `out_dir` (same file system, so that a rename is atomic) that goes away whatever happens."""
+    """Context with a temporary folder inside `out_dir` (the same file system, so that a rename is atomic)."""
     if stem in ("", ".", "..") or Path(stem).name != stem:
-        raise UsageError(f"{stem!r} is no stem for output files; expected a plain file name without folders")
+        raise UsageError(f"{stem!r} is not a stem for output files, expected a plain file name without folders")
     with writing_to(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=out_dir) as staged:
@@ -230,13 +231,13 @@ def _staging(out_dir: Path, stem: str) -> Iterator[Path]:
 
 @contextmanager
 def writing_to(out_dir: Path) -> Iterator[None]:
-    """What the file system raises in the block, as UsageError."""
+    """Context that raises OSError of the block as UsageError."""
     try:
         yield
     except OSError as error:
         raise UsageError(
-            f"cannot write to {out_dir}: {error.strerror or error}; expected a folder with space and permission to "
-            "write: free space, change its permissions, or choose another folder"
+            f"cannot write to {out_dir}: {error.strerror or error}, expected a folder with free space and write "
+            "permission: free disk space, change its permissions, or choose another folder"
         ) from error
 
 
@@ -244,18 +245,22 @@ def _stage_report(staged: Path, stem: str, content: report.Report) -> None:
     _write_report(staged / (stem + REPORT), content)
     stopped = report.failure(content["input"]["name"], None, InternalError(_STOPPED))
     stopped["input"] = content["input"]
-    # the names of the new files and of those that they replace
+    # both names, whether new files or files to be replaced
     stopped["files"] = {"arrays": stem + ARRAYS, "picture": stem + PICTURE}
     _write_report(staged / _MEANWHILE, stopped)
 
 
 def _write_report(path: Path, content: report.Report) -> None:
-    # A file name with bytes that are not UTF-8 holds lone surrogates; as escapes they are valid JSON and come back.
+    # lone surrogates, of file names that are not valid UTF-8, are written as JSON escapes and can be read back
     path.write_bytes(report.to_text(content).encode("utf-8", "backslashreplace"))
 
 
 def _publish(staged: Path, out_dir: Path, stem: str) -> list[Path]:
-    """A report of a failure that names all, arrays, picture, the report: the module's promises hold at every step."""
+    """Move the staged files to `out_dir`; returns their paths.
+
+    The order is: a report with status "failed" that lists all files, arrays, picture, the final report. The guarantees
+    of the module therefore hold after every step.
+    """
     (staged / _MEANWHILE).replace(out_dir / (stem + REPORT))
     return [path for suffix in (ARRAYS, PICTURE, REPORT) if (path := _move(staged, out_dir, stem + suffix))]
 
@@ -269,29 +274,29 @@ def _move(staged: Path, out_dir: Path, name: str) -> Path | None:
     return target
 
 
-def _named_by(place: Path) -> list[str]:
-    """The report's own name and those in its "files"; nothing where no report of ours is there.
+def _listed_by(path: Path) -> list[str]:
+    """Names of a report and of its "files"; empty if `path` is not a report of glam-deploy.
 
-    A report of ours that is damaged is told by its beginning, and may have named both.
+    A damaged report is recognized by its first bytes; it is assumed to list arrays and picture.
     """
     try:
-        text = read_regular(place)
+        text = read_regular(path)
         content = json.loads(text)
     except OSError:
         return []
     except (ValueError, RecursionError):
-        both = [place.stem + suffix for suffix in (ARRAYS, PICTURE)] if place.suffix == REPORT else []
-        return [place.name, *both] if text.startswith(_BEGINNING) else []
+        both = [path.stem + suffix for suffix in (ARRAYS, PICTURE)] if path.suffix == REPORT else []
+        return [path.name, *both] if text.startswith(_BEGINNING) else []
     if not isinstance(content, dict) or content.get("schema") != report.SCHEMA:
         return []
     files = content.get("files")
-    return [place.name, *(files.values() if isinstance(files, dict) else ())]
+    return [path.name, *(files.values() if isinstance(files, dict) else ())]
 
 
 def is_orphan(path: Path) -> bool:
-    """Whether a file that no report names is arrays or a picture that glam-deploy wrote, damaged ones left out.
+    """Whether a file that no report lists is an undamaged array file or picture written by glam-deploy.
 
-    Arrays have the names of ours; a picture is in colour and ends in the banner's, which no mammogram does.
+    An array file has all array names of `named_arrays`; a picture is RGB, with the banner's colour in the last pixel.
     """
     try:
         if path.is_symlink() or not path.is_file():

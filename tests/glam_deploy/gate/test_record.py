@@ -72,5 +72,5 @@ def test_a_bundle_that_was_replaced_gets_no_verdict(bundle: Bundle) -> None:
 
 
 def test_a_bundle_that_cannot_be_written_to(bundle: Bundle) -> None:
-    with unprivileged(), pytest.raises(UsageError, match="the verdict cannot be written there"):
+    with unprivileged(), pytest.raises(UsageError, match="the verdict cannot be written"):
         record(bundle, made())

@@ -165,7 +165,7 @@ def test_a_table_of_another_release_is_begun_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "file,view,status\n", "name;score\n1;2\n"])
 def test_a_table_of_the_users_is_left_alone(tmp_path: Path, content: str, again: Any) -> None:
     (tmp_path / TABLE).write_text(content)
-    with pytest.raises(UsageError, match=r"results\.csv is in the way"):
+    with pytest.raises(UsageError, match=r"results\.csv exists and was not written"):
         table(tmp_path, again)
     assert (tmp_path / TABLE).read_text() == content
     assert not is_result(tmp_path / TABLE)

@@ -135,7 +135,7 @@ def test_a_kill_is_told_in_the_report(make_result, pixels, tmp_path, monkeypatch
 def test_a_full_disk_is_reported_and_the_earlier_result_survives(make_result, pixels, tmp_path):
     write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with largest_file(20_000), pytest.raises(UsageError, match="free space") as caught:
+    with largest_file(20_000), pytest.raises(UsageError, match="free disk space") as caught:
         write_result(tmp_path, "x", pixels, make_result(), OutputOptions())
     assert isinstance(caught.value.__cause__, OSError)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
 @pytest.mark.parametrize("fails", [True, False])
 def test_an_input_png_in_the_output_folder_is_never_touched(make_result, pixels, tmp_path, fails):
     (tmp_path / "x.png").write_bytes(b"the mammogram itself")
-    with pytest.raises(UsageError, match="apart from the inputs"):
+    with pytest.raises(UsageError, match="other than that of the inputs"):
         if fails:
             write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
         else:
@@ -175,7 +175,7 @@ FOREIGN = [
 def test_files_of_others_are_in_the_way_and_stay(make_result, pixels, tmp_path, files, fails):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=r"x\.(json|npz|png) is in the way and was not written by glam-deploy"):
+    with pytest.raises(UsageError, match=r"x\.(json|npz|png) exists and was not written by glam-deploy"):
         if fails:
             write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
         else:
@@ -186,11 +186,11 @@ def test_files_of_others_are_in_the_way_and_stay(make_result, pixels, tmp_path, 
 @pytest.mark.parametrize("name", ["x.json", "x.npz"])
 def test_folders_and_links_of_others_stay(tmp_path, name):
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(UsageError, match="in the way"):
+    with pytest.raises(UsageError, match="was not written by glam-deploy"):
         write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match="in the way"):
+    with pytest.raises(UsageError, match="was not written by glam-deploy"):
         write_failure(tmp_path, "x", "x.png", None, InputError("broken"))
     assert names(tmp_path) == {name}
 
@@ -198,7 +198,7 @@ def test_folders_and_links_of_others_stay(tmp_path, name):
 def test_a_picture_that_came_after_a_run_without_one_stays(make_result, pixels, tmp_path):
     write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False))
     (tmp_path / "x.png").write_bytes(b"the mammogram itself")
-    with pytest.raises(UsageError, match=r"x\.png is in the way"):
+    with pytest.raises(UsageError, match=r"x\.png exists and was not written"):
         write_result(tmp_path, "x", pixels, make_result(), OutputOptions(picture=False))
     assert (tmp_path / "x.png").read_bytes() == b"the mammogram itself"
 
