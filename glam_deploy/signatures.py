@@ -1,5 +1,5 @@
-"""Kinds of files by their first bytes. `images.foreign` names and explains them for images, `glam_export.foreign` for
-checkpoints.
+"""Kinds of files by their first bytes. `images.foreign` names and explains them for images,
+`glam_export.checkpoint.foreign` for checkpoints.
 
 Sources: the file signatures of each format's own specification; PS3.5 section 7.1 and PS3.10 section 7.1 for DICOM; the
 Git LFS pointer specification.

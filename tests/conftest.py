@@ -23,9 +23,9 @@ from glam_deploy.networks import GLAM, STAGES
 from glam_deploy.precision import PRECISIONS
 from glam_export.checkpoint import load_checkpoint, save_weights
 from glam_export.exporter import ExportOptions, export_bundle
-from glam_export.graphs import graph_modules
-from glam_export.onnx_file import write_graph
-from glam_export.reference import GlamNetwork
+from glam_export.graphs.onnx_file import write_graph
+from glam_export.networks import graph_modules
+from glam_export.reference.glam import GlamNetwork
 
 
 def pytest_configure() -> None:

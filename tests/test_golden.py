@@ -15,7 +15,7 @@ from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import Source
 from glam_deploy.runtime.result import Result
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 CASES = ("case_k1", "case_k3_batch2", "case_k6")
 RUNS = [

@@ -2,7 +2,7 @@
 
     python -m glam_bench.half_parity demo --bundle demo/bundle demo/exam
 
-Each view goes through the fp32 graphs and through the half graphs with FP32 sums (`glam_export.half`). The results say,
+Each view goes through the fp32 graphs and through the half graphs with FP32 sums (precision/half.py). The results say,
 for each precision and K, whether the gate would pass, how many views keep their patches, Dice of the fused map at 0.5,
 the largest differences, and which part they belong to where a view is not within the gate's limits. They go into
 half_parity.json in the current folder, or into the file of --out; earlier results of the same name are replaced.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parity(bundle: Bundle, views: Sequence[NetworkInput], patches: int) -> dict[Precision, dict[str, Any]]:
     """Each half precision of the bundle's graphs against fp32, on the same views."""
-    from glam_export.half import rounded_engines
+    from glam_export.precision.half import rounded_engines
 
     reference = open_engines("onnx", bundle, EngineOptions())
     expected = [answer(pipeline_of(reference, patches)(view)) for view in views]

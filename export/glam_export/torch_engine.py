@@ -1,89 +1,80 @@
-"""The PyTorch reference behind the engine contract, so that one pipeline runs both it and what is held against it."""
+"""The PyTorch reference as an engine, so that the same pipeline runs it and the engines that are compared with it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.errors import BackendRunError, BackendUnavailable
-from glam_deploy.networks import GLAM, STAGES, Stage
+from glam_deploy.networks import Stage
 from glam_deploy.precision import FP32, StageRecipes
 from glam_export.checkpoint import load_weights
-from glam_export.reference import GlamNetwork
+from glam_export.reference.base import ReferenceNetwork
 
 _PROCESS = os.getpid()
-"""The one that imported this module."""
+"""Number of the process that imported this module."""
 _FORKED = (
-    "the engine 'torch' cannot run in a process that was forked from one that had loaded it: its OpenMP would wait for "
-    "ever for threads that only the parent has. Start processes with multiprocessing.get_context('spawn') and load the "
-    "pipeline there, or choose the engine onnx or openvino."
+    "the engine 'torch' cannot run in a process that was forked from one that had loaded it, because its OpenMP would "
+    "wait forever for threads that only the parent has. Start processes with multiprocessing.get_context('spawn') and "
+    "load the pipeline there, or choose the engine onnx or openvino."
 )
 
 
 class TorchEngine(Engine):
-    """One stage of a GlamNetwork, on the device that its weights are on."""
+    """One stage of a reference network, on the device of its weights."""
 
-    def __init__(self, network: GlamNetwork, stage: Stage) -> None:
+    def __init__(self, network: ReferenceNetwork, stage: Stage) -> None:
         super().__init__(stage, network=network.spec)
-        self._network = network
         self._device = next(network.parameters()).device
-        forward: dict[Stage, Callable[..., tuple[Tensor, ...]]] = {
-            "global": network.global_network,
-            "local": network.detection_network,
-            "fusion": self._fuse,
-        }
-        self._forward = forward[stage]
+        self._forward = network.stages()[stage]
 
     def _run(self, inputs: Arrays) -> Arrays:
         if os.getpid() != _PROCESS:
             raise BackendRunError(_FORKED)
         try:
             with torch.inference_mode():
-                # copied, since PyTorch warns of arrays that are read-only
+                # copies, because PyTorch warns about read-only arrays
                 tensors = {name: torch.tensor(values, device=self._device) for name, values in inputs.items()}
                 outputs = self._forward(**tensors)
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: PyTorch {torch.__version__} failed: {error}") from error
         return {name: t.cpu().numpy() for name, t in zip(self.contract.outputs, outputs, strict=True)}
 
-    def _fuse(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        """One image at a time, since each may use another number of its patch slots."""
-        rows = [self._fuse_one({k: v[n : n + 1] for k, v in inputs.items()}) for n in range(len(inputs["y_scale"]))]
-        return tuple(torch.cat(values) for values in zip(*rows, strict=True))
 
-    def _fuse_one(self, one: dict[str, Tensor]) -> list[Tensor]:
-        net = self._network
-        slots = one["patch_locations"].shape[1]
-        used = int((one["patch_locations"][0, :, 0] >= 0).sum())
-        maps, places = one["saliency_patches"][:, :used], one["patch_locations"][:, :used]
-        z_k = one["z_k"][:, :used] if net.spec is GLAM else torch.empty(0)
-        local = net.aggregate(maps, z_k)
-        outputs = [one["y_scale"].mean(1), local.y_local, net.fuse_saliency(one["saliency_global"], maps, places)]
-        if local.attention is not None and local.z_l is not None:
-            outputs.append(net.predict_fusion(one["z_g"], local.z_l))
-            outputs.append(torch.nn.functional.pad(local.attention, (0, slots - used)))
-        return outputs
+class MemoizedEngine(Engine):
+    """Runs `engine`, and returns the stored outputs for inputs that it had before: the reference takes seconds a patch.
+
+    Keeps every input and output in memory as long as it exists.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.stage, network=engine.network)
+        self.contract = engine.contract
+        self._engine = engine
+        self._outputs: dict[bytes, Arrays] = {}
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        key = b"".join(values.tobytes() for values in inputs.values())
+        if key not in self._outputs:
+            self._outputs[key] = self._engine.run(inputs)
+        return {name: values.copy() for name, values in self._outputs[key].items()}
 
 
-def network_engines(network: GlamNetwork) -> dict[Stage, TorchEngine]:
-    """The three stages of a network in memory."""
-    # channels last only for its rounding: in that layout oneDNN's sums come closer to a float64 run, at the same speed
-    for weight in network.detection_network.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return {stage: TorchEngine(network, stage) for stage in STAGES}
+def network_engines(network: ReferenceNetwork) -> dict[Stage, TorchEngine]:
+    """The stages of a network in memory."""
+    network.use_exact_layout()
+    return {stage: TorchEngine(network, stage) for stage in network.spec.stages}
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """The reference with the bundle's own copy of the weights.
+    """The reference with the bundle's copy of the weights.
 
-    Raises BackendUnavailable where the bundle was exported without it, and in a process that was forked from one that
-    had loaded it; BundleError where it was changed, CheckpointError where it holds no weights of this network.
+    Raises BackendUnavailable if the bundle was exported without it, or in a process that was forked from one that had
+    loaded PyTorch; BundleError if the copy was changed, CheckpointError if it has no weights of this network.
     """
     if os.getpid() != _PROCESS:
         raise BackendUnavailable(_FORKED)
@@ -91,12 +82,12 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
     if threads := within_cores(options).threads:
         torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
-    sha256 = dict.fromkeys(STAGES, bundle.files[bundles.CHECKPOINT_FILE].sha256)
+    sha256 = dict.fromkeys(bundle.network.stages, bundle.files[bundles.CHECKPOINT_FILE].sha256)
     return OpenedEngines(engines=network_engines(network), identity=torch_identity(sha256))
 
 
 def torch_identity(sha256: Mapping[Stage, str]) -> EngineIdentity:
-    """Of the reference on the CPU. `sha256`: of the weights, by stage; empty for a network in memory."""
+    """Identity of the reference on the CPU. `sha256`: of the weights, by stage; empty for a network in memory."""
     return EngineIdentity(
         name="torch",
         library=f"torch {torch.__version__}",
@@ -107,7 +98,7 @@ def torch_identity(sha256: Mapping[Stage, str]) -> EngineIdentity:
 
 
 def require_checkpoint(bundle: Bundle, options: EngineOptions) -> None:
-    """Raises BackendUnavailable where the bundle was exported without its weights."""
+    """Raises BackendUnavailable if the bundle was exported without its weights."""
     if bundles.CHECKPOINT_FILE not in bundle.files:
         raise BackendUnavailable(
             f"{bundle.folder}: has no {bundles.CHECKPOINT_FILE}, which the engine 'torch' runs. Export the checkpoint "

@@ -30,7 +30,7 @@ from glam_deploy.installation import install_command
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
 from glam_deploy.precision import PRECISIONS, Precision
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 TOLERANCES = {"fp32": 1e-5, "fp16": 4e-3, "bf16": 3e-2}
 """For one graph on other batches or engines, by precision: in fp32 the product promises 1e-4 after the whole chain; a

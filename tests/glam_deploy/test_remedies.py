@@ -15,7 +15,7 @@ from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import place
 from glam_deploy.reading import read
 from glam_deploy.records import VIEW_NAMES, Mammogram, View
-from glam_export.calibration import images_in
+from glam_export.precision.calibration import images_in
 
 HAVE = {
     Caller.PYTHON: set(),

@@ -20,7 +20,7 @@ LATER = "\nimport time; time.sleep(3)"
 """Telemetry is sent by threads of its own, some time after."""
 QUANTIZE = """
 from support.small_graphs import patches, small_local
-from glam_export.quantize import quantized
+from glam_export.precision.quantize import quantized
 from glam_deploy.engines.openvino import graph_engine
 from glam_deploy.networks import GLAM_CONCATENATION
 narrow = quantized(small_local(), [{"patches": patch[None]} for patch in patches(2)])

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glam_deploy.networks import GLAM
-from glam_export import graphs
+from glam_export.graphs import glam as graphs
+from glam_export.graphs import layers
 
 HALF = [("fp16", torch.float16), ("bf16", torch.bfloat16)]
 """Precisions and their types in torch."""
@@ -23,7 +24,7 @@ def conv(layer: nn.Conv2d, x: Tensor, half: torch.dtype) -> Tensor:
     return rounded(y, half)
 
 
-def scaled(norm: graphs.ScaleShift, x: Tensor, half: torch.dtype) -> Tensor:
+def scaled(norm: layers.ScaleShift, x: Tensor, half: torch.dtype) -> Tensor:
     return F.relu(rounded(x * norm.scale + norm.shift, half))
 
 

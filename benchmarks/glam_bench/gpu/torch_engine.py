@@ -26,8 +26,9 @@ from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, on
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_export.checkpoint import load_weights
-from glam_export.graphs import graph_modules, in_precision
-from glam_export.reference import GlamNetwork
+from glam_export.graphs.layers import in_precision
+from glam_export.networks import graph_modules
+from glam_export.reference.glam import GlamNetwork
 from glam_export.torch_engine import torch_identity
 
 WARM_UP = 3

@@ -22,7 +22,7 @@ from glam_deploy.patches import host
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_deploy.records import Float32, Int64, NetworkInput
 from glam_export.checkpoint import load_weights
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 Module = Callable[..., tuple[Tensor, ...]]
 
@@ -134,6 +134,7 @@ def open_torch(bundle: Bundle, patches: int, threads: int | None, options: Torch
     if threads:
         torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
+    assert isinstance(network, GlamNetwork)
     return TorchRunner(network, patches, options)
 
 

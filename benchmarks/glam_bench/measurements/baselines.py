@@ -14,7 +14,7 @@ from glam_bench.gpu.torch_engine import RUNS, load_network, tf32, torch_ms
 from glam_deploy.bundle import open_bundle
 from glam_deploy.networks import GLAM
 from glam_deploy.patches import host
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 DEPTHS = (1, 3, 6)
 

@@ -17,7 +17,7 @@ from glam_deploy.errors import UsageError
 from glam_deploy.networks import GLAM, NetworkSpec
 from glam_export.demo import circuit
 from glam_export.demo.circuit import ONE, ONE_CHANNEL, Rule, grow, invert, keep, keep_inside, mean, plain, spread
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 State = dict[str, Tensor]
 Step = Mapping[str, Rule]

@@ -1,5 +1,1 @@
-"""The GLAM network in PyTorch, written from its published description: the truth for graphs and engines."""
-
-from glam_export.reference.network import GlamNetwork
-
-__all__ = ["GlamNetwork"]
+"""The networks in PyTorch, written from their published descriptions, a package each: the reference for engines."""

@@ -3,12 +3,13 @@
 import errno
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from support import tensorrt as support_tensorrt
 from support.bundles import fill
 from support.commands import Cli
+from support.export import load_stub
 
 from glam_bench import bench as bench_run
 from glam_deploy.bundle import Bundle, write
@@ -20,6 +21,7 @@ from glam_deploy.errors import BackendUnavailable
 from glam_deploy.gpu.engines.tensorrt import store
 from glam_export import exporter
 from glam_export.exporter import ExportOptions
+from glam_export.steps.write import WriteGraphs
 
 
 def begun(*_: object, **__: object) -> NoReturn:
@@ -184,15 +186,9 @@ def test_calibration_images_without_graphs_in_8_bits_are_refused(cli: Cli, tmp_p
 
 
 def test_calibration_images_are_read_before_graphs_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Loaded:
-        notes = ()
-
-    def load(*_: object, **__: object) -> Any:
-        return Loaded()
-
-    monkeypatch.setattr(exporter, "require_nncf", lambda: None)
-    monkeypatch.setattr(exporter, "load_checkpoint", load)
-    monkeypatch.setattr(exporter, "_write_graphs", begun)
+    monkeypatch.setattr(exporter, "require", lambda *extras, user: None)
+    monkeypatch.setattr("glam_export.steps.load.load_checkpoint", load_stub)
+    monkeypatch.setattr(WriteGraphs, "run", begun)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "L-CC.png").write_bytes(b"no picture")
     options = ExportOptions(precisions=("fp32", "int8"), calibration=tmp_path / "images")

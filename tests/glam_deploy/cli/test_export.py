@@ -19,7 +19,7 @@ from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.records import Mammogram, View
-from glam_export import exporter
+from glam_export.steps import compare, write
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     mirrored = Mammogram(pixels=support_engines.small_view().pixels[:, ::-1], view=View.R_MLO)
     monkeypatch.setitem(OWNERS, "onnx", OWNERS["onnx"])
     support_engines.install()
-    monkeypatch.setattr(exporter, "graph_modules", lambda network: dict.fromkeys(STAGES))
-    monkeypatch.setattr(exporter, "in_precision", lambda module, precision: module)
-    monkeypatch.setattr(exporter, "rounded_engines", lambda bundle, precision: rounded_fakes(bundle.network))
-    monkeypatch.setattr(exporter, "write_graph", lambda module, stage, path, **_: path.write_bytes(stage.encode()))
-    monkeypatch.setattr(exporter, "phantom_view", lambda seed, view: mirrored)
-    monkeypatch.setattr(exporter, "network_engines", lambda network: support_engines.fake_engines(network=network.spec))
+    monkeypatch.setattr(write, "graph_modules", lambda network: dict.fromkeys(STAGES))
+    monkeypatch.setattr(write, "in_precision", lambda module, precision: module)
+    monkeypatch.setattr(compare, "rounded_engines", lambda bundle, precision: rounded_fakes(bundle.network))
+    monkeypatch.setattr(write, "write_graph", lambda module, stage, path, **_: path.write_bytes(stage.encode()))
+    monkeypatch.setattr(compare, "phantom_view", lambda seed, view: mirrored)
+    monkeypatch.setattr(compare, "network_engines", lambda network: support_engines.fake_engines(network=network.spec))
 
 
 def rounded_fakes(network: NetworkSpec) -> dict[Stage, Engine]:
@@ -81,12 +81,15 @@ def test_steps_are_told_and_an_earlier_bundle_is_replaced_as_a_whole(
     assert names(bundle) == ["golden", "graphs", "manifest.json"]
     assert said.err.splitlines() == [
         f"reading {golden_checkpoint.name}",
-        "writing the global graph in fp32",
-        "writing the local graph in fp32",
-        "writing the fusion graph in fp32",
-        "writing the global graph in fp16",
-        "writing the local graph in fp16",
+        "writing the graphs in fp32",
+        "writing the graphs in fp32: global",
+        "writing the graphs in fp32: local",
+        "writing the graphs in fp32: fusion",
+        "writing the graphs in fp16",
+        "writing the graphs in fp16: global",
+        "writing the graphs in fp16: local",
         "running the reference on the golden case",
+        "writing the manifest",
         "comparing every graph with the reference",
     ]
 
@@ -212,7 +215,7 @@ def test_stop_leaves_the_bundle_that_stands(
 ) -> None:
     before, around = snapshot(bundle), names(bundle.parent)
     process = start("export", "--weights", golden_checkpoint, "--out", bundle, code=PLAIN)
-    assert "writing the global graph in fp32\n" in process.stderr  # reads up to there
+    assert "writing the graphs in fp32: global\n" in process.stderr  # reads up to there
     process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, out) == (status, "")

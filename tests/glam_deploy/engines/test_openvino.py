@@ -23,7 +23,7 @@ from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendUnavailable, BundleError
 from glam_deploy.networks import GLAM_CONCATENATION
 from glam_deploy.precision import Recipe
-from glam_export.winograd import MIN_CHANNELS, winograd
+from glam_export.precision.winograd import MIN_CHANNELS, winograd
 
 OPTIONS = EngineOptions()
 FP32 = StagePlan(file=graph_file("local"), floats="fp32")

@@ -24,7 +24,7 @@ from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
-from glam_export.memoized import MemoizedEngine
+from glam_export.torch_engine import MemoizedEngine
 
 pytestmark = pytest.mark.network
 

@@ -26,7 +26,7 @@ from glam_deploy.images import foreign, image_files
 from glam_deploy.reading import find_inputs, read
 from glam_deploy.records import View
 from glam_deploy.signatures import SIGNATURES, Kind
-from glam_export import foreign as checkpoints
+from glam_export.checkpoint import foreign as checkpoints
 
 GREY = breast(View.L_CC, bits=8)
 

@@ -14,7 +14,7 @@ from glam_deploy.preprocess.prepare import prepare
 from glam_deploy.records import GlobalMaps, Mammogram, View
 from glam_export.demo.phantom import phantom_view
 from glam_export.demo.weights import demo_state_dict
-from glam_export.reference import GlamNetwork
+from glam_export.reference.glam import GlamNetwork
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "golden" / "state_dict_shapes.json").read_text())
 HEAD = {

@@ -1,0 +1,50 @@
+"""What an export needs of each network: its reference, its graphs and the keys of its checkpoints.
+
+A further network is a package in `reference/`, a module in `graphs/` and an entry in `FAMILIES`.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from glam_deploy.networks import NetworkSpec, Stage
+from glam_export.graphs import glam as glam_graphs
+from glam_export.reference.base import ReferenceNetwork
+from glam_export.reference.glam import GlamNetwork, keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFamily:
+    """The networks of one `NetworkSpec.name`, which may differ in their aggregation."""
+
+    name: str
+    roots: tuple[str, ...]
+    """Beginnings of state-dict keys, each with its last dot, that no other family has."""
+    spec_of: Callable[[Collection[str]], NetworkSpec]
+    """State-dict keys -> the network. Raises CheckpointError, without the file's name, for keys of no network."""
+    reference: Callable[[NetworkSpec], ReferenceNetwork]
+    graph_modules: Callable[[Any], dict[Stage, nn.Module]]
+    """A network that `reference` made -> the module of each stage that is traced into an ONNX graph."""
+
+
+FAMILIES = (
+    NetworkFamily(
+        name="GLAM",
+        roots=keys.ROOTS,
+        spec_of=keys.spec_of,
+        reference=GlamNetwork,
+        graph_modules=glam_graphs.graph_modules,
+    ),
+)
+
+
+def family_of(spec: NetworkSpec) -> NetworkFamily:
+    """The family of a network."""
+    return next(family for family in FAMILIES if family.name == spec.name)
+
+
+def graph_modules(network: ReferenceNetwork) -> dict[Stage, nn.Module]:
+    """The module of each stage that is traced into an ONNX graph, in eval mode."""
+    return family_of(network.spec).graph_modules(network)

@@ -1,0 +1,5 @@
+"""GLAM in PyTorch (Liu et al., MIDL 2021)."""
+
+from glam_export.reference.glam.network import GlamNetwork
+
+__all__ = ["GlamNetwork"]

@@ -1,0 +1,80 @@
+"""Steps that write files of a bundle: graphs, weights, manifest."""
+
+from dataclasses import dataclass
+
+from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, graph_file, write_manifest
+from glam_deploy.precision import WINOGRAD, Precision
+from glam_export.checkpoint import save_weights
+from glam_export.graphs.layers import in_precision
+from glam_export.graphs.onnx_file import write_graph
+from glam_export.networks import graph_modules
+from glam_export.precision.winograd import winograd
+from glam_export.steps.base import Draft, Report, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteGraphs(Step):
+    """Trace the graphs of one floating-point precision; a graph that another precision shares is written once."""
+
+    precision: Precision
+
+    @property
+    def title(self) -> str:
+        return f"writing the graphs in {self.precision}"
+
+    def run(self, draft: Draft, report: Report) -> Draft:
+        network = draft.checkpoint.network
+        for stage, module in graph_modules(network).items():
+            path = draft.folder / graph_file(stage, self.precision)
+            if not path.exists():
+                report(f"{self.title}: {stage}")
+                path.parent.mkdir(exist_ok=True)
+                typed = in_precision(module, self.precision)
+                write_graph(typed, stage, path, network=network.spec, precision=self.precision)
+        return draft
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteWinograd(Step):
+    """Write the local graph in Winograd's form."""
+
+    only_in_mixture: bool
+    """Whether to write it only if the mixture of the precision search has that form."""
+
+    @property
+    def title(self) -> str:
+        condition = ", if the search has chosen it" if self.only_in_mixture else ""
+        return f"writing the local graph in Winograd's form{condition}"
+
+    def run(self, draft: Draft, report: Report) -> Draft:
+        mixture = draft.manifest.mixture or {}
+        if not self.only_in_mixture or WINOGRAD in mixture.values():
+            graph = (draft.folder / graph_file("local")).read_bytes()
+            (draft.folder / WINOGRAD_FILE).write_bytes(winograd(graph))
+        return draft
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteWeights(Step):
+    """Write the weights, which the engine "torch" needs."""
+
+    @property
+    def title(self) -> str:
+        return "writing the weights"
+
+    def run(self, draft: Draft, report: Report) -> Draft:
+        save_weights(draft.checkpoint.network, draft.folder / CHECKPOINT_FILE)
+        return draft
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteManifest(Step):
+    """Write the manifest, with the hash of every file that is there."""
+
+    @property
+    def title(self) -> str:
+        return "writing the manifest"
+
+    def run(self, draft: Draft, report: Report) -> Draft:
+        write_manifest(draft.folder, draft.manifest)
+        return draft

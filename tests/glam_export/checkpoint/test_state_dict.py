@@ -1,0 +1,118 @@
+"""Which state dict is taken from a checkpoint, and how others are told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from golden import network
+from torch import Tensor
+
+from glam_deploy.errors import CheckpointError
+from glam_deploy.networks import GLAM
+from glam_export.checkpoint.state_dict import StateDict, find_state_dict
+from glam_export.checkpoint.weights_file import read_weights_file
+from glam_export.reference.glam import GlamNetwork
+
+State = dict[str, Tensor]
+PATH = Path("weights.pt")
+STATE: State = {key: torch.tensor(float(i)) for i, key in enumerate(network.shapes() | network.HEAD_SHAPES)}
+OTHER: State = {key: value + 1000 for key, value in STATE.items()}
+
+
+def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def assert_is(found: StateDict, state: State) -> None:
+    assert found.tensors.keys() == state.keys()
+    assert all(found.tensors[key] is state[key] for key in state)
+
+
+PREFIXES = ("", "module.", "model.", "net.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model.", "ema_model.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("wrapper", ["", "net", "params", "model_state", "state_dict", "ema", "module", "whatever"])
+def test_one_network_is_found_whatever_is_around_it(wrapper: str, prefix: str) -> None:
+    content: object = prefixed(STATE, prefix)
+    found = find_state_dict({wrapper: content, "epoch": 7} if wrapper else content, PATH)
+    assert_is(found, STATE)
+    assert (found.name, found.prefix) == (wrapper, prefix)
+
+
+def test_an_optimizer_beside_it_is_none() -> None:
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": [{"lr": 1e-4}]}
+    assert_is(find_state_dict({"model": STATE, "optimizer": optimizer}, PATH), STATE)
+
+
+BOTH: dict[str, object] = {
+    "ema": {"model": STATE, "ema": OTHER},
+    "ema.module": {"model": STATE, "ema": {"module": OTHER, "decay": 0.999}},
+    "state_dict.ema": {"state_dict": {**prefixed(STATE, "model."), **prefixed(OTHER, "ema.")}},
+    "teacher": {**STATE, **prefixed(OTHER, "teacher.")},
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_of_two_networks_none_is_taken_unasked(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"holds 2 GLAM networks: .*--key") as caught:
+        find_state_dict(BOTH[name], PATH)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_key_chooses(name: str) -> None:
+    assert_is(find_state_dict(BOTH[name], PATH, name), OTHER)
+
+
+@pytest.mark.parametrize("name", ["ema.module", "state_dict.ema"])
+def test_key_may_be_the_mapping_around_it_or_the_prefix(name: str) -> None:
+    assert_is(find_state_dict(BOTH[name], PATH, "ema"), OTHER)
+
+
+def test_a_key_that_fits_nothing_lists_what_does() -> None:
+    with pytest.raises(CheckpointError, match=r"--key emma is not in the file. GLAM networks in it: model, ema\."):
+        find_state_dict(BOTH["ema"], PATH, "emma")
+    with pytest.raises(CheckpointError, match=r"--key optimizer holds no GLAM network"):
+        find_state_dict({"model": STATE, "optimizer": {"a": torch.zeros(1)}}, PATH, "optimizer")
+
+
+def test_other_values_and_the_counter_of_averaged_weights_are_told() -> None:
+    averaged = {**prefixed(STATE, "module."), "n_averaged": torch.tensor(9)}
+    found = find_state_dict({"net": averaged, "epoch": 3}, PATH)
+    assert_is(found, STATE)
+    assert found.left_out == ("n_averaged",)
+    assert find_state_dict({**STATE, "epoch": 3}, PATH).left_out == ("epoch",)
+
+
+GMIC_KEYS = ("ds_net.first_conv.weight", "dn_resnet.conv1.weight", "mil_attn_V.weight", "fusion_dnn.bias")
+OTHERS: dict[str, tuple[dict[str, object], str]] = {
+    "GMIC": ({key: torch.zeros(1) for key in GMIC_KEYS}, "GMIC"),
+    "GMIC, wrapped": ({"model": {f"module.{key}": torch.zeros(1) for key in GMIC_KEYS}}, "GMIC"),
+    "ResNet": ({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, "ResNet.*CAM"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_are_named(name: str) -> None:
+    content, expected = OTHERS[name]
+    with pytest.raises(CheckpointError, match=f"weights of another network.*{expected}"):
+        find_state_dict(content, PATH)
+
+
+def test_weights_as_numpy_arrays_are_told_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": {key: value.numpy() for key, value in STATE.items()}}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"as numpy arrays, not as tensors .*torch\.from_numpy"):
+        find_state_dict(read_weights_file(tmp_path / "w.pt"), PATH)
+
+
+def test_tensors_of_no_known_network_are_listed() -> None:
+    with pytest.raises(CheckpointError, match=r"no state dict found .*Tensors are under: net \(1 tensors\)"):
+        find_state_dict({"net": {"encoder.weight": torch.zeros(1)}}, PATH)
+
+
+def test_every_key_of_the_network_is_recognized() -> None:
+    with torch.device("meta"):
+        keys = GlamNetwork(GLAM).state_dict()
+    assert find_state_dict({f"a.b.{key}": value for key, value in keys.items()}, PATH).tensors.keys() == keys.keys()
