@@ -7,15 +7,10 @@ from rich.progress import Progress, TaskID
 
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
-from glam_deploy.cli.options import Decorator, bundle_option, device_option
-from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
+from glam_deploy.cli.options import bundle_option, device_option, library_option
 from glam_deploy.gpu.engines.tensorrt.identity import Machine, this_machine
 from glam_deploy.gpu.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
 from glam_deploy.precision import PRECISIONS, Precision
-
-library_option: Decorator = click.option(
-    "--flavour", type=click.Choice(list(FLAVOURS)), help="Library to build with [default: the one installed]."
-)
 
 
 @click.command("build")
@@ -48,11 +43,11 @@ def command(
 
 
 def settle(request: BuildRequest, device: int | None = None) -> Plan:
-    """What a request comes to on this machine; says so where that is not the plain case."""
+    """The build of a request on this machine; prints a remark if no GPU is used or the library does not list it."""
     machine = this_machine(device)
     settled = plan(request, machine)
-    if said := _remark(settled, machine):
-        console.out.print(said, soft_wrap=True)
+    if remark := _remark(settled, machine):
+        console.out.print(remark, soft_wrap=True)
     return settled
 
 
@@ -60,34 +55,34 @@ def _remark(settled: Plan, machine: Machine) -> str:
     library, capabilities = settled.library, settled.made_for.compute_capabilities
     if machine.compute_capability is None:
         return (
-            f"{library} builds ahead of time, for compute capability {', '.join(capabilities)}, and nothing of it is "
-            f"run: no GPU can be used here. {machine.lacks}"
+            f"{library} builds ahead of time, for compute capability {', '.join(capabilities)}, and the engines are "
+            f"not run, because no GPU can be used here. {machine.lacks}"
         )
     if library.targets and not set(capabilities) <= library.targets.keys():
-        return f"{library} does not list compute capability {', '.join(capabilities)}; it is asked all the same."
+        return f"{library} does not list compute capability {', '.join(capabilities)}; the build is tried nevertheless."
     return ""
 
 
 def build_with_bar(folder: Path, settled: Plan) -> BuildOutcome:
-    """Build with each step shown as it runs."""
+    """Build, and show each step while it runs."""
     with console.progress() as bar:
         return build_engines(folder, settled, _reporter(bar, bar.add_task("", total=STEPS)))
 
 
 def _reporter(bar: Progress, task: TaskID) -> Report:
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def report(step: str, detail: str, done: float) -> None:
         bar.update(task, completed=done, description=f"{step}: {detail}" if detail else step)
-        if step not in told and not console.err.is_terminal:
+        if step not in printed and not console.err.is_terminal:
             console.err.print(step, soft_wrap=True)
-        told.add(step)
+        printed.add(step)
 
     return report
 
 
 def show_outcome(outcome: BuildOutcome) -> None:
-    """Print what is in the bundle now, and what the library had to say."""
+    """Print the warnings of the library and the engines in the bundle."""
     for warning in outcome.warnings:
         console.err.print(warning, soft_wrap=True)
     console.out.print(engines_table(outcome.bundle, [outcome.entry]))

@@ -1,4 +1,4 @@
-"""`glam-deploy check-config`."""
+"""`glam-deploy check-config`, and reading of the configuration for the appliance's other commands."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.config_file import config_option, read_config
+from glam_deploy.cli.options import config_option, json_option
+from glam_deploy.errors import UsageError
+from glam_deploy.installation import require
+from glam_deploy.regular import read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("check-config")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Every key and its value, those left out included.")
+@json_option("Every key and its value, including those left out.")
 def command(config_path: Path, as_json: bool) -> None:
     """Check the appliance's configuration and print what it means. Starts nothing.
 
@@ -92,3 +95,24 @@ def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _paths(inner, f"{key}.{n}")
     elif isinstance(value, str) and value.startswith("/"):
         yield key, value
+
+
+def read_config(path: Path) -> "Config":
+    """The checked configuration in the file `path`.
+
+    Raises UsageError for errors in it, BackendUnavailable if packages of the appliance are missing.
+    """
+    require_appliance()
+    from glam_deploy.appliance.config import parse_config
+
+    try:
+        text = read_regular(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error
+    return parse_config(text, folder=path.absolute().parent)
+
+
+def require_appliance() -> None:
+    """Raises BackendUnavailable if packages of the appliance are missing."""
+    require("dicom", "appliance", user="the appliance")

@@ -12,9 +12,8 @@ from glam_deploy.cli import console
 from glam_deploy.cli.export import make_bundle
 from glam_deploy.cli.inputs import plan
 from glam_deploy.cli.inspect import show_bundle
-from glam_deploy.cli.job import Job, ReadOptions
-from glam_deploy.cli.options import export_module
-from glam_deploy.cli.run import run_job
+from glam_deploy.cli.job import Job, ReadOptions, run_job
+from glam_deploy.cli.options import export_module, out_option
 from glam_deploy.cli.verify import verify_bundle
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted
@@ -25,11 +24,11 @@ from glam_deploy.runtime.session import pipeline_of
 EXAM_SEED = 0
 PATCHES = 1
 MADE = ("weights.safetensors", "bundle", "exam", "masks", "results")
-"""What a demo puts into its folder, in this order."""
+"""Files and folders that a demo makes, in this order."""
 
 
 @click.command("demo")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to fill.")
+@out_option(Path("demo"), "Folder to fill.")
 @click.option("--seed", type=click.IntRange(min=0), default=EXAM_SEED, show_default=True, help="Which phantom exam.")
 def command(out: Path, seed: int) -> int:
     """Make weights and images, then do all that glam-deploy does with them.
@@ -66,13 +65,13 @@ def command(out: Path, seed: int) -> int:
 
 
 def _require_free(out: Path) -> None:
-    """An exam or weights of the user's may have the same names: only an earlier demo is ever replaced."""
+    """Raises UsageError if `out` has other files than an earlier demo, because files of the user are never replaced."""
     require_writable(out)
     there = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if there and not {MADE[0]} <= there <= set(MADE):
         raise UsageError(
-            f"{out} holds what is no earlier demo ({', '.join(sorted(there)[:3])}); nothing was written. Name a new "
-            f"folder with --out."
+            f"{out} holds other files than an earlier demo ({', '.join(sorted(there)[:3])}); nothing was written. "
+            f"Name a new folder with --out."
         )
 
 

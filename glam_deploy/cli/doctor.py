@@ -1,24 +1,42 @@
-"""`glam-deploy doctor`."""
+"""`glam-deploy doctor`: its checks, in order, and the table of their findings. They create and change nothing."""
 
 import json
+import os
+import pwd
+import stat
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from glam_deploy.cli import console
-from glam_deploy.cli.config_file import config_option, read_config
-from glam_deploy.cli.doctor_checks import findings
-from glam_deploy.cli.doctor_findings import FAILS, Finding
+from glam_deploy.cli.check_config import read_config
+from glam_deploy.cli.doctor_certificates import certificates
+from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
+from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
+from glam_deploy.cli.options import config_option, json_option
+from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.installation import page, quoted
 
+if TYPE_CHECKING:
+    from glam_deploy.appliance.config import Config
+    from glam_deploy.appliance.data import DataFolder
+
+NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
+"""File systems on which SQLite's write-ahead log does not work, because it needs shared memory."""
 _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 
 
 @click.command("doctor")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option("For programs.")
 def command(config_path: Path, as_json: bool) -> int:
     """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, targets.
 
@@ -43,3 +61,206 @@ def _table(found: list[Finding]) -> Table:
             text.append(f"\n{finding.remedy}", style="italic")
         table.add_row(Text(finding.state, style=_STYLES[finding.state]), Text(finding.what), text)
     return table
+
+
+def findings(config: "Config") -> Iterator[Finding]:
+    """All findings, each as soon as it is known."""
+    from glam_deploy.appliance.data import DataFolder
+    from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
+
+    data = DataFolder(root=config.data)
+    if os.geteuid() == 0:
+        remedy = "run it under an account of its own, as packaging/glam-deploy.service does"
+        yield note("user", "running as root: an exploited fault would have all rights on this machine", remedy)
+    folder = _folder(data)
+    yield folder
+    yield from _disk(config, data)
+    # SQLite leaves files there, which the service could not use if another user owned them
+    known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
+    processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
+    yield from _running(known, processes)
+    yield from _network(config)
+    yield from certificates(config)
+    yield from listeners(config, processes)
+    yield from web(config, processes)
+    yield from senders(config, data)
+    yield from target_findings(config, processes)
+
+
+# the data folder
+
+
+def _folder(data: "DataFolder") -> Finding:
+    what, root = "data folder", data.root
+    if not root.exists():
+        return _missing_folder(what, root)
+    if not root.is_dir():
+        return fails(
+            what, f"{root} is not a folder", "set `data` to a folder, or to a path that the first start can create"
+        )
+    facts = root.stat()
+    if facts.st_uid != os.geteuid():
+        text = f"{root} belongs to {_user(facts.st_uid)}, but this process runs as {_user(os.geteuid())}"
+        return fails(what, text, "run doctor and serve as the user of the service")
+    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
+    if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
+    return ok(what, f"{root}, accessible to {_user(facts.st_uid)} only")
+
+
+def _missing_folder(what: str, root: Path) -> Finding:
+    above = next(folder for folder in root.parents if folder.exists())
+    if not os.access(above, os.W_OK):
+        return fails(
+            what, f"{root} does not exist, and this user cannot write to {above}", "create it as this user's folder"
+        )
+    return note(what, f"{root} does not exist yet", "the first start creates it, accessible to the service's user only")
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _disk(config: "Config", data: "DataFolder") -> Iterator[Finding]:
+    place = next(folder for folder in (data.root, *data.root.parents) if folder.exists())
+    room = os.statvfs(place)
+    free, reserve = room.f_bavail * room.f_frsize, config.receive.reserve_bytes
+    text = f"{_size(free)} free, instances are refused below {_size(reserve)}"
+    if free < reserve:
+        yield fails("disk", text, "free space, lower receive.reserve_bytes, or shorten the times in [retain]")
+    elif free < 2 * reserve:
+        yield note("disk", text, "soon full: free space, or shorten the times in [retain]")
+    else:
+        yield ok("disk", text)
+    if (kind := _file_system(place)) in NETWORK_DISKS:
+        yield fails(
+            "disk", f"{place} is on {kind}", "use a folder on a local disk: state.db does not work on this file system"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
+
+
+def _file_system(place: Path) -> str:
+    """Type of the file system of `place`, by its longest mount point; "" if unknown."""
+    with suppress(OSError):
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+        holding = [(point, kind) for point, kind in mounts if place.absolute().is_relative_to(point)]
+        return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1]
+    return ""
+
+
+# state.db
+
+
+def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, Processes]:
+    """Findings on state.db; returns the last heartbeat of every process."""
+    from glam_deploy.appliance.state import deliveries, overview
+    from glam_deploy.appliance.state.database import monotonic_clock
+
+    what = "database"
+    if not data.database.exists():
+        yield note(what, "it does not exist yet", "the first start creates it")
+        return {}
+    try:
+        with overview.open_read_only(data.database) as connection:
+            if damage := overview.integrity_error(connection):
+                yield fails(what, f"{data.database} is damaged ({damage})", _restore())
+            else:
+                yield ok(what, f"{data.database} is sound")
+            yield from _clock(overview.latest_timestamp(connection))
+            yield from _unconfigured_targets(
+                deliveries.unconfigured_targets(connection, [target.name for target in config.targets])
+            )
+            return overview.components(connection, monotonic_clock(connection)())
+    except (*overview.READ_ERRORS, UsageError) as error:
+        if overview.is_corruption(error):
+            yield fails(what, f"{data.database} is damaged ({error})", _restore())
+        else:
+            text = f"it cannot be read in its present state ({type(error).__name__})"
+            yield note(what, text, "start the appliance, then run doctor again")
+        return {}
+
+
+def _clock(newest: float) -> Iterator[Finding]:
+    ahead = newest - time.time()
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    if ahead > 60:
+        remedy = "set the clock, and synchronize it with NTP: times in audit and results follow it"
+        yield fails("clock", f"{now} is {ahead:.0f} s before the latest recorded event", remedy)
+    else:
+        yield ok("clock", f"{now}: compare it with the correct time")
+
+
+def _unconfigured_targets(waiting: Mapping[str, int]) -> Iterator[Finding]:
+    for name, count in waiting.items():
+        remedy = f"add it to [[targets]], or discard them: glam-deploy queue discard --target {quoted(name)}"
+        yield note(f"target {name}", f"{count} result sets wait for it, but it is not configured", remedy)
+
+
+def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
+    """`processes`: those of `known` with a recent heartbeat."""
+    from glam_deploy.appliance.supervisor import ROLES
+
+    missing = [role for role in ROLES if role not in processes]
+    if len(missing) == len(ROLES):
+        last = min((known[role].age for role in ROLES if role in known), default=None)
+        text = "none runs" if last is None else f"none runs, or none can write: the last heartbeat was {last:.0f} s ago"
+        yield note("processes", text, "start glam-deploy serve; if it runs, check whether the disk is full")
+        return
+    for role in missing:
+        text = (
+            f"has written no heartbeat for {known[role].age:.0f} s: it ended or hangs" if role in known else "never ran"
+        )
+        yield fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
+    for role in ROLES:
+        if role in processes and processes[role].state == "failing":
+            reason = processes[role].detail.get("reason", "no reason given")
+            yield fails("processes", f"{role}: {reason}", "see the log")
+    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in ROLES if role in processes))
+
+
+# the network
+
+
+def _network(config: "Config") -> Iterator[Finding]:
+    bundle = _bundle(config)
+    yield bundle
+    if bundle.state == "ok":  # otherwise the engine check would repeat the bundle's fault
+        yield _engine(config)
+
+
+def _bundle(config: "Config") -> Finding:
+    from glam_deploy.bundle import open_bundle
+
+    try:
+        bundle = open_bundle(config.worker.bundle)
+        bundle.check()
+    except (GlamError, OSError) as error:
+        return fails("bundle", str(error), "copy it again from its source, or correct worker.bundle")
+    return ok("bundle", f"{bundle.id[:12]}, {len(bundle.files)} files of {bundle.folder} are unchanged")
+
+
+def _engine(config: "Config") -> Finding:
+    """Loads the engine as the worker would, except for its folder of compiled models."""
+    from glam_deploy.appliance.work.predictor import load_predictor
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            text = load_predictor(config.model_copy(update={"data": Path(folder)})).provenance
+    except GlamError as error:
+        return fails("engine", str(error), "received studies wait until it can be loaded")
+    name, gate = text["engine"]["name"], text["gate"]
+    if gate == "ungated":
+        remedy = "compare it with the reference by glam-deploy gate, then remove worker.ungated"
+        return note("engine", f"{name}, without a passed gate: not validated against the reference", remedy)
+    return ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")
+
+
+def _restore() -> str:
+    return f"stop the appliance; restore it from a backup or use an empty data folder ({page('appliance.md')}, Backup)"

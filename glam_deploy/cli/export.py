@@ -9,8 +9,8 @@ from rich.table import Table
 
 from glam_deploy.bundle import Bundle, SearchPoint, build_command
 from glam_deploy.cli import console
-from glam_deploy.cli.build import build_with_bar, library_option, settle, show_outcome
-from glam_deploy.cli.options import export_module, patches_option
+from glam_deploy.cli.build import build_with_bar, settle, show_outcome
+from glam_deploy.cli.options import export_module, library_option, out_option, patches_option
 from glam_deploy.errors import GlamError
 from glam_deploy.gpu.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
@@ -24,9 +24,7 @@ LICENCE_REMINDER = (
 
 @click.command("export")
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt, .p or .safetensors.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("bundle"), show_default=True, help="Bundle to make."
-)
+@out_option(Path("bundle"), "Bundle to make.")
 @patches_option(1, "Patches a view gets unless run says otherwise, 1..6 [default: 1].")
 @click.option(
     "--precision",
@@ -85,7 +83,7 @@ def command(
     Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
     leaves nothing behind. A bundle that stands at --out is replaced as a whole.
     """
-    # what this machine cannot build is known before the minutes of an export
+    # before the minutes of an export: raises if this machine cannot build the engines
     plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
     for settled in plans:
         require_kernels(settled)
@@ -111,8 +109,8 @@ def command(
 
 
 def _frontier_table(points: Iterable[SearchPoint]) -> Table:
-    """What a precision search tried."""
-    table = Table(title="Precision search: what was tried, and what it cost", title_justify="left")
+    """The mixtures that a precision search measured."""
+    table = Table(title="Precision search: measured mixtures", title_justify="left")
     for name in ("stage", "made of", "in 8 bits", "ms", "Dice, median", "worst", "", "wide blocks"):
         table.add_column(name, overflow="fold")
     for point in points:
@@ -132,13 +130,13 @@ def _build(out: Path, settled: Plan) -> None:
     except (GlamError, KeyboardInterrupt):
         again = build_command(out, settled.precision, settled.library.flavour.name)
         console.err.print(
-            f"{out} is whole, without {settled.precision} engines. To build them: {again}", soft_wrap=True
+            f"{out} is complete, without {settled.precision} engines. To build them: {again}", soft_wrap=True
         )
         raise
 
 
 def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
-    """Export with each step shown as it runs; `options` are those of `glam_export.exporter.ExportOptions`."""
+    """Export, and show each step while it runs; `options` as of `glam_export.exporter.ExportOptions`."""
     with console.working("loading PyTorch") as status:
         exporter = export_module("exporter")
 

@@ -16,15 +16,19 @@ from glam_deploy.cli.gate_images import ImageOptions, ImageSet, image_set, requi
 from glam_deploy.cli.gate_table import show
 from glam_deploy.cli.options import (
     DocumentedCommand,
+    EngineChoice,
     bundle_option,
+    candidate_option,
     device_option,
     flavour_option,
-    patches_option,
+    grouped,
+    out_option,
+    patches_of_view_option,
+    standardized_option,
     threads_option,
+    view_option,
 )
 from glam_deploy.engines.admission import REFERENCES, newest_gate
-from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
 from glam_deploy.gate.metrics import trial_metrics
 from glam_deploy.gate.pictures import picture
@@ -33,23 +37,22 @@ from glam_deploy.gate.verdict import GateVerdict, record, require_recordable
 from glam_deploy.json_records import to_json
 from glam_deploy.outputs.overlay import to_png
 from glam_deploy.outputs.writer import require_writable
-from glam_deploy.records import View
 
 UNREADABLE, FAILED = 1, 4
 """Exit codes."""
 WORST = 10
 TIMED = 8
-"""On the first so many images the engine "onnx" is timed beside the candidate, for `auto` to choose by."""
+"""Number of images on which the engine "onnx" is timed in turns with the candidate; `auto` chooses by the ratio."""
 SCHEMA_VERSION = 1
 
 
 @dataclass(kw_only=True)
 class Outcomes:
-    """The images so far: compared, or left out and why."""
+    """Images that were compared, and those that were left out, with the reason."""
 
     trials: list[ImageTrial] = field(default_factory=list)
     worst: list[Examined] = field(default_factory=list)
-    """The worst first."""
+    """At most WORST images, the worst first."""
     left_out: list[dict[str, str]] = field(default_factory=list)
 
     def count(self, status: str) -> int:
@@ -61,41 +64,29 @@ class Outcomes:
 
 
 @click.command("gate", cls=DocumentedCommand)
-@bundle_option
-@click.option(
-    "--engine",
-    type=click.Choice(list(OWNERS)),
-    metavar="NAME",
-    required=True,
-    help=f"The candidate: {', '.join(OWNERS)}.",
+@grouped(
+    "choice",
+    EngineChoice,
+    bundle_option,
+    candidate_option,
+    patches_of_view_option,
+    threads_option,
+    flavour_option,
+    device_option,
 )
-@click.option("--reference", type=click.Choice(REFERENCES), help="[default: torch where it can run, else onnx]")
-@click.option("--images", type=click.Path(path_type=Path), help="Images, a file or a folder [default: the demo exam].")
-@click.option("--masks", type=click.Path(path_type=Path), help="Folder of outlines, PNG named like the images.")
+@click.option("--reference", type=click.Choice(REFERENCES), help="[default: torch if it can run, else onnx]")
+@grouped(
+    "taken",
+    ImageOptions,
+    click.option("--images", type=click.Path(path_type=Path), help="Image file or folder [default: the demo exam]."),
+    click.option("--masks", type=click.Path(path_type=Path), help="Folder of outlines, PNG named like the images."),
+    view_option,
+    standardized_option("Images are cropped to 2944 x 1920 and mirrored, as for `run --standardized`."),
+)
 @click.option("--limits", "limits_file", type=click.Path(path_type=Path), help="TOML with other limits.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for gate.json and pictures of the ten worst.")
-@patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
-@click.option("--view", type=click.Choice([v.value for v in View]), help="The view of images that do not tell it.")
-@click.option(
-    "--standardized", is_flag=True, help="Images are cropped to 2944 x 1920 and mirrored, as for `run --standardized`."
-)
-@threads_option
-@flavour_option
-@device_option
+@out_option(None, "Folder for gate.json and pictures of the ten worst.")
 def command(
-    folder: Path,
-    engine: str,
-    reference: str | None,
-    images: Path | None,
-    masks: Path | None,
-    limits_file: Path | None,
-    out: Path | None,
-    patches: int | None,
-    view: str | None,
-    standardized: bool,
-    threads: int | None,
-    flavour: str | None,
-    device: int | None,
+    reference: str | None, limits_file: Path | None, out: Path | None, choice: EngineChoice, taken: ImageOptions
 ) -> int:
     """Compare an engine with the reference: does it find the same lesions? The verdict goes into the bundle.
 
@@ -104,24 +95,23 @@ def command(
     images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored.
     """
     limits = parse_limits(_text(limits_file)) if limits_file else Limits()
-    bundle = open_bundle(folder)
-    options = EngineOptions(threads=threads, flavour=flavour, device=device)
-    taken = ImageOptions(images=images, masks=masks, view=View(view) if view else None, standardized=standardized)
-    require_exam(folder, taken)
-    check_pair(bundle, engine, reference=reference, options=options)
+    bundle, options = open_bundle(choice.folder), choice.options
+    require_exam(choice.folder, taken)
+    check_pair(bundle, choice.engine, reference=reference, options=options)
     require_recordable(bundle)
     if out:
         require_writable(out)
-    with image_set(folder, taken) as images_of_gate:
+    with image_set(choice.folder, taken) as images:
         with console.working("opening the engines"):
-            pair = open_pair(bundle, engine, reference=reference, patches=patches or bundle.patches, options=options)
-        found = _compare(pair, images_of_gate, limits)
-        sha256 = images_of_gate.sha256()
+            patches = choice.patches or bundle.patches
+            pair = open_pair(bundle, choice.engine, reference=reference, patches=patches, options=options)
+        found = _compare(pair, images, limits)
+        sha256 = images.sha256()
     _require_comparison(found)
     unreadable = found.count("unreadable")
     agreements = [trial.agreement for trial in found.trials]
     verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
-    gate = _entry(engine, pair, found, verdict, sha256)
+    gate = _entry(choice.engine, pair, found, verdict, sha256)
     code = _exit_code(verdict.failures, unreadable)
     standing = newest_gate(bundle, pair.candidate.identity)
     stored = not (code == UNREADABLE and standing and standing.passed)
@@ -134,7 +124,7 @@ def command(
 
 
 def _entry(engine: str, pair: EnginePair, found: Outcomes, verdict: Verdict, images_sha256: str) -> GateEntry:
-    """The verdict as the manifest and gate.json hold it."""
+    """The verdict as in the manifest and in gate.json."""
     return GateVerdict(
         engine=engine,
         identity=pair.candidate.identity,
@@ -148,7 +138,7 @@ def _entry(engine: str, pair: EnginePair, found: Outcomes, verdict: Verdict, ima
 
 
 def _require_comparison(found: Outcomes) -> None:
-    """Raises UsageError where no image reached the engines: there is nothing to judge, and earlier verdicts stand."""
+    """Raises UsageError if no image reached the engines: then there is no verdict, and earlier ones stay valid."""
     if found.trials or found.count("not computed"):
         return
     first = found.left_out[0]
@@ -182,7 +172,7 @@ def _compare(pair: EnginePair, images: ImageSet, limits: Limits) -> Outcomes:
 
 
 def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, path: Path) -> None:
-    """One bad image stops no other, and lets no engine pass."""
+    """Compare one image. An error is counted and printed; the other images go on, and the engine cannot pass."""
     try:
         found.add(examine(pair, *images.read(path), limits, timed=len(found.trials) < TIMED))
         return

@@ -11,7 +11,7 @@ from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_bu
 from glam_deploy.bundle.schema import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
-from glam_deploy.cli.options import bundle_option
+from glam_deploy.cli.options import bundle_option, json_option
 from glam_deploy.gpu.engines.tensorrt.layers import percent
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
@@ -19,7 +19,7 @@ from glam_deploy.networks import Stage
 
 @click.command("inspect")
 @bundle_option
-@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+@json_option("The manifest itself.")
 def command(folder: Path, as_json: bool) -> None:
     """Show what is in a bundle. Hashes are checked by `verify`, not here."""
     bundle = open_bundle(folder)
@@ -30,7 +30,7 @@ def command(folder: Path, as_json: bool) -> None:
 
 
 def show_bundle(bundle: Bundle) -> None:
-    """Print a bundle's facts, files, parity table and licence for people."""
+    """Print a bundle's facts, files, engines, gates, parity table and licence as text."""
     console.out.print(_facts(bundle))
     console.out.print(_files(bundle))
     if bundle.engines:
@@ -42,7 +42,7 @@ def show_bundle(bundle: Bundle) -> None:
 
 
 def _content(bundle: Bundle) -> dict[str, object]:
-    """The manifest, with the bundle's id and the facts that follow from its network; of schema 2, whatever it was."""
+    """The manifest in the newest schema, with the bundle's id and facts of its network."""
     content, spec = to_json(bundle.manifest), bundle.network
     content["network"] |= {
         "classes": spec.classes,
@@ -86,7 +86,7 @@ def _files(bundle: Bundle) -> Table:
 
 
 def engines_table(bundle: Bundle, entries: Iterable[EngineEntry]) -> Table:
-    """TensorRT engines of a bundle: with what and for what they were built, and what they compute in."""
+    """TensorRT engines of a bundle: library, GPU, and the share of confirmed arithmetic."""
     table = Table(title="TensorRT engines", title_justify="left")
     for name in ("engines", "built with", "for", "confirmed", "MB"):
         table.add_column(name, overflow="fold", justify="right" if name == "MB" else "left")
@@ -108,11 +108,11 @@ def _made_for(made_for: MadeFor) -> str:
 
 
 def _confirmed(stages: Mapping[Stage, StageEntry]) -> str:
-    """What share of the arithmetic is confirmed to be of the engines' precision; fusion has no convolution."""
-    told = []
+    """Share of the arithmetic that is confirmed to be in the engines' precision; fusion has no convolution."""
+    shares = []
     for name, made in stages.items():
         if made.confirmed_share is not None:
-            told.append(f"{percent(made.confirmed_share)} {name}")
+            shares.append(f"{percent(made.confirmed_share)} {name}")
         elif made.report:
-            told.append(f"not confirmed {name}")
-    return ", ".join(told)
+            shares.append(f"not confirmed {name}")
+    return ", ".join(shares)

@@ -1,18 +1,45 @@
-"""What `run` is to do, and what became of each input."""
+"""Processing of the inputs of a run: what to do with them, doing it, and the status of each."""
 
+import json
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from glam_deploy.outputs.table import TABLE, require_table
-from glam_deploy.outputs.writer import OutputOptions, require_makeable
-from glam_deploy.records import View
-from glam_deploy.runtime.result import Result
+import click
+
+from glam_deploy.cli import console
+from glam_deploy.cli.progress import KEPT, ProgressDisplay, Tally
+from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
+from glam_deploy.outputs.earlier import RUN, earlier_result, run_facts
+from glam_deploy.outputs.report import Report
+from glam_deploy.outputs.table import TABLE, Table, require_table
+from glam_deploy.outputs.writer import (
+    REPORT,
+    OutputOptions,
+    read_report,
+    require_makeable,
+    require_writable,
+    write_failure,
+    write_result,
+    writing_to,
+)
+from glam_deploy.reading import read, read_standardized
+from glam_deploy.records import Pixels, View
+from glam_deploy.runtime.overlap import ahead, behind
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Pending, Prepared, Result
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How to take the inputs."""
+    """How to read the inputs."""
 
     view: View | None = None
     horizontal_flip: bool = False
@@ -22,48 +49,237 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Inputs and where their results go."""
+    """Inputs of a run, and the folder and the options of their results."""
 
     stems: Mapping[Path, str]
     out: Path
     reading: ReadOptions
     writing: OutputOptions
     views: Mapping[Path, View] = field(default_factory=dict)
-    """The view of inputs that a table names, in the place of `reading.view`."""
+    """Views from a table by input, instead of `reading.view`."""
     table: bool = False
-    """Write results.csv, and say how to go on where the run is stopped."""
+    """Whether to write results.csv, and to print how to resume if the run is stopped."""
     resume: bool = False
-    """Leave inputs alone that have a complete result of an earlier run, made in the same way."""
+    """Whether to keep complete results of an earlier run with the same engine and settings."""
     again: str = ""
-    """The command that goes on where this run was stopped."""
+    """The command that resumes this run if it is stopped."""
     as_json: bool = False
     on_result: Callable[[Path, Result], None] = lambda path, result: None
 
     def reading_of(self, path: Path) -> ReadOptions:
-        """How to take one input."""
+        """How to read one input."""
         return replace(self.reading, view=self.views.get(path, self.reading.view))
 
     def settings(self, path: Path) -> dict[str, object]:
-        """What a result depends on beside its input and the pipeline; JSON-ready."""
+        """Settings on which a result depends besides its input and the pipeline; JSON-ready."""
         return asdict(self.reading_of(path)) | asdict(self.writing)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one input."""
+    """Outcome of one input."""
 
     status: str
     """"done", "skipped" or "failed", as in the report, or KEPT."""
     text: str
     lacking: bool = False
-    """It failed because this machine lacks a package."""
+    """Whether it failed because this machine lacks a package."""
 
 
 def require_room(job: Job) -> None:
-    """Raises UsageError where nothing could be put into `job.out`: before an engine is opened.
+    """Raises UsageError if `job.out` cannot be written; to be called before an engine is opened.
 
-    Files of others in the way of single results were refused when the stems were made (`cli.inputs.plan`).
+    Foreign files in place of single results were refused when the stems were made (`cli.inputs.plan`).
     """
     require_makeable(job.out)
     if job.table:
         require_table(job.out / TABLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """An input that was read and preprocessed."""
+
+    pixels: Pixels
+    """Image for the picture, [rows, columns], source frame, background 0."""
+    prepared: Prepared
+    facts: Mapping[str, object]
+    """As of `earlier.run_facts`."""
+    difference: str
+    """As of `earlier.Earlier` for a resumed run; else ""."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    """An input that the network has begun or finished."""
+
+    pixels: Pixels
+    pending: Pending
+    facts: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """An input with a result of an earlier run."""
+
+    report: Report
+
+
+def run_job(pipeline: Pipeline, job: Job) -> int:
+    """Process the inputs; the exit code.
+
+    0 if each was done, kept or skipped by rule; 1 if any failed or none was done; 3 if any failed because this machine
+    lacks a package. Raises UsageError if `job.out` cannot be written.
+    """
+    require_writable(job.out)
+    table, tally = _table(pipeline, job), Tally(total=len(job.stems))
+    try:
+        with console.progress(rate=True) as bar:
+            first = next(iter(job.stems))
+            display = ProgressDisplay(tally, bar, first=first, out=job.out, as_json=job.as_json)
+            _process_all(pipeline, job, display, table)
+    except BaseException:
+        if job.again:
+            counts = f"{tally.finished} of {tally.total} inputs: {tally.summary(resumed=job.resume)}"
+            click.echo(f"{counts}; results in {job.out}\nto go on: {job.again}", err=True)
+        raise
+    if not job.as_json and not console.is_quiet():
+        console.out.print(f"{tally.summary(resumed=job.resume)}; results in {job.out}", soft_wrap=True)
+    if tally.lacking:
+        return BackendUnavailable.exit_code
+    return 1 if tally.counts["failed"] or not tally.counts["done"] + tally.counts[KEPT] else 0
+
+
+def _table(pipeline: Pipeline, job: Job) -> Table | None:
+    if not job.table:
+        return None
+    made_by = pipeline.provenance
+    again = {stem + REPORT for stem in job.stems.values()} if job.resume else None
+    with writing_to(job.out):
+        return Table(
+            job.out,
+            engine=made_by["engine"].get("name", ""),
+            bundle=made_by.get("bundle", {}).get("id", ""),
+            again=again,
+        )
+
+
+def _process_all(pipeline: Pipeline, job: Job, display: ProgressDisplay, table: Table | None) -> None:
+    """Read the next input and write the last one while the network runs on one.
+
+    At most three inputs are in memory, and one more for each further stream. The network runs in the calling thread,
+    which gets Ctrl-C; what it has finished by then is still written.
+    """
+
+    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Started | _Kept | GlamError]:
+        display.begin(path)
+        if isinstance(view, _Kept):
+            return path, view
+        display.explain_repeat(view.difference if isinstance(view, _Read) else "")
+        display.tally.begin()
+        return path, _attempt(partial(_start, pipeline), view)
+
+    def finish(started: tuple[Path, _Started | _Kept | GlamError]) -> None:
+        path, view = started
+        outcome = Outcome(status=KEPT, text="") if isinstance(view, _Kept) else _finish(job, path, view)
+        if table is not None:
+            _add_row(table, job, path, view.report if isinstance(view, _Kept) else None)
+        display.tally.lacking |= outcome.lacking
+        display.end(outcome.status, _line(job, path, outcome))
+
+    read, depth = partial(_attempt, partial(_read, pipeline, job)), pipeline.in_flight
+    with closing(ahead(read, job.stems)) as views:
+        started = map(start, job.stems, views)
+        with closing(behind(finish, started, depth=depth)) as ends:
+            for _ in ends:
+                pass
+
+
+def _add_row(table: Table, job: Job, path: Path, kept: Report | None) -> None:
+    """Add the input to the table, unless it is there already."""
+    name = job.stems[path] + REPORT
+    if kept is None or name not in table:
+        with writing_to(job.out):
+            table.add(path, name, kept or read_report(job.out, job.stems[path]))
+
+
+def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
+    """The result or the error of a step; an earlier step's error is returned as it is. Thus other inputs go on."""
+    if isinstance(given, GlamError):
+        return given
+    try:
+        return step(given)
+    except GlamError as error:
+        return error
+    except Exception as error:  # a fault in this program must not stop the other inputs
+        return _internal(error)
+
+
+def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
+    settings, reading, difference = job.settings(path), job.reading_of(path), ""
+    if job.resume:
+        made_by = {**pipeline.provenance, RUN: {"settings": settings}}
+        earlier = earlier_result(job.out, job.stems[path], path, made_by)
+        if earlier.report:
+            return _Kept(report=earlier.report)
+        difference = earlier.difference
+    if reading.standardized:
+        given = read_standardized(path, view=reading.view)
+        # the picture needs a black background at zero
+        pixels, prepared = given.image - given.image.min(), pipeline.prepare(given)
+    else:
+        mammogram = read(
+            path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
+        )
+        pixels, prepared = mammogram.pixels, pipeline.prepare(mammogram)
+    return _Read(pixels=pixels, prepared=prepared, facts=run_facts(path, settings), difference=difference)
+
+
+def _start(pipeline: Pipeline, view: _Read | _Kept) -> _Started:
+    assert isinstance(view, _Read)
+    return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared), facts=view.facts)
+
+
+def _write(job: Job, path: Path, started: _Started) -> str:
+    found = started.pending.result()
+    result = replace(found, provenance={**found.provenance, RUN: started.facts})
+    write_result(job.out, job.stems[path], started.pixels, result, job.writing)
+    job.on_result(path, result)
+    return _summary(result)
+
+
+def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
+    """Write the result, or the report of the failure."""
+    written = _attempt(partial(_write, job, path), started)
+    if not isinstance(written, GlamError):
+        return Outcome(status="done", text=written)
+    written = written.worded(Caller.RUN)
+    write_failure(job.out, job.stems[path], path.name, job.reading_of(path).view, written)
+    status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"
+    return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))
+
+
+def _internal(error: Exception) -> InternalError:
+    """An error without the text of the exception; prints its trace, without values, to standard error."""
+    click.echo("".join(traceback.format_tb(error.__traceback__)), err=True)
+    return InternalError(
+        f"{fault(error)}. This is a fault of glam-deploy; please report it with the trace on standard error."
+    )
+
+
+def _summary(result: Result) -> str:
+    best = "y_global" if result.y_fusion is None else "y_fusion"
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in result.predictions[best].items())
+    view = result.input.view or "standardized"
+    notes = "".join(f"\n    {notice.code}: {notice.message}" for notice in result.notices)
+    return f"{view}  {best}: {scores}  {sum(result.timings_ms.values()) / 1e3:.1f} s{notes}"
+
+
+def _line(job: Job, path: Path, outcome: Outcome) -> str | None:
+    """The line that is printed for an input; None if nothing is printed."""
+    if job.as_json:
+        # json.dumps gives ASCII, which every terminal, pipe and locale can carry
+        return json.dumps(json.loads((job.out / (job.stems[path] + REPORT)).read_text("utf-8")))
+    if outcome.status == KEPT or (outcome.status == "done" and console.is_quiet()):
+        return None
+    return f"{outcome.status:8}{path}  {outcome.text}"

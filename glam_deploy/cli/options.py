@@ -1,20 +1,24 @@
-"""Options that several commands share, and the way to packages that the runtime must not import by itself."""
+"""Options that several commands share, each declared once, and the records in which commands get their values."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.installation import documentation, require
 from glam_deploy.networks import MOST_PATCHES
+from glam_deploy.records import View
 
 
 class DocumentedCommand(click.Command):
-    """A command whose help names pages of docs/: it ends with the folder where they lie."""
+    """A command whose help names pages of docs/: it ends with the path of that folder."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
@@ -24,13 +28,60 @@ class DocumentedCommand(click.Command):
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _engines_in_words() -> str:
-    """Names with what they are; those that differ in their name alone share a line."""
+def grouped(name: str, record: type[Any], *options: Decorator) -> Decorator:
+    """Adds `options` to a command, which gets their values as one `record` in its argument `name`.
+
+    `record`: a dataclass with a field for each option, by the name under which click passes it; fields without an
+    option keep their defaults.
+    """
+    names = {field.name for field in fields(record)}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collect(*arguments: Any, **values: Any) -> Any:
+            own = {key: values.pop(key) for key in names & values.keys()}
+            return command(*arguments, **values, **{name: record(**own)})
+
+        decorated: Callable[..., Any] = collect
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+# engine and bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineChoice:
+    """A bundle, and which engine shall run it in which way; None leaves the choice to the engine."""
+
+    folder: Path
+    engine: str = "auto"
+    patches: int | None = None
+    threads: int | None = None
+    streams: int | None = None
+    cache: Path | None = None
+    flavour: str | None = None
+    device: int | None = None
+    ungated: bool = False
+
+    @property
+    def options(self) -> EngineOptions:
+        """Options of the engine itself."""
+        return EngineOptions(
+            threads=self.threads, streams=self.streams, cache=self.cache, flavour=self.flavour, device=self.device
+        )
+
+
+def _engine_list() -> str:
+    """Names of the engines with their summaries; engines with the same summary share an entry."""
     names: dict[str, list[str]] = {}
     for name, owner in OWNERS.items():
         names.setdefault(owner.summary, []).append(name)
-    words = "; ".join(f"{', '.join(same)}: {summary}" for summary, same in names.items())
-    return f"{words}. auto: the fastest with a passed gate, else {AUTO}."
+    entries = "; ".join(f"{', '.join(same)}: {summary}" for summary, same in names.items())
+    return f"{entries}. auto: the fastest with a passed gate, else {AUTO}."
 
 
 bundle_option: Decorator = click.option(
@@ -47,16 +98,28 @@ bundle_option: Decorator = click.option(
 engine_option: Decorator = click.option(
     "--engine",
     type=click.Choice(ENGINE_NAMES),
-    metavar="NAME",  # all of them in a row are wider than a narrow terminal
+    metavar="NAME",  # the list of names is wider than a narrow terminal
     default="auto",
     show_default=True,
-    help=_engines_in_words(),
+    help=_engine_list(),
+)
+
+candidate_option: Decorator = click.option(
+    "--engine",
+    type=click.Choice(list(OWNERS)),
+    metavar="NAME",
+    required=True,
+    help=f"The candidate: {', '.join(OWNERS)}.",
 )
 
 flavour_option: Decorator = click.option(
     "--flavour",
     type=click.Choice(list(FLAVOURS)),
-    help="Which of the bundle's TensorRT engines, where both kinds fit this machine.",
+    help="Which of the bundle's TensorRT engines, if both kinds fit this machine.",
+)
+
+library_option: Decorator = click.option(
+    "--flavour", type=click.Choice(list(FLAVOURS)), help="Library to build with [default: the one installed]."
 )
 
 device_option: Decorator = click.option(
@@ -66,13 +129,13 @@ device_option: Decorator = click.option(
 threads_option: Decorator = click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="CPU threads of an engine, at most one a core [default: all cores].",
+    help="CPU threads of an engine, at most one per core [default: all cores].",
 )
 
 streams_option: Decorator = click.option(
     "--streams",
     type=click.IntRange(min=1),
-    help="Views that the threads of an OpenVINO engine work on at once: for folders [default: 1].",
+    help="Views that an OpenVINO engine processes at the same time: for folders [default: 1].",
 )
 
 cache_option: Decorator = click.option(
@@ -83,7 +146,7 @@ cache_option: Decorator = click.option(
 )
 
 ungated_option: Decorator = click.option(
-    "--ungated", is_flag=True, help="Take the engine also where its gate is missing or failed; the results say so."
+    "--ungated", is_flag=True, help="Use the engine even if its gate is missing or failed; the results say so."
 )
 
 
@@ -92,10 +155,63 @@ def patches_option(default: int | None, help_text: str) -> Decorator:
     return click.option("--patches", type=click.IntRange(1, MOST_PATCHES), default=default, help=help_text)
 
 
+patches_of_view_option = patches_option(
+    None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's]."
+)
+
+# images
+
+
+def _view(ctx: click.Context, param: click.Parameter, value: str | None) -> View | None:
+    return View(value) if value else None
+
+
+view_option: Decorator = click.option(
+    "--view",
+    type=click.Choice([view.value for view in View]),
+    callback=_view,
+    help="The view of images whose header and name do not state it.",
+)
+
+
+def standardized_option(help_text: str) -> Decorator:
+    """`--standardized`: images are inputs of the network."""
+    return click.option("--standardized", is_flag=True, help=help_text)
+
+
+for_processing_option: Decorator = click.option(
+    "--for-processing", is_flag=True, help="Also process For Processing images, on which GLAM was not trained."
+)
+
+# files and output
+
+
+def out_option(default: Path | None, help_text: str) -> Decorator:
+    """`--out PATH`: where results go; None without a default."""
+    path = click.Path(path_type=Path)
+    return click.option("--out", type=path, default=default, show_default=default is not None, help=help_text)
+
+
+def json_option(help_text: str) -> Decorator:
+    """`--json`: output for programs."""
+    return click.option("--json", "as_json", is_flag=True, help=help_text)
+
+
+config_option: Decorator = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("glam.toml"),
+    show_default=True,
+    envvar="GLAM_CONFIG",
+    help="The configuration of the appliance.",
+)
+
+
 def export_module(name: str, *more_extras: str) -> Any:
     """A module of `glam_export`, which the plain install cannot run. Raises BackendUnavailable.
 
-    `more_extras`: what it needs beside the extra `export`.
+    `more_extras`: what it needs besides the extra `export`.
     """
     require("export", *more_extras)
     return import_module(f"glam_export.{name}")

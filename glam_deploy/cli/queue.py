@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.config_file import config_option, read_config
+from glam_deploy.cli.check_config import read_config
+from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ UNFINISHED = ("receiving", "waiting", "working", "sending", "failed", "undeliver
 
 STAGES = (*UNFINISHED, "done", "ignored")
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
+as_json_option = json_option("For programs.")
 study_argument = click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 some_studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY...]")
 target_option = click.option("--target", metavar="NAME", help="Only undelivered results for this target; no jobs.")

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.config_file import require_appliance
+from glam_deploy.cli.check_config import require_appliance
 from glam_deploy.cli.options import (
+    EngineChoice,
     bundle_option,
     device_option,
     engine_option,
     flavour_option,
-    patches_option,
+    for_processing_option,
+    grouped,
+    patches_of_view_option,
     threads_option,
     ungated_option,
 )
+from glam_deploy.cli.run import open_pipeline
 from glam_deploy.errors import UsageError
-from glam_deploy.runtime.session import load
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.folder import FolderResult, UnusedFile, ViewEntry
@@ -35,27 +38,19 @@ HOSTS = (
 
 @click.command("run-dir")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[IN OUT]")
-@bundle_option
-@engine_option
-@patches_option(None, "Patches that the local module looks at in a view, 1..6 [default: the bundle's].")
-@click.option(
-    "--for-processing", is_flag=True, help="Also process For Processing images, on which GLAM was not trained."
+@grouped(
+    "choice",
+    EngineChoice,
+    bundle_option,
+    engine_option,
+    patches_of_view_option,
+    threads_option,
+    flavour_option,
+    device_option,
+    ungated_option,
 )
-@threads_option
-@flavour_option
-@device_option
-@ungated_option
-def command(
-    folders: tuple[Path, ...],
-    folder: Path,
-    engine: str,
-    patches: int | None,
-    for_processing: bool,
-    threads: int | None,
-    flavour: str | None,
-    device: int | None,
-    ungated: bool,
-) -> int:
+@for_processing_option
+def command(folders: tuple[Path, ...], for_processing: bool, choice: EngineChoice) -> int:
     """Find lesions for a host that calls a program on a folder (mercure, MONAI).
 
     Processes the DICOM files of the folder IN; OUT gets DICOM results and result.json. OUT must be empty, and is
@@ -68,10 +63,8 @@ def command(
     from glam_deploy.appliance.config import Accept, Config, Worker
     from glam_deploy.appliance.folder import process_folder
 
-    pipeline = load(
-        folder, engine=engine, patches=patches, threads=threads, flavour=flavour, device=device, ungated=ungated
-    )
-    accept, worker = Accept(for_processing=for_processing), Worker(bundle=folder)
+    pipeline = open_pipeline(choice)
+    accept, worker = Accept(for_processing=for_processing), Worker(bundle=choice.folder)
     config = Config(license_acknowledged=True, data=target, accept=accept, worker=worker)
     try:
         result = process_folder(source, target, pipeline, config)

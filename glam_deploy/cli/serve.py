@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from glam_deploy.cli.config_file import config_option, read_config
+from glam_deploy.cli.check_config import read_config
+from glam_deploy.cli.options import config_option
 
 
 @click.command("serve")

@@ -1,7 +1,6 @@
 """`glam-deploy verify`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -9,7 +8,15 @@ from glam_deploy.agreement.golden import check_golden, golden_patches
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.cli import console
-from glam_deploy.cli.options import bundle_option, device_option, engine_option, flavour_option, threads_option
+from glam_deploy.cli.options import (
+    EngineChoice,
+    bundle_option,
+    device_option,
+    engine_option,
+    flavour_option,
+    grouped,
+    threads_option,
+)
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.selection import check_asked
 from glam_deploy.errors import ParityError
@@ -17,23 +24,18 @@ from glam_deploy.runtime.session import pipeline_of
 
 
 @click.command("verify")
-@bundle_option
-@engine_option
-@threads_option
-@flavour_option
-@device_option
-def command(folder: Path, engine: str, threads: int | None, flavour: str | None, device: int | None) -> None:
+@grouped("choice", EngineChoice, bundle_option, engine_option, threads_option, flavour_option, device_option)
+def command(choice: EngineChoice) -> None:
     """Re-check a bundle's hashes and its parity on this machine.
 
-    Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with what the
-    PyTorch reference made of it at export. Exit code 4 where either does not hold.
+    Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with the
+    result of the PyTorch reference at export. Exit code 4 if a hash or an output differs.
     """
-    bundle = open_bundle(folder)
-    verify_bundle(bundle, engine=engine, options=EngineOptions(threads=threads, flavour=flavour, device=device))
+    verify_bundle(open_bundle(choice.folder), engine=choice.engine, options=choice.options)
 
 
 def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None = None) -> None:
-    """Print what holds; raises BundleError or ParityError for what does not."""
+    """Print the results of both checks. Raises BundleError (changed file), ParityError (outputs beyond limits)."""
     if engine != "auto":
         check_asked(engine, bundle, options or EngineOptions())
     bundle.check()

@@ -9,8 +9,7 @@ from glam_bench.ladder.settings import EXAM, BenchContext
 from glam_bench.opening import open_engine, pipeline_of
 from glam_bench.schema import Files
 from glam_deploy.bundle import open_bundle
-from glam_deploy.cli.job import Job, ReadOptions
-from glam_deploy.cli.run import run_job
+from glam_deploy.cli.job import Job, ReadOptions, run_job
 from glam_deploy.engines.base import Stopwatch
 from glam_deploy.errors import BackendRunError
 from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_result

@@ -204,7 +204,9 @@ def test_without_a_gpu_it_is_said_plainly(cli: Cli, folder: Path, monkeypatch: p
     assert said.code == 4  # the graphs are made up
     told = words(said.out)
     assert "builds ahead of time, for compute capability 8.0, 8.6, 8.9, 12.0" in told
-    assert "nothing of it is run: no GPU can be used here. libcuda.so.1, NVIDIA's driver, is missing." in told
+    assert (
+        "the engines are not run, because no GPU can be used here. libcuda.so.1, NVIDIA's driver, is missing." in told
+    )
 
 
 @pytest.mark.network
@@ -277,7 +279,7 @@ def test_failed_build_leaves_the_export_and_says_so(
     assert said.code == 4
     open_bundle(out).check()
     told = words(said.err)
-    assert f"{out} is whole, without fp16 engines" in told
+    assert f"{out} is complete, without fp16 engines" in told
     assert f"glam-deploy build --bundle {out} --engine fp16 --flavour tensorrt" in told
     assert "no such kernel" in told
 

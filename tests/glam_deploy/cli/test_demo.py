@@ -61,7 +61,7 @@ def test_files_that_are_no_demo_are_never_replaced(cli: Cli, tmp_path: Path, min
         (tmp_path / name).write_text("mine")
     said = cli("demo", "--out", tmp_path)
     assert (said.code, said.out) == (2, "")
-    assert "no earlier demo" in said.err
+    assert "other files than an earlier demo" in said.err
     assert snapshot(tmp_path) == dict.fromkeys(mine, b"mine")
 
 

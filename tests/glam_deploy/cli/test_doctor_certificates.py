@@ -10,8 +10,8 @@ from support.certificates import DAY, Authority
 from support.receive import close_sockets, config_of, running_receiver
 
 from glam_deploy.appliance.config import Config, Receive, Target, Tls
+from glam_deploy.cli.doctor import findings
 from glam_deploy.cli.doctor_certificates import certificates
-from glam_deploy.cli.doctor_checks import findings
 from glam_deploy.cli.doctor_findings import Finding, ok
 
 YEAR = timedelta(days=365)

@@ -210,7 +210,7 @@ def test_no_more_than_three_inputs_are_in_memory(
 
     for copy in inputs[1:]:
         copy.write_bytes(image.read_bytes())
-    monkeypatch.setattr("glam_deploy.cli.run.read", counted)
+    monkeypatch.setattr("glam_deploy.cli.job.read", counted)
     assert cli("run", "--bundle", bundle, "--out", tmp_path / "out", *inputs).code == 0
     assert len(held) == 7
     assert most <= 3

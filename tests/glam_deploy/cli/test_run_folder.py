@@ -18,7 +18,7 @@ from PIL import Image
 from support import engines as support_engines
 from support.commands import FAKE, Cli, Said, Start, names, strict
 
-from glam_deploy.cli.tally import KEPT, Tally, clock
+from glam_deploy.cli.progress import KEPT, Tally, clock
 
 HOLD_SECOND = """
 import itertools, os
@@ -257,7 +257,7 @@ def test_quiet_tells_what_went_wrong(run: Callable[..., Said], exam: Path) -> No
 def test_verbose_logs_without_names(run: Callable[..., Said], exam: Path) -> None:
     (exam / "1_L-CC.png").rename(exam / "Doe^Jane_L-CC.png")
     said = run("-v")
-    assert "INFO glam_deploy.cli.run: input 3 of 3: done" in said.err
+    assert "INFO glam_deploy.cli.progress: input 3 of 3: done" in said.err
     assert "DEBUG" not in said.err
     more = run("-vv")
     assert "DEBUG glam_deploy.runtime.result: one view of kind png: preprocess" in more.err
@@ -279,7 +279,7 @@ def test_every_command_has_both(cli: Cli, bundle: Path, command: str) -> None:
 
 def test_pace_counts_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("glam_deploy.cli.tally.monotonic", lambda: now)
+    monkeypatch.setattr("glam_deploy.cli.progress.monotonic", lambda: now)
     tally = Tally(total=100)
     for _ in range(40):
         tally.add(KEPT)

@@ -83,7 +83,7 @@ def test_stop_leaves_nothing_half_done(
 
 
 HOLD = """
-import itertools, os, glam_deploy.cli.run as run
+import itertools, os, glam_deploy.cli.job as run
 from support import engines as support_engines
 def hold(owner, name, number):
     real, calls = getattr(owner, name), itertools.count(1)

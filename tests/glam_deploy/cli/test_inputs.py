@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.commands import Cli
 
-from glam_deploy.cli.view_map import read_views
+from glam_deploy.cli.inputs import read_views
 from glam_deploy.errors import UsageError
 
 VINDR = (
