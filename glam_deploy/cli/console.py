@@ -1,4 +1,4 @@
-"""What commands print: tables and lines on standard output, progress on standard error."""
+"""Output of commands: tables and lines on standard output, progress on standard error."""
 
 import logging
 import shlex
@@ -24,18 +24,18 @@ from rich.text import Text
 
 from glam_deploy.bundle import ParityRow
 
-# file names go through both, and must come out as they are
+# markup and emoji codes are off, because file names must be printed unchanged
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 WIDE = 80
-"""Columns of a terminal from which on a bar is long."""
+"""Width of a terminal, in columns, from which the bar is long."""
 
 log = logging.getLogger("glam_deploy")
 
 
 def settle(verbosity: int) -> None:
-    """From now on: -1 no progress and no remarks, and `is_quiet`; 1 the log at INFO, 2 or more at DEBUG."""
+    """Set the verbosity: -1 no progress and no remarks (`is_quiet`), 1 logs at INFO, 2 or more at DEBUG."""
     err.quiet = verbosity < 0
     for handler in [handler for handler in log.handlers if isinstance(handler, _LogHandler)]:
         log.removeHandler(handler)
@@ -50,7 +50,7 @@ def is_quiet() -> bool:
 
 
 class _LogHandler(logging.Handler):
-    """Lines of the log on standard error, above a bar where there is one."""
+    """Writes log records to standard error, above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{record.levelname} {record.name}: {record.getMessage()}"
@@ -58,7 +58,7 @@ class _LogHandler(logging.Handler):
 
 
 def command_again(option: str) -> str:
-    """The command of this process as a shell takes it, with a further option."""
+    """The shell command of this process, with a further option."""
     context = click.get_current_context()
     arguments = list(context.find_root().obj or ())
     if option not in arguments and context.info_name in arguments:
@@ -67,22 +67,22 @@ def command_again(option: str) -> str:
 
 
 def line(text: str) -> Text:
-    """One line, also of a file name with line breaks, that is cut where the terminal ends."""
+    """Text in one line that is cut at the width of the terminal; line breaks in file names become spaces."""
     return Text(" ".join(text.split()), no_wrap=True, overflow="ellipsis")
 
 
 def working(text: str) -> Status:
-    """A line on standard error while a block runs; shows on a terminal only and leaves nothing behind."""
+    """A line on standard error while a block runs; only on a terminal, and erased afterwards."""
     return err.status(line(text))
 
 
 def progress(*, rate: bool = False) -> Progress:
-    """A bar, m/n, the time and what is done now, on standard error; on a terminal only, and leaves nothing behind.
+    """A bar with m/n, time and description on standard error; only on a terminal, and erased afterwards.
 
-    `rate`: also the task's field `pace`, rate and remaining time.
+    `rate`: whether to show the task's field `pace` (rate and remaining time) too.
     """
     return Progress(
-        # in one line always: lines above the bar are erased with it
+        # no wrapping, because lines above the bar would be erased with it
         BarColumn(20 if err.width >= WIDE else 8, table_column=Column(no_wrap=True)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
@@ -90,14 +90,14 @@ def progress(*, rate: bool = False) -> Progress:
         _Description(),
         console=err,
         transient=True,
-        # it would send standard output to standard error
+        # rich would redirect standard output to standard error
         redirect_stdout=False,
         disable=not err.is_interactive or is_quiet(),
     )
 
 
 class _Description(ProgressColumn):
-    """What is done now; the first column to be cut."""
+    """Description of the task; the first column to be cut."""
 
     def render(self, task: Task) -> Text:
         return line(task.description)
@@ -105,14 +105,14 @@ class _Description(ProgressColumn):
 
 @contextmanager
 def paused(bar: Progress) -> Iterator[None]:
-    """Take the bar away while a block prints on standard output, which may be the same terminal."""
+    """Hide the bar while a block prints to standard output, which may be the same terminal."""
     bar.stop()
     yield
     bar.start()
 
 
 def parity_table(rows: Iterable[ParityRow], title: str) -> Table:
-    """Comparisons with the reference for people, a section for each precision."""
+    """Table of comparisons with the reference, a section for each precision."""
     table = Table(title=f"{title}: differences", title_justify="left")
     table.add_column("output", overflow="fold")
     for name in ("largest", "mean", "limit"):

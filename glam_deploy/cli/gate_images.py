@@ -1,4 +1,4 @@
-"""The images and masks that `glam-deploy gate` compares engines on."""
+"""Images and masks for `glam-deploy gate`."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,10 @@ EXAM_SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """Where images and outlines are, and how to take them."""
+    """Paths of images and outlines, and how to read them."""
 
     images: Path | None = None
-    """None is the exam of the demo that the bundle lies in, else one made for the occasion."""
+    """None: the exam of the demo folder that has the bundle, otherwise a temporary demo exam."""
     masks: Path | None = None
     view: View | None = None
     standardized: bool = False
@@ -32,21 +32,21 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """The images of one gate, and the masks of those that have one."""
+    """The images of one gate and their masks."""
 
     images: Sequence[Path]
     masks: Path | None
     options: ImageOptions
 
     def read(self, path: Path) -> tuple[Image, Mask | None]:
-        """One image and its outlines. Raises InputError, and what `reading.read` raises."""
+        """One image and its mask, if it has one. Raises InputError and as `reading.read`."""
         image = self._image(path)
         shape = image.pixels.shape if isinstance(image, Mammogram) else image.image.shape
         mask = self._mask(path)
         return image, read_mask(mask, shape) if mask else None
 
     def sha256(self) -> str:
-        """Of all images and masks in their order, as a verdict records it."""
+        """SHA-256 over all images and masks in their order, hexadecimal, for the verdict."""
         total = hashlib.sha256()
         for path in self.images:
             for file in filter(None, (path, self._mask(path))):
@@ -63,17 +63,16 @@ class ImageSet:
 
 
 def require_exam(bundle_folder: Path, options: ImageOptions) -> None:
-    """Raises BackendUnavailable where `image_set` would have to make a demo exam and packages are missing."""
+    """Raises BackendUnavailable if `image_set` has to make a demo exam and packages are missing."""
     if options.images is None and _demo(bundle_folder) is None:
         require("export", "dicom")
 
 
 @contextmanager
 def image_set(bundle_folder: Path, options: ImageOptions) -> Iterator[ImageSet]:
-    """Find the images, or make a demo exam for as long as the block lasts.
+    """Find the images, or make a demo exam that exists during the block.
 
-    Raises UsageError for folders without images or without masks of them, BackendUnavailable where a demo exam is
-    needed and cannot be made.
+    Raises UsageError for folders without images or masks, BackendUnavailable if a demo exam cannot be made.
     """
     if options.images is not None:
         yield _found(options.images, options.masks, options)
@@ -91,7 +90,7 @@ def image_set(bundle_folder: Path, options: ImageOptions) -> Iterator[ImageSet]:
 
 
 def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
-    """Outlines may lie among the images."""
+    """The images of a folder, which may also hold their outlines."""
     paths = [path for path in find_inputs([images]) if not is_mask_name(path)]
     if not paths:
         raise UsageError(f"{images} holds nothing but masks: check the folder")
@@ -102,7 +101,7 @@ def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
 
 
 def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:
-    """The masks of these images. Raises UsageError where there are none, and where one would serve two images."""
+    """The masks of these images. Raises UsageError if there are none, or if two images have the same mask."""
     if not masks.is_dir():
         raise UsageError(f"{masks}: {'is no folder' if masks.exists() else 'does not exist'}; check --masks")
     found = [(mask.resolve(), path) for path in paths if (mask := find_mask(masks, path))]
@@ -122,7 +121,7 @@ def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:
 
 
 def _demo(bundle_folder: Path) -> Path | None:
-    """The folder of `glam-deploy demo` that the bundle lies in."""
+    """The folder of `glam-deploy demo` that has the bundle; None if it is in no such folder."""
     place = bundle_folder.resolve().parent
     return place if (place / "exam").is_dir() and (place / "masks").is_dir() else None
 
@@ -132,4 +131,4 @@ def _file_sha256(path: Path) -> bytes:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
-        return b""  # told as unreadable
+        return b""  # reported as unreadable when it is read

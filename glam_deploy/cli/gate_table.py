@@ -1,4 +1,4 @@
-"""A verdict as tables and lines."""
+"""Verdicts of gates as tables and lines of text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ Metrics = Mapping[str, Any]
 
 
 def show(bundle: Bundle, gate: GateEntry, out: Path | None, *, stored: bool) -> None:
-    """Print what was found, then whether the engine passed, and what to do where it did not.
+    """Print the metrics, whether the engine passed, and what to do if it did not.
 
-    `stored`: False where images could not be read and an earlier passed verdict stands.
+    `stored`: False if images could not be read and an earlier passed verdict stays valid.
     """
     if gate.figures:
         console.out.print(_dice_table(gate))
@@ -29,8 +29,8 @@ def show(bundle: Bundle, gate: GateEntry, out: Path | None, *, stored: bool) -> 
     if gate.failures:
         console.out.print(_advice(gate, out), soft_wrap=True)
     place = f"in the manifest of {bundle.folder}" if stored else "not stored, the earlier passed verdict stands"
-    told = f" gate {gate.id}: engine {gate.engine}, {gate.images} images; {place}"
-    console.out.print(Text.assemble(_word(gate), told, f", and in {out}" if out else ""), soft_wrap=True)
+    text = f" gate {gate.id}: engine {gate.engine}, {gate.images} images; {place}"
+    console.out.print(Text.assemble(_passed_text(gate), text, f", and in {out}" if out else ""), soft_wrap=True)
 
 
 def _advice(gate: GateEntry, out: Path | None) -> str:
@@ -43,19 +43,19 @@ def _advice(gate: GateEntry, out: Path | None) -> str:
 
 
 def gates_table(gates: Sequence[GateEntry]) -> Table:
-    """The verdicts in a bundle, the newest last."""
+    """Table of the verdicts in a bundle, the newest last."""
     table = Table(title="Gates", title_justify="left")
     for name in ("id", "engine", "verdict", "images", "ms", "made"):
         table.add_column(name, no_wrap=True)
     table.add_column("on", overflow="fold")
     for gate in gates:
         machine = f"{gate.machine.processor}, {gate.machine.cores} cores, {gate.machine.device}"
-        told = (str(gate.images), f"{gate.latency_ms:.0f}", gate.when[:10], machine)
-        table.add_row(gate.id, gate.engine, _word(gate), *told)
+        cells = (str(gate.images), f"{gate.latency_ms:.0f}", gate.when[:10], machine)
+        table.add_row(gate.id, gate.engine, _passed_text(gate), *cells)
     return table
 
 
-def _word(gate: GateEntry) -> Text:
+def _passed_text(gate: GateEntry) -> Text:
     return Text("PASSED", style="bold green") if gate.passed else Text("FAILED", style="bold red")
 
 
@@ -101,8 +101,8 @@ def _lines(found: Metrics) -> Iterator[str]:
     flat = found["flat"]
     yield f"decisions flipped: {found['flips']}"
     yield f"images with a map without contrast: {flat['candidate']}, reference {flat['reference']}"
-    for label, truth in found["truth"].items():
-        yield _truth_line(label, truth)
+    for label, ground_truth in found["truth"].items():
+        yield _ground_truth_line(label, ground_truth)
     if found["reasons"]:
         yield "reasons: " + ", ".join(f"{reason} in {count}" for reason, count in found["reasons"].items())
     yield f"latency: median {found['latency_ms']:.0f} ms an image, from standardized image to maps"
@@ -123,9 +123,9 @@ def _score_line(name: str, label: str, score: Metrics) -> str:
     return line
 
 
-def _truth_line(label: str, truth: Metrics) -> str:
+def _ground_truth_line(label: str, dice: Metrics) -> str:
     return (
-        f"against the outlines, {label}: Dice {truth['candidate']:.4f}, reference {truth['reference']:.4f}, both at "
-        f"{truth['threshold']}; difference {truth['difference']:+.4f}, 95 % interval {_interval(truth['interval'])}, "
-        f"{truth['images']} images"
+        f"against the outlines, {label}: Dice {dice['candidate']:.4f}, reference {dice['reference']:.4f}, both at "
+        f"{dice['threshold']}; difference {dice['difference']:+.4f}, 95 % interval {_interval(dice['interval'])}, "
+        f"{dice['images']} images"
     )

@@ -1,4 +1,4 @@
-"""`glam-deploy`: the group of commands, and how every error becomes a sentence and an exit code.
+"""`glam-deploy`: the group of commands, and the message and exit code of every error.
 
 Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
 4 parity, integrity or a gate failed or an engine could not be built, 130 stopped by Ctrl-C, 143 by SIGTERM.
@@ -35,13 +35,13 @@ COMMANDS = {
     "demo": "Make weights and images, then do all of the above.",
 }
 VERBOSITY = f"{__name__}.verbosity"
-"""Key of click's context: what -v and -q asked for."""
+"""Key in click's context of the values of -v and -q."""
 STOPPED = 130
-"""What shells use for a program ended by Ctrl-C (128 + SIGINT)."""
+"""Exit code of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is asked for, so that help and errors come at once."""
+    """Imports the module of a command only when the command is used, so that help and usage errors are fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, which tells no similar names of commands that are not imported yet."""
+        """As click, and suggests similar names also of commands that are not imported yet."""
         if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
         return super().resolve_command(ctx, args)
@@ -81,7 +81,7 @@ def _verbosity_options() -> list[click.Parameter]:
             expose_value=False,
             is_eager=True,
             callback=_settle,
-            help="Log what is done, on standard error; -vv tells more. No level tells names of files.",
+            help="Log to standard error; -vv logs more. No level logs names of files.",
         ),
         click.Option(
             ["-q", "--quiet"],
@@ -89,13 +89,13 @@ def _verbosity_options() -> list[click.Parameter]:
             expose_value=False,
             is_eager=True,
             callback=_settle,
-            help="No progress and no remarks; `run` tells only inputs that were skipped or failed.",
+            help="No progress and no remarks; `run` prints only inputs that were skipped or failed.",
         ),
     ]
 
 
 def _settle(ctx: click.Context, param: click.Parameter, value: int) -> None:
-    """Called for each of the two, in the order in which they were given."""
+    """Set the verbosity from -v and -q; click calls it for each of the two, in the order in which they were given."""
     from glam_deploy.cli import console
 
     asked = ctx.meta.setdefault(VERBOSITY, {"verbose": 0, "quiet": False})
@@ -127,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(program: Callable[[], int | None]) -> NoReturn:
-    """Run a program and exit the process: with what it returns (None is 0), or as the error that ended it demands."""
+    """Run a program and exit the process with the code that it returns (None is 0), or with that of its error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # a file name may hold what the terminal's encoding cannot say
+            # a file name may hold characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     stop = _Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,14 +141,14 @@ def run(program: Callable[[], int | None]) -> NoReturn:
     except Exception:
         if stop.number is None:
             raise
-        status = _told(KeyboardInterrupt())
+        status = _print_error(KeyboardInterrupt())
     sys.exit(status if stop.number is None else 128 + stop.number)
 
 
 class _Stop:
-    """Unwinds at Ctrl-C and at a service manager's stop, so that what is half made goes away.
+    """Handler of SIGINT and SIGTERM: raises KeyboardInterrupt, so that incomplete files are removed.
 
-    Remembers it too: a library that is stopped while it loads makes an error of its own from it.
+    It keeps the signal's number, because a library that is interrupted while it loads may raise another error.
     """
 
     def __init__(self) -> None:
@@ -160,23 +160,24 @@ class _Stop:
 
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; what a shell would see as its exit status."""
+    """Run the command line; its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     return status_of(lambda: cli.main(given, prog_name="glam-deploy", standalone_mode=False, obj=given))
 
 
 def status_of(program: Callable[[], object]) -> int:
+    """Exit code of a program, after the message of the error that ended it. Raises faults of this software."""
     try:
         code = program()
     except (Exception, KeyboardInterrupt) as error:
-        if (status := _told(error)) is None:
+        if (status := _print_error(error)) is None:
             raise
         return status
     return code if isinstance(code, int) else 0
 
 
-def _told(error: BaseException) -> int | None:
-    """Say what ended the command, and its exit status; None for a fault of our own, whose trace must be seen."""
+def _print_error(error: BaseException) -> int | None:
+    """Print the message of an error; its exit code, or None for a fault of this software, whose trace is needed."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
         click.echo("stopped", err=True)
         return STOPPED

@@ -1,4 +1,4 @@
-"""Files and folders that are no checkpoint of PyTorch, called by their name, with what to do instead.
+"""Kinds of files and folders that are no PyTorch checkpoint, with what to do instead.
 
 Sources: `glam_deploy.signatures`; `torch.jit.save`, `torch.export.save` and `torch.distributed.checkpoint` for the
 entries of their archives and folders.
@@ -54,7 +54,7 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         Kind.EMPTY: "empty. Copy or download it again.",
     }
 )
-"""All but zip archives and pickles, which torch.save writes."""
+"""Kind -> text for the message; without zip archives and pickles, which torch.save writes."""
 
 _CUT = (
     "a zip archive without its directory, which stands at the end, so the file may be cut short. Copy or download it "
@@ -63,7 +63,7 @@ _CUT = (
 
 
 def file_kind(path: Path, head: bytes) -> str | None:
-    """What the file is, and what to do, from its first bytes (`head`); None where it may be a checkpoint of PyTorch."""
+    """Kind of the file by its first bytes (`head`), and what to do; None if it may be a PyTorch checkpoint."""
     kind = Kind.ONNX if path.suffix == ".onnx" else kind_of(head[:HEAD])
     if kind in (Kind.ZIP, Kind.NPZ):
         return _zip_kind(path)
@@ -78,7 +78,7 @@ def file_kind(path: Path, head: bytes) -> str | None:
 
 
 def folder_kind(path: Path) -> str:
-    """What the folder is, and what to do."""
+    """Kind of the folder, and what to do."""
     inside = {each.name for each in path.iterdir()}
     kind = next((kind for sign, kind in _FOLDERS if sign in inside), None)
     if kind:
@@ -98,7 +98,7 @@ _FOLDERS: tuple[tuple[str, str], ...] = (
     ("manifest.json", "a bundle that was exported before. Expected a checkpoint; run the bundle with --bundle."),
     ("data.pkl", "a folder with the unpacked parts of a checkpoint. Expected the file as torch.save wrote it."),
 )
-"""A file in the folder -> what the folder is."""
+"""Name of a file in the folder -> kind of the folder."""
 
 _ZIPS: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (
@@ -117,7 +117,7 @@ _ZIPS: tuple[tuple[re.Pattern[str], str | None], ...] = (
         "a zip archive that torch.save did not write. Unpack it and export the checkpoint inside{instance}.",
     ),
 )
-"""An entry, also without its top folder -> what the archive is; the first that fits. None for a checkpoint."""
+"""Pattern of an entry, with or without its top folder -> kind of archive; the first match counts; None: checkpoint."""
 
 
 def _zip_kind(path: Path) -> str | None:

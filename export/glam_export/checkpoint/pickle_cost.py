@@ -1,7 +1,7 @@
-"""What the keys and members in a pickle cost to be hashed, read from its opcodes before PyTorch's unpickler runs.
+"""Cost of hashing the keys and set members of a pickle, computed from its opcodes before PyTorch's unpickler runs.
 
 Python hashes the keys of dicts and the members of sets in C, where no signal stops it. A tuple that holds another one
-twice takes twice as long; numbers of equal hashes take the square of their count. State dicts, optimizers (small
+twice takes twice as long; numbers with equal hashes take the square of their count. State dicts, optimizers (small
 numbers), Lightning and the hyper-parameters of configuration libraries stay far below `LIMIT`.
 
 Source: `torch._weights_only_unpickler.Unpickler.load` for the opcodes that are read, and for what it hashes.
@@ -23,44 +23,44 @@ OTHER = 20
 """Cost of a float, a larger integer, a value that a function makes, and of a tuple beside what it holds. Text, bytes,
 bool and None cost nothing: their hashes are keyed or few. Tensors and types are hashed by their place in memory."""
 LIMIT = 100_000
-"""Cost of all that a file has hashed: 5,000 tuples or large integers, at a second for the worst of them."""
+"""Largest total cost of a file: 5,000 tuples or large integers, at most a second."""
 LARGEST = 100_000_000
-"""Cost of one tuple, hashed or not: to hash it takes a tenth of a second."""
+"""Largest cost of one tuple, hashed or not; to hash it takes a tenth of a second."""
 _STORAGE = OTHER + 1
-"""Cost of the tuple by which a pickle refers to a storage: texts and a number of elements."""
+"""Cost of the tuple by which a pickle refers to a storage: strings and a number of elements."""
 _STORAGE_KEYS = 4
-"""Place of the pickle with the names of storages, in files from before PyTorch 1.6, whose items are looked up."""
+"""Index of the pickle with the names of storages, which are looked up, in files from before PyTorch 1.6."""
 _CALLING = {"torch.Size", "torch._tensor._rebuild_from_type_v2"}
-"""Functions of PyTorch that give a tuple, or call another one."""
+"""Functions of PyTorch that return a tuple, or call another function."""
 _ABOVE = {"TUPLE", "APPENDS", "SETITEMS"}
-"""Opcodes that take all values above the mark."""
+"""Opcodes that pop all values above the mark."""
 _TAKEN = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "BINPERSID": 1, "BUILD": 1, "REDUCE": 2,
           "NEWOBJ": 2}  # fmt: skip
-"""Opcode -> how many values it takes."""
+"""Opcode -> number of values that it pops."""
 _CONSTANT = {"NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_SET", "BINUNICODE", "SHORT_BINSTRING"}
 _NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 
 
 class _TooCostly(Exception):
-    """More than a checkpoint needs."""
+    """The cost is more than any checkpoint needs."""
 
 
 @dataclass(eq=False)
 class _List:
-    """A list: its cost, and whether another list or a tuple was charged for it, so that it may no longer grow."""
+    """Cost of a list, and whether it is in a list or tuple whose cost was computed, so that it may no longer grow."""
 
     cost: int = 0
     held: bool = False
 
 
 _Value = int | str | _List
-"""What stands on the unpickler's stack: a cost, the name of a type or function, or a list."""
+"""A value on the unpickler's stack: a cost, the name of a type or function, or a list."""
 
 
 def check_hashing(path: Path) -> None:
-    """Raise CheckpointError where the keys and members in a checkpoint cost more to hash than `LIMIT`.
+    """Raises CheckpointError if the keys and set members of a checkpoint cost more to hash than `LIMIT`.
 
-    Damage is not judged: PyTorch's unpickler stops where this does. Raises OSError.
+    It ends silently at damage, where PyTorch's unpickler ends too. Raises OSError.
     """
     charge = _Charge()
     try:
@@ -96,7 +96,7 @@ def _cost(value: _Value) -> int:
 
 @dataclass
 class _Machine:
-    """The unpickler's stack and memo with costs in place of values; what ends the unpickler with an error ends it."""
+    """Simulates the unpickler with costs in place of values; it ends where the unpickler ends with an error."""
 
     charge: _Charge
     stack: list[_Value] = field(default_factory=list)
@@ -105,7 +105,7 @@ class _Machine:
     memo: dict[int, _Value] = field(default_factory=dict)
 
     def run(self, opcodes: Iterable[Opcode]) -> _Value | None:
-        """The value at STOP; None where the unpickler does not come so far."""
+        """The value at STOP; None if the unpickler ends before."""
         with suppress(LookupError, *ZIP_DAMAGE):
             for name, argument, _ in opcodes:
                 if name == "STOP":
@@ -115,7 +115,7 @@ class _Machine:
         return None
 
     def _step(self, name: str, argument: Any) -> bool:
-        """Whether the unpickler knows the opcode, after it was taken."""
+        """Apply one opcode; whether the unpickler knows it."""
         push = self.stack.append
         if name in _CONSTANT:
             push(0)
@@ -137,7 +137,7 @@ class _Machine:
         return True
 
     def _combine(self, name: str) -> bool:
-        """As `_step`, for the opcodes that take values from the stack."""
+        """As `_step`, for the opcodes that pop values."""
         if name in _ABOVE:
             items, self.stack = self.stack, self.outer.pop()
         elif name in _TAKEN:
@@ -175,7 +175,7 @@ class _Machine:
         return cost
 
     def _made(self, function: _Value, arguments: int) -> int:
-        """Cost of what a function or type gives, which may hash all that its arguments hold."""
+        """Cost of the value that a function or type returns; the call may hash everything in its arguments."""
         if isinstance(function, str) and function.startswith(("torch.", "numpy.")) and function not in _CALLING:
             return 0
         self.charge.add(max(0, arguments - OTHER))
@@ -183,7 +183,7 @@ class _Machine:
 
 
 def _held(items: Sequence[_Value]) -> int:
-    """Cost of what a tuple or list is given."""
+    """Cost of the items of a tuple or list; lists among them may no longer grow."""
     for item in items:
         if isinstance(item, _List):
             item.held = True

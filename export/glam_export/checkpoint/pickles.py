@@ -1,4 +1,4 @@
-"""The opcodes of the pickles in a checkpoint, and the types that they name; nothing is run or set aside for claims.
+"""Opcodes of the pickles in a checkpoint, and the types that they name. No code is run, no claimed size allocated.
 
 Source: the documentation of Python's `pickletools` for the opcodes; `torch.serialization._legacy_save` for files from
 before PyTorch 1.6.
@@ -22,13 +22,13 @@ Opcode = tuple[str, Any, int | None]
 """Name, argument and place of an opcode, as `pickletools.genops` gives them."""
 
 LONGEST = 1000
-"""Characters of a type's name, its module with it. PyTorch's time to refuse a name grows with its square."""
+"""Most characters of a type's name with its module. PyTorch's time to refuse a name grows with its square."""
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""torch.serialization.MAGIC_NUMBER as pickle writes it, after the protocol: how torch.save began before PyTorch 1.6."""
+"""torch.serialization.MAGIC_NUMBER pickled, which follows the protocol in files from before PyTorch 1.6."""
 
 _ZIP = b"PK\x03\x04"
-"""How a file begins that torch.load takes for a zip archive."""
+"""First bytes of a file that torch.load reads as a zip archive."""
 
 
 def is_plain_pickle(path: Path) -> bool:
@@ -39,14 +39,14 @@ def is_plain_pickle(path: Path) -> bool:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a plain pickle has its end, as far as that can be told without running it. Raises OSError."""
+    """Whether a plain pickle has a STOP opcode, found without running it. Raises OSError."""
     with path.open("rb") as file, suppress(*ZIP_DAMAGE), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         return any(opcode == "STOP" for opcode, _, _ in _opcodes(mapped))
     return False
 
 
 def types_in(path: Path) -> list[str]:
-    """Types that the pickles of a checkpoint name, a zip archive or not, sorted; those before it is damaged.
+    """Types that the pickles of a checkpoint name, sorted; of a damaged file those before the damage.
 
     Raises OSError.
     """
@@ -61,7 +61,7 @@ def types_in(path: Path) -> list[str]:
 def opcodes_of(path: Path) -> Iterator[Iterator[Opcode]]:
     """The opcodes of each pickle in a checkpoint, in the order in which torch.load reads them.
 
-    Those of a pickle must be taken before the next one. Raises OSError.
+    The opcodes of a pickle must be consumed before the next pickle. Raises OSError.
     """
     with path.open("rb") as file, suppress(*ZIP_DAMAGE):
         for pickled in _pickles(file):
@@ -78,8 +78,8 @@ ZIP_DAMAGE = (
     EOFError,
     OSError,
 )
-"""What zipfile and PyTorch's reader raise for archives that were cut or changed: other encodings, versions, passwords
-and places among it. Pickletools raises some of the same."""
+"""Errors of zipfile and of PyTorch's reader for truncated or changed archives (encoding, version, password, offset).
+Pickletools raises some of them too."""
 
 _LEGACY = 5
 """Pickles in a file from before PyTorch 1.6: magic number, protocol, system, content, names of storages."""
@@ -90,7 +90,7 @@ def _pickles(file: BinaryIO) -> Iterator[IO[bytes] | mmap.mmap]:
         # PyTorch's own reader: zipfile may find another entry of that name
         yield io.BytesIO(torch._C.PyTorchFileReader(file.name).get_record("data.pkl"))
         return
-    # a file that is asked for more bytes than it has sets aside the memory; what is mapped gives what there is
+    # read() allocates as many bytes as a damaged pickle asks for; a memory map returns only those that exist
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         for _ in range(_LEGACY):
             yield mapped
@@ -114,7 +114,7 @@ def _types(opcodes: Iterable[Opcode]) -> Iterator[str]:
 
 
 def _opcodes(file: IO[bytes] | mmap.mmap) -> Iterator[Opcode]:
-    """As pickletools.genops, and a type's name that is no ASCII, which PyTorch reads, before the end that it makes."""
+    """As pickletools.genops, which ends at a type's name that is not ASCII; PyTorch reads it, so it is yielded too."""
     try:
         for opcode, argument, place in pickletools.genops(cast("IO[bytes]", file)):
             yield opcode.name, argument, place

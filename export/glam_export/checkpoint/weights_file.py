@@ -1,7 +1,7 @@
-"""The file that --weights names -> what is in it, without running any code of the file.
+"""Reads the file of --weights without running any code in it.
 
-A checkpoint is untrusted: torch's restricted unpickler reads it, and what it may build beside tensors is the fixed list
-`HARMLESS`. Files of other kinds are told apart by their first bytes and called by their name.
+A checkpoint is untrusted: torch's restricted unpickler reads it, and the only types that it may build besides tensors
+are those of `HARMLESS`. Files of other kinds are recognized by their first bytes and named in the message.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from glam_export.checkpoint.pickles import LONGEST, is_plain_pickle, is_whole, t
 from glam_export.checkpoint.snippets import program
 
 LISTED = 8
-"""Names in a message before the rest are counted."""
+"""Most names that a message lists; it counts the others."""
 
 
 def _plain_mapping(*_: object) -> OrderedDict[Any, Any]:
-    """Takes the place of a mapping's constructor; torch's unpickler fills only dict and OrderedDict with items."""
+    """Replaces the constructor of a mapping, because torch's unpickler sets items of dict and OrderedDict only."""
     return OrderedDict()
 
 
 class Unread:
-    """Takes the place of a value that could be of any size and is of no use here: numpy's arrays and types, ranges.
+    """Replaces values that could be of any size and are not needed: numpy's arrays and types, ranges.
 
-    Its constructor and state are dropped, so a few bytes of a file cannot ask for memory.
+    Arguments and state are dropped, so that a few bytes of a file cannot allocate much memory.
     """
 
     def __init__(self, *_: object) -> None:
@@ -111,7 +111,7 @@ HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
         )
     ),
 )
-"""Types that a checkpoint may hold beside tensors: values without behaviour. Configuration classes of other libraries
+"""Types that a checkpoint may hold besides tensors: values without behaviour. Configuration classes of other libraries
 are read as OrderedDict, so the libraries are neither needed nor imported."""
 
 
@@ -122,10 +122,10 @@ _NAMES = frozenset(
 
 
 def read_weights_file(path: Path) -> object:
-    """What `torch.save` or safetensors wrote: tensors on the CPU, in mappings, with harmless values beside them.
+    """Content of a file by `torch.save` or safetensors: mappings of tensors on the CPU and of harmless values.
 
-    Raises UsageError where the file cannot be opened, CheckpointError where it is of another kind, damaged, or holds a
-    type that is not in `HARMLESS`, which is named.
+    Raises UsageError if the file cannot be opened; CheckpointError if it is of another kind, damaged, or holds a type
+    that is not in `HARMLESS`. The message names the types.
     """
     head = _head(path)
     if _is_safetensors(head):
@@ -135,12 +135,12 @@ def read_weights_file(path: Path) -> object:
     _refuse_long_names(path)
     check_hashing(path)
     try:
-        # warnings: remarks on pickle protocols, nothing that a user could act on
+        # the warnings are about pickle protocols; a user cannot act on them
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(list(HARMLESS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _other_types(path, error) from error
-    except Exception as error:  # damaged bytes lead the unpickler to many, IndexError and AssertionError among them
+    except Exception as error:  # damaged bytes cause many types, such as IndexError and AssertionError
         raise _damaged(path, error) from error
 
 
@@ -181,7 +181,7 @@ def _safetensors(path: Path) -> object:
         raise _damaged(path, error) from error
 
 
-# what was refused
+# messages for files that are refused
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -190,13 +190,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    # torch's own text advises to switch its safety off
-    told = "" if "weights_only" in str(error) else str(error)
-    reason = told.splitlines()[0] if told else f"its parts do not fit together, {type(error).__name__}"
+    # torch's own message advises to switch its safety off
+    text = "" if "weights_only" in str(error) else str(error)
+    reason = text.splitlines()[0] if text else f"its parts do not fit together, {type(error).__name__}"
     if is_plain_pickle(path) and is_whole(path):
-        held = _listed(types_in(path))
+        names = _listed(types_in(path))
         return CheckpointError(
-            f"{path}: this is a pickle that torch.save did not write{held and f', of {held}'}. If you trust where it "
+            f"{path}: this is a pickle that torch.save did not write{names and f', of {names}'}. If you trust where it "
             f"came from, save the state dict alone:\n{program(path, plain_pickle=True)}"
         )
     return CheckpointError(
@@ -225,7 +225,7 @@ def _other_types(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
 
 
 _OWN = "__main__."
-"""Begins the names of types that the program defined that wrote the file."""
+"""Prefix of the names of types that the program that wrote the file has defined itself."""
 
 
 def _unsafe_types(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Image operations written as convolution, batch norm and ReLU: the vocabulary of the demo weights.
+"""Image operations as convolution, batch norm and ReLU, from which the demo weights are made.
 
 Three signals, each 0..1, flow through both modules: B "bright", F "fine bright grains", G "bright and connected to
 grains". A signal takes two channels that carry the same sum; ReLU with biases b and b - 1 turns them into relu(s + b)
@@ -15,7 +15,7 @@ from torch import Tensor
 
 SIGNALS = ("B", "F", "G")
 ONE, ONE_CHANNEL = "1", -1
-"""The constant, and the channel that carries it wherever it is needed: the last one, whatever the width."""
+"""Name of the constant 1, and its channel: the last one of each layer."""
 SLOT = 2 * len(SIGNALS)
 """Channels of one set of signals; a slot s holds them in channels SLOT * s onwards."""
 

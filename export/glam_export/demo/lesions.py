@@ -1,6 +1,6 @@
-"""Lesions for phantoms: where they may lie, how they look and what a radiologist would outline.
+"""Lesions of phantoms: their sites, their appearance and their outlines.
 
-A lesion is painted on the breast's brightness (a fraction of full scale) in place and answers its outline.
+A lesion is painted in place on the breast's brightness (a fraction of full scale); painters return its outline.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Outline = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where a lesion lies and how large it is, in pixels of the image that it is painted on."""
+    """Position and size of a lesion, in pixels of the image on which it is painted."""
 
     row: float
     column: float

@@ -1,4 +1,4 @@
-"""What the demo works on, as files: a checkpoint, an exam of four DICOM views, the outlines of its lesions."""
+"""Files of the demo: a checkpoint, an exam of four DICOM views, and the outlines of its lesions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ MASK_VALUES = (100, 200)
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One view's result against the truth that its phantom was made from."""
+    """Comparison of one view's result with the lesions of its phantom."""
 
     dice: Mapping[str, float | None]
-    """Class -> Dice of the fused map over THRESHOLD against the outline, source frame; None where both are empty."""
+    """Class -> Dice of the fused map over THRESHOLD and the outline, source frame; None if both are empty."""
     lesion: str | None
-    """The class of the view's lesion; None where it has none."""
+    """Class of the view's lesion; None without lesion."""
     patch_on_lesion: bool | None
-    """Whether any patch holds the centre of a lesion; None where the view has none."""
+    """Whether a patch contains the centre of a lesion; None without lesion."""
 
 
 def write_checkpoint(path: Path) -> None:
@@ -40,9 +40,9 @@ def write_checkpoint(path: Path) -> None:
 
 
 def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
-    """Four views as MG DICOM, `<view>.dcm`, and their outlines as `<view>.png`; what each DICOM file shows.
+    """Write four views as MG DICOM, `<view>.dcm`, and their outlines as `<view>.png`; DICOM file -> its phantom.
 
-    `masks` is a folder apart: `glam-deploy run` searches folders, and would take outlines for mammograms.
+    `masks` is another folder, because `glam-deploy run` searches folders and would read outlines as mammograms.
     """
     for place in (folder, masks):
         place.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
 
 
 def judge(view: PhantomView, result: Result) -> Judgement:
-    """Hold a result against its phantom."""
+    """Compare a result with its phantom."""
     found = result.saliency_in_source() > THRESHOLD
     scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(GLAM.classes)}
     boxes = [box for box in result.patch_boxes_in_source if box]

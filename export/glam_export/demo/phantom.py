@@ -44,7 +44,7 @@ PAINTERS: MappingProxyType[str, tuple[str, Painter]] = MappingProxyType(
     }
 )
 PLANS = ((BENIGN, MALIGNANT), (None, BENIGN), (CALCIFICATIONS, None), (MALIGNANT, CALCIFICATIONS))
-"""What the left and the right breast of an exam hold, by seed modulo 4."""
+"""Lesions of the left and the right breast of an exam, by seed modulo 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Lesion:
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomView:
-    """One raw view and its truth; left views face right, right views face left."""
+    """One raw view and the outlines of its lesions; left views face right, right views face left."""
 
     view: View
     pixels: NDArray[np.uint16]
@@ -110,7 +110,7 @@ def _add_lesion(
 
 
 def _site(rng: np.random.Generator, seed: int, view: View, breast: Breast) -> Site:
-    """Radius and distance from the chest wall belong to the breast, so that both its views agree."""
+    """Site of the lesion; radius and distance from the chest wall are the same in both views of a breast."""
     unit = breast.depth.shape[0] / FULL_ROWS
     of_breast = np.random.default_rng([seed, int(view.is_right), 4])
     radius_px, column = of_breast.uniform(70, 130) * unit, of_breast.uniform(0.2, 0.4) * breast.depth.shape[1]
@@ -118,7 +118,7 @@ def _site(rng: np.random.Generator, seed: int, view: View, breast: Breast) -> Si
 
 
 def _neighbourhood(site: Site, shape: tuple[int, ...]) -> tuple[Site, tuple[slice, slice]]:
-    """The window that holds all of a lesion, and the site within it: painting the whole view would take seconds."""
+    """The site relative to a window around the lesion, and the window; to paint the whole view would take seconds."""
     reach = round(2.2 * site.radius_px)
     top, left = max(round(site.row) - reach, 0), max(round(site.column) - reach, 0)
     window = (slice(top, min(top + 2 * reach, shape[0])), slice(left, min(left + 2 * reach, shape[1])))

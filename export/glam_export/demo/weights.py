@@ -1,4 +1,4 @@
-"""Weights for demonstrations, made from code: they find the lesions of `glam_export.demo.phantom`, and know no breast.
+"""Demo weights, made from code: they find the lesions of `glam_export.demo.phantom` and were not trained on patients.
 
 Both modules are set by hand. The stem measures brightness and, by centre minus surround over a few pixels, grains; the
 blocks clean and grow these signals and spread "grain" through the bright region that holds it; the heads read bright
@@ -30,7 +30,7 @@ DISTURBANCE = 0.003
 """Size of the random part: of a layer's output for unit inputs, and of batch-norm tensors a tenth of it."""
 
 GLOBAL_SLOT, LOCAL_SLOT = 1, 2
-"""Where the last block of a stage of the global module, and of the local module, leaves its signals."""
+"""Slots with the signals after the last block of a stage of the global module, and of the local module."""
 LOGITS = (
     MappingProxyType({"B": 10.0, "F": 1.0, "G": -9.0, ONE: -5.0}),
     MappingProxyType({"B": 1.5, "F": 9.0, "G": 9.0, ONE: -4.5}),
@@ -57,7 +57,7 @@ def demo_state_dict(*, network: NetworkSpec = GLAM, seed: int = 0) -> State:
 
 
 def _neutral(name: str, like: Tensor) -> Tensor:
-    """Batch norm that changes nothing, convolutions that answer 0."""
+    """Identity for batch norms, zeros for convolutions."""
     one = name.endswith("running_var") or (like.ndim == 1 and name.endswith("weight"))
     return torch.full(like.shape, int(one), dtype=like.dtype)
 
@@ -76,7 +76,7 @@ def _gaussian(sigma: float) -> Tensor:
 
 
 def _set_threshold(state: State, batch_norm: str) -> None:
-    """What the stem measured, as B and F: STEEP * (measure - threshold), to be clipped; and the constant."""
+    """Map the stem's measures to B and F: STEEP * (measure - threshold), clipped later; and set the constant."""
     state[f"{batch_norm}.weight"][:4] = STEEP
     low = torch.tensor([-STEEP * BRIGHT, -STEEP * BRIGHT - 1, -STEEP * GRAIN, -STEEP * GRAIN - 1])
     state[f"{batch_norm}.bias"][:4] = low
@@ -102,11 +102,11 @@ def _set_global_module(state: State) -> None:
 
 
 NOTHING = Rule()
-"""Stays 0: G begins when B is clean, because it spreads from the slightest error."""
+"""Remains 0: G starts only when B is clean, because G spreads from small errors."""
 
 
 def _global_steps() -> list[tuple[Step, ...]]:
-    """The four convolutions of each stage; the last is read by a head as it is."""
+    """Rules of the four convolutions of each stage; a head reads the last one without batch norm."""
     b, f, g = keep("B"), grow("F"), spread("F", "G")
     end = _step(plain("B"), plain("F"), plain("G"))
     near = (_step(b, keep_inside("F"), NOTHING), _step(b, f, NOTHING), _step(b, f, g), end)
@@ -146,7 +146,7 @@ def _set_scale_heads(state: State) -> None:
 
 
 def _set_local_module(state: State) -> None:
-    """Sixteen blocks at one resolution; each writes the next free slot, the shortcut leaves the others alone."""
+    """Sixteen blocks at one resolution; each writes the next free slot, and the shortcut keeps the other slots."""
     net = "detection_network.dn_resnet"
     state[f"{net}.conv1.weight"] = _stem(state[f"{net}.conv1.weight"])
     _set_threshold(state, f"{net}.bn1")

@@ -1,13 +1,13 @@
-"""FP32 graph -> the same function with its 3 x 3 convolutions in Winograd's form, in plain ONNX operators.
+"""FP32 graph -> the same function with its 3 x 3 convolutions in Winograd's form, in standard ONNX operators.
 
-F(4 x 4, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: of a window d of
-6 x 6 pixels and a kernel g come 4 x 4 outputs, y = A'[(G g G') * (B' d B)] A, where * is 36 matrix products over the
-channels. A direct convolution multiplies four times as often. The transforms cost the same whatever the other side's
-channels, so it pays where channels are many.
+F(4 x 4, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a window d of
+6 x 6 pixels and a kernel g give 4 x 4 outputs, y = A'[(G g G') * (B' d B)] A, where * is 36 matrix products over the
+channels. A direct convolution has four times as many multiplications. The cost of a transform does not depend on the
+number of channels on the other side, so the form is faster for convolutions with many channels.
 
 Between convolutions a map stays in tiles: float32 [PHASES + 1, tiles, batch, channels]. Phase 4 a + b has the pixels
-(4 i + a, 4 j + b) of the tiles (i, j), row by row; the last phase is zeros, which is what a window finds beyond the
-border. So one Gather lays out all windows, and each transform is one matrix product.
+(4 i + a, 4 j + b) of the tiles (i, j), row by row; the last phase is zeros, for the pixels of windows beyond the
+border. So one Gather makes all windows, and each transform is one matrix product.
 """
 
 import math
@@ -29,23 +29,23 @@ WINDOW = TILE + 2
 PHASES = TILE**2
 
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
-"""Where the polynomials are evaluated, and at infinity. Binary fractions, so that A and B are exact in float32; sums
-lose less than half as much as with the usual 0, 1, -1, 2, -2."""
+"""Evaluation points of the polynomials, besides infinity. They are binary fractions, so that A and B are exact in
+float32; rounding errors are less than half of those with the usual 0, 1, -1, 2, -2."""
 
 MIN_CHANNELS = 64
-"""The fewest channels, in and out, of a convolution that is rewritten; those of the global graph with as many or more
-gain nothing, for their maps are small."""
+"""Least number of input and output channels of a convolution that is rewritten. In the global graph such convolutions
+are not faster, because their maps are small."""
 
 ELEMENTWISE = frozenset({"Relu", "Add"})
-"""Operators that are the same in tiles, and make zeros of zeros."""
+"""Operators that are the same in tiles and map zeros to zeros."""
 
 
 def winograd(graph: bytes) -> bytes:
     """An ONNX file in FP32 with a dynamic batch -> the same inputs, outputs and function in Winograd's form.
 
     Rewritten are convolutions 3 x 3 of stride 1 and padding 1 with MIN_CHANNELS or more, on maps whose sides are
-    multiples of TILE; what lies between them follows where it can. All else stays as it is. The kernels' transform is
-    left to the library that loads the file, which does it once: transformed kernels are four times as large.
+    multiples of TILE; operators between them too, if possible. Everything else is unchanged. The kernels are
+    transformed by the library that loads the file, once, because transformed kernels are four times as large.
     """
     return bytes(_Rewriter(onnx.load_from_string(graph)).model().SerializeToString(deterministic=True))
 
@@ -65,9 +65,9 @@ def transforms() -> tuple[Float64, Float64, Float64]:
 
 
 def window_index(height: int, width: int) -> NDArray[np.int64]:
-    """Which of the (PHASES + 1) * tiles places of a map each place of each window holds: [6 * 6 * tiles].
+    """Index, among the (PHASES + 1) * tiles places of a map, of each place of each window: int64 [6 * 6 * tiles].
 
-    `height`, `width`: sides of the map in pixels. Beyond its border it is the first place of the phase of zeros.
+    `height`, `width`: sides of the map in pixels. Places beyond its border have the index of the first zero.
     """
     tiles = height // TILE, width // TILE
     axes = [np.arange(n)[None, :] * TILE + np.arange(WINDOW)[:, None] - 1 for n in tiles]  # [place in window, tile]
@@ -79,7 +79,7 @@ def window_index(height: int, width: int) -> NDArray[np.int64]:
 
 
 class _Rewriter:
-    """Walks a graph once, and knows under which name each map is there as it was, in tiles, or both."""
+    """Rewrites a graph in one pass, with the name of each map in its original layout, in tiles, or both."""
 
     def __init__(self, model: ModelProto) -> None:
         self._source = onnx.shape_inference.infer_shapes(model)
@@ -105,7 +105,7 @@ class _Rewriter:
         return helper.make_model(graph, opset_imports=self._source.opset_import, ir_version=self._source.ir_version)
 
     def _rewrite(self, node: NodeProto) -> bool:
-        """Whether there is a way to compute the node in tiles, which is then written."""
+        """Write the node in tiles if that is possible; whether it was."""
         kernel = self._kernel(node)
         in_tiles = all(name in self._tiles for name in node.input)
         if kernel == (3, 3) and self._pays(node):
@@ -128,7 +128,7 @@ class _Rewriter:
         self._plain.update(node.output)
 
     def _kernel(self, node: NodeProto) -> tuple[int, ...] | None:
-        """Sides of a convolution's kernel, where each output pixel is centred on the input's and all channels meet."""
+        """Sides of the kernel of a convolution with stride 1, centred padding and one group; None for all others."""
         if node.op_type != "Conv" or node.input[1] not in self._weights:
             return None
         attributes = _attributes(node)
@@ -170,7 +170,7 @@ class _Rewriter:
         self._finish(node, self._add("MatMul", [self._tiles[node.input[0]], kernel], f"{node.output[0]}.sum"))
 
     def _finish(self, node: NodeProto, total: str) -> None:
-        """Add the bias, but to the phase of zeros."""
+        """Add the bias to all phases except the zeros."""
         if node.input[2:]:
             bias = np.zeros((PHASES + 1, 1, 1, self._shapes[node.output[0]][1]), np.float32)
             bias[:PHASES] = self._values(node.input[2])
@@ -178,7 +178,7 @@ class _Rewriter:
         self._tiles[node.output[0]] = total
 
     def _maximum(self, node: NodeProto) -> None:
-        """Largest pixel of each channel: over tiles first, so that little is left where the phase of zeros is cut."""
+        """Largest pixel of each channel: over tiles first, so that the phase of zeros is cut from a small array."""
         out = node.output[0]
         phases = self._add("ReduceMax", [self._tiles[node.input[0]], self._ints(1)], f"{out}.phases", keepdims=0)
         self._add("ReduceMax", [self._cut(phases, out), self._ints(0)], out, keepdims=0)
@@ -204,7 +204,7 @@ class _Rewriter:
             self._plain.add(name)
 
     def _cut(self, value: str, name: str) -> str:
-        """Without the phase of zeros."""
+        """Remove the phase of zeros."""
         return self._add("Slice", [value, self._ints(0), self._ints(PHASES), self._ints(0)], f"{name}.cut")
 
     def _reshape(self, value: str, shape: tuple[int, ...], name: str) -> str:
@@ -226,7 +226,7 @@ class _Rewriter:
 
 
 def _plane_transforms() -> dict[str, Float32]:
-    """The transforms of both axes at once, each on the left of rows of pixels; the output's makes the zeros too."""
+    """Transforms of both axes as one matrix to the left of rows of pixels; the one for outputs also makes zeros."""
     a, b, g = transforms()
     planes = {"output": np.pad(np.kron(a, a).T, ((0, 1), (0, 0))), "input": np.kron(b, b), "kernel": np.kron(g, g)}
     return {name: matrix.astype(np.float32) for name, matrix in planes.items()}
