@@ -41,7 +41,7 @@ def quantized(graph: bytes, calibration: Sequence[Arrays], keep: Collection[str]
     nodes or no calibration data, BackendUnavailable if NNCF is missing.
     """
     if not calibration:
-        raise UsageError("no calibration images are given: a graph in 8 bits needs at least one")
+        raise UsageError("no calibration data are given: a graph in 8 bits needs at least one image")
     return widened(graph, _all_narrow(graph, calibration), keep)
 
 

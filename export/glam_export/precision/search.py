@@ -161,13 +161,13 @@ def _together(stages: Sequence[StageSearch], taken: Sequence[SearchPoint]) -> li
     """Agreement of each image with FP32 if both stages use the chosen engines."""
     pairs = zip(stages, taken, strict=True)
     engines = {task.stage: task.engine(point.kind, task.graph(point.kind, point.wide)) for task, point in pairs}
-    agreements = []
+    network, agreements = stages[0].network, []
     for case in stages[0].cases:
         found = case.expected
         for stage, engine in engines.items():
-            found = _answer_with(engine, stage, replace(case, expected=found))
-        forced = _answer_with(engines["local"], "local", case)["saliency_patches"]
-        agreements.append(compare_answers(found, case.expected, stages[0].network, stages[0].limits, forced=forced))
+            found = _answer_with(engine, stage, replace(case, expected=found), network)
+        forced = _answer_with(engines["local"], "local", case, network)["saliency_patches"]
+        agreements.append(compare_answers(found, case.expected, network, stages[0].limits, forced=forced))
     return agreements
 
 
@@ -256,7 +256,7 @@ def _measured(task: StageSearch, report: Report, recipe: Recipe, wide: tuple[str
     graph = task.graph(recipe, wide)
     engine = task.engine(recipe, graph)
     engine.run(_inputs(task.stage, task.cases[0], task.network)[0])  # the first run allocates
-    timed = [_timed(partial(_answer_with, engine, task.stage, case)) for case in task.cases]
+    timed = [_timed(partial(_answer_with, engine, task.stage, case, task.network)) for case in task.cases]
     agreements = [
         compare_answers(found, case.expected, task.network, task.limits)
         for (found, _), case in zip(timed, task.cases, strict=True)
@@ -297,12 +297,12 @@ def _rows(stage: Stage, case: Case) -> int:
     return 1 if stage == "global" else len(case.expected["patch_locations"])
 
 
-def _answer_with(engine: Engine, stage: Stage, case: Case) -> Answer:
+def _answer_with(engine: Engine, stage: Stage, case: Case, network: NetworkSpec) -> Answer:
     """FP32's result with the outputs of this engine in place of its stage's outputs."""
-    inputs, name = _inputs(stage, case, engine.network)
+    inputs, name = _inputs(stage, case, network)
     outputs = engine.run(inputs)
     if stage == "local":
         return {**case.expected, name: outputs[name]}
     maps = GlobalMaps(saliency=outputs[name], y_scale=outputs["y_scale"], z_g=outputs["z_g"])
-    chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]), engine.network)
+    chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]), network)
     return {**case.expected, name: outputs[name][0], "patch_locations": chosen.locations[0]}
