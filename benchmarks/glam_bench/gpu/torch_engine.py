@@ -124,7 +124,9 @@ def _adopted(stream: Stream) -> torch.cuda.ExternalStream:
 
 def load_network(bundle: Bundle) -> GlamNetwork:
     """The network with the weights of a bundle, on the CPU. Raises BundleError where it has no checkpoint."""
-    return load_weights(bundle.read(CHECKPOINT_FILE), bundle.network)
+    network = load_weights(bundle.read(CHECKPOINT_FILE), bundle.network)
+    assert isinstance(network, GlamNetwork)
+    return network
 
 
 def tf32(*, allowed: bool) -> None:

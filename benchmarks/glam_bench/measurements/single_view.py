@@ -18,7 +18,7 @@ from glam_bench.opening import open_engine, pipeline_of
 from glam_bench.runner import Context, Options
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli.job import Job, ReadOptions
-from glam_deploy.cli.run import run_job
+from glam_deploy.cli.job import run_job
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.outputs.writer import OutputOptions
 from glam_deploy.patches import host
