@@ -40,7 +40,7 @@ def test_the_folder_is_a_trap(tmp_path: Path) -> None:
     "command",
     [
         "-m glam_deploy inspect --bundle {bundle}",
-        "-m glam_deploy.cli run {png} --bundle {bundle} --out {out}",
+        "-m glam_deploy run {png} --bundle {bundle} --out {out}",
         "-m glam_bench.report {results} --out {out}.html",
         "-m glam_bench.half_parity a {png} --bundle {bundle} --out {out}.json",
         "-m glam_bench.gpu_check --bundle {bundle} --out {out}",  # its steps are processes

@@ -11,9 +11,9 @@ from expected import need_engine
 
 from glam_deploy import load
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import Source
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.result import Result
 from glam_export.reference.glam import GlamNetwork
 
@@ -91,7 +91,7 @@ def test_fused_map(run: Run) -> None:
 
 def test_patch_pixels(run: Run) -> None:
     for n, result in enumerate(run.results):
-        patches = host.crop(result.network_input.image, result.patch_locations, GLAM.patches.side)
+        patches = patching.crop(result.network_input.image, result.patch_locations, GLAM.patches.side)
         close(patches.mean((1, 2, 3), dtype=np.float64), run.golden["patch_mean"][n])
         close(patches.std((1, 2, 3), dtype=np.float64), run.golden["patch_std"][n])
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from glam_deploy.agreement.limits import THRESHOLDS
 from glam_deploy.agreement.metrics import dice
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
-from glam_deploy.patches import host
 from glam_deploy.records import Float32
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.result import Result
 
 Answer = Mapping[str, NDArray[Any]]
@@ -90,4 +90,4 @@ def fused_dice(found: Answer, expected: Answer, network: NetworkSpec) -> dict[st
 
 def fused(arrays: Answer, network: NetworkSpec) -> Float32:
     """The fused map on the coarsest grid that holds it (`NetworkSpec.grid_shape`): float32 [C, rows, columns], 0..1."""
-    return host.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"], network)
+    return patching.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"], network)

@@ -14,10 +14,9 @@ from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Engine
 from glam_deploy.networks import NetworkSpec, Stage
-from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Int64, Mammogram, Patches, Source, View
-from glam_deploy.runtime import host_chain
+from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
@@ -80,8 +79,8 @@ def _on_patches(engines: Mapping[Stage, Engine], view: Mammogram, locations: Int
     """An engine's outputs for these patches: the fields of Result that depend on them."""
     image = prepare(view).image
     maps = host_chain.run_global(engines["global"], image[None, None])
-    pixels = host.crop(image, locations, engines["local"].network.patches.side)
-    flat = host.contrast_stretch(maps.saliency[0])[1]
+    pixels = patching.crop(image, locations, engines["local"].network.patches.side)
+    flat = patching.contrast_stretch(maps.saliency[0])[1]
     patches = Patches(locations=locations[None], pixels=pixels[None], flat=flat[None])
     local = host_chain.run_local(engines["local"], patches)
     scores = host_chain.run_fusion(engines["fusion"], maps, patches, local)

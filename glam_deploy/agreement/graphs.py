@@ -8,10 +8,9 @@ import numpy as np
 from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.networks import NetworkSpec, Stage
-from glam_deploy.patches import host
 from glam_deploy.precision import Precision
 from glam_deploy.records import Float32, GlobalMaps, LocalMaps
-from glam_deploy.runtime import host_chain
+from glam_deploy.runtime import host_chain, patching
 
 Engines = Mapping[Stage, Engine]
 
@@ -37,7 +36,7 @@ def reference_examples(reference: Engines, image: Float32, network: NetworkSpec)
     overview = _example(reference["global"], {"image": images})
     found = overview.outputs
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    patches = host.select(images, maps, network.patches.slots, network)
+    patches = patching.select(images, maps, network.patches.slots, network)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
     slots = host_chain.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
     return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}

@@ -10,8 +10,8 @@ from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.maps import MapAgreement, PatchAgreement, compare_maps, compare_patches
 from glam_deploy.engines.base import Engine
 from glam_deploy.networks import NetworkSpec
-from glam_deploy.patches import host
 from glam_deploy.records import Float32
+from glam_deploy.runtime import patching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def on_reference_patches(local: Engine, image: Float32, found: Answer, expected:
     maps: Float32 = found["saliency_patches"].copy()
     moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)
     for slot in np.flatnonzero(moved):
-        patch = host.crop(image, expected["patch_locations"][[slot]], local.network.patches.side)
+        patch = patching.crop(image, expected["patch_locations"][[slot]], local.network.patches.side)
         maps[slot] = local.run({"patches": patch})["saliency_patches"][0]
     return maps
 

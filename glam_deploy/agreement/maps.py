@@ -11,8 +11,8 @@ from glam_deploy.agreement.answers import Answer, fused
 from glam_deploy.agreement.limits import ALMOST_EMPTY, THRESHOLDS
 from glam_deploy.agreement.metrics import dice
 from glam_deploy.networks import NetworkSpec
-from glam_deploy.patches import host
 from glam_deploy.records import Float32, Int64
+from glam_deploy.runtime import patching
 
 
 class State(StrEnum):
@@ -150,10 +150,10 @@ def are_tied(locations: Int64, saliency: Float32, network: NetworkSpec) -> Itera
     The windows of the patches before it are set to zero first, as the selection does.
     `locations`: int64 [K, 2], upper-left input pixels. `saliency`: the reference's global map, float32 [C, *map_shape].
     """
-    heat = host.contrast_stretch(saliency)[0].sum(axis=0)
+    heat = patching.contrast_stretch(saliency)[0].sum(axis=0)
     window = network.patches.window
     for row, column in (locations // network.cell).tolist():
-        sums = host.window_sums(heat, window)
+        sums = patching.window_sums(heat, window)
         yield bool(sums[row, column] >= sums.max() * (1 - tie(network)))
         heat[row : row + window, column : column + window] = 0
 

@@ -41,7 +41,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "web": "glam_deploy.appliance.web.server",
         "keeper": "glam_deploy.appliance.keeper",
         "worker": "glam_deploy.appliance.work.worker",
-        "dispatcher": "glam_deploy.appliance.dispatch.dispatcher",
+        "dispatcher": "glam_deploy.appliance.dispatcher",
     }
 )
 """Role -> the module whose `run(config, stop)` implements it. Roles are stopped in this order: receiving ones first."""

@@ -11,6 +11,7 @@ from glam_deploy.bundle.folder import (
     open_bundle,
 )
 from glam_deploy.bundle.manifest import (
+    MANIFEST,
     CheckpointEntry,
     EngineEntry,
     FileEntry,
@@ -26,8 +27,8 @@ from glam_deploy.bundle.manifest import (
     SearchPoint,
     StageEntry,
     TensorEntry,
+    read_manifest,
 )
-from glam_deploy.bundle.schema import MANIFEST, read_manifest
 from glam_deploy.bundle.write import (
     locked,
     replace_engines,

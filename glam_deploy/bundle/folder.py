@@ -19,8 +19,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glam_deploy.bundle.manifest import EngineEntry, FileEntry, GateEntry, Manifest
-from glam_deploy.bundle.schema import MANIFEST, MANIFEST_LIMIT, read_manifest
+from glam_deploy.bundle.manifest import (
+    MANIFEST,
+    MANIFEST_LIMIT,
+    EngineEntry,
+    FileEntry,
+    GateEntry,
+    Manifest,
+    read_manifest,
+)
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.installation import quoted
 from glam_deploy.networks import STAGES, NetworkSpec, Stage, network

@@ -10,8 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from glam_deploy.bundle.folder import UNFINISHED, Bundle, contents, file_sha256, open_bundle
-from glam_deploy.bundle.manifest import EngineEntry, FileEntry, GateEntry, Manifest
-from glam_deploy.bundle.schema import MANIFEST, MANIFEST_LIMIT, NO_MANIFEST, VERSION, write_json
+from glam_deploy.bundle.manifest import (
+    MANIFEST,
+    MANIFEST_LIMIT,
+    NO_MANIFEST,
+    VERSION,
+    EngineEntry,
+    FileEntry,
+    GateEntry,
+    Manifest,
+    write_json,
+)
 from glam_deploy.errors import UsageError
 from glam_deploy.regular import read_regular
 

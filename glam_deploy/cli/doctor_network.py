@@ -71,7 +71,7 @@ def _reachable(host: str) -> str:
 
 def _own_echo(config: "Config", what: str, port: int, tls: "Tls | None") -> Finding:
     """A C-ECHO as one of the senders that may connect from this machine, if there is one."""
-    from glam_deploy.appliance.dispatch.targets import tls_files
+    from glam_deploy.appliance.targets import tls_files
     from glam_deploy.dicom.net.peer import Peer
     from glam_deploy.dicom.net.sender import echo
 
@@ -182,7 +182,7 @@ def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]
 
 
 def _target(config: "Config", target: "Target") -> Finding:
-    from glam_deploy.appliance.dispatch.targets import LOOP_REASON, is_own_address, target_client
+    from glam_deploy.appliance.targets import LOOP_REASON, is_own_address, target_client
 
     what = f"target {target.name}"
     place = target.stow_url or f"{target.ae_title} at {target.host} port {target.port}"

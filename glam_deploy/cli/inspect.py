@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_bundle
-from glam_deploy.bundle.schema import SCHEMA_VERSION
+from glam_deploy.bundle.manifest import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
 from glam_deploy.cli.options import bundle_option, json_option

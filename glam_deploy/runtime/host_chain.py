@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage
-from glam_deploy.patches import host
 from glam_deploy.preprocess import network_input
 from glam_deploy.records import Findings, Float32, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
+from glam_deploy.runtime import patching
 
 
 def run_global(engine: Engine, images: Float32) -> GlobalMaps:
@@ -109,7 +109,7 @@ class HostChain:
         with clock("global"):
             maps = run_global(self.engines["global"], images)
         with clock("patches"):
-            patches = host.select(images, maps, self._patches, self._network)
+            patches = patching.select(images, maps, self._patches, self._network)
         with clock("local"):
             local = run_local(self.engines["local"], patches)
         with clock("fusion"):

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from glam_deploy.engines.base import PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import NetworkSpec
-from glam_deploy.patches import host
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
     Box,
@@ -31,6 +30,7 @@ from glam_deploy.records import (
     plain_mapping,
     without_pixels,
 )
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.host_arrays import exact_pixels, to_host
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Result:
 
     def saliency(self) -> Float32:
         """Compute the fused map: float32 [2, 2944, 1920], 0..1, network frame."""
-        return host.enlarge(self._grid(), self.network.grid_cell)
+        return patching.enlarge(self._grid(), self.network.grid_cell)
 
     def saliency_in_source(self) -> Float32:
         """Compute the fused map in the source frame: float32 [2, rows, columns] of the source image, 0..1.
@@ -222,7 +222,7 @@ class Result:
         )
 
     def _grid(self) -> Float32:
-        return host.fuse(self.saliency_global, self.saliency_patches, self.patch_locations, self.network)
+        return patching.fuse(self.saliency_global, self.saliency_patches, self.patch_locations, self.network)
 
 
 def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], provenance: Facts) -> Result:

@@ -12,11 +12,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.dispatch.dispatcher import DeliveryWorker
-from glam_deploy.appliance.dispatch.targets import TargetClient, target_client
+from glam_deploy.appliance.dispatcher import DeliveryWorker
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import open_database, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.appliance.targets import TargetClient, target_client
 from glam_deploy.dicom import mammography
 from glam_deploy.dicom.mammography import Exam
 from glam_deploy.dicom.net.delivery import Item

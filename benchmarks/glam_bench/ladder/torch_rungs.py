@@ -18,9 +18,9 @@ from glam_deploy.engines.base import EngineIdentity, Stopwatch
 from glam_deploy.engines.cpu import BF16, features
 from glam_deploy.errors import BackendUnavailable
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_deploy.records import Float32, Int64, NetworkInput
+from glam_deploy.runtime import patching
 from glam_export.checkpoint import load_weights
 from glam_export.reference.glam import GlamNetwork
 
@@ -77,12 +77,12 @@ class TorchRunner:
         return Run(answer=outputs, stages_ms=clock.times_ms)
 
     def _choose(self, saliency: Tensor) -> Int64:
-        cells, _ = host.choose_windows(saliency[0].cpu().numpy(), self._patches, GLAM.patches)
-        return np.array([host.cell_to_pixel(cell, GLAM) for cell in cells], np.int64)
+        cells, _ = patching.choose_windows(saliency[0].cpu().numpy(), self._patches, GLAM.patches)
+        return np.array([patching.cell_to_pixel(cell, GLAM) for cell in cells], np.int64)
 
     def _cut(self, pixels: Float32, image: Tensor, locations: Int64) -> Tensor:
         if self._options.host_crops:
-            return torch.from_numpy(host.crop(pixels, locations, GLAM.patches.side)).to(self.device)
+            return torch.from_numpy(patching.crop(pixels, locations, GLAM.patches.side)).to(self.device)
         corners = locations.tolist()
         return torch.stack([image[0, :, r : r + GLAM.patches.side, c : c + GLAM.patches.side] for r, c in corners])
 

@@ -13,7 +13,7 @@ from glam_bench.gpu.plan import GpuContext
 from glam_bench.gpu.torch_engine import RUNS, load_network, tf32, torch_ms
 from glam_deploy.bundle import open_bundle
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
+from glam_deploy.runtime import patching
 from glam_export.reference.glam import GlamNetwork
 
 DEPTHS = (1, 3, 6)
@@ -57,8 +57,8 @@ def chain(network: GlamNetwork, image: Tensor, k: int) -> tuple[Tensor, ...]:
     `image`: [1, 1, 2944, 1920] in the network's type.
     """
     saliency, y_scale, z_g = network.global_network(image)
-    cells, _ = host.choose_windows(saliency[0].float().cpu().numpy(), k, GLAM.patches)
-    corners = [host.cell_to_pixel(cell, GLAM) for cell in cells]
+    cells, _ = patching.choose_windows(saliency[0].float().cpu().numpy(), k, GLAM.patches)
+    corners = [patching.cell_to_pixel(cell, GLAM) for cell in cells]
     patches = torch.stack([image[0, :, r : r + GLAM.patches.side, c : c + GLAM.patches.side] for r, c in corners])
     maps, z_k = network.detection_network(patches)
     local = network.aggregate(maps[None], z_k[None])

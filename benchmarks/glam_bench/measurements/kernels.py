@@ -14,9 +14,9 @@ from glam_bench.gpu.workbench import Bench
 from glam_deploy.gpu.kernels import staging
 from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.networks import GLAM, glam
-from glam_deploy.patches import host
 from glam_deploy.preprocess.standardize import standardize
 from glam_deploy.records import Float32, Int64
+from glam_deploy.runtime import patching
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Largest difference allowed of standardized values, as a share of the largest of them."""
@@ -141,8 +141,8 @@ def proposed(saliency: Float32, k: int) -> tuple[Int64, NDArray[np.uint32]]:
     flags = np.zeros(len(saliency), np.uint32)
     for i, image in enumerate(saliency):
         with np.errstate(invalid="ignore", over="ignore"):
-            cells, without_contrast = host.choose_windows(image, k, GLAM.patches)
-        locations[i, :k] = [host.cell_to_pixel(cell, GLAM) for cell in cells]
+            cells, without_contrast = patching.choose_windows(image, k, GLAM.patches)
+        locations[i, :k] = [patching.cell_to_pixel(cell, GLAM) for cell in cells]
         flags[i] = sum(int(bit) for bit, is_flat in zip(FLAT, without_contrast, strict=True) if is_flat)
     return locations, flags
 
@@ -163,7 +163,7 @@ def check_crop(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed:
             bench.kernels.crop(bench.stream, image=uploaded, locations=at, patches=patches, k=k, n=n)
             found = bench.download(patches, np.float32, (n, k, 1, GLAM.patches.side, GLAM.patches.side))
             expected = np.stack(
-                [host.crop(i[0], p[:k], GLAM.patches.side) for i, p in zip(images, locations, strict=True)]
+                [patching.crop(i[0], p[:k], GLAM.patches.side) for i, p in zip(images, locations, strict=True)]
             )
             wrong = int((found != expected).sum())
             yield Check(kernel="crop", case="random", k=k, n=n, difference=wrong, limit=0)
@@ -229,9 +229,9 @@ def _fuse(bench: Bench, case: str, parts: Parts) -> Iterator[Check]:
 def fused_maps(parts: Parts) -> tuple[Float32, NDArray[np.uint32]]:
     """The twin: float32 [n, 2, 2944, 1920], and flags in which the bit that was set before is left."""
     images = list(zip(parts.saliency_global, parts.saliency_patches[:, : parts.k], parts.locations, strict=True))
-    grids = [host.fuse(saliency, patches, at[: parts.k], GLAM) for saliency, patches, at in images]
+    grids = [patching.fuse(saliency, patches, at[: parts.k], GLAM) for saliency, patches, at in images]
     flags = [1 | _not_finite(saliency, patches) for saliency, patches, _ in images]
-    return np.stack([host.enlarge(grid, GLAM.grid_cell) for grid in grids]), np.array(flags, np.uint32)
+    return np.stack([patching.enlarge(grid, GLAM.grid_cell) for grid in grids]), np.array(flags, np.uint32)
 
 
 def _not_finite(saliency: Float32, patches: Float32) -> int:

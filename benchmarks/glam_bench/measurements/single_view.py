@@ -17,15 +17,13 @@ from glam_bench.images import TWELVE_MEGAPIXELS, phantom
 from glam_bench.opening import open_engine, pipeline_of
 from glam_bench.runner import Context, Options
 from glam_deploy.bundle import open_bundle
-from glam_deploy.cli.job import Job, ReadOptions
-from glam_deploy.cli.job import run_job
+from glam_deploy.cli.job import Job, ReadOptions, run_job
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.outputs.writer import OutputOptions
-from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.processes import python_command
 from glam_deploy.records import NetworkInput, View
-from glam_deploy.runtime import host_chain
+from glam_deploy.runtime import host_chain, patching
 
 PAIRS = 9
 
@@ -85,7 +83,7 @@ def graphs_alone(opened: OpenedEngines, prepared: NetworkInput) -> Callable[[], 
     """A call that runs the three graphs one after the other, K = 1, on the inputs that they have for a view."""
     images = prepared.image[None, None]
     maps = host_chain.run_global(opened.engines["global"], images)
-    patches = host.select(images, maps, 1, opened.network)
+    patches = patching.select(images, maps, 1, opened.network)
     local = host_chain.run_local(opened.engines["local"], patches)
     fusion = host_chain.fusion_inputs(opened.engines["fusion"].contract, maps, patches, local)
 

@@ -23,9 +23,9 @@ from glam_deploy.bundle import SearchPoint
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import Engine, EngineIdentity, OpenedEngines
 from glam_deploy.networks import NetworkSpec, Stage
-from glam_deploy.patches import host
 from glam_deploy.precision import BF16, FP32, INT8, WINOGRAD, Recipe, StageRecipes
 from glam_deploy.records import Float32, GlobalMaps
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.precision.gains import rewritten, savings
 from glam_export.precision.quantize import blocks, narrow_share, widened
@@ -289,7 +289,7 @@ def _inputs(stage: Stage, case: Case, network: NetworkSpec) -> tuple[dict[str, F
     """Inputs of the stage for an image (the local stage gets FP32's patches), and the name of its saliency output."""
     if stage == "global":
         return {"image": case.image[None, None]}, "saliency_global"
-    patches = host.crop(case.image, case.expected["patch_locations"], network.patches.side)
+    patches = patching.crop(case.image, case.expected["patch_locations"], network.patches.side)
     return {"patches": patches}, "saliency_patches"
 
 
@@ -304,5 +304,5 @@ def _answer_with(engine: Engine, stage: Stage, case: Case, network: NetworkSpec)
     if stage == "local":
         return {**case.expected, name: outputs[name]}
     maps = GlobalMaps(saliency=outputs[name], y_scale=outputs["y_scale"], z_g=outputs["z_g"])
-    chosen = host.select(inputs["image"], maps, len(case.expected["patch_locations"]), network)
+    chosen = patching.select(inputs["image"], maps, len(case.expected["patch_locations"]), network)
     return {**case.expected, name: outputs[name][0], "patch_locations": chosen.locations[0]}

@@ -90,7 +90,7 @@ class Kernels:
 
         `saliency`: float32 [n, 2, 184, 120]. `locations` (output): int64 [n, 6, 2], (row, column) of the upper-left
         corners in pixels of the network frame; slots k..5 become (-1, -1). `flags` (output): uint32 [n], overwritten
-        with FLAT_BENIGN and FLAT_MALIGNANT of `geometry.Flags`. Reference in numpy: patches.host.choose_windows.
+        with FLAT_BENIGN and FLAT_MALIGNANT of `geometry.Flags`. Reference in numpy: runtime.patching.choose_windows.
         """
         grid = (self._geometry.propose_blocks, 1, n)
         addresses = (_address(saliency), _address(locations), _address(flags), _address(scratch))
@@ -101,7 +101,7 @@ class Kernels:
         """Copy patches from standardized images to the local graph's `patches`, float32 [n * k, 1, 512, 512].
 
         Row i * k + j is patch j of image i. `image`: float32 [n, 1, 2944, 1920]; `locations`: output of `propose`.
-        Equals patches.host.crop.
+        Equals runtime.patching.crop.
         """
         grid = (self._network.patches.side // geometry.CROP_ROWS, k, n)
         block = (self._geometry.crop_threads, geometry.CROP_ROWS)
@@ -122,7 +122,7 @@ class Kernels:
 
         `saliency_global`: float32 [n, 2, 184, 120]; `saliency_patches`: float32 [n, 6, 2, 128, 128], not read for
         slots with location (-1, -1). Sets NOT_FINITE_GLOBAL and NOT_FINITE_LOCAL in `flags`, uint32 [n], and keeps the
-        other bits, so it must run after `propose`. Equals patches.host.fuse, enlarged.
+        other bits, so it must run after `propose`. Equals runtime.patching.fuse, enlarged.
         """
         grid = (self._network.map_shape[0], len(self._network.classes), n)
         arguments = (saliency_global, saliency_patches, locations, saliency, flags)

@@ -83,7 +83,7 @@ def test_version(cli: Cli) -> None:
 
 
 def test_module_is_the_script(start: Start) -> None:
-    process = start("--version", code="import runpy; runpy.run_module('glam_deploy.cli', run_name='__main__')")
+    process = start("--version", code="import runpy; runpy.run_module('glam_deploy', run_name='__main__')")
     assert process.communicate() == (f"glam-deploy, version {__version__}\n", "")
     assert process.returncode == 0
 

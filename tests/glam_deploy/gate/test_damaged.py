@@ -19,9 +19,9 @@ from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.onnxruntime import open_engines
 from glam_deploy.gate.trial import EnginePair, ImageTrial, examine
 from glam_deploy.networks import GLAM, STAGES, Stage
-from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_export.torch_engine import MemoizedEngine
@@ -114,12 +114,12 @@ def test_the_global_network(
 def test_patch_selection_in_half_precision(
     brief: dict[Stage, Engine], image: NetworkInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, candidate = host.window_sums, pipeline(brief)
+    exact, candidate = patching.window_sums, pipeline(brief)
 
     def ill(view: Any) -> Result:
         with monkeypatch.context() as patch:
             patch.setattr(
-                host, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
+                patching, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
             )
             return candidate(view)
 

@@ -14,9 +14,9 @@ from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, examine
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, Stage, glam
-from glam_deploy.patches import host
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import NetworkInput, Source
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
@@ -107,14 +107,14 @@ def test_a_layer_of_the_global_network() -> None:
 
 def test_selection_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very same networks; only the sums of windows are rounded to 11 bits."""
-    exact = host.window_sums
+    exact = patching.window_sums
     reference, _ = pipeline()
     candidate, local = pipeline()
 
     def ill(view: Any) -> Result:
         with monkeypatch.context() as patch:
             patch.setattr(
-                host, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
+                patching, "window_sums", lambda heat, side: exact(heat, side).astype(np.float16).astype(np.float32)
             )
             return candidate(view)
 

@@ -9,9 +9,9 @@ import torch
 
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
-from glam_deploy.patches import host
 from glam_deploy.preprocess.prepare import prepare
 from glam_deploy.records import GlobalMaps, Mammogram, View
+from glam_deploy.runtime import patching
 from glam_export.demo.phantom import phantom_view
 from glam_export.demo.weights import demo_state_dict
 from glam_export.reference.glam import GlamNetwork
@@ -92,10 +92,10 @@ def look(network, view):
     image = torch.from_numpy(seen.image)[None, None]
     saliency, y_scale, z_g = network.global_network(image)
     maps = GlobalMaps(saliency=saliency.numpy(), y_scale=y_scale.numpy(), z_g=z_g.numpy())
-    patches = host.select(seen.image[None, None], maps, 1, GLAM)
+    patches = patching.select(seen.image[None, None], maps, 1, GLAM)
     local, z_k = network.detection_network(torch.from_numpy(patches.pixels[0]))
     z_l = network.aggregate(local[None], z_k[None]).z_l
-    fused = host.fuse(maps.saliency[0], local.numpy(), patches.locations[0], GLAM)
+    fused = patching.fuse(maps.saliency[0], local.numpy(), patches.locations[0], GLAM)
     truth = mask_in_network_frame(view.mask, seen.placement)
     row, column = patches.locations[0, 0]
     share = (truth[row : row + GLAM.patches.side, column : column + GLAM.patches.side] > 0).sum() / max(

@@ -16,9 +16,9 @@ from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.base import Arrays, EngineOptions
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
-from glam_deploy.patches import host
 from glam_deploy.precision import PRECISIONS, Precision, StageRecipes
 from glam_deploy.records import GlobalMaps
+from glam_deploy.runtime import patching
 from glam_export.graphs.onnx_file import write_graph
 from glam_export.networks import graph_modules
 from glam_export.precision.half import RoundedEngine, rounded, rounded_engines
@@ -66,7 +66,7 @@ def image(case: dict[str, np.ndarray], golden_image: Callable[[int], np.ndarray]
 
 @pytest.fixture(scope="module")
 def patch(case: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
-    return host.crop(image, case["patch_locations"][0], GLAM.patches.side)
+    return patching.crop(image, case["patch_locations"][0], GLAM.patches.side)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_fp16_finds_what_the_published_implementation_finds(
 ) -> None:
     found = overview["fp16"]
     maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
-    chosen = host.select(image[None, None], maps, 1, GLAM).locations[0]
+    chosen = patching.select(image[None, None], maps, 1, GLAM).locations[0]
     expected = {
         "patch_locations": case["patch_locations"][0],
         "saliency_global": case["saliency_global"][0],

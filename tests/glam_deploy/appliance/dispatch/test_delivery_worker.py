@@ -9,7 +9,7 @@ from support.outbox import Outbox
 from support.pacs import AE_TITLE, FakePacs
 
 from glam_deploy.appliance.config import Dispatch, Target
-from glam_deploy.appliance.dispatch.dispatcher import DeliveryWorker
+from glam_deploy.appliance.dispatcher import DeliveryWorker
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.dicom.net.delivery import Item, Session
 from glam_deploy.dicom.net.files import read_report
@@ -258,7 +258,7 @@ def test_what_a_target_does_not_commit_itself_to_is_sent_again(outbox: Outbox) -
 
 
 def test_commitment_that_is_reported_later_closes_the_delivery(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glam_deploy.appliance.dispatch.dispatcher.COMMITMENT_S", 0.05)
+    monkeypatch.setattr("glam_deploy.appliance.dispatcher.COMMITMENT_S", 0.05)
     uids = outbox.post("1.2.3", count=2)
     with FakePacs(commits="later").running() as pacs:
         exhaust(outbox.worker(target(pacs, commitment=True)))

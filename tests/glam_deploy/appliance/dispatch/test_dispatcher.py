@@ -17,9 +17,8 @@ from support.orthanc import Orthanc, free_port, missing, running, wait_for
 from support.outbox import Outbox
 from support.pacs import AE_TITLE, FakePacs
 
-from glam_deploy.appliance import receiver
+from glam_deploy.appliance import dispatcher, receiver
 from glam_deploy.appliance.config import Target, parse_config
-from glam_deploy.appliance.dispatch import dispatcher
 from glam_deploy.appliance.state import deliveries
 
 
@@ -112,7 +111,7 @@ def test_deliveries_without_a_configured_target_are_logged(outbox: Outbox, caplo
 def process(outbox: Outbox, folder: Path, *targets: str) -> "subprocess.Popen[bytes]":
     path = folder / "glam.toml"
     path.write_text(text(outbox, *targets))
-    command = [sys.executable, "-m", "glam_deploy.cli", "serve", "--config", path, "--role", "dispatcher"]
+    command = [sys.executable, "-m", "glam_deploy", "serve", "--config", path, "--role", "dispatcher"]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.outbox import Outbox, opened_outbox
 
 from glam_deploy.appliance.config import Dispatch, Target
-from glam_deploy.appliance.dispatch.targets import Backoff, TargetHealth
+from glam_deploy.appliance.targets import Backoff, TargetHealth
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 

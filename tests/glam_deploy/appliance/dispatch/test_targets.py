@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glam_deploy.appliance.config import Config, Receive, Target, Tls, TlsListener, Web, Worker, parse_config
-from glam_deploy.appliance.dispatch.targets import DimseClient, StowClient, is_own_address, target_client
+from glam_deploy.appliance.targets import DimseClient, StowClient, is_own_address, target_client
 from glam_deploy.errors import PeerError, UsageError
 
 

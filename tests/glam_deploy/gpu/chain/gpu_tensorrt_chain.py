@@ -15,9 +15,9 @@ from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.gpu.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.networks import GLAM, STAGES
-from glam_deploy.patches import host
 from glam_deploy.preprocess import prepare
 from glam_deploy.records import Mammogram, NetworkInput
+from glam_deploy.runtime import patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
@@ -42,9 +42,9 @@ def assert_right(result: Result, image: np.ndarray) -> None:
     """`image`: the standardized input."""
     cells = squash(blocks(image[None, None], GLAM.cell))[0]
     np.testing.assert_allclose(result.saliency_global, [cells, 1 - cells], rtol=0, atol=1e-6)
-    windows, _ = host.choose_windows(result.saliency_global, PATCHES, GLAM.patches)
+    windows, _ = patching.choose_windows(result.saliency_global, PATCHES, GLAM.patches)
     assert result.patch_locations.tolist() == [[row * GLAM.cell, column * GLAM.cell] for row, column in windows]
-    patches = host.crop(image, result.patch_locations, GLAM.patches.side)
+    patches = patching.crop(image, result.patch_locations, GLAM.patches.side)
     local = squash(blocks(patches, GLAM.grid_cell))
     np.testing.assert_allclose(result.saliency_patches, np.stack([local, 1 - local], 1), rtol=0, atol=2e-6)
     np.testing.assert_allclose(result.y_local, result.saliency_patches.mean((0, 2, 3)), atol=1e-5)

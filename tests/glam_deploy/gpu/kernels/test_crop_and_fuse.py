@@ -7,7 +7,7 @@ from cuda_host.run import HostModule, HostStream, Memory
 from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
+from glam_deploy.runtime import patching
 
 ROWS, COLUMNS = GLAM.input_shape
 UNUSED = (-1, -1)
@@ -62,7 +62,9 @@ class Fusion:
     def expected(self) -> np.ndarray:
         return np.stack(
             [
-                host.enlarge(host.fuse(whole, patches[: len(at)], np.array(at, np.int64).reshape(-1, 2), GLAM), 4)
+                patching.enlarge(
+                    patching.fuse(whole, patches[: len(at)], np.array(at, np.int64).reshape(-1, 2), GLAM), 4
+                )
                 for whole, patches, at in zip(self.saliency_global, self.saliency_patches, self.places, strict=True)
             ]
         )

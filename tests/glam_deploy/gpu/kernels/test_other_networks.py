@@ -10,7 +10,7 @@ from support.networks import GMIC
 
 from glam_deploy.gpu.kernels.launch import Kernels, kernels_of, scratch_bytes
 from glam_deploy.gpu.kernels.source import source
-from glam_deploy.patches import host
+from glam_deploy.runtime import patching
 
 N = 2
 
@@ -47,8 +47,10 @@ def test_windows_are_those_of_numpy(kernels: Kernels, kind: str, k: int) -> None
         kernels.propose(
             HostStream(), saliency=Memory.of(saliency), locations=locations, flags=flags, scratch=scratch, k=k, n=N
         )
-        expected = [host.choose_windows(image, k, GMIC.patches) for image in saliency]
-        corners = [[host.cell_to_pixel(cell, GMIC) for cell in cells] + [(-1, -1)] * (6 - k) for cells, _ in expected]
+        expected = [patching.choose_windows(image, k, GMIC.patches) for image in saliency]
+        corners = [
+            [patching.cell_to_pixel(cell, GMIC) for cell in cells] + [(-1, -1)] * (6 - k) for cells, _ in expected
+        ]
         assert [[tuple(slot) for slot in image] for image in locations.read().tolist()] == corners
         assert flags.read().tolist() == [3 if flat.all() else 0 for _, flat in expected]
 
@@ -61,7 +63,7 @@ def test_patches_are_those_of_numpy(kernels: Kernels) -> None:
     locations[:, :2] = corners
     patches = Memory((N * 2, 1, 256, 256), np.float32)
     kernels.crop(HostStream(), image=Memory.of(images), locations=Memory.of(locations), patches=patches, k=2, n=N)
-    expected = np.concatenate([host.crop(image[0], at, 256) for image, at in zip(images, corners, strict=True)])
+    expected = np.concatenate([patching.crop(image[0], at, 256) for image, at in zip(images, corners, strict=True)])
     np.testing.assert_array_equal(patches.read(), expected)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.gpu.kernels.launch import Kernels, scratch_bytes
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
+from glam_deploy.runtime import patching
 
 CELLS = GLAM.map_shape[0] * GLAM.map_shape[1]
 
@@ -38,8 +38,8 @@ def proposals(kernels: Kernels) -> dict[int, Proposal]:
 def expected(saliency: np.ndarray, k: int) -> tuple[list[list[tuple[int, int]]], list[int]]:
     """Of the numpy twin: pixels of six slots, and flags."""
     with np.errstate(invalid="ignore", over="ignore"):
-        choices = [host.choose_windows(maps, k, GLAM.patches) for maps in saliency]
-    slots = [[host.cell_to_pixel(cell, GLAM) for cell in cells] + [(-1, -1)] * (6 - k) for cells, _ in choices]
+        choices = [patching.choose_windows(maps, k, GLAM.patches) for maps in saliency]
+    slots = [[patching.cell_to_pixel(cell, GLAM) for cell in cells] + [(-1, -1)] * (6 - k) for cells, _ in choices]
     names = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
     return slots, [sum(int(name) for name, is_flat in zip(names, flat, strict=True) if is_flat) for _, flat in choices]
 

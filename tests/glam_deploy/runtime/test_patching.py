@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from glam_deploy.networks import GLAM
-from glam_deploy.patches import host
 from glam_deploy.records import GlobalMaps
+from glam_deploy.runtime import patching
 
 ROWS, COLUMNS = GLAM.map_shape
 
@@ -53,7 +53,7 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
 def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndarray, count: int) -> None:
     saliency = np.stack([benign, malignant])
     before = saliency.copy()
-    chosen, flat = host.choose_windows(saliency, count, GLAM.patches)
+    chosen, flat = patching.choose_windows(saliency, count, GLAM.patches)
     assert chosen == brute_force(saliency, count)
     assert flat.tolist() == [False, False]
     np.testing.assert_array_equal(saliency, before)
@@ -63,13 +63,13 @@ def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndar
 @given(lively=class_maps(), level=st.floats(0, 1, width=32), which=st.integers(0, 1))
 def test_a_flat_class_takes_no_part(lively: np.ndarray, level: float, which: int) -> None:
     still = np.full(GLAM.map_shape, level, np.float32)
-    chosen, flat = host.choose_windows(np.stack([still, lively] if which else [lively, still]), 6, GLAM.patches)
+    chosen, flat = patching.choose_windows(np.stack([still, lively] if which else [lively, still]), 6, GLAM.patches)
     assert chosen == brute_force(np.stack([lively, np.zeros_like(lively)]), 6)
     assert flat.tolist() == ([True, False] if which else [False, True])
 
 
 def test_two_flat_classes_give_the_first_window() -> None:
-    chosen, flat = host.choose_windows(np.full((2, *GLAM.map_shape), 0.3, np.float32), 6, GLAM.patches)
+    chosen, flat = patching.choose_windows(np.full((2, *GLAM.map_shape), 0.3, np.float32), 6, GLAM.patches)
     assert chosen == [(0, 0)] * 6
     assert flat.tolist() == [True, True]
 
@@ -84,22 +84,22 @@ def spots(*places: tuple[int, int, float]) -> np.ndarray:
 
 def test_the_first_of_equal_windows_in_row_major_order() -> None:
     # every window that holds the spot has the same sum; the first of them has it in its lower right corner
-    assert host.choose_windows(spots((100, 80, 1)), 1, GLAM.patches)[0] == [(69, 49)]
-    assert host.choose_windows(spots((0, 0, 1)), 1, GLAM.patches)[0] == [(0, 0)]
-    assert host.choose_windows(spots((183, 119, 1)), 1, GLAM.patches)[0] == [(152, 88)]
+    assert patching.choose_windows(spots((100, 80, 1)), 1, GLAM.patches)[0] == [(69, 49)]
+    assert patching.choose_windows(spots((0, 0, 1)), 1, GLAM.patches)[0] == [(0, 0)]
+    assert patching.choose_windows(spots((183, 119, 1)), 1, GLAM.patches)[0] == [(152, 88)]
     # two equal spots: the upper one, though the lower is further left
-    assert host.choose_windows(spots((50, 110, 1), (150, 40, 1)), 2, GLAM.patches)[0] == [(19, 79), (119, 9)]
+    assert patching.choose_windows(spots((50, 110, 1), (150, 40, 1)), 2, GLAM.patches)[0] == [(19, 79), (119, 9)]
 
 
 def test_a_chosen_window_is_not_chosen_again() -> None:
     places = [(40, 40, 1.0), (40, 100, 0.875), (140, 40, 0.75), (140, 100, 0.625), (90, 70, 0.5)]
-    chosen, _ = host.choose_windows(spots(*places), 6, GLAM.patches)
+    chosen, _ = patching.choose_windows(spots(*places), 6, GLAM.patches)
     assert chosen == [(9, 9), (9, 69), (109, 9), (109, 69), (59, 39), (0, 0)]
 
 
 @given(row=st.integers(0, 152), column=st.integers(0, 88))
 def test_cell_to_pixel(row: int, column: int) -> None:
-    assert host.cell_to_pixel((row, column), GLAM) == (16 * row, 16 * column)
+    assert patching.cell_to_pixel((row, column), GLAM) == (16 * row, 16 * column)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def numbered() -> np.ndarray:
 @settings(max_examples=10, deadline=None)
 def test_crop(numbered: np.ndarray, row: int, column: int) -> None:
     places = np.array([[16 * row, 16 * column], [2432, 1408], [0, 0]], np.int64)
-    patches = host.crop(numbered, places, GLAM.patches.side)
+    patches = patching.crop(numbered, places, GLAM.patches.side)
     assert patches.shape == (3, 1, 512, 512)
     y, x = np.ogrid[:512, :512]
     for patch, (r, c) in zip(patches, places.tolist(), strict=True):
@@ -124,7 +124,7 @@ def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
     maps = np.stack([spots((100, 80, 1)), np.full((2, *GLAM.map_shape), 0.5, np.float32)])
     unused = np.zeros((2, 0), np.float32)
     images = np.stack([numbered, -numbered])[:, None]
-    made = host.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count, GLAM)
+    made = patching.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count, GLAM)
     assert made.locations.dtype == np.int64
     assert made.locations.shape == (2, count, 2)
     assert made.locations[0, 0].tolist() == [69 * 16, 49 * 16]
@@ -152,6 +152,6 @@ def test_fuse(places: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(len(places))
     saliency = rng.random((2, *GLAM.map_shape), dtype=np.float32)
     patches = rng.random((len(places), 2, 128, 128), dtype=np.float32)
-    found = host.enlarge(host.fuse(saliency, patches, np.array(places, np.int64), GLAM), 4)
+    found = patching.enlarge(patching.fuse(saliency, patches, np.array(places, np.int64), GLAM), 4)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, fused_by_definition(saliency, patches, np.array(places)))

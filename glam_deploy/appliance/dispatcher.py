@@ -17,7 +17,11 @@ from pathlib import Path
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.dispatch.targets import (
+from glam_deploy.appliance.identity import derived_uid
+from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
+from glam_deploy.appliance.state.deliveries import Delivery, DeliveryObject
+from glam_deploy.appliance.targets import (
     LOOP_REASON,
     Backoff,
     TargetClient,
@@ -25,10 +29,6 @@ from glam_deploy.appliance.dispatch.targets import (
     is_own_address,
     target_client,
 )
-from glam_deploy.appliance.identity import derived_uid
-from glam_deploy.appliance.state import deliveries
-from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
-from glam_deploy.appliance.state.deliveries import Delivery, DeliveryObject
 from glam_deploy.dicom.net.delivery import Item, Outcome, Session
 from glam_deploy.errors import InternalError, PeerBroke, PeerDeclined, PeerError, fault
 
