@@ -29,7 +29,7 @@ from glam_deploy.appliance.identity import is_uid, valid_uid, with_valid_uids
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
 from glam_deploy.appliance.state.studies import Instance
-from glam_deploy.dicom.part10 import Claim, is_storage_class, is_taken_syntax, read_head, write_head
+from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
 from glam_deploy.dicom.received import Received, examine, is_identifier
 from glam_deploy.errors import DicomError, fault
 
@@ -184,7 +184,7 @@ class InstanceUpload:
             raise DicomError("the SOP Instance UID is not valid (PS3.5 section 9.1): correct the object at its source")
         if not is_storage_class(claim.sop_class):
             raise _RefusedError(Status.CLASS_NOT_SUPPORTED, "its SOP class is not a storage class of the standard")
-        if not is_taken_syntax(claim.transfer_syntax):
+        if not is_accepted_syntax(claim.transfer_syntax):
             raise _RefusedError(
                 Status.SYNTAX_NOT_SUPPORTED, "its transfer syntax is private, or its pixels are not in the object"
             )

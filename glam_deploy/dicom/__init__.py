@@ -1,4 +1,4 @@
-"""DICOM mammograms: reading them under written rules of acceptance, and writing valid ones.
+"""DICOM mammograms: reading under written acceptance rules, and writing valid objects.
 
 Nothing outside this package imports pydicom.
 """

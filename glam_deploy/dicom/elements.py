@@ -1,8 +1,8 @@
-"""Reads the listed elements of an encoded data set (PS3.5 section 7) and builds nothing else.
+"""Reader of the listed elements of an encoded data set (PS3.5 section 7); other elements are skipped.
 
-pydicom builds every item of a sequence of undefined length, listed or not: 700 bytes and 20 µs for each 8 bytes of a
-file. Here an element that is not listed is passed over. Limits count objects as well as bytes, so that no data set
-takes more than 0.1 s and 10 MB, its pixels apart.
+pydicom creates objects for every item of a sequence of undefined length, listed or not: 700 bytes and 20 µs for each
+8 bytes of a file. This reader skips elements that are not listed. Limits count objects as well as bytes, so that no
+data set takes more than 0.1 s and 10 MB, not counting its pixels.
 """
 
 import re
@@ -25,13 +25,13 @@ from glam_deploy.dicom.streams import Stream
 from glam_deploy.errors import DicomError
 
 MAX_ELEMENTS = 20_000
-"""Elements, items and fragments of pixel data of one object that are looked at, whether built or passed over."""
+"""Largest number of elements, items and fragments of pixel data in one object, read and skipped ones together."""
 MAX_BUILT = 5_000
-"""Elements and items in the listed sequences of one object."""
+"""Largest number of elements and items in the listed sequences of one object."""
 MAX_DEPTH = 16
-"""Sequences within sequences."""
+"""Largest nesting depth of sequences."""
 MAX_VALUE = 1 << 16
-"""Bytes of a listed value, pixels and offset tables apart; the longest text among them has 10,240 characters."""
+"""Most bytes of a listed value, except pixels and offset tables; the longest text has 10,240 characters."""
 
 PIXEL_DATA = 0x7FE00010
 BEFORE_PIXELS = PIXEL_DATA - 1
@@ -44,20 +44,21 @@ _LONG_LENGTH = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV"
 _SHORT_VR = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UI", b"UL", b"US"}
 )
-"""Value representations that are told from the length of an implicit element, for no value of them has 16,705 bytes."""
+"""Value representations that prove explicit VR where implicit VR is expected: read as an implicit length, their letters
+would state at least 16,705 bytes, more than a value of these has."""
 _VR = re.compile(rb"[A-Z]{2}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a data set is encoded, the deflation apart."""
+    """VR encoding and byte order of a data set; deflation is handled by the stream."""
 
     implicit: bool
     little: bool = True
 
     @classmethod
     def of(cls, syntax: UID) -> "Encoding":
-        """Of a transfer syntax; every one that is not known has explicit VR and little endian (PS3.5 annex A.4)."""
+        """The encoding of a transfer syntax; an unknown one has explicit VR and little endian (PS3.5 annex A.4)."""
         known = syntax.is_transfer_syntax
         return cls(implicit=known and syntax.is_implicit_VR, little=not known or syntax.is_little_endian)
 
@@ -73,10 +74,10 @@ class _Head:
 
 
 class ElementReader:
-    """Reads a data set from its beginning, part by part."""
+    """Reads the listed elements of a data set from its beginning, in one or more calls of `read_through`."""
 
     def __init__(self, stream: Stream, encoding: Encoding, tags: Collection[int]) -> None:
-        """`stream` stands at the first element; `tags`: the listed elements of the data set itself."""
+        """`stream` is positioned at the first element; `tags`: the listed top-level elements of the data set."""
         self._stream, self._encoding = stream, encoding
         self._tags = {*tags, _CHARACTER_SET}
         self._endian = "little" if encoding.little else "big"
@@ -84,18 +85,18 @@ class ElementReader:
         self._item, self._explicit = Struct(f"{order}HHL").unpack, Struct(f"{order}HH2sH").unpack
         self._long = Struct(f"{order}L").unpack
         self.position = stream.tell()
-        """Where the first element begins that has not been read."""
+        """Position of the first element that has not been read."""
         self._count = self._built = 0
         self._pending: _Head | None = None
         self._found: dict[BaseTag, RawDataElement | DataElement] = {}
         self._character_set: str | list[str] = default_encoding
         self._implicit: bool | None = None
 
-    def through(self, last: int, *, end: int | None = None) -> Dataset:
-        """All listed elements up to the tag `last`: reads on to the first element beyond it, or to the end.
+    def read_through(self, last: int, *, end: int | None = None) -> Dataset:
+        """All listed elements up to and including the tag `last`; values are not converted yet.
 
-        An element that begins at the position `end` is not read any more. Values are not converted yet. Raises
-        DicomError where the encoding is damaged, or a limit of this module is exceeded.
+        Reads to the first element beyond `last`, to the position `end`, or to the end of the data set. Raises
+        DicomError if the encoding is damaged or a limit of this module is exceeded.
         """
         if self._implicit is None:
             self._implicit = self._is_implicit(self._encoding.implicit)
@@ -105,13 +106,13 @@ class ElementReader:
                 break
             self._pending = None
             if head.tag in self._tags:
-                self._take(head)
+                self._read_listed(head)
             else:
-                self._pass(head, 0)
+                self._skip(head, 0)
             self.position = self._stream.tell()
         return self._dataset(self._found, self._implicit)
 
-    def _take(self, head: _Head) -> None:
+    def _read_listed(self, head: _Head) -> None:
         tag = BaseTag(head.tag)
         if tag in self._found:
             self._refuse(f"element {tag} occurs twice")
@@ -123,7 +124,10 @@ class ElementReader:
             self._use_character_set(tag)
 
     def _use_character_set(self, tag: BaseTag) -> None:
-        """One that is unknown changes nothing: no value that decides how an image is read needs it."""
+        """Set the character set of the elements that follow.
+
+        An unknown one is ignored, because no value that decides how an image is read depends on it.
+        """
         raw = self._found[tag]
         with suppress(LookupError, ValueError, TypeError):
             element = convert_raw_data_element(raw) if isinstance(raw, RawDataElement) else raw
@@ -133,22 +137,22 @@ class ElementReader:
     # heads
 
     def _head(self, implicit: bool) -> _Head | None:
-        """The next one; None at the end, where fewer than 8 bytes are left."""
+        """The next element's head; None at the end, where fewer than 8 bytes are left."""
         start = self._stream.read(8)
         if len(start) < 8:
             return None
-        self._counted()
+        self._count_element()
         group, element, vr, length = self._explicit(start)
         tag = group << 16 | element
         if implicit or not _VR.fullmatch(vr):
-            # some writers change to implicit VR within explicit sequences; delimiters have no VR
+            # some writers use implicit VR within sequences of explicit VR; delimiters have no VR
             return _Head(tag, None, self._item(start)[2], True)
         if vr in _LONG_LENGTH:
             length = self._long(self._exactly(4))[0]
         return _Head(tag, vr.decode(), length, False)
 
     def _is_implicit(self, expected: bool) -> bool:
-        """What the first element of a data set or item says, for some writers mix both encodings."""
+        """Whether the first element of a data set or item has implicit VR, because some writers mix both encodings."""
         vr = self._stream.peek(6)[4:]
         if len(vr) < 2:
             return expected
@@ -157,11 +161,11 @@ class ElementReader:
     # values
 
     def _element(self, head: _Head, depth: int) -> RawDataElement | DataElement:
-        """With its value, which for a sequence is built."""
+        """An element with its value; a sequence is read with all of its items."""
         at, tag = self._stream.tell(), BaseTag(head.tag)
         if self._is_sequence(head):
             end = None if head.length == _UNDEFINED else at + head.length
-            items = Sequence(list(self._items(end, head.implicit or head.vr == "UN", depth, tag)))
+            items = Sequence(list(self._read_items(end, head.implicit or head.vr == "UN", depth, tag)))
             return DataElement(tag, "SQ", items, at, is_undefined_length=end is None)
         if head.length == _UNDEFINED:
             self._refuse(f"element {tag} has no length")
@@ -180,49 +184,49 @@ class ElementReader:
         if head.vr in (None, "UN"):
             with suppress(KeyError):
                 return dictionary_VR(head.tag) == "SQ"
-            # a private one of undefined length can be nothing else
+            # a private element of undefined length can only be a sequence
             return head.length == _UNDEFINED
         return head.vr == "SQ"
 
-    def _items(self, end: int | None, implicit: bool, depth: int, tag: BaseTag) -> Iterator[Dataset]:
-        """Of a listed sequence, up to the position `end` or its delimiter."""
+    def _read_items(self, end: int | None, implicit: bool, depth: int, tag: BaseTag) -> Iterator[Dataset]:
+        """The items of a listed sequence, up to the position `end` or its delimiter."""
         self._check_depth(depth)
         while end is None or self._stream.tell() < end:
             mark, length = self._delimiter()
             if mark == _SEQUENCE_END and end is None:
                 return
             if mark != _ITEM:
-                self._refuse(f"sequence {tag} holds something else than items")
-            self._build()
-            yield self._built_item(None if length == _UNDEFINED else self._stream.tell() + length, implicit, depth)
+                self._refuse(f"sequence {tag} contains data other than items")
+            self._count_built()
+            yield self._read_item(None if length == _UNDEFINED else self._stream.tell() + length, implicit, depth)
         if self._stream.tell() != end:
             self._refuse(f"the lengths of sequence {tag} and of its items differ")
 
-    def _built_item(self, end: int | None, implicit: bool, depth: int) -> Dataset:
+    def _read_item(self, end: int | None, implicit: bool, depth: int) -> Dataset:
         implicit = self._is_implicit(implicit) if end != self._stream.tell() else implicit
         found: dict[BaseTag, RawDataElement | DataElement] = {}
         while end is None or self._stream.tell() < end:
-            head = self._head(implicit) or self._ended()
+            head = self._head(implicit) or self._refuse_truncated()
             if head.tag == _ITEM_END:
                 break
-            self._build()
+            self._count_built()
             found[BaseTag(head.tag)] = self._element(head, depth + 1)
         return self._dataset(found, implicit)
 
     def _fragments(self) -> bytes:
-        """Encapsulated pixel data (PS3.5 annex A.4): items as they are encoded, without the delimiter at the end."""
+        """Encapsulated pixel data (PS3.5 annex A.4): the encoded items, without the sequence delimiter."""
         value = BytesIO()
         while (mark := self._delimiter())[0] != _SEQUENCE_END:
             tag, length = mark
             if tag != _ITEM or length == _UNDEFINED:
-                self._refuse("the pixel data hold something else than fragments")
+                self._refuse("the pixel data contain data other than fragments")
             value.write(b"\xfe\xff\x00\xe0" + length.to_bytes(4, "little"))
             value.write(self._exactly(length))
         return value.getvalue()
 
-    # what is not listed
+    # elements that are not listed
 
-    def _pass(self, head: _Head, depth: int) -> None:
+    def _skip(self, head: _Head, depth: int) -> None:
         if head.length != _UNDEFINED:
             self._stream.skip(head.length)
             return
@@ -230,38 +234,38 @@ class ElementReader:
         while (mark := self._delimiter())[0] != _SEQUENCE_END:
             tag, length = mark
             if tag != _ITEM:
-                self._refuse(f"element {BaseTag(head.tag)} of undefined length holds something else than items")
+                self._refuse(f"element {BaseTag(head.tag)} of undefined length contains data other than items")
             if length == _UNDEFINED:
-                self._pass_item(head.implicit, depth)
+                self._skip_item(head.implicit, depth)
             else:
                 self._stream.skip(length)
 
-    def _pass_item(self, implicit: bool, depth: int) -> None:
+    def _skip_item(self, implicit: bool, depth: int) -> None:
         implicit = self._is_implicit(implicit)
-        while (head := self._head(implicit) or self._ended()).tag != _ITEM_END:
-            self._pass(head, depth + 1)
+        while (head := self._head(implicit) or self._refuse_truncated()).tag != _ITEM_END:
+            self._skip(head, depth + 1)
 
     # limits
 
     def _delimiter(self) -> tuple[int, int]:
         """Tag and length of an item, or of a delimiter."""
-        self._counted()
+        self._count_element()
         group, element, length = self._item(self._exactly(8))
         return group << 16 | element, length
 
     def _exactly(self, count: int) -> bytes:
         value = self._stream.read(count)
-        return value if len(value) == count else self._ended()
+        return value if len(value) == count else self._refuse_truncated()
 
-    def _counted(self) -> None:
+    def _count_element(self) -> None:
         self._count += 1
         if self._count > MAX_ELEMENTS:
             self._refuse(f"it has more than {MAX_ELEMENTS} elements and items")
 
-    def _build(self) -> None:
+    def _count_built(self) -> None:
         self._built += 1
         if self._built > MAX_BUILT:
-            self._refuse(f"its sequences that are read have more than {MAX_BUILT} elements and items")
+            self._refuse(f"the sequences to be read have more than {MAX_BUILT} elements and items")
 
     def _check_depth(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
@@ -272,9 +276,9 @@ class ElementReader:
         dataset.set_original_encoding(implicit, self._encoding.little, self._character_set)
         return dataset
 
-    def _ended(self) -> NoReturn:
-        self._refuse("it ends in the middle of an element")
+    def _refuse_truncated(self) -> NoReturn:
+        self._refuse("it ends within an element")
 
     @staticmethod
-    def _refuse(what: str) -> NoReturn:
-        raise DicomError(f"the data set cannot be read: {what}. Export the object again, whole and as a mammogram")
+    def _refuse(reason: str) -> NoReturn:
+        raise DicomError(f"the data set cannot be read: {reason}. Export the complete object again, as a mammogram")

@@ -1,8 +1,8 @@
-"""The attributes that decide how a mammogram is read, as plain values.
+"""Header: the attributes that decide how a mammogram is read, as plain values.
 
-Only these are ever parsed: no element of the patient module is in the list. What a sender wrote into the wrong element
-is not kept either, unless it is a defined term of that element, so no identifier can reach a message. A value that is
-none is unknown (`Header.unknown`): that is noticed, and it is not taken for a term that refuses the image.
+Only these attributes are parsed; no element of the Patient module is among them. A value that is not a defined term of
+its element is not kept, so no identifier that a sender wrote into the wrong element can reach a message. Such a value
+is unknown (`Header.unknown`): it gives a notice and never refuses the image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom.terms import Term
 from glam_deploy.dicom.values import Elements
-from glam_deploy.dicom.values import foreign_errors as foreign_errors  # noqa: PLC0414 (the package takes it from here)
+from glam_deploy.dicom.values import dicom_errors as dicom_errors  # noqa: PLC0414 (the package takes it from here)
 from glam_deploy.errors import DicomError
 
 UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
@@ -59,12 +59,12 @@ KEYWORDS = (
     "ModalityLUTSequence", "ImagerPixelSpacing", *_TEXTS.values(), *_INTEGERS.values(), *_NUMBERS.values(),
     *_DECODER_KEYWORDS, "ExtendedOffsetTableLengths",
 )  # fmt: skip
-"""Every element that is parsed; anything else in the file is passed over unread."""
+"""Every element that is parsed; all others in the file are skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the rules of acceptance look at; a text that is absent or unknown is "", such a number None.
+    """Attributes that the acceptance rules check; absent or unknown texts are "", absent or unknown numbers None.
 
     Code strings, from `modality` to `fov_flip` and `patient_orientation`, are terms of `terms.DEFINED`.
     """
@@ -72,13 +72,13 @@ class Header:
     sop_class: UID
     transfer_syntax: UID
     uids: Mapping[str, str]
-    """DICOM keyword -> UID as stored, which may be none by PS3.5 section 9.1, for `UID_KEYWORDS`."""
+    """DICOM keyword of `UID_KEYWORDS` -> UID as stored, which may be invalid by PS3.5 section 9.1."""
     image_type: Sequence[str]
     patient_orientation: Sequence[str]
-    """Of the rows and of the columns; empty where one of them is absent or unknown."""
+    """Direction of the rows and of the columns; empty if one of them is absent or unknown."""
     views: Sequence[Term]
     modifiers: Sequence[Term | None]
-    """None for an item of no known code."""
+    """None for an item without a known code."""
     modality: str
     intent: str
     image_laterality: str
@@ -107,16 +107,16 @@ class Header:
     spacing_mm: tuple[float, ...] | None
     """ImagerPixelSpacing: (row, column) spacing at the detector, in mm."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """DICOM keyword -> why its value counts as absent, with a verb: "is no number"."""
+    """DICOM keyword -> why its value counts as absent, as a verb phrase: "is not a number"."""
 
 
 def read_header(dataset: Dataset) -> Header:
-    """Plain values of `dataset`, read from a file with its meta information; the pixels may be left out.
+    """The header of `dataset`, which has file meta information; PixelData may be absent.
 
-    Raises DicomError where no SOP class or transfer syntax is told, and where an element that the pixels cannot be
-    read without (`_REQUIRED`) is damaged.
+    Raises DicomError if the SOP class or transfer syntax is missing, or if an element that is required to decode the
+    pixels (`_REQUIRED`) is damaged.
     """
-    with foreign_errors("the DICOM header is damaged: export the object again from its archive"):
+    with dicom_errors("the DICOM header is damaged: export the object again from its archive"):
         elements = Elements(dataset)
         return Header(
             sop_class=_sop_class(elements),
@@ -133,11 +133,11 @@ def read_header(dataset: Dataset) -> Header:
         )
 
 
-def settle(dataset: Dataset, header: Header) -> None:
-    """Put what was understood in place of what a decoder would read again, in its own way."""
-    understood: dict[str, object] = {_INTEGERS[name]: getattr(header, name) for name in _REQUIRED}
-    understood |= {"PhotometricInterpretation": header.photometric, "NumberOfFrames": header.frames or 1}
-    for keyword, value in understood.items():
+def store_parsed_values(dataset: Dataset, header: Header) -> None:
+    """Write the values of `header` into `dataset`, because a decoder would parse the stored ones by its own rules."""
+    parsed: dict[str, object] = {_INTEGERS[name]: getattr(header, name) for name in _REQUIRED}
+    parsed |= {"PhotometricInterpretation": header.photometric, "NumberOfFrames": header.frames or 1}
+    for keyword, value in parsed.items():
         dataset.add_new(Tag(keyword), dictionary_VR(keyword).partition(" ")[0], value)
 
 
@@ -148,7 +148,7 @@ def _singles(elements: Elements) -> dict[str, Any]:
 
 
 def _sop_class(elements: Elements) -> UID:
-    """Of the data set, or where it says none, of the file's head."""
+    """SOP class of the data set, or if that is missing, of the file meta information."""
     stored = elements.uid("SOPClassUID") or str(elements.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     return _valid("SOPClassUID", stored)
 
@@ -160,5 +160,5 @@ def _transfer_syntax(dataset: Dataset) -> UID:
 def _valid(keyword: str, text: str) -> UID:
     uid = UID(text.strip(" \0"))
     if not uid.is_valid:
-        raise DicomError(f"{keyword} is missing or no valid UID (PS3.5 section 9.1): export the object again")
+        raise DicomError(f"{keyword} is missing or not a valid UID (PS3.5 section 9.1): export the object again")
     return uid

@@ -1,4 +1,4 @@
-"""Writing mammograms: standard-conformant MG objects of an invented patient, for demos, tests and commissioning."""
+"""Writer of mammograms: standard-conformant MG objects of a fictitious patient, for demos, tests and commissioning."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from glam_deploy.errors import DicomError
 from glam_deploy.records import Pixels, View
 
 IMPLEMENTATION_UID = UID("1.2.826.0.1.3680043.8.498.45787841905473114233124723359129632652")
-"""ImplementationClassUID of what is written here, under the root that pydicom lends to its users."""
+"""ImplementationClassUID of all files written, under the UID root of pydicom."""
 
 PIXEL_SPACING_MM = 0.07
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """An invented examination: the same `seed` gives the same UIDs, so views of one exam share their study."""
+    """A fictitious examination: the same `seed` gives the same UIDs, so views of one exam share their study."""
 
     seed: str = "phantom"
     patient_name: str = "PHANTOM^GLAM"
@@ -28,11 +28,11 @@ class Exam:
     date: str = "20200101"
     """Study and content date, YYYYMMDD."""
     series_per_view: bool = False
-    """A series for each view instead of one for all."""
+    """One series for each view instead of one for all."""
 
-    def uid(self, *what: str) -> UID:
-        """The UID of a part of this exam, named by `what`."""
-        return generate_uid(entropy_srcs=[self.seed, *what])
+    def uid(self, *part: str) -> UID:
+        """The UID of a part of this exam, such as ("series", "L-CC")."""
+        return generate_uid(entropy_srcs=[self.seed, *part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Encoding:
     """How an image is stored."""
 
     photometric: str = "MONOCHROME2"
-    """MONOCHROME2, or MONOCHROME1: then pixels are stored inverted within `bits_stored`."""
+    """MONOCHROME2, or MONOCHROME1 with pixels stored inverted within `bits_stored`."""
     bits_stored: int = 12
 
 
@@ -54,9 +54,10 @@ def write_view(
     for_processing: bool = False,
     transfer_syntax: UID = ExplicitVRLittleEndian,
 ) -> None:
-    """Write `pixels` as a DICOM file that `read.read_view` gives back unchanged. Other arguments as of `build_view`.
+    """Write `pixels` as a DICOM file from which `read.read_view` reads the same pixels.
 
-    `transfer_syntax` is uncompressed (little or big endian, deflated) or lossless: RLE, JPEG-LS, JPEG 2000.
+    Other arguments as for `build_view`. `transfer_syntax` is uncompressed (little or big endian, deflated) or lossless:
+    RLE, JPEG-LS, JPEG 2000.
     """
     dataset = build_view(pixels, view=view, exam=exam, encoding=encoding, for_processing=for_processing)
     save(dataset, path, transfer_syntax=transfer_syntax)
@@ -72,8 +73,8 @@ def build_view(
 ) -> Dataset:
     """One view as a Digital Mammography X-Ray Image (PS3.3 A.27), little endian, with file meta.
 
-    `pixels`: uint8 or uint16 [rows, columns], brighter is denser, background 0, as the view is stored: a left breast
-    facing right, a right one facing left. Raises DicomError where they do not fit `encoding`.
+    `pixels`: uint8 or uint16 [rows, columns], brighter is denser, background 0, oriented as stored: a left breast
+    faces right, a right one faces left. Raises DicomError if the values do not fit `encoding`.
     """
     exam, encoding = exam or Exam(), encoding or Encoding()
     dataset = Dataset()
@@ -88,7 +89,7 @@ def build_view(
 
 
 def save(dataset: Dataset, path: Path, *, transfer_syntax: UID = ExplicitVRLittleEndian) -> None:
-    """Encode the pixels of `dataset`, as `build_view` made it, in `transfer_syntax` and write it; `dataset` changes."""
+    """Encode the pixels of `dataset`, made by `build_view`, in `transfer_syntax` and write it; changes `dataset`."""
     if transfer_syntax not in UNCOMPRESSED:
         dataset.compress(transfer_syntax, generate_instance_uid=False)
     elif not transfer_syntax.is_little_endian:
@@ -158,8 +159,8 @@ def _add_pixels(dataset: Dataset, pixels: Pixels, encoding: Encoding) -> None:
     top = (1 << encoding.bits_stored) - 1
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 2 or pixels.max(initial=0) > top:
         raise DicomError(
-            f"pixels are {pixels.dtype} {pixels.shape} up to {pixels.max(initial=0)}, expected uint8 or uint16 "
-            f"[rows, columns] up to {top}: convert them or raise bits_stored"
+            f"pixels are {pixels.dtype} {pixels.shape} with values up to {pixels.max(initial=0)}, expected uint8 or "
+            f"uint16 [rows, columns] with values up to {top}: convert them or increase bits_stored"
         )
     inverted = encoding.photometric == "MONOCHROME1"
     dataset.Rows, dataset.Columns = pixels.shape
@@ -177,6 +178,6 @@ def _add_pixels(dataset: Dataset, pixels: Pixels, encoding: Encoding) -> None:
 
 
 def _add_window(dataset: Dataset, encoding: Encoding) -> None:
-    """VOI LUT, which a For Presentation image must have: the whole range."""
+    """VOI LUT, required in a For Presentation image: a window over the whole range."""
     dataset.WindowCenter = 1 << (encoding.bits_stored - 1)
     dataset.WindowWidth = 1 << encoding.bits_stored

@@ -1,4 +1,4 @@
-"""The head of a DICOM file (PS3.10 section 7.1): put before a received data set, and read before the data set."""
+"""The head of a DICOM file, preamble and file meta information (PS3.10 section 7.1): written and read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from glam_deploy.dicom.elements import ElementReader, Encoding
-from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.streams import FileStream, InflatedStream
 from glam_deploy.errors import DicomError
 
 MAX_HEAD = 1 << 16
-"""Bytes of the longest head that is read; about 300 is common."""
+"""Largest length of a head in bytes; about 300 is common."""
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _GROUP_LENGTH = b"\2\0\0\0UL\4\0"
 
 _META = (0x00020002, 0x00020003, 0x00020010)
 """MediaStorageSOPClassUID, MediaStorageSOPInstanceUID, TransferSyntaxUID."""
-_NO_FILE = "not a readable DICOM file (PS3.10): it is damaged, incomplete or of another kind"
+_NO_FILE = "not a readable DICOM file (PS3.10): it is damaged, incomplete or in another format"
 
 _PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 _LOSSLESS = (
@@ -43,23 +43,23 @@ TRANSFER_SYNTAXES = tuple(
         if not syntax.name.startswith(("JPIP", "SMPTE"))
     )
 )
-"""All of PS3.6 whose pixels lie in the object itself; those come first in which nothing is lost."""
+"""All transfer syntaxes of PS3.6 with the pixels inside the object; lossless ones come first."""
 
 
 def is_storage_class(text: str) -> bool:
-    """Whether `text` is the UID of a class of the standard whose instances can be stored."""
+    """Whether `text` is the UID of a standard SOP class whose instances can be stored."""
     known = UID(text)
     return known.type == "SOP Class" and "Storage" in known.name and known.name != "Media Storage Directory Storage"
 
 
-def is_taken_syntax(text: str) -> bool:
+def is_accepted_syntax(text: str) -> bool:
     """Whether `text` is the UID of one of `TRANSFER_SYNTAXES`."""
     return text in TRANSFER_SYNTAXES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What is said about a data set by what stands around it: a C-STORE command, or a file's head. UIDs."""
+    """UIDs of an object as stated outside its data set: in a C-STORE command or in file meta information."""
 
     sop_class: str
     sop_uid: str
@@ -67,9 +67,14 @@ class Claim:
 
 
 def write_head(claim: Claim) -> bytes:
-    """What makes a file of a data set: preamble of zeros and file meta information. Raises DicomError for no UIDs."""
+    """The head that makes a data set a DICOM file: preamble of zeros and file meta information.
+
+    Raises DicomError for an invalid UID.
+    """
     if not all(UID(text).is_valid for text in (claim.sop_class, claim.sop_uid, claim.transfer_syntax)):
-        raise DicomError("a UID that came with the data set is none (PS3.5 section 9.1): correct it at its source")
+        raise DicomError(
+            "a UID received with the data set is not a valid UID (PS3.5 section 9.1): correct it at its source"
+        )
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(claim.sop_class), UID(claim.sop_uid)
     meta.TransferSyntaxUID, meta.ImplementationClassUID = UID(claim.transfer_syntax), IMPLEMENTATION_UID
@@ -79,9 +84,9 @@ def write_head(claim: Claim) -> bytes:
 
 
 def read_head(start: bytes) -> tuple[Claim, int] | None:
-    """What the head of a file says, and its length in bytes; None where `start` does not hold all of it yet.
+    """The UIDs in the head of a file, and its length in bytes; None if `start` does not contain all of it yet.
 
-    Raises DicomError where a file does not begin like that.
+    Raises DicomError if `start` is not the beginning of a DICOM file.
     """
     if len(start) < 144:
         return None
@@ -94,10 +99,10 @@ def read_head(start: bytes) -> tuple[Claim, int] | None:
 
 
 def open_data_set(file: BinaryIO, keywords: Sequence[str], *, limit: int) -> tuple[FileMetaDataset, ElementReader]:
-    """The file meta information of a DICOM file, and what reads the listed elements of its data set.
+    """The file meta information of a DICOM file, and a reader of the listed elements of its data set.
 
-    `limit`: bytes of the data set that may be read, which for a deflated one are those that are inflated. A group
-    length that is wrong or missing is passed over. Raises DicomError where the file does not begin as a DICOM file.
+    `limit`: largest number of bytes read from the data set, counted after inflation if it is deflated. A wrong or
+    missing group length is ignored. Raises DicomError if the file does not begin as a DICOM file.
     """
     meta, start = _read_meta(file)
     syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
@@ -107,7 +112,7 @@ def open_data_set(file: BinaryIO, keywords: Sequence[str], *, limit: int) -> tup
 
 
 def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
-    """With the position of the data set, in bytes."""
+    """The file meta information, and the position of the data set in bytes."""
     file.seek(0)
     start = file.read(144)
     if start[128:132] != _PREAMBLE[128:]:
@@ -117,9 +122,9 @@ def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
     if file.read(2) == _GROUP_LENGTH[:2]:
         end = 0
     reader = ElementReader(FileStream(file, 132, MAX_HEAD), Encoding(implicit=False), _META)
-    elements = reader.through(0x0002FFFF, end=end)
+    elements = reader.read_through(0x0002FFFF, end=end)
     meta = FileMetaDataset()
-    with foreign_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+    with dicom_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
         for tag in _META:
             if tag in elements:
                 meta[tag] = elements[tag]
@@ -128,6 +133,6 @@ def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
 
 def _claim(head: bytes) -> Claim:
     meta, _ = _read_meta(BytesIO(head))
-    with foreign_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+    with dicom_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
         sop_class, sop_uid, syntax = (str(meta[tag].value) for tag in _META)
     return Claim(sop_class=sop_class, sop_uid=sop_uid, transfer_syntax=syntax)

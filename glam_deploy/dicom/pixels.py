@@ -1,4 +1,4 @@
-"""Decoding, and the way from stored values to brighter-is-denser on a background of 0."""
+"""Decoding of pixel data, and conversion of stored values to pixels: brighter is denser, background 0."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from pydicom.encaps import generate_fragments, parse_basic_offsets
 from pydicom.pixels.utils import pixel_array
 
 from glam_deploy.dicom import stored_bits
-from glam_deploy.dicom.header import Header, foreign_errors
+from glam_deploy.dicom.header import Header, dicom_errors
 from glam_deploy.dicom.stored_bits import Bits
 from glam_deploy.dicom.transfer_syntaxes import jpeg2000, jpeg_lossless, jpeg_ls, rle
-from glam_deploy.dicom.transfer_syntaxes.segments import Stated, StreamError
+from glam_deploy.dicom.transfer_syntaxes.segments import StreamError, StreamInfo
 from glam_deploy.errors import BackendUnavailable, DicomError
 from glam_deploy.installation import install_command
 from glam_deploy.records import Notice, Pixels
@@ -31,7 +31,7 @@ UNCOMPRESSED = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """An encapsulated frame, and what the DICOM header says of it."""
+    """An encapsulated frame, and the attributes of the DICOM header that its decoder needs."""
 
     stream: bytes
     shape: tuple[int, int]
@@ -41,7 +41,7 @@ class _Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """Pixels as a network wants them, and what a reader must know about how they were stored."""
+    """Pixels as preprocessing expects them, and notices about how they were stored."""
 
     pixels: Pixels
     """uint8 (up to 8 bits stored) or uint16 [rows, columns], brighter is denser, padding 0, source frame."""
@@ -50,30 +50,33 @@ class StoredImage:
 
 @dataclass(frozen=True, kw_only=True)
 class _Decoded:
-    """What a decoder made of the pixel data."""
+    """Output of a decoder."""
 
     pixels: Pixels
-    """As stored: unsigned, or signed where a JPEG 2000 stream says so."""
-    stated: Stated | None = None
-    """What the stream says of itself; None for pixel data that say nothing."""
+    """Stored values: unsigned, or signed if a JPEG 2000 stream states signed."""
+    stated: StreamInfo | None = None
+    """Properties that the stream states; None for pixel data without such a header."""
     notices: tuple[Notice, ...] = ()
 
 
 def _jpeg_lossless(frame: _Frame) -> _Decoded:
     pixels = jpeg_lossless.decode(frame.stream, frame.shape)
-    return _Decoded(pixels=pixels, stated=jpeg_lossless.stated(frame.stream))
+    return _Decoded(pixels=pixels, stated=jpeg_lossless.read_info(frame.stream))
 
 
 def _jpeg_ls(frame: _Frame) -> _Decoded:
     pixels = jpeg_ls.decode(frame.stream, frame.shape)
-    return _Decoded(pixels=pixels, stated=jpeg_ls.stated(frame.stream))
+    return _Decoded(pixels=pixels, stated=jpeg_ls.read_info(frame.stream))
 
 
 def _jpeg_2000(frame: _Frame) -> _Decoded:
-    found = jpeg2000.decode(frame.stream, frame.shape, lossless=frame.syntax not in _LOSSY)
-    told = "the frame holds a JP2 file, expected a bare JPEG 2000 codestream (PS3.5 A.4.4): its codestream was read"
-    notices = (Notice(code="jp2-file", message=told),) if found.in_file else ()
-    return _Decoded(pixels=found.pixels, stated=found.stated, notices=notices)
+    decoded = jpeg2000.decode(frame.stream, frame.shape, lossless=frame.syntax not in _LOSSY)
+    message = (
+        "the frame contains a JP2 file, expected a JPEG 2000 codestream alone (PS3.5 A.4.4): the codestream in the "
+        "file was read"
+    )
+    notices = (Notice(code="jp2-file", message=message),) if decoded.in_file else ()
+    return _Decoded(pixels=decoded.pixels, stated=decoded.info, notices=notices)
 
 
 def _rle(frame: _Frame) -> _Decoded:
@@ -81,7 +84,7 @@ def _rle(frame: _Frame) -> _Decoded:
 
 
 _LOSSY = frozenset({uid.JPEG2000, uid.HTJ2K, uid.JPEGLSNearLossless})
-"""Transfer syntaxes that allow loss."""
+"""Transfer syntaxes that allow lossy compression."""
 _DECODERS: Mapping[uid.UID, Callable[[_Frame], _Decoded]] = MappingProxyType(
     {
         uid.RLELossless: _rle,
@@ -96,25 +99,24 @@ _DECODERS: Mapping[uid.UID, Callable[[_Frame], _Decoded]] = MappingProxyType(
         uid.HTJ2K: _jpeg_2000,
     }
 )
-"""Transfer syntax -> the one decoder in use, so that two machines decode alike."""
+"""Transfer syntax -> its only decoder, so that all machines decode to the same pixels."""
 _SIGNED_BY_STREAM = frozenset(syntax for syntax, decoder in _DECODERS.items() if decoder is _jpeg_2000)
-"""Where the stream says whether pixels are signed, and counts."""
+"""Transfer syntaxes whose stream states whether pixels are signed; the stream has priority over the header."""
 
 
 def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
-    """The image of a data set.
+    """Decode the image of a data set.
 
-    Bits above BitsStored are left out (`stored_bits`). MONOCHROME1 is inverted within BitsStored, then
-    PixelPaddingValue (and the range to PixelPaddingRangeLimit) becomes 0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied.
-    Raises DicomError where the pixels cannot be decoded without doubt, BackendUnavailable where the package that
-    decodes them is not installed.
+    Bits above BitsStored are cleared (`stored_bits`). MONOCHROME1 is inverted within BitsStored, then PixelPaddingValue
+    (and the range to PixelPaddingRangeLimit) becomes 0 (PS3.3 C.7.5.1.1.2). No VOI LUT is applied. Raises DicomError if
+    the pixels are damaged or ambiguous, BackendUnavailable if the package that decodes them is not installed.
     """
     decoded = _decode(dataset, header)
     stored = decoded.pixels
     if stored.ndim != 2 or stored.size == 0:
         raise DicomError(f"the pixels have shape {stored.shape}, expected one image [rows, columns]: export it again")
     bits = _bits(header)
-    values, more = _values(decoded, header, bits)
+    values, bit_notices = _values(decoded, header, bits)
     pixels = bits.top - values if bits.inverted else values
     if bits.padding is None:
         _check_range(values, bits, decoded.stated)
@@ -124,7 +126,7 @@ def read_pixels(dataset: Dataset, header: Header) -> StoredImage:
         pixels = np.where(padding, 0, pixels)
     return StoredImage(
         pixels=pixels.astype(np.uint8 if bits.top < 256 else np.uint16),
-        notices=(*decoded.notices, *more, *_stream_notices(decoded.stated, header, bits)),
+        notices=(*decoded.notices, *bit_notices, *_stream_notices(decoded.stated, header, bits)),
     )
 
 
@@ -138,9 +140,10 @@ def _bits(header: Header) -> Bits:
 
 
 def _values(decoded: _Decoded, header: Header, bits: Bits) -> tuple[Pixels, tuple[Notice, ...]]:
-    """The values of the pixels, int32 where PixelRepresentation says signed.
+    """The values of the pixels, int32 if PixelRepresentation states signed, and notices.
 
-    Bits above BitsStored are left out of pixel data that say nothing of themselves; a stream must state its bits.
+    Bits above BitsStored are cleared in pixel data that do not state their precision. They are kept for `_check_range`
+    in a stream that does.
     """
     stored = decoded.pixels
     if stored.dtype.kind == "i" or (header.signed and header.transfer_syntax in _SIGNED_BY_STREAM):
@@ -148,45 +151,51 @@ def _values(decoded: _Decoded, header: Header, bits: Bits) -> tuple[Pixels, tupl
     signed, rest = stored, stored
     if header.signed:
         # bits above a negative value repeat its sign
-        signed = stored_bits.in_complement(stored, bits)
+        signed = stored_bits.twos_complement(stored, bits)
         rest = np.where(signed.astype(stored.dtype) == stored, stored & bits.top, stored).astype(stored.dtype)
     if decoded.stated is None:
         values, notices = stored_bits.without_bits_above(rest, bits)
-        return (stored_bits.in_complement(values, bits) if header.signed else values), notices
+        return (stored_bits.twos_complement(values, bits) if header.signed else values), notices
     stored_bits.check_byte_order(rest, bits)
     return np.where(rest > bits.top, rest, signed), ()
 
 
-def _check_range(values: Pixels, bits: Bits, stated: Stated | None) -> None:
+def _check_range(values: Pixels, bits: Bits, stated: StreamInfo | None) -> None:
     if values.min(initial=0) < 0:
-        raise DicomError(f"the smallest pixel is {values.min()}, expected none below 0: mammograms are unsigned")
+        raise DicomError(
+            f"the smallest pixel is {values.min()}, expected 0 or more: mammograms are unsigned. Correct the object at "
+            "its source"
+        )
     largest = int(values.max(initial=0))
     if largest <= bits.top:
         return
-    told = (
-        f"; the stream states {stated.precision} bits a pixel, which must be BitsStored (PS3.5 8.2)" if stated else ""
+    precision = (
+        f"; the stream states {stated.precision} bits per pixel, which must equal BitsStored (PS3.5 8.2)"
+        if stated
+        else ""
     )
     raise DicomError(
-        f"the largest pixel is {largest}, expected up to {bits.top} (BitsStored {bits.stored}){told}: have BitsStored "
-        "and HighBit corrected where the object comes from, or export it again"
+        f"the largest pixel is {largest}, expected up to {bits.top} (BitsStored {bits.stored}){precision}: correct "
+        "BitsStored and HighBit at the source of the object, or export it again"
     )
 
 
-def _stream_notices(stated: Stated | None, header: Header, bits: Bits) -> Iterator[Notice]:
-    """Where a stream says other things of its pixels than the header. Raises DicomError where both may be right.
+def _stream_notices(stated: StreamInfo | None, header: Header, bits: Bits) -> Iterator[Notice]:
+    """Notices where a stream states other properties than the header.
 
-    More bits than BitsStored that no pixel uses change nothing: some encoders know 8 and 16 bits only.
+    Raises DicomError if it is unclear which of the two is right and the pixels depend on it. A precision above
+    BitsStored gives no notice if no pixel uses the additional bits, because some encoders only know 8 and 16 bits.
     """
     if stated is None:
         return
     if stated.precision < bits.stored:
-        told = f"the stream states {stated.precision} bits a pixel, BitsStored is {bits.stored} (PS3.5 8.2)"
+        difference = f"the stream states {stated.precision} bits per pixel, BitsStored is {bits.stored} (PS3.5 8.2)"
         if bits.inverted:
             raise DicomError(
-                f"{told}, so it is not known within which range MONOCHROME1 is to be inverted: have BitsStored and "
-                "HighBit corrected where the object comes from"
+                f"{difference}, so the range in which MONOCHROME1 must be inverted is ambiguous: correct BitsStored "
+                "and HighBit at the source of the object"
             )
-        yield Notice(code="precision-differs", message=f"{told}: the values were taken as they are")
+        yield Notice(code="precision-differs", message=f"{difference}: the values were not changed")
     if stated.loss:
         against = [f"the transfer syntax {header.transfer_syntax.name}"] * (header.transfer_syntax not in _LOSSY)
         against += ["LossyImageCompression 00"] * (header.lossy == "00")
@@ -195,18 +204,16 @@ def _stream_notices(stated: Stated | None, header: Header, bits: Bits) -> Iterat
 
 
 def _decode(dataset: Dataset, header: Header) -> _Decoded:
-    """Pixels as stored, integers of any sign [rows, columns]."""
+    """Stored values, signed or unsigned integers [rows, columns]."""
     if "PixelData" not in dataset:
-        raise DicomError("PixelData is missing: export the object again, with its pixels")
-    with foreign_errors("PixelData is damaged: export the object again"):
+        raise DicomError("PixelData is missing: export the object again with its pixels")
+    with dicom_errors("PixelData is damaged: export the object again"):
         value = dataset.PixelData
     if not isinstance(value, bytes) or not value:
-        raise DicomError(
-            "PixelData is empty, or of no kind that holds pixels: export the object again, with its pixels"
-        )
+        raise DicomError("PixelData is empty or not binary data: export the object again with its pixels")
     decoder = None if header.transfer_syntax in UNCOMPRESSED else _decoder(header.transfer_syntax)
     damaged = f"pixel data ({header.transfer_syntax.name}) is damaged or incomplete"
-    with foreign_errors(f"{damaged}: export it again"):
+    with dicom_errors(f"{damaged}: export it again"):
         try:
             if decoder is None:
                 return _uncompressed(dataset, header)
@@ -221,12 +228,12 @@ def _uncompressed(dataset: Dataset, header: Header) -> _Decoded:
     stated = f"{expected} for {dataset.Rows} rows and {dataset.Columns} columns of {header.bits_allocated} bits"
     if found < expected:
         raise StreamError(f"it has {found} bytes, expected {stated}")
-    # an odd number of bytes is padded by one (PS3.5 8.1.1)
+    # an odd number of bytes is padded by one byte (PS3.5 8.1.1)
     if found > expected + expected % 2:
         raise DicomError(
-            f"pixel data ({header.transfer_syntax.name}) is longer than the header says: it has {found} bytes, "
-            f"expected {stated}. Have Rows, Columns and BitsAllocated corrected, or the surplus left out, where the "
-            "object comes from"
+            f"pixel data ({header.transfer_syntax.name}) is longer than the header states: it has {found} bytes, "
+            f"expected {stated}. Correct Rows, Columns and BitsAllocated, or remove the additional bytes, at the "
+            "source of the object"
         )
     stored = np.asarray(pixel_array(dataset, raw=True, correct_unused_bits=False))
     return _Decoded(pixels=stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}"))
@@ -242,37 +249,40 @@ def _encapsulated(dataset: Dataset, header: Header, decode: Callable[[_Frame], _
     )
     decoded = decode(frame)
     if decode is not _jpeg_2000:
-        # of the other streams the header alone says whether they are signed
+        # for other transfer syntaxes only the header states whether pixels are signed
         return decoded
     notices = _sign_notices(decoded.pixels.dtype.kind == "i", bool(header.signed))
     return replace(decoded, notices=(*decoded.notices, *notices))
 
 
 def _sign_notices(stream_signed: bool, header_signed: bool) -> tuple[Notice, ...]:
-    """The stream decides (as pydicom and GDCM have it), and negative pixels are refused later."""
+    """Notices about signed pixels; the stream has priority, as in pydicom and GDCM.
+
+    The caller refuses negative pixels before any notice is shown.
+    """
     names = {True: "signed", False: "unsigned"}
     if stream_signed != header_signed:
-        told = (
-            f"the JPEG 2000 stream states {names[stream_signed]} pixels, PixelRepresentation {names[header_signed]} "
-            "ones: they were read as the stream states, none is negative"
+        message = (
+            f"the JPEG 2000 stream states {names[stream_signed]} pixels, PixelRepresentation states "
+            f"{names[header_signed]} pixels: they were read as {names[stream_signed]}; none is negative"
         )
-        return (Notice(code="sign-differs", message=told),)
-    told = "the pixels are stored as signed numbers (JPEG 2000): none is negative, they were read as they are"
-    return (Notice(code="signed-pixels", message=told),) if stream_signed else ()
+        return (Notice(code="sign-differs", message=message),)
+    message = "the pixels are stored as signed numbers (JPEG 2000): none is negative; the values were not changed"
+    return (Notice(code="signed-pixels", message=message),) if stream_signed else ()
 
 
 def _stream(value: bytes) -> bytes:
-    """The one frame in encapsulated PixelData, whose fragments are joined (PS3.5 A.4)."""
-    # the basic offset table comes first (PS3.5 A.4): an item tag, a length, and 4 bytes a frame
+    """The only frame in encapsulated PixelData, with its fragments joined (PS3.5 A.4)."""
+    # the basic offset table comes first (PS3.5 A.4): an item tag, a length, and 4 bytes per frame
     frames = int.from_bytes(value[4:8], "little") // 4
     if frames > 1:
-        raise StreamError(f"its basic offset table names {frames} frames, expected one")
+        raise StreamError(f"its basic offset table has {frames} frames, expected one")
     buffer = BytesIO(value)
     parse_basic_offsets(buffer)
     start = buffer.tell()
     fragments = list(generate_fragments(buffer))
     if start + sum(8 + len(fragment) for fragment in fragments) != len(value):
-        raise StreamError("a fragment is longer than what is there of it")
+        raise StreamError("a fragment is shorter than its length field states")
     return b"".join(fragments)
 
 
@@ -280,8 +290,8 @@ def _decoder(syntax: uid.UID) -> Callable[[_Frame], _Decoded]:
     if syntax not in _DECODERS:
         tool = "dcmdjpeg" if "JPEG" in syntax.name else "gdcmconv --raw"
         raise DicomError(
-            f"transfer syntax {syntax.name} is not read, because it compresses with loss or is not known here: ask the "
-            f"archive for the original, or decompress with `{tool} in.dcm out.dcm`"
+            f"transfer syntax {syntax.name} is not supported, because it is lossy or unknown: request the original "
+            f"from the archive, or decompress with `{tool} in.dcm out.dcm`"
         )
     if find_spec("imagecodecs") is None:
         raise BackendUnavailable(

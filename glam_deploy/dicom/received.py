@@ -1,4 +1,4 @@
-"""What a received object is, told from a bounded part of its header, so that no sender can make it costly."""
+"""Classification of a received object from a bounded part of its header, so that no sender can exhaust resources."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, foreign_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
-from glam_deploy.dicom.read import hush_pydicom
+from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import Caller, DicomError, NotForThisNetwork
 from glam_deploy.records import View
 
 MAX_HEADER = 4 << 20
-"""Bytes that are read, or inflated, of an object to know what it is; what is not listed is passed over unread."""
+"""Largest number of bytes read or inflated to classify an object; elements that are not listed are skipped."""
 
 _IDENTITY = ("SOPClassUID", *UID_KEYWORDS)
 
@@ -28,45 +28,45 @@ State = Literal["candidate", "skipped", "refused"]
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """What an object says about itself. Instance, study and series are named as stored, which may be no valid UID."""
+    """Identity and classification of an object. UIDs of instance, study and series are as stored, perhaps invalid."""
 
     sop_class: str
     sop_uid: str
     study_uid: str
     series_uid: str
     is_mammogram: bool
-    """A Digital Mammography X-Ray image, whatever becomes of it."""
+    """Whether it is a Digital Mammography X-Ray image, whatever its state."""
     state: State
-    """To be worked on; sound but nothing for GLAM; broken or against the rules (see `acceptance`)."""
+    """candidate: to be processed; skipped: valid, but not for GLAM; refused: damaged or against `acceptance`."""
     view: View | None = None
-    """Of a candidate."""
+    """View of a candidate."""
     reason: str = ""
-    """Why it is no candidate; holds no identifier."""
+    """Why it is not a candidate; contains no identifier."""
 
 
 def examine(path: Path, *, for_processing: bool) -> Received:
-    """What lies in the DICOM file `path`, one that `part10.write_head` begins. Pixels are not read.
+    """Classify the object in the DICOM file `path`, whose head `part10.write_head` wrote. Pixels are not read.
 
-    Raises DicomError where it cannot be told which instance this is: no readable data set, no valid SOP class, or an
-    identifier of instance, study or series that is missing or no identifier at all (`is_identifier`).
+    Raises DicomError if the instance cannot be identified: no readable data set, no valid SOP class, or a UID of
+    instance, study or series that is missing or not an identifier (`is_identifier`).
     """
-    hush_pydicom()
+    silence_pydicom()
     with path.open("rb") as file:
         header = _Header(file)
-        identity = header.through(_IDENTITY)
+        identity = header.read_through(_IDENTITY)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
-        view, state, reason = _judged(header, for_processing) if is_mammogram else _other(uids["SOPClassUID"])
+        view, state, reason = _classify(header, for_processing) if is_mammogram else _other_class(uids["SOPClassUID"])
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
     )  # fmt: skip
 
 
-_Judgement = tuple[View | None, State, str]
+_Classification = tuple[View | None, State, str]
 
 
-def _judged(header: "_Header", for_processing: bool) -> _Judgement:
+def _classify(header: "_Header", for_processing: bool) -> _Classification:
     try:
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
@@ -75,12 +75,12 @@ def _judged(header: "_Header", for_processing: bool) -> _Judgement:
         return None, "refused", error.told(Caller.APPLIANCE)
 
 
-def _other(sop_class: UID) -> _Judgement:
+def _other_class(sop_class: UID) -> _Classification:
     return None, "skipped", f"the object is {sop_class.name}: GLAM reads {acceptance.FOR_PRESENTATION.name}"
 
 
 def _accepted_view(elements: "_Header", for_processing: bool) -> View:
-    header = read_header(elements.through(KEYWORDS))
+    header = read_header(elements.read_through(KEYWORDS))
     acceptance.check(header, for_processing=for_processing)
     view = views.view_of(header, None)
     views.stored_mirrored(header, view)
@@ -88,28 +88,30 @@ def _accepted_view(elements: "_Header", for_processing: bool) -> View:
 
 
 class _Header:
-    """Elements of a DICOM file before its pixels, each read once."""
+    """Reader of the elements of a DICOM file before its pixels; each is read once."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._meta, self._reader = open_data_set(file, [*_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
 
-    def through(self, keywords: Sequence[str]) -> Dataset:
-        """Up to the last element of `keywords`, with file meta."""
+    def read_through(self, keywords: Sequence[str]) -> Dataset:
+        """The elements up to the last one of `keywords`, with file meta information."""
         tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) and tag < PIXEL_DATA & 0xFFFF0000]
-        with foreign_errors("its header cannot be read: it is damaged or incomplete, export the object again"):
-            dataset = self._reader.through(max(tags))
+        with dicom_errors("the header is damaged or incomplete: export the object again"):
+            dataset = self._reader.read_through(max(tags))
         dataset.file_meta = self._meta
         return dataset
 
 
 def is_identifier(text: str) -> bool:
-    """Whether `text` can name an object: a UID, or what some archives write in its place, such as 32 hex digits."""
+    """Whether `text` can identify an object: a UID, or an identifier of some archives such as 32 hex digits."""
     return re.fullmatch(r"(?!\.+\Z)[0-9A-Za-z._-]{1,128}", text) is not None
 
 
 def _uid(dataset: Dataset, keyword: str) -> UID:
-    with foreign_errors(f"{keyword} cannot be read: export the object again"):
+    with dicom_errors(f"{keyword} cannot be read: export the object again"):
         uid = UID(str(dataset.get(keyword) or "").strip(" \0"))
     if not (uid.is_valid or (keyword in UID_KEYWORDS and is_identifier(uid))):
-        raise DicomError(f"{keyword} is missing or no valid UID (PS3.5 section 9.1): correct the object at its source")
+        raise DicomError(
+            f"{keyword} is missing or not a valid UID (PS3.5 section 9.1): correct the object at its source"
+        )
     return uid

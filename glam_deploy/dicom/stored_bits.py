@@ -1,7 +1,7 @@
-"""Bits above BitsStored: no part of a pixel (PS3.5 8.1.1), or evidence that BitsStored or the byte order is wrong.
+"""Bits above BitsStored: unrelated to the pixel values (PS3.5 8.1.1), or proof of a wrong BitsStored or byte order.
 
-What may be left out changes no value: bits that are the same in all pixels, a pattern of its own (the overlay of an old
-device), and padding that the header states. Bits that belong to the values refuse the image.
+Bits that can be cleared without a change of values: bits that are equal in all pixels, a separate pattern (the overlay
+of an old device), and padding that the header states. Bits that belong to the values refuse the image.
 """
 
 from dataclasses import dataclass
@@ -15,34 +15,34 @@ from glam_deploy.records import Notice, Pixels
 Mask = NDArray[np.bool_]
 
 SPARSE = 0.05
-"""Share of the pixels up to which bits above BitsStored can be text or lines of an overlay."""
+"""Largest share of pixels with bits above BitsStored that are text or lines of an overlay."""
 COHERENT = 0.1
-"""Changes from pixel to pixel in a row, as a share of the pixels concerned, up to which such bits are an area."""
+"""Largest ratio of changes between neighbours in a row to pixels with such bits, for bits that form an area."""
 CONTINUED = 0.3
-"""Share of the changes of the bits above that make the step between two pixels smaller, from which they are a part of
-the value. In an overlay over any image it is at most an eighth: the value must fall by half its range at the edge."""
+"""Limit of the share of changes of the bits above that make the step between two pixels smaller; beyond it, these bits
+are a part of the value. An overlay has at most 1/8: the value must fall by half its range at the edge."""
 EDGES = 6
-"""How many times larger than elsewhere the steps between neighbours are, without the bits above and where these change,
-from which they are a part of the value: below an overlay the image goes on as it does elsewhere."""
+"""Limit of the ratio of steps between neighbours, without the bits above, where these bits change to those elsewhere;
+beyond it, these bits are a part of the value. Under an overlay the image has the same steps as elsewhere."""
 SMOOTHER = 3
-"""How many times smaller the steps between neighbours become if the exchange of bytes restores an image; 15 in a
-mammogram of 12 bits, 1 in noise, less than 1 in a sound image."""
+"""Factor by which steps between neighbours become smaller if a byte swap restores an image: 15 in a mammogram of 12
+bits, 1 in noise, less than 1 in a correct image."""
 SMALL = 0.001
-"""Share of the pixels that need not fit after the exchange."""
+"""Share of the pixels that may have bits above BitsStored after the byte swap."""
 _ROW_STEP = 8
-"""Every so many rows are looked at for swapped bytes in an image that gives no reason for it."""
+"""Row step of the first check for swapped bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bits:
-    """How the header describes a pixel."""
+    """Layout of a pixel as the header states it."""
 
     stored: int
     """BitsStored, 6 to 16."""
     padding: tuple[int, int] | None = None
-    """Smallest and largest stored value that means no image (PixelPaddingValue, PixelPaddingRangeLimit)."""
+    """Smallest and largest stored value of padding (PixelPaddingValue, PixelPaddingRangeLimit)."""
     inverted: bool = False
-    """MONOCHROME1."""
+    """Whether PhotometricInterpretation is MONOCHROME1."""
 
     @property
     def top(self) -> int:
@@ -50,9 +50,9 @@ class Bits:
 
 
 def padding_of(value: int | None, limit: int | None, *, allocated: int, signed: bool) -> tuple[int, int] | None:
-    """The range of stored values that PixelPaddingValue and PixelPaddingRangeLimit state (PS3.3 C.7.5.1.1.2).
+    """Range of the stored values that PixelPaddingValue and PixelPaddingRangeLimit state (PS3.3 C.7.5.1.1.2).
 
-    A negative one beside unsigned pixels was written with the wrong value representation: -1 is 65535 in 16 bits.
+    A negative value with unsigned pixels was written with the wrong value representation: -1 is 65535 in 16 bits.
     """
     if value is None:
         return None
@@ -63,25 +63,24 @@ def padding_of(value: int | None, limit: int | None, *, allocated: int, signed: 
 
 
 def is_padding(pixels: Pixels, bits: Bits) -> Mask:
-    """bool [rows, columns]: whether a stored value is one that the header states as padding."""
+    """Mask of the pixels that the header states as padding: bool [rows, columns]."""
     if bits.padding is None:
         return np.zeros(pixels.shape, np.bool_)
     return np.asarray((pixels >= bits.padding[0]) & (pixels <= bits.padding[1]))
 
 
-def in_complement(pixels: Pixels, bits: Bits) -> Pixels:
-    """The value in the lowest BitsStored bits of each pixel, uint8 or uint16, in two's complement: int32."""
+def twos_complement(pixels: Pixels, bits: Bits) -> Pixels:
+    """Two's complement value of the lowest BitsStored bits of each pixel: uint8 or uint16 -> int32."""
     values = pixels.astype(np.int32) & bits.top
     return values - ((values >> (bits.stored - 1)) << bits.stored)
 
 
 def without_bits_above(pixels: Pixels, bits: Bits) -> tuple[Pixels, tuple[Notice, ...]]:
-    """The values in the lowest BitsStored bits of each pixel, and a notice where other bits were set.
+    """Clear the bits above BitsStored of each pixel; gives a notice if any was set.
 
-    `pixels`: uint8 or uint16 [rows, columns], as stored. Padding that the header states is not looked at.
-
-    Raises DicomError where the bits above BitsStored belong to the values: swapped bytes, a BitsStored that is too
-    small, or padding that the header does not state.
+    `pixels`: uint8 or uint16 [rows, columns], as stored. Padding that the header states is not checked. Raises
+    DicomError if the bits above BitsStored belong to the values: swapped bytes, a BitsStored that is too small, or
+    padding that the header does not state.
     """
     check_byte_order(pixels, bits)
     if pixels.max(initial=0) <= bits.top:
@@ -93,19 +92,19 @@ def without_bits_above(pixels: Pixels, bits: Bits) -> tuple[Pixels, tuple[Notice
     if not count:
         return values, ()
     _refuse_values(pixels, above, image, bits)
-    told = (
-        f"{count} pixels have bits set above BitsStored {bits.stored}, which were left out (PS3.5 8.1.1): they are "
-        "unrelated to the values, as an overlay of an old device is"
+    message = (
+        f"{count} pixels have bits set above BitsStored {bits.stored}, which were cleared (PS3.5 8.1.1): they are "
+        "unrelated to the values, like the overlay of an old device"
     )
-    return values, (Notice(code="bits-above-stored", message=told),)
+    return values, (Notice(code="bits-above-stored", message=message),)
 
 
 def check_byte_order(pixels: Pixels, bits: Bits) -> None:
-    """Raise DicomError where the exchange of the two bytes of each pixel makes an image of what is none.
+    """Raise DicomError if the two bytes of each pixel are swapped.
 
-    After it all pixels fit into BitsStored, and either only then or neighbouring pixels become `SMOOTHER` times more
-    alike: noise in the bits above makes an exchange smoother, too, but not one that fits. `pixels`: unsigned
-    [rows, columns], as stored.
+    They are if all pixels fit into BitsStored after a byte swap, and either they do not fit before it or steps between
+    neighbours become `SMOOTHER` times smaller. A byte swap also reduces these steps if the bits above hold noise, but
+    then the pixels do not fit. `pixels`: unsigned [rows, columns], as stored.
     """
     if pixels.dtype.itemsize != 2:
         return
@@ -117,19 +116,19 @@ def check_byte_order(pixels: Pixels, bits: Bits) -> None:
     smoother, only_then = gain > SMOOTHER, above > allowed and gain >= 1 / SMOOTHER
     if misfits > allowed or not (smoother or only_then):
         return
-    told = f"{above} pixels have bits set above BitsStored {bits.stored}, {misfits} after the exchange"
-    reasons = [told] * (above > allowed)
-    reasons += [f"neighbouring pixels differ {gain:.0f} times less after the exchange"] * smoother
+    counts = f"{above} pixels have bits set above BitsStored {bits.stored}, {misfits} after a byte swap"
+    reasons = [counts] * (above > allowed)
+    reasons += [f"neighbouring pixels differ {gain:.0f} times less after a byte swap"] * smoother
     raise DicomError(
-        f"the two bytes of each pixel are swapped ({'; '.join(reasons)}): have the pixel data written in the byte "
-        "order of its transfer syntax, or the transfer syntax corrected, where the object comes from"
+        f"the two bytes of each pixel are swapped ({'; '.join(reasons)}): write the pixel data in the byte order of "
+        "its transfer syntax, or correct the transfer syntax, at the source of the object"
     )
 
 
 def _fit(pixels: Pixels, bits: Bits) -> tuple[int, int, float]:
-    """How many pixels have bits above BitsStored, now and with their bytes exchanged, and how many are none (`SMALL`).
+    """Number of pixels with bits above BitsStored, before and after a byte swap, and the number allowed (`SMALL`).
 
-    Pixels that an exchange leaves as they are, and padding, do not count.
+    Padding, and pixels that a byte swap does not change, are not counted.
     """
     swapped = pixels.byteswap()
     changed = (swapped != pixels) & ~is_padding(pixels, bits)
@@ -139,56 +138,56 @@ def _fit(pixels: Pixels, bits: Bits) -> tuple[int, int, float]:
 
 
 def _roughness(pixels: Pixels) -> float:
-    """Mean step between neighbours in a row, relative to the mean deviation: 1.3 to 1.4 in noise, near 0 in images."""
+    """Mean step between neighbours in a row divided by the mean deviation: 1.3 to 1.4 in noise, near 0 in images."""
     values = pixels.astype(np.float32)
     spread = float(np.abs(values - values.mean()).mean())
     return float(np.abs(np.diff(values, axis=1)).mean()) / spread if spread and values.shape[1] > 1 else 0.0
 
 
 def _refuse_values(pixels: Pixels, above: Mask, image: Mask, bits: Bits) -> None:
-    """Raise DicomError unless the bits that are set `above` have nothing to do with the values."""
+    """Raise DicomError unless the bits above BitsStored, set in the pixels `above`, are unrelated to the values."""
     count = int(np.count_nonzero(above))
     share = count / max(1, int(np.count_nonzero(image)))
     high = pixels >> bits.stored
     other = _uncommon(high, image)
     if not other.any():
         return
-    told = f"{count} pixels ({100 * share:.3g} %) have bits set above BitsStored {bits.stored}"
+    counts = f"{count} pixels ({100 * share:.3g} %) have bits set above BitsStored {bits.stored}"
     largest = int(pixels[above].max())
     if (continued := _continued(pixels, image, bits)) > CONTINUED:
         raise _too_small(
-            f"{told} and continue the values of their neighbours: {100 * continued:.0f} % of the steps between "
-            "neighbours that change these bits are smaller with them than without",
+            f"{counts} that continue the values of their neighbours: {100 * continued:.0f} % of the steps between "
+            "neighbours that change these bits are smaller with them than without them",
             largest,
         )
     if share > SPARSE and (pixels[above] == largest).all() and (bits.inverted or largest & bits.top):
         raise DicomError(
-            f"{told}, all with the one value {largest}: padding that the header does not state. Have it exported with "
-            f"PixelPaddingValue {largest}, or without such pixels"
+            f"{counts}, all with the value {largest}: this is padding that the header does not state. Export the "
+            f"object with PixelPaddingValue {largest}, or without such pixels"
         )
     if (edges := _edges_left(pixels, image, high, other, bits)) > EDGES:
         raise _too_small(
-            f"{told}, and without them the steps between neighbours are {edges:.0f} times larger at their edges than "
-            "elsewhere",
+            f"{counts}, and without these bits the steps between neighbours are {edges:.0f} times larger at their "
+            "edges than elsewhere",
             largest,
         )
     if not _is_pattern(high, image, other):
         raise DicomError(
-            f"the bits above BitsStored hold noise, or BitsStored is too small: {told} that change from pixel to "
+            f"the bits above BitsStored hold noise, or BitsStored is too small: {counts} that change from pixel to "
             f"pixel, unlike an overlay or padding. The largest pixel is {largest}, which needs {largest.bit_length()} "
-            "bits: have these bits set to 0, or BitsStored and HighBit corrected, where the object comes from"
+            "bits: set these bits to 0, or correct BitsStored and HighBit, at the source of the object"
         )
 
 
 def _too_small(evidence: str, largest: int) -> DicomError:
     return DicomError(
         f"BitsStored is too small: {evidence}. The largest pixel is {largest}, which needs {largest.bit_length()} "
-        "bits: have BitsStored and HighBit corrected where the object comes from"
+        "bits: correct BitsStored and HighBit at the source of the object"
     )
 
 
 def _continued(pixels: Pixels, image: Mask, bits: Bits) -> float:
-    """Share of the steps between neighbours that change the bits above and are smaller with them than without."""
+    """Of the steps between neighbours that change the bits above, the share that is smaller with these bits."""
     with_bits = np.diff(pixels.astype(np.int32), axis=1)
     without = np.diff((pixels & bits.top).astype(np.int32), axis=1)
     changes = (with_bits != without) & image[:, 1:] & image[:, :-1]
@@ -197,10 +196,11 @@ def _continued(pixels: Pixels, image: Mask, bits: Bits) -> float:
 
 
 def _edges_left(pixels: Pixels, image: Mask, high: Pixels, other: Mask, bits: Bits) -> float:
-    """Median step between neighbours without the bits above, where these change, relative to that elsewhere.
+    """Median step between neighbours, without the bits above, where these bits change, divided by that elsewhere.
 
-    Between pixels that are not 0 without them, or are among the few that differ: the border of the image's content is a
-    step of its own. `high`, `other`: the bits above, and where they are not the most common ones.
+    Only pixels that are not 0 without these bits count, and if few pixels differ, those too, because the border of the
+    image content has a step of its own. `high`: the bits above; `other`: mask of pixels where they are not the most
+    common ones.
     """
     rest = (pixels & bits.top).astype(np.int32)
     few = np.count_nonzero(other) <= SPARSE * np.count_nonzero(image)
@@ -213,13 +213,13 @@ def _edges_left(pixels: Pixels, image: Mask, high: Pixels, other: Mask, bits: Bi
 
 
 def _is_pattern(high: Pixels, image: Mask, other: Mask) -> bool:
-    """Whether the bits above are few, or areas: a pattern of its own."""
+    """Whether the bits above are a separate pattern: set in few pixels, or in areas."""
     few = int(np.count_nonzero(other))
     steps = int(np.count_nonzero(np.diff(high, axis=1) != 0))
     return bool(few <= SPARSE * np.count_nonzero(image) or steps <= COHERENT * few)
 
 
 def _uncommon(high: Pixels, image: Mask) -> Mask:
-    """Where in the image the bits above are others than the most common ones."""
+    """Mask of image pixels whose bits above differ from the most common ones."""
     values, counts = np.unique(high[image], return_counts=True)
     return np.asarray(image & (high != values[counts.argmax()]))

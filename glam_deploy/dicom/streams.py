@@ -1,4 +1,4 @@
-"""Where an encoded data set is read from: a file, or what is deflated in it. Both are limited in bytes."""
+"""Byte streams of an encoded data set: plain or deflated in a file, both with a limit in bytes."""
 
 import os
 import zlib
@@ -8,27 +8,27 @@ from typing import BinaryIO, NoReturn, Protocol
 from glam_deploy.errors import DicomError
 
 _STEP = 1 << 16
-"""Deflated bytes that are read at once."""
+"""Bytes read or inflated in one step."""
 
 
 class Stream(Protocol):
-    """Bytes from a position on; reading them never takes more memory than was asked for."""
+    """Sequential bytes; a read allocates no more memory than the bytes asked for."""
 
     def tell(self) -> int:
         """Position, in bytes from the beginning of the file or of the inflated data set."""
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, which stay to be read; fewer at the end."""
+        """The next bytes without moving the position; fewer at the end."""
 
     def read(self, count: int) -> bytes:
         """The next bytes; fewer at the end. Raises DicomError beyond the limit."""
 
     def skip(self, count: int) -> None:
-        """Pass over bytes. Raises DicomError where there are not so many, or beyond the limit."""
+        """Move the position forward. Raises DicomError beyond the end or the limit."""
 
 
 class FileStream:
-    """From `start` of a file on; what is passed over costs nothing and does not count."""
+    """Bytes of a file from `start` on; skipped bytes do not count against the limit."""
 
     def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
         self._file, self._at, self._limit, self._left = file, start, limit, limit
@@ -60,7 +60,7 @@ class FileStream:
 
 
 class InflatedStream:
-    """What is deflated (RFC 1951) from `start` of a file on; what is passed over is inflated, and counts."""
+    """Inflated bytes of the deflate stream (RFC 1951) from `start` of a file on; skipped bytes count too."""
 
     def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
         self._file, self._at, self._limit = file, 0, limit
@@ -79,9 +79,9 @@ class InflatedStream:
     def read(self, count: int) -> bytes:
         if self._at + count > self._limit:
             _too_many(self._limit)
-        found = self._taken(count)
+        found = self._take_inflated(count)
         if len(found) < count:
-            found = self._gathered(found, count)
+            found = self._inflate_rest(found, count)
         self._at += len(found)
         return found
 
@@ -92,18 +92,19 @@ class InflatedStream:
                 _truncated(count)
             count -= found
 
-    def _taken(self, count: int) -> bytes:
-        """Of what is inflated already."""
+    def _take_inflated(self, count: int) -> bytes:
+        """Up to `count` bytes that are already inflated."""
         found = self._ahead[self._used : self._used + count]
         self._used += len(found)
         return found
 
-    def _gathered(self, start: bytes, count: int) -> bytes:
+    def _inflate_rest(self, start: bytes, count: int) -> bytes:
+        """`start`, extended to `count` bytes by inflating more."""
         parts = BytesIO()
         parts.write(start)
         while parts.tell() < count and (more := self._inflate()):
             self._ahead, self._used = more, 0
-            parts.write(self._taken(count - parts.tell()))
+            parts.write(self._take_inflated(count - parts.tell()))
         return parts.getvalue()
 
     def _inflate(self) -> bytes:
@@ -124,4 +125,6 @@ def _too_many(limit: int) -> NoReturn:
 
 
 def _truncated(missing: int) -> NoReturn:
-    raise DicomError(f"the data set ends {missing} bytes before the end of an element: send or export it again, whole")
+    raise DicomError(
+        f"the data set ends {missing} bytes before the end of an element: export the complete object again"
+    )

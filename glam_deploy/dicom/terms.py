@@ -1,4 +1,4 @@
-"""The terms of mammography: coded ones (PS3.16), and the defined terms of the code strings that are read (PS3.3)."""
+"""Terms of mammography: codes of views and modifiers (PS3.16), and defined terms of the code strings read (PS3.3)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Code = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A coded term of PS3.16: `srt` also stands under the older designator SNM3, as receivers are asked to accept."""
+    """A coded term of PS3.16; `srt` is also valid with the older designator SNM3, which receivers should accept."""
 
     sct: str
     srt: str
@@ -39,7 +39,7 @@ VIEWS = (
     Term(sct="", srt="Y-X1771", meaning="cranio-caudal exaggerated medially", position="XCCM"),
     Term(sct="127457009", srt="G-8310", meaning="tissue specimen from breast"),
 )
-"""PS3.16 CID 4014 View for Mammography, with the codes of earlier editions that receivers may meet (its notes)."""
+"""PS3.16 CID 4014 View for Mammography, with the codes of earlier editions that its notes list for receivers."""
 
 MODIFIERS = (
     Term(sct="399161006", srt="R-102D2", meaning="cleavage"),
@@ -98,4 +98,4 @@ DEFINED: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""DICOM keyword -> the terms that a message may quote, those of other modalities (PS3.3 C.7 and C.8) among them."""
+"""DICOM keyword -> defined terms, which a message may quote; includes terms of other modalities (PS3.3 C.7 and C.8)."""

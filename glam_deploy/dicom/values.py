@@ -1,6 +1,6 @@
-"""Elements of a data set, read one by one: what cannot be understood is unknown and noted, and stops nothing here.
+"""Parsing of single elements of a data set; a value that cannot be parsed is recorded as unknown and raises no error.
 
-No value of an element that is unknown is kept or told: it could be a name.
+The value of an unknown element is never kept or shown, because it could be a name.
 """
 
 import math
@@ -18,8 +18,8 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from glam_deploy.dicom.terms import DEFINED, MODIFIER_OF, VIEW_OF, Term
 from glam_deploy.errors import DicomError
 
-# pydicom converts elements when they are touched, and a damaged one may end in any of these
-FOREIGN = (
+# pydicom converts an element at its first access, and a damaged element may raise any of these
+LIBRARY_ERRORS = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError,
     OSError, MemoryError, AssertionError, struct.error, zlib.error, BytesLengthException,
     InvalidDicomError,
@@ -27,61 +27,61 @@ FOREIGN = (
 
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (MemoryError, "there is not enough memory"),
-    ((EOFError, struct.error, BytesLengthException), "a value is shorter than it should be"),
-    (NotImplementedError, "it is of a kind that is not read"),
-    (InvalidDicomError, "it is no DICOM file"),
+    ((EOFError, struct.error, BytesLengthException), "a value is too short"),
+    (NotImplementedError, "its format is not supported"),
+    (InvalidDicomError, "it is not a DICOM file"),
     (OSError, "it cannot be read"),
     (zlib.error, "it cannot be inflated"),
 )
 
 NO_TERM = "holds a value that is not a defined term"
-NO_CODE_STRING = "holds no DICOM code string (PS3.5 section 6.2), so no defined term"
+NO_CODE_STRING = "does not hold a DICOM code string (PS3.5 section 6.2), so not a defined term"
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
 _DAMAGED = "cannot be read"
 _PADDING = " \0"
-_DECIDING: Mapping[str, str] = {"BreastImplantPresent": "YES", "PartialView": "YES", "LossyImageCompression": "01"}
-"""The term that counts where an element has it beside others, and that every word for yes stands for, whatever follows
-that word ("YES BILATERAL"): what refuses an image must not pass by a remark behind it."""
+_PRIORITY: Mapping[str, str] = {"BreastImplantPresent": "YES", "PartialView": "YES", "LossyImageCompression": "01"}
+"""Keyword -> term that has priority over all other values of the element. Any word of `_YES` means this term, whatever
+text follows ("YES BILATERAL"), because an added remark must not hide a reason for refusal or notice."""
 _YES = frozenset({"YES", "Y", "TRUE", "T", "1", "JA", "OUI", "SI", "SIM"})
 _LEADING_WORD = re.compile(r"[A-Z0-9]+")
 _LEADING_NUMBER = re.compile(r"[Xx]?\s*(\d{1,3}(?:\.\d+)?)(?!-?[\d./])\s*(%?)")
-"""Three digits at most and no part of a date: a message may quote the number, and none of an identifier."""
+"""At most three digits, not part of a date: a message may quote this number, and must not quote an identifier."""
 _CODES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 _NO_CONTENT = frozenset({"CodingSchemeDesignator", "CodingSchemeVersion", "ViewModifierCodeSequence"})
-"""What an item may hold beside its code, and says nothing of the code: a scheme names a dictionary and no word in it
-(PS3.3 table 8.8-1), so an item with a scheme alone is as empty as one without anything."""
+"""Attributes of an item that do not state a code: the scheme only names a dictionary (PS3.3 table 8.8-1), so an item
+with a scheme alone counts as empty."""
 
 
 @contextmanager
-def foreign_errors(trouble: str) -> Iterator[None]:
-    """Turn what pydicom or a decoder raises into DicomError.
+def dicom_errors(message: str) -> Iterator[None]:
+    """Convert exceptions of pydicom or a decoder to DicomError.
 
-    `trouble`: what is wrong, and behind a colon what to do. The kind of the original stands between, in words.
+    `message`: what is wrong, and after a colon what to do. The kind of the exception is inserted before the colon.
     """
     try:
         yield
-    except FOREIGN as error:
-        # not chained: pydicom quotes the bytes it stumbled on, any element's, and a logged traceback would show them
-        what, colon, remedy = trouble.partition(": ")
-        raise DicomError(f"{what} ({_kind_of(error)}){colon}{remedy}") from None
+    except LIBRARY_ERRORS as error:
+        # not chained: pydicom quotes bytes of any element, and a logged traceback would show them
+        what, colon, remedy = message.partition(": ")
+        raise DicomError(f"{what} ({_describe(error)}){colon}{remedy}") from None
 
 
-def _kind_of(error: BaseException) -> str:
-    return next((words for kinds, words in _KINDS if isinstance(error, kinds)), "a value is none that belongs there")
+def _describe(error: BaseException) -> str:
+    return next((text for kinds, text in _KINDS if isinstance(error, kinds)), "a value is invalid")
 
 
 class Elements:
-    """Reads elements of one data set; `unknown` says of each keyword that could not be understood why."""
+    """Reads elements of one data set; `unknown` maps each keyword that could not be parsed to the reason."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.unknown: dict[str, str] = {}
 
     def values(self, keyword: str, dataset: Dataset | None = None) -> list[Any]:
-        """All values of an element; none where it is absent, empty or damaged."""
+        """All values of an element; an empty list if it is absent, empty or damaged."""
         try:
             value = (self.dataset if dataset is None else dataset).get(keyword)
-        except FOREIGN:
+        except LIBRARY_ERRORS:
             self.unknown[keyword] = _DAMAGED
             return []
         if isinstance(value, bytes):
@@ -91,45 +91,48 @@ class Elements:
         return list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
 
     def texts(self, keyword: str, dataset: Dataset | None = None) -> list[str]:
-        """All values as texts without padding, also that which senders add in excess."""
+        """All values as texts, without padding of any length."""
         values = self.values(keyword, dataset)
-        # an element of another VR than its own comes as one text
+        # an element with a wrong VR is parsed as one text
         split = str(values[0]).split("\\") if len(values) == 1 else values
         return [str(value).strip(_PADDING) for value in split]
 
     def terms(self, keyword: str) -> list[str]:
-        """All values of a code string, in capitals; none of them where one is not a defined term of that element."""
-        found = [_deciding(keyword, text.upper()) for text in self.texts(keyword)]
+        """All values of a code string in upper case; an empty list if one is not a defined term of the element.
+
+        A term of `_PRIORITY` is returned in any case.
+        """
+        found = [_priority_term(keyword, text.upper()) for text in self.texts(keyword)]
         if any(text not in ("", *DEFINED[keyword]) for text in found):
-            strange = not all(_CODE_STRING.fullmatch(text) for text in found)
-            self.unknown[keyword] = NO_CODE_STRING if strange else NO_TERM
-            return [_DECIDING[keyword]] if _DECIDING.get(keyword) in found else []
+            is_code_string = all(_CODE_STRING.fullmatch(text) for text in found)
+            self.unknown[keyword] = NO_TERM if is_code_string else NO_CODE_STRING
+            return [_PRIORITY[keyword]] if _PRIORITY.get(keyword) in found else []
         return found
 
     def term(self, keyword: str) -> str:
-        """The one value of a code string; "" where it is absent or unknown."""
+        """The single value of a code string; "" if it is absent or unknown."""
         found = set(self.terms(keyword)) - {""}
-        if _DECIDING.get(keyword) in found:
-            return _DECIDING[keyword]
+        if _PRIORITY.get(keyword) in found:
+            return _PRIORITY[keyword]
         if len(found) > 1:
             self.unknown[keyword] = f"has {len(found)} values instead of one"
             return ""
         return "".join(found)
 
     def orientation(self) -> tuple[str, ...]:
-        """The two terms of PatientOrientation; none where it is absent or unknown, or one of the two is."""
+        """The two terms of PatientOrientation; empty if it is absent or if a term is missing or unknown."""
         found = self.terms("PatientOrientation")
         if len(found) == 2 and all(found):
             return tuple(found)
         if any(found):
-            self.unknown["PatientOrientation"] = "is not two values, of the rows and of the columns (PS3.3 C.7.6.1.1.1)"
+            self.unknown["PatientOrientation"] = "is not two values, for rows and columns (PS3.3 C.7.6.1.1.1)"
         return ()
 
     def integer(self, keyword: str, *, required: bool = False) -> int | None:
-        """Raises DicomError where a `required` one is there and is no integer."""
+        """One integer, or None. Raises DicomError if a `required` element is present and not one integer."""
         found = self._number(keyword)
         if found is not None and not found.is_integer():
-            self.unknown[keyword] = "is no integer"
+            self.unknown[keyword] = "is not an integer"
         if required and keyword in self.unknown:
             raise DicomError(
                 f"{keyword} {self.unknown[keyword]}, expected one integer: export the object again from its archive"
@@ -137,13 +140,15 @@ class Elements:
         return None if found is None or keyword in self.unknown else int(found)
 
     def decimal(self, keyword: str) -> float | None:
-        """One written with a decimal comma or a unit ("1,8", "1.8x", "180%") is unknown by the standard, and taken as
-        it was meant all the same: where such an element refuses an image, no slip of the pen may let it pass.
+        """One number, or None.
+
+        A value with a decimal comma or a unit ("1,8", "1.8x", "180%") is invalid by the standard. It is recorded as
+        unknown but still converted, because a typing error must not disable a refusal.
         """
         return self._number(keyword, lenient=True)
 
     def spacing(self, keyword: str) -> tuple[float, ...] | None:
-        """Two lengths above 0, or None."""
+        """Two numbers above 0, or None."""
         values = [_to_number(text) for text in self.texts(keyword)]
         good = tuple(value for value in values if value is not None and value > 0)
         if values and (len(values) != 2 or len(good) != 2):
@@ -151,16 +156,16 @@ class Elements:
         return None if keyword in self.unknown or not values else good
 
     def uid(self, keyword: str) -> str:
-        """The text of a UID, valid or not, without padding; "" where it is absent."""
+        """The text of a UID, valid or not, without padding; "" if it is absent."""
         return "\\".join(self.texts(keyword))
 
     def views(self) -> tuple[Term, ...]:
-        """The known terms of ViewCodeSequence, each once."""
+        """The known terms of ViewCodeSequence, without repeats."""
         return tuple(dict.fromkeys(term for term in self._coded("ViewCodeSequence", VIEW_OF, 4014) if term))
 
     def modifiers(self) -> tuple[Term | None, ...]:
         """The terms of ViewModifierCodeSequence, None for each that is unknown."""
-        # the standard nests modifiers in the view's item (PS3.3 C.8.11.7); some senders also put them beside it
+        # the standard nests modifiers in the item of the view (PS3.3 C.8.11.7); some senders put them at the top level
         holders = (*self._items("ViewCodeSequence"), self.dataset)
         return tuple(
             term for holder in holders for term in self._coded("ViewModifierCodeSequence", MODIFIER_OF, 4015, holder)
@@ -169,7 +174,7 @@ class Elements:
     def _coded(
         self, keyword: str, known: Mapping[tuple[str, str], Term], cid: int, holder: Dataset | None = None
     ) -> Iterator[Term | None]:
-        """The terms of each item that is not empty, None where it has none of the context group `cid` (PS3.16)."""
+        """The terms of each item that is not empty, None for an item without a term of context group `cid` (PS3.16)."""
         for item in self._items(keyword, holder):
             scheme = "\\".join(self.texts("CodingSchemeDesignator", item))
             codes = {part: "\\".join(self.texts(part, item)) for part in _CODES}
@@ -180,7 +185,7 @@ class Elements:
                 where = "" if held == ["CodeValue"] else f", in {' and '.join(held)}"
                 self.unknown[keyword] = f"holds a code outside CID {cid} (SCT, SRT, SNM3){where}"
             elif content and not terms:
-                self.unknown[keyword] = f"holds no code, only {' and '.join(content)}"
+                self.unknown[keyword] = f"does not hold a code, only {' and '.join(content)}"
             if content:
                 yield from terms or (None,)
 
@@ -200,13 +205,13 @@ class Elements:
             return None
         found = _to_number(texts[0])
         if found is None:
-            self.unknown[keyword] = "is no number (PS3.5 section 6.2)"
-            return _meant(texts[0].replace(",", ".")) if lenient else None
+            self.unknown[keyword] = "is not a number (PS3.5 section 6.2)"
+            return _leading_number(texts[0].replace(",", ".")) if lenient else None
         self.unknown.pop(keyword, None)
         return found
 
     def _number_texts(self, keyword: str) -> list[str]:
-        """As stored where pydicom cannot convert it."""
+        """Texts of a number element, as stored if pydicom cannot convert it."""
         texts = self.texts(keyword)
         if self.unknown.get(keyword) != _DAMAGED:
             return texts
@@ -214,17 +219,17 @@ class Elements:
         return [text.strip(_PADDING) for text in raw.decode("ascii", "replace").split("\\")] if raw else []
 
 
-def _deciding(keyword: str, text: str) -> str:
-    if (term := _DECIDING.get(keyword)) and (word := _LEADING_WORD.match(text)) and word[0] in (term, *_YES):
+def _priority_term(keyword: str, text: str) -> str:
+    if (term := _PRIORITY.get(keyword)) and (word := _LEADING_WORD.match(text)) and word[0] in (term, *_YES):
         return term
     return text
 
 
 def _content(item: Dataset) -> list[str]:
-    """Keywords of what an item without a code holds; values are not converted."""
+    """Keywords of the elements that an item without a code has; values are not converted."""
     filled = [tag for tag in item.keys() if _is_filled(item.get_item(tag).value)]  # noqa: SIM118 (else it converts)
     return [
-        word for word in (keyword_for_tag(tag) or "an unknown element" for tag in filled) if word not in _NO_CONTENT
+        name for name in (keyword_for_tag(tag) or "an unknown element" for tag in filled) if name not in _NO_CONTENT
     ]
 
 
@@ -234,8 +239,8 @@ def _is_filled(value: Any) -> bool:
     return value is not None and (not hasattr(value, "__len__") or len(value) > 0)
 
 
-def _meant(text: str) -> float | None:
-    """The number that a text is, or begins with."""
+def _leading_number(text: str) -> float | None:
+    """The number that a text consists of or begins with; a percentage is divided by 100."""
     found, leading = _to_number(text), _LEADING_NUMBER.match(text)
     if found is not None or leading is None:
         return found
@@ -243,7 +248,7 @@ def _meant(text: str) -> float | None:
 
 
 def _to_number(text: str) -> float | None:
-    """A finite number; None for anything else."""
+    """The finite number that a text consists of; None for other texts."""
     try:
         found = float(text)
     except ValueError:

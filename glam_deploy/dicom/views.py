@@ -1,4 +1,4 @@
-"""Which of the four standard views an object shows, and which way it is stored: the coded terms of mammography."""
+"""View and orientation of an object, from its laterality, view codes and PatientOrientation."""
 
 from collections.abc import Mapping
 
@@ -9,30 +9,29 @@ from glam_deploy.records import View
 
 
 def view_of(header: Header, given: View | None) -> View:
-    """The view that the object is tagged with, completed by `given` (what the user said) where tags are missing.
+    """The view that the tags state, completed by the user's `given` view if tags are missing.
 
-    Laterality: ImageLaterality, then Laterality. Projection: ViewCodeSequence, then ViewPosition. Two that are present
-    must agree, and `given` must agree with both; a value that is unknown counts as missing. Raises DicomError on a
-    contradiction or where nothing tells the view, NotForThisNetwork on both breasts in one image or any projection but
-    CC and MLO.
+    Laterality: ImageLaterality, then Laterality. Projection: ViewCodeSequence, then ViewPosition. Known values must
+    agree with each other and with `given`; an unknown value counts as missing. Raises DicomError for a contradiction or
+    if the view remains unknown, NotForThisNetwork for both breasts in one image or a projection other than CC and MLO.
     """
     side = _agreed("laterality", {"ImageLaterality": header.image_laterality, "Laterality": header.laterality})
     if side not in ("", "L", "R"):
-        raise NotForThisNetwork(f"laterality is {side}, expected one breast, L or R: GLAM reads one breast an image")
+        raise NotForThisNetwork(f"laterality is {side}, expected L or R: GLAM reads images of one breast")
     projection = _projection(header)
-    said = given.value.split("-") if given else ["", ""]
-    side = _agreed("laterality", {"the DICOM header": side, "the view option": said[0]})
-    projection = _agreed("projection", {"the DICOM header": projection, "the view option": said[1]})
+    option = given.value.split("-") if given else ["", ""]
+    side = _agreed("laterality", {"the DICOM header": side, "the view option": option[0]})
+    projection = _agreed("projection", {"the DICOM header": projection, "the view option": option[1]})
     if not (side and projection):
-        raise DicomError(f"{_missing(header, side, projection)}, so the view is not known", Remedy.NAME_VIEW)
+        raise DicomError(f"{_missing(header, side, projection)}, so the view is unknown", Remedy.NAME_VIEW)
     return View(f"{side}-{projection}")
 
 
 def _missing(header: Header, side: str, projection: str) -> str:
-    """Which tags do not tell the view, and why."""
+    """Description of the missing and unknown tags that should state the view."""
     laterality = () if side else ("ImageLaterality", "Laterality")
-    silent = (*laterality, *(() if projection else ("ViewCodeSequence", "ViewPosition")))
-    unknown = [f"{keyword} {header.unknown[keyword]}" for keyword in silent if keyword in header.unknown]
+    needed = (*laterality, *(() if projection else ("ViewCodeSequence", "ViewPosition")))
+    unknown = [f"{keyword} {header.unknown[keyword]}" for keyword in needed if keyword in header.unknown]
     absent = [] if side or set(laterality) & set(header.unknown) else ["ImageLaterality is missing"]
     if not projection and not {"ViewCodeSequence", "ViewPosition"} & set(header.unknown):
         absent.append("ViewCodeSequence is missing")
@@ -40,23 +39,26 @@ def _missing(header: Header, side: str, projection: str) -> str:
 
 
 def stored_mirrored(header: Header, view: View) -> bool | None:
-    """Whether the image is stored mirrored left to right; None where PatientOrientation is missing or unknown.
+    """Whether the image is stored mirrored left to right; None if PatientOrientation is missing or unknown.
 
-    A left view faces right: rows run to anterior (A); a right view to posterior (P). Columns run to the feet (MLO) or
-    to the medial side (CC: R for a left breast, L for a right one) (PS3.3 C.7.6.1.1.1; IHE Mammography Image).
-    Raises DicomError where the image is stored rotated or upside down: it is never turned here.
+    In an upright view, the rows of a left breast run to anterior (A), those of a right breast to posterior (P). Columns
+    run to the feet (F) in MLO, or to the medial side in CC (R for a left breast, L for a right one) (PS3.3
+    C.7.6.1.1.1; IHE Mammography Image). Raises DicomError for an image that is stored rotated or upside down, because
+    images are never rotated here.
     """
     if not header.patient_orientation:
         return None
     rows, columns = header.patient_orientation
     if rows[:1] not in ("A", "P") or not _is_upright(columns, view):
-        told = f"PatientOrientation is {rows} and {columns}"
+        orientation = f"PatientOrientation is {rows} and {columns}"
         other = next(each for each in View if each.is_mlo == view.is_mlo and each.is_right != view.is_right)
         if rows[:1] in ("A", "P") and _is_upright(columns, other):
             raise DicomError(
-                f"laterality wrong: {told}, as in an {other} view, not in an {view} view", *_remedies(header)
+                f"laterality wrong: {orientation}, as in an {other} view, not in an {view} view", *_remedies(header)
             )
-        raise DicomError(f"{told}, which is no upright {view} view: have the object stored upright, rows to A or P")
+        raise DicomError(
+            f"{orientation}, which is not an upright {view} view: store the object upright, with rows to A or P"
+        )
     return (rows[0] == "P") != view.is_right
 
 
@@ -65,15 +67,15 @@ def _is_upright(columns: str, view: View) -> bool:
 
 
 def _remedies(header: Header) -> tuple[Remedy, ...]:
-    """Where the laterality came from the caller, the caller can correct it."""
+    """Remedies for a wrong laterality; if the caller gave it, the caller can correct it."""
     tagged = header.image_laterality or header.laterality
     return (Remedy.CORRECT_TAGS,) if tagged else (Remedy.OTHER_VIEW, Remedy.CORRECT_TAGS)
 
 
 def _projection(header: Header) -> str:
     if len(header.views) > 1:
-        told = " and ".join(term.meaning for term in header.views)
-        raise DicomError(f"ViewCodeSequence says {told}, expected one view (PS3.3 C.8.11.7): correct the object")
+        meanings = " and ".join(term.meaning for term in header.views)
+        raise DicomError(f"ViewCodeSequence states {meanings}, expected one view (PS3.3 C.8.11.7): correct the object")
     coded = "".join(term.position or term.meaning for term in header.views)
     projection = _agreed("view", {"ViewCodeSequence": coded, "ViewPosition": header.view_position})
     if projection not in ("", CC.position, MLO.position):
@@ -82,10 +84,10 @@ def _projection(header: Header) -> str:
     return projection
 
 
-def _agreed(what: str, said: Mapping[str, str]) -> str:
-    """The one non-empty value of `said`; "" where there is none."""
-    values = {value for value in said.values() if value}
+def _agreed(attribute: str, stated: Mapping[str, str]) -> str:
+    """The only non-empty value in `stated` (source -> value); "" if there is none. Raises DicomError for two values."""
+    values = {value for value in stated.values() if value}
     if len(values) > 1:
-        told = ", ".join(f"{who} says {value or 'nothing'}" for who, value in said.items())
-        raise DicomError(f"the {what} contradicts itself ({told}): correct the object or the option")
+        sources = ", ".join(f"{source} states {value or 'none'}" for source, value in stated.items())
+        raise DicomError(f"the {attribute} is contradictory ({sources}): correct the object or the option")
     return "".join(values)

@@ -1,1 +1,1 @@
-"""PNG, TIFF and npy files: their structure is checked before a decoder sees them."""
+"""Readers of PNG, TIFF and npy files; the structure of a file is checked before it is decoded."""

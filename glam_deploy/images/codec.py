@@ -1,4 +1,4 @@
-"""Decoding a PNG or TIFF with OpenCV, whose messages come back with the image instead of going to the terminal."""
+"""Decoding of PNG and TIFF with OpenCV; messages of the decoder are returned instead of printed."""
 
 import os
 import re
@@ -14,36 +14,36 @@ import numpy as np
 
 from glam_deploy.records import Pixels
 
-_TURN = threading.Lock()
-"""Standard error belongs to the process: one thread at a time takes it."""
+_STDERR_LOCK = threading.Lock()
+"""Held while standard error, which all threads of the process share, is redirected."""
 _MESSAGE = re.compile(
     rb"\[ ?(?:WARN|ERROR|FATAL):[^]]*\] global \S+ (?:\S+ OpenCV )?(?:TIFF_Warning |TIFF_Error )?(.*)"
 )
-"""What OpenCV's logger writes: level, thread and time, file and line, function, and the text of the decoder."""
+"""A line of OpenCV's logger: level, thread and time, file and line, function, and the text of the decoder."""
 _LIBRARY = re.compile(rb"(?:libpng|libtiff) (?:warning|error): (.*)|(Corrupt JPEG .*|Premature end of JPEG .*)")
 _CONTINUED = re.compile(rb"\s*$|libtiff should be able to decode it|Apparently should be \d")
-"""How a further line of a message begins, with OpenCV an empty one; only right behind its first line."""
+"""Beginning of a continuation line, directly after the first line of a message; OpenCV writes an empty line."""
 _WRAPPERS = ("imdecode_", "TIFF(line")
 _LONGEST, _MOST = 200, 10
-"""Characters of a message, and different messages, that are kept."""
+"""Most characters of a message, and most different messages, that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What a decoder made of a file."""
+    """Output of a decoder."""
 
     pixels: Pixels | None
-    """[rows, columns] or [rows, columns, channels], channels as OpenCV orders them; None where it refused."""
+    """[rows, columns] or [rows, columns, channels], channels in the order of OpenCV; None if decoding failed."""
     messages: tuple[str, ...]
-    """Its warnings and errors. With a warning, pixels may be other than those that were stored."""
+    """Warnings and errors. After a warning, pixels may differ from the stored ones."""
 
 
 def decode(content: bytes) -> Decoded:
-    """The image in a PNG or TIFF file, as stored (`cv2.IMREAD_UNCHANGED`), and what the decoder says about it.
+    """Decode a PNG or TIFF file without conversion (`cv2.IMREAD_UNCHANGED`); returns the decoder's messages too.
 
-    Standard error of the process is redirected meanwhile; what others write to it comes out afterwards.
+    Standard error of the process is redirected meanwhile; other output to it is written afterwards.
     """
-    with _TURN, _logging_on(), _scratch() as file:
+    with _STDERR_LOCK, _logging_on(), _scratch() as file:
         with _redirected(file):
             try:
                 pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -56,7 +56,7 @@ def decode(content: bytes) -> Decoded:
 
 
 def _scratch() -> BinaryIO:
-    """In memory where the system can: a container may have no folder to write to."""
+    """Temporary file, in memory if the system supports it, because a container may have no writable folder."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("messages"), "w+b")
     return tempfile.TemporaryFile()
@@ -64,7 +64,7 @@ def _scratch() -> BinaryIO:
 
 @contextmanager
 def _logging_on() -> Iterator[None]:
-    """OpenCV tells warnings, whatever OPENCV_LOG_LEVEL says: a damaged image may give nothing but a warning."""
+    """Enable warnings of OpenCV whatever OPENCV_LOG_LEVEL is, because a damaged image may only give a warning."""
     logger = cv2.utils.logging
     before = logger.getLogLevel()
     logger.setLogLevel(logger.LOG_LEVEL_WARNING)
@@ -76,10 +76,10 @@ def _logging_on() -> Iterator[None]:
 
 @contextmanager
 def _redirected(file: BinaryIO) -> Iterator[None]:
-    """File descriptor 2 is `file`."""
+    """Redirect file descriptor 2 to `file`."""
     try:
         before = os.dup(2)
-    except OSError:  # it is closed
+    except OSError:  # standard error is closed
         before = None
     os.dup2(file.fileno(), 2)
     try:
@@ -93,7 +93,7 @@ def _redirected(file: BinaryIO) -> Iterator[None]:
 
 
 def _messages(file: BinaryIO) -> list[str]:
-    """Of the decoder; other lines go on to standard error."""
+    """Messages of the decoder in `file`; other lines are written to standard error."""
     found: dict[str, None] = {}
     after_one = False
     for line in file:
@@ -105,7 +105,7 @@ def _messages(file: BinaryIO) -> list[str]:
             text = next(group for group in match.groups() if group is not None)
             found[text.decode("ascii", "replace").strip()[:_LONGEST]] = None
         after_one = match is not None or continued
-    # OpenCV's own words, which name its source files, say no more than those of the library
+    # messages of OpenCV itself name its source files and add nothing to those of libpng and libtiff
     return [text for text in found if not text.startswith(_WRAPPERS)] or list(found)
 
 

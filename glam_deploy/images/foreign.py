@@ -1,4 +1,4 @@
-"""Files that are no image for this network but often given as one: what each is, and what turns it into one."""
+"""Descriptions of file formats that are not read, but often given by mistake, and remedies for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,18 +21,19 @@ _ARRAY = "write the image's array with numpy.save, or export it as 16-bit grey P
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """The words of a message about a file of one kind: its name, and what to do with it."""
+    """Message texts for one file format that is not read."""
 
     name: str
-    """Fits behind "the file is "."""
+    """Description, to follow "the file is "."""
     remedy: str
+    """What to do with the file."""
 
 
 KINDS: Mapping[Kind, Foreign] = MappingProxyType(
     {
         kind: Foreign(name=name, remedy=remedy)
         for kind, name, remedy in (
-            (Kind.EMPTY, "empty: it holds nothing", "copy it again from where it was made"),
+            (Kind.EMPTY, "empty (0 bytes)", "copy it again from its source"),
             (
                 Kind.DATA_SET,
                 f"a DICOM data set without the header of a DICOM file ({_HEADER})",
@@ -58,7 +59,7 @@ KINDS: Mapping[Kind, Foreign] = MappingProxyType(
             (
                 Kind.NIFTI,
                 "a NIfTI volume",
-                "give the DICOM files it was made from: NIfTI keeps neither view nor laterality",
+                "give the original DICOM files, because NIfTI has neither view nor laterality",
             ),
             (Kind.HDF5, "an HDF5 file", _ARRAY),
             (Kind.MATLAB, "a MATLAB file", _ARRAY),
@@ -67,26 +68,26 @@ KINDS: Mapping[Kind, Foreign] = MappingProxyType(
             (
                 Kind.WEB_PAGE,
                 "a web page (HTML or XML), perhaps the error page of a download",
-                "download the image again, signed in where that is needed",
+                "download the image again, and log in first if necessary",
             ),
             (
                 Kind.JSON,
-                "a JSON text, perhaps a report or the answer of a download that failed",
+                "a JSON file, perhaps a report or the response of a failed download",
                 "give the image itself, or download it again",
             ),
-            (Kind.ONNX, "an ONNX graph", "give images here; a bundle goes to --bundle"),
+            (Kind.ONNX, "an ONNX graph", "give images here, and a bundle with --bundle"),
             (
                 Kind.PICKLE,
                 "a checkpoint of PyTorch or another pickle",
-                "give images here; weights go to `glam-deploy export --weights`",
+                "give images here, and weights with `glam-deploy export --weights`",
             ),
         )
     }
 )
-"""All but the kinds that are read."""
+"""Every `Kind` except those that are read."""
 
 
 def kind_of(head: bytes) -> Foreign | None:
-    """What a file is that begins with `head` (`HEAD` bytes, fewer where it ends); None where nothing here says so."""
+    """Format of a file by its first bytes (`head`: `HEAD` bytes, or the whole file); None if it is not in `KINDS`."""
     kind = signatures.kind_of(head)
     return KINDS.get(kind) if kind else None

@@ -1,4 +1,4 @@
-"""PNG, TIFF and npy files -> Mammogram. Grey values only, never guessed: what would have to be converted is refused."""
+"""PNG, TIFF and npy files -> Mammogram. Only grey images are read; images that need a conversion are refused."""
 
 import os
 import tokenize
@@ -25,24 +25,23 @@ Kind = Literal["png", "tiff", "npy"]
 READ: Mapping[signatures.Kind, Kind] = MappingProxyType(
     {signatures.Kind.PNG: "png", signatures.Kind.TIFF: "tiff", signatures.Kind.NPY: "npy"}
 )
-"""The kinds of files that are read here."""
+"""The file formats that are read here."""
 SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
 
 MAX_BYTES = 8 * MAX_PIXELS
-"""Largest file that is read: a npy of so many float64."""
+"""Largest file in bytes: `MAX_PIXELS` float64 values."""
 
-# a npy header is a Python literal, and numpy lets what its parser raises through
+# a npy header is a Python literal, and numpy does not catch the exceptions of its parser
 _NPY_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, OSError, SyntaxError, RecursionError,
                MemoryError, tokenize.TokenError)  # fmt: skip
 
 
 def read_image(path: Path, *, view: View, horizontal_flip: bool = False) -> Mammogram:
-    """The mammogram in a PNG, TIFF or npy file.
+    """Read the mammogram in a PNG, TIFF or npy file.
 
-    Pixels come as stored, [rows, columns], source frame: uint8, uint16, or float32 (from float TIFF and float32 or
-    float64 npy, not yet known to be finite and >= 0: `preprocess.prepare` refuses the rest). `horizontal_flip` says
-    that the image is stored mirrored. Raises InputError on anything but one grey image whose brighter values are
-    denser.
+    Pixels are as stored, [rows, columns], source frame: uint8, uint16, or float32 (from float TIFF and float32 or
+    float64 npy; `preprocess.prepare` refuses values that are not finite or below 0). `horizontal_flip`: the image is
+    stored mirrored. Raises InputError unless the file holds one grey image with brighter values for denser tissue.
     """
     pixels, kind, notices = read_pixels(path)
     source = Source(name=path.name, kind=kind)
@@ -50,7 +49,7 @@ def read_image(path: Path, *, view: View, horizontal_flip: bool = False) -> Mamm
 
 
 def read_pixels(path: Path) -> tuple[Pixels, Kind, tuple[Notice, ...]]:
-    """The pixels in a PNG, TIFF or npy file as `read_image` gives them, what it is, and what was noticed."""
+    """Pixels (see `read_image`), format and notices of a PNG, TIFF or npy file. Raises InputError."""
     content = _content(path)
     kind = image_kind(path, content)
     pixels, notices = _npy_pixels(content) if kind == "npy" else _picture(content, kind)
@@ -61,14 +60,14 @@ def read_array(path: Path) -> Pixels:
     """The array in a npy file, as stored: bool, integer or float, any shape. Raises InputError."""
     content = _content(path)
     if image_kind(path, content) != "npy":
-        raise InputError("the file is no npy file, expected an array written by numpy.save: convert it")
+        raise InputError("the file is not a npy file, expected an array written by numpy.save: convert it")
     return _npy(content)
 
 
 def refuse_standardized(path: Path) -> None:
-    """Raises InputError where a npy file holds an input that is standardized already, and InputError as a reader does.
+    """Raise InputError if a npy file holds an already standardized input, or if the file cannot be read.
 
-    To be asked before its view is: such an input needs none.
+    Call it before the view is required, because a standardized input needs no view.
     """
     content = _content(path)
     if image_kind(path, content) == "npy":
@@ -76,24 +75,27 @@ def refuse_standardized(path: Path) -> None:
 
 
 def image_kind(path: Path, head: bytes) -> Kind:
-    """What the first bytes of the file (`head`, 8 or more) say it is. Raises InputError where its suffix disagrees."""
+    """Format of the file by its first bytes (`head`, 8 or more).
+
+    Raises InputError if the format is not read here, or contradicts the suffix.
+    """
     found = signatures.kind_of(head[: signatures.HEAD])
     kind = READ.get(found) if found else None
     if kind is None:
         if known := foreign.kind_of(head[: foreign.HEAD]):
             raise InputError(f"the file is {known.name}: {known.remedy}")
         raise InputError(
-            f"the content is no DICOM, PNG, TIFF or npy (it starts with {head[:4].hex()}), nor another kind of file "
-            f"that is known here: {REMEDY}"
+            f"the format of the content is unknown (it starts with {head[:4].hex()}), expected DICOM, PNG, TIFF or "
+            f"npy: {REMEDY}"
         )
-    claimed = SUFFIXES.get(path.suffix.lower(), kind)
-    if claimed != kind:
-        raise InputError(f"the content is {kind}, the suffix {path.suffix} says {claimed}: rename or export again")
+    named = SUFFIXES.get(path.suffix.lower(), kind)
+    if named != kind:
+        raise InputError(f"the content is {kind}, but the suffix {path.suffix} means {named}: rename or export again")
     return kind
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file, no more than an image may have; a sparse file may claim any number."""
+    """The bytes of a file. Raises InputError for more than MAX_BYTES, before reading; a sparse file has any size."""
     try:
         with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1) if os.fstat(file.fileno()).st_size <= MAX_BYTES else None
@@ -109,23 +111,23 @@ def _picture(content: bytes, kind: Kind) -> tuple[Pixels, tuple[Notice, ...]]:
         content, shape = sound_png(content)
         decoded, notices = _decoded(content, kind), tuple[Notice, ...]()
         if decoded.shape[:2] != shape:
-            raise InputError(f"the png states {list(shape)}, the decoder gave {list(decoded.shape)}: {REMEDY}")
+            raise InputError(f"the png states {list(shape)}, the decoder returned {list(decoded.shape)}: {REMEDY}")
     else:
         sound = sound_tiff(content)
         decoded = sound.pixels(_decoded(sound.content, kind))
-        told = f"the pixels were compressed with loss ({sound.lossy})"
-        notices = (Notice(code="lossy", message=told),) if sound.lossy else ()
-    opaque, more = _without_alpha(decoded)
-    grey, channels = _one_channel(opaque)
-    return grey, (*notices, *more, *channels)
+        message = f"the pixels were compressed with loss ({sound.lossy})"
+        notices = (Notice(code="lossy", message=message),) if sound.lossy else ()
+    opaque, alpha_notices = _without_alpha(decoded)
+    grey, channel_notices = _one_channel(opaque)
+    return grey, (*notices, *alpha_notices, *channel_notices)
 
 
 def _decoded(content: bytes, kind: Kind) -> Pixels:
-    """A decoder that warns may have made up pixels, so its warnings count as errors."""
+    """Decode a PNG or TIFF. Raises InputError, also for a warning, after which pixels may be invented."""
     found = codec.decode(content)
     if found.pixels is None or found.messages:
-        why = "; ".join(found.messages) or "the decoder gives no image"
-        raise InputError(f"the {kind} is damaged or incomplete: {why}. Expected a whole one: {REMEDY}")
+        reason = "; ".join(found.messages) or "the decoder returned no image"
+        raise InputError(f"the {kind} is damaged or incomplete ({reason}): {REMEDY}")
     return found.pixels
 
 
@@ -136,7 +138,7 @@ def _without_alpha(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
         raise InputError(f"the image has transparent pixels, expected none: {REMEDY}")
     rest = image[..., 0] if image.shape[2] == 2 else image[..., :-1]
     return np.ascontiguousarray(rest), (
-        Notice(code="alpha-dropped", message="a fully opaque alpha channel was left out"),
+        Notice(code="alpha-dropped", message="a fully opaque alpha channel was removed"),
     )
 
 
@@ -163,28 +165,29 @@ def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:
 
 
 def _npy(content: bytes) -> Pixels:
-    """The array in a npy file, without a copy, read-only."""
+    """The array in a npy file, without a copy, read-only. Raises InputError."""
     try:
         stream = BytesIO(content)
         shape, dtype, order = _npy_header(stream)
         if dtype.hasobject or dtype.kind not in "biuf":
             raise InputError(f"the npy holds {dtype} (Python objects, text or records), expected numbers: convert it")
-        # numpy would reserve the memory for any shape that a damaged header claims
-        if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(content) - stream.tell():
-            raise InputError(f"the npy does not hold what its header says, {dtype} {list(shape[:6])}: write it again")
+        # numpy would allocate memory for any shape that a damaged header states
+        length = len(content) - stream.tell()
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize != length:
+            raise InputError(
+                f"the npy has {length} bytes after its header, which states {dtype} {list(shape[:6])}: write it again"
+            )
         return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order=order)
     except _NPY_ERRORS as error:
-        raise InputError(
-            "the npy is damaged or incomplete (its header is none that numpy writes): write it again"
-        ) from error
+        raise InputError("the npy is damaged or incomplete (its header is invalid): write it again") from error
 
 
 def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
-        told = ".".join(map(str, version))
-        raise InputError(f"the npy is of format version {told}, expected 1.0, 2.0 or 3.0: write it with numpy.save")
+        number = ".".join(map(str, version))
+        raise InputError(f"the npy has format version {number}, expected 1.0, 2.0 or 3.0: write it with numpy.save")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    with warnings.catch_warnings(action="ignore"):  # numpy advises to write a header of Python 2 anew
+    with warnings.catch_warnings(action="ignore"):  # numpy warns of headers written by Python 2
         shape, fortran, dtype = read(stream)
     return shape, dtype, "F" if fortran else "C"

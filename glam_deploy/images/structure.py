@@ -1,6 +1,6 @@
-"""What a PNG file states about itself, checked before a decoder sees it, and the limits of an image.
+"""Structure of a PNG file, checked before decoding, and the size limit of all images.
 
-A decoder acts on some statements, passes over others, and takes memory for the size that is stated, without a word.
+A decoder applies some chunks, ignores others, and allocates memory for any stated size, without a warning.
 """
 
 import struct
@@ -15,30 +15,30 @@ from glam_deploy.records import MAX_PIXELS
 REMEDY = "export the original mammogram as 16-bit grey PNG or TIFF"
 
 MAX_CHUNKS = 100_000
-"""Chunks of a PNG that are looked at: a hundred times those of a mammogram in pieces of 8 kB, as libpng writes them."""
+"""Largest number of chunks in a PNG: 100 times those of a mammogram in pieces of 8 kB, as libpng writes them."""
 
 _PNG, _IEND = b"\x89PNG\r\n\x1a\n", bytes.fromhex("0000000049454e44ae426082")
 _LONGEST_EXIF = 1 << 16
-"""Bytes of Exif data that are looked at, as many as a JPEG's segment can have."""
+"""Bytes of Exif data that are read, as many as a JPEG segment can have."""
 _STEP = 1 << 16
-"""Bytes that are inflated at once, from as many."""
+"""Largest number of bytes read, and inflated, in one step."""
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
-"""Colour type -> samples a pixel (PNG, table 11.1)."""
+"""Colour type -> samples per pixel (PNG, table 11.1)."""
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 """First row and column, and steps of rows and columns, of each pass of an interlaced image (PNG, 8.2)."""
 
 
 def check_size(rows: int, columns: int, samples: int = 1) -> None:
-    """Raise InputError unless an image of so many rows, columns and samples a pixel may be read."""
+    """Raise InputError unless the image has 1 to `MAX_PIXELS` pixels, multiplied by the samples per pixel."""
     if rows < 1 or columns < 1 or rows * columns * samples > MAX_PIXELS:
         stated = f"{rows} x {columns} pixels" + (f" of {samples} samples" if samples != 1 else "")
         raise InputError(f"the image has {stated}, expected 1 to {MAX_PIXELS} pixels: {REMEDY}")
 
 
 def inflation_fault(pieces: Iterable[memoryview], length: int, *, alone: bool = True) -> str:
-    """What is wrong with a zlib stream that must hold `length` bytes, with its checksum; "" where nothing is.
+    """Check a zlib stream that must inflate to `length` bytes; returns the error, "" for none.
 
-    `alone`: nothing may follow the stream in `pieces`. Memory is taken for 128 kB, time as the stream is long.
+    `alone`: no bytes may follow the stream in `pieces`. Needs 128 kB of memory, and time in proportion to the stream.
     """
     inflater, found, more = zlib.decompressobj(), 0, False
     try:
@@ -53,12 +53,12 @@ def inflation_fault(pieces: Iterable[memoryview], length: int, *, alone: bool = 
                     rest = inflater.unconsumed_tail
                 more |= bool(inflater.unused_data)
                 if found > length:
-                    return f"its pixels inflate to more than their {length} bytes"
+                    return f"its pixels inflate to more than {length} bytes"
     except zlib.error as error:
         return f"its pixels cannot be inflated: {str(error).rpartition(': ')[2]}"
     if not inflater.eof or found != length:
         return f"its pixels have {found} of {length} bytes"
-    return "bytes follow its pixels" if alone and more else ""
+    return "other bytes follow its pixels" if alone and more else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class _Header:
     interlaced: bool
 
     def length(self) -> int:
-        """Bytes of the filtered pixels: a byte for the filter before each row of each pass (PNG, 7.2)."""
+        """Length of the filtered pixels in bytes, with a filter byte before each row of each pass (PNG, 7.2)."""
         passes = _PASSES if self.interlaced else ((0, 0, 1, 1),)
         sizes = [(-((i - self.rows) // di), -((j - self.columns) // dj)) for i, j, di, dj in passes]
         wide = self.bits // 8 * _CHANNELS[self.colour]
@@ -80,20 +80,20 @@ class _Header:
 
 
 def sound_png(content: bytes) -> tuple[bytes, tuple[int, int]]:
-    """A PNG with nothing but the pixels of `content`, which must be whole, and their (rows, columns).
+    """Check a PNG; returns a PNG with only its header and pixels, and their (rows, columns).
 
-    OpenCV would widen 1, 2 and 4 bits, look colours up and pass over tRNS without a word (PNG, 11.2.1, 11.3.1). Every
-    chunk must have its checksum, the file end with IEND (5.3, 11.2.4), and the pixels inflate to exactly the image.
-    Raises InputError.
+    OpenCV would expand 1, 2 and 4 bits, apply palettes and ignore tRNS without a warning (PNG, 11.2.1, 11.3.1). Every
+    chunk must have a correct checksum, the file must end with IEND (5.3, 11.2.4), and the pixels must inflate to
+    exactly the size of the image. Raises InputError.
     """
     chunks = _png_chunks(content)
     name, first = next(chunks, (b"", memoryview(b"")))
     if name != b"IHDR" or len(first) != 25:
-        raise _damaged(content, "its first chunk is not a sound IHDR")
+        raise _damaged(content, "its first chunk is not a valid IHDR")
     header = _header(first)
     pixels = [chunk for name, chunk in _checked(chunks) if name == b"IDAT"]
-    if wrong := inflation_fault((chunk[8:-4] for chunk in pixels), header.length()):
-        raise _damaged(content, wrong)
+    if error := inflation_fault((chunk[8:-4] for chunk in pixels), header.length()):
+        raise _damaged(content, error)
     return b"".join((_PNG, first, *pixels, _IEND)), (header.rows, header.columns)
 
 
@@ -101,13 +101,14 @@ def _header(chunk: memoryview) -> _Header:
     columns, rows, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunk[8:21])
     check_size(rows, columns, _CHANNELS.get(colour, 1))
     if bits not in (8, 16) or colour not in _CHANNELS:
-        told = "indexes of a palette" if colour == 3 else f"{bits} bits deep" if bits not in (8, 16) else "of no kind"
-        raise InputError(f"the png's pixels are {told}, expected 8- or 16-bit grey: {REMEDY}")
+        wrong_bits = bits not in (8, 16)
+        kind = "palette indexes" if colour == 3 else f"{bits}-bit" if wrong_bits else f"of colour type {colour}"
+        raise InputError(f"the pixels of the png are {kind}, expected 8- or 16-bit grey: {REMEDY}")
     return _Header(rows=rows, columns=columns, bits=bits, colour=colour, interlaced=interlace == 1)
 
 
 def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes, memoryview]]:
-    """The chunks behind IHDR, as long as they are those of one opaque image."""
+    """The chunks after IHDR. Raises InputError for one that does not belong to one opaque image."""
     before, began = b"IHDR", False
     for name, chunk in chunks:
         if name == b"tRNS":
@@ -116,17 +117,17 @@ def _checked(chunks: Iterator[tuple[bytes, memoryview]]) -> Iterator[tuple[bytes
             raise InputError(f"the png is animated (acTL), expected one image: {REMEDY}")
         if name == b"eXIf" and (turned := _orientation(bytes(chunk[8:-4]))) != 1:
             raise InputError(f"the png's Exif Orientation is {turned}, expected 1 (first row on top): {REMEDY}")
-        # a critical chunk, whose name begins with a capital: an unknown one must be refused (PNG, 5.4)
+        # a name with an initial capital means a critical chunk: an unknown one must be refused (PNG, 5.4)
         misplaced = name == b"IHDR" or (name == b"IDAT" and began and before != b"IDAT")
         if misplaced or (name[:1].isupper() and name not in (b"IDAT", b"PLTE", b"IEND")):
-            raise InputError(f"the png has a chunk {name!r} that does not belong there: {REMEDY}")
+            raise InputError(f"the png has an unexpected chunk {name!r}: {REMEDY}")
         began |= name == b"IDAT"
         before = name
         yield name, chunk
 
 
 def _orientation(exif: bytes) -> int:
-    """Exif's tag Orientation, which viewers differ in following; 1 where there is none that can be read."""
+    """Orientation tag of Exif data, which only some viewers apply; 1 if it is missing or cannot be read."""
     from PIL.Image import Exif
 
     found = Exif()
@@ -134,21 +135,21 @@ def _orientation(exif: bytes) -> int:
         try:
             found.load(exif[:_LONGEST_EXIF])
             return int(found.get(0x0112, 1))
-        except Exception:  # of whatever kind: it only informs
+        except Exception:  # of any type, because Exif data only add information
             return 1
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and all bytes of each chunk, up to IEND, behind which nothing may follow (PNG, 5.3, 5.6)."""
+    """Type and all bytes of each chunk up to IEND, after which no bytes may follow (PNG, 5.3, 5.6)."""
     whole, at, name = memoryview(content), len(_PNG), b""
     for _ in range(MAX_CHUNKS):
         if name == b"IEND":
             if at < len(content):
-                raise InputError(f"the png goes on for {len(content) - at} bytes behind its end (IEND): {REMEDY}")
+                raise InputError(f"the png has {len(content) - at} bytes after its end (IEND): {REMEDY}")
             return
         chunk = whole[at : at + 12 + int.from_bytes(whole[at : at + 4])]
         if len(chunk) < 12 or len(chunk) < 12 + int.from_bytes(chunk[:4]):
-            raise _damaged(content, f"a chunk at byte {at} is not whole")
+            raise _damaged(content, f"the chunk at byte {at} is incomplete")
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
             raise _damaged(content, f"the chunk at byte {at} has a wrong checksum")
         name, at = bytes(chunk[4:8]), at + len(chunk)
@@ -158,5 +159,5 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     raise InputError(f"the png has more than {MAX_CHUNKS} chunks, too many for one mammogram: {REMEDY}")
 
 
-def _damaged(content: bytes, why: str) -> InputError:
-    return InputError(f"the png is damaged or incomplete ({len(content)} bytes): {why}. Expected a whole one: {REMEDY}")
+def _damaged(content: bytes, reason: str) -> InputError:
+    return InputError(f"the png of {len(content)} bytes is damaged or incomplete ({reason}): {REMEDY}")

@@ -1,7 +1,7 @@
-"""What a TIFF file states about itself (TIFF 6.0), checked before a decoder sees it.
+"""Structure of a TIFF file (TIFF 6.0), checked before decoding.
 
-libtiff acts on tags that do not matter here and warns of those it does not know, and OpenCV cuts what it has no form
-for to 8 bits. So the decoder is given only the tags that were checked.
+libtiff applies tags that are irrelevant here and warns of unknown tags, and OpenCV reduces layouts that it does not
+support to 8 bits. Therefore the decoder receives only the tags that were checked.
 """
 
 import struct
@@ -29,13 +29,13 @@ _READ = frozenset(
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 """TIFF field types BYTE, SHORT and LONG (TIFF 6.0, section 2)."""
 MOST_VALUES = 100_000
-"""Strips or tiles of an image that is read: many times those of a mammogram with a strip for each row."""
+"""Largest number of strips or tiles: many times those of a mammogram with one strip per row."""
 
 _NONE, _LZW, _JPEG, _DEFLATE, _PACK_BITS = 1, 5, 7, (8, 32946), 32773
 _COMPRESSIONS = MappingProxyType(
     {_NONE: "none", _LZW: "LZW", _JPEG: "JPEG", 8: "deflate", 32946: "deflate", _PACK_BITS: "PackBits"}
 )
-"""What is read."""
+"""Supported compressions."""
 _OTHER_COMPRESSIONS = MappingProxyType(
     {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "old-style JPEG", 34712: "JPEG 2000", 33003: "JPEG 2000"}
     | {33005: "JPEG 2000", 34676: "SGI LogL", 34677: "SGI LogL", 34887: "LERC", 34925: "LZMA", 50000: "ZSTD"}
@@ -45,32 +45,34 @@ _AS_GREY = "convert it with `gm convert in.tif -type Grayscale out.png` of Graph
 _OTHER_MEANINGS: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
         0: ("MinIsWhite, 0 is white", _AS_GREY),
-        3: ("palette", f"if all colours of the palette are greys, {_AS_GREY}"),
+        3: ("palette", f"if all colours of the palette are grey, {_AS_GREY}"),
         4: ("transparency mask", REMEDY),
         5: ("separated, CMYK", REMEDY),
-        6: ("YCbCr", f"if it shows nothing in colour, {_AS_GREY}"),
+        6: ("YCbCr", f"if the image has no colour, {_AS_GREY}"),
         8: ("CIE L*a*b*", REMEDY),
     }
 )
-"""PhotometricInterpretation -> its name, and what helps."""
+"""Unsupported PhotometricInterpretation -> its name, and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoundTiff:
-    """A TIFF that states one image which can be read, and what its pixels must be after decoding."""
+    """A checked TIFF of one image, and the shape and type of its decoded pixels."""
 
     content: bytes
-    """With one directory, of the tags that were checked."""
+    """The file with one directory of the checked tags."""
     shape: tuple[int, int]
+    """Rows and columns."""
     dtype: np.dtype[np.generic]
     samples: int
+    """Samples per pixel."""
     lossy: str
-    """How its pixels were compressed with loss; "" where they were not."""
+    """Kind of lossy compression; "" if lossless."""
 
     def pixels(self, decoded: Pixels) -> Pixels:
-        """The samples of the image: [rows, columns], or [rows, columns, samples] where a pixel has several.
+        """Samples of the decoded image: [rows, columns], or [rows, columns, samples] for several samples per pixel.
 
-        Raises InputError where the decoder gave something else.
+        Raises InputError if the shape or type of `decoded` is not as stated.
         """
         rows, columns = self.shape
         pixels = (
@@ -79,7 +81,7 @@ class SoundTiff:
         expected = (rows, columns) if self.samples == 1 else (rows, columns, self.samples)
         if pixels.shape != expected or pixels.dtype != self.dtype:
             raise InputError(
-                f"the tiff states {list(expected)} of {self.dtype}, the decoder gave {list(pixels.shape)} of "
+                f"the tiff states {list(expected)} of {self.dtype}, the decoder returned {list(pixels.shape)} of "
                 f"{pixels.dtype}: {REMEDY}"
             )
         return pixels
@@ -90,21 +92,22 @@ class _Page:
     """A TIFF image file directory."""
 
     tags: Mapping[int, tuple[int, ...]]
-    """Tag -> values, of integer fields."""
+    """Tag -> values of integer fields."""
     fields: Mapping[int, bytes]
-    """Tag -> its entry, as stored."""
+    """Tag -> entry of 12 bytes, as stored."""
     order: str
-    """"<" or ">"."""
+    """Byte order, "<" or ">"."""
     has_next: bool
+    """Whether another directory follows."""
     places: tuple[range, ...]
-    """Bytes of the file that belong to the header, the directory and the values of its fields, not to pixels."""
+    """Byte ranges of the header, the directory and the values of its fields, which must not hold pixels."""
 
     def first(self, tag: int, default: int) -> int:
         return self.tags.get(tag, (default,))[0]
 
 
 def sound_tiff(content: bytes) -> SoundTiff:
-    """A TIFF of one grey or RGB page, with or without alpha, whose strips or tiles are all there. Raises InputError."""
+    """Check a TIFF: one grey or RGB page, with or without alpha, and all strips or tiles. Raises InputError."""
     page = _page(content)
     rows, columns, samples = page.first(_LENGTH, 0), page.first(_WIDTH, 0), page.first(_SAMPLES, 1)
     check_size(rows, columns, samples)
@@ -134,55 +137,55 @@ def _check_meaning(page: _Page) -> None:
     if (compression := page.first(_COMPRESSION, _NONE)) not in _COMPRESSIONS:
         name = _OTHER_COMPRESSIONS.get(compression, "unknown")
         read = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-        raise InputError(f"the tiff's Compression is {compression} ({name}), which is not read, only {read}: {REMEDY}")
+        raise InputError(f"the tiff's Compression is {compression} ({name}), expected one of {read}: {REMEDY}")
     if compression == _PACK_BITS and (predictor := page.first(_PREDICTOR, 1)) != 1:
         raise InputError(
-            f"the tiff states Predictor {predictor} with PackBits, for which no predictor is defined, only for LZW and "
-            "deflate: write it again without predictor (tifffile: predictor=False)"
+            f"the tiff states Predictor {predictor} with PackBits, but predictors are defined for LZW and deflate "
+            "only: write it again without predictor (tifffile: predictor=False)"
         )
 
 
 def _depth(page: _Page) -> int:
-    """Bits of a sample, the same for all samples of a pixel."""
+    """Bits per sample, equal for all samples of a pixel. Raises InputError."""
     depths = {(bits, form) for bits in page.tags.get(_BITS, (1,)) for form in page.tags.get(_FORMAT, (1,))}
     depth = min(depths)
     if len(depths) > 1 or depth not in ((8, 1), (16, 1), (32, 3)):
         raise InputError(
             f"the tiff has {depth[0]} bits of sample format {depth[1]}, expected 8 or 16 of format 1 (unsigned) or 32 "
-            f"of 3 (float){', the same in all samples' * (len(depths) > 1)}: {REMEDY}"
+            f"of format 3 (float){', equal in all samples' * (len(depths) > 1)}: {REMEDY}"
         )
     return depth[0]
 
 
 def _check_samples(page: _Page, samples: int, depth: int) -> None:
-    """A pixel is grey or RGB, perhaps with alpha, in a form that OpenCV decodes without a change."""
+    """Raise InputError unless pixels are grey or RGB, with or without alpha, in a layout that OpenCV keeps."""
     extra, grey = page.tags.get(_EXTRA, ()), page.first(_PHOTOMETRIC, 1) == 1
     if samples - len(extra) != (1 if grey else 3) or len(extra) > 1:
         raise InputError(
-            f"the tiff has {samples} samples a pixel, {len(extra)} of them extra (ExtraSamples), with "
-            f"PhotometricInterpretation {1 if grey else 2}: expected one grey sample: {REMEDY}"
+            f"the tiff has {samples} samples per pixel, {len(extra)} of them extra (ExtraSamples), with "
+            f"PhotometricInterpretation {1 if grey else 2}, expected one grey sample: {REMEDY}"
         )
     if extra and extra[0] not in (1, 2):
         raise InputError(
-            f"the tiff has a second sample in each pixel whose meaning is not stated (ExtraSamples {extra[0]}), "
-            f"expected one grey sample: {REMEDY}"
+            f"the tiff has a second sample per pixel without stated meaning (ExtraSamples {extra[0]}), expected one "
+            f"grey sample: {REMEDY}"
         )
     apart = samples > 1 and page.first(_PLANAR, 1) == 2
     if (apart and (depth > 8 or samples == 2)) or (samples == 2 and not _is_plain(page)):
         raise InputError(
-            f"the tiff has {samples} samples of {depth} bits a pixel, in a form that is not decoded without a change "
-            f"(PlanarConfiguration {page.first(_PLANAR, 1)}, Predictor {page.first(_PREDICTOR, 1)}), expected one grey "
-            f"sample: {REMEDY}"
+            f"the tiff has {samples} samples of {depth} bits per pixel, in a layout that cannot be decoded without a "
+            f"change (PlanarConfiguration {page.first(_PLANAR, 1)}, Predictor {page.first(_PREDICTOR, 1)}), expected "
+            f"one grey sample: {REMEDY}"
         )
 
 
 def _is_plain(page: _Page) -> bool:
-    """Whether the samples of a row stand one behind another, so that two of them can be read as two pixels."""
+    """Whether the samples of a row are stored in sequence, so that two samples can be read as two pixels."""
     return page.first(_PREDICTOR, 1) == 1 and page.first(_COMPRESSION, _NONE) != _JPEG
 
 
 def _as_one_sample(page: _Page) -> _Page:
-    """The page with twice the columns instead of two samples a pixel, which OpenCV would cut to 8 bits."""
+    """The page with twice the columns instead of two samples per pixel, which OpenCV would reduce to 8 bits."""
     wide = {tag: 2 * page.first(tag, 0) for tag in (_WIDTH, _TILE_WIDTH) if tag in page.tags}
     fields = dict(page.fields)
     fields |= {tag: struct.pack(page.order + "HHII", tag, 4, 1, value) for tag, value in wide.items()}
@@ -193,7 +196,7 @@ def _as_one_sample(page: _Page) -> _Page:
 
 
 def _rewritten(content: bytes, page: _Page) -> bytes:
-    """The file with a directory of the page's fields alone, in order, behind everything else."""
+    """The file with a new directory at its end that has only the fields of the page, in order."""
     at = len(content) + len(content) % 2
     entries = [page.fields[tag] for tag in sorted(page.fields)]
     directory = struct.pack(page.order + "H", len(entries)) + b"".join(entries) + bytes(4)
@@ -202,7 +205,7 @@ def _rewritten(content: bytes, page: _Page) -> bytes:
 
 
 def _check_parts(content: bytes, page: _Page, size: tuple[int, int, int], sample: int) -> None:
-    """Strips or tiles must be as many as the image has, lie within the file, and be whole where that shows."""
+    """Check number, position and, for uncompressed and deflated data, length of strips or tiles. Raises InputError."""
     rows, columns, samples = size
     tiled = _TILE_OFFSETS in page.tags
     height = page.first(_TILE_LENGTH, 0) if tiled else min(page.first(_ROWS_PER_STRIP, rows), rows)
@@ -220,32 +223,32 @@ def _check_parts(content: bytes, page: _Page, size: tuple[int, int, int], sample
     if sum(counts) > len(content):
         raise InputError(
             f"the tiff is damaged: its strips or tiles state {sum(counts)} bytes, the file has {len(content)}, so they "
-            f"are not whole or lie within each other: {REMEDY}"
+            f"are incomplete or overlap: {REMEDY}"
         )
-    fault = _part_check(content, page)
+    part_error = _part_check(content, page)
     for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-        # the last strip holds the rows that are left, a tile always its own
+        # the last strip has the remaining rows; every tile has full size
         high = height if tiled or i % down < down - 1 else rows - (down - 1) * height
-        if why := fault(offset, count, high * width * sample * samples // planes):
-            raise InputError(f"the tiff is damaged or incomplete (strip or tile {i} is not whole: {why}): {REMEDY}")
+        if error := part_error(offset, count, high * width * sample * samples // planes):
+            raise InputError(f"the tiff is damaged or incomplete (strip or tile {i}: {error}): {REMEDY}")
 
 
 def _part_check(content: bytes, page: _Page) -> Callable[[int, int, int], str]:
-    """What tells the fault of a strip or tile at (offset, bytes) that must hold so many bytes; "" for none."""
+    """A function (offset, bytes, decoded length) -> error of a strip or tile; "" for none."""
     whole, compression = memoryview(content), page.first(_COMPRESSION, _NONE)
 
-    def fault(offset: int, count: int, length: int) -> str:
+    def part_error(offset: int, count: int, length: int) -> str:
         if offset + count > len(whole):
-            return "it goes beyond the end of the file"
+            return "it extends beyond the end of the file"
         if any(offset < place.stop and place.start < offset + count for place in page.places):
-            return f"it begins at byte {offset} and lies within the header or the directory"
+            return f"it begins at byte {offset} and overlaps the header or the directory"
         if compression in _DEFLATE:
             return inflation_fault([whole[offset : offset + count]], length, alone=False)
         if compression == _NONE and count != length:
             return f"it has {count} of {length} bytes"
         return ""
 
-    return fault
+    return part_error
 
 
 def _page(content: bytes) -> _Page:
@@ -259,7 +262,7 @@ def _page(content: bytes) -> _Page:
         raise InputError(f"the tiff is damaged or incomplete: {REMEDY}") from error
     tags = [struct.unpack_from(order + "H", field)[0] for field in fields]
     if len(set(tags)) != len(tags):
-        raise InputError(f"the tiff states a tag twice, expected every tag once: {REMEDY}")
+        raise InputError(f"the tiff has a tag twice, expected every tag once: {REMEDY}")
     known = {tag: field for tag, field in zip(tags, fields, strict=True) if tag in (*_READ, _JPEG_TABLES)}
     values = {tag: _values(content, order, tag, field) for tag, field in known.items() if tag in _READ}
     places = (range(8), range(start, start + 2 + 12 * count + 4), *_far(order, (known[tag] for tag in values)))
@@ -267,7 +270,7 @@ def _page(content: bytes) -> _Page:
 
 
 def _far(order: str, fields: Iterable[bytes]) -> Iterator[range]:
-    """Where the values of fields of integers stand that do not fit into the field."""
+    """Byte ranges of the values of integer fields that do not fit into the entry."""
     for field in fields:
         _, kind, count, at = struct.unpack(order + "HHII", field)
         if (length := count * struct.calcsize(_INTEGERS[kind])) > 4:
@@ -275,14 +278,14 @@ def _far(order: str, fields: Iterable[bytes]) -> Iterator[range]:
 
 
 def _values(content: bytes, order: str, tag: int, field: bytes) -> tuple[int, ...]:
-    """Of a field of integers."""
+    """Values of an integer field. Raises InputError."""
     _, kind, count, far = struct.unpack(order + "HHII", field)
     letter = _INTEGERS.get(kind)
     if letter is None or not count:
         raise InputError(f"the tiff's tag {tag} is of type {kind}, expected 3 (SHORT) or 4 (LONG): {REMEDY}")
     if count > MOST_VALUES:
         raise InputError(f"the tiff's tag {tag} has {count} values, expected up to {MOST_VALUES}: {REMEDY}")
-    # values that do not fit in four bytes stand elsewhere
+    # values that do not fit into four bytes are stored outside the entry
     near = count * struct.calcsize(letter) <= 4
     source, place = (field, 8) if near else (content, far)
     if place + count * struct.calcsize(letter) > len(source):

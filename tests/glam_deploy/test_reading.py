@@ -49,7 +49,7 @@ def test_a_name_of_another_kind_of_image_brings_a_notice(tmp_path: Path) -> None
 def test_options_reach_the_dicom_reader(tmp_path: Path) -> None:
     path = write_mg(tmp_path / "a.dcm", for_processing=True)
     assert read(path, view=View.L_CC, for_processing=True).view is View.L_CC
-    with pytest.raises(InputError, match="contradicts"):
+    with pytest.raises(InputError, match="contradictory"):
         read(path, view="R-CC", for_processing=True)
 
 
@@ -63,7 +63,7 @@ def test_a_wrong_view_name_lists_the_four(tmp_path: Path, name: str) -> None:
 
 def test_files_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "L-CC.txt").write_text("no image")
-    with pytest.raises(InputError, match="no DICOM, PNG, TIFF or npy"):
+    with pytest.raises(InputError, match="expected DICOM, PNG, TIFF or npy"):
         read(tmp_path / "L-CC.txt")
     with pytest.raises(InputError, match="cannot be read"):
         read(tmp_path / "absent")

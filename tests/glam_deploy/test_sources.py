@@ -112,7 +112,7 @@ def test_a_dataset_that_was_never_a_file() -> None:
 
 def test_datasets_that_cannot_be_read() -> None:
     dataset = build_view(breast(View.L_CC), view=View.L_CC)
-    with pytest.raises(DicomError, match="contradicts itself"):
+    with pytest.raises(DicomError, match="contradictory"):
         read(dataset, view="R-CC")
     del dataset.file_meta.TransferSyntaxUID
     with pytest.raises(UsageError, match=r"no TransferSyntaxUID.*event\.file_meta"):
@@ -145,7 +145,7 @@ def test_files_in_a_wrong_state(tmp_path: Path) -> None:
     with (tmp_path / "new").open("wb") as file, pytest.raises(InputError, match="cannot be read"):
         read(file)
     for nothing in (b"", io.BytesIO()):
-        with pytest.raises(InputError, match=r"the file is empty|no DICOM, PNG, TIFF or npy"):
+        with pytest.raises(InputError, match=r"the file is empty|expected DICOM, PNG, TIFF or npy"):
             read(nothing)
 
 
@@ -198,7 +198,7 @@ def test_a_name_must_agree_with_the_tags_that_are_there(tmp_path: Path) -> None:
         del dataset.ViewCodeSequence
 
     assert read(write_mg(tmp_path / "L-CC.dcm", without_projection)).view is View.L_CC
-    with pytest.raises(DicomError, match="contradicts itself"):
+    with pytest.raises(DicomError, match="contradictory"):
         read(write_mg(tmp_path / "R-CC.dcm", without_projection))
 
 

@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from glam_deploy.dicom.net.peer import Peer, hush
+from glam_deploy.dicom.net.peer import Peer, silence_pynetdicom
 
 AE_TITLE = "FAKEPACS"
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
@@ -64,7 +64,7 @@ class FakePacs:
     @contextmanager
     def running(self, context: ssl.SSLContext | None = None) -> Iterator["FakePacs"]:
         """Listening at `port` (at a free one, which is then kept, where that is 0)."""
-        hush()
+        silence_pynetdicom()
         server = self._entity().start_server(
             ("127.0.0.1", self.port), block=False, ssl_context=context, evt_handlers=self._handlers()
         )

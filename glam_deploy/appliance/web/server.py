@@ -24,7 +24,7 @@ from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock
 from glam_deploy.appliance.web.access import Access, WebContext, certificate_names, check_web, read_token
 from glam_deploy.appliance.web.app import make_app
 from glam_deploy.appliance.web.pictures import Pictures
-from glam_deploy.dicom.net.bounded_socket import WaitingRoom
+from glam_deploy.dicom.net.bounded_socket import PendingConnections
 from glam_deploy.errors import UsageError
 
 HEAD_S = 10.0
@@ -53,7 +53,7 @@ class CountedListener(socket.socket):
     def __init__(self, listener: socket.socket) -> None:
         """Replaces `listener`."""
         super().__init__(listener.family, listener.type, listener.proto, fileno=listener.detach())
-        self.pending = WaitingRoom(most=MOST_WAITING, most_of_one=MOST_WAITING)
+        self.pending = PendingConnections(most=MOST_WAITING, most_of_one=MOST_WAITING)
 
     def listen(self, backlog: int = AT_A_TIME, /) -> None:
         """asyncio passes the number of connections that it accepts at a time."""
@@ -68,7 +68,7 @@ class CountedListener(socket.socket):
 class BoundedProtocol(H11Protocol):
     """Closes a connection that takes too long, and counts it as pending while it has no request."""
 
-    def __init__(self, pending: WaitingRoom, **options: Any) -> None:
+    def __init__(self, pending: PendingConnections, **options: Any) -> None:
         super().__init__(**options)
         self._pending = pending
         self._connection: socket.socket | None = None

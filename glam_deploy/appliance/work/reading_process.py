@@ -79,7 +79,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patient data
     from glam_deploy.dicom import read
 
-    read.hush_pydicom()
+    read.silence_pydicom()
     os.nice(NICENESS)
     send(channel, pickle.dumps(READY))
     while True:

@@ -1,1 +1,1 @@
-"""DICOM over the network: the listener (SCP), and the ways to send results out (C-STORE SCU, STOW-RS)."""
+"""DICOM networking: the listener (SCP), and delivery of results by C-STORE (SCU) or STOW-RS."""

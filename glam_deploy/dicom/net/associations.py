@@ -1,9 +1,9 @@
-"""pynetdicom's server side, made fit for strangers: bounded in memory and time, and streaming.
+"""Server side of pynetdicom with limits of memory and time for unknown peers, and streaming of data sets.
 
-As it comes, pynetdicom reads a PDU of any length into memory, waits for ever for the rest of one, lets one slow TLS
-handshake hold up everybody, keeps two threads for a connection that asks for nothing, queues messages without end, and
-hands over a data set only when all of it has come. Each class here changes one of these and nothing else; `listener`
-has the policy.
+By default, pynetdicom reads a PDU of any length into memory, waits without limit for the rest of a PDU, blocks all
+peers during a slow TLS handshake, keeps two threads for a connection without a request, queues messages without limit,
+and passes on a data set only when it is complete. Each class here changes one of these properties; `listener` contains
+the policy.
 """
 
 import socket
@@ -27,30 +27,30 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket, WaitingRoom
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket, PendingConnections
 from glam_deploy.dicom.net.request import INVALID_PDU_PARAMETER, NoRequestError, abort_pdu, read_request
 from glam_deploy.dicom.part10 import Claim
 
 MAX_COMMAND = 1 << 16
-"""Bytes of the longest command set; 200 are common."""
+"""Largest command set in bytes; 200 are common."""
 
 MAX_REPORT = 1 << 20
-"""Bytes of the longest storage commitment report, which names some thousand objects."""
+"""Largest storage commitment report in bytes, enough for several thousand objects."""
 
 MOST_WAITING = 100
-"""Messages of one association that wait to be answered; a peer that waits for its answers has one."""
+"""Most unanswered messages of one association; a peer that waits for responses has one."""
 
 SLOWEST = 1 << 14
-"""Bytes a second: an object is given so much time beyond `idle_s`, then its sender is cut off."""
+"""Lowest rate of a data set in bytes per second, after the first `idle_s`; a slower association is aborted."""
 
 GOODBYE_S = 1.0
-"""How long a peer that is cut off has to close its side."""
+"""Time in seconds that a peer has to close the connection after an abort."""
 
 TOO_MANY = "too many connections (receive.max_associations)"
 
 
 class Receipt(Protocol):
-    """What is answered to a C-STORE."""
+    """Response to a C-STORE."""
 
     @property
     def status(self) -> int: ...
@@ -60,7 +60,7 @@ class Receipt(Protocol):
 
 
 class Upload(Protocol):
-    """Takes one data set; a context manager that is left when the association ends, finished or not. Never raises."""
+    """Receiver of one data set; a context manager, exited when the association ends, complete or not. Never raises."""
 
     def __enter__(self) -> "Upload": ...
 
@@ -76,8 +76,8 @@ Audit = Callable[[str, "ServedAssociation | str", str], None]
 """(event, association or address, reason)."""
 
 
-class _Passage(BytesIO):
-    """Where pynetdicom writes the fragments of a data set: they go on to the upload, and none but a report's stays."""
+class _DataSetSink(BytesIO):
+    """Buffer to which pynetdicom writes the fragments of a data set; passes them to the upload, and keeps reports."""
 
     def __init__(self, association: "ServedAssociation", message: DIMSEMessage) -> None:
         super().__init__()
@@ -96,11 +96,11 @@ class _Passage(BytesIO):
         return len(fragment)
 
     def _check_pace(self, count: int) -> None:
-        """Raises _BrokenOffError for a data set that comes too slowly, or without an end."""
+        """Raise _BrokenOffError for a data set that is too slow or too long."""
         self._bytes += count
         server = self._association.server
         if time.monotonic() - self._since > server.idle_s + self._bytes / SLOWEST:
-            raise _BrokenOffError(f"a data set that comes with less than {SLOWEST} bytes a second")
+            raise _BrokenOffError(f"a data set slower than {SLOWEST} bytes per second")
         if self._bytes > server.most_bytes:
             raise _BrokenOffError(f"a data set of more than {server.most_bytes} bytes")
 
@@ -111,11 +111,11 @@ class _Passage(BytesIO):
 
 
 class _BrokenOffError(Exception):
-    """A peer is cut off for this reason."""
+    """The association must be aborted for this reason."""
 
 
 class _StreamedMessages(DIMSEServiceProvider):
-    """Puts a passage where pynetdicom would collect a data set, and bounds the rest of a message."""
+    """DIMSE provider that streams data sets to `_DataSetSink`, and limits the size and number of messages."""
 
     def __init__(self, assoc: "ServedAssociation") -> None:
         super().__init__(assoc)
@@ -124,28 +124,31 @@ class _StreamedMessages(DIMSEServiceProvider):
     def receive_primitive(self, primitive: P_DATA) -> None:
         if self.message is None:
             self.message = DIMSEMessage()
-            self.message.data_set = _Passage(self._served, self.message)
+            self.message.data_set = _DataSetSink(self._served, self.message)
         try:
             super().receive_primitive(primitive)
             if self.message and self.message.encoded_command_set.tell() > MAX_COMMAND:
                 self._break_off(f"a command set of more than {MAX_COMMAND} bytes")
             elif self.msg_queue.qsize() > MOST_WAITING:
-                self._break_off(f"more than {MOST_WAITING} messages that do not wait for an answer")
+                self._break_off(f"more than {MOST_WAITING} unanswered messages")
         except _BrokenOffError as error:
             self._break_off(str(error))
         except Exception as error:
-            self._break_off(f"a message that cannot be understood ({type(error).__name__})")
+            self._break_off(f"a message that cannot be decoded ({type(error).__name__})")
 
     def _break_off(self, reason: str) -> None:
         self.message = None
         self._served.audit("aborted", reason)
-        # what pynetdicom calls an invalid PDU: it answers with A-ABORT, and reads on for so long
+        # event for an invalid PDU: pynetdicom answers with A-ABORT and reads until this timer expires
         self.dul.artim_timer.timeout = GOODBYE_S
         self.dul.event_queue.put("Evt19")
 
 
 class LastingStateMachine(StateMachine):
-    """Ends the connection where an answer of ours meets a peer that is going; pynetdicom's thread would die of it."""
+    """State machine that closes the connection at an invalid event, which would end the thread of pynetdicom.
+
+    Such an event occurs when a response is sent while the peer closes the association.
+    """
 
     def do_action(self, event: str) -> None:
         try:
@@ -157,10 +160,10 @@ class LastingStateMachine(StateMachine):
 
 
 class ServedAssociation(Association):
-    """An association that the peer has requested."""
+    """An association requested by the peer."""
 
     def __init__(self, ae: ApplicationEntity, server: "Server", connection: socket.socket, request: bytes) -> None:
-        """`request`: the A-ASSOCIATE-RQ, which was read from `connection`."""
+        """`request`: the A-ASSOCIATE-RQ, already read from `connection`."""
         super().__init__(ae, MODE_ACCEPTOR)
         self._server = self.server = server
         self.dimse = _StreamedMessages(self)
@@ -168,7 +171,7 @@ class ServedAssociation(Association):
         self.set_socket(
             BoundedSocket(self, connection, request, idle_s=server.idle_s, break_off=partial(self.audit, "aborted"))
         )
-        # else a silent peer would keep the process from ending
+        # otherwise an inactive peer would prevent the process from ending
         self.dul.daemon = True
         self._uploads = ExitStack()
         self._busy = False
@@ -177,7 +180,7 @@ class ServedAssociation(Association):
 
     @property
     def peer(self) -> str:
-        """AE title@address, as in the audit log; the address alone while no AE title is known."""
+        """AE title@address, as in the audit log; the address alone before the AE title is known."""
         return f"{self.requestor.ae_title}@{self.host}" if self.requestor.ae_title else self.host
 
     @property
@@ -187,29 +190,30 @@ class ServedAssociation(Association):
 
     @property
     def idle_since(self) -> float | None:
-        """Monotonic time of its last C-STORE, or of its begin; None while a C-STORE is under way.
+        """Monotonic time in seconds of the last C-STORE, or of the start; None during a C-STORE.
 
-        Other messages do not count, else a peer that sends C-ECHOs would never be idle.
+        Other messages do not count, otherwise a peer that sends C-ECHOs would never be idle.
         """
-        under_way = self._busy or isinstance(self.dimse.message, C_STORE_RQ)
-        return None if under_way else self._last_store
+        in_progress = self._busy or isinstance(self.dimse.message, C_STORE_RQ)
+        return None if in_progress else self._last_store
 
     def end(self, reason: str) -> None:
-        """Abort it from another thread; its peer has `GOODBYE_S` to close the connection."""
+        """Abort the association from another thread; the peer has `GOODBYE_S` to close the connection."""
         self.audit("aborted", reason)
         self.dul.artim_timer.timeout = GOODBYE_S
         self.abort(block=False)
 
     def audit(self, event: str, reason: str = "") -> None:
-        """Report an event. An abort is reported once: the own reason is known before pynetdicom reports the end."""
+        """Report an event; an abort only once, because our reason is reported before pynetdicom reports the end."""
         if event != "aborted" or not self._end_audited:
             self._end_audited |= event == "aborted"
             self.server.audit(event, self, reason)
 
     def begin_upload(self, message: DIMSEMessage) -> Upload | None:
-        """None for what is no C-STORE of an accepted context, and for one that did not wait for the last one's answer.
+        """Start the upload of a C-STORE.
 
-        pynetdicom answers the first, `finish_upload` the second.
+        None for another message or a context that was not accepted, which pynetdicom answers, and for a C-STORE sent
+        before the response to the last one, which `finish_upload` handles.
         """
         contexts = {context.context_id: context for context in self.accepted_contexts}
         context = contexts.get(message.context_id)
@@ -229,8 +233,8 @@ class ServedAssociation(Association):
         )
 
     def finish_upload(self, data_set: object) -> Receipt | None:
-        """Of the data set of a C-STORE; None where nothing was taken."""
-        if not isinstance(data_set, _Passage) or data_set.upload is None:
+        """The receipt for the data set of a C-STORE; None if no upload was started."""
+        if not isinstance(data_set, _DataSetSink) or data_set.upload is None:
             return None
         receipt = data_set.upload.finish()
         self._uploads.close()
@@ -241,7 +245,7 @@ class ServedAssociation(Association):
         try:
             super().run_reactor()
         except Exception as error:  # after an error in pynetdicom the connection must not stay open
-            self.audit("aborted", f"a fault of glam-deploy ({type(error).__name__})")
+            self.audit("aborted", f"an internal error of glam-deploy ({type(error).__name__})")
             self.dul.kill_dul()
             if isinstance(self.dul.socket, BoundedSocket):
                 self.dul.socket.close()
@@ -250,7 +254,9 @@ class ServedAssociation(Association):
             self.server.release(self)
 
     def _bind_defaults(self) -> None:
-        _bind_without_log(self)
+        """Bind the default handlers of pynetdicom, without those that log messages."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
 
 
 class _Handler(RequestHandler):
@@ -259,7 +265,7 @@ class _Handler(RequestHandler):
         super().__init__(connection, address, server)
 
     def _create_association(self) -> ServedAssociation:
-        """As pynetdicom does, but for our classes, and without its copy of all contexts, which takes 70 ms."""
+        """Create the association as pynetdicom does, with our classes, but without copying all contexts (70 ms)."""
         assert isinstance(self.server, Server)
         association = ServedAssociation(self.ae, self.server, self.request, self._first)
         association.name = "AcceptorThread"
@@ -277,7 +283,7 @@ class _Handler(RequestHandler):
 
 
 class Server(ThreadedAssociationServer):
-    """Listens at one address. Every connection has its own thread from the first byte, TLS handshake included."""
+    """Server at one address. Every connection has its own thread from the first byte, including the TLS handshake."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -297,12 +303,12 @@ class Server(ThreadedAssociationServer):
         release: Callable[[ServedAssociation], None],
         handlers: list[tuple[Any, Callable[[evt.Event], Any]]],
         allows_host: Callable[[str], bool],
-        waiting: WaitingRoom,
+        waiting: PendingConnections,
     ) -> None:
-        """Raises OSError where the address cannot be had.
+        """Bind the address. Raises OSError if it cannot be used.
 
-        `request_s`: time from a connection to its whole request, TLS handshake included. `most_bytes` of a data set.
-        `knows`: whether anybody may come from an address; others are not even read.
+        `request_s`: time limit from the connection to the complete request, including the TLS handshake. `most_bytes`:
+        size limit of a data set. `allows_host`: whether an address may connect; nothing is read from other addresses.
         """
         self.idle_s, self.tls, self.begin, self.audit, self.handlers = idle_s, tls, begin, audit, handlers
         self.release, self.most_bytes = release, most_bytes
@@ -321,19 +327,19 @@ class Server(ThreadedAssociationServer):
         try:
             if self.tls:
                 connection = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-            first = self._first_of(connection, address)
+            first = self._read_request(connection, address)
             connection.settimeout(self.idle_s)
             _Handler(connection, client_address, self, first)
         except BaseException:
             connection.close()
             raise
 
-    def _first_of(self, connection: socket.socket, address: str) -> bytes:
-        """The request for an association; a connection counts as waiting until it is there. Raises NoRequestError."""
+    def _read_request(self, connection: socket.socket, address: str) -> bytes:
+        """Read the A-ASSOCIATE-RQ; the connection counts as waiting until it is complete. Raises NoRequestError."""
         try:
-            with self._waiting.holding(connection, address) as loser:
-                if loser:
-                    self.audit("rejected", loser, TOO_MANY)
+            with self._waiting.holding(connection, address) as closed_address:
+                if closed_address:
+                    self.audit("rejected", closed_address, TOO_MANY)
                 deadline = time.monotonic() + self._request_s
                 if isinstance(connection, ssl.SSLSocket):
                     connection.settimeout(self._request_s)
@@ -346,22 +352,16 @@ class Server(ThreadedAssociationServer):
                 connection.sendall(abort_pdu(error.abort))
             raise
         except OSError as error:
-            told = getattr(error, "reason", None) or type(error).__name__
-            self.audit("rejected", address, f"no {'TLS ' if self.tls else ''}connection ({told})")
+            cause = getattr(error, "reason", None) or type(error).__name__
+            self.audit("rejected", address, f"no {'TLS ' if self.tls else ''}connection ({cause})")
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Already audited; socketserver would print a traceback."""
+        """Do nothing: the error is already audited, and socketserver would print a traceback."""
 
     def shutdown(self) -> None:
         BaseServer.shutdown(self)
         self.server_close()
 
     def _bind_defaults(self) -> None:
-        """`handlers` are bound to each association instead."""
-
-
-def _bind_without_log(association: ServedAssociation) -> None:
-    """pynetdicom's defaults but those that write what comes and goes into its log."""
-    for event in evt._INTERVENTION_EVENTS:
-        association.bind(event, evt.get_default_handler(event))
+        """Do nothing: `handlers` are bound to each association instead."""

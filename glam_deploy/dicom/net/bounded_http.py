@@ -1,7 +1,7 @@
-"""HTTP requests that end: each has a time in all, and its answer a number of bytes.
+"""HTTP requests with limits: total time of a request, and size of its response.
 
-`requests` knows only how long it waits for the next byte: a service that sends one byte a second is never given up, and
-an answer of 1.5 MB that is compressed becomes 3 GB.
+`requests` only has a timeout for the next byte: a response of one byte per second never times out, and a compressed
+response of 1.5 MB becomes 3 GB.
 """
 
 import json
@@ -18,13 +18,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 MAX_ANSWER = 1 << 20
-"""Bytes of the longest answer, its headers and chunk sizes included; one about ten objects has 20,000."""
+"""Largest response in bytes, including headers and chunk sizes; a response about ten objects has 20,000."""
 _STEP = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer of any status."""
+    """An HTTP response of any status."""
 
     status: int
     content: bytes = field(repr=False)
@@ -35,7 +35,7 @@ class Reply:
         return self.status < 400
 
     def json(self) -> Any:
-        """The content as JSON, None where it is none."""
+        """The content parsed as JSON, None if it is not JSON."""
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError):
@@ -43,10 +43,10 @@ class Reply:
 
 
 class BoundedHttp:
-    """A session whose requests are bounded. Redirections, proxies and password files are never followed."""
+    """HTTP session with limited requests, without redirections, proxies and password files."""
 
     def __init__(self, timeout_s: float) -> None:
-        """`timeout_s`: to connect, and for the next byte."""
+        """`timeout_s`: time limit to connect, and to receive the next byte."""
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["Accept-Encoding"] = "identity"
@@ -56,9 +56,9 @@ class BoundedHttp:
             self.session.mount(scheme, _Adapter(self._budget))
 
     def request(self, method: str, url: str, *, seconds: float, body: bytes | None = None, **options: Any) -> Reply:
-        """`seconds`: from the first byte that is sent to the last one of the answer.
+        """Send a request; `seconds`: time limit from the first byte sent to the last byte of the response.
 
-        Raises requests.RequestException; where a bound was exceeded, `exceeded` says which.
+        Raises requests.RequestException; if a limit was exceeded, `exceeded` names it.
         """
         self._budget.start(seconds)
         data = None if body is None else _Body(body, self._budget)
@@ -73,7 +73,7 @@ class BoundedHttp:
 
     @property
     def exceeded(self) -> str:
-        """Which bound the last request exceeded, "" for none."""
+        """The limit that the last request exceeded, "" for none."""
         return self._budget.exceeded
 
     def close(self) -> None:
@@ -81,20 +81,20 @@ class BoundedHttp:
 
     def _check_encoding(self, headers: Mapping[str, str]) -> None:
         if headers.get("Content-Encoding", "").lower() not in ("", "identity"):
-            self._budget.exceeded = "its answer is compressed, which it was not asked for"
+            self._budget.exceeded = "its response is compressed, although identity encoding was requested"
             raise requests.RequestException
 
 
 def _read(raw: Any) -> bytes:
-    """The next part, as it came. Raises requests.RequestException, as requests does where it reads itself."""
+    """The next bytes, not decoded. Raises requests.RequestException, as `requests` does."""
     try:
         return bytes(raw.read(_STEP, decode_content=False))
-    except Exception as error:  # urllib3's, http.client's and the system's
+    except Exception as error:  # of urllib3, http.client or the system
         raise requests.ConnectionError(type(error).__name__) from None
 
 
 class _Budget:
-    """What is left of a request's time and of its answer's bytes."""
+    """Remaining time of a request, and count of the bytes of its response."""
 
     def __init__(self) -> None:
         self.start(0)
@@ -104,23 +104,23 @@ class _Budget:
         self.exceeded = ""
 
     def check_time(self) -> float:
-        """Seconds that are left. Raises TimeoutError where there are none."""
+        """Remaining seconds. Raises TimeoutError after the deadline."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            self.exceeded = f"no whole answer in {self._seconds:.0f} s"
+            self.exceeded = f"no complete response within {self._seconds:.0f} s"
             raise TimeoutError
         return left
 
     def take(self, count: int) -> None:
-        """Of an answer. Raises OSError beyond `MAX_ANSWER`."""
+        """Count bytes of a response. Raises OSError beyond `MAX_ANSWER`."""
         self._bytes += count
         if self._bytes > MAX_ANSWER:
-            self.exceeded = f"an answer of more than {MAX_ANSWER} bytes"
+            self.exceeded = f"a response of more than {MAX_ANSWER} bytes"
             raise OSError
 
 
 class _Body(BytesIO):
-    """What is sent; read in pieces by http.client."""
+    """Body of a request, which http.client reads in pieces; checks the time limit at each piece."""
 
     def __init__(self, content: bytes, budget: _Budget) -> None:
         super().__init__(content)
@@ -132,7 +132,7 @@ class _Body(BytesIO):
 
 
 class _Bounded(RawIOBase):
-    """What a connection receives."""
+    """Raw input of a connection, read within a budget."""
 
     def __init__(self, raw: Any, connection: Any, budget: _Budget) -> None:
         self._raw, self._connection, self._budget = raw, connection, budget
@@ -159,7 +159,7 @@ class _Bounded(RawIOBase):
 
 
 class _Adapter(HTTPAdapter):
-    """Has connections whose answers are read within a budget."""
+    """HTTP adapter whose connections read responses within a budget."""
 
     def __init__(self, budget: _Budget) -> None:
         self._budget = budget

@@ -1,4 +1,4 @@
-"""Bounds on incoming connections: length and time of a PDU, and the number of those that have asked for nothing."""
+"""Limits of incoming connections: length and time of a PDU, and number of connections without a request."""
 
 import socket
 import threading
@@ -13,13 +13,13 @@ from pynetdicom.transport import AssociationSocket
 from glam_deploy.dicom.net.request import INVALID_PDU_PARAMETER, abort_pdu
 
 MAX_PDU = 1 << 20
-"""Bytes of the longest PDU that is taken, told to every peer (PS3.8 annex D.1)."""
+"""Largest accepted PDU in bytes, sent to every peer in the negotiation (PS3.8 annex D.1)."""
 
-TOO_SLOW = "no whole PDU came for receive.idle_s"
+TOO_SLOW = "no complete PDU was received within receive.idle_s"
 
 
 class BoundedSocket(AssociationSocket):
-    """Refuses a PDU that is too long, and cuts off who takes too long to send one."""
+    """Socket of an association that aborts the connection for a PDU that is too long or too slow."""
 
     def __init__(
         self,
@@ -30,9 +30,9 @@ class BoundedSocket(AssociationSocket):
         idle_s: float,
         break_off: Callable[[str], None],
     ) -> None:
-        """`first`: bytes already read from `connection`. `break_off`: called with the reason before a cut-off."""
+        """`first`: bytes already read from `connection`. `break_off`: called with the reason before an abort."""
         super().__init__(association, client_socket=connection)
-        self._first, self._idle_s, self._told = first, idle_s, break_off
+        self._first, self._idle_s, self._report_abort = first, idle_s, break_off
 
     @property
     def ready(self) -> bool:
@@ -54,58 +54,59 @@ class BoundedSocket(AssociationSocket):
         return buffer if filled == nr_bytes else buffer[:filled]
 
     def _shutdown_socket(self) -> None:
-        """pynetdicom would not close one whose other side is gone already."""
+        """Close the connection, also if the peer has already closed it, which pynetdicom would not do."""
         connection = self.socket
         super()._shutdown_socket()
         if connection:
             connection.close()
 
     def _break_off(self, reason: str) -> None:
-        """Raises what pynetdicom takes for a connection that is gone."""
-        self._told(reason)
+        """Abort the association. Raises ConnectionAbortedError, which pynetdicom treats as a closed connection."""
+        self._report_abort(reason)
         self.send(abort_pdu(INVALID_PDU_PARAMETER))
         raise ConnectionAbortedError(reason)
 
 
-class WaitingRoom:
-    """Where there are too many, the oldest gives way to the newest.
+class PendingConnections:
+    """Connections that have not sent a request; if there are too many, the oldest is closed for the newest.
 
-    Who asks at once is never the oldest for long, so that connections that say nothing (health checks, port scans,
-    peers that hang) lock out nobody, not even others of their own address. Safe to share between threads.
+    A peer that sends its request at once is never the oldest for long. Therefore connections without a request (health
+    checks, port scans, hanging peers) do not exclude other peers, not even at the same address. Thread-safe.
     """
 
     def __init__(self, *, most: int, most_of_one: int) -> None:
-        """`most`: connections in all; `most_of_one`: of one address."""
+        """`most`: limit of all connections; `most_of_one`: limit of the connections of one address."""
         self._most, self._most_of_one = most, most_of_one
         self._waiting: dict[socket.socket, str] = {}
         self._lock = threading.Lock()
 
     def enter(self, connection: socket.socket, address: str) -> str | None:
-        """Count `connection` until it leaves; the address whose oldest one was hung up for it, if any was."""
+        """Add `connection`; returns the address whose oldest connection was closed for it, None if none was."""
         with self._lock:
             self._waiting = {each: other for each, other in self._waiting.items() if each.fileno() >= 0}
-            loser = self._loser(address)
-            if loser is not None:
-                oldest = next(each for each, other in self._waiting.items() if other == loser)
+            closed_address = self._address_to_close(address)
+            if closed_address is not None:
+                oldest = next(each for each, other in self._waiting.items() if other == closed_address)
                 del self._waiting[oldest]
                 _hang_up(oldest)
             self._waiting[connection] = address
-        return loser
+        return closed_address
 
     def leave(self, connection: socket.socket) -> None:
-        """It has asked, or it is closed; nothing where it was hung up."""
+        """Remove a connection that has sent its request or is closed; does nothing if it was removed already."""
         with self._lock:
             self._waiting.pop(connection, None)
 
     @contextmanager
     def holding(self, connection: socket.socket, address: str) -> Iterator[str | None]:
-        """`enter` and `leave`."""
+        """Context manager around `enter` and `leave`; its value is that of `enter`."""
         try:
             yield self.enter(connection, address)
         finally:
             self.leave(connection)
 
-    def _loser(self, address: str) -> str | None:
+    def _address_to_close(self, address: str) -> str | None:
+        """Address whose oldest connection must be closed before one of `address` is added, None if none must."""
         counts = Counter(self._waiting.values())
         if counts[address] >= self._most_of_one:
             return address
@@ -113,7 +114,7 @@ class WaitingRoom:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """End a connection that another thread reads from: that thread sees its end, and closes it."""
+    """Shut down a connection that another thread reads from; that thread detects the end and closes it."""
     with suppress(OSError):
-        # as of a plain socket, for an SSLSocket changes its state, which the other thread uses
+        # method of the plain socket, because that of SSLSocket changes the state that the other thread uses
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Data sets for delivery: our own objects from their files, and storage commitment (PS3.4 annex J)."""
+"""Data sets for delivery: result objects read from their files, and storage commitment (PS3.4 annex J)."""
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -9,19 +9,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from glam_deploy.dicom.elements import ElementReader, Encoding
-from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.streams import FileStream
 from glam_deploy.errors import DicomError
 
 _HEADER = ["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"]
 
-
 _TRANSACTION, _FAILED, _REFERENCED = 0x00081195, 0x00081198, 0x00081199
 
 
 def whole(item: Item) -> Dataset:
-    """The object with its pixels. Raises DicomError."""
+    """The complete object with its pixels. Raises DicomError."""
     return _read(item, header_only=False)
 
 
@@ -31,7 +30,7 @@ def header(item: Item) -> Dataset:
 
 
 def series(items: Sequence[Item]) -> set[tuple[str, str]]:
-    """(Study, Series Instance UID) of the items that can be read."""
+    """(Study Instance UID, Series Instance UID) of all readable items."""
     found = set()
     for item in items:
         try:
@@ -43,26 +42,28 @@ def series(items: Sequence[Item]) -> set[tuple[str, str]]:
 
 
 def unreadable(item: Item, error: DicomError) -> Answer:
-    """In place of a target's answer."""
+    """Answer for an item that cannot be read, in place of a response of the target."""
     return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=str(error))
 
 
 def decompress(dataset: Dataset) -> None:
-    """Explicit VR Little Endian in place; the same object, for every codec in our results is lossless."""
-    with foreign_errors("the pixels cannot be decompressed"):
+    """Convert to Explicit VR Little Endian in place; keeps the UID, because result objects are compressed lossless."""
+    with dicom_errors("the pixels cannot be decompressed"):
         dataset.decompress(generate_instance_uid=False)
 
 
 def _read(item: Item, *, header_only: bool) -> Dataset:
-    with foreign_errors("the file of the result cannot be read: has the data folder been changed?"):
+    with dicom_errors("the file of the result cannot be read: check whether the data folder was changed"):
         dataset = dcmread(item.path, specific_tags=_HEADER if header_only else None, stop_before_pixels=header_only)
         if missing := [keyword for keyword in _HEADER if keyword not in dataset]:
-            raise DicomError(f"the file of the result lacks {', '.join(missing)}: has the data folder been changed?")
+            raise DicomError(
+                f"the file of the result has no {', '.join(missing)}: check whether the data folder was changed"
+            )
         return dataset
 
 
 def request_of(objects: Iterable[tuple[str, str]], transaction_uid: str) -> Dataset:
-    """Action information of N-ACTION for (SOP class, SOP instance) UIDs (PS3.4 table J.3-1)."""
+    """Action Information of N-ACTION for (SOP Class UID, SOP Instance UID) pairs (PS3.4 table J.3-1)."""
     dataset = Dataset()
     dataset.TransactionUID = transaction_uid
     dataset.ReferencedSOPSequence = [_reference(*pair) for pair in objects]
@@ -70,17 +71,17 @@ def request_of(objects: Iterable[tuple[str, str]], transaction_uid: str) -> Data
 
 
 def reported(event: Any) -> Dataset:
-    """The event information of pynetdicom's `event`, for `read_report`, in bounded time. Raises DicomError."""
+    """Event Information of a pynetdicom `event`, for `read_report`, parsed in bounded time. Raises DicomError."""
     encoded, syntax = event.request.EventInformation.getvalue(), UID(event.context.transfer_syntax)
     tags = (_TRANSACTION, _REFERENCED, _FAILED)
     stream = FileStream(BytesIO(encoded), 0, len(encoded))
-    with foreign_errors("a storage commitment report is damaged"):
-        return ElementReader(stream, Encoding.of(syntax), tags).through(_REFERENCED)
+    with dicom_errors("a storage commitment report is damaged"):
+        return ElementReader(stream, Encoding.of(syntax), tags).read_through(_REFERENCED)
 
 
 def read_report(dataset: Dataset) -> Commitment:
-    """The event information of N-EVENT-REPORT (PS3.4 table J.3-2). Raises DicomError where it is damaged."""
-    with foreign_errors("a storage commitment report is damaged"):
+    """Convert the Event Information of N-EVENT-REPORT (PS3.4 table J.3-2). Raises DicomError if it is damaged."""
+    with dicom_errors("a storage commitment report is damaged"):
         return Commitment(
             transaction_uid=str(dataset.TransactionUID),
             committed=_uids(dataset, "ReferencedSOPSequence"),

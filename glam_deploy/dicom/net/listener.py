@@ -1,6 +1,4 @@
-"""The storage SCP: which associations are accepted, which presentation contexts are offered, and events for the audit
-log.
-"""
+"""Storage SCP: policy of accepted associations, presentation contexts, and events for the audit log."""
 
 import ipaddress
 import ssl
@@ -18,12 +16,12 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net.associations import Receipt, ServedAssociation, Server, Upload
-from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW, WaitingRoom
+from glam_deploy.dicom.net.bounded_socket import MAX_PDU, TOO_SLOW, PendingConnections
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.files import read_report, reported
-from glam_deploy.dicom.net.peer import TlsFiles, hush
+from glam_deploy.dicom.net.peer import TlsFiles, silence_pynetdicom
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
-from glam_deploy.dicom.read import hush_pydicom
+from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import DicomError, UsageError
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
@@ -31,14 +29,13 @@ __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
 NO_DATA_SET = 0xC000
 INVALID_ARGUMENT = 0x0115
 RATE_LIMIT_S = 60.0
-"""Repeated rejections of one address are audited once in this time."""
+"""Repeated rejections of one address are audited once in this time, in seconds."""
 
 LEAST_WAITING, MOST_ADDRESSES = 16, 4
-"""Connections that have not requested an association: per address `max_associations`, but at least LEAST_WAITING; in
-all, MOST_ADDRESSES times as many.
-"""
+"""Limits of connections that have not requested an association: `max_associations` per address, but at least
+LEAST_WAITING; in total, MOST_ADDRESSES times as many."""
 LEAST_OBJECT = 64 << 20
-"""Bytes of a data set that are read in any case, so that its sender gets the status that refuses it."""
+"""Bytes of a data set that are read in any case, so that the sender receives the status of the refusal."""
 
 _PERMANENT, _TRANSIENT = 1, 2
 _REFUSALS = {
@@ -66,18 +63,18 @@ class Rules:
     """Which associations are accepted, and their limits."""
 
     ae_title: str
-    """The own AE title, which the peer must call."""
+    """Own AE title, which the peer must use as the called AE title."""
     senders: tuple[Sender, ...]
     max_associations: int
     idle_s: float
-    """An association is aborted if its peer sends nothing for this time, or needs longer for one PDU."""
+    """An association is aborted if its peer sends nothing for this time in seconds, or needs longer for one PDU."""
     max_object_bytes: int = 2 << 30
-    """A longer data set is refused at its end; at twice as many bytes the association is aborted."""
+    """A longer data set is refused at its end; at twice this size the association is aborted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """An event of an association or connection, for audit log and log."""
+    """An event of an association or connection, for the audit log."""
 
     event: str
     """accepted, rejected, aborted, echo, commitment."""
@@ -85,15 +82,16 @@ class AuditEvent:
     """AE title@address, or the address alone."""
     reason: str = ""
     times: int = 1
-    """Number of such events since the last one that was audited."""
+    """Number of events since the last audited one, including this one."""
 
 
 class Listener:
-    """One application entity listening at one or more addresses.
+    """One application entity that listens at one or more addresses.
 
-    `begin(peer, claim)` makes the upload of a C-STORE. `audit` gets events, also from other threads. `on_commitment`
-    gets storage commitment reports; it returns whether one was expected. Only storage classes of the standard are
-    accepted: a context for a private or unknown one is rejected, so that its sender notices.
+    `begin(peer, claim)` creates the upload of a C-STORE. `audit` is called with events, also from other threads.
+    `on_commitment` is called with storage commitment reports; it returns whether the report was expected. Only storage
+    SOP classes of the standard are accepted: a context for a private or unknown class is rejected, so that the sender
+    reports an error.
     """
 
     def __init__(
@@ -104,18 +102,18 @@ class Listener:
         audit: Callable[[AuditEvent], None],
         on_commitment: Callable[[Commitment], bool] = lambda _: False,
     ) -> None:
-        hush()
-        hush_pydicom()
+        silence_pynetdicom()
+        silence_pydicom()
         self._rules, self._begin, self._on_commitment = rules, begin, on_commitment
         self._policy = AssociationPolicy(rules)
         self._rate_limiter = AuditRateLimiter(audit)
         self._audit = audit
         self._servers: list[Server] = []
         most_of_one = max(LEAST_WAITING, rules.max_associations)
-        self._waiting = WaitingRoom(most=MOST_ADDRESSES * most_of_one, most_of_one=most_of_one)
+        self._waiting = PendingConnections(most=MOST_ADDRESSES * most_of_one, most_of_one=most_of_one)
         self._ae = AE(rules.ae_title)
         self._ae.maximum_pdu_size = MAX_PDU
-        # the policy counts: pynetdicom would also count connections that are closing
+        # the policy limits associations, because pynetdicom also counts connections that are closing
         self._ae.maximum_associations = 1 << 16
         self._ae.implementation_class_uid = IMPLEMENTATION_UID
         self._ae.implementation_version_name = "GLAM_DEPLOY"
@@ -124,7 +122,7 @@ class Listener:
         self._ae.acse_timeout = self._request_s
 
     def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
-        """Listen at this address; the port, which the system chooses for `port` 0.
+        """Listen at this address; returns the port, which the system chooses for `port` 0.
 
         Raises UsageError if the address cannot be used.
         """
@@ -155,7 +153,7 @@ class Listener:
         return len(self._policy.open_associations)
 
     def stop(self) -> None:
-        """Close every address and abort all associations; what was not acknowledged is sent again by its sender."""
+        """Close every address and abort all associations; senders send objects without acknowledgement again."""
         for server in self._servers:
             server.shutdown()
         for association in self._policy.open_associations:
@@ -172,8 +170,8 @@ class Listener:
         try:
             refusal = self._policy.admit(association)
         except Exception as error:
-            # pynetdicom ignores exceptions of handlers, and would accept every association
-            refusal = "fault", f"a fault of glam-deploy ({type(error).__name__})"
+            # pynetdicom ignores exceptions of handlers and would accept the association
+            refusal = "fault", f"an internal error of glam-deploy ({type(error).__name__})"
         if refusal:
             kind, reason = refusal
             association.acse.send_reject(*_REFUSALS[kind])
@@ -181,12 +179,12 @@ class Listener:
             association.kill()
 
     def _report(self, event: evt.Event) -> tuple[int, None]:
-        """Apply a commitment report. An unexpected one is answered with success too, or it would be repeated."""
+        """Apply a commitment report; returns success also for an unexpected one, which would be repeated otherwise."""
         try:
             is_awaited = self._on_commitment(read_report(reported(event)))
         except DicomError:
             return INVALID_ARGUMENT, None
-        _served(event).audit("commitment", "" if is_awaited else "no delivery waits for this report (any more)")
+        _served(event).audit("commitment", "" if is_awaited else "no delivery waits for this report")
         return 0x0000, None
 
 
@@ -196,8 +194,8 @@ def _accepted(event: evt.Event) -> None:
 
 def _aborted(event: evt.Event) -> None:
     silent = event.assoc.dul.idle_timer_expired()
-    why = TOO_SLOW if silent else "the peer aborted it, or the connection was lost"
-    _served(event).audit("aborted", why)
+    reason = TOO_SLOW if silent else "the peer aborted the association, or the connection was lost"
+    _served(event).audit("aborted", reason)
 
 
 def _echoed(event: evt.Event) -> int:
@@ -210,7 +208,7 @@ def _stored(event: evt.Event) -> Dataset:
     answer = Dataset()
     answer.Status = NO_DATA_SET if receipt is None else int(receipt.status)
     if answer.Status:
-        answer.ErrorComment = (receipt.reason if receipt else "no data set arrived, or before the last answer")[:64]
+        answer.ErrorComment = (receipt.reason if receipt else "no data set, or sent before the last response")[:64]
     return answer
 
 
@@ -220,7 +218,7 @@ def _served(event: evt.Event) -> ServedAssociation:
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS context of a listener: requires a certificate signed by `authority`; TLS 1.2 or later.
+    """TLS context of a listener: TLS 1.2 or later; requires a peer certificate signed by `authority`.
 
     Raises UsageError if a file cannot be used.
     """
@@ -228,14 +226,13 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(
-            files.certificate, files.key, password=""
-        )  # without it OpenSSL would prompt on the terminal
+        # without a password OpenSSL would prompt on the terminal
+        context.load_cert_chain(files.certificate, files.key, password="")
     except OSError as error:  # SSLError is one
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
         raise UsageError(
             f"the TLS files {files.certificate}, {files.key}, {files.authority} cannot be used ({reason}): expected "
-            "readable PEM files, the key belonging to the certificate, without a password"
+            "readable PEM files, and the key of the certificate, without a password"
         ) from None
     return context
 
@@ -245,14 +242,13 @@ def _contexts() -> list[PresentationContext]:
     storage = [build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in classes if sop_class]
     plain: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
     reports = build_context(StorageCommitmentPushModel, plain)
-    reports.scu_role = reports.scp_role = (
-        True  # the peer that reports acts as the SCP, though it requested the association
-    )
+    # the peer that reports has the SCP role, although it requested the association
+    reports.scu_role = reports.scp_role = True
     return [*storage, build_context(Verification, plain), reports]
 
 
 class AssociationPolicy:
-    """Decides which associations are accepted, and keeps the set of open ones."""
+    """Policy of accepted associations, and the set of open ones. Thread-safe."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -269,13 +265,13 @@ class AssociationPolicy:
         return any(_within(host, sender.networks) for sender in self._rules.senders)
 
     def admit(self, association: ServedAssociation) -> tuple[str, str] | None:
-        """Accept the association (None), or a key of `_REFUSALS` and the reason for the audit log."""
+        """Accept the association and return None, or return a key of `_REFUSALS` and the reason for the audit log."""
         request = association.requestor.primitive
         assert request
         association.requestor.ae_title = calling = request.calling_ae_title
         called, host = request.called_ae_title, association.host
         if called != self._rules.ae_title:
-            return "called", f"it calls {called!r}, but the AE title is {self._rules.ae_title!r}"
+            return "called", f"the called AE title is {called!r}, expected {self._rules.ae_title!r}"
         if not any(sender.ae_title == calling and _within(host, sender.networks) for sender in self._rules.senders):
             return "calling", "no configured sender has this AE title at this address"
         return self._take_slot(association)
@@ -290,14 +286,14 @@ class AssociationPolicy:
                 self._open.discard(victim)
             self._open.add(association)
         if victim:
-            victim.end(f"idle, ended in favour of {association.peer} (receive.max_associations)")
+            victim.end(f"idle, aborted to accept {association.peer} (receive.max_associations)")
         return None
 
     def _preemptible(self, peer: str) -> ServedAssociation | None:
-        """The association that is ended in favour of a new one of `peer`, if any; call it with the lock held.
+        """The association to abort so that `peer` can have a new one, None if there is none; call with the lock held.
 
-        Of the peer with the most associations, the one whose last C-STORE is the longest ago. Never one with a C-STORE
-        under way, and never one of a peer that would then have fewer than `peer`, unless `peer` has none.
+        Of the peer with the most associations, the one whose last C-STORE was the longest ago. Never one with a C-STORE
+        in progress, and never one of a peer that would then have fewer than `peer`, unless `peer` has none.
         """
         held = Counter(each.peer for each in self._open)
         idle = [
@@ -320,12 +316,10 @@ def _within(host: str, networks: Sequence[Network]) -> bool:
 
 
 class AuditRateLimiter:
-    """Passes on one event per address in `RATE_LIMIT_S`, with a count, so that no peer can fill the disk with audit
-    lines.
-    """
+    """Limits audit events to one per address in `RATE_LIMIT_S`, with a count, so that no peer can fill the disk."""
 
     MOST = 1000
-    """Addresses that are remembered."""
+    """Largest number of addresses kept."""
 
     def __init__(self, audit: Callable[[AuditEvent], None]) -> None:
         self._audit = audit

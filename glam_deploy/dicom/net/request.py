@@ -1,4 +1,4 @@
-"""The first PDU of a connection: an A-ASSOCIATE-RQ (PS3.8 section 9.3.2), looked at before an association is made."""
+"""First PDU of a connection, an A-ASSOCIATE-RQ (PS3.8 section 9.3.2), checked before an association is created."""
 
 import socket
 import time
@@ -6,9 +6,9 @@ import time
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 MAX_REQUEST = 1 << 18
-"""Bytes of the longest request for an association: 128 presentation contexts of 60 transfer syntaxes take 250,000."""
+"""Largest A-ASSOCIATE-RQ in bytes; 128 presentation contexts with 60 transfer syntaxes take 250,000."""
 MAX_ITEMS = 8192
-"""Items and sub-items of a request."""
+"""Largest number of items and sub-items in a request."""
 
 _REQUEST, _HEAD, _FIXED = 0x01, 6, 68
 _CONTEXT, _USER_INFORMATION = 0x20, 0x50
@@ -16,14 +16,14 @@ _MOST_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 _UNRECOGNIZED, _UNEXPECTED = 1, 2
 INVALID_PDU_PARAMETER = 6
-"""Reason of an A-ABORT (PS3.8 section 9.3.8)."""
+"""Reason/Diag. of an A-ABORT (PS3.8 section 9.3.8)."""
 
 
 class NoRequestError(Exception):
-    """No request for an association came that can be answered."""
+    """No valid A-ASSOCIATE-RQ was received."""
 
     def __init__(self, reason: str, abort: int | None = None) -> None:
-        """`abort`: reason of the A-ABORT that is answered (PS3.8 section 9.3.8), None for no answer."""
+        """`abort`: Reason/Diag. of the A-ABORT to send (PS3.8 section 9.3.8), None to send nothing."""
         super().__init__(reason)
         self.abort = abort
 
@@ -34,19 +34,19 @@ def abort_pdu(reason: int) -> bytes:
 
 
 def read_request(connection: socket.socket, deadline: float, *, longest: int) -> bytes:
-    """The whole PDU, by the time `deadline` (monotonic). Raises NoRequestError.
+    """Read the complete PDU before `deadline` (monotonic clock). Raises NoRequestError.
 
-    `longest`: bytes of the longest PDU of any kind that is taken.
+    `longest`: largest accepted PDU of any type, in bytes.
     """
     head = _receive(connection, _HEAD, deadline)
     kind, length = head[0], int.from_bytes(head[2:], "big")
     if kind != _REQUEST:
-        raise NoRequestError(*_stranger(kind))
+        raise NoRequestError(*_other_protocol(kind))
     if length > min(longest, MAX_REQUEST):
         raise NoRequestError(
             f"a PDU of {length} bytes, expected up to {longest}"
             if length > longest
-            else f"a request for an association of {length} bytes, expected up to {MAX_REQUEST}",
+            else f"an association request of {length} bytes, expected up to {MAX_REQUEST}",
             INVALID_PDU_PARAMETER,
         )
     pdu = head + _receive(connection, length, deadline)
@@ -54,13 +54,13 @@ def read_request(connection: socket.socket, deadline: float, *, longest: int) ->
     return pdu
 
 
-def _stranger(kind: int) -> tuple[str, int]:
-    """Who begins with this byte."""
+def _other_protocol(kind: int) -> tuple[str, int]:
+    """Reason and A-ABORT reason for a connection whose first byte is not that of an A-ASSOCIATE-RQ."""
     if kind == 0x16:
-        return "it speaks TLS, and this is the plain DICOM port", _UNRECOGNIZED
+        return "the peer uses TLS, but this is the DICOM port without TLS", _UNRECOGNIZED
     if 0x02 <= kind <= 0x07:
-        return "its first PDU is no request for an association", _UNEXPECTED
-    return f"it does not speak DICOM: its first byte is 0x{kind:02X}, expected 0x01", _UNRECOGNIZED
+        return "the first PDU is not an association request", _UNEXPECTED
+    return f"the peer does not use DICOM: its first byte is 0x{kind:02X}, expected 0x01", _UNRECOGNIZED
 
 
 def _receive(connection: socket.socket, count: int, deadline: float) -> bytes:
@@ -69,43 +69,46 @@ def _receive(connection: socket.socket, count: int, deadline: float) -> bytes:
     while filled < count:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise NoRequestError("no whole request for an association came in time", _UNEXPECTED)
+            raise NoRequestError("no complete association request was received in time", _UNEXPECTED)
         connection.settimeout(left)
         try:
             received = connection.recv_into(view[filled:])
         except TimeoutError:
             continue
         except OSError as error:
-            raise NoRequestError(f"its connection broke ({type(error).__name__})") from None
+            raise NoRequestError(f"the connection was lost ({type(error).__name__})") from None
         if not received:
-            raise NoRequestError("it closed the connection without a request for an association")
+            raise NoRequestError("the peer closed the connection without an association request")
         filled += received
     return bytes(buffer)
 
 
 def _check(pdu: bytes) -> None:
-    """Raises NoRequestError for a request that pynetdicom cannot decode, or only at a great cost."""
+    """Raise NoRequestError for a request that pynetdicom cannot decode, or only with excessive memory or time."""
     try:
         kinds = _items(pdu, _HEAD + _FIXED)
     except ValueError as error:
-        raise NoRequestError(f"a request for an association with {error}", INVALID_PDU_PARAMETER) from None
+        raise NoRequestError(f"an association request with {error}", INVALID_PDU_PARAMETER) from None
     if kinds.count(_CONTEXT) > _MOST_CONTEXTS or len(kinds) > MAX_ITEMS:
-        told = f"{kinds.count(_CONTEXT)} presentation contexts, expected up to {_MOST_CONTEXTS}"
-        raise NoRequestError(f"a request for an association with {len(kinds)} items and {told}", INVALID_PDU_PARAMETER)
+        raise NoRequestError(
+            f"an association request with {len(kinds)} items and {kinds.count(_CONTEXT)} presentation contexts, "
+            f"expected up to {MAX_ITEMS} and {_MOST_CONTEXTS}",
+            INVALID_PDU_PARAMETER,
+        )
     try:
         request = A_ASSOCIATE_RQ()
         request.decode(pdu)
         for context in request.to_primitive().presentation_context_definition_list:
             assert context.abstract_syntax and context.transfer_syntax
-    except Exception as error:  # whatever it stumbles on: it quotes what it was given
-        told = f"a request for an association that cannot be understood ({type(error).__name__})"
-        raise NoRequestError(told, INVALID_PDU_PARAMETER) from None
+    except Exception as error:  # of any type; its message is not used, because it quotes the request
+        reason = f"an association request that cannot be decoded ({type(error).__name__})"
+        raise NoRequestError(reason, INVALID_PDU_PARAMETER) from None
 
 
 def _items(pdu: bytes, start: int) -> list[int]:
-    """Types of all items and sub-items (PS3.8 section 9.3.2), looked at without building any.
+    """Types of all items and sub-items (PS3.8 section 9.3.2), read without creating objects.
 
-    Raises ValueError where their lengths are wrong.
+    Raises ValueError if their lengths are wrong.
     """
     kinds: list[int] = []
     spans = [(start, len(pdu))]
@@ -113,7 +116,7 @@ def _items(pdu: bytes, start: int) -> list[int]:
         at, end = spans.pop()
         while at < end:
             if at + 4 > end or (after := at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")) > end:
-                raise ValueError("lengths of items that are wrong")
+                raise ValueError("wrong item lengths")
             kinds.append(pdu[at])
             if pdu[at] in (_CONTEXT, _USER_INFORMATION):
                 spans.append((min(after, at + (8 if pdu[at] == _CONTEXT else 4)), after))

@@ -1,4 +1,4 @@
-"""Sending over DIMSE: C-ECHO, C-STORE, the C-FIND that proves delivery, and requests for storage commitment (SCU)."""
+"""DIMSE client (SCU): C-ECHO, C-STORE, C-FIND to verify delivery, and requests for storage commitment."""
 
 import queue
 import socket
@@ -29,14 +29,14 @@ from glam_deploy.dicom.net.associations import LastingStateMachine
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU
 from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.net.files import read_report, reported, request_of
-from glam_deploy.dicom.net.peer import Peer, hush, tls_context, why_unreachable
+from glam_deploy.dicom.net.peer import Peer, silence_pynetdicom, tls_context, why_unreachable
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
 MOST_MATCHES = 10_000
-"""Instances in a series of results; ours have ten or so."""
+"""Largest number of instances in a series of results; about ten are common."""
 
 MAX_REPLY = 1 << 17
-"""Bytes of the longest answer that is collected: command set and data set together."""
+"""Largest response in bytes, command set and data set together."""
 _PIECE = 1 << 14
 
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -44,9 +44,9 @@ _FIND = StudyRootQueryRetrieveInformationModelFind
 
 
 def echo(peer: Peer) -> float:
-    """Ask the peer for a sign of life (C-ECHO): seconds from connecting to the end of the association.
+    """Verify the peer with C-ECHO; returns the seconds from connecting to the end of the association.
 
-    Raises PeerError, which says why there is none.
+    Raises PeerError with the cause of a failure.
     """
     start = time.monotonic()
     with DimseSession(peer) as session:
@@ -55,12 +55,12 @@ def echo(peer: Peer) -> float:
 
 
 class DimseSession:
-    """One association with `peer` about `items`: a `delivery.Session`.
+    """One association with `peer` for `items`: a `delivery.Session`.
 
-    Proposes each SOP class of `items` as its file is encoded and, apart from that, uncompressed; with `query` the
-    C-FIND of `holds`, with `commitment` what `commit` needs. Verification is always proposed, so that a peer that takes
-    none of the rest is told apart from one that lets nobody in. Entering raises PeerError; leaving releases the
-    association, or aborts it after an error. For one thread.
+    Proposes each SOP class of `items` in the transfer syntax of its file and, in a separate context, uncompressed; with
+    `query` the C-FIND of `holds`, with `commitment` storage commitment. Verification is always proposed, to distinguish
+    a peer that accepts no other context from a peer that rejects the association. Entering raises PeerError; exiting
+    releases the association, or aborts it after an error. Not thread-safe.
     """
 
     def __init__(
@@ -75,43 +75,43 @@ class DimseSession:
         self._reports: queue.SimpleQueue[Commitment] = queue.SimpleQueue()
 
     def __enter__(self) -> "DimseSession":
-        hush()
+        silence_pynetdicom()
         self._association = self._associate()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_well = error is None or isinstance(error, PeerDeclined)
-        (self._association.release if is_well else self._association.abort)()
+        is_usable = error is None or isinstance(error, PeerDeclined)
+        (self._association.release if is_usable else self._association.abort)()
 
     def echo(self) -> None:
-        """Raises PeerError where the peer does not answer well."""
+        """Send C-ECHO. Raises PeerError unless the response is success."""
         status = self._status(self._association.send_c_echo, "C-ECHO")
         if status != delivery.SUCCESS:
             raise PeerDeclined(f"{self.peer} answers C-ECHO with status 0x{status:04X}, expected 0x0000")
 
     def store(self, item: Item) -> Answer:
-        """C-STORE of one object: as its file is encoded, or decompressed where the peer takes it only so.
+        """C-STORE of one object in its transfer syntax, or decompressed if the peer only accepts that.
 
-        Raises PeerBroke where no answer comes.
+        Raises PeerBroke if there is no response.
         """
         try:
             dataset = files.whole(item)
-            taken = self._fitted(dataset)
+            is_accepted = self._fitted(dataset)
         except DicomError as error:
             return files.unreadable(item, error)
-        if not taken:
-            reason = f"it takes no {UID(dataset.SOPClassUID).name} in any encoding that was proposed"
+        if not is_accepted:
+            reason = f"it accepts no {UID(dataset.SOPClassUID).name} in any transfer syntax that was proposed"
             return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
         self._association.dimse_timeout = self.peer.timeout_s + item.path.stat().st_size / SLOWEST
         outcome, reason = delivery.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
         return Answer(sop_uid=item.sop_uid, outcome=outcome, reason=reason)
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
-        """Those UIDs of `items` that C-FIND at IMAGE level shows (PS3.4 C.6.2): one query a series.
+        """SOP Instance UIDs of `items` that C-FIND at IMAGE level finds (PS3.4 C.6.2), with one query per series.
 
-        Raises PeerDeclined where the peer offers no query to us, PeerBroke where no answer comes.
+        Raises PeerDeclined if the peer does not accept queries, PeerBroke if there is no response.
         """
         if not self._takes(_FIND, *_PLAIN):
             raise PeerDeclined(
@@ -122,10 +122,10 @@ class DimseSession:
         return frozenset(item.sop_uid for item in items) & found
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
-        """Ask for storage commitment of `items` and wait for the report; None where it did not come within `wait_s`.
+        """Request storage commitment for `items` and wait for the report; None if none is received within `wait_s` s.
 
-        It may still come, on an association that the peer opens to the AE that asked. Raises PeerDeclined where the
-        peer takes no such request, PeerBroke where no answer comes.
+        A later report may come on an association that the peer opens to the requesting AE. Raises PeerDeclined if the
+        peer does not accept the request, PeerBroke if there is no response.
         """
         if not self._takes(StorageCommitmentPushModel, *_PLAIN):
             raise PeerDeclined(
@@ -143,7 +143,7 @@ class DimseSession:
         peer = self.peer
         entity = _Entity(peer.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
-        entity.network_timeout = None  # each step here has a limit of its own
+        entity.network_timeout = None  # each step has a separate time limit
         entity.implementation_class_uid, entity.implementation_version_name = IMPLEMENTATION_UID, "GLAM_DEPLOY"
         security = None if peer.tls is None else (tls_context(peer.tls), peer.host)
         handlers: list[evt.EventHandlerType] = [
@@ -169,9 +169,10 @@ class DimseSession:
         return why_unreachable(self.peer)
 
     def _on_connection(self, event: evt.Event) -> None:
-        """Without a limit, a peer that stops reading would block pynetdicom's thread, and `abort` with it, for ever.
+        """Set socket options: a timeout and TCP_NODELAY.
 
-        Without NODELAY, each message waits 40 ms for the peer's delayed acknowledgement of its first half.
+        Without a timeout, a peer that stops reading would block the thread of pynetdicom, and `abort`, without limit.
+        Without TCP_NODELAY, each message waits 40 ms for the delayed acknowledgement of its first half.
         """
         connection: Any = event.assoc.dul.socket and event.assoc.dul.socket.socket
         connection.settimeout(self.peer.timeout_s)
@@ -192,7 +193,7 @@ class DimseSession:
         return None
 
     def _status(self, send: Callable[[], Any], what: str) -> int:
-        """The status that answers a message. Raises PeerBroke where there is none."""
+        """Status of the response to a message. Raises PeerBroke if there is none."""
         try:
             answer = send()
         except RuntimeError:  # the association has ended
@@ -202,8 +203,8 @@ class DimseSession:
     def _checked(self, answer: Dataset, what: str) -> int:
         if "Status" not in answer:
             raise PeerBroke(
-                f"{self.peer} broke off or fell silent during {what}: look into its log, and whether it lets "
-                f"{self.peer.calling_ae_title} do that"
+                f"{self.peer} ended the association or did not answer during {what}: check its log, and whether it "
+                f"allows this for {self.peer.calling_ae_title}"
             )
         return int(answer.Status)
 
@@ -214,7 +215,7 @@ class DimseSession:
         return list(self._association.accepted_contexts)
 
     def _fitted(self, dataset: Dataset) -> bool:
-        """Whether the peer takes `dataset`, which is decompressed where it must; pynetdicom changes VR encodings."""
+        """Whether the peer accepts `dataset`, which is decompressed if necessary; pynetdicom converts VR encodings."""
         if self._takes(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID):
             return True
         if not self._takes(dataset.SOPClassUID, *_PLAIN):
@@ -233,17 +234,20 @@ class DimseSession:
             for count, (answer, match) in enumerate(self._association.send_c_find(query, _FIND)):
                 status = self._checked(answer, "C-FIND")
                 if count > MOST_MATCHES or time.monotonic() > deadline:
-                    raise PeerBroke(f"{self.peer} answers C-FIND for one series without an end")
+                    raise PeerBroke(
+                        f"{self.peer} answers C-FIND for one series with more than {MOST_MATCHES} matches, or for "
+                        f"longer than {self.peer.timeout_s:g} s"
+                    )
                 if status in delivery.PENDING and match is not None:
                     yield str(match.get("SOPInstanceUID", ""))
         except RuntimeError:
-            raise PeerBroke(f"{self.peer} broke off before C-FIND") from None
+            raise PeerBroke(f"{self.peer} ended the association before C-FIND") from None
         if status != delivery.SUCCESS:
-            raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: look into its log")
+            raise PeerDeclined(f"{self.peer} answers C-FIND with status 0x{status:04X}: check the log of the peer")
 
 
 class _Entity(AE):
-    """pynetdicom's, but no connection that hangs keeps the process alive."""
+    """Application entity whose connections do not keep the process alive, and have limits of time and size."""
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
@@ -257,7 +261,7 @@ class _Entity(AE):
 
 
 class _BoundedMessages(DIMSEServiceProvider):
-    """pynetdicom's, but an answer without an end is not collected: the peer counts as gone."""
+    """DIMSE provider with a limit of the size of a response; beyond it, the association is aborted."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         super().receive_primitive(primitive)
@@ -267,17 +271,18 @@ class _BoundedMessages(DIMSEServiceProvider):
         if collected > MAX_REPLY or self.msg_queue.qsize() > MOST_MATCHES:
             self.message = None
             self.dul.event_queue.put("Evt19")
-            self.msg_queue.put((None, None))  # nothing that anybody waits for comes any more
+            self.msg_queue.put((None, None))  # ends the wait for a response
 
 
 class _Transport(AssociationSocket):
-    """pynetdicom's, but a PDU has a length and a time, it acknowledges at once, and closes what failed."""
+    """Socket with limits of length and time of a PDU, immediate acknowledgements, and closing after a failure."""
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Raises what pynetdicom takes for a connection that is gone, where a PDU is too long or drips.
+        """Receive bytes; raises ConnectionAbortedError for a PDU that is too long or too slow.
 
-        Many peers send an answer in two pieces, and the second once the first is acknowledged. That costs 40 ms an
-        answer where Linux waits with it; it must be told again after each piece.
+        pynetdicom treats this error as a closed connection. Many peers send a response in two pieces, the second after
+        the acknowledgement of the first, which Linux delays by 40 ms. TCP_QUICKACK prevents the delay; it must be set
+        again after each piece.
         """
         if nr_bytes > MAX_PDU:
             raise ConnectionAbortedError(f"a PDU of {nr_bytes} bytes")
@@ -288,11 +293,11 @@ class _Transport(AssociationSocket):
             if hasattr(socket, "TCP_QUICKACK"):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if time.monotonic() > deadline:
-                raise ConnectionAbortedError("a PDU that comes too slowly")
+                raise ConnectionAbortedError("a PDU that is too slow")
         return received
 
     def send(self, bytestream: bytes) -> None:
-        """All of it within one timeout, which `sendall` of a plain socket keeps; then the connection counts as gone."""
+        """Send all bytes within one timeout; after it, the connection counts as closed."""
         deadline = time.monotonic() + (self.assoc.connection_timeout or 30)
         try:
             for start in range(0, len(bytestream), _PIECE):
@@ -310,7 +315,7 @@ class _Transport(AssociationSocket):
 
 
 def _kind(item: Item) -> tuple[str, str] | None:
-    """(SOP class, transfer syntax) of a file, None where it cannot be read: then `store` says so."""
+    """(SOP class, transfer syntax) of a file, None if it cannot be read, which `store` reports."""
     try:
         header = files.header(item)
     except DicomError:

@@ -1,4 +1,4 @@
-"""Outcomes of a study's views -> Mammography CAD SR (PS3.16 TID 4000), which mammography workstations read."""
+"""Outcomes of all views of a study -> Mammography CAD SR (PS3.16 TID 4000), for mammography workstations."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import SPACING_TOLD, facts, notices_told, statement, told
+from glam_deploy.dicom.results.objects import SPACING_NOTE, facts, notice_texts, outcome_text, statement
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.terms import CC, MLO
@@ -20,10 +20,10 @@ SHOWN: sr.Name = ("111150", "DCM", "Presentation Required: Rendering device is e
 OPTIONAL: sr.Name = ("111151", "DCM", "Presentation Optional: Rendering device may present")
 LEFT_BREAST: sr.Name = ("80248007", "SCT", "Left breast")
 RIGHT_BREAST: sr.Name = ("73056007", "SCT", "Right breast")
-"""CID 6022, which has no plain Left and Right."""
+"""Codes of CID 6022, which does not contain Left and Right."""
 
 _LIBRARY = (1, 2)
-"""Where the image library stands: the root, then its second child."""
+"""Position of the image library in the content tree: second child of the root."""
 
 
 def cad_sr(
@@ -34,14 +34,14 @@ def cad_sr(
     predecessor: Reference | None = None,
     probability: bool = False,
 ) -> Dataset:
-    """One report on all mammograms of a study, those that could not be processed among them.
+    """One report on all mammograms of a study, including those that could not be processed.
 
-    `outcomes`: at least one. A region is a Selected Region (DCM 111099) with its scores as text, for the network does
-    not tell masses from calcifications; malignant ones are to be shown, benign ones may be. With `probability`,
-    malignant regions are Mammography Breast Density (SCT 129793001) instead, with the peak as Probability of cancer
-    (DCM 111047, percent): more workstations show that, and it claims more than the network says, for the peak is
-    uncalibrated. `predecessor` is the CAD SR that this one replaces. Raises UsageError without outcomes, DicomError
-    where none of the sources can be read.
+    `outcomes`: at least one. A region is a Selected Region (DCM 111099) with its scores as text, because the network
+    does not distinguish masses from calcifications; presentation is required for malignant regions, optional for benign
+    ones. With `probability`, malignant regions are Mammography Breast Density (SCT 129793001) instead, with the peak as
+    Probability of cancer (DCM 111047, percent): more workstations show these, but the peak is not a calibrated
+    probability. `predecessor` is the CAD SR that this one replaces. Raises UsageError without outcomes, DicomError if
+    no source can be read.
     """
     findings = [
         _impression(region, place, algorithm, probability=probability)
@@ -70,18 +70,18 @@ def cad_sr(
 
 def _entry(outcome: ViewOutcome) -> Dataset:
     """TID 4020: an image of the library."""
-    known = [*_view_told(outcome), *_geometry_told(outcome)]
+    known = [*_view_items(outcome), *_geometry_items(outcome)]
     return sr.contains(sr.image(outcome.image, *map(sr.acquisition, known)))
 
 
-def _view_told(outcome: ViewOutcome) -> Iterator[Dataset]:
+def _view_items(outcome: ViewOutcome) -> Iterator[Dataset]:
     if outcome.view:
         term = MLO if outcome.view.is_mlo else CC
         yield sr.code(("111027", "DCM", "Image Laterality"), RIGHT_BREAST if outcome.view.is_right else LEFT_BREAST)
         yield sr.code(("111031", "DCM", "Image View"), (term.sct, "SCT", term.meaning))
 
 
-def _geometry_told(outcome: ViewOutcome) -> Iterator[Dataset]:
+def _geometry_items(outcome: ViewOutcome) -> Iterator[Dataset]:
     try:
         header = read_source(outcome.source).header
     except DicomError:
@@ -96,10 +96,10 @@ def _geometry_told(outcome: ViewOutcome) -> Iterator[Dataset]:
 
 
 def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Sequence[Dataset]) -> Dataset:
-    """TID 4001: what came out, all in all, and what became of each view, in words."""
-    lines = [statement(algorithm), SPACING_TOLD]
+    """TID 4001: overall result, and the outcome of each view as text."""
+    lines = [statement(algorithm), SPACING_NOTE]
     for outcome in outcomes:
-        lines += [told(outcome), *notices_told(outcome)]
+        lines += [outcome_text(outcome), *notice_texts(outcome)]
     return sr.code(
         ("111017", "DCM", "CAD Processing and Findings Summary"),
         _summary(outcomes, found=bool(findings)),
@@ -111,65 +111,65 @@ def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Se
 
 
 def _summary(outcomes: Sequence[ViewOutcome], *, found: bool) -> sr.Name:
-    """CID 6047."""
-    became = {outcome.outcome for outcome in outcomes}
-    if "done" not in became:
+    """CID 6047: overall result; `found`: whether there are findings."""
+    kinds = {outcome.outcome for outcome in outcomes}
+    if "done" not in kinds:
         return ("111245", "DCM", "No algorithms succeeded; without findings")
-    how, first = ("Not all", 111243) if "failed" in became else ("All", 111241)
-    return str(first + found), "DCM", f"{how} algorithms succeeded; with{'' if found else 'out'} findings"
+    how_many, first = ("Not all", 111243) if "failed" in kinds else ("All", 111241)
+    return str(first + found), "DCM", f"{how_many} algorithms succeeded; with{'' if found else 'out'} findings"
 
 
 def _impression(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
-    """TID 4003 around one finding."""
+    """TID 4003 with one finding."""
     intent = sr.modifier(sr.code(INTENT, _intent(region)))
     finding = _finding(region, place, algorithm, probability=probability and region.label == "malignant")
     return sr.container(("111034", "DCM", "Individual Impression/Recommendation"), intent, sr.contains(finding))
 
 
 def _finding(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
-    """TID 4006, with TID 4021 for its place in the image `place` of the library."""
+    """TID 4006, with TID 4021 for its geometry; `place`: number of the image in the library, from 1."""
     image = sr.selected_from(sr.by_reference(*_LIBRARY, place))
-    claim = (
+    assessment = (
         sr.number(("111047", "DCM", "Probability of cancer"), 100 * region.peak, sr.PERCENT)
         if probability
-        else sr.text(("111058", "DCM", "Selected Region Description"), _described(region))
+        else sr.text(("111058", "DCM", "Selected Region Description"), _description(region))
     )
     return sr.code(
         FINDING,
         DENSITY if probability else SELECTED_REGION,
         sr.modifier(sr.code(INTENT, _intent(region))),
         *_identification(algorithm),
-        *([sr.properties(claim)] if probability else []),
+        *([sr.properties(assessment)] if probability else []),
         sr.properties(sr.coordinates(("111010", "DCM", "Center"), "POINT", [region.centre], image)),
         sr.properties(sr.coordinates(("111041", "DCM", "Outline"), "POLYLINE", region.outline, image)),
-        *([] if probability else [sr.properties(claim)]),
+        *([] if probability else [sr.properties(assessment)]),
     )
 
 
 def _intent(region: Region) -> sr.Name:
-    """A mark on a screen does not say of which class it is, so only malignant ones insist."""
+    """Rendering Intent: presentation is required for malignant regions only, because marks do not show the class."""
     return SHOWN if region.label == "malignant" else OPTIONAL
 
 
-def _described(region: Region) -> str:
+def _description(region: Region) -> str:
     area = "" if region.area_mm2 is None else f", {region.area_mm2:.1f} mm2"
     return f"{region.label} saliency up to {region.peak:.3f}{area}. {BANNER}."
 
 
 def _identification(algorithm: Algorithm) -> Iterator[Dataset]:
-    """TID 4019."""
+    """TID 4019: name and version of the algorithm."""
     yield sr.properties(sr.text(sr.ALGORITHM_NAME, algorithm.name))
     yield sr.properties(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
 
 
 def _parameters(algorithm: Algorithm) -> Iterator[Dataset]:
-    """The rest of TID 4019, which only the summary has: it is one algorithm all over the report."""
+    """TID 4019: parameters of the algorithm, only in the summary, because the whole report has one algorithm."""
     for name, value in facts(algorithm).items():
         yield sr.properties(sr.text(sr.ALGORITHM_PARAMETERS, f"{name}: {value}"))
 
 
 def _detections(outcomes: Sequence[ViewOutcome], algorithm: Algorithm) -> Dataset:
-    """TID 4015 and 4017: on which images detection succeeded, and on which it failed."""
+    """TID 4015 and 4017: images on which detection succeeded, and images on which it failed."""
     done = [n for n, outcome in enumerate(outcomes, start=1) if outcome.outcome == "done"]
     failed = [n for n, outcome in enumerate(outcomes, start=1) if outcome.outcome == "failed"]
     groups = {("111063", "DCM", "Successful Detections"): done, ("111025", "DCM", "Failed Detections"): failed}

@@ -1,4 +1,4 @@
-"""Outcomes of a study's views -> Comprehensive SR, Measurement Report (PS3.16 TID 1500), which programs read."""
+"""Outcomes of all views of a study -> Comprehensive SR, Measurement Report (PS3.16 TID 1500), for programs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,16 +6,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import MANUFACTURER, SPACING_TOLD, notices_told, own_uid, statement, told
+from glam_deploy.dicom.results.objects import MANUFACTURER, SPACING_NOTE, notice_texts, outcome_text, own_uid, statement
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
 PRIVATE = "99GLAM"
-"""Designator of the codes for which the standard has none: scores that are no probabilities."""
+"""Coding scheme designator of private codes, for scores that are not probabilities."""
 
 TITLE: sr.Name = ("126000", "DCM", "Imaging Measurement Report")
 GROUP: sr.Name = ("125007", "DCM", "Measurement Group")
 PROCEDURE: sr.Name = ("363679005", "SCT", "Imaging procedure")
-"""The nearest of CID 100, which has no mammography."""
+"""Most similar code of CID 100, which does not contain mammography."""
 COMMENT: sr.Name = ("121106", "DCM", "Comment")
 LESION: sr.Name = ("52988006", "SCT", "Lesion")
 BREAST: sr.Name = ("76752008", "SCT", "Breast")
@@ -29,9 +29,9 @@ SQUARE_MM = ("mm2", "square millimeter")
 def measurement_report(
     outcomes: Sequence[ViewOutcome], algorithm: Algorithm, identity: Identity, *, predecessor: Reference | None = None
 ) -> Dataset:
-    """One report on all mammograms of a study: scores, regions with outlines, and why others have none.
+    """One report on all mammograms of a study: scores, regions with outlines, and reasons for missing results.
 
-    Arguments and errors as of `cad_sr.cad_sr`.
+    Arguments and errors as for `cad_sr.cad_sr`.
     """
     root = sr.container(
         TITLE,
@@ -56,7 +56,7 @@ def measurement_report(
 
 
 def _observer(algorithm: Algorithm) -> Iterator[Dataset]:
-    """TID 1002 and 1004: a device."""
+    """TID 1002 and 1004: the observer is a device."""
     yield sr.context(sr.code(("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")))
     yield sr.context(sr.uid_reference(("121012", "DCM", "Device Observer UID"), algorithm.device_uid))
     named = {
@@ -69,7 +69,7 @@ def _observer(algorithm: Algorithm) -> Iterator[Dataset]:
 
 
 def _library(outcomes: Sequence[ViewOutcome]) -> Dataset:
-    """TID 1600."""
+    """TID 1600: image library."""
     entries = [sr.contains(sr.image(outcome.image)) for outcome in outcomes]
     group = sr.container(("126200", "DCM", "Image Library Group"), *entries)
     return sr.container(("111028", "DCM", "Image Library"), sr.contains(group))
@@ -95,7 +95,7 @@ def _groups_of(outcome: ViewOutcome, classes: Sequence[str]) -> Iterator[tuple[s
 
 
 def _heading(tracking: str, algorithm: Algorithm, identity: Identity) -> Iterator[Dataset]:
-    """What every group begins with: its name, and who measured (TID 4019)."""
+    """First items of every group: tracking identifiers and algorithm (TID 4019)."""
     yield sr.context(sr.text(("112039", "DCM", "Tracking Identifier"), tracking))
     uid = own_uid(identity, tracking)
     yield sr.context(sr.uid_reference(("112040", "DCM", "Tracking Unique Identifier"), uid))
@@ -104,18 +104,18 @@ def _heading(tracking: str, algorithm: Algorithm, identity: Identity) -> Iterato
 
 
 def _whole_image(outcome: ViewOutcome) -> list[Dataset]:
-    """TID 1501: scores of an image, or why it has none."""
+    """TID 1501: scores of an image, or the reason why it has none."""
     scores = outcome.summary.scores if outcome.summary else {}
     return [
         *_site(outcome),
         sr.contains(sr.image(outcome.image, name=("121112", "DCM", "Source of Measurement"))),
         *(_score(name, label, value) for name, by_class in scores.items() for label, value in by_class.items()),
-        *(sr.contains(sr.text(COMMENT, remark)) for remark in (told(outcome), *notices_told(outcome))),
+        *(sr.contains(sr.text(COMMENT, remark)) for remark in (outcome_text(outcome), *notice_texts(outcome))),
     ]
 
 
 def _segment(outcome: ViewOutcome, segmentation: Reference, number: int, label: str) -> list[Dataset]:
-    """TID 1410: all that exceeds the threshold of a class, as a segment of the view's SEG object."""
+    """TID 1410: all pixels above the threshold of a class, as a segment of the SEG object of the view."""
     return [
         *_finding(outcome),
         sr.contains(sr.image(segmentation, name=("121214", "DCM", "Referenced Segmentation Frame"), segment=number)),
@@ -125,7 +125,7 @@ def _segment(outcome: ViewOutcome, segmentation: Reference, number: int, label: 
 
 
 def _region(outcome: ViewOutcome, region: Region) -> list[Dataset]:
-    """TID 1410: one connected piece, with its outline."""
+    """TID 1410: one connected component, with its outline."""
     image = sr.selected_from(sr.image(outcome.image))
     area = [] if region.area_mm2 is None else [sr.contains(sr.number(AREA, region.area_mm2, SQUARE_MM))]
     return [
@@ -142,7 +142,7 @@ def _finding(outcome: ViewOutcome) -> list[Dataset]:
 
 
 def _site(outcome: ViewOutcome) -> list[Dataset]:
-    """The breast, and which."""
+    """Finding Site with laterality; empty if the view is unknown."""
     if not outcome.view:
         return []
     laterality = sr.modifier(sr.code(("272741003", "SCT", "Laterality"), sr.side(outcome.view)))
@@ -155,8 +155,8 @@ def _score(name: str, label: str, value: float) -> Dataset:
 
 
 def _remarks(algorithm: Algorithm) -> Iterator[Dataset]:
-    """What is true of the whole report."""
-    for remark in (statement(algorithm), SPACING_TOLD):
+    """Comments on the whole report."""
+    for remark in (statement(algorithm), SPACING_NOTE):
         yield sr.contains(sr.text(COMMENT, remark))
 
 

@@ -1,4 +1,4 @@
-"""Attributes and texts that all result objects share: identity, equipment, source study, notices; and writing them."""
+"""Common attributes and texts of all result objects: identity, equipment, source study, notices; and writing files."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,31 +20,33 @@ MANUFACTURER = "glam-deploy"
 UNCALIBRATED = "Scores are not calibrated probabilities."
 
 _LO = 64
-"""Characters of a value of VR LO (PS3.5 table 6.2-1)."""
+"""Maximum length in characters of a value of VR LO (PS3.5 table 6.2-1)."""
 
 
-SPACING_TOLD = "Areas are by ImagerPixelSpacing, at the detector: the breast, nearer to the X-ray tube, is smaller."
-_WORDS: dict[Outcome, str] = {
+SPACING_NOTE = (
+    "Areas are calculated with ImagerPixelSpacing, at the detector: the breast, nearer to the X-ray tube, is smaller."
+)
+_OUTCOME_TEXTS: dict[Outcome, str] = {
     "done": "Processed",
-    "skipped": "Not processed, for it is not meant for this network",
+    "skipped": "Not processed, because it is not meant for this network",
     "failed": "Could not be processed",
 }
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write an object that a writer of this package made to `path`, as a DICOM file (PS3.10)."""
+    """Write `dataset`, made by a writer of this package, to `path` as a DICOM file (PS3.10)."""
     dataset.save_as(path, enforce_file_format=True)
 
 
 def reference(dataset: Dataset) -> Reference:
-    """How other objects of the study refer to this one."""
+    """Reference to `dataset` for other objects of the study."""
     uids = dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID
     return Reference(**dict(zip(("sop_class", "sop_uid", "series_uid"), map(str, uids), strict=True)))
 
 
-def own_uid(identity: Identity, what: str) -> UID:
-    """A UID for something inside an object: the same each time that the object is made."""
-    return UID(f"2.25.{uuid5(NAMESPACE_OID, f'{identity.sop_uid}/{what}').int}")
+def own_uid(identity: Identity, part: str) -> UID:
+    """UID of a part of an object, derived from the object's UID, so that it is the same whenever the object is made."""
+    return UID(f"2.25.{uuid5(NAMESPACE_OID, f'{identity.sop_uid}/{part}').int}")
 
 
 def coded(value: str, scheme: str, meaning: str) -> Dataset:
@@ -55,7 +57,7 @@ def coded(value: str, scheme: str, meaning: str) -> Dataset:
 
 
 def facts(algorithm: Algorithm) -> dict[str, str]:
-    """All that is told of the algorithm, name -> value."""
+    """Description of the algorithm, name -> value."""
     thresholds = {f"Threshold {name}": f"{value:g}" for name, value in algorithm.thresholds.items()}
     return {
         "Algorithm": algorithm.name,
@@ -71,29 +73,29 @@ def facts(algorithm: Algorithm) -> dict[str, str]:
 
 
 def statement(algorithm: Algorithm) -> str:
-    """Banner, and all that is told of the algorithm, as one text."""
-    told = "; ".join(f"{name}: {value}" for name, value in facts(algorithm).items())
-    return f"{BANNER}. {UNCALIBRATED} {told}."
+    """Banner and description of the algorithm as one text."""
+    description = "; ".join(f"{name}: {value}" for name, value in facts(algorithm).items())
+    return f"{BANNER}. {UNCALIBRATED} {description}."
 
 
 def software_versions(algorithm: Algorithm) -> list[str]:
-    """Values of SoftwareVersions: of glam-deploy, of the weights and of the engine."""
+    """Values of SoftwareVersions: versions of glam-deploy, weights and engine."""
     versions = f"{MANUFACTURER} {algorithm.version}", algorithm.checkpoint_sha256, algorithm.engine
     return [version[:_LO] for version in versions]
 
 
 def written_at(source: Source, identity: Identity) -> datetime:
-    """When the object was made, in the time zone that all its dates and times are in."""
+    """Creation time of the object, in the time zone of all its dates and times."""
     return identity.created.astimezone(source.zone) if source.zone else identity.created
 
 
 def finished(
     dataset: Dataset, source: Source, algorithm: Algorithm, identity: Identity, *, modality: str, title: str
 ) -> Dataset:
-    """The object in the making `dataset` as it will be read: patient, series, equipment, dates and file meta added.
+    """Complete an object: adds patient, series, equipment, dates and file meta information to `dataset`.
 
-    `title` goes before the banner in SeriesDescription. What is returned was written and read again, so that nothing
-    of it hangs on how it was made.
+    `title` precedes the banner in SeriesDescription. The returned data set is encoded and parsed again, so that it does
+    not depend on how `dataset` was built.
     """
     _add_identity(dataset, written_at(source, identity), identity, f"{title} - {BANNER}")
     _add_equipment(dataset, algorithm)
@@ -115,7 +117,7 @@ def _add_identity(dataset: Dataset, created: datetime, identity: Identity, descr
 
 
 def _add_equipment(dataset: Dataset, algorithm: Algorithm) -> None:
-    """General Equipment, and the same with all that is told of the algorithm as Contributing Equipment."""
+    """General Equipment, and Contributing Equipment with the description of the algorithm."""
     contribution = Dataset()
     contribution.PurposeOfReferenceCodeSequence = [coded("109102", "DCM", "Processing Equipment")]
     contribution.ContributionDescription = statement(algorithm)[:1024]
@@ -144,12 +146,12 @@ def _read_again(dataset: Dataset) -> Dataset:
 
 
 def study_source(outcomes: Sequence[ViewOutcome]) -> Source:
-    """The mammogram that patient and study are copied from: the first that can be read, those done before others.
+    """The mammogram from which patient and study are copied: the first readable one, processed ones before others.
 
-    Raises UsageError without outcomes, DicomError where none can be read.
+    Raises UsageError without outcomes, DicomError if no mammogram can be read.
     """
     if not outcomes:
-        raise UsageError("a report was asked for on no mammogram at all: pass the outcome of each")
+        raise UsageError("a report needs the outcome of at least one mammogram, but none was given: pass all outcomes")
     for outcome in sorted(outcomes, key=lambda outcome: outcome.outcome != "done"):
         try:
             return read_source(outcome.source)
@@ -164,17 +166,17 @@ def evidence(outcomes: Sequence[ViewOutcome]) -> Iterator[Reference]:
     yield from (o.summary.segmentation for o in outcomes if o.summary and o.summary.segmentation)
 
 
-def told(outcome: ViewOutcome) -> str:
-    """What became of a view, in words."""
+def outcome_text(outcome: ViewOutcome) -> str:
+    """Outcome of a view as text."""
     name = f"{outcome.view}: " if outcome.view else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
-    return f"{name}{_WORDS[outcome.outcome]}{reason}."
+    return f"{name}{_OUTCOME_TEXTS[outcome.outcome]}{reason}."
 
 
-def notices_told(outcome: ViewOutcome) -> list[str]:
-    """What a reader must know of a view that was done."""
+def notice_texts(outcome: ViewOutcome) -> list[str]:
+    """Notices of a processed view as texts, including the number of regions that are not reported."""
     if not outcome.summary:
         return []
     notices = [notice.message for notice in outcome.summary.notices]
     left_out = outcome.summary.regions_left_out
-    return [*notices, *([f"{left_out} more regions, of lower peaks, are not told"] if left_out else [])]
+    return [*notices, *([f"{left_out} more regions, with lower peaks, are not reported"] if left_out else [])]

@@ -1,4 +1,4 @@
-"""Regions -> a Grayscale Softcopy Presentation State (PS3.3 A.33.1): boxes and banner over the mammogram itself."""
+"""Regions -> Grayscale Softcopy Presentation State (PS3.3 A.33.1): boxes and banner over the mammogram."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from glam_deploy.dicom.header import foreign_errors
+from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.results.objects import finished, written_at
 from glam_deploy.dicom.results.records import BANNER, COLOURS, Algorithm, Identity, Region, ViewSummary
 from glam_deploy.dicom.results.source import Source, read_source
@@ -19,9 +19,9 @@ _BANNER_COLOUR = (255, 201, 60)
 
 
 def presentation_state(source: Path, summary: ViewSummary, algorithm: Algorithm, identity: Identity) -> Dataset:
-    """A box with its class and peak around each region, and BANNER at the top, over the image in `source`.
+    """Presentation state of the image in `source`: a box with class and peak around each region, and BANNER at the top.
 
-    The image's own window, or lookup table, applies. Raises DicomError where the source cannot be read.
+    The window or lookup table of the image applies. Raises DicomError if the source cannot be read.
     """
     image, network = read_source(source), algorithm.network
     dataset = Dataset()
@@ -58,20 +58,20 @@ def _add_relationship(dataset: Dataset, source: Source) -> None:
 
 
 def _add_grey(dataset: Dataset, source: Source) -> None:
-    """Modality LUT, Softcopy VOI LUT and Softcopy Presentation LUT: a state without them would undo the image's."""
+    """Modality LUT, Softcopy VOI LUT and Softcopy Presentation LUT, which replace those of the image."""
     header = source.header
     if header.slope is not None and header.intercept is not None:
         dataset.RescaleSlope, dataset.RescaleIntercept = header.slope, header.intercept
         dataset.RescaleType = "US"
-    # a window that cannot be read is left out: it only informs, and viewers choose one
-    with suppress(DicomError), foreign_errors("the window is damaged"):
+    # a window that cannot be read is left out, because viewers then choose one
+    with suppress(DicomError), dicom_errors("the window is damaged"):
         if voi := _voi(source.elements):
             dataset.SoftcopyVOILUTSequence = [voi]
     dataset.PresentationLUTShape = "INVERSE" if source.header.photometric == "MONOCHROME1" else "IDENTITY"
 
 
 def _voi(elements: Dataset) -> Dataset | None:
-    """The first window of the image, or else its first lookup table; explanations, free text, are left behind."""
+    """The first window of the image, else its first lookup table, without explanations, because they are free text."""
     voi = Dataset()
     if elements.get("WindowCenter") is not None and elements.get("WindowWidth") is not None:
         voi.WindowCenter, voi.WindowWidth = _first(elements.WindowCenter), _first(elements.WindowWidth)
@@ -120,7 +120,7 @@ def _annotation(region: Region, layer: str) -> Dataset:
 
 
 def _banner(layer: str) -> Dataset:
-    """Across the top of the display area, whatever part of the image is shown."""
+    """Banner across the top of the display area, independent of the part of the image that is shown."""
     text = Dataset()
     text.BoundingBoxAnnotationUnits, text.BoundingBoxTextHorizontalJustification = "DISPLAY", "CENTER"
     text.BoundingBoxTopLeftHandCorner, text.BoundingBoxBottomRightHandCorner = [0, 0], [1, 0.05]

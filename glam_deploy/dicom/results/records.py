@@ -1,4 +1,4 @@
-"""The values that result objects are written from: what made them, who they are, and what was found in each view."""
+"""Records from which result objects are written: algorithm, identity, and findings of each view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,64 +12,64 @@ from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Box, Notice, View
 
 BANNER = "Research use only. Not for diagnosis"
-"""Stands in every object: burned into pictures, and as text everywhere else."""
+"""Part of every object: burned into pictures, and as text in other objects."""
 
 COLOURS: Mapping[str, tuple[int, int, int]] = MappingProxyType({"benign": (0, 158, 255), "malignant": (255, 106, 0)})
-"""sRGB of each class, where an object says how it should be shown: those of the overlay picture."""
+"""Class -> sRGB colour, the same as in the overlay picture."""
 
 Outcome = Literal["done", "skipped", "failed"]
-"""of a view: worked on; never meant for this network; meant for it, but it could not be read or computed."""
+"""Outcome of a view: processed; not meant for this network; meant for it, but could not be read or processed."""
 
 Point = tuple[float, float]
-"""(row, column) in pixels from the image's upper-left corner, source frame: the first centre is (0.5, 0.5), as in PS3.3
-C.18.6.1.1."""
+"""(row, column) in pixels from the upper-left corner of the image, source frame; the centre of the first pixel is (0.5,
+0.5), as in PS3.3 C.18.6.1.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """What made the findings; all of it stands in every object. Texts are ASCII, without backslash."""
+    """The algorithm that made the findings, described in every object. Texts are ASCII, without backslash."""
 
     network: NetworkSpec
-    """Its title names the objects, its classes the segments."""
+    """Source of the titles of objects and the names of segments."""
     version: str
-    """Of glam-deploy."""
+    """Version of glam-deploy."""
     checkpoint_sha256: str
     """64 hexadecimal digits."""
     bundle_id: str
     engine: str
-    """Name and precision of the engine, as `glam-deploy` calls it."""
+    """Name and precision of the engine, as in `--engine`."""
     engine_digest: str
     """SHA-256 of the engine's files, or of the graphs that it compiles."""
     gate: str
-    """Id of the gate's verdict that lets this engine serve, or "not gated"."""
+    """Id of the gate verdict that admits this engine, or "not gated"."""
     preprocessing: str
     """Version of the preprocessing."""
     thresholds: Mapping[str, float]
     """Class -> saliency above which a pixel belongs to a region; 0..1, one for each class of the network, in order."""
     device_uid: str
-    """UID of this installation, the same for ever."""
+    """Permanent UID of this installation."""
 
     @property
     def name(self) -> str:
-        """Of the algorithm, as the objects have it."""
+        """Algorithm name in the objects."""
         return f"{self.network.title} (glam-deploy)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who a new object is. UIDs are the caller's, so that an object that is made again is the same one."""
+    """Identity of a new object. The caller derives the UIDs, so that an object that is made again has the same UIDs."""
 
     sop_uid: str
     series_uid: str
     series_number: int
     instance_number: int = 1
     created: datetime
-    """With a time zone. Written in the zone that the source names (TimezoneOffsetFromUTC), else in its own."""
+    """Creation time with a time zone. Written in the time zone of the source (TimezoneOffsetFromUTC), else in this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Another object of the same study."""
+    """Reference to an object of the same study."""
 
     sop_class: str
     sop_uid: str
@@ -78,7 +78,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewFinding:
-    """All that was found in one view; in memory only."""
+    """Result of one view with its maps; in memory only."""
 
     source: Path
     """The mammogram's DICOM file: patient and study of every object are copied from it."""
@@ -88,35 +88,35 @@ class ViewFinding:
     scores: Mapping[str, Mapping[str, float]]
     """`Result.predictions`: score -> class -> 0..1, not calibrated."""
     boxes: Sequence[Box | None]
-    """`Result.patch_boxes_in_source`: half-open, in order of choice; None where a patch is all padding."""
+    """`Result.patch_boxes_in_source`: half-open, in order of selection; None for a patch with padding only."""
     notices: Sequence[Notice]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A connected piece (8 neighbours) of the pixels whose saliency exceeds the threshold of a class."""
+    """A connected component (8 neighbours) of the pixels with a saliency above the threshold of a class."""
 
     label: str
     """A class of the network."""
     outline: tuple[Point, ...]
-    """Closed polygon along the outer edges of the pixels, first point repeated at the end; holes are not told."""
+    """Closed polygon along the outer edges of the pixels, first point repeated at the end; without holes."""
     box: Box
     """Half-open (top, left, bottom, right), source frame."""
     centre: Point
-    """Mean of the pixels' centres; that of a crescent may lie outside it."""
+    """Mean of the pixel centres; may be outside a concave region."""
     peak: float
     """Largest saliency, 0..1."""
     peak_at: Point
-    """Centre of the first pixel, in row-major order, that has it."""
+    """Centre of the first pixel with the peak, in row-major order."""
     pixels: int
-    """Count, holes left out."""
+    """Number of pixels, without holes."""
     area_mm2: float | None
-    """`pixels` times the area of one; None where the source gives no spacing."""
+    """`pixels` times the area of one pixel; None if the source has no spacing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSummary:
-    """What structured reports say of one view: plain values, which outlive the process as JSON (`json_records`)."""
+    """Content of structured reports for one view, as plain values that can be stored as JSON (`json_records`)."""
 
     shape: tuple[int, int]
     """Rows and columns of the source image."""
@@ -124,27 +124,27 @@ class ViewSummary:
     """ImagerPixelSpacing, (row, column) spacing at the detector: the breast, nearer to the tube, is smaller."""
     scores: Mapping[str, Mapping[str, float]]
     regions: tuple[Region, ...]
-    """By class, then by falling peak; no more than `regions.MOST` of a class."""
+    """By class, then by descending peak; at most `regions.MOST` of a class."""
     regions_left_out: int
-    """How many more there were, those of the lowest peaks."""
+    """Number of further regions, with lower peaks."""
     boxes: tuple[Box | None, ...]
     """Patches, as in `ViewFinding`."""
     notices: tuple[Notice, ...]
     segmentation: Reference | None
-    """The SEG object of this view, where one was made."""
+    """The SEG object of this view, if one was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOutcome:
-    """What became of one mammogram of a study, for the reports on the whole study."""
+    """Outcome of one mammogram, for the reports on the whole study."""
 
     source: Path
-    """Its DICOM file."""
+    """DICOM file of the mammogram."""
     image: Reference
-    """That mammogram; `sop_class` and UIDs as received, for its file may not be readable."""
+    """Reference to the mammogram; `sop_class` and UIDs as received, because its file may not be readable."""
     view: View | None
     outcome: Outcome
     reason: str | None
-    """Why it was skipped or failed, in words that hold no patient identifier; None where it is done."""
+    """Why it was skipped or failed, without patient identifiers; None for "done"."""
     summary: ViewSummary | None
-    """None unless it is done."""
+    """None except for "done"."""

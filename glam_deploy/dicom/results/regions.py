@@ -1,4 +1,4 @@
-"""Saliency -> regions: connected pieces of what exceeds a threshold, with outline, box, centre, peak and area."""
+"""Saliency maps -> regions: connected components above a threshold, with outline, box, centre, peak and area."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,19 +13,19 @@ from glam_deploy.preprocess import SourceMaps
 from glam_deploy.records import Float32
 
 MOST = 20
-"""Regions of one class that a report tells of a view: a saliency map that is worth anything has a few."""
+"""Largest number of regions of one class in the report of a view; a useful saliency map has a few."""
 
 MOST_POINTS = 1000
-"""Of an outline; one element of an SR object holds no more than 8191 (PS3.5 section 7.1.2)."""
+"""Largest number of points of an outline; an element of an SR object can hold up to 8191 (PS3.5 section 7.1.2)."""
 
 Spacing = tuple[float, float]
-"""(row, column) distance of pixels in mm."""
+"""(row, column) spacing of pixels in mm."""
 
 
 def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Reference | None) -> ViewSummary:
-    """What the reports say of this view. `segmentation` is the SEG object made of it, if one was.
+    """Content of the reports for this view. `segmentation` is the SEG object made of it, None if there is none.
 
-    Raises DicomError where the source cannot be read.
+    Raises DicomError if the source cannot be read.
     """
     spacing = _spacing(read_source(finding.source).header.spacing_mm)
     classes = algorithm.network.classes
@@ -44,9 +44,9 @@ def summarize(finding: ViewFinding, algorithm: Algorithm, *, segmentation: Refer
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """The connected pieces of one class in one view, numbered from 1.
+    """Connected components of one class in one view, numbered from 1.
 
-    Arrays cover the part of the view that holds them all, and count from its upper-left pixel, `origin`.
+    Arrays cover the part of the view that contains all of them; its upper-left pixel is `origin`.
     """
 
     name: str
@@ -55,21 +55,21 @@ class Pieces:
     values: Float32
     """float32 [rows, columns], 0..1."""
     labels: NDArray[np.int32]
-    """int32 [rows, columns]: the piece that a pixel belongs to, 0 for none."""
+    """int32 [rows, columns]: number of the component of each pixel, 0 for none."""
     stats: NDArray[np.int32]
-    """int32 [pieces + 1, 5]: left, top, width, height, pixels."""
+    """int32 [components + 1, 5]: left, top, width, height, pixels."""
     centres: NDArray[np.float64]
-    """float64 [pieces + 1, 2]: mean (column, row) of the pixels' indices."""
+    """float64 [components + 1, 2]: mean (column, row) of the pixel indices."""
     peaks: Float32
-    """float32 [pieces + 1]: largest value."""
+    """float32 [components + 1]: largest value."""
 
     def by_peak(self) -> list[int]:
-        """Numbers of all pieces by falling peak, then from the top, then from the left."""
+        """Numbers of all components by descending peak, then from the top, then from the left."""
         order = np.lexsort((self.stats[:, 0], self.stats[:, 1], -self.peaks))
         return [n for n in order.tolist() if n != 0]
 
     def region(self, n: int, spacing: Spacing | None) -> Region:
-        """The n-th piece, told in the source frame."""
+        """The n-th component as a region in the source frame."""
         left, top, width, height, pixels = self.stats[n].tolist()
         window = slice(top, top + height), slice(left, left + width)
         inside = self.labels[window] == n
@@ -91,10 +91,10 @@ class Pieces:
 
 
 def pieces_of(saliency: SourceMaps, n: int, name: str, threshold: float) -> Pieces:
-    """The pieces (8 neighbours) of the n-th class, called `name`. `saliency`: a map for each class, 0..1."""
+    """Connected components (8 neighbours) of the n-th class, called `name`. `saliency`: one map per class, 0..1."""
     box = saliency.extent(n, threshold)
     values = saliency.cut(n, box) if box else np.zeros((1, 1), np.float32)
-    mask: Any = values > np.float32(threshold)  # OpenCV's types say less of what it gives than of what it takes
+    mask: Any = values > np.float32(threshold)  # Any: the return types of OpenCV's stubs are less exact
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels[mask], values[mask])
@@ -110,11 +110,11 @@ def pieces_of(saliency: SourceMaps, n: int, name: str, threshold: float) -> Piec
 
 
 def outline(inside: NDArray[np.bool_], top: int, left: int) -> tuple[Point, ...]:
-    """Around the one piece in `inside`, along the outer edges of its pixels; `inside` begins at (`top`, `left`).
+    """Outline of the only component in `inside`, along the outer edges of its pixels; origin at (`top`, `left`).
 
-    Exact up to `MOST_POINTS`, else as near as so many points come.
+    Exact up to `MOST_POINTS` points, else approximated with fewer than that.
     """
-    # of pixels doubled, the contour's points in the first half belong to the upper or left edge, others to the other
+    # pixels are doubled: contour points in the first half of a pixel are on its upper or left edge, others opposite
     doubled = inside.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
     contour = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0][:, 0]
     corners = _thinned((contour + 1) // 2)
@@ -137,7 +137,7 @@ def _without_repeats(corners: NDArray[Any]) -> NDArray[Any]:
 
 
 def _spacing(values: tuple[float, ...] | None) -> Spacing | None:
-    """ImagerPixelSpacing where it is sound."""
+    """ImagerPixelSpacing if it is valid, else None."""
     if values is None or len(values) != 2 or not all(np.isfinite(v) and v > 0 for v in values):
         return None
     return values[0], values[1]

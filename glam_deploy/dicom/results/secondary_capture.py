@@ -1,4 +1,4 @@
-"""The overlay picture -> a Secondary Capture image (PS3.3 A.8.1), with the banner burned in."""
+"""Overlay picture -> Secondary Capture image (PS3.3 A.8.1), with the banner burned in."""
 
 import imagecodecs
 import numpy as np
@@ -13,13 +13,13 @@ from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, ViewF
 from glam_deploy.dicom.results.source import Source, read_source
 
 BANNER_HEIGHT = 48
-"""Pixels of the strip above the picture, whatever the resolution: the text is as legible in a small one."""
+"""Height in pixels of the strip above the picture, independent of its size, so that the text is always legible."""
 
 _TEXT_HEIGHT = 28
 _LONGEST = 4
-"""Bytes that a byte takes at most: a code is no longer than 32 bits (ITU-T T.87, LIMIT for 8 bits)."""
+"""Largest number of encoded bytes per byte: a code has up to 32 bits (ITU-T T.87, LIMIT for 8 bits)."""
 _MARKERS = 4096
-"""Bytes, more than the rest of a stream takes."""
+"""Upper limit of the bytes of all markers in a stream."""
 
 _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 
@@ -27,10 +27,10 @@ _YELLOW, _BLACK = (255, 201, 60), (0, 0, 0)
 def secondary_capture(
     finding: ViewFinding, picture: NDArray[np.uint8], algorithm: Algorithm, identity: Identity
 ) -> Dataset:
-    """The picture under a strip that says BANNER, RGB, JPEG-LS lossless; displays everywhere, measures nothing.
+    """The picture under a strip with the text BANNER: RGB, JPEG-LS lossless, for any viewer, not for measurements.
 
-    `picture`: uint8 [rows, columns, 3], RGB, the finding over its mammogram; any size. Raises DicomError where the
-    source cannot be read.
+    `picture`: uint8 [rows, columns, 3], RGB, the findings over the mammogram; any size. Raises DicomError if the source
+    cannot be read.
     """
     source = read_source(finding.source)
     dataset = Dataset()
@@ -40,7 +40,7 @@ def secondary_capture(
 
 
 def with_banner(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture, uint8 [rows, columns, 3] RGB, under a strip of `BANNER_HEIGHT` rows that says BANNER."""
+    """The picture, uint8 [rows, columns, 3] RGB, under a strip of `BANNER_HEIGHT` rows with the text BANNER."""
     columns = picture.shape[1]
     strip = Image.new("RGB", (columns, BANNER_HEIGHT), _YELLOW)
     font = ImageFont.load_default(_text_height(columns))
@@ -49,7 +49,7 @@ def with_banner(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _text_height(columns: int) -> int:
-    """Pixels, less where the banner would not fit into `columns`."""
+    """Text height in pixels, reduced if the banner would not fit into `columns`."""
     width = ImageFont.load_default(_TEXT_HEIGHT).getlength(BANNER.upper())
     return max(1, min(_TEXT_HEIGHT, int(_TEXT_HEIGHT * columns / width * 0.95)))
 
@@ -79,8 +79,8 @@ def _add_pixels(dataset: Dataset, picture: NDArray[np.uint8]) -> None:
     dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 0, "RGB"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    # JPEG 2000 takes half the bytes, thrice the time, and is not decoded by DCMTK nor by a plain Orthanc. pyjpegls, the
-    # same library, keeps Python's lock, for which the thread that drives the network would wait
+    # JPEG 2000 needs half the bytes and three times as long, and neither DCMTK nor Orthanc without plugins decodes it.
+    # pyjpegls, the same library, holds the GIL, so that the thread that runs the network would wait
     stream = imagecodecs.jpegls_encode(picture, out=_LONGEST * picture.nbytes + _MARKERS)
     dataset.PixelData = encapsulate([bytes(stream)])
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True

@@ -1,4 +1,4 @@
-"""Saliency -> Segmentation objects (PS3.3 A.51) in the mammogram's own grid."""
+"""Saliency maps -> Segmentation objects (PS3.3 A.51) in the pixel grid of the mammogram."""
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -16,18 +16,18 @@ from glam_deploy.records import Float32
 
 
 def segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
-    """BINARY: segments 1 (benign) and 2 (malignant), each set where saliency > its threshold; for display.
+    """BINARY segmentation for display: segments 1 (benign) and 2 (malignant), set where saliency > threshold.
 
-    Two frames of the source's Rows x Columns, empty ones included. Raises DicomError where the source cannot be read.
+    Two frames of the Rows x Columns of the source, also empty ones. Raises DicomError if the source cannot be read.
     """
     masks = finding.saliency.above([algorithm.thresholds[name] for name in algorithm.network.classes])
     return _segmentation(finding, algorithm, identity, masks=masks)
 
 
 def fractional_segmentation(finding: ViewFinding, algorithm: Algorithm, identity: Identity) -> Dataset:
-    """FRACTIONAL: the saliency itself, round(255 * value), two segments, JPEG-LS lossless; for archives and programs.
+    """FRACTIONAL segmentation for archives and programs: round(255 * saliency), two segments, JPEG-LS lossless.
 
-    Common viewers refuse it. Raises DicomError where the source cannot be read.
+    Common viewers do not display it. Raises DicomError if the source cannot be read.
     """
     return _segmentation(finding, algorithm, identity, saliency=finding.saliency.whole())
 
@@ -40,9 +40,9 @@ def _segmentation(
     masks: NDArray[np.bool_] | None = None,
     saliency: Float32 | None = None,
 ) -> Dataset:
-    """Of one of the two arrays, of [2, rows, columns]."""
+    """Segmentation from `masks` (BINARY) or `saliency` (FRACTIONAL), one of them given: [2, rows, columns]."""
     source, fractional, network = read_source(finding.source), masks is None, algorithm.network
-    # masks are packed here, into the frames of a small stand-in: a fifth of the time at the size of a mammogram
+    # masks replace the frames of a small placeholder in `_fill`: a fifth of the time at the size of a mammogram
     pixels = np.zeros((len(network.classes), 8, 8), np.bool_) if saliency is None else saliency
     image = source.anonymous()
     image.Rows, image.Columns = pixels.shape[1:]
@@ -73,14 +73,14 @@ def _segmentation(
 
 
 def _fill(dataset: Dataset, masks: NDArray[np.bool_]) -> None:
-    """Put all frames in the place of the stand-in's: a bit a pixel, one frame right behind the other (PS3.5 8.1.1)."""
+    """Replace the frames of the placeholder: one bit per pixel, frames without gaps (PS3.5 8.1.1)."""
     dataset.Rows, dataset.Columns = masks.shape[1:]
     bits = np.packbits(masks, bitorder="little").tobytes()
     dataset.PixelData = bits + b"\0" * (len(bits) % 2)
 
 
 def _segment(n: int, algorithm: Algorithm, fractional: bool) -> SegmentDescription:
-    """The type says Lesion for both: what kind of lesion, the network was never asked."""
+    """Description of the n-th segment; the type of both is Lesion, because the network does not classify lesions."""
     name = algorithm.network.classes[n]
     threshold = algorithm.thresholds[name]
     segment = SegmentDescription(
@@ -105,13 +105,13 @@ def _segment(n: int, algorithm: Algorithm, fractional: bool) -> SegmentDescripti
 
 
 def _orient(dataset: Dataset) -> None:
-    """Say that rows run right and columns down: a mammogram has no frame of reference, and viewers ask all the same."""
+    """State that rows run right and columns down: viewers need it, although mammograms have no frame of reference."""
     orientation = Dataset()
     orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence = [orientation]
 
 
 def _name_dimensions(dataset: Dataset, uid: UID) -> None:
-    """In place of the random UID of highdicom."""
+    """Replace the random dimension organization UID of highdicom by `uid`."""
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid

@@ -1,7 +1,7 @@
-"""The mammogram that a result belongs to: what its header says, and its patient and study as every result repeats them.
+"""Source mammogram of a result: its header, and the patient and study attributes that every result repeats.
 
-Elements of the patient and of the study are copied byte for byte, in the source's own character set: what a decoder
-makes of a name, and what it would write back, need not be the same.
+Elements of patient and study are copied byte for byte, in the character set of the source, because decoding and
+encoding a name again may change it.
 """
 
 from datetime import datetime, tzinfo
@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from glam_deploy.dicom.header import KEYWORDS, Header, foreign_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.read import read_elements
 from glam_deploy.dicom.results.records import Reference
 from glam_deploy.dicom.values import Elements
@@ -22,7 +22,7 @@ _EMPTY_IF_ABSENT = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
     "ReferringPhysicianName", "StudyID",
 )  # fmt: skip
-"""Type 2 in every information object: there even where the source lacks them."""
+"""Type 2 attributes of every information object: written empty if the source does not have them."""
 
 _PATIENT_AND_STUDY = (
     *_EMPTY_IF_ABSENT,
@@ -56,10 +56,10 @@ _PATIENT_AND_STUDY = (
     "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription", "LongitudinalTemporalOffsetFromEvent",
     "LongitudinalTemporalEventType", "ClinicalTrialTimePointTypeCodeSequence", "IssuerOfClinicalTrialTimePointID",
     "ConsentForClinicalTrialUseSequence",
-    # SOP Common (C.12.1): how the above is to be read
+    # SOP Common (C.12.1): encoding of the attributes above
     "SpecificCharacterSet", "TimezoneOffsetFromUTC",
 )  # fmt: skip
-"""What is copied. Private elements are not: nobody here knows what they say."""
+"""Attributes that are copied. Private elements are not copied, because their meaning is unknown."""
 
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
@@ -67,22 +67,22 @@ _DETAILS = (
     "ContentDate", "ContentTime", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
     "RescaleIntercept", "RescaleSlope", "RescaleType",
 )  # fmt: skip
-"""Of the image, for the objects that repeat them."""
+"""Attributes of the image that some objects repeat."""
 
 _NUMBERS_IN_BYTES = frozenset({"AT", "FD", "FL", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "US", "UV"})
 """Value representations whose bytes differ between little and big endian."""
 
 
 class Source:
-    """One mammogram's header; holds the patient's data, so it is never logged or shown."""
+    """Header of one mammogram with the patient's data, which is never logged or shown."""
 
     def __init__(self, elements: Dataset) -> None:
         self.elements = elements
-        """As parsed: the values of text elements are bytes still, where nobody has asked for them."""
+        """Parsed elements; text values that were not accessed are still bytes."""
 
     @cached_property
     def header(self) -> Header:
-        """What decides how the mammogram is read. Raises DicomError where that is damaged."""
+        """The attributes that decide how the mammogram is read. Raises DicomError if they are damaged."""
         return read_header(self.elements)
 
     @property
@@ -90,7 +90,7 @@ class Source:
         return Elements(self.elements).uid("StudyInstanceUID")
 
     def reference(self) -> Reference:
-        """The mammogram as it calls itself, with UIDs that may be none by PS3.5 section 9.1: so all others know it."""
+        """Reference with the UIDs as stored, even if invalid by PS3.5 section 9.1, because other objects use these."""
         read = Elements(self.elements).uid
         return Reference(
             sop_class=read("SOPClassUID"), sop_uid=read("SOPInstanceUID"), series_uid=read("SeriesInstanceUID")
@@ -98,19 +98,20 @@ class Source:
 
     @property
     def zone(self) -> tzinfo | None:
-        """That of all dates and times in the source, where it says so."""
+        """Time zone of all dates and times in the source; None if it is not stated or invalid."""
         try:
             return datetime.strptime(str(self.elements.get("TimezoneOffsetFromUTC", "")).strip(), "%z").tzinfo
         except ValueError:
             return None
 
     def adopt(self, dataset: Dataset) -> None:
-        """Write patient, study and character set of the source into `dataset`, an explicit little endian one.
+        """Copy patient, study and character set of the source into `dataset`, which has explicit VR little endian.
 
-        Into an image, one that has LossyImageCompression, that the source was compressed with loss, too.
+        If the source was compressed with loss, an image (a data set with LossyImageCompression) also receives the
+        attributes of lossy compression.
         """
         lossy = "LossyImageCompression" in dataset and self.elements.get("LossyImageCompression") == "01"
-        with foreign_errors("the patient or study of the DICOM header is damaged: export the object again"):
+        with dicom_errors("the patient or study of the DICOM header is damaged: export the object again"):
             for keyword in (*_PATIENT_AND_STUDY, *(_LOSSY if lossy else ())):
                 _copy(self.elements, dataset, Tag(keyword))
         for keyword in _EMPTY_IF_ABSENT:
@@ -119,9 +120,9 @@ class Source:
         _keep_bytes(dataset)
 
     def anonymous(self) -> Dataset:
-        """What highdicom must know of the image: UIDs and size; patient and study are empty.
+        """The attributes of the image that highdicom needs: UIDs and size, with an empty patient and study.
 
-        It parses every value that it is given, and a name or a date that somebody mistyped would stop it.
+        highdicom parses every value, so an invalid name or date would raise an exception.
         """
         plain = Dataset()
         for keyword in _EMPTY_IF_ABSENT:
@@ -134,12 +135,12 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """The header of the mammogram in `path`. Raises DicomError where the file cannot be parsed."""
+    """The header of the mammogram in `path`. Raises DicomError if the file cannot be parsed."""
     return Source(read_elements(path, (*KEYWORDS, *_PATIENT_AND_STUDY, *_LOSSY, *_DETAILS)))
 
 
 def _copy(source: Dataset, target: Dataset, tag: BaseTag) -> None:
-    """The element `tag` of `source`, if it has one that the dictionary knows, into `target`."""
+    """Copy the element `tag` of `source` to `target`, if it exists and is in the data dictionary."""
     element = source.get_item(tag) if tag in source and dictionary_has_tag(tag) else None
     if element is None:
         return
@@ -161,7 +162,7 @@ def _copied(item: Dataset) -> Dataset:
 
 
 def _keep_bytes(dataset: Dataset) -> None:
-    """Have pydicom write raw values as they are: it does so for those read from the encoding that it writes."""
+    """Mark the original encoding as that of the output, so that pydicom writes raw values without conversion."""
     dataset.set_original_encoding(False, True, dataset._character_set)
 
 

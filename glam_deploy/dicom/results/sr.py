@@ -1,4 +1,4 @@
-"""Content items of structured reports (PS3.3 C.17.3), and what both reports have around their content."""
+"""Content items of structured reports (PS3.3 C.17.3), and the modules that both reports have in common."""
 
 from collections.abc import Iterable, Sequence
 
@@ -34,7 +34,7 @@ def side(view: View) -> Name:
 
 
 def ascii_text(text: str) -> str:
-    """`text` in the characters that every character set shares, for the source may have any; others are "?"."""
+    """`text` in ASCII, which every character set of a source contains; other characters are replaced by "?"."""
     plain = text.encode("ascii", "replace").decode()
     return "".join(letter if letter.isprintable() or letter in "\r\n" else "?" for letter in plain)
 
@@ -77,7 +77,7 @@ def uid_reference(name: Name, uid: str) -> Dataset:
 
 
 def image(reference: Reference, *children: Dataset, name: Name | None = None, segment: int | None = None) -> Dataset:
-    """`segment`: number of the segment that is meant."""
+    """IMAGE item; `segment`: number of the referenced segment."""
     item = _item("IMAGE", name, children)
     referenced = _referenced(reference)
     if segment:
@@ -87,7 +87,7 @@ def image(reference: Reference, *children: Dataset, name: Name | None = None, se
 
 
 def coordinates(name: Name, kind: str, points: Sequence[Point], *children: Dataset) -> Dataset:
-    """`kind`: POINT or POLYLINE. They are written as (column, row)."""
+    """SCOORD item; `kind`: POINT or POLYLINE; `points`: (row, column), written as (column, row)."""
     item = _item("SCOORD", name, children)
     item.GraphicType = kind
     item.GraphicData = [value for row, column in points for value in (column, row)]
@@ -123,7 +123,7 @@ def selected_from(item: Dataset) -> Dataset:
 
 
 def by_reference(*position: int) -> Dataset:
-    """An item that stands elsewhere in the tree, in place of itself; `position` counts from 1, the root's first."""
+    """By-reference relationship to another item of the tree; `position`: child numbers from 1, the root first."""
     item = Dataset()
     item.ReferencedContentItemIdentifier = list(position)
     return item
@@ -139,9 +139,9 @@ def report(
     title: str,
     predecessor: Reference | None,
 ) -> Dataset:
-    """The object around the content tree `root`: SR Document Series, General and Content, and what `finished` adds.
+    """The object with the content tree `root`: SR Document Series, General and Content, completed by `finished`.
 
-    `predecessor` is the report that this one replaces. Raises as `study_source` does.
+    `predecessor` is the report that this one replaces. Raises the errors of `study_source`.
     """
     source = study_source(outcomes)
     dataset = Dataset()

@@ -1,1 +1,1 @@
-"""Decoding by transfer syntax: a module each, which proves that the stream holds every pixel of the image."""
+"""Decoders of pixel data, one module per transfer syntax family; each checks that the stream has all pixels."""

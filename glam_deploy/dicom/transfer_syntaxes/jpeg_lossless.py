@@ -1,9 +1,8 @@
-"""JPEG Lossless (ITU-T T.81, process 14): libjpeg-turbo decodes, the result is proven against the stream.
+"""JPEG Lossless (ITU-T T.81, process 14): decoded by libjpeg-turbo, and verified against the stream.
 
-libjpeg-turbo fills in what a damaged stream lacks and tells it in warnings only, which imagecodecs drops.
-`check_interval` finds every such case: process 14 leaves an encoder no choice once predictor and Huffman table are
-known (H.1.2), so the bits of the stream are compared with those that the decoded pixels must have. Other Python threads
-go on meanwhile.
+libjpeg-turbo fills in missing data of a damaged stream and only issues a warning, which imagecodecs drops.
+`check_interval` detects every such case: predictor and Huffman table determine the encoding completely (H.1.2), so the
+bits of the stream are compared with the encoding of the decoded pixels. Decoding releases the GIL.
 """
 
 import re
@@ -19,9 +18,9 @@ from glam_deploy.dicom.transfer_syntaxes.segments import (
     EOI,
     SOS,
     Segment,
-    Stated,
     StreamError,
-    check_claim,
+    StreamInfo,
+    check_size,
     only,
     parameters,
     segments,
@@ -29,30 +28,30 @@ from glam_deploy.dicom.transfer_syntaxes.segments import (
 from glam_deploy.records import Pixels
 
 _ROWS_AT_ONCE = 32
-"""Rows that are compared at once: their intermediate arrays fit a processor's cache."""
+"""Rows compared at once; their intermediate arrays fit into the cache of a processor."""
 
 
 _SOF3, _DHT, _DQT, _DRI, _COM = 0xC3, 0xC4, 0xDB, 0xDD, 0xFE
 _IGNORED = frozenset({_DQT, _COM, *range(0xE0, 0xF0)})
 """Tables of other processes, comments and application data (T.81 B.2.4)."""
 _MAX_TABLES = 1 << 16
-"""Bytes of all Huffman tables; four of them with all categories have 136 (T.81 B.2.4.2)."""
+"""Largest size of all Huffman tables in bytes; four tables with all categories have 136 (T.81 B.2.4.2)."""
 _MARKER = re.compile(rb"(?<!\xff)\xff+([\x01-\xfe])")  # from the first FF on, so that a run of them is read once
-"""A marker behind entropy-coded data with the fill bytes before it; FF 00 is a data byte FF (T.81 B.1.1.5)."""
+"""A marker after entropy-coded data with its fill bytes; FF 00 is a data byte FF (T.81 B.1.1.5)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """The bits of every difference modulo 2^16, 0 to 65535."""
+    """Code of every difference modulo 2^16, 0 to 65535: Huffman code and additional bits."""
 
     lengths: NDArray[np.uint8]
-    """uint8 [65536]: 1 to 31 bits, 0 where the Huffman table has no code for the difference's category."""
+    """uint8 [65536]: 1 to 31 bits, 0 if the Huffman table has no code for the category of the difference."""
     bits: NDArray[np.uint32]
     """uint32 [65536]: Huffman code and additional bits, in the lowest `lengths` bits."""
 
 
 def codes(table: Mapping[int, tuple[int, int]]) -> Codes:
-    """The bits of all differences under a Huffman table: category SSSS, 0 to 16 -> (code, length in bits)."""
+    """Codes of all differences with a Huffman table: category SSSS, 0 to 16 -> (code, length in bits)."""
     category, additional = _categories()
     extra = np.where(category < 16, category, 0)
     lengths, bits = np.zeros(17, np.uint8), np.zeros(17, np.uint32)
@@ -76,9 +75,10 @@ def _categories() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
 
 
 def differences(samples: Pixels, predictor: int, precision: int) -> NDArray[np.uint16]:
-    """What an encoder writes of a restart interval: sample minus prediction, modulo 2^16 (T.81 H.1.1, H.1.2.1).
+    """Differences that encode a restart interval: sample minus prediction, modulo 2^16 (T.81 H.1.1, H.1.2.1).
 
-    `samples`: uint16 [rows, columns] of `precision` bits, `predictor` 1 to 7 (table H.1). uint16 [rows, columns].
+    `samples`: uint16 [rows, columns] of `precision` bits; `predictor`: 1 to 7 (table H.1). Returns uint16 [rows,
+    columns].
     """
     found = np.empty(samples.shape, np.uint16)
     found[0, 0] = (int(samples[0, 0]) - (1 << (precision - 1))) & 0xFFFF
@@ -89,8 +89,8 @@ def differences(samples: Pixels, predictor: int, precision: int) -> NDArray[np.u
 
 
 def _predictions(samples: Pixels, predictor: int) -> NDArray[np.uint16]:
-    """Predictions of all samples but the first row and column (T.81 table H.1)."""
-    # halves need the carry and the sign
+    """Predictions of all samples except the first row and column (T.81 table H.1)."""
+    # predictors with a division by 2 need the carry and the sign
     wide = samples.astype(np.int32) if predictor >= 5 else samples
     left, above, corner = wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]
     predicted: dict[int, Callable[[], Pixels]] = {
@@ -106,14 +106,14 @@ def _predictions(samples: Pixels, predictor: int) -> NDArray[np.uint16]:
 
 
 def check_interval(data: bytes, samples: Pixels, table: Codes, predictor: int, precision: int) -> None:
-    """Raise StreamError unless `data` is the encoding of `samples`, and nothing else.
+    """Raise StreamError unless `data` is exactly the encoding of `samples`.
 
     `data`: an entropy-coded segment without its byte stuffing (T.81 B.1.1.5). `samples`: uint16 [rows, columns], a
     restart interval. Up to 7 bits of padding may follow the last code (F.1.2.3).
 
-    Above 8 bits every eighth code is compared, and the number of bits between: a decoder that went on behind an invalid
-    code took another number of bits than the code of its answer has, so that no later code is in its place. Up to 8
-    bits a decoder may also have cut an overflow off, so every code is compared.
+    Above 8 bits, every eighth code and the number of bits between them are compared: a decoder that continued after an
+    invalid code consumed another number of bits than the code of its output has, so all later codes are displaced. Up
+    to 8 bits, a decoder may also have truncated an overflow, so every code is compared.
     """
     windows, at = _windows(data), 0
     every = 8 if precision > 8 else 1
@@ -123,35 +123,38 @@ def check_interval(data: bytes, samples: Pixels, table: Codes, predictor: int, p
         rows = differences(samples[first : top + _ROWS_AT_ONCE], predictor, precision)[top - first :]
         at = _check_codes(windows, at, rows.ravel(), table, every)
     if 8 * len(data) - at >= 8:
-        raise StreamError(f"its data go on for {8 * len(data) - at} bits behind the last pixel")
+        raise StreamError(f"its data have {8 * len(data) - at} bits after the last pixel")
 
 
 def _check_codes(windows: Pixels, at: int, found: NDArray[np.uint16], table: Codes, every: int) -> int:
-    """Compare codes of `found`, one in `every` (up to 8), with the bits from position `at` on; where the last ends."""
+    """Compare the codes of the differences `found`, one in `every` (up to 8), with the bits from position `at` on.
+
+    Returns the position after the last code. Raises StreamError.
+    """
     lengths = np.zeros(-(-len(found) // every) * every, np.uint8)
     lengths[: len(found)] = table.lengths[found]
     if not lengths[: len(found)].all():
-        raise StreamError("its data end before the last pixel, or hold an invalid code")
+        raise StreamError("its data end before the last pixel, or have an invalid code")
     # eight lengths of up to 31 bits fit uint8
     ends = at + np.cumsum(sum(lengths[i::every] for i in range(every)), dtype=np.int64)
     if int(ends[-1]) > 8 * (len(windows) - 1):
         raise StreamError("its data end before the last pixel")
     starts = np.concatenate(([at], ends[:-1]))
-    # a code of up to 31 bits from any bit on lies within the 8 bytes from that bit's byte on
+    # a code of up to 31 bits is within the 8 bytes that start at the byte of its first bit
     words = windows[starts >> 3].astype(np.uint64) << (starts & 7).astype(np.uint64)
     if ((words >> (64 - lengths[::every]).astype(np.uint64)) != table.bits[found[::every]]).any():
-        raise StreamError("its data hold an invalid code")
+        raise StreamError("its data have an invalid code")
     return int(ends[-1])
 
 
 def _windows(data: bytes) -> Pixels:
-    """The 8 bytes from each byte on, and from the end, as a big-endian number, zeros behind: >u8 [bytes + 1]."""
+    """8 bytes from each byte on, and from the end, as big-endian numbers padded with zeros: >u8 [bytes + 1]."""
     return np.ndarray((len(data) + 1,), ">u8", data + bytes(8), strides=(1,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Image:
-    """A stream of one component in one scan, taken apart."""
+    """Parts of a stream of one component in one scan."""
 
     head: bytes
     """Frame header, scan header and tables, for the decoder."""
@@ -160,16 +163,17 @@ class _Image:
     table: Mapping[int, tuple[int, int]]
     """Category SSSS -> (Huffman code, its length in bits)."""
     interval_rows: int
-    """Rows of a restart interval; all rows where none is defined."""
+    """Rows of a restart interval; all rows if none is defined."""
     intervals: Sequence[bytes]
     """Entropy-coded segments, as stored."""
 
 
 def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
-    """The image of `shape` (rows, columns) in a lossless stream of one component, 2 to 16 bits.
+    """Decode a lossless stream of `shape` (rows, columns) with one component, 2 to 16 bits.
 
-    uint8 (up to 8 bits) or uint16 [rows, columns]. Raises StreamError where the stream is not one sound image of that
-    shape: every marker segment must be as T.81 Annex B has it, and every entropy-coded bit must belong to a pixel.
+    Returns uint8 (up to 8 bits) or uint16 [rows, columns]. Raises StreamError if the stream is not one undamaged image
+    of that shape: every marker segment must conform to T.81 Annex B, and every entropy-coded bit must belong to a
+    pixel.
     """
     import imagecodecs
 
@@ -179,16 +183,16 @@ def decode(stream: bytes, shape: tuple[int, int]) -> Pixels:
         pixels = imagecodecs.jpeg8_decode(b"\xff\xd8" + image.head + joined[:-2] + b"\xff\xd9")
     except imagecodecs.Jpeg8Error as error:
         raise StreamError(f"libjpeg-turbo refuses it ({error})") from None
-    _prove(image, pixels.astype(np.uint16, copy=False))
+    _verify(image, pixels.astype(np.uint16, copy=False))
     return np.asarray(pixels)
 
 
-def stated(stream: bytes) -> Stated:
-    """What the frame header says. Raises StreamError."""
-    return Stated(precision=parameters("B", only(list(segments(stream)), _SOF3, "SOF3"))[0])
+def read_info(stream: bytes) -> StreamInfo:
+    """Properties that the frame header states. Raises StreamError."""
+    return StreamInfo(precision=parameters("B", only(list(segments(stream)), _SOF3, "SOF3"))[0])
 
 
-def _prove(image: _Image, pixels: Pixels) -> None:
+def _verify(image: _Image, pixels: Pixels) -> None:
     table = codes(image.table)
     for i, part in enumerate(image.intervals):
         rows = pixels[i * image.interval_rows : (i + 1) * image.interval_rows]
@@ -201,7 +205,7 @@ def _parse(stream: bytes, shape: tuple[int, int]) -> _Image:
         raise StreamError(f"its Huffman tables have more than {_MAX_TABLES} bytes")
     for segment in found:
         if segment.marker not in (_SOF3, _DHT, _DRI, SOS, *_IGNORED):
-            raise StreamError(f"it holds the marker FF {segment.marker:02X}, which a JPEG Lossless image has not")
+            raise StreamError(f"it has the marker FF {segment.marker:02X}, which is not allowed in JPEG Lossless")
     frame, scan = only(found, _SOF3, "SOF3"), only(found, SOS, "SOS")
     precision = _check_frame(frame, shape)
     predictor, table_index = _check_scan(scan, frame)
@@ -209,7 +213,7 @@ def _parse(stream: bytes, shape: tuple[int, int]) -> _Image:
     if table_index not in tables:
         raise StreamError(f"its Huffman table {table_index} is missing")
     rows, columns = shape
-    # a pixel has a bit at least, so that no short stream makes a decoder take memory for a large image
+    # a pixel has at least one bit; without this check a short stream could make the decoder allocate a large image
     if 8 * (len(stream) - scan.end) < rows * columns:
         raise StreamError("its data end before the last pixel")
     interval_rows = _interval_rows(found, columns) or rows
@@ -230,7 +234,7 @@ def _bytes(segment: Segment) -> bytes:
 def _check_frame(frame: Segment, shape: tuple[int, int]) -> int:
     """The precision in bits that a frame header states (T.81 B.2.2)."""
     precision, rows, columns, components = parameters("BHHB", frame)
-    check_claim((rows, columns), shape)
+    check_size((rows, columns), shape)
     if components != 1 or len(frame.body) != 9:
         raise StreamError(f"its frame header states {components} components, expected one")
     if not 2 <= precision <= 16:
@@ -242,11 +246,11 @@ def _check_scan(scan: Segment, frame: Segment) -> tuple[int, int]:
     """Predictor and index of the Huffman table that a scan header states (T.81 B.2.3, table B.3)."""
     components, component, table, predictor, end, shift = parameters("6B", scan)
     if components != 1 or len(scan.body) != 6 or component != frame.body[6]:
-        raise StreamError("its scan header does not name the one component of its frame")
+        raise StreamError("its scan header does not refer to the only component of its frame")
     if not 1 <= predictor <= 7 or table & 0xCF or end:
-        raise StreamError("its scan header is none of a lossless scan")
+        raise StreamError("its scan header is not that of a lossless scan")
     if shift:
-        raise StreamError(f"its point transform has left out the lowest {shift} bits: ask for the original")
+        raise StreamError(f"its point transform has removed the lowest {shift} bits: request the original image")
     return predictor, table >> 4
 
 
@@ -274,7 +278,7 @@ def _codes(counts: bytes, categories: bytes) -> Mapping[int, tuple[int, int]]:
 
 
 def _interval_rows(found: Sequence[Segment], columns: int) -> int:
-    """Rows of a restart interval, 0 for none (T.81 B.2.4.4); lossless ones are whole rows (table B.7)."""
+    """Rows of a restart interval, 0 for none (T.81 B.2.4.4); a lossless interval has complete rows (table B.7)."""
     samples = [parameters("H", segment)[0] for segment in found if segment.marker == _DRI]
     if samples and samples[-1] % columns:
         raise StreamError(f"its restart interval is {samples[-1]} samples, expected a multiple of {columns}")
@@ -282,7 +286,7 @@ def _interval_rows(found: Sequence[Segment], columns: int) -> int:
 
 
 def _intervals(stream: bytes, start: int, count: int) -> list[bytes]:
-    """The entropy-coded segments from `start` on, between which RST0 to RST7 stand in turn (T.81 B.2.1)."""
+    """The entropy-coded segments from `start` on, separated by RST0 to RST7 in turn (T.81 B.2.1)."""
     parts = []
     while True:
         marker = _MARKER.search(stream, start)
@@ -296,7 +300,7 @@ def _intervals(stream: bytes, start: int, count: int) -> list[bytes]:
             raise StreamError(f"its data are interrupted by the marker FF {marker[1][0]:02X} at byte {marker.start()}")
     if len(parts) != count:
         raise StreamError(f"it has {len(parts)} restart intervals, expected {count}")
-    # an encapsulated frame may be padded behind EOI (PS3.5 A.4)
+    # an encapsulated frame may be padded after EOI (PS3.5 A.4)
     if stream[start:].strip(b"\0"):
-        raise StreamError("something else follows behind EOI (FF D9)")
+        raise StreamError("data other than padding follow EOI (FF D9)")
     return parts

@@ -1,4 +1,4 @@
-"""RLE Lossless (PS3.5 Annex G): imagecodecs unpacks each segment, which must give the image's bytes and no other."""
+"""RLE Lossless (PS3.5 Annex G): imagecodecs unpacks each segment, which must give exactly the bytes of the image."""
 
 import struct
 from itertools import pairwise
@@ -13,9 +13,9 @@ _HEADER = 64
 
 
 def decode(stream: bytes, shape: tuple[int, int], bits_allocated: int) -> Pixels:
-    """The image of `shape` (rows, columns) in a frame of one sample a pixel, 8 or 16 bits allocated.
+    """Decode a frame of `shape` (rows, columns) with one sample per pixel, 8 or 16 bits allocated.
 
-    uint8 or uint16 [rows, columns], bits above BitsStored as they are. Raises StreamError.
+    Returns uint8 or uint16 [rows, columns]; bits above BitsStored are not changed. Raises StreamError.
     """
     segments = _segments(stream, bits_allocated // 8)
     # the most significant byte comes first (G.2)
@@ -25,28 +25,28 @@ def decode(stream: bytes, shape: tuple[int, int], bits_allocated: int) -> Pixels
 
 def _segments(stream: bytes, count: int) -> list[bytes]:
     if len(stream) < _HEADER:
-        raise StreamError(f"it has {len(stream)} bytes, an RLE header has {_HEADER}")
+        raise StreamError(f"it has {len(stream)} bytes, expected at least an RLE header of {_HEADER}")
     stated, *offsets = struct.unpack_from("<16L", stream)
     if stated != count:
         raise StreamError(f"its header states {stated} segments, expected {count}")
     places = [*offsets[:count], len(stream)]
     if places[0] != _HEADER or places != sorted(set(places)):
-        raise StreamError("the offsets of its segments are not in order")
+        raise StreamError("the offsets of its segments are not ascending")
     return [stream[start:end] for start, end in pairwise(places)]
 
 
 def _unpacked(segment: bytes, length: int) -> bytes:
-    """A segment's bytes, `length` of them (G.3.2); no more memory is taken than they need."""
+    """The `length` bytes of a segment (G.3.2); allocates no more memory than these."""
     import imagecodecs
 
     # two bytes give up to 128 (G.3.1)
     if 64 * len(segment) < length:
         raise StreamError(f"a segment of {len(segment)} bytes cannot hold the {length} bytes of the image")
     try:
-        # nothing may be left over but the 0 that pads a segment to an even number of bytes (G.3.1)
+        # only the 0 that pads a segment to an even number of bytes may be left over (G.3.1)
         unpacked = bytes(imagecodecs.packbits_decode(segment, out=bytearray(length)))
     except imagecodecs.PackbitsError:
         unpacked = b""
     if len(unpacked) != length:
-        raise StreamError(f"a segment does not hold the {length} bytes of the image")
+        raise StreamError(f"a segment does not contain exactly the {length} bytes of the image")
     return unpacked

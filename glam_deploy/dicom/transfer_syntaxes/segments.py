@@ -10,30 +10,30 @@ _NOT_KEPT = frozenset({0xFE, *range(0xE0, 0xF0)})
 """COM and APP0 to APP15."""
 
 MAX_SEGMENTS = 10_000
-"""Marker segments of a stream that are looked at: a thousand times those of an image; a hostile one has millions."""
+"""Largest number of marker segments in a stream: 1,000 times those of an image; a hostile stream may have millions."""
 
 
 class StreamError(ValueError):
-    """A compressed stream is damaged or is not what the DICOM header says; the message quotes no header element."""
+    """A compressed stream is damaged or contradicts the DICOM header; the message quotes no element of the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A marker with its parameters."""
+    """A marker segment: marker and parameters."""
 
     marker: int
     """Second byte of the marker code, 0x01 to 0xFE."""
     body: bytes
-    """Parameters behind the length field; empty for SOI and EOI, which have none, and of comments and application data,
+    """Parameters after the length field; empty for SOI and EOI, which have none, and for comments and application data,
     which are not kept."""
     end: int
-    """Position of the first byte behind the segment."""
+    """Position of the first byte after the segment."""
 
 
 def segments(stream: bytes) -> Iterator[Segment]:
-    """Every segment up to and with the first SOS or EOI of a stream of T.81 or T.87, SOI not among them.
+    """All segments of a T.81 or T.87 stream, without SOI, up to and including the first SOS or EOI.
 
-    Any marker may be preceded by fill bytes FF (T.81 B.1.1.2). Raises StreamError, also for more than `MAX_SEGMENTS`.
+    Fill bytes FF may precede any marker (T.81 B.1.1.2). Raises StreamError, also for more than `MAX_SEGMENTS`.
     """
     marker, at = _marker(stream, 0)
     if marker != SOI:
@@ -50,17 +50,17 @@ def segments(stream: bytes) -> Iterator[Segment]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stated:
-    """What a stream says of its own pixels."""
+class StreamInfo:
+    """Properties of the pixels that the headers of a stream state."""
 
     precision: int
-    """Bits of a pixel."""
+    """Bits per pixel."""
     loss: str = ""
-    """How it compresses with loss; "" where it does not."""
+    """Kind of lossy compression; "" for a lossless stream."""
 
 
 def parameters(layout: str, segment: Segment) -> tuple[int, ...]:
-    """The first parameters of a segment, big-endian, as `struct` lays them out. Raises StreamError."""
+    """The first parameters of a segment, big-endian, in a `layout` of `struct`. Raises StreamError."""
     try:
         return struct.unpack_from(">" + layout, segment.body)
     except struct.error:
@@ -68,26 +68,26 @@ def parameters(layout: str, segment: Segment) -> tuple[int, ...]:
 
 
 def only(found: Sequence[Segment], marker: int, name: str) -> Segment:
-    """The one segment with `marker`. Raises StreamError where there is none or another."""
+    """The only segment with `marker`. Raises StreamError if there are none or several."""
     named = [segment for segment in found if segment.marker == marker]
     if len(named) != 1:
         raise StreamError(f"it has {len(named)} marker segments {name}, expected one")
     return named[0]
 
 
-def check_claim(claimed: tuple[int, int], shape: tuple[int, int]) -> None:
-    """Raise StreamError unless a stream's own (rows, columns) are those of the DICOM header, before it is decoded.
+def check_size(stated: tuple[int, int], shape: tuple[int, int]) -> None:
+    """Raise StreamError unless the (rows, columns) of a stream equal those of the DICOM header.
 
-    A few bytes of a damaged stream may claim any size.
+    Call it before decoding, because a damaged stream of a few bytes may state any size.
     """
-    if claimed != shape:
+    if stated != shape:
         raise StreamError(
-            f"its header states {claimed[0]} rows and {claimed[1]} columns, the DICOM header {shape[0]} and {shape[1]}"
+            f"its header states {stated[0]} rows and {stated[1]} columns, the DICOM header {shape[0]} and {shape[1]}"
         )
 
 
 def _marker(stream: bytes, at: int) -> tuple[int, int]:
-    """A marker's second byte, and where it ends."""
+    """Second byte of the marker at `at`, and the position after it."""
     lead = at
     while stream[at : at + 1] == b"\xff":
         at += 1
@@ -97,7 +97,7 @@ def _marker(stream: bytes, at: int) -> tuple[int, int]:
 
 
 def _length(stream: bytes, marker: int, at: int) -> int:
-    """Bytes of a segment behind its marker."""
+    """Length in bytes of a segment after its marker."""
     length = int.from_bytes(stream[at : at + 2])
     if length < 2 or at + length > len(stream):
         raise StreamError(f"the segment of marker FF {marker:02X} at byte {at} is longer than the rest of the stream")

@@ -192,6 +192,6 @@ def test_calibration_images_are_read_before_graphs_are_written(tmp_path: Path, m
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "L-CC.png").write_bytes(b"no picture")
     options = ExportOptions(precisions=("fp32", "int8"), calibration=tmp_path / "images")
-    with pytest.raises(Exception, match=r"L-CC\.png: the content is no DICOM, PNG"):
+    with pytest.raises(Exception, match=r"L-CC\.png: the format of the content is unknown"):
         exporter.export_bundle(tmp_path / "w.pt", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()

@@ -76,7 +76,7 @@ SYNTAXES = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.RLELossl
     [
         ("Rows", "None x 70 .None: it is missing"),
         ("Columns", "96 x None .None: it is missing"),
-        ("SamplesPerPixel", "with missing samples a pixel .SamplesPerPixel"),
+        ("SamplesPerPixel", "with missing samples per pixel .SamplesPerPixel"),
         ("BitsAllocated", "are missing, 12, 11"),
         ("BitsStored", "are 16, missing, 11"),
         ("HighBit", "are 16, 12, missing"),

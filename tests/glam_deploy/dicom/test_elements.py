@@ -142,9 +142,9 @@ def test_a_sequence_that_is_read_has_a_limit_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        (sequence(ITEM * 3), "ends in the middle|holds something else"),
+        (sequence(ITEM * 3), "ends within|contains data other"),
         (sequence(OPEN_ITEM + UNLISTED + b"LO\4\0abcd"), "end"),
-        (sequence(b"abcdefgh" + SEQUENCE_END), "holds something else than items"),
+        (sequence(b"abcdefgh" + SEQUENCE_END), "contains data other than items"),
         (closed(nested(MAX_DEPTH + 1)[12:-8]), f"nested more than {MAX_DEPTH} deep"),
         (nested(100_000), f"nested more than {MAX_DEPTH} deep"),
         (sequence(b"", length=0x7FFFFFF0), "before the end of an element"),
@@ -177,13 +177,13 @@ def test_fragments_are_counted(tmp_path: Path) -> None:
     path.write_bytes(file[:at] + ITEM * 100_000 + file[at:])
     assert f"more than {MAX_ELEMENTS}" in told(path)
     path.write_bytes(file[:-8])
-    assert "ends in the middle of an element" in told(path)
+    assert "ends within an element" in told(path)
 
 
 def test_pixels_that_are_longer_than_the_file(tmp_path: Path) -> None:
     path = write_mg(tmp_path / "a.dcm")
     path.write_bytes(path.read_bytes()[:-100])
-    assert "ends in the middle of an element" in told(path)
+    assert "ends within an element" in told(path)
 
 
 def test_the_item_delimiter_of_another_level(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_fragments_are_joined(write: Write, syntax: uid.UID, fragments: int, tab
 def test_a_missing_fragment_is_refused(write: Write, syntax: uid.UID) -> None:
     stream = STREAMS[syntax]
     thirds = [stream[i : i + len(stream) // 6 * 2] for i in range(0, len(stream), len(stream) // 6 * 2)]
-    with pytest.raises(DicomError, match=r"damaged or incomplete: |something else than fragments"):
+    with pytest.raises(DicomError, match=r"damaged or incomplete: |data other than fragments"):
         read_view(_encapsulated(write, syntax, _item(b"") + b"".join(map(_item, (thirds[0], *thirds[2:])))))
 
 
@@ -168,11 +168,11 @@ def _rle(*segments: bytes) -> bytes:
     [
         (b"", "0 bytes"),
         (_rle(b"\x03abcd"), "1 segments, expected 2"),
-        (_rle(b"\x03abcd", b"\x02abc"), "does not hold the 4 bytes"),
-        (_rle(b"\x03abcd", b"\x04abcde"), "does not hold the 4 bytes"),
-        (_rle(b"\x03abcd", b"\x03abc"), "does not hold the 4 bytes"),
-        (_rle(b"\x03abcd\0\0", b"\x03abcd"), "does not hold the 4 bytes"),
-        (_rle(b"\x03abcd", b"\x03abcd").replace(b"\x45", b"\x40", 1), "not in order"),
+        (_rle(b"\x03abcd", b"\x02abc"), "does not contain exactly the 4 bytes"),
+        (_rle(b"\x03abcd", b"\x04abcde"), "does not contain exactly the 4 bytes"),
+        (_rle(b"\x03abcd", b"\x03abc"), "does not contain exactly the 4 bytes"),
+        (_rle(b"\x03abcd\0\0", b"\x03abcd"), "does not contain exactly the 4 bytes"),
+        (_rle(b"\x03abcd", b"\x03abcd").replace(b"\x45", b"\x40", 1), "not ascending"),
     ],
 )
 def test_rle_that_is_not_the_image_is_refused(stream: bytes, words: str) -> None:
@@ -204,8 +204,8 @@ def test_jpeg_ls_ends_where_its_data_do(near: int) -> None:
     [
         (lambda s: s[:-2], "without EOI"),
         (lambda s: s[: len(s) // 2], "without EOI"),
-        (lambda s: s + b"\1", "something else follows"),
-        (lambda s: s[:200] + b"\xff\xd9" + s[200:], "something else follows"),
+        (lambda s: s + b"\1", "data other than padding follow"),
+        (lambda s: s[:200] + b"\xff\xd9" + s[200:], "data other than padding follow"),
         (lambda s: s[:200] + b"\xff\xd0" + s[200:], "interrupted by the marker FF D0"),
         (lambda s: s.replace(b"\xff\xf7\0\x0b\x0c\0\x60", b"\xff\xf7\0\x0b\x0c\0\x61"), "97 rows"),
         (lambda s: s.replace(b"\xff\xf7", b"\xff\xc3"), "0 marker segments SOF55"),

@@ -76,7 +76,7 @@ def test_lossy_jpeg_2000_is_read_with_a_notice(write: Write, tmp_path: Path) -> 
 
 
 def _compressed(path: Path, syntax: uid.UID, **options: object) -> Path:
-    """As an archive does that compresses with loss and leaves LossyImageCompression out."""
+    """Like an archive that compresses with loss and omits LossyImageCompression."""
     dataset = dcmread(path)
     del dataset.LossyImageCompression
     dataset.compress(syntax, generate_instance_uid=False, **options)
@@ -92,7 +92,7 @@ def test_loss_is_told_where_only_the_transfer_syntax_does(write: Write) -> None:
     assert "compressed with loss (transfer syntax JPEG-LS Lossy" in notice.message
     (notice,) = read_view(_compressed(write(), uid.JPEG2000, j2k_psnr=[60])).notices
     assert notice.code == "lossy"
-    assert "loss by compression is possible" in notice.message
+    assert "lossy compression is possible" in notice.message
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])

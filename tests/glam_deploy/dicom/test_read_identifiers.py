@@ -92,7 +92,7 @@ def test_no_identifier_is_told_by_a_traceback(write: Write) -> None:
     assert CANARY not in repr(read_view(path))
     path = write(lambda dataset: dataset.add_new("Rows", "DS", "1.012345678"))
     path.write_bytes(path.read_bytes().replace(b"1.012345678", CANARY.encode()))
-    with pytest.raises(DicomError, match="Rows is no number") as caught:
+    with pytest.raises(DicomError, match="Rows is not a number") as caught:
         read_view(path)
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 

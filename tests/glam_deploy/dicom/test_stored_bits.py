@@ -1,4 +1,4 @@
-"""Bits above BitsStored: what is no part of a pixel is left out, what is a part of a value refuses the image."""
+"""Bits above BitsStored: unrelated bits are cleared, bits that belong to a value refuse the image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_swapped_bytes_are_refused_by_their_name(
     stored = image if photometric == "MONOCHROME2" else 4095 - image
     values = {"PhotometricInterpretation": photometric}
     values |= {"PresentationLUTShape": "INVERSE"} if photometric == "MONOCHROME1" else {}
-    with pytest.raises(DicomError, match=r"bytes of each pixel are swapped \(\d+ pixels .* 0 after the exchange"):
+    with pytest.raises(DicomError, match=r"bytes of each pixel are swapped \(\d+ pixels .* 0 after a byte swap"):
         read_view(_stored(write, stored.byteswap(), syntax, **values))
 
 
@@ -113,7 +113,9 @@ def test_noise_in_the_bits_above_is_not_called_swapped_bytes(
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 1 << bits, image.shape).astype(np.uint16) << 12
     stored = image | (noise if everywhere else np.where(image > 0, noise, 0))
-    with pytest.raises(DicomError, match=r"bits above BitsStored hold noise, or BitsStored is too small: .*set to 0"):
+    with pytest.raises(
+        DicomError, match=r"bits above BitsStored hold noise, or BitsStored is too small: .*set these bits to 0"
+    ):
         read_view(_stored(write, stored, syntax))
 
 
@@ -166,7 +168,7 @@ def test_padding_beyond_the_stored_bits(write: Write, image: Pixels, value: int,
     np.testing.assert_array_equal(mammogram.pixels, image)
     assert mammogram.notices == ()
     if value & 0xFFF:
-        with pytest.raises(DicomError, match=f"one value {value}: padding .*PixelPaddingValue {value}"):
+        with pytest.raises(DicomError, match=f"the value {value}: this is padding .*PixelPaddingValue {value}"):
             read_view(_stored(write, stored, syntax))
     else:  # what is left of it is the background
         np.testing.assert_array_equal(read_view(_stored(write, stored, syntax)).pixels, image)
@@ -222,7 +224,9 @@ def test_bytes_behind_the_pixels_are_told_as_such(write: Write) -> None:
     dataset = dcmread(path)
     dataset.PixelData += bytes(2)
     dataset.save_as(path)
-    with pytest.raises(DicomError, match="longer than the header says: it has 15362 bytes, expected 15360 for 96 rows"):
+    with pytest.raises(
+        DicomError, match="longer than the header states: it has 15362 bytes, expected 15360 for 96 rows"
+    ):
         read_view(path)
     dataset.PixelData = dataset.PixelData[:-4]
     dataset.save_as(path)

@@ -193,7 +193,7 @@ def test_an_unknown_view_is_asked_for_and_taken_from_the_option(write: Write, va
     path = write(_untagged)
     for keyword, value in values.items():
         put(path, keyword, "CS", value.encode())
-    with pytest.raises(DicomError, match="view is not known: pass view=") as caught:
+    with pytest.raises(DicomError, match="view is unknown: pass view=") as caught:
         read_view(path)
     assert any(f"{keyword} " in str(caught.value) for keyword in values)
     mammogram = read_view(path, view=View.R_CC)
@@ -226,7 +226,7 @@ def test_an_unknown_orientation_is_missing(write: Write, value: bytes) -> None:
     path = put(write(), "PatientOrientation", "CS", value)
     (notice,) = read_view(path).notices
     assert notice.code == "orientation-unknown"
-    assert notice.message.startswith("PatientOrientation holds ")
+    assert notice.message.startswith(("PatientOrientation holds ", "PatientOrientation does not hold "))
     assert "defined term" in notice.message
     assert read_view(path, horizontal_flip=True).horizontal_flip
 

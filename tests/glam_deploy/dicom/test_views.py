@@ -92,9 +92,9 @@ def test_the_view_option_completes_tags_and_never_overrules_them(write: Write) -
     assert read_view(untagged, view=View.L_CC).view is View.L_CC
     with pytest.raises(DicomError, match="pass view="):
         read_view(untagged)
-    with pytest.raises(DicomError, match="contradicts"):
+    with pytest.raises(DicomError, match="is contradictory"):
         read_view(write(), view=View.R_CC)
-    with pytest.raises(DicomError, match="contradicts"):
+    with pytest.raises(DicomError, match="is contradictory"):
         read_view(write(_tags(ViewCodeSequence=None)), view=View.R_CC)
 
 

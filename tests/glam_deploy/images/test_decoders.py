@@ -65,8 +65,8 @@ def test_grey_with_alpha_that_is_not_opaque(tmp_path: Path, grey: Pixels) -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"t338": (SHORT, [0])}, "not stated .ExtraSamples 0"),
-        ({}, "2 samples a pixel, 0 of them extra"),
+        ({"t338": (SHORT, [0])}, "without stated meaning .ExtraSamples 0"),
+        ({}, "2 samples per pixel, 0 of them extra"),
         ({"t338": ALPHA, "planar": True}, "PlanarConfiguration 2"),
         ({"t338": ALPHA, "t317": (SHORT, [2])}, "Predictor 2"),
     ],
@@ -120,7 +120,7 @@ def test_tags_of_others_are_passed_over_without_a_word(tmp_path: Path, capfd: py
 
 def test_samples_of_different_depths(tmp_path: Path) -> None:
     content = samples_tiff(np.dstack([GREY16] * 3), t258=(SHORT, [16, 8, 16]))
-    with pytest.raises(InputError, match="the same in all samples"):
+    with pytest.raises(InputError, match="equal in all samples"):
         _read(tmp_path, content)
 
 
@@ -216,14 +216,14 @@ _IHDR = _chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, 8, 0, 0, 0, 0))
 _ROWS = b"".join(b"\0" + row.tobytes() for row in GREY8)
 _IDAT, _IEND, _START = _chunk(b"IDAT", zlib.compress(_ROWS)), _chunk(b"IEND"), b"\x89PNG\r\n\x1a\n"
 PNGS: dict[str, tuple[bytes, str]] = {
-    "too many pixels": (_IHDR + _chunk(b"IDAT", zlib.compress(_ROWS + b"\0" * 40)) + _IEND, "more than their 1240"),
+    "too many pixels": (_IHDR + _chunk(b"IDAT", zlib.compress(_ROWS + b"\0" * 40)) + _IEND, "more than 1240"),
     "too few pixels": (_IHDR + _chunk(b"IDAT", zlib.compress(_ROWS[:-5])) + _IEND, "1235 of 1240"),
     "bytes behind the pixels": (_IHDR + _chunk(b"IDAT", zlib.compress(_ROWS) + b"more") + _IEND, "follow its pixels"),
     "a chunk behind the pixels": (_IHDR + _IDAT + _chunk(b"IDAT", b"more") + _IEND, "follow its pixels"),
-    "garbage behind the end": (_IHDR + _IDAT + _IEND + b"garbage", "7 bytes behind its end"),
-    "zeros behind the end": (_IHDR + _IDAT + _IEND + bytes(3), "3 bytes behind its end"),
+    "garbage behind the end": (_IHDR + _IDAT + _IEND + b"garbage", "7 bytes after its end"),
+    "zeros behind the end": (_IHDR + _IDAT + _IEND + bytes(3), "3 bytes after its end"),
     "an end with a body": (_IHDR + _IDAT + _chunk(b"IEND", b"x"), "IEND. is not empty"),
-    "no end": (_IHDR + _IDAT, "not whole"),
+    "no end": (_IHDR + _IDAT, "is incomplete"),
     "a filter of no kind": (
         _IHDR + _chunk(b"IDAT", zlib.compress(b"\7" + _ROWS[1:])) + _IEND,
         "bad adaptive filter value",
@@ -348,7 +348,7 @@ def test_a_strip_within_the_header_or_the_directory(tmp_path: Path, offset: int)
     """Its pixels end where the directory begins."""
     assert struct.unpack_from("<I", PLAIN, 4) == (8 + GREY16.nbytes,)
     np.testing.assert_array_equal(_read(tmp_path, _moved_strip(PLAIN, 8)).pixels, GREY16)
-    with pytest.raises(InputError, match=rf"strip or tile 0 is not whole: it begins at byte {offset} and lies within"):
+    with pytest.raises(InputError, match=rf"strip or tile 0: it begins at byte {offset} and overlaps"):
         _read(tmp_path, _moved_strip(PLAIN, offset))
 
 
@@ -360,7 +360,7 @@ def test_a_strip_within_the_places_of_strips(tmp_path: Path) -> None:
     places = content.index(struct.pack("<3I", 8, 68, 128))
     assert places == 188
     struct.pack_into("<I", content, places + 8, 130)
-    with pytest.raises(InputError, match="strip or tile 2 is not whole: it begins at byte 130"):
+    with pytest.raises(InputError, match="strip or tile 2: it begins at byte 130"):
         _read(tmp_path, bytes(content))
 
 

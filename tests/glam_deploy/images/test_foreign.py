@@ -94,7 +94,7 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "bzip2": (lambda _: bz2.compress(b"x" * 500), "archive", "unpack"),
     "xz": (lambda _: lzma.compress(b"x" * 500), "archive", "unpack"),
     "tar": (_tar, "tar archive", "unpack"),
-    "json": (lambda _: b'{"error": "not found"}', "JSON text", "download"),
+    "json": (lambda _: b'{"error": "not found"}', "JSON file", "download"),
     "jpeg": (_picture("JPEG"), "JPEG picture", "original mammogram"),
     "jpeg 2000": (_picture("JPEG2000"), "JPEG 2000", "original mammogram"),
     "bare jpeg 2000": (lambda _: bytes(cv2.imencode(".jp2", GREY)[1])[85:], "JPEG 2000", "original mammogram"),

@@ -104,7 +104,7 @@ TRICKS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tiff, tags given twice": ("a.tif", lambda p: _tiff(p, (256, 4, 1, 100), (257, 4, 1, 100)), "a tag twice"),
     "tiff, size as it is": ("a.tif", _tiff, "30000 x 30000"),
     "tiff, samples": ("a.tif", lambda p: _tiff(p, (277, 3, 1, 60_000), width=99, height=99), "a tag twice"),
-    "tiff, a strip that inflates": ("a.tif", lambda p: _tiff(p, width=9_000, height=9_001), "not whole"),
+    "tiff, a strip that inflates": ("a.tif", lambda p: _tiff(p, width=9_000, height=9_001), "they are incomplete"),
     "tiff, values without number": ("a.tif", lambda p: _tiff(p, (322, 3, 1, 0), (324, 4, 2_000_000, 8)), "2000000"),
     "tiff, a tile larger than any image": (
         "a.tif",
@@ -127,8 +127,8 @@ TRICKS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a sparse png": ("a.png", lambda p: _sparse(p, b"\x89PNG\r\n\x1a\n"), "more than 800000000 bytes"),
     "a sparse tiff": ("a.tif", lambda p: _sparse(p, b"II*\0"), "more than 800000000 bytes"),
     "a sparse npy": ("a.npy", lambda p: _sparse(p, b"\x93NUMPY"), "more than 800000000 bytes"),
-    "npy, size": ("a.npy", lambda p: _npy(p, "(30000, 30000)"), "does not hold what its header says"),
-    "npy, dimensions": ("a.npy", lambda p: _npy(p, "(" + "9, " * 900 + ")"), "does not hold what its header says"),
+    "npy, size": ("a.npy", lambda p: _npy(p, "(30000, 30000)"), "bytes after its header, which states"),
+    "npy, dimensions": ("a.npy", lambda p: _npy(p, "(" + "9, " * 900 + ")"), "bytes after its header, which states"),
     "rle": ("a.dcm", lambda p: _dicom(p, uid.RLELossless, _RLE + bytes(300)), "cannot hold"),
     "jpeg lossless": (
         "a.dcm",

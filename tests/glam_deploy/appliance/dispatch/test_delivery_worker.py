@@ -132,7 +132,7 @@ def test_a_delivery_that_makes_the_target_abort_does_not_hold_up_later_ones(outb
         outbox.now += 900
         exhaust(worker)
     assert outbox.states() == ["dead", "delivered", "delivered"]
-    assert "broke off" in outbox.delivery(1)["reason"]
+    assert "ended the association" in outbox.delivery(1)["reason"]
 
 
 def test_a_target_that_hangs_is_left_after_its_timeout(outbox: Outbox, pacs: FakePacs) -> None:

@@ -85,7 +85,7 @@ def test_contexts() -> None:
 @pytest.mark.parametrize(
     ("names", "expected", "words"),
     [
-        ({"called": "OTHER"}, (1, 1, 7), "it calls 'OTHER', but the AE title is 'GLAM'"),
+        ({"called": "OTHER"}, (1, 1, 7), "the called AE title is 'OTHER', expected 'GLAM'"),
         ({"calling": "ROGUE"}, (1, 1, 3), "no configured sender has this AE title at this address"),
         ({"calling": "storescu"}, (1, 1, 3), "no configured sender"),
     ],

@@ -90,7 +90,7 @@ def test_a_peer_that_sends_a_pdu_byte_by_byte_is_cut_off() -> None:
             for _ in range(3000):
                 peer.sendall(b"\0")
                 time.sleep(0.01)
-        assert here.said("aborted") == ["no whole PDU came for receive.idle_s"]
+        assert here.said("aborted") == ["no complete PDU was received within receive.idle_s"]
 
 
 def test_a_silent_association_is_aborted() -> None:
@@ -99,7 +99,7 @@ def test_a_silent_association_is_aborted() -> None:
         association = associated(here.port)
         until(lambda: here.said("aborted"))
         until(lambda: association.is_aborted)
-        assert here.said("aborted") == ["no whole PDU came for receive.idle_s"]
+        assert here.said("aborted") == ["no complete PDU was received within receive.idle_s"]
 
 
 def pdv(control: int, data: bytes, context: int = 1) -> bytes:
@@ -160,7 +160,7 @@ def test_who_leaves_in_the_middle_leaves_nothing_open() -> None:
             until(lambda: here.uploads and here.uploads[0].data == b"some")
         until(lambda: here.uploads[0].left)
         assert not here.uploads[0].finished
-        assert here.said("aborted") == ["the peer aborted it, or the connection was lost"]
+        assert here.said("aborted") == ["the peer aborted the association, or the connection was lost"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

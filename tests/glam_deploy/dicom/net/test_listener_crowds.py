@@ -74,18 +74,18 @@ def test_connections_that_wait_give_way_to_who_asks(sent: bytes) -> None:
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "does not speak DICOM: its first byte is 0x47"),
-        (b"\x04\x00\x00\x00\x00\x04abcd", "no request for an association"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "speaks TLS"),
-        (bytes(100), "does not speak DICOM"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "does not use DICOM: its first byte is 0x47"),
+        (b"\x04\x00\x00\x00\x00\x04abcd", "not an association request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "uses TLS"),
+        (bytes(100), "does not use DICOM"),
         (b"\x01\x00" + struct.pack(">L", MAX_REQUEST + 1) + bytes(10), f"up to {MAX_REQUEST}"),
         (request(*[context(n) for n in range(10_000)])[: MAX_REQUEST + 1000], "of 500114 bytes, expected up to 262144"),
-        (request(*[context(n) for n in range(1000)]), "1000 presentation contexts, expected up to 128"),
+        (request(*[context(n) for n in range(1000)]), "1000 presentation contexts, expected up to 8192 and 128"),
         (request(item(0x20, bytes(4) + item(0x40, b"") * 16_000)), "16[0-9]{3} items"),
-        (request(more=b"\x20\x00\xff\xff" + bytes(10)), "lengths of items that are wrong"),
-        (request(more=b"\x20\x00\x00"), "lengths of items that are wrong"),
-        (b"\x01\x00\x00\x00\x00\x04abcd", "cannot be understood"),
-        (request(item(0x20, b"\x01")), "cannot be understood"),
+        (request(more=b"\x20\x00\xff\xff" + bytes(10)), "wrong item lengths"),
+        (request(more=b"\x20\x00\x00"), "wrong item lengths"),
+        (b"\x01\x00\x00\x00\x00\x04abcd", "cannot be decoded"),
+        (request(item(0x20, b"\x01")), "cannot be decoded"),
     ],
     ids=range(12),
 )
@@ -104,7 +104,7 @@ def test_a_tls_client_is_told_at_once_that_this_is_no_tls_port() -> None:
         context = ssl.create_default_context()
         with pytest.raises(OSError):
             context.wrap_socket(plain, server_hostname="localhost")
-        until(lambda: here.said("rejected") == ["it speaks TLS, and this is the plain DICOM port"])
+        until(lambda: here.said("rejected") == ["the peer uses TLS, but this is the DICOM port without TLS"])
 
 
 def test_a_request_byte_by_byte_is_cut_off() -> None:
@@ -116,7 +116,7 @@ def test_a_request_byte_by_byte_is_cut_off() -> None:
             for byte in request(context(1), more=bytes(2000)):
                 peer.sendall(bytes([byte]))
                 time.sleep(0.005)
-        until(lambda: here.said("rejected") == ["no whole request for an association came in time"])
+        until(lambda: here.said("rejected") == ["no complete association request was received in time"])
 
 
 # associations
@@ -143,7 +143,7 @@ def test_a_data_set_in_fragments_of_one_byte_is_cut_off() -> None:
                 peer.sendall(pdv(0, b"x"))
                 time.sleep(0.005)
         until(lambda: here.listener.associations == 0)
-        assert here.said("aborted") == ["a data set that comes with less than 16384 bytes a second"]
+        assert here.said("aborted") == ["a data set slower than 16384 bytes per second"]
         assert here.uploads[0].left
 
 
@@ -167,5 +167,5 @@ def test_who_asks_without_waiting_for_answers_is_cut_off() -> None:
         with pytest.raises(OSError):
             while True:
                 peer.sendall(pdv(3, ECHO) * 100)
-        until(lambda: here.said("aborted") == ["more than 100 messages that do not wait for an answer"])
+        until(lambda: here.said("aborted") == ["more than 100 unanswered messages"])
         until(lambda: here.listener.associations == 0)

@@ -65,7 +65,7 @@ def test_idle_associations_of_one_peer_lock_out_no_other() -> None:
         assert other.send_c_echo().Status == 0
         assert here.listener.associations == 25
         assert peers[0].recv(1 << 16) == ABORT_BY_USER
-        reason = "idle, ended in favour of OTHER@127.0.0.1 (receive.max_associations)"
+        reason = "idle, aborted to accept OTHER@127.0.0.1 (receive.max_associations)"
         assert here.said("aborted") == [reason]
         until(lambda: peers[0].recv(1 << 16) == b"")  # closed, though the peer keeps its side open
         other.release()

@@ -54,12 +54,12 @@ def test_who_lets_nobody_in_is_told_with_the_reason(changes: dict[str, object], 
     ("status", "outcome", "told"),
     [
         (0x0000, Outcome.STORED, ""),
-        (0xB000, Outcome.STORED, "warning 0xB000: changed elements"),
+        (0xB000, Outcome.STORED, "warning 0xB000: coercion of data elements"),
         (0x0111, Outcome.REFUSED, "status 0x0111"),
         (0x0124, Outcome.REFUSED, "not authorized"),
         (0xA700, Outcome.NO_ROOM, "out of resources"),
         (0xA7AB, Outcome.NO_ROOM, "out of resources"),
-        (0xA900, Outcome.REFUSED, "does not match its SOP class"),
+        (0xA900, Outcome.REFUSED, "does not match the SOP class"),
         (0xC123, Outcome.REFUSED, "cannot understand"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_class_that_nobody_takes_is_the_objects_fault(tmp_path: Path) -> None:
     with FakePacs(syntaxes=[JPEG2000Lossless]).running() as pacs:
         found, reason = store_one(pacs.peer(), item)
     assert found is Outcome.REFUSED
-    assert "it takes no Digital Mammography X-Ray Image Storage" in reason
+    assert "it accepts no Digital Mammography X-Ray Image Storage" in reason
 
 
 @pytest.mark.parametrize("damage", ["missing", "no DICOM"])
@@ -164,13 +164,13 @@ def test_an_abort_in_the_middle(tmp_path: Path) -> None:
 
 @contextmanager
 def silent(serve: object = None) -> Iterator[int]:
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 def test_a_port_that_says_nothing_is_given_up() -> None:
-    with silent() as port, pytest.raises(PeerError, match="takes connections, but no association"):
+    with silent() as port, pytest.raises(PeerError, match="accepts connections, but no association"):
         echo(Peer(ae_title=AE_TITLE, host="127.0.0.1", port=port, timeout_s=0.2))
 
 
@@ -244,14 +244,17 @@ def test_a_certificate_of_another_authority_is_not_shown_ours(authority: Authori
     rogue = Authority(tmp_path, "rogue")
     with (
         FakePacs().running(server_context(rogue)) as pacs,
-        pytest.raises(PeerError, match="certificate is not accepted"),
+        pytest.raises(PeerError, match="certificate is not valid"),
     ):
         echo(pacs.peer(tls=files(authority)))
 
 
 def test_a_certificate_of_ours_that_they_do_not_know(authority: Authority, tmp_path: Path) -> None:
     rogue = Authority(tmp_path, "rogue")
-    with FakePacs().running(server_context(authority)) as pacs, pytest.raises(PeerError, match="our certificate known"):
+    with (
+        FakePacs().running(server_context(authority)) as pacs,
+        pytest.raises(PeerError, match="trusts the certificate of glam-deploy"),
+    ):
         echo(pacs.peer(tls=files(rogue, trusted=authority), timeout_s=2))
 
 
@@ -263,7 +266,7 @@ def test_no_plain_words_to_a_tls_port(authority: Authority) -> None:
 def test_a_key_that_does_not_fit(authority: Authority) -> None:
     good, other = files(authority), Authority(authority.authority.parent / "other")
     wrong = TlsFiles(certificate=good.certificate, key=other.sign("x")[1], authority=good.authority)
-    with pytest.raises(PeerError, match="the key belonging to the certificate"):
+    with pytest.raises(PeerError, match="the key of the certificate"):
         echo(Peer(ae_title=AE_TITLE, host="127.0.0.1", port=1, tls=wrong))
 
 

@@ -131,7 +131,7 @@ def test_one_part_with_the_bytes_of_the_file(item: Item) -> None:
         (202, lambda item: stored(item, 0xB000), Outcome.STORED, "warning 0xB000"),
         (202, lambda item: failed(item, 0x0110), Outcome.REFUSED, "status 0x0110"),
         (200, lambda item: failed(item, 0xC000), Outcome.REFUSED, "status 0xC000"),
-        (409, lambda item: failed(item, 0xA900), Outcome.REFUSED, "does not match its SOP class"),
+        (409, lambda item: failed(item, 0xA900), Outcome.REFUSED, "does not match the SOP class"),
         (409, lambda item: failed(item, 0xA700), Outcome.NO_ROOM, "out of resources"),
         (409, None, Outcome.REFUSED, "409 Conflict"),
         (409, lambda _: ["nonsense"], Outcome.REFUSED, "409 Conflict"),
@@ -164,7 +164,7 @@ def test_a_service_in_trouble_says_nothing_of_the_object(item: Item, status: int
 
 
 def test_a_service_that_hangs_is_given_up(item: Item) -> None:
-    with pytest.raises(PeerBroke, match="no answer in time"):
+    with pytest.raises(PeerBroke, match="no response in time"):
         store(Stub([Reply(0)]), item, timeout_s=0.2)
 
 

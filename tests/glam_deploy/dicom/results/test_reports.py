@@ -117,7 +117,7 @@ class TestCadSr:
         }
         (told,) = values(report, "111033")
         assert "L-MLO: Could not be processed: the pixels are damaged" in told
-        assert "Not processed, for it is not meant for this network: the view is a magnification" in told
+        assert "Not processed, because it is not meant for this network: the view is a magnification" in told
         assert "Research use only" in told and "A film label was left out." in told
 
     def test_everything_that_made_it_is_told(self, outcomes):
@@ -186,7 +186,7 @@ class TestBoth:
         assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == PREDECESSOR.sop_uid
 
     def test_without_any_mammogram_there_is_no_report(self, write):
-        with pytest.raises(UsageError, match="no mammogram at all"):
+        with pytest.raises(UsageError, match="at least one mammogram"):
             write([], ALGORITHM, identity(1))
 
     def test_a_source_that_cannot_be_read_is_no_hindrance_while_another_can(self, outcomes, tmp_path, write):

@@ -99,7 +99,7 @@ def test_a_byte_less_of_packets_of_a_byte_is_refused() -> None:
     data = stream.index(b"\xff\x93") + 2
     assert stream[data:-2] == b"\x80" * 6
     for lost in range(1, 6):
-        with pytest.raises(StreamError, match="6 of its packets are missing or have less than 6 bytes"):
+        with pytest.raises(StreamError, match="6 of its packets are missing or have fewer than 6 bytes"):
             decode(ended(stream, len(stream) - 2 - lost), (96, 80))
 
 
@@ -124,11 +124,11 @@ def _wrong_parts() -> Iterator[tuple[bytes, str]]:
     unstated = [_numbered(part, part[10], 0) for part in parts]
     yield head + b"".join(parts[:-1]) + EOC, "tile 1 has 3 tile-parts, its header states 4"
     yield head + b"".join(first[:1] + second) + EOC, "tile 0 has 1 tile-parts, its header states 4"
-    yield head + b"".join(first[:1] + first[2:] + second) + EOC, "tile 0 has tile-part 2 where 1 is expected"
-    yield head + b"".join(first[::-1] + second) + EOC, "tile 0 has tile-part 3 where 0 is expected"
-    yield head + b"".join([*first, first[-1], *second]) + EOC, "tile 0 has tile-part 3 where 4 is expected"
-    yield head + b"".join(first) + EOC, "it holds 1 tiles, its header states 2"
-    yield head + b"".join([_numbered(first[0], 0, 3), *first[1:], *second]) + EOC, "stated to have 3 tile-parts, and 4"
+    yield head + b"".join(first[:1] + first[2:] + second) + EOC, "tile 0 has tile-part 2, expected tile-part 1"
+    yield head + b"".join(first[::-1] + second) + EOC, "tile 0 has tile-part 3, expected tile-part 0"
+    yield head + b"".join([*first, first[-1], *second]) + EOC, "tile 0 has tile-part 3, expected tile-part 4"
+    yield head + b"".join(first) + EOC, "it has 1 tiles, its header states 2"
+    yield head + b"".join([_numbered(first[0], 0, 3), *first[1:], *second]) + EOC, "state 3 and 4 tile-parts"
     yield head + b"".join(unstated[:-1]) + EOC, "before 1 of its packets"
     yield head + b"".join(unstated[:3] + unstated[4:]) + EOC, "before 1 of its packets"
 
@@ -197,7 +197,7 @@ TOO_MUCH = {
         9_950,
         "code-blocks, expected up to 193364 in 99002500 pixels",
     ),
-    "places": (_header(10_000, 1, 1, 4, b"\xf1\x1f", order=2), 10_000, "places"),
+    "places": (_header(10_000, 1, 1, 4, b"\xf1\x1f", order=2), 10_000, "positions"),
 }
 
 
@@ -214,8 +214,8 @@ def test_an_image_that_lacks_most_packets_is_decoded_once(monkeypatch: pytest.Mo
     """A second time only tells packets of up to five bytes at the end of each tile from such that are missing."""
     plain, begins = without_starts(stored("packets"))
     counted: list[int] = []
-    once = jpeg2000._decoded
-    monkeypatch.setattr(jpeg2000, "_decoded", lambda *given: counted.append(1) or once(*given))
+    once = jpeg2000._decode_once
+    monkeypatch.setattr(jpeg2000, "_decode_once", lambda *given: counted.append(1) or once(*given))
     with pytest.raises(StreamError, match="40 of its packets are missing"):
         decode(ended(plain, begins[-40]), PIXELS.shape)
     assert len(counted) == 1
