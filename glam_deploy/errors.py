@@ -1,26 +1,26 @@
-"""Every error that glam-deploy raises on purpose.
+"""All errors that glam-deploy raises.
 
 GlamError
 ├── InputError            an image cannot be used
-│   ├── DicomError        a DICOM object is broken, contradictory or against the acceptance rules
-│   └── NotForThisNetwork a sound object that the network was never made for: skipped, with the reason
+│   ├── DicomError        a DICOM object is damaged, contradictory or violates the acceptance rules
+│   └── NotForThisNetwork a valid object of a kind that the network was not made for: skipped with a reason
 ├── UsageError            a command, option or argument is wrong
 ├── CheckpointError       a file of weights cannot be loaded
 ├── BundleError           a bundle is damaged, incomplete or too new
 ├── BackendError
-│   ├── BackendUnavailable   this machine lacks what was asked for
-│   ├── BackendBuildError    a graph could not be turned into an engine
+│   ├── BackendUnavailable   this machine does not have a required package, device or file
+│   ├── BackendBuildError    an engine could not be built from a graph
 │   └── BackendRunError      an engine failed, or computed numbers that are not finite
-├── PeerError             another node of the network cannot be reached, or turns us away
-│   ├── PeerBroke            it let us in, and then broke off or fell silent
-│   └── PeerDeclined         it answers, but not to this kind of request
+├── PeerError             another network node cannot be reached, or denies access
+│   ├── PeerBroke            the node accepted the connection, and then ended it or stopped responding
+│   └── PeerDeclined         the node responds, but does not support or allow this request
 ├── ParityError           a graph or engine disagrees with its reference
-└── InternalError         a fault of glam-deploy itself, met while working on one input
+└── InternalError         an internal error of glam-deploy while processing one input
 
-A message says what was wrong, the value, what was expected and what to do. It holds no patient identifier. What to do
-may depend on who asked: see `Remedy` and `GlamError.told`.
-`exit_code` is what the command line ends with: 1 inputs failed, 2 wrong usage, 3 this machine lacks something,
-4 parity, integrity or a gate failed, or an engine could not be built or run.
+A message states what was wrong, the value, what was expected and what to do. It contains no patient identifier. What to
+do may depend on the caller: see `Remedy` and `GlamError.message_for`.
+`exit_code` is the exit code of the command line: 1 inputs failed, 2 wrong usage, 3 this machine does not have something
+that is required, 4 parity, integrity or a gate failed, or an engine could not be built or run.
 """
 
 import traceback
@@ -32,7 +32,7 @@ from typing import Self
 
 
 class Caller(Enum):
-    """Who reads an error, and so what can be done from there."""
+    """The program or command that reports an error, on which the possible remedies depend."""
 
     PYTHON = "a Python program"
     RUN = "glam-deploy run"
@@ -42,23 +42,23 @@ class Caller(Enum):
 
 
 class Remedy(Enum):
-    """What to do about an error where that depends on the caller; `GlamError.told` words it."""
+    """Remedy of an error whose text depends on the caller; `WORDING` has the texts."""
 
-    NAME_VIEW = "say which view it is"
-    OTHER_VIEW = "say another laterality"
-    FLIP = "say that the image is stored mirrored"
-    NO_FLIP = "do not say that the image is stored mirrored"
+    NAME_VIEW = "state the view"
+    OTHER_VIEW = "state another laterality"
+    FLIP = "state that the image is stored mirrored"
+    NO_FLIP = "do not state that the image is stored mirrored"
     CORRECT_TAGS = "correct the DICOM tags of laterality and orientation"
     FOR_PROCESSING = "allow For Processing images"
-    STANDARDIZED = "say that the input is standardized"
-    RAW = "say that the input is a view as it left the detector"
+    STANDARDIZED = "state that the input is standardized"
+    RAW = "state that the input is a raw view"
 
 
 _VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
-_AT_SOURCE = "have ImageLaterality and PatientOrientation corrected where the image comes from, and send it again"
-_STORED = "store the image upright, a left breast facing right, or a DICOM object with its PatientOrientation"
+_AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of the image, and send it again"
+_STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
 _MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
-_TAKES_RAW = "give the view as it left the detector; a standardized array is not taken here"
+_TAKES_RAW = "give the view as it left the detector; a standardized array is not accepted here"
 
 WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
     {
@@ -68,26 +68,26 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.GATE: f"name it with --view, {_VIEWS}",
             Caller.CALIBRATION: "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags "
             f"of a DICOM object ({_VIEWS})",
-            Caller.APPLIANCE: "have ImageLaterality and ViewCodeSequence corrected where the image comes from, and "
-            "send it again",
+            Caller.APPLIANCE: "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it "
+            "again",
         },
         Remedy.OTHER_VIEW: {
-            Caller.PYTHON: f"pass the right view=, {_VIEWS}",
-            Caller.RUN: f"give the right --view, {_VIEWS}",
-            Caller.GATE: f"give the right --view, {_VIEWS}",
+            Caller.PYTHON: f"pass the correct view=, {_VIEWS}",
+            Caller.RUN: f"give the correct --view, {_VIEWS}",
+            Caller.GATE: f"give the correct --view, {_VIEWS}",
             Caller.CALIBRATION: f"correct the view in the file name, {_VIEWS}",
             Caller.APPLIANCE: _AT_SOURCE,
         },
         Remedy.FLIP: {
-            Caller.PYTHON: "say horizontal_flip=True",
+            Caller.PYTHON: "pass horizontal_flip=True",
             Caller.RUN: "add --horizontal-flip",
             Caller.GATE: _STORED,
             Caller.CALIBRATION: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
         },
         Remedy.NO_FLIP: {
-            Caller.PYTHON: "say horizontal_flip=False",
-            Caller.RUN: "leave --horizontal-flip off",
+            Caller.PYTHON: "pass horizontal_flip=False",
+            Caller.RUN: "omit --horizontal-flip",
             Caller.GATE: _STORED,
             Caller.CALIBRATION: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
@@ -109,8 +109,8 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
         },
         Remedy.RAW: {
             Caller.PYTHON: f"pass view= with it, {_VIEWS}",
-            Caller.RUN: f"leave --standardized off and name the view with --view, {_VIEWS}",
-            Caller.GATE: f"leave --standardized off and name the view with --view, {_VIEWS}",
+            Caller.RUN: f"omit --standardized and name the view with --view, {_VIEWS}",
+            Caller.GATE: f"omit --standardized and name the view with --view, {_VIEWS}",
             Caller.CALIBRATION: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
         },
@@ -119,30 +119,30 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
 
 
 class GlamError(Exception):
-    """Base of all; never raised itself.
+    """Base class of all errors, never raised itself.
 
-    `str` of it is what a Python caller reads. Another edge asks `told` for its own wording of the remedies.
+    `str` gives the message with remedies for a Python program, `message_for` that with remedies for another caller.
     """
 
     exit_code = 1
 
     def __init__(self, message: str = "", *remedies: Remedy) -> None:
-        """`message` says what is wrong and what was expected; `remedies`, any of which helps, end it."""
+        """`message` states what is wrong and what was expected; `remedies` are alternatives, appended to it."""
         super().__init__(message)
         self.remedies = remedies
 
     def __str__(self) -> str:
-        return self.told(Caller.PYTHON)
+        return self.message_for(Caller.PYTHON)
 
-    def told(self, caller: Caller) -> str:
-        """The message, ended by what `caller` can do about it."""
+    def message_for(self, caller: Caller) -> str:
+        """The message, followed by the remedies for `caller`."""
         message = super().__str__()
         advice = " or ".join(dict.fromkeys(WORDING[remedy][caller] for remedy in self.remedies))
         return f"{message}: {advice}" if advice else message
 
-    def worded(self, caller: Caller) -> Self:
-        """The same error, whose `str` is what `told` says to `caller`; its traceback is kept."""
-        return type(self)(self.told(caller)).with_traceback(self.__traceback__)
+    def with_message_for(self, caller: Caller) -> Self:
+        """A copy of the error whose `str` is `message_for(caller)`, with the same traceback."""
+        return type(self)(self.message_for(caller)).with_traceback(self.__traceback__)
 
 
 class InputError(GlamError):
@@ -150,11 +150,11 @@ class InputError(GlamError):
 
 
 class DicomError(InputError):
-    """A DICOM object is broken, contradicts itself or is against the acceptance rules."""
+    """A DICOM object is damaged, contradictory or violates the acceptance rules."""
 
 
 class NotForThisNetwork(InputError):
-    """A sound object that GLAM was never made for (tomosynthesis, a magnification view): skipped, never guessed at."""
+    """A valid object of a kind that GLAM was not made for (tomosynthesis, a magnification view): it is skipped."""
 
 
 class UsageError(GlamError):
@@ -174,17 +174,17 @@ class BundleError(GlamError):
 
 
 class BackendError(GlamError):
-    """Base of all that concerns an engine."""
+    """Base class of all errors of engines."""
 
 
 class BackendUnavailable(BackendError):
-    """This machine lacks the package, device or file that the engine needs."""
+    """This machine does not have a package, device or file that the engine requires."""
 
     exit_code = 3
 
 
 class BackendBuildError(BackendError):
-    """A graph could not be turned into an engine."""
+    """An engine could not be built from a graph."""
 
     exit_code = 4
 
@@ -196,17 +196,17 @@ class BackendRunError(BackendError):
 
 
 class PeerError(GlamError):
-    """Another node of the network cannot be reached, or turns us away: nothing is said of what was to be sent."""
+    """Another network node cannot be reached, or denies access, independent of the objects to be sent."""
 
     exit_code = 3
 
 
 class PeerBroke(PeerError):
-    """The other node let us in, and then broke off or fell silent: perhaps because of what it was being sent."""
+    """The node accepted the connection, and then ended it or stopped responding, perhaps because of the object sent."""
 
 
 class PeerDeclined(PeerError):
-    """The other node answers, but not to this kind of request: it does not offer the service, or not to us."""
+    """The node responds, but does not support or allow this kind of request."""
 
 
 class ParityError(GlamError):
@@ -216,18 +216,18 @@ class ParityError(GlamError):
 
 
 class InternalError(GlamError):
-    """A fault of glam-deploy itself, met while working on one input; the others go on."""
+    """An internal error of glam-deploy while processing one input; other inputs are still processed."""
 
 
 def disk_reason(error: OSError) -> str:
     """Why a file cannot be read, without its name: "Permission denied"."""
-    return error.strerror or "the system does not say why"
+    return error.strerror or "the system gives no reason"
 
 
 def fault(error: BaseException) -> str:
-    """What happened and where, without the exception's own text, in which a library may quote a header."""
+    """Type and location of an exception, without its message, in which a library may quote a header."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "glam_deploy" in frame.filename] or frames
     where = f" in {ours[-1].name}, line {ours[-1].lineno} of {Path(ours[-1].filename).name}" if ours else ""
-    what = f" ({error.name})" if isinstance(error, ImportError) else ""
-    return f"{type(error).__name__}{what}{where}"
+    module = f" ({error.name})" if isinstance(error, ImportError) else ""
+    return f"{type(error).__name__}{module}{where}"

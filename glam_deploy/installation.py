@@ -1,9 +1,9 @@
-"""This copy of glam-deploy: which extras it has, the command that adds one, and the folder of its documentation.
+"""This installation of glam-deploy: its extras, the command that installs one, and the folder of its documentation.
 
 An extra is a set of optional requirements (core metadata 2.1, Provides-Extra; setup.py defines them). The command
-depends on where this copy was installed from, which pip records in `direct_url.json` (PEP 610; PyPA specification
-"Recording the Direct URL Origin of installed distributions"). The name "glam-deploy" alone is printed only where there
-is no such record: then the copy came from an index.
+depends on the origin of this installation, which pip records in `direct_url.json` (PEP 610; PyPA specification
+"Recording the Direct URL Origin of installed distributions"). The name "glam-deploy" alone is printed only if there is
+no such record, because then the origin is an index.
 """
 
 import json
@@ -22,12 +22,12 @@ from glam_deploy.errors import BackendUnavailable
 
 NAME = "glam-deploy"
 TREE = Path(__file__).parents[1]
-"""The checkout that this copy runs from, else the folder of all installed packages."""
+"""The checkout from which this installation runs, else the folder of all installed packages."""
 IN_CHECKOUT = (TREE / "setup.py").is_file()
 URL_CHARACTERS = ":/?#[]@!$&'()*+,;=%~"
-"""Reserved characters of RFC 3986 (2.2), and the sign of encoded ones."""
+"""Reserved characters of RFC 3986 (2.2), and the percent sign of encoded ones."""
 DOCUMENTATION = "share/doc/glam-deploy"
-"""Where a wheel puts README.md, docs/, packaging/ and examples/, in the prefix that it is installed into."""
+"""Folder of README.md, docs/, packaging/ and examples/ from a wheel, relative to the installation prefix."""
 
 CUDA = ("cuda.core", "cuda.bindings")
 
@@ -56,38 +56,38 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cuda": CUDA,
     }
 )
-"""Extra -> import names of what it installs. (`cuda` also replaces onnxruntime, under the same import name.)"""
+"""Extra -> import names of its packages. (`cuda` also replaces onnxruntime, with the same import name.)"""
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package, by import name, could be imported; it is not."""
+    """Whether a package can be found by its import name; does not import it."""
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # of a dotted name, the parent is missing
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
         return False
 
 
 def absent(*extras: str) -> tuple[str, ...]:
-    """Import names of these extras' packages that are not installed, each once. `extras`: keys of EXTRAS."""
+    """Import names of packages of these extras that are not installed, without repeats. `extras`: keys of EXTRAS."""
     names = dict.fromkeys(package for extra in extras for package in EXTRAS[extra])
     return tuple(name for name in names if not is_installed(name))
 
 
 def require(*extras: str, user: str = "this command") -> None:
-    """Raises BackendUnavailable where packages of these extras are missing. `user`: subject of the message."""
+    """Raise BackendUnavailable if packages of these extras are missing. `user`: subject of the message."""
     if missing := absent(*extras):
         raise BackendUnavailable(lacks(user, missing, *extras))
 
 
 def lacks(user: str, missing: Sequence[str], *extras: str) -> str:
-    """The message for packages (import names) that `user` needs, with the command that installs these extras."""
+    """Message about missing packages (import names) that `user` needs, with the command that installs these extras."""
     return f"{user} needs {', '.join(missing)}, which this Python lacks. Install with: {install_command(*extras)}"
 
 
 def refusal(error: ModuleNotFoundError, *, user: str = "this") -> BackendUnavailable | None:
-    """The refusal for an import that failed because an extra is not installed; None for every other failure.
+    """BackendUnavailable for an import that failed because an extra is not installed; None for every other cause.
 
-    A package that is installed and lacks something itself is no missing extra. `user`: subject of the message.
+    An installed package without one of its own requirements is not a missing extra. `user`: subject of the message.
     """
     extras = [extra for extra in EXTRAS if any(_explains(package, error.name or "") for package in absent(extra))]
     if not extras:
@@ -96,29 +96,30 @@ def refusal(error: ModuleNotFoundError, *, user: str = "this") -> BackendUnavail
 
 
 def _explains(package: str, name: str) -> bool:
-    """Whether the import of `name` fails where `package` is missing."""
+    """Whether the import of `name` fails because `package` is missing."""
     return f"{name}.".startswith(f"{package}.") or package.startswith(f"{name}.")
 
 
 def install_command(*extras: str) -> str:
-    """The shell command that adds these extras to this copy, for this Python. `extras`: keys of EXTRAS; at least one.
+    """Shell command that adds extras to this installation. `extras`: keys of EXTRAS; at least one.
 
-    For `cuda` it goes on with the exchange of onnxruntime. Where the folder or file that this copy was installed from
-    is gone, a note behind the command says so.
+    For `cuda` it also replaces onnxruntime. If the folder or file from which this copy was installed no longer exists,
+    a note follows the command.
     """
     suffix, origin = f"[{','.join(extras)}]", _origin()
     path = _local_path(origin) if origin else None
     requirement = _requirement(origin, suffix) if origin else shlex.quote(NAME + suffix)
     command = f"{_pip()} install {requirement}"
     command += f" && {exchange_command()}" if "cuda" in extras else ""
-    gone = f" ({path}, where this copy came from, is gone: name another checkout or wheel of it)"
+    gone = f" ({path}, from which this copy was installed, does not exist: name another checkout or wheel)"
     return f"{command}{'' if path is None or path.exists() else gone}"
 
 
 def exchange_command() -> str:
-    """The shell command that puts onnxruntime-gpu, which also runs on CPUs, in the place of onnxruntime.
+    """Shell command that replaces onnxruntime by onnxruntime-gpu, which also runs on CPUs.
 
-    The two packages hold the same files: of two installed ones the last wins, and removing one damages the other.
+    The two packages have the same files: the one installed last overwrites the other, and removing one damages the
+    other.
     """
     both = "onnxruntime onnxruntime-gpu"
     return f"{_pip()} uninstall -y {both} && {_pip()} install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -130,35 +131,37 @@ def _pip() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Origin:
-    """Where this copy was installed from: what is used of the record of PEP 610."""
+    """Origin of this installation: the used keys of the record of PEP 610."""
 
     url: str
     editable: bool = False
     repository: tuple[str, str] | None = None
-    """Version control system and commit; None for what is in none."""
+    """Version control system and commit; None without version control."""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Of an archive: algorithm -> hexadecimal digits."""
+    """Hashes of an archive: algorithm -> hexadecimal digits."""
     subdirectory: str = ""
 
 
 def _origin() -> _Origin | None:
-    """By the record of PEP 610, or as such a record has it for a checkout; None where the copy came from an index,
-    since PEP 610 asks for a record wherever an index was not asked."""
+    """Origin by the record of PEP 610, or an equal one for a checkout.
+
+    None if the origin is an index, because PEP 610 requires a record for every other origin.
+    """
     from importlib.metadata import PackageNotFoundError, distribution
 
-    if IN_CHECKOUT:  # an editable install, or none: beside it metadata are what a build left there
+    if IN_CHECKOUT:  # an editable installation, or none: metadata in a checkout come from a build
         return _Origin(url=TREE.as_uri(), editable=True)
     try:
         record = distribution(NAME).read_text("direct_url.json")
-    except PackageNotFoundError:  # somebody copied the packages
+    except PackageNotFoundError:  # the packages were copied without their metadata
         return _Origin(url="file:///unknown")
     return _read_origin(json.loads(record)) if record else None
 
 
 def _read_origin(record: Any) -> _Origin:
-    """`record`: the JSON of PEP 610, which may hold more keys than are used here."""
+    """Origin of a `record`: the JSON of PEP 610, which may have more keys than are used here."""
     vcs, archive = record.get("vcs_info"), record.get("archive_info", {})
-    # `hashes` is the key of today, `hash` ("sha256=...") the one of PEP 610 as it was accepted
+    # `hashes` is the current key, `hash` ("sha256=...") the original one of PEP 610
     name, equals, value = archive.get("hash", "").partition("=")
     hashes = archive.get("hashes") or ({name: value} if equals else {})
     return _Origin(
@@ -171,40 +174,37 @@ def _read_origin(record: Any) -> _Origin:
 
 
 def _requirement(origin: _Origin, suffix: str) -> str:
-    """What pip is to install, quoted for a POSIX shell: a path, or else a direct reference (PEP 440, PEP 508)."""
+    """Requirement for pip, quoted for a POSIX shell: a path, or else a direct reference (PEP 440, PEP 508)."""
     path = _local_path(origin)
     if path is not None and origin.editable:
         return f"-e {shlex.quote(f'{path}{suffix}')}"
-    if path is not None and ";" not in str(path):  # pip takes what follows for an environment marker
+    if path is not None and ";" not in str(path):  # pip would parse an environment marker after the semicolon
         return shlex.quote(f"{path}{suffix}")
     return shlex.quote(f"{NAME}{suffix} @ {_direct_reference(origin)}")
 
 
 def _local_path(origin: _Origin) -> Path | None:
-    """The folder or archive of a `file:` URL; None for other URLs and for what lies within an archive or repository."""
+    """The folder or archive of a `file:` URL; None for other URLs, repositories, and subdirectories of an archive."""
     parts = urlsplit(origin.url)
     local = parts.scheme == "file" and parts.netloc in ("", "localhost")
     return Path(unquote(parts.path)) if local and not origin.repository and not origin.subdirectory else None
 
 
 def _direct_reference(origin: _Origin) -> str:
-    """The URL with what pins it to this copy: the commit of a repository, the hash of an archive."""
+    """The URL with the commit of a repository or the hash of an archive, which fixes the version."""
     url = urldefrag(origin.url).url
     if origin.repository:
         vcs, commit = origin.repository
-        # pip before 24.1 takes git+file: URLs with a host only
+        # pip before 24.1 accepts git+file: URLs only with a host
         url = f"{vcs}+{url.replace('file:///', 'file://localhost/', 1)}@{commit}"
     fragments = [f"{name}={value}" for name, value in origin.hashes.items()][:1]
     fragments += [f"subdirectory={origin.subdirectory}"] if origin.subdirectory else []
-    # pip records some paths as they are, and reads a reference up to the first space
+    # pip records some paths without quoting, but reads a reference only up to the first space
     return quote(url, safe=URL_CHARACTERS) + ("#" + "&".join(fragments) if fragments else "")
 
 
 def documentation() -> Path:
-    """The folder with README.md, docs/, packaging/ and examples/ of this copy.
-
-    In a copy from which somebody removed them it is where they would be.
-    """
+    """The folder of README.md, docs/, packaging/ and examples/ of this installation; it may have been removed."""
     from importlib.metadata import PackageNotFoundError, files
 
     if IN_CHECKOUT:
@@ -218,14 +218,14 @@ def documentation() -> Path:
 
 
 def page(name: str) -> Path:
-    """Where a page of the documentation lies. `name`: as in docs/, such as "gate.md"."""
+    """Path of a page of the documentation. `name`: as in docs/, such as "gate.md"."""
     return documentation() / "docs" / name
 
 
 def quoted(word: str | Path) -> str:
-    """One word for bash, zsh or ksh that stands for `word` and nothing else, on one line and printable.
+    """`word` quoted for bash, zsh or ksh as one word, on one line and printable.
 
-    A path that could be taken for an option (-x.pt) gets ./ before it.
+    A path that looks like an option (-x.pt) gets the prefix ./.
     Source: POSIX.1-2024 Shell Command Language, 2.2 "Quoting" (single quotes and dollar-single-quotes).
     """
     text = f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
@@ -233,5 +233,5 @@ def quoted(word: str | Path) -> str:
 
 
 def _escaped(byte: int) -> str:
-    """A byte between dollar-single-quotes; in octal, of which a shell takes three digits and no more."""
+    """A byte inside dollar-single-quotes; other than plain characters in octal, of which a shell reads three digits."""
     return chr(byte) if byte < 128 and (chr(byte).isalnum() or chr(byte) in " ./_-") else f"\\{byte:03o}"

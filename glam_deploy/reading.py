@@ -1,4 +1,4 @@
-"""Any file, or bytes, binary files and pydicom Datasets -> Mammogram; and the files that a command line means."""
+"""Files, bytes, binary file objects and pydicom Datasets -> Mammogram; and search for image files in folders."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ from glam_deploy.signatures import HEAD, SIGNATURES, Kind
 from glam_deploy.view_names import not_a_mammogram, other_kind, require_mammogram_name, view_from_name
 
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
-"""Most bytes that are taken from a binary file: the largest image in float64, and a header."""
+"""Largest number of bytes read from a binary file: `MAX_PIXELS` float64 values and a header."""
 
 _CHUNK = 1 << 24
 _KINDS = "a path, bytes, a file opened in binary mode or a pydicom Dataset"
@@ -30,27 +30,27 @@ _KINDS = "a path, bytes, a file opened in binary mode or a pydicom Dataset"
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """An image that is in memory."""
+    """An image file in memory."""
 
     name: str
-    """What a person calls it: the name of the file that it came from, else "bytes", "file" or "dataset"."""
+    """Name of the original file, else "bytes", "file" or "dataset"."""
     data: bytes | bytearray
 
 
 def is_source(value: object) -> bool:
-    """Whether `content_of` or a path reader takes `value`, as far as its type tells."""
+    """Whether the type of `value` is one that `read` accepts."""
     return (
         isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or _is_file(value) or _is_dataset(value)
     )
 
 
 def content_of(source: Any) -> Content:
-    """The bytes of a source that is no path, and its name.
+    """Bytes and name of a source that is not a path.
 
-    `source`: bytes, bytearray or memoryview; a file opened in binary mode, which is read from where it stands to its
-    end and left open; or a pydicom Dataset with file meta, which is encoded as it is and not changed. Raises UsageError
-    for anything else, and for a file that is closed, in text mode or at its end; InputError for one that cannot be read
-    or has more than MAX_BYTES; DicomError for a Dataset that cannot be encoded.
+    `source`: bytes, bytearray or memoryview; a file opened in binary mode, which is read from its position to its end
+    and stays open; or a pydicom Dataset with file meta information, which is encoded and not changed. Raises UsageError
+    for another type, and for a file that is closed, in text mode or at its end; InputError for a file that cannot be
+    read or has more than MAX_BYTES; DicomError for a Dataset that cannot be encoded.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return Content(name="bytes", data=bytes(source) if isinstance(source, memoryview) else source)
@@ -60,15 +60,15 @@ def content_of(source: Any) -> Content:
         return Content(name=_name(getattr(source, "filename", None), "dataset"), data=file_bytes(source))
     if _is_file(source):
         return Content(name=_name(getattr(source, "name", None), "file"), data=_read(source))
-    raise UsageError(f"an image was given as {type(source).__name__}; expected {_KINDS}")
+    raise UsageError(f"an image has the type {type(source).__name__}, expected {_KINDS}")
 
 
 @contextmanager
 def as_file(data: bytes | bytearray) -> Iterator[Path]:
-    """A path with `data` behind it for as long as the block lasts.
+    """Context manager for the path of a temporary file with the content `data`.
 
-    On Linux the file is in memory (memfd_create(2)), so that no image of a patient reaches a disk; elsewhere it is a
-    temporary file that only this user can read.
+    On Linux the file is in memory (memfd_create(2)), so that no image of a patient is written to a disk; on other
+    systems only this user can read it.
     """
     if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
         number = os.memfd_create("glam-deploy")
@@ -88,33 +88,38 @@ def _is_file(value: object) -> bool:
 
 
 def _is_dataset(value: object) -> bool:
-    """Without importing pydicom: who has a Dataset has it imported."""
+    """Whether `value` is a pydicom Dataset; does not import pydicom, because a Dataset exists only after its import."""
     module = sys.modules.get("pydicom.dataset")
     return module is not None and isinstance(value, module.Dataset)
 
 
 def _name(given: object, otherwise: str) -> str:
-    # a file of `os.fdopen` or `tempfile.TemporaryFile` has its number for a name
+    # the name of a file from `os.fdopen` or `tempfile.TemporaryFile` is its descriptor number
     named = os.fsdecode(given) if isinstance(given, str | bytes | os.PathLike) else ""
     return Path(named).name or otherwise
 
 
 def _read(file: Any) -> bytes:
     if getattr(file, "closed", False):
-        raise UsageError("the image's file is closed: open it again in binary mode")
+        raise UsageError("the file of the image is closed: open it again in binary mode")
     start = _position(file)
     content = bytearray()
     try:
         while chunk := file.read(_CHUNK):
             if not isinstance(chunk, bytes | bytearray | memoryview):
-                raise UsageError(f"the image's file gives {type(chunk).__name__}: open it in binary mode ('rb')")
+                raise UsageError(
+                    f"the file of the image returns {type(chunk).__name__}, expected bytes: open it in binary mode "
+                    "('rb')"
+                )
             content += chunk
             if len(content) > MAX_BYTES:
-                raise InputError(f"the image's file has more than {MAX_BYTES} bytes, too many for one mammogram")
+                raise InputError(f"the file of the image has more than {MAX_BYTES} bytes, too many for one mammogram")
     except (OSError, ValueError) as error:
-        raise InputError(f"the image's file cannot be read ({type(error).__name__}): open it in binary mode") from error
+        raise InputError(
+            f"the file of the image cannot be read ({type(error).__name__}): open it in binary mode"
+        ) from error
     if not content and start:
-        raise UsageError(f"the image's file is at its end (byte {start}): seek(0) first")
+        raise UsageError(f"the file of the image is at its end (byte {start}): call seek(0) first")
     return bytes(content)
 
 
@@ -122,16 +127,16 @@ def _position(file: Any) -> int:
     try:
         return int(file.tell())
     except (OSError, ValueError, AttributeError):
-        return 0  # a pipe or socket has none
+        return 0  # a pipe or socket has no position
 
 
 _SUFFIXES = {*image_files.SUFFIXES, ".dcm", ".dicom"}
-"""In lower case; what is named so is meant as an image, whatever it holds."""
+"""Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    """How to take one image; see `read`."""
+    """Options of `read`."""
 
     view: View | None
     horizontal_flip: bool
@@ -145,17 +150,17 @@ def read(
     horizontal_flip: bool = False,
     for_processing: bool = False,
 ) -> Mammogram:
-    """The mammogram in a DICOM, PNG, TIFF or npy file, told apart by content.
+    """Read the mammogram in a DICOM, PNG, TIFF or npy file; the format is identified by content.
 
     `source`: a path; the content of a file as bytes, bytearray or memoryview; a file opened in binary mode, which is
-    read from where it stands to its end and left open; or a pydicom Dataset with file meta, which is not changed.
-    `view` is needed for files other than DICOM whose name tells none; the tags of a DICOM object must agree with it.
-    Where neither `view` nor the tags tell the view of a DICOM object, its file name may (`view_names`); tags count
-    before the name, and a notice (`view-name-differs`) tells of a contradiction. `horizontal_flip` says that the image
-    is stored mirrored; a DICOM object's PatientOrientation must agree. `for_processing` lets For Processing DICOM
-    images pass. Raises InputError and its subclasses (NotForThisNetwork also for a PNG, TIFF or npy file that is named
-    like a mask), UsageError for a wrong view name or another kind of source, BackendUnavailable where pydicom or a
-    decoder is needed and not installed.
+    read from its position to its end and stays open; or a pydicom Dataset with file meta information, which is not
+    changed. `view` is required for other formats than DICOM if the file name has no view; the tags of a DICOM object
+    must agree with it. If neither `view` nor the tags state the view of a DICOM object, its file name is used
+    (`view_names`); tags have priority over the name, and a contradiction gives the notice `view-name-differs`.
+    `horizontal_flip`: the image is stored mirrored; PatientOrientation of a DICOM object must agree. `for_processing`
+    accepts For Processing DICOM images. Raises InputError and its subclasses (NotForThisNetwork also for a PNG, TIFF or
+    npy file with the name of a mask), UsageError for a wrong view name or another type of source, BackendUnavailable if
+    pydicom or a decoder is required and not installed.
     """
     wanted = parse_view(view) if view is not None else None
     options = _Options(view=wanted, horizontal_flip=horizontal_flip, for_processing=for_processing)
@@ -169,16 +174,16 @@ def read(
 
 
 def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:
-    """What the network sees, from a file that is cropped to 2944 x 1920, upright and facing right already.
+    """Network input from a file that is already cropped to 2944 x 1920, upright and facing right.
 
-    A npy or 32-bit float TIFF file holds the standardized image itself (`preprocess.from_standardized`). A 16-bit PNG,
-    TIFF or npy file holds the cropped pixels, which are standardized here over the whole image
-    (`preprocess.from_cropped`), as the published programs do after loading. Raises InputError for anything else, 8-bit
-    images, which outlines are, among them.
+    A npy or 32-bit float TIFF file contains the standardized image (`preprocess.from_standardized`). A 16-bit PNG, TIFF
+    or npy file contains the cropped pixels, which are standardized here over the whole image
+    (`preprocess.from_cropped`), as the published programs do after loading. Raises InputError for other files, also for
+    8-bit images, because masks have 8 bits.
     """
     require_mammogram_name(path)
     if is_dicom(_head(path)):
-        raise InputError("the file is DICOM, which is never cropped and standardized already", Remedy.RAW)
+        raise InputError("the file is DICOM, which is never a cropped and standardized input", Remedy.RAW)
     kind, notices = image_files.image_kind(path, _head(path)), tuple[Notice, ...]()
     if kind == "npy":
         pixels = image_files.read_array(path)
@@ -194,22 +199,22 @@ def find_inputs(
     *,
     on_passed_over: Callable[[Path, Sequence[Path]], None] = lambda folder, others: None,
 ) -> list[Path]:
-    """The files that `paths` mean, each once: files as given, folders searched to the bottom in sorted order.
+    """Image files of `paths`, without repeats: files as given, folders searched recursively in sorted order.
 
-    In a folder images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM by content
-    too. What cannot be opened counts where its suffix says so or it has none, as files on DICOM media (PS3.10 section
-    8.2): reading it will tell. `on_passed_over` is given each folder and its other files, where there are any; hidden
-    ones and DICOMDIR are not among them. Links are followed, and each folder is searched once.
+    In a folder, images are found by suffix (.dcm, .dicom, .png, .tif, .tiff, .npy, in any case), and DICOM files also
+    by content. A file that cannot be opened is included if it has such a suffix or none, as files on DICOM media
+    (PS3.10 section 8.2); reading it then raises the error. `on_passed_over` is called with each folder and its other
+    files, if there are any, without hidden files and DICOMDIR. Links are followed, and each folder is searched once.
 
-    Raises UsageError for a path that does not exist or cannot be looked at, a folder that cannot be searched, and one
-    without any image.
+    Raises UsageError for a path that does not exist or cannot be accessed, a folder that cannot be searched, and a
+    folder without images.
     """
     expanded = [_expand(Path(path), on_passed_over) for path in dict.fromkeys(paths)]
     return list(dict.fromkeys(found for each in expanded for found in each))
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that starts with `head` (132 bytes or more) is in the DICOM file format (PS3.10 section 7.1)."""
+    """Whether `head`, the first 132 bytes or more of a file, is that of the DICOM file format (PS3.10 section 7.1)."""
     return SIGNATURES[Kind.DICOM](head)
 
 
@@ -222,7 +227,7 @@ def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) 
     files = sorted(_files_in(path))
     found = [file for file in files if _looks_like_image(file)]
     if not found:
-        raise UsageError(f"{path} holds no DICOM, PNG, TIFF or npy file: check the folder")
+        raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
     if others := sorted(set(files) - set(found)):
         on_passed_over(path, others)
     return found
@@ -233,18 +238,18 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} does not exist, expected a file or a folder: check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file system can hold
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"{path} cannot be looked at ({reason}), expected a file or a folder: check the path and its rights"
+            f"{path} cannot be accessed ({reason}), expected a file or a folder: check the path and its permissions"
         ) from error
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Every file below that is not hidden and no DICOMDIR, links to folders followed."""
+    """All files in a folder and its subfolders, without hidden files and DICOMDIR; links to folders are followed."""
     seen: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
-        # a link may lead back to where it came from
+        # a link may refer to a parent folder
         if (real := Path(place).resolve()) in seen:
             folders.clear()
             continue
@@ -255,7 +260,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 def _refuse_folder(error: OSError) -> NoReturn:
     raise UsageError(
-        f"{error.filename} cannot be searched ({error.strerror}): give access to it, or name the files themselves"
+        f"{error.filename} cannot be searched ({error.strerror}): give read permission, or name the files themselves"
     ) from error
 
 
@@ -263,10 +268,10 @@ def _looks_like_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     named = suffix in _SUFFIXES
     try:
-        # opening a pipe would wait for its writer
+        # opening a pipe would block
         return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(_head(path)))
     except (OSError, InputError):
-        # the end of a UID looks like a suffix
+        # a file named by a UID seems to have a suffix of digits
         return named or not suffix.strip(".0123456789")
 
 
@@ -275,13 +280,13 @@ def _head(path: Path) -> bytes:
         with open_regular(path) as file:
             return file.read(HEAD)
     except IsADirectoryError as error:
-        raise InputError("it is a folder, expected a file: name the files in it") from error
+        raise InputError("the path is a folder, expected a file: name the files in it") from error
     except OSError as error:
         raise InputError(f"the file cannot be read ({disk_reason(error)}): check its path and rights") from error
 
 
 def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
-    """`name` is what the file is called where it came from."""
+    """Read the file `path`; `name`: its original name."""
     head = _head(path)
     if is_dicom(head):
         return _read_dicom(path, name, options)
@@ -290,14 +295,14 @@ def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
     view = options.view or view_from_name(name)
     if view is None:
         image_files.refuse_standardized(path)
-        raise InputError("the file name tells no view, and none was given", Remedy.NAME_VIEW)
+        raise InputError("the file name has no view, and none was given", Remedy.NAME_VIEW)
     mammogram = image_files.read_image(path, view=view, horizontal_flip=options.horizontal_flip)
     mammogram = replace(mammogram, notices=(*_kind_notices(name), *mammogram.notices))
     return mammogram if options.view else _named(mammogram)
 
 
 def _read_dicom(path: Path, name: PurePath, options: _Options) -> Mammogram:
-    """Tags count before the name: it is asked where they tell no view."""
+    """Read a DICOM file; its name is used only if the tags do not state the view."""
     try:
         mammogram = _read_view(path, options)
     except DicomError as error:
@@ -313,7 +318,7 @@ def _read_view(path: Path, options: _Options) -> Mammogram:
     try:
         from glam_deploy.dicom.read import read_view
     except ModuleNotFoundError as error:
-        if (absence := refusal(error, user="DICOM")) is None:  # a broken install of ours
+        if (absence := refusal(error, user="DICOM")) is None:  # glam-deploy itself is incomplete
             raise
         raise absence from error
     return read_view(
@@ -325,25 +330,27 @@ def _read_view(path: Path, options: _Options) -> Mammogram:
 
 
 def _named(mammogram: Mammogram) -> Mammogram:
-    told = Notice(code="view-from-name", message=f"the view {mammogram.view.value} was taken from the file name")
-    return replace(mammogram, notices=(told, *mammogram.notices))
+    notice = Notice(code="view-from-name", message=f"the view {mammogram.view.value} was taken from the file name")
+    return replace(mammogram, notices=(notice, *mammogram.notices))
 
 
 def _kind_notices(name: PurePath) -> tuple[Notice, ...]:
-    """Of a file without a header: what its name says that a header would be refused for."""
+    """Notice for a file without a header whose name states another kind of image, which is refused in DICOM."""
     if (found := other_kind(name)) is None:
         return ()
-    told = f"the file name has the word {found[0]} ({found[1]}): the network was made for plain full-field views only"
-    return (Notice(code="name-of-other-kind", message=told),)
+    message = (
+        f"the file name has the word {found[0]} ({found[1]}): the network was made for conventional full views only"
+    )
+    return (Notice(code="name-of-other-kind", message=message),)
 
 
 def _compared(mammogram: Mammogram, name: PurePath) -> Mammogram:
-    """With a notice where the file name tells another view than the tags."""
+    """`mammogram` with a notice if the file name has another view than the tags."""
     try:
         view = view_from_name(name)
-    except InputError:  # it names several
+    except InputError:  # the name has several views
         return mammogram
     if view in (None, mammogram.view):
         return mammogram
-    message = f"the file name tells the view {view}, the DICOM tags {mammogram.view}: the tags count"
+    message = f"the file name has the view {view}, the DICOM tags {mammogram.view}: the view of the tags was used"
     return replace(mammogram, notices=(Notice(code="view-name-differs", message=message), *mammogram.notices))

@@ -1,12 +1,12 @@
-"""The values that flow through the pipeline, each frozen, each made by one stage and read by the next.
+"""Records of the pipeline: frozen, each made by one stage and read by the next.
 
 Mammogram -place-> PlacedView -standardize-> NetworkInput -global-> GlobalMaps -patches-> Patches -local-> LocalMaps
--fusion-> Predictions; all that is kept of the last four is Findings
+-fusion-> Predictions; Findings has what is kept of the last four
 
 N images, K patches, 2 classes (benign, malignant). Positions are (row, column). Boxes are half-open
-(top, left, bottom, right). "Source frame" is the image's own rows x columns as it arrived; "network frame" is that of
-the network's input. Shapes in the docstrings are those of GLAM; `networks` has those of each network. Arrays are
-shared, not copied: treat them as read-only.
+(top, left, bottom, right). "Source frame" is the pixel grid of the image as read; "network frame" is that of the
+network input. Shapes in the docstrings are those of GLAM; `networks` has those of each network. Arrays are shared, not
+copied: treat them as read-only.
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ Int64 = NDArray[np.int64]
 Pixels = NDArray[Any]
 Box = tuple[int, int, int, int]
 Facts = Mapping[str, Any]
-"""JSON-ready values by name, of open shape: what a header told, or what made a result (docs/outputs.md)."""
+"""JSON values by name, of open shape: attributes of a header, or the provenance of a result (docs/outputs.md)."""
 
 MAX_PIXELS = 100_000_000
-"""Most pixels of an image that is read: three times the largest mammogram; more is a damaged header or a bomb."""
+"""Largest number of pixels of an image: three times the largest mammogram; more means a damaged or hostile header."""
 
 
 class View(StrEnum):
@@ -49,11 +49,11 @@ class View(StrEnum):
 
 
 VIEW_NAMES = ", ".join(View)
-"""The four views as they are written: L-CC, R-CC, L-MLO, R-MLO."""
+"""Names of the four views: L-CC, R-CC, L-MLO, R-MLO."""
 
 
 def parse_view(name: str) -> View:
-    """The view called `name`, exactly as in `VIEW_NAMES`. Raises UsageError."""
+    """The view with the name `name`, exactly as in `VIEW_NAMES`. Raises UsageError."""
     try:
         return View(name)
     except ValueError as error:
@@ -62,7 +62,7 @@ def parse_view(name: str) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Something that a reader of the result must know; `code` is stable, `message` is for people."""
+    """A notice to the reader of a result; `code` is stable for programs, `message` is text for people."""
 
     code: str
     message: str
@@ -70,27 +70,27 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where an image came from. Holds no patient identifier."""
+    """Origin of an image. Contains no patient identifier."""
 
     name: str
-    """What a person calls it: a file name, or "array"."""
+    """File name, or "array"."""
     kind: str
     """"dicom", "png", "tiff", "npy" or "array"."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """DICOM keyword -> UID (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID); empty for other kinds."""
     facts: Facts = field(default_factory=dict)
-    """What else was read and may matter downstream (bits stored, pixel spacing in mm, transfer syntax, ...)."""
+    """Further attributes for later stages (bits stored, pixel spacing in mm, transfer syntax, ...)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mammogram:
-    """One view as it left the detector or the archive, background 0, brighter is denser."""
+    """One raw view, as it left the detector or the archive: background 0, brighter is denser."""
 
     pixels: Pixels
     """uint8, uint16 or float32 [rows, columns], finite, >= 0, source frame, background exactly 0."""
     view: View
     horizontal_flip: bool = False
-    """True where the image is stored mirrored: a left view that faces left, a right view that faces right."""
+    """Whether the image is stored mirrored: a left view that faces left, or a right view that faces right."""
     source: Source = field(default_factory=lambda: Source(name="array", kind="array"))
     notices: tuple[Notice, ...] = ()
 
@@ -102,10 +102,10 @@ class Mammogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the network's input lies in the source frame: the whole way back.
+    """Position of the network input in the source frame, sufficient to convert positions back.
 
-    Pixel (r, c) of the network frame shows pixel (r + row_shift, c + column_shift) of the crop after mirroring; a
-    position outside the crop is padding.
+    Pixel (r, c) of the network frame is pixel (r + row_shift, c + column_shift) of the crop after mirroring; a position
+    outside the crop is padding.
     """
 
     source_shape: tuple[int, int]
@@ -123,39 +123,39 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class CropFacts:
-    """What the published preprocessing reports of a crop beside its window, in its own counting.
+    """Facts about a crop that the published preprocessing reports, in its way of counting.
 
-    Positions are those of the crop, rows from its top. In an image that faces left a column x from the crop's left
-    edge counts as width - x: one more than its index in the mirrored crop. Ranges are inclusive (first, last).
+    Positions are relative to the crop, rows from its top. In an image that faces left, a column x from the left edge of
+    the crop counts as width - x: one more than its index in the mirrored crop. Ranges are inclusive (first, last).
     """
 
     distance_from_starting_side: int
-    """Pixels between the chest-wall edge of the image and the breast; 0 where they touch."""
+    """Pixels between the chest-wall edge of the image and the breast; 0 if they touch."""
     rightmost_points: tuple[tuple[int, int], int]
-    """((first row, last row), column) of the breast's outermost points in the lower two thirds of the crop."""
+    """((first row, last row), column) of the outermost points of the breast in the lower two thirds of the crop."""
     bottommost_points: tuple[int, tuple[int, int]]
-    """(row, (first column, last column)) of the breast's lowest points."""
+    """(row, (first column, last column)) of the lowest points of the breast."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """What is known of a view once its place in the network frame is, whichever pixels stand for it."""
+    """A view with its position in the network frame, without pixels."""
 
     placement: Placement
     source: Source
     view: View | None
     notices: tuple[Notice, ...] = ()
     crop_facts: CropFacts | None = None
-    """None for an input that arrived standardized."""
+    """None for an input that was already standardized."""
 
 
 def plain_mapping(mapping: Facts) -> dict[str, object]:
-    """A dict of a mapping and of those in it, for a read-only one cannot be pickled."""
+    """Copy of a mapping and its nested mappings as dicts, because a read-only mapping cannot be pickled."""
     return {key: plain_mapping(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
 
 
 def without_pixels(placed: Placed) -> Placed:
-    """All that is known of a view and its place, in a record that can be compared and pickled."""
+    """A copy without pixels, which can be compared and pickled."""
     source = replace(placed.source, uids=dict(placed.source.uids), facts=plain_mapping(placed.source.facts))
     return Placed(
         placement=placed.placement,
@@ -168,7 +168,7 @@ def without_pixels(placed: Placed) -> Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedView(Placed):
-    """A view as it left the detector and its place in the network frame: all that the GPU needs of the host."""
+    """A raw view and its position in the network frame: the complete input of the GPU chain."""
 
     pixels: Pixels
     """uint8, uint16 or float32 [rows, columns], C-contiguous, finite, >= 0, source frame: the whole image."""
@@ -176,15 +176,15 @@ class PlacedView(Placed):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkInput(Placed):
-    """A view as the network sees it."""
+    """Input of the network for one view."""
 
     image: Float32
-    """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, padding included."""
+    """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, including padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalMaps:
-    """What the global module says."""
+    """Output of the global module."""
 
     saliency: Float32
     """float32 [N, 2, 184, 120], 0..1."""
@@ -196,19 +196,19 @@ class GlobalMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """The K regions chosen in each image, in order of choice, and their pixels."""
+    """The K patches selected in each image, in order of selection, and their pixels."""
 
     locations: Int64
     """int64 [N, K, 2], upper-left (row, column), network frame, pixels."""
     pixels: Float32
     """float32 [N, K, 1, 512, 512], cut from the standardized input."""
     flat: NDArray[np.bool_]
-    """bool [N, 2]: the class's saliency map had no contrast and took no part in the choice."""
+    """bool [N, 2]: whether the saliency map of the class had no contrast and was not used in the selection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalMaps:
-    """What the local module says of each patch."""
+    """Output of the local module for each patch."""
 
     saliency: Float32
     """float32 [N, K, 2, 128, 128], 0..1."""
@@ -225,31 +225,31 @@ class Predictions:
     y_local: Float32
     """float32 [N, 2], 0..1."""
     y_fusion: Float32 | None
-    """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
+    """float32 [N, 2], 0..1; None if the checkpoint has no fusion layer."""
     attention: Float32 | None
-    """float32 [N, K], sums to 1; None where the checkpoint has no attention layers."""
+    """float32 [N, K], sums to 1; None if the checkpoint has no attention layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Whether the work of a run on a GPU is one recorded CUDA graph, or is put into the stream piece by piece.
+    """Whether a run on a GPU is launched as one recorded CUDA graph, or as single kernels in the stream.
 
-    Both ways run the same kernels over the same memory; they differ in what the host has to do.
+    Both run the same kernels over the same memory; only the work of the host differs.
     """
 
     state: Literal["recorded", "not recordable", "failed"]
-    """"not recordable": an engine says so of itself. "failed": the recording was tried."""
+    """"not recordable": an engine does not support recording. "failed": an attempt to record failed."""
     reason: str | None = None
-    """Why there is no recording; None where there is one."""
+    """Why there is no recording; None for "recorded"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What is kept of N images when the last stage has run, wherever the stages ran."""
+    """Outputs of N images that are kept after the last stage, on host or GPU."""
 
     network: NetworkSpec
     inputs: tuple[Placed, ...]
-    """N views: a NetworkInput where the host has the standardized image, a PlacedView where it has the raw one."""
+    """N views: a NetworkInput if the host has the standardized image, a PlacedView if it has the raw one."""
     saliency_global: Float32
     """float32 [N, 2, 184, 120], 0..1."""
     saliency_patches: Float32
@@ -257,7 +257,7 @@ class Findings:
     patch_locations: Int64
     """int64 [N, K, 2], upper-left (row, column), network frame, pixels."""
     flat: NDArray[np.bool_]
-    """bool [N, 2]: the class's saliency map had no contrast and took no part in the choice of patches."""
+    """bool [N, 2]: whether the saliency map of the class had no contrast and was not used in the patch selection."""
     y_scale: Float32
     """float32 [N, 3, 2], 0..1, finest scale first."""
     y_global: Float32
@@ -265,8 +265,8 @@ class Findings:
     y_local: Float32
     """float32 [N, 2], 0..1."""
     y_fusion: Float32 | None
-    """float32 [N, 2], 0..1; None where the checkpoint has no fusion layer."""
+    """float32 [N, 2], 0..1; None if the checkpoint has no fusion layer."""
     attention: Float32 | None
-    """float32 [N, K], sums to 1; None where the checkpoint has no attention layers."""
+    """float32 [N, K], sums to 1; None if the checkpoint has no attention layers."""
     recording: Recording | None = None
-    """How the work was put into the GPU's queue; None where the stages ran on the host."""
+    """How the work was launched on the GPU; None if the stages ran on the host."""

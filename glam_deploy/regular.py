@@ -1,4 +1,4 @@
-"""Files that are opened only where they are regular ones: a FIFO would wait for its writer, a device may never end."""
+"""Opening of regular files only, because opening a FIFO blocks, and a device may have no end."""
 
 import errno
 import io
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """`path`, or the file that it links to, for reading. Raises OSError, also for what is no regular file.
+    """Open `path`, or the file that it links to, for reading. Raises OSError, also for a file that is not regular.
 
-    Looked at after it was opened (O_NONBLOCK, open(2)), so that nothing else can take its place in between.
+    The type is checked after opening (O_NONBLOCK, open(2)), so that the file cannot be replaced in between.
     """
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -26,7 +26,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of the file. Raises OSError as `open_regular`, and where there are more than `limit`."""
+    """The bytes of the file. Raises OSError as `open_regular` does, and for more than `limit` bytes."""
     with open_regular(path) as file:
         content = file.read() if limit is None else file.read(limit + 1)
     if limit is not None and len(content) > limit:

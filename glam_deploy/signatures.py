@@ -1,8 +1,7 @@
-"""Kinds of files by their first bytes. `images.foreign` names and explains them for images,
-`glam_export.checkpoint.foreign` for checkpoints.
+"""File formats, identified by their first bytes. Messages for them: `images.foreign`, `glam_export.checkpoint.foreign`.
 
-Sources: the file signatures of each format's own specification; PS3.5 section 7.1 and PS3.10 section 7.1 for DICOM; the
-Git LFS pointer specification.
+Sources: the file signatures in the specification of each format; PS3.5 section 7.1 and PS3.10 section 7.1 for DICOM;
+the Git LFS pointer specification.
 """
 
 import re
@@ -11,11 +10,11 @@ from enum import StrEnum
 from types import MappingProxyType
 
 HEAD = 512
-"""Bytes of a file that are looked at."""
+"""Number of bytes from the beginning of a file that are needed."""
 
 
 class Kind(StrEnum):
-    """A kind of file."""
+    """A file format."""
 
     EMPTY = "empty"
     DICOM = "DICOM file"
@@ -59,11 +58,11 @@ def _like(pattern: bytes) -> Matches:
 
 
 _DATA_SET = rb"([\2\x08]\0..|\0[\2\x08]..)[A-Z]{2}|\x08\0[\0-\x7f]\0..\0\0"
-"""An element of group 0002 or 0008, then its value representation or a length below 65536 (PS3.5 section 7.1)."""
+"""Tag of group 0002 or 0008, followed by a value representation or a length below 65536 (PS3.5 section 7.1)."""
 
 
 def _is_npz(head: bytes) -> bool:
-    """Whether it is a zip archive whose first entry is called *.npy (APPNOTE.TXT, 4.3.7; numpy.lib.format)."""
+    """Whether `head` begins a zip archive whose first entry is named *.npy (APPNOTE.TXT, 4.3.7; numpy.lib.format)."""
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     return head.startswith(b"PK\3\4") and name.endswith(b".npy")
 
@@ -102,9 +101,9 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
         Kind.PICKLE: _starts(b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"),
     }
 )
-"""In the order in which they are tried."""
+"""Format -> test of the first bytes, in the order of the tests."""
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What a file is that begins with `head` (`HEAD` bytes, fewer where it ends); None where nothing here says so."""
+    """Format of a file by its first bytes (`head`: `HEAD` bytes, or the whole file); None if it is not in `Kind`."""
     return next((kind for kind, matches in SIGNATURES.items() if matches(head)), None)

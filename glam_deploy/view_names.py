@@ -1,13 +1,13 @@
-"""Names of files -> the view that they tell, in the ways of the public data sets.
+"""File name -> view, by the naming conventions of the public data sets.
 
-| data set | example | told by |
+| data set | example | view stated by |
 | --- | --- | --- |
 | NYU samples, exports | `0_L-CC.png`, `a_RMLO.tif`, `LEFT CC.png`, `MLO_right.png` | a token of side and projection |
 | DDSM | `A_1141_1.LEFT_CC.LJPEG.png` | the same |
 | CBIS-DDSM | `Mass-Training_P_00001_LEFT_CC/.../1-1.dcm` | the same, or the name of a folder above |
 | INbreast | `20586908_6c613a14b80a8591_MG_R_ML_ANON.dcm` | the same, with ML for MLO |
 
-VinDr-Mammo and CMMD call their files by identifiers: the view stands in the header, or in a table (`run --views`).
+VinDr-Mammo and CMMD name their files by identifiers: the view is in the header, or in a table (`run --views`).
 """
 
 import re
@@ -21,9 +21,9 @@ _ALONE = r"(?<![A-Z0-9]){}(?![A-Z0-9])"
 _SIDE_FIRST = re.compile(_ALONE.format(rf"{_SIDE}[-_. ]{{0,3}}{_PROJECTION}"))
 _PROJECTION_FIRST = re.compile(_ALONE.format(rf"{_PROJECTION}[-_. ]{{0,3}}{_SIDE}"))
 _INBREAST = re.compile(r"\d+_[0-9A-F]{16}_MG_([LR])_(CC|ML|MLO)_ANON(?![A-Z0-9])")
-"""Case, an identifier of 16 digits, MG, side, view; its mediolateral views are all oblique (Moreira et al. 2012)."""
+"""Case, identifier of 16 hex digits, MG, side, view; all mediolateral views are oblique (Moreira et al. 2012)."""
 _CBIS = re.compile(r"(?:MASS|CALC)-(?:TRAINING|TEST)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(?![A-Z0-9])(.*)")
-"""Kind, patient, side, projection; "_1" and on, of an abnormality, are its crop and its mask (Lee et al. 2017)."""
+"""Kind, patient, side, projection; a suffix "_1", "_2", ... means crop and mask of an abnormality (Lee et al. 2017)."""
 _PART = re.compile(r"_(\d+|MASK|CROP|CROPPED|ROI)(?![A-Z0-9]|-\d)")
 _WORD = r"(?<![^\W_]){}\d*(?![^\W_])"
 _OTHER_KINDS = {
@@ -36,49 +36,49 @@ _OTHER_KINDS = {
     "contrast": re.compile(_WORD.format("(CESM|CONTRAST)")),
     "specimen": re.compile(_WORD.format("(SPECIMEN)")),
 }
-"""Kind of image that the network was not made for -> words that tell it. ID only behind a projection: elsewhere it is
-that of a patient."""
+"""Kind of image that the network was not made for -> words that state it. ID only after a projection, because elsewhere
+it means a patient identifier."""
 _MASK = re.compile(r"(?<![A-Z0-9])(MASK|SEG)(?:[-_. ]?\d+)?$")
 
 
 def view_from_name(path: PurePath) -> View | None:
-    """The view that a file's name tells, or that of a CBIS-DDSM folder above it; None where there is none.
+    """The view in a file name, or in the name of a CBIS-DDSM folder above it; None if there is none.
 
-    The file is not looked at. Raises InputError where a name tells different views.
+    The file is not read. Raises InputError if a name has different views.
     """
     name = path.name.upper()
     if known := _INBREAST.search(name):
         return _view(known[1], "MLO" if known[2] == "ML" else known[2])
-    told = {_view(side, projection) for side, projection in _SIDE_FIRST.findall(name)}
-    told |= {_view(side, projection) for projection, side in _PROJECTION_FIRST.findall(name)}
-    if len(told) > 1:
-        raise InputError(f"the file name tells different views ({', '.join(sorted(told))})", Remedy.NAME_VIEW)
-    if told:
-        return told.pop()
+    views = {_view(side, projection) for side, projection in _SIDE_FIRST.findall(name)}
+    views |= {_view(side, projection) for projection, side in _PROJECTION_FIRST.findall(name)}
+    if len(views) > 1:
+        raise InputError(f"the file name has different views ({', '.join(sorted(views))})", Remedy.NAME_VIEW)
+    if views:
+        return views.pop()
     folder = _cbis(path.parent)
     return _view(folder[1], folder[2]) if folder else None
 
 
 def require_mammogram_name(path: PurePath) -> None:
-    """Raises NotForThisNetwork where a name is that of an outline or a crop: `*_mask.png`, `..._LEFT_CC_1` (CBIS-DDSM).
+    """Raise NotForThisNetwork for the name of a mask or a crop: `*_mask.png`, `..._LEFT_CC_1` (CBIS-DDSM).
 
-    For files without a header of their own, which could contradict it.
+    Only for files without a header, which could contradict the name.
     """
     if reason := not_a_mammogram(path):
-        raise NotForThisNetwork(f"{reason}: it is no mammogram. Rename the file if it is one")
+        raise NotForThisNetwork(f"{reason}, so it is not a mammogram. Rename the file if it is one")
 
 
 def not_a_mammogram(path: PurePath) -> str:
-    """Why the name of an image without a header is not that of a mammogram; "" where it may be one."""
+    """Reason why a file name is not that of a mammogram; "" if it may be one."""
     if is_mask(path):
-        return "the file name ends in _mask or _seg, as those of outlines do"
+        return "the file name ends in _mask or _seg, like that of a mask"
     if (cbis := _cbis(path)) and _PART.match(cbis[3]):
         return "the name is that of a crop or mask in CBIS-DDSM (a number after the view)"
     return ""
 
 
 def other_kind(path: PurePath) -> tuple[str, str] | None:
-    """The word in a file's name that tells of an image the network was not made for, and its kind; None without one."""
+    """(word, kind) if a file name states a kind of image that the network was not made for; else None."""
     for kind, pattern in _OTHER_KINDS.items():
         if found := pattern.search(path.stem.upper()):
             return found[found.lastindex or 0], kind
@@ -86,12 +86,12 @@ def other_kind(path: PurePath) -> tuple[str, str] | None:
 
 
 def is_mask(path: PurePath) -> bool:
-    """Whether a file is named like an outline: `x_mask.png`, `x-MASK.tif`, `x_mask_2.png`, `x_benign_seg.png`."""
+    """Whether a file name is that of a mask: `x_mask.png`, `x-MASK.tif`, `x_mask_2.png`, `x_benign_seg.png`."""
     return bool(_MASK.search(path.stem.upper()))
 
 
 def _cbis(path: PurePath) -> re.Match[str] | None:
-    """The name of a CBIS-DDSM image in that of a file or of a folder above it, the nearest first."""
+    """The CBIS-DDSM name of the file, or of the nearest folder above it; None if there is none."""
     parts = reversed(path.parts)
     return next((found for part in parts if (found := _CBIS.match(part.upper()))), None)
 

@@ -177,9 +177,9 @@ def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, pa
         found.add(examine(pair, *images.read(path), limits, timed=len(found.trials) < TIMED))
         return
     except NotForThisNetwork as error:
-        status, message = "skipped", error.told(Caller.GATE)
+        status, message = "skipped", error.message_for(Caller.GATE)
     except InputError as error:
-        status, message = "unreadable", error.told(Caller.GATE)
+        status, message = "unreadable", error.message_for(Caller.GATE)
     except BackendRunError as error:
         status, message = "not computed", str(error)
     found.left_out.append({"image": path.name, "status": status, "message": message})

@@ -253,7 +253,7 @@ def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
     written = _attempt(partial(_write, job, path), started)
     if not isinstance(written, GlamError):
         return Outcome(status="done", text=written)
-    written = written.worded(Caller.RUN)
+    written = written.with_message_for(Caller.RUN)
     write_failure(job.out, job.stems[path], path.name, job.reading_of(path).view, written)
     status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"
     return Outcome(status=status, text=str(written), lacking=isinstance(written, BackendUnavailable))

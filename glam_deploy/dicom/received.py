@@ -70,9 +70,9 @@ def _classify(header: "_Header", for_processing: bool) -> _Classification:
     try:
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
-        return None, "skipped", error.told(Caller.APPLIANCE)
+        return None, "skipped", error.message_for(Caller.APPLIANCE)
     except DicomError as error:
-        return None, "refused", error.told(Caller.APPLIANCE)
+        return None, "refused", error.message_for(Caller.APPLIANCE)
 
 
 def _other_class(sop_class: UID) -> _Classification:

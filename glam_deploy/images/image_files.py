@@ -147,8 +147,8 @@ def _one_channel(image: Pixels) -> tuple[Pixels, tuple[Notice, ...]]:
         return image, ()
     if (image != image[..., :1]).any():
         raise InputError(f"the image is in colour, expected grey (is an annotation burned in?): {REMEDY}")
-    told = f"{image.shape[2]} identical channels were read as one"
-    return np.ascontiguousarray(image[..., 0]), (Notice(code="rgb-grey", message=told),)
+    message = f"{image.shape[2]} identical channels were read as one"
+    return np.ascontiguousarray(image[..., 0]), (Notice(code="rgb-grey", message=message),)
 
 
 def _npy_pixels(content: bytes) -> tuple[Pixels, tuple[Notice, ...]]:

@@ -1,27 +1,27 @@
-"""From a view as it left the detector to the network's input, and from the network's frame back to that view.
+"""Raw view -> network input, and positions and maps of the network frame -> source image.
 
 The published preprocessing (Liu et al. 2021, section 3; Wu et al. 2019, "The NYU Breast Cancer Screening Dataset"), in
-the order in which it happens:
+order:
 
-1. Find the breast. Every pixel above 0 is foreground. It is eroded 100 times with the 4-neighbour cross, which parts
-   the breast from labels, scratches and the edge of the paddle; the largest piece is dilated back 100 times.
+1. Find the breast. Every pixel above 0 is foreground. It is eroded 100 times with the 4-neighbour cross, which
+   separates the breast from labels, scratches and the edge of the paddle; the largest component is dilated 100 times.
    (`foreground`)
-2. Crop. The breast's bounding box is widened by up to 50 pixels above, below and on the side that the nipple points
-   to; nothing is added at the chest wall. (`window`)
-3. Mark the breast's outermost points in the lower two thirds of the crop, and its lowest points. (`window`)
-4. Choose the best centre: a 2944 x 1920 window whose right edge is the outermost point (CC) or whose lower right corner
-   is the lowest and outermost point (MLO), and of those the one with most foreground. (`window`)
-5. Place the window there, upright and facing right: a view that faces left is mirrored first. A window that leaves
-   a larger crop is shifted back inside, a smaller crop is padded with zeros: CC above and below evenly and on the
-   right, MLO below and on the right. Then subtract the mean and divide by the standard deviation of the whole
-   window, padding included. (`window`, `standardize`)
+2. Crop. The bounding box of the breast is extended by up to 50 pixels above, below and on the side of the nipple, and
+   not at the chest wall. (`window`)
+3. Mark the outermost points of the breast in the lower two thirds of the crop, and its lowest points. (`window`)
+4. Choose the best centre: a 2944 x 1920 window with its right edge at the outermost point (CC), or its lower right
+   corner at the lowest and outermost point (MLO), and of these the one with most foreground. (`window`)
+5. Place the window there, upright and facing right: a view that faces left is mirrored first. A window that extends
+   beyond a larger crop is shifted back inside, a smaller crop is padded with zeros: CC evenly above and below and on
+   the right, MLO below and on the right. Then subtract the mean and divide by the standard deviation of the whole
+   window, including padding. (`window`, `standardize`)
 
-`place` goes as far as the window's place, which needs the whole image; `network_input` makes the window, which a GPU
-does faster; `prepare` is both.
+`place` determines the position of the window, for which it needs the whole image; `network_input` makes the window,
+which is faster on a GPU; `prepare` does both.
 
-There is no resampling anywhere, so the way back (`frame`, and `source_maps` for whole maps) is exact to the pixel. What
-stands in the way of a faithful input is refused (`checks`, `damage`, `diagnosis`), and what a reader must know is
-noticed (`place`); nothing is repaired or guessed.
+Pixels are never resampled, so the conversion back (`frame`) is exact to the pixel. An image from which no correct input
+can be made is refused (`prepare`, `damage`, `diagnosis`), and other findings are notices (`place`); nothing is repaired
+or guessed.
 """
 
 from glam_deploy.preprocess.frame import (

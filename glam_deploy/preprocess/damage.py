@@ -1,4 +1,4 @@
-"""Damage of the image itself: lost lines, a shift around the borders, clipping, an upside-down view, a drawing."""
+"""Detection of image damage: lost lines, a cyclic shift, clipping, an upside-down view, a mask or drawing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,52 +13,53 @@ from glam_deploy.preprocess.surroundings import Sampled
 from glam_deploy.records import Float32, Mammogram, Notice, Pixels
 
 STEP = 32
-"""Every how many-th pixel of a line is looked at."""
+"""Pixel step along a line."""
 WIDE = 0.1
-"""Share of a line that is above 0 where it crosses the breast, and not its tip or a label."""
+"""Smallest share of pixels above 0 in a line that crosses the breast, not only its tip or a label."""
 FILLED = (0.9, 1)
-"""Most of the image's first row, and of its first column, that is above 0 in a view: a breast leaves a part of each row
-0, but may fill the chest wall's column."""
+"""Largest share of pixels above 0 in the first row, and in the first column, of a view: a breast leaves a part of each
+row 0, but may fill the column of the chest wall."""
 ALIKE = 0.8
-"""Share of what two lines cover together that both cover, from which one can be the other's neighbour."""
+"""Smallest ratio of intersection to union of the pixels above 0 in two neighbouring lines."""
 FEWEST = 8
-"""Pixels of a line, as thinned, that say anything."""
+"""Smallest number of sampled pixels above 0 for a decision about a line."""
 REPEATED = 8
-"""Lines that hold the same values one after another, from which they are no picture."""
+"""Smallest number of successive lines with the same values that are not image content."""
 CONTINUES = 0.06
-"""Mean difference of two neighbours, smoothed, as a share of their mean."""
+"""Largest mean difference of two neighbouring lines, smoothed, as a share of their mean."""
 JUMPS = 0.25
-"""The same, not smoothed, from which they are none."""
+"""Mean difference of two lines, not smoothed, as a share of their mean, above which they are not neighbours."""
 CLIPPED = 0.02
-"""Share of the breast's pixels at its highest value from which the notice `saturated` is added; in 16 real views it is
-0.0003 at most."""
+"""Share of the pixels of the breast at its highest value from which the notice `saturated` is added; at most 0.0003 in
+16 real views."""
 
 
 LINES = ("row", "column")
-AGAIN = "export the image again from where it comes from"
+EXPORT_AGAIN = "export the image again from its source"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Neighbouring lines that hold no picture, between two that do."""
+    """Successive lines without image content, between two lines with image content."""
 
     axis: int
     """0: rows, 1: columns."""
     first: int
+    """First line."""
     last: int
-    """Inclusive."""
+    """Last line, inclusive."""
     value: float | None
-    """That of all their pixels above 0, 0 where there are none; None where they repeat a line."""
+    """Value of all their pixels above 0, 0 if there are none; None if they repeat a line."""
 
 
 def lines_of(pixels: Pixels, breast: Breast, axis: int) -> Pixels:
-    """[lines, length / STEP]: the image's rows or columns, thinned, as far as the breast's bounding box goes."""
+    """[lines, length / STEP]: rows or columns of the image within the bounding box of the breast, sampled."""
     top, left, bottom, right = breast.box
     return np.ascontiguousarray(pixels[top:bottom:STEP].T if axis else pixels[:, left:right:STEP])
 
 
 def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
-    """Runs of lines that are empty, or of one value, or the same; `lines`: from `lines_of`."""
+    """Runs of lines that are empty, have one value, or repeat each other; `lines`: from `lines_of`."""
     tissue, highest = lines > 0, lines.max(axis=1)
     filled = np.count_nonzero(tissue, axis=1)
     wide = filled >= max(FEWEST, WIDE * lines.shape[1])
@@ -66,7 +67,7 @@ def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
     same = np.zeros(len(lines), np.bool_)
     same[1:] = wide[1:] & (lines[1:] == lines[:-1]).all(axis=1)
     if 2 * np.count_nonzero(even | same) > np.count_nonzero(wide):
-        return  # a drawing: it has no lines of its own to tell others from
+        return  # a drawing: most of its lines have one value or repeat each other
     shows = wide & ~even
     for lost, fewest in ((highest == 0, 1), (even, 1), (same & ~even, REPEATED - 1)):
         for first, end in _runs(lost):
@@ -78,19 +79,19 @@ def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
 
 
 def is_wrapped(pixels: Pixels, lines: Pixels, axis: int) -> bool:
-    """Whether the last line continues the first, and tissue breaks off in between: the image is shifted cyclically.
+    """Whether the image is shifted cyclically: the last line continues the first, and the breast is interrupted.
 
-    `lines`: from `lines_of`. A breast that reaches both borders alone does not break off.
+    `lines`: from `lines_of`. A breast that only reaches both borders is not interrupted.
     """
     first, last = (pixels[:, i] if axis else pixels[i] for i in (0, -1))
     both = (first > 0) & (last > 0)
     if not WIDE <= np.mean(both) <= FILLED[axis] or _overlap(first > 0, last > 0) < ALIKE:
         return False
-    return _continue(_smoothed(first)[both], _smoothed(last)[both]) and _breaks_off(lines)
+    return _continue(_smoothed(first)[both], _smoothed(last)[both]) and _is_interrupted(lines)
 
 
-def _breaks_off(lines: Pixels) -> bool:
-    """Whether some line within the first's extent is all but empty, or is no neighbour of the next."""
+def _is_interrupted(lines: Pixels) -> bool:
+    """Whether a line, within the extent of the first, is nearly empty or differs too much from the next."""
     within = lines[:, lines[0] > 0].astype(np.float32)
     if not within.size:
         return False
@@ -101,15 +102,15 @@ def _breaks_off(lines: Pixels) -> bool:
 
 
 def clipped_share(sampled: Sampled) -> float:
-    """Share of the breast that has its highest value."""
+    """Share of the sampled pixels of the breast that have its highest value."""
     values = sampled.values[sampled.inside]
     return float(np.mean(values == values.max()))
 
 
 def is_upside_down(breast: Breast, rows: int) -> bool:
-    """Whether an MLO view goes on to the lower edge of the image, as the axilla belongs to the upper one.
+    """Whether an MLO view is upside down: it reaches the lower edge of the image as the axilla reaches the upper one.
 
-    `rows`: the image's. Either it does not reach the upper edge, or it is far wider at the lower one.
+    `rows`: number of rows of the image. Either it does not reach the upper edge, or it is far wider at the lower edge.
     """
     top, left, bottom, right = breast.box
     few = max(1, rows // 50)
@@ -128,7 +129,7 @@ def _overlap(one: Mask, other: Mask) -> float:
 
 
 def _continue(one: Float32, other: Float32) -> bool:
-    """Whether two lines, smoothed, are neighbours in a picture: nearly equal, and neither the same nor of one value."""
+    """Whether two smoothed lines are neighbours in an image: nearly equal, but not identical and not constant."""
     apart, varies = float(np.abs(one - other).mean()), float(np.abs(one - one.mean()).mean())
     return 0 < apart <= min(CONTINUES * float(one.mean()), 0.5 * varies)
 
@@ -138,23 +139,23 @@ def _smoothed(line: Pixels) -> Float32:
 
 
 def drawing(sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
-    """`few-values` of a foreground that is drawn in a few, in a file; an array may be a drawing on purpose."""
+    """Notice `few-values` for a file whose foreground has few values; none for an array, which may be a test image."""
     if mammogram.source.kind == "array":
         return []
     values, counts = np.unique(sampled.values[sampled.inside], return_counts=True)
     shown = ", ".join(f"{value:g}" for value in sorted(values[np.argsort(counts)[-surroundings.FEW :]]))
-    told = (
-        f"99 % of what is above 0 has one of these values: {shown}. The tissue of a mammogram has hundreds: the file "
-        "may be a mask or a drawing, whose scores mean nothing."
+    message = (
+        f"99 % of the pixels above 0 have one of these values: {shown}. The tissue of a mammogram has hundreds of "
+        "values: the file may be a mask or a drawing, and then its scores are meaningless."
     )
-    return [Notice(code="few-values", message=told)]
+    return [Notice(code="few-values", message=message)]
 
 
 def examine(pixels: Pixels, breast: Breast, sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
-    """What a reader must know of an image that can be used: `lost-lines`, `saturated`, `upside-down`.
+    """Notices about damage of an image that can be used: `lost-lines`, `saturated`, `upside-down`.
 
-    All but the mammogram is in the upright frame. Raises InputError for empty rows or columns through the breast, and
-    for an image that is shifted around its borders: the breast is cut in two, and only one part would be found.
+    All arguments except the mammogram are in the upright frame. Raises InputError for empty rows or columns through the
+    breast and for a cyclically shifted image, because only one part of the divided breast would be found.
     """
     runs: list[Run] = []
     for axis, name in enumerate(LINES):
@@ -164,49 +165,52 @@ def examine(pixels: Pixels, breast: Breast, sampled: Sampled, mammogram: Mammogr
         runs += lost_lines(lines, axis)
     for run in runs:
         if run.value == 0:
-            raise InputError(f"{_told(run, mammogram)} The breast is cut in two there. Expected a whole one: {AGAIN}.")
+            raise InputError(
+                f"{_describe(run, mammogram)} They divide the breast. Expected an undivided breast: {EXPORT_AGAIN}."
+            )
     return [*_lost(runs, mammogram), *_clipped(sampled), *_upside_down(breast, pixels, mammogram)]
 
 
 def _wrapped(name: str) -> InputError:
     return InputError(
-        f"The last {name} continues the first, and the breast breaks off between them: the image is shifted around its "
-        f"borders by some {name}s, and the breast is cut in two. Expected a whole one: undo the shift, or {AGAIN}."
+        f"The last {name} continues the first, and the breast is interrupted between them: the image is shifted "
+        f"cyclically by some {name}s, and the breast is divided. Expected an undivided breast: undo the shift, or "
+        f"{EXPORT_AGAIN}."
     )
 
 
-def _told(run: Run, mammogram: Mammogram) -> str:
+def _describe(run: Run, mammogram: Mammogram) -> str:
     first, last = run.first, run.last
     if run.axis and mammogram.faces_left:
         columns = mammogram.pixels.shape[1]
         first, last = columns - 1 - last, columns - 1 - first
     name, one = LINES[run.axis], first == last
     where = f"{name.capitalize()} {first}" if one else f"{name.capitalize()}s {first} to {last}"
-    values = "the same values one after another" if run.value is None else f"the one value {run.value:g}"
-    what = f"{'holds' if one else 'hold'} {values if run.value != 0 else 'nothing above 0'}"
-    return f"{where} {what}, between {name}s that show the breast: lost when it was read out, sent or converted."
+    values = "identical values" if run.value is None else f"only the value {run.value:g}"
+    content = f"{'has' if one else 'have'} {values if run.value != 0 else 'no pixels above 0'}"
+    return f"{where} {content}, between {name}s that show the breast: lost at readout, transfer or conversion."
 
 
 def _lost(runs: list[Run], mammogram: Mammogram) -> Iterator[Notice]:
     if runs:
-        more = f" So do {len(runs) - 1} other runs." if len(runs) > 1 else ""
-        yield Notice(code="lost-lines", message=f"{_told(runs[0], mammogram)}{more}")
+        more = f" There are {len(runs) - 1} more such runs." if len(runs) > 1 else ""
+        yield Notice(code="lost-lines", message=f"{_describe(runs[0], mammogram)}{more}")
 
 
 def _clipped(sampled: Sampled) -> Iterator[Notice]:
     share = clipped_share(sampled)
     if share >= CLIPPED:
-        told = (
-            f"{100 * share:.0f} % of the breast has its highest value, {sampled.values[sampled.inside].max():g}: it is "
-            "clipped there, as by an implant, an overexposure or a conversion, and nothing can be seen in it."
+        message = (
+            f"{100 * share:.0f} % of the breast has its highest value, {sampled.values[sampled.inside].max():g}: these "
+            "pixels are clipped, for example by an implant, overexposure or a conversion, and show no tissue."
         )
-        yield Notice(code="saturated", message=told)
+        yield Notice(code="saturated", message=message)
 
 
 def _upside_down(breast: Breast, pixels: Pixels, mammogram: Mammogram) -> Iterator[Notice]:
     if mammogram.view.is_mlo and is_upside_down(breast, pixels.shape[0]):
-        told = (
-            "The breast goes on to the lower edge of the image as the axilla of an MLO view does to the upper one: it "
-            "may be stored upside down. Nothing is turned here."
+        message = (
+            "The breast reaches the lower edge of the image as the axilla of an MLO view reaches the upper edge: the "
+            "image may be stored upside down. It was not rotated."
         )
-        yield Notice(code="upside-down", message=told)
+        yield Notice(code="upside-down", message=message)

@@ -1,8 +1,8 @@
-"""Why a foreground is not a breast on a background of 0: the causes in the order of their evidence.
+"""Diagnosis of a foreground that is not a breast on a background of 0; causes are checked in the order of evidence.
 
-A wrong cause costs more than none: whoever sets the background of a mirrored view to 0 cuts into the breast. So values
-come first (a uniform dark layer around something brighter is a background, whatever its shape), then the side that is
-round (a mirrored view), then a border of one value, then the shape, and the values that begin at the outline.
+A wrong cause is worse than none: a user who sets the background of a mirrored view to 0 removes tissue. Therefore
+values are checked first (a uniform dark layer around brighter pixels is a background, whatever its shape), then the
+round side (a mirrored view), then a border of one value, then the shape, and the values at the outline.
 """
 
 from collections.abc import Iterator
@@ -17,27 +17,27 @@ from glam_deploy.preprocess.surroundings import Layer, Outline, Sampled
 from glam_deploy.records import Mammogram, Notice, Pixels
 
 NOISE = 0.25
-"""Share of the pixels outside the breast that labels and markers do not reach (0.04 in 8 full-field views, 0.22 in 8
-film scans)."""
+"""Share of pixels above 0 outside the breast from which they are noise; labels and markers have less (0.04 in 8
+full-field views, 0.22 in 8 film scans)."""
 ROUNDED = 0.05
-"""Share of the image outside the breast up to which these may be the corners of tissue that the erosion rounds off."""
+"""Largest share of the image outside the breast that may only be corners of tissue rounded off by the erosion."""
 PART = 1 / 3
-"""Share of the outline that is hard (`Outline.hard`) from which the notice `hard-outline` is added; sound views have
+"""Share of the outline that is hard (`Outline.hard`) from which the notice `hard-outline` is added; normal views have
 0.08 at most."""
 ALL = 0.75
-"""Share of a hard outline from which it can be that of a frame of any shape."""
+"""Share of the outline that is hard from which it may be the outline of a frame of any shape."""
 SOME = 0.2
-"""Share of what differs from a background, and of the chest wall that it reaches, from which it can be a breast."""
+"""Smallest share of the foreground without background, and of the chest wall that it reaches, that may be a breast."""
 
 
 def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notice]:
-    """What a reader must know of the surroundings of a breast that can be used.
+    """Notices about the surroundings of a breast that can be used.
 
-    `pixels`: [rows, columns], and `breast` as it was found in them, both upright: chest wall on the left.
+    `pixels`: [rows, columns], and `breast` as found in them, both in the upright frame: chest wall on the left.
 
-    Raises InputError for what `damage` refuses, a background that is not 0, a laterality that is wrong or an image that
-    is stored mirrored, and a foreground that goes on to the edge opposite to the chest wall over most of the height,
-    unless the image is said to be a partial view (notice `partial-view`).
+    Raises InputError for damage that `damage` refuses, a background that is not 0, a wrong laterality or a mirrored
+    image, and a foreground that reaches the edge opposite to the chest wall over most of the height, unless the header
+    states a partial view (notice `partial-view`).
     """
     sampled = surroundings.sample(pixels, breast)
     drawn = surroundings.has_few_values(sampled)
@@ -46,11 +46,11 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
         breast=breast,
         mammogram=mammogram,
         sampled=sampled,
-        veil=surroundings.dark_layer(sampled),
-        edge=surroundings.NOTHING if drawn else surroundings.look_at(pixels, breast, sampled.level),
+        dark=surroundings.dark_layer(sampled),
+        edge=surroundings.NO_OUTLINE if drawn else surroundings.measure_outline(pixels, breast, sampled.level),
     )
-    if case.veiled and surroundings.is_uniform(case.veil, sampled):
-        raise _background(case, case.veil)
+    if case.has_dark_layer and surroundings.is_uniform(case.dark, sampled):
+        raise _background(case, case.dark)
     damaged = damage.drawing(sampled, mammogram) if drawn else damage.examine(pixels, breast, sampled, mammogram)
     _check_side(case)
     border = _border_value(pixels)
@@ -69,27 +69,27 @@ class _Case:
     breast: Breast
     mammogram: Mammogram
     sampled: Sampled
-    veil: Layer
+    dark: Layer
     """The thick dark layer in the foreground."""
     edge: Outline
-    """Nothing in a drawing: it has no skin to look for."""
+    """`NO_OUTLINE` for a drawing, which has no skin."""
 
     @property
     def columns(self) -> int:
         return int(self.pixels.shape[1])
 
     @property
-    def veiled(self) -> bool:
-        return self.veil.share > surroundings.VEIL
+    def has_dark_layer(self) -> bool:
+        return self.dark.share > surroundings.THICK
 
 
 def _shape(case: _Case) -> Iterator[Notice]:
-    """What the outline says where the values behind the borders of the image say too little."""
+    """Notices about the shape of the outline, if the border values of the image gave no cause. Raises InputError."""
     breast, sampled, edge = case.breast, case.sampled, case.edge
     framed = surroundings.is_straight(breast, case.columns) or surroundings.fills_its_box(breast)
     outer = surroundings.outer_layer(sampled)
-    if framed and case.veiled:
-        raise _background(case, case.veil)
+    if framed and case.has_dark_layer:
+        raise _background(case, case.dark)
     if _is_background(outer, sampled, framed=framed):
         raise _background(case, outer)
     graded = surroundings.graded_layer(sampled) if edge.hard >= ALL else None
@@ -98,36 +98,41 @@ def _shape(case: _Case) -> Iterator[Notice]:
     if framed:
         yield _cut_off(case)
     elif surroundings.second_bulge(breast) > surroundings.BULGE or surroundings.has_even_tip(sampled):
-        told = (
-            "The outline is not that of a breast alone: a strip or a label may be attached to it, and widen the crop."
+        message = (
+            "The outline is not that of a breast alone: a strip or a label may be connected with the breast and "
+            "enlarge the crop."
         )
-        yield Notice(code="attached-foreground", message=told)
-    if case.veiled:
-        yield _dark_notice(case.veil, sampled)
+        yield Notice(code="attached-foreground", message=message)
+    if case.has_dark_layer:
+        yield _dark_notice(case.dark, sampled)
 
 
 def _cut_off(case: _Case) -> Notice:
-    """Of a foreground that ends on a straight line though nothing in it is a background."""
+    """Notice about a foreground without background that ends on a straight line. Raises InputError."""
     breast, (rows, columns) = case.breast, case.pixels.shape
     ends = np.count_nonzero(breast.right >= breast.box[3] - surroundings.RIM * columns) / rows
     at_edge = np.count_nonzero(breast.right >= columns * (1 - surroundings.RIM)) / rows
-    told = f"The foreground (pixels > 0) ends straight opposite to the chest wall in {100 * ends:.0f} % of the rows"
+    finding = (
+        f"The foreground (pixels > 0) ends on a straight line opposite to the chest wall in {100 * ends:.0f} % of the "
+        "rows"
+    )
     if at_edge <= surroundings.STRAIGHT:
-        return Notice(code="straight-outline", message=f"{told}: it may be cut off, or hold a background above 0.")
+        message = f"{finding}: tissue may be cut off, or the foreground may include a background above 0."
+        return Notice(code="straight-outline", message=message)
     if all(notice.code != "partial-view" for notice in case.mammogram.notices):
         raise InputError(
-            f"{told}, at the edge of the image, and no background can be told from tissue: the image shows only a part "
-            "of the breast, or something else. Expected a whole breast with its outline, on a background of 0. Give "
-            "the whole view; a DICOM object that shows a part on purpose says so (PartialView YES)"
+            f"{finding}, at the edge of the image, and background cannot be distinguished from tissue: the image shows "
+            "only a part of the breast, or something else. Expected a whole breast with its outline, on a background "
+            "of 0. Give the whole view; a DICOM object of a partial view must state it (PartialView YES)"
         )
-    return Notice(code="tissue-at-far-edge", message=f"{told}, as a partial view may (PartialView is YES).")
+    return Notice(code="tissue-at-far-edge", message=f"{finding}, which a partial view may do (PartialView is YES).")
 
 
 def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
-    """Whether the layer along the outline is uniform or dark, and something else lies inside it.
+    """Whether the layer along the outline is a uniform or dark background with other pixels inside.
 
-    In an outline that may be a breast's, only a uniform one counts around something that comes to a side of the image:
-    a gland in uniform fat does not.
+    Unless `framed` (an outline that cannot be a breast), the layer must be uniform and the pixels inside must reach a
+    side of the image, because a gland in uniform fat does not.
     """
     rest = surroundings.rest_of(sampled, outer)
     dark = outer.high <= surroundings.DARK_IN_FRAME * sampled.level
@@ -138,7 +143,7 @@ def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
 
 
 def _border_value(pixels: Pixels) -> tuple[float, float] | None:
-    """The value above 0 that more than half of the border away from the chest wall has, and its share there."""
+    """The value above 0 of more than half of the border pixels away from the chest wall, and its share; else None."""
     border = _border(pixels)
     values, counts = np.unique(border, return_counts=True)
     common = int(counts.argmax())
@@ -152,7 +157,7 @@ def _border(pixels: Pixels) -> Pixels:
 
 
 def _border_layer(pixels: Pixels, value: float, share: float) -> Layer:
-    """What lies behind the border, most of which has that value."""
+    """The background layer whose value most border pixels have."""
     border = _border(pixels)
     least, most = surroundings.extent(border[border > 0], value, value)
     return Layer(share=share, low=value, high=value, least=least, most=most)
@@ -166,57 +171,55 @@ def _background(case: _Case, found: Layer) -> InputError:
         f"{sampled.level:g}"
     )
     if border is not None:
-        told = (
+        finding = (
             f"The background is {border[0]:g}, not 0: {100 * border[1]:.0f} % of the border away from the chest wall "
-            "has that value. Expected exactly 0 around the breast."
+            "has this value. Expected exactly 0 around the breast."
         )
     elif _may_be_skinless(case, found):
-        told = (
-            f"The background is not 0, or the skin was cut off: {layer}, and begins at once behind a border of 0. "
-            "Expected exactly 0 around the breast, and values that rise inwards from its skin. If the skin was cut "
-            "off, the outline sharpened or the histogram equalized, process the image as it left the detector. "
-            "Otherwise a background ends at a black rim."
+        finding = (
+            f"The background is not 0, or the skin was cut off: {layer}, directly inside a border of 0. Expected "
+            "exactly 0 around the breast, and values that rise inwards from its skin. If the skin was cut off, the "
+            "outline sharpened or the histogram equalized, use the image as it left the detector. Otherwise the "
+            "background ends at a black rim."
         )
     else:
-        told = f"The background is not 0: {layer}. Expected exactly 0 around the breast."
+        finding = f"The background is not 0: {layer}. Expected exactly 0 around the breast."
     rest = surroundings.rest_of(sampled, found)
     side = (
-        " The breast lies at the edge opposite to the chest wall, too: laterality wrong or stored mirrored."
+        " The breast is at the edge opposite to the chest wall, too: laterality wrong or stored mirrored."
         if rest.at_far_edge > 2 * rest.at_wall
         else ""
     )
-    return InputError(f"{told} {_background_remedy(case.mammogram, sampled, found)}{side}")
+    return InputError(f"{finding} {_background_remedy(case.mammogram, sampled, found)}{side}")
 
 
 def _may_be_skinless(case: _Case, found: Layer) -> bool:
-    """Whether the layer may be the breast's own fat: brighter than a background is, within a border that is 0."""
+    """Whether the layer may be fat of the breast: brighter than a background, inside a border of 0."""
     return found.high > surroundings.DARK * case.sampled.level and np.median(_border(case.pixels)) == 0
 
 
 def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> str:
-    """What to do; a range of padding values only where it holds no tissue: not for a gradient."""
+    """Remedy for a background above 0; padding values only for a uniform one, because a gradient overlaps tissue."""
     facts, inverted = mammogram.source.facts, found.low >= surroundings.BRIGHT * sampled.level
     uniform = surroundings.is_uniform(found, sampled)
     if mammogram.source.kind != "dicom":
         if inverted:
             return "The image seems to be inverted (MONOCHROME1): invert it within its stored range."
-        return "Set the pixels outside the breast to 0 and leave all others as they are."
+        return "Set the pixels outside the breast to 0 and do not change the others."
     if facts["photometric_interpretation"] == "MONOCHROME1":
         top = (1 << int(facts["bits_stored"])) - 1
         low, high = top - found.most, top - found.least
         return (
             f"The image is MONOCHROME1, and its stored values were inverted within {facts['bits_stored']} bits: the "
-            f"background is stored as {_span(low, high)}, expected {top}. Have it exported with a background of {top}"
+            f"background is stored as {_span(low, high)}, expected {top}. Export it with a background of {top}"
             + (f", or with {_padding(low, high)}." if uniform else ".")
         )
     if inverted:
         return (
-            "The image seems to be inverted though it says MONOCHROME2: have PhotometricInterpretation corrected where "
-            "it comes from."
+            "The image seems to be inverted, but PhotometricInterpretation is MONOCHROME2: correct it at the source of "
+            "the object."
         )
-    return "Have it exported with a background of 0" + (
-        f", or with {_padding(found.least, found.most)}." if uniform else "."
-    )
+    return "Export it with a background of 0" + (f", or with {_padding(found.least, found.most)}." if uniform else ".")
 
 
 def _span(low: float, high: float) -> str:
@@ -225,11 +228,11 @@ def _span(low: float, high: float) -> str:
 
 def _padding(low: float, high: float) -> str:
     limit = "" if low == high else f" and PixelPaddingRangeLimit {high:g}"
-    return f"PixelPaddingValue {low:g}{limit} where these values mean no tissue"
+    return f"PixelPaddingValue {low:g}{limit} if these values are not tissue"
 
 
 def _check_side(case: _Case) -> None:
-    """Refuse a breast on the wrong side, but for one that a background makes look so: it lies all around the breast."""
+    """Raise InputError for a breast on the wrong side, or for a background around the breast that looks like one."""
     breast, hard = case.breast, case.edge.hard >= ALL
     if not _is_on_wrong_side(breast, case.columns):
         return
@@ -239,7 +242,7 @@ def _check_side(case: _Case) -> None:
 
 
 def _is_on_wrong_side(breast: Breast, columns: int) -> bool:
-    """Whether the breast is nearer to the edge opposite to the chest wall, or its round side is the chest wall's."""
+    """Whether the breast is nearer to the edge opposite to the chest wall, or its round side is at the chest wall."""
     _, left, _, right = breast.box
     round_at_wall = surroundings.is_straight(breast, columns) and not surroundings.is_straight(
         breast.mirrored(columns), columns
@@ -248,9 +251,9 @@ def _is_on_wrong_side(breast: Breast, columns: int) -> bool:
 
 
 def _is_beside_tissue(pixels: Pixels, breast: Breast) -> bool:
-    """Whether more than a tenth of what lies between the chest wall's edge and the breast is above 0.
+    """Whether more than a tenth of the pixels between the edge of the chest wall and the breast are above 0.
 
-    The breast is then that piece, and what was taken for it a background around it. In a mirrored view it is empty.
+    Then these pixels are the breast, and the detected breast is a background around it. In a mirrored view they are 0.
     """
     between = np.arange(0, pixels.shape[1], 8) < breast.left[::8, None]
     above = pixels[breast.top : breast.top + len(breast.left) : 8, ::8] > 0
@@ -265,14 +268,14 @@ def _wrong_side(breast: Breast, columns: int, mammogram: Mammogram) -> InputErro
     fits = mammogram.source.facts.get("field_of_view_horizontal_flip") == "YES"
     return InputError(
         f"Laterality wrong or stored mirrored: the breast is {gap} pixels from the {other} edge and {left} from the "
-        f"{wall} edge, where the chest wall of a {mammogram.view} view that is {read_as} belongs"
-        + ("; FieldOfViewHorizontalFlip is YES, which fits an image that is stored mirrored" if fits else ""),
+        f"{wall} edge, where the chest wall of a {mammogram.view} view that is {read_as} is expected"
+        + ("; FieldOfViewHorizontalFlip is YES, which indicates an image that is stored mirrored" if fits else ""),
         *_side_remedies(mammogram),
     )
 
 
 def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
-    """What can be said from outside without contradicting the tags of a DICOM object."""
+    """Remedies that do not contradict the tags of a DICOM object."""
     facts, codes = mammogram.source.facts, {notice.code for notice in mammogram.notices}
     is_dicom = mammogram.source.kind == "dicom"
     if not is_dicom or facts.get("laterality_from") == "option":
@@ -284,24 +287,24 @@ def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
 
 
 def _hard_notice(edge: Outline) -> Notice:
-    told = (
-        f"{100 * edge.hard:.0f} % of the outline does not begin as a breast does at its skin: the outermost pixels "
-        f"have {edge.value:.4g}, those 40 to {surroundings.DEPTH} pixels inside {edge.inner:.4g}. A background above "
-        "0 may end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
+    message = (
+        f"{100 * edge.hard:.0f} % of the outline does not rise like the skin of a breast: the outermost pixels are "
+        f"{edge.value:.4g}, those 40 to {surroundings.DEPTH} pixels inside {edge.inner:.4g}. A background above 0 may "
+        "end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
     )
-    return Notice(code="hard-outline", message=told)
+    return Notice(code="hard-outline", message=message)
 
 
-def _dark_notice(veil: Layer, sampled: Sampled) -> Notice:
-    told = (
-        f"{100 * veil.share:.0f} % of what is taken for the breast is a layer of {veil.low:g} to {veil.high:g}, dark "
-        f"beside tissue of up to {sampled.level:g}: it may be a background that is not 0."
+def _dark_notice(dark: Layer, sampled: Sampled) -> Notice:
+    message = (
+        f"{100 * dark.share:.0f} % of the detected breast is a layer of {dark.low:g} to {dark.high:g}, dark compared "
+        f"with tissue of up to {sampled.level:g}: it may be a background that is not 0."
     )
-    return Notice(code="dark-surroundings", message=told)
+    return Notice(code="dark-surroundings", message=message)
 
 
 def _noise(pixels: Pixels, breast: Breast) -> Iterator[Notice]:
-    """Pixels above 0 all over the background, between which enough are 0 for the breast to be found."""
+    """Notice about noise in the background, with enough pixels of 0 in between to detect the breast."""
     step = max(1, max(pixels.shape) // 512)
     outside = np.ones(pixels[::step, ::step].shape, np.bool_)
     rows = np.arange(0, pixels.shape[0], step)
@@ -312,5 +315,7 @@ def _noise(pixels: Pixels, breast: Breast) -> Iterator[Notice]:
     values = pixels[::step, ::step][outside]
     share = np.count_nonzero(values) / max(1, len(values))
     if share > NOISE and len(values) > ROUNDED * outside.size:
-        told = f"{100 * share:.0f} % of the pixels outside the breast are above 0, up to {values.max():g}; expected 0."
-        yield Notice(code="background-not-zero", message=told)
+        message = (
+            f"{100 * share:.0f} % of the pixels outside the breast are above 0, up to {values.max():g}; expected 0."
+        )
+        yield Notice(code="background-not-zero", message=message)

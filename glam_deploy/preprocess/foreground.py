@@ -1,9 +1,9 @@
-"""The breast in an image: erode, keep the largest component, dilate back (step 1).
+"""Detection of the breast: erosion, largest component, dilation (step 1).
 
-Nothing is eroded or dilated pixel by pixel. `n` erosions with the 4-neighbour cross keep the pixels whose city-block
-distance to the background exceeds `n`; one distance transform says which. The largest component is found among the row
-runs of what is kept. Of its dilation only the extent of each row is needed: `n` pixels in the row itself, one fewer
-for every row further away. All of this is exact.
+`n` erosions with the 4-neighbour cross keep the pixels whose city-block distance to the background exceeds `n`; one
+distance transform finds them. The largest component is found among the row runs of these pixels. Of its dilation only
+the extent of each row is needed: `n` pixels in the row itself, one fewer for every row further away. The result is
+exact.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ EROSIONS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Breast:
-    """The extent of the breast in each of its rows, which follow each other without a gap."""
+    """Extent of the breast in each of its rows, which are contiguous."""
 
     top: int
-    """The first row."""
+    """First row."""
     left: Int64
     """int64 [rows]: first column of each row."""
     right: Int64
@@ -43,7 +43,7 @@ class Breast:
 
 
 def bordered_mask(pixels: Pixels) -> Mask:
-    """Which pixels are above 0: bool [rows + 2, columns + 2], source frame, with a border of background.
+    """Mask of the pixels above 0: bool [rows + 2, columns + 2], source frame, with a border of background.
 
     The border makes the outside of the image count as background, as the published erosion does.
     """
@@ -56,16 +56,16 @@ def bordered_mask(pixels: Pixels) -> Mask:
 def find_breast(bordered: Mask, n: int = EROSIONS) -> Breast:
     """The largest 4-connected component of the `n` times eroded foreground, dilated `n` times (n <= 254).
 
-    `bordered`: bool [rows + 2, columns + 2] from `bordered_mask`. Of components of equal size the one whose first pixel
-    comes first in row-major order wins. Raises InputError if nothing survives the erosion.
+    `bordered`: bool [rows + 2, columns + 2] from `bordered_mask`. Of components of equal size, the one whose first
+    pixel is first in row-major order is selected. Raises InputError if no pixel remains after the erosion.
     """
     core = _core(bordered, n)
     width = bordered.shape[1]
     edges = np.flatnonzero(core[1:] != core[:-1]) + 1
     if not len(edges):
         raise InputError(
-            f"No part of the foreground (pixels > 0) survives {n} erosions: nowhere is it thicker than {2 * n} pixels. "
-            "Expected a whole mammogram at the detector's resolution; check that the file is one."
+            f"No part of the foreground (pixels > 0) remains after {n} erosions: it is nowhere thicker than {2 * n} "
+            "pixels. Expected a whole mammogram at the resolution of the detector; check the file."
         )
     starts, ends = edges[::2], edges[1::2]
     keep = _largest_component(starts, ends, width)
@@ -73,14 +73,14 @@ def find_breast(bordered: Mask, n: int = EROSIONS) -> Breast:
 
 
 def _core(bordered: Mask, n: int) -> Mask:
-    """bool [(rows + 2) * (columns + 2)]: what `n` erosions leave."""
+    """Foreground after `n` erosions: bool [(rows + 2) * (columns + 2)]."""
     # 8-bit distances stop at 255, which is beyond any n in use, and are several times faster than float32.
     distance = cv2.distanceTransform(bordered.view(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)
     return np.greater(distance, n).ravel()
 
 
 def _largest_component(starts: Int64, ends: Int64, width: int) -> Mask:
-    """Which runs belong to the component with most pixels; runs are half-open, flat and in order."""
+    """Mask of the runs in the component with most pixels; runs are half-open, in flat indices and in order."""
     labels = _labels(len(starts), *_touching(starts, ends, width))
     sizes = np.bincount(labels, weights=ends - starts)
     return np.asarray(labels == np.argmax(sizes))
@@ -96,9 +96,9 @@ def _touching(starts: Int64, ends: Int64, width: int) -> tuple[Int64, Int64]:
 
 
 def _labels(count: int, upper: Int64, lower: Int64) -> Int64:
-    """For each run the lowest index in its component.
+    """For each run, the lowest index in its component.
 
-    The lowest label spreads over every pair, and then along chains of labels, whose length halves each time.
+    The lowest label is propagated over every pair, and then along chains of labels, whose length halves each time.
     """
     labels = np.arange(count)
     while True:
@@ -113,7 +113,7 @@ def _labels(count: int, upper: Int64, lower: Int64) -> Int64:
 
 
 def _dilate(starts: Int64, ends: Int64, bordered_shape: tuple[int, ...], n: int) -> Breast:
-    """Row extents, in the frame without the border, of a component given by its runs."""
+    """Extents of the dilated rows of a component, given by its runs, in the frame without the border."""
     height, width = bordered_shape[0] - 2, bordered_shape[1] - 2
     row, column = np.divmod(starts, width + 2)
     first_of_row = np.flatnonzero(np.diff(row, prepend=-1))

@@ -1,4 +1,4 @@
-"""Between the network frame and the source frame: positions, boxes and maps. The only place that converts them."""
+"""Conversion of positions, boxes and maps between network frame and source frame; no other module converts them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """The part of a source image that the network sees, in both frames; the two boxes have one size."""
+    """The part of a source image inside the network frame, as boxes of equal size in both frames."""
 
     network: Box
     source: Box
     mirrored: bool
 
     def read(self, source: Pixels) -> Pixels:
-        """A view of [..., rows, columns] in the source frame, as it lies in the network frame."""
+        """The part of an array [..., rows, columns] in the source frame, oriented as in the network frame; no copy."""
         part = source[..., self.source[0] : self.source[2], self.source[1] : self.source[3]]
         return part[..., ::-1] if self.mirrored else part
 
 
 def seen(placement: Placement) -> Seen:
-    """What of the crop lies in the network frame."""
+    """The part of the crop inside the network frame."""
     window = placement.network_shape
     top, bottom, left, right = placement.crop_window
     row, end_row = _overlap(placement.row_shift, window[0], bottom - top)
@@ -48,16 +48,16 @@ def _overlap(shift: int, length: int, size: int) -> tuple[int, int]:
 
 
 def map_to_source(placement: Placement, maps: Float32) -> Float32:
-    """Maps of the network frame on the source image's own grid, pixel for pixel.
+    """Maps of the network frame in the pixel grid of the source image.
 
     `maps`: float32 [C, rows, columns], network frame. Returns float32 [C, rows, columns], source frame; source pixels
-    that the network never saw are 0. Raises UsageError for maps of another shape.
+    outside the network frame are 0. Raises UsageError for maps of another shape.
     """
     if maps.ndim != 3 or maps.shape[1:] != placement.network_shape:
         rows, columns = placement.network_shape
         raise UsageError(
-            f"Maps of shape {maps.shape} do not lie in the network frame; expected [C, {rows}, {columns}]. "
-            "Enlarge them to the network's input size first."
+            f"The maps have shape {maps.shape}; expected [C, {rows}, {columns}] in the network frame. Enlarge them to "
+            "the input size of the network first."
         )
     part = seen(placement)
     top, left, bottom, right = part.network
@@ -67,9 +67,9 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
 
 
 def box_to_source(placement: Placement, box: Box) -> Box | None:
-    """The part of a box that lies in the source image, half-open (top, left, bottom, right), source frame.
+    """The part of a box inside the source image, half-open (top, left, bottom, right), source frame.
 
-    `box` is in the network frame. What lies in the padding, or outside the frame, is cut off; None if nothing is left.
+    `box` is in the network frame. Padding and pixels outside the frame are cut off; None if nothing remains.
     """
     part = seen(placement)
     top, left = max(box[0], part.network[0]), max(box[1], part.network[1])
@@ -80,13 +80,13 @@ def box_to_source(placement: Placement, box: Box) -> Box | None:
 
 
 def point_to_source(placement: Placement, point: tuple[int, int]) -> tuple[int, int] | None:
-    """The source pixel (row, column) that a pixel of the network frame shows; None for padding or outside."""
+    """The source pixel (row, column) of a pixel of the network frame; None for padding or outside the frame."""
     box = box_to_source(placement, (*point, point[0] + 1, point[1] + 1))
     return None if box is None else box[:2]
 
 
 def point_to_network(placement: Placement, point: tuple[int, int]) -> tuple[int, int] | None:
-    """The pixel (row, column) of the network frame that shows a source pixel; None if the network never saw it."""
+    """The pixel (row, column) of the network frame of a source pixel; None if it is outside the network frame."""
     part, (row, column) = seen(placement), point
     top, left, bottom, right = part.source
     if not (top <= row < bottom and left <= column < right):
@@ -95,7 +95,7 @@ def point_to_network(placement: Placement, point: tuple[int, int]) -> tuple[int,
 
 
 def _move(box: Box, origin: Box, target: Box, *, mirrored: bool) -> Box:
-    """A box inside `origin`, at the same place of `target`; mirrored, it keeps its distance from the other side."""
+    """A box inside `origin`, moved to the same position in `target`; if mirrored, columns count from the other side."""
     down = target[0] - origin[0]
     if mirrored:
         left, right = target[3] - (box[3] - origin[1]), target[3] - (box[1] - origin[1])
@@ -106,18 +106,19 @@ def _move(box: Box, origin: Box, target: Box, *, mirrored: bool) -> Box:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceMaps:
-    """Maps of the network frame, in the source frame. Source pixels that the network never saw are 0."""
+    """Maps of the network frame, readable in the source frame. Source pixels outside the network frame are 0."""
 
     grid: Float32
-    """float32 [C, rows, columns], network frame: each value stands for a square of `cell` x `cell` pixels."""
+    """float32 [C, rows, columns], network frame: each value applies to a square of `cell` x `cell` pixels."""
     cell: int
+    """Side of a square in pixels."""
     placement: Placement
 
     @classmethod
     def of(cls, maps: Float32) -> "SourceMaps":
-        """Maps that lie in the source frame already: float32 [C, rows, columns]."""
+        """Maps that are already in the source frame: float32 [C, rows, columns]."""
         rows, columns = maps.shape[1:]
-        here = Placement(
+        identity = Placement(
             source_shape=(rows, columns),
             crop_window=(0, rows, 0, columns),
             mirrored=False,
@@ -126,25 +127,25 @@ class SourceMaps:
             best_center=None,
             network_shape=(rows, columns),
         )
-        return cls(grid=maps, cell=1, placement=here)
+        return cls(grid=maps, cell=1, placement=identity)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, rows, columns) of the whole."""
+        """(C, rows, columns) in the source frame."""
         return len(self.grid), *self.placement.source_shape
 
     def whole(self) -> Float32:
-        """All of it: float32 of `shape`."""
+        """All maps in the source frame: float32 of `shape`."""
         return self._spread(self.grid)
 
     def above(self, thresholds: Sequence[float]) -> NDArray[np.bool_]:
-        """Where each map exceeds its threshold: bool of `shape`."""
+        """Masks of the pixels above the threshold of each map: bool of `shape`."""
         return self._spread(self.grid > np.array(thresholds, np.float32)[:, None, None])
 
     def extent(self, n: int, threshold: float) -> Box | None:
-        """A box, half-open (top, left, bottom, right), that holds all that exceeds `threshold` in the n-th map.
+        """A half-open box (top, left, bottom, right) around all pixels above `threshold` in the n-th map.
 
-        None where nothing does. Its sides are no more than a cell from what they hold.
+        None if there are none. Each side is less than one cell from the nearest such pixel.
         """
         rows, columns = (np.flatnonzero((self.grid[n] > np.float32(threshold)).any(axis=axis)) for axis in (1, 0))
         if not rows.size:
@@ -154,15 +155,15 @@ class SourceMaps:
         return box_to_source(self.placement, (top, left, bottom, right))
 
     def cut(self, n: int, box: Box) -> Float32:
-        """The n-th map in a part of the source image that the network saw: float32 [rows, columns] of the box."""
+        """The n-th map in a box of the source image inside the network frame: float32 [rows, columns] of the box."""
         top, left, bottom, right = box
         part: Float32 = self._at(self.grid[n : n + 1], np.arange(top, bottom), np.arange(left, right))[0]
         return part
 
     def sample(self, shape: tuple[int, int]) -> Float32:
-        """On a smaller picture of the whole source image, by nearest neighbour: float32 [C, *shape].
+        """Maps reduced to `shape` (rows, columns) by nearest neighbour: float32 [C, *shape].
 
-        What `whole` has at the centre of each of the picture's pixels, without making it.
+        The values of `whole` at the centre of each reduced pixel, without calculating `whole`.
         """
         (rows, columns), (top, left, bottom, right) = self.placement.source_shape, self._seen.source
         row_at, down = _samples(shape[0], rows, top, bottom)
@@ -182,17 +183,17 @@ class SourceMaps:
         return out
 
     def _at(self, grid: NDArray[Any], rows: Indices, columns: Indices) -> NDArray[Any]:
-        """`grid` (as `self.grid`) at rows and columns of the source that the network saw."""
+        """`grid` (like `self.grid`) at rows and columns of the source image, all inside the network frame."""
         part = self._seen
         down = part.network[0] + rows - part.source[0]
         across = columns - part.source[1]
         across = part.network[3] - 1 - across if part.mirrored else part.network[1] + across
-        # columns first, while there are few rows
+        # columns first, while the number of rows is small
         return grid.take(across // self.cell, axis=2).take(down // self.cell, axis=1)
 
 
 def _samples(count: int, length: int, start: int, end: int) -> tuple[slice, Indices]:
-    """Which of `count` pixels spread over `length` have their centre in start..end, and where those lie."""
+    """Of `count` pixels spread over `length`: those with their centre in start..end, and positions of the centres."""
     positions = (2 * np.arange(count) + 1) * length // (2 * count)
     first, last = np.searchsorted(positions, (start, end))
     return slice(first, last), positions[first:last]

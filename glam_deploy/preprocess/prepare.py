@@ -1,4 +1,4 @@
-"""Mammogram -> PlacedView -> NetworkInput: the published preprocessing from beginning to end."""
+"""Mammogram -> PlacedView -> NetworkInput: the complete published preprocessing."""
 
 from collections.abc import Iterator
 
@@ -25,42 +25,42 @@ DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
-    """uint8, uint16 or float32 [rows, columns], finite, >= 0, something above 0, not all the same."""
+    """Raise InputError unless `pixels` are uint8, uint16 or float32 [rows, columns], finite, >= 0 and not constant."""
     if pixels.ndim != 2 or pixels.dtype not in DTYPES:
         raise InputError(
             f"The image is {pixels.dtype} of shape {pixels.shape}; expected uint8, uint16 or float32 (native byte "
             "order) of shape [rows, columns], one grey channel. Convert it without changing its values."
         )
     if not pixels.size:
-        raise InputError(f"The image has shape {pixels.shape}: no pixels. Check the file for damage.")
+        raise InputError(f"The image has shape {pixels.shape}, so no pixels. Check the file for damage.")
     check_raw(pixels, network_shape)
     _check_range(pixels.min(), pixels.max())
 
 
 def check_raw(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
-    """Refuse an array of the shape, type and moments of the network's input: it was meant as standardized."""
+    """Raise InputError for an array with shape, type and moments of a network input, because it is standardized."""
     if pixels.shape != network_shape or pixels.dtype.kind != "f" or not pixels.min() < 0:
         return
     mean, deviation = pixels.mean(dtype=np.float64), pixels.std(dtype=np.float64)
     if abs(mean) <= TOLERANCE and abs(deviation - 1) <= TOLERANCE:
         raise InputError(
-            f"The array is {pixels.dtype} {list(pixels.shape)} with mean 0 and standard deviation 1: an input that is "
-            "standardized already, taken as a raw image",
+            f"The array is {pixels.dtype} {list(pixels.shape)} with mean 0 and standard deviation 1: this is a "
+            "standardized input, but it was given as a raw image",
             Remedy.STANDARDIZED,
         )
 
 
 def _check_range(low: float, high: float) -> None:
-    # NaN passes through min and max; infinity shows in one of them.
+    # min and max propagate NaN; infinity appears in one of them
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(
             "The image has pixels that are NaN or infinite; expected finite numbers >= 0. "
-            "Find out where they come from and write it again."
+            "Find the cause and write the image again."
         )
     if low < 0:
         raise InputError(
             f"The smallest pixel is {low:g}; expected values >= 0 with a background of exactly 0. "
-            "Undo what was subtracted from the image, such as a standardization or a rescale intercept."
+            "Undo the subtraction, such as a standardization or a rescale intercept."
         )
     if high == 0:
         raise InputError("The image is empty: no pixel is above 0. Check the file for damage.")
@@ -69,28 +69,27 @@ def _check_range(low: float, high: float) -> None:
 
 
 def prepare(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> NetworkInput:
-    """The network's input for a view as it left the detector: `place`, then `network_input`."""
+    """The network input of a raw view: `place`, then `network_input`."""
     return network_input(place(mammogram, network_shape=network_shape))
 
 
 def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> PlacedView:
-    """Where the network's window lies in a view as it left the detector.
-
-    `network_shape`: rows and columns of the network frame.
+    """Find the position of the network window in a raw view.
 
     `mammogram.pixels`: uint8, uint16 or float32 [rows, columns], >= 0, background exactly 0, source frame.
+    `network_shape`: rows and columns of the network frame.
 
     Raises InputError for another dtype or shape; NaN, infinite or negative pixels; an empty or constant image; a
-    foreground so thin that nothing survives 100 erosions; and what `diagnosis.diagnose` refuses: a breast that is
-    cut in two, a background that is not 0, a wrong laterality or a mirrored image, a foreground that goes on to the
-    edge opposite to the chest wall.
+    foreground so thin that no pixel remains after 100 erosions; and for what `diagnosis.diagnose` refuses: a divided
+    breast, a background that is not 0, a wrong laterality or a mirrored image, a foreground that reaches the edge
+    opposite to the chest wall.
 
-    Adds these notices after the mammogram's own: `8-bit` (8 bits a pixel, the network was trained on 12 to 16),
-    `off-chest-wall` (the breast does not touch its edge), `tissue-outside-window` (part of the foreground in the
-    crop is not in the window), `few-values`, `lost-lines`, `saturated` and `upside-down` (see `damage`),
-    `tissue-at-far-edge` (a partial view that goes on to the far edge), `straight-outline` and `attached-foreground` (no
-    breast ends so), `dark-surroundings` (a thick dark layer around the tissue), `hard-outline` (values that do not rise
-    as they do at a skin) and `background-not-zero` (noise outside the breast).
+    Adds these notices after those of the mammogram: `8-bit` (8 bits per pixel; the network was trained on 12 to 16),
+    `off-chest-wall` (the breast does not touch the edge of the chest wall), `tissue-outside-window` (part of the
+    foreground in the crop is outside the window), `few-values`, `lost-lines`, `saturated` and `upside-down` (see
+    `damage`), `tissue-at-far-edge` (a partial view that reaches the far edge), `straight-outline` and
+    `attached-foreground` (the outline is not that of a breast), `dark-surroundings` (a thick dark layer around the
+    tissue), `hard-outline` (values do not rise as at the skin) and `background-not-zero` (noise outside the breast).
     """
     check_pixels(mammogram.pixels, network_shape)
     pixels = np.ascontiguousarray(mammogram.pixels)
@@ -112,7 +111,7 @@ def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FR
 
 
 def network_input(placed: PlacedView) -> NetworkInput:
-    """What the network sees of a placed view, standardized over the whole window."""
+    """The window of a placed view, standardized over all of its pixels."""
     return NetworkInput(
         image=_image(placed.pixels, placed.placement),
         placement=placed.placement,
@@ -163,7 +162,7 @@ def _image(pixels: Pixels, placement: Placement) -> Float32:
 
 def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts) -> Iterator[Notice]:
     if pixels.dtype == np.uint8:
-        yield Notice(code="8-bit", message="The image has 8 bits a pixel; the network was trained on 12 to 16.")
+        yield Notice(code="8-bit", message="The image has 8 bits per pixel; the network was trained on 12 to 16.")
     distance = facts.distance_from_starting_side
     if distance:
         message = f"The breast is {distance} pixels from the chest-wall edge of the image; expected 0."
@@ -171,12 +170,12 @@ def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts)
     lost = _lost_share(mask, placement)
     if lost:
         rows, columns = placement.network_shape
-        message = f"{100 * lost:.2g} % of the foreground lies outside the {rows} x {columns} window."
+        message = f"{100 * lost:.2g} % of the foreground is outside the {rows} x {columns} window."
         yield Notice(code="tissue-outside-window", message=message)
 
 
 def _lost_share(mask: Mask, placement: Placement) -> float:
-    """The share of the crop's foreground that the network does not see, 0..1."""
+    """Share of the foreground of the crop that is outside the network frame, 0..1."""
     top, bottom, left, right = placement.crop_window
     total = np.count_nonzero(mask[top:bottom, left:right])
     return 1 - np.count_nonzero(frame.seen(placement).read(mask)) / total

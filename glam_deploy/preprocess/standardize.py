@@ -1,4 +1,4 @@
-"""Zero mean and unit deviation over the whole window, and inputs that arrive so."""
+"""Standardization to mean 0 and standard deviation 1 over the whole window, and inputs that skip preprocessing."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ SMALLEST_DEVIATION = 1e-5
 """Floor of the divisor in the published preprocessing."""
 
 TOLERANCE = 0.05
-"""How far the mean may be from 0 and the standard deviation from 1 in an input that is said to be standardized."""
+"""Largest deviation of the mean from 0 and of the standard deviation from 1 in a standardized input."""
 
 
 def standardize(image: Float32) -> None:
@@ -33,11 +33,11 @@ def from_standardized(
     view: View | None = None,
     network_shape: tuple[int, int] = PUBLISHED_FRAME,
 ) -> NetworkInput:
-    """An image that is already the network's input: cropped, upright, facing right, standardized.
+    """Network input from an image that is already cropped, upright, facing right and standardized.
 
-    `image`: any float dtype, of `network_shape`, network frame, which is then the source frame as well. Raises
-    InputError for another shape or dtype, for values that are not finite, and where the mean is further than 0.05 from
-    0 or the standard deviation further than 0.05 from 1.
+    `image`: any float dtype, of `network_shape`, network frame, which is also the source frame. Raises InputError for
+    another shape or dtype, for values that are not finite, and if the mean is further than 0.05 from 0 or the standard
+    deviation further than 0.05 from 1.
     """
     return NetworkInput(
         image=_checked(image, network_shape), placement=whole_frame(network_shape), source=source, view=view
@@ -47,29 +47,27 @@ def from_standardized(
 def from_cropped(
     pixels: Pixels, *, source: Source, view: View | None = None, network_shape: tuple[int, int] = PUBLISHED_FRAME
 ) -> NetworkInput:
-    """The network's input from a view that is cropped, upright and faces right already, but not yet standardized.
+    """Network input from a view that is already cropped, upright and facing right, but not standardized.
 
-    `pixels`: uint16, of `network_shape`, network frame, which is then the source frame as well; standardized here over
-    all of them. Adds the notice `standardized-here`. Raises InputError for another shape or dtype, and for a constant
-    image.
+    `pixels`: uint16, of `network_shape`, network frame, which is also the source frame; they are standardized over all
+    pixels. Adds the notice `standardized-here`. Raises InputError for another shape or dtype, and for a constant image.
     """
     if pixels.shape != network_shape or pixels.dtype.newbyteorder("=") != np.uint16:
         raise InputError(
-            f"A cropped input that is not yet standardized must have 16 bits, unsigned, and the shape "
-            f"{network_shape}; this is {pixels.dtype} of shape {pixels.shape}. A raw image is given with its view, "
-            "and not as standardized."
+            f"A cropped input that is not standardized must be uint16 of shape {network_shape}; this is "
+            f"{pixels.dtype} of shape {pixels.shape}. Give a raw image with its view, and not as standardized."
         )
     image = np.ascontiguousarray(pixels, np.float32)
     _require_contrast(image)
     mean, deviation = _moments(image)
     standardize(image)
-    message = f"the pixels were standardized here: their mean is {mean:.4g}, their standard deviation {deviation:.4g}"
-    told = Notice(code="standardized-here", message=message)
-    return NetworkInput(image=image, placement=whole_frame(network_shape), source=source, view=view, notices=(told,))
+    message = f"the pixels had mean {mean:.4g} and standard deviation {deviation:.4g}, and were standardized"
+    notice = Notice(code="standardized-here", message=message)
+    return NetworkInput(image=image, placement=whole_frame(network_shape), source=source, view=view, notices=(notice,))
 
 
 def whole_frame(network_shape: tuple[int, int] = PUBLISHED_FRAME) -> Placement:
-    """Where an image lies that is the network's input already: its source frame is the network frame."""
+    """Placement of an image that is already a network input: its source frame is the network frame."""
     rows, columns = network_shape
     return Placement(
         source_shape=network_shape,
@@ -86,14 +84,14 @@ def _checked(image: Pixels, network_shape: tuple[int, int]) -> Float32:
     if image.shape != network_shape or not np.issubdtype(image.dtype, np.floating):
         raise InputError(
             f"A standardized input must be a float array of shape {network_shape}, this is {image.dtype} of shape "
-            f"{image.shape}; where it is a raw image",
+            f"{image.shape}; if it is a raw image",
             Remedy.RAW,
         )
     values = np.ascontiguousarray(image, np.float32)
     if not np.isfinite(values).all():
         raise InputError(
             f"{np.count_nonzero(~np.isfinite(values))} pixels are NaN or infinite; expected finite numbers. "
-            "Find out where they come from and write the input again."
+            "Find the cause and write the input again."
         )
     _check_moments(values)
     return values
@@ -105,7 +103,7 @@ def _check_moments(values: Float32) -> None:
     if abs(mean) > TOLERANCE or abs(deviation - 1) > TOLERANCE:
         raise InputError(
             f"The image is not standardized: its mean is {mean:.4g} and its standard deviation {deviation:.4g}, "
-            f"expected 0 and 1 within {TOLERANCE}; where it is a raw image",
+            f"expected 0 and 1 within {TOLERANCE}; if it is a raw image",
             Remedy.RAW,
         )
 

@@ -1,9 +1,9 @@
-"""What lies around the breast: evidence of a background that is not 0, of a mirrored image, and of cut-off tissue.
+"""Measurements around the breast: evidence of a background that is not 0, a mirrored image, and cut-off tissue.
 
-The published preprocessing takes every pixel above 0 for tissue. Where the background is above 0 the breast that it
-finds is the breast and the background, and the window is put in the wrong place. No single sign of that is safe: a
-black rim hides the background from the image's border, and a large breast reaches the border itself. So values and
-shape are looked at apart, here as measurements; `diagnosis` decides what they mean.
+The published preprocessing treats every pixel above 0 as tissue. If the background is above 0, the detected breast
+includes the background, and the window is misplaced. No single criterion is reliable: a black rim separates the
+background from the border of the image, and a large breast reaches the border itself. Therefore values and shape are
+measured separately here; `diagnosis` decides what they mean.
 
 All arrays are in the upright frame: chest wall on the left.
 """
@@ -17,95 +17,95 @@ from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.records import Float32, Pixels
 
 DEPTH = 90
-"""Pixels from the outermost one inwards that are looked at; beyond, the breast's own structure counts."""
+"""Depth in pixels, from the outermost pixel inwards, of the measurements at the outline; deeper is breast structure."""
 PARTS = 12
-"""Parts of the outline that are judged apart, so that a background beside one part of the breast is seen, too."""
+"""Number of parts of the outline that are assessed separately, to detect a background beside one part of the breast."""
 HARD = 0.82
-"""Value behind the outline, as a share of the value 40 to 90 pixels inside, from which a part is hard.
+"""Smallest ratio of the value inside the outline to the value 40 to 90 pixels deeper that makes a part hard.
 
-Sound parts: up to 0.12 in 8 views of two full-field devices, up to 0.61 in 8 film scans, up to 0.55 in phantoms.
-Behind a rim: 0.85 to 1.3.
+Normal parts: up to 0.12 in 8 views of two full-field devices, up to 0.61 in 8 film scans, up to 0.55 in phantoms.
+Inside a rim: 0.85 to 1.3.
 """
 HIGH = 0.4
-"""The same as a share of the tissue's level: up to 0.03 in the same views, up to 0.27 in phantoms."""
+"""The same limit as a ratio to the level of tissue: up to 0.03 in the same views, up to 0.27 in phantoms."""
 EVEN = 0.93
-"""Value behind the outline, as a share of that 8 to 16 pixels inside, from which the first pixels are a band."""
+"""Smallest ratio of the value inside the outline to the value 8 to 16 pixels deeper if the first pixels are a band."""
 STEADY = 0.95
-"""The same of the value 24 to 32 pixels inside."""
+"""The same limit for the value 24 to 32 pixels deeper."""
 
 _SEARCH = 40
-"""Pixels by which the foreground may go on beyond the opened outline."""
+"""Largest distance in pixels of the end of the foreground from the opened outline."""
 _ROWS = 300
-"""About how many rows are looked at, 25 in each part."""
+"""Approximate number of rows measured, 25 in each part."""
 _FEWEST = 24
-"""Fewest rows that say anything."""
+"""Smallest number of rows for a measurement."""
 _DEPTHS = ((1, 3), (1, 5), (8, 16), (24, 32), (40, DEPTH))
-"""Pixels behind the outline, half-open: the first ones, those of the skin, two of a band, the inside."""
+"""Depth ranges in pixels inside the outline, half-open: first pixels, skin, two ranges of a band, interior."""
 
 
 RIM = 0.01
-"""Share of the image's columns by which points of one straight side may differ."""
+"""Tolerance of a straight side, as a share of the columns of the image."""
 STRAIGHT = 0.5
-"""Share of the rows that end on one straight line (or of a corner that is filled) above which no breast ends there."""
+"""Share of rows that end on one straight line (or filled share of a corner) above which the shape is not a breast."""
 FULL = 0.92
-"""Share of its bounding box above which a foreground is no breast: half an ellipse fills 0.79."""
+"""Share of its bounding box above which a foreground is not a breast; half an ellipse fills 0.79."""
 DARK = 0.1
-"""Share of the tissue's level (its 95th percentile) up to which a value can be background."""
+"""Largest value of a background, as a share of the level of tissue (95th percentile)."""
 DARK_IN_FRAME = 0.35
-"""The same where the foreground has the shape of a frame."""
+"""The same limit for a foreground with the shape of a frame."""
 BRIGHT = 0.9
-"""Share of the tissue's level from which a background is that of an inverted image."""
-VEIL = 0.05
-"""Share of the foreground above which a dark layer is more than the thin skin."""
+"""Smallest value of the background of an inverted image, as a share of the level of tissue."""
+THICK = 0.05
+"""Share of the foreground above which a dark layer is thicker than skin."""
 UNIFORM = 0.03
-"""Spread (10th to 90th percentile) of a background, as a share of the tissue's level; fat varies by more."""
+"""Largest spread (10th to 90th percentile) of a background, as a share of the level of tissue; fat varies more."""
 RARE = 0.01
-"""Frequency of a value, relative to those of a background, below which it is none of them."""
+"""Relative frequency below which a value does not belong to a background."""
 MOST = 0.7
-"""Share of the layer along the outline that a background fills where the breast reaches the outline, too."""
+"""Share of the layer along the outline that a background fills if the breast reaches the outline, too."""
 GRADED = 0.03
-"""How far that share of a gradient is from a plane at most, as a share of the tissue's level.
+"""Largest distance of this share of a gradient from a plane, as a share of the level of tissue.
 
-Tissue whose skin was cut off is 0.045 to 0.08 away, in 100 views that were cut so.
+Tissue with cut-off skin has 0.045 to 0.08, in 100 views that were cut in this way.
 """
 BULGE = 0.3
-"""What `second_bulge` is at most in a breast that nothing is attached to."""
+"""Largest `second_bulge` of a breast without attached objects."""
 _GRID = 512
-"""Points along the longer side of the foreground at which its values are looked at."""
+"""Number of sampling points along the longer side of the foreground."""
 FEW = 4
-"""Values of which a mask may consist beside 0."""
+"""Largest number of different values above 0 in a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What the outline opposite to the chest wall is, where it is not the image's own edge."""
+    """Measurements of the outline opposite to the chest wall, without the parts at the edge of the image."""
 
     hard: float
-    """Share of the outline, 0..1, whose values do not begin as at a skin; 0 where there is too little of it."""
+    """Share of the outline, 0..1, whose values do not rise as at the skin; 0 if the outline is too short."""
     value: float
     """Median of the outermost pixels."""
     inner: float
-    """Median of the values 40 to 90 pixels inside."""
+    """Median of the values 40 to 90 pixels deeper."""
 
 
-NOTHING = Outline(hard=0, value=0, inner=0)
-"""Of an image that shows too little of an outline, or none that is a skin's."""
+NO_OUTLINE = Outline(hard=0, value=0, inner=0)
+"""Value for an image with too little outline, or without skin."""
 
 
-def look_at(pixels: Pixels, breast: Breast, level: float) -> Outline:
-    """The outline of `breast` in `pixels`, [rows, columns]; `level`: the tissue's, as `Sampled.level`."""
+def measure_outline(pixels: Pixels, breast: Breast, level: float) -> Outline:
+    """Measure the outline of `breast` in `pixels`, [rows, columns]; `level`: level of tissue, as `Sampled.level`."""
     values = _values_behind(pixels, breast)
     if len(values) < _FEWEST:
-        return NOTHING
+        return NO_OUTLINE
     hard = [_is_hard(np.median(part, axis=0), level) for part in np.array_split(values, PARTS)]
     middle = np.median(values, axis=0)
     return Outline(hard=float(np.mean(hard)), value=float(middle[1]), inner=float(middle[-1]))
 
 
 def _values_behind(pixels: Pixels, breast: Breast) -> Float32:
-    """float32 [rows, 5]: in each row the mean of `_DEPTHS`, counted from the last pixel above 0 to the chest wall.
+    """Mean value of each of `_DEPTHS` in each row, counted from the last pixel above 0 inwards: float32 [rows, 5].
 
-    Only of rows that end before the image does: not where the erosion has rounded off tissue that goes on to the edge.
+    Only of rows that end before the edge of the image, not where the erosion has rounded off tissue at the edge.
     """
     columns, step = pixels.shape[1], max(1, len(breast.right) // _ROWS)
     row, right = np.arange(len(breast.right))[::step] + breast.top, breast.right[::step]
@@ -120,9 +120,9 @@ def _values_behind(pixels: Pixels, breast: Breast) -> Float32:
 
 
 def _is_hard(medians: Float32, level: float) -> bool:
-    """Whether the values of a part begin with those further inside, or with a band of one value.
+    """Whether a part of the outline begins with values as deeper inside, or with a band of one value.
 
-    That is a band of 32 pixels, or one of 16 behind which the values are half or twice as high.
+    The band has 32 pixels, or 16 pixels followed by values that are at most half or at least twice as high.
     """
     first, near, band, deeper, inner = (float(value) for value in medians)
     even = EVEN * band <= first <= band / EVEN
@@ -132,18 +132,18 @@ def _is_hard(medians: Float32, level: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A part of the foreground that lies around the rest of it."""
+    """An outer part of the foreground, around the rest."""
 
     share: float
-    """Of the foreground, 0..1."""
+    """Share of the foreground, 0..1."""
     low: float
     """10th percentile of its values."""
     high: float
-    """90th percentile."""
+    """90th percentile of its values."""
     least: float
-    """Smallest value that goes on from `low`: see `extent`."""
+    """Smallest value of the contiguous range below `low`: see `extent`."""
     most: float
-    """Largest value that goes on from `high`."""
+    """Largest value of the contiguous range above `high`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,27 +151,27 @@ class Sampled:
     """The foreground on a coarse grid of its bounding box."""
 
     values: Pixels
-    """[rows, columns], as the image's."""
+    """[rows, columns], values of the image."""
     inside: Mask
-    """bool [rows, columns]: above 0, and part of what was taken for the breast."""
+    """bool [rows, columns]: above 0 and part of the detected breast."""
     level: float
-    """95th percentile of the values inside: that of tissue, unless tissue is less than a twentieth."""
+    """95th percentile of the values inside: the level of tissue, unless tissue is less than 1/20 of the foreground."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rest:
-    """What is not background in a foreground."""
+    """The foreground without a background layer."""
 
     share: float
-    """Of the foreground, 0..1."""
+    """Share of the foreground, 0..1."""
     at_wall: float
-    """Share of the rows in which it comes within a twentieth of the columns to the chest wall's side."""
+    """Share of the rows in which it is within 1/20 of the columns from the side of the chest wall."""
     at_far_edge: float
     """The same at the opposite side."""
 
 
 def sample(pixels: Pixels, breast: Breast) -> Sampled:
-    """`pixels`: [rows, columns], the whole image."""
+    """Sample the foreground; `pixels`: [rows, columns], the whole image."""
     top, left, bottom, right = breast.box
     step = max(1, max(bottom - top, right - left) // _GRID)
     values = np.ascontiguousarray(pixels[top:bottom:step, left:right:step])
@@ -184,7 +184,7 @@ def sample(pixels: Pixels, breast: Breast) -> Sampled:
 def has_few_values(sampled: Sampled) -> bool:
     """Whether the `FEW` most common values fill 99 % of the foreground, as in a mask.
 
-    In 16 real views and in phantoms they fill 5 % at most, in a view whose implant is saturated as much as that does.
+    In 16 real views and in phantoms they fill 5 % at most; in a view with a saturated implant, the area of the implant.
     """
     values = sampled.values[sampled.inside]
     counts = np.unique(values[:: max(1, len(values) // 4096)], return_counts=True)[1]
@@ -192,23 +192,23 @@ def has_few_values(sampled: Sampled) -> bool:
 
 
 def dark_layer(sampled: Sampled) -> Layer:
-    """The part of the foreground that is at most `DARK` of the tissue's level and thicker than skin.
+    """The part of the foreground that is at most `DARK` of the level of tissue and thicker than skin.
 
-    Thick is what a diamond of a 25th of the foreground's columns fits into.
+    Thicker means that a diamond of 1/25 of the columns of the foreground fits into it.
     """
     dark = sampled.inside & (sampled.values <= DARK * sampled.level)
     return layer(sampled, _opened(dark, max(2, dark.shape[1] // 50)))
 
 
 def outer_layer(sampled: Sampled) -> Layer:
-    """The foreground along its outline, a twentieth of its columns deep; the chest wall's side is no outline."""
+    """The foreground along its outline, 1/20 of its columns deep; the side of the chest wall is not outline."""
     return layer(sampled, _along_outline(sampled))
 
 
 def graded_layer(sampled: Sampled) -> tuple[Layer, Rest] | None:
-    """`outer_layer` where `MOST` of it, without noise, has the values of a plane over the image, and what differs.
+    """`outer_layer` if the smoothed values of `MOST` of it are a plane over the image, and the foreground without it.
 
-    The rest of the layer may be tissue, where the breast reaches the outline. None where it is no plane.
+    The rest of the layer may be tissue, where the breast reaches the outline. None if the values are not a plane.
     """
     smooth, where = _smoothed(sampled), _along_outline(sampled)
     terms = np.stack([np.ones_like(smooth), *np.indices(smooth.shape, np.float32)], axis=-1)
@@ -234,7 +234,7 @@ def _along_outline(sampled: Sampled) -> Mask:
 
 
 def _smoothed(sampled: Sampled) -> Float32:
-    """The mean of what is inside, over 7 x 7 grid points."""
+    """Mean of the values inside, over 7 x 7 grid points."""
     weight, total = (
         cv2.boxFilter(part.astype(np.float32), -1, (7, 7), normalize=False)
         for part in (sampled.inside, np.where(sampled.inside, sampled.values, 0))
@@ -243,7 +243,7 @@ def _smoothed(sampled: Sampled) -> Float32:
 
 
 def layer(sampled: Sampled, where: Mask) -> Layer:
-    """The part of the foreground that `where`, a mask of the grid, says."""
+    """The layer of the grid points in the mask `where`."""
     values = sampled.values[where]
     if not len(values):
         return Layer(share=0, low=0, high=0, least=0, most=0)
@@ -255,9 +255,9 @@ def layer(sampled: Sampled, where: Mask) -> Layer:
 
 
 def extent(values: Pixels, low: float, high: float) -> tuple[float, float]:
-    """Smallest and largest of the values that a background from `low` to `high` goes on to.
+    """Smallest and largest value of a background, extended from `low` to `high` by contiguous frequent values.
 
-    Each of them is at least `RARE` times as frequent as those between are on average; tissue is not.
+    Each of these is at least `RARE` times as frequent as the values between are on average; values of tissue are not.
     """
     levels, counts = np.unique(values, return_counts=True)
     inside = np.flatnonzero((levels >= low) & (levels <= high))
@@ -270,12 +270,12 @@ def extent(values: Pixels, low: float, high: float) -> tuple[float, float]:
 
 
 def is_uniform(found: Layer, sampled: Sampled) -> bool:
-    """Whether a layer varies as little as a background does."""
+    """Whether the values of a layer vary as little as a background (`UNIFORM`)."""
     return found.high - found.low <= UNIFORM * sampled.level
 
 
 def rest_of(sampled: Sampled, background: Layer) -> Rest:
-    """The part of the foreground whose values are not those of `background`."""
+    """The part of the foreground with values outside the range of `background`."""
     margin = UNIFORM * sampled.level
     differs = (sampled.values < background.low - margin) | (sampled.values > background.high + margin)
     return _rest(sampled, sampled.inside & differs)
@@ -288,9 +288,9 @@ def _rest(sampled: Sampled, rest: Mask) -> Rest:
 
 
 def is_straight(breast: Breast, columns: int) -> bool:
-    """Whether the side opposite to the chest wall is that of a frame: straight, or with a filled corner.
+    """Whether the side opposite to the chest wall is straight or has a filled corner, like a frame.
 
-    `columns`: the image's. A breast is round there, also one that is cut off by the image's edge in some rows.
+    `columns`: of the image. A breast is round there, also if it is cut off by the edge of the image in some rows.
     """
     right = breast.box[3]
     on_line = float(np.mean(breast.right >= right - RIM * columns))
@@ -298,15 +298,15 @@ def is_straight(breast: Breast, columns: int) -> bool:
 
 
 def fills_its_box(breast: Breast) -> bool:
-    """Whether the foreground is a rectangle, upright or a little rotated."""
+    """Whether the foreground is a rectangle, upright or slightly rotated."""
     top, left, bottom, right = breast.box
     return float(np.sum(breast.right - breast.left)) > FULL * (bottom - top) * (right - left)
 
 
 def second_bulge(breast: Breast) -> float:
-    """How far the outline comes back towards the side opposite to the chest wall after it has left it, 0..1.
+    """Distance by which the outline returns towards the side opposite to the chest wall after leaving it, 0..1.
 
-    As a share of the bounding box's columns. A breast comes back at the axilla and at the fold below it, by little.
+    As a share of the columns of the bounding box. A breast returns slightly at the axilla and at the fold below it.
     """
     left, right = breast.box[1], breast.box[3]
     tip = int(breast.right.argmax())
@@ -316,7 +316,7 @@ def second_bulge(breast: Breast) -> float:
 
 
 def has_even_tip(sampled: Sampled) -> bool:
-    """Whether one value fills most of the foreground's twentieth opposite to the chest wall, and not the foreground."""
+    """Whether one value fills most of the 1/20 of the foreground opposite to the chest wall, but not the foreground."""
     columns = sampled.inside.shape[1]
     first = columns - max(1, columns // 20)
     values, counts = np.unique(sampled.values[:, first:][sampled.inside[:, first:]], return_counts=True)
@@ -325,7 +325,7 @@ def has_even_tip(sampled: Sampled) -> bool:
 
 
 def _far_corners(breast: Breast) -> tuple[float, float]:
-    """How much of the upper and lower tenth of the bounding box, at the side opposite to the chest wall, is filled."""
+    """Filled shares of the upper and lower corner (1/10) of the bounding box opposite to the chest wall."""
     top, left, bottom, right = breast.box
     rows, width = max(1, (bottom - top) // 10), max(1, (right - left) // 10)
     filled = np.clip(breast.right - np.maximum(breast.left, right - width), 0, None) / width
@@ -333,7 +333,7 @@ def _far_corners(breast: Breast) -> tuple[float, float]:
 
 
 def _opened(mask: Mask, radius: int) -> Mask:
-    """The union of all diamonds of that radius, in grid points, that fit into the mask; outside it is background."""
+    """Morphological opening of a mask with a diamond of that radius, in grid points; outside the mask is background."""
     bordered = np.pad(mask, 1).view(np.uint8)
     core = cv2.distanceTransform(bordered, cv2.DIST_L1, 3, dstType=cv2.CV_8U) > radius
     away = cv2.distanceTransform((~core).view(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)

@@ -1,4 +1,4 @@
-"""The crop around the breast, and the network's window in it (steps 2 to 5).
+"""Crop around the breast, and position of the network window in it (steps 2 to 5).
 
 The crop is in the upright frame: chest wall on the left. `window` is (rows, columns) of the network frame.
 """
@@ -10,7 +10,7 @@ from glam_deploy.preprocess.foreground import Breast, Mask
 from glam_deploy.records import Box, CropFacts, Int64
 
 BUFFER = 50
-"""Pixels added around the breast where the image has them, except at the chest wall."""
+"""Pixels added around the breast inside the image, except at the chest wall."""
 
 
 def crop_box(breast: Breast, shape: tuple[int, int], buffer: int = BUFFER) -> Box:
@@ -32,7 +32,7 @@ def crop_facts(breast: Breast, crop: Box, *, faces_left: bool) -> CropFacts:
 
 
 def _rightmost(breast: Breast, crop: Box) -> tuple[tuple[int, int], int]:
-    """((first row, last row), column) in the crop, of the outermost column from a third of its height downwards."""
+    """((first row, last row), column) in the crop of the outermost points, below the upper third of its height."""
     start = crop[0] + int((crop[2] - crop[0]) / 3)
     skipped = max(0, start - breast.top)
     reach = breast.right[skipped:]
@@ -43,10 +43,10 @@ def _rightmost(breast: Breast, crop: Box) -> tuple[tuple[int, int], int]:
 def best_center(
     tissue: Mask, facts: CropFacts, *, is_mlo: bool, window: tuple[int, int] = PUBLISHED_FRAME
 ) -> tuple[int, int]:
-    """(row, column) of the published best centre, in the crop; it may lie outside the crop.
+    """(row, column) of the published best centre, relative to the crop; it may be outside the crop.
 
-    `tissue`: bool [rows, columns] of the crop, upright, pixels > 0 (all of them, not only the breast). The window of a
-    centre c spans [c - window // 2, c + window - window // 2) and ends one pixel before the point it hangs on.
+    `tissue`: bool [rows, columns] of the crop, upright, all pixels > 0, not only the breast. The window of a centre c
+    spans [c - window // 2, c + window - window // 2) and ends one pixel before the point that determines it.
     """
     right = facts.rightmost_points[1] - 1
     bottom = _mlo_bottom(tissue, facts, window) if is_mlo else _cc_bottom(tissue, right, window)
@@ -54,10 +54,10 @@ def best_center(
 
 
 def _mlo_bottom(tissue: Mask, facts: CropFacts, window: tuple[int, int]) -> int:
-    """The window's end row where its lower right corner is given.
+    """End row of the window of an MLO view, whose lower right corner is given.
 
-    In a crop wider than the window the lowest point may lie at the chest wall, outside any window that hangs on the
-    outermost point; then the lowest foreground in the crop's last `window[1]` columns counts.
+    In a crop wider than the window, the lowest point may be at the chest wall, outside the window; then the lowest
+    foreground in the last `window[1]` columns of the crop is used.
     """
     lowest = facts.bottommost_points[0]
     if tissue.shape[1] > window[1]:
@@ -66,9 +66,9 @@ def _mlo_bottom(tissue: Mask, facts: CropFacts, window: tuple[int, int]) -> int:
 
 
 def _cc_bottom(tissue: Mask, right: int, window: tuple[int, int]) -> int:
-    """The end row of the window with most foreground whose right end is given.
+    """End row of the window of a CC view: the one with most foreground, given its right end.
 
-    Of equally good ones the centre nearest the crop's middle row wins, and of two equally near the upper.
+    Of several, the one with its centre nearest to the middle row of the crop, and of two equally near the upper one.
     """
     per_row = np.count_nonzero(tissue[:, max(0, right - window[1]) : max(0, right)], axis=1)
     tops = np.arange(-window[0], len(per_row) + 1)
@@ -79,7 +79,7 @@ def _cc_bottom(tissue: Mask, right: int, window: tuple[int, int]) -> int:
 
 
 def _window_counts(per_row: Int64, tops: Int64, height: int) -> Int64:
-    """Foreground pixels in the rows [top, top + height) of each top, of which some may lie outside."""
+    """Number of foreground pixels in the rows [top, top + height) of each top; rows outside the crop count 0."""
     before = np.concatenate([[0], np.cumsum(per_row)])
     return np.asarray(before[np.clip(tops + height, 0, len(per_row))] - before[np.clip(tops, 0, len(per_row))])
 
@@ -87,10 +87,10 @@ def _window_counts(per_row: Int64, tops: Int64, height: int) -> Int64:
 def window_shift(
     center: tuple[int, int], crop_shape: tuple[int, int], *, is_mlo: bool, window: tuple[int, int] = PUBLISHED_FRAME
 ) -> tuple[int, int]:
-    """The crop's (row, column) that the window's first pixel shows; negative where the window starts in padding.
+    """Position (row, column) of the first window pixel in the crop; negative if the window starts in padding.
 
-    Where the crop fills the window it is shifted back inside. Where not, all of the crop is shown: at the left, and at
-    the top in an MLO view; in a CC view in the middle, an odd row of padding going below.
+    Along an axis where the crop is larger than the window, the window is shifted inside the crop. Else the whole crop
+    is shown: at the left, at the top in an MLO view, and in the middle in a CC view, with an odd row of padding below.
     """
     spare = window[0] - crop_shape[0]
     row = _inside(center[0] - window[0] // 2, -spare) if spare < 0 else 0 if is_mlo else -(spare // 2)

@@ -124,7 +124,10 @@ def test_what_is_gone_is_told(site: Path, tmp_path: Path) -> None:
     (site / "direct_url.json").write_text(json.dumps({"url": (tmp_path / "gone").as_uri(), "dir_info": {}}))
     command, _, note = install_command("dicom").partition(" (")
     assert shlex.split(command) == [*PIP, f"{tmp_path / 'gone'}[dicom]"]
-    assert note == f"{tmp_path / 'gone'}, where this copy came from, is gone: name another checkout or wheel of it)"
+    assert (
+        note
+        == f"{tmp_path / 'gone'}, from which this copy was installed, does not exist: name another checkout or wheel)"
+    )
 
 
 def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

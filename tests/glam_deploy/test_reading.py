@@ -104,7 +104,7 @@ def test_inputs_are_files_as_given_and_folders_in_order(tmp_path: Path) -> None:
 def test_inputs_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         find_inputs([tmp_path / "absent"])
-    with pytest.raises(UsageError, match="holds no DICOM"):
+    with pytest.raises(UsageError, match="contains no DICOM"):
         find_inputs([tmp_path])
 
 
@@ -195,11 +195,11 @@ def test_folders_that_cannot_be_searched(open_folder: Path) -> None:
         for path in (open_folder, locked):
             with pytest.raises(UsageError, match=r"locked cannot be searched \(Permission denied\)"):
                 find_inputs([path])
-        with pytest.raises(UsageError, match=r"locked/a\.dcm cannot be looked at \(Permission denied\)"):
+        with pytest.raises(UsageError, match=r"locked/a\.dcm cannot be accessed \(Permission denied\)"):
             find_inputs([locked / "a.dcm"])
 
 
 @pytest.mark.parametrize("name", ["x" * 256 + ".dcm", "\0.dcm"])
 def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be looked at"):
+    with pytest.raises(UsageError, match="cannot be accessed"):
         find_inputs([tmp_path / name])

@@ -54,8 +54,8 @@ def test_no_reader_of_images_knows_options() -> None:
 
 def test_several_remedies_are_alternatives() -> None:
     error = GlamError("wrong", Remedy.OTHER_VIEW, Remedy.FLIP)
-    assert str(error) == "wrong: pass the right view=, one of L-CC, R-CC, L-MLO, R-MLO or say horizontal_flip=True"
-    assert GlamError("wrong", Remedy.OTHER_VIEW, Remedy.FLIP).told(Caller.APPLIANCE).count("send it again") == 1
+    assert str(error) == "wrong: pass the correct view=, one of L-CC, R-CC, L-MLO, R-MLO or pass horizontal_flip=True"
+    assert GlamError("wrong", Remedy.OTHER_VIEW, Remedy.FLIP).message_for(Caller.APPLIANCE).count("send it again") == 1
     assert str(GlamError("wrong")) == "wrong"
 
 
@@ -66,7 +66,7 @@ def _untagged(dataset: Dataset) -> None:
 def test_the_appliance_is_told_what_its_sender_can_do(tmp_path: Path) -> None:
     received = examine(write_mg(tmp_path / "a.dcm", _untagged), for_processing=False)
     assert received.state == "refused"
-    assert "have ImageLaterality and ViewCodeSequence corrected where the image comes from" in received.reason
+    assert "correct ImageLaterality and ViewCodeSequence at the source of the image" in received.reason
     received = examine(write_mg(tmp_path / "b.dcm", for_processing=True), for_processing=False)
     assert "accept.for_processing" in received.reason
 
@@ -90,8 +90,8 @@ def test_a_standardized_array_is_known_before_its_view_is_asked_for(tmp_path: Pa
         np.save(file, standardized())
     with pytest.raises(InputError) as caught:
         place(read(tmp_path / name))
-    assert "standardized already" in str(caught.value)
-    assert caught.value.told(Caller.RUN).endswith("add --standardized")
+    assert "a standardized input" in str(caught.value)
+    assert caught.value.message_for(Caller.RUN).endswith("add --standardized")
     assert "--" not in str(caught.value)
 
 

@@ -71,7 +71,7 @@ def test_a_name_that_tells_two_views_is_refused(name: str) -> None:
     ],
 )
 def test_names_of_outlines_and_crops(name: str) -> None:
-    with pytest.raises(NotForThisNetwork, match="it is no mammogram"):
+    with pytest.raises(NotForThisNetwork, match="it is not a mammogram"):
         require_mammogram_name(Path(name))
 
 

@@ -47,7 +47,7 @@ def _image_of(path: Path) -> Float32:
     try:
         return prepare(reading.read(path)).image
     except InputError as error:
-        raise type(error)(f"{path}: {error.told(Caller.CALIBRATION)}") from error
+        raise type(error)(f"{path}: {error.message_for(Caller.CALIBRATION)}") from error
 
 
 def _patches(engine: Engine, inputs: Arrays) -> Float32:

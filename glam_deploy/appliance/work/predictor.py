@@ -140,4 +140,4 @@ def _engine_facts(predictor: Predictor) -> EngineFacts:
 
 def error_text(error: Exception) -> str:
     """Text of an error, without identifiers."""
-    return error.told(Caller.APPLIANCE) if isinstance(error, GlamError) else fault(error)
+    return error.message_for(Caller.APPLIANCE) if isinstance(error, GlamError) else fault(error)

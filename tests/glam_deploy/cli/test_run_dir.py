@@ -168,7 +168,7 @@ def test_nothing_is_left_where_the_engine_fails(
 def test_an_empty_folder(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     said = cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out")
-    assert (said.code, "holds no DICOM" in said.err) == (2, True)
+    assert (said.code, "contains no DICOM" in said.err) == (2, True)
 
 
 def tomosynthesis(dataset: Dataset) -> None:

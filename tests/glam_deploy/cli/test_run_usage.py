@@ -30,7 +30,7 @@ def test_no_bundle(cli: Cli, bundle: Path, image: Path, tmp_path: Path) -> None:
         (["--standardized", "--horizontal-flip"], "leave --horizontal-flip and --for-processing off"),
         (["--standardized", "--for-processing"], "leave --horizontal-flip and --for-processing off"),
         (["missing.png"], "missing.png does not exist"),
-        (["empty"], "empty holds no DICOM, PNG, TIFF or npy file"),
+        (["empty"], "empty contains no DICOM, PNG, TIFF or npy file"),
     ],
 )
 def test_wrong_usage(
@@ -156,4 +156,4 @@ def test_no_image_is_lost_without_a_word(cli: Cli, bundle: Path, image: Path, tm
 def test_name_that_no_file_has(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", tmp_path / ("x" * 256))
     assert (said.code, said.out) == (2, "")
-    assert "cannot be looked at (File name too long)" in said.err
+    assert "cannot be accessed (File name too long)" in said.err

@@ -63,8 +63,8 @@ def cut(path: Path) -> None:
             lambda path: path.write_bytes(b"GIF89a, no PNG"),
             "cannot be used: the file is a BMP, GIF, WebP or PGM picture",
         ),
-        (palette, "cannot be used: the png's pixels are indexes of a palette"),
-        (cut, "cannot be used: the png is "),
+        (palette, "cannot be used: the pixels of the png are palette indexes"),
+        (cut, "cannot be used: the png of "),
         (Path.mkdir, "cannot be used: the file cannot be read"),
     ],
 )

@@ -176,5 +176,5 @@ def test_a_dicomdir_points_to_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="it is a folder"):
+    with pytest.raises(InputError, match="the path is a folder"):
         read(tmp_path)

@@ -39,7 +39,7 @@ def test_breast_is_what_erosions_and_dilations_leave(mask, n):
     expected = slow.breast_mask(mask, n)
     bordered = bordered_mask(mask.astype(np.uint16))
     if expected is None:
-        with pytest.raises(InputError, match=f"survives {n} erosions"):
+        with pytest.raises(InputError, match=f"remains after {n} erosions"):
             find_breast(bordered, n)
         return
     found = find_breast(bordered, n)

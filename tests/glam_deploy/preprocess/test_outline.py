@@ -71,7 +71,7 @@ def test_values_that_tissue_has_too_are_not_advised_as_padding() -> None:
     facts = {"photometric_interpretation": "MONOCHROME2", "bits_stored": 12}
     with pytest.raises(InputError) as caught:
         place(Mammogram(pixels=pixels, view=View.L_MLO, source=Source(name="a", kind="dicom", facts=facts)))
-    assert str(caught.value).endswith("Have it exported with a background of 0.")
+    assert str(caught.value).endswith("Export it with a background of 0.")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -151,7 +151,7 @@ def test_a_refusal_of_fat_without_skin_names_the_skin_and_what_helps(kind: str, 
     pixels = SKINLESS[kind]()
     facts = {"photometric_interpretation": "MONOCHROME2", "bits_stored": 12} if dicom else {}
     source = Source(name="a", kind="dicom" if dicom else "png", facts=facts)
-    with pytest.raises(InputError, match=r"or the skin was cut off: .*process the image as it left the detector"):
+    with pytest.raises(InputError, match=r"or the skin was cut off: .*use the image as it left the detector"):
         place(Mammogram(pixels=pixels, view=View.L_CC, source=source))
 
 

@@ -85,7 +85,7 @@ REFUSED = {
     "signed": (scenes.tissue(700, 500).astype(np.int16), "int16"),
     "big-endian": (scenes.tissue(700, 500).astype(">u2"), ">u2"),
     "float64": (scenes.tissue(700, 500).astype(np.float64), "float64"),
-    "too thin": (scenes.tissue(240, 500), "survives 100 erosions"),
+    "too thin": (scenes.tissue(240, 500), "remains after 100 erosions"),
     "background 1": (scenes.tissue(700, 500) + np.uint16(1), "background is 1, not 0: 100 %"),
     "inverted": (np.uint16(4095) - scenes.tissue(700, 500), "background is 4095"),
 }
@@ -111,7 +111,7 @@ def test_a_background_above_zero_on_most_of_the_border_is_named_though_the_chest
 def test_the_wrong_side_is_refused_and_the_remedy_named(view, flip):
     sample = scenes.mammogram(scenes.tissue(700, 500), view, horizontal_flip=flip)
     wrong = Mammogram(pixels=sample.pixels, view=view, horizontal_flip=not flip)
-    with pytest.raises(InputError, match=f"say horizontal_flip={flip}"):
+    with pytest.raises(InputError, match=f"pass horizontal_flip={flip}"):
         prepare(wrong)
     assert prepare(sample).notices == ()
 
@@ -119,7 +119,7 @@ def test_the_wrong_side_is_refused_and_the_remedy_named(view, flip):
 def test_the_wrong_side_is_refused_behind_black_columns_too():
     pixels = scenes.tissue(700, 500)
     pixels[:, :9] = 0
-    with pytest.raises(InputError, match="say horizontal_flip=True"):
+    with pytest.raises(InputError, match="pass horizontal_flip=True"):
         prepare(Mammogram(pixels=np.ascontiguousarray(pixels[:, ::-1]), view=View.L_CC))
 
 

@@ -179,7 +179,7 @@ def test_monochrome1_below_full_scale_is_told_as_it_is_stored() -> None:
 def test_monochrome2_is_given_a_remedy_in_its_own_terms() -> None:
     assert "PixelPaddingValue 20 " in refusal(over(20, tissue()), **dicom("MONOCHROME2"))
     message = refusal((4095 - tissue()).astype(np.uint16), **dicom("MONOCHROME2"))
-    assert "have PhotometricInterpretation corrected" in message
+    assert "PhotometricInterpretation is MONOCHROME2: correct it" in message
 
 
 def test_the_advised_padding_is_all_of_the_background() -> None:
@@ -200,7 +200,7 @@ def test_a_mirrored_view_is_never_called_a_background() -> None:
         message = refusal(tissue(*shape), mirrored=True)
         assert message.startswith("Laterality wrong or stored mirrored")
         assert "background" not in message
-        assert message.endswith("one of L-CC, R-CC, L-MLO, R-MLO or say horizontal_flip=True")
+        assert message.endswith("one of L-CC, R-CC, L-MLO, R-MLO or pass horizontal_flip=True")
 
 
 REMEDIES = {
@@ -208,7 +208,7 @@ REMEDIES = {
     Caller.RUN: ("--horizontal-flip", "horizontal_flip"),
     Caller.GATE: ("store the image upright", "--horizontal-flip"),
     Caller.CALIBRATION: ("correct the view in the file name", "--"),
-    Caller.APPLIANCE: ("corrected where the image comes from", "--"),
+    Caller.APPLIANCE: ("at the source of the image", "--"),
 }
 
 
@@ -217,9 +217,9 @@ def test_the_remedy_is_one_that_the_caller_has(caller: Caller) -> None:
     with pytest.raises(InputError) as caught:
         placed(tissue(), mirrored=True)
     has, has_not = REMEDIES[caller]
-    assert has in caught.value.told(caller)
-    assert has_not not in caught.value.told(caller)
-    assert str(caught.value.worded(caller)) == caught.value.told(caller)
+    assert has in caught.value.message_for(caller)
+    assert has_not not in caught.value.message_for(caller)
+    assert str(caught.value.with_message_for(caller)) == caught.value.message_for(caller)
 
 
 def test_tags_that_contradict_the_image_are_to_be_corrected() -> None:
@@ -230,7 +230,7 @@ def test_tags_that_contradict_the_image_are_to_be_corrected() -> None:
     unknown = (Notice(code="orientation-unknown", message=""),)
     flipped = refusal(tissue(), mirrored=True, notices=unknown, **dicom("M", field_of_view_horizontal_flip="YES"))
     assert "FieldOfViewHorizontalFlip is YES" in flipped
-    assert "say horizontal_flip=True" in flipped
+    assert "pass horizontal_flip=True" in flipped
 
 
 # the outline
@@ -292,4 +292,4 @@ def test_each_pair_of_faults_is_named_by_one_of_them(first: str, second: str) ->
     others = {"mirrored", "inverted", "part of the breast"} - expected
     assert not any(words in message for words in others), message
     if {first, second} & {"background", "constant"} and second == "mirrored":
-        assert "The breast lies at the edge opposite to the chest wall, too" in message
+        assert "The breast is at the edge opposite to the chest wall, too" in message

@@ -102,9 +102,9 @@ def test_other_objects_are_kept_and_skipped(inbox: Box, tmp_path: Path) -> None:
     ("elements", "state", "words"),
     [
         ({"BreastImplantPresent": "YES"}, "skipped", "implant"),
-        ({"BitsStored": 30}, "refused", "bits allocated"),
+        ({"BitsStored": 30}, "refused", "BitsAllocated"),
         ({"ImageLaterality": ""}, "refused", "ImageLaterality is missing"),
-        ({"PatientOrientation": ["H", "F"]}, "refused", "no upright"),
+        ({"PatientOrientation": ["H", "F"]}, "refused", "not an upright"),
         ({"PhotometricInterpretation": CANARY}, "refused", "code string"),
     ],
 )
