@@ -27,8 +27,15 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from glam_deploy.dicom.net.bounded_socket import MAX_PDU, BoundedSocket, PendingConnections
-from glam_deploy.dicom.net.request import INVALID_PDU_PARAMETER, NoRequestError, abort_pdu, read_request
+from glam_deploy.dicom.net.bounded_socket import (
+    INVALID_PDU_PARAMETER,
+    MAX_PDU,
+    BoundedSocket,
+    NoRequestError,
+    PendingConnections,
+    abort_pdu,
+    read_request,
+)
 from glam_deploy.dicom.part10 import Claim
 
 MAX_COMMAND = 1 << 16

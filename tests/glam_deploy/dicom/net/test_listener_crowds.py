@@ -15,8 +15,8 @@ from support.listener import RULES, Post, associated, post
 from support.until import until
 
 from glam_deploy.dicom.net import listener
+from glam_deploy.dicom.net.bounded_socket import MAX_REQUEST
 from glam_deploy.dicom.net.listener import Rules
-from glam_deploy.dicom.net.request import MAX_REQUEST
 
 pytestmark = pytest.mark.usefixtures("sockets_are_closed")
 
