@@ -91,10 +91,15 @@ def read_head(start: bytes) -> tuple[Claim, int] | None:
     if len(start) < 144:
         return None
     if start[128:140] != _PREAMBLE[128:] + _GROUP_LENGTH:
-        raise DicomError("not a DICOM file (PS3.10 section 7.1): expected DICM and the group length at byte 128")
+        raise DicomError(
+            "not a DICOM file (PS3.10 section 7.1): expected DICM and the group length at byte 128. Export the object "
+            "again"
+        )
     length = 144 + int.from_bytes(start[140:144], "little")
     if length > MAX_HEAD:
-        raise DicomError(f"the file meta information has {length} bytes, expected up to {MAX_HEAD}")
+        raise DicomError(
+            f"the file meta information has {length} bytes, expected up to {MAX_HEAD}: export the object again"
+        )
     return (_claim(start[:length]), length) if len(start) >= length else None
 
 

@@ -185,7 +185,7 @@ class Elements:
                 where = "" if held == ["CodeValue"] else f", in {' and '.join(held)}"
                 self.unknown[keyword] = f"holds a code outside CID {cid} (SCT, SRT, SNM3){where}"
             elif content and not terms:
-                self.unknown[keyword] = f"does not hold a code, only {' and '.join(content)}"
+                self.unknown[keyword] = f"holds no code, only {' and '.join(content)}"
             if content:
                 yield from terms or (None,)
 

@@ -160,4 +160,4 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _damaged(content: bytes, reason: str) -> InputError:
-    return InputError(f"the png of {len(content)} bytes is damaged or incomplete ({reason}): {REMEDY}")
+    return InputError(f"the png is damaged or incomplete ({len(content)} bytes; {reason}): {REMEDY}")

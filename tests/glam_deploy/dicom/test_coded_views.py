@@ -61,11 +61,11 @@ def test_an_unknown_modifier_is_overruled_by_the_user_alone(write: Write) -> Non
         ({"URNCodeValue": "urn:oid:1.2.3"}, "a code outside CID 4015.*, in URNCodeValue"),
         (
             {"CodeValue": "", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Magnification"},
-            "hold a code, only CodeMeaning",
+            "no code, only CodeMeaning",
         ),
-        ({"CodeMeaning": "rolled"}, "hold a code, only CodeMeaning"),
-        ({"CodeMeaning": "implant"}, "hold a code, only CodeMeaning"),
-        ({"ContextIdentifier": "4015"}, "hold a code, only ContextIdentifier"),
+        ({"CodeMeaning": "rolled"}, "no code, only CodeMeaning"),
+        ({"CodeMeaning": "implant"}, "no code, only CodeMeaning"),
+        ({"ContextIdentifier": "4015"}, "no code, only ContextIdentifier"),
     ],
     ids=str,
 )
@@ -97,7 +97,7 @@ def test_a_known_code_counts_wherever_it_stands(write: Write, short: str) -> Non
     ("item", "words"),
     [
         ({"LongCodeValue": "1" * 20, "CodingSchemeDesignator": "SCT"}, "a code outside CID 4014.*, in LongCodeValue"),
-        ({"CodeMeaning": "cranio-caudal"}, "hold a code, only CodeMeaning"),
+        ({"CodeMeaning": "cranio-caudal"}, "no code, only CodeMeaning"),
     ],
     ids=str,
 )

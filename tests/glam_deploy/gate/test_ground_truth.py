@@ -64,7 +64,7 @@ def cut(path: Path) -> None:
             "cannot be used: the file is a BMP, GIF, WebP or PGM picture",
         ),
         (palette, "cannot be used: the pixels of the png are palette indexes"),
-        (cut, "cannot be used: the png of "),
+        (cut, "cannot be used: the png is "),
         (Path.mkdir, "cannot be used: the file cannot be read"),
     ],
 )
