@@ -66,6 +66,11 @@ def command_again(option: str) -> str:
     return shlex.join(["glam-deploy", *arguments])
 
 
+def printable(text: str) -> str:
+    """Text from a file without control characters, which could write anything to a terminal; they become escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def line(text: str) -> Text:
     """Text in one line that is cut at the width of the terminal; line breaks in file names become spaces."""
     return Text(" ".join(text.split()), no_wrap=True, overflow="ellipsis")

@@ -38,7 +38,7 @@ def show_bundle(bundle: Bundle) -> None:
     if bundle.gates:
         console.out.print(gates_table(bundle.gates))
     console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference, at export"))
-    console.out.print(bundle.manifest.licence, style="dim")
+    console.out.print(console.printable(bundle.manifest.licence), style="dim")
 
 
 def _content(bundle: Bundle) -> dict[str, object]:
@@ -71,7 +71,7 @@ def _facts(bundle: Bundle) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(name, console.printable(value))
     return table
 
 

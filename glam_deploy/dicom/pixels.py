@@ -288,10 +288,9 @@ def _stream(value: bytes) -> bytes:
 
 def _decoder(syntax: uid.UID) -> Callable[[_Frame], _Decoded]:
     if syntax not in _DECODERS:
-        tool = "dcmdjpeg" if "JPEG" in syntax.name else "gdcmconv --raw"
         raise DicomError(
-            f"transfer syntax {syntax.name} is not supported, because it is lossy or unknown: request the original "
-            f"from the archive, or decompress with `{tool} in.dcm out.dcm`"
+            f"transfer syntax {syntax.name} is not supported: request the image uncompressed (Explicit VR Little "
+            f"Endian) from the archive, or, if it is JPEG, decompress it with `dcmdjpeg in.dcm out.dcm`"
         )
     if find_spec("imagecodecs") is None:
         raise BackendUnavailable(

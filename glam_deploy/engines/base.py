@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import BackendRunError, BundleError
+from glam_deploy.errors import BackendRunError, BundleError, UsageError
 from glam_deploy.json_records import json_sha256
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Form, Precision, StageRecipes
@@ -85,6 +85,17 @@ class EngineOptions:
     """Which TensorRT engines of the bundle: "tensorrt" or "tensorrt-rtx"; None selects those that fit the machine."""
     device: int | None = None
     """Index of the GPU in the driver's order; None means 0."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number that is not a whole number in range."""
+        for name, least in (("threads", 1), ("streams", 1), ("device", 0)):
+            require_whole_number(name, getattr(self, name), least)
+
+
+def require_whole_number(name: str, value: object, least: int) -> None:
+    """Raises UsageError unless `value` is None or an int of at least `least`."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise UsageError(f"{name} = {value!r}: expected a whole number of {least} or more, or None")
 
 
 class Engine(ABC):

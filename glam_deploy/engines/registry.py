@@ -8,6 +8,7 @@ compiled.
 import importlib
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
@@ -176,9 +177,11 @@ def honours(name: str, options: EngineOptions) -> bool:
 def _require_honoured(name: str, owner: Owner, options: EngineOptions) -> None:
     for field in _not_honoured(owner, options):
         able = ", ".join(key for key, other in OWNERS.items() if field in other.options)
+        value = getattr(options, field)
+        shown = value if isinstance(value, Path) else repr(value)
         raise UsageError(
-            f"engine {name!r} does not support the option {field} = {getattr(options, field)!r}. Remove it; these "
-            f"engines support it: {able}."
+            f"engine {name!r} does not support the option {field} = {shown}. Remove it; these engines "
+            f"support it: {able}."
         )
 
 

@@ -7,6 +7,7 @@ support to 8 bits. Therefore the decoder receives only the tags that were checke
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -170,6 +171,8 @@ def _check_samples(page: _Page, samples: int, depth: int) -> None:
             f"the tiff has a second sample per pixel without stated meaning (ExtraSamples {extra[0]}), expected one "
             f"grey sample: {REMEDY}"
         )
+    if extra and depth == 32:
+        raise InputError(f"the tiff has floats with an alpha channel, expected one grey sample per pixel: {REMEDY}")
     apart = samples > 1 and page.first(_PLANAR, 1) == 2
     if (apart and (depth > 8 or samples == 2)) or (samples == 2 and not _is_plain(page)):
         raise InputError(
@@ -211,6 +214,11 @@ def _check_parts(content: bytes, page: _Page, size: tuple[int, int, int], sample
     height = page.first(_TILE_LENGTH, 0) if tiled else min(page.first(_ROWS_PER_STRIP, rows), rows)
     width = page.first(_TILE_WIDTH, 0) if tiled else columns
     check_size(height, width, samples)
+    if (tiled or _TILE_WIDTH in page.tags) and (not tiled or _STRIP_OFFSETS in page.tags):
+        raise InputError(
+            f"the tiff has tags of strips and of tiles, which programs read as different pixels, expected one kind: "
+            f"{REMEDY}"
+        )
     planes = samples if page.first(_PLANAR, 1) == 2 else 1
     down, across = -(-rows // height), -(-columns // width)
     check_size(down * height, across * width, samples)  # tiles reach beyond the image
@@ -225,6 +233,9 @@ def _check_parts(content: bytes, page: _Page, size: tuple[int, int, int], sample
             f"the tiff is damaged: its strips or tiles state {sum(counts)} bytes, the file has {len(content)}, so they "
             f"are incomplete or overlap: {REMEDY}"
         )
+    spans = sorted((offset, offset + count) for offset, count in zip(offsets, counts, strict=True))
+    if any(start < end for (_, end), (start, _) in pairwise(spans)):
+        raise InputError(f"the tiff is damaged: its strips or tiles overlap: {REMEDY}")
     part_error = _part_check(content, page)
     for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         # the last strip has the remaining rows; every tile has full size

@@ -112,7 +112,8 @@ def _require_whole(folder: Path, stem: str, report: Report, *, picture: bool) ->
             raise ValueError("size or checksum")
     with open_regular(folder / (stem + ARRAYS)) as file, np.load(file, allow_pickle=False) as arrays:
         for name, scores in report["predictions"].items():
-            if [shortest(value) for value in arrays[name]] != list(scores.values()):
+            found = arrays[name]
+            if found.shape != (len(scores),) or [shortest(value) for value in found] != list(scores.values()):
                 raise ValueError("the report has other scores")
         if len(report["patches"]) != len(arrays["patch_locations"]):
             raise ValueError("the report has other patches")

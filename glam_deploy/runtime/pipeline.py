@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy import reading
-from glam_deploy.engines.base import Chain, Engine, OpenedEngines, Stopwatch
+from glam_deploy.engines.base import Chain, Engine, OpenedEngines, Stopwatch, require_whole_number
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.gpu.chain import DeviceChain
 from glam_deploy.gpu.engines.base import GpuEngines
@@ -254,6 +254,7 @@ class Pipeline:
 
 
 def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
+    require_whole_number("slots", slots, 1)
     if isinstance(opened, GpuEngines):
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
     if slots is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glam_deploy.engines.base import PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
-from glam_deploy.networks import NetworkSpec
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
     Box,
@@ -257,6 +257,9 @@ def _contrast_notices(classes: Sequence[str], flags: NDArray[np.bool_]) -> tuple
 
 
 def _rebuilt(values: Any) -> Result:
+    """A result from its pickle. Pickles of 0.1.0 before there were several networks are of GLAM."""
+    if "network" not in values:
+        values = {**values, "network": GLAM if values["attention"] is not None else GLAM_CONCATENATION}
     return Result(**values)
 
 

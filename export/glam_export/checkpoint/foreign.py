@@ -100,15 +100,21 @@ _FOLDERS: tuple[tuple[str, str], ...] = (
 )
 """Name of a file in the folder -> kind of the folder."""
 
+_COMPRESSED = (
+    "a checkpoint with compressed entries, which torch.save never writes: they could inflate to any size. If you trust "
+    "where it came from, unpack it and pack it again without compression (zip -0), or save it again with torch.save."
+)
+_TRUST = "If you trust where it came from, save its weights alone, which runs code of the file: "
+
 _ZIPS: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (
         re.compile(r"constants\.pkl"),
-        ("a TorchScript archive: a program with its weights. Save the weights alone: {torchscript}"),
+        "a TorchScript archive: a program with its weights. " + _TRUST + "{torchscript}",
     ),
     (re.compile(r"data\.pkl"), None),
     (
         re.compile(r".*archive_format"),
-        ("a program of torch.export. Save its weights alone: {exported}"),
+        "a program of torch.export. " + _TRUST + "{exported}",
     ),
     (re.compile(r".*\.npy"), "an archive of arrays that numpy.savez wrote. Save them as tensors: {arrays}"),
     (re.compile(r"model\.weights\.h5"), "a Keras model. Expected the PyTorch checkpoint of the network."),
@@ -124,9 +130,12 @@ def _zip_kind(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            inflated = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
     except ZIP_DAMAGE:
         return _CUT
     inside = {*names, *(name.partition("/")[2] for name in names)}
+    if inflated and "data.pkl" in inside and "constants.pkl" not in inside:
+        return _COMPRESSED
     kind = next(kind for sign, kind in _ZIPS if not sign.pattern or any(map(sign.fullmatch, inside)))
     return kind and kind.format(**commands(path), instance=_instance(names, Path()))
 

@@ -119,3 +119,11 @@ def test_missing_and_truncated_files_are_seen(cli: Cli, bundle: Path) -> None:
     assert cli("inspect", "--bundle", bundle).code == 4
     (bundle / "graphs/global.onnx").unlink()
     assert cli("inspect", "--bundle", bundle).code == 4
+
+
+def test_control_characters_of_a_manifest_do_not_reach_the_terminal(cli: Cli, bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m.update(licence="free\x1b[2Jof charge"))
+    edit_manifest(bundle, lambda m: m["checkpoint"].update(name="a\x1b]0;b\x07.pt"))
+    shown = cli("inspect", "--bundle", bundle).out
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "free\\x1b[2Jof charge" in shown

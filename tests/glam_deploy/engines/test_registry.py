@@ -74,7 +74,8 @@ def test_an_option_is_honoured_or_refused_never_ignored(
         open_engines(name, bundle, options)
         assert getattr(recorder.asked[0], option) == TOLD[option]
         return
-    refusal = re.escape(f"engine {name!r} does not support the option {option} = {TOLD[option]!r}")
+    shown = TOLD[option] if isinstance(TOLD[option], Path) else repr(TOLD[option])
+    refusal = re.escape(f"engine {name!r} does not support the option {option} = {shown}")
     with pytest.raises(UsageError, match=refusal) as caught:
         open_engines(name, bundle, options)
     able = [key for key, other in OWNERS.items() if option in other.options]
@@ -138,3 +139,17 @@ def test_help_names_every_engine_once(capsys: pytest.CaptureFixture[str]) -> Non
     assert "auto: the fastest with a passed gate, else onnx." in text
     for owner in OWNERS.values():
         assert text.count(owner.summary) == 1
+
+
+@pytest.mark.parametrize(
+    "given", [{"threads": 0}, {"threads": 2.5}, {"threads": "2"}, {"streams": -1}, {"streams": True}, {"device": -1}]
+)
+def test_numbers_out_of_range_are_refused_with_their_value(given: dict[str, Any]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(UsageError, match=re.escape(f"{name} = {value!r}: expected a whole number of ")):
+        EngineOptions(**given)
+
+
+def test_a_folder_is_named_as_it_was_typed() -> None:
+    with pytest.raises(UsageError, match=r"does not support the option cache = x\. Remove it"):
+        open_engines("onnx", None, EngineOptions(cache=Path("x")))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from glam_deploy.errors import UsageError
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.outputs import report
 from glam_deploy.outputs.overlay import overlay
 from glam_deploy.outputs.writer import OutputOptions, write_result
@@ -147,3 +148,12 @@ def test_equality(make_result: Make) -> None:
     assert (made == None) is False  # noqa: E711
     with pytest.raises(TypeError, match="unhashable"):
         hash(made)
+
+
+@pytest.mark.parametrize("network", [GLAM, GLAM_CONCATENATION], ids=["attention", "concatenation"])
+def test_a_pickle_from_before_there_were_several_networks(make_result: Make, network: NetworkSpec) -> None:
+    attention = np.full(2, 0.5, np.float32) if network is GLAM else None
+    made = make_result(network=network, attention=attention)
+    rebuild, (values,) = made.__reduce__()
+    before = {name: value for name, value in values.items() if name != "network"}
+    assert rebuild(before).network is network

@@ -313,3 +313,26 @@ def test_pipes_and_devices_are_not_read(tmp_path: Path, make: Callable[[Path], N
     make(tmp_path / "w.pt")
     with pytest.raises(UsageError, match="it is a pipe, socket or device, expected a regular file"):
         read_weights_file(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("kind", ["TorchScript", "torch.export"])
+def test_a_command_that_runs_code_of_the_file_asks_for_trust(tmp_path: Path, kind: str) -> None:
+    """torch.jit.load and torch.export.load run what the file holds."""
+    if kind == "TorchScript":
+        path = script(tmp_path)
+    else:
+        path = tmp_path / "model.pt2"
+        torch.export.save(torch.export.export(torch.nn.Linear(3, 2), (torch.zeros(1, 3),)), path)
+    with pytest.raises(CheckpointError, match=r"If you trust .* which runs code of the file: python"):
+        read_weights_file(path)
+
+
+def test_compressed_entries_are_refused_before_they_are_inflated(tmp_path: Path) -> None:
+    """torch.save stores entries as they are: 1.5 GB of zeros deflate to 1.5 MB."""
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as plain, zipfile.ZipFile(tmp_path / "z.pt", "w") as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "z.pt").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=r"compressed entries, which torch\.save never writes"):
+        read_weights_file(tmp_path / "z.pt")

@@ -152,7 +152,7 @@ def test_a_size_that_grows_after_the_memory_was_made_is_refused(
     engine = opened(trt, gpu)
     Bound(engine, gpu, 1)
     monkeypatch.setattr(support_tensorrt_runtime, "ROW_BYTES", 2 * ROW_BYTES)
-    with pytest.raises(BackendRunError, match=f"needs {2 * ROW_BYTES} bytes of scratch for a batch of 1; but it"):
+    with pytest.raises(BackendRunError, match=f"needs {2 * ROW_BYTES} bytes of scratch for a batch of 1, but it"):
         Bound(engine, gpu, 1)
 
 
