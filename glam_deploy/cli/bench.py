@@ -137,7 +137,10 @@ def _bench(settings: Any, out: Path, gates: Sequence[Path]) -> None:
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 def compare(before: Path, after: Path) -> None:
-    """Compare two runs: what became faster or slower by more than their noise."""
+    """Compare two runs: what became faster or slower by more than their noise.
+
+    A warning on standard error names a run of --quick, which gets no verdict, and runs with different images.
+    """
     bench_module("ladder.compare").compare(before, after)
 
 

@@ -39,6 +39,11 @@ def p50(rung: Rung) -> float | None:
     return rung["latency_ms"]["p50"] if rung["latency_ms"] else None
 
 
+def is_measurement(ladder: Iterable[Rung]) -> bool:
+    """Whether every rung that ran has the least number of windows. `bench --quick` runs one."""
+    return all(len(rung["latency_ms"]["windows"]) >= COUNTED for rung in ladder if rung["latency_ms"])
+
+
 def why_not(rung: Rung) -> str:
     """Why `run` refuses an engine."""
     gate = rung.get("gate")
@@ -84,7 +89,7 @@ def notices(ladder: Sequence[Rung], load: Load, *, slowed: tuple[int | None, int
     for rung in ladder:
         if rung["latency_ms"] and not rung["latency_ms"]["stable"] and len(rung["latency_ms"]["windows"]) >= COUNTED:
             yield f"{rung['name']} is unstable: medians of its last three windows differ by more than 10 %."
-    if any(rung["latency_ms"] and len(rung["latency_ms"]["windows"]) < COUNTED for rung in ladder):
-        yield f"Fewer than {COUNTED} windows were run: the times show that everything works, and are no measurement."
+    if not is_measurement(ladder):
+        yield f"Fewer than {COUNTED} windows were run: the times show that everything works, but are not a measurement."
     if any(rung["key"] == PUBLISHED and rung["unavailable"] for rung in ladder):
         yield "The published way did not run, so that nothing is compared with it."

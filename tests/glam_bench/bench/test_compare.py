@@ -57,6 +57,42 @@ def test_what_makes_two_runs_no_twins_is_said(before: Any, after: Any, capsys: p
     assert any("patches differ" in text for text in said)
 
 
+def written(results: Any, path: Path) -> Path:
+    path.write_text(json.dumps(results))
+    return path
+
+
+def test_a_quick_run_gets_a_warning_and_no_verdict(
+    after: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slowed(after, 3, 0.02)
+    for rung in after["ladder"]:
+        if rung["latency_ms"]:
+            rung["latency_ms"]["windows"] = [[rung["latency_ms"]["p50"]]]
+    compare(SAMPLE, written(after, tmp_path / "quick.json"))
+    out, err = capsys.readouterr()
+    assert f"warning: {tmp_path / 'quick.json'} is not a measurement: fewer than 3 windows" in err
+    assert str(SAMPLE) not in err
+    assert "slower" not in out
+    assert "3.000" in out
+
+
+@pytest.mark.parametrize(("key", "value"), [("images", ["L-CC"]), ("exam", "named by the user")])
+def test_different_images_get_a_warning(
+    after: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    after["settings"][key] = value
+    compare(SAMPLE, written(after, tmp_path / "other.json"))
+    err = capsys.readouterr().err
+    assert "warning: the two runs used different images: L-CC, R-CC, L-MLO, R-MLO" in err
+    assert "not a measurement" not in err
+
+
+def test_two_measurements_of_the_same_images_get_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    compare(SAMPLE, SAMPLE)
+    assert not capsys.readouterr().err
+
+
 def test_a_rung_that_ran_once(before: Any, after: Any) -> None:
     rung = next(rung for rung in after["ladder"] if rung["latency_ms"])
     rung["latency_ms"] = None
