@@ -38,10 +38,14 @@ BAR_S = 1.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--exams", type=int, default=3, help="measured ones; one more goes before them")
+    parser = argparse.ArgumentParser(
+        prog="python -m glam_bench.appliance_latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"), help="folder of the bundle [demo/bundle]")
+    parser.add_argument("--engine", default="auto", help="as for `glam-deploy run` [auto]")
+    parser.add_argument("--exams", type=int, default=3, help="exams to measure; one more is sent before them [3]")
     options = parser.parse_args(arguments)
     require("dicom", "appliance", user="appliance_latency")
     open_bundle(options.bundle)  # before anything is written or started

@@ -35,8 +35,12 @@ PROFILE = Profile(module="glam_bench.first_light", options=Options, plan=plan)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
+    parser = argparse.ArgumentParser(
+        prog="python -m glam_bench.first_light",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"), help="folder of the bundle [demo/bundle]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results [first_light.json]")
     given = parser.parse_args(arguments)
     open_bundle(given.bundle)  # before anything is measured

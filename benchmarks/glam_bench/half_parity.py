@@ -87,11 +87,15 @@ def _line(k: str, precision: str, found: Mapping[str, Any]) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m glam_bench.half_parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", help="key of these weights and views in the file of results")
     parser.add_argument("images", type=Path, nargs="+", help="images or folders of them")
-    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
-    parser.add_argument("--patches", type=int, nargs="+", default=[1], metavar="K")
+    parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"), help="folder of the bundle [demo/bundle]")
+    parser.add_argument("--patches", type=int, nargs="+", default=[1], metavar="K", help="patches of a view, 1..6 [1]")
     parser.add_argument("--view", help="of images whose names contain none")
     parser.add_argument("--standardized", action="store_true", help="npy files that are the network's input already")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results [half_parity.json]")

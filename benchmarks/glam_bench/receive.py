@@ -53,15 +53,23 @@ bundle = "bundle"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk that is to be measured")
-    parser.add_argument("--views", type=int, default=40, help="full-size views from each sender")
-    parser.add_argument("--senders", type=int, default=8)
-    parser.add_argument("--instances", type=int, default=10_000, help="small ones, for memory")
+    parser = argparse.ArgumentParser(
+        prog="python -m glam_bench.receive",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/var/tmp"), help="folder on the disk to be measured [/var/tmp]"
+    )
+    parser.add_argument(
+        "--views", type=int, default=40, help="full-size views of a single sender; each of several sends a quarter [40]"
+    )
+    parser.add_argument("--senders", type=int, default=8, help="senders at the same time [8]")
+    parser.add_argument("--instances", type=int, default=10_000, help="small instances, for the memory [10000]")
     options = parser.parse_args(arguments)
     require("dicom", "appliance", user="receive")
     if not options.folder.is_dir():
-        raise UsageError(f"{options.folder} is no folder: name one on the disk that is to be measured with --folder")
+        raise UsageError(f"{options.folder} is not a folder: name one on the disk that is to be measured with --folder")
     if not shutil.which("storescu"):
         raise BackendUnavailable("receive needs dcmtk's storescu: apt-get install dcmtk")
     with tempfile.TemporaryDirectory(dir=options.folder) as name, receiver(Path(name)) as (port, process):
