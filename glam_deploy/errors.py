@@ -20,7 +20,8 @@ GlamError
 A message states what was wrong, the value, what was expected and what to do. It contains no patient identifier. What to
 do may depend on the caller: see `Remedy` and `GlamError.message_for`.
 `exit_code` is the exit code of the command line: 1 inputs failed, 2 wrong usage, 3 this machine does not have something
-that is required, 4 parity, integrity or a gate failed, or an engine could not be built or run.
+that is required, 4 parity, integrity or a gate failed, an engine could not be built or run, or the bundle lacks the
+graphs that an engine needs.
 """
 
 import traceback
@@ -217,6 +218,11 @@ class ParityError(GlamError):
 
 class InternalError(GlamError):
     """An internal error of glam-deploy while processing one input; other inputs are still processed."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun in the singular or plural, for messages: "1 image", "4 images"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def disk_reason(error: OSError) -> str:

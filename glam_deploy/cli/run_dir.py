@@ -23,7 +23,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.cli.run import open_pipeline
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.folder import FolderResult, UnusedFile, ViewEntry
@@ -51,11 +51,12 @@ HOSTS = (
 )
 @for_processing_option
 def command(folders: tuple[Path, ...], for_processing: bool, choice: EngineChoice) -> int:
-    """Find lesions for a host that calls a program on a folder (mercure, MONAI).
+    """Find lesions for a host that calls a program on a folder (mercure, MONAI Deploy).
 
     Processes the DICOM files of the folder IN; OUT gets DICOM results and result.json. OUT must be empty, and is
     created if missing; result.json is written last. If neither is given, they are taken from MERCURE_IN_DIR and
-    MERCURE_OUT_DIR, or MONAI_INPUTPATH and MONAI_OUTPUTPATH.
+    MERCURE_OUT_DIR, MONAI_INPUTPATH and MONAI_OUTPUTPATH, or HOLOSCAN_INPUT_PATH and HOLOSCAN_OUTPUT_PATH, the first
+    pair that is set.
     """
     source, target = in_and_out(folders, os.environ)
     require_folders(source, target)
@@ -96,7 +97,7 @@ def in_and_out(folders: Sequence[Path], environment: Mapping[str, str]) -> tuple
             return Path(environment[names[0]]), Path(environment[names[1]])
     hosts = "; or ".join(" and ".join(names) for names in HOSTS)
     raise UsageError(
-        f"{len(folders)} folders are given, expected two, IN and OUT, or none where the environment has {hosts}"
+        f"{counted(len(folders), 'folder')} given, expected two, IN and OUT, or none if the environment has {hosts}"
     )
 
 

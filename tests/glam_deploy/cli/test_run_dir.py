@@ -45,12 +45,12 @@ def test_folders(given: list[str], environment: dict[str, str], expected: tuple[
     "environment", [{}, {"MERCURE_IN_DIR": "/m/in"}, {"MERCURE_IN_DIR": "/a", "MONAI_OUTPUTPATH": "/b"}]
 )
 def test_no_folders(environment: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"0 folders are given.*MERCURE_IN_DIR and MERCURE_OUT_DIR"):
+    with pytest.raises(UsageError, match=r"0 folders given.*MERCURE_IN_DIR and MERCURE_OUT_DIR"):
         in_and_out([], environment)
 
 
 def test_one_folder_is_not_completed_by_the_environment() -> None:
-    with pytest.raises(UsageError, match="1 folders are given"):
+    with pytest.raises(UsageError, match="1 folder given"):
         in_and_out([Path("a")], MERCURE)
 
 
