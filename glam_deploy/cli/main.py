@@ -1,7 +1,8 @@
 """`glam-deploy`: the group of commands, and the message and exit code of every error.
 
 Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 this machine lacks what was asked for,
-4 parity, integrity or a gate failed or an engine could not be built, 130 stopped by Ctrl-C, 143 by SIGTERM.
+4 parity, integrity or a gate failed, an engine could not be built, or the bundle lacks the graphs that an engine needs,
+130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import signal
@@ -116,7 +117,8 @@ def cli() -> None:
       1  some inputs failed, or none was done
       2  wrong usage
       3  this machine lacks what was asked for
-      4  parity, integrity or a gate failed, or an engine could not be built
+      4  parity, integrity or a gate failed, an engine could not be built,
+         or the bundle lacks the graphs that an engine needs
       130  stopped by Ctrl-C, 143 by SIGTERM
     """
 
