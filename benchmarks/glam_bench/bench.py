@@ -100,7 +100,7 @@ def _check_engines(settings: Settings, bundle: Bundle) -> None:
         try:
             check_asked(name, bundle, replace(options, flavour=flavour))
         except BackendUnavailable as error:
-            raise BackendUnavailable(f"{name!r} cannot run here. {error}") from error
+            raise BackendUnavailable(f"{name!r} cannot run here: {error}") from error
 
 
 def _images(settings: Settings, work: Path, tell: Tell) -> tuple[Path, ...]:

@@ -113,7 +113,7 @@ class Rung(TypedDict):
     parity: Parity | None
     clock_mhz: Clocks | None
     gate: NotRequired[Gate | None]
-    """None where it did not run, and for a rung that is no engine of this package."""
+    """None where it did not run, and for a rung that is not an engine of this package."""
 
 
 class Peaks(TypedDict):

@@ -67,7 +67,9 @@ def parse_limits(text: str) -> Limits:
     try:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the limits are no TOML ({error}); expected lines such as dice_median = 0.99") from error
+        raise UsageError(
+            f"the limits are not valid TOML ({error}); expected lines such as dice_median = 0.99"
+        ) from error
     known = [field.name for field in fields(Limits)]
     if unknown := sorted(given.keys() - set(known)):
         raise UsageError(f"limits: {', '.join(unknown)} is unknown; choose from {', '.join(known)}")

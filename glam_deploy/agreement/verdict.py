@@ -11,6 +11,7 @@ from glam_deploy.agreement.image import ImageAgreement
 from glam_deploy.agreement.limits import THRESHOLDS, Limits
 from glam_deploy.agreement.maps import State
 from glam_deploy.agreement.summary import Interval, interval
+from glam_deploy.errors import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,9 @@ def judge(images: Sequence[ImageAgreement], limits: Limits, *, not_computed: int
     images that could not be read. Any of either is a failure, and so is no image at all.
     """
     found = metrics(images) if images else None
-    failures = [f"{not_computed} images gave NaN, infinite numbers or an error"] if not_computed else []
+    failures = [f"{counted(not_computed, 'image')} gave NaN, infinite numbers or an error"] if not_computed else []
     failures += _missed(found, limits) if found else []
-    failures += [f"{unreadable} images could not be read"] if unreadable else []
+    failures += [f"{counted(unreadable, 'image')} could not be read"] if unreadable else []
     if not found and not failures:
         failures = ["no image was compared"]
     return Verdict(metrics=found, failures=tuple(failures), limits=limits)

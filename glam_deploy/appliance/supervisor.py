@@ -129,7 +129,7 @@ class Watchdog:
 def run_role(config: Config, role: str, stop: threading.Event) -> None:
     """Run one role until `stop` is set.
 
-    Raises UsageError if the role cannot work with this configuration. An exception that is no GlamError is logged
+    Raises UsageError if the role cannot work with this configuration. An exception that is not a GlamError is logged
     without its text and becomes SystemExit(1).
     """
     configure_logging(role)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def command(config_path: Path, as_json: bool) -> None:
     """Check the appliance's configuration and print what it means. Starts nothing.
 
-    Exit code 2 if a key is wrong; every wrong key is named. Missing files are listed but are no error, since `serve`
-    may find them later. `doctor` also checks the network, the bundle and the disk.
+    Exit code 2 if a key is wrong; every wrong key is named. Missing files are listed; they are not an error, because
+    `serve` may find them later. `doctor` also checks the network, the bundle and the disk.
     """
     config = read_config(config_path)
     from glam_deploy.appliance.web.access import check_web

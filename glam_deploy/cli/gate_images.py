@@ -103,7 +103,7 @@ def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
 def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:
     """The masks of these images. Raises UsageError if there are none, or if two images have the same mask."""
     if not masks.is_dir():
-        raise UsageError(f"{masks}: {'is no folder' if masks.exists() else 'does not exist'}; check --masks")
+        raise UsageError(f"{masks}: {'is not a folder' if masks.exists() else 'does not exist'}; check --masks")
     found = [(mask.resolve(), path) for path in paths if (mask := find_mask(masks, path))]
     if not found:
         stem = paths[0].stem

@@ -10,6 +10,7 @@ from rich.text import Text
 from glam_deploy.bundle import Bundle, GateEntry
 from glam_deploy.cli import console
 from glam_deploy.engines.admission import AFTER_FAILURE
+from glam_deploy.errors import counted
 
 Metrics = Mapping[str, Any]
 """A part of `GateEntry.figures`."""
@@ -29,7 +30,7 @@ def show(bundle: Bundle, gate: GateEntry, out: Path | None, *, stored: bool) -> 
     if gate.failures:
         console.out.print(_advice(gate, out), soft_wrap=True)
     place = f"in the manifest of {bundle.folder}" if stored else "not stored, the earlier passed verdict stands"
-    text = f" gate {gate.id}: engine {gate.engine}, {gate.images} images; {place}"
+    text = f" gate {gate.id}: engine {gate.engine}, {counted(gate.images, 'image')}; {place}"
     console.out.print(Text.assemble(_passed_text(gate), text, f", and in {out}" if out else ""), soft_wrap=True)
 
 
@@ -127,5 +128,5 @@ def _ground_truth_line(label: str, dice: Metrics) -> str:
     return (
         f"against the outlines, {label}: Dice {dice['candidate']:.4f}, reference {dice['reference']:.4f}, both at "
         f"{dice['threshold']}; difference {dice['difference']:+.4f}, 95 % interval {_interval(dice['interval'])}, "
-        f"{dice['images']} images"
+        f"{counted(dice['images'], 'image')}"
     )

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from glam_deploy.cli import console
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, counted
 from glam_deploy.images import image_files
 from glam_deploy.outputs.writer import is_result, names_in_the_way, require_free, stem_of, unique_stems
 from glam_deploy.reading import find_inputs
@@ -34,8 +34,8 @@ _LISTED = 5
 def plan(inputs: Sequence[Path], out: Path) -> dict[Path, str]:
     """Input file -> stem of its results. Prints to standard error how many other files a searched folder has.
 
-    Results, outlines and crops in a searched folder are no inputs. Raises UsageError as `find_inputs`, if there is no
-    other file, and if a result would replace an input or a file that is no result.
+    Results, outlines and crops in a searched folder are not inputs. Raises UsageError as `find_inputs`, if there is no
+    other file, and if a result would replace an input or a file that is not a result.
     """
     stems = unique_stems(_mammograms(inputs))
     in_the_way = names_in_the_way(out, stems.values())
@@ -73,7 +73,7 @@ def assigned_views(table: Path | None, inputs: Sequence[Path]) -> Mapping[Path, 
 
 
 def _mammograms(inputs: Sequence[Path]) -> list[Path]:
-    """The named files, and the found files that are no results and have no name of an outline."""
+    """The named files, and the found files that are not results and do not have the name of an outline."""
     named = set(inputs)
     found = find_inputs(inputs, on_passed_over=_print_passed_over)
     kept = [path for path in found if path in named or not is_result(path)]
@@ -81,10 +81,10 @@ def _mammograms(inputs: Sequence[Path]) -> list[Path]:
         raise UsageError("all images there are results of an earlier run: check the inputs")
     outlines = {path for path in kept if path not in named and _is_outline(path)}
     if outlines:
-        text = f"outlines or crops by their names, no mammograms: {len(outlines)}, such as {min(outlines)}"
+        files = f"{counted(len(outlines), 'file')} with the name of an outline or crop, such as {min(outlines)}"
         if len(outlines) == len(kept):
-            raise UsageError(f"{text}. There is no other image: check the inputs")
-        console.err.print(f"passed over as {text}", soft_wrap=True)
+            raise UsageError(f"no mammogram found, only {files}. Give the whole mammograms or their folder")
+        console.err.print(f"passed over: {files}", soft_wrap=True)
     return [path for path in kept if path not in outlines]
 
 
@@ -95,8 +95,9 @@ def _is_outline(path: Path) -> bool:
 
 def _print_passed_over(folder: Path, others: Sequence[Path]) -> None:
     if count := sum(not is_result(path) for path in others):
-        files = "1 other file" if count == 1 else f"{count} other files"
-        console.err.print(f"{files} in {folder} {'was' if count == 1 else 'were'} passed over", soft_wrap=True)
+        console.err.print(
+            f"{counted(count, 'other file')} in {folder} {'was' if count == 1 else 'were'} passed over", soft_wrap=True
+        )
 
 
 # tables of views
@@ -221,7 +222,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"the views {path} cannot be read ({error.strerror}): check --views") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the views {path} are no UTF-8 text (byte {error.start}): save them as CSV UTF-8") from error
+        raise UsageError(f"the views {path} are not UTF-8 text (byte {error.start}): save them as CSV UTF-8") from error
 
 
 def _view(cells: Sequence[str]) -> View | None:

@@ -175,9 +175,8 @@ def _at_target(connection: "Connection", target: str) -> list[QueueItem]:
 
     known = [each.target for each in overview.targets(connection)]
     if target not in known:
-        raise UsageError(
-            f"there were never results for a target {target!r}: expected one of {', '.join(known) or 'none so far'}"
-        )
+        expected = f"expected one of {', '.join(known)}" if known else "no target has had results yet"
+        raise UsageError(f"there were never results for a target {target!r}: {expected}; check --target")
     rows = deliveries.undelivered(connection, target)
     return [QueueItem(kind="delivery", **dict(row)) for row in rows]
 

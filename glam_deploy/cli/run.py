@@ -94,7 +94,7 @@ def command(
     reading: ReadOptions,
     writing: OutputOptions,
 ) -> int:
-    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are no inputs.
+    """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are not inputs.
 
     Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
     also get <stem>.npz and the overlay <stem>.png. A run over a folder also writes results.csv, a line for each input.

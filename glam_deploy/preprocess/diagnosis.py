@@ -268,7 +268,7 @@ def _wrong_side(breast: Breast, columns: int, mammogram: Mammogram) -> InputErro
     fits = mammogram.source.facts.get("field_of_view_horizontal_flip") == "YES"
     return InputError(
         f"Laterality wrong or stored mirrored: the breast is {gap} pixels from the {other} edge and {left} from the "
-        f"{wall} edge, where the chest wall of a {mammogram.view} view that is {read_as} is expected"
+        f"{wall} edge, where the chest wall of an {mammogram.view} view that is {read_as} is expected"
         + ("; FieldOfViewHorizontalFlip is YES, which indicates an image that is stored mirrored" if fits else ""),
         *_side_remedies(mammogram),
     )

@@ -42,7 +42,7 @@ QUICK = Pace(
     matrix_side=512,
     copy_bytes=2**24,
 )
-"""One run of one image, the first: shows that everything works, and is no measurement."""
+"""One run of one image, the first: shows that everything works, but is not a measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)

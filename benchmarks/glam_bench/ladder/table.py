@@ -8,6 +8,7 @@ from glam_bench.ladder.rungs import PUBLISHED
 from glam_bench.schema import Files, Latency, Results, RooflineStage, Rung
 from glam_bench.tables import in_ms, show_table
 from glam_deploy.cli import console
+from glam_deploy.errors import counted
 
 THRESHOLD = "0.5"
 VERDICTS = {"passed": "ok", "failed": "FAIL", "none": "none", "reference": "ref."}
@@ -17,9 +18,9 @@ VERDICTS = {"passed": "ok", "failed": "FAIL", "none": "none", "reference": "ref.
 def show(results: Results) -> None:
     """Print the ladder, the roofline, the times from files to results, and the notices."""
     machine, settings = results["machine"], results["settings"]
-    images = len(settings["images"])
+    images = counted(len(settings["images"]), "image")
     console.out.print(
-        f"{machine['processor']}, {machine['cores']} cores; K = {settings['patches']}, {images} images", soft_wrap=True
+        f"{machine['processor']}, {machine['cores']} cores; K = {settings['patches']}, {images}", soft_wrap=True
     )
     for line in _headline(results["ladder"]):
         console.out.print(line)

@@ -34,7 +34,7 @@ OVERLAPPED = 64
 
 
 def run(context: GpuContext) -> None:
-    """Every shape, recorded one by one."""
+    """Time an engine with every shape of SHAPES, and write each part into the record when it is done."""
     start = perf_counter()
     opened = open_engine(context.argument, open_bundle(context.bundle), device=context.options.device)
     context.add(opened_s=perf_counter() - start, provenance=to_json(opened.identity))

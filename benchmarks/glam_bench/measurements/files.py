@@ -11,7 +11,7 @@ from glam_bench.schema import Files
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli.job import Job, ReadOptions, run_job
 from glam_deploy.engines.base import Stopwatch
-from glam_deploy.errors import BackendRunError
+from glam_deploy.errors import BackendRunError, counted
 from glam_deploy.outputs.writer import OutputOptions, unique_stems, write_result
 from glam_deploy.preprocess import prepare
 from glam_deploy.reading import read
@@ -56,7 +56,7 @@ def _total_ms(pipeline: Pipeline, paths: Sequence[Path], out: Path) -> float:
     start = perf_counter()
     code = run_job(pipeline, job)
     if code != 0:
-        raise BackendRunError(f"`run` over {len(paths)} files ended with {code}: see the reports in {out}")
+        raise BackendRunError(f"`run` over {counted(len(paths), 'file')} ended with {code}: see the reports in {out}")
     return (perf_counter() - start) * 1e3
 
 

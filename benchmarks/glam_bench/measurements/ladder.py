@@ -21,7 +21,7 @@ from glam_bench.schema import Memory, Rung
 from glam_bench.worker import Start, Tell, Worker
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines import selection
-from glam_deploy.errors import BackendError, BackendRunError, BackendUnavailable
+from glam_deploy.errors import BackendError, BackendRunError, BackendUnavailable, counted
 from glam_deploy.networks import NetworkSpec
 
 QUICK_MS = 500.0
@@ -71,7 +71,7 @@ class Ladder:
             try:
                 self._attempt(plan, lambda plan=plan: self._open(plan, stack))  # type: ignore[misc]
             except BackendUnavailable as error:
-                raise BackendUnavailable(f"{plan.key!r} cannot run here. {error} {selection.could_run()}") from error
+                raise BackendUnavailable(f"{plan.key!r} cannot run here: {error} {selection.could_run()}") from error
 
     def _open(self, plan: RungPlan, stack: ExitStack) -> None:
         worker, opened, first_ms = self._begin(plan)
@@ -107,7 +107,7 @@ class Ladder:
 
     def _answer(self, live: Live) -> None:
         """Results for all images, which is also a warm-up."""
-        self._tell(f"{live.plan.name}: answers for {len(self._images)} images")
+        self._tell(f"{live.plan.name}: answers for {counted(len(self._images), 'image')}")
         folder = self._work / f"answers.{live.plan.key}"
         folder.mkdir()
         reply = live.worker.ask("answer", within_s=live.plan.open_s * len(self._images), folder=str(folder))

@@ -53,5 +53,5 @@ def _attribute(name: str, value: Attribute) -> str:
 
 def _short(value: float) -> str:
     if not isfinite(value):
-        raise ValueError(f"{value} is no coordinate: leave out what is not finite before it is drawn")
+        raise ValueError(f"{value} is not a coordinate: leave out values that are not finite before it is drawn")
     return f"{value:.2f}".rstrip("0").rstrip(".")

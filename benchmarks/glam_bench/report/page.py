@@ -10,6 +10,7 @@ from glam_bench.report.html import Section, paragraph
 from glam_bench.report.markup import Child, Markup, raw, tag
 from glam_bench.report.rungs import baseline_name, speed, timed, worst_dice
 from glam_bench.schema import Results, Rung
+from glam_deploy.errors import counted
 from glam_deploy.outputs.report import STATEMENT
 
 
@@ -46,7 +47,7 @@ def _conditions(results: Results) -> str:
     settings = results["settings"]
     images, patches = settings.get("images"), settings.get("patches")
     said = [results["when"], words.memory(results["machine"].get("memory"))]
-    said += [f"{len(images)} images"] if isinstance(images, list) else []
+    said += [counted(len(images), "image")] if isinstance(images, list) else []
     said += [f"K = {patches}"] if patches else []
     return ", ".join(said)
 

@@ -32,9 +32,9 @@ class Rule:
 
 
 def keep(signal: str) -> Rule:
-    """The same value, steeper around one half, so that disturbances die out.
+    """The same value, amplified around one half, so that disturbances become smaller at each layer.
 
-    As steep as this, hardly any pixel is still undecided at the end; one that is would hang on rounding.
+    With this factor hardly any pixel is still near one half in the last layer; there, rounding would decide its value.
     """
     return Rule(centre={signal: 2.5}, bias=-0.75)
 

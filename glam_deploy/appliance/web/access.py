@@ -201,7 +201,7 @@ def _hash(text: str) -> bytes:
 def check_web(web: Web, *, missing_ok: bool = False) -> None:
     """Raises UsageError as `check_exposure`, and for a token file or a certificate that cannot be used.
 
-    `missing_ok`: a file that does not exist is no error.
+    `missing_ok`: a file that does not exist is not an error.
     """
     check_exposure(web)
     if web.token_file is not None and not (missing_ok and not web.token_file.exists()):

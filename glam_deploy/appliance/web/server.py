@@ -56,7 +56,10 @@ class CountedListener(socket.socket):
         self.pending = PendingConnections(most=MOST_WAITING, most_of_one=MOST_WAITING)
 
     def listen(self, backlog: int = AT_A_TIME, /) -> None:
-        """asyncio passes the number of connections that it accepts at a time."""
+        """Listen with a kernel queue of at least KERNEL_BACKLOG connections.
+
+        asyncio passes as `backlog` the number of connections that it accepts at a time, which is too few for the queue.
+        """
         super().listen(max(backlog, KERNEL_BACKLOG))
 
     def accept(self) -> tuple[socket.socket, Any]:

@@ -133,7 +133,7 @@ def test_an_engine_that_was_asked_for_ends_the_bench_before_anything_is_measured
     wanted = RungPlan(key="fp16", name="fp16", opener="engine", asked=True)
     with pytest.raises(
         BackendUnavailable,
-        match=r"'fp16' cannot run here. no GPU Engines that can run.*: onnx, openv",
+        match=r"'fp16' cannot run here: no GPU Engines that can run.*: onnx, openv",
     ):
         climb([*PLANS, wanted], {}, {"fp16": {"open": BackendUnavailable("no GPU")}})
     assert asked == [("fp16", "open")]

@@ -23,7 +23,7 @@ def test_what_is_given_counts() -> None:
         ("dice_worst = nan", "dice_worst = nan, expected a number"),
         ("flips = 0.5", "flips = 0.5, expected a whole number"),
         ("lost = -1", "lost = -1, expected a whole number"),
-        ("dice_median: 0.9", "no TOML"),
+        ("dice_median: 0.9", "not valid TOML"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, said: str) -> None:

@@ -51,6 +51,6 @@ def test_an_engine_without_its_hardware_says_what_could_run_here(
     said = cli("bench", "--engine", "fp16", "--bundle", tmp_path / "bundle", "--images", image)
     told = " ".join(said.err.split())
     assert said.code == 3
-    assert "'fp16' cannot run here." in told
+    assert "'fp16' cannot run here: " in told
     assert "Engines that can run on this machine, if the bundle has them: onnx" in told
     assert not (tmp_path / "bench").exists()

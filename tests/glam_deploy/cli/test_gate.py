@@ -56,7 +56,7 @@ def test_an_engine_that_passes_may_run(
     said = gate()
     assert said.code == 0, said.err
     (entry,) = verdicts(bundle)
-    assert said.out.splitlines()[-1].startswith(f"PASSED gate {entry['id']}: engine openvino, 1 images")
+    assert said.out.splitlines()[-1].startswith(f"PASSED gate {entry['id']}: engine openvino, 1 image;")
     assert (entry["passed"], entry["failures"], entry["engine"], entry["reference"]) == (True, [], "openvino", "onnx")
     assert entry["digest"] == candidate.identity.digest
 
@@ -116,7 +116,7 @@ def test_an_image_that_cannot_be_read_lets_nobody_pass(gate: Any, image: Path, b
     said = gate(images=image.parent)
     assert said.code == 1
     assert "unreadable: 2_R-CC.png: " in said.err
-    assert verdicts(bundle)[0]["failures"] == ["1 images could not be read"]
+    assert verdicts(bundle)[0]["failures"] == ["1 image could not be read"]
 
 
 def test_numbers_that_are_not_finite(gate: Any, candidate: Candidate, bundle: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_numbers_that_are_not_finite(gate: Any, candidate: Candidate, bundle: Pa
     said = gate("--out", tmp_path / "gate")
     assert said.code == 4
     assert verdicts(bundle)[0]["failures"] == [
-        "1 images gave NaN, infinite numbers or an error",
+        "1 image gave NaN, infinite numbers or an error",
     ]
     assert json.loads((tmp_path / "gate/gate.json").read_text())["left_out"][0]["status"] == "not computed"
 
@@ -144,7 +144,7 @@ def test_a_mask_of_another_form(gate: Any, image: Path, tmp_path: Path) -> None:
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--masks", "/"], "no mask is named like an image"),
         (["--masks", "/nope"], "/nope: does not exist; check --masks"),
-        (["--masks", "/dev/null"], "/dev/null: is no folder; check --masks"),
+        (["--masks", "/dev/null"], "/dev/null: is not a folder; check --masks"),
         (["--bundle", "nowhere"], "is not a bundle"),
         (["--engine", "auto"], "'auto' is not one of"),
         (["--patches", "7"], "7 is not in the range"),

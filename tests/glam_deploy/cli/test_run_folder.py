@@ -209,7 +209,7 @@ def test_outlines_are_passed_over(run: Callable[..., Said], exam: Path) -> None:
     said = run()
     assert (said.code, last(said)) == (0, "3 done, 0 skipped, 0 failed")
     assert said.err == (
-        f"passed over as outlines or crops by their names, no mammograms: 3, such as {exam / '1_L-CC_mask.png'}\n"
+        f"passed over: 3 files with the name of an outline or crop, such as {exam / '1_L-CC_mask.png'}\n"
     )
 
 
@@ -217,7 +217,7 @@ def test_nothing_but_outlines(cli: Cli, bundle: Path, image: Path, tmp_path: Pat
     mask = image.rename(image.with_name("1_L-CC_mask.png"))
     arguments = ("run", "--bundle", bundle, "--out", tmp_path / "out")
     said = cli(*arguments, image.parent)
-    assert (said.code, "There is no other image" in said.err) == (2, True)
+    assert (said.code, "no mammogram found, only 1 file with the name of an outline or crop" in said.err) == (2, True)
     said = cli(*arguments, mask)
     assert said.code == 1
     assert said.out.startswith(f"skipped {mask}  the file name ends in _mask or _seg")

@@ -36,7 +36,10 @@ def rungs(results: Results) -> list[Panel]:
 
 
 def draw(panels: Sequence[Panel], width: float) -> svg.Drawing:
-    """Full lines with marks are medians over the images, thin ones the worst image; colour and mark tell the class."""
+    """Draw the Dice by threshold, one panel for each rung, `width` pixels wide.
+
+    Full lines with marks are medians over the images, thin lines the worst image; colour and mark show the class.
+    """
     names = ordered_classes(dict.fromkeys(name for panel in panels for name in panel.median))
     columns = max(1, min(4, int(width // CELL), len(panels)))
     low = floor(min([1 - LEAST_SPAN, *_values(panels)]) * 20) / 20
