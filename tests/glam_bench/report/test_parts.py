@@ -107,5 +107,5 @@ def test_only_markup_is_taken_as_it_is() -> None:
 
 
 def test_no_coordinate_is_infinite() -> None:
-    with pytest.raises(ValueError, match="inf is no coordinate"):
+    with pytest.raises(ValueError, match="inf is not a coordinate"):
         tag("rect", x=float("inf"))

@@ -167,6 +167,15 @@ def test_retry_of_nothing_in_particular_is_told(queue: Queue, words: tuple[str, 
     assert told in said.err
 
 
+def test_a_target_before_any_had_results_is_told(queue: Queue, data: DataFolder) -> None:
+    with closing(database_of(data)) as connection, transaction(connection):
+        connection.execute("DELETE FROM parcel_object")
+        connection.execute("DELETE FROM parcel")
+    said = queue("retry", "--target", "nope")
+    assert said.code == 2
+    assert "there were never results for a target 'nope': no target has had results yet; check --target" in said.err
+
+
 def test_one_wrong_name_leaves_all_as_it_is(queue: Queue, data: DataFolder) -> None:
     assert queue("discard", "--yes", DEAD, "beef").code == 2
     assert rows(data, "SELECT state FROM job WHERE id = 1") == [("dead",)]
