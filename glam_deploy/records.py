@@ -187,11 +187,13 @@ class GlobalMaps:
     """Output of the global module."""
 
     saliency: Float32
-    """float32 [N, 2, 184, 120], 0..1."""
-    y_scale: Float32
-    """float32 [N, 3, 2], 0..1, finest scale first."""
-    z_g: Float32
-    """float32 [N, 256]."""
+    """float32 [N, 2, *NetworkSpec.map_shape], 0..1: 184 x 120 of GLAM, 46 x 30 of GMIC and CAM."""
+    y_scale: Float32 | None
+    """float32 [N, 3, 2], 0..1, finest scale first; None if the network has one scale."""
+    y_global: Float32 | None
+    """float32 [N, 2], 0..1; None if the fusion module computes it."""
+    z_g: Float32 | None
+    """float32 [N, 256]; None if the network has no fusion module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +212,8 @@ class Patches:
 class LocalMaps:
     """Output of the local module for each patch."""
 
-    saliency: Float32
-    """float32 [N, K, 2, 128, 128], 0..1."""
+    saliency: Float32 | None
+    """float32 [N, K, 2, 128, 128], 0..1; None if the network has no maps of patches."""
     z_k: Float32
     """float32 [N, K, 512]."""
 
@@ -221,7 +223,7 @@ class Predictions:
     """Image-level scores, not calibrated probabilities."""
 
     y_global: Float32
-    """float32 [N, 2], 0..1: mean of the three scales."""
+    """float32 [N, 2], 0..1; of GLAM the mean of the three scales."""
     y_local: Float32
     """float32 [N, 2], 0..1."""
     y_fusion: Float32 | None
@@ -251,19 +253,19 @@ class Findings:
     inputs: tuple[Placed, ...]
     """N views: a NetworkInput if the host has the standardized image, a PlacedView if it has the raw one."""
     saliency_global: Float32
-    """float32 [N, 2, 184, 120], 0..1."""
-    saliency_patches: Float32
-    """float32 [N, K, 2, 128, 128], 0..1."""
+    """float32 [N, 2, *NetworkSpec.map_shape], 0..1."""
+    saliency_patches: Float32 | None
+    """float32 [N, K, 2, 128, 128], 0..1; None if the network has no maps of patches."""
     patch_locations: Int64
-    """int64 [N, K, 2], upper-left (row, column), network frame, pixels."""
+    """int64 [N, K, 2], upper-left (row, column), network frame, pixels; K is 0 for a network without patches."""
     flat: NDArray[np.bool_]
     """bool [N, 2]: whether the saliency map of the class had no contrast and was not used in the patch selection."""
-    y_scale: Float32
-    """float32 [N, 3, 2], 0..1, finest scale first."""
+    y_scale: Float32 | None
+    """float32 [N, 3, 2], 0..1, finest scale first; None if the network has one scale."""
     y_global: Float32
     """float32 [N, 2], 0..1."""
-    y_local: Float32
-    """float32 [N, 2], 0..1."""
+    y_local: Float32 | None
+    """float32 [N, 2], 0..1; None for a network without patches."""
     y_fusion: Float32 | None
     """float32 [N, 2], 0..1; None if the checkpoint has no fusion layer."""
     attention: Float32 | None

@@ -23,8 +23,9 @@ from glam_export.steps.write import WriteGraphs, WriteManifest, WriteWeights, Wr
 class ExportOptions:
     """What a bundle shall hold."""
 
-    patches: int = 1
-    """Patches that the runtime takes by default, 1..6; the graphs serve every number."""
+    patches: int | None = None
+    """Patches that the runtime takes by default, 1..6; None is the network's default, 1 of GLAM and 6 of GMIC. The
+    graphs serve every number."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     """Precisions of the graphs, of GRAPH_PRECISIONS; fp32 graphs are always written."""
     calibration: Path | None = None
@@ -50,7 +51,7 @@ class ExportPlan:
 
     load: LoadCheckpoint
     steps: tuple[Step, ...]
-    patches: int
+    patches: int | None
     precisions: tuple[Precision, ...]
     """fp32 and those asked for, each once, in the order of GRAPH_PRECISIONS."""
 
@@ -66,7 +67,7 @@ def export_plan(weights: Path, options: ExportOptions) -> ExportPlan:
     Raises UsageError for options that are out of range or contradict each other, BackendUnavailable if they need
     packages that are not installed.
     """
-    if options.patches not in range(1, MOST_PATCHES + 1):
+    if options.patches is not None and options.patches not in range(1, MOST_PATCHES + 1):
         raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {MOST_PATCHES}")
     precisions = _precisions(options)
     if "int8" not in precisions and options.calibration:
@@ -80,7 +81,7 @@ def export_plan(weights: Path, options: ExportOptions) -> ExportPlan:
         steps.append(WriteWinograd(only_in_mixture=not options.winograd))
     if options.keep_checkpoint:
         steps.append(WriteWeights())
-    steps += [RunGoldenCase(patches=options.patches), WriteManifest(), CompareGraphs(precisions=precisions)]
+    steps += [RunGoldenCase(), WriteManifest(), CompareGraphs(precisions=precisions)]
     load = LoadCheckpoint(weights=weights, key=options.key, ignore_keys=options.ignore_keys)
     return ExportPlan(load=load, steps=tuple(steps), patches=options.patches, precisions=precisions)
 
@@ -100,7 +101,7 @@ def _narrow_steps(options: ExportOptions) -> tuple[tuple[Step, ...], tuple[Step,
     if not options.search:
         return (prepare,), (Quantize(),)
     own_images = options.calibration is not None
-    search = SearchMixture(limits=options.limits, patches=options.patches, own_images=own_images)
+    search = SearchMixture(limits=options.limits, own_images=own_images)
     return (prepare,), (Quantize(), search)
 
 
@@ -117,6 +118,8 @@ def run_plan(plan: ExportPlan, out: Path, report: Report) -> Bundle:
     """Run the steps; the bundle appears at `out` after the last one. Raises as `export_bundle`."""
     report(plan.load.title)
     checkpoint = plan.load.run(report)
+    for step in plan.steps:
+        step.check(checkpoint.network.spec)
     manifest = first_manifest(checkpoint, patches=plan.patches, precisions=plan.precisions)
     with staged_bundle(out) as folder:
         draft = Draft(folder=folder, checkpoint=checkpoint, manifest=manifest)

@@ -11,8 +11,11 @@ from torch import nn
 
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_export.graphs import glam as glam_graphs
+from glam_export.graphs import gmic as gmic_graphs
 from glam_export.reference.base import ReferenceNetwork
 from glam_export.reference.glam import GlamNetwork, keys
+from glam_export.reference.gmic import GmicNetwork
+from glam_export.reference.gmic import keys as gmic_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,8 @@ class NetworkFamily:
     """The networks of one `NetworkSpec.name`, which may differ in their aggregation."""
 
     name: str
+    licence: str
+    """A sentence about the licence of the published weights."""
     roots: tuple[str, ...]
     """Beginnings of state-dict keys, each with its last dot, that no other family has."""
     spec_of: Callable[[Collection[str]], NetworkSpec]
@@ -27,15 +32,30 @@ class NetworkFamily:
     reference: Callable[[NetworkSpec], ReferenceNetwork]
     graph_modules: Callable[[Any], dict[Stage, nn.Module]]
     """A network that `reference` made -> the module of each stage that is traced into an ONNX graph."""
+    no_weights: tuple[str, ...] = ()
+    """Keys of published checkpoints that inference does not use."""
 
 
 FAMILIES = (
     NetworkFamily(
         name="GLAM",
+        licence=(
+            "The weights published with the GLAM paper are for research only and may not be passed on; their README "
+            "and LICENSE contradict each other."
+        ),
         roots=keys.ROOTS,
         spec_of=keys.spec_of,
         reference=GlamNetwork,
         graph_modules=glam_graphs.graph_modules,
+    ),
+    NetworkFamily(
+        name="GMIC",
+        licence="The weights published with the GMIC paper are under the GNU AGPL version 3.",
+        roots=gmic_keys.ROOTS,
+        spec_of=gmic_keys.spec_of,
+        reference=GmicNetwork,
+        graph_modules=gmic_graphs.graph_modules,
+        no_weights=gmic_keys.NO_WEIGHTS,
     ),
 )
 

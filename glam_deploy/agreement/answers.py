@@ -90,4 +90,5 @@ def fused_dice(found: Answer, expected: Answer, network: NetworkSpec) -> dict[st
 
 def fused(arrays: Answer, network: NetworkSpec) -> Float32:
     """The fused map on the coarsest grid that holds it (`NetworkSpec.grid_shape`): float32 [C, rows, columns], 0..1."""
-    return patching.fuse(arrays["saliency_global"], arrays["saliency_patches"], arrays["patch_locations"], network)
+    patches = arrays.get("saliency_patches")
+    return patching.fuse(arrays["saliency_global"], patches, arrays["patch_locations"], network)

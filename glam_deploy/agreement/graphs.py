@@ -9,7 +9,7 @@ from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.precision import Precision
-from glam_deploy.records import Float32, GlobalMaps, LocalMaps
+from glam_deploy.records import Float32, LocalMaps
 from glam_deploy.runtime import host_chain, patching
 
 Engines = Mapping[Stage, Engine]
@@ -34,8 +34,7 @@ def reference_examples(reference: Engines, image: Float32, network: NetworkSpec)
     """
     images = image[None, None]
     overview = _example(reference["global"], {"image": images})
-    found = overview.outputs
-    maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
+    maps = host_chain.global_maps(overview.outputs)
     patches = patching.select(images, maps, network.patches.slots, network)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
     slots = host_chain.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
@@ -56,8 +55,11 @@ def _example(engine: Engine, inputs: Arrays) -> Example:
 
 
 def _variations(one: Arrays) -> LocalMaps:
-    """Six different patches from one: the map turned and mirrored, the vector rolled."""
-    saliency, z = one["saliency_patches"][0], one["z_k"][0]
+    """Six different patches from one: the map, if there is one, turned and mirrored, the vector rolled."""
+    z_k = np.stack([np.roll(one["z_k"][0], k) for k in range(6)])[None]
+    if "saliency_patches" not in one:
+        return LocalMaps(saliency=None, z_k=z_k)
+    saliency = one["saliency_patches"][0]
     turned = [np.rot90(saliency, k, axes=(1, 2)) for k in range(4)]
     turned += [saliency[:, ::-1], saliency[:, :, ::-1]]
-    return LocalMaps(saliency=np.stack(turned)[None], z_k=np.stack([np.roll(z, k) for k in range(6)])[None])
+    return LocalMaps(saliency=np.stack(turned)[None], z_k=z_k)

@@ -52,7 +52,7 @@ def compare_answers(
     of `found`, which is right where the patches did not move.
     A map differs, for the attribution, where its lowest Dice is below `limits.dice_median`.
     """
-    forced = found["saliency_patches"] if forced is None else forced
+    forced = found.get("saliency_patches") if forced is None else forced
     maps = compare_maps(found, expected, network, forced)
     patches = compare_patches(found, expected, network)
     flipped = flips(found, expected, network, limits.operating_point)
@@ -91,12 +91,14 @@ def _pairs(found: object, expected: object) -> tuple[tuple[float, float], ...]:
     return tuple((float(a), float(b)) for a, b in zip(found, expected, strict=True))  # type: ignore[call-overload]
 
 
-def on_reference_patches(local: Engine, image: Float32, found: Answer, expected: Answer) -> Float32:
-    """The candidate's maps of the reference's patches: float32 [K, C, side, side], 0..1.
+def on_reference_patches(local: Engine, image: Float32, found: Answer, expected: Answer) -> Float32 | None:
+    """The candidate's maps of the reference's patches: float32 [K, C, side, side], 0..1; None without such maps.
 
     `local`: the candidate's local stage. `image`: float32 [rows, columns], standardized. Maps of patches that lie at
     the reference's place are taken from `found`; only patches that moved are computed.
     """
+    if "saliency_patches" not in found:
+        return None
     maps: Float32 = found["saliency_patches"].copy()
     moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)
     for slot in np.flatnonzero(moved):
@@ -106,16 +108,17 @@ def on_reference_patches(local: Engine, image: Float32, found: Answer, expected:
 
 
 def attribute(
-    found: Answer, expected: Answer, forced: Float32, differ: Callable[[Answer, Answer], bool]
+    found: Answer, expected: Answer, forced: Float32 | None, differ: Callable[[Answer, Answer], bool]
 ) -> tuple[str, ...]:
     """Of "patch moved", "global differs" and "local differs" those that hold; "fusion differs" where none does.
 
     Each part of `found` is put into the reference's answer in place of the reference's own. The part is named where
-    `differ` says that this changes the answer. `forced`: what `on_reference_patches` gives.
+    `differ` says that this changes the answer. `forced`: what `on_reference_patches` gives; None for a
+    network without maps of patches, whose local stage changes scores only.
     """
     parts = {
         "global differs": {**expected, "saliency_global": found["saliency_global"]},
-        "local differs": {**expected, "saliency_patches": forced},
+        **({} if forced is None else {"local differs": {**expected, "saliency_patches": forced}}),
     }
     moved = (found["patch_locations"] != expected["patch_locations"]).any()
     named = [name for name, mixed in parts.items() if differ(mixed, expected)]

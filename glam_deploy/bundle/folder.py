@@ -30,7 +30,7 @@ from glam_deploy.bundle.manifest import (
 )
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.installation import quoted
-from glam_deploy.networks import STAGES, NetworkSpec, Stage, network
+from glam_deploy.networks import NetworkSpec, Stage, network
 from glam_deploy.precision import Precision
 from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
 
@@ -226,4 +226,4 @@ def winograd_files(bundle: Bundle) -> Mapping[Stage, str]:
             f"{bundle.folder}: has no {WINOGRAD_FILE}. Export the checkpoint again with --winograd, or choose an "
             f"engine without Winograd convolutions: onnx or openvino."
         )
-    return {stage: graph_file(stage) for stage in STAGES} | {"local": WINOGRAD_FILE}
+    return {stage: graph_file(stage) for stage in bundle.network.stages} | {"local": WINOGRAD_FILE}

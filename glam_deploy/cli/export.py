@@ -16,16 +16,12 @@ from glam_deploy.gpu.engines.tensorrt.store import BuildRequest, Plan, require_k
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
 
 AUTO: Final = "auto"
-LICENCE_REMINDER = (
-    "A bundle carries the licence of its weights. The weights published with GLAM are for research only and may not be "
-    "passed on; their README and LICENSE contradict each other."
-)
 
 
 @click.command("export")
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt, .p or .safetensors.")
 @out_option(Path("bundle"), "Bundle to make.")
-@patches_option(1, "Patches a view gets unless run says otherwise, 1..6 [default: 1].")
+@patches_option(None, "Patches a view gets unless run says otherwise, 1..6 [default: 1 for GLAM, 6 for GMIC].")
 @click.option(
     "--precision",
     "precisions",
@@ -68,7 +64,7 @@ LICENCE_REMINDER = (
 def command(
     weights: Path,
     out: Path,
-    patches: int,
+    patches: int | None,
     precisions: tuple[Precision | Literal["auto"], ...],
     calibration: Path | None,
     winograd: bool,
@@ -103,7 +99,7 @@ def command(
     if AUTO in precisions:
         console.out.print(_frontier_table(bundle.manifest.frontier))
     console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
-    console.out.print(LICENCE_REMINDER, style="dim")
+    console.out.print(bundle.manifest.licence, style="dim")
     for settled in plans:
         _build(out, settled)
 

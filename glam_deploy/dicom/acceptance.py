@@ -1,4 +1,4 @@
-"""Acceptance rules: which DICOM objects are mammograms that GLAM was made for, and the messages of all refusals."""
+"""Acceptance rules: the DICOM objects that the networks were made for, and the messages of all refusals."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -76,10 +76,10 @@ def _check_class(header: Header, for_processing: bool) -> None:
             "the files that it lists"
         )
     if header.sop_class not in (FOR_PRESENTATION, FOR_PROCESSING):
-        raise NotForThisNetwork(f"the object is {header.sop_class.name}: GLAM reads {FOR_PRESENTATION.name}")
+        raise NotForThisNetwork(f"the object is {header.sop_class.name}: glam-deploy reads {FOR_PRESENTATION.name}")
     if header.sop_class == FOR_PROCESSING and not for_processing:
         raise DicomError(
-            "the image is For Processing, but GLAM was trained on For Presentation images only: send the For "
+            "the image is For Processing, but the networks were trained on For Presentation images only: send the For "
             "Presentation image, or, if you accept scores that may not be comparable",
             Remedy.FOR_PROCESSING,
         )
@@ -104,11 +104,11 @@ def _check_kind(header: Header, view_is_given: bool) -> None:
     if header.magnification is not None and not header.magnification <= MAGNIFICATION_LIMIT:
         reasons.append(f"magnified {header.magnification:g} times (contact views: up to {MAGNIFICATION_LIMIT})")
     if reasons:
-        raise NotForThisNetwork(f"the image is {reasons[0]}: GLAM was made for conventional full views")
+        raise NotForThisNetwork(f"the image is {reasons[0]}: the networks were made for conventional full views")
     if None in header.modifiers and not view_is_given:
         raise NotForThisNetwork(
-            "the image is taken with a view modifier (an unknown modifier, outside CID 4015): GLAM was made for "
-            "conventional full views; if it is such a view",
+            "the image is taken with a view modifier (an unknown modifier, outside CID 4015): the networks were made "
+            "for conventional full views; if it is such a view",
             Remedy.NAME_VIEW,
         )
 

@@ -76,7 +76,7 @@ def _classify(header: "_Header", for_processing: bool) -> _Classification:
 
 
 def _other_class(sop_class: UID) -> _Classification:
-    return None, "skipped", f"the object is {sop_class.name}: GLAM reads {acceptance.FOR_PRESENTATION.name}"
+    return None, "skipped", f"the object is {sop_class.name}: glam-deploy reads {acceptance.FOR_PRESENTATION.name}"
 
 
 def _accepted_view(elements: "_Header", for_processing: bool) -> View:

@@ -17,7 +17,7 @@ def view_of(header: Header, given: View | None) -> View:
     """
     side = _agreed("laterality", {"ImageLaterality": header.image_laterality, "Laterality": header.laterality})
     if side not in ("", "L", "R"):
-        raise NotForThisNetwork(f"laterality is {side}, expected L or R: GLAM reads images of one breast")
+        raise NotForThisNetwork(f"laterality is {side}, expected L or R: glam-deploy reads images of one breast")
     projection = _projection(header)
     option = given.value.split("-") if given else ["", ""]
     side = _agreed("laterality", {"the DICOM header": side, "the view option": option[0]})
@@ -80,7 +80,7 @@ def _projection(header: Header) -> str:
     projection = _agreed("view", {"ViewCodeSequence": coded, "ViewPosition": header.view_position})
     if projection not in ("", CC.position, MLO.position):
         meaning = header.views[0].meaning if header.views else projection
-        raise NotForThisNetwork(f"the view is {meaning}: GLAM reads {CC.meaning} and {MLO.meaning} views only")
+        raise NotForThisNetwork(f"the view is {meaning}: glam-deploy reads {CC.meaning} and {MLO.meaning} views only")
     return projection
 
 

@@ -13,11 +13,13 @@ from glam_deploy.networks.base import (
     Tensor,
 )
 from glam_deploy.networks.glam import GLAM, GLAM_CONCATENATION
+from glam_deploy.networks.gmic import GMIC
 
 __all__ = [
     "COMPOSED_MAP",
     "GLAM",
     "GLAM_CONCATENATION",
+    "GMIC",
     "MOST_PATCHES",
     "NETWORKS",
     "PUBLISHED_FRAME",
@@ -30,7 +32,7 @@ __all__ = [
     "network",
 ]
 
-NETWORKS = (GLAM, GLAM_CONCATENATION)
+NETWORKS = (GLAM, GLAM_CONCATENATION, GMIC)
 
 MOST_PATCHES = max(spec.patches.slots for spec in NETWORKS if spec.selection)
 """Maximum number of patches per image over all networks: the limit before the bundle's network is known."""

@@ -51,6 +51,8 @@ class PatchSelection:
     """Side of a patch on the global map, in cells."""
     slots: int
     """Maximum number of patches per image: the patch slots of the fusion graph. A run-time option sets the number."""
+    default: int = 1
+    """Patches of an image unless another number is asked for."""
     map_side: int | None
     """Side of a patch's own saliency map, in cells; None where the local stage has no map."""
 

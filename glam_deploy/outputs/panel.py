@@ -157,10 +157,20 @@ def _scale(name: str) -> Picture:
 
 
 def _patches(pen: _Pen, result: "Result") -> None:
+    """Draw a line per patch: attention, and the largest saliency of each class in the patch's own map."""
+    shares = [""] * len(result.patch_locations)
+    if result.attention is not None:
+        shares = [f"attention  {share:.2f}" for share in result.attention]
+    if result.saliency_patches is None:
+        if shares:
+            pen.rule()
+            pen.line("Patches", 17, FAINT)
+        for k, share in enumerate(shares):
+            pen.line(f"{k + 1}   {share}")
+        return
     pen.section("Patch peaks")
-    peaks = result.saliency_patches.max(axis=(2, 3))
-    for k, (benign, malignant) in enumerate(peaks.tolist()):
-        share = "" if result.attention is None else f"attention  {result.attention[k]:.2f}"
+    peaks = result.saliency_patches.max(axis=(2, 3)).tolist()
+    for k, (share, (benign, malignant)) in enumerate(zip(shares, peaks, strict=True)):
         pen.row((f"{k + 1}   {share}", f"{benign:.3f}", f"{malignant:.3f}"))
 
 

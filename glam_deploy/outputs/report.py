@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
-from glam_deploy.records import Notice, Placed, Placement, View
+from glam_deploy.records import Float32, Notice, Placed, Placement, View
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
@@ -111,10 +111,13 @@ def _patch(result: "Result", k: int) -> Report:
         "network_box": result.patch_boxes[k],
         "source_box": result.patch_boxes_in_source[k],
         "attention": None if result.attention is None else shortest(result.attention[k]),
-        "peak_saliency": dict(
-            zip(result.network.classes, map(shortest, result.saliency_patches[k].max(axis=(1, 2))), strict=True)
-        ),
+        **({} if result.saliency_patches is None else {"peak_saliency": _by_class(result, result.saliency_patches[k])}),
     }
+
+
+def _by_class(result: "Result", maps: Float32) -> Report:
+    """Largest value of each class's map. `maps`: float32 [2, rows, columns]."""
+    return dict(zip(result.network.classes, map(shortest, maps.max(axis=(1, 2))), strict=True))
 
 
 def _preprocessing(placement: Placement) -> Report:

@@ -46,21 +46,29 @@ _LONGEST_STEM_BYTES = 240
 _BEGINNING = f'{{\n  "schema": "{report.SCHEMA}",'.encode()
 _MEANWHILE = "meanwhile"
 _STOPPED = "glam-deploy was stopped while it wrote the results, which may be incomplete: run this input again"
-_ARRAYS = {f"{name}.npy" for name in ("y_global", "y_scale", "y_local", "saliency_global", "saliency_patches")}
+_NAMES = (
+    "y_global",
+    "y_scale",
+    "y_local",
+    "saliency_global",
+    "saliency_patches",
+    "patch_locations",
+    "y_fusion",
+    "attention",
+)
+_ARRAYS = {f"{name}.npy" for name in ("y_global", "saliency_global", "patch_locations")}
+"""In every file of arrays, whichever the network."""
 
 
 def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArrays:
     """Arrays of one image by their names in the file; see `Result` for range and frame.
 
-    float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, 184, 120],
-    saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2]; y_fusion [2] and attention [K] only if the
-    checkpoint has them. `full` adds saliency [2, 2944, 1920] (network frame) and saliency_source [2, rows, columns]
-    (source frame); `save_input` adds input [2944, 1920], standardized, network frame.
+    float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, *map_shape] (184 x 120
+    of GLAM, 46 x 30 of GMIC), saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2], y_fusion [2] and
+    attention [K], those that the network has. `full` adds saliency [2, 2944, 1920] (network frame) and saliency_source
+    [2, rows, columns] (source frame); `save_input` adds input [2944, 1920], standardized, network frame.
     """
-    always = ("y_global", "y_scale", "y_local", "saliency_global", "saliency_patches", "patch_locations")
-    found: NamedArrays = {name: getattr(result, name) for name in always}
-    optional = {"y_fusion": result.y_fusion, "attention": result.attention}
-    found |= {name: array for name, array in optional.items() if array is not None}
+    found: NamedArrays = {name: array for name in _NAMES if (array := getattr(result, name)) is not None}
     if full:
         found |= {"saliency": result.saliency(), "saliency_source": result.saliency_in_source()}
     if save_input:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
+from glam_deploy.engines.base import Arrays, Engine, PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage
 from glam_deploy.preprocess import network_input
@@ -17,16 +17,23 @@ from glam_deploy.runtime import patching
 
 def run_global(engine: Engine, images: Float32) -> GlobalMaps:
     """Run the global module. `images`: standardized, float32 [N, 1, 2944, 1920], network frame."""
-    out = engine.run({"image": images})
-    return GlobalMaps(saliency=out["saliency_global"], y_scale=out["y_scale"], z_g=out["z_g"])
+    return global_maps(engine.run({"image": images}))
+
+
+def global_maps(out: Arrays) -> GlobalMaps:
+    """Outputs of a global module by name -> the record."""
+    return GlobalMaps(
+        saliency=out["saliency_global"], y_scale=out.get("y_scale"), y_global=out.get("y_global"), z_g=out.get("z_g")
+    )
 
 
 def run_local(engine: Engine, patches: Patches) -> LocalMaps:
     """Run the local module, patch by patch: on a CPU a batch is not faster, and single patches need less memory."""
     n, k = patches.locations.shape[:2]
     outputs = [engine.run({"patches": p[None]}) for p in patches.pixels.reshape(n * k, *patches.pixels.shape[2:])]
-    maps, vectors = (np.concatenate([out[name] for out in outputs]) for name in ("saliency_patches", "z_k"))
-    return LocalMaps(saliency=maps.reshape(n, k, *maps.shape[1:]), z_k=vectors.reshape(n, k, -1))
+    joined = {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
+    by_image = {name: values.reshape(n, k, *values.shape[1:]) for name, values in joined.items()}
+    return LocalMaps(saliency=by_image.get("saliency_patches"), z_k=by_image["z_k"])
 
 
 def fusion_inputs(
@@ -37,12 +44,12 @@ def fusion_inputs(
     everything = {
         "saliency_global": maps.saliency,
         "y_scale": maps.y_scale,
-        "saliency_patches": _slots(local.saliency, slots, 0),
+        "saliency_patches": None if local.saliency is None else _slots(local.saliency, slots, 0),
         "patch_locations": _slots(patches.locations, slots, -1),
         "z_g": maps.z_g,
         "z_k": _slots(local.z_k, slots, 0),
     }
-    return {name: everything[name] for name in contract.inputs}
+    return {name: values for name in contract.inputs if (values := everything[name]) is not None}
 
 
 def run_fusion(engine: Engine, maps: GlobalMaps, patches: Patches, local: LocalMaps) -> Predictions:
@@ -50,9 +57,9 @@ def run_fusion(engine: Engine, maps: GlobalMaps, patches: Patches, local: LocalM
     out = engine.run(fusion_inputs(engine.contract, maps, patches, local))
     used = patches.locations.shape[1]
     attention = out["attention"][:, :used] if "attention" in out else None
-    return Predictions(
-        y_global=out["y_global"], y_local=out["y_local"], y_fusion=out.get("y_fusion"), attention=attention
-    )
+    y_global = out.get("y_global", maps.y_global)
+    assert y_global is not None
+    return Predictions(y_global=y_global, y_local=out["y_local"], y_fusion=out.get("y_fusion"), attention=attention)
 
 
 def _slots(values: NDArray[Any], slots: int, unused: int) -> NDArray[Any]:
@@ -108,6 +115,8 @@ class HostChain:
         images = prepared.image[None, None]
         with clock("global"):
             maps = run_global(self.engines["global"], images)
+        if self._network.selection is None:
+            return _without_patches(self._network, prepared, maps)
         with clock("patches"):
             patches = patching.select(images, maps, self._patches, self._network)
         with clock("local"):
@@ -127,3 +136,22 @@ class HostChain:
             y_fusion=scores.y_fusion,
             attention=scores.attention,
         )
+
+
+def _without_patches(network: NetworkSpec, prepared: NetworkInput, maps: GlobalMaps) -> Findings:
+    """Findings of a network that has a global module only."""
+    assert maps.y_global is not None
+    n = len(maps.saliency)
+    return Findings(
+        network=network,
+        inputs=(prepared,),
+        saliency_global=maps.saliency,
+        saliency_patches=None,
+        patch_locations=np.zeros((n, 0, 2), np.int64),
+        flat=np.zeros((n, len(network.classes)), np.bool_),
+        y_scale=None,
+        y_global=maps.y_global,
+        y_local=None,
+        y_fusion=None,
+        attention=None,
+    )

@@ -89,14 +89,17 @@ def select(images: Float32, maps: GlobalMaps, count: int, network: NetworkSpec) 
     return Patches(locations=locations, pixels=pixels, flat=np.stack([flat for _, flat in choices]))
 
 
-def fuse(saliency_global: Float32, saliency_patches: Float32, locations: Int64, network: NetworkSpec) -> Float32:
+def fuse(saliency_global: Float32, saliency_patches: Float32 | None, locations: Int64, network: NetworkSpec) -> Float32:
     """Compute the fused map of one image on the network's grid (`NetworkSpec.grid_shape`, 736 x 480 for GLAM), 0..1.
 
     Patch maps are written to their positions in a map of zeros, later ones over earlier ones. The global map is scaled
     to the same grid by nearest neighbour. The fused map is the mean of both. `saliency_global`: float32
     [2, rows, columns]; `saliency_patches`: float32 [K, 2, side, side]; `locations`: int64 [K, 2], (row, column) in
-    pixels of the network frame. Returns float32 [2, *grid_shape].
+    pixels of the network frame. Returns float32 [2, *grid_shape]. If the network has no maps of patches
+    (`saliency_patches` None), the map of a result is the global map, which is returned as it is.
     """
+    if saliency_patches is None:
+        return saliency_global
     cell = network.grid_cell
     canvas = np.zeros((len(network.classes), *network.grid_shape), np.float32)
     for (row, column), patch in zip((locations // cell).tolist(), saliency_patches, strict=True):

@@ -58,18 +58,18 @@ class Result:
     """The network that computed it, with classes, shapes and title."""
     y_global: Float32
     """float32 [2], 0..1: the prediction of the published inference code."""
-    y_scale: Float32
-    """float32 [3, 2], 0..1, finest scale first."""
-    y_local: Float32
-    """float32 [2], 0..1."""
+    y_scale: Float32 | None
+    """float32 [3, 2], 0..1, finest scale first; None if the network has one scale."""
+    y_local: Float32 | None
+    """float32 [2], 0..1; None for a network without patches."""
     y_fusion: Float32 | None
     """float32 [2], 0..1; None if the checkpoint has no fusion layer."""
     attention: Float32 | None
     """float32 [K], sums to 1; None if the checkpoint has no attention layers."""
     saliency_global: Float32
-    """float32 [2, 184, 120], 0..1, network frame."""
-    saliency_patches: Float32
-    """float32 [K, 2, 128, 128], 0..1, each in the frame of its patch."""
+    """float32 [2, *NetworkSpec.map_shape], 0..1, network frame: 184 x 120 of GLAM, 46 x 30 of GMIC and CAM."""
+    saliency_patches: Float32 | None
+    """float32 [K, 2, 128, 128], 0..1, each in the frame of its patch; None if the network has no maps of patches."""
     patch_locations: Int64
     """int64 [K, 2]: (row, column) of the upper-left corners in pixels of the network frame, in order of selection."""
     input: Placed
@@ -133,7 +133,9 @@ class Result:
 
     @property
     def patch_boxes(self) -> list[Box]:
-        """(top, left, bottom, right) of each patch, half-open, in pixels of the network frame."""
+        """(top, left, bottom, right) of each patch, half-open, in pixels of the network frame; [] without patches."""
+        if self.network.selection is None:
+            return []
         side = self.network.patches.side
         return [(r, c, r + side, c + side) for r, c in self.patch_locations.tolist()]
 
@@ -232,18 +234,22 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
     return Result(
         network=findings.network,
         y_global=findings.y_global[n],
-        y_scale=findings.y_scale[n],
-        y_local=findings.y_local[n],
-        y_fusion=None if findings.y_fusion is None else findings.y_fusion[n],
-        attention=None if findings.attention is None else findings.attention[n],
+        y_scale=_row(findings.y_scale, n),
+        y_local=_row(findings.y_local, n),
+        y_fusion=_row(findings.y_fusion, n),
+        attention=_row(findings.attention, n),
         saliency_global=findings.saliency_global[n],
-        saliency_patches=findings.saliency_patches[n],
+        saliency_patches=_row(findings.saliency_patches, n),
         patch_locations=findings.patch_locations[n],
         input=view,
         notices=(*view.notices, *_contrast_notices(findings.network.classes, findings.flat[n])),
         timings_ms=timings_ms,
         provenance={**provenance, **recording},
     )
+
+
+def _row(values: Float32 | None, n: int) -> Float32 | None:
+    return None if values is None else values[n]
 
 
 def _contrast_notices(classes: Sequence[str], flags: NDArray[np.bool_]) -> tuple[Notice, ...]:

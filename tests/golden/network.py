@@ -11,6 +11,7 @@ from golden.recipe import batch_norm, conv_weight
 from torch import Tensor
 
 HERE = Path(__file__).parent
+GMIC = HERE / "gmic"
 HEAD_SHAPES = {
     "mil_attn_V.weight": (128, 512),
     "mil_attn_U.weight": (128, 512),
@@ -21,16 +22,16 @@ HEAD_SHAPES = {
 """Attention and fusion layers of the paper, which no golden case has."""
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """Every key of the published state dict and its shape."""
-    listed = json.loads((HERE / "state_dict_shapes.json").read_text())
+def shapes(folder: Path = HERE) -> dict[str, tuple[int, ...]]:
+    """Every key of the published state dict and its shape. `folder`: HERE for GLAM, GMIC for GMIC."""
+    listed = json.loads((folder / "state_dict_shapes.json").read_text())
     return {key: tuple(shape) for key, shape in listed.items()}
 
 
-def state_dict() -> dict[str, Tensor]:
-    """All 352 published keys: float32, and int64 batch counters."""
-    with np.load(HERE / "bn_stats.npz") as stats:
-        return {key: torch.from_numpy(_tensor(key, shape, stats)) for key, shape in shapes().items()}
+def state_dict(folder: Path = HERE) -> dict[str, Tensor]:
+    """All published keys, 352 of GLAM and 258 of GMIC: float32, and int64 batch counters."""
+    with np.load(folder / "bn_stats.npz") as stats:
+        return {key: torch.from_numpy(_tensor(key, shape, stats)) for key, shape in shapes(folder).items()}
 
 
 def head_tensors() -> dict[str, Tensor]:
@@ -45,6 +46,8 @@ def _tensor(key: str, shape: tuple[int, ...], stats: Mapping[str, Any]) -> np.nd
         return np.array(1, np.int64)
     if len(shape) > 1:
         return conv_weight(key, shape)
+    if key == "fusion_dnn.bias":
+        return np.zeros(shape, np.float32)
     prefix, _, name = key.rpartition(".")
     weight, bias = batch_norm(prefix, *shape)
     return {"weight": weight, "bias": bias}[name]

@@ -22,16 +22,14 @@ AVERAGED = "n_averaged"
 """A counter that torch.optim.swa_utils.AveragedModel adds to the network; inference does not read it."""
 NAMES = " or ".join(family.name for family in FAMILIES)
 """The networks that an export takes, for messages."""
-ROOTS = "; or ".join(" and ".join(family.roots) for family in FAMILIES)
-"""Beginnings of their keys, for messages; the last one ends with the dot that ends the sentence too."""
+ROOTS = " or ".join(f"{' and '.join(family.roots)} ({family.name})" for family in FAMILIES)
+"""Beginnings of their keys, for messages."""
 DEPTH = 6
 """Depth of nested mappings that are searched."""
 LISTED = 12
 """Most names that a message lists; it counts the others."""
 
 OTHERS: Mapping[str, str] = {
-    "ds_net.first_conv.weight": "GMIC (Shen et al. 2021)",
-    "ds_net.conv1.weight": "GMIC with a ResNet-18 trunk",
     "view_resnet.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
     "four_view_resnet.cc.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
     "layer1.0.conv1.weight": "a ResNet as torchvision has it, such as CAM uses",
@@ -53,7 +51,7 @@ class StateDict:
     """Prefix that was removed from the keys, with its last dot; "" if there was none."""
     tensors: Mapping[str, Tensor]
     left_out: tuple[str, ...]
-    """Keys of values in the same mapping that are not tensors, and of training counters."""
+    """Keys of values in the same mapping that are not tensors, of training counters, and of unused tensors."""
 
 
 def find_state_dict(content: object, path: Path, key: str | None = None) -> StateDict:
@@ -71,9 +69,13 @@ def find_state_dict(content: object, path: Path, key: str | None = None) -> Stat
         raise CheckpointError(f"{path}: {_other_content(content, path)}")
     names = _listed([each.name or "(top level)" for each in found])
     raise CheckpointError(
-        f"{path}: holds {len(found)} {NAMES} networks: {names}. Name the one to export with --key, for instance "
-        f"--key {quoted(next(each.name for each in found if each.name))}."
+        f"{path}: holds {len(found)} networks ({_kinds(found)}): {names}. Name the one to export with --key, for "
+        f"instance --key {quoted(next(each.name for each in found if each.name))}."
     )
+
+
+def _kinds(found: list["StateDict"]) -> str:
+    return ", ".join(dict.fromkeys(each.family.name for each in found))
 
 
 def mappings(content: object, place: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -103,7 +105,8 @@ def _networks(content: object) -> Iterator[StateDict]:
             prefixes = dict.fromkeys(prefix for key in tensors if (prefix := root_of(key, family)) is not None)
             for prefix in prefixes:
                 own = _own(tensors, prefix, [p for p in prefixes if p != prefix])
-                counters = (AVERAGED,) if prefix and AVERAGED in own else ()
+                counters = [key for key in (AVERAGED,) if prefix and key in own]
+                counters += [key for key in family.no_weights if key in own]
                 yield StateDict(
                     family=family,
                     name=".".join(filter(None, (place, prefix.removesuffix(".") if len(prefixes) > 1 else ""))),
@@ -137,12 +140,12 @@ def _named(found: list[StateDict], key: str, content: object, path: Path) -> Sta
         return chosen[0]
     if chosen:
         names = _listed([each.name for each in chosen])
-        raise CheckpointError(f"{path}: --key {key} fits {len(chosen)} {NAMES} networks: {names}. Name one of them.")
+        raise CheckpointError(
+            f"{path}: --key {key} fits {len(chosen)} networks ({_kinds(chosen)}): {names}. Name one of them."
+        )
     what = f"holds no {NAMES} network" if key in (place for place, _ in mappings(content)) else "is not in the file"
     names = _listed([each.name or "(top level, no --key needed)" for each in found])
-    raise CheckpointError(
-        f"{path}: --key {key} {what}. {NAMES} networks in it: {names or 'none'}. {_wrappers(content)}"
-    )
+    raise CheckpointError(f"{path}: --key {key} {what}. Networks in it: {names or 'none'}. {_wrappers(content)}")
 
 
 def _other_content(content: object, path: Path) -> str:
@@ -160,7 +163,7 @@ def _other_content(content: object, path: Path) -> str:
                 where = f" (under {place})" if place else ""
                 return (
                     f"these are the weights of another network{where}: {name}, by its key {key}. Expected a {NAMES} "
-                    f"network, whose keys begin with {ROOTS}"
+                    f"network, whose keys begin with {ROOTS}."
                 )
     if isinstance(content, list | tuple):
         return (
@@ -170,7 +173,7 @@ def _other_content(content: object, path: Path) -> str:
         )
     return (
         f"no state dict found of a {NAMES} network: expected a mapping of names to tensors with keys that begin with "
-        f"{ROOTS} {_wrappers(content)} Save `model.state_dict()` and export that file."
+        f"{ROOTS}. {_wrappers(content)} Save `model.state_dict()` and export that file."
     )
 
 

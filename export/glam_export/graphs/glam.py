@@ -9,54 +9,26 @@ may be used. Each export compares the graphs with the reference (`steps.compare`
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glam_deploy.networks import GLAM, Stage, glam
-from glam_export.graphs.layers import FoldedPreActivationBlock, ScaleShift, top_mean, upsample
+from glam_export.graphs.layers import FoldedBasicBlock, TrunkGraph, grey_stem, top_mean, upsample
 from glam_export.reference import pooling
 from glam_export.reference.glam import GlamNetwork
 from glam_export.reference.glam.global_module import GlobalNetwork
 from glam_export.reference.glam.local_module import BasicBlock, DetectionNetwork
-from glam_export.reference.resnet22 import PreActivationBlock
 
 
-class FoldedBasicBlock(nn.Module):
-    """A post-activation block with its batch norms folded into its convolutions."""
-
-    def __init__(self, block: BasicBlock) -> None:
-        super().__init__()
-        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
-        self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
-        self.shortcut = None if block.downsample is None else fuse_conv_bn_eval(*block.downsample)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(residual + self.conv2(F.relu(self.conv1(x))))
-
-
-class GlobalGraph(nn.Module):
+class GlobalGraph(TrunkGraph):
     """image -> saliency_global, y_scale, z_g; see `networks.glam`."""
 
     def __init__(self, network: GlobalNetwork) -> None:
-        super().__init__()
-        branch = network.downsampling_branch
-        self.stem = branch.first_conv
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(FoldedPreActivationBlock(b) for b in stage.modules() if isinstance(b, PreActivationBlock)))
-            for stage in branch.layer_list
-        )
-        self.last_norm = ScaleShift(branch.final_bn)
+        super().__init__(network.downsampling_branch)
         self.heads = network.postprocess_module
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = F.max_pool2d(self.stem(image.to(self.stem.weight.dtype)), 3, 2)
-        features = []
-        for stage in self.stages:
-            h = stage(h)
-            features.append(h)
-        h2 = F.relu(self.last_norm(features[4]))
+        h0, h1, h2 = self.features(image)
         heads = (self.heads.gn_conv_1, self.heads.gn_conv_2, self.heads.gn_conv_last)
-        seen = zip(heads, (*features[2:4], h2), strict=True)
+        seen = zip(heads, (h0, h1, h2), strict=True)
         s0, s1, s2 = (torch.sigmoid(head(h).to(image.dtype)) for head, h in seen)
         scales = torch.stack([s0, upsample(s1, 2), upsample(s2, 4)], dim=1)
         # 662 values: within TensorRT's limit of 3840 for TopK, so sorting is the short way here
@@ -72,9 +44,7 @@ class LocalGraph(nn.Module):
     def __init__(self, network: DetectionNetwork) -> None:
         super().__init__()
         resnet = network.dn_resnet
-        grey = nn.Conv2d(1, resnet.conv1.out_channels, 7, 2, 3, bias=False)
-        grey.weight = nn.Parameter(resnet.conv1.weight.sum(1, keepdim=True), requires_grad=False)
-        self.stem = fuse_conv_bn_eval(grey.eval(), resnet.bn1)
+        self.stem = grey_stem(resnet.conv1, resnet.bn1)
         blocks = (block for block in resnet.modules() if isinstance(block, BasicBlock))
         self.blocks = nn.Sequential(*(FoldedBasicBlock(block) for block in blocks))
         self.head = network.gn_conv_last

@@ -8,6 +8,7 @@ and everything after the logits are FP32.
 import copy
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glam_deploy.precision import Precision
-from glam_export.reference.resnet22 import PreActivationBlock
+from glam_export.reference.resnet22 import DownsamplingBranch, PreActivationBlock
 
 BISECTIONS = 24
 """Halvings of 0..1 that bring the threshold of `top_mean` within one unit in the last place of float32 at 1."""
@@ -84,6 +85,59 @@ class FoldedPreActivationBlock(nn.Module):
         residual: Tensor = x if self.shortcut is None else self.shortcut(active)
         branch: Tensor = self.conv2(F.relu(self.conv1(active)))
         return residual + branch
+
+
+class PostActivationBlock(Protocol):
+    """A block of a ResNet-18 or ResNet-34: conv-BN-ReLU-conv-BN, added to its input, ReLU."""
+
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    conv2: nn.Conv2d
+    bn2: nn.BatchNorm2d
+    downsample: nn.Sequential | None
+
+
+class FoldedBasicBlock(nn.Module):
+    """A post-activation block with its batch norms folded into its convolutions."""
+
+    def __init__(self, block: PostActivationBlock) -> None:
+        super().__init__()
+        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
+        self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
+        self.shortcut = None if block.downsample is None else fuse_conv_bn_eval(*block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(residual + self.conv2(F.relu(self.conv1(x))))
+
+
+class TrunkGraph(nn.Module):
+    """The ResNet-22 of GLAM, GMIC and CAM; subclasses add the heads."""
+
+    def __init__(self, branch: DownsamplingBranch) -> None:
+        super().__init__()
+        self.stem = branch.first_conv
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(FoldedPreActivationBlock(b) for b in stage.modules() if isinstance(b, PreActivationBlock)))
+            for stage in branch.layer_list
+        )
+        self.last_norm = ScaleShift(branch.final_bn)
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Feature maps of stages 3 and 4, and of stage 5 after its batch norm and ReLU, in the convolutions' type."""
+        h = F.max_pool2d(self.stem(image.to(self.stem.weight.dtype)), 3, 2)
+        found = []
+        for stage in self.stages:
+            h = stage(h)
+            found.append(h)
+        return found[2], found[3], F.relu(self.last_norm(found[4]))
+
+
+def grey_stem(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A stem for one channel from one for three equal channels, with its batch norm folded in."""
+    grey = nn.Conv2d(1, conv.out_channels, 7, 2, 3, bias=False)
+    grey.weight = nn.Parameter(conv.weight.sum(1, keepdim=True), requires_grad=False)
+    return fuse_conv_bn_eval(grey.eval(), norm)
 
 
 def in_precision(module: nn.Module, precision: Precision) -> nn.Module:

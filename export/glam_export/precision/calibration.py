@@ -9,8 +9,8 @@ from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.errors import Caller, InputError
 from glam_deploy.networks import Stage
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Float32, GlobalMaps, Mammogram, Source, View
-from glam_deploy.runtime import patching
+from glam_deploy.records import Float32, Mammogram, Source, View
+from glam_deploy.runtime import host_chain, patching
 from glam_export.demo.phantom import phantom_view
 
 SEEDS = (40, 41, 42, 43)
@@ -52,7 +52,7 @@ def _image_of(path: Path) -> Float32:
 
 def _patches(engine: Engine, inputs: Arrays) -> Float32:
     found = engine.run(inputs)
-    maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
+    maps = host_chain.global_maps(found)
     pixels: Float32 = patching.select(inputs["image"], maps, PATCHES, engine.network).pixels[0]
     return pixels
 

@@ -24,8 +24,8 @@ from glam_deploy.engines import cpu
 from glam_deploy.engines.base import Engine, EngineIdentity, OpenedEngines
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.precision import BF16, FP32, INT8, WINOGRAD, Recipe, StageRecipes
-from glam_deploy.records import Float32, GlobalMaps
-from glam_deploy.runtime import patching
+from glam_deploy.records import Float32
+from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_export.precision.gains import rewritten, savings
 from glam_export.precision.quantize import blocks, narrow_share, widened
@@ -303,6 +303,6 @@ def _answer_with(engine: Engine, stage: Stage, case: Case, network: NetworkSpec)
     outputs = engine.run(inputs)
     if stage == "local":
         return {**case.expected, name: outputs[name]}
-    maps = GlobalMaps(saliency=outputs[name], y_scale=outputs["y_scale"], z_g=outputs["z_g"])
+    maps = host_chain.global_maps(outputs)
     chosen = patching.select(inputs["image"], maps, len(case.expected["patch_locations"]), network)
     return {**case.expected, name: outputs[name][0], "patch_locations": chosen.locations[0]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from glam_deploy.agreement.graphs import Engines
 from glam_deploy.bundle import Manifest
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Float32, NetworkInput
 from glam_export.checkpoint import Checkpoint
 
@@ -44,6 +45,9 @@ class Step(ABC):
     @abstractmethod
     def title(self) -> str:
         """What the step does, in one line."""
+
+    def check(self, network: NetworkSpec) -> None:  # noqa: B027  (most steps suit every network)
+        """Raises UsageError if the step cannot be done for a network; called before the first step runs."""
 
     @abstractmethod
     def run(self, draft: Draft, report: Report) -> Draft:

@@ -32,8 +32,6 @@ GOLDEN_VIEW = View.R_MLO
 class RunGoldenCase(Step):
     """Run the reference on a phantom view, and write both as the golden case."""
 
-    patches: int
-
     @property
     def title(self) -> str:
         return "running the reference on the golden case"
@@ -44,7 +42,7 @@ class RunGoldenCase(Step):
         pixels = phantom_view(GOLDEN_SEED, GOLDEN_VIEW).pixels
         mammogram = Mammogram(pixels=pixels, view=GOLDEN_VIEW, source=Source(name="golden case", kind="array"))
         opened = OpenedEngines(engines=reference, identity=torch_identity({}))
-        expected = Pipeline(opened, patches=self.patches, provenance={})(mammogram)
+        expected = Pipeline(opened, patches=draft.manifest.network.patches, provenance={})(mammogram)
         write_golden(draft.folder / GOLDEN_FILE, mammogram, expected)
         return replace(draft, golden=GoldenRun(reference=reference, network_input=expected.network_input))
 

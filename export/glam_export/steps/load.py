@@ -15,12 +15,12 @@ from glam_deploy.bundle import CheckpointEntry, Golden, GraphEntry, Manifest, Ne
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.precision import Precision
 from glam_export.checkpoint import Checkpoint, load_checkpoint
+from glam_export.networks import family_of
 from glam_export.steps.base import Report
 
 LICENCE = (
-    "This bundle is a derivative of the weights it was made from and carries their licence. The weights published "
-    "with the GLAM paper are for research only and may not be passed on; their README and LICENSE contradict each "
-    "other. glam-deploy ships no weights."
+    "This bundle is a derivative of the weights it was made from and carries their licence. {} glam-deploy ships no "
+    "weights."
 )
 
 
@@ -45,12 +45,16 @@ class LoadCheckpoint:
         return checkpoint
 
 
-def first_manifest(checkpoint: Checkpoint, *, patches: int, precisions: tuple[Precision, ...]) -> Manifest:
-    """The manifest of a bundle without files and before any comparison with the reference."""
+def first_manifest(checkpoint: Checkpoint, *, patches: int | None, precisions: tuple[Precision, ...]) -> Manifest:
+    """The manifest of a bundle without files and before any comparison with the reference.
+
+    `patches`: the bundle's default; None takes that of the network.
+    """
     network = checkpoint.network.spec
+    patches = network.patches.default if patches is None else patches
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        licence=LICENCE,
+        licence=LICENCE.format(family_of(network).licence),
         network=NetworkEntry(
             name=network.name, aggregation=network.aggregation, patches=patches, precisions=precisions
         ),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.bundle import graph_file
+from glam_deploy.errors import UsageError
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Float32
 from glam_export.precision.calibration import JUDGED, calibration, images_in, phantoms
 from glam_export.precision.frontier import frontier_svg
@@ -54,13 +56,20 @@ class SearchMixture(Step):
     """Search the fastest mixture of precisions within the limits; its int8 graphs replace those of `Quantize`."""
 
     limits: Limits
-    patches: int
     own_images: bool
     """Whether the calibration images are the user's: mixtures are then judged by them, otherwise by more phantoms."""
 
     @property
     def title(self) -> str:
         return "searching the fastest mixture of precisions"
+
+    def check(self, network: NetworkSpec) -> None:
+        """The search judges the local stage by the maps of patches."""
+        if network.patches.map_side is None:
+            raise UsageError(
+                f"--precision auto judges mixtures by the saliency maps of patches, and {network.title} has none. "
+                f"Export it with --precision fp16."
+            )
 
     def run(self, draft: Draft, report: Report) -> Draft:
         images: Sequence[Float32] = draft.images if self.own_images else phantoms(JUDGED)
@@ -72,7 +81,7 @@ class SearchMixture(Step):
             {stage: (draft.folder / graph_file(stage, "int8")).read_bytes() for stage in own},
             images,
             limits=self.limits,
-            patches=self.patches,
+            patches=draft.manifest.network.patches,
             network=network,
             report=report,
         )

@@ -142,7 +142,7 @@ def test_of_several_networks_none_is_picked(tmp_path: Path) -> None:
     assert run_programs(*programs)[0] == [0] * len(programs)
     for case in SEVERAL:
         content = read_weights_file(tmp_path / f"{case}.state_dict.pt")
-        with pytest.raises(CheckpointError, match=r"holds 2 GLAM networks: .*ema"):
+        with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM\): .*ema"):
             find_state_dict(content, tmp_path)
         assert isinstance(content, dict)
         chosen = find_state_dict(content, tmp_path, [key for key in content if "ema" in key][-1])
@@ -187,7 +187,7 @@ def test_modules_of_the_writing_program_need_none_of_its_code(tmp_path: Path) ->
 def test_a_state_dict_in_a_list_is_saved_by_the_printed_program(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
     torch.save(wrap(STATE), tmp_path / "w.pt")
     told = message(tmp_path / "w.pt")
-    assert re.search(r"no state dict found of a GLAM network, but a (list of 1|tuple of 2)\.", told)
+    assert re.search(r"no state dict found of a GLAM or GMIC network, but a (list of 1|tuple of 2)\.", told)
     assert run_programs((tmp_path, program(told)))[0] == [0]
     assert find_state_dict(read_weights_file(tmp_path / "w.state_dict.pt"), tmp_path).tensors.keys() == STATE.keys()
 
@@ -283,6 +283,6 @@ def shape(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["ema;touch PWNED", "$(touch PWNED)", "ema net", "-x"])
 def test_a_key_in_a_printed_command_is_one_word(name: str) -> None:
     content = {name: STATE, "z": STATE}
-    with pytest.raises(CheckpointError, match="holds 2 GLAM networks") as caught:
+    with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM\)") as caught:
         find_state_dict(content, Path("w.pt"))
     assert f"--key {shlex.quote(name)}." in str(caught.value)

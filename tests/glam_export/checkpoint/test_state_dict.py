@@ -56,7 +56,7 @@ BOTH: dict[str, object] = {
 
 @pytest.mark.parametrize("name", BOTH)
 def test_of_two_networks_none_is_taken_unasked(name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"holds 2 GLAM networks: .*--key") as caught:
+    with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM\): .*--key") as caught:
         find_state_dict(BOTH[name], PATH)
     assert name in str(caught.value)
 
@@ -72,9 +72,9 @@ def test_key_may_be_the_mapping_around_it_or_the_prefix(name: str) -> None:
 
 
 def test_a_key_that_fits_nothing_lists_what_does() -> None:
-    with pytest.raises(CheckpointError, match=r"--key emma is not in the file. GLAM networks in it: model, ema\."):
+    with pytest.raises(CheckpointError, match=r"--key emma is not in the file. Networks in it: model, ema\."):
         find_state_dict(BOTH["ema"], PATH, "emma")
-    with pytest.raises(CheckpointError, match=r"--key optimizer holds no GLAM network"):
+    with pytest.raises(CheckpointError, match=r"--key optimizer holds no GLAM or GMIC network"):
         find_state_dict({"model": STATE, "optimizer": {"a": torch.zeros(1)}}, PATH, "optimizer")
 
 
@@ -86,10 +86,7 @@ def test_other_values_and_the_counter_of_averaged_weights_are_told() -> None:
     assert find_state_dict({**STATE, "epoch": 3}, PATH).left_out == ("epoch",)
 
 
-GMIC_KEYS = ("ds_net.first_conv.weight", "dn_resnet.conv1.weight", "mil_attn_V.weight", "fusion_dnn.bias")
 OTHERS: dict[str, tuple[dict[str, object], str]] = {
-    "GMIC": ({key: torch.zeros(1) for key in GMIC_KEYS}, "GMIC"),
-    "GMIC, wrapped": ({"model": {f"module.{key}": torch.zeros(1) for key in GMIC_KEYS}}, "GMIC"),
     "ResNet": ({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, "ResNet.*CAM"),
 }
 
@@ -99,6 +96,19 @@ def test_other_networks_are_named(name: str) -> None:
     content, expected = OTHERS[name]
     with pytest.raises(CheckpointError, match=f"weights of another network.*{expected}"):
         find_state_dict(content, PATH)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_gmic_is_recognized_by_its_keys(prefix: str) -> None:
+    keys = ("ds_net.first_conv.weight", "dn_resnet.conv1.weight", "mil_attn_V.weight", "fusion_dnn.bias")
+    found = find_state_dict({"model": {f"{prefix}{key}": torch.zeros(1) for key in keys}}, PATH)
+    assert (found.family.name, found.prefix, tuple(found.tensors)) == ("GMIC", prefix, keys)
+
+
+def test_a_file_with_both_networks_names_them() -> None:
+    both = {"a": STATE, "b": {"ds_net.first_conv.weight": torch.zeros(1)}}
+    with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM, GMIC\): a, b\. Name the one"):
+        find_state_dict(both, PATH)
 
 
 def test_weights_as_numpy_arrays_are_told_so(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_search_replaces_the_graphs_and_leaves_its_plot(draft: Draft, monkeypa
     monkeypatch.setattr(narrow, "stage_searches", record)
     chosen = SearchResult(mixture={"local": "int8"}, graphs={"local": b"chosen"}, frontier=(point(),))
     monkeypatch.setattr(narrow, "search", lambda tasks, report: chosen)
-    step = SearchMixture(limits=Limits(), patches=3, own_images=False)
+    step = SearchMixture(limits=Limits(), own_images=False)
     searched = step.run(quantize(draft), lambda line: None)
     assert (searched.manifest.mixture, searched.manifest.frontier) == (chosen.mixture, chosen.frontier)
     assert written(draft.folder) == {"global": b"global" + repr([*SEEDS]).encode(), "local": b"chosen"}

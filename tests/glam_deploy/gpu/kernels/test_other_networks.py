@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from cuda_host.build import build_kernels, missing
 from cuda_host.run import HostModule, HostStream, Memory
-from support.networks import GMIC
 
 from glam_deploy.gpu.kernels.launch import Kernels, kernels_of, scratch_bytes
 from glam_deploy.gpu.kernels.source import source
+from glam_deploy.networks import GMIC
 from glam_deploy.runtime import patching
 
 N = 2
