@@ -1,8 +1,8 @@
-"""The golden case of a bundle: a raw view and the reference's outputs for it, to re-check an engine on any machine."""
+"""The golden case of a bundle, and the graph of each stage, both against the reference on inputs of the pipeline."""
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ from glam_deploy.agreement.answers import COMPARED, Answer, answer
 from glam_deploy.agreement.maps import compare_patches
 from glam_deploy.agreement.metrics import Comparison, compare
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import Engine
+from glam_deploy.engines.base import Arrays, Engine
 from glam_deploy.networks import NetworkSpec, Stage
+from glam_deploy.precision import Precision
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Int64, Mammogram, Patches, Source, View
+from glam_deploy.records import Float32, Int64, LocalMaps, Mammogram, Patches, Source, View
 from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 
 GOLDEN_FILE = "golden/case.npz"
+
+
+Engines = Mapping[Stage, Engine]
 
 
 def write_golden(path: Path, mammogram: Mammogram, expected: Result) -> None:
@@ -87,3 +91,53 @@ def _on_patches(engines: Mapping[Stage, Engine], view: Mammogram, locations: Int
     values: dict[str, Any] = {"y_local": scores.y_local, "y_fusion": scores.y_fusion, "attention": scores.attention}
     values |= {"saliency_patches": local.saliency, "patch_locations": patches.locations}
     return {name: value[0] for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Inputs of one stage and the reference's outputs for them."""
+
+    inputs: Arrays
+    outputs: Arrays
+
+
+Examples = Mapping[Stage, Example]
+
+
+def reference_examples(reference: Engines, image: Float32, network: NetworkSpec) -> Examples:
+    """Global, local and fusion, each on the reference's own inputs, so that a fault shows in its own stage.
+
+    `image`: float32 [rows, columns] of `network.input_shape`, standardized. The local stage sees the first chosen
+    patch. Fusion sees all patch slots at the places chosen, overlapping or not, with maps that all differ.
+    """
+    images = image[None, None]
+    overview = _example(reference["global"], {"image": images})
+    maps = host_chain.global_maps(overview.outputs)
+    patches = patching.select(images, maps, network.patches.slots, network)
+    local = _example(reference["local"], {"patches": patches.pixels[0, :1]})
+    slots = host_chain.fusion_inputs(reference["fusion"].contract, maps, patches, _variations(local.outputs))
+    return {"global": overview, "local": local, "fusion": _example(reference["fusion"], slots)}
+
+
+def compare_graphs(examples: Examples, candidate: Engines, *, precision: Precision = "fp32") -> list[Comparison]:
+    """Compare each stage of a candidate, which computes in `precision`, with the reference."""
+    rows = []
+    for stage, engine in candidate.items():
+        expected, found = examples[stage].outputs, engine.run(examples[stage].inputs)
+        rows += [compare(f"{stage}.{name}", found[name], expected[name], precision=precision) for name in expected]
+    return rows
+
+
+def _example(engine: Engine, inputs: Arrays) -> Example:
+    return Example(inputs=inputs, outputs=engine.run(inputs))
+
+
+def _variations(one: Arrays) -> LocalMaps:
+    """Six different patches from one: the map, if there is one, turned and mirrored, the vector rolled."""
+    z_k = np.stack([np.roll(one["z_k"][0], k) for k in range(6)])[None]
+    if "saliency_patches" not in one:
+        return LocalMaps(saliency=None, z_k=z_k)
+    saliency = one["saliency_patches"][0]
+    turned = [np.rot90(saliency, k, axes=(1, 2)) for k in range(4)]
+    turned += [saliency[:, ::-1], saliency[:, :, ::-1]]
+    return LocalMaps(saliency=np.stack(turned)[None], z_k=z_k)

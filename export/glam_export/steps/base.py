@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glam_deploy.agreement.graphs import Engines
+from glam_deploy.agreement.golden import Engines
 from glam_deploy.bundle import Manifest
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Float32, NetworkInput

@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from glam_deploy.agreement.golden import GOLDEN_FILE, check_golden, write_golden
-from glam_deploy.agreement.graphs import Engines, compare_graphs, reference_examples
+from glam_deploy.agreement.golden import (
+    GOLDEN_FILE,
+    Engines,
+    check_golden,
+    compare_graphs,
+    reference_examples,
+    write_golden,
+)
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import EngineOptions, OpenedEngines

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.engines import FakeEngine, fake_engines
 
-from glam_deploy.agreement.graphs import Examples, compare_graphs, reference_examples
+from glam_deploy.agreement.golden import Examples, compare_graphs, reference_examples
 from glam_deploy.agreement.limits import HALF_ROUNDINGS, ROUNDING
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
