@@ -79,7 +79,7 @@ def test_a_name_of_two_files_is_no_answer(tmp_path: Path) -> None:
         ("file,view\na.png,L-CC\nb.png,L-CC\na.png,R-CC\n", r"line 4: 'a\.png' is R-CC, and L-CC in line 2"),
         ('file,view\n"a.png,L-CC\n', "line 2: no row of a CSV file"),
         ("file,view\n" + "".join(f"{n}.png,ML\n" for n in range(9)), "line 6: '4.png' is 'ML'; and 4 more"),
-        ("file,view\na.png,L-CC\n".encode("utf-16"), r"no UTF-8 text \(byte 0\)"),
+        ("file,view\na.png,L-CC\n".encode("utf-16"), r"not UTF-8 text \(byte 0\)"),
     ],
 )
 def test_what_is_wrong_is_told_by_line(tmp_path: Path, text: str | bytes, told: str) -> None:

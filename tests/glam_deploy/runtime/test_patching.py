@@ -124,7 +124,7 @@ def test_select_keeps_images_apart(numbered: np.ndarray, count: int) -> None:
     maps = np.stack([spots((100, 80, 1)), np.full((2, *GLAM.map_shape), 0.5, np.float32)])
     unused = np.zeros((2, 0), np.float32)
     images = np.stack([numbered, -numbered])[:, None]
-    made = patching.select(images, GlobalMaps(saliency=maps, y_scale=unused, z_g=unused), count, GLAM)
+    made = patching.select(images, GlobalMaps(saliency=maps, y_scale=unused, y_global=None, z_g=unused), count, GLAM)
     assert made.locations.dtype == np.int64
     assert made.locations.shape == (2, count, 2)
     assert made.locations[0, 0].tolist() == [69 * 16, 49 * 16]

@@ -91,7 +91,7 @@ def look(network, view):
     seen = prepare(Mammogram(pixels=view.pixels, view=view.view))
     image = torch.from_numpy(seen.image)[None, None]
     saliency, y_scale, z_g = network.global_network(image)
-    maps = GlobalMaps(saliency=saliency.numpy(), y_scale=y_scale.numpy(), z_g=z_g.numpy())
+    maps = GlobalMaps(saliency=saliency.numpy(), y_scale=y_scale.numpy(), y_global=None, z_g=z_g.numpy())
     patches = patching.select(seen.image[None, None], maps, 1, GLAM)
     local, z_k = network.detection_network(torch.from_numpy(patches.pixels[0]))
     z_l = network.aggregate(local[None], z_k[None]).z_l

@@ -118,7 +118,7 @@ def test_fp16_finds_what_the_published_implementation_finds(
     case: dict[str, np.ndarray], image: np.ndarray, overview: dict[str, Arrays], local: Arrays
 ) -> None:
     found = overview["fp16"]
-    maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], z_g=found["z_g"])
+    maps = GlobalMaps(saliency=found["saliency_global"], y_scale=found["y_scale"], y_global=None, z_g=found["z_g"])
     chosen = patching.select(image[None, None], maps, 1, GLAM).locations[0]
     expected = {
         "patch_locations": case["patch_locations"][0],
