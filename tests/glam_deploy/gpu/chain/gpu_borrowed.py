@@ -126,7 +126,7 @@ def test_where_an_image_lies_may_be_told(pair: Pair, gpu: Gpu) -> None:
     assert told.patch_boxes_in_source == host(view).patch_boxes_in_source
     assert untold.patch_boxes_in_source == untold.patch_boxes
     assert list(untold.timings_ms) == ["gpu"]
-    with pytest.raises(UsageError, match=r"was made on the GPU: copy `slot\.image`"):
+    with pytest.raises(UsageError, match=r"was made on the GPU, copy `slot\.image`"):
         _ = untold.network_input
 
 
