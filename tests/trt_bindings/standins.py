@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import FunctionType, ModuleType
 
 from support import tensorrt as support_tensorrt
+from support import tensorrt_network as support_tensorrt_network
 from support import tensorrt_runtime as support_tensorrt_runtime
 
 from trt_bindings.offer import Arity, Offer
@@ -29,7 +30,7 @@ STANDS_FOR: Mapping[str, str] = {
 OF_RTX: Mapping[str, str] = {"RtxExecutionContext": "IExecutionContext", "RtxRuntimeConfig": "IRuntimeConfig"}
 """With names that only TensorRT-RTX has."""
 NO_CLASS_OF_THEIRS = {"Behaviour", "Faults"}
-MODULES: tuple[ModuleType, ...] = (support_tensorrt, support_tensorrt_runtime)
+MODULES: tuple[ModuleType, ...] = (support_tensorrt, support_tensorrt_network, support_tensorrt_runtime)
 UNBOUNDED = 99
 
 

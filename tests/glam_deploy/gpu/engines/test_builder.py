@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support import tensorrt as support_tensorrt
+from support import tensorrt_network
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
@@ -211,12 +212,12 @@ def test_every_attribute_of_the_made_up_releases_is_one_of_the_real_library() ->
         made_up = support_tensorrt.module(release)
         for name in set(vars(made_up)) - {"__spec__", "__doc__", "__loader__", "__package__"}:
             assert hasattr(real, name), name
-    for name in (n for n in vars(support_tensorrt.Network) if n.startswith(("num_", "get_", "unmark_"))):
+    for name in (n for n in vars(tensorrt_network.Network) if n.startswith(("num_", "get_", "unmark_"))):
         assert hasattr(real.INetworkDefinition, name), name
     for made, name in (
         (support_tensorrt.Config, "IBuilderConfig"),
-        (support_tensorrt.Layer, "ILayer"),
-        (support_tensorrt.ConvolutionLayer, "IConvolutionLayer"),
+        (tensorrt_network.Layer, "ILayer"),
+        (tensorrt_network.ConvolutionLayer, "IConvolutionLayer"),
         (support_tensorrt.Engine, "ICudaEngine"),
         (support_tensorrt.Context, "IExecutionContext"),
         (support_tensorrt.Inspector, "EngineInspector"),
