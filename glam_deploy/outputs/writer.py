@@ -84,10 +84,6 @@ def write_npz(path: Path, named: NamedArrays) -> None:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 
-if TYPE_CHECKING:
-    from glam_deploy.runtime.result import Result
-
-
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Which outputs to write in addition to report and arrays."""

@@ -1,4 +1,4 @@
-"""What is said about rungs: their gates, the fastest engine that `run` would take, and notices for the reader."""
+"""Verdicts on the rungs of a bench: their gates, the fastest engine that `run` would take, and notices."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from glam_deploy.networks import GLAM, Stage, glam
 from glam_export.graphs.layers import FoldedBasicBlock, TrunkGraph, grey_stem, top_mean, upsample
 from glam_export.reference import pooling
+from glam_export.reference.basic_block import BasicBlock
 from glam_export.reference.glam import GlamNetwork
 from glam_export.reference.glam.global_module import GlobalNetwork
-from glam_export.reference.glam.local_module import BasicBlock, DetectionNetwork
+from glam_export.reference.glam.local_module import DetectionNetwork
 
 
 class GlobalGraph(TrunkGraph):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from glam_deploy.networks import Stage, gmic
 from glam_export.graphs.layers import FoldedBasicBlock, TrunkGraph, grey_stem
 from glam_export.reference import pooling
+from glam_export.reference.basic_block import BasicBlock
 from glam_export.reference.gmic import GmicNetwork
 from glam_export.reference.gmic.network import fuse
-from glam_export.reference.gmic.resnet18 import BasicBlock, ResNet18
+from glam_export.reference.gmic.resnet18 import ResNet18
 
 
 class GlobalGraph(TrunkGraph):

@@ -8,7 +8,6 @@ and everything after the logits are FP32.
 import copy
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glam_deploy.precision import Precision
+from glam_export.reference.basic_block import BasicBlock
 from glam_export.reference.resnet22 import DownsamplingBranch, PreActivationBlock
 
 BISECTIONS = 24
@@ -87,20 +87,10 @@ class FoldedPreActivationBlock(nn.Module):
         return residual + branch
 
 
-class PostActivationBlock(Protocol):
-    """A block of a ResNet-18 or ResNet-34: conv-BN-ReLU-conv-BN, added to its input, ReLU."""
-
-    conv1: nn.Conv2d
-    bn1: nn.BatchNorm2d
-    conv2: nn.Conv2d
-    bn2: nn.BatchNorm2d
-    downsample: nn.Sequential | None
-
-
 class FoldedBasicBlock(nn.Module):
     """A post-activation block with its batch norms folded into its convolutions."""
 
-    def __init__(self, block: PostActivationBlock) -> None:
+    def __init__(self, block: BasicBlock) -> None:
         super().__init__()
         self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
         self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)

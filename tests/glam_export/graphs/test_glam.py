@@ -16,9 +16,10 @@ from glam_deploy.networks import GLAM
 from glam_deploy.precision import Precision
 from glam_export.graphs import glam as graphs
 from glam_export.graphs import layers
+from glam_export.reference.basic_block import BasicBlock
 from glam_export.reference.glam import GlamNetwork
 from glam_export.reference.glam.global_module import GlobalNetwork
-from glam_export.reference.glam.local_module import BasicBlock, DetectionNetwork
+from glam_export.reference.glam.local_module import DetectionNetwork
 from glam_export.reference.resnet22 import PreActivationBlock
 
 Module = TypeVar("Module", bound=nn.Module)

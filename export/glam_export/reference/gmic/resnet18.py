@@ -5,26 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class BasicBlock(nn.Module):
-    """conv3x3-BN-ReLU-conv3x3-BN, added to the input (through 1x1 convolution and BN where its shape changes), ReLU."""
-
-    downsample: nn.Sequential | None
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if inputs != outputs:
-            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = x if self.downsample is None else self.downsample(x)
-        return F.relu(residual + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+from glam_export.reference.basic_block import BasicBlock
 
 
 class ResNet18(nn.Module):

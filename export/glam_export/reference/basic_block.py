@@ -1,0 +1,25 @@
+"""The post-activation block of ResNet-18 and ResNet-34 (He et al. 2016), in the local modules of GLAM and GMIC."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """conv3x3-BN-ReLU-conv3x3-BN, added to the input (through 1x1 convolution and BN where its shape changes), ReLU."""
+
+    downsample: nn.Sequential | None
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = x if self.downsample is None else self.downsample(x)
+        return F.relu(residual + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
