@@ -97,15 +97,24 @@ def test_told_to_stop_it_stops_all_and_ends_well(tmp_path: Path, supervise: Supe
 
 
 def test_role_that_does_not_stop_is_killed(tmp_path: Path, supervise: Supervise) -> None:
-    process = supervise("deaf", "steady", stop_s=0.5)
+    process = supervise("deaf", stop_s=0.5)
     pid = pid_of(tmp_path, "deaf")
-    pid_of(tmp_path, "steady")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 0
     assert not is_alive(pid)
-    assert (tmp_path / "steady.stopped").exists()
     assert "deaf did not stop within 0.5 s: killing it" in err
+
+
+def test_the_others_stop_while_one_does_not(tmp_path: Path, supervise: Supervise) -> None:
+    process = supervise("deaf", "steady")
+    pid = pid_of(tmp_path, "deaf")
+    pid_of(tmp_path, "steady")
+    process.send_signal(signal.SIGTERM)
+    until((tmp_path / "steady.stopped").exists)
+    os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == 0
 
 
 def test_role_that_hangs_is_killed_and_started_again_and_the_others_are_left_alone(
