@@ -1,0 +1,125 @@
+"""Labelled images: records that every reader of a labelled set makes, and masks from outlines.
+
+Frames as in `glam_deploy.records`: the source frame is the pixel grid of the image as read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from glam_deploy.errors import InputError
+from glam_deploy.images.image_files import read_pixels
+from glam_deploy.records import View
+
+Mask = NDArray[np.bool_]
+"""bool [rows, columns], source frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rectangle:
+    """A box around a finding, source frame, pixels; half-open: `bottom` and `right` are the first ones outside."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polygon:
+    """A closed outline of a finding: (row, column) of its corners, source frame, pixels."""
+
+    corners: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFile:
+    """An image file of the shape of the mammogram; a finding is where its values are in `values`, or not 0."""
+
+    path: Path
+    values: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A finding with its place."""
+
+    label: str
+    """Class of the network that it belongs to, such as "malignant"."""
+    shape: Rectangle | Polygon | MaskFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImage:
+    """One image of a labelled set."""
+
+    name: str
+    """Unique within its set; the path relative to the set's folder, with "/"."""
+    path: Path
+    view: View | None
+    """None: the file says it."""
+    exam: str
+    """Identifier of the exam, unique within the set: images with the same one are of one woman at one time."""
+    labels: Mapping[str, bool | None]
+    """Class -> whether it has the class; None where the set does not say."""
+    outlines: tuple[Outline, ...] = ()
+
+    @property
+    def breast(self) -> str | None:
+        """Identifier of the breast, unique within the set; None if the view is unknown."""
+        return None if self.view is None else f"{self.exam}/{self.view.value[0]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSet:
+    """Images with their labels."""
+
+    name: str
+    level: Literal["image", "breast"]
+    """What the labels are of: a finding in this image, or in any image of the breast."""
+    images: tuple[LabelledImage, ...]
+    remarks: tuple[str, ...] = ()
+    """What was left out and which rule made the labels, sentences for the reader of an evaluation."""
+
+
+def masks_of(image: LabelledImage, shape: tuple[int, int]) -> dict[str, Mask]:
+    """Class -> union of its outlines, for the classes that have one.
+
+    `shape`: rows and columns of the image as read. Raises InputError for a mask file that cannot be read or has
+    another shape.
+    """
+    found: dict[str, Mask] = {}
+    for outline in image.outlines:
+        mask = found.setdefault(outline.label, np.zeros(shape, np.bool_))
+        mask |= _area(outline.shape, shape)
+    return found
+
+
+def _area(area: Rectangle | Polygon | MaskFile, shape: tuple[int, int]) -> Mask:
+    if isinstance(area, MaskFile):
+        return _from_file(area, shape)
+    canvas = np.zeros(shape, np.uint8)
+    if isinstance(area, Rectangle):
+        rows = slice(max(0, round(area.top)), max(0, round(area.bottom)))
+        canvas[rows, max(0, round(area.left)) : max(0, round(area.right))] = 1
+    else:
+        corners = np.array([[round(column), round(row)] for row, column in area.corners], np.int32)
+        cv2.fillPoly(canvas, [corners], 1)
+    return canvas.astype(np.bool_)
+
+
+def _from_file(area: MaskFile, shape: tuple[int, int]) -> Mask:
+    try:
+        values, _, _ = read_pixels(area.path)
+    except InputError as error:
+        raise InputError(f"the mask {area.path.name} cannot be used: {error}", *error.remedies) from error
+    if values.shape != shape:
+        raise InputError(
+            f"the mask {area.path.name} is {list(values.shape)}, expected a grey image of the mammogram's {list(shape)}"
+        )
+    return values != 0 if area.values is None else np.isin(values, area.values)
