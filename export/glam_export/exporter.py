@@ -4,15 +4,18 @@ Imports no optional library: the steps for graphs in 8 bits, which need NNCF and
 have them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_deploy.agreement.limits import Limits
-from glam_deploy.bundle import Bundle, open_bundle, staged_bundle
-from glam_deploy.errors import UsageError
+from glam_deploy.bundle import Bundle, open_bundle, open_members, staged_bundle, write_ensemble
+from glam_deploy.bundle.manifest import MOST_MEMBERS
+from glam_deploy.errors import CheckpointError, UsageError
 from glam_deploy.installation import require
 from glam_deploy.networks import MOST_PATCHES
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
+from glam_export.checkpoint import Checkpoint
 from glam_export.steps.base import Draft, Report, Step
 from glam_export.steps.compare import CompareGraphs, RunGoldenCase
 from glam_export.steps.load import LoadCheckpoint, first_manifest
@@ -112,6 +115,48 @@ def export_bundle(weights: Path, out: Path, options: ExportOptions, report: Repo
     if a graph disagrees with the reference. After an error nothing is left behind.
     """
     return run_plan(export_plan(weights, options), out, report)
+
+
+def export_ensemble(
+    weights: Sequence[Path], out: Path, options: ExportOptions, report: Report = lambda line: None
+) -> tuple[Bundle, ...]:
+    """Make an ensemble of the checkpoints `weights`, in this order: a folder with a bundle for each, in `1`, `2`, ....
+
+    Raises as `export_bundle`, and CheckpointError if they are not of one network. After an error nothing is left
+    behind.
+    """
+    plans = [export_plan(path, options) for path in weights]
+    _require_one_network(plans)
+    with staged_bundle(out) as folder:
+        made = []
+        for number, plan in enumerate(plans, start=1):
+            report(f"model {number} of {len(plans)}")
+            made.append(run_plan(plan, folder / str(number), report))
+        write_ensemble(folder, made)
+    return open_members(out)
+
+
+def _require_one_network(plans: Sequence[ExportPlan]) -> None:
+    """Raises CheckpointError if the checkpoints are of several networks or one is there twice; UsageError for many."""
+    if len(plans) > MOST_MEMBERS:
+        raise UsageError(f"--weights names {len(plans)} checkpoints, expected at most {MOST_MEMBERS}")
+    first: Checkpoint | None = None
+    seen: dict[str, Path] = {}
+    for plan in plans:
+        checkpoint = plan.load.run(lambda line: None)
+        first = first or checkpoint
+        spec, expected = checkpoint.network.spec, first.network.spec
+        if spec != expected:
+            raise CheckpointError(
+                f"{checkpoint.path}: holds {spec.title} with {spec.aggregation} aggregation, and {first.path} holds "
+                f"{expected.title} with {expected.aggregation}: an ensemble is of one network. Export them one by one."
+            )
+        other = seen.setdefault(checkpoint.sha256, checkpoint.path)
+        if other is not checkpoint.path:
+            raise CheckpointError(
+                f"{checkpoint.path}: has the same content as {other}, and an ensemble is of different models. Name "
+                f"each once."
+            )
 
 
 def run_plan(plan: ExportPlan, out: Path, report: Report) -> Bundle:

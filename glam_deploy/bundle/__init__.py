@@ -9,6 +9,7 @@ from glam_deploy.bundle.folder import (
     build_command,
     graph_file,
     open_bundle,
+    open_members,
 )
 from glam_deploy.bundle.manifest import (
     MANIFEST,
@@ -35,6 +36,7 @@ from glam_deploy.bundle.write import (
     replace_gates,
     require_changeable,
     staged_bundle,
+    write_ensemble,
     write_manifest,
 )
 
@@ -64,10 +66,12 @@ __all__ = [
     "graph_file",
     "locked",
     "open_bundle",
+    "open_members",
     "read_manifest",
     "replace_engines",
     "replace_gates",
     "require_changeable",
     "staged_bundle",
+    "write_ensemble",
     "write_manifest",
 ]

@@ -10,6 +10,8 @@
 A bundle is written to a temporary folder beside its final path and then renamed, so that a folder with a manifest is
 always complete. Files that are added later are put in place before the manifest lists them. Symbolic links inside a
 bundle are followed: only the hash of the content is checked.
+
+An ensemble is a folder with `ensemble.json` and one bundle for each of its models, in the folders `1`, `2`, ...
 """
 
 import hashlib
@@ -20,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glam_deploy.bundle.manifest import (
+    ENSEMBLE,
     MANIFEST,
     MANIFEST_LIMIT,
     EngineEntry,
+    Ensemble,
     FileEntry,
     GateEntry,
     Manifest,
+    read_ensemble,
     read_manifest,
 )
 from glam_deploy.errors import BundleError, UsageError
@@ -161,6 +166,12 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         text = read_regular(folder / MANIFEST, MANIFEST_LIMIT)
     except OSError as error:
+        if (folder / ENSEMBLE).is_file():
+            first = _ensemble(folder).members[0].folder
+            raise UsageError(
+                f"{folder}: is an ensemble of several models, and this is for one bundle: give one of its folders, "
+                f"such as {quoted(folder / first)}."
+            ) from error
         raise UsageError(
             f"{folder}: is not a bundle ({MANIFEST} cannot be read: {error.strerror}). Create one with "
             f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or give the path of another with --bundle "
@@ -175,6 +186,46 @@ def open_bundle(folder: Path) -> Bundle:
     for name in engines:
         bundle.path(name)  # raises if the manifest does not list the file
     return bundle
+
+
+def open_members(folder: Path) -> tuple[Bundle, ...]:
+    """The bundles of an ensemble in their order, or the bundle itself if the folder holds no ensemble.
+
+    Raises as `open_bundle`; BundleError if a member is missing, is of another network or default number of patches than
+    the first, or was not made from the checkpoint that the ensemble names.
+    """
+    if (folder / MANIFEST).exists() or not (folder / ENSEMBLE).is_file():
+        return (open_bundle(folder),)
+    bundles = []
+    for member in _ensemble(folder).members:
+        try:
+            bundles.append(open_bundle(folder / member.folder))
+        except UsageError as error:
+            raise BundleError(
+                f"{folder}: the bundle {member.folder} of the ensemble cannot be read. {_WHOLE_ENSEMBLE}"
+            ) from error
+        first, bundle = bundles[0], bundles[-1]
+        if (found := bundle.manifest.checkpoint.sha256) != member.checkpoint_sha256:
+            raise BundleError(
+                f"{folder}: the bundle {member.folder} was made from a checkpoint with SHA-256 {found}, the ensemble "
+                f"names {member.checkpoint_sha256}. {_WHOLE_ENSEMBLE}"
+            )
+        if (bundle.network, bundle.patches) != (first.network, first.patches):
+            raise BundleError(
+                f"{folder}: the bundle {member.folder} is {bundle.network.title} with {bundle.patches} patches, the "
+                f"first is {first.network.title} with {first.patches}. {_WHOLE_ENSEMBLE}"
+            )
+    return tuple(bundles)
+
+
+_WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its checkpoints again."
+
+
+def _ensemble(folder: Path) -> Ensemble:
+    try:
+        return read_ensemble(read_regular(folder / ENSEMBLE, MANIFEST_LIMIT), folder / ENSEMBLE)
+    except OSError as error:
+        raise BundleError(f"{folder}: {ENSEMBLE} cannot be read ({error.strerror}). {_WHOLE_ENSEMBLE}") from error
 
 
 def build_command(

@@ -18,6 +18,8 @@ from glam_deploy.precision import Precision, Recipe
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 26
 """Maximum size of a manifest in bytes; without engines a manifest has about ten thousand."""
+ENSEMBLE = "ensemble.json"
+MOST_MEMBERS = 32
 SCHEMA_VERSION = 2
 FIRST_VERSION = 1
 VERSION = "schema_version"
@@ -277,6 +279,42 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
         ) from fault
     _require_network(manifest, path)
     return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One model of an ensemble."""
+
+    folder: str
+    """Name of its bundle's folder in the folder of the ensemble."""
+    checkpoint_sha256: str
+    """As of its manifest. The bundle's id is not recorded, because each gate changes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """The content of `ensemble.json`: bundles of one network, in their order, whose scores are averaged."""
+
+    schema_version: int
+    members: tuple[Member, ...]
+
+
+def read_ensemble(text: bytes, path: Path) -> Ensemble:
+    """Parse the JSON `text` of `ensemble.json`; `path` is used in messages. Raises BundleError."""
+    again = "Copy the whole ensemble again from its source, or export its checkpoints again."
+    try:
+        ensemble = from_json(Ensemble, json.loads(text))
+    except NO_MANIFEST as error:
+        raise BundleError(f"{path}: does not describe an ensemble ({error}). {again}") from error
+    if ensemble.schema_version != 1:
+        raise BundleError(f"{path}: schema version is {ensemble.schema_version}, expected 1. Upgrade glam-deploy.")
+    names = [member.folder for member in ensemble.members]
+    if not 1 < len(set(names)) == len(names) <= MOST_MEMBERS or not all(name.isdecimal() for name in names):
+        raise BundleError(
+            f"{path}: its members are {names[: MOST_MEMBERS + 1]}, expected 2 to {MOST_MEMBERS} different folders "
+            f"named 1, 2, .... {again}"
+        )
+    return ensemble
 
 
 def write_json(path: Path, manifest: Manifest) -> None:

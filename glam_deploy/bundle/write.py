@@ -11,17 +11,22 @@ from pathlib import Path
 
 from glam_deploy.bundle.folder import UNFINISHED, Bundle, contents, file_sha256, open_bundle
 from glam_deploy.bundle.manifest import (
+    ENSEMBLE,
     MANIFEST,
     MANIFEST_LIMIT,
     NO_MANIFEST,
     VERSION,
     EngineEntry,
+    Ensemble,
     FileEntry,
     GateEntry,
     Manifest,
+    Member,
+    read_ensemble,
     write_json,
 )
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.json_records import to_json
 from glam_deploy.regular import read_regular
 
 
@@ -56,6 +61,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, replace(manifest, files=files))
 
 
+def write_ensemble(folder: Path, members: Iterable[Bundle]) -> None:
+    """Write `ensemble.json` into `folder`, which holds the bundles."""
+    entries = [Member(folder=one.folder.name, checkpoint_sha256=one.manifest.checkpoint.sha256) for one in members]
+    content = to_json(Ensemble(schema_version=1, members=tuple(entries)))
+    (folder / ENSEMBLE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def _require_free(place: Path) -> None:
     """Raises UsageError unless `place` does not exist, is an empty folder, or is a bundle without other files."""
     if Path.cwd().is_relative_to(place):
@@ -71,12 +83,26 @@ def _require_free(place: Path) -> None:
 
 
 def _named_files(folder: Path) -> set[str]:
-    """Files that the manifest in `folder` lists, for any schema version; empty if there is no manifest of a bundle."""
+    """Files that the manifest in `folder` lists, for any schema version, or those of an ensemble's bundles.
+
+    Empty if there is neither.
+    """
+    if (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).exists():
+        return _files_of_ensemble(folder)
     try:
         manifest = json.loads(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
         return {MANIFEST, *manifest["files"]} if manifest.keys() >= {VERSION, "network"} else set()
     except (OSError, *NO_MANIFEST):
         return set()
+
+
+def _files_of_ensemble(folder: Path) -> set[str]:
+    try:
+        ensemble = read_ensemble(read_regular(folder / ENSEMBLE, MANIFEST_LIMIT), folder / ENSEMBLE)
+    except (OSError, BundleError):
+        return set()
+    inner = {f"{m.folder}/{name}" for m in ensemble.members for name in _named_files(folder / m.folder)}
+    return {ENSEMBLE, *inner}
 
 
 def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:

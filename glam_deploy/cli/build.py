@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
+from glam_deploy.bundle import open_members
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
 from glam_deploy.cli.options import bundle_option, device_option, library_option
@@ -36,10 +37,12 @@ def command(
 
     No torch is needed, only the bundle's graphs. TensorRT-RTX also builds where there is no GPU. The engines' own layer
     reports must show that the convolutions are of the precision asked for; engines that are there already, made from
-    and for the same, are not built again.
+    and for the same, are not built again. Engines of an ensemble are built for each of its models.
     """
     request = BuildRequest(precision=precision, flavour=flavour, compute_capabilities=compute_capabilities)
-    show_outcome(build_with_bar(folder, settle(request, device)))
+    settled = settle(request, device)
+    for bundle in open_members(folder):
+        show_outcome(build_with_bar(bundle.folder, settled))
 
 
 def settle(request: BuildRequest, device: int | None = None) -> Plan:

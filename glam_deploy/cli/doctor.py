@@ -236,14 +236,16 @@ def _network(config: "Config") -> Iterator[Finding]:
 
 
 def _bundle(config: "Config") -> Finding:
-    from glam_deploy.bundle import open_bundle
+    from glam_deploy.bundle import open_members
 
     try:
-        bundle = open_bundle(config.worker.bundle)
-        bundle.check()
+        bundles = open_members(config.worker.bundle)
+        for bundle in bundles:
+            bundle.check()
     except (GlamError, OSError) as error:
         return fails("bundle", str(error), "copy it again from its source, or correct worker.bundle")
-    return ok("bundle", f"{bundle.id[:12]}, {len(bundle.files)} files of {bundle.folder} are unchanged")
+    count, ids = sum(len(bundle.files) for bundle in bundles), ", ".join(bundle.id[:12] for bundle in bundles)
+    return ok("bundle", f"{ids}, {count} files of {config.worker.bundle} are unchanged")
 
 
 def _engine(config: "Config") -> Finding:

@@ -1,6 +1,6 @@
 """`glam-deploy export`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,7 +19,14 @@ AUTO: Final = "auto"
 
 
 @click.command("export")
-@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".pt, .pth, .ckpt, .p or .safetensors.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE [FILE...]",
+    help=".pt, .pth, .ckpt, .p or .safetensors; several: an ensemble, whose scores are averaged.",
+)
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
 @out_option(Path("bundle"), "Bundle to make.")
 @patches_option(None, "Patches a view gets unless run says otherwise, 1..6 [default: 1 for GLAM, 6 for GMIC].")
 @click.option(
@@ -63,6 +70,7 @@ AUTO: Final = "auto"
 @library_option
 def command(
     weights: Path,
+    more: tuple[Path, ...],
     out: Path,
     patches: int | None,
     precisions: tuple[Precision | Literal["auto"], ...],
@@ -77,14 +85,15 @@ def command(
     """Checkpoint -> bundle: three ONNX graphs, their half variants, manifest, parity table.
 
     Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
-    leaves nothing behind. A bundle that stands at --out is replaced as a whole.
+    leaves nothing behind. A bundle that stands at --out is replaced as a whole. Several checkpoints of one network
+    become an ensemble, a folder with a bundle for each: scores are the means of theirs (docs/networks.md).
     """
     # before the minutes of an export: raises if this machine cannot build the engines
     plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
     for settled in plans:
         require_kernels(settled)
-    bundle = make_bundle(
-        weights,
+    bundles = make_bundles(
+        [weights, *more],
         out,
         patches=patches,
         precisions=(*("int8" if p == AUTO else p for p in precisions), *engines),
@@ -95,13 +104,17 @@ def command(
         key=key,
         ignore_keys=ignore_keys,
     )
-    console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference"))
-    if AUTO in precisions:
-        console.out.print(_frontier_table(bundle.manifest.frontier))
-    console.out.print(f"{out}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
-    console.out.print(bundle.manifest.licence, style="dim")
+    for bundle in bundles:
+        console.out.print(console.parity_table(bundle.manifest.parity, "Graphs against the PyTorch reference"))
+        if AUTO in precisions:
+            console.out.print(_frontier_table(bundle.manifest.frontier))
+        console.out.print(f"{bundle.folder}: bundle {bundle.id[:12]}, {_megabytes(bundle):.0f} MB", soft_wrap=True)
+    if more:
+        console.out.print(f"{out}: ensemble of {len(bundles)} models", soft_wrap=True)
+    console.out.print(bundles[0].manifest.licence, style="dim")
     for settled in plans:
-        _build(out, settled)
+        for bundle in bundles:
+            _build(bundle.folder, settled)
 
 
 def _frontier_table(points: Iterable[SearchPoint]) -> Table:
@@ -132,7 +145,15 @@ def _build(out: Path, settled: Plan) -> None:
 
 
 def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
-    """Export, and show each step while it runs; `options` as of `glam_export.exporter.ExportOptions`."""
+    """Export one checkpoint; see `make_bundles`."""
+    return make_bundles([weights], out, **options)[0]
+
+
+def make_bundles(weights: Sequence[Path], out: Path, **options: Any) -> tuple[Bundle, ...]:
+    """Export, and show each step while it runs; several checkpoints become an ensemble.
+
+    `options` as of `glam_export.exporter.ExportOptions`.
+    """
     with console.working("loading PyTorch") as status:
         exporter = export_module("exporter")
 
@@ -141,8 +162,13 @@ def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
             if not console.err.is_terminal:
                 console.err.print(step, soft_wrap=True)
 
-        bundle: Bundle = exporter.export_bundle(weights, out, exporter.ExportOptions(**options), report)
-    return bundle
+        given = exporter.ExportOptions(**options)
+        bundles: tuple[Bundle, ...]
+        if len(weights) == 1:
+            bundles = (exporter.export_bundle(weights[0], out, given, report),)
+        else:
+            bundles = exporter.export_ensemble(weights, out, given, report)
+    return bundles
 
 
 def _megabytes(bundle: Bundle) -> float:

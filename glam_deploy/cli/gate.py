@@ -10,7 +10,7 @@ import click
 
 from glam_deploy.agreement.limits import Limits, parse_limits
 from glam_deploy.agreement.verdict import Verdict, judge
-from glam_deploy.bundle import GateEntry, open_bundle
+from glam_deploy.bundle import Bundle, GateEntry, open_members
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_images import ImageOptions, ImageSet, image_set, require_exam
 from glam_deploy.cli.gate_table import show
@@ -92,26 +92,36 @@ def command(
 
     Compares maps, patches and scores, and names the part that a difference belongs to. Without a passed gate, `run` and
     `load` refuse the engine. docs/gate.md says what is compared, how, and why. Exit code 0: passed; 4: failed; 1:
-    images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored.
+    images that could not be read, and no other failure; 2: no image could be compared, and no verdict is stored. Each
+    model of an ensemble has a gate of its own.
     """
     limits = parse_limits(_text(limits_file)) if limits_file else Limits()
-    bundle, options = open_bundle(choice.folder), choice.options
+    bundles = open_members(choice.folder)
     require_exam(choice.folder, taken)
-    check_pair(bundle, choice.engine, reference=reference, options=options)
-    require_recordable(bundle)
+    for bundle in bundles:
+        check_pair(bundle, choice.engine, reference=reference, options=choice.options)
+        require_recordable(bundle)
     if out:
         require_writable(out)
     with image_set(choice.folder, taken) as images:
-        with console.working("opening the engines"):
-            patches = choice.patches or bundle.patches
-            pair = open_pair(bundle, choice.engine, reference=reference, patches=patches, options=options)
-        found = _compare(pair, images, limits)
-        sha256 = images.sha256()
+        places = [out] if len(bundles) == 1 else [out and out / bundle.folder.name for bundle in bundles]
+        gated = zip(bundles, places, strict=True)
+        return max(_gate(bundle, choice, reference, images, limits, place) for bundle, place in gated)
+
+
+def _gate(
+    bundle: Bundle, choice: EngineChoice, reference: str | None, images: ImageSet, limits: Limits, out: Path | None
+) -> int:
+    """The gate of one bundle; the exit code."""
+    with console.working("opening the engines"):
+        patches = choice.patches or bundle.patches
+        pair = open_pair(bundle, choice.engine, reference=reference, patches=patches, options=choice.options)
+    found = _compare(pair, images, limits)
     _require_comparison(found)
     unreadable = found.count("unreadable")
     agreements = [trial.agreement for trial in found.trials]
     verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
-    gate = _entry(choice.engine, pair, found, verdict, sha256)
+    gate = _entry(choice.engine, pair, found, verdict, images.sha256())
     code = _exit_code(verdict.failures, unreadable)
     standing = newest_gate(bundle, pair.candidate.identity)
     stored = not (code == UNREADABLE and standing and standing.passed)
@@ -195,6 +205,7 @@ def _text(path: Path) -> str:
 
 def _write(out: Path, gate: GateEntry, found: Outcomes) -> None:
     """Write gate.json with every image, and pictures of the ten worst."""
+    out.mkdir(exist_ok=True)
     rows = [trial.to_json() for trial in found.trials]
     content = {"schema": SCHEMA_VERSION, "gate": to_json(gate), "images": rows, "left_out": found.left_out}
     (out / "gate.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_bundle
+from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_members
 from glam_deploy.bundle.manifest import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
@@ -22,11 +22,15 @@ from glam_deploy.networks import Stage
 @json_option("The manifest itself.")
 def command(folder: Path, as_json: bool) -> None:
     """Show what is in a bundle. Hashes are checked by `verify`, not here."""
-    bundle = open_bundle(folder)
+    bundles = open_members(folder)
     if as_json:
-        click.echo(json.dumps(_content(bundle), indent=2))
+        contents = [_content(bundle) for bundle in bundles]
+        click.echo(json.dumps(contents[0] if len(contents) == 1 else {"ensemble": contents}, indent=2))
         return
-    show_bundle(bundle)
+    for number, bundle in enumerate(bundles, start=1):
+        if len(bundles) > 1:
+            console.out.rule(f"model {number} of {len(bundles)}: {bundle.folder}")
+        show_bundle(bundle)
 
 
 def show_bundle(bundle: Bundle) -> None:

@@ -6,7 +6,7 @@ import click
 
 from glam_deploy.agreement.golden import check_golden, golden_patches
 from glam_deploy.agreement.metrics import Comparison
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, open_members
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
     EngineChoice,
@@ -29,9 +29,11 @@ def command(choice: EngineChoice) -> None:
     """Re-check a bundle's hashes and its parity on this machine.
 
     Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with the
-    result of the PyTorch reference at export. Exit code 4 if a hash or an output differs.
+    result of the PyTorch reference at export. Exit code 4 if a hash or an output differs. Each model of an ensemble is
+    checked.
     """
-    verify_bundle(open_bundle(choice.folder), engine=choice.engine, options=choice.options)
+    for bundle in open_members(choice.folder):
+        verify_bundle(bundle, engine=choice.engine, options=choice.options)
 
 
 def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None = None) -> None:

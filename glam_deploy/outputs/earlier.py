@@ -85,6 +85,8 @@ def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
     if (before := made["engine"]) != (now := wanted["engine"]):
         old, new = _described(before), _described(now)
         yield f"engine {old}, not {new}" if old != new else f"other graphs or files of engine {old}"
+    if _members(made) != _members(wanted):
+        yield "other graphs or files of a model of the ensemble"
     if (before := made["patches"]) != (now := wanted["patches"]):
         yield f"--patches {before}, not {now}"
     before, now = made[RUN]["settings"], wanted[RUN]["settings"]
@@ -92,6 +94,11 @@ def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
         yield f"other settings ({', '.join(others).replace('_', ' ')})"
     if (before := _release(made)) != (now := _release(wanted)):
         yield f"glam-deploy {before}, not {now}"
+
+
+def _members(provenance: Facts) -> list[object]:
+    """What determines the result of each model of an ensemble; gates do not."""
+    return [(member["checkpoint"], member["engine"]) for member in provenance.get("ensemble", [])]
 
 
 def _described(engine: Facts) -> str:

@@ -22,6 +22,7 @@ from glam_deploy.networks import Stage
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Facts, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
+from glam_deploy.runtime.ensemble import EnsembleChain
 from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
 from glam_deploy.runtime.host_chain import HostChain
 from glam_deploy.runtime.overlap import ahead
@@ -45,7 +46,16 @@ class Pipeline:
     steps from the standardization to the fused map run on the GPU.
     """
 
-    def __init__(self, opened: OpenedEngines, *, patches: int, provenance: Facts, slots: int | None = None) -> None:
+    def __init__(
+        self,
+        opened: OpenedEngines,
+        *,
+        patches: int,
+        provenance: Facts,
+        slots: int | None = None,
+        others: Sequence[OpenedEngines] = (),
+    ) -> None:
+        """`others`: engines of the further models of an ensemble, whose scores are averaged with those of `opened`."""
         self.network = opened.network
         most = self.network.patches.slots
         if patches not in range(1, most + 1):
@@ -53,7 +63,8 @@ class Pipeline:
         self.patches = patches
         self.identity = opened.identity
         self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": patches}
-        self._open_chain: Chain | None = _chain_of(opened, patches, slots)
+        chains = [_chain_of(one, patches, slots) for one in (opened, *others)]
+        self._open_chain: Chain | None = EnsembleChain(chains) if others else chains[0]
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -198,9 +209,11 @@ class Pipeline:
     def slot(self, images: int = 1) -> Iterator[BorrowedSlot]:
         """Context with direct access to the arrays in GPU memory, for one or four images.
 
-        Raises UsageError for a CPU engine, and for another number of images.
+        Raises UsageError for a CPU engine, for an ensemble, and for another number of images.
         """
         chain = self._chain
+        if isinstance(chain, EnsembleChain):
+            raise UsageError("an ensemble has no GPU slots, because its scores are averaged on the host")
         if not isinstance(chain, DeviceChain):
             raise UsageError(f"engine {self.identity.name!r} runs on the CPU and has no GPU slots")
         with chain.lend(images) as (pool, slot):

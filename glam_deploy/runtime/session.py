@@ -3,15 +3,20 @@
 import logging
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from glam_deploy import __version__
-from glam_deploy.bundle import Bundle, open_bundle
-from glam_deploy.engines.admission import admit
-from glam_deploy.engines.base import EngineOptions
+from glam_deploy.bundle import Bundle, open_members
+from glam_deploy.engines.admission import UNGATED, admit
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.registry import OWNERS
 from glam_deploy.engines.selection import choose, open_asked
+from glam_deploy.json_records import json_sha256
 from glam_deploy.runtime.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -30,7 +35,7 @@ def load(
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
-    """Open a pipeline from a bundle folder.
+    """Open a pipeline from a bundle folder, or from the folder of an ensemble (docs/networks.md).
 
     `engine`: a name of `glam_deploy.engines.registry.ENGINE_NAMES`; there is no fallback to another engine. "auto" is
     the fastest engine with a passed gate that this machine can run, else "onnx" (ONNX Runtime on the CPU); for a bundle
@@ -58,34 +63,73 @@ def load(
         flavour=flavour,
         device=device,
     )
-    opened = open_bundle(Path(bundle))
-    return pipeline_of(opened, engine=engine, patches=patches, options=options, slots=slots, ungated=ungated)
+    first, *others = open_members(Path(bundle))
+    return pipeline_of(
+        first, others=others, engine=engine, patches=patches, options=options, slots=slots, ungated=ungated
+    )
 
 
 def pipeline_of(
     bundle: Bundle,
     *,
+    others: Sequence[Bundle] = (),
     engine: str,
     patches: int | None = None,
     options: EngineOptions | None = None,
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
-    """Open a pipeline from an opened bundle; see `load`."""
+    """Open a pipeline from an opened bundle; see `load`. `others`: the further bundles of an ensemble.
+
+    All models of an ensemble run with the engine of the first.
+    """
     provenance = bundle_provenance(bundle)
     options = options or EngineOptions()
     if engine == "auto":
         choice = choose(bundle, options)
-        engine, opened = choice.engine, choice.opened
-        provenance |= {"auto": choice.reason} if bundle.gates else {}
+        engine, opened, reason = choice.engine, choice.opened, choice.reason
+        options = options if "cache" in OWNERS[engine].options else replace(options, cache=None)
+        provenance |= {"auto": reason} if bundle.gates else {}
     else:
         opened = open_asked(engine, bundle, options)
-    provenance["gate"] = admit(bundle, engine, opened.identity, ungated=ungated)
-    log.info("bundle %s, engine %s, gate %s", bundle.id[:12], engine, provenance["gate"])
-    return Pipeline(opened, patches=bundle.patches if patches is None else patches, provenance=provenance, slots=slots)
+    models = [(bundle, opened), *((other, open_asked(engine, other, options)) for other in others)]
+    gates = [admit(model, engine, engines.identity, ungated=ungated) for model, engines in models]
+    provenance["gate"] = gates[0]
+    if others:
+        provenance |= ensemble_provenance(models, gates)
+    log.info("bundle %s, engine %s, gate %s", provenance["bundle"]["id"][:12], engine, provenance["gate"])
+    return Pipeline(
+        opened,
+        others=[engines for _, engines in models[1:]],
+        patches=bundle.patches if patches is None else patches,
+        provenance=provenance,
+        slots=slots,
+    )
 
 
-def bundle_provenance(bundle: Bundle) -> dict[str, object]:
+def ensemble_provenance(models: Sequence[tuple[Bundle, OpenedEngines]], gates: Sequence[str]) -> dict[str, Any]:
+    """What differs in the provenance of an ensemble's results: ids made of those of its models, and the models.
+
+    `gates`: of each model, as `admission.admit` returns them. "gate" is "ungated" if one model is, "reference" if all
+    are the reference, else the first 12 digits of the SHA-256 of all.
+    """
+    members = [
+        {"checkpoint": {"sha256": bundle.manifest.checkpoint.sha256}, "engine": opened.identity.digest, "gate": gate}
+        for (bundle, opened), gate in zip(models, gates, strict=True)
+    ]
+    together = UNGATED if UNGATED in gates else gates[0] if len(set(gates)) == 1 else json_sha256(list(gates))[:12]
+    return {
+        "bundle": {
+            "id": json_sha256([bundle.id for bundle, _ in models]),
+            "folder": models[0][0].folder.resolve().parent.name,
+        },
+        "checkpoint": {"sha256": json_sha256([bundle.manifest.checkpoint.sha256 for bundle, _ in models])},
+        "ensemble": members,
+        "gate": together,
+    }
+
+
+def bundle_provenance(bundle: Bundle) -> dict[str, Any]:
     """Provenance of results that is known before an engine is opened, as JSON values: bundle, checkpoint, versions."""
     versions = {"glam_deploy": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return {

@@ -248,12 +248,12 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Exports cost nothing and are made of made-up graphs; filled with where they went."""
     made: list[Path] = []
 
-    def make_bundle(weights: Path, out: Path, **options: Any) -> Bundle:
+    def make_bundles(weights: list[Path], out: Path, **options: Any) -> tuple[Bundle, ...]:
         made.append(out)
         support_tensorrt.fill(out)
-        return open_bundle(out)
+        return (open_bundle(out),)
 
-    monkeypatch.setattr(export, "make_bundle", make_bundle)
+    monkeypatch.setattr(export, "make_bundles", make_bundles)
     return made
 
 

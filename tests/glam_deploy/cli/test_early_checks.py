@@ -173,7 +173,7 @@ def test_export_knows_first_that_kernels_cannot_be_compiled(
         raise BackendUnavailable("NVRTC, which compiles CUDA kernels, is missing")
 
     support_tensorrt.install(monkeypatch)
-    monkeypatch.setattr(export_command, "make_bundle", begun)
+    monkeypatch.setattr(export_command, "make_bundles", begun)
     monkeypatch.setattr(store, "compile_cubin", missing)
     said = cli("export", "--weights", "w.pt", "--out", tmp_path / "new", "--engine", "fp16")
     assert (said.code, "NVRTC" in said.err) == (3, True)
