@@ -76,12 +76,12 @@ def image_reference(path: Path) -> Reference:
     return reference(dcmread(path, stop_before_pixels=True))
 
 
-def done(path: Path, **changes: Any) -> ViewOutcome:
+def done(path: Path, algorithm: Algorithm = ALGORITHM, **changes: Any) -> ViewOutcome:
     """The outcome of `finding(path)`, with a segmentation in name."""
     found = finding(path, **changes)
     of_seg = identity(10 + list(View).index(found.view))
     seg = Reference(sop_class=SegmentationStorage, sop_uid=of_seg.sop_uid, series_uid=of_seg.series_uid)
-    summary = summarize(found, ALGORITHM, segmentation=seg)
+    summary = summarize(found, algorithm, segmentation=seg)
     return ViewOutcome(
         source=path, image=image_reference(path), view=found.view, outcome="done", reason=None, summary=summary
     )
@@ -92,13 +92,15 @@ def not_done(path: Path, outcome: str, reason: str, view: View | None) -> ViewOu
     return ViewOutcome(source=path, image=image, view=view, outcome=outcome, reason=reason, summary=None)  # type: ignore[arg-type]
 
 
-def study(folder: Path, edit: Callable[[Dataset], object] = lambda _: None) -> list[ViewOutcome]:
+def study(
+    folder: Path, edit: Callable[[Dataset], object] = lambda _: None, algorithm: Algorithm = ALGORITHM, **changes: Any
+) -> list[ViewOutcome]:
     """One view done, one with no region, one failed, one skipped."""
     paths = {view: write_mg(folder / f"{view}.dcm", edit, view=view) for view in View}
     quiet = np.zeros((2, *SHAPE), np.float32)
     return [
-        done(paths[View.L_CC]),
-        done(paths[View.R_CC], view=View.R_CC, saliency=quiet),
+        done(paths[View.L_CC], algorithm, **changes),
+        done(paths[View.R_CC], algorithm, **changes | {"view": View.R_CC, "saliency": quiet}),
         not_done(paths[View.L_MLO], "failed", "the pixels are damaged: export again", View.L_MLO),
         not_done(paths[View.R_MLO], "skipped", "the view is a magnification", None),
     ]

@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from expected import need
@@ -21,21 +23,22 @@ from glam_deploy.dicom.results.presentation_state import presentation_state
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
+from glam_deploy.networks import GLAM, GMIC, NetworkSpec
 
 ADAPTERS = Path(__file__).parent / "adapters"
 OF_VIEWS = {
-    "seg": lambda found: segmentation(found, ALGORITHM, identity(1)),
-    "seg-fractional": lambda found: fractional_segmentation(found, ALGORITHM, identity(2)),
-    "sc": lambda found: secondary_capture(found, picture(), ALGORITHM, identity(3)),
-    "pr": lambda found: presentation_state(
-        found.source, summarize(found, ALGORITHM, segmentation=None), ALGORITHM, identity(5)
+    "seg": lambda found, algorithm: segmentation(found, algorithm, identity(1)),
+    "seg-fractional": lambda found, algorithm: fractional_segmentation(found, algorithm, identity(2)),
+    "sc": lambda found, algorithm: secondary_capture(found, picture(), algorithm, identity(3)),
+    "pr": lambda found, algorithm: presentation_state(
+        found.source, summarize(found, algorithm, segmentation=None), algorithm, identity(5)
     ),
 }
 OF_STUDIES = {
-    "cad": lambda outcomes: cad_sr(outcomes, ALGORITHM, identity(6)),
-    "cad-probability": lambda outcomes: cad_sr(outcomes, ALGORITHM, identity(7), probability=True),
-    "cad-skipped": lambda outcomes: cad_sr(outcomes[3:], ALGORITHM, identity(9)),
-    "sr": lambda outcomes: measurement_report(outcomes, ALGORITHM, identity(8)),
+    "cad": lambda outcomes, algorithm: cad_sr(outcomes, algorithm, identity(6)),
+    "cad-probability": lambda outcomes, algorithm: cad_sr(outcomes, algorithm, identity(7), probability=True),
+    "cad-skipped": lambda outcomes, algorithm: cad_sr(outcomes[3:], algorithm, identity(9)),
+    "sr": lambda outcomes, algorithm: measurement_report(outcomes, algorithm, identity(8)),
 }
 IODS = {
     "seg": "Segmentation",
@@ -80,25 +83,42 @@ def japanese(dataset: Dataset) -> None:
     dataset.StudyDescription, dataset.PatientComments = "乳房", "乳房"
 
 
-SOURCES = {"plain": lambda _: None, "bare": bare, "japanese": japanese}
+def plain_source(dataset: Dataset) -> None:
+    """As `write_mg` makes it."""
+
+
+SOURCES = {
+    "plain": (plain_source, GLAM),
+    "bare": (bare, GLAM),
+    "japanese": (japanese, GLAM),
+    "gmic": (plain_source, GMIC),
+}
+SIX_BOXES = [(0, 0, 50, 50), (10, 10, 60, 60), (0, 8, 50, 58), None, (46, 20, 96, 70), (20, 0, 70, 50)]
+SCORES = {"benign": 0.25, "malignant": 0.75}
+FINDINGS: dict[NetworkSpec, dict[str, Any]] = {
+    GLAM: {},
+    GMIC: {"boxes": SIX_BOXES, "scores": dict.fromkeys(GMIC.scores, SCORES)},
+}
+"""What the result of a network has: GMIC six patches and three scores."""
 
 
 @pytest.fixture(scope="module", params=SOURCES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of each kind of object, by name."""
-    return write_all(tmp_path_factory.mktemp(request.param), SOURCES[request.param])
+    return write_all(tmp_path_factory.mktemp(request.param), *SOURCES[request.param])
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same, of a source without particulars."""
-    return write_all(tmp_path_factory.mktemp("plain"), SOURCES["plain"])
+@pytest.fixture(scope="module", params=FINDINGS, ids=lambda network: network.name)
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, of a source without particulars, by each network."""
+    return write_all(tmp_path_factory.mktemp("plain"), plain_source, request.param)
 
 
-def write_all(folder: Path, edit: Callable[[Dataset], object]) -> dict[str, Path]:
+def write_all(folder: Path, edit: Callable[[Dataset], object], network: NetworkSpec) -> dict[str, Path]:
     source = write_mg(folder / "source.dcm", edit, photometric="MONOCHROME1")
-    objects = {name: write(finding(source)) for name, write in OF_VIEWS.items()}
-    objects |= {name: write(study(folder, edit)) for name, write in OF_STUDIES.items()}
+    algorithm, changes = replace(ALGORITHM, network=network), FINDINGS[network]
+    objects = {name: write(finding(source, **changes), algorithm) for name, write in OF_VIEWS.items()}
+    objects |= {name: write(study(folder, edit, algorithm, **changes), algorithm) for name, write in OF_STUDIES.items()}
     for name, dataset in objects.items():
         save(dataset, folder / name)
     return {name: folder / name for name in objects} | {"source": source}
@@ -116,6 +136,17 @@ def test_dciodvfy_finds_no_error(made: dict[str, Path], kind: str) -> None:
     told = run("dciodvfy", "-new", made[kind]).stderr.splitlines()
     assert IODS[kind.split("-", maxsplit=1)[0]] in told
     assert [line for line in told if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize("kind", [*OF_VIEWS, *OF_STUDIES])
+def test_dcmdump_shows_the_network_in_the_titles(
+    plain: dict[str, Path], kind: str, request: pytest.FixtureRequest
+) -> None:
+    need("dcmtk", "dcmtk" if shutil.which("dcmdump") is None else "")
+    name = request.node.callspec.params["plain"].title
+    told = run("dcmdump", "+P", "SeriesDescription", "+P", "ContentDescription", plain[kind]).stdout
+    other = ({"GLAM", "GMIC"} - {name}).pop()
+    assert name in told and other not in told
 
 
 @pytest.mark.parametrize("kind", OF_STUDIES)
