@@ -187,7 +187,7 @@ class GlobalMaps:
     """Output of the global module."""
 
     saliency: Float32
-    """float32 [N, 2, *NetworkSpec.map_shape], 0..1: 184 x 120 of GLAM, 46 x 30 of GMIC and CAM."""
+    """float32 [N, 2, *NetworkSpec.map_shape], 0..1: 184 x 120 of GLAM, 46 x 30 of GMIC, 92 x 60 of CAM."""
     y_scale: Float32 | None
     """float32 [N, 3, 2], 0..1, finest scale first; None if the network has one scale."""
     y_global: Float32 | None

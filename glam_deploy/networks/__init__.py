@@ -12,10 +12,12 @@ from glam_deploy.networks.base import (
     Stage,
     Tensor,
 )
+from glam_deploy.networks.cam import CAM
 from glam_deploy.networks.glam import GLAM, GLAM_CONCATENATION
 from glam_deploy.networks.gmic import GMIC
 
 __all__ = [
+    "CAM",
     "COMPOSED_MAP",
     "GLAM",
     "GLAM_CONCATENATION",
@@ -32,7 +34,7 @@ __all__ = [
     "network",
 ]
 
-NETWORKS = (GLAM, GLAM_CONCATENATION, GMIC)
+NETWORKS = (GLAM, GLAM_CONCATENATION, GMIC, CAM)
 
 MOST_PATCHES = max(spec.patches.slots for spec in NETWORKS if spec.selection)
 """Maximum number of patches per image over all networks: the limit before the bundle's network is known."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from glam_deploy.errors import UsageError
+
 Stage = Literal["global", "local", "fusion"]
 STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
 """All possible stages of a network, in the order in which they run."""
@@ -95,6 +97,20 @@ class NetworkSpec:
         if self.selection is None:
             raise LookupError(f"{self.title} has no patches")
         return self.selection
+
+    def patch_count(self, asked: int | None) -> int:
+        """Number of patches of an image: `asked`, or for None the network's default; 0 for a network without patches.
+
+        Raises UsageError for a number that the network does not support.
+        """
+        if self.selection is None:
+            if asked:
+                raise UsageError(f"patches = {asked}: {self.title} has no patches. Leave the number of patches out.")
+            return 0
+        count = self.selection.default if asked is None else asked
+        if count not in range(1, self.selection.slots + 1):
+            raise UsageError(f"patches = {count}: expected a whole number from 1 to {self.selection.slots}")
+        return count
 
     @property
     def grid_cell(self) -> int:

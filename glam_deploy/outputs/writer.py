@@ -64,9 +64,10 @@ def named_arrays(result: "Result", *, full: bool, save_input: bool) -> NamedArra
     """Arrays of one image by their names in the file; see `Result` for range and frame.
 
     float32 unless said otherwise: y_global [2], y_scale [3, 2], y_local [2], saliency_global [2, *map_shape] (184 x 120
-    of GLAM, 46 x 30 of GMIC), saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2], y_fusion [2] and
-    attention [K], those that the network has. `full` adds saliency [2, 2944, 1920] (network frame) and saliency_source
-    [2, rows, columns] (source frame); `save_input` adds input [2944, 1920], standardized, network frame.
+    of GLAM), saliency_patches [K, 2, 128, 128], patch_locations int64 [K, 2] (K is 0 of a network without patches),
+    y_fusion [2] and attention [K], those that the network has. `full` adds saliency [2, 2944, 1920] (network frame)
+    and saliency_source [2, rows, columns] (source frame); `save_input` adds input [2944, 1920], standardized, network
+    frame.
     """
     found: NamedArrays = {name: array for name in _NAMES if (array := getattr(result, name)) is not None}
     if full:

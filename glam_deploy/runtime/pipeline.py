@@ -57,10 +57,7 @@ class Pipeline:
     ) -> None:
         """`others`: engines of the further models of an ensemble, whose scores are averaged with those of `opened`."""
         self.network = opened.network
-        most = self.network.patches.slots
-        if patches not in range(1, most + 1):
-            raise UsageError(f"patches = {patches}: expected a whole number from 1 to {most}")
-        self.patches = patches
+        self.patches = self.network.patch_count(patches)
         self.identity = opened.identity
         self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": patches}
         chains = [_chain_of(one, patches, slots) for one in (opened, *others)]

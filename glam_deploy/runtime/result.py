@@ -67,7 +67,7 @@ class Result:
     attention: Float32 | None
     """float32 [K], sums to 1; None if the checkpoint has no attention layers."""
     saliency_global: Float32
-    """float32 [2, *NetworkSpec.map_shape], 0..1, network frame: 184 x 120 of GLAM, 46 x 30 of GMIC and CAM."""
+    """float32 [2, *NetworkSpec.map_shape], 0..1, network frame: 184 x 120 of GLAM, 46 x 30 of GMIC, 92 x 60 of CAM."""
     saliency_patches: Float32 | None
     """float32 [K, 2, 128, 128], 0..1, each in the frame of its patch; None if the network has no maps of patches."""
     patch_locations: Int64

@@ -4,11 +4,11 @@ import copy
 import pickle
 
 import pytest
-from support.networks import CAM
 
 from glam_deploy import networks
+from glam_deploy.errors import UsageError
 from glam_deploy.gpu.kernels.geometry import geometry_of
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, GMIC, NETWORKS, NetworkSpec
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, NETWORKS, NetworkSpec
 
 
 def test_glam_is_the_published_network() -> None:
@@ -41,7 +41,7 @@ def test_a_spec_stays_one_object_through_pickle_and_copy(spec: NetworkSpec) -> N
     assert networks.network(spec.name, spec.aggregation) is spec
 
 
-@pytest.mark.parametrize(("name", "aggregation"), [("CAM", "none"), ("GLAM", "mean"), ("glam", "attention")])
+@pytest.mark.parametrize(("name", "aggregation"), [("CAM", "attention"), ("GLAM", "mean"), ("glam", "attention")])
 def test_another_network_is_never_taken_for_one_of_these(name: str, aggregation: str) -> None:
     with pytest.raises(LookupError, match=f"'{name}' with '{aggregation}' aggregation is unknown.*GLAM with attention"):
         networks.network(name, aggregation)
@@ -56,7 +56,17 @@ def test_gmic_fits_the_same_record() -> None:
     assert (geometry.row_threads, geometry.crop_threads, geometry.propose_blocks) == (480, 64, 5)
 
 
-def test_cam_fits_the_same_record() -> None:
-    assert (CAM.stages, CAM.grid_cell) == (("global",), 64)
+def test_cam_has_one_stage_and_a_cell_of_its_total_stride() -> None:
+    assert (CAM.stages, CAM.cell, CAM.grid_shape, CAM.scores) == (("global",), 32, (92, 60), ("y_global",))
     with pytest.raises(LookupError, match="CAM has no patches"):
         _ = CAM.patches
+
+
+def test_the_number_of_patches_is_that_asked_for_or_the_default() -> None:
+    assert [spec.patch_count(None) for spec in (GLAM, GMIC, CAM)] == [1, 6, 0]
+    assert (GLAM.patch_count(6), CAM.patch_count(0)) == (6, 0)
+    for wrong in (0, 7):
+        with pytest.raises(UsageError, match=f"patches = {wrong}: expected a whole number from 1 to 6"):
+            GLAM.patch_count(wrong)
+    with pytest.raises(UsageError, match="patches = 1: CAM has no patches"):
+        CAM.patch_count(1)
