@@ -27,8 +27,8 @@ class ExportOptions:
     """What a bundle shall hold."""
 
     patches: int | None = None
-    """Patches that the runtime takes by default, 1..6; None is the network's default, 1 of GLAM and 6 of GMIC. The
-    graphs serve every number."""
+    """Patches that the runtime takes by default, 1..6; None is the network's default, 1 of GLAM, 6 of GMIC and none of
+    CAM. The graphs serve every number."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     """Precisions of the graphs, of GRAPH_PRECISIONS; fp32 graphs are always written."""
     calibration: Path | None = None
@@ -42,6 +42,8 @@ class ExportOptions:
     """Whether to write the local graph in Winograd's form too, which is faster on CPUs without matrix units."""
     keep_checkpoint: bool = True
     """Whether the bundle holds the weights, which the engine "torch" needs."""
+    network: str | None = None
+    """Name of the network that the checkpoint must be of; None recognizes it by its keys."""
     key: str | None = None
     """Which of several networks in the checkpoint, for instance "ema"."""
     ignore_keys: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ def export_plan(weights: Path, options: ExportOptions) -> ExportPlan:
     if options.keep_checkpoint:
         steps.append(WriteWeights())
     steps += [RunGoldenCase(), WriteManifest(), CompareGraphs(precisions=precisions)]
-    load = LoadCheckpoint(weights=weights, key=options.key, ignore_keys=options.ignore_keys)
+    load = LoadCheckpoint(weights=weights, network=options.network, key=options.key, ignore_keys=options.ignore_keys)
     return ExportPlan(load=load, steps=tuple(steps), patches=options.patches, precisions=precisions)
 
 

@@ -3,16 +3,19 @@
 A further network is a package in `reference/`, a module in `graphs/` and an entry in `FAMILIES`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from glam_deploy.networks import NetworkSpec, Stage
+from glam_export.graphs import cam as cam_graphs
 from glam_export.graphs import glam as glam_graphs
 from glam_export.graphs import gmic as gmic_graphs
 from glam_export.reference.base import ReferenceNetwork
+from glam_export.reference.cam import CamNetwork
+from glam_export.reference.cam import keys as cam_keys
 from glam_export.reference.glam import GlamNetwork, keys
 from glam_export.reference.gmic import GmicNetwork
 from glam_export.reference.gmic import keys as gmic_keys
@@ -26,12 +29,16 @@ class NetworkFamily:
     licence: str
     """A sentence about the licence of the published weights."""
     roots: tuple[str, ...]
-    """Beginnings of state-dict keys, each with its last dot, that no other family has."""
-    spec_of: Callable[[Collection[str]], NetworkSpec]
-    """State-dict keys -> the network. Raises CheckpointError, without the file's name, for keys of no network."""
-    reference: Callable[[NetworkSpec], ReferenceNetwork]
+    """Beginnings of state-dict keys, each with its last dot, that with `needs` no other family has."""
+    spec_of: Callable[[Mapping[str, Tensor]], NetworkSpec]
+    """State dict -> the network. Raises CheckpointError, without the file's name, for tensors of no network."""
+    reference: type[ReferenceNetwork]
     graph_modules: Callable[[Any], dict[Stage, nn.Module]]
-    """A network that `reference` made -> the module of each stage that is traced into an ONNX graph."""
+    """A `reference` -> the module of each stage that is traced into an ONNX graph."""
+    needs: tuple[str, ...] = ()
+    """Keys that must be in a state dict beside those of `roots`, where another family has these too."""
+    assumption: str = ""
+    """What a checkpoint's keys cannot show and an export assumes, for the user; "" for nothing."""
     no_weights: tuple[str, ...] = ()
     """Keys of published checkpoints that inference does not use."""
 
@@ -56,6 +63,16 @@ FAMILIES = (
         reference=GmicNetwork,
         graph_modules=gmic_graphs.graph_modules,
         no_weights=gmic_keys.NO_WEIGHTS,
+    ),
+    NetworkFamily(
+        name="CAM",
+        licence="No weights of CAM for mammograms are published: these carry the licence of whoever trained them.",
+        roots=cam_keys.ROOTS,
+        spec_of=cam_keys.spec_of,
+        reference=CamNetwork,
+        graph_modules=cam_graphs.graph_modules,
+        needs=(cam_keys.CLASSIFIER,),
+        assumption=cam_keys.ASSUMPTION,
     ),
 )
 

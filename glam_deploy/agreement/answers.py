@@ -61,7 +61,7 @@ def answer(result: Result) -> Answer:
 
 def differences(found: Answer, expected: Answer, network: NetworkSpec) -> Differences:
     """How far the outputs `found` are from those of the reference."""
-    moved = int(np.abs(found["patch_locations"] - expected["patch_locations"]).max())
+    moved = int(np.abs(found["patch_locations"] - expected["patch_locations"]).max(initial=0))
     lesions = [fused(arrays, network) >= np.float32(THRESHOLD) for arrays in (found, expected)]
     return Differences(
         same_patches=moved == 0,

@@ -105,13 +105,15 @@ Examples = Mapping[Stage, Example]
 
 
 def reference_examples(reference: Engines, image: Float32, network: NetworkSpec) -> Examples:
-    """Global, local and fusion, each on the reference's own inputs, so that a fault shows in its own stage.
+    """Each stage of the network on the reference's own inputs, so that a fault shows in its own stage.
 
     `image`: float32 [rows, columns] of `network.input_shape`, standardized. The local stage sees the first chosen
     patch. Fusion sees all patch slots at the places chosen, overlapping or not, with maps that all differ.
     """
     images = image[None, None]
     overview = _example(reference["global"], {"image": images})
+    if network.selection is None:
+        return {"global": overview}
     maps = host_chain.global_maps(overview.outputs)
     patches = patching.select(images, maps, network.patches.slots, network)
     local = _example(reference["local"], {"patches": patches.pixels[0, :1]})

@@ -91,13 +91,13 @@ def _pairs(found: object, expected: object) -> tuple[tuple[float, float], ...]:
     return tuple((float(a), float(b)) for a, b in zip(found, expected, strict=True))  # type: ignore[call-overload]
 
 
-def on_reference_patches(local: Engine, image: Float32, found: Answer, expected: Answer) -> Float32 | None:
+def on_reference_patches(local: Engine | None, image: Float32, found: Answer, expected: Answer) -> Float32 | None:
     """The candidate's maps of the reference's patches: float32 [K, C, side, side], 0..1; None without such maps.
 
-    `local`: the candidate's local stage. `image`: float32 [rows, columns], standardized. Maps of patches that lie at
-    the reference's place are taken from `found`; only patches that moved are computed.
+    `local`: the candidate's local stage, None for a network without it. `image`: float32 [rows, columns], standardized.
+    Maps of patches that lie at the reference's place are taken from `found`; only patches that moved are computed.
     """
-    if "saliency_patches" not in found:
+    if local is None or "saliency_patches" not in found:
         return None
     maps: Float32 = found["saliency_patches"].copy()
     moved = (found["patch_locations"] != expected["patch_locations"]).any(axis=1)

@@ -159,7 +159,9 @@ def are_tied(locations: Int64, saliency: Float32, network: NetworkSpec) -> Itera
 
 
 def compare_patches(found: Answer, expected: Answer, network: NetworkSpec) -> tuple[PatchAgreement, ...]:
-    """Slot by slot; the order counts, because later patches are written over earlier ones."""
+    """Slot by slot; the order counts, because later patches are written over earlier ones. () without patches."""
+    if network.selection is None:
+        return ()
     places = found["patch_locations"], expected["patch_locations"]
     ties = are_tied(places[0], expected["saliency_global"], network)
     side = network.patches.side

@@ -272,6 +272,11 @@ def contents(folder: Path, *, leftovers: bool = True) -> set[str]:
 
 def winograd_files(bundle: Bundle) -> Mapping[Stage, str]:
     """Stage -> FP32 graph file, for the local stage the Winograd graph. Raises BundleError if the bundle lacks it."""
+    if "local" not in bundle.network.stages:
+        raise BundleError(
+            f"{bundle.folder}: its network, {bundle.network.title}, has no local stage, which Winograd engines are "
+            f"for. Choose an engine without Winograd convolutions: onnx or openvino."
+        )
     if WINOGRAD_FILE not in bundle.files:
         raise BundleError(
             f"{bundle.folder}: has no {WINOGRAD_FILE}. Export the checkpoint again with --winograd, or choose an "

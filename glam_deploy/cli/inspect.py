@@ -65,7 +65,7 @@ def _facts(bundle: Bundle) -> Table:
         "bundle": bundle.id,
         "made": manifest.created,
         "network": f"{network.name}, {precisions}, {network.aggregation} aggregation, {heads}",
-        "patches": f"{network.patches} unless told otherwise, up to {spec.patches.slots}",
+        "patches": f"{network.patches} unless told otherwise, up to {spec.patches.slots}" if spec.selection else "none",
         "checkpoint": f"{checkpoint.name}, {checkpoint.parameters:,} parameters, SHA-256 {checkpoint.sha256}",
         **({"taken from": f"{checkpoint.key} in the checkpoint"} if checkpoint.key else {}),
         "ignored keys": ", ".join(checkpoint.ignored_keys) or "none",

@@ -13,7 +13,7 @@ from glam_deploy.bundle.folder import winograd_files
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.errors import BackendBuildError, BackendRunError
-from glam_deploy.networks import STAGES, NetworkSpec, Stage, Tensor
+from glam_deploy.networks import NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Recipe, StageRecipes
 
 LIBRARY = f"onnxruntime {ort.__version__}"
@@ -70,8 +70,8 @@ def _tensors(values: Sequence[ort.NodeArg]) -> Tensors:
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """Open the three graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
-    return _open_on_cpu("onnx", bundle, options, graph_files(options))
+    """Open the graphs of a bundle as sessions on the CPU. Raises BundleError, BackendBuildError."""
+    return _open_on_cpu("onnx", bundle, options, graph_files(bundle, options))
 
 
 def open_winograd_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
@@ -93,9 +93,9 @@ def plan_winograd_engines(bundle: Bundle, options: EngineOptions) -> Files:
     return winograd_files(bundle)
 
 
-def graph_files(options: EngineOptions) -> Files:
+def graph_files(bundle: Bundle, options: EngineOptions) -> Files:
     """Stage -> graph file in the precision of `options`."""
-    return {stage: graph_file(stage, options.precision) for stage in STAGES}
+    return {stage: graph_file(stage, options.precision) for stage in bundle.network.stages}
 
 
 def identity_of(name: str, bundle: Bundle, options: EngineOptions, files: Files) -> EngineIdentity:

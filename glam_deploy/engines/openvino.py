@@ -19,7 +19,7 @@ from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptio
 from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
-from glam_deploy.networks import COMPOSED_MAP, STAGES, GraphContract, NetworkSpec, Stage, Tensor
+from glam_deploy.networks import COMPOSED_MAP, GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD, Float, Precision, Recipe, StageRecipes
 
 # The first call initializes a static table under a C++ guard and may release the GIL. A second thread that waits for
@@ -90,7 +90,7 @@ def graph_engine(graph: bytes, stage: Stage, *, network: NetworkSpec, floats: Fl
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
-    """Compile the three graphs of a bundle: FP32, BF16, or the bundle's INT8 graphs.
+    """Compile the graphs of a bundle: FP32, BF16, or the bundle's INT8 graphs.
 
     With bf16, and with int8 on a CPU with bf16 instructions, all operations that are not INT8 are BF16, except for the
     fusion stage, which is FP32. Raises BundleError, BackendUnavailable if the CPU has no bf16 instructions,
@@ -108,7 +108,7 @@ def plan_engines(bundle: Bundle, options: EngineOptions) -> EnginesPlan:
     recipe = Recipe(weights="int8", floats=floats) if is_int8 else Recipe(weights=floats)
     return EnginesPlan(
         name="openvino" if options.precision == "fp32" else f"openvino-{options.precision}",
-        stages={stage: _stage_plan(bundle, stage, recipe) for stage in STAGES},
+        stages={stage: _stage_plan(bundle, stage, recipe) for stage in bundle.network.stages},
         precision=StageRecipes(recipes=recipe),
     )
 

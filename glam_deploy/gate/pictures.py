@@ -12,8 +12,11 @@ from glam_deploy.outputs.overlay import PERCENTILES, window
 from glam_deploy.outputs.panel import BACKGROUND, BANNER, COLOURS, FAINT, TEXT, Picture, Rgb, font, tint
 from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.records import Float32, Int64
+from glam_deploy.runtime.patching import enlarge
 
 GAP = 12
+PIXEL = 4
+"""Side of a picture's pixel in pixels of the network frame; the cell of every network's map is a multiple of it."""
 HEAD = 108
 """Height in pixels of the text above the panels."""
 STARK = 0.05
@@ -23,12 +26,12 @@ _TITLES = ("image", "reference", "candidate", f"difference, full at {STARK}")
 
 
 def picture(examined: Examined) -> Picture:
-    """Draw the comparison picture: uint8 [856, 1968, 3] for GLAM, RGB; the panels show the network frame.
+    """Draw the comparison picture: uint8 [856, 1968, 3], RGB; the panels show the network frame.
 
-    One pixel is one cell of the fused map's grid. Patches are boxes; those of the reference are white.
+    Patches are boxes; those of the reference are white.
     """
     network, expected, found = examined.network, answer(examined.reference), examined.candidate
-    maps = fused(expected, network), fused(found, network)
+    maps = [enlarge(fused(each, network), network.grid_cell // PIXEL) for each in (expected, found)]
     grey = _grey(examined.reference.network_input.image, network)
     difference = np.clip(np.abs(maps[1] - maps[0]) / np.float32(STARK), 0, 1)
     reference, candidate = (expected["patch_locations"], TEXT), (found["patch_locations"], BANNER)
@@ -42,7 +45,7 @@ def picture(examined: Examined) -> Picture:
 
 
 def _grey(image: Float32, network: NetworkSpec) -> Picture:
-    rows, columns = network.grid_shape
+    rows, columns = (pixels // PIXEL for pixels in network.input_shape)
     small = cv2.resize(image - image.min(), (columns, rows), interpolation=cv2.INTER_AREA)
     tissue = small[small > 0]
     low, high = np.percentile(tissue, PERCENTILES) if tissue.size else (1.0, 2.0)
@@ -52,9 +55,9 @@ def _grey(image: Float32, network: NetworkSpec) -> Picture:
 def _boxes(panel: Picture, network: NetworkSpec, *marked: tuple[Int64, Rgb]) -> Image.Image:
     """Draw patch boxes in their colours; those of the second list are one pixel smaller, so that both are visible."""
     shown = Image.fromarray(panel)
-    draw, side = ImageDraw.Draw(shown), network.patches.side // network.grid_cell
+    draw, side = ImageDraw.Draw(shown), network.selection.side // PIXEL if network.selection else 0
     for inset, (locations, colour) in enumerate(marked):
-        for top, left in (locations // network.grid_cell).tolist():
+        for top, left in (locations // PIXEL).tolist():
             corners = (left + inset, top + inset, left + side - 1 - inset, top + side - 1 - inset)
             draw.rectangle(corners, outline=colour)
     return shown

@@ -36,8 +36,8 @@ class EnginePair:
     network: NetworkSpec
     reference: Pipeline
     candidate: Pipeline
-    local: Engine
-    """The candidate's local stage, which also runs on the reference's patches."""
+    local: Engine | None
+    """The candidate's local stage, which also runs on the reference's patches; None for a network without patches."""
     onnx: Pipeline | None = None
     """The engine "onnx" with the candidate's threads, for comparing times; None if it is the candidate."""
 
@@ -95,7 +95,7 @@ def open_pair(
         network=bundle.network,
         reference=other,
         candidate=pipeline(opened),
-        local=opened.engines["local"],
+        local=opened.engines.get("local"),
         onnx=other if name == AUTO else None if engine == AUTO else pipeline(open_engines(AUTO, bundle, on_cpu)),
     )
 

@@ -47,32 +47,35 @@ class Checkpoint:
     """How the state dict differs from the file: wrapper and prefix, values left out, tensors rounded."""
 
 
-def load_checkpoint(path: Path, *, key: str | None = None, ignore: Sequence[str] = ()) -> Checkpoint:
+def load_checkpoint(
+    path: Path, *, key: str | None = None, ignore: Sequence[str] = (), network: str | None = None
+) -> Checkpoint:
     """Read `.pt`, `.pth`, `.ckpt`, `.p` or `.safetensors`, plain or wrapped, float8 to float64, into a network.
 
     `key`: which of several networks in the file, for instance "ema" or "state_dict.teacher". `ignore`: shell patterns
-    of keys to leave out, for checkpoints that also hold tensors of other models.
+    of keys to leave out, for checkpoints that also hold tensors of other models. `network`: name of the only family to
+    look for; None means any.
     Raises UsageError if the file cannot be opened; CheckpointError if it is damaged, of another kind, holds types that
     could run code, or if keys, shapes or values are not those of the network. The message names them.
     """
     content = read_weights_file(path)
     digest = _sha256(path)
     ignored: set[str] = set()
-    found = find_state_dict(_without(content, ignore, ignored), path, key)
+    found = find_state_dict(_without(content, ignore, ignored), path, key, network)
     _check_storage(found.tensors, path)
     spec = _spec_of(found, path)
     with torch.device("meta"):
-        expected = found.family.reference(spec).state_dict()
+        expected = found.family.reference.like(spec, found.tensors).state_dict()
     _check_keys(found.tensors, expected, found.family, path)
-    network = _fill(found.tensors, spec)
+    filled = _fill(found.tensors, spec)
     return Checkpoint(
-        network=network,
+        network=filled,
         path=path,
         sha256=digest,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=sum(p.numel() for p in filled.parameters()),
         ignored=tuple(sorted(ignored)),
         key=found.name,
-        notes=tuple(_notes(found, network)),
+        notes=tuple(_notes(found, filled)),
     )
 
 
@@ -96,6 +99,8 @@ def _notes(found: StateDict, network: ReferenceNetwork) -> Iterator[str]:
         yield f"prefix {found.prefix} removed from its keys"
     if found.left_out:
         yield f"left out, because they are not weights: {_listed(frozenset(found.left_out))}"
+    if found.family.assumption:
+        yield found.family.assumption
     own = network.state_dict()
     rounded = [k for k, v in found.tensors.items() if v.dtype == torch.float64 and not torch.equal(own[k].double(), v)]
     if rounded:
@@ -124,7 +129,7 @@ def save_weights(network: ReferenceNetwork, path: Path) -> None:
 
 def _fill(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> ReferenceNetwork:
     with torch.device("meta"):  # without it, the random initial weights take most of the time
-        network = family_of(spec).reference(spec)
+        network = family_of(spec).reference.like(spec, tensors)
     network.to_empty(device="cpu")
     counters = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith(COUNTER)}
     network.load_state_dict({**tensors, **counters})
@@ -156,7 +161,7 @@ def _check_storage(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _spec_of(found: StateDict, path: Path) -> NetworkSpec:
     try:
-        return found.family.spec_of(found.tensors.keys())
+        return found.family.spec_of(found.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -20,9 +20,9 @@ from glam_export.networks import FAMILIES, NetworkFamily
 
 AVERAGED = "n_averaged"
 """A counter that torch.optim.swa_utils.AveragedModel adds to the network; inference does not read it."""
-NAMES = " or ".join(family.name for family in FAMILIES)
+NAMES = "{} or {}".format(", ".join(family.name for family in FAMILIES[:-1]), FAMILIES[-1].name)
 """The networks that an export takes, for messages."""
-ROOTS = " or ".join(f"{' and '.join(family.roots)} ({family.name})" for family in FAMILIES)
+ROOTS = " or ".join(f"{' and '.join((*family.roots, *family.needs))} ({family.name})" for family in FAMILIES)
 """Beginnings of their keys, for messages."""
 DEPTH = 6
 """Depth of nested mappings that are searched."""
@@ -32,7 +32,7 @@ LISTED = 12
 OTHERS: Mapping[str, str] = {
     "view_resnet.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
     "four_view_resnet.cc.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
-    "layer1.0.conv1.weight": "a ResNet as torchvision has it, such as CAM uses",
+    "layer1.0.conv1.weight": "a ResNet without the classifier fc.weight that CAM has",
     "features.0.weight": "a VGG or DenseNet as torchvision has it",
     "patch_embed.proj.weight": "a vision transformer",
     "roi_heads.box_head.fc6.weight": "a Faster R-CNN detector",
@@ -54,13 +54,22 @@ class StateDict:
     """Keys of values in the same mapping that are not tensors, of training counters, and of unused tensors."""
 
 
-def find_state_dict(content: object, path: Path, key: str | None = None) -> StateDict:
+def find_state_dict(content: object, path: Path, key: str | None = None, network: str | None = None) -> StateDict:
     """The only state dict of a network in `content`, or the one that `key` names.
 
+    `network`: name of the only family to look for; None means any.
     Raises CheckpointError if there is none (the message names the other network whose keys were found), if there are
     several and no `key`, or if `key` names none; the message lists the possible keys.
     """
-    found = list(_networks(content))
+    everything = list(_networks(content))
+    found = [each for each in everything if network in (None, each.family.name)]
+    if everything and not found:
+        first = everything[0]
+        root = next(key for key in first.tensors if key.startswith(first.family.roots))
+        raise CheckpointError(
+            f"{path}: holds a {_kinds(everything)} network, by its key {first.prefix}{root}; --network asks for "
+            f"{network}. Leave --network out, or give a checkpoint of {network}."
+        )
     if key is not None:
         return _named(found, key, content, path)
     if len(found) == 1:
@@ -102,7 +111,8 @@ def _networks(content: object) -> Iterator[StateDict]:
         tensors = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
         others = tuple(sorted(key for key in mapping if key not in tensors and not _holds_tensors(mapping[key])))
         for family in FAMILIES:
-            prefixes = dict.fromkeys(prefix for key in tensors if (prefix := root_of(key, family)) is not None)
+            roots = dict.fromkeys(prefix for key in tensors if (prefix := root_of(key, family)) is not None)
+            prefixes = [prefix for prefix in roots if all(f"{prefix}{key}" in tensors for key in family.needs)]
             for prefix in prefixes:
                 own = _own(tensors, prefix, [p for p in prefixes if p != prefix])
                 counters = [key for key in (AVERAGED,) if prefix and key in own]

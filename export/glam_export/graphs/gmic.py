@@ -6,16 +6,13 @@ the reference (`steps.compare`).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glam_deploy.networks import Stage, gmic
-from glam_export.graphs.layers import FoldedBasicBlock, TrunkGraph, grey_stem
+from glam_export.graphs.layers import ResNetGraph, TrunkGraph
 from glam_export.reference import pooling
-from glam_export.reference.basic_block import BasicBlock
 from glam_export.reference.gmic import GmicNetwork
 from glam_export.reference.gmic.network import fuse
-from glam_export.reference.gmic.resnet18 import ResNet18
 
 
 class GlobalGraph(TrunkGraph):
@@ -33,18 +30,11 @@ class GlobalGraph(TrunkGraph):
         return saliency, y_global, features.to(image.dtype).amax((2, 3))
 
 
-class LocalGraph(nn.Module):
+class LocalGraph(ResNetGraph):
     """patches -> z_k; see `networks.gmic`."""
 
-    def __init__(self, resnet: ResNet18) -> None:
-        super().__init__()
-        self.stem = grey_stem(resnet.conv1, resnet.bn1)
-        blocks = (block for block in resnet.modules() if isinstance(block, BasicBlock))
-        self.blocks = nn.Sequential(*(FoldedBasicBlock(block) for block in blocks))
-
     def forward(self, patches: Tensor) -> Tensor:
-        h: Tensor = self.blocks(F.max_pool2d(F.relu(self.stem(patches.to(self.stem.weight.dtype))), 3, 2, 1))
-        return h.to(patches.dtype).mean((2, 3))
+        return self.features(patches).to(patches.dtype).mean((2, 3))
 
 
 class FusionGraph(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glam_deploy.precision import Precision
 from glam_export.reference.basic_block import BasicBlock
+from glam_export.reference.resnet import Bottleneck, ResNet
 from glam_export.reference.resnet22 import DownsamplingBranch, PreActivationBlock
 
 BISECTIONS = 24
@@ -101,8 +102,39 @@ class FoldedBasicBlock(nn.Module):
         return F.relu(residual + self.conv2(F.relu(self.conv1(x))))
 
 
+class FoldedBottleneck(nn.Module):
+    """A bottleneck with its batch norms folded into its convolutions."""
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
+        self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
+        self.conv3 = fuse_conv_bn_eval(block.conv3, block.bn3)
+        self.shortcut = None if block.downsample is None else fuse_conv_bn_eval(*block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(residual + self.conv3(F.relu(self.conv2(F.relu(self.conv1(x))))))
+
+
+class ResNetGraph(nn.Module):
+    """The ResNet of CAM and of GMIC's local module; subclasses add what follows its features."""
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.stem = grey_stem(resnet.conv1, resnet.bn1)
+        folded = {BasicBlock: FoldedBasicBlock, Bottleneck: FoldedBottleneck}
+        blocks = (block for block in resnet.modules() if type(block) in folded)
+        self.blocks = nn.Sequential(*(folded[type(block)](block) for block in blocks))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features of grey images [N,1,rows,columns], in the convolutions' type."""
+        h: Tensor = self.blocks(F.max_pool2d(F.relu(self.stem(images.to(self.stem.weight.dtype))), 3, 2, 1))
+        return h
+
+
 class TrunkGraph(nn.Module):
-    """The ResNet-22 of GLAM, GMIC and CAM; subclasses add the heads."""
+    """The ResNet-22 of GLAM and GMIC; subclasses add the heads."""
 
     def __init__(self, branch: DownsamplingBranch) -> None:
         super().__init__()

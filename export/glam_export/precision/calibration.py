@@ -24,11 +24,14 @@ Calibration = Mapping[Stage, Sequence[Arrays]]
 
 
 def calibration(engine: Engine, images: Sequence[Float32]) -> Calibration:
-    """Inputs of the global and of the local graph. `engine`: the FP32 global stage, whose map selects the patches.
+    """Inputs of the global and, if the network has it, of the local graph.
 
-    `images`: float32 [2944, 1920], standardized; at least one.
+    `engine`: the FP32 global stage, whose map selects the patches. `images`: float32 [2944, 1920], standardized; at
+    least one.
     """
     inputs = [{"image": image[None, None]} for image in images]
+    if engine.network.selection is None:
+        return {"global": inputs}
     patches = [_patches(engine, one) for one in inputs]
     return {"global": inputs, "local": [{"patches": patch[None]} for row in patches for patch in row]}
 

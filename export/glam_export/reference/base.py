@@ -1,6 +1,7 @@
 """What a reference network offers to an export and to the engine `torch`."""
 
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -17,6 +18,11 @@ class ReferenceNetwork(nn.Module):
     """
 
     spec: NetworkSpec
+
+    @classmethod
+    def like(cls, spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Self:
+        """The network that has these tensors, not yet filled with them; most follow from `spec` alone."""
+        return cls(spec)
 
     def stages(self) -> Mapping[Stage, Forward]:
         """The computation of each stage of `spec`, on the device of the weights."""

@@ -1,4 +1,4 @@
-"""The post-activation block of ResNet-18 and ResNet-34 (He et al. 2016), in the local modules of GLAM and GMIC."""
+"""The post-activation block of ResNet-18 and ResNet-34 (He et al. 2016), in local modules of GLAM and GMIC, and CAM."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 class BasicBlock(nn.Module):
     """conv3x3-BN-ReLU-conv3x3-BN, added to the input (through 1x1 convolution and BN where its shape changes), ReLU."""
+
+    EXPANSION = 1
+    """Outputs of a block for each filter of its stage; other kinds of blocks have more."""
 
     downsample: nn.Sequential | None
 

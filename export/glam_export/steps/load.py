@@ -29,6 +29,7 @@ class LoadCheckpoint:
     """The first step of an export, before there is a draft."""
 
     weights: Path
+    network: str | None
     key: str | None
     """As of `checkpoint.load_checkpoint`."""
     ignore_keys: tuple[str, ...]
@@ -39,7 +40,7 @@ class LoadCheckpoint:
 
     def run(self, report: Report) -> Checkpoint:
         """The network. Raises UsageError, CheckpointError."""
-        checkpoint = load_checkpoint(self.weights, key=self.key, ignore=self.ignore_keys)
+        checkpoint = load_checkpoint(self.weights, key=self.key, ignore=self.ignore_keys, network=self.network)
         for note in checkpoint.notes:
             report(f"{self.weights.name}: {note}")
         return checkpoint
@@ -48,10 +49,11 @@ class LoadCheckpoint:
 def first_manifest(checkpoint: Checkpoint, *, patches: int | None, precisions: tuple[Precision, ...]) -> Manifest:
     """The manifest of a bundle without files and before any comparison with the reference.
 
-    `patches`: the bundle's default; None takes that of the network.
+    `patches`: the bundle's default; None takes that of the network. Raises UsageError for a number that the network
+    does not support.
     """
     network = checkpoint.network.spec
-    patches = network.patches.default if patches is None else patches
+    patches = network.patch_count(patches)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=LICENCE.format(family_of(network).licence),

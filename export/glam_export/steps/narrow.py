@@ -65,7 +65,7 @@ class SearchMixture(Step):
 
     def check(self, network: NetworkSpec) -> None:
         """The search judges the local stage by the maps of patches."""
-        if network.patches.map_side is None:
+        if network.selection is None or network.selection.map_side is None:
             raise UsageError(
                 f"--precision auto judges mixtures by the saliency maps of patches, and {network.title} has none. "
                 f"Export it with --precision fp16."

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, graph_file, write_manifest
+from glam_deploy.errors import UsageError
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.precision import WINOGRAD, Precision
 from glam_export.checkpoint import save_weights
 from glam_export.graphs.layers import in_precision
@@ -45,6 +47,10 @@ class WriteWinograd(Step):
     def title(self) -> str:
         condition = ", if the search has chosen it" if self.only_in_mixture else ""
         return f"writing the local graph in Winograd's form{condition}"
+
+    def check(self, network: NetworkSpec) -> None:
+        if "local" not in network.stages:
+            raise UsageError(f"--winograd rewrites the local graph, which {network.title} does not have. Leave it out.")
 
     def run(self, draft: Draft, report: Report) -> Draft:
         mixture = draft.manifest.mixture or {}

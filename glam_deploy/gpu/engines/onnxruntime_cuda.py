@@ -125,7 +125,7 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
     """
     _require_provider()
     gpu = Gpu(options.device or 0)
-    files = graph_files(options)
+    files = graph_files(bundle, options)
     engines = {
         stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, network=bundle.network, gpu=gpu)
         for stage, file in files.items()

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from glam_deploy.networks import NetworkSpec, Stage, gmic
 from glam_export.reference import pooling
 from glam_export.reference.base import Forward, ReferenceNetwork
-from glam_export.reference.gmic.resnet18 import ResNet18
+from glam_export.reference.resnet import ResNet
 from glam_export.reference.resnet22 import DownsamplingBranch
 
 GLOBAL_FILTERS = (16, 32, 64, 128, 256)
-LOCAL_FILTERS = (64, 128, 256, 512)
+LOCAL_BLOCKS = (2, 2, 2, 2)
+"""The local module is a ResNet-18 without its classifier."""
 ATTENTION_WIDTH = 128
 
 
@@ -47,7 +48,7 @@ class GmicNetwork(ReferenceNetwork):
         self.spec = spec
         self.ds_net = DownsamplingBranch(GLOBAL_FILTERS)
         self.left_postprocess_net = SaliencyHead(GLOBAL_FILTERS[-1])
-        self.dn_resnet = ResNet18(LOCAL_FILTERS)
+        self.dn_resnet = ResNet(LOCAL_BLOCKS)
         self.mil_attn_V = nn.Linear(gmic.Z_PATCH, ATTENTION_WIDTH, bias=False)
         self.mil_attn_U = nn.Linear(gmic.Z_PATCH, ATTENTION_WIDTH, bias=False)
         self.mil_attn_w = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
@@ -55,7 +56,7 @@ class GmicNetwork(ReferenceNetwork):
         self.fusion_dnn = nn.Linear(gmic.Z_GLOBAL + gmic.Z_PATCH, len(gmic.CLASSES))
 
     def stages(self) -> Mapping[Stage, Forward]:
-        return {"global": self.find, "local": lambda patches: (self.dn_resnet(patches),), "fusion": partial(fuse, self)}
+        return {"global": self.find, "local": self.look, "fusion": partial(fuse, self)}
 
     def find(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image [N,1,2944,1920] -> saliency [N,2,46,30], y_global [N,2], z_g [N,256]."""
@@ -63,6 +64,10 @@ class GmicNetwork(ReferenceNetwork):
         saliency = self.left_postprocess_net(features)
         y_global = pooling.top_mean(saliency.flatten(2), gmic.TOP_FRACTION)
         return saliency, y_global, features.amax((2, 3))
+
+    def look(self, patches: Tensor) -> tuple[Tensor]:
+        """Patches [M,1,256,256] -> z_k [M,512]."""
+        return (self.dn_resnet(patches).mean((2, 3)),)
 
 
 def fuse(heads: Heads, patch_locations: Tensor, z_g: Tensor, z_k: Tensor) -> tuple[Tensor, Tensor, Tensor]:

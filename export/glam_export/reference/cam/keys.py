@@ -1,0 +1,65 @@
+"""Which tensors a ResNet classifier has for CAM, and what their names and shapes say about the network.
+
+The keys are those of torchvision's ResNets, which most training programs use: `conv1`, `bn1`,
+`layer{1..4}.{i}.{conv1,bn1,conv2,bn2}` (of bottlenecks also `conv3` and `bn3`), `layer{n}.0.downsample.{0,1}`, `fc`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from glam_deploy.errors import CheckpointError
+from glam_deploy.networks import CAM, NetworkSpec
+
+ROOTS = ("layer1.0.conv1.",)
+"""GLAM's and GMIC's local modules have this key too, without a classifier beside it."""
+CLASSIFIER = "fc.weight"
+ASSUMPTION = (
+    "two outputs of fc, taken as benign and malignant in this order, each with a sigmoid of its own; a strided "
+    "bottleneck has its stride in the 3x3 convolution. The keys cannot show either"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What distinguishes the ResNets of one set of keys."""
+
+    blocks: tuple[int, ...]
+    """Number of blocks of each of the four stages."""
+    has_bottlenecks: bool
+    channels: int
+    """Inputs of the first convolution: 1, or 3 for three copies of the grey image."""
+
+
+def spec_of(tensors: Mapping[str, Tensor]) -> NetworkSpec:
+    """CAM. Raises CheckpointError for a classifier with another number of classes."""
+    outputs = list(tensors[CLASSIFIER].shape[:1])
+    if outputs != [len(CAM.classes)]:
+        raise CheckpointError(
+            f"is a ResNet whose classifier {CLASSIFIER} has {list(tensors[CLASSIFIER].shape)}{_origin(outputs)}. CAM "
+            f"needs one with two outputs, {' and '.join(CAM.classes)}, in this order: train its last layer on "
+            f"mammograms with these labels."
+        )
+    return CAM
+
+
+def _origin(outputs: list[int]) -> str:
+    known = {1000: "1000 outputs, the classes of ImageNet", 1: "one output, for one label"}
+    return "".join(f": {known[count]}" for count in outputs if count in known)
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
+    """Depth, kind of block and input channels by the keys and shapes of a checkpoint.
+
+    Blocks are counted, so that keys with a gap in their numbers are reported as missing and unexpected ones.
+    """
+    found = [match.groups() for key in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", key))]
+    counts = (len({number for layer, number in found if layer == stage}) for stage in "1234")
+    stem = tensors.get("conv1.weight")
+    return Layout(
+        blocks=tuple(max(1, count) for count in counts),
+        has_bottlenecks="layer1.0.conv3.weight" in tensors,
+        channels=1 if stem is not None and stem.shape[1:2] == (1,) else 3,
+    )
