@@ -14,9 +14,9 @@ FLOAT_BYTES = 4
 
 
 def of_bundle(folder: Path) -> dict[str, dict[str, float]]:
-    """{"global" (one image) and "local" (one patch): {"flop", "bytes"}} of a bundle's fp32 graphs."""
+    """{"global" (one image), "local" (one patch), if there is one: {"flop", "bytes"}} of a bundle's fp32 graphs."""
     bundle = open_bundle(folder)
-    graphs = {stage: bundle.read(graph_file(stage)) for stage in NETWORKS}
+    graphs = {stage: bundle.read(graph_file(stage)) for stage in NETWORKS if stage in bundle.network.stages}
     return {s: {"flop": convolution_flop(g), "bytes": convolution_bytes(g)} for s, g in graphs.items()}
 
 

@@ -66,7 +66,7 @@ FAMILIES = (
     ),
     NetworkFamily(
         name="CAM",
-        licence="No weights of CAM for mammograms are published: these carry the licence of whoever trained them.",
+        licence="No weights of CAM for mammograms are published: ask whoever trained these for theirs.",
         roots=cam_keys.ROOTS,
         spec_of=cam_keys.spec_of,
         reference=CamNetwork,

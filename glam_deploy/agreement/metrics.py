@@ -58,9 +58,7 @@ def compare(name: str, values: NDArray[Any], expected: NDArray[Any], *, precisio
     largest = mean = np.inf
     if values.shape == expected.shape:
         difference = np.abs(values.astype(np.float64) - expected)
-        if not difference.size:
-            largest = mean = 0.0
-        elif np.isfinite(difference).all():
+        if np.isfinite(difference).all():
             largest, mean = float(difference.max()), float(difference.mean())
     limit = _limit(expected, precision)
     return Comparison(name=name, precision=precision, max_abs=largest, mean_abs=mean, limit=limit)

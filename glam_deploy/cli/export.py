@@ -10,7 +10,7 @@ from rich.table import Table
 from glam_deploy.bundle import Bundle, SearchPoint, build_command
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, settle, show_outcome
-from glam_deploy.cli.options import export_module, library_option, out_option, patches_option
+from glam_deploy.cli.options import export_module, library_option, network_option, out_option, patches_option
 from glam_deploy.errors import GlamError
 from glam_deploy.gpu.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
@@ -28,7 +28,10 @@ AUTO: Final = "auto"
 )
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
 @out_option(Path("bundle"), "Bundle to make.")
-@patches_option(None, "Patches a view gets unless run says otherwise, 1..6 [default: 1 for GLAM, 6 for GMIC].")
+@network_option(None, "Network that the checkpoint must be of [default: recognized by its keys].")
+@patches_option(
+    None, "Patches a view gets unless run says otherwise, 1..6 [default: 1 for GLAM, 6 for GMIC; CAM has none]."
+)
 @click.option(
     "--precision",
     "precisions",
@@ -72,6 +75,7 @@ def command(
     weights: Path,
     more: tuple[Path, ...],
     out: Path,
+    network: str | None,
     patches: int | None,
     precisions: tuple[Precision | Literal["auto"], ...],
     calibration: Path | None,
@@ -82,7 +86,7 @@ def command(
     engines: tuple[Precision, ...],
     flavour: str | None,
 ) -> None:
-    """Checkpoint -> bundle: three ONNX graphs, their half variants, manifest, parity table.
+    """Checkpoint -> bundle: ONNX graphs of all stages, their half variants, manifest, parity table.
 
     Every graph is run and compared with the PyTorch reference before the bundle appears; a miss is exit code 4 and
     leaves nothing behind. A bundle that stands at --out is replaced as a whole. Several checkpoints of one network
@@ -95,6 +99,7 @@ def command(
     bundles = make_bundles(
         [weights, *more],
         out,
+        network=network,
         patches=patches,
         precisions=(*("int8" if p == AUTO else p for p in precisions), *engines),
         search=AUTO in precisions,

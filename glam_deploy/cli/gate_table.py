@@ -90,11 +90,12 @@ def _interval(bounds: list[float] | None, digits: int = 4) -> str:
 
 
 def _lines(found: Metrics) -> Iterator[str]:
-    patches, states = found["patches"], found["states"]
-    yield (
-        f"patches: {patches['same']} of {patches['patches']} at the reference's place, {patches['tied']} at one it "
-        f"rates as high; worst IoU {patches['worst_iou']:.3f}, moved by at most {patches['most_moved_px']:.0f} px"
-    )
+    states = found["states"]
+    if patches := found["patches"]:
+        yield (
+            f"patches: {patches['same']} of {patches['patches']} at the reference's place, {patches['tied']} at one it "
+            f"rates as high; worst IoU {patches['worst_iou']:.3f}, moved by at most {patches['most_moved_px']:.0f} px"
+        )
     yield f"lesions: {states['lost']} lost, {states['new']} new, {states['almost empty']} maps almost empty, not judged"
     for name, labels in found["scores"].items():
         for label, score in labels.items():

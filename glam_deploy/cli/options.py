@@ -13,7 +13,7 @@ from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.installation import documentation, require
-from glam_deploy.networks import MOST_PATCHES
+from glam_deploy.networks import MOST_PATCHES, NETWORKS
 from glam_deploy.records import View
 
 
@@ -148,6 +148,20 @@ cache_option: Decorator = click.option(
 ungated_option: Decorator = click.option(
     "--ungated", is_flag=True, help="Use the engine even if its gate is missing or failed; the results say so."
 )
+
+
+def _network(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The name as in `NetworkSpec.name`."""
+    return value and value.upper()
+
+
+def network_option(default: str | None, help_text: str) -> Decorator:
+    """`--network glam|gmic|cam`: a network by its name."""
+    names = dict.fromkeys(spec.name.lower() for spec in NETWORKS)
+    choice = click.Choice(list(names), case_sensitive=False)
+    return click.option(
+        "--network", type=choice, default=default, show_default=default is not None, callback=_network, help=help_text
+    )
 
 
 def patches_option(default: int | None, help_text: str) -> Decorator:

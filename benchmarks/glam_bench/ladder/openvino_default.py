@@ -3,7 +3,7 @@
 from glam_deploy.bundle import Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, OpenedEngines
 from glam_deploy.engines.openvino import LIBRARY, core, read_graph
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import Stage
 from glam_deploy.precision import StageRecipes
 
 
@@ -24,8 +24,8 @@ class DefaultEngine(Engine):
 
 def open_default(bundle: Bundle) -> OpenedEngines:
     """The precision is what OpenVINO chooses: bf16 where the processor has it, else f32."""
-    engines = {stage: DefaultEngine(bundle, stage) for stage in STAGES}
-    precision = {"f32": "fp32", "f16": "fp16"}.get(found := engines["local"].precision, found)
+    engines = {stage: DefaultEngine(bundle, stage) for stage in bundle.network.stages}
+    precision = {"f32": "fp32", "f16": "fp16"}.get(found := engines["global"].precision, found)
     identity = EngineIdentity(
         name="openvino-default",
         library=LIBRARY,

@@ -33,6 +33,8 @@ def _stages(rung: Rung, arithmetic: Arithmetic, peaks: Peaks, patches: int) -> I
     identity = from_json(EngineIdentity, engine)
     networks: tuple[tuple[Stage, int], ...] = (("global", 1), ("local", patches))
     for stage, runs in networks:
+        if stage not in arithmetic:
+            continue
         computed = identity.precision[stage].weights
         yield RooflineStage(
             stage=stage,

@@ -1,7 +1,7 @@
 """Rungs that run the network in PyTorch: as published, and optimized step by step."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from glam_bench.ladder.rungs import Run
 from glam_deploy import bundle as bundles
+from glam_deploy.agreement.answers import COMPARED
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineIdentity, Stopwatch
 from glam_deploy.engines.cpu import BF16, features
 from glam_deploy.errors import BackendUnavailable
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import COMPOSED_MAP, Stage
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_deploy.records import Float32, Int64, NetworkInput
 from glam_deploy.runtime import patching
 from glam_export.checkpoint import load_weights
-from glam_export.reference.glam import GlamNetwork
-
-Module = Callable[..., tuple[Tensor, ...]]
+from glam_export.graphs.layers import upsample
+from glam_export.reference.base import ReferenceNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,11 @@ class TorchOptions:
 class TorchRunner:
     """The reference network, on the GPU where PyTorch sees one."""
 
-    def __init__(self, network: GlamNetwork, patches: int, options: TorchOptions) -> None:
+    def __init__(self, network: ReferenceNetwork, patches: int, options: TorchOptions) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.build_s: float | None = None
-        self._patches, self._options = patches, options
-        self._network = _laid_out(network.to(self.device), options)
-        self._global: Module = self._network.global_network
-        self._local: Module = self._network.detection_network
+        self._patches, self._options, self._spec = patches, options, network.spec
+        self._forward = dict(_laid_out(network.to(self.device), options).stages())
         if options.backend:
             self._compile(options.backend)
         half: Precision = "bf16" if self.device.type == "cpu" else "fp16"
@@ -63,51 +61,50 @@ class TorchRunner:
 
     def __call__(self, view: NetworkInput) -> Run:
         clock = Stopwatch()
+        locations = np.zeros((0, 2), np.int64)
         with torch.inference_mode():
             with clock("global"):
                 image = torch.from_numpy(view.image).to(self.device)[None, None]
-                whole = self._float(self._global, image)
-            with clock("patches"):
-                locations = self._choose(whole[0])
-                patches = self._cut(view.image, image, locations)
-            with clock("local"):
-                parts = self._float(self._local, patches)
+                found = self._run("global", image)
+            if self._spec.selection:
+                with clock("patches"):
+                    locations = self._choose(found["saliency_global"])
+                    patches = self._cut(view.image, image, locations)
+                with clock("local"):
+                    found |= {name: values[None] for name, values in self._run("local", patches).items()}
             with clock("fusion"):
-                outputs = self._fuse(whole, parts, locations)
-        return Run(answer=outputs, stages_ms=clock.times_ms)
+                outputs = self._fuse(found, locations)
+        return Run(answer={**outputs, "patch_locations": locations}, stages_ms=clock.times_ms)
 
     def _choose(self, saliency: Tensor) -> Int64:
-        cells, _ = patching.choose_windows(saliency[0].cpu().numpy(), self._patches, GLAM.patches)
-        return np.array([patching.cell_to_pixel(cell, GLAM) for cell in cells], np.int64)
+        cells, _ = patching.choose_windows(saliency[0].cpu().numpy(), self._patches, self._spec.patches)
+        return np.array([patching.cell_to_pixel(cell, self._spec) for cell in cells], np.int64)
 
     def _cut(self, pixels: Float32, image: Tensor, locations: Int64) -> Tensor:
+        side = self._spec.patches.side
         if self._options.host_crops:
-            return torch.from_numpy(patching.crop(pixels, locations, GLAM.patches.side)).to(self.device)
-        corners = locations.tolist()
-        return torch.stack([image[0, :, r : r + GLAM.patches.side, c : c + GLAM.patches.side] for r, c in corners])
+            return torch.from_numpy(patching.crop(pixels, locations, side)).to(self.device)
+        return torch.stack([image[0, :, r : r + side, c : c + side] for r, c in locations.tolist()])
 
-    def _fuse(self, whole: Sequence[Tensor], parts: Sequence[Tensor], locations: Int64) -> dict[str, Any]:
-        network, (saliency, y_scale, z_g), (maps, z_k) = self._network, whole, parts
-        local = network.aggregate(maps[None], z_k[None])
-        network.fuse_saliency(saliency, maps[None], torch.from_numpy(locations)[None]).cpu()
-        outputs = {
-            "y_global": y_scale[0].mean(0),
-            "y_scale": y_scale[0],
-            "y_local": local.y_local[0],
-            "saliency_global": saliency[0],
-            "saliency_patches": maps,
-        }
-        if local.z_l is not None and local.attention is not None:
-            outputs["y_fusion"] = network.predict_fusion(z_g, local.z_l)[0]
-            outputs["attention"] = local.attention[0]
-        return {"patch_locations": locations, **{name: t.cpu().numpy() for name, t in outputs.items()}}
+    def _fuse(self, found: Mapping[str, Tensor], locations: Int64) -> dict[str, Any]:
+        """The fusion stage, if there is one, and the fused map at full size; those of all outputs that are compared."""
+        if "fusion" in self._forward:
+            contract = self._spec.contract("fusion")
+            inputs = {**found, "patch_locations": torch.from_numpy(locations).to(self.device)[None]}
+            outputs = self._forward["fusion"](**{name: inputs[name] for name in contract.inputs})
+            found = {**found, **dict(zip(contract.outputs, outputs, strict=True))}
+        if COMPOSED_MAP not in found:
+            found = {**found, COMPOSED_MAP: upsample(found["saliency_global"], self._spec.cell)}
+        on_host = {name: values[0].cpu().numpy() for name, values in found.items()}
+        return {name: on_host[name] for name in COMPARED if name in on_host}
 
-    def _float(self, module: Module, tensor: Tensor) -> list[Tensor]:
+    def _run(self, stage: Stage, tensor: Tensor) -> dict[str, Tensor]:
+        """Outputs of the global or the local stage by name, in FP32."""
         with self._autocast():
-            outputs = module(tensor)
+            outputs = self._forward[stage](tensor)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return [output.float() for output in outputs]
+        return dict(zip(self._spec.contract(stage).outputs, (output.float() for output in outputs), strict=True))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._options.half:
@@ -115,16 +112,15 @@ class TorchRunner:
         return torch.autocast(self.device.type, torch.bfloat16 if self.device.type == "cpu" else torch.float16)
 
     def _compile(self, backend: str) -> None:
-        """Compile both networks; the compiler runs in the first call, for which tensors of the right shapes suffice."""
+        """Compile the networks; the compiler runs in the first call, for which tensors of the right shapes suffice."""
         start = perf_counter()
-        self._global, self._local = (
-            torch.compile(module, backend=backend, dynamic=False) for module in (self._global, self._local)
-        )
-        with torch.inference_mode():
-            self._float(self._global, torch.zeros(1, 1, *GLAM.input_shape, device=self.device))
-            self._float(
-                self._local, torch.zeros(self._patches, 1, GLAM.patches.side, GLAM.patches.side, device=self.device)
-            )
+        batches: dict[Stage, int] = {"global": 1, "local": self._patches}
+        for stage, batch in batches.items():
+            if stage in self._forward:
+                self._forward[stage] = torch.compile(self._forward[stage], backend=backend, dynamic=False)
+                (expected,) = self._spec.contract(stage).inputs.values()
+                with torch.inference_mode():
+                    self._run(stage, torch.zeros(batch, *expected.shape, device=self.device))
         self.build_s = perf_counter() - start
 
 
@@ -134,7 +130,6 @@ def open_torch(bundle: Bundle, patches: int, threads: int | None, options: Torch
     if threads:
         torch.set_num_threads(threads)
     network = load_weights(bundle.read(bundles.CHECKPOINT_FILE), bundle.network)
-    assert isinstance(network, GlamNetwork)
     return TorchRunner(network, patches, options)
 
 
@@ -148,7 +143,7 @@ def _require(bundle: Bundle, options: TorchOptions) -> None:
         raise BackendUnavailable("torch.compile needs a C++ compiler on a CPU: install g++")
 
 
-def _laid_out(network: GlamNetwork, options: TorchOptions) -> GlamNetwork:
+def _laid_out(network: ReferenceNetwork, options: TorchOptions) -> ReferenceNetwork:
     if options.host_crops:
         return network
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -73,8 +73,8 @@ def _facts(gate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "when", gate["when"]
     yield "images", words.plain(gate["images"])
     if figures := gate["figures"]:
-        patches = figures["patches"]
-        yield "patches in place", f"{words.percent(patches['agreement'])} of {patches['patches']}"
+        if patches := figures["patches"]:
+            yield "patches in place", f"{words.percent(patches['agreement'])} of {patches['patches']}"
         yield "lesions lost or new", words.plain(figures["lost_or_new"])
         yield "decisions flipped", words.plain(figures["flips"])
         yield "reasons", words.plain(figures["reasons"])

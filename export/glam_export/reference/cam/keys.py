@@ -35,19 +35,14 @@ class Layout:
 
 def spec_of(tensors: Mapping[str, Tensor]) -> NetworkSpec:
     """CAM. Raises CheckpointError for a classifier with another number of classes."""
-    outputs = list(tensors[CLASSIFIER].shape[:1])
-    if outputs != [len(CAM.classes)]:
+    shape = list(tensors[CLASSIFIER].shape)
+    if shape[:1] != [len(CAM.classes)]:
+        origin = " (the classes of ImageNet)" if shape[:1] == [1000] else ""
         raise CheckpointError(
-            f"is a ResNet whose classifier {CLASSIFIER} has {list(tensors[CLASSIFIER].shape)}{_origin(outputs)}. CAM "
-            f"needs one with two outputs, {' and '.join(CAM.classes)}, in this order: train its last layer on "
-            f"mammograms with these labels."
+            f"is a ResNet with {CLASSIFIER} {shape}, one row for each output{origin}. CAM needs two outputs, "
+            f"{' and '.join(CAM.classes)} in this order: train the classifier on mammograms with these labels."
         )
     return CAM
-
-
-def _origin(outputs: list[int]) -> str:
-    known = {1000: "1000 outputs, the classes of ImageNet", 1: "one output, for one label"}
-    return "".join(f": {known[count]}" for count in outputs if count in known)
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
