@@ -69,6 +69,15 @@ def check(header: Header, *, for_processing: bool, view_is_given: bool = False) 
     return tuple(_notices(header))
 
 
+def check_grey(header: Header) -> None:
+    """Check only what decoding needs: one grey image, with bits and a size that are read. Raises DicomError."""
+    if (header.frames or 1) != 1:
+        raise DicomError(f"NumberOfFrames is {header.frames}, expected 1: export each frame as an object")
+    _check_grey_scale(header)
+    _check_bits(header)
+    _check_size(header)
+
+
 def _check_class(header: Header, for_processing: bool) -> None:
     if header.sop_class == MediaStorageDirectoryStorage:
         raise NotForThisNetwork(

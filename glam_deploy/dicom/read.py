@@ -17,7 +17,7 @@ from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
-from glam_deploy.dicom.pixels import read_pixels
+from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
 from glam_deploy.regular import open_regular
@@ -59,6 +59,27 @@ def read_view(
         source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header)),
         notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, mirrored))),
     )
+
+
+def read_grey(path: Path) -> StoredImage:
+    """Read the pixels of a grey DICOM object of any SOP class: scanned films and masks of labelled sets.
+
+    No acceptance rule for mammograms applies, so it is not for images of patients. Raises DicomError, and
+    BackendUnavailable if a decoder is not installed.
+    """
+    silence_pydicom()
+    with _opened(path) as file:
+        parsed = _Parsed(file, KEYWORDS)
+        header = read_header(parsed.read_through(BEFORE_PIXELS))
+        acceptance.check_grey(header)
+        dataset = parsed.read_through(PIXEL_DATA)
+        store_parsed_values(dataset, header)
+        return read_pixels(dataset, header)
+
+
+def read_stated_view(path: Path) -> View:
+    """The view in the header of a DICOM file. Raises DicomError if it has none, NotForThisNetwork for another view."""
+    return views.view_of(read_header(read_elements(path, KEYWORDS)), None)
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import InputError
-from glam_deploy.images.image_files import read_pixels
-from glam_deploy.records import View
+from glam_deploy.errors import InputError, Remedy
+from glam_deploy.images import image_files
+from glam_deploy.reading import read
+from glam_deploy.records import Mammogram, Pixels, Source, View
 
 Mask = NDArray[np.bool_]
 """bool [rows, columns], source frame."""
@@ -39,7 +40,10 @@ class Polygon:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFile:
-    """An image file of the shape of the mammogram; a finding is where its values are in `values`, or not 0."""
+    """A PNG, TIFF, npy or DICOM file of the shape of the mammogram.
+
+    A finding is where its values are in `values`, or not 0.
+    """
 
     path: Path
     values: tuple[int, ...] | None = None
@@ -68,6 +72,8 @@ class LabelledImage:
     labels: Mapping[str, bool | None]
     """Class -> whether it has the class; None where the set does not say."""
     outlines: tuple[Outline, ...] = ()
+    film: bool = False
+    """Whether the file is the scan of a film: a DICOM object of another class, whose header states no view."""
 
     @property
     def breast(self) -> str | None:
@@ -85,6 +91,19 @@ class LabelledSet:
     images: tuple[LabelledImage, ...]
     remarks: tuple[str, ...] = ()
     """What was left out and which rule made the labels, sentences for the reader of an evaluation."""
+
+
+def read_labelled(image: LabelledImage) -> Mammogram:
+    """Read the mammogram of a labelled set: as `glam_deploy.read`, but also the scan of a film. Raises as it."""
+    if not image.film:
+        return read(image.path, view=image.view)
+    from glam_deploy.dicom.read import read_grey
+
+    if image.view is None:
+        raise InputError("the header of a scanned film has no view", Remedy.NAME_VIEW)
+    stored = read_grey(image.path)
+    source = Source(name=image.path.name, kind="dicom")
+    return Mammogram(pixels=stored.pixels, view=image.view, source=source, notices=stored.notices)
 
 
 def masks_of(image: LabelledImage, shape: tuple[int, int]) -> dict[str, Mask]:
@@ -115,7 +134,7 @@ def _area(area: Rectangle | Polygon | MaskFile, shape: tuple[int, int]) -> Mask:
 
 def _from_file(area: MaskFile, shape: tuple[int, int]) -> Mask:
     try:
-        values, _, _ = read_pixels(area.path)
+        values = _mask_values(area.path)
     except InputError as error:
         raise InputError(f"the mask {area.path.name} cannot be used: {error}", *error.remedies) from error
     if values.shape != shape:
@@ -123,3 +142,11 @@ def _from_file(area: MaskFile, shape: tuple[int, int]) -> Mask:
             f"the mask {area.path.name} is {list(values.shape)}, expected a grey image of the mammogram's {list(shape)}"
         )
     return values != 0 if area.values is None else np.isin(values, area.values)
+
+
+def _mask_values(path: Path) -> Pixels:
+    if path.suffix.lower() in image_files.SUFFIXES:
+        return image_files.read_pixels(path)[0]
+    from glam_deploy.dicom.read import read_grey
+
+    return read_grey(path).pixels

@@ -1,0 +1,190 @@
+"""What the readers share: files of a folder, rows of a CSV table with their line numbers, views, and BI-RADS."""
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glam_deploy.errors import UsageError
+from glam_deploy.reading import find_inputs
+from glam_deploy.records import View
+from glam_deploy.regular import open_regular
+
+MAX_BYTES = 64 << 20
+"""Largest size of a table."""
+
+BIRADS_RULE = (
+    "Labels are readings, not pathology: BI-RADS 4, 5 and 6 count as malignant, 1, 2 and 3 as not malignant; 2 and 3 "
+    "count as benign and 1 as not benign; for 4, 5 and 6 it is unknown whether there is a benign finding too. BI-RADS "
+    "0 gives no label."
+)
+_BIRADS = re.compile(r"(?:BI-?RADS\s*)?([0-6])[ABC]?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """All files of a labelled set."""
+
+    title: str
+    layout: str
+    """The expected files, for messages."""
+    folder: Path
+    images: tuple[Path, ...]
+    """Image files, in sorted order."""
+    others: tuple[Path, ...]
+
+    def table(self, *names: str) -> Path | None:
+        """The only file with one of these names; None if there is none. Raises UsageError for several."""
+        found = [path for path in self.others if path.name in names]
+        if len(found) > 1:
+            raise UsageError(
+                f"{self.folder} has {len(found)} tables {found[0].name}, such as {found[0]} and {found[1]}; expected "
+                f"one: give the folder of one copy of {self.title}"
+            )
+        return found[0] if found else None
+
+    def missing(self, what: str) -> UsageError:
+        """The error that `what` is missing, with the expected layout."""
+        return UsageError(
+            f"{self.folder} has no {what}; expected the files of {self.title}: {self.layout}. Check the folder; "
+            "docs/datasets.md has the layouts that are read"
+        )
+
+    def name_of(self, path: Path) -> str:
+        """`LabelledImage.name` of an image."""
+        return path.relative_to(self.folder).as_posix()
+
+
+def open_tree(folder: Path, *, title: str, layout: str) -> Tree:
+    """List the files of a set. Raises UsageError if the folder does not exist or has no images."""
+    others: list[Path] = []
+    try:
+        images = find_inputs([folder], on_passed_over=lambda _, found: others.extend(found))
+    except UsageError as error:
+        raise UsageError(f"{error}; expected the files of {title}: {layout}") from error
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file, expected a folder with the files of {title}: {layout}")
+    return Tree(title=title, layout=layout, folder=folder, images=tuple(images), others=tuple(others))
+
+
+def require_split(title: str, split: str | None, splits: Sequence[str]) -> None:
+    """Raises UsageError unless `split` is None or one of `splits`."""
+    if split is not None and split not in splits:
+        expected = f"one of {', '.join(splits)}" if splits else "none, because it has no parts"
+        raise UsageError(f"{title} has no split {split!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One record of a table."""
+
+    path: Path
+    line: int
+    """Line of the file on which the record begins, from 1."""
+    cells: Mapping[str, str]
+    """Heading in lower case with spaces for "_" -> cell without surrounding white space."""
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    def wrong(self, column: str, expected: str) -> UsageError:
+        """The error that the cell of `column` has a wrong value."""
+        return UsageError(
+            f"{self.path}, line {self.line}: {column} is {self.cells[column]!r}, expected {expected}: correct it"
+        )
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The records of a CSV file: UTF-8, separated by comma, semicolon or tab, with a heading.
+
+    `columns`: required headings, in the form of `Row.cells`. Cells in quotation marks may contain line ends. Raises
+    UsageError for a file that is no such table or lacks a column.
+    """
+    text = _text(path)
+    heading = text.partition("\n")[0]
+    separator = max(",;\t", key=heading.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        names = [" ".join(cell.replace("_", " ").lower().split()) for cell in next(reader, [])]
+        if missing := [column for column in columns if column not in names]:
+            raise UsageError(
+                f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}; {', '.join(missing)} is missing: "
+                "take the table as it was published"
+            )
+        return list(_records(path, names, reader))
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
+
+
+def _records(path: Path, names: Sequence[str], reader: Iterator[list[str]]) -> Iterator[Row]:
+    line = reader.line_num + 1  # type: ignore[attr-defined]  # of csv.reader
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            padded = [*map(str.strip, cells), *[""] * (len(names) - len(cells))]
+            yield Row(path=path, line=line, cells=dict(zip(names, padded, strict=False)))
+        line = reader.line_num + 1  # type: ignore[attr-defined]
+
+
+def _text(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check the file") from error
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path} has more than {MAX_BYTES} bytes, expected a CSV table")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV UTF-8") from error
+
+
+def view_in(row: Row, side: str, projection: str) -> View | None:
+    """The view in two cells; None for a projection other than CC and MLO. Raises UsageError for another side."""
+    letter = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}.get(row[side].upper())
+    if letter is None:
+        raise row.wrong(side, "L, R, LEFT or RIGHT")
+    text = row[projection].upper()
+    return View(f"{letter}-{text}") if text in ("CC", "MLO") else None
+
+
+def birads_in(row: Row, column: str) -> int:
+    """The BI-RADS category in a cell, such as "4a" or "BI-RADS 4"; subcategories count as 4. Raises UsageError."""
+    found = _BIRADS.fullmatch(row[column])
+    if found is None:
+        raise row.wrong(column, "a BI-RADS category, 0 to 6")
+    return int(found[1])
+
+
+def labels_of(birads: int) -> dict[str, bool | None]:
+    """Labels by BIRADS_RULE."""
+    if birads == 0:
+        return {"benign": None, "malignant": None}
+    malignant = birads >= 4
+    return {"benign": None if malignant else birads >= 2, "malignant": malignant}
+
+
+def class_of(birads: int) -> str | None:
+    """The class of a finding of this category; None for BI-RADS 0 and 1, which are no class of finding."""
+    return "malignant" if birads >= 4 else "benign" if birads >= 2 else None
+
+
+@dataclass(kw_only=True)
+class LeftOut:
+    """Counts what a table lists and a reader cannot use."""
+
+    _names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, name: str) -> None:
+        """`reason`: a plural, such as "images that are listed and absent"."""
+        self._names[reason].append(name)
+
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each reason, with the count and the first name."""
+        return tuple(f"{len(names)} {reason}, such as {names[0]}." for reason, names in self._names.items())
+
+
+ABSENT = "images are listed in the tables and absent from the folder"
