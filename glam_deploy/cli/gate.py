@@ -80,6 +80,13 @@ class Outcomes:
     ImageOptions,
     click.option("--images", type=click.Path(path_type=Path), help="Image file or folder [default: the demo exam]."),
     click.option("--masks", type=click.Path(path_type=Path), help="Folder of outlines, PNG named like the images."),
+    click.option(
+        "--dataset",
+        type=(str, click.Path(path_type=Path)),
+        metavar="NAME DIR",
+        help="A labelled set instead of images and masks: cbis-ddsm, inbreast, vindr-mammo or cmmd (docs/datasets.md).",
+    ),
+    click.option("--split", help="Part of the labelled set, such as test [default: all]."),
     view_option,
     standardized_option("Images are cropped to 2944 x 1920 and mirrored, as for `run --standardized`."),
 )
@@ -171,7 +178,7 @@ def _compare(pair: EnginePair, images: ImageSet, limits: Limits) -> Outcomes:
         task = bar.add_task("", total=len(images.images))
         try:
             for path in images.images:
-                bar.update(task, description=path.name, refresh=True)
+                bar.update(task, description=images.name(path), refresh=True)
                 _one(found, pair, images, limits, path)
                 bar.advance(task)
         except KeyboardInterrupt:
@@ -192,8 +199,9 @@ def _one(found: Outcomes, pair: EnginePair, images: ImageSet, limits: Limits, pa
         status, message = "unreadable", error.message_for(Caller.GATE)
     except BackendRunError as error:
         status, message = "not computed", str(error)
-    found.left_out.append({"image": path.name, "status": status, "message": message})
-    console.err.print(f"{status}: {path.name}: {message}", soft_wrap=True)
+    name = images.name(path)
+    found.left_out.append({"image": name, "status": status, "message": message})
+    console.err.print(f"{status}: {name}: {message}", soft_wrap=True)
 
 
 def _text(path: Path) -> str:

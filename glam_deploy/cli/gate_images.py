@@ -1,15 +1,25 @@
-"""Images and masks for `glam-deploy gate`."""
+"""Images with their ground truth for `glam-deploy gate`: a folder with masks, or a labelled set."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
+from glam_deploy.cli import console
+from glam_deploy.cli.bench import bench_module
 from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
-from glam_deploy.gate.ground_truth import MASK_ENDING, Mask, find_mask, is_mask_name, read_mask
+from glam_deploy.gate.ground_truth import (
+    MASK_ENDING,
+    GroundTruth,
+    find_mask,
+    ground_truth_of,
+    is_mask_name,
+    read_mask,
+)
 from glam_deploy.gate.trial import Image
 from glam_deploy.installation import require
 from glam_deploy.reading import find_inputs, read, read_standardized
@@ -26,27 +36,50 @@ class ImageOptions:
     images: Path | None = None
     """None: the exam of the demo folder that has the bundle, otherwise a temporary demo exam."""
     masks: Path | None = None
+    dataset: tuple[str, Path] | None = None
+    """Name and folder of a labelled set, instead of images and masks."""
+    split: str | None = None
     view: View | None = None
     standardized: bool = False
 
 
+class ImageSet(Protocol):
+    """The images of one gate and their ground truth."""
+
+    @property
+    def images(self) -> Sequence[Path]: ...
+
+    def name(self, path: Path) -> str:
+        """Name of an image for users."""
+        ...
+
+    def read(self, path: Path) -> tuple[Image, GroundTruth | None]:
+        """One image and its ground truth, if it has one. Raises InputError and as `reading.read`."""
+        ...
+
+    def sha256(self) -> str:
+        """SHA-256 over all images and their ground truth in their order, hexadecimal, for the verdict."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """The images of one gate and their masks."""
+class FolderImages:
+    """An ImageSet of files, and PNG masks with their names."""
 
     images: Sequence[Path]
     masks: Path | None
     options: ImageOptions
 
-    def read(self, path: Path) -> tuple[Image, Mask | None]:
-        """One image and its mask, if it has one. Raises InputError and as `reading.read`."""
+    def name(self, path: Path) -> str:
+        return path.name
+
+    def read(self, path: Path) -> tuple[Image, GroundTruth | None]:
         image = self._image(path)
         shape = image.pixels.shape if isinstance(image, Mammogram) else image.image.shape
         mask = self._mask(path)
-        return image, read_mask(mask, shape) if mask else None
+        return image, ground_truth_of(read_mask(mask, shape)) if mask else None
 
     def sha256(self) -> str:
-        """SHA-256 over all images and masks in their order, hexadecimal, for the verdict."""
         total = hashlib.sha256()
         for path in self.images:
             for file in filter(None, (path, self._mask(path))):
@@ -62,9 +95,40 @@ class ImageSet:
         return find_mask(self.masks, path) if self.masks else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetImages:
+    """An ImageSet of a labelled set: labels, and the outlines that the set has."""
+
+    labelled: Mapping[Path, Any]
+    """Image -> its `glam_bench.evaluation.labelled.LabelledImage`."""
+
+    @property
+    def images(self) -> Sequence[Path]:
+        return tuple(self.labelled)
+
+    def name(self, path: Path) -> str:
+        return str(self.labelled[path].name)
+
+    def read(self, path: Path) -> tuple[Image, GroundTruth | None]:
+        records, image = bench_module("evaluation.labelled"), self.labelled[path]
+        mammogram = records.read_labelled(image)
+        outlines = records.masks_of(image, mammogram.pixels.shape)
+        return mammogram, GroundTruth(positive=image.labels, outlines=outlines)
+
+    def sha256(self) -> str:
+        fingerprint = bench_module("evaluation.labelled").fingerprint
+        total = hashlib.sha256()
+        for path, image in self.labelled.items():
+            text, files = fingerprint(image)
+            total.update(text.encode())
+            for file in (path, *files):
+                total.update(_file_sha256(file))
+        return total.hexdigest()
+
+
 def require_exam(bundle_folder: Path, options: ImageOptions) -> None:
     """Raises BackendUnavailable if `image_set` has to make a demo exam and packages are missing."""
-    if options.images is None and _demo(bundle_folder) is None:
+    if options.images is None and options.dataset is None and _demo(bundle_folder) is None:
         require("export", "dicom")
 
 
@@ -72,8 +136,14 @@ def require_exam(bundle_folder: Path, options: ImageOptions) -> None:
 def image_set(bundle_folder: Path, options: ImageOptions) -> Iterator[ImageSet]:
     """Find the images, or make a demo exam that exists during the block.
 
-    Raises UsageError for folders without images or masks, BackendUnavailable if a demo exam cannot be made.
+    Raises UsageError for folders without images or masks and as `open_dataset`, BackendUnavailable if a demo exam
+    cannot be made.
     """
+    if options.dataset is not None:
+        yield _of_dataset(*options.dataset, options)
+        return
+    if options.split is not None:
+        raise UsageError("--split goes with --dataset: name the labelled set")
     if options.images is not None:
         yield _found(options.images, options.masks, options)
         return
@@ -89,6 +159,21 @@ def image_set(bundle_folder: Path, options: ImageOptions) -> Iterator[ImageSet]:
         yield _found(exam, outlines, options)
 
 
+def _of_dataset(name: str, folder: Path, options: ImageOptions) -> ImageSet:
+    """The images of a labelled set; prints its remarks to standard error."""
+    if options.images or options.masks or options.view or options.standardized:
+        raise UsageError(
+            "--dataset has images, views and outlines of its own: omit --images, --masks, --view and --standardized"
+        )
+    with console.working(f"reading {name}"):
+        found = bench_module("evaluation.datasets").open_dataset(name, folder, split=options.split)
+    for remark in found.remarks:
+        console.err.print(f"{name}: {remark}", soft_wrap=True)
+    if not found.images:
+        raise UsageError(f"{folder} has no image that the tables of {name} list: check the folder")
+    return DatasetImages(labelled={image.path: image for image in found.images})
+
+
 def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
     """The images of a folder, which may also hold their outlines."""
     paths = [path for path in find_inputs([images]) if not is_mask_name(path)]
@@ -97,7 +182,7 @@ def _found(images: Path, masks: Path | None, options: ImageOptions) -> ImageSet:
     if masks is not None:
         outlines = _outlines(masks, paths)
         paths = [path for path in paths if path.resolve() not in outlines]
-    return ImageSet(images=paths, masks=masks, options=options)
+    return FolderImages(images=paths, masks=masks, options=options)
 
 
 def _outlines(masks: Path, paths: Sequence[Path]) -> set[Path]:

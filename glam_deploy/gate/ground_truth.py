@@ -1,5 +1,7 @@
-"""Ground truth: lesion masks by radiologists, the classes in a mask, and the Dice of saliency maps against masks."""
+"""Ground truth: labels and lesion masks of an image, and the Dice of saliency maps against the masks."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,16 @@ VALUES = {"benign": 100, "malignant": 200}
 """Class -> grey value in a mask; 0 is background."""
 
 Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundTruth:
+    """What is known of one image."""
+
+    positive: Mapping[str, bool | None]
+    """Class -> whether the image has it; None if unknown."""
+    outlines: Mapping[str, NDArray[np.bool_]]
+    """Class -> its area, bool [rows, columns], source frame; the areas of two classes may overlap."""
 
 
 def find_mask(folder: Path, image: Path) -> Path | None:
@@ -52,18 +64,19 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
     return np.asarray(mask, np.uint8)
 
 
-def classes_in(mask: Mask, network: NetworkSpec) -> dict[str, bool]:
-    """Class -> whether the mask has pixels of this class."""
-    return {name: bool((mask == VALUES[name]).any()) for name in network.classes}
+def ground_truth_of(mask: Mask) -> GroundTruth:
+    """The ground truth that a mask of `read_mask` states: an image has a class if the mask has pixels of it."""
+    outlines = {name: mask == value for name, value in VALUES.items()}
+    return GroundTruth(positive={name: bool(area.any()) for name, area in outlines.items()}, outlines=outlines)
 
 
-def ground_truth_dice(result: Result, mask: Mask, network: NetworkSpec) -> dict[str, list[float]]:
-    """Class in the mask -> Dice of the fused map against the mask at each of THRESHOLDS, in the source frame."""
+def ground_truth_dice(result: Result, truth: GroundTruth, network: NetworkSpec) -> dict[str, list[float]]:
+    """Class with a mask -> Dice of the fused map against the mask at each of THRESHOLDS, in the source frame."""
     saliency = result.saliency_in_source()
     return {
-        name: [_dice(saliency[index] >= np.float32(threshold), mask == VALUES[name]) for threshold in THRESHOLDS]
+        name: [_dice(saliency[index] >= np.float32(threshold), truth.outlines[name]) for threshold in THRESHOLDS]
         for index, name in enumerate(network.classes)
-        if (mask == VALUES[name]).any()
+        if name in truth.outlines and truth.outlines[name].any()
     }
 
 

@@ -107,7 +107,11 @@ def _score(trials: Sequence[ImageTrial], name: str, label: str, index: int) -> S
 
 
 def _areas(trials: Sequence[ImageTrial], name: str, label: str, index: int) -> Areas | None:
-    known = [(*t.agreement.scores[name][index], t.positive[label]) for t in trials if t.positive is not None]
+    known = [
+        (*trial.agreement.scores[name][index], has)
+        for trial in trials
+        if trial.positive is not None and (has := trial.positive[label]) is not None
+    ]
     if not known:
         return None
     candidate, reference, positive = zip(*known, strict=True)

@@ -12,7 +12,7 @@ from glam_deploy.engines.base import Engine, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import AUTO, OWNERS, open_engines
 from glam_deploy.engines.selection import check_asked, open_asked
 from glam_deploy.errors import BackendError, BackendRunError, UsageError
-from glam_deploy.gate.ground_truth import Mask, classes_in, ground_truth_dice
+from glam_deploy.gate.ground_truth import GroundTruth, ground_truth_dice
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Mammogram, NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
@@ -50,8 +50,8 @@ class ImageTrial:
     agreement: ImageAgreement
     flat: tuple[bool, bool]
     """Whether the global map of a class has no contrast: (candidate, reference)."""
-    positive: Mapping[str, bool] | None
-    """Class -> whether the mask has it; None without a mask."""
+    positive: Mapping[str, bool | None] | None
+    """Class -> whether the image has it, None if that is unknown; None without a mask and labels."""
     ground_truth: Mapping[str, tuple[tuple[float, float], ...]]
     """Class in the mask -> for each threshold the Dice of the fused maps against the mask: (candidate, reference)."""
     latency_ms: float
@@ -119,7 +119,9 @@ def reference_name(bundle: Bundle) -> str:
     return "torch" if CHECKPOINT_FILE in bundle.files and not OWNERS["torch"].missing else "onnx"
 
 
-def examine(pair: EnginePair, image: Image, mask: Mask | None, limits: Limits, *, timed: bool = False) -> Examined:
+def examine(
+    pair: EnginePair, image: Image, truth: GroundTruth | None, limits: Limits, *, timed: bool = False
+) -> Examined:
     """Run the candidate, the reference and, if `timed`, the engine "onnx", and compare the results.
 
     Raises InputError for an image that cannot be used, BackendRunError if the candidate fails, ReferenceFailed if the
@@ -132,8 +134,8 @@ def examine(pair: EnginePair, image: Image, mask: Mask | None, limits: Limits, *
         image=reference.input.source.name,
         agreement=compare_answers(found, expected, pair.network, limits, forced=forced),
         flat=(_flat(result), _flat(reference)),
-        positive=None if mask is None else classes_in(mask, pair.network),
-        ground_truth={} if mask is None else _against_ground_truth(result, reference, mask, pair.network),
+        positive=None if truth is None else {name: truth.positive.get(name) for name in pair.network.classes},
+        ground_truth={} if truth is None else _against_ground_truth(result, reference, truth, pair.network),
         latency_ms=_latency_ms(result),
         onnx_ms=_onnx_ms(pair, reference, image) if timed else None,
     )
@@ -165,7 +167,7 @@ def _flat(result: Result) -> bool:
 
 
 def _against_ground_truth(
-    result: Result, reference: Result, mask: Mask, network: NetworkSpec
+    result: Result, reference: Result, truth: GroundTruth, network: NetworkSpec
 ) -> dict[str, tuple[tuple[float, float], ...]]:
-    candidate, expected = (ground_truth_dice(each, mask, network) for each in (result, reference))
+    candidate, expected = (ground_truth_dice(each, truth, network) for each in (result, reference))
     return {name: tuple(zip(candidate[name], expected[name], strict=True)) for name in expected}

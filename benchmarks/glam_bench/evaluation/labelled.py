@@ -4,7 +4,7 @@ Frames as in `glam_deploy.records`: the source frame is the pixel grid of the im
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -94,15 +94,19 @@ class LabelledSet:
 
 
 def read_labelled(image: LabelledImage) -> Mammogram:
-    """Read the mammogram of a labelled set: as `glam_deploy.read`, but also the scan of a film. Raises as it."""
+    """Read the mammogram of a labelled set: as `glam_deploy.read`, but also the scan of a film. Raises as it.
+
+    The name of its source is `image.name`, because many sets name their files 1-1.dcm.
+    """
     if not image.film:
-        return read(image.path, view=image.view)
+        mammogram = read(image.path, view=image.view)
+        return replace(mammogram, source=replace(mammogram.source, name=image.name))
     from glam_deploy.dicom.read import read_grey
 
     if image.view is None:
         raise InputError("the header of a scanned film has no view", Remedy.NAME_VIEW)
     stored = read_grey(image.path)
-    source = Source(name=image.path.name, kind="dicom")
+    source = Source(name=image.name, kind="dicom")
     return Mammogram(pixels=stored.pixels, view=image.view, source=source, notices=stored.notices)
 
 
@@ -117,6 +121,13 @@ def masks_of(image: LabelledImage, shape: tuple[int, int]) -> dict[str, Mask]:
         mask = found.setdefault(outline.label, np.zeros(shape, np.bool_))
         mask |= _area(outline.shape, shape)
     return found
+
+
+def fingerprint(image: LabelledImage) -> tuple[str, list[Path]]:
+    """Text with name, labels and outlines of an image, and the mask files that belong to it: input of a hash."""
+    shapes = [(each.label, None if isinstance(each.shape, MaskFile) else each.shape) for each in image.outlines]
+    files = [each.shape.path for each in image.outlines if isinstance(each.shape, MaskFile)]
+    return repr((image.name, image.view, sorted(image.labels.items()), shapes)), files
 
 
 def _area(area: Rectangle | Polygon | MaskFile, shape: tuple[int, int]) -> Mask:

@@ -12,9 +12,12 @@ from support.bundles import snapshot
 from support.commands import Cli
 from support.engines import small_view
 from support.gate import Candidate
+from support.labelled_sets import VINDR_BREASTS, VINDR_FINDINGS
 
 from glam_deploy.bundle import MANIFEST, open_bundle
+from glam_deploy.dicom.mammography import Encoding, write_view
 from glam_deploy.json_records import to_json
+from glam_deploy.records import View
 
 
 @pytest.fixture
@@ -328,3 +331,53 @@ def test_standardized_images_are_those_that_run_takes(gate: Any, image: Path, tm
     said = gate("--standardized", images=tmp_path / "cropped")
     assert said.code == 0, said.err
     assert "engine openvino, 2 images" in said.out
+
+
+# labelled sets
+
+
+def write_vindr(folder: Path, malignant: str = "BI-RADS 4,100.0,200.0,160.0,260.0") -> Path:
+    """VinDr-Mammo with one view, whose benign and malignant boxes overlap."""
+    head = "b8d2,d931,d812,L,CC,512,384,BI-RADS 4,DENSITY C"
+    pixels = small_view().pixels
+    finding = f"{VINDR_FINDINGS}\n{head},['Mass'],{malignant},test\n{head},['Mass'],BI-RADS 3,90,190,160,260,test\n"
+    (folder / "images/b8d2").mkdir(parents=True)
+    (folder / "breast-level_annotations.csv").write_text(f"{VINDR_BREASTS}\n{head},test\n")
+    (folder / "finding_annotations.csv").write_text(finding)
+    write_view(folder / "images/b8d2/d812.dicom", pixels, view=View.L_CC, encoding=Encoding(bits_stored=16))
+    return folder
+
+
+def test_a_labelled_set_with_outlines_that_overlap(
+    cli: Cli, bundle: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    folder = write_vindr(tmp_path / "vindr")
+    gate = ("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx", "--out", tmp_path / "gate")
+    said = cli(*gate, "--dataset", "vindr-mammo", folder, "--split", "test")
+    assert said.code == 0, said.err
+    assert "vindr-mammo: Labels are readings, not pathology: BI-RADS 4, 5 and 6 count as malignant" in said.err
+    (row,) = json.loads((tmp_path / "gate/gate.json").read_text())["images"]
+    assert row["image"] == "images/b8d2/d812.dicom"
+    assert row["positive"] == {"benign": None, "malignant": True}
+    assert set(row["truth"]) == {"benign", "malignant"}
+    first, _ = verdicts(bundle)[0], write_vindr(tmp_path / "other", "BI-RADS 4,100.0,200.0,160.0,261.0")
+    assert cli(*gate, "--dataset", "vindr-mammo", tmp_path / "other").code == 0
+    hashes = {first["images_sha256"], verdicts(bundle)[-1]["images_sha256"]}
+    assert len(hashes) == 2  # of the same pixels with another box
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dataset", "ddsm", "."], "there is no labelled set 'ddsm', expected one of cbis-ddsm, inbreast"),
+        (["--dataset", "cmmd", "/nowhere"], "/nowhere does not exist"),
+        (["--dataset", "cmmd", ".", "--view", "L-CC"], "--dataset has images, views and outlines of its own"),
+        (["--split", "test"], "--split goes with --dataset"),
+    ],
+)
+def test_a_labelled_set_that_is_none(
+    cli: Cli, bundle: Path, candidate: Candidate, arguments: list[str], said: str
+) -> None:
+    found = cli("gate", "--bundle", bundle, "--engine", "openvino", "--reference", "onnx", *arguments)
+    assert (found.code, found.out) == (2, "")
+    assert said in found.err

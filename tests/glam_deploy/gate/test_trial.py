@@ -11,6 +11,7 @@ from support.engines import FakeEngine, blocks, fake_identity
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.verdict import judge
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
+from glam_deploy.gate.ground_truth import ground_truth_of
 from glam_deploy.gate.pictures import picture
 from glam_deploy.gate.trial import EnginePair, Examined, ImageTrial, examine
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, Stage, glam
@@ -70,7 +71,8 @@ def row(mask: np.ndarray | None = None, limits: Limits | None = None, **changed:
     reference, _ = pipeline()
     candidate, local = pipeline(**changed)
     pair = EnginePair(network=GLAM_CONCATENATION, reference=reference, candidate=candidate, local=local)
-    return examine(pair, image(), mask, limits or Limits())
+    truth = None if mask is None else ground_truth_of(mask)
+    return examine(pair, image(), truth, limits or Limits())
 
 
 def failures(found: ImageTrial) -> list[str]:
