@@ -87,6 +87,7 @@ EXTRAS = {
         "python-gdcm>=3.2.6",
         "hypothesis>=6.140",
         "scipy>=1.15",
+        "scikit-learn>=1.6",
         "httpx>=0.28",
         "playwright>=1.50",
         "ruff>=0.14",

@@ -1,4 +1,4 @@
-"""Statistics over the images of a trial: bootstrap intervals, rank agreement, areas under ROC curves."""
+"""Statistics over images: bootstrap intervals, rank agreement, areas under ROC curves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def interval(values: Sequence[float], statistic: Callable[..., Any]) -> Interval
     if len(values) < ENOUGH:
         return None
     samples = np.asarray(values, np.float64)[_draws(len(values))]
-    return _percentiles(statistic(samples, axis=-1))
+    return percentiles(statistic(samples, axis=-1))
 
 
 def ranks(values: ArrayLike) -> Float64:
@@ -46,16 +46,36 @@ def rank_agreement(first: Sequence[float], second: Sequence[float]) -> float | N
 
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
-    """Area under the ROC curve, 0..1, as the Mann-Whitney statistic; equal scores count half. None without both labels.
+    """Area under the ROC curve, 0..1; None without both labels. Definition and source: `weighted_auroc`."""
+    area = weighted_auroc(np.asarray(scores, np.float64), np.asarray(positive, bool), np.ones((1, len(scores))))[0]
+    return None if np.isnan(area) else float(area)
 
-    Source: Hanley and McNeil 1982.
+
+def weighted_auroc(scores: Float64, positive: NDArray[np.bool_], weights: Float64) -> Float64:
+    """Area under the ROC curve as the Mann-Whitney statistic, for several weightings of the same images at once.
+
+    `scores`, `positive`: [n]. `weights`: [B, n], >= 0, such as how often a resample has each image. Returns [B]: the
+    weighted share of pairs of a positive and a negative image in which the positive one has the higher score, equal
+    scores counting half; NaN where a label has no weight. Source: Hanley and McNeil 1982.
     """
-    labels = np.asarray(positive, bool)
-    positives, negatives = int(labels.sum()), int((~labels).sum())
-    if not positives or not negatives:
-        return None
-    wins = ranks(scores)[labels].sum() - positives * (positives + 1) / 2
-    return float(wins / (positives * negatives))
+    negatives, positives = weight_by_score(scores, positive, weights)
+    below = negatives.cumsum(axis=1) - negatives / 2
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    areas = np.full(len(weights), np.nan)
+    np.divide((positives * below).sum(axis=1), pairs, out=areas, where=pairs > 0)
+    return areas
+
+
+def weight_by_score(scores: Float64, positive: NDArray[np.bool_], weights: Float64) -> tuple[Float64, Float64]:
+    """Weight of the negative and of the positive images at each different score, ascending: two arrays [B, scores].
+
+    Arguments as in `weighted_auroc`.
+    """
+    order = np.argsort(scores, kind="stable")
+    first = np.flatnonzero(np.diff(scores[order], prepend=-np.inf)) if len(order) else order
+    sorted_weights, labels = weights[:, order], positive[order]
+    negatives, positives = (np.add.reduceat(sorted_weights * side, first, axis=1) for side in (~labels, labels))
+    return negatives, positives
 
 
 def auroc_interval(candidate: Sequence[float], reference: Sequence[float], positive: Sequence[bool]) -> Interval | None:
@@ -68,7 +88,7 @@ def auroc_interval(candidate: Sequence[float], reference: Sequence[float], posit
     a, b, labels = np.asarray(candidate), np.asarray(reference), np.asarray(positive, bool)
     pairs = ((auroc(a[i], labels[i]), auroc(b[i], labels[i])) for i in _draws(len(labels)))
     differences = [x - y for x, y in pairs if x is not None and y is not None]
-    return _percentiles(np.array(differences)) if differences else None
+    return percentiles(np.array(differences)) if differences else None
 
 
 def _draws(count: int) -> NDArray[np.intp]:
@@ -76,6 +96,7 @@ def _draws(count: int) -> NDArray[np.intp]:
     return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
 
 
-def _percentiles(samples: Float64) -> Interval:
+def percentiles(samples: Float64) -> Interval:
+    """The middle LEVEL of bootstrap samples [n], n >= 1: the percentile interval."""
     low, high = np.percentile(samples, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
