@@ -39,6 +39,7 @@ class Caller(Enum):
     RUN = "glam-deploy run"
     GATE = "glam-deploy gate"
     CALIBRATION = "glam-deploy export --calibration"
+    EVALUATE = "glam-deploy evaluate"
     APPLIANCE = "glam-deploy serve and run-dir"
 
 
@@ -69,6 +70,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.GATE: f"name it with --view, {_VIEWS}",
             Caller.CALIBRATION: "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags "
             f"of a DICOM object ({_VIEWS})",
+            Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it "
             "again",
         },
@@ -77,6 +79,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: f"give the correct --view, {_VIEWS}",
             Caller.GATE: f"give the correct --view, {_VIEWS}",
             Caller.CALIBRATION: f"correct the view in the file name, {_VIEWS}",
+            Caller.EVALUATE: f"correct the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _AT_SOURCE,
         },
         Remedy.FLIP: {
@@ -84,6 +87,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: "add --horizontal-flip",
             Caller.GATE: _STORED,
             Caller.CALIBRATION: _STORED,
+            Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
         },
         Remedy.NO_FLIP: {
@@ -91,6 +95,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: "omit --horizontal-flip",
             Caller.GATE: _STORED,
             Caller.CALIBRATION: _STORED,
+            Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
         },
         Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE},
@@ -99,6 +104,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: "allow it with --for-processing",
             Caller.GATE: "choose For Presentation images for the gate",
             Caller.CALIBRATION: "choose For Presentation images for the calibration",
+            Caller.EVALUATE: "choose For Presentation images for the evaluation",
             Caller.APPLIANCE: "allow it with accept.for_processing in the configuration or --for-processing of run-dir",
         },
         Remedy.STANDARDIZED: {
@@ -106,6 +112,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: "add --standardized",
             Caller.GATE: "add --standardized",
             Caller.CALIBRATION: _TAKES_RAW,
+            Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
         },
         Remedy.RAW: {
@@ -113,6 +120,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.RUN: f"omit --standardized and name the view with --view, {_VIEWS}",
             Caller.GATE: f"omit --standardized and name the view with --view, {_VIEWS}",
             Caller.CALIBRATION: _TAKES_RAW,
+            Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
         },
     }

@@ -12,15 +12,9 @@ from glam_deploy.cli import console
 from glam_deploy.cli.bench import bench_module
 from glam_deploy.cli.options import export_module
 from glam_deploy.errors import UsageError
-from glam_deploy.gate.ground_truth import (
-    MASK_ENDING,
-    GroundTruth,
-    find_mask,
-    ground_truth_of,
-    is_mask_name,
-    read_mask,
-)
+from glam_deploy.gate.ground_truth import GroundTruth, ground_truth_of, is_mask_name
 from glam_deploy.gate.trial import Image
+from glam_deploy.images.image_files import MASK_ENDING, find_mask, read_mask
 from glam_deploy.installation import require
 from glam_deploy.reading import find_inputs, read, read_standardized
 from glam_deploy.records import Mammogram, View

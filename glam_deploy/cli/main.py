@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
     "gate": "Compare an engine with the reference: does it find the same lesions?",
     "bench": "Measure engines beside other ways to run the same weights.",
+    "evaluate": "Evaluate networks on labelled images: AUROC, Dice, FROC, a page for all.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",
     "doctor": "Check whether the appliance can run here.",

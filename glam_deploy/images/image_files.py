@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glam_deploy import signatures
 from glam_deploy.errors import InputError, disk_reason
@@ -27,6 +28,10 @@ READ: Mapping[signatures.Kind, Kind] = MappingProxyType(
 )
 """The file formats that are read here."""
 SUFFIXES: dict[str, Kind] = {".png": "png", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy"}
+
+MASK_ENDING = "_mask"
+MASK_VALUES: Mapping[str, int] = MappingProxyType({"benign": 100, "malignant": 200})
+"""Class -> grey value in the mask of an image; 0 is background."""
 
 MAX_BYTES = 8 * MAX_PIXELS
 """Largest file in bytes: `MAX_PIXELS` float64 values."""
@@ -72,6 +77,34 @@ def refuse_standardized(path: Path) -> None:
     content = _content(path)
     if image_kind(path, content) == "npy":
         check_raw(_npy_pixels(content)[0])
+
+
+def find_mask(folder: Path, image: Path) -> Path | None:
+    """The mask of an image: the PNG <stem>_mask.png in `folder`, else <stem>.png; None if there is none.
+
+    An image is never its own mask, so that images and masks may be in one folder.
+    """
+    paths = (folder / f"{image.stem}{ending}.png" for ending in (MASK_ENDING, ""))
+    return next((path for path in paths if path.is_file() and not path.samefile(image)), None)
+
+
+def read_mask(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """Read a mask in the source frame: uint8 [rows, columns] with 0 and MASK_VALUES.
+
+    `shape`: shape of the image; None accepts any. Raises InputError for other shapes and values, and for files that
+    `read_pixels` rejects.
+    """
+    try:
+        mask, _, _ = read_pixels(path)
+    except InputError as error:
+        raise InputError(f"the mask {path.name} cannot be used: {error}", *error.remedies) from error
+    if shape is not None and mask.shape != tuple(shape):
+        raise InputError(
+            f"the mask {path.name} is {list(mask.shape)}, expected a grey PNG of the image's {list(shape)}"
+        )
+    if strange := sorted(set(np.unique(mask).tolist()) - {0, *MASK_VALUES.values()}):
+        raise InputError(f"the mask {path.name} has values {strange[:5]}, expected 0, 100 (benign), 200 (malignant)")
+    return np.asarray(mask, np.uint8)
 
 
 def image_kind(path: Path, head: bytes) -> Kind:

@@ -71,7 +71,7 @@ class Table:
         if own["report"] in self._reports or own["file"] in self._files:
             others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
-        line = _line(self._row(file, report_name, report))
+        line = csv_line(self._row(file, report_name, report))
         # in one system call, so that lines of several writers are not mixed
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
@@ -103,7 +103,7 @@ def is_table(path: Path) -> bool:
         return False
     try:
         with open_regular(path) as file:
-            return file.read(512).startswith(_line(COLUMNS[:3]).rstrip("\n").encode())
+            return file.read(512).startswith(csv_line(COLUMNS[:3]).rstrip("\n").encode())
     except OSError:
         return False
 
@@ -126,7 +126,8 @@ def _source_boxes(report: Report) -> list[Any]:
     return [patch["source_box"] for patch in report["patches"]]
 
 
-def _line(row: dict[str, object] | Iterable[str]) -> str:
+def csv_line(row: dict[str, object] | Iterable[object]) -> str:
+    """One line of a table: text is quoted and harmless (`_harmless`), so that it is one cell in every locale."""
     cells = row.values() if isinstance(row, dict) else row
     stream = io.StringIO()
     # all text is quoted, so that cells stay intact in locales with another separator
@@ -149,7 +150,7 @@ def _lines(path: Path) -> list[str]:
         return []
     heading, *lines = content.split("\n")
     whole = lines[:-1]  # the last item is empty or an incomplete line
-    if f"{heading}\n" != _line(COLUMNS):
+    if f"{heading}\n" != csv_line(COLUMNS):
         return []
     return [f"{line}\n" for line in whole if len(_cells(line)) == len(COLUMNS)]
 
@@ -168,7 +169,7 @@ def _cell(line: str, column: str) -> str:
 def _replace(path: Path, lines: Iterable[str]) -> None:
     draft = path.with_name(f".{TABLE}.{os.getpid()}")
     try:
-        draft.write_text("".join([_line(COLUMNS), *lines]), "utf-8", newline="")
+        draft.write_text("".join([csv_line(COLUMNS), *lines]), "utf-8", newline="")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

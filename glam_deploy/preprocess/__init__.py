@@ -27,6 +27,7 @@ or guessed.
 from glam_deploy.preprocess.frame import (
     SourceMaps,
     box_to_source,
+    map_to_network,
     map_to_source,
     point_to_network,
     point_to_source,
@@ -39,6 +40,7 @@ __all__ = [
     "box_to_source",
     "from_cropped",
     "from_standardized",
+    "map_to_network",
     "map_to_source",
     "network_input",
     "place",

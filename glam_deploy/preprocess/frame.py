@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from glam_deploy.errors import UsageError
 from glam_deploy.records import Box, Float32, Pixels, Placement
 
 Indices = NDArray[np.intp]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,22 @@ def map_to_source(placement: Placement, maps: Float32) -> Float32:
     top, left, bottom, right = part.network
     out = np.zeros((maps.shape[0], *placement.source_shape), np.float32)
     part.read(out)[...] = maps[:, top:bottom, left:right]
+    return out
+
+
+def map_to_network(placement: Placement, pixels: NDArray[T]) -> NDArray[T]:
+    """A map or mask of the source image in the network frame: [*network_shape], padding 0, of the same type.
+
+    `pixels`: [rows, columns] of the source image. Raises UsageError for another shape.
+    """
+    if pixels.shape != placement.source_shape:
+        raise UsageError(
+            f"The map has shape {pixels.shape}; expected that of the source image, {placement.source_shape}"
+        )
+    part = seen(placement)
+    top, left, bottom, right = part.network
+    out = np.zeros(placement.network_shape, pixels.dtype)
+    out[top:bottom, left:right] = part.read(pixels)
     return out
 
 

@@ -22,6 +22,7 @@ HAVE = {
     Caller.RUN: {"--view", "--horizontal-flip", "--for-processing", "--standardized"},
     Caller.GATE: {"--view", "--standardized"},
     Caller.CALIBRATION: set(),
+    Caller.EVALUATE: set(),
     Caller.APPLIANCE: {"--for-processing"},
 }
 """The options that a caller has; of `run-dir` in the appliance's case."""

@@ -208,6 +208,7 @@ REMEDIES = {
     Caller.RUN: ("--horizontal-flip", "horizontal_flip"),
     Caller.GATE: ("store the image upright", "--horizontal-flip"),
     Caller.CALIBRATION: ("correct the view in the file name", "--"),
+    Caller.EVALUATE: ("correct the column view", "--"),
     Caller.APPLIANCE: ("at the source of the image", "--"),
 }
 

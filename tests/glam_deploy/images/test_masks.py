@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from glam_deploy.errors import InputError
-from glam_deploy.gate.ground_truth import read_mask
+from glam_deploy.images.image_files import read_mask
 
 SHAPE = (60, 40)
 PNG = b"\x89PNG\r\n\x1a\n"
 READ = """
 import json, pathlib, sys
 from glam_deploy.errors import InputError
-from glam_deploy.gate.ground_truth import read_mask
+from glam_deploy.images.image_files import read_mask
 try:
     told = str(read_mask(pathlib.Path(sys.argv[1]), (60, 40)).shape)
 except InputError as error:

@@ -1,0 +1,164 @@
+"""An evaluation: runs the networks, computes every statistic, and writes the files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import glam_deploy
+from glam_bench.evaluation import classification, localization, tables
+from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
+from glam_bench.evaluation.plain_list import CLASSES
+from glam_bench.evaluation.predictions import SCORE, Predictions, match, write_predictions
+from glam_bench.evaluation.records import Evaluation, LeftOut, ModelFacts, ModelResults
+from glam_bench.evaluation.run import Model, Runner
+from glam_bench.evaluation.store import ImageRun
+from glam_bench.evaluation.units import Scored, label_of, unit_key
+from glam_deploy.errors import UsageError, counted
+from glam_deploy.json_records import to_json
+
+JSON = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One network with what it found in the images."""
+
+    facts: ModelFacts
+    scored: Scored
+    runs: Mapping[str, ImageRun] = field(default_factory=dict)
+    """Name of an image -> what was found; images that are done. Empty for a file of predictions."""
+    validation: Mapping[str, ImageRun] = field(default_factory=dict)
+    """The same for the images on which thresholds are chosen."""
+    left_out: tuple[ImageRun, ...] = ()
+
+
+def run_models(
+    runner: Runner, models: Sequence[Model], labelled: LabelledSet, validation: LabelledSet | None
+) -> list[Evaluated]:
+    """Run every network on every image, one network after another; closes each pipeline after its images.
+
+    Raises UsageError if a network has no result at all.
+    """
+    found = []
+    for model in models:
+        with model.pipeline:
+            runs = list(runner.run(model, labelled.images))
+            others = list(runner.run(model, validation.images)) if validation else []
+        found.append(_evaluated(model, runs, others))
+    return found
+
+
+def _evaluated(model: Model, runs: Sequence[ImageRun], validation: Sequence[ImageRun]) -> Evaluated:
+    done = {run.image: run for run in runs if run.status == "done"}
+    if not done:
+        first = runs[0]
+        raise UsageError(
+            f"{model.name}: no image could be evaluated ({counted(len(runs), 'image')}); the first, {first.image}: "
+            f"{first.reason.rstrip('.')}. Check the list"
+        )
+    made_by, network = model.pipeline.provenance, model.pipeline.network
+    final = "y_fusion" if "y_fusion" in network.scores else "y_global"
+    facts = ModelFacts(
+        name=model.name,
+        title=network.title,
+        final_score=final,
+        final_map="global" if network.selection is None or network.selection.map_side is None else "fused",
+        engine=made_by["engine"]["name"],
+        bundle=made_by["bundle"]["id"],
+        patches=made_by["patches"] if network.selection else None,
+        images=len(done),
+        time_ms=median(run.time_ms for run in done.values()),
+    )
+    scored = Scored(
+        name=model.name,
+        final=final,
+        images={name: run.scores for name, run in done.items()},
+        sides={run.image: run.side for run in runs},
+    )
+    return Evaluated(
+        facts=facts,
+        scored=scored,
+        runs=done,
+        validation={run.image: run for run in validation if run.status == "done"},
+        left_out=tuple(run for run in (*runs, *validation) if run.status != "done"),
+    )
+
+
+def from_predictions(found: Predictions, labelled: LabelledSet, path: Path) -> Evaluated:
+    """A file of predictions in place of a network. Raises UsageError if it has no image of the set."""
+    scores = match(found, labelled, path)
+    facts = ModelFacts(name=found.name, title="predictions", final_score=SCORE, final_map=None, images=len(scores))
+    images = {name: {SCORE: values} for name, values in scores.items()}
+    return Evaluated(facts=facts, scored=Scored(name=found.name, final=SCORE, images=images))
+
+
+def evaluate(
+    labelled: LabelledSet,
+    models: Sequence[Evaluated],
+    *,
+    validation: LabelledSet | None = None,
+    remarks: Sequence[str] = (),
+) -> Evaluation:
+    """Compute every statistic. `validation`: the set on which thresholds are chosen."""
+    return Evaluation(
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        release=glam_deploy.__version__,
+        name=labelled.name,
+        label_level=labelled.level,
+        images=len(labelled.images),
+        exams=len({image.exam for image in labelled.images}),
+        positive={label: sum(image.labels.get(label) is True for image in labelled.images) for label in CLASSES},
+        outlined={label: sum(_has_outline(image, label) for image in labelled.images) for label in CLASSES},
+        validation=validation.name if validation else None,
+        remarks=(*labelled.remarks, *remarks),
+        models=tuple(_results(labelled, model, validation) for model in models),
+        comparisons=tuple(classification.comparisons(labelled, [model.scored for model in models])),
+    )
+
+
+def _has_outline(image: LabelledImage, label: str) -> bool:
+    return any(one.label == label for one in image.outlines)
+
+
+def _results(labelled: LabelledSet, model: Evaluated, validation: LabelledSet | None) -> ModelResults:
+    dice = list(localization.map_dice(labelled, model.runs))
+    others = list(localization.map_dice(validation, model.validation)) if validation else []
+    chosen = {(one.label, one.map): one for one in others}
+    summaries = (localization.dice_summaries(one, chosen.get((one.label, one.map))) for one in dice)
+    return ModelResults(
+        facts=model.facts,
+        left_out=tuple(LeftOut(image=run.image, status=run.status, reason=run.reason) for run in model.left_out),
+        areas=tuple(classification.areas(labelled, model.scored)),
+        curves=tuple(classification.curves(labelled, model.scored)),
+        calibration=tuple(classification.calibrations(labelled, model.scored)),
+        dice=tuple(one for both in summaries for one in both),
+        dice_curves=tuple(localization.dice_curve(one) for one in dice),
+        global_local=tuple(localization.global_against_local(dice)),
+        froc=tuple(localization.frocs(labelled, model.runs)),
+    )
+
+
+def write(folder: Path, found: Evaluation, labelled: LabelledSet, models: Sequence[Evaluated]) -> list[Path]:
+    """Write evaluation.json, metrics.csv, images.csv and a file of predictions for each network; returns the paths."""
+    content = json.dumps(to_json(found), indent=1, allow_nan=False)
+    (folder / JSON).write_text(content + "\n", "utf-8")
+    tables.write_metrics(folder / tables.METRICS, found)
+    tables.write_images(folder / tables.IMAGES, labelled, {model.facts.name: model.runs for model in models}, found)
+    paths = [folder / JSON, folder / tables.METRICS, folder / tables.IMAGES]
+    for model in models:
+        paths.append(folder / f"predictions-{model.facts.name}.csv")
+        scores = {name: values[model.facts.final_score] for name, values in model.scored.images.items()}
+        write_predictions(paths[-1], labelled, scores, _breast_labels(labelled, model.scored))
+    return paths
+
+
+def _breast_labels(labelled: LabelledSet, scored: Scored) -> dict[str, dict[str, bool | None]]:
+    """Name of each image -> class -> label of its breast; that of the image where the side is unknown."""
+    keys = {image.name: unit_key(image, scored, "breast") or image.name for image in labelled.images}
+    breasts: dict[str, list[LabelledImage]] = {}
+    for image in labelled.images:
+        breasts.setdefault(keys[image.name], []).append(image)
+    return {name: {label: label_of(breasts[key], label) for label in CLASSES} for name, key in keys.items()}

@@ -1,0 +1,188 @@
+"""`glam-deploy evaluate`: from its options to the files and the tables on standard output."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.table import Table
+
+import glam_deploy
+from glam_bench.evaluation import evaluate as evaluation
+from glam_bench.evaluation.evaluate import Evaluated, from_predictions, run_models
+from glam_bench.evaluation.labelled import LabelledSet
+from glam_bench.evaluation.pictures import FOLDER, Pictures, choose
+from glam_bench.evaluation.plain_list import read_list
+from glam_bench.evaluation.predictions import Predictions, read_predictions
+from glam_bench.evaluation.records import DEFINITIONS, Evaluation
+from glam_bench.evaluation.run import Model, Runner
+from glam_bench.evaluation.statistics import Estimate
+from glam_bench.evaluation.store import Store
+from glam_deploy.cli import console
+from glam_deploy.cli.bench import bench_module
+from glam_deploy.cli.progress import ProgressDisplay, Tally
+from glam_deploy.errors import UsageError, counted
+from glam_deploy.outputs.writer import require_makeable, require_writable, writing_to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of the command."""
+
+    labels: Path | None
+    masks: Path | None
+    dataset: tuple[str, Path] | None
+    """Name and folder of a labelled set."""
+    validation: Path | None
+    bundles: tuple[Path, ...]
+    engines: tuple[str, ...]
+    predictions: tuple[Path, ...]
+    patches: int | None
+    threads: int | None
+    ungated: bool
+    out: Path
+    resume: bool
+    limit: int | None
+    pixels: Literal["examples", "none"]
+
+
+def run(settings: Settings) -> int:
+    """Evaluate; the exit code: 0, or 1 if an image could not be evaluated by an error.
+
+    Raises UsageError for options that contradict each other and for lists that are wrong, and as `glam_deploy.load`.
+    """
+    _require_consistent(settings)
+    require_makeable(settings.out)
+    with console.working("reading the lists"):
+        predictions = [read_predictions(path) for path in settings.predictions]
+        labelled, remarks = _limited(_labelled(settings, predictions), settings.limit)
+        validation = read_list(settings.validation, settings.masks) if settings.validation else None
+    with writing_to(settings.out):
+        require_writable(settings.out)
+        models = _run_bundles(settings, labelled, validation) if settings.bundles else []
+        pairs = zip(predictions, settings.predictions, strict=True)
+        models += [from_predictions(found, labelled, path) for found, path in pairs]
+        with console.working("computing statistics"):
+            found = evaluation.evaluate(labelled, models, validation=validation, remarks=remarks)
+            paths = evaluation.write(settings.out, found, labelled, models)
+    _show(found)
+    console.out.print(", ".join(map(str, paths)), soft_wrap=True)
+    return 1 if any(one.status == "failed" for model in found.models for one in model.left_out) else 0
+
+
+def _require_consistent(settings: Settings) -> None:
+    """Raises UsageError."""
+    if settings.labels and settings.dataset:
+        raise UsageError("--labels and --dataset both name labelled images: give one of them")
+    if not (settings.bundles or settings.predictions):
+        raise UsageError("nothing to evaluate: name bundles with --bundle, or files of predictions with --predictions")
+    if settings.bundles and not (settings.labels or settings.dataset):
+        raise UsageError("no labelled images: name a list with --labels, or a labelled set with --dataset")
+    if settings.masks and not settings.labels:
+        raise UsageError("--masks goes with --labels: a labelled set has outlines of its own")
+    if settings.validation and not settings.masks:
+        raise UsageError("--validation is for choosing thresholds of Dice, which need masks: add --masks")
+
+
+def _labelled(settings: Settings, predictions: Sequence[Predictions]) -> LabelledSet:
+    """The labelled set; without a list, the labels in the first file of predictions."""
+    if settings.dataset:
+        found: LabelledSet = bench_module("evaluation.datasets").open_dataset(*settings.dataset)
+        return found
+    return read_list(settings.labels, settings.masks) if settings.labels else predictions[0].labelled
+
+
+def _limited(labelled: LabelledSet, limit: int | None) -> tuple[LabelledSet, tuple[str, ...]]:
+    """The first images of a set, and a remark if some are left out."""
+    total = len(labelled.images)
+    if limit is None or limit >= total:
+        return labelled, ()
+    remark = f"Only the first {counted(limit, 'image')} of {total} were evaluated (--limit)."
+    return replace(labelled, images=labelled.images[:limit]), (remark,)
+
+
+def _run_bundles(settings: Settings, labelled: LabelledSet, validation: LabelledSet | None) -> list[Evaluated]:
+    with console.working("opening the engines"):
+        models = _open(settings)
+    store = Store(settings.out, resume=settings.resume)
+    chosen = choose(labelled.images) if settings.pixels == "examples" else ()
+    pictures = Pictures(folder=settings.out / FOLDER, images=chosen)
+    count = len(labelled.images) + (len(validation.images) if validation else 0)
+    with _progress(settings, labelled.images[0].path, count * len(models)) as display:
+        return run_models(Runner(store=store, pictures=pictures, display=display), models, labelled, validation)
+
+
+@contextmanager
+def _progress(settings: Settings, first: Path, total: int) -> Iterator[ProgressDisplay]:
+    """The progress bar; prints how to go on if the block is stopped."""
+    tally = Tally(total=total)
+    try:
+        with console.progress(rate=True) as bar:
+            yield ProgressDisplay(tally, bar, first=first, out=settings.out, as_json=False)
+    except BaseException:
+        counts = f"{tally.finished} of {total} images: {tally.summary(resumed=settings.resume)}"
+        click.echo(f"{counts}; kept in {settings.out}\nto go on: {console.command_again('--resume')}", err=True)
+        raise
+
+
+def _open(settings: Settings) -> list[Model]:
+    """Every bundle with every engine, all before the first runs, so that a wrong one is found at once."""
+    models: list[Model] = []
+    for folder, engine in product(settings.bundles, settings.engines):
+        pipeline = glam_deploy.load(
+            folder, engine=engine, patches=settings.patches, threads=settings.threads, ungated=settings.ungated
+        )
+        name = folder.resolve().name + (f"-{engine}" if len(settings.engines) > 1 else "")
+        taken = [path.stem for path in settings.predictions] + [model.name for model in models]
+        if name in taken:
+            raise UsageError(f"{folder}: the name {name} is taken by another bundle or file: rename the folder")
+        models.append(Model(name=name, pipeline=pipeline))
+    return models
+
+
+# the tables on standard output
+
+
+def _show(found: Evaluation) -> None:
+    table = _table(f"Areas under curves, images of {found.name}", ("network", "class", "AUROC", "AUPRC", "n"))
+    for model in found.models:
+        for one in model.areas:
+            if (one.score, one.level) == (model.facts.final_score, "image"):
+                counts = f"{one.positive}/{one.units}"
+                table.add_row(model.facts.name, one.label, _text(one.auroc), _text(one.auprc), counts)
+    console.out.print(table)
+    if any(model.dice for model in found.models):
+        table = _table("Mean Dice of the final map", ("network", "class", "soft", "at threshold", "n"))
+        for model in found.models:
+            finals = [one for one in model.dice if one.map == model.facts.final_map]
+            for soft, at in zip(finals[::2], finals[1::2], strict=True):
+                threshold = f"{_text(at.mean)} at {at.threshold:g}"
+                table.add_row(model.facts.name, soft.label, _text(soft.mean), threshold, str(soft.images))
+        console.out.print(table)
+        for name, definition in DEFINITIONS.items():
+            console.out.print(f"{name}: {definition}", soft_wrap=True)
+    for comparison in found.comparisons:
+        if comparison.level == "image":
+            p = f", DeLong p = {comparison.delong.p:.3g}" if comparison.delong else ""
+            names = f"{comparison.first} - {comparison.second}, {comparison.label}"
+            console.out.print(f"AUROC {names}: {_text(comparison.bootstrap)}{p}", soft_wrap=True)
+    for remark in found.remarks:
+        console.out.print(remark, soft_wrap=True)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _text(found: Estimate | None) -> str:
+    if found is None:
+        return "-"
+    if found.low is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"

@@ -1,0 +1,140 @@
+"""Runs networks on the images of a labelled set: scores, Dice and marks of each image into the store."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from glam_bench.evaluation.labelled import LabelledImage, Mask, MaskFile, masks_of, read_labelled
+from glam_bench.evaluation.overlap import marks, overlaps
+from glam_bench.evaluation.pictures import Pictures
+from glam_bench.evaluation.store import ImageRun, Store
+from glam_deploy.cli.progress import KEPT, ProgressDisplay
+from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
+from glam_deploy.json_records import json_sha256, to_json
+from glam_deploy.outputs.earlier import file_sha256
+from glam_deploy.runtime.overlap import ahead
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Prepared, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A bundle with the engine that runs it."""
+
+    name: str
+    """Unique in an evaluation: the bundle's folder, with the engine where there are several."""
+    pipeline: Pipeline
+
+    @property
+    def run(self) -> str:
+        """SHA-256 of everything besides the image that determines the results."""
+        made_by = self.pipeline.provenance
+        facts = {name: made_by.get(name) for name in ("bundle", "engine", "patches", "ensemble")}
+        facts["bundle"] = made_by["bundle"]["id"]
+        return json_sha256({**facts, "release": made_by["versions"]["glam_deploy"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """An image that was read and preprocessed."""
+
+    prepared: Prepared
+    masks: dict[str, Mask]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs networks on images, with the store, the pictures and the progress of one evaluation."""
+
+    store: Store
+    pictures: Pictures
+    display: ProgressDisplay
+
+    def run(self, model: Model, images: Sequence[LabelledImage]) -> Iterator[ImageRun]:
+        """Compute what the store does not have; yields the result of each image, in order.
+
+        The next image is read while the network runs on one, and no map is kept. An image that cannot be used is stored
+        with the reason, and the others go on. Raises BackendUnavailable if this machine lacks a package.
+        """
+        with closing(ahead(partial(self._read, model), images)) as views:
+            for image, view in zip(images, views, strict=True):
+                self.display.begin(image.path)
+                if isinstance(view, ImageRun):
+                    self.display.end(KEPT, None)
+                    yield view
+                else:
+                    self.display.tally.begin()
+                    yield self._finish(model, image, view)
+
+    def _read(self, model: Model, image: LabelledImage) -> _Read | ImageRun | GlamError:
+        """The image with its masks; the stored result if it is the same; or the error."""
+        try:
+            digest = _digest(image)
+            kept = self.store.get(model.run, image.name, digest)
+            if kept and not self.pictures.lacks(model.name, image):
+                return kept
+            mammogram = read_labelled(image)
+            masks = masks_of(image, mammogram.pixels.shape)
+            return _Read(prepared=model.pipeline.prepare(mammogram), masks=masks, digest=digest)
+        except GlamError as error:
+            return error
+        except Exception as error:  # a fault in this program must not stop the other images
+            return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")
+
+    def _finish(self, model: Model, image: LabelledImage, view: _Read | GlamError) -> ImageRun:
+        try:
+            if isinstance(view, GlamError):
+                raise view
+            result = model.pipeline.submit(view.prepared).result()
+            found = _found(model, image, view, result)
+            self.pictures.add(model.name, image, result, view.masks)
+        except BackendUnavailable:
+            raise
+        except GlamError as error:
+            found = _failure(model, image, error)
+        self.store.add(found)
+        done = found.status == "done"
+        self.display.end(found.status, None if done else f"{found.status:8}{image.name}  {found.reason}")
+        return found
+
+
+def _found(model: Model, image: LabelledImage, view: _Read, result: Result) -> ImageRun:
+    return ImageRun(
+        run=model.run,
+        image=image.name,
+        digest=view.digest,
+        status="done",
+        view=result.input.view,
+        scores=result.predictions,
+        overlaps=overlaps(result, view.masks),
+        marks=marks(result, view.masks),
+        time_ms=round(sum(ms for step, ms in result.timings_ms.items() if step != "preprocess"), 3),
+    )
+
+
+def _failure(model: Model, image: LabelledImage, error: GlamError) -> ImageRun:
+    return ImageRun(
+        run=model.run,
+        image=image.name,
+        digest="",
+        status="skipped" if isinstance(error, NotForThisNetwork) else "failed",
+        reason=error.message_for(Caller.EVALUATE),
+        view=image.view,
+    )
+
+
+def _digest(image: LabelledImage) -> str:
+    """SHA-256 of everything in an image that its results depend on."""
+    files = [image.path, *(one.shape.path for one in image.outlines if isinstance(one.shape, MaskFile))]
+    outlines = [to_json(one) for one in image.outlines]
+    facts = [[file_sha256(path) for path in files], image.view, outlines]
+    return sha256(json.dumps(facts, default=_name).encode()).hexdigest()
+
+
+def _name(path: object) -> str:
+    return Path(str(path)).name
