@@ -20,7 +20,7 @@ from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
 from glam_deploy.networks import GLAM, STAGES
-from glam_deploy.precision import PRECISIONS
+from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.checkpoint import load_checkpoint, save_weights
 from glam_export.exporter import ExportOptions, export_bundle
 from glam_export.graphs.onnx_file import write_graph
@@ -93,12 +93,32 @@ def golden_bundle(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
 
     Of several test processes (pytest-xdist) the first one makes it, and the others wait.
     """
+    return _exported(golden_checkpoint, "golden_bundle", PRECISIONS, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gmic_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GMIC's golden state dict as torch.save writes it, with the key that published files have beside it."""
+    path = tmp_path_factory.mktemp("gmic") / "golden.p"
+    torch.save(network.state_dict(network.GMIC) | {"shared_rep_filter.weight": torch.zeros(3)}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def gmic_bundle(gmic_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole exported bundle of GMIC in FP32 and FP16, as `golden_bundle`."""
+    return _exported(gmic_checkpoint, "golden_gmic", ("fp32", "fp16"), tmp_path_factory)
+
+
+def _exported(
+    checkpoint: Path, name: str, precisions: tuple[Precision, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     own = tmp_path_factory.mktemp("golden")
     root = own.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder = root / "golden_bundle"
-    with FileLock(root / "golden_bundle.lock"):
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
         if not folder.exists():
-            export_bundle(golden_checkpoint, folder, ExportOptions(precisions=PRECISIONS))
+            export_bundle(checkpoint, folder, ExportOptions(precisions=precisions))
     return folder
 
 

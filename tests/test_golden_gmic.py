@@ -1,7 +1,6 @@
 """The published implementation's outputs of GMIC for two cases, compared with the whole chain on several engines."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +8,10 @@ import numpy as np
 import pytest
 import torch
 from expected import need_engine
-from filelock import FileLock
 from golden import network
 
 from glam_deploy import load
-from glam_deploy.bundle import open_bundle
-from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.registry import OWNERS, check_engine
-from glam_deploy.errors import BackendUnavailable, CheckpointError, UsageError
+from glam_deploy.errors import CheckpointError, UsageError
 from glam_deploy.networks import GMIC
 from glam_deploy.preprocess import from_standardized
 from glam_deploy.records import Source
@@ -29,33 +24,14 @@ TOLERANCE = 1e-4
 pytestmark = pytest.mark.network
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden cases' state dict as torch.save writes it, with the key that published files have beside it."""
-    path = tmp_path_factory.mktemp("gmic") / "golden.p"
-    torch.save(network.state_dict(network.GMIC) | {"shared_rep_filter.weight": torch.zeros(3)}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    own = tmp_path_factory.mktemp("golden")
-    root = own.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder = root / "golden_gmic"
-    with FileLock(root / "golden_gmic.lock"):
-        if not folder.exists():
-            export_bundle(checkpoint, folder, ExportOptions(precisions=("fp32", "fp16")))
-    return folder
-
-
 @pytest.fixture(scope="module", params=["onnx", "torch", "openvino"])
 def results(
-    request: pytest.FixtureRequest, bundle: Path, golden_image: Callable[[int], np.ndarray]
+    request: pytest.FixtureRequest, gmic_bundle: Path, golden_image: Callable[[int], np.ndarray]
 ) -> list[tuple[dict[str, np.ndarray], Result]]:
     """Each case's published outputs, and those of the engine with the bundle's own number of patches."""
     need_engine(request.param)
     found = []
-    with load(bundle, engine=request.param, ungated=True) as pipeline:
+    with load(gmic_bundle, engine=request.param, ungated=True) as pipeline:
         for name in ("case_1", "case_2"):
             with np.load(network.GMIC / f"{name}.npz") as case:
                 expected = dict(case)
@@ -86,19 +62,11 @@ def test_patches_have_the_published_means(results: list[tuple[dict[str, np.ndarr
         np.testing.assert_allclose(means, expected["patch_mean"][0], rtol=0, atol=TOLERANCE)
 
 
-def test_engines_on_a_gpu_are_refused_by_name(bundle: Path) -> None:
-    opened = open_bundle(bundle)
-    for name, owner in OWNERS.items():
-        if owner.gpu and not owner.missing:
-            with pytest.raises(BackendUnavailable, match=r"its network is GMIC.*Choose one of onnx, "):
-                check_engine(name, opened, EngineOptions())
-
-
-def test_the_search_is_refused_before_any_work(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_search_is_refused_before_any_work(gmic_checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     options = ExportOptions(precisions=("fp32", "int8"), search=True)
     with pytest.raises(UsageError, match="--precision auto judges mixtures by the saliency maps of patches"):
-        export_bundle(checkpoint, tmp_path / "bundle", options)
+        export_bundle(gmic_checkpoint, tmp_path / "bundle", options)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -127,7 +95,7 @@ def test_files_of_a_run_have_what_the_network_has(
     assert "peak_saliency" not in json.loads(found[".json"].read_text())["patches"][0]
 
 
-def test_the_checkpoint_is_recognized_by_its_keys(checkpoint: Path) -> None:
-    found = load_checkpoint(checkpoint)
+def test_the_checkpoint_is_recognized_by_its_keys(gmic_checkpoint: Path) -> None:
+    found = load_checkpoint(gmic_checkpoint)
     assert (found.network.spec, found.parameters) == (GMIC, 14_110_322)
     assert any("shared_rep_filter.weight" in note for note in found.notes)

@@ -23,7 +23,7 @@ from glam_bench.record import Record, free_name
 from glam_bench.runner import Profile
 from glam_deploy.bundle import open_bundle
 from glam_deploy.cli import console
-from glam_deploy.errors import BackendUnavailable, GlamError, ParityError
+from glam_deploy.errors import BackendUnavailable, GlamError, ParityError, UsageError
 
 PROFILE = Profile(module="glam_bench.gpu_check", options=GpuOptions, plan=plan)
 
@@ -43,11 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 minutes=given.minutes,
                 quick=given.quick,
             )
-            open_bundle(options.bundle)
+            _require_glam(options.bundle)
             return check(options, given.out)
     except GlamError as error:
         console.err.print(str(error), soft_wrap=True)
         return error.exit_code
+
+
+def _require_glam(folder: Path) -> None:
+    """Raises UsageError for a bundle of another network, BundleError for a damaged one."""
+    network = open_bundle(folder).network
+    if network.name != "GLAM":
+        raise UsageError(
+            f"{folder}: its network is {network.title}, expected GLAM, because the cases, baselines and limits of "
+            f"gpu_check are those of GLAM. Give a bundle of GLAM, or check this one with glam-deploy verify, gate and "
+            f"bench."
+        )
 
 
 def check(options: GpuOptions, out: Path) -> int:

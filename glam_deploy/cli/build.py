@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
-from glam_deploy.bundle import open_members
+from glam_deploy.bundle import open_bundle, open_members
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
 from glam_deploy.cli.options import bundle_option, device_option, library_option
 from glam_deploy.gpu.engines.tensorrt.identity import Machine, this_machine
-from glam_deploy.gpu.engines.tensorrt.store import STEPS, BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
+from glam_deploy.gpu.engines.tensorrt.store import BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
 from glam_deploy.precision import PRECISIONS, Precision
 
 
@@ -68,8 +68,9 @@ def _remark(settled: Plan, machine: Machine) -> str:
 
 def build_with_bar(folder: Path, settled: Plan) -> BuildOutcome:
     """Build, and show each step while it runs."""
+    steps = len(open_bundle(folder).network.stages) + 1  # the kernels
     with console.progress() as bar:
-        return build_engines(folder, settled, _reporter(bar, bar.add_task("", total=STEPS)))
+        return build_engines(folder, settled, _reporter(bar, bar.add_task("", total=steps)))
 
 
 def _reporter(bar: Progress, task: TaskID) -> Report:

@@ -131,7 +131,6 @@ def open_engines(name: str, bundle: Bundle, options: EngineOptions) -> OpenedEng
     the errors of the owner's opener.
     """
     owner = _owner(name, options)
-    _require_supported(name, owner, bundle)
     opener = getattr(importlib.import_module(owner.module), owner.opener)
     opened: OpenedEngines = opener(bundle, _with_precision(owner, options))
     return opened
@@ -143,7 +142,6 @@ def check_engine(name: str, bundle: Bundle, options: EngineOptions) -> None:
     For commands that do other work before they open an engine.
     """
     owner = _owner(name, options)
-    _require_supported(name, owner, bundle)
     if owner.checker:
         getattr(importlib.import_module(owner.module), owner.checker)(bundle, _with_precision(owner, options))
 
@@ -151,17 +149,6 @@ def check_engine(name: str, bundle: Bundle, options: EngineOptions) -> None:
 def require_gpu(index: int) -> None:
     """Raises BackendUnavailable if the driver has no GPU with this index. GPU packages are imported only here."""
     importlib.import_module("glam_deploy.gpu.device.gpu").Gpu(index)
-
-
-def _require_supported(name: str, owner: Owner, bundle: Bundle) -> None:
-    """Raises BackendUnavailable for a GPU engine and a network whose chain this release has on the CPU only."""
-    selection = bundle.network.selection
-    if owner.gpu and (selection is None or selection.map_side is None):
-        cpu = ", ".join(key for key, other in OWNERS.items() if not other.gpu)
-        raise BackendUnavailable(
-            f"{bundle.folder}: its network is {bundle.network.title}, which this release runs on the CPU only; engine "
-            f"{name!r} supports GLAM. Choose one of {cpu}."
-        )
 
 
 def _owner(name: str, options: EngineOptions) -> Owner:

@@ -24,6 +24,9 @@ from glam_deploy.records import Findings, NetworkInput, Placed, PlacedView
 EXAM = 4
 """Number of views of a batched run (an exam); engines are built for this batch size and for 1."""
 FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
+MAP_FLAGS = {"saliency_global": Flags.NOT_FINITE_GLOBAL, "saliency_patches": Flags.NOT_FINITE_LOCAL}
+SLOTTED = ("patch_locations", "saliency_patches", "z_k", "attention")
+"""Downloaded tensors whose axis 1 is the patch slots."""
 
 
 class SlotPool:
@@ -213,20 +216,24 @@ class DeviceChain:
 
         Raises BackendRunError for NaN or infinite values.
         """
-        values = self._used(collected.arrays)
-        flags = [Flags(flag) for flag in values.pop("flags").tolist()]
+        k = self._stages.patches
+        values = {name: a[:, :k] if name in SLOTTED else a for name, a in collected.arrays.items()}
+        flags = [Flags(flag) for flag in values["flags"].tolist()]
         _require_finite_images(flags)
         self._require_finite(values, flags)
-        flat = np.array([[bit in flag for bit in FLAT] for flag in flags])
-        y_fusion, attention = values.pop("y_fusion", None), values.pop("attention", None)
         return Findings(
             network=self._stages.network,
             inputs=tuple(views),
-            flat=flat,
+            saliency_global=values["saliency_global"],
+            saliency_patches=values.get("saliency_patches"),
+            patch_locations=values.get("patch_locations", np.zeros((len(flags), 0, 2), np.int64)),
+            flat=np.array([[bit in flag for bit in FLAT] for flag in flags]),
+            y_scale=values.get("y_scale"),
+            y_global=values["y_global"],
+            y_local=values.get("y_local"),
+            y_fusion=values.get("y_fusion"),
+            attention=values.get("attention"),
             recording=collected.recording,
-            y_fusion=y_fusion,
-            attention=attention,
-            **values,
         )
 
     def _wait(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
@@ -234,22 +241,16 @@ class DeviceChain:
         clock.times_ms["gpu"] = collected.milliseconds
         return self.findings(collected, views)
 
-    def _used(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        slotted = ("patch_locations", "saliency_patches", "attention")
-        return {name: a[:, : self._stages.patches] if name in slotted else a for name, a in arrays.items()}
-
     def _require_finite(self, values: Mapping[str, NDArray[Any]], flags: Sequence[Flags]) -> None:
-        """Raises BackendRunError for outputs that are not finite.
+        """Raises BackendRunError for downloaded outputs that are not finite.
 
         Saliency maps are scanned only if a kernel has set their flag, which saves time.
         """
         found = reduce(or_, flags)
-        names: dict[Stage, list[str]] = {"global": ["y_scale"], "local": []}
-        names["fusion"] = list(self._stages.engines["fusion"].contract.outputs)
-        names["global"] += ["saliency_global"] if found & Flags.NOT_FINITE_GLOBAL else []
-        names["local"] += ["saliency_patches"] if found & Flags.NOT_FINITE_LOCAL else []
-        for stage, outputs in names.items():
-            self._stages.engines[stage].require_finite_outputs({name: values[name] for name in outputs})
+        finite = {name for name, flag in MAP_FLAGS.items() if not found & flag}
+        for engine in self._stages.engines.values():
+            names = [name for name in engine.contract.outputs if name in values and name not in finite]
+            engine.require_finite_outputs({name: values[name] for name in names})
 
 
 def _require_finite_images(flags: Sequence[Flags]) -> None:

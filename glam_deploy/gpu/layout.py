@@ -5,7 +5,7 @@ network's graphs. Offsets are multiples of ALIGNMENT, as engines require.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,10 @@ class Layout:
     patches: int
     fields: Mapping[str, Field]
     downloaded: tuple[str, ...]
-    """Names of the downloaded tensors, at the start of the block; `saliency_patches` is the last of them."""
+    """Names of the downloaded tensors, at the start of the block; if there are `saliency_patches`, they are the last of
+    them."""
+    packed: tuple[str, ...]
+    """Outputs of the local graph that it writes to `packed_<name>`; they are then copied to their patch slots."""
 
     @property
     def nbytes(self) -> int:
@@ -65,12 +68,14 @@ class Layout:
 
     @property
     def used_result_bytes(self) -> int:
-        """Bytes of a download: `result_bytes` without the unused patch slots of the last image."""
+        """Bytes of a download: `result_bytes` without the patch maps of the last image's unused patch slots."""
+        if not self.network.has_patch_maps:
+            return self.result_bytes
         unused = self.network.patches.slots - self.patches
         return self.result_bytes - unused * self.row_bytes("saliency_patches")
 
     def row_bytes(self, name: str) -> int:
-        """Bytes of one patch in `saliency_patches` or `z_k`, whose axis 1 is the six patch slots."""
+        """Bytes of one patch in `saliency_patches` or `z_k`, whose axis 1 is the patch slots."""
         field = self.fields[name]
         return field.nbytes // math.prod(field.shape[:2])
 
@@ -83,45 +88,59 @@ def align(nbytes: int) -> int:
 def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scratch: int) -> Layout:
     """Layout of all tensors of the GPU chain; `engine_scratch`: bytes of scratch memory, shared by the engines.
 
-    `raw` has the staging areas of raw views. For several images with fewer than six patches each, the outputs of the
-    local graph (`packed_saliency`, `packed_z_k`) have no gaps for unused slots and are copied to their slots later.
+    `raw` has the staging areas of raw views. For several images with fewer patches than patch slots, the outputs of the
+    local graph have no gaps for unused slots (`packed_<name>`) and are copied to their slots later.
     """
-    results, rest = _results(network, images), _inner(network, images, patches, engine_scratch)
-    fields = _place({**results, **rest})
-    return Layout(network=network, images=images, patches=patches, fields=fields, downloaded=tuple(results))
-
-
-def is_packed(network: NetworkSpec, images: int, patches: int) -> bool:
-    """Whether outputs of the local graph need copying to their patch slots, because unused slots leave gaps."""
-    return images > 1 and patches < network.patches.slots
-
-
-def _results(network: NetworkSpec, images: int) -> Tensors:
-    fusion = network.contract("fusion", composed=False)
-    tensors = {**fusion.outputs, **fusion.inputs}
-    not_small = {"z_g", "z_k", "saliency_patches"}
-    small = {name: (t.dtype, (images, *t.shape)) for name, t in tensors.items() if name not in not_small}
-    last = tensors["saliency_patches"]
-    return {**small, "flags": ("uint32", (images,)), "saliency_patches": (last.dtype, (images, *last.shape))}
-
-
-def _inner(network: NetworkSpec, images: int, patches: int, engine_scratch: int) -> Tensors:
-    rows, whole, local = images * patches, network.contract("global"), network.contract("local")
-    z_k, saliency = local.outputs["z_k"].shape, local.outputs["saliency_patches"].shape
-    inner: dict[str, tuple[str, tuple[int, ...]]] = {
-        "z_g": ("float32", (images, *whole.outputs["z_g"].shape)),
-        "z_k": ("float32", (images, network.patches.slots, *z_k)),
-        "image": ("float32", (images, *whole.inputs["image"].shape)),
-        "patches": ("float32", (rows, *local.inputs["patches"].shape)),
+    by_image, packed = _tensors_by_image(network, images), _packed(network, images, patches)
+    results = {name: by_image[name] for name in _downloaded(network, by_image)}
+    steps: Tensors = {
         "saliency": ("float32", (images, len(network.classes), *network.input_shape)),
         "raw": ("uint8", (images * staging.largest_area(network.input_shape),)),
         "kernel_scratch": ("uint8", (launch.scratch_bytes(images, network),)),
         "engine_scratch": ("uint8", (engine_scratch,)),
     }
-    if is_packed(network, images, patches):
-        inner["packed_saliency"] = ("float32", (rows, *saliency))
-        inner["packed_z_k"] = ("float32", (rows, *z_k))
-    return inner
+    local = _local_tensors(network, images * patches, by_image, packed)
+    fields = _place({**results, **by_image, **local, **steps})
+    return Layout(
+        network=network, images=images, patches=patches, fields=fields, downloaded=tuple(results), packed=packed
+    )
+
+
+def _tensors_by_image(network: NetworkSpec, images: int) -> Tensors:
+    """The flags, and all inputs and outputs of the global and the fusion graph: axis 0 is the image."""
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {"flags": ("uint32", (images,))}
+    for stage in network.stages:
+        if stage != "local":
+            contract = network.contract(stage, composed=False)
+            both = {**contract.inputs, **contract.outputs}
+            tensors |= {name: (t.dtype, (images, *t.shape)) for name, t in both.items()}
+    return tensors
+
+
+def _downloaded(network: NetworkSpec, by_image: Iterable[str]) -> list[str]:
+    """Names of the downloaded tensors, patch maps last, because unused slots at the end need no download.
+
+    The representations `z_g` and `z_k` are not needed for a result. They are downloaded only if there are no patch
+    maps, because then nothing else shows NaN or infinite values of the local graph: scores may hide them.
+    """
+    left = {"image", *(("z_g", "z_k") if network.has_patch_maps else ())}
+    return sorted((name for name in by_image if name not in left), key=lambda name: name == "saliency_patches")
+
+
+def _packed(network: NetworkSpec, images: int, patches: int) -> tuple[str, ...]:
+    if "local" not in network.stages or images == 1 or patches == network.patches.slots:
+        return ()
+    return tuple(name for name in network.contract("local").outputs if name in network.contract("fusion").inputs)
+
+
+def _local_tensors(network: NetworkSpec, rows: int, by_image: Tensors, packed: tuple[str, ...]) -> Tensors:
+    """Tensors of the local graph that are not in `by_image`: axis 0 is the patches of all images, without gaps."""
+    if "local" not in network.stages:
+        return {}
+    local = network.contract("local")
+    shapes = {name: (t.dtype, (rows, *t.shape)) for name, t in {**local.inputs, **local.outputs}.items()}
+    own = {name: shape for name, shape in shapes.items() if name not in by_image}
+    return {**own, **{f"packed_{name}": shapes[name] for name in packed}}
 
 
 def _place(tensors: Tensors) -> dict[str, Field]:

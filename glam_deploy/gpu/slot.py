@@ -2,6 +2,9 @@
 
     upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
 
+The steps from `propose` to `fusion` are those of a network with patches. `enlarge` replaces `fuse` if its patches have
+no maps, or if it has no patches.
+
 All these steps are enqueued on the slot's stream. Every address is fixed when the slot is created; a run allocates no
 memory, and the host waits only for the result. When the slot is created, the engines run once (warm-up). At the first
 start the sequence is captured as one CUDA graph, which later starts launch. If it cannot be captured, each run enqueues
@@ -25,7 +28,7 @@ from glam_deploy.gpu.device.stream import Graph
 from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
 from glam_deploy.gpu.kernels import staging
 from glam_deploy.gpu.kernels.launch import Kernels
-from glam_deploy.gpu.layout import is_packed, slot_layout
+from glam_deploy.gpu.layout import slot_layout
 from glam_deploy.networks import NetworkSpec, Stage
 from glam_deploy.preprocess import frame
 from glam_deploy.records import NetworkInput, PlacedView, Recording
@@ -55,7 +58,7 @@ class GpuStages:
     kernels: Kernels
     engines: Mapping[Stage, DeviceEngine]
     patches: int
-    """Patches per image, 1..6."""
+    """Patches per image, 1..6; ignored for a network without patches."""
     preparing: Lock = field(default_factory=Lock, repr=False, compare=False)
     """Held while a slot is created or captures a graph, because a library that synchronizes the context during its
     set-up, in any thread, invalidates the capture. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled
@@ -81,7 +84,8 @@ class Slot:
         """Raises BackendRunError if the GPU has not enough memory or an engine fails."""
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
-        batches: dict[Stage, int] = {"global": images, "local": images * stages.patches, "fusion": images}
+        rows = {"local": images * stages.patches}
+        batches = {stage: rows.get(stage, images) for stage in stages.network.stages}
         with stages.preparing:
             scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
         self.layout = slot_layout(stages.network, images=images, patches=stages.patches, engine_scratch=scratch)
@@ -158,10 +162,9 @@ class Slot:
 
     def _bind(self, stage: Stage, batch: int) -> DeviceRun:
         engine = self.stages.engines[stage]
-        names = {name: name for name in (*engine.contract.inputs, *engine.contract.outputs)}
-        if stage == "local" and is_packed(self.stages.network, self.images, self.stages.patches):
-            names |= {"saliency_patches": "packed_saliency", "z_k": "packed_z_k"}
-        addresses = {name: self.address(field) for name, field in names.items()}
+        packed = self.layout.packed if stage == "local" else ()
+        tensors = (*engine.contract.inputs, *engine.contract.outputs)
+        addresses = {name: self.address(f"packed_{name}" if name in packed else name) for name in tensors}
         return engine.bind(addresses, batch=batch, scratch=self.address("engine_scratch"), stream=self.stream)
 
     def _warm_up(self) -> None:
@@ -221,22 +224,25 @@ class Slot:
 
     def _enqueue_stages(self) -> None:
         self._runs["global"].enqueue(self.stream)
-        self._enqueue_patches()
-        self._runs["local"].enqueue(self.stream)
-        self._unpack()
-        self._runs["fusion"].enqueue(self.stream)
-        self.stages.kernels.fuse(
-            self.stream,
-            saliency_global=self.address("saliency_global"),
-            saliency_patches=self.address("saliency_patches"),
-            locations=self.address("patch_locations"),
-            saliency=self.address("saliency"),
-            flags=self.address("flags"),
-            n=self.images,
-        )
+        if self.stages.network.selection:
+            self._enqueue_patches()
+        else:  # nothing else overwrites the flags of the last run
+            self.stream.fill(self.address("flags"), self.layout.fields["flags"].nbytes, 0)
+        self._enqueue_map()
+
+    def _enqueue_map(self) -> None:
+        """Compute the map of the result at full resolution, and set the flags of maps that are not finite."""
+        saliency_global, saliency, flags = map(self.address, ("saliency_global", "saliency", "flags"))
+        maps = {"saliency_global": saliency_global, "saliency": saliency, "flags": flags, "n": self.images}
+        if not self.stages.network.has_patch_maps:
+            self.stages.kernels.enlarge(self.stream, **maps)
+            return
+        patches, locations = self.address("saliency_patches"), self.address("patch_locations")
+        self.stages.kernels.fuse(self.stream, saliency_patches=patches, locations=locations, **maps)
 
     def _enqueue_patches(self) -> None:
-        kernels, locations, size = self.stages.kernels, self.address("patch_locations"), self._size
+        kernels, locations = self.stages.kernels, self.address("patch_locations")
+        size = {"k": self.stages.patches, "n": self.images}
         kernels.propose(
             self.stream,
             saliency=self.address("saliency_global"),
@@ -248,6 +254,9 @@ class Slot:
         kernels.crop(
             self.stream, image=self.address("image"), locations=locations, patches=self.address("patches"), **size
         )
+        self._runs["local"].enqueue(self.stream)
+        self._unpack()
+        self._runs["fusion"].enqueue(self.stream)
 
     def _examine(self) -> None:
         """Check images that another library wrote in GPU memory; all others were checked before the upload."""
@@ -255,25 +264,19 @@ class Slot:
         self.stages.kernels.examine(self.stream, image=image, flags=flags, n=self.images)
 
     def _unpack(self) -> None:
-        """Copy the local graph's outputs to the first patch slots of each image, if `is_packed`."""
-        if not is_packed(self.stages.network, self.images, self.stages.patches):
-            return
-        for name, packed in (("saliency_patches", "packed_saliency"), ("z_k", "packed_z_k")):
+        """Copy the packed outputs of the local graph to the first patch slots of each image."""
+        for name in self.layout.packed:
             row = self.layout.row_bytes(name)
             used = self.stages.patches * row
             for n in range(self.images):
                 target = self.address(name) + n * self.stages.network.patches.slots * row
-                self.stream.copy(target, self.address(packed) + n * used, used)
+                self.stream.copy(target, self.address(f"packed_{name}") + n * used, used)
 
     def _upload_bytes(self, feed: Feed) -> int:
         """Bytes of the upload of a run; fixed, so that it can be captured. Smaller views leave a part unused."""
         if feed is Feed.STANDARDIZED:
             return self.layout.fields["image"].nbytes
         return self.images * staging.area_bytes(*self.stages.network.input_shape, feed.value)
-
-    @property
-    def _size(self) -> dict[str, int]:
-        return {"k": self.stages.patches, "n": self.images}
 
 
 def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:

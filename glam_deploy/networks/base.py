@@ -113,6 +113,11 @@ class NetworkSpec:
         return count
 
     @property
+    def has_patch_maps(self) -> bool:
+        """Whether patches have saliency maps of their own, which are fused with the global map."""
+        return self.selection is not None and self.selection.map_side is not None
+
+    @property
     def grid_cell(self) -> int:
         """Pixels per cell, along both axes, of the coarsest grid that represents the saliency map of a result exactly.
 

@@ -15,8 +15,9 @@ class BorrowedSlot:
 
     The arrays are in GPU memory and support DLPack and `__cuda_array_interface__`, so that torch, CuPy, numba and
     PyCUDA can use them without a copy. N is the number of images, 1 or 4; classes are (benign, malignant). Outputs are
-    those of the last `run`. Unused patch slots have location (-1, -1) and zeros in the other arrays. The arrays must
-    not be used after the block.
+    those of the last `run`; one that the network does not have is None. Unused patch slots have location (-1, -1) and
+    zeros in the other arrays. The arrays must not be used after the block. Shapes below are those of GLAM: maps of GMIC
+    are 46 x 30.
     """
 
     def __init__(self, chain: DeviceChain, pool: SlotPool, slot: Slot, provenance: Facts) -> None:
@@ -32,22 +33,23 @@ class BorrowedSlot:
         """Input, written by the caller: float32 [N, 1, 2944, 1920], network frame, finite, each image standardized to
         mean 0 and standard deviation 1."""
         self.saliency: DeviceArray = slot.array("saliency")
-        """Fused map: float32 [N, 2, 2944, 1920], 0..1, network frame."""
+        """Map of the result: float32 [N, 2, 2944, 1920], 0..1, network frame. It is the fused map; without patch maps,
+        the global map enlarged by nearest neighbour."""
         self.saliency_global: DeviceArray = slot.array("saliency_global")
         """Global map: float32 [N, 2, 184, 120], 0..1, network frame."""
-        self.saliency_patches: DeviceArray = slot.array("saliency_patches")
-        """Patch maps: float32 [N, 6, 2, 128, 128], 0..1, each in the frame of its patch."""
-        self.patch_locations: DeviceArray = slot.array("patch_locations")
+        self.saliency_patches: DeviceArray | None = self._optional("saliency_patches")
+        """Patch maps: float32 [N, 6, 2, 128, 128], 0..1, each in its patch's frame; None if the network has none."""
+        self.patch_locations: DeviceArray | None = self._optional("patch_locations")
         """int64 [N, 6, 2]: (row, column) of the upper-left corners, in pixels of the network frame, in order of
-        selection."""
+        selection; None without patches."""
         self.flags: DeviceArray = slot.array("flags")
         """uint32 [N], bits of `glam_deploy.gpu.kernels.geometry.Flags`: no contrast, not finite."""
-        self.y_scale: DeviceArray = slot.array("y_scale")
-        """float32 [N, 3, 2], 0..1, finest scale first."""
+        self.y_scale: DeviceArray | None = self._optional("y_scale")
+        """float32 [N, 3, 2], 0..1, finest scale first; None if the network has one scale."""
         self.y_global: DeviceArray = slot.array("y_global")
         """float32 [N, 2], 0..1."""
-        self.y_local: DeviceArray = slot.array("y_local")
-        """float32 [N, 2], 0..1."""
+        self.y_local: DeviceArray | None = self._optional("y_local")
+        """float32 [N, 2], 0..1; None without patches."""
         self.y_fusion: DeviceArray | None = self._optional("y_fusion")
         """float32 [N, 2], 0..1; None if the checkpoint has no fusion layer."""
         self.attention: DeviceArray | None = self._optional("attention")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bundles import fill
+from support.bundles import edit_manifest, fill
 from support.commands import start_process
 
 from glam_bench import gpu_check as command
@@ -94,6 +94,16 @@ def test_wrong_usage(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(["--only", "kernels,everything"])
     assert "everything: choose from kernels, engines, times, soak" in capsys.readouterr().err
+
+
+def test_another_network_is_refused_before_anything_is_measured(
+    canned: Record, bundle: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["network"].update(name="GMIC", aggregation="attention", patches=6))
+    assert run(bundle, tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert "its network is GMIC, expected GLAM" in said.err.replace("\n", " ")
+    assert (said.out, (tmp_path / "out").exists()) == ("", False)
 
 
 def test_tables_of_a_run_that_found_nothing(record: Record, capsys: Capture) -> None:

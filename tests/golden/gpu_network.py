@@ -19,7 +19,26 @@ from glam_deploy.records import Source
 from glam_deploy.runtime.pipeline import Pipeline
 
 TOLERANCE = 1e-4
-CASE = Path(__file__).with_name("case_k1.npz")
+HERE = Path(__file__).parent
+CASES = {
+    "GLAM": (
+        (HERE / "case_k1.npz",),
+        {
+            "y_global": "y_global",
+            "y_local": "y_local_concat",
+            "saliency_global": "saliency_global",
+            "saliency_patches": "saliency_local",
+        },
+    ),
+    "GMIC": (
+        (HERE / "gmic/case_1.npz", HERE / "gmic/case_2.npz"),
+        {
+            **{name: name for name in ("y_global", "y_local", "y_fusion", "attention")},
+            "saliency_global": "saliency",
+        },
+    ),
+}
+"""Network -> published cases with the bundle's number of patches, and name in a result -> name in a case."""
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +48,9 @@ def bundle() -> Bundle:
 
 @pytest.fixture
 def pipeline(bundle: Bundle, gpu: Gpu, driver: FakeDriver) -> Pipeline:
-    """The graphs in ONNX Runtime, everything between them in the kernels. Both cases here have one patch."""
-    assert golden_patches(bundle) == 1
-    return on_gpu(open_engines("onnx", bundle, EngineOptions()).engines, gpu=gpu, driver=driver)
+    """The graphs in ONNX Runtime, everything between them in the kernels."""
+    engines = open_engines("onnx", bundle, EngineOptions()).engines
+    return on_gpu(engines, golden_patches(bundle), gpu=gpu, driver=driver)
 
 
 def test_raw_view_of_the_bundle(bundle: Bundle, pipeline: Pipeline) -> None:
@@ -41,16 +60,13 @@ def test_raw_view_of_the_bundle(bundle: Bundle, pipeline: Pipeline) -> None:
     assert [row.name for row in rows if not row.passed] == []
 
 
-def test_published_case(pipeline: Pipeline) -> None:
-    golden = np.load(CASE)
-    assert int(golden["k"]) == 1
-    seed = int(golden["seeds"][0])
-    result = pipeline(from_standardized(mammogram(seed), source=Source(name="golden", kind="array")))
-    np.testing.assert_array_equal(result.patch_locations, golden["patch_locations"][0])
-    for name, key in {
-        "y_global": "y_global",
-        "y_local": "y_local_concat",
-        "saliency_global": "saliency_global",
-        "saliency_patches": "saliency_local",
-    }.items():
-        np.testing.assert_allclose(getattr(result, name), golden[key][0], rtol=0, atol=TOLERANCE, err_msg=name)
+def test_published_cases(pipeline: Pipeline) -> None:
+    files, names = CASES[pipeline.network.name]
+    for file in files:
+        golden = np.load(file)
+        seed = int(golden["seed"] if "seed" in golden else golden["seeds"][0])
+        result = pipeline(from_standardized(mammogram(seed), source=Source(name="golden", kind="array")))
+        assert len(golden["patch_locations"][0]) == pipeline.patches
+        np.testing.assert_array_equal(result.patch_locations, golden["patch_locations"][0])
+        for name, key in names.items():
+            np.testing.assert_allclose(getattr(result, name), golden[key][0], rtol=0, atol=TOLERANCE, err_msg=name)

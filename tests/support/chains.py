@@ -22,7 +22,7 @@ from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from support.device import HostFunctionEngine, HostFunctionRun
-from support.engines import FakeEngine, blocks, fake_identity, squash
+from support.engines import FakeEngine, blocks, fake_engines, fake_identity, squash
 
 EXACT = ("patch_locations",)
 CLOSE = ("y_global", "y_scale", "y_local", "y_fusion", "attention", "saliency_global", "saliency_patches")
@@ -40,7 +40,7 @@ class Decided(FakeEngine):
 
     def _global(self, inputs: Arrays) -> Arrays:
         outputs = dict(super()._global(inputs))
-        cells = squash(blocks(inputs["image"], GLAM.cell))
+        cells = squash(blocks(inputs["image"], self.network.cell))
         maps = np.stack([cells, cells**2], axis=1)
         maps[:, list(self.flat)] = 0.25
         return outputs | {"saliency_global": maps}
@@ -67,14 +67,13 @@ def stage_engines(
     *, network: NetworkSpec = GLAM_CONCATENATION, flat: tuple[int, ...] = (), wrong: Mapping[str, float] | None = None
 ) -> dict[Stage, Engine]:
     """Plain arithmetic; `wrong` maps an output's name to what is added to it."""
-    local, fusion = (FakeEngine(stage, network=network, offset=wrong) for stage in ("local", "fusion"))
-    return {"global": Decided(network=network, flat=flat, offset=wrong), "local": local, "fusion": fusion}
+    return fake_engines(network=network, wrong=wrong) | {"global": Decided(network=network, flat=flat, offset=wrong)}
 
 
 @cache
-def kernels(gpu: Gpu) -> Kernels:
-    """Compiled by NVRTC for this GPU; the fake one runs their twins that g++ made."""
-    return Kernels(gpu.load(compile_cubin(source(GLAM), architecture=gpu.architecture, name="kernels")), GLAM)
+def kernels(gpu: Gpu, network: NetworkSpec = GLAM) -> Kernels:
+    """Compiled by NVRTC for this GPU; the fake one runs their twins that g++ made, of one network in each process."""
+    return Kernels(gpu.load(compile_cubin(source(network), architecture=gpu.architecture, name="kernels")), network)
 
 
 def on_host(engines: Mapping[Stage, Engine], patches: int = 1) -> Pipeline:
@@ -92,7 +91,9 @@ def on_gpu(
     kind: type[HostFunctionEngine] = HostFunctionEngine,
 ) -> Pipeline:
     bound: dict[Stage, Engine] = {stage: kind(engine, gpu, driver) for stage, engine in engines.items()}
-    opened = GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
+    network = engines["global"].network
+    same = GLAM if network.has_patch_maps else network  # the kernels of both variants of GLAM are the same
+    opened = GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu, same))
     return Pipeline(opened, patches=patches, provenance={}, slots=slots)
 
 

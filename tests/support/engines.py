@@ -19,7 +19,7 @@ from glam_deploy.agreement.golden import GOLDEN_FILE, write_golden
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, Owner
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage, glam
+from glam_deploy.networks import GLAM_CONCATENATION, NetworkSpec, Stage, glam
 from glam_deploy.precision import StageRecipes
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -40,6 +40,7 @@ def blocks(images: np.ndarray, cell: int) -> np.ndarray:
 class FakeEngine(Engine):
     """Brightness instead of lesions: saliency is the squashed mean of each cell, darker cells are malignant.
 
+    Has the outputs of its network; where patches have no maps, their scores and attention follow from `z_k`.
     `offset` is added to the output named, so that a wrong engine can be had.
     """
 
@@ -51,33 +52,39 @@ class FakeEngine(Engine):
 
     def _run(self, inputs: Arrays) -> Arrays:
         compute = {"global": self._global, "local": self._local, "fusion": self._fusion}[self.stage]
-        outputs = {name: values.astype(np.float32) for name, values in compute(inputs).items()}
+        computed = compute(inputs)
+        outputs = {name: computed[name].astype(np.float32) for name in self.contract.outputs}
         return {name: values + np.float32(self.offset.get(name, 0)) for name, values in outputs.items()}
 
     def _global(self, inputs: Arrays) -> Arrays:
         _misbehave()
-        cells = squash(blocks(inputs["image"], GLAM.cell))
+        cells = squash(blocks(inputs["image"], self.network.cell))
         y = np.stack([cells.max((1, 2)), cells.mean((1, 2))], axis=1)
         z_g = np.repeat(y.mean(1, keepdims=True), glam.Z_GLOBAL, axis=1)
         return {
             "saliency_global": np.stack([cells, 1 - cells], axis=1),
             "y_scale": np.stack([y, y / 2, y / 4], axis=1) * (np.nan if "GLAM_TEST_NAN" in os.environ else 1),
+            "y_global": y,
             "z_g": z_g,
         }
 
     def _local(self, inputs: Arrays) -> Arrays:
-        cells = squash(blocks(inputs["patches"], GLAM.grid_cell))
+        cells = squash(blocks(inputs["patches"], self.network.grid_cell))
         z_k = np.repeat(cells.mean((1, 2))[:, None], glam.Z_PATCH, axis=1)
         return {"saliency_patches": np.stack([cells, 1 - cells], axis=1), "z_k": z_k}
 
     def _fusion(self, inputs: Arrays) -> Arrays:
         used = (inputs["patch_locations"][..., 0] >= 0).astype(np.float32)
-        share = used / used.sum(1, keepdims=True)
-        y_local = (share[..., None] * inputs["saliency_patches"].mean((3, 4))).sum(1)
-        saliency = np.zeros((len(used), 2, *GLAM.input_shape), np.float32)
-        outputs = {"y_global": inputs["y_scale"].mean(1), "y_local": y_local, "saliency": saliency}
-        head = {"y_fusion": (inputs["y_scale"].mean(1) + y_local) / 2, "attention": share}
-        return outputs | head if "attention" in self.contract.outputs else outputs
+        if "saliency_patches" in inputs:
+            whole, weight, local = inputs["y_scale"].mean(1), used, inputs["saliency_patches"].mean((3, 4))
+        else:
+            whole, weight, local = inputs["z_g"][:, :2], used * (1 + inputs["z_k"][..., 0]), inputs["z_k"][..., :2]
+        with np.errstate(invalid="ignore"):  # tests make z_k infinite
+            share = weight / weight.sum(1, keepdims=True)
+        y_local = (share[..., None] * local).sum(1)
+        saliency = np.zeros((len(used), 2, *self.network.input_shape), np.float32)
+        outputs = {"y_global": whole, "y_local": y_local, "saliency": saliency}
+        return outputs | {"y_fusion": (whole + y_local) / 2, "attention": share}
 
 
 class InStep(FakeEngine):
@@ -100,8 +107,8 @@ def in_step(runs: int) -> OpenedEngines:
 def fake_engines(
     *, network: NetworkSpec = GLAM_CONCATENATION, wrong: Mapping[str, float] | None = None
 ) -> dict[Stage, Engine]:
-    """The three stages; `wrong` maps an output's name to what is added to it."""
-    return {stage: FakeEngine(stage, network=network, offset=wrong) for stage in STAGES}
+    """All stages; `wrong` maps an output's name to what is added to it."""
+    return {stage: FakeEngine(stage, network=network, offset=wrong) for stage in network.stages}
 
 
 def fake_identity(name: str = "fake", precision: str = "fp32", **changed: Any) -> EngineIdentity:

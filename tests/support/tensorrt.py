@@ -24,7 +24,7 @@ import pytest
 from glam_deploy.bundle import graph_file
 from glam_deploy.gpu.engines.tensorrt import flavours, identity, store
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
-from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, NetworkSpec, Stage
 from glam_deploy.precision import Precision
 from support.bundles import facts, write_manifest
 from support.reports import NOT_TOLD, MadeLayer, Tensor, inspected, lines
@@ -52,17 +52,23 @@ def install(patch: pytest.MonkeyPatch, **behaviour: Any) -> None:
     patch.setattr(store, "compile_cubin", lambda source, *, architecture, name: architecture.encode())
 
 
-def fill(folder: Path) -> None:
+def fill(folder: Path, network: NetworkSpec = GLAM_CONCATENATION) -> None:
     """Make a bundle of made-up graphs in fp32 and fp16."""
     (folder / "graphs").mkdir(parents=True)
-    for name, content in graphs("fp32", "fp16").items():
+    for name, content in graphs("fp32", "fp16", network=network).items():
         (folder / name).write_bytes(content)
-    write_manifest(folder, facts())
+    described = facts()
+    described["network"] |= {
+        "name": network.name,
+        "aggregation": network.aggregation,
+        "patches": network.patch_count(None),
+    }
+    write_manifest(folder, described)
 
 
-def graph(stage: Stage, precision: Precision, **changes: Any) -> bytes:
+def graph(stage: Stage, precision: Precision, *, network: NetworkSpec = GLAM_CONCATENATION, **changes: Any) -> bytes:
     """A graph of the contract of `stage` with two convolutions, 9 and 1 parts of the work (none in fusion)."""
-    contract = GLAM_CONCATENATION.contract(stage)
+    contract = network.contract(stage)
     convolutions = [
         {"name": "node_big", "kernel": [3, 3], "channels": [8, 8], "pixels": [16, 16], "type": TYPES[precision]},
         {"name": "node_small", "kernel": [1, 1], "channels": [8, 8], "pixels": [16, 16], "type": TYPES[precision]},
@@ -75,9 +81,13 @@ def graph(stage: Stage, precision: Precision, **changes: Any) -> bytes:
     return json.dumps(said | changes).encode()
 
 
-def graphs(*precisions: Precision) -> dict[str, bytes]:
+def graphs(*precisions: Precision, network: NetworkSpec = GLAM_CONCATENATION) -> dict[str, bytes]:
     """Files of a bundle."""
-    return {graph_file(stage, precision): graph(stage, precision) for precision in precisions for stage in STAGES}
+    return {
+        graph_file(stage, precision): graph(stage, precision, network=network)
+        for precision in precisions
+        for stage in network.stages
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from glam_deploy.gpu.device.driver import call
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.tensorrt.builder import PROFILES
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, NETWORKS, NetworkSpec, Stage
 from support.engines import FakeEngine
 
 KINDS = ("tensorrt", "tensorrt-rtx")
@@ -140,10 +140,13 @@ class CudaEngine:
     def __init__(self, said: Mapping[str, Any], log: Logger, world: SimpleNamespace) -> None:
         self.log, self.world, self.profiles = log, world, said["profiles"]
         outputs = said["outputs"]
-        self.stage: Stage = (
-            "global" if "saliency_global" in outputs else "local" if "saliency_patches" in outputs else "fusion"
+        self.stage, network = next(
+            (stage, network)
+            for network in NETWORKS
+            for stage in network.stages
+            if network.contract(stage, composed=False).outputs.keys() == set(outputs)
         )
-        self.computing = FakeEngine(self.stage, network=GLAM if "attention" in outputs else GLAM_CONCATENATION)
+        self.computing = FakeEngine(self.stage, network=network)
         contract = self.computing.contract
         shapes = {name: [-1, *sizes[0][1:]] for name, sizes in self.profiles[0].items()}
         shapes |= {name: [-1, *contract.outputs[name].shape] for name in outputs}

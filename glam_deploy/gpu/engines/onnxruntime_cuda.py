@@ -118,7 +118,7 @@ def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
 
 
 def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
-    """Open the three graphs of a bundle with the CUDA provider.
+    """Open the graphs of a bundle with the CUDA provider.
 
     Raises BackendUnavailable if the provider, one of its libraries or the GPU is missing; BundleError;
     BackendBuildError.

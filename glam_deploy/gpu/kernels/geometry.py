@@ -32,7 +32,7 @@ CROP_ROWS = 4
 """`crop`: rows of a patch per block."""
 
 EXAMINE_ROWS = 4
-"""`examine`: rows of the image per block."""
+"""`enlarge`, `examine`: rows of the image per block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +40,30 @@ class Geometry:
     """Launch constants that follow from the shapes of a network."""
 
     row_threads: int
-    """`standardize`, `fuse`, `examine`: threads per block; each thread has 4 columns of the image."""
+    """`standardize`, `fuse`, `enlarge`, `examine`: threads per block; each thread has 4 columns of the image."""
     crop_threads: int
-    """`crop`: threads per row of a patch; each thread has 4 columns."""
+    """`crop`: threads per row of a patch; each thread has 4 columns. 0 for a network without patches."""
     propose_blocks: int
-    """`propose`: blocks per image."""
+    """`propose`: blocks per image. 0 for a network without patches."""
     scratch_bytes: int
     """Scratch memory per image in bytes. It must be zero before the first launch; each launch resets it."""
 
 
 def geometry_of(network: NetworkSpec) -> Geometry:
-    """The launch constants of a network with patches. Raises LookupError for one without."""
-    rows, columns = network.input_shape
-    window_rows = network.map_shape[0] - network.patches.window + 1
+    """The launch constants of a network."""
+    (rows, columns), rule = network.input_shape, network.selection
+    window_rows = network.map_shape[0] - rule.window + 1 if rule else 0
     moments = 16 * (rows // MOMENTS_ROWS)  # a sum and a sum of squares per block, 8 bytes each
     return Geometry(
         row_threads=columns // 4,
-        crop_threads=network.patches.side // 4,
+        crop_threads=rule.side // 4 if rule else 0,
         propose_blocks=-(-window_rows // PROPOSE_ROWS),
         scratch_bytes=-(-(moments + 64) // 4096) * 4096,
     )
 
 
 class Flags(IntFlag):
-    """Bits of one uint32 per image: `propose` overwrites it, `fuse` and `examine` set further bits."""
+    """Bits of one uint32 per image: `propose` overwrites it, `fuse`, `enlarge` and `examine` set further bits."""
 
     FLAT_BENIGN = 1
     FLAT_MALIGNANT = 2

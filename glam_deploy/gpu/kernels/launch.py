@@ -7,7 +7,7 @@ import numpy as np
 from glam_deploy.gpu.kernels import geometry, staging
 from glam_deploy.networks import NetworkSpec
 
-KERNELS = ("moments", "standardize", "propose", "crop", "fuse", "examine")
+KERNELS = ("moments", "standardize", "propose", "crop", "fuse", "enlarge", "examine")
 """Names of the compiled functions; see `kernels_of`."""
 
 
@@ -37,8 +37,13 @@ class Stream(Protocol):
 
 
 def kernels_of(network: NetworkSpec) -> tuple[str, ...]:
-    """Names of the kernels of a network; `fuse` only if its patches have maps."""
-    return tuple(name for name in KERNELS if name != "fuse" or network.patches.map_side)
+    """Names of the kernels of a network.
+
+    `propose` and `crop` only if it has patches; `fuse` only if the patches have maps, else `enlarge`.
+    """
+    absent = {"enlarge" if network.has_patch_maps else "fuse"}
+    absent |= set() if network.selection else {"propose", "crop"}
+    return tuple(name for name in KERNELS if name not in absent)
 
 
 def scratch_bytes(n: int, network: NetworkSpec) -> int:
@@ -127,6 +132,17 @@ class Kernels:
         grid = (self._network.map_shape[0], len(self._network.classes), n)
         arguments = (saliency_global, saliency_patches, locations, saliency, flags)
         self._launch(stream, "fuse", grid, (self._geometry.row_threads, 1), *map(_address, arguments))
+
+    def enlarge(self, stream: Stream, *, saliency_global: Address, saliency: Address, flags: Address, n: int) -> None:
+        """Compute the map of a network without patch maps: the global map, nearest neighbour.
+
+        `saliency_global`: float32 [n, 2, 46, 30] (GMIC). `saliency` (output): float32 [n, 2, 2944, 1920], network
+        frame. Sets NOT_FINITE_GLOBAL in `flags`, uint32 [n], and keeps the other bits, so it must run after `propose`.
+        Equals runtime.patching.enlarge.
+        """
+        grid = (self._network.input_shape[0] // geometry.EXAMINE_ROWS, len(self._network.classes), n)
+        addresses = map(_address, (saliency_global, saliency, flags))
+        self._launch(stream, "enlarge", grid, (self._geometry.row_threads, 1), *addresses)
 
     def examine(self, stream: Stream, *, image: Address, flags: Address, n: int) -> None:
         """Set NOT_FINITE_IMAGE in `flags` for images with NaN or infinite values.

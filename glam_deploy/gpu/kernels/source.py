@@ -5,13 +5,14 @@ from pathlib import Path
 
 from glam_deploy.gpu.kernels import geometry
 from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.gpu.kernels.launch import kernels_of
 from glam_deploy.networks import NetworkSpec
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """Architectures for which the tests compile every kernel: Turing to Blackwell."""
 
-FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu", "examine.cu")
-"""Source files in their order; fuse.cu is left out if the patches of the network have no maps."""
+FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu", "enlarge.cu", "examine.cu")
+"""Source files in their order; a file of a kernel that the network does not have is left out."""
 
 
 def source(network: NetworkSpec) -> str:
@@ -19,8 +20,8 @@ def source(network: NetworkSpec) -> str:
 
     It starts with constants from Python, so that its hash also covers the shapes and the launch geometry.
     """
-    files = [name for name in FILES if name != "fuse.cu" or network.patches.map_side]
-    return _constants(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in files)
+    names = ("common.cuh", *(f"{kernel}.cu" for kernel in kernels_of(network)))
+    return _constants(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in FILES if name in names)
 
 
 def source_sha256(network: NetworkSpec) -> str:
@@ -33,7 +34,9 @@ def _read(name: str) -> str:
 
 
 def _constants(network: NetworkSpec) -> str:
-    patches, derived = network.patches, geometry.geometry_of(network)
+    rule, derived = network.selection, geometry.geometry_of(network)
+    window = {"WINDOW": rule.window, "MAX_PATCHES": rule.slots} if rule else {}
+    patch_map = {"PATCH_MAP": rule.map_side, "PATCH_CELL": network.grid_cell} if rule and rule.map_side else {}
     shapes = {
         "CLASSES": len(network.classes),
         "INPUT_ROWS": network.input_shape[0],
@@ -41,10 +44,9 @@ def _constants(network: NetworkSpec) -> str:
         "MAP_ROWS": network.map_shape[0],
         "MAP_COLUMNS": network.map_shape[1],
         "CELL": network.cell,
-        "PATCH": patches.side,
-        **({"PATCH_MAP": patches.map_side, "PATCH_CELL": network.grid_cell} if patches.map_side else {}),
-        "WINDOW": patches.window,
-        "MAX_PATCHES": patches.slots,
+        **({"PATCH": rule.side} if rule else {}),
+        **patch_map,
+        **window,
         "ROW_THREADS": derived.row_threads,
         "CROP_THREADS": derived.crop_threads,
         "SCRATCH_BYTES": derived.scratch_bytes,

@@ -17,7 +17,7 @@ from glam_deploy.gpu.engines.tensorrt import flavours
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.gpu.kernels.source import source_sha256
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import Stage
 from glam_deploy.precision import Precision
 
 
@@ -127,7 +127,7 @@ def build_inputs(
         library=library.version,
         made_for=made_for,
         options=options,
-        graphs={stage: bundle.files[graph_file(stage, precision)].sha256 for stage in STAGES},
+        graphs={stage: bundle.files[graph_file(stage, precision)].sha256 for stage in bundle.network.stages},
         kernels_sha256=source_sha256(bundle.network),
     )
 

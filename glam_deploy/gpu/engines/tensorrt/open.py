@@ -13,7 +13,6 @@ from glam_deploy.gpu.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.gpu.engines.tensorrt.identity import Machine
 from glam_deploy.gpu.kernels.launch import Kernels
-from glam_deploy.networks import STAGES
 from glam_deploy.precision import Recipe, StageRecipes
 
 
@@ -29,7 +28,7 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
     entry, library = _choose(bundle, options, identity.machine_of(gpu))
     engines = {
         stage: TensorRtEngine(library, bundle.read(entry.stages[stage].file), stage, network=bundle.network, gpu=gpu)
-        for stage in STAGES
+        for stage in bundle.network.stages
     }
     kernels = Kernels(gpu.load(bundle.read(entry.kernels[gpu.architecture].file)), bundle.network)
     return GpuEngines(engines=engines, identity=_identity(bundle, entry, library, gpu), gpu=gpu, kernels=kernels)
@@ -94,5 +93,5 @@ def _identity(bundle: Bundle, entry: EngineEntry, library: Library, gpu: Gpu) ->
         precision=StageRecipes(recipes=Recipe(weights=entry.precision)),
         flavour=entry.flavour,
         key=entry.key,
-        sha256={stage: bundle.files[entry.stages[stage].file].sha256 for stage in STAGES},
+        sha256={stage: bundle.files[entry.stages[stage].file].sha256 for stage in bundle.network.stages},
     )

@@ -1,7 +1,7 @@
 """Building TensorRT engines into a bundle. Engines with the same key are built only once, and stored atomically.
 
     engines/<flavour>-<precision>-<first 12 digits of the key>/
-      {global,local,fusion}.engine    one file per stage
+      {global,local,fusion}.engine    one file per stage of the network
       local.layers.txt                the library's layer report, if it confirms too little of the precision
       kernels.sm_89.cubin             the CUDA kernels, for each compute capability
       timing.cache                    the builder's timing cache, if it has one
@@ -39,14 +39,12 @@ from glam_deploy.gpu.engines.tensorrt.identity import BuildInputs, Machine
 from glam_deploy.gpu.engines.tensorrt.layers import percent
 from glam_deploy.gpu.kernels.source import source
 from glam_deploy.installation import quoted
-from glam_deploy.networks import STAGES, Stage
+from glam_deploy.networks import Stage
 from glam_deploy.precision import PRECISIONS, Precision
 
 Report = Callable[[str, str, float], None]
-"""Called with the step, the current phase of it, and the number of completed STEPS; also from other threads."""
-
-STEPS = len(STAGES) + 1
-"""Number of steps: one per stage, and one for the kernels."""
+"""Called with the step, the current phase of it, and the number of completed steps (the
+stages, then the kernels); also from other threads."""
 
 TIMING_CACHE = "timing.cache"
 
@@ -141,9 +139,9 @@ def build_engines(folder: Path, settled: Plan, report: Report) -> BuildOutcome:
 
 
 def _require_graphs(bundle: Bundle, precision: Precision) -> None:
-    for stage in STAGES:
+    for stage in bundle.network.stages:
         if graph_file(stage, precision) not in bundle.files:
-            existing = {p for p in PRECISIONS[1:] if graph_file("local", p) in bundle.files}
+            existing = {p for p in PRECISIONS[1:] if graph_file("global", p) in bundle.files}
             wanted = " ".join(f"--precision {p}" for p in sorted(existing | {precision}))
             raise UsageError(
                 f"{bundle.folder} has no {graph_file(stage, precision)}, from which {precision} engines are built. "
@@ -161,7 +159,7 @@ def _build_stages(
     stages: dict[Stage, StageEntry] = {}
     warnings: list[str] = []
     cache = _known_timings(bundle, settled)
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(bundle.network.stages):
         graph = graph_file(stage, settled.precision)
         request = builder.StageRequest(
             stage=stage,
@@ -220,7 +218,7 @@ def _build_kernels(bundle: Bundle, settled: Plan, name: str, report: Report) -> 
     kernels = {}
     for number, capability in enumerate(capabilities):
         architecture = _architecture(capability)
-        report("CUDA kernels", architecture, len(STAGES) + number / len(capabilities))
+        report("CUDA kernels", architecture, len(bundle.network.stages) + number / len(capabilities))
         file = f"kernels.{architecture}.cubin"
         _draft(bundle, file).write_bytes(
             compile_cubin(source(bundle.network), architecture=architecture, name="glam_deploy.cu")

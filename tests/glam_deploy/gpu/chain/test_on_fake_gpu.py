@@ -3,12 +3,24 @@
 from pathlib import Path
 
 import pytest
+from cuda_host.build import build_kernels
 from fake_cuda.outside import run_inside
 
+from glam_deploy.networks import CAM, GMIC, NetworkSpec
+
 HERE = Path(__file__).parent
+OTHERS = HERE / "gpu_other_networks.py"
 
 
 @pytest.mark.slow  # full-size networks: a minute and a half together
-@pytest.mark.parametrize("file", sorted(HERE.glob("gpu_*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted({*HERE.glob("gpu_*.py")} - {OTHERS}), ids=lambda file: file.stem)
 def test_on_the_fake_gpu(file: Path, host_kernels: Path) -> None:
     run_inside(file, kernels=[host_kernels])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
+def test_other_networks(network: NetworkSpec, host_kernels: Path) -> None:
+    """A process for each, because the stand-in finds kernels by their names."""
+    kernels = build_kernels(host_kernels.parent, network)
+    run_inside(OTHERS, kernels=[kernels], env={"GLAM_TEST_NETWORK": network.name})

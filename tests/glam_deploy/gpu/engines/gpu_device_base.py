@@ -12,7 +12,7 @@ from support.engines import FakeEngine
 from glam_deploy.engines.base import Arrays
 from glam_deploy.errors import BackendRunError
 from glam_deploy.gpu.device.gpu import Gpu
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
+from glam_deploy.networks import GLAM_CONCATENATION, NETWORKS, NetworkSpec, Stage
 
 
 def inputs_of(
@@ -32,8 +32,7 @@ def assert_equal(found: Arrays, expected: Arrays) -> None:
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("network", "stage"), [(network, stage) for network in NETWORKS for stage in network.stages])
 def test_numbers_are_those_of_the_same_engine_on_the_host(
     gpu: Gpu, driver: FakeDriver, stage: Stage, network: NetworkSpec
 ) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from glam_deploy.gpu.engines import onnxruntime_cuda
 from glam_deploy.gpu.engines.base import DeviceEngine
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import GLAM_CONCATENATION, STAGES, Stage, Tensor
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, STAGES, NetworkSpec, Stage, Tensor
 
 compile_once = functools.cache(onnxruntime_cuda.compile_cubin)
 PROVIDER = "CUDAExecutionProvider"
@@ -65,7 +66,7 @@ class Session:
         if self.strict and not world.provider_loads:
             raise RuntimeError("graph nodes are assigned to the default CPU EP, but fallback has been disabled")
         said = json.loads(graph)
-        self.engine = FakeEngine(said["stage"], network=networks.network("GLAM", said["aggregation"]))
+        self.engine = FakeEngine(said["stage"], network=networks.network(said["network"], said["aggregation"]))
         self.bound: dict[str, tuple[Any, ...]] = {}
 
     def get_providers(self) -> list[str]:
@@ -124,13 +125,23 @@ def world(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Worl
 
 
 @pytest.fixture
-def graphs(tmp_path: Any) -> Bundle:
+def graphs(tmp_path: Path) -> Bundle:
     """A bundle whose graphs the made-up sessions read."""
-    (tmp_path / "graphs").mkdir()
-    for stage in STAGES:
-        (tmp_path / f"graphs/{stage}.onnx").write_text(json.dumps({"stage": stage, "aggregation": "concatenation"}))
-    write_manifest(tmp_path, facts())
-    return open_bundle(tmp_path)
+    return bundle_of(tmp_path, GLAM_CONCATENATION)
+
+
+def bundle_of(folder: Path, network: NetworkSpec) -> Bundle:
+    (folder / "graphs").mkdir(parents=True)
+    for stage in network.stages:
+        (folder / f"graphs/{stage}.onnx").write_text(said(stage, network))
+    named = {"name": network.name, "aggregation": network.aggregation, "patches": network.patch_count(None)}
+    described = facts()
+    write_manifest(folder, described | {"network": described["network"] | named})
+    return open_bundle(folder)
+
+
+def said(stage: Stage, network: NetworkSpec) -> str:
+    return json.dumps({"stage": stage, "network": network.name, "aggregation": network.aggregation})
 
 
 @pytest.fixture
@@ -153,6 +164,13 @@ def test_numbers(opened: OpenedEngines, stage: Stage) -> None:
         assert found.keys() == expected.keys() - {"saliency"}
         for name, values in found.items():
             np.testing.assert_array_equal(values, expected[name])
+
+
+@pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
+def test_another_network(world: World, tmp_path: Path, network: NetworkSpec) -> None:
+    opened = open_engines("onnx-cuda", bundle_of(tmp_path / "other", network), EngineOptions())
+    assert opened.network is network
+    assert tuple(opened.engines) == tuple(opened.identity.sha256) == network.stages
 
 
 def test_how_sessions_are_opened(world: World, opened: OpenedEngines, gpu: Gpu) -> None:
@@ -234,7 +252,7 @@ def test_a_node_that_the_provider_lacks_is_no_work_for_the_cpu(
 
 def test_graphs_of_another_network(world: World, graphs: Bundle) -> None:
     file = graphs.folder / "graphs/fusion.onnx"
-    file.write_text(json.dumps({"stage": "fusion", "aggregation": "attention"}))
+    file.write_text(said("fusion", GLAM))
     write_manifest(graphs.folder, facts())
     with pytest.raises(BundleError, match="fusion graph: its inputs are"):
         open_engines("onnx-cuda", open_bundle(graphs.folder), EngineOptions())

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from glam_deploy.gpu.engines.tensorrt import flavours, identity, store
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Flavour, Library
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import STAGES
+from glam_deploy.networks import CAM, GMIC, STAGES, NetworkSpec
 from glam_deploy.precision import Precision, StageRecipes
 
 compile_once = functools.cache(store.compile_cubin)
@@ -107,6 +108,14 @@ def test_what_is_opened(bundle: Bundle, build: Build, gpu: Gpu) -> None:
         "key": entry.key,
         "sha256": {stage: built.files[entry.stages[stage].file].sha256 for stage in STAGES},
     }
+
+
+@pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
+def test_what_is_opened_of_another_network(tmp_path: Path, build: Build, network: NetworkSpec) -> None:
+    support_tensorrt.fill(tmp_path / "other", network)
+    opened = open_fp16(build(open_bundle(tmp_path / "other")))
+    assert opened.network is network
+    assert tuple(opened.engines) == tuple(opened.identity.sha256) == network.stages
 
 
 def test_precisions_are_never_exchanged(bundle: Bundle, build: Build) -> None:

@@ -16,7 +16,7 @@ from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Stream
 from glam_deploy.gpu.engines.tensorrt.engine import TensorRtEngine, TensorRtRun
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, STAGES, NetworkSpec, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NETWORKS, NetworkSpec, Stage
 
 
 @pytest.fixture(params=KINDS)
@@ -61,8 +61,7 @@ def inputs_of(stage: Stage, batch: int, *, network: NetworkSpec = GLAM_CONCATENA
 # opening
 
 
-@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("network", "stage"), [(network, stage) for network in NETWORKS for stage in network.stages])
 def test_numbers(trt: Library, gpu: Gpu, stage: Stage, network: NetworkSpec) -> None:
     engine = opened(trt, gpu, stage, network=network)
     inputs = inputs_of(stage, 2, network=network)

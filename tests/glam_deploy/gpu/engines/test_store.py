@@ -23,7 +23,7 @@ from glam_deploy.gpu.engines.tensorrt import builder, identity, store
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.gpu.engines.tensorrt.identity import Machine
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import GLAM_CONCATENATION
+from glam_deploy.networks import CAM, GLAM_CONCATENATION, GMIC, NetworkSpec
 
 pytestmark = pytest.mark.usefixtures("quick_kernels")
 
@@ -49,6 +49,19 @@ def test_files_and_what_the_manifest_says_of_them(bundle: Bundle) -> None:
     }
     assert [entry["stages"][s]["confirmed_share"] for s in ("global", "local", "fusion")] == [1.0, 1.0, None]
     assert entry["made_for"] == {"compute_capabilities": ["8.9"], "gpu": "NVIDIA L4", "driver": "580.95.05"}
+
+
+@pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
+def test_engines_of_another_network_are_those_of_its_stages(tmp_path: Path, network: NetworkSpec) -> None:
+    support_tensorrt.fill(tmp_path / "other", network)
+    told: list[tuple[str, float]] = []
+    outcome = build(open_bundle(tmp_path / "other"), report=lambda step, detail, done: told.append((step, done)))
+    outcome.bundle.check()
+    assert tuple(outcome.entry.stages) == network.stages
+    steps = [*(f"{stage} engine" for stage in network.stages), "CUDA kernels"]
+    assert list(dict.fromkeys(step for step, _ in told)) == steps
+    assert told[-1][1] == len(network.stages)
+    assert not build(outcome.bundle).new
 
 
 @pytest.mark.parametrize(("tells", "share", "told"), [("nothing", None, "0.0%"), ("weights", 0.9, "90.0%")])

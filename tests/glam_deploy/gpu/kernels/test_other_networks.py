@@ -1,4 +1,4 @@
-"""The kernels compiled for another network's shapes: 43 x 27 places of a 4 x 4 window, patches of 256 pixels."""
+"""The kernels compiled for other networks: 43 x 27 places of a 4 x 4 window, patches of 256 pixels, maps of 32."""
 
 from pathlib import Path
 
@@ -7,20 +7,24 @@ import pytest
 from cuda_host.build import build_kernels, missing
 from cuda_host.run import HostModule, HostStream, Memory
 
-from glam_deploy.gpu.kernels.launch import Kernels, kernels_of, scratch_bytes
+from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.gpu.kernels.launch import KERNELS, Kernels, kernels_of, scratch_bytes
 from glam_deploy.gpu.kernels.source import source
-from glam_deploy.networks import GMIC
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, NetworkSpec
 from glam_deploy.runtime import patching
 
 N = 2
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+def built(folder: Path, network: NetworkSpec) -> Kernels:
     if lacking := missing():
         pytest.skip(lacking)
-    folder: Path = tmp_path_factory.mktemp("gmic")
-    return Kernels(HostModule(build_kernels(folder, GMIC)), GMIC)
+    return Kernels(HostModule(build_kernels(folder, network)), network)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    return built(tmp_path_factory.mktemp("gmic"), GMIC)
 
 
 def maps(rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -67,6 +71,22 @@ def test_patches_are_those_of_numpy(kernels: Kernels) -> None:
     np.testing.assert_array_equal(patches.read(), expected)
 
 
-def test_a_network_without_patch_maps_has_no_kernel_that_fuses_them() -> None:
-    assert "fuse" not in kernels_of(GMIC)
+@pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
+def test_the_enlarged_map_is_that_of_numpy(tmp_path: Path, network: NetworkSpec) -> None:
+    """Other flags stay, and one value that is not finite sets the flag of its image alone."""
+    maps = np.random.default_rng(1).random((2, 2, *network.map_shape), np.float32)
+    maps[1, 1, -1, -1] = np.nan
+    flags = Memory.of(np.array([Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT], np.uint32))
+    saliency = Memory((2, 2, *network.input_shape), np.float32)
+    built(tmp_path, network).enlarge(HostStream(), saliency_global=Memory.of(maps), saliency=saliency, flags=flags, n=2)
+    expected = np.stack([patching.enlarge(one, network.cell) for one in maps])
+    np.testing.assert_array_equal(saliency.read(), expected)
+    assert flags.read().tolist() == [1, 2 | 4]
+
+
+def test_the_kernels_are_those_that_the_network_needs() -> None:
+    assert kernels_of(GLAM) == kernels_of(GLAM_CONCATENATION) == tuple(name for name in KERNELS if name != "enlarge")
+    assert kernels_of(GMIC) == ("moments", "standardize", "propose", "crop", "enlarge", "examine")
+    assert kernels_of(CAM) == ("moments", "standardize", "enlarge", "examine")
     assert "fuse.cu" not in source(GMIC)
+    assert "propose.cu" not in source(CAM)

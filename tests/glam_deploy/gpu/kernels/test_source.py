@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from glam_deploy.gpu.device.kernel import compile_cubin
-from glam_deploy.gpu.kernels.launch import KERNELS
+from glam_deploy.gpu.kernels.launch import kernels_of
 from glam_deploy.gpu.kernels.source import ARCHITECTURES, FILES, source, source_sha256
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import CAM, GLAM, GMIC, NetworkSpec
 
 FRAME_SIZE = 0x11
 """EIATTR_FRAME_SIZE of .nv.info: (function's symbol, bytes of its frame in local memory)."""
@@ -35,17 +35,25 @@ def attributes(info: bytes, wanted: int) -> Iterator[bytes]:
             at += size
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_is_in_the_machine_code_and_keeps_its_values_in_registers(architecture: str) -> None:
-    parts = sections(compile_cubin(source(GLAM), architecture=architecture, name="glam.cu"))
-    assert {name.removeprefix(".text.") for name in parts if name.startswith(".text.")} == set(KERNELS)
+CASES = [*((GLAM, architecture) for architecture in ARCHITECTURES), (GMIC, "sm_75"), (CAM, "sm_75")]
+CASES += [(GMIC, "sm_120"), (CAM, "sm_120")]
+
+
+@pytest.mark.parametrize(("network", "architecture"), CASES)
+def test_every_kernel_is_in_the_machine_code_and_keeps_its_values_in_registers(
+    network: NetworkSpec, architecture: str
+) -> None:
+    parts = sections(compile_cubin(source(network), architecture=architecture, name="glam.cu"))
+    kernels = kernels_of(network)
+    assert {name.removeprefix(".text.") for name in parts if name.startswith(".text.")} == set(kernels)
     frames = [struct.unpack("<II", value)[1] for value in attributes(parts[".nv.info"], FRAME_SIZE)]
-    assert len(frames) >= len(KERNELS)
+    assert len(frames) >= len(kernels)
     assert max(frames) == 0
 
 
 def test_the_hash_is_of_the_text_and_the_text_is_of_every_file() -> None:
     assert source_sha256(GLAM) == hashlib.sha256(source(GLAM).encode()).hexdigest()
     assert source(GLAM) == source(GLAM)
-    assert [source(GLAM).count(f'#line 1 "{name}"') for name in FILES] == [1] * len(FILES)
+    own = [name for name in FILES if name != "enlarge.cu"]
+    assert [name for name in FILES if source(GLAM).count(f'#line 1 "{name}"') == 1] == own
     assert "constexpr int INPUT_ROWS = 2944;" in source(GLAM)
