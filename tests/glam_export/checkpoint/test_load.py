@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from golden import network
+from golden import cam, network
 from safetensors.torch import save_file
 from torch import Tensor
 
 from glam_deploy.errors import CheckpointError, UsageError
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION
 from glam_export.checkpoint import Checkpoint, load_checkpoint, load_weights, save_weights
 from glam_export.checkpoint.state_dict import find_state_dict
 from glam_export.reference.glam import GlamNetwork
@@ -308,3 +308,28 @@ STORAGE: dict[str, Callable[[Tensor], Tensor]] = {
 def test_tensors_without_plain_numbers(state: State, saved: Callable[..., Path], kind: str) -> None:
     message = refusal(saved(state | {STEM: STORAGE[kind](state[STEM])}))
     assert f"1 tensors are {kind}" in message.replace("without values (device meta)", "device meta")
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 1000])
+def test_a_resnet_with_other_classes_is_not_taken_for_cam(outputs: int, saved: Callable[..., Path]) -> None:
+    path = saved(thin(cam.shapes("resnet18") | {"fc.weight": (outputs, 512), "fc.bias": (outputs,)}))
+    told = refusal(path)
+    assert told.startswith(f"is a ResNet with fc.weight [{outputs}, 512], one row for each output")
+    assert ("ImageNet" in told) is (outputs == 1000)
+    assert "CAM needs two outputs, benign and malignant in this order" in told
+
+
+def test_a_resnet_with_two_classes_is_cam(saved: Callable[..., Path]) -> None:
+    state = thin(cam.shapes(cam.SMALL))
+    found = load_checkpoint(saved({"state_dict": {f"module.{key}": value for key, value in state.items()}}))
+    assert_holds(found, state)
+    assert (found.network.spec, found.key) == (CAM, "state_dict")
+    assert any("taken as benign and malignant in this order" in note for note in found.notes)
+
+
+def test_blocks_with_a_gap_in_their_numbers_are_told(saved: Callable[..., Path]) -> None:
+    state = {key.replace("layer3.1.", "layer3.2."): value for key, value in thin(cam.shapes("resnet18")).items()}
+    told = refusal(saved(state))
+    assert "these are not the weights of a CAM network" in told
+    assert "10 missing: layer3.1.bn1.bias" in told
+    assert "unexpected: layer3.2.bn1.bias" in told

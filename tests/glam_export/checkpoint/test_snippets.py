@@ -187,7 +187,7 @@ def test_modules_of_the_writing_program_need_none_of_its_code(tmp_path: Path) ->
 def test_a_state_dict_in_a_list_is_saved_by_the_printed_program(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
     torch.save(wrap(STATE), tmp_path / "w.pt")
     told = message(tmp_path / "w.pt")
-    assert re.search(r"no state dict found of a GLAM or GMIC network, but a (list of 1|tuple of 2)\.", told)
+    assert re.search(r"no state dict found of a GLAM, GMIC or CAM network, but a (list of 1|tuple of 2)\.", told)
     assert run_programs((tmp_path, program(told)))[0] == [0]
     assert find_state_dict(read_weights_file(tmp_path / "w.state_dict.pt"), tmp_path).tensors.keys() == STATE.keys()
 

@@ -74,7 +74,7 @@ def test_key_may_be_the_mapping_around_it_or_the_prefix(name: str) -> None:
 def test_a_key_that_fits_nothing_lists_what_does() -> None:
     with pytest.raises(CheckpointError, match=r"--key emma is not in the file. Networks in it: model, ema\."):
         find_state_dict(BOTH["ema"], PATH, "emma")
-    with pytest.raises(CheckpointError, match=r"--key optimizer holds no GLAM or GMIC network"):
+    with pytest.raises(CheckpointError, match=r"--key optimizer holds no GLAM, GMIC or CAM network"):
         find_state_dict({"model": STATE, "optimizer": {"a": torch.zeros(1)}}, PATH, "optimizer")
 
 
@@ -87,7 +87,7 @@ def test_other_values_and_the_counter_of_averaged_weights_are_told() -> None:
 
 
 OTHERS: dict[str, tuple[dict[str, object], str]] = {
-    "ResNet": ({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, "ResNet.*CAM"),
+    "ResNet": ({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, "ResNet without.*CAM"),
 }
 
 
@@ -109,6 +109,42 @@ def test_a_file_with_both_networks_names_them() -> None:
     both = {"a": STATE, "b": {"ds_net.first_conv.weight": torch.zeros(1)}}
     with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM, GMIC\): a, b\. Name the one"):
         find_state_dict(both, PATH)
+
+
+CAM = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 3, 3), "fc.weight": (2, 512), "fc.bias": (2,)}
+
+
+def resnet(prefix: str = "", **shapes: tuple[int, ...]) -> State:
+    return {f"{prefix}{key}": torch.zeros(shape) for key, shape in (CAM | shapes).items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "ema"])
+def test_cam_is_recognized_by_its_keys(wrapper: str, prefix: str) -> None:
+    content = resnet(prefix)
+    found = find_state_dict({wrapper: content, "epoch": 7} if wrapper else content, PATH)
+    assert (found.family.name, found.name, found.prefix, found.tensors.keys()) == ("CAM", wrapper, prefix, CAM.keys())
+
+
+def test_a_local_module_is_not_taken_for_cam() -> None:
+    """GLAM and GMIC have a ResNet's keys behind dn_resnet, without a classifier beside them."""
+    local = {f"dn_resnet.{key}": torch.zeros(1) for key in CAM if not key.startswith("fc.")}
+    gmic = {"ds_net.first_conv.weight": torch.zeros(1), **local, "fc.weight": torch.zeros(2, 512)}
+    assert find_state_dict(gmic, PATH).family.name == "GMIC"
+    with pytest.raises(CheckpointError, match=r"another network: a ResNet without the classifier fc\.weight"):
+        find_state_dict(local, PATH)
+
+
+def test_the_network_asked_for_is_the_only_one_looked_for() -> None:
+    both = {"a": STATE, "b": resnet()}
+    assert [find_state_dict(both, PATH, network=name).name for name in ("GLAM", "CAM")] == ["a", "b"]
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds a CAM network, by its key module\.layer1\.0\.conv1\.weight; --network asks for GMIC\. Leave",
+    ):
+        find_state_dict(resnet("module."), PATH, network="GMIC")
+    with pytest.raises(CheckpointError, match=r"holds a GLAM network, by its key global_network\..* asks for CAM"):
+        find_state_dict(STATE, PATH, network="CAM")
 
 
 def test_weights_as_numpy_arrays_are_told_so(tmp_path: Path) -> None:
