@@ -100,7 +100,7 @@ def _limited(labelled: LabelledSet, limit: int | None) -> tuple[LabelledSet, tup
     total = len(labelled.images)
     if limit is None or limit >= total:
         return labelled, ()
-    remark = f"Only the first {counted(limit, 'image')} of {total} were evaluated (--limit)."
+    remark = f"Limited to the first {limit} of {counted(total, 'image')} (--limit)."
     return replace(labelled, images=labelled.images[:limit]), (remark,)
 
 

@@ -60,19 +60,19 @@ def test_no_area_without_both_labels() -> None:
 
 
 def test_intervals_are_those_of_an_independent_bootstrap_over_exams() -> None:
-    """Scikit-learn's areas of exams drawn one by one, with another generator: both scatter by about 0.003."""
+    """Scikit-learn's areas of exams drawn one by one, with another generator, whose percentiles scatter by 0.005."""
     scores, positive = sample(3)
     exams = np.array(EXAMS)
     names = sorted(set(EXAMS))
     random, areas, precisions = np.random.RandomState(7), [], []
-    for _ in range(2000):
+    for _ in range(500):
         rows = np.concatenate([np.flatnonzero(exams == name) for name in random.choice(names, len(names))])
         areas.append(metrics.roc_auc_score(positive[rows], scores[rows]))
         precisions.append(metrics.average_precision_score(positive[rows], scores[rows]))
     for statistic, expected in ((statistics.auroc, areas), (statistics.average_precision, precisions)):
         found = statistics.estimate(statistic(scores, positive), EXAMS)
         assert found is not None
-        assert (found.low, found.high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])), abs=0.012)
+        assert (found.low, found.high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])), abs=0.015)
 
 
 def test_images_that_repeat_within_exams_do_not_narrow_an_interval() -> None:

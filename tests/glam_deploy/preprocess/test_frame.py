@@ -10,6 +10,7 @@ from glam_deploy.errors import UsageError
 from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import (
     box_to_source,
+    map_to_network,
     map_to_source,
     point_to_network,
     point_to_source,
@@ -101,7 +102,22 @@ def test_maps_agree_with_points_everywhere(placement):
             assert tuple(back[:, r, c] - 1) == expected
 
 
+@settings(max_examples=10, deadline=None)
+@given(placement=placements())
+def test_masks_agree_with_points_everywhere(placement):
+    """Every source pixel has a number of its own; where it is in the network frame, it is at its point there."""
+    shape = placement.source_shape
+    numbers = np.arange(1, 1 + shape[0] * shape[1]).reshape(shape)
+    found = map_to_network(placement, numbers)
+    assert (found.shape, found.dtype) == (GLAM.input_shape, numbers.dtype)
+    points = {(r, c): point_to_network(placement, (r, c)) for r in range(shape[0]) for c in range(shape[1])}
+    placed = {numbers[source]: point for source, point in points.items() if point}
+    assert {found[point]: point for point in zip(*np.nonzero(found), strict=True)} == placed
+
+
 def test_maps_of_another_size_are_refused():
     made = prepare(scenes.mammogram(scenes.tissue(700, 500)))
     with pytest.raises(UsageError, match=r"\(2, 184, 120\)"):
         map_to_source(made.placement, np.zeros((2, 184, 120), np.float32))
+    with pytest.raises(UsageError, match=r"\(184, 120\); expected that of the source image"):
+        map_to_network(made.placement, np.zeros((184, 120), bool))

@@ -1,0 +1,272 @@
+"""`glam-deploy evaluate` from the command line to its files, with a tiny bundle and with published predictions."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support.commands import Said, start_process
+from support.evaluation import SPOT, write_exams, write_list
+from support.tiny_bundle import write_tiny_bundle
+
+import glam_deploy
+from glam_bench.evaluation.records import DiceSummary, Evaluation
+from glam_bench.evaluation.store import STORE
+from glam_deploy.cli.main import exit_code
+from glam_deploy.json_records import from_json
+from glam_deploy.preprocess import map_to_network
+
+metrics = pytest.importorskip("sklearn.metrics")
+
+FOUR = """image_index,benign_pred,malignant_pred,benign_label,malignant_label
+0_L-CC,0.1000,0.9000,0,1
+0_R-CC,0.2000,0.6000,0,1
+1_L-CC,0.3000,0.6000,0,0
+2_L-CC,0.4000,0.2000,1,0
+"""
+"""The four images of test_statistics: malignant AUROC 7/8, average precision 5/6, Brier score 0.1425."""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "tiny")
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
+    code = exit_code(["evaluate", *map(str, arguments)])
+    said = capsys.readouterr()
+    return Said(code=code, out=said.out, err=said.err)
+
+
+def result(out: Path) -> Evaluation:
+    """evaluation.json, which its own records read strictly."""
+    return from_json(Evaluation, json.loads((out / "evaluation.json").read_text()))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_four_predictions_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "four.csv").write_text(FOUR)
+    said = evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    assert "0.875" in said.out
+    lines = rows(tmp_path / "out/metrics.csv")
+    found = {(row["label"], row["metric"], row["level"], row["rule"]): row for row in lines}
+    area = found["malignant", "AUROC", "image", "image"]
+    assert (area["value"], area["low"], area["n"], area["positive"], area["exams"]) == ("0.875", "", "4", "2", "3")
+    assert float(found["malignant", "AUPRC", "image", "image"]["value"]) == pytest.approx(5 / 6)
+    assert found["malignant", "AUROC", "exam", "mean"]["value"] == "1.0"  # 0.75 against 0.6 and 0.2
+    assert float(found["malignant", "Brier score", "image", "image"]["value"]) == pytest.approx(0.1425)
+    assert (tmp_path / "out/predictions-four.csv").read_text() == FOUR
+    one = result(tmp_path / "out")
+    assert (one.label_level, one.images, one.exams, one.positive) == ("breast", 4, 3, {"benign": 1, "malignant": 2})
+
+
+def dice_by_definition(folder: Path, bundle: Path, name: str) -> float:
+    """Soft Dice of the fused malignant map over all pixels of the network frame."""
+    with glam_deploy.load(bundle) as pipeline:
+        found = pipeline(folder / "images" / name)
+    spot = np.zeros((500, 400), bool)
+    spot[SPOT] = True
+    mask, saliency = map_to_network(found.input.placement, spot), found.saliency()[1].astype(float)
+    return float(2 * saliency[mask].sum() / (saliency.sum() + mask.sum()))
+
+
+def test_a_bundle_on_a_list(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten exams, so that there are intervals; one file cannot be read, and one is a mask by its name."""
+    labels = write_exams(tmp_path, 10)
+    (tmp_path / "images/9_L-MLO.png").write_bytes(b"no picture")
+    (tmp_path / "images/8_L-MLO.png").rename(tmp_path / "images/8_L-MLO_mask.png")
+    labels.write_text(labels.read_text().replace("images/8_L-MLO.png", "images/8_L-MLO_mask.png"))
+    out = tmp_path / "out"
+    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out)
+    said = evaluate(capsys, *arguments)
+    assert said.code == 1
+    assert "failed  images/9_L-MLO.png" in said.out
+    found = result(out)
+    (model,) = found.models
+    assert [(one.image, one.status) for one in model.left_out] == [
+        ("images/8_L-MLO_mask.png", "skipped"),
+        ("images/9_L-MLO.png", "failed"),
+    ]
+    assert (model.facts.images, model.facts.final_score, model.facts.final_map) == (18, "y_global", "fused")
+    images = rows(out / "images.csv")
+    assert [(row["status"], row["file"]) for row in images[-2:]] == [
+        ("done", "images/9_L-CC.png"),
+        ("failed", "images/9_L-MLO.png"),
+    ]
+    _compare_with_scikit_learn(images, model)
+    (soft, at), curve = [one for one in model.dice if one.map == "fused"], model.dice_curves[0]
+    assert (soft.images, soft.exams, soft.definition, soft.mean.low) == (5, 5, "soft", None)
+    dices = [dice_by_definition(tmp_path, bundle, f"{exam}_L-CC.png") for exam in (0, 2, 4, 6, 8)]
+    assert soft.mean.value == pytest.approx(np.mean(dices), abs=1e-6)
+    assert soft.deviation == pytest.approx(np.std(dices, ddof=1), abs=1e-6)
+    assert at.chosen_on == "same images: optimistic"
+    assert at.mean.value == pytest.approx(max(curve.mean))
+    assert [one.image for one in model.global_local] == [f"images/{exam}_L-CC.png" for exam in (0, 2, 4, 6, 8)]
+    (froc,) = model.froc
+    assert (froc.label, froc.lesions, froc.images, froc.curve.up[-1]) == ("malignant", 5, 18, 1.0)
+
+
+def _compare_with_scikit_learn(images: list[dict[str, str]], model: Any) -> None:
+    done = [row for row in images if row["status"] == "done"]
+    for label in ("benign", "malignant"):
+        labels = [int(row[f"{label}_label"]) for row in done]
+        scores = [float(row[f"y_local_{label}"]) for row in done]
+        (area,) = [one for one in model.areas if (one.label, one.score, one.level) == (label, "y_local", "image")]
+        assert area.auroc.value == pytest.approx(metrics.roc_auc_score(labels, scores))
+        assert area.auprc.value == pytest.approx(metrics.average_precision_score(labels, scores))
+        assert area.auroc.low is not None
+
+
+def test_resuming_computes_only_what_is_missing(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = write_exams(tmp_path), tmp_path / "out"
+    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out)
+    assert evaluate(capsys, *arguments, "--limit", 1).code == 0
+    assert result(out).remarks == ("Limited to the first 1 of 4 images (--limit).",)
+    said = evaluate(capsys, *arguments)
+    assert (said.code, "add --resume to go on" in said.err) == (2, True)
+    store = out / STORE
+    with store.open("a") as file:
+        file.write('{"run": "cut off by a kill')
+    assert evaluate(capsys, *arguments, "--resume").code == 0
+    assert len(store.read_text().splitlines()) == 1 + 4
+    before = result(out).models
+    assert evaluate(capsys, *arguments, "--resume").code == 0
+    assert len(store.read_text().splitlines()) == 1 + 4
+    assert result(out).models == before
+    pixels = cv2.imread(str(tmp_path / "images/1_L-CC.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(tmp_path / "images/1_L-CC.png"), pixels // 2)
+    mask = cv2.imread(str(tmp_path / "masks/0_L-CC_mask.png"), cv2.IMREAD_UNCHANGED)
+    mask[:220] = 0
+    cv2.imwrite(str(tmp_path / "masks/0_L-CC_mask.png"), mask)
+    assert evaluate(capsys, *arguments, "--resume").code == 0
+    again = [json.loads(line)["image"] for line in store.read_text().splitlines()[5:]]
+    assert again == ["images/0_L-CC.png", "images/1_L-CC.png"]
+    assert evaluate(capsys, *arguments, "--resume", "--patches", 2).code == 0
+    assert len(store.read_text().splitlines()) == 1 + 4 + 2 + 4
+    assert result(out).models[0].facts.patches == 2
+
+
+def test_a_damaged_store_is_named(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, out = write_exams(tmp_path, 1), tmp_path / "out"
+    arguments = ("--labels", labels, "--bundle", bundle, "--out", out, "--resume")
+    assert evaluate(capsys, *arguments).code == 0
+    store = out / STORE
+    content = store.read_text()
+    store.write_text(content.replace('"done"', '"finished"', 1))
+    said = evaluate(capsys, *arguments)
+    assert (said.code, "line 2 is damaged (status is 'finished'" in said.err) == (2, True)
+    store.write_text("something else\n")
+    said = evaluate(capsys, *arguments)
+    assert (said.code, "was not written by this release of glam-deploy" in said.err) == (2, True)
+    assert store.read_text() == "something else\n"
+
+
+def at_threshold(found: Evaluation) -> DiceSummary:
+    """Of the fused map."""
+    return next(one for one in found.models[0].dice if (one.map, one.definition) == ("fused", "threshold"))
+
+
+def test_thresholds_from_a_validation_list(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The validation image's mask is much larger than the spot, so that the lowest threshold is its best."""
+    labels = write_exams(tmp_path, 4)
+    cv2.imwrite(str(tmp_path / "masks/2_L-CC_mask.png"), np.full((500, 400), 200, np.uint8))
+    _, first, other, *_ = labels.read_text().splitlines()
+    write_list(tmp_path, [first, other])
+    validation = write_list(tmp_path, ["images/2_L-CC.png,,2,0,1"], "validation.csv")
+    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle)
+    assert evaluate(capsys, *arguments, "--out", tmp_path / "a", "--validation", validation).code == 0
+    assert evaluate(capsys, *arguments, "--out", tmp_path / "b").code == 0
+    chosen, same = (at_threshold(result(tmp_path / out)) for out in ("a", "b"))
+    assert (chosen.chosen_on, chosen.threshold, chosen.images) == ("validation list", 0.01, 1)
+    assert same.chosen_on == "same images: optimistic"
+    assert same.threshold is not None
+    assert same.threshold > 0.01
+    assert same.mean.value > chosen.mean.value
+
+
+def test_a_bundle_beside_predictions(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The predictions know the labels: their AUROC is 1, and the difference is the bundle's minus 1."""
+    labels, out = write_exams(tmp_path, 4), tmp_path / "out"
+    images = [line.split(",") for line in labels.read_text().splitlines()[1:]]
+    told = [f"{Path(file).stem},0.5,{0.6 + 0.3 * int(malignant)},," for file, _, _, _, malignant in images]
+    (tmp_path / "told.csv").write_text("\n".join([FOUR.splitlines()[0], *told]) + "\n")
+    said = evaluate(
+        capsys, "--labels", labels, "--bundle", bundle, "--predictions", tmp_path / "told.csv", "--out", out
+    )
+    assert said.code == 0
+    found = result(out)
+    one = next(one for one in found.comparisons if (one.label, one.level) == ("malignant", "image"))
+    areas = {
+        model.facts.name: area.auroc.value
+        for model in found.models
+        for area in model.areas
+        if (area.label, area.score, area.level) == ("malignant", model.facts.final_score, "image") and area.auroc
+    }
+    assert areas["told"] == 1
+    assert (one.first, one.second, one.units) == ("tiny", "told", 8)
+    assert one.bootstrap.value == pytest.approx(areas["tiny"] - 1)
+    assert [path.name for path in sorted(out.glob("predictions-*.csv"))] == [
+        "predictions-tiny.csv",
+        "predictions-told.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "nothing to evaluate: name bundles with --bundle"),
+        (["--bundle", "b"], "no labelled images: name a list with --labels"),
+        (["--labels", "l", "--dataset", "cmmd", "d", "--bundle", "b"], "give one of them"),
+        (["--dataset", "cmmd", "d", "--masks", "m", "--bundle", "b"], "--masks goes with --labels"),
+        (["--labels", "l", "--validation", "v", "--bundle", "b"], "which need masks: add --masks"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    said = evaluate(capsys, *arguments, "--out", tmp_path / "out")
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_can_be_read(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a_L-CC.png").write_bytes(b"no picture")
+    labels = write_list(tmp_path, ["a_L-CC.png,,e,0,1"])
+    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "tiny: no image could be evaluated (1 image); the first, a_L-CC.png: the format of the content" in said.err
+
+
+def test_the_view_is_asked_for_in_the_list(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_exams(tmp_path, 1)
+    (tmp_path / "images/0_L-CC.png").rename(tmp_path / "images/unknown.png")
+    labels = write_list(tmp_path, ["images/unknown.png,,e,0,1", "images/0_L-MLO.png,,e,0,1"])
+    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
+    assert said.code == 1
+    assert "write it into the column view of the list" in said.out
+
+
+def test_stopping_says_how_to_go_on(tmp_path: Path, bundle: Path) -> None:
+    labels, out = write_exams(tmp_path), tmp_path / "out"
+    code = (
+        "from glam_deploy.cli.progress import ProgressDisplay as D; import os, signal; end = D.end\n"
+        "def once(self, *a):\n    end(self, *a)\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "D.end = once\nfrom glam_deploy.cli.main import main; main()"
+    )
+    process = start_process("evaluate", "--labels", labels, "--bundle", bundle, "--out", out, code=code)
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == 130, said + err
+    assert f"to go on: glam-deploy evaluate --resume --labels {labels}" in err
+    assert "1 of 4 images: 1 done" in err
+    assert len((out / STORE).read_text().splitlines()) == 2
