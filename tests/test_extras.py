@@ -42,7 +42,11 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return material(tmp_path_factory.mktemp("material"))
 
 
-@pytest.mark.parametrize("line", LINES)
+QUICK_LINES = ("", "export,dicom", "dicom,appliance")
+"""The lines that `make test` tries; `make test-slow` tries the others."""
+
+
+@pytest.mark.parametrize("line", [pytest.param(x, marks=() if x in QUICK_LINES else pytest.mark.slow) for x in LINES])
 def test_every_command_works_or_names_the_extra(line: str, words: dict[str, Path], tmp_path: Path) -> None:
     """In one process, in which the packages of absent extras cannot be imported."""
     asked = [(case.program, arguments(case, line, words, tmp_path / str(n))) for n, case in enumerate(HERE)]

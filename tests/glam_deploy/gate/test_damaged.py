@@ -88,6 +88,7 @@ def failures(trial: ImageTrial) -> list[str]:
     return list(judge([trial.agreement], Limits()).failures)
 
 
+@pytest.mark.slow
 def test_one_layer_of_the_local_network(whole: dict[Stage, Engine], damaged: Open, image: NetworkInput) -> None:
     assert failures(found(whole, whole, image)) == []
     row = found(whole, {**whole, "local": damaged("local", scale_one_layer)}, image)

@@ -190,6 +190,7 @@ def test_no_trace_of_this_machine(file: File) -> None:
 
 
 @network
+@pytest.mark.slow
 def test_equal_weights_give_equal_bytes(golden_network: GlamNetwork, golden_bundle: Path, tmp_path: Path) -> None:
     write_graph(graph_modules(golden_network)["global"], "global", tmp_path / "again.onnx", network=GLAM_CONCATENATION)
     assert (tmp_path / "again.onnx").read_bytes() == (golden_bundle / graph_file("global")).read_bytes()

@@ -114,6 +114,7 @@ def test_local_graph_rounds_where_its_twin_does(
 
 
 @network
+@pytest.mark.slow
 def test_fp16_finds_what_the_published_implementation_finds(
     case: dict[str, np.ndarray], image: np.ndarray, overview: dict[str, Arrays], local: Arrays
 ) -> None:
