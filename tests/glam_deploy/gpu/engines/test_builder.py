@@ -16,7 +16,7 @@ from glam_deploy.gpu.engines.tensorrt import builder, flavours
 from glam_deploy.gpu.engines.tensorrt.builder import BuiltStage, StageRequest
 from glam_deploy.gpu.engines.tensorrt.callbacks import Progress, logger
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
+from glam_deploy.networks import GLAM, GLAM_CONCATENATION, GMIC, NetworkSpec, Stage
 from glam_deploy.precision import Precision
 
 # the made-up library, as of its releases
@@ -230,7 +230,14 @@ def test_every_attribute_of_the_made_up_releases_is_one_of_the_real_library() ->
 
 
 KINDS = {"fp32": "Float", "fp16": "Half"}
-PARAMETERS = {"global": 2.7e6, "local": 21.2e6}
+BUNDLES = {GLAM_CONCATENATION: "golden_bundle", GLAM: "joint_bundle", GMIC: "gmic_bundle"}
+"""Network -> fixture of its real graphs."""
+PARAMETERS: dict[tuple[NetworkSpec, Stage], float] = {
+    (GLAM_CONCATENATION, "global"): 2.7e6,
+    (GLAM_CONCATENATION, "local"): 21.2e6,
+    (GMIC, "global"): 2.7e6,
+    (GMIC, "local"): 11.1e6,
+}
 """At least so many are in each of the networks; bytes follow from the precision."""
 
 
@@ -292,21 +299,26 @@ def require_contract(report: str, stage: Stage, *, network: NetworkSpec = GLAM_C
 
 @pytest.mark.network
 @pytest.mark.parametrize("precision", KINDS)
-@pytest.mark.parametrize("stage", PARAMETERS)
-def test_real_engine(golden_bundle: Path, logs: list[Any], stage: Stage, precision: Precision) -> None:
-    built = build_real(golden_bundle, stage, precision)
+@pytest.mark.parametrize(("network", "stage"), PARAMETERS)
+def test_real_engine(
+    request: pytest.FixtureRequest, logs: list[Any], network: NetworkSpec, stage: Stage, precision: Precision
+) -> None:
+    built = build_real(request.getfixturevalue(BUNDLES[network]), stage, precision, network=network)
     assert (built.share, built.timing_cache, built.warnings) == (1.0, None, ())
-    assert len(built.engine) > PARAMETERS[stage] * (4 if precision == "fp32" else 2)
-    require_contract(logs[0].report, stage)
+    assert len(built.engine) > PARAMETERS[network, stage] * (4 if precision == "fp32" else 2)
+    require_contract(logs[0].report, stage, network=network)
     convolving = [row for row in logs[0].report.splitlines() if "LayerType: correlation" in row]
     assert len(convolving) > 20
     assert all(f"Datatype: {KINDS[precision]}," in row.partition(", Constants:")[0] for row in convolving)
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("network", [GLAM_CONCATENATION, GLAM])
-def test_real_fusion_engine(golden_bundle: Path, joint_bundle: Path, logs: list[Any], network: NetworkSpec) -> None:
-    built = build_real(joint_bundle if network is GLAM else golden_bundle, "fusion", "fp16", network=network)
+@pytest.mark.parametrize("precision", KINDS)
+@pytest.mark.parametrize("network", BUNDLES)
+def test_real_fusion_engine(
+    request: pytest.FixtureRequest, logs: list[Any], network: NetworkSpec, precision: Precision
+) -> None:
+    built = build_real(request.getfixturevalue(BUNDLES[network]), "fusion", precision, network=network)
     assert (built.share, built.warnings) == (None, ())
     require_contract(logs[0].report, "fusion", network=network)
 
