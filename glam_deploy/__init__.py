@@ -27,6 +27,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 TYPE_CHECKING = False  # type checkers treat this name as true; defining it here avoids the import of `typing`
 if TYPE_CHECKING:
     from glam_deploy.errors import GlamError
+    from glam_deploy.exams import exam_scores
     from glam_deploy.reading import read
     from glam_deploy.records import Mammogram, View
     from glam_deploy.runtime.pipeline import Pipeline
@@ -39,11 +40,12 @@ _MODULES = {
     "Pipeline": "runtime.pipeline",
     "Result": "runtime.result",
     "View": "records",
+    "exam_scores": "exams",
     "load": "runtime.session",
     "read": "reading",
 }
 
-__all__ = ["GlamError", "Mammogram", "Pipeline", "Result", "View", "__version__", "load", "read"]
+__all__ = ["GlamError", "Mammogram", "Pipeline", "Result", "View", "__version__", "exam_scores", "load", "read"]
 
 
 def __getattr__(name: str) -> object:

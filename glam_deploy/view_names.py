@@ -59,6 +59,18 @@ def view_from_name(path: PurePath) -> View | None:
     return _view(folder[1], folder[2]) if folder else None
 
 
+def exam_from_name(path: PurePath) -> str:
+    """Identifier of the exam of a file without a header: its folder, and its name without the view.
+
+    a/1_L-CC.png and a/1_R-MLO.tif are of exam a/1, a/L-CC.png is of exam a. A name without a view has an exam of its
+    own.
+    """
+    rest = path.stem
+    for pattern in (_SIDE_FIRST, _PROJECTION_FIRST):
+        rest = re.sub(pattern.pattern, "", rest, flags=re.IGNORECASE)
+    return str(path.parent / rest.strip("-_. ")) if rest.strip("-_. ") else str(path.parent)
+
+
 def require_mammogram_name(path: PurePath) -> None:
     """Raise NotForThisNetwork for the name of a mask or a crop: `*_mask.png`, `..._LEFT_CC_1` (CBIS-DDSM).
 

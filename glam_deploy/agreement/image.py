@@ -9,7 +9,7 @@ from glam_deploy.agreement.answers import Answer
 from glam_deploy.agreement.limits import Limits
 from glam_deploy.agreement.maps import MapAgreement, PatchAgreement, compare_maps, compare_patches
 from glam_deploy.engines.base import Engine
-from glam_deploy.networks import NetworkSpec
+from glam_deploy.networks import NetworkSpec, final_score
 from glam_deploy.records import Float32
 from glam_deploy.runtime import patching
 
@@ -78,7 +78,7 @@ def flips(found: Answer, expected: Answer, network: NetworkSpec, operating_point
 
     The decision is that of y_fusion where the network has it, else of y_global.
     """
-    name = "y_fusion" if "y_fusion" in expected else "y_global"
+    name = final_score(expected)
     other = (found[name] >= operating_point) != (expected[name] >= operating_point)
     return tuple(f"{name} {label}" for label, flipped in zip(network.classes, other, strict=True) if flipped)
 

@@ -22,11 +22,12 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
+from glam_deploy.exams import ExamScores, ViewScores, score_exams
 from glam_deploy.images import image_files
 from glam_deploy.json_records import to_json
-from glam_deploy.outputs.report import STATEMENT
+from glam_deploy.outputs.report import STATEMENT, exam_content
 from glam_deploy.reading import find_inputs
-from glam_deploy.records import Facts
+from glam_deploy.records import Facts, View
 
 RESULT = "result.json"
 SCHEMA = "glam-deploy.run-dir"
@@ -86,6 +87,8 @@ class StudyEntry:
     study_uid: str
     views: tuple[ViewEntry, ...]
     objects: tuple[ObjectFile, ...]
+    exam: Facts
+    """Exam-level scores, as `report.exam_content`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +185,28 @@ class _Study:
     def entry(self, source: Path) -> StudyEntry:
         """The study's entry in `result.json`."""
         objects = (entry for _, made in self._folders() for entry in made)
+        views = tuple(self._view_entry(view, source) for view in self._views)
         return StudyEntry(
             study_uid=self._job.study_uid,
-            views=tuple(self._view_entry(view, source) for view in self._views),
+            views=views,
+            exam=exam_content(self._exam(views)),
             objects=tuple(
                 ObjectFile(file=_file_name(entry), kind=entry.kind, sop_class=entry.sop_class, sop_uid=entry.sop_uid)
                 for entry in objects
             ),
         )
+
+    def _exam(self, views: Sequence[ViewEntry]) -> ExamScores:
+        images = (
+            ViewScores(
+                exam=self._job.study_uid,
+                view=View(view.view) if view.view else None,
+                status=view.status or "failed",
+                scores=view.predictions or {},
+            )
+            for view in views
+        )
+        return score_exams(images)[0]
 
     def _processed(self, view: JobView) -> JobView:
         if view.state != "candidate":

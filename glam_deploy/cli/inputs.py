@@ -22,6 +22,7 @@ FILES = ("file", "filename", "file name", "path", "file path", "image file path"
 SIDES = ("laterality", "image laterality", "left or right breast", "side", "breast")
 PROJECTIONS = ("view position", "viewposition", "image view", "projection", "view")
 VIEWS = ("view", "views")
+EXAMS = ("exam", "exam id", "study", "study id")
 
 _VIEW = re.compile(r"(L|R|LEFT|RIGHT)[-_ .]*(CC|MLO)")
 MAX_BYTES = 64 << 20
@@ -58,18 +59,18 @@ def _real(path: Path, folders: Callable[[Path], Path]) -> Path:
     return path.resolve() if path.is_symlink() else folders(path.parent) / path.name
 
 
-def assigned_views(table: Path | None, inputs: Sequence[Path]) -> Mapping[Path, View]:
-    """The view of each input that the table names; prints rows that name no input to standard error."""
+def assigned_rows(table: Path | None, inputs: Sequence[Path]) -> "Mapping[Path, Row]":
+    """The row of each input that the table names; prints rows that name no input to standard error."""
     if table is None:
         return {}
-    views, unknown = read_views(table).assign(inputs)
-    if not views:
+    rows, unknown = read_views(table).assign_rows(inputs)
+    if not rows:
         raise UsageError(f"{table}: no row names an input, such as {inputs[0]}: check the names in it")
     if unknown:
         console.err.print(
             f"rows of {table} that name no input: {len(unknown)} ({_line_numbers(unknown)})", soft_wrap=True
         )
-    return views
+    return rows
 
 
 def _mammograms(inputs: Sequence[Path]) -> list[Path]:
@@ -110,6 +111,8 @@ class Row:
     line: int
     """Line number in the file, from 1."""
     view: View
+    exam: str = ""
+    """Identifier of the exam; "" if the table has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,12 @@ class ViewMap:
         A row names an input by its path, the end of its path, or its name, each with or without suffix; the longest
         counts. Raises UsageError where a row names several inputs.
         """
-        views: dict[Path, View] = {}
+        rows, unknown = self.assign_rows(inputs)
+        return {path: row.view for path, row in rows.items()}, unknown
+
+    def assign_rows(self, inputs: Sequence[Path]) -> tuple[dict[Path, Row], list[int]]:
+        """As `assign`, with the row of each input."""
+        rows: dict[Path, Row] = {}
         named: dict[str, Path] = {}
         for path in inputs:
             key = next((key for key in _keys(path) if key in self.rows), None)
@@ -138,8 +146,8 @@ class ViewMap:
                     "folders before the names, as far as they differ"
                 )
             named[key] = path
-            views[path] = self.rows[key].view
-        return views, sorted(row.line for key, row in self.rows.items() if key not in named)
+            rows[path] = self.rows[key]
+        return rows, sorted(row.line for key, row in self.rows.items() if key not in named)
 
 
 def read_views(path: Path) -> ViewMap:
@@ -148,19 +156,22 @@ def read_views(path: Path) -> ViewMap:
     A column names the images (`FILES`). The view stands in one column (`VIEWS`: L-CC, LCC, LEFT_CC), or in two:
     laterality (`SIDES`: L, R, left, right) and projection (`PROJECTIONS`: CC, MLO), as in VinDr-Mammo's
     breast-level_annotations.csv. Rows that repeat others are one. Raises UsageError, with line numbers, for a file that
-    is no such table, a view that is none of the four, and rows that tell one image different views.
+    is no such table, a view that is none of the four, and rows that tell one image different views or exams. A column
+    `EXAMS` may name the exam.
     """
     rows: dict[str, Row] = {}
     bad: list[str] = []
-    for line, name, cells in _entries(path):
+    for line, name, exam, cells in _entries(path):
         view = _view(cells)
         if not name or view is None:
             text = " ".join(cells)
             bad.append(f"line {line}: {f'{name!r} is {text!r}' if name else 'no image is named'}")
         elif (earlier := rows.get(name)) and earlier.view != view:
             bad.append(f"line {line}: {name!r} is {view}, and {earlier.view} in line {earlier.line}")
+        elif earlier and earlier.exam != exam:
+            bad.append(f"line {line}: {name!r} is of exam {exam!r}, and of {earlier.exam!r} in line {earlier.line}")
         else:
-            rows.setdefault(name, Row(line=line, view=view))
+            rows.setdefault(name, Row(line=line, view=view, exam=exam))
     if bad:
         raise UsageError(f"{path}: {'; '.join(_some(bad))}. Expected one of {VIEW_NAMES} for each image: correct these")
     if not rows:
@@ -178,8 +189,8 @@ def _some(items: Sequence[str]) -> list[str]:
     return [*items[:_LISTED], *more]
 
 
-def _entries(path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number, name of the image, and the one or two cells with its view."""
+def _entries(path: Path) -> Iterator[tuple[int, str, str, list[str]]]:
+    """Line number, name of the image, its exam, and the one or two cells with its view."""
     text = _text(path)
     heading = text.partition("\n")[0]
     separator = max(",;\t", key=heading.count)
@@ -187,11 +198,12 @@ def _entries(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     try:
         columns = [" ".join(cell.replace("_", " ").lower().split()) for cell in next(reader, [])]
         file, view = _columns(path, columns)
+        exam = _column(columns, EXAMS)
         for row in reader:
             if not any(cell.strip() for cell in row):
                 continue
-            cells = [row[n].strip() if n < len(row) else "" for n in (file, *view)]
-            yield reader.line_num, cells[0].replace("\\", "/").removeprefix("./"), cells[1:]
+            cells = [row[n].strip() if n is not None and n < len(row) else "" for n in (file, exam, *view)]
+            yield reader.line_num, cells[0].replace("\\", "/").removeprefix("./"), cells[1], cells[2:]
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
 

@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,9 +14,12 @@ import click
 from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay, Tally
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
+from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, score_exams
+from glam_deploy.images import image_files
+from glam_deploy.networks import final_score
 from glam_deploy.outputs.earlier import RUN, earlier_result, run_facts
-from glam_deploy.outputs.report import Report
-from glam_deploy.outputs.table import TABLE, Table, require_table
+from glam_deploy.outputs.report import Report, exam_report
+from glam_deploy.outputs.table import EXAMS, TABLE, Table, require_table
 from glam_deploy.outputs.writer import (
     REPORT,
     OutputOptions,
@@ -32,6 +35,7 @@ from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.overlap import ahead, behind
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Pending, Prepared, Result
+from glam_deploy.view_names import exam_from_name
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -57,6 +61,8 @@ class Job:
     writing: OutputOptions
     views: Mapping[Path, View] = field(default_factory=dict)
     """Views from a table by input, instead of `reading.view`."""
+    exams: Mapping[Path, str] = field(default_factory=dict)
+    """Exams from a table by input, instead of those that headers and names state."""
     table: bool = False
     """Whether to write results.csv, and to print how to resume if the run is stopped."""
     resume: bool = False
@@ -69,6 +75,15 @@ class Job:
     def reading_of(self, path: Path) -> ReadOptions:
         """How to read one input."""
         return replace(self.reading, view=self.views.get(path, self.reading.view))
+
+    def exam_of(self, path: Path, report: Report) -> str:
+        """Identifier of the exam of an input: by the table, its StudyInstanceUID or its name; "" if it is unknown.
+
+        A DICOM object is never grouped by its name, because the name may be that of another exam.
+        """
+        if exam := self.exams.get(path) or report["input"]["uids"].get("StudyInstanceUID"):
+            return str(exam)
+        return exam_from_name(path) if path.suffix.lower() in image_files.SUFFIXES else ""
 
     def settings(self, path: Path) -> dict[str, object]:
         """Settings on which a result depends besides its input and the pipeline; JSON-ready."""
@@ -93,7 +108,8 @@ def require_room(job: Job) -> None:
     """
     require_makeable(job.out)
     if job.table:
-        require_table(job.out / TABLE)
+        for name in (TABLE, EXAMS):
+            require_table(job.out / name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +148,22 @@ def run_job(pipeline: Pipeline, job: Job) -> int:
     lacks a package. Raises UsageError if `job.out` cannot be written.
     """
     require_writable(job.out)
-    table, tally = _table(pipeline, job), Tally(total=len(job.stems))
+    table, tally, images = _table(pipeline, job), Tally(total=len(job.stems)), list[ViewScores]()
     try:
         with console.progress(rate=True) as bar:
             first = next(iter(job.stems))
             display = ProgressDisplay(tally, bar, first=first, out=job.out, as_json=job.as_json)
-            _process_all(pipeline, job, display, table)
+            _process_all(pipeline, job, display, table, images)
     except BaseException:
         if job.again:
             counts = f"{tally.finished} of {tally.total} inputs: {tally.summary(resumed=job.resume)}"
             click.echo(f"{counts}; results in {job.out}\nto go on: {job.again}", err=True)
         raise
+    finally:
+        if table is not None:
+            with writing_to(job.out):
+                table.write_exams()
+    _print_exams(score_exams(images), as_json=job.as_json)
     if not job.as_json and not console.is_quiet():
         console.out.print(f"{tally.summary(resumed=job.resume)}; results in {job.out}", soft_wrap=True)
     if tally.lacking:
@@ -164,11 +185,27 @@ def _table(pipeline: Pipeline, job: Job) -> Table | None:
         )
 
 
-def _process_all(pipeline: Pipeline, job: Job, display: ProgressDisplay, table: Table | None) -> None:
+def _print_exams(exams: Sequence[ExamScores], *, as_json: bool) -> None:
+    """Print the exam-level results, if an exam has several images."""
+    if not any_group(exams) or (console.is_quiet() and not as_json):
+        return
+    if not as_json:
+        console.out.print(TITLE, soft_wrap=True)
+    for exam in exams:
+        if as_json:
+            click.echo(json.dumps(exam_report(exam)))
+        else:
+            console.out.print("\n  ".join([exam.exam, *exam_lines(exam)]), soft_wrap=True)
+
+
+def _process_all(
+    pipeline: Pipeline, job: Job, display: ProgressDisplay, table: Table | None, images: list[ViewScores]
+) -> None:
     """Read the next input and write the last one while the network runs on one.
 
-    At most three inputs are in memory, and one more for each further stream. The network runs in the calling thread,
-    which gets Ctrl-C; what it has finished by then is still written.
+    Appends the scores of each input with a known exam to `images`. At most three inputs are in memory, and one more for
+    each further stream. The network runs in the calling thread, which gets Ctrl-C; what it has finished by then is
+    still written.
     """
 
     def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Started | _Kept | GlamError]:
@@ -182,8 +219,13 @@ def _process_all(pipeline: Pipeline, job: Job, display: ProgressDisplay, table: 
     def finish(started: tuple[Path, _Started | _Kept | GlamError]) -> None:
         path, view = started
         outcome = Outcome(status=KEPT, text="") if isinstance(view, _Kept) else _finish(job, path, view)
-        if table is not None:
-            _add_row(table, job, path, view.report if isinstance(view, _Kept) else None)
+        with writing_to(job.out):
+            report = view.report if isinstance(view, _Kept) else read_report(job.out, job.stems[path])
+            exam, name = job.exam_of(path, report), job.stems[path] + REPORT
+            if table is not None and not (isinstance(view, _Kept) and table.has(name, exam)):
+                table.add(path, name, report, exam)
+        if exam:
+            images.append(_scores(exam, report))
         display.tally.lacking |= outcome.lacking
         display.end(outcome.status, _line(job, path, outcome))
 
@@ -195,12 +237,9 @@ def _process_all(pipeline: Pipeline, job: Job, display: ProgressDisplay, table: 
                 pass
 
 
-def _add_row(table: Table, job: Job, path: Path, kept: Report | None) -> None:
-    """Add the input to the table, unless it is there already."""
-    name = job.stems[path] + REPORT
-    if kept is None or name not in table:
-        with writing_to(job.out):
-            table.add(path, name, kept or read_report(job.out, job.stems[path]))
+def _scores(exam: str, report: Report) -> ViewScores:
+    view, status = report["input"]["view"], report["status"]
+    return ViewScores(exam=exam, view=View(view) if view else None, status=status, scores=report["predictions"] or {})
 
 
 def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
@@ -268,7 +307,7 @@ def _internal(error: Exception) -> InternalError:
 
 
 def _summary(result: Result) -> str:
-    best = "y_global" if result.y_fusion is None else "y_fusion"
+    best = final_score(result.predictions)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in result.predictions[best].items())
     view = result.input.view or "standardized"
     notes = "".join(f"\n    {notice.code}: {notice.message}" for notice in result.notices)

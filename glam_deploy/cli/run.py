@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.inputs import assigned_views, plan
+from glam_deploy.cli.inputs import assigned_rows, plan
 from glam_deploy.cli.job import Job, ReadOptions, require_room, run_job
 from glam_deploy.cli.options import (
     Decorator,
@@ -76,14 +76,15 @@ writing_options: Decorator = grouped(
     "--views",
     "view_table",
     type=click.Path(path_type=Path),
-    help="CSV file of views: columns file and view, or image_id, laterality and view_position (VinDr-Mammo).",
+    help="CSV file of views: columns file and view, or image_id, laterality and view_position (VinDr-Mammo); a column "
+    "exam or study_id groups the exam-level results.",
 )
 @writing_options
 @out_option(Path("results"), "Results folder.")
 @click.option(
     "--resume", is_flag=True, help="Keep results that an earlier run into the same folder made in the same way."
 )
-@json_option("One JSON object a line for each input, instead of text.")
+@json_option("One JSON object a line for each input, then for each exam of several, instead of text.")
 def command(
     inputs: tuple[Path, ...],
     view_table: Path | None,
@@ -97,8 +98,8 @@ def command(
     """Find lesions in DICOM, PNG, TIFF or npy images; folders are searched, and results in them are not inputs.
 
     Every input gets a report, <stem>.json, also one that fails; one bad file does not stop the others. Done inputs
-    also get <stem>.npz and the overlay <stem>.png. A run over a folder also writes results.csv, a line for each input.
-    docs/outputs.md explains all of them.
+    also get <stem>.npz and the overlay <stem>.png. A run over a folder also writes results.csv, a line for each input,
+    and exams.csv, the scores of exams and breasts from those of several images. docs/outputs.md explains all of them.
     """
     if reading.standardized and (reading.horizontal_flip or reading.for_processing):
         raise UsageError("--standardized takes arrays as they are: leave --horizontal-flip and --for-processing off")
@@ -106,12 +107,14 @@ def command(
         raise UsageError("--view is for all inputs and --views for those that it names: give one of them")
     stems = plan(inputs, out)
     table = resume or any(path.is_dir() for path in inputs)
+    rows = assigned_rows(view_table, list(stems))
     job = Job(
         stems=stems,
         out=out,
         reading=reading,
         writing=writing,
-        views=assigned_views(view_table, list(stems)),
+        views={path: row.view for path, row in rows.items()},
+        exams={path: row.exam for path, row in rows.items() if row.exam},
         table=table,
         resume=resume,
         again=console.command_again("--resume") if table else "",

@@ -11,6 +11,7 @@ from glam_deploy.networks.base import (
     PatchSelection,
     Stage,
     Tensor,
+    final_score,
 )
 from glam_deploy.networks.cam import CAM
 from glam_deploy.networks.glam import GLAM, GLAM_CONCATENATION
@@ -31,6 +32,7 @@ __all__ = [
     "PatchSelection",
     "Stage",
     "Tensor",
+    "final_score",
     "network",
 ]
 

@@ -4,7 +4,7 @@ Positions and shapes are (rows, columns). "Map" is the grid of the global salien
 image of the network: upright, facing right, with the chest wall on the left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -145,6 +145,11 @@ class NetworkSpec:
             return contract
         outputs = {name: tensor for name, tensor in contract.outputs.items() if name != COMPOSED_MAP}
         return replace(contract, outputs=outputs)
+
+
+def final_score(scores: Collection[str]) -> str:
+    """The score that counts as the network's prediction, by the names of its scores: y_fusion, else y_global."""
+    return "y_fusion" if "y_fusion" in scores else "y_global"
 
 
 def tensors(**shapes: tuple[int, ...]) -> Mapping[str, Tensor]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
+from glam_deploy.exams import ExamScores, Pooled
 from glam_deploy.records import Float32, Notice, Placed, Placement, View
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
 
 SCHEMA = "glam-deploy.result"
+EXAM_SCHEMA = "glam-deploy.exam"
 SCHEMA_VERSION = 1
 """Increased when a key is removed or its meaning changes, not for a new key."""
 
@@ -45,6 +47,36 @@ def failure(name: str, view: View | None, error: GlamError) -> Report:
     return _skeleton("skipped" if isinstance(error, NotForThisNetwork) else "failed") | {
         "input": {"name": name, "kind": None, "uids": {}, "facts": {}, "view": view, "horizontal_flip": None},
         "error": {"type": type(error).__name__, "message": str(error)},
+    }
+
+
+def exam_report(exam: ExamScores) -> Report:
+    """The exam-level result of an exam, as `run --json` prints it."""
+    return {
+        "schema": EXAM_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "statement": STATEMENT,
+        "exam": exam_content(exam),
+    }
+
+
+def exam_content(exam: ExamScores) -> Report:
+    """Scores of an exam and its breasts as JSON values; mean and maximum, not calibrated."""
+    return {
+        "id": exam.exam,
+        "complete": exam.complete,
+        "remarks": list(exam.remarks),
+        "images": exam.images,
+        "views": list(exam.views),
+        "score": exam.score or None,
+        "scores": _pooled(exam.whole),
+        "breasts": {side: _pooled(scores) for side, scores in exam.breasts.items()},
+    }
+
+
+def _pooled(scores: Mapping[str, Pooled]) -> Report:
+    return {
+        label: {"mean": shortest(pooled.mean), "maximum": shortest(pooled.maximum)} for label, pooled in scores.items()
     }
 
 

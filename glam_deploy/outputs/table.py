@@ -1,20 +1,24 @@
-"""The table results.csv: one line per input of a run, appended when its report is written. See docs/outputs.md.
+"""The tables results.csv, one line per input of a run, and exams.csv, one per exam. See docs/outputs.md.
 
-Every line is made only from a report, so that missing lines can be restored from the reports.
+Lines of results.csv are appended when reports are written, and are made only from a report and the exam of its input,
+so that missing lines can be restored. exams.csv is made from the lines of results.csv.
 """
 
 import csv
 import io
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import UsageError
-from glam_deploy.outputs.report import Report
+from glam_deploy.exams import ExamScores, ViewScores, any_group, score_exams
+from glam_deploy.outputs.report import Report, shortest
+from glam_deploy.records import View
 from glam_deploy.regular import open_regular
 
 TABLE = "results.csv"
+EXAMS = "exams.csv"
 
 _SCORES = ("y_global", "y_local", "y_fusion")
 _CLASSES = ("benign", "malignant")
@@ -31,8 +35,22 @@ COLUMNS = (
     "engine",
     "bundle",
     "report",
+    "exam",
 )
 """Column names; they are stable, and later releases only append columns."""
+
+_LEVELS = ("exam", "left", "right")
+EXAM_COLUMNS = (
+    "exam",
+    "complete",
+    "remarks",
+    "images",
+    "views",
+    "score",
+    "calibrated",
+    *(f"{level}_{name}_{rule}" for level in _LEVELS for name in _CLASSES for rule in ("mean", "maximum")),
+)
+"""Column names of exams.csv, as stable."""
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters that start a formula in spreadsheets, in normal and full width (OWASP, "CSV Injection")."""
@@ -50,7 +68,9 @@ class Table:
         not such a table has its name.
         """
         self._path, self._engine, self._bundle = folder / TABLE, engine, bundle
-        require_table(self._path)
+        for name in (TABLE, EXAMS):
+            require_table(folder / name)
+        (folder / EXAMS).unlink(missing_ok=True)
         kept: dict[str, str] = {}
         if again is not None:
             mine = set(map(_harmless, again))
@@ -60,23 +80,37 @@ class Table:
                     kept[report] = line
         _replace(self._path, kept.values())
         # escaped as in the table
-        self._reports, self._files = set(kept), {_cell(line, "file") for line in kept.values()}
+        self._reports = {report: _cell(line, "exam") for report, line in kept.items()}
+        self._files = {_cell(line, "file") for line in kept.values()}
 
     def __contains__(self, report: str) -> bool:
         return _harmless(report) in self._reports
 
-    def add(self, file: Path, report_name: str, report: Report) -> None:
-        """Append the line of an input, and remove earlier lines of the same report or file. Raises OSError."""
+    def has(self, report: str, exam: str) -> bool:
+        """Whether the table has a line of this report with this exam."""
+        return self._reports.get(_harmless(report)) == _harmless(exam)
+
+    def add(self, file: Path, report_name: str, report: Report, exam: str = "") -> None:
+        """Append the line of an input, and remove earlier lines of the same report or file. Raises OSError.
+
+        `exam`: identifier of its exam; "" if it is unknown.
+        """
         own = {"report": _harmless(report_name), "file": _harmless(str(file))}
         if own["report"] in self._reports or own["file"] in self._files:
             others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
-        line = csv_line(self._row(file, report_name, report))
+        line = csv_line(self._row(file, report_name, report) | {"exam": exam})
         # in one system call, so that lines of several writers are not mixed
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
-        self._reports.add(own["report"])
+        self._reports[own["report"]] = _harmless(exam)
         self._files.add(own["file"])
+
+    def write_exams(self) -> None:
+        """Write exams.csv from all lines of the table, if an exam has several of them. Raises OSError."""
+        exams = score_exams(image for line in _lines(self._path) if (image := _image(line)))
+        if any_group(exams):
+            _replace(self._path.with_name(EXAMS), [csv_line(_exam_row(exam)) for exam in exams], EXAM_COLUMNS)
 
     def _row(self, file: Path, report_name: str, report: Report) -> dict[str, object]:
         made_by, error = report["provenance"], report["error"] or {}
@@ -99,11 +133,12 @@ class Table:
 
 def is_table(path: Path) -> bool:
     """Whether any release of glam-deploy wrote this file: it starts with the names of the first columns."""
-    if path.name != TABLE:
+    columns = {TABLE: COLUMNS, EXAMS: EXAM_COLUMNS}.get(path.name)
+    if columns is None:
         return False
     try:
         with open_regular(path) as file:
-            return file.read(512).startswith(csv_line(COLUMNS[:3]).rstrip("\n").encode())
+            return file.read(512).startswith(csv_line(columns[:3]).rstrip("\n").encode())
     except OSError:
         return False
 
@@ -124,6 +159,42 @@ def _boxes(report: Report) -> str:
 
 def _source_boxes(report: Report) -> list[Any]:
     return [patch["source_box"] for patch in report["patches"]]
+
+
+def _image(line: str) -> ViewScores | None:
+    """The image of a line of results.csv; None if its exam is unknown."""
+    cells = dict(zip(COLUMNS, _cells(line), strict=True))
+    if not cells["exam"]:
+        return None
+    scores = {score: {name: cells[f"{score}_{name}"] for name in _CLASSES} for score in _SCORES}
+    return ViewScores(
+        exam=cells["exam"],
+        view=View(cells["view"]) if cells["view"] in list(View) else None,
+        status=cells["status"],
+        scores={
+            score: {name: float(value) for name, value in values.items()}
+            for score, values in scores.items()
+            if all(values.values())
+        },
+    )
+
+
+def _exam_row(exam: ExamScores) -> dict[str, object]:
+    levels = {"exam": exam.whole, "left": exam.breasts.get("L", {}), "right": exam.breasts.get("R", {})}
+    scores: dict[str, float] = {}
+    for level, found in levels.items():
+        for name, pooled in found.items():
+            scores |= {f"{level}_{name}_mean": shortest(pooled.mean), f"{level}_{name}_maximum": pooled.maximum}
+    return {
+        "exam": exam.exam,
+        "complete": "yes" if exam.complete else "no",
+        "remarks": "; ".join(exam.remarks),
+        "images": exam.images,
+        "views": " ".join(exam.views),
+        "score": exam.score,
+        "calibrated": "no",
+        **{column: scores.get(column, "") for column in EXAM_COLUMNS[7:]},
+    }
 
 
 def csv_line(row: dict[str, object] | Iterable[object]) -> str:
@@ -166,10 +237,10 @@ def _cell(line: str, column: str) -> str:
     return _cells(line)[COLUMNS.index(column)]
 
 
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    draft = path.with_name(f".{TABLE}.{os.getpid()}")
+def _replace(path: Path, lines: Iterable[str], columns: Sequence[str] = COLUMNS) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text("".join([csv_line(COLUMNS), *lines]), "utf-8", newline="")
+        draft.write_text("".join([csv_line(columns), *lines]), "utf-8", newline="")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

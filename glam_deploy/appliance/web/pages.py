@@ -5,7 +5,7 @@ Each page reads one snapshot of `state.db`; a study's UID appears on its own pag
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -33,6 +33,8 @@ from glam_deploy.appliance.web.access import (
 from glam_deploy.appliance.web.pictures import scores
 from glam_deploy.appliance.web.render import latency, render, throughput
 from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.exams import TITLE, ExamScores, ViewScores, score_exams
+from glam_deploy.records import View
 
 PLOTTED = 5000
 """Most jobs, and deliveries of a target, in a plot: a day's work of a busy site."""
@@ -102,9 +104,25 @@ def study(request: Request) -> Response:
         "views": views,
         "others": others,
         "scores": found_scores,
+        "exam": _exam(views, found_scores),
+        "exam_title": TITLE,
         "available_pictures": available_pictures,
     }
     return render(request, "study.html", values)
+
+
+def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, Any]]) -> ExamScores | None:
+    """Exam-level scores of a study; None without scores."""
+    images = [
+        ViewScores(
+            exam="",
+            view=View(row["view"]),
+            status="done" if (scores := found.get(row["arrival"], {})) else row["outcome"] or "waiting",
+            scores=scores,
+        )
+        for row in views
+    ]
+    return score_exams(images)[0] if any(image.scores for image in images) else None
 
 
 def _available_pictures(context: WebContext, row: study_detail.Row) -> list[str]:

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import SPACING_NOTE, facts, notice_texts, outcome_text, statement
+from glam_deploy.dicom.results.objects import SPACING_NOTE, exam_texts, facts, notice_texts, outcome_text, statement
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.terms import CC, MLO
@@ -96,10 +96,11 @@ def _geometry_items(outcome: ViewOutcome) -> Iterator[Dataset]:
 
 
 def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Sequence[Dataset]) -> Dataset:
-    """TID 4001: overall result, and the outcome of each view as text."""
+    """TID 4001: overall result; the outcome of each view and the exam-level scores as text."""
     lines = [statement(algorithm), SPACING_NOTE]
     for outcome in outcomes:
         lines += [outcome_text(outcome), *notice_texts(outcome)]
+    lines += exam_texts(outcomes)
     return sr.code(
         ("111017", "DCM", "CAD Processing and Findings Summary"),
         _summary(outcomes, found=bool(findings)),

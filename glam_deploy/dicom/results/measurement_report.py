@@ -6,7 +6,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import MANUFACTURER, SPACING_NOTE, notice_texts, outcome_text, own_uid, statement
+from glam_deploy.dicom.results.objects import (
+    MANUFACTURER,
+    SPACING_NOTE,
+    exam_texts,
+    notice_texts,
+    outcome_text,
+    own_uid,
+    statement,
+)
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
 PRIVATE = "99GLAM"
@@ -40,7 +48,7 @@ def measurement_report(
         sr.modifier(sr.code(("121058", "DCM", "Procedure reported"), PROCEDURE)),
         sr.contains(_library(outcomes)),
         sr.contains(sr.container(("126010", "DCM", "Imaging Measurements"), *_groups(outcomes, algorithm, identity))),
-        sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(algorithm))),
+        sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(outcomes, algorithm))),
         template="1500",
     )
     root.CodingSchemeIdentificationSequence = [_own_codes()]
@@ -154,9 +162,9 @@ def _score(name: str, label: str, value: float) -> Dataset:
     return sr.contains(sr.number(concept, value, NO_UNIT))
 
 
-def _remarks(algorithm: Algorithm) -> Iterator[Dataset]:
-    """Comments on the whole report."""
-    for remark in (statement(algorithm), SPACING_NOTE):
+def _remarks(outcomes: Sequence[ViewOutcome], algorithm: Algorithm) -> Iterator[Dataset]:
+    """Comments on the whole report, with the exam-level scores."""
+    for remark in (statement(algorithm), SPACING_NOTE, " ".join(exam_texts(outcomes))):
         yield sr.contains(sr.text(COMMENT, remark))
 
 

@@ -15,6 +15,7 @@ from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Outcome, Reference, ViewOutcome
 from glam_deploy.dicom.results.source import Source, read_source
 from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.exams import TITLE, ViewScores, exam_lines, score_exams
 
 MANUFACTURER = "glam-deploy"
 UNCALIBRATED = "Scores are not calibrated probabilities."
@@ -171,6 +172,21 @@ def outcome_text(outcome: ViewOutcome) -> str:
     name = f"{outcome.view}: " if outcome.view else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
     return f"{name}{_OUTCOME_TEXTS[outcome.outcome]}{reason}."
+
+
+def exam_texts(outcomes: Sequence[ViewOutcome]) -> list[str]:
+    """Exam-level scores of a study as texts, because no template has a place for scores that are no probabilities."""
+    images = (
+        ViewScores(
+            exam="",
+            view=outcome.view,
+            status=outcome.outcome,
+            scores=outcome.summary.scores if outcome.summary else {},
+        )
+        for outcome in outcomes
+    )
+    (exam,) = score_exams(images)
+    return [f"{TITLE}.", *(f"{line[0].upper()}{line[1:]}." for line in exam_lines(exam))]
 
 
 def notice_texts(outcome: ViewOutcome) -> list[str]:

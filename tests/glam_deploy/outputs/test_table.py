@@ -15,7 +15,7 @@ from glam_deploy.outputs.writer import is_result
 
 HEADING = (
     '"file","view","status","y_global_benign","y_global_malignant","y_local_benign","y_local_malignant",'
-    '"y_fusion_benign","y_fusion_malignant","patches","notices","error","reason","time_ms","engine","bundle","report"\n'
+    '"y_fusion_benign","y_fusion_malignant","patches","notices","error","reason","time_ms","engine","bundle","report","exam"\n'
 )
 
 
@@ -42,7 +42,7 @@ def test_a_line_of_a_result(make_result: Any, tmp_path: Path) -> None:
     made_by = {"engine": {"name": "openvino"}, "bundle": {"id": "cd34"}}
     content = done(make_result, y_fusion=np.array([0.25, 0.5], np.float32), provenance=made_by)
     content["patches"][1]["source_box"] = None
-    table(tmp_path).add(Path("exam/1.dcm"), "1.json", content)
+    table(tmp_path).add(Path("exam/1.dcm"), "1.json", content, "1.2.840.1")
     assert (tmp_path / TABLE).read_text().startswith(HEADING)
     (row,) = rows(tmp_path)
     y_local = [report.shortest(value) for value in make_result().y_local]
@@ -64,6 +64,7 @@ def test_a_line_of_a_result(make_result: Any, tmp_path: Path) -> None:
         "engine": "openvino",
         "bundle": "cd34",
         "report": "1.json",
+        "exam": "1.2.840.1",
     }
     assert json.loads(row["patches"]) == [[200, 340, 712, 852], None]
 

@@ -1,0 +1,161 @@
+"""`glam-deploy run`: exam-level scores in exams.csv, in the text and in --json, and after --resume."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from mammograms import write_mg
+from PIL import Image
+from support.commands import Cli, Said, names, strict
+from support.engines import small_view
+
+from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.records import View
+
+
+def write_png(path: Path, brightness: int) -> Path:
+    pixels = small_view().pixels
+    path.parent.mkdir(exist_ok=True)
+    shown = np.where(pixels > 0, pixels + 40 * brightness, 0).astype(np.uint16)
+    Image.fromarray(shown[:, ::-1] if "_R-" in path.name else shown).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two exams in one folder, told apart by their names: 0 with three views and 1 with one."""
+    for n, name in enumerate(("0_L-CC", "0_L-MLO", "0_R-CC", "1_L-CC")):
+        write_png(tmp_path / f"in/{name}.png", n)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run(cli: Cli, bundle: Path, tmp_path: Path) -> Callable[..., Said]:
+    def run_over(*inputs: object) -> Said:
+        return cli("run", "--no-picture", "--bundle", bundle, "--out", tmp_path / "out", *inputs)
+
+    return run_over
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def malignant(out: Path, stem: str) -> float:
+    value: float = json.loads((out / f"{stem}.json").read_text())["predictions"]["y_global"]["malignant"]
+    return value
+
+
+def exams_of(said: Said) -> list[dict[str, Any]]:
+    lines = [strict(line) for line in said.out.splitlines()]
+    return [line["exam"] for line in lines if line["schema"] == "glam-deploy.exam"]
+
+
+def test_a_folder_of_two_exams(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    said, out = run(folder, "--json"), tmp_path / "out"
+    assert said.code == 0
+    first, second = exams_of(said)
+    of_view = {stem: malignant(out, stem) for stem in ("0_L-CC", "0_L-MLO", "0_R-CC", "1_L-CC")}
+    left, exam = [of_view["0_L-CC"], of_view["0_L-MLO"]], [of_view[stem] for stem in ("0_L-CC", "0_L-MLO", "0_R-CC")]
+    assert first["id"] == str(folder / "0")
+    assert first["score"] == "y_global"
+    assert first["scores"]["malignant"]["mean"] == pytest.approx(fmean(exam), rel=1e-6)
+    assert first["scores"]["malignant"]["maximum"] == max(exam)
+    assert first["breasts"]["L"]["malignant"] == {
+        "mean": pytest.approx(fmean(left), rel=1e-6),
+        "maximum": max(left),
+    }
+    assert first["breasts"]["R"]["malignant"]["maximum"] == of_view["0_R-CC"]
+    assert (first["complete"], first["remarks"]) == (False, ["no result of R-MLO"])
+    assert (second["images"], second["views"]) == (1, ["L-CC"])
+    rows = table(out / "exams.csv")
+    assert [(row["exam"], row["complete"], row["calibrated"]) for row in rows] == [
+        (str(folder / "0"), "no", "no"),
+        (str(folder / "1"), "no", "no"),
+    ]
+    assert float(rows[0]["exam_malignant_mean"]) == first["scores"]["malignant"]["mean"]
+    assert float(rows[0]["left_malignant_maximum"]) == max(left)
+    assert (rows[1]["right_malignant_mean"], rows[0]["views"]) == ("", "L-CC R-CC L-MLO")
+    assert [row["exam"] for row in table(out / "results.csv")] == [str(folder / "0")] * 3 + [str(folder / "1")]
+
+
+def test_text(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    lines = run(folder).out.splitlines()
+    start = lines.index("Exam-level scores: mean / maximum over the images, not calibrated")
+    assert lines[start + 1] == str(folder / "0")
+    assert lines[start + 2].startswith("  exam: y_global benign ")
+    assert lines[start + 5] == "  incomplete: no result of R-MLO"
+    assert lines[-1].startswith("4 done, 0 skipped, 0 failed")
+    assert "Exam-level" not in run(folder, "-q").out
+
+
+def test_a_failed_view_and_a_second_file_of_a_view_are_marked(
+    run: Callable[..., Said], folder: Path, tmp_path: Path
+) -> None:
+    (folder / "0_R-MLO.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    write_png(folder / "0_LCC.png", 7)
+    (first, _) = exams_of(run(folder, "--json"))
+    assert first["remarks"] == ["no result of R-MLO", "2 images of L-CC", "failed: 1"]
+    assert first["images"] == 5
+
+
+def test_resuming_gives_the_same_table(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    run(folder)
+    whole = (tmp_path / "out/exams.csv").read_bytes()
+    (tmp_path / "out/exams.csv").unlink()
+    (tmp_path / "out/0_L-MLO.json").unlink()
+    assert "1 done, 0 skipped, 0 failed, 3 kept" in run(folder, "--resume").out
+    found, before = table(tmp_path / "out/exams.csv"), list(csv.DictReader(whole.decode().splitlines()))
+    assert sorted(found, key=lambda row: row["exam"]) == before
+    # inputs of an earlier run stay in the table
+    run(folder / "1_L-CC.png", "--resume")
+    assert len(table(tmp_path / "out/exams.csv")) == 2
+
+
+def test_the_table_of_views_groups(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    views = tmp_path / "views.csv"
+    views.write_text("file,view,exam\n0_L-CC.png,L-CC,A\n0_L-MLO.png,L-MLO,A\n0_R-CC.png,R-CC,B\n1_L-CC.png,L-CC,B\n")
+    assert run(folder).code == 0
+    said = run(folder, "--resume", "--views", views)
+    assert said.code == 0
+    assert [(row["exam"], row["views"]) for row in table(tmp_path / "out/exams.csv")] == [
+        ("A", "L-CC L-MLO"),
+        ("B", "L-CC R-CC"),
+    ]
+    views.write_text("file,view,exam\n0_L-CC.png,L-CC,A\n0_L-CC.png,L-CC,B\n")
+    assert "line 3: '0_L-CC.png' is of exam 'B', and of 'A' in line 2" in run(folder, "--views", views).err
+
+
+def test_dicom_is_grouped_by_study(run: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pixels = small_view().pixels
+    for study in ("first", "second"):
+        for view in (View.L_CC, View.L_MLO):
+            path = tmp_path / f"in/{study}_{view}.dcm"
+            write_view(path, (pixels >> 4).astype(np.uint16), view=view, exam=Exam(seed=study))
+    write_mg(tmp_path / "in/first_R-CC.dcm", lambda dataset: delattr(dataset, "StudyInstanceUID"), view=View.R_CC)
+    rows = {row["file"]: row["exam"] for row in (run(tmp_path / "in"), table(tmp_path / "out/results.csv"))[1]}
+    uids = {Path(name).name: exam for name, exam in rows.items()}
+    assert uids["first_L-CC.dcm"] == uids["first_L-MLO.dcm"] == Exam(seed="first").uid("study")
+    assert uids["second_L-CC.dcm"] == Exam(seed="second").uid("study")
+    assert uids["first_R-CC.dcm"] == ""  # an object without a study is never grouped by its name
+    assert [row["images"] for row in table(tmp_path / "out/exams.csv")] == ["2", "2"]
+
+
+def test_single_images_have_no_exam_level_results(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    assert run(folder / "0_L-CC.png", folder / "1_L-CC.png", "--json").out.count("\n") == 2
+    assert "exams.csv" not in names(tmp_path / "out")
+
+
+def test_a_table_of_the_users_is_in_the_way(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/exams.csv").write_text("mine")
+    said = run(folder)
+    assert (said.code, "exams.csv exists and was not written" in said.err) == (2, True)
+    assert (tmp_path / "out/exams.csv").read_text() == "mine"
