@@ -50,7 +50,7 @@ validate: $(INSTALLED)  ## the DICOM that we write and read, against other peopl
 install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
 	$(BIN)/python -m pytest tests/install -m install
 
-report-test: $(INSTALLED)  ## the bench's report as Chromium lays it out; installs Debian's where apt-get is root's
+report-test: $(INSTALLED)  ## the pages of bench and evaluate as Chromium lays them out; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	GLAM_EXPECT=chromium $(BIN)/python -m pytest tests/glam_bench/report -k chromium
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 import glam_deploy
 from glam_bench.evaluation import evaluate as evaluation
+from glam_bench.evaluation import page
 from glam_bench.evaluation.evaluate import Evaluated, from_predictions, run_models
 from glam_bench.evaluation.labelled import LabelledSet
 from glam_bench.evaluation.pictures import FOLDER, Pictures, choose
@@ -68,8 +69,9 @@ def run(settings: Settings) -> int:
         with console.working("computing statistics"):
             found = evaluation.evaluate(labelled, models, validation=validation, remarks=remarks)
             paths = evaluation.write(settings.out, found, labelled, models)
+            page.write(settings.out / page.PAGE, found, _pictures(settings, labelled))
     _show(found)
-    console.out.print(", ".join(map(str, paths)), soft_wrap=True)
+    console.out.print(", ".join(map(str, [*paths, settings.out / page.PAGE])), soft_wrap=True)
     return 1 if any(one.status == "failed" for model in found.models for one in model.left_out) else 0
 
 
@@ -108,11 +110,16 @@ def _run_bundles(settings: Settings, labelled: LabelledSet, validation: Labelled
     with console.working("opening the engines"):
         models = _open(settings)
     store = Store(settings.out, resume=settings.resume)
-    chosen = choose(labelled.images) if settings.pixels == "examples" else ()
-    pictures = Pictures(folder=settings.out / FOLDER, images=chosen)
     count = len(labelled.images) + (len(validation.images) if validation else 0)
     with _progress(settings, labelled.images[0].path, count * len(models)) as display:
-        return run_models(Runner(store=store, pictures=pictures, display=display), models, labelled, validation)
+        return run_models(
+            Runner(store=store, pictures=_pictures(settings, labelled), display=display), models, labelled, validation
+        )
+
+
+def _pictures(settings: Settings, labelled: LabelledSet) -> Pictures:
+    wanted = settings.bundles and settings.pixels == "examples"
+    return Pictures(folder=settings.out / FOLDER, images=choose(labelled.images) if wanted else ())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ UNITS: tuple[Unit, ...] = (
 """Levels and rules at which areas are reported."""
 
 SOFT = "soft Dice 2 sum(S M) / (sum(S) + sum(M)), no threshold"
-AT_THRESHOLD = "Dice of S >= threshold"
+AT_THRESHOLD = "Dice at a threshold, of S >= threshold"
 Definition = Literal["soft", "threshold"]
 ChosenOn = Literal["validation list", "same images: optimistic"]
 """Images on which a threshold was chosen."""

@@ -16,8 +16,13 @@ from glam_deploy.outputs.report import STATEMENT
 
 def page(results: Results, sections: Sequence[Section]) -> str:
     """HTML, UTF-8 when encoded."""
-    title = f"glam-deploy bench: {words.machine(results['machine'])}"
-    main = tag("main", *_top(results, title), _links(sections), *(section.as_markup() for section in sections), _end())
+    return document(f"glam-deploy bench: {words.machine(results['machine'])}", _top(results), sections)
+
+
+def document(title: str, top: Sequence[Child], sections: Sequence[Section]) -> str:
+    """A page of this package: title, what comes before the sections, links to the sections, the sections."""
+    shown = (section.as_markup() for section in sections)
+    main = tag("main", tag("h1", title), *top, _links(sections), *shown, _end())
     return f"<!doctype html>\n{tag('html', _head(title), tag('body', main), lang='en')}\n"
 
 
@@ -37,10 +42,10 @@ def _head(title: str) -> Markup:
     )
 
 
-def _top(results: Results, title: str) -> list[Child]:
+def _top(results: Results) -> list[Child]:
     notices = [tag("li", notice) for notice in results["notices"]]
     shown = tag("div", tag("ul", *notices), class_="card notices") if notices else None
-    return [tag("h1", title), paragraph(_conditions(results), class_="faint"), _lead(results), shown]
+    return [paragraph(_conditions(results), class_="faint"), _lead(results), shown]
 
 
 def _conditions(results: Results) -> str:

@@ -19,7 +19,7 @@ def data_uri(path: Path) -> str:
         with Image.open(path) as picture:
             small = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: not a picture that can be read ({error}). Run the gate again.") from error
+        raise UsageError(f"{path}: not a picture that can be read ({error}). Write it again.") from error
     small.thumbnail((WIDEST, 4 * WIDEST))
     buffer = BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY)

@@ -52,12 +52,19 @@ DARK: Mapping[str, str] = MappingProxyType(
 """The colours of steps differ under the common kinds of colour blindness and from the surface; tests compute both."""
 
 STEPS = ("preprocess", "global", "patches", "local", "fusion", "copy", "gpu")
+MODELS = ("global", "local", "patches", "fusion", "preprocess", "copy")
+"""Colours of networks in the plots of an evaluation, of which there are no steps."""
 
 
 def plots() -> str:
     """The style of drawings, in a page or by themselves."""
     steps = (f".s-{name} {{ fill: var(--{name}) }} text.on-s-{name} {{ fill: var(--on-{name}) }}" for name in STEPS)
-    return "\n".join((_PLOTS, *steps))
+    models = (
+        f".s-m-{n} {{ stroke: var(--{name}) }} .curve.s-m-{n} {{ stroke-width: {3.5 - n / 2} }} "
+        f".c-m-{n} {{ fill: var(--{name}) }}"
+        for n, name in enumerate(MODELS)
+    )
+    return "\n".join((_PLOTS, *steps, *models))
 
 
 def page() -> str:
@@ -159,6 +166,9 @@ dd { margin: 0 }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: 6px }
 .scroll:focus-visible { outline: 2px solid var(--link) }
 .picture { margin: 1rem 0 0 }
+.strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .5rem }
+.strip figure { margin: 0 }
+.strip figcaption { margin-top: .25rem }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; line-height: 1.35;
   font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .6rem .75rem; color: var(--faint); caption-side: top }

@@ -90,7 +90,8 @@ def dots(points: list[tuple[float, float]], class_: str) -> Markup:
 def legend(entries: list[tuple[str, str]], width: float) -> tuple[Markup, float]:
     """Swatches (class, name), broken into rows of `width` pixels; also the y below them."""
     x, y, shapes = 0.0, 4.0, list[Child]()
-    for class_, name in entries:
+    for class_, whole in entries:
+        name = words.fit(whole, width - 18, SMALL)
         room = 18 + words.width(name, SMALL) + 14
         if x and x + room > width:
             x, y = 0.0, y + 20

@@ -1,48 +1,25 @@
 """The report as a browser lays it out: nothing cut, nothing on top of another, nothing fetched, light and dark."""
 
-import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
-from expected import need
-from support.report import gate_folder, parse, with_strings
+from support.chromium import SCHEMES, measure
+from support.evaluation import write_page
+from support.report import gate_folder, with_strings
 
 from glam_bench.report import write
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-quic", "--allow-file-access-from-files",
-    "--virtual-time-budget=20000",
-)  # fmt: skip
 WIDTHS = ("400", "800", "1280")
-SCHEMES = {"light": "1", "dark": "0"}
-"""As Chromium's settings number them."""
 LONG = " and a name that goes on for longer than anybody would have thought"
 
 
 @pytest.fixture(params=SCHEMES)
 def seen(request: pytest.FixtureRequest, results: dict[str, Any], tmp_path: Path) -> dict[str, dict[str, Any]]:
     """By report and width: what measure.html found."""
-    need("chromium", "" if CHROMIUM else "chromium (Debian's package; `make report-test` installs it)")
     write(results, tmp_path / "plain.html", gates=[gate_folder(tmp_path / "gate", {"01_L-CC": (1968, 200)})])
     write(_long(results), tmp_path / "long.html")
-    (tmp_path / "measure.html").write_text((Path(__file__).parent / "measure.html").read_text("utf-8"), "utf-8")
-    asked = [("file", "plain.html"), ("file", "long.html"), *(("width", width) for width in WIDTHS)]
-    url = f"{(tmp_path / 'measure.html').as_uri()}?{urlencode(asked)}"
-    flags = (
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'browser'}",
-        f"--blink-settings=preferredColorScheme={SCHEMES[request.param]}",
-    )
-    done = subprocess.run(
-        [CHROMIUM, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True
-    )
-    found: dict[str, dict[str, Any]] = json.loads(parse(done.stdout).one("body").text)
+    found = measure(tmp_path, ["plain.html", "long.html"], WIDTHS, request.param)
     assert {page["dark"] for page in found.values()} == {request.param == "dark"}
     return found
 
@@ -60,6 +37,25 @@ def test_what_a_reader_sees(seen: dict[str, dict[str, Any]]) -> None:
         assert page["pictures"] == ([1400] if name.startswith("plain") else []), name
         ground, ink = (sum(map(int, page[kind].strip("rgb()").split(","))) for kind in ("ground", "ink"))
         assert (ground < 100 and ink > 600) if page["dark"] else (ground > 600 and ink < 100), name
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_a_reader_of_an_evaluation_sees(scheme: str, tmp_path: Path) -> None:
+    """On a phone and on a laptop, with short names and with long ones."""
+    write_page(tmp_path / "plain.html")
+    write_page(tmp_path / "long.html", suffix=LONG)
+    seen = measure(tmp_path, ["plain.html", "long.html"], ("390", "1366"), scheme)
+    assert len(seen) == 4
+    for name, page in seen.items():
+        assert page["style"] == 1, f"{name}: its policy forbids its own style"
+        assert page["fetched"] == [], name
+        assert page["needed"] <= page["width"], f"{name} is wider than its window"
+        assert page["plots"] == 6, f"{name} shows each plot once"
+        assert page["smallest"] >= 9, f"{name}: text too small to read"
+        assert page["cut"] == [], name
+        assert page["touching"] == [], name
+        assert page["pictures"] == [480] * 8, name
+        assert page["dark"] == (scheme == "dark")
 
 
 def _long(results: dict[str, Any]) -> Any:
