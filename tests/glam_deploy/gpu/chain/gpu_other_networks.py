@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda.control import FakeDriver
-from support.chains import Eager, assert_same, raw_view
+from support.chains import Eager, assert_same, kernels, raw_view
+from support.engines import fake_engines, fake_identity
+from support.tensorrt_runtime import KINDS, library, plan
 
 from glam_deploy.errors import BackendRunError
 from glam_deploy.gpu.device.arrays import DeviceArray
+from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.engines.base import GpuEngines
+from glam_deploy.gpu.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.networks import NETWORKS
 from glam_deploy.preprocess import prepare
-from glam_deploy.records import Mammogram, NetworkInput
+from glam_deploy.records import Mammogram, NetworkInput, Patches
+from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
 
 (NETWORK,) = (network for network in NETWORKS if network.name == os.environ["GLAM_TEST_NETWORK"])
@@ -103,6 +109,28 @@ def test_numbers_that_are_not_finite(
     words = f"{stage} engine: {count} of {count} values of '{output}' are NaN or infinite"
     with pytest.raises(BackendRunError, match=words):
         device(standardized[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensorrt_engines(gpu: Gpu, driver: FakeDriver, standardized: list[NetworkInput], kind: str) -> None:
+    """Of made-up libraries, whose maps let rounding decide on patches: the scores must be those of these patches."""
+    trt = library(kind, gpu, driver)
+    content = {stage: plan(stage, network=NETWORK) for stage in NETWORK.stages}
+    engines = {s: TensorRtEngine(trt, one, s, network=NETWORK, gpu=gpu) for s, one in content.items()}
+    opened = GpuEngines(engines=engines, identity=fake_identity("fp16"), gpu=gpu, kernels=kernels(gpu, NETWORK))
+    host = fake_engines(network=NETWORK)
+    results = Pipeline(opened, patches=SOME, provenance={}).batch(standardized * 2)
+    for found, view in zip(results, standardized * 2, strict=True):
+        maps = host_chain.run_global(host["global"], view.image[None, None])
+        np.testing.assert_allclose(found.saliency_global, maps.saliency[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.y_global, maps.y_global[0], rtol=0, atol=1e-6)
+        if SOME:
+            pixels = patching.crop(view.image, found.patch_locations, NETWORK.patches.side)[None]
+            patches = Patches(locations=found.patch_locations[None], pixels=pixels, flat=np.zeros((1, 2), bool))
+            local = host_chain.run_local(host["local"], patches)
+            scores = host_chain.run_fusion(host["fusion"], maps, patches, local)
+            for name in ("y_local", "y_fusion", "attention"):
+                np.testing.assert_allclose(getattr(found, name), getattr(scores, name)[0], rtol=0, atol=1e-6)
 
 
 def download(slot: Any, array: DeviceArray) -> np.ndarray:
