@@ -185,8 +185,8 @@ def exam_texts(outcomes: Sequence[ViewOutcome]) -> list[str]:
         )
         for outcome in outcomes
     )
-    (exam,) = score_exams(images)
-    return [f"{TITLE}.", *(f"{line[0].upper()}{line[1:]}." for line in exam_lines(exam))]
+    lines = [line for exam in score_exams(images) for line in exam_lines(exam)]
+    return [f"{TITLE}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)]
 
 
 def notice_texts(outcome: ViewOutcome) -> list[str]:

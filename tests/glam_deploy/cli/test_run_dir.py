@@ -93,6 +93,18 @@ def test_objects_of_each_study(cli: Cli, tiny: Path, tmp_path: Path) -> None:
             assert (found.StudyInstanceUID, found.SOPClassUID) == (study["study_uid"], each["sop_class"])
 
 
+def test_exam_level_scores(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    write_exam(tmp_path / "in", "levels", [View.L_CC, View.L_MLO])
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 0
+    (study,) = result_of(tmp_path / "out")["studies"]
+    of_views = [view["predictions"]["y_global"]["malignant"] for view in study["views"]]
+    exam = study["exam"]
+    assert (exam["id"], exam["score"], exam["complete"]) == (study["study_uid"], "y_global", False)
+    expected = {"mean": pytest.approx(sum(of_views) / 2, rel=1e-6), "maximum": max(of_views)}
+    assert exam["scores"]["malignant"] == exam["breasts"]["L"]["malignant"] == expected
+    assert exam["remarks"] == ["no result of R-CC", "no result of R-MLO"]
+
+
 def test_masks_and_scores_are_those_of_run(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (file,) = write_exam(tmp_path / "in", "masks", [View.R_MLO])
     assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 0

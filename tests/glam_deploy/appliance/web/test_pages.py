@@ -146,6 +146,8 @@ def test_a_study_from_its_first_instance_to_its_delivery(busy: Busy) -> None:
     assert told == sorted(told)
     assert "from MODALITY@10.0.0.7" in words
     assert re.search(r"Global 0\.\d{3} 0\.\d{3}", words)
+    assert "Exam-level scores: mean / maximum over the images, not calibrated. Global score." in words
+    assert re.search(r"Exam 0\.\d{3} / 0\.\d{3} 0\.\d{3} / 0\.\d{3} (Right|Left) breast 0\.\d{3} /", words)
 
 
 def test_what_is_not_delivered_can_be_sent_again(busy: Busy) -> None:

@@ -197,6 +197,21 @@ class TestBoth:
         with pytest.raises(DicomError):
             write([torn], ALGORITHM, identity(1))
 
+    def test_exam_level_scores_are_text_and_not_calibrated(self, outcomes, write):
+        """Of two views with 0.75 and 0.25."""
+        other = replace(outcomes[1].summary, scores={"y_global": {"benign": 0.5, "malignant": 0.25}})
+        first = replace(outcomes[0].summary, scores={"y_global": {"benign": 0.5, "malignant": 0.75}})
+        views = [
+            replace(outcome, view=view, summary=summary)
+            for outcome, view, summary in zip(outcomes[:2], (View.L_CC, View.R_CC), (first, other), strict=True)
+        ]
+        report = write(views, ALGORITHM, identity(1))
+        told = " ".join(values(report, "111033") + values(report, "121106"))
+        assert "Exam-level scores: mean / maximum over the images, not calibrated." in told
+        assert "Exam: y_global benign 0.500 / 0.500, malignant 0.500 / 0.750." in told
+        assert "Left breast: y_global benign 0.500 / 0.500, malignant 0.750 / 0.750." in told
+        assert "Incomplete: no result of L-MLO; no result of R-MLO." in told
+
     def test_reasons_outside_ascii_do_no_harm(self, outcomes, write):
         odd = replace(outcomes[2], reason="Größe \x00 \\ 乳房")
         report = write([odd, outcomes[0]], ALGORITHM, identity(1))
