@@ -1,12 +1,16 @@
 """Exam-level scores: hand-computed means and maxima, and what an exam lacks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
+import numpy as np
 import pytest
 
+import glam_deploy
+from glam_deploy.errors import UsageError
 from glam_deploy.exams import ExamScores, Pooled, ViewScores, any_group, exam_lines, pool, score_exams
-from glam_deploy.records import View
+from glam_deploy.records import Source, View
+from glam_deploy.runtime.result import Result
 from glam_deploy.view_names import exam_from_name
 
 
@@ -84,6 +88,22 @@ def test_exams_keep_their_order_and_their_images() -> None:
 def test_pool() -> None:
     assert pool([0.1]) == Pooled(mean=0.1, maximum=0.1)
     assert pool([0.0, 0.5, 1.0]) == Pooled(mean=0.5, maximum=1.0)
+
+
+def test_results_in_python(make_result: Callable[..., Result]) -> None:
+    """Of one study, and of results whose exams the caller names."""
+    source = Source(name="a.dcm", kind="dicom", uids={"StudyInstanceUID": "1.2"})
+    results = [
+        make_result(y_fusion=np.array([0.25, malignant], np.float32), view=view, source=source)
+        for view, malignant in ((View.L_CC, 0.125), (View.R_CC, 0.375))
+    ]
+    (exam,) = glam_deploy.exam_scores(results)
+    assert (exam.exam, exam.score, exam.whole["malignant"]) == ("1.2", "y_fusion", Pooled(mean=0.25, maximum=0.375))
+    assert [each.exam for each in glam_deploy.exam_scores(results, exams=["a", "b"])] == ["a", "b"]
+    with pytest.raises(UsageError, match="there are 1 exams for 2 results"):
+        glam_deploy.exam_scores(results, exams=["a"])
+    with pytest.raises(UsageError, match=r"result 1 has no StudyInstanceUID.*pass exams="):
+        glam_deploy.exam_scores([results[0], make_result()])
 
 
 @pytest.mark.parametrize(
