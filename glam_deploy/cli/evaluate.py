@@ -29,6 +29,7 @@ _FILE = click.Path(path_type=Path)
     metavar="NAME DIR",
     help=f"A labelled set in place of --labels: {', '.join(DATASETS)}.",
 )
+@click.option("--split", metavar="NAME", help="Part of the labelled set, by its own name for it, such as test.")
 @click.option("--bundle", "bundles", type=_FILE, multiple=True, help="Bundle to evaluate; repeatable.")
 @click.option(
     "--engine",

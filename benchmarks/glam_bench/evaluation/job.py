@@ -37,6 +37,8 @@ class Settings:
     masks: Path | None
     dataset: tuple[str, Path] | None
     """Name and folder of a labelled set."""
+    split: str | None
+    """Part of the labelled set."""
     validation: Path | None
     bundles: tuple[Path, ...]
     engines: tuple[str, ...]
@@ -61,9 +63,11 @@ def run(settings: Settings) -> int:
         predictions = [read_predictions(path) for path in settings.predictions]
         labelled, remarks = _limited(_labelled(settings, predictions), settings.limit)
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
+    with console.working("opening the engines"):
+        opened = _open(settings)
+    require_writable(settings.out)
     with writing_to(settings.out):
-        require_writable(settings.out)
-        models = _run_bundles(settings, labelled, validation) if settings.bundles else []
+        models = _run(settings, opened, labelled, validation) if opened else []
         pairs = zip(predictions, settings.predictions, strict=True)
         models += [from_predictions(found, labelled, path) for found, path in pairs]
         with console.working("computing statistics"):
@@ -83,7 +87,9 @@ def _require_consistent(settings: Settings) -> None:
         raise UsageError("nothing to evaluate: name bundles with --bundle, or files of predictions with --predictions")
     if settings.bundles and not (settings.labels or settings.dataset):
         raise UsageError("no labelled images: name a list with --labels, or a labelled set with --dataset")
-    if settings.masks and not settings.labels:
+    if settings.split and not settings.dataset:
+        raise UsageError("--split is a part of a labelled set: name the set with --dataset")
+    if settings.masks and not (settings.labels or settings.validation):
         raise UsageError("--masks goes with --labels: a labelled set has outlines of its own")
     if settings.validation and not settings.masks:
         raise UsageError("--validation is for choosing thresholds of Dice, which need masks: add --masks")
@@ -92,7 +98,7 @@ def _require_consistent(settings: Settings) -> None:
 def _labelled(settings: Settings, predictions: Sequence[Predictions]) -> LabelledSet:
     """The labelled set; without a list, the labels in the first file of predictions."""
     if settings.dataset:
-        found: LabelledSet = bench_module("evaluation.datasets").open_dataset(*settings.dataset)
+        found: LabelledSet = bench_module("evaluation.datasets").open_dataset(*settings.dataset, split=settings.split)
         return found
     return read_list(settings.labels, settings.masks) if settings.labels else predictions[0].labelled
 
@@ -106,9 +112,9 @@ def _limited(labelled: LabelledSet, limit: int | None) -> tuple[LabelledSet, tup
     return replace(labelled, images=labelled.images[:limit]), (remark,)
 
 
-def _run_bundles(settings: Settings, labelled: LabelledSet, validation: LabelledSet | None) -> list[Evaluated]:
-    with console.working("opening the engines"):
-        models = _open(settings)
+def _run(
+    settings: Settings, models: Sequence[Model], labelled: LabelledSet, validation: LabelledSet | None
+) -> list[Evaluated]:
     store = Store(settings.out, resume=settings.resume)
     count = len(labelled.images) + (len(validation.images) if validation else 0)
     with _progress(settings, labelled.images[0].path, count * len(models)) as display:
@@ -129,6 +135,8 @@ def _progress(settings: Settings, first: Path, total: int) -> Iterator[ProgressD
     try:
         with console.progress(rate=True) as bar:
             yield ProgressDisplay(tally, bar, first=first, out=settings.out, as_json=False)
+    except UsageError:
+        raise
     except BaseException:
         counts = f"{tally.finished} of {total} images: {tally.summary(resumed=settings.resume)}"
         click.echo(f"{counts}; kept in {settings.out}\nto go on: {console.command_again('--resume')}", err=True)

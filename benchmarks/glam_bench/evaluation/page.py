@@ -300,7 +300,8 @@ def _pictures(found: Evaluation, pictures: Pictures) -> Section | None:
     ]
     for name in pictures.images:
         files = [("image with outlines", pictures.input(name))]
-        files += [(model.facts.name, pictures.of(model.facts.name, name)) for model in found.models]
+        facts = [model.facts for model in found.models]
+        files += [(f"{one.name} ({one.title})", pictures.of(one.name, name)) for one in facts]
         shown = [(title, path) for title, path in files if path.is_file()]
         if shown:
             parts += [tag("h3", name), tag("div", *(_picture(*one, name) for one in shown), class_="strip")]

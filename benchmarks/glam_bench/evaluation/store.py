@@ -70,8 +70,8 @@ class Store:
             )
         for number, line in enumerate(lines[1:], start=2):
             self._keep(self._read(number, line))
-        content = "".join(f"{line}\n" for line in lines or [json.dumps(HEADING)])
-        self._path.write_text(content, "utf-8", newline="")
+        if not lines:
+            self._append(json.dumps(HEADING))
 
     def get(self, run: str, image: str, digest: str) -> ImageRun | None:
         """The stored result of an image that is done; None if it must be computed."""
@@ -80,24 +80,32 @@ class Store:
 
     def add(self, found: ImageRun) -> None:
         """Append a result; it takes the place of an earlier one. Raises OSError."""
-        line = json.dumps(to_json(found), separators=(",", ":"), allow_nan=False) + "\n"
+        self._append(json.dumps(to_json(found), separators=(",", ":"), allow_nan=False))
+        self._keep(found)
+
+    def _append(self, line: str) -> None:
         # in one system call, so that a killed process leaves at most its last line incomplete
         with self._path.open("ab", buffering=0) as file:
-            file.write(line.encode())
-        self._keep(found)
+            file.write(f"{line}\n".encode())
 
     def _keep(self, found: ImageRun) -> None:
         self._runs[found.run, found.image] = found
 
     def _lines(self) -> list[str]:
+        """The complete lines; removes an incomplete last one."""
         try:
-            *lines, _ = self._path.read_text("utf-8").split("\n")
+            content = self._path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            lines = whole.decode().splitlines()
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
             raise self._foreign() from error
         if not lines or lines[0] != json.dumps(HEADING):
             raise self._foreign()
+        if whole != content:
+            with self._path.open("r+b") as file:
+                file.truncate(len(whole))
         return lines
 
     def _foreign(self) -> UsageError:

@@ -228,6 +228,7 @@ def test_a_bundle_beside_predictions(tmp_path: Path, bundle: Path, capsys: pytes
         (["--bundle", "b"], "no labelled images: name a list with --labels"),
         (["--labels", "l", "--dataset", "cmmd", "d", "--bundle", "b"], "give one of them"),
         (["--dataset", "cmmd", "d", "--masks", "m", "--bundle", "b"], "--masks goes with --labels"),
+        (["--labels", "l", "--split", "test", "--bundle", "b"], "--split is a part of a labelled set"),
         (["--labels", "l", "--validation", "v", "--bundle", "b"], "which need masks: add --masks"),
     ],
 )
