@@ -104,8 +104,11 @@ def _labelled(settings: Settings, predictions: Sequence[Predictions]) -> Labelle
 
 
 def _limited(labelled: LabelledSet, limit: int | None) -> tuple[LabelledSet, tuple[str, ...]]:
-    """The first images of a set, and a remark if some are left out."""
+    """The first images of a set, and a remark if some are left out. Raises UsageError for a set without images."""
     total = len(labelled.images)
+    if not total:
+        found = " ".join(labelled.remarks) or "It is empty."
+        raise UsageError(f"{labelled.name} has no image to evaluate: check its folder and --split. {found}")
     if limit is None or limit >= total:
         return labelled, ()
     remark = f"Limited to the first {limit} of {counted(total, 'image')} (--limit)."

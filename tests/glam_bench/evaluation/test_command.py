@@ -2,7 +2,9 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,6 +15,9 @@ from support.evaluation import SPOT, write_exams, write_list
 from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
+from glam_bench.evaluation import job
+from glam_bench.evaluation.labelled import LabelledSet, Outline, Rectangle
+from glam_bench.evaluation.plain_list import read_list
 from glam_bench.evaluation.records import DiceSummary, Evaluation
 from glam_bench.evaluation.store import STORE
 from glam_deploy.cli.main import exit_code
@@ -20,6 +25,9 @@ from glam_deploy.json_records import from_json
 from glam_deploy.preprocess import map_to_network
 
 metrics = pytest.importorskip("sklearn.metrics")
+
+BOX = Rectangle(top=200, left=100, bottom=260, right=160)
+"""Around the spot of `small_view`."""
 
 FOUR = """image_index,benign_pred,malignant_pred,benign_label,malignant_label
 0_L-CC,0.1000,0.9000,0,1
@@ -219,6 +227,32 @@ def test_a_bundle_beside_predictions(tmp_path: Path, bundle: Path, capsys: pytes
         "predictions-tiny.csv",
         "predictions-told.csv",
     ]
+
+
+def test_a_labelled_set_in_place_of_a_list(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the labels of breasts, a box in place of a mask, and a remark; a part of it has no images."""
+    read = read_list(write_exams(tmp_path, 1))
+    first = replace(read.images[0], outlines=(Outline(label="malignant", shape=BOX),))
+    labelled = LabelledSet(name="a set", level="breast", images=(first, read.images[1]), remarks=("A rule.",))
+    asked: list[object] = []
+
+    def open_dataset(name: str, folder: Path, *, split: str | None) -> LabelledSet:
+        asked.append((name, folder, split))
+        return labelled if split is None else replace(labelled, images=())
+
+    monkeypatch.setattr(job, "bench_module", lambda name: SimpleNamespace(open_dataset=open_dataset))
+    arguments = ("--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
+    assert evaluate(capsys, *arguments).code == 0
+    found = result(tmp_path / "out")
+    assert (found.name, found.label_level, found.remarks) == ("a set", "breast", ("A rule.",))
+    expected = dice_by_definition(tmp_path, bundle, "0_L-CC.png")
+    assert found.models[0].dice[0].map == "fused"
+    assert found.models[0].dice[0].mean.value == pytest.approx(expected, abs=1e-6)
+    said = evaluate(capsys, *arguments, "--split", "test")
+    assert (said.code, "a set has no image to evaluate" in said.err) == (2, True)
+    assert asked == [("cmmd", tmp_path, None), ("cmmd", tmp_path, "test")]
 
 
 @pytest.mark.parametrize(
