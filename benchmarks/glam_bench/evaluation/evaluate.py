@@ -11,7 +11,7 @@ import glam_deploy
 from glam_bench.evaluation import classification, localization, tables
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.plain_list import CLASSES
-from glam_bench.evaluation.predictions import SCORE, Predictions, match, write_predictions
+from glam_bench.evaluation.predictions import PREFIX, SCORE, Predictions, match, write_predictions
 from glam_bench.evaluation.records import Evaluation, LeftOut, ModelFacts, ModelResults
 from glam_bench.evaluation.run import Model, Runner
 from glam_bench.evaluation.store import ImageRun
@@ -146,10 +146,12 @@ def write(folder: Path, found: Evaluation, labelled: LabelledSet, models: Sequen
     content = json.dumps(to_json(found), indent=1, allow_nan=False)
     (folder / JSON).write_text(content + "\n", "utf-8")
     tables.write_metrics(folder / tables.METRICS, found)
-    tables.write_images(folder / tables.IMAGES, labelled, {model.facts.name: model.runs for model in models}, found)
+    tables.write_images(
+        folder / tables.IMAGES, labelled, {model.facts.name: model.runs for model in models if model.runs}, found
+    )
     paths = [folder / JSON, folder / tables.METRICS, folder / tables.IMAGES]
     for model in models:
-        paths.append(folder / f"predictions-{model.facts.name}.csv")
+        paths.append(folder / f"{PREFIX}{model.facts.name}.csv")
         scores = {name: values[model.facts.final_score] for name, values in model.scored.images.items()}
         write_predictions(paths[-1], labelled, scores, _breast_labels(labelled, model.scored))
     return paths

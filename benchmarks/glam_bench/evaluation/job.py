@@ -65,6 +65,7 @@ def run(settings: Settings) -> int:
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
     with console.working("opening the engines"):
         opened = _open(settings)
+        _require_different([*(found.name for found in predictions), *(model.name for model in opened)])
     require_writable(settings.out)
     with writing_to(settings.out):
         models = _run(settings, opened, labelled, validation) if opened else []
@@ -154,11 +155,17 @@ def _open(settings: Settings) -> list[Model]:
             folder, engine=engine, patches=settings.patches, threads=settings.threads, ungated=settings.ungated
         )
         name = folder.resolve().name + (f"-{engine}" if len(settings.engines) > 1 else "")
-        taken = [path.stem for path in settings.predictions] + [model.name for model in models]
-        if name in taken:
-            raise UsageError(f"{folder}: the name {name} is taken by another bundle or file: rename the folder")
         models.append(Model(name=name, pipeline=pipeline))
     return models
+
+
+def _require_different(names: Sequence[str]) -> None:
+    """Raises UsageError if two networks have the same name."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(
+            f"two bundles or files of predictions have the name {twice[0]}, expected different names, because the "
+            "results are named by them: rename a folder or file"
+        )
 
 
 # the tables on standard output

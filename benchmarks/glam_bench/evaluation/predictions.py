@@ -16,6 +16,8 @@ from glam_bench.evaluation.plain_list import CLASSES, LABELS
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
 
+PREFIX = "predictions-"
+"""Beginning of the names of the files that an evaluation writes; the rest is the name of the network."""
 SCORE = "prediction"
 """Name of the only score of a file of predictions."""
 COLUMNS = ("image_index", *(f"{label}_pred" for label in CLASSES), *(f"{label}_label" for label in CLASSES))
@@ -28,6 +30,7 @@ class Predictions:
     """A file of predictions."""
 
     name: str
+    """Of the network: the name of the file, without suffix and PREFIX."""
     scores: Mapping[str, Mapping[str, float]]
     """image_index -> class -> prediction, 0..1."""
     labelled: LabelledSet
@@ -49,8 +52,9 @@ def read_predictions(path: Path) -> Predictions:
             raise row.wrong("image_index", "a name, each once")
         scores[index] = {label: _score(row, f"{label}_pred") for label in CLASSES}
         images.append(_image(row, path))
-    labelled = LabelledSet(name=path.stem, level="breast", images=tuple(images))
-    return Predictions(name=path.stem, scores=scores, labelled=labelled)
+    remarks = (f"The labels are those of {path.name}.",)
+    labelled = LabelledSet(name=path.stem, level="breast", images=tuple(images), remarks=remarks)
+    return Predictions(name=path.stem.removeprefix(PREFIX), scores=scores, labelled=labelled)
 
 
 def match(found: Predictions, labelled: LabelledSet, path: Path) -> dict[str, Mapping[str, float]]:

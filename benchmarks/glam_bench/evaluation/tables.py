@@ -156,7 +156,7 @@ def write_images(
 ) -> None:
     """A line for each network and image, also for images that were left out, with the reason.
 
-    `runs`: name of a network -> name of an image -> what was found.
+    `runs`: name of a network -> name of an image -> what was found; without files of predictions, which have no more.
     """
     columns = (
         *("model", "file", "exam", "view", "status", "reason"),

@@ -73,7 +73,19 @@ def test_four_predictions_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert float(found["malignant", "Brier score", "image", "image"]["value"]) == pytest.approx(0.1425)
     assert (tmp_path / "out/predictions-four.csv").read_text() == FOUR
     one = result(tmp_path / "out")
+    assert one.remarks == ("The labels are those of four.csv.",)
     assert (one.label_level, one.images, one.exams, one.positive) == ("breast", 4, 3, {"benign": 1, "malignant": 2})
+
+
+def test_predictions_that_were_written_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "four.csv").write_text(FOUR)
+    assert evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "a").code == 0
+    again = tmp_path / "a/predictions-four.csv"
+    assert evaluate(capsys, "--predictions", again, "--out", tmp_path / "b").code == 0
+    first, second = (result(tmp_path / out).models[0] for out in ("a", "b"))
+    assert first == second
+    said = evaluate(capsys, "--predictions", again, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "c")
+    assert (said.code, "have the name four, expected different names" in said.err) == (2, True)
 
 
 def dice_by_definition(folder: Path, bundle: Path, name: str) -> float:

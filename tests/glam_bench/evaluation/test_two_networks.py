@@ -15,7 +15,7 @@ from glam_deploy.preprocess import map_to_network
 
 torch = pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
