@@ -8,14 +8,14 @@ import click
 from glam_deploy.cli.bench import bench_module
 from glam_deploy.cli.options import (
     DocumentedCommand,
+    dataset_option,
     out_option,
     patches_of_view_option,
+    split_option,
     threads_option,
     ungated_option,
 )
 from glam_deploy.engines.registry import ENGINE_NAMES
-
-DATASETS = ("cbis-ddsm", "inbreast", "vindr-mammo", "cmmd")
 
 _FILE = click.Path(path_type=Path)
 
@@ -23,13 +23,8 @@ _FILE = click.Path(path_type=Path)
 @click.command("evaluate", cls=DocumentedCommand)
 @click.option("--labels", type=_FILE, metavar="LIST.csv", help="Columns file, view, exam, benign, malignant.")
 @click.option("--masks", type=_FILE, help="Folder of outlines: PNG named like the images, values 0, 100, 200.")
-@click.option(
-    "--dataset",
-    type=(click.Choice(DATASETS), _FILE),
-    metavar="NAME DIR",
-    help=f"A labelled set in place of --labels: {', '.join(DATASETS)}.",
-)
-@click.option("--split", metavar="NAME", help="Part of the labelled set, by its own name for it, such as test.")
+@dataset_option
+@split_option
 @click.option("--bundle", "bundles", type=_FILE, multiple=True, help="Bundle to evaluate; repeatable.")
 @click.option(
     "--engine",

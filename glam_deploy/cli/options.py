@@ -193,6 +193,20 @@ def standardized_option(help_text: str) -> Decorator:
     return click.option("--standardized", is_flag=True, help=help_text)
 
 
+DATASETS = ("cbis-ddsm", "inbreast", "vindr-mammo", "cmmd")
+"""The labelled sets that `glam_bench.evaluation.datasets` reads, here because help texts import no benchmarks."""
+
+dataset_option: Decorator = click.option(
+    "--dataset",
+    type=(click.Choice(DATASETS), click.Path(path_type=Path)),
+    metavar="NAME DIR",
+    help=f"A labelled set with its labels and outlines: {', '.join(DATASETS)} (docs/datasets.md).",
+)
+
+split_option: Decorator = click.option(
+    "--split", metavar="NAME", help="Part of the labelled set, by its own name for it, such as test [default: all]."
+)
+
 for_processing_option: Decorator = click.option(
     "--for-processing", is_flag=True, help="Also process For Processing images, on which GLAM was not trained."
 )

@@ -50,17 +50,20 @@ class Pipeline:
         self,
         opened: OpenedEngines,
         *,
-        patches: int,
+        patches: int | None,
         provenance: Facts,
         slots: int | None = None,
         others: Sequence[OpenedEngines] = (),
     ) -> None:
-        """`others`: engines of the further models of an ensemble, whose scores are averaged with those of `opened`."""
+        """`patches`: number of patches of an image; None means the network's default.
+
+        `others`: engines of the further models of an ensemble, whose scores are averaged with those of `opened`.
+        """
         self.network = opened.network
         self.patches = self.network.patch_count(patches)
         self.identity = opened.identity
-        self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": patches}
-        chains = [_chain_of(one, patches, slots) for one in (opened, *others)]
+        self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": self.patches}
+        chains = [_chain_of(one, self.patches, slots) for one in (opened, *others)]
         self._open_chain: Chain | None = EnsembleChain(chains) if others else chains[0]
 
     def __repr__(self) -> str:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.table import csv_line
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import open_regular
 
 MAX_BYTES = 64 << 20
 """Largest size of a table."""
@@ -20,54 +20,74 @@ class Row:
 
     path: Path
     line: int
+    """Line of the file on which the record begins, from 1."""
     cells: Mapping[str, str]
     """Heading -> cell, without surrounding white space."""
 
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
     def wrong(self, column: str, expected: str) -> UsageError:
-        """The error that a cell has a wrong value."""
+        """The error that the cell of `column` has a wrong value."""
         return UsageError(
             f"{self.path}, line {self.line}: {column} is {self.cells[column]!r}, expected {expected}: correct it"
         )
 
 
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
-    """The records of a CSV file: UTF-8, separated by comma, semicolon or tab, with the headings `columns`.
+def read_rows(
+    path: Path,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    heading: Callable[[str], str] = str.lower,
+    remedy: str = "add the heading",
+    least: int = 1,
+) -> list[Row]:
+    """The records of a CSV file: UTF-8, separated by comma, semicolon or tab, with a heading.
 
-    `optional`: headings that may be missing; their cells are then "". Other columns are ignored. Raises UsageError for
-    a file that is no such table, and for one without records.
+    `columns`: required headings, in the form that `heading` gives them. `optional`: headings that may be missing; their
+    cells are then "". Cells in quotation marks may contain line ends. `remedy`: of a missing column. `least`: records
+    that there must be, 0 or 1. Raises UsageError for a file that is no such table or lacks a column or a record.
     """
     text = _text(path)
-    heading = text.partition("\n")[0]
-    separator = max(",;\t", key=heading.count)
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        names = [cell.strip().lower() for cell in next(reader, [])]
+        names = [heading(cell.strip()) for cell in next(reader, [])]
         if missing := [column for column in columns if column not in names]:
             raise UsageError(
-                f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}, without "
-                f"{', '.join(missing)}; expected {', '.join(columns)}. Add the heading"
+                f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}, without {', '.join(missing)}; "
+                f"expected {', '.join(columns)}: {remedy}"
             )
-        rows = list(_rows(path, reader, names, [*columns, *optional]))
+        rows = list(_records(path, names, optional, reader))
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
-    if not rows:
+    if len(rows) < least:
         raise UsageError(f"{path} has no row below its heading, expected one for each image")
     return rows
 
 
-def _rows(path: Path, reader: Iterable[list[str]], names: list[str], columns: list[str]) -> Iterator[Row]:
+def _records(path: Path, names: Sequence[str], optional: Sequence[str], reader: Iterator[list[str]]) -> Iterator[Row]:
+    line = reader.line_num + 1  # type: ignore[attr-defined]  # of csv.reader
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            found = {name: cell.strip() for name, cell in zip(names, cells, strict=False)}
-            line: int = reader.line_num  # type: ignore[attr-defined]  # of csv.reader
-            yield Row(path=path, line=line, cells={column: found.get(column, "") for column in columns})
+            padded = [*map(str.strip, cells), *[""] * (len(names) - len(cells))]
+            found = dict.fromkeys(optional, "") | dict(zip(names, padded, strict=False))
+            yield Row(path=path, line=line, cells=found)
+        line = reader.line_num + 1  # type: ignore[attr-defined]
 
 
 def _text(path: Path) -> str:
     try:
-        return read_regular(path, MAX_BYTES).decode("utf-8-sig")
+        with open_regular(path) as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path} has more than {MAX_BYTES} bytes, expected a CSV table: check the path")
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV UTF-8") from error
 

@@ -18,6 +18,7 @@ from glam_bench.evaluation.store import ImageRun
 from glam_bench.evaluation.units import Scored, label_of, unit_key
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.json_records import to_json
+from glam_deploy.networks import final_score
 
 JSON = "evaluation.json"
 
@@ -60,7 +61,7 @@ def _evaluated(model: Model, runs: Sequence[ImageRun], validation: Sequence[Imag
             f"{first.reason.rstrip('.')}. Check the list"
         )
     made_by, network = model.pipeline.provenance, model.pipeline.network
-    final = "y_fusion" if "y_fusion" in network.scores else "y_global"
+    final = final_score(network.scores)
     facts = ModelFacts(
         name=model.name,
         title=network.title,

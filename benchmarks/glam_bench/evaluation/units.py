@@ -6,7 +6,6 @@ unknown, else negative. Its score is the mean or the maximum over its images tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.records import Level, Unit
 from glam_bench.evaluation.statistics import Labels
+from glam_deploy.exams import pool
 
 Scores = Mapping[str, Mapping[str, float]]
 """Score -> class -> value."""
@@ -54,7 +54,8 @@ def units(labelled: LabelledSet, scored: Scored, score: str, label: str, unit: U
         known = label_of(images, label)
         values = [scored.images[one.name][score][label] for one in images if one.name in scored.images]
         if known is not None and values:
-            rows.append((key, images[0].exam, known, max(values) if rule == "maximum" else fmean(values)))
+            pooled = pool(values)
+            rows.append((key, images[0].exam, known, pooled.maximum if rule == "maximum" else pooled.mean))
     keys, exams, positive, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Units(keys=keys, exams=exams, positive=np.array(positive, bool), scores=np.array(scores, np.float64))
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from support.labelled_sets import CBIS_CALC, CBIS_MASS, film, mask, write_capture, write_lines
 
+from glam_bench.evaluation import datasets
 from glam_bench.evaluation.datasets import open_dataset
 from glam_bench.evaluation.labelled import LabelledImage, masks_of, read_labelled
+from glam_deploy.cli.options import DATASETS
 from glam_deploy.errors import NotForThisNetwork, UsageError
 from glam_deploy.reading import read
 from glam_deploy.records import View
@@ -151,7 +153,10 @@ def test_missing_tables_and_columns(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no table mass_case_description_train_set.csv or .* expected the files of"):
         open_dataset("cbis-ddsm", tmp_path)
     write_lines(tmp_path / "mass_case_description_train_set.csv", ["patient_id,image view", "P_1,CC"])
-    with pytest.raises(UsageError, match="line 1: the columns are patient id, image view; left or right breast, path"):
+    with pytest.raises(
+        UsageError, match="line 1: the columns are patient id, image view, without left or right breast, path"
+    ):
         open_dataset("cbis-ddsm", tmp_path)
     with pytest.raises(UsageError, match="no labelled set 'ddsm', expected one of cbis-ddsm, inbreast"):
         open_dataset("ddsm", tmp_path)
+    assert datasets.NAMES == DATASETS

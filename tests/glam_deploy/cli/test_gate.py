@@ -369,7 +369,7 @@ def test_a_labelled_set_with_outlines_that_overlap(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--dataset", "ddsm", "."], "there is no labelled set 'ddsm', expected one of cbis-ddsm, inbreast"),
+        (["--dataset", "ddsm", "."], "'ddsm' is not one of 'cbis-ddsm', 'inbreast'"),
         (["--dataset", "cmmd", "/nowhere"], "/nowhere does not exist"),
         (["--dataset", "cmmd", ".", "--view", "L-CC"], "--dataset has images, views and outlines of its own"),
         (["--split", "test"], "--split goes with --dataset"),

@@ -119,10 +119,15 @@ def test_the_map_comes_back_to_the_source(shape: tuple[int, int]) -> None:
     assert np.median(square) > back[0][pixels < 3000].mean() + 0.1
 
 
-@pytest.mark.parametrize("patches", [0, 7, -1, 1.5, None])
+@pytest.mark.parametrize("patches", [0, 7, -1, 1.5])
 def test_wrong_number_of_patches(patches: Any) -> None:
     with pytest.raises(UsageError, match="whole number from 1 to 6"):
         Pipeline(opened_fakes(), patches=patches, provenance={})
+
+
+def test_without_a_number_of_patches_it_is_that_of_the_network() -> None:
+    found = Pipeline(opened_fakes(), patches=None, provenance={})
+    assert (found.patches, found.provenance["patches"]) == (1, 1)
 
 
 @pytest.mark.parametrize("image", [[[0, 1]], None, 3, Mammogram])

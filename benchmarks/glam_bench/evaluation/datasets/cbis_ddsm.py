@@ -19,13 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glam_bench.evaluation.csv_tables import Row
 from glam_bench.evaluation.datasets.tables import (
     ABSENT,
     LeftOut,
-    Row,
     Tree,
     open_tree,
-    read_rows,
+    read_published,
     require_split,
     view_in,
 )
@@ -72,7 +72,7 @@ def _rows(tree: Tree, split: str | None) -> Iterator[Row]:
     if not tables:
         raise tree.missing(f"table {' or '.join(names)}")
     for table in tables:
-        yield from read_rows(table, ("patient id", _SIDE, _VIEW, "pathology", _IMAGE, _MASK, _CROP))
+        yield from read_published(table, ("patient id", _SIDE, _VIEW, "pathology", _IMAGE, _MASK, _CROP))
 
 
 def _by_folder(tree: Tree) -> Mapping[str, list[Path]]:

@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from glam_bench.evaluation.datasets.tables import LeftOut, Row, Tree, open_tree, read_rows, require_split
+from glam_bench.evaluation.csv_tables import Row
+from glam_bench.evaluation.datasets.tables import LeftOut, Tree, open_tree, read_published, require_split
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_deploy.dicom.read import read_elements, read_stated_view
 from glam_deploy.errors import InputError, NotForThisNetwork
@@ -61,7 +62,7 @@ def _table(tree: Tree) -> Path:
 def _classes(table: Path) -> Mapping[Breast, set[str]]:
     """The classes of each breast; a breast may have several rows."""
     found: dict[Breast, set[str]] = defaultdict(set)
-    for row in read_rows(table, ("id1", "leftright", "classification")):
+    for row in read_published(table, ("id1", "leftright", "classification")):
         found[_breast(row)].add(_class(row))
     return found
 

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+from glam_bench.evaluation.csv_tables import Row
 from glam_bench.evaluation.datasets.tables import (
     ABSENT,
     BIRADS_RULE,
     LeftOut,
-    Row,
     Tree,
     birads_in,
     class_of,
     labels_of,
     open_tree,
-    read_rows,
+    read_published,
     require_split,
     view_in,
 )
@@ -69,7 +69,7 @@ def read_set(folder: Path, split: str | None) -> LabelledSet:
             files[named[1]].append(path)
     outlines = {path.stem: path for path in tree.others if path.suffix.lower() == ".xml"}
     images = []
-    for row in read_rows(table, ("laterality", "view", "file name", "bi-rads")):
+    for row in read_published(table, ("laterality", "view", "file name", "bi-rads")):
         number, view = row["file name"], view_in(row, "laterality", "view")
         paths = files.get(number, [])
         if view is None:

@@ -1,20 +1,15 @@
-"""What the readers share: files of a folder, rows of a CSV table with their line numbers, views, and BI-RADS."""
+"""What the readers share: files of a folder, records of published tables, views, and BI-RADS."""
 
-import csv
-import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_deploy.errors import UsageError
 from glam_deploy.reading import find_inputs
 from glam_deploy.records import View
-from glam_deploy.regular import open_regular
-
-MAX_BYTES = 64 << 20
-"""Largest size of a table."""
 
 BIRADS_RULE = (
     "Labels are readings, not pathology: BI-RADS 4, 5 and 6 count as malignant, 1, 2 and 3 as not malignant; 2 and 3 "
@@ -77,69 +72,13 @@ def require_split(title: str, split: str | None, splits: Sequence[str]) -> None:
         raise UsageError(f"{title} has no split {split!r}, expected {expected}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One record of a table."""
-
-    path: Path
-    line: int
-    """Line of the file on which the record begins, from 1."""
-    cells: Mapping[str, str]
-    """Heading in lower case with spaces for "_" -> cell without surrounding white space."""
-
-    def __getitem__(self, column: str) -> str:
-        return self.cells[column]
-
-    def wrong(self, column: str, expected: str) -> UsageError:
-        """The error that the cell of `column` has a wrong value."""
-        return UsageError(
-            f"{self.path}, line {self.line}: {column} is {self.cells[column]!r}, expected {expected}: correct it"
-        )
+def read_published(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The records of a published table, with headings in lower case and with spaces for "_". See `read_rows`."""
+    return read_rows(path, columns, heading=_spaced, remedy="take the table as it was published", least=0)
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The records of a CSV file: UTF-8, separated by comma, semicolon or tab, with a heading.
-
-    `columns`: required headings, in the form of `Row.cells`. Cells in quotation marks may contain line ends. Raises
-    UsageError for a file that is no such table or lacks a column.
-    """
-    text = _text(path)
-    heading = text.partition("\n")[0]
-    separator = max(",;\t", key=heading.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        names = [" ".join(cell.replace("_", " ").lower().split()) for cell in next(reader, [])]
-        if missing := [column for column in columns if column not in names]:
-            raise UsageError(
-                f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}; {', '.join(missing)} is missing: "
-                "take the table as it was published"
-            )
-        return list(_records(path, names, reader))
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
-
-
-def _records(path: Path, names: Sequence[str], reader: Iterator[list[str]]) -> Iterator[Row]:
-    line = reader.line_num + 1  # type: ignore[attr-defined]  # of csv.reader
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            padded = [*map(str.strip, cells), *[""] * (len(names) - len(cells))]
-            yield Row(path=path, line=line, cells=dict(zip(names, padded, strict=False)))
-        line = reader.line_num + 1  # type: ignore[attr-defined]
-
-
-def _text(path: Path) -> str:
-    try:
-        with open_regular(path) as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): check the file") from error
-    if len(content) > MAX_BYTES:
-        raise UsageError(f"{path} has more than {MAX_BYTES} bytes, expected a CSV table")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV UTF-8") from error
+def _spaced(heading: str) -> str:
+    return " ".join(heading.replace("_", " ").lower().split())
 
 
 def view_in(row: Row, side: str, projection: str) -> View | None:

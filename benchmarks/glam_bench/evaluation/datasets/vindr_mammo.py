@@ -12,17 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from glam_bench.evaluation.csv_tables import Row
 from glam_bench.evaluation.datasets.tables import (
     ABSENT,
     BIRADS_RULE,
     LeftOut,
-    Row,
     Tree,
     birads_in,
     class_of,
     labels_of,
     open_tree,
-    read_rows,
+    read_published,
     require_split,
     view_in,
 )
@@ -50,7 +50,7 @@ def read_set(folder: Path, split: str | None) -> LabelledSet:
     files = {(path.parent.name, path.stem): path for path in tree.images if path.suffix in (".dicom", ".dcm")}
     boxes = _boxes(findings, left_out, split)
     images = []
-    for row in read_rows(breasts, (*_KEYS, "laterality", "view position", "breast birads")):
+    for row in read_published(breasts, (*_KEYS, "laterality", "view position", "breast birads")):
         if _is_in(row, split):
             path = files.get((row["study id"], row["image id"]))
             if path is None:
@@ -84,7 +84,7 @@ def _image(tree: Tree, path: Path, row: Row, boxes: Mapping[str, list[Outline]])
 def _boxes(table: Path, left_out: LeftOut, split: str | None) -> Mapping[str, list[Outline]]:
     """Image identifier -> boxes of its findings."""
     found: dict[str, list[Outline]] = defaultdict(list)
-    for row in read_rows(table, (*_KEYS, "finding categories", "finding birads", *_SIDES)):
+    for row in read_published(table, (*_KEYS, "finding categories", "finding birads", *_SIDES)):
         if _is_in(row, split) and any(row[side] for side in _SIDES):
             found[row["image id"]] += _box(row, left_out)
     return found
