@@ -22,9 +22,8 @@ from glam_deploy.networks import Stage
 from glam_deploy.preprocess import from_standardized, place
 from glam_deploy.records import VIEW_NAMES, Facts, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
-from glam_deploy.runtime.ensemble import EnsembleChain
 from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
-from glam_deploy.runtime.host_chain import HostChain
+from glam_deploy.runtime.host_chain import EnsembleChain, HostChain
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.result import Pending, Prepared, Result
 

@@ -154,7 +154,7 @@ def test_missing_tables_and_columns(tmp_path: Path) -> None:
         open_dataset("cbis-ddsm", tmp_path)
     write_lines(tmp_path / "mass_case_description_train_set.csv", ["patient_id,image view", "P_1,CC"])
     with pytest.raises(
-        UsageError, match="line 1: the columns are patient id, image view, without left or right breast, path"
+        UsageError, match="line 1: the columns are patient id, image view, without left or right"
     ):
         open_dataset("cbis-ddsm", tmp_path)
     with pytest.raises(UsageError, match="no labelled set 'ddsm', expected one of cbis-ddsm, inbreast"):

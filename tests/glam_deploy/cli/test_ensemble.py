@@ -17,7 +17,7 @@ from glam_deploy import load
 from glam_deploy.bundle import open_bundle, open_members, staged_bundle, write_ensemble
 from glam_deploy.errors import BundleError, CheckpointError, UsageError
 from glam_deploy.records import Findings
-from glam_deploy.runtime.ensemble import EnsembleChain
+from glam_deploy.runtime.host_chain import EnsembleChain
 from glam_export import exporter
 from glam_export.exporter import ExportOptions, ExportPlan, export_ensemble
 
