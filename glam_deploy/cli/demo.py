@@ -13,7 +13,7 @@ from glam_deploy.cli.export import make_bundle
 from glam_deploy.cli.inputs import plan
 from glam_deploy.cli.inspect import show_bundle
 from glam_deploy.cli.job import Job, ReadOptions, run_job
-from glam_deploy.cli.options import export_module, out_option
+from glam_deploy.cli.options import export_module, network_option, out_option
 from glam_deploy.cli.verify import verify_bundle
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted
@@ -22,15 +22,15 @@ from glam_deploy.runtime.result import Result
 from glam_deploy.runtime.session import pipeline_of
 
 EXAM_SEED = 0
-PATCHES = 1
 MADE = ("weights.safetensors", "bundle", "exam", "masks", "results")
 """Files and folders that a demo makes, in this order."""
 
 
 @click.command("demo")
 @out_option(Path("demo"), "Folder to fill.")
+@network_option("glam", "Network to show.")
 @click.option("--seed", type=click.IntRange(min=0), default=EXAM_SEED, show_default=True, help="Which phantom exam.")
-def command(out: Path, seed: int) -> int:
+def command(out: Path, network: str, seed: int) -> int:
     """Make weights and images, then do all that glam-deploy does with them.
 
     The weights are set by hand to find bright blobs and grains, the images are phantoms: this shows that the software
@@ -39,10 +39,10 @@ def command(out: Path, seed: int) -> int:
     material = export_module("demo.material", "dicom")
     _require_free(out)
     weights, bundle_folder, exam, masks, results = (out / name for name in MADE)
-    _step(f"1. demo weights -> {weights}")
-    material.write_checkpoint(weights)
+    _step(f"1. demo weights of {network} -> {weights}")
+    material.write_checkpoint(weights, network)
     _step(f"2. glam-deploy export --weights {quoted(weights)} --out {quoted(bundle_folder)}")
-    bundle = make_bundle(weights, bundle_folder, patches=PATCHES)
+    bundle = make_bundle(weights, bundle_folder)
     _step(f"3. glam-deploy inspect --bundle {quoted(bundle_folder)}")
     show_bundle(bundle)
     _step(f"4. a phantom exam as DICOM, outlines of its lesions in {masks} -> {exam}")
@@ -80,7 +80,7 @@ def _step(text: str) -> None:
 
 
 def _table(judgements: Mapping[Path, Any], threshold: float) -> Table:
-    table = Table(title=f"Fused saliency over {threshold} against the outlines", title_justify="left")
+    table = Table(title=f"Saliency over {threshold} against the outlines", title_justify="left")
     for name in ("view", "lesion", "patch on it", "Dice"):
         table.add_column(name)
     scores = []

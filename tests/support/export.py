@@ -50,7 +50,7 @@ def write_file(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def load_stub(path: Path, *, key: str | None, ignore: tuple[str, ...]) -> Checkpoint:
+def load_stub(path: Path, *, key: str | None, ignore: tuple[str, ...], network: str | None = None) -> Checkpoint:
     stub: Any = SimpleNamespace(spec=GLAM_CONCATENATION)
     return Checkpoint(network=stub, path=path, sha256="ab" * 32, parameters=7, ignored=ignore, key=key or "", notes=())
 

@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from glam_deploy.agreement.metrics import dice
 from glam_deploy.dicom.mammography import Exam, write_view
-from glam_deploy.networks import GLAM
+from glam_deploy.networks import NETWORKS
 from glam_deploy.records import Box
 from glam_deploy.runtime.result import Result
 from glam_export.demo.phantom import PhantomView, phantom_exam
@@ -30,13 +30,14 @@ class Judgement:
     lesion: str | None
     """Class of the view's lesion; None without lesion."""
     patch_on_lesion: bool | None
-    """Whether a patch contains the centre of a lesion; None without lesion."""
+    """Whether a patch contains the centre of a lesion; None without lesion or without patches."""
 
 
-def write_checkpoint(path: Path) -> None:
-    """The demo weights as safetensors."""
+def write_checkpoint(path: Path, network: str) -> None:
+    """The demo weights of a network as safetensors; of several with the name `network` the first of NETWORKS."""
+    spec = next(spec for spec in NETWORKS if spec.name == network)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(demo_state_dict()))
+    path.write_bytes(save(demo_state_dict(network=spec)))
 
 
 def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
@@ -56,11 +57,11 @@ def write_exam(folder: Path, masks: Path, seed: int) -> dict[Path, PhantomView]:
 def judge(view: PhantomView, result: Result) -> Judgement:
     """Compare a result with its phantom."""
     found = result.saliency_in_source() > THRESHOLD
-    scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(GLAM.classes)}
+    scores = {name: dice(found[i], view.mask == i + 1) for i, name in enumerate(result.network.classes)}
     boxes = [box for box in result.patch_boxes_in_source if box]
     hits = [_holds(box, lesion.row, lesion.column) for lesion in view.lesions for box in boxes]
     lesion = view.lesions[0].label if view.lesions else None
-    return Judgement(dice=scores, lesion=lesion, patch_on_lesion=any(hits) if view.lesions else None)
+    return Judgement(dice=scores, lesion=lesion, patch_on_lesion=any(hits) if view.lesions and boxes else None)
 
 
 def _holds(box: Box, row: float, column: float) -> bool:

@@ -65,17 +65,20 @@ def test_files_that_are_no_demo_are_never_replaced(cli: Cli, tmp_path: Path, min
     assert snapshot(tmp_path) == dict.fromkeys(mine, b"mine")
 
 
-def test_earlier_demo_is_replaced(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("options", "network"), [([], "GLAM"), (["--network", "gmic"], "GMIC")])
+def test_earlier_demo_is_replaced(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], network: str
+) -> None:
     """As far as its first step, which an error of the test's ends."""
 
-    def stop(path: Path) -> None:
-        raise UsageError(f"would write {path.name}")
+    def stop(path: Path, network: str) -> None:
+        raise UsageError(f"would write {path.name} of {network}")
 
     monkeypatch.setattr(material, "write_checkpoint", stop)
     (tmp_path / "bundle").mkdir()
     (tmp_path / "weights.safetensors").write_bytes(b"earlier")
     (tmp_path / ".DS_Store").write_bytes(b"left by a file manager")
-    assert "would write weights.safetensors" in cli("demo", "--out", tmp_path).err
+    assert f"would write weights.safetensors of {network}" in cli("demo", "--out", tmp_path, *options).err
 
 
 def test_out_without_rights(cli: Cli) -> None:

@@ -136,6 +136,14 @@ def test_weights_that_are_no_file(cli: Cli, tmp_path: Path, place: str) -> None:
     assert names(tmp_path) == []
 
 
+def test_checkpoint_of_another_network_than_asked_for(cli: Cli, tmp_path: Path) -> None:
+    torch.save({"ds_net.first_conv.weight": torch.zeros(1)}, tmp_path / "weights.p")
+    said = cli("export", "--weights", tmp_path / "weights.p", "--network", "CAM", "--out", tmp_path / "bundle")
+    assert said.code == 1
+    assert "holds a GMIC network, by its key ds_net.first_conv.weight; --network asks for CAM." in said.err
+    assert names(tmp_path) == ["weights.p"]
+
+
 def test_missing_and_unexpected_keys_are_named(cli: Cli, golden_state: dict[str, Tensor], tmp_path: Path) -> None:
     state = dict(golden_state)
     missing = next(key for key in state if key.endswith("weight"))

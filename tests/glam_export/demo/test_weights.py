@@ -6,15 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden import cam
+from golden import network as golden_network
 
+from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.errors import UsageError
-from glam_deploy.networks import GLAM, GLAM_CONCATENATION
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, NetworkSpec
 from glam_deploy.preprocess.prepare import prepare
 from glam_deploy.records import GlobalMaps, Mammogram, View
 from glam_deploy.runtime import patching
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
 from glam_export.demo.phantom import phantom_view
 from glam_export.demo.weights import demo_state_dict
+from glam_export.networks import family_of
+from glam_export.reference.base import ReferenceNetwork
 from glam_export.reference.glam import GlamNetwork
+from glam_export.torch_engine import network_engines, torch_identity
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "golden" / "state_dict_shapes.json").read_text())
 HEAD = {
@@ -46,6 +54,15 @@ def test_keys_and_shapes_are_the_published_ones(network, extra):
     assert sum(state[n].numel() for n in learned) == 24_086_140
 
 
+@pytest.mark.parametrize(
+    ("network", "shapes"), [(GMIC, golden_network.shapes(golden_network.GMIC)), (CAM, cam.shapes("resnet18"))]
+)
+def test_keys_and_shapes_of_other_networks_are_the_published_ones(network, shapes):
+    state = demo_state_dict(network=network)
+    assert {name: tuple(t.shape) for name, t in state.items()} == shapes
+    assert all(torch.isfinite(t).all() for t in state.values())
+
+
 def test_values_are_finite_float32_of_ordinary_size_and_none_is_filled_with_one_number(state):
     for tensor in (t for t in state.values() if t.is_floating_point()):
         assert tensor.dtype == torch.float32
@@ -69,12 +86,16 @@ def test_a_negative_seed_is_refused():
 )
 @torch.inference_mode()
 def test_every_layer_counts(network, prefix, size):
+    assert_every_layer_counts(network, prefix, size)
+
+
+def assert_every_layer_counts(network, prefix, size):
     """Weights set to 0 must show in the features, whichever layer or batch norm they belong to."""
     part, state = network.get_submodule(prefix), network.state_dict()
     image = 2 * torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(0)) + 1
-    image = image.expand(-1, 1 if prefix.startswith("global") else 3, -1, -1)
+    image = image.expand(-1, 3 if prefix.startswith("detection") else 1, -1, -1)
     before = flat(part(image))
-    for key in (k for k in state if k.startswith(prefix) and k.endswith("weight")):
+    for key in (k for k in state if k.startswith(prefix) and k.endswith("weight") and k != "fc.weight"):
         saved = state[key].clone()
         state[key].zero_()
         after = flat(part(image))
@@ -118,15 +139,15 @@ def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
+LESIONS = [
+    (1, View.R_MLO, "benign"),
+    pytest.param(0, View.R_CC, "malignant", marks=pytest.mark.slow),
+    pytest.param(2, View.L_MLO, "malignant", marks=pytest.mark.slow),
+]
+
+
 @pytest.mark.network
-@pytest.mark.parametrize(
-    ("seed", "view", "name"),
-    [
-        (1, View.R_MLO, "benign"),
-        pytest.param(0, View.R_CC, "malignant", marks=pytest.mark.slow),
-        pytest.param(2, View.L_MLO, "malignant", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("seed", "view", "name"), LESIONS)
 @torch.inference_mode()
 def test_lesions_are_found_and_outlined(network, seed, view, name):
     fused, truth, y_fusion, share = look(network, phantom_view(seed, view))
@@ -135,6 +156,60 @@ def test_lesions_are_found_and_outlined(network, seed, view, name):
     assert dice(fused[wanted] > 0.5, truth == wanted + 1) > 0.8
     assert (fused[1 - wanted] > 0.5).mean() < 1e-3
     assert y_fusion[wanted] > 0.5
+
+
+def demo_network(spec: NetworkSpec) -> ReferenceNetwork:
+    state = demo_state_dict(network=spec)
+    network = family_of(spec).reference.like(spec, state)
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "prefix", "size"), [(GMIC, "ds_net", 64), (GMIC, "dn_resnet", 32), (CAM, "", 32)])
+@torch.inference_mode()
+def test_every_layer_of_other_networks_counts(spec, prefix, size):
+    network = demo_network(spec)
+    assert_every_layer_counts(network, prefix, size)
+
+
+def result_of(spec: NetworkSpec, seed: int, view: View) -> tuple[Result, np.ndarray]:
+    """Result of a phantom by the network in PyTorch, and the phantom's outlines in the network frame."""
+    phantom = phantom_view(seed, view)
+    opened = OpenedEngines(engines=network_engines(demo_network(spec)), identity=torch_identity({}))
+    result = Pipeline(opened, patches=spec.patch_count(None), provenance={})(
+        Mammogram(pixels=phantom.pixels, view=phantom.view)
+    )
+    return result, mask_in_network_frame(phantom.mask, result.input.placement)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("spec", [GMIC, CAM], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(("seed", "view", "name"), LESIONS)
+def test_lesions_are_found_by_other_networks(spec, seed, view, name):
+    """The map's largest cell holds the lesion: a cell of 64 or 32 pixels, which may reach over the outline."""
+    result, truth = result_of(spec, seed, view)
+    wanted, other = spec.classes.index(name), 1 - spec.classes.index(name)
+    score = result.predictions[spec.scores[-1]]
+    assert score[name] > 0.8
+    assert score[spec.classes[other]] < 0.25
+    saliency = result.saliency()
+    brightest = saliency[wanted] == saliency[wanted].max()
+    assert (truth[brightest] == wanted + 1).mean() > 0.5
+    assert dice(saliency[wanted] > 0.5, truth == wanted + 1) > 0.5
+    assert saliency[other].max() < 0.25
+    if spec.selection:
+        row, column = result.patch_locations[0]
+        side = spec.patches.side
+        assert (truth[row : row + side, column : column + side] > 0).sum() > 0.9 * (truth > 0).sum()
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [GMIC, CAM], ids=lambda spec: spec.name)
+def test_a_view_without_lesions_stays_dark_in_other_networks(spec):
+    result, _ = result_of(spec, 2, View.R_MLO)
+    assert max(result.saliency_global.max(), *result.predictions[spec.scores[-1]].values()) < 0.2
 
 
 @pytest.mark.network
