@@ -19,7 +19,7 @@ from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
-from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Source, View
+from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
 
 MAX_BYTES = 4 * MAX_PIXELS
@@ -61,12 +61,27 @@ def read_view(
     )
 
 
-def read_grey(path: Path) -> StoredImage:
-    """Read the pixels of a grey DICOM object of any SOP class: scanned films and masks of labelled sets.
+def read_film(path: Path, view: View) -> Mammogram:
+    """Read the scan of a film of a labelled set, a grey DICOM object of any SOP class whose header states no view.
 
-    No acceptance rule for mammograms applies, so it is not for images of patients. Raises DicomError, and
-    BackendUnavailable if a decoder is not installed.
+    Pixels and `source` as of `read_view`, without presentation_intent. No acceptance rule for mammograms applies, so it
+    is not for images of patients. Raises as `read_grey`.
     """
+    header, image = _grey(path)
+    facts = {name: value for name, value in _facts(header).items() if name != "presentation_intent"}
+    source = Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=facts)
+    return Mammogram(pixels=image.pixels, view=view, source=source, notices=image.notices)
+
+
+def read_grey(path: Path) -> Pixels:
+    """Read the pixels of a grey DICOM object of any SOP class, such as a mask: uint8 or uint16 [rows, columns].
+
+    Raises DicomError, and BackendUnavailable if a decoder is not installed.
+    """
+    return _grey(path)[1].pixels
+
+
+def _grey(path: Path) -> tuple[Header, StoredImage]:
     silence_pydicom()
     with _opened(path) as file:
         parsed = _Parsed(file, KEYWORDS)
@@ -74,7 +89,7 @@ def read_grey(path: Path) -> StoredImage:
         acceptance.check_grey(header)
         dataset = parsed.read_through(PIXEL_DATA)
         store_parsed_values(dataset, header)
-        return read_pixels(dataset, header)
+        return header, read_pixels(dataset, header)
 
 
 def read_stated_view(path: Path) -> View:

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_deploy.errors import InputError, Remedy
+from glam_deploy.errors import InputError
 from glam_deploy.images import image_files
 from glam_deploy.reading import read
-from glam_deploy.records import Mammogram, Pixels, Source, View
+from glam_deploy.records import Mammogram, Pixels, View
 
 Mask = NDArray[np.bool_]
 """bool [rows, columns], source frame."""
@@ -98,16 +98,13 @@ def read_labelled(image: LabelledImage) -> Mammogram:
 
     The name of its source is `image.name`, because many sets name their files 1-1.dcm.
     """
-    if not image.film:
-        mammogram = read(image.path, view=image.view)
-        return replace(mammogram, source=replace(mammogram.source, name=image.name))
-    from glam_deploy.dicom.read import read_grey
+    if image.film and image.view is not None:
+        from glam_deploy.dicom.read import read_film
 
-    if image.view is None:
-        raise InputError("the header of a scanned film has no view", Remedy.NAME_VIEW)
-    stored = read_grey(image.path)
-    source = Source(name=image.name, kind="dicom")
-    return Mammogram(pixels=stored.pixels, view=image.view, source=source, notices=stored.notices)
+        mammogram = read_film(image.path, image.view)
+    else:
+        mammogram = read(image.path, view=image.view)
+    return replace(mammogram, source=replace(mammogram.source, name=image.name))
 
 
 def masks_of(image: LabelledImage, shape: tuple[int, int]) -> dict[str, Mask]:
@@ -160,4 +157,4 @@ def _mask_values(path: Path) -> Pixels:
         return image_files.read_pixels(path)[0]
     from glam_deploy.dicom.read import read_grey
 
-    return read_grey(path).pixels
+    return read_grey(path)

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.engines import small_view
 from support.labelled_sets import CBIS_CALC, CBIS_MASS, film, mask, write_capture, write_lines
 
 from glam_bench.evaluation import datasets
 from glam_bench.evaluation.datasets import open_dataset
 from glam_bench.evaluation.labelled import LabelledImage, masks_of, read_labelled
 from glam_deploy.cli.options import DATASETS
-from glam_deploy.errors import NotForThisNetwork, UsageError
+from glam_deploy.errors import InputError, NotForThisNetwork, UsageError
+from glam_deploy.preprocess import prepare
 from glam_deploy.reading import read
 from glam_deploy.records import View
 
@@ -117,6 +119,16 @@ def test_a_scan_is_read_although_it_is_no_mammography_object(tmp_path: Path) -> 
     assert (mammogram.view, mammogram.faces_left) == (View.L_MLO, False)
 
 
+def test_a_scan_with_a_white_border_is_refused_by_preprocessing(tmp_path: Path) -> None:
+    """As any image: the message needs facts of the header, which a secondary capture has too."""
+    write_tables(tmp_path, [row("00001", 1, "BENIGN")])
+    pixels = small_view().pixels.copy()
+    pixels[:, -40:] = pixels[:30] = 65535
+    write_capture(tmp_path / "1.2.00001/1-1.dcm", pixels)
+    with pytest.raises(InputError, match="The background is 65535, not 0"):
+        prepare(read_labelled(one(tmp_path)))
+
+
 def test_splits(tmp_path: Path) -> None:
     write_tables(tmp_path, [row("00001", 1, "BENIGN")])
     write_lines(tmp_path / "mass_case_description_test_set.csv", [CBIS_MASS, row("00004", 1, "MALIGNANT")])
@@ -153,9 +165,7 @@ def test_missing_tables_and_columns(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no table mass_case_description_train_set.csv or .* expected the files of"):
         open_dataset("cbis-ddsm", tmp_path)
     write_lines(tmp_path / "mass_case_description_train_set.csv", ["patient_id,image view", "P_1,CC"])
-    with pytest.raises(
-        UsageError, match="line 1: the columns are patient id, image view, without left or right"
-    ):
+    with pytest.raises(UsageError, match="line 1: the columns are patient id, image view, without left or right"):
         open_dataset("cbis-ddsm", tmp_path)
     with pytest.raises(UsageError, match="no labelled set 'ddsm', expected one of cbis-ddsm, inbreast"):
         open_dataset("ddsm", tmp_path)
