@@ -23,7 +23,7 @@ from glam_deploy.dicom.results.presentation_state import presentation_state
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
-from glam_deploy.networks import GLAM, GMIC, NetworkSpec
+from glam_deploy.networks import CAM, GLAM, GMIC, NetworkSpec
 
 ADAPTERS = Path(__file__).parent / "adapters"
 OF_VIEWS = {
@@ -92,14 +92,16 @@ SOURCES = {
     "bare": (bare, GLAM),
     "japanese": (japanese, GLAM),
     "gmic": (plain_source, GMIC),
+    "cam": (plain_source, CAM),
 }
 SIX_BOXES = [(0, 0, 50, 50), (10, 10, 60, 60), (0, 8, 50, 58), None, (46, 20, 96, 70), (20, 0, 70, 50)]
 SCORES = {"benign": 0.25, "malignant": 0.75}
 FINDINGS: dict[NetworkSpec, dict[str, Any]] = {
     GLAM: {},
     GMIC: {"boxes": SIX_BOXES, "scores": dict.fromkeys(GMIC.scores, SCORES)},
+    CAM: {"boxes": [], "scores": dict.fromkeys(CAM.scores, SCORES)},
 }
-"""What the result of a network has: GMIC six patches and three scores."""
+"""What the result of a network has: GMIC six patches and three scores, CAM no patch and one score."""
 
 
 @pytest.fixture(scope="module", params=SOURCES)
@@ -145,8 +147,8 @@ def test_dcmdump_shows_the_network_in_the_titles(
     need("dcmtk", "dcmtk" if shutil.which("dcmdump") is None else "")
     name = request.node.callspec.params["plain"].title
     told = run("dcmdump", "+P", "SeriesDescription", "+P", "ContentDescription", plain[kind]).stdout
-    other = ({"GLAM", "GMIC"} - {name}).pop()
-    assert name in told and other not in told
+    others = {network.title for network in FINDINGS} - {name}
+    assert name in told and not any(other in told for other in others)
 
 
 @pytest.mark.parametrize("kind", OF_STUDIES)
