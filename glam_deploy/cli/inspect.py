@@ -59,12 +59,14 @@ def _content(bundle: Bundle) -> dict[str, object]:
 def _facts(bundle: Bundle) -> Table:
     manifest = bundle.manifest
     network, checkpoint, spec = manifest.network, manifest.checkpoint, bundle.network
-    heads = "attention and fusion layers" if "y_fusion" in spec.scores else "no fusion layers"
-    precisions = ", ".join(network.precisions)
+    kind = [network.name, *network.precisions]
+    if spec.selection:
+        heads = "attention and fusion layers" if "y_fusion" in spec.scores else "no fusion layers"
+        kind += [f"{network.aggregation} aggregation", heads]
     facts = {
         "bundle": bundle.id,
         "made": manifest.created,
-        "network": f"{network.name}, {precisions}, {network.aggregation} aggregation, {heads}",
+        "network": ", ".join(kind),
         "patches": f"{network.patches} unless told otherwise, up to {spec.patches.slots}" if spec.selection else "none",
         "checkpoint": f"{checkpoint.name}, {checkpoint.parameters:,} parameters, SHA-256 {checkpoint.sha256}",
         **({"taken from": f"{checkpoint.key} in the checkpoint"} if checkpoint.key else {}),
