@@ -81,12 +81,13 @@ def export_plan(weights: Path, options: ExportOptions) -> ExportPlan:
             f"--precision int8 or --precision auto, or leave --calibration out."
         )
     prepare, narrow = _narrow_steps(options) if "int8" in precisions else ((), ())
-    steps: list[Step] = [*prepare, *(WriteGraphs(precision=p) for p in precisions if p in PRECISIONS), *narrow]
+    graphs = [WriteGraphs(precision=p) for p in precisions if p in PRECISIONS]
+    steps: list[Step] = [*prepare, RunGoldenCase(), *graphs, *narrow]
     if options.winograd or options.search:
         steps.append(WriteWinograd(only_in_mixture=not options.winograd))
     if options.keep_checkpoint:
         steps.append(WriteWeights())
-    steps += [RunGoldenCase(), WriteManifest(), CompareGraphs(precisions=precisions)]
+    steps += [WriteManifest(), CompareGraphs(precisions=precisions)]
     load = LoadCheckpoint(weights=weights, network=options.network, key=options.key, ignore_keys=options.ignore_keys)
     return ExportPlan(load=load, steps=tuple(steps), patches=options.patches, precisions=precisions)
 

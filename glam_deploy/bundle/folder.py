@@ -196,8 +196,14 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
     """
     if (folder / MANIFEST).exists() or not (folder / ENSEMBLE).is_file():
         return (open_bundle(folder),)
-    bundles = []
-    for member in _ensemble(folder).members:
+    bundles, ensemble = [], _ensemble(folder)
+    names = {member.folder for member in ensemble.members}
+    if others := sorted(path.name for path in folder.iterdir() if path.name.isdecimal() and path.name not in names):
+        raise BundleError(
+            f"{folder}: the folder {others[0]} is not in {ENSEMBLE}, which lists {', '.join(sorted(names))}. "
+            f"{_WHOLE_ENSEMBLE}"
+        )
+    for member in ensemble.members:
         try:
             bundles.append(open_bundle(folder / member.folder))
         except UsageError as error:

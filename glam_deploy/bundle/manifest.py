@@ -314,6 +314,8 @@ def read_ensemble(text: bytes, path: Path) -> Ensemble:
             f"{path}: its members are {names[: MOST_MEMBERS + 1]}, expected 2 to {MOST_MEMBERS} different folders "
             f"named 1, 2, .... {again}"
         )
+    if len({member.checkpoint_sha256 for member in ensemble.members}) < len(names):
+        raise BundleError(f"{path}: two of its members have the same checkpoint; a model counts once. {again}")
     return ensemble
 
 

@@ -39,13 +39,13 @@ def test_options_and_steps(place: Path) -> None:
         np.testing.assert_array_equal(case["pixels"], small_view().pixels[:, ::-1])
     assert steps == [
         "reading weights.pt",
+        "running the reference on the golden case",
         "writing the graphs in fp32",
         *(f"writing the graphs in fp32: {stage}" for stage in STAGES),
         "writing the graphs in fp16",
         "writing the graphs in fp16: global",
         "writing the graphs in fp16: local",
         "writing the weights",
-        "running the reference on the golden case",
         "writing the manifest",
         "comparing every graph with the reference",
     ]

@@ -24,6 +24,7 @@ from glam_export.reference.base import ReferenceNetwork
 
 COUNTER = "num_batches_tracked"
 """A training counter of every batch norm; optional, because inference does not read it."""
+VARIANCE = "running_var"
 LISTED = 20
 """Most keys that a message lists; it counts the others."""
 
@@ -179,8 +180,10 @@ def _check_keys(
     }
     not_float = {k for k in required & tensors.keys() if not tensors[k].is_floating_point()}
     not_finite = {k for k in required & tensors.keys() - not_float if not torch.isfinite(tensors[k].float()).all()}
+    negative = {k for k in required & tensors.keys() - not_float if k.endswith(VARIANCE) and (tensors[k] < 0).any()}
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     faults |= {"not floating point": not_float, "with NaN or infinite values": not_finite}
+    faults |= {"variances below 0": negative}
     lines = [f"  {len(keys)} {what}: {_listed(keys)}" for what, keys in faults.items() if keys]
     if lines:
         remedy = ["Unexpected keys can be left out by name with --ignore-key; nothing else can."] if unexpected else []

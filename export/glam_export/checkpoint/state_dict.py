@@ -32,7 +32,9 @@ LISTED = 12
 OTHERS: Mapping[str, str] = {
     "view_resnet.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
     "four_view_resnet.cc.first_conv.weight": "an NYU breast cancer classifier (Wu et al. 2019)",
-    "layer1.0.conv1.weight": "a ResNet without the classifier fc.weight that CAM has",
+    "layer1.0.conv1.weight": (
+        "a ResNet without the classifier fc.weight that CAM has (rename a layer of two outputs, such as fc.1, to fc)"
+    ),
     "features.0.weight": "a VGG or DenseNet as torchvision has it",
     "patch_embed.proj.weight": "a vision transformer",
     "roi_heads.box_head.fc6.weight": "a Faster R-CNN detector",
@@ -77,9 +79,13 @@ def find_state_dict(content: object, path: Path, key: str | None = None, network
     if not found:
         raise CheckpointError(f"{path}: {_other_content(content, path)}")
     names = _listed([each.name or "(top level)" for each in found])
+    kinds = {each.family.name for each in found}
+    if len(kinds) == len(found):
+        option = f"--network, for instance --network {found[0].family.name.lower()}"
+    else:
+        option = f"--key, for instance --key {quoted(next(each.name for each in found if each.name))}"
     raise CheckpointError(
-        f"{path}: holds {len(found)} networks ({_kinds(found)}): {names}. Name the one to export with --key, for "
-        f"instance --key {quoted(next(each.name for each in found if each.name))}."
+        f"{path}: holds {len(found)} networks ({_kinds(found)}): {names}. Name the one to export with {option}."
     )
 
 

@@ -16,7 +16,7 @@ from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle, w
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.registry import open_engines
-from glam_deploy.errors import ParityError
+from glam_deploy.errors import BackendRunError, CheckpointError, ParityError
 from glam_deploy.precision import Precision
 from glam_deploy.records import Mammogram, Source, View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -43,12 +43,20 @@ class RunGoldenCase(Step):
         return "running the reference on the golden case"
 
     def run(self, draft: Draft, report: Report) -> Draft:
+        """Raises CheckpointError if the network's outputs are not finite."""
         engines = network_engines(draft.checkpoint.network)
         reference = {stage: MemoizedEngine(engine) for stage, engine in engines.items()}
         pixels = phantom_view(GOLDEN_SEED, GOLDEN_VIEW).pixels
         mammogram = Mammogram(pixels=pixels, view=GOLDEN_VIEW, source=Source(name="golden case", kind="array"))
         opened = OpenedEngines(engines=reference, identity=torch_identity({}))
-        expected = Pipeline(opened, patches=draft.manifest.network.patches, provenance={})(mammogram)
+        try:
+            expected = Pipeline(opened, patches=draft.manifest.network.patches, provenance={})(mammogram)
+        except BackendRunError as error:
+            cause = str(error).partition(". ")[0]
+            raise CheckpointError(
+                f"{draft.checkpoint.path}: no finite outputs for a phantom ({cause}). The weights are too large for "
+                f"float32, or the file is damaged: compare it with its source."
+            ) from error
         write_golden(draft.folder / GOLDEN_FILE, mammogram, expected)
         return replace(draft, golden=GoldenRun(reference=reference, network_input=expected.network_input))
 

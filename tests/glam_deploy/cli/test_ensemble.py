@@ -142,7 +142,7 @@ def test_a_command_for_one_bundle_names_the_folders(ensemble: Path, cli: Cli) ->
 
 
 def test_a_missing_model(ensemble: Path) -> None:
-    (ensemble / "2").rename(ensemble / "3")
+    (ensemble / "2").rename(ensemble / "away")
     with pytest.raises(BundleError, match=r"bundle 2 of the ensemble cannot be read.*Copy the whole ensemble again"):
         open_members(ensemble)
 
@@ -152,6 +152,20 @@ def test_an_exchanged_model(ensemble: Path) -> None:
     with pytest.raises(
         BundleError, match=f"bundle 2 was made from a checkpoint with SHA-256 {'ff' * 32}, the ensemble"
     ):
+        load(ensemble)
+
+
+def test_a_model_that_is_not_listed(ensemble: Path) -> None:
+    """As of a published five of which ensemble.json was cut to two."""
+    tiny_bundle.write_tiny_bundle(ensemble / "3")
+    with pytest.raises(BundleError, match=r"the folder 3 is not in ensemble.json, which lists 1, 2"):
+        load(ensemble)
+
+
+def test_one_model_twice(ensemble: Path) -> None:
+    edit_manifest(ensemble / "2", lambda manifest: manifest["checkpoint"].update(sha256="01" * 32))
+    write_ensemble(ensemble, [open_bundle(ensemble / "1"), open_bundle(ensemble / "2")])
+    with pytest.raises(BundleError, match="two of its members have the same checkpoint; a model counts once"):
         load(ensemble)
 
 

@@ -327,6 +327,16 @@ def test_a_resnet_with_two_classes_is_cam(saved: Callable[..., Path]) -> None:
     assert any("taken as benign and malignant in this order" in note for note in found.notes)
 
 
+def test_thousands_of_blocks_are_refused_at_once(saved: Callable[..., Path]) -> None:
+    state = thin(cam.shapes(cam.SMALL)) | {f"layer4.{n}.bn1.bias": torch.zeros(1) for n in range(2, 1000)}
+    assert refusal(saved(state)).startswith("layer4 has ")
+
+
+def test_negative_variances(state: State, saved: Callable[..., Path]) -> None:
+    key = next(key for key in state if key.endswith("running_var"))
+    assert f"1 variances below 0: {key}" in refusal(saved(state | {key: -torch.ones_like(state[key])}))
+
+
 def test_blocks_with_a_gap_in_their_numbers_are_told(saved: Callable[..., Path]) -> None:
     state = {key.replace("layer3.1.", "layer3.2."): value for key, value in thin(cam.shapes("resnet18")).items()}
     told = refusal(saved(state))

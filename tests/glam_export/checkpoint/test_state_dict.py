@@ -111,6 +111,11 @@ def test_a_file_with_both_networks_names_them() -> None:
         find_state_dict(both, PATH)
 
 
+def test_two_networks_in_one_mapping_are_told_apart_by_network() -> None:
+    with pytest.raises(CheckpointError, match=r"holds 2 networks \(GLAM, CAM\): .* with --network, .* --network glam"):
+        find_state_dict(STATE | resnet(), PATH)
+
+
 CAM = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 3, 3), "fc.weight": (2, 512), "fc.bias": (2,)}
 
 

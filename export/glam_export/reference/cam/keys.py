@@ -16,6 +16,8 @@ from glam_deploy.networks import CAM, NetworkSpec
 ROOTS = ("layer1.0.conv1.",)
 """GLAM's and GMIC's local modules have this key too, without a classifier beside it."""
 CLASSIFIER = "fc.weight"
+MOST_BLOCKS = 200
+"""Blocks of a stage; ResNet-152 has 36. More would only cost time before the keys are refused."""
 ASSUMPTION = (
     "two outputs of fc, taken as benign and malignant in this order, each with a sigmoid of its own; a strided "
     "bottleneck has its stride in the 3x3 convolution. The keys cannot show either"
@@ -34,7 +36,7 @@ class Layout:
 
 
 def spec_of(tensors: Mapping[str, Tensor]) -> NetworkSpec:
-    """CAM. Raises CheckpointError for a classifier with another number of classes."""
+    """CAM. Raises CheckpointError for a classifier with another number of classes, and for more than MOST_BLOCKS."""
     shape = list(tensors[CLASSIFIER].shape)
     if shape[:1] != [len(CAM.classes)]:
         origin = " (the classes of ImageNet)" if shape[:1] == [1000] else ""
@@ -42,7 +44,16 @@ def spec_of(tensors: Mapping[str, Tensor]) -> NetworkSpec:
             f"is a ResNet with {CLASSIFIER} {shape}, one row for each output{origin}. CAM needs two outputs, "
             f"{' and '.join(CAM.classes)} in this order: train the classifier on mammograms with these labels."
         )
+    counts = _blocks(tensors)
+    if (most := max(counts)) > MOST_BLOCKS:
+        raise CheckpointError(f"layer{1 + counts.index(most)} has {most} blocks, expected at most {MOST_BLOCKS}.")
     return CAM
+
+
+def _blocks(tensors: Mapping[str, Tensor]) -> list[int]:
+    """Number of blocks of each of the four stages."""
+    found = [match.groups() for key in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", key))]
+    return [len({number for layer, number in found if layer == stage}) for stage in "1234"]
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
@@ -50,11 +61,9 @@ def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
 
     Blocks are counted, so that keys with a gap in their numbers are reported as missing and unexpected ones.
     """
-    found = [match.groups() for key in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", key))]
-    counts = (len({number for layer, number in found if layer == stage}) for stage in "1234")
     stem = tensors.get("conv1.weight")
     return Layout(
-        blocks=tuple(max(1, count) for count in counts),
+        blocks=tuple(max(1, count) for count in _blocks(tensors)),
         has_bottlenecks="layer1.0.conv3.weight" in tensors,
         channels=1 if stem is not None and stem.shape[1:2] == (1,) else 3,
     )
