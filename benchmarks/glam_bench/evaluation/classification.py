@@ -22,6 +22,7 @@ def areas(labelled: LabelledSet, scored: Scored) -> Iterator[Areas]:
 
 
 def _areas(label: str, score: str, unit: Unit, found: Units) -> Areas:
+    precision = None if found.positive.all() else statistics.average_precision(found.scores, found.positive)
     return Areas(
         label=label,
         score=score,
@@ -31,7 +32,7 @@ def _areas(label: str, score: str, unit: Unit, found: Units) -> Areas:
         positive=int(found.positive.sum()),
         exams=len(set(found.exams)),
         auroc=statistics.estimate(statistics.auroc(found.scores, found.positive), found.exams),
-        auprc=statistics.estimate(statistics.average_precision(found.scores, found.positive), found.exams),
+        auprc=precision and statistics.estimate(precision, found.exams),
     )
 
 

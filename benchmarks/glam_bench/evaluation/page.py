@@ -91,12 +91,13 @@ def _models(found: Evaluation) -> Section:
 
 
 def _areas(found: Evaluation) -> Section:
-    finals, others = list[list[str]](), list[list[str]]()
+    finals, pooled, others = list[list[str]](), list[list[str]](), list[list[str]]()
     for model in found.models:
         for one in model.areas:
             final = one.score == model.facts.final_score
-            (finals if final else others).append(_area_row(model.facts.name, one))
-    columns = ("network", "class", "score", "of", "AUROC", "AUPRC", "positive")
+            place = others if not final else finals if one.level == "image" else pooled
+            place.append(_area_row(model.facts.name, one))
+    columns = ("network", "class", "AUROC", "AUPRC", "score", "of", "positive")
     roc = _curves(found, lambda one: one.roc)
     precision = _curves(found, lambda one: one.precision_recall)
     roc_axes = Axes(title="ROC curves", across="1 \u2212 specificity", up="sensitivity", diagonal=True)
@@ -108,17 +109,18 @@ def _areas(found: Evaluation) -> Section:
     )
     parts: list[Child] = [
         paragraph(definition + INTERVALS),
+        table("Final scores of images", columns, finals),
         _figure(roc, found, roc_axes, "ROC curves of the final scores over images."),
         _figure(precision, found, pr_axes, "Precision against recall of the final scores over images."),
-        table("Final scores", columns, finals),
-        table("Other scores", columns, others),
+        table("Final scores of breasts and exams", columns, pooled),
+        *([table("Other scores", columns, others)] if others else []),
     ]
     return Section("areas", "Areas under the curves", parts)
 
 
 def _area_row(model: str, one: Areas) -> list[str]:
     unit = one.level if one.rule == "image" else f"{one.level}, {one.rule}"
-    return [model, one.label, one.score, unit, _text(one.auroc), _text(one.auprc), f"{one.positive} of {one.units}"]
+    return [model, one.label, _text(one.auroc), _text(one.auprc), one.score, unit, f"{one.positive} of {one.units}"]
 
 
 def _curves(found: Evaluation, part: Callable[..., Curve]) -> list[Panel]:

@@ -44,7 +44,7 @@ class Areas:
     auroc: Estimate | None
     """None where all units have the same label."""
     auprc: Estimate | None
-    """Average precision; None without a positive unit."""
+    """Average precision; None where all units have the same label: 1 by definition, or undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,8 @@ class Metric:
     n: int
     positive: int | None = None
     exams: int | None = None
+    threshold: float | None = None
+    """Of Dice at a threshold."""
     definition: str
 
 
@@ -100,18 +102,26 @@ def _dice(dice: DiceSummary) -> Iterator[Metric]:
         definition += f", threshold {dice.threshold:g} chosen on {dice.chosen_on}"
     mean = Metric(
         label=dice.label,
-        metric="mean Dice",
+        metric=f"mean Dice, {dice.definition}",
         of=dice.map,
         value=dice.mean.value,
         low=dice.mean.low,
         high=dice.mean.high,
         n=dice.images,
         exams=dice.exams,
+        threshold=dice.threshold,
         definition=f"{definition}; {INTERVAL}",
     )
     yield mean
     said = f"{definition}; sample standard deviation over images"
-    yield replace(mean, metric="standard deviation of Dice", value=dice.deviation, low=None, high=None, definition=said)
+    yield replace(
+        mean,
+        metric=f"standard deviation of Dice, {dice.definition}",
+        value=dice.deviation,
+        low=None,
+        high=None,
+        definition=said,
+    )
 
 
 def _froc(froc: Froc) -> Iterator[Metric]:
@@ -145,7 +155,14 @@ def _comparison(one: Comparison) -> Iterator[Metric]:
     yield difference
     if test := one.delong:
         said = "DeLong; assumes independent units"
-        yield replace(difference, value=test.difference, low=test.low, high=test.high, definition=said)
+        yield replace(
+            difference,
+            metric="AUROC difference, DeLong",
+            value=test.difference,
+            low=test.low,
+            high=test.high,
+            definition=said,
+        )
         yield replace(
             difference, metric="p of DeLong's test", value=test.p, low=None, high=None, definition=f"two-sided; {said}"
         )

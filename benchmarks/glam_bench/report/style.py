@@ -163,7 +163,9 @@ svg, img { display: block; max-width: 100%; height: auto }
 dl { display: grid; grid-template-columns: minmax(6rem, 12rem) 1fr; gap: .25rem 1rem; margin: .5rem 0 }
 dt { color: var(--faint) }
 dd { margin: 0 }
-.scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: 6px }
+.scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: 6px;
+  background: linear-gradient(to left, var(--surface) 50%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--base), transparent) right / .6rem 100% no-repeat scroll }
 .scroll:focus-visible { outline: 2px solid var(--link) }
 .picture { margin: 1rem 0 0 }
 .strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .5rem }

@@ -23,7 +23,7 @@ def test_the_numbers_are_those_of_the_record(tmp_path: Path) -> None:
     assert area.auroc.low is not None
     shown = f"{area.auroc.value:.3f} [{area.auroc.low:.3f}, {area.auroc.high:.3f}]"
     rows = [row.text for row in page.section("areas").all("tr")]
-    assert f"glam{area.label}y_globalimage{shown}" in "".join(rows)
+    assert f"glam{area.label}{shown}" in "".join(rows)
     dice = next(one for one in found.models[2].dice if one.definition == "threshold")
     assert f"at {dice.threshold:g}{dice.mean.value:.3f}" in page.section("dice").text
     text = page.text

@@ -73,7 +73,7 @@ def test_areas_of_every_level() -> None:
     assert alone.auroc is not None
     assert (alone.auroc.value, alone.auroc.low) == (1.0, None)
     assert made["exam", "mean"].auroc is None  # both are positive
-    assert made["exam", "mean"].auprc is not None
+    assert made["exam", "mean"].auprc is None  # 1 whatever the scores are
 
 
 def test_a_comparison_is_of_the_images_that_both_have() -> None:
