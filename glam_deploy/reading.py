@@ -130,7 +130,7 @@ def _position(file: Any) -> int:
         return 0  # a pipe or socket has no position
 
 
-_SUFFIXES = {*image_files.SUFFIXES, ".dcm", ".dicom"}
+SUFFIXES = frozenset({*image_files.SUFFIXES, ".dcm", ".dicom"})
 """Suffixes of images in lower case; a file with one of them counts as an image, whatever its content."""
 
 
@@ -266,7 +266,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 def _looks_like_image(path: Path) -> bool:
     suffix = path.suffix.lower()
-    named = suffix in _SUFFIXES
+    named = suffix in SUFFIXES
     try:
         # opening a pipe would block
         return stat.S_ISREG(path.stat().st_mode) and (named or is_dicom(_head(path)))

@@ -73,7 +73,7 @@ class Table:
         (folder / EXAMS).unlink(missing_ok=True)
         kept: dict[str, str] = {}
         if again is not None:
-            mine = set(map(_harmless, again))
+            mine = set(map(harmless, again))
             for line in _lines(self._path):
                 report, status = _cell(line, "report"), _cell(line, "status")
                 if status == "done" or report not in mine:
@@ -84,18 +84,18 @@ class Table:
         self._files = {_cell(line, "file") for line in kept.values()}
 
     def __contains__(self, report: str) -> bool:
-        return _harmless(report) in self._reports
+        return harmless(report) in self._reports
 
     def has(self, report: str, exam: str) -> bool:
         """Whether the table has a line of this report with this exam."""
-        return self._reports.get(_harmless(report)) == _harmless(exam)
+        return self._reports.get(harmless(report)) == harmless(exam)
 
     def add(self, file: Path, report_name: str, report: Report, exam: str = "") -> None:
         """Append the line of an input, and remove earlier lines of the same report or file. Raises OSError.
 
         `exam`: identifier of its exam; "" if it is unknown.
         """
-        own = {"report": _harmless(report_name), "file": _harmless(str(file))}
+        own = {"report": harmless(report_name), "file": harmless(str(file))}
         if own["report"] in self._reports or own["file"] in self._files:
             others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
@@ -103,7 +103,7 @@ class Table:
         # in one system call, so that lines of several writers are not mixed
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
-        self._reports[own["report"]] = _harmless(exam)
+        self._reports[own["report"]] = harmless(exam)
         self._files.add(own["file"])
 
     def write_exams(self) -> None:
@@ -198,16 +198,16 @@ def _exam_row(exam: ExamScores) -> dict[str, object]:
 
 
 def csv_line(row: dict[str, object] | Iterable[object]) -> str:
-    """One line of a table: text is quoted and harmless (`_harmless`), so that it is one cell in every locale."""
+    """One line of a table: text is quoted and harmless (`harmless`), so that it is one cell in every locale."""
     cells = row.values() if isinstance(row, dict) else row
     stream = io.StringIO()
     # all text is quoted, so that cells stay intact in locales with another separator
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+    writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
     return stream.getvalue()
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Escape text: the result is one line and not a spreadsheet formula; unprintable characters become escapes."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown

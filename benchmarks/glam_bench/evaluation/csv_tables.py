@@ -12,6 +12,8 @@ from glam_deploy.regular import open_regular
 
 MAX_BYTES = 64 << 20
 """Largest size of a table."""
+MAX_ROWS = 250_000
+"""Most records of a table, which take 0.4 GB; the largest set of docs/datasets.md has 20,000 images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ def read_rows(
 
     `columns`: required headings, in the form that `heading` gives them. `optional`: headings that may be missing; their
     cells are then "". Cells in quotation marks may contain line ends. `remedy`: of a missing column. `least`: records
-    that there must be, 0 or 1. Raises UsageError for a file that is no such table or lacks a column or a record.
+    that there must be, 0 or 1. Raises UsageError for a file that is no such table, lacks a column or a record, has more
+    than MAX_ROWS records, or is ambiguous: a heading that is given twice, a cell without a heading.
     """
     text = _text(path)
     first = text.partition("\n")[0]
@@ -60,6 +63,8 @@ def read_rows(
                 f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}, without {', '.join(missing)}; "
                 f"expected {', '.join(columns)}: {remedy}"
             )
+        if twice := next((name for name in names if name and names.count(name) > 1), None):
+            raise UsageError(f"{path}, line 1: the column {twice} is given twice, expected once: remove one of the two")
         rows = list(_records(path, names, optional, reader))
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
@@ -70,8 +75,17 @@ def read_rows(
 
 def _records(path: Path, names: Sequence[str], optional: Sequence[str], reader: Iterator[list[str]]) -> Iterator[Row]:
     line = reader.line_num + 1  # type: ignore[attr-defined]  # of csv.reader
+    count = 0
     for cells in reader:
         if any(cell.strip() for cell in cells):
+            count += 1
+            if count > MAX_ROWS:
+                raise UsageError(f"{path} has more than {MAX_ROWS} rows: split it, or remove rows that are not needed")
+            if surplus := next((cell for cell in cells[len(names) :] if cell.strip()), None):
+                raise UsageError(
+                    f"{path}, line {line}: there are {len(cells)} cells, the last ones such as {surplus!r}, expected "
+                    f"{len(names)} as in the heading: write decimals with a point, and quote cells with a separator"
+                )
             padded = [*map(str.strip, cells), *[""] * (len(names) - len(cells))]
             found = dict.fromkeys(optional, "") | dict(zip(names, padded, strict=False))
             yield Row(path=path, line=line, cells=found)
@@ -86,6 +100,9 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path} cannot be read ({error.strerror}): check the path") from error
     if len(content) > MAX_BYTES:
         raise UsageError(f"{path} has more than {MAX_BYTES} bytes, expected a CSV table: check the path")
+    if (zero := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, zero) + 1
+        raise UsageError(f"{path}, line {line}: there is a NUL byte, expected UTF-8 text: save it as CSV UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -34,6 +34,8 @@ class Evaluated:
     validation: Mapping[str, ImageRun] = field(default_factory=dict)
     """The same for the images on which thresholds are chosen."""
     left_out: tuple[ImageRun, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What a file of predictions does not have, and rows of no image."""
 
 
 def run_models(
@@ -88,12 +90,19 @@ def _evaluated(model: Model, runs: Sequence[ImageRun], validation: Sequence[Imag
     )
 
 
-def from_predictions(found: Predictions, labelled: LabelledSet, path: Path) -> Evaluated:
-    """A file of predictions in place of a network. Raises UsageError if it has no image of the set."""
-    scores = match(found, labelled, path)
-    facts = ModelFacts(name=found.name, title="predictions", final_score=SCORE, final_map=None, images=len(scores))
-    images = {name: {SCORE: values} for name, values in scores.items()}
-    return Evaluated(facts=facts, scored=Scored(name=found.name, final=SCORE, images=images))
+def from_predictions(found: Predictions, whole: LabelledSet, labelled: LabelledSet, path: Path) -> Evaluated:
+    """A file of predictions in place of a network.
+
+    `whole`: the set with all its images, of which `labelled` has those to evaluate. Raises UsageError if it has no
+    image of `labelled`, and as `match`.
+    """
+    matched = match(found, whole, path)
+    images = {one.name: {SCORE: row} for one in labelled.images if (row := matched.scores.get(one.name))}
+    if not images:
+        raise UsageError(f"{path} has a row for none of the {counted(len(labelled.images), 'image')}: raise --limit")
+    facts = ModelFacts(name=found.name, title="predictions", final_score=SCORE, final_map=None, images=len(images))
+    scored = Scored(name=found.name, final=SCORE, images=images)
+    return Evaluated(facts=facts, scored=scored, remarks=matched.remarks)
 
 
 def evaluate(
@@ -114,7 +123,7 @@ def evaluate(
         positive={label: sum(image.labels.get(label) is True for image in labelled.images) for label in CLASSES},
         outlined={label: sum(_has_outline(image, label) for image in labelled.images) for label in CLASSES},
         validation=validation.name if validation else None,
-        remarks=(*labelled.remarks, *remarks),
+        remarks=(*labelled.remarks, *remarks, *(remark for model in models for remark in model.remarks)),
         models=tuple(_results(labelled, model, validation) for model in models),
         comparisons=tuple(classification.comparisons(labelled, [model.scored for model in models])),
     )

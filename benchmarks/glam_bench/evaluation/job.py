@@ -61,7 +61,8 @@ def run(settings: Settings) -> int:
     require_makeable(settings.out)
     with console.working("reading the lists"):
         predictions = [read_predictions(path) for path in settings.predictions]
-        labelled, remarks = _limited(_labelled(settings, predictions), settings.limit)
+        whole = _labelled(settings, predictions)
+        labelled, remarks = _limited(whole, settings.limit)
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
     with console.working("opening the engines"):
         opened = _open(settings)
@@ -70,7 +71,7 @@ def run(settings: Settings) -> int:
     with writing_to(settings.out):
         models = _run(settings, opened, labelled, validation) if opened else []
         pairs = zip(predictions, settings.predictions, strict=True)
-        models += [from_predictions(found, labelled, path) for found, path in pairs]
+        models += [from_predictions(found, whole, labelled, path) for found, path in pairs]
         with console.working("computing statistics"):
             found = evaluation.evaluate(labelled, models, validation=validation, remarks=remarks)
             paths = evaluation.write(settings.out, found, labelled, models)

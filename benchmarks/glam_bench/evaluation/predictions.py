@@ -1,19 +1,24 @@
 """The CSV file of predictions that the published evaluations of GMIC and GLAM use: reading and writing.
 
 A row for each image with image_index, benign_pred, malignant_pred, benign_label, malignant_label; predictions with four
-decimals, labels 0 or 1 of the breast, not of the image. Source: the published inference of GMIC.
+decimals, labels 0 or 1 of the breast, not of the image. Source: the published inference of GMIC. An image_index is
+escaped as the names in all tables are (`table.harmless`), and escaped names are recognized.
 """
 
 import csv
+import io
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
 from glam_bench.evaluation.plain_list import CLASSES, LABELS
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, counted
+from glam_deploy.outputs.table import harmless
+from glam_deploy.reading import SUFFIXES
 from glam_deploy.records import View
 
 PREFIX = "predictions-"
@@ -38,8 +43,9 @@ class Predictions:
 
 
 def image_index(name: str) -> str:
-    """The image_index of an image of a labelled set: its name without suffix."""
-    return PurePosixPath(name).with_suffix("").as_posix()
+    """Name of an image without the suffix of an image file; other suffixes, such as parts of a UID, are kept."""
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -57,26 +63,63 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(name=path.stem.removeprefix(PREFIX), scores=scores, labelled=labelled)
 
 
-def match(found: Predictions, labelled: LabelledSet, path: Path) -> dict[str, Mapping[str, float]]:
-    """Name of each image of the set that has a prediction -> class -> prediction; other rows are left out.
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Predictions of the images of a labelled set."""
 
-    An image_index is the name of an image without suffix, or the last part of it where that is unique. Raises
-    UsageError if no image has one.
+    scores: Mapping[str, Mapping[str, float]]
+    """Name of each image that has a row -> class -> prediction."""
+    remarks: tuple[str, ...]
+    """Counts of rows without image and of images without row."""
+
+
+def match(found: Predictions, labelled: LabelledSet, path: Path) -> Matched:
+    """Find the image of each row.
+
+    An image_index is the name of an image; or this name without the suffix of an image file; or the last part of the
+    latter. The first of these that any image has is taken, and only where one image has it. Raises UsageError if two
+    rows are of one image, or if no row is of any.
     """
-    by_part: dict[str, list[str]] = {}
-    for image in labelled.images:
-        whole = image_index(image.name)
-        for key in {whole, PurePosixPath(whole).name}:
-            by_part.setdefault(key, []).append(image.name)
-    unique = {key: names[0] for key, names in by_part.items() if len(names) == 1}
-    named = {unique[index]: scores for index, scores in found.scores.items() if index in unique}
-    if not named:
+    tiers = [_unique(labelled, key) for key in (str, image_index, _last_part)]
+    rows: dict[str, str] = {}
+    for index in found.scores:
+        name = next((tier[index] for tier in tiers if index in tier), None)
+        if name and (other := rows.setdefault(name, index)) != index:
+            raise UsageError(
+                f"{path}: the rows {other!r} and {index!r} are both of the image {name}, expected one row: remove one"
+            )
+    if not rows:
         first = next(iter(found.scores))
         raise UsageError(
             f"{path}: no image_index, such as {first!r}, is the name of an image of {labelled.name} without suffix, "
             f"such as {image_index(labelled.images[0].name)!r}: check --labels"
         )
-    return named
+    return Matched(
+        scores={name: found.scores[index] for name, index in rows.items()},
+        remarks=tuple(_unmatched(found, labelled, path, rows)),
+    )
+
+
+def _unmatched(found: Predictions, labelled: LabelledSet, path: Path, rows: Mapping[str, str]) -> Iterator[str]:
+    matched = set(rows.values())
+    if others := [index for index in found.scores if index not in matched]:
+        yield (
+            f"{path.name}: {counted(len(others), 'row')} left out, such as {others[0]}, because no image or more than "
+            "one has this name."
+        )
+    if missing := [image.name for image in labelled.images if image.name not in rows]:
+        yield f"{path.name}: {counted(len(missing), 'image')} without a row, such as {missing[0]}."
+
+
+def _unique(labelled: LabelledSet, key: Callable[[str], str]) -> dict[str, str]:
+    """Key of an image's name, as it is and escaped -> the name; only keys that no two images have."""
+    pairs = {(form, image.name) for image in labelled.images for form in (key(image.name), harmless(key(image.name)))}
+    count = Counter(form for form, _ in pairs)
+    return {form: name for form, name in pairs if count[form] == 1}
+
+
+def _last_part(name: str) -> str:
+    return PurePosixPath(image_index(name)).name
 
 
 Labels = Mapping[str, bool | None]
@@ -86,22 +129,26 @@ Labels = Mapping[str, bool | None]
 def write_predictions(
     path: Path, labelled: LabelledSet, scores: Mapping[str, Mapping[str, float]], labels: Mapping[str, Labels]
 ) -> None:
-    """Write the final scores of one network, in the order of the set.
+    """Write the final scores of one network, in the order of the set; an image_index has a suffix only if it needs it.
 
     `scores`: name of an image -> class -> score; images without are left out. `labels`: name -> class -> label of the
     breast; unknown labels are empty cells.
     """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for image in labelled.images:
-            if found := scores.get(image.name):
-                writer.writerow(_cells(image, found, labels[image.name]))
+    count = Counter(key for image in labelled.images for key in {image.name, image_index(image.name)})
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for image in labelled.images:
+        if found := scores.get(image.name):
+            short = image_index(image.name)
+            index = short if count[short] == 1 else image.name
+            writer.writerow(_cells(harmless(index), found, labels[image.name]))
+    path.write_text(stream.getvalue(), "utf-8", newline="")
 
 
-def _cells(image: LabelledImage, scores: Mapping[str, float], labels: Labels) -> Iterable[str]:
+def _cells(index: str, scores: Mapping[str, float], labels: Labels) -> Iterable[str]:
     known = ("" if (label := labels.get(name)) is None else str(int(label)) for name in CLASSES)
-    return [image_index(image.name), *(f"{scores[name]:.4f}" for name in CLASSES), *known]
+    return [index, *(f"{scores[name]:.4f}" for name in CLASSES), *known]
 
 
 def _image(row: Row, path: Path) -> LabelledImage:

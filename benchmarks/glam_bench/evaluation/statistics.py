@@ -35,8 +35,8 @@ BINS = 10
 """Bins of a calibration table, of equal width."""
 NORMAL_95 = 1.959963984540054
 """97.5th percentile of the standard normal distribution."""
-_BLOCK = 200
-"""Resamples that are evaluated at once, which bounds the memory."""
+_BLOCK, _WEIGHTS = 200, 4_000_000
+"""Most resamples that are evaluated at once, and most weights of units in them, which bounds the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,13 @@ def estimate(statistic: Statistic, exams: Sequence[str]) -> Estimate | None:
 
 
 def exam_draws(exams: Sequence[str]) -> Iterator[Float64]:
-    """How often each unit is in each of RESAMPLES resamples of whole exams: blocks of float64 [at most 200, n]."""
+    """How often each unit is in each of RESAMPLES resamples of whole exams: blocks of float64 [at most _BLOCK, n]."""
     numbers = {exam: number for number, exam in enumerate(dict.fromkeys(exams))}
     exam_of = np.array([numbers[exam] for exam in exams])
     generator, count = np.random.default_rng(SEED), len(numbers)
-    for start in range(0, RESAMPLES, _BLOCK):
-        size = min(_BLOCK, RESAMPLES - start)
+    block = min(_BLOCK, max(1, _WEIGHTS // len(exams)))
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
         drawn = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
         yield times[:, exam_of].astype(np.float64)

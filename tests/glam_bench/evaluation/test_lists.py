@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from support.evaluation import write_exams, write_list
 
-from glam_bench.evaluation.labelled import masks_of
+from glam_bench.evaluation import csv_tables
+from glam_bench.evaluation.labelled import LabelledImage, LabelledSet, masks_of
 from glam_bench.evaluation.plain_list import read_list
-from glam_bench.evaluation.predictions import image_index, match, read_predictions, write_predictions
+from glam_bench.evaluation.predictions import Predictions, image_index, match, read_predictions, write_predictions
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
 
@@ -105,10 +106,14 @@ def test_predictions_of_a_list(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text(PUBLISHED.splitlines()[0] + "\n0_L-CC,0.5,0.25,,1\nimages/0_L-MLO,1,0,0.0,1\nother,0,0,0,0\n")
     found = match(read_predictions(path), labelled, path)
-    assert found == {
+    assert found.scores == {
         "images/0_L-CC.png": {"benign": 0.5, "malignant": 0.25},
         "images/0_L-MLO.png": {"benign": 1, "malignant": 0},
     }
+    assert found.remarks == (
+        "p.csv: 1 row left out, such as other, because no image or more than one has this name.",
+        "p.csv: 2 images without a row, such as images/1_L-CC.png.",
+    )
     path.write_text(PUBLISHED.splitlines()[0] + "\nother,0,0,0,0\n")
     with pytest.raises(UsageError, match="no image_index, such as 'other', is the name of an image of list"):
         match(read_predictions(path), labelled, path)
@@ -127,3 +132,97 @@ def test_wrong_predictions_are_named(tmp_path: Path, row: str, told: str) -> Non
     (tmp_path / "p.csv").write_text(f"{PUBLISHED.splitlines()[0]}\n{row}\n")
     with pytest.raises(UsageError, match=told):
         read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file,exam,benign,malignant,Malignant\na.png,e,0,1,0\n", "line 1: the column malignant is given twice"),
+        ("file,exam,benign,malignant\n\na.png,e,0,1,5\n", "line 3: there are 5 cells, the last ones such as '5', expe"),
+        ("file,exam,benign,malignant\na.png,e,0,\x001\n", "line 2: there is a NUL byte"),
+    ],
+)
+def test_an_ambiguous_table_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UsageError, match=told):
+        read_list(tmp_path / "list.csv")
+
+
+def test_columns_without_heading_and_cells_are_no_ambiguity(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("file;exam;benign;malignant;;\na.png;e;0;1;;;\n")
+    assert read_list(tmp_path / "list.csv").images[0].labels == {"benign": False, "malignant": True}
+
+
+def test_rows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_tables, "MAX_ROWS", 3)
+    path = tmp_path / "p.csv"
+    path.write_text(PUBLISHED)
+    with pytest.raises(UsageError, match=r"p\.csv has more than 3 rows"):
+        read_predictions(path)
+    path.write_text(PUBLISHED[: PUBLISHED.index("3_L")])
+    assert len(read_predictions(path).scores) == 3
+
+
+def predictions(path: Path, *indexes: str) -> Predictions:
+    """A file with a row for each index: malignant 0.1, 0.2 and so on."""
+    rows = [f"{index},0,0.{number},0,1" for number, index in enumerate(indexes, start=1)]
+    path.write_text("\n".join([PUBLISHED.splitlines()[0], *rows, ""]))
+    return read_predictions(path)
+
+
+def labelled_set(*names: str) -> LabelledSet:
+    images = (LabelledImage(name=name, path=Path(name), view=None, exam=name, labels={}) for name in names)
+    return LabelledSet(name="list", level="image", images=tuple(images))
+
+
+def matched(found: Predictions, labelled: LabelledSet, path: Path) -> dict[str, float]:
+    return {name: scores["malignant"] for name, scores in match(found, labelled, path).scores.items()}
+
+
+def test_an_index_with_points_is_a_whole_name(tmp_path: Path) -> None:
+    """UIDs have no suffix, "//" is not "/", and the labels of the same file have every row."""
+    path = tmp_path / "p.csv"
+    names = ("1.2.840.1_L-CC", "1.2.840.1_L-MLO", "1.2.840.2_L-CC", "a//b", "a/b")
+    found = predictions(path, *names)
+    expected = {name: number / 10 for number, name in enumerate(names, start=1)}
+    assert matched(found, found.labelled, path) == expected
+    assert match(found, found.labelled, path).remarks == ()
+    labels = {name: {"malignant": True, "benign": False} for name in names}
+    write_predictions(tmp_path / "again.csv", found.labelled, found.scores, labels)
+    assert matched(read_predictions(tmp_path / "again.csv"), found.labelled, path) == expected
+    listed = labelled_set("1.2.840.1_L-CC.dcm", "1.2.840.1_L-MLO", "x.png")
+    assert matched(found, listed, path) == {"1.2.840.1_L-CC.dcm": 0.1, "1.2.840.1_L-MLO": 0.2}
+
+
+def test_the_exact_name_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    listed = labelled_set("a", "a.png", "b.png", "b.dcm")
+    found = predictions(path, "a", "a.png", "b")
+    assert matched(found, listed, path) == {"a": 0.1, "a.png": 0.2}
+    assert match(found, listed, path).remarks[0].startswith("p.csv: 1 row left out, such as b, because")
+    scores = {image.name: {"benign": 0.0, "malignant": 0.5} for image in listed.images}
+    write_predictions(path, listed, scores, {image.name: {} for image in listed.images})
+    assert set(read_predictions(path).scores) == set(scores)
+
+
+def test_two_rows_of_one_image_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    found = predictions(path, "e1/L-CC", "L-CC")
+    with pytest.raises(UsageError, match=r"rows 'e1/L-CC' and 'L-CC' are both of the image e1/L-CC\.png, expected one"):
+        match(found, labelled_set("e1/L-CC.png", "e1/R-CC.png"), path)
+
+
+@pytest.mark.parametrize("name", ["=1+cmd|' /C calc'!A0", "+1.png", "a\nb.png", "D1-\udcff/1.dcm", '-x,y".png'])
+def test_names_are_escaped_and_recognized_again(tmp_path: Path, name: str) -> None:
+    path, listed = tmp_path / "p.csv", labelled_set(name, "other.png")
+    labels = {image.name: {"benign": None, "malignant": True} for image in listed.images}
+    write_predictions(path, listed, {name: {"benign": 0.25, "malignant": 0.5}}, labels)
+    found = read_predictions(path)
+    (index,) = found.scores
+    assert index.isprintable()
+    assert not index.startswith(("=", "+", "-"))
+    assert matched(found, listed, path) == {name: 0.5}
+    write_predictions(tmp_path / "again.csv", found.labelled, found.scores, {index: labels[name]})
+    assert (tmp_path / "again.csv").read_text() == path.read_text()

@@ -75,6 +75,15 @@ def test_intervals_are_those_of_an_independent_bootstrap_over_exams() -> None:
         assert (found.low, found.high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])), abs=0.015)
 
 
+def test_draws_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    exams = [str(n // 3) for n in range(50)]
+    whole = np.concatenate(list(statistics.exam_draws(exams))).tobytes()
+    monkeypatch.setattr(statistics, "_WEIGHTS", 350)
+    blocks = list(statistics.exam_draws(exams))
+    assert {len(block) for block in blocks[:-1]} == {7}
+    assert np.concatenate(blocks).tobytes() == whole
+
+
 def test_images_that_repeat_within_exams_do_not_narrow_an_interval() -> None:
     """Every image three times, as three views of one exam: the interval of the single images, not a narrower one."""
     scores, positive = sample(4)
