@@ -16,7 +16,7 @@ from glam_bench.evaluation import page
 from glam_bench.evaluation.evaluate import Evaluated, from_predictions, run_models
 from glam_bench.evaluation.labelled import LabelledSet
 from glam_bench.evaluation.pictures import FOLDER, Pictures, choose
-from glam_bench.evaluation.plain_list import read_list
+from glam_bench.evaluation.plain_list import read_list, require_own_masks
 from glam_bench.evaluation.predictions import Predictions, read_predictions
 from glam_bench.evaluation.records import DEFINITIONS, Evaluation
 from glam_bench.evaluation.run import Model, Runner
@@ -64,6 +64,8 @@ def run(settings: Settings) -> int:
         whole = _labelled(settings, predictions)
         labelled, remarks = _limited(whole, settings.limit)
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
+        if settings.labels and validation:
+            require_own_masks([*labelled.images, *validation.images])
     with console.working("opening the engines"):
         opened = _open(settings)
         _require_different([*(found.name for found in predictions), *(model.name for model in opened)])

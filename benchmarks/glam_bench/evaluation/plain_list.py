@@ -1,6 +1,6 @@
 """Reader of the plain list: a CSV file with a row for each image, and a folder of masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from glam_bench.evaluation.csv_tables import Row, read_rows
@@ -18,9 +18,10 @@ def read_list(path: Path, masks: Path | None = None) -> LabelledSet:
 
     `path`: CSV file with the columns file (relative to the list), exam, benign and malignant (1, 0 or empty for
     unknown), and view, which may be empty or missing where the header or the name of the file states it. `masks`:
-    folder of PNG files by `image_files.find_mask`. The labels are of the images. Raises UsageError with line and value
-    for a row that is wrong: a file that does not exist or is listed twice, another value, a mask that cannot be used
-    or has a class that the labels deny; also if no image has a mask.
+    folder of PNG files by `image_files.find_mask`, in folders as in the list (masks/A/1.png of the file A/1.dcm) or
+    without them. The labels are of the images. Raises UsageError with line and value for a row that is wrong: a file
+    that does not exist or is listed twice, another value, a mask that cannot be used or has a class that the labels
+    deny; also if no image has a mask, and as `require_own_masks`.
     """
     images: dict[str, LabelledImage] = {}
     for row in read_rows(path, ("file", "exam", *CLASSES), optional=("view",)):
@@ -30,7 +31,23 @@ def read_list(path: Path, masks: Path | None = None) -> LabelledSet:
         images[image.name] = image
     if masks is not None and not any(image.outlines for image in images.values()):
         _refuse_masks(masks, list(images.values()))
+    require_own_masks(images.values())
     return LabelledSet(name=path.stem, level="image", images=tuple(images.values()))
+
+
+def require_own_masks(images: Iterable[LabelledImage]) -> None:
+    """Raises UsageError if two images have the same mask: it outlines the lesions of one of them."""
+    owner: dict[Path, Path] = {}
+    for image in images:
+        for outline in image.outlines:
+            if isinstance(outline.shape, MaskFile):
+                mask = outline.shape.path
+                other = owner.setdefault(mask.resolve(), image.path)
+                if other.resolve() != image.path.resolve():
+                    raise UsageError(
+                        f"{mask} is named like two images, {other} and {image.path}: put masks into folders as in the "
+                        f"list, such as {mask.parent / PurePosixPath(image.name).parent / mask.name}, or rename both"
+                    )
 
 
 def _image(row: Row, masks: Path | None) -> LabelledImage:
@@ -47,7 +64,7 @@ def _image(row: Row, masks: Path | None) -> LabelledImage:
         view=_view(row),
         exam=row.cells["exam"],
         labels=labels,
-        outlines=_outlines(row, masks, path, labels) if masks else (),
+        outlines=_outlines(row, _find_mask(masks, name, path), labels) if masks else (),
     )
 
 
@@ -64,9 +81,15 @@ def _view(row: Row) -> View | None:
     return View(text) if text else None
 
 
-def _outlines(row: Row, masks: Path, path: Path, labels: dict[str, bool | None]) -> tuple[Outline, ...]:
+def _find_mask(masks: Path, name: str, path: Path) -> Path | None:
+    """The mask of the image `name` of a list, with the file `path`: in the same folder below `masks`, else in `masks`."""
+    below = PurePosixPath(name).parent
+    inside = not below.is_absolute() and ".." not in below.parts
+    return (find_mask(masks / below, path) if inside else None) or find_mask(masks, path)
+
+
+def _outlines(row: Row, mask: Path | None, labels: dict[str, bool | None]) -> tuple[Outline, ...]:
     """The classes in the mask of an image; none without a mask."""
-    mask = find_mask(masks, path)
     if mask is None:
         return ()
     try:
@@ -84,7 +107,7 @@ def _refuse_masks(masks: Path, images: Sequence[LabelledImage]) -> None:
     """Raises UsageError unless at least one image has a mask, which may be empty."""
     if not masks.is_dir():
         raise UsageError(f"{masks}: {'is not a folder' if masks.exists() else 'does not exist'}; check --masks")
-    if not any(find_mask(masks, image.path) for image in images):
+    if not any(_find_mask(masks, image.name, image.path) for image in images):
         stem = images[0].path.stem
         raise UsageError(
             f"{masks}: no mask is named like an image, such as {stem}{MASK_ENDING}.png or {stem}.png; check --masks"

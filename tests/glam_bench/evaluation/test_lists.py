@@ -9,7 +9,7 @@ from support.evaluation import write_exams, write_list
 
 from glam_bench.evaluation import csv_tables
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet, masks_of
-from glam_bench.evaluation.plain_list import read_list
+from glam_bench.evaluation.plain_list import read_list, require_own_masks
 from glam_bench.evaluation.predictions import Predictions, image_index, match, read_predictions, write_predictions
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
@@ -85,6 +85,31 @@ def test_masks_that_will_not_do(tmp_path: Path) -> None:
         read_list(path, tmp_path)
     with pytest.raises(UsageError, match="does not exist; check --masks"):
         read_list(path, tmp_path / "nowhere")
+
+
+def test_one_mask_is_of_one_image(tmp_path: Path) -> None:
+    """The shared mask was the outline of both; masks in folders like those of the list are told apart."""
+    rows, masks = [], tmp_path / "masks"
+    for number, folder in enumerate("AB"):
+        spot = np.zeros((50, 40), np.uint8)
+        spot[number] = 200
+        for place in (tmp_path / "img" / folder, masks / "img" / folder):
+            place.mkdir(parents=True)
+        (tmp_path / f"img/{folder}/1-1.dcm").write_bytes(b"")
+        cv2.imwrite(str(masks / "1-1.png"), spot)
+        rows.append(f"img/{folder}/1-1.dcm,,{folder},,1")
+    path = write_list(tmp_path, rows)
+    with pytest.raises(UsageError, match=r"1-1\.png is named like two images, .*img/A/1-1\.dcm and .*img/B/1-1\.dcm: "):
+        read_list(path, masks)
+    images = [read_list(write_list(tmp_path, [row], "one.csv"), masks).images[0] for row in rows]
+    with pytest.raises(UsageError, match="is named like two images"):
+        require_own_masks(images)
+    require_own_masks([images[0], images[0]])
+    (masks / "1-1.png").rename(masks / "img/B/1-1_mask.png")
+    spot[:2] = [[200], [0]]
+    cv2.imwrite(str(masks / "img/A/1-1.png"), spot)
+    found = [masks_of(image, (50, 40))["malignant"] for image in read_list(path, masks).images]
+    assert [mask.any(axis=1).nonzero()[0].tolist() for mask in found] == [[0], [1]]
 
 
 def test_published_predictions_are_read_and_written_again(tmp_path: Path) -> None:
