@@ -1,7 +1,7 @@
 """An evaluation: runs the networks, computes every statistic, and writes the files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from statistics import median
 import glam_deploy
 from glam_bench.evaluation import classification, localization, tables
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
+from glam_bench.evaluation.overlap import map_names
 from glam_bench.evaluation.plain_list import CLASSES
 from glam_bench.evaluation.predictions import PREFIX, SCORE, Predictions, match, write_predictions
 from glam_bench.evaluation.records import Evaluation, LeftOut, ModelFacts, ModelResults
@@ -68,7 +69,7 @@ def _evaluated(model: Model, runs: Sequence[ImageRun], validation: Sequence[Imag
         name=model.name,
         title=network.title,
         final_score=final,
-        final_map="global" if network.selection is None or network.selection.map_side is None else "fused",
+        final_map=map_names(network)[-1],
         engine=made_by["engine"]["name"],
         bundle=made_by["bundle"]["id"],
         patches=made_by["patches"] if network.selection else None,
@@ -123,10 +124,23 @@ def evaluate(
         positive={label: sum(image.labels.get(label) is True for image in labelled.images) for label in CLASSES},
         outlined={label: sum(_has_outline(image, label) for image in labelled.images) for label in CLASSES},
         validation=validation.name if validation else None,
-        remarks=(*labelled.remarks, *remarks, *(remark for model in models for remark in model.remarks)),
+        remarks=(*labelled.remarks, *remarks, *_remarks(labelled, models)),
         models=tuple(_results(labelled, model, validation) for model in models),
         comparisons=tuple(classification.comparisons(labelled, [model.scored for model in models])),
     )
+
+
+def _remarks(labelled: LabelledSet, models: Sequence[Evaluated]) -> Iterator[str]:
+    """Sentences on labels, outlines and predictions that are missing."""
+    if unknown := [name for name in CLASSES if all(one.labels.get(name) is None for one in labelled.images)]:
+        yield f"No image has a known label of the class {' or '.join(unknown)}: there are no areas under curves for it."
+    empty = [run for model in models for run in (*model.runs.values(), *model.validation.values())]
+    counts = {run.image: run.empty_outlines for run in empty if run.empty_outlines}
+    if counts:
+        outlines = counted(sum(counts.values()), "outline")
+        yield f"{outlines} without a pixel in the image, such as in {next(iter(counts))}: no lesion is counted there."
+    for model in models:
+        yield from model.remarks
 
 
 def _has_outline(image: LabelledImage, label: str) -> bool:
@@ -154,17 +168,22 @@ def _results(labelled: LabelledSet, model: Evaluated, validation: LabelledSet | 
 def write(folder: Path, found: Evaluation, labelled: LabelledSet, models: Sequence[Evaluated]) -> list[Path]:
     """Write evaluation.json, metrics.csv, images.csv and a file of predictions for each network; returns the paths."""
     content = json.dumps(to_json(found), indent=1, allow_nan=False)
+    paths = written(folder, [model.facts.name for model in models])
     (folder / JSON).write_text(content + "\n", "utf-8")
     tables.write_metrics(folder / tables.METRICS, found)
     tables.write_images(
         folder / tables.IMAGES, labelled, {model.facts.name: model.runs for model in models if model.runs}, found
     )
-    paths = [folder / JSON, folder / tables.METRICS, folder / tables.IMAGES]
-    for model in models:
-        paths.append(folder / f"{PREFIX}{model.facts.name}.csv")
+    for model, path in zip(models, paths[3:], strict=True):
         scores = {name: values[model.facts.final_score] for name, values in model.scored.images.items()}
-        write_predictions(paths[-1], labelled, scores, _breast_labels(labelled, model.scored))
+        write_predictions(path, labelled, scores, _breast_labels(labelled, model.scored))
     return paths
+
+
+def written(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files that `write` makes for networks of these names, those of predictions last."""
+    shared = [folder / name for name in (JSON, tables.METRICS, tables.IMAGES)]
+    return [*shared, *(folder / f"{PREFIX}{name}.csv" for name in names)]
 
 
 def _breast_labels(labelled: LabelledSet, scored: Scored) -> dict[str, dict[str, bool | None]]:

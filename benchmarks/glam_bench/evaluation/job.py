@@ -1,5 +1,6 @@
 """`glam-deploy evaluate`: from its options to the files and the tables on standard output."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from glam_bench.evaluation.predictions import Predictions, read_predictions
 from glam_bench.evaluation.records import DEFINITIONS, Evaluation
 from glam_bench.evaluation.run import Model, Runner
 from glam_bench.evaluation.statistics import Estimate
-from glam_bench.evaluation.store import Store
+from glam_bench.evaluation.store import STORE, Store
 from glam_deploy.cli import console
 from glam_deploy.cli.bench import bench_module
 from glam_deploy.cli.progress import ProgressDisplay, Tally
@@ -66,14 +67,20 @@ def run(settings: Settings) -> int:
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
         if settings.labels and validation:
             require_own_masks([*labelled.images, *validation.images])
+    names = [*(name for _, name in _names(settings)), *(found.name for found in predictions)]
+    _require_different(names)
+    _require_free(settings, names)
     with console.working("opening the engines"):
         opened = _open(settings)
-        _require_different([*(found.name for found in predictions), *(model.name for model in opened)])
+    pairs = zip(predictions, settings.predictions, strict=True)
+    others = [from_predictions(found, whole, labelled, path) for found, path in pairs]
     require_writable(settings.out)
     with writing_to(settings.out):
-        models = _run(settings, opened, labelled, validation) if opened else []
-        pairs = zip(predictions, settings.predictions, strict=True)
-        models += [from_predictions(found, whole, labelled, path) for found, path in pairs]
+        _pictures(settings, labelled).remove_others(names)
+        store = Store(settings.out) if opened else None
+        models = [*(_run(settings, store, opened, labelled, validation) if store else ()), *others]
+        if store and store.damaged:
+            remarks += (f"{counted(store.damaged, 'line')} of {STORE} not valid and therefore ignored.",)
         with console.working("computing statistics"):
             found = evaluation.evaluate(labelled, models, validation=validation, remarks=remarks)
             paths = evaluation.write(settings.out, found, labelled, models)
@@ -120,9 +127,12 @@ def _limited(labelled: LabelledSet, limit: int | None) -> tuple[LabelledSet, tup
 
 
 def _run(
-    settings: Settings, models: Sequence[Model], labelled: LabelledSet, validation: LabelledSet | None
+    settings: Settings,
+    store: Store,
+    models: Sequence[Model],
+    labelled: LabelledSet,
+    validation: LabelledSet | None,
 ) -> list[Evaluated]:
-    store = Store(settings.out, resume=settings.resume)
     count = len(labelled.images) + (len(validation.images) if validation else 0)
     with _progress(settings, labelled.images[0].path, count * len(models)) as display:
         return run_models(
@@ -153,13 +163,19 @@ def _progress(settings: Settings, first: Path, total: int) -> Iterator[ProgressD
 def _open(settings: Settings) -> list[Model]:
     """Every bundle with every engine, all before the first runs, so that a wrong one is found at once."""
     models: list[Model] = []
-    for folder, engine in product(settings.bundles, settings.engines):
+    for (folder, engine), name in _names(settings):
         pipeline = glam_deploy.load(
             folder, engine=engine, patches=settings.patches, threads=settings.threads, ungated=settings.ungated
         )
-        name = folder.resolve().name + (f"-{engine}" if len(settings.engines) > 1 else "")
         models.append(Model(name=name, pipeline=pipeline))
     return models
+
+
+def _names(settings: Settings) -> list[tuple[tuple[Path, str], str]]:
+    """Every bundle with every engine, and the name of the two."""
+    pairs = product(settings.bundles, settings.engines)
+    several = len(settings.engines) > 1
+    return [(pair, pair[0].resolve().name + (f"-{pair[1]}" if several else "")) for pair in pairs]
 
 
 def _require_different(names: Sequence[str]) -> None:
@@ -169,6 +185,25 @@ def _require_different(names: Sequence[str]) -> None:
             f"two bundles or files of predictions have the name {twice[0]}, expected different names, because the "
             "results are named by them: rename a folder or file"
         )
+
+
+def _require_free(settings: Settings, names: Sequence[str]) -> None:
+    """Raises UsageError if a file that will be written is an input, or is there already and `resume` is False.
+
+    Hours of work must not be lost by an option that was forgotten.
+    """
+    inputs = [path for path in (settings.labels, settings.validation, *settings.predictions) if path]
+    for path in (*evaluation.written(settings.out, names), settings.out / page.PAGE, settings.out / STORE):
+        if not os.path.lexists(path):
+            continue
+        if not path.is_file():
+            raise UsageError(f"{path} is not a regular file: move it away, or choose another --out")
+        if source := next((one for one in inputs if one.samefile(path)), None):
+            raise UsageError(f"{source} is read, and would be overwritten with results: choose another --out")
+        if not settings.resume:
+            raise UsageError(
+                f"{path} is of an earlier evaluation: add --resume to go on from its results, or choose another --out"
+            )
 
 
 # the tables on standard output
@@ -198,7 +233,7 @@ def _show(found: Evaluation) -> None:
             names = f"{comparison.first} - {comparison.second}, {comparison.label}"
             console.out.print(f"AUROC {names}: {_text(comparison.bootstrap)}{p}", soft_wrap=True)
     for remark in found.remarks:
-        console.out.print(remark, soft_wrap=True)
+        console.out.print(console.printable(remark), soft_wrap=True)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

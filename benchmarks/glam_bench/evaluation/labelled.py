@@ -108,16 +108,23 @@ def read_labelled(image: LabelledImage) -> Mammogram:
 
 
 def masks_of(image: LabelledImage, shape: tuple[int, int]) -> dict[str, Mask]:
-    """Class -> union of its outlines, for the classes that have one.
+    """Class -> union of its outlines, for the classes that have one; as `drawn`."""
+    return drawn(image, shape)[0]
+
+
+def drawn(image: LabelledImage, shape: tuple[int, int]) -> tuple[dict[str, Mask], int]:
+    """Class -> union of its outlines, for the classes that have one; and the number of outlines without a pixel.
 
     `shape`: rows and columns of the image as read. Raises InputError for a mask file that cannot be read or has
     another shape.
     """
     found: dict[str, Mask] = {}
+    empty = 0
     for outline in image.outlines:
-        mask = found.setdefault(outline.label, np.zeros(shape, np.bool_))
-        mask |= _area(outline.shape, shape)
-    return found
+        mask, area = found.setdefault(outline.label, np.zeros(shape, np.bool_)), _area(outline.shape, shape)
+        mask |= area
+        empty += not area.any()
+    return found, empty
 
 
 def fingerprint(image: LabelledImage) -> tuple[str, list[Path]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_bench.evaluation.labelled import Mask
+from glam_deploy.networks import NetworkSpec
 from glam_deploy.preprocess import map_to_network
 from glam_deploy.records import Float32
 from glam_deploy.runtime import patching
@@ -57,8 +58,13 @@ class Marks:
     """For each mark the number of the lesion that it lies in, from 0; None for a false positive."""
 
 
+def map_names(network: NetworkSpec) -> tuple[str, ...]:
+    """Names of the maps of a network's results, the final map last."""
+    return ("global", "local", "fused") if network.has_patch_maps else ("global",)
+
+
 def maps_of(result: Result) -> dict[str, Float32]:
-    """The maps of a result: float32 [C, rows, columns], 0..1, each on the grid of its cells, the final map last.
+    """The maps of a result by `map_names`: float32 [C, rows, columns], 0..1, each on the grid of its cells.
 
     "global" is the global map. Where patches have maps, "local" has them in a map of zeros, and "fused" is the mean of
     both; without, the global map is the final one.

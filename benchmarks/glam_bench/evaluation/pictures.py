@@ -4,7 +4,9 @@ The images are chosen before any network runs, so that the choice cannot depend 
 list that have an outline of the malignant class, then the first others with an outline, then the first with a label.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +25,8 @@ from glam_deploy.runtime.result import Result
 FOLDER = "pictures"
 MOST = 4
 """Images in the figure."""
+_NAME = re.compile(r"[0-9a-f]{16}(_[0-9a-f]{16})?\.png")
+"""Names of pictures."""
 SHAPE = (736, 480)
 """Rows and columns of a picture: the network frame, reduced to a quarter."""
 RULE = (
@@ -43,6 +47,17 @@ class Pictures:
         """Whether a picture of this image and network must be drawn."""
         wanted = (self.input(image.name), self.of(model, image.name))
         return image.name in self.images and not all(path.is_file() for path in wanted)
+
+    def remove_others(self, models: Sequence[str]) -> None:
+        """Remove pictures of an earlier evaluation that are not of these networks and images. Raises OSError."""
+        wanted = {self.input(name) for name in self.images}
+        wanted |= {self.of(model, name) for name in self.images for model in models}
+        for path in self.folder.glob("*.png"):
+            if _NAME.fullmatch(path.name) and not (path in wanted and path.is_file()):
+                path.unlink()
+        if not wanted:
+            with suppress(OSError):  # it has files of others, or does not exist
+                self.folder.rmdir()
 
     def input(self, name: str) -> Path:
         """Picture of the image with its outlines."""
@@ -74,8 +89,8 @@ def choose(images: Sequence[LabelledImage]) -> tuple[str, ...]:
 
 
 def _key(name: str) -> str:
-    """A file name that no two names share."""
-    return sha256(name.encode()).hexdigest()[:16]
+    """A file name that no two names share; names of files that are not UTF-8 have lone surrogates."""
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _grey(image: Float32) -> Picture:

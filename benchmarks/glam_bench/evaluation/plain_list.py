@@ -82,7 +82,7 @@ def _view(row: Row) -> View | None:
 
 
 def _find_mask(masks: Path, name: str, path: Path) -> Path | None:
-    """The mask of the image `name` of a list, with the file `path`: in the same folder below `masks`, else in `masks`."""
+    """The mask of the image `name` of a list, whose file is `path`: in its folder below `masks`, else in `masks`."""
     below = PurePosixPath(name).parent
     inside = not below.is_absolute() and ".." not in below.parts
     return (find_mask(masks / below, path) if inside else None) or find_mask(masks, path)

@@ -8,10 +8,11 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from glam_bench.evaluation.labelled import LabelledImage, Mask, MaskFile, masks_of, read_labelled
+from glam_bench.evaluation.labelled import LabelledImage, Mask, MaskFile, drawn, read_labelled
 from glam_bench.evaluation.overlap import marks, overlaps
 from glam_bench.evaluation.pictures import Pictures
 from glam_bench.evaluation.store import ImageRun, Store
+from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
 from glam_deploy.json_records import json_sha256, to_json
@@ -43,6 +44,7 @@ class _Read:
 
     prepared: Prepared
     masks: dict[str, Mask]
+    empty_outlines: int
     digest: str
 
 
@@ -74,12 +76,13 @@ class Runner:
         """The image with its masks; the stored result if it is the same; or the error."""
         try:
             digest = _digest(image)
-            kept = self.store.get(model.run, image.name, digest)
+            kept = self.store.get(model.run, image.name, digest, model.pipeline.network)
             if kept and not self.pictures.lacks(model.name, image):
                 return kept
             mammogram = read_labelled(image)
-            masks = masks_of(image, mammogram.pixels.shape)
-            return _Read(prepared=model.pipeline.prepare(mammogram), masks=masks, digest=digest)
+            masks, empty = drawn(image, mammogram.pixels.shape)
+            prepared = model.pipeline.prepare(mammogram)
+            return _Read(prepared=prepared, masks=masks, empty_outlines=empty, digest=digest)
         except GlamError as error:
             return error
         except Exception as error:  # a fault in this program must not stop the other images
@@ -97,8 +100,8 @@ class Runner:
         except GlamError as error:
             found = _failure(model, image, error)
         self.store.add(found)
-        done = found.status == "done"
-        self.display.end(found.status, None if done else f"{found.status:8}{image.name}  {found.reason}")
+        line = console.printable(f"{found.status:8}{image.name}  {found.reason}")
+        self.display.end(found.status, None if found.status == "done" else line)
         return found
 
 
@@ -112,6 +115,7 @@ def _found(model: Model, image: LabelledImage, view: _Read, result: Result) -> I
         scores=result.predictions,
         overlaps=overlaps(result, view.masks),
         marks=marks(result, view.masks),
+        empty_outlines=view.empty_outlines,
         time_ms=round(sum(ms for step, ms in result.timings_ms.items() if step != "preprocess"), 3),
     )
 

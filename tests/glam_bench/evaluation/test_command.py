@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,19 +177,114 @@ def test_resuming_computes_only_what_is_missing(
     assert result(out).models[0].facts.patches == 2
 
 
-def test_a_damaged_store_is_named(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels, out = write_exams(tmp_path, 1), tmp_path / "out"
-    arguments = ("--labels", labels, "--bundle", bundle, "--out", out, "--resume")
+def test_damaged_lines_are_computed_again(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of another form, one that is nested too deeply, and a score out of range; the others are kept."""
+    labels, out = write_exams(tmp_path), tmp_path / "out"
+    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out, "--resume")
     assert evaluate(capsys, *arguments).code == 0
-    store = out / STORE
-    content = store.read_text()
-    store.write_text(content.replace('"done"', '"finished"', 1))
-    said = evaluate(capsys, *arguments)
-    assert (said.code, "line 2 is damaged (status is 'finished'" in said.err) == (2, True)
-    store.write_text("something else\n")
-    said = evaluate(capsys, *arguments)
-    assert (said.code, "was not written by this release of glam-deploy" in said.err) == (2, True)
-    assert store.read_text() == "something else\n"
+    before, store = result(out), out / STORE
+    heading, first, second, *others = store.read_text().splitlines()
+    high = json.loads(second)
+    high["scores"]["y_global"]["malignant"] = 7.0
+    damaged = [heading, first.replace('"done"', '"finished"'), json.dumps(high), *others, "[" * 200_000]
+    store.write_text("\n".join([*damaged, ""]))
+    assert evaluate(capsys, *arguments).code == 0
+    found = result(out)
+    assert found.remarks == (*before.remarks, "3 lines of evaluation.jsonl not valid and therefore ignored.")
+    assert [one.areas for one in found.models] == [one.areas for one in before.models]
+    lines = store.read_text().splitlines()
+    assert lines[: len(damaged)] == damaged
+    assert [json.loads(line)["image"] for line in lines[len(damaged) :]] == ["images/0_L-CC.png", "images/0_L-MLO.png"]
+
+
+@pytest.mark.parametrize("kind", ["text", "pipe", "link"])
+def test_a_foreign_store_is_named(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """Opening a pipe would block, and a dangling link would be written through."""
+    labels, store = write_exams(tmp_path, 1), tmp_path / "out" / STORE
+    store.parent.mkdir()
+    if kind == "text":
+        store.write_text("something else\n")
+    elif kind == "pipe":
+        os.mkfifo(store)
+    else:
+        store.symlink_to(tmp_path / "elsewhere")
+    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", store.parent, "--resume")
+    told = "was not written by this release" if kind == "text" else "is not a regular file"
+    assert (said.code, told in said.err) == (2, True)
+    assert list(store.parent.iterdir()) == [store]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_evaluation_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither results nor what is read, whatever the source; with --resume the results are replaced."""
+    (tmp_path / "four.csv").write_text(FOUR)
+    (tmp_path / "other.csv").write_text(FOUR)
+    out = tmp_path / "out"
+    assert evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", out).code == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    said = evaluate(capsys, "--predictions", tmp_path / "other.csv", "--out", out)
+    assert (said.code, "is of an earlier evaluation: add --resume to go on" in said.err) == (2, True)
+    said = evaluate(capsys, "--predictions", out / "predictions-four.csv", "--out", out, "--resume")
+    assert (said.code, "would be overwritten with results" in said.err) == (2, True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert evaluate(capsys, "--predictions", tmp_path / "other.csv", "--out", out, "--resume").code == 0
+    assert result(out).models[0].facts.name == "other"
+
+
+def test_pictures_of_an_earlier_evaluation_are_removed(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = write_exams(tmp_path), tmp_path / "out"
+    arguments = ("--labels", labels, "--bundle", bundle, "--out", out)
+    assert evaluate(capsys, *arguments).code == 0
+    mine = out / "pictures/my.png"
+    mine.write_bytes(b"mine")
+    drawn = set((out / "pictures").iterdir()) - {mine}
+    assert len(drawn) == 2 * 3  # images with a positive label
+    assert evaluate(capsys, *arguments, "--resume", "--limit", 1).code == 0
+    assert len(set((out / "pictures").iterdir()) & drawn) == 2
+    assert evaluate(capsys, *arguments, "--resume", "--pixels", "none").code == 0
+    assert list((out / "pictures").iterdir()) == [mine]
+    mine.unlink()
+    assert evaluate(capsys, *arguments, "--resume", "--pixels", "none").code == 0
+    assert not (out / "pictures").exists()
+
+
+def test_names_that_are_not_utf8(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such names come with the folders of labelled sets; one of the images cannot be read."""
+    read = read_list(write_exams(tmp_path, 1))
+    names = ("D1-\udcff/L-CC.png", "D1-\udcfe/L-MLO.png")
+    images = [replace(image, name=name, exam=name) for image, name in zip(read.images, names, strict=True)]
+    images[1].path.write_bytes(b"no picture")
+    labelled = replace(read, images=tuple(images))
+    monkeypatch.setattr(job, "bench_module", lambda _: SimpleNamespace(open_dataset=lambda *_, **__: labelled))
+    arguments = ("--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
+    for resume in ((), ("--resume",)):
+        said = evaluate(capsys, *arguments, *resume)
+        assert (said.code, "failed  D1-" in said.out) == (1, True)
+    assert [row["file"] for row in rows(tmp_path / "out/images.csv")] == ["D1-\\udcff/L-CC.png", "D1-\\udcfe/L-MLO.png"]
+    assert "D1-\\udcff/L-CC," in (tmp_path / "out/predictions-tiny.csv").read_text()
+    assert len((tmp_path / "out" / STORE).read_text().splitlines()) == 1 + 1 + 2
+
+
+def test_missing_labels_and_outlines_are_told(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No label of one class is known; one of three boxes is outside of the image of 500 x 400 pixels."""
+    read = read_list(write_exams(tmp_path, 1))
+    boxes = (BOX, Rectangle(top=600, left=0, bottom=700, right=50), Rectangle(top=499, left=399, bottom=600, right=500))
+    outlines = tuple(Outline(label="malignant", shape=box) for box in boxes)
+    labels: dict[str, bool | None] = {"benign": None, "malignant": True}
+    labelled = replace(read, images=tuple(replace(one, outlines=outlines, labels=labels) for one in read.images[:1]))
+    monkeypatch.setattr(job, "bench_module", lambda _: SimpleNamespace(open_dataset=lambda *_, **__: labelled))
+    said = evaluate(capsys, "--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
+    assert said.code == 0
+    assert result(tmp_path / "out").remarks == (
+        "No image has a known label of the class benign: there are no areas under curves for it.",
+        "1 outline without a pixel in the image, such as in images/0_L-CC.png: no lesion is counted there.",
+    )
 
 
 def at_threshold(found: Evaluation) -> DiceSummary:
