@@ -58,6 +58,8 @@ def read_rows(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         names = [heading(cell.strip()) for cell in next(reader, [])]
+        while names and not names[-1]:
+            names.pop()
         if missing := [column for column in columns if column not in names]:
             raise UsageError(
                 f"{path}, line 1: the columns are {', '.join(names) or 'nothing'}, without {', '.join(missing)}; "

@@ -164,6 +164,10 @@ def test_wrong_predictions_are_named(tmp_path: Path, row: str, told: str) -> Non
     [
         ("file,exam,benign,malignant,Malignant\na.png,e,0,1,0\n", "line 1: the column malignant is given twice"),
         ("file,exam,benign,malignant\n\na.png,e,0,1,5\n", "line 3: there are 5 cells, the last ones such as '5', expe"),
+        (
+            "file,exam,benign,malignant,,\na.png,e,0,1,5,\n",
+            "line 2: there are 6 cells, the last ones such as '5', expe",
+        ),
         ("file,exam,benign,malignant\na.png,e,0,\x001\n", "line 2: there is a NUL byte"),
     ],
 )
@@ -176,7 +180,7 @@ def test_an_ambiguous_table_is_refused(tmp_path: Path, text: str, told: str) -> 
 
 def test_columns_without_heading_and_cells_are_no_ambiguity(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    (tmp_path / "list.csv").write_text("file;exam;benign;malignant;;\na.png;e;0;1;;;\n")
+    (tmp_path / "list.csv").write_text(";file;exam;benign;malignant;;\n0;a.png;e;0;1;;;\n")
     assert read_list(tmp_path / "list.csv").images[0].labels == {"benign": False, "malignant": True}
 
 
