@@ -2,19 +2,21 @@
 
 Rule: of the network's final score (`networks.final_score`), the mean and the maximum over all images with a result, of
 the breast and of the exam. Both are given, because studies of screening use either; every image counts once, also a
-second one of the same view. An exam that is not four images, one of each standard view, is marked. None of these values
-is a calibrated probability.
+second one of the same view. An exam that is not four images, one of each standard view, is marked. Results of different
+networks, engines or settings, and images whose headers differ in the patient or the date, are not combined. None of
+these values is a calibrated probability.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from glam_deploy.errors import UsageError
+from glam_deploy.json_records import json_sha256
 from glam_deploy.networks import final_score
-from glam_deploy.records import View
+from glam_deploy.records import Facts, View, plain_mapping
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 TITLE = "Exam-level scores: mean / maximum over the images, not calibrated"
 BREASTS: Mapping[str, str] = {"L": "left breast", "R": "right breast"}
 """First letter of a view -> the breast."""
+
+
+WRONG = "wrong line"
+"""Status of an image whose line in a table was changed to values that no result has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +38,17 @@ class ViewScores:
     """Identifier of the exam; equal for the images of one woman at one time."""
     view: View | None
     status: str
-    """"done", "skipped" or "failed"."""
+    """"done", "skipped" or "failed"; WRONG for a result that cannot be used."""
     scores: Mapping[str, Mapping[str, float]]
     """As `Result.predictions`: score -> class -> 0..1; empty without a result."""
+    made_by: str = ""
+    """What made the result, as `made_by` gives it; equal for results that may be combined."""
+    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As `Source.patient`; empty if it is unknown."""
+    differs: tuple[str, ...] = ()
+    """Keywords of `patient` in which the image is known to differ from another one of the exam."""
+    compared: bool = True
+    """False if another image of the exam could not be read to compare `patient`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,22 @@ class ExamScores:
         return not self.remarks
 
 
+def made_by(provenance: Facts) -> str:
+    """SHA-256 of what determines a result besides the image and how it is read: as for `run --resume`.
+
+    These are checkpoint, engine, models of an ensemble, number of patches and release. The bundle's id and the gate are
+    left out, because each gate changes them and no result.
+    """
+    known = plain_mapping(provenance)
+    determining = [known.get(key) for key in ("checkpoint", "engine", "patches")]
+    return json_sha256([*determining, models_of(known), provenance.get("versions", {}).get("glam_deploy")])
+
+
+def models_of(provenance: Facts) -> list[object]:
+    """What determines the result of each model of an ensemble; gates do not. Empty for one model."""
+    return [(member["checkpoint"], member["engine"]) for member in provenance.get("ensemble", [])]
+
+
 def pool(values: Sequence[float]) -> Pooled:
     """Mean and maximum of the scores of one or more images."""
     return Pooled(mean=fmean(values), maximum=max(values))
@@ -87,7 +117,14 @@ def exam_scores(results: "Iterable[Result]", *, exams: Sequence[str] | None = No
         number = [*map(bool, named)].index(False)
         raise UsageError(f"result {number} has no StudyInstanceUID, so its exam is unknown: pass exams=")
     return score_exams(
-        ViewScores(exam=exam, view=result.input.view, status="done", scores=result.predictions)
+        ViewScores(
+            exam=exam,
+            view=result.input.view,
+            status="done",
+            scores=result.predictions,
+            made_by=made_by(result.provenance),
+            patient=dict(result.input.source.patient),
+        )
         for exam, result in zip(named, found, strict=True)
     )
 
@@ -108,17 +145,17 @@ def any_group(exams: Iterable[ExamScores]) -> bool:
 def _scored(exam: str, images: Sequence[ViewScores]) -> ExamScores:
     done = [image for image in images if image.status == "done"]
     names = sorted({final_score(image.scores) for image in done})
-    # scores of two networks have no common mean
-    usable = done if len(names) == 1 else []
+    faults = [*_not_combined(done, names)]
+    usable = [] if faults else done
     of_breast = {side: [image for image in usable if image.view and image.view.value[0] == side] for side in BREASTS}
     return ExamScores(
         exam=exam,
-        score=names[0] if len(names) == 1 else "",
+        score=names[0] if usable else "",
         images=len(images),
         views=tuple(sorted((image.view for image in done if image.view), key=list(View).index)),
         breasts={side: _pooled(found, names[0]) for side, found in of_breast.items() if found},
         whole=_pooled(usable, names[0]) if usable else {},
-        remarks=tuple(_remarks(images, done, names)),
+        remarks=(*_remarks(images, done), *faults),
     )
 
 
@@ -126,17 +163,29 @@ def _pooled(images: Sequence[ViewScores], score: str) -> dict[str, Pooled]:
     return {label: pool([image.scores[score][label] for image in images]) for label in images[0].scores[score]}
 
 
-def _remarks(images: Sequence[ViewScores], done: Sequence[ViewScores], names: Sequence[str]) -> Iterator[str]:
+def _not_combined(done: Sequence[ViewScores], names: Sequence[str]) -> Iterator[str]:
+    """Why the results of an exam have no common mean; no identifier."""
+    if len(names) > 1:
+        yield f"results of different networks ({', '.join(names)}), which are not combined"
+    elif len({image.made_by for image in done}) > 1:
+        yield "results of different networks, engines or settings, which are not combined"
+    values = Counter(keyword for keyword, _ in {item for image in done for item in image.patient.items()})
+    found = {keyword for image in done for keyword in image.differs} | {key for key in values if values[key] > 1}
+    if found:
+        yield f"headers differ in {', '.join(sorted(found))}, so the images are not combined"
+
+
+def _remarks(images: Sequence[ViewScores], done: Sequence[ViewScores]) -> Iterator[str]:
     count = Counter(image.view for image in done)
     yield from (f"no result of {view}" for view in View if not count[view])
     yield from (f"{count[view]} images of {view}" for view in View if count[view] > 1)
     if count[None]:
         yield f"view unknown: {count[None]}"
-    for status in ("skipped", "failed"):
+    for status in ("skipped", "failed", WRONG):
         if number := sum(image.status == status for image in images):
             yield f"{status}: {number}"
-    if len(names) > 1:
-        yield f"results of different networks ({', '.join(names)}), which are not combined"
+    if number := sum(not image.compared for image in done):
+        yield f"header not compared: {number}"
 
 
 def exam_lines(exam: ExamScores) -> list[str]:

@@ -218,6 +218,17 @@ def is_dicom(head: bytes) -> bool:
     return SIGNATURES[Kind.DICOM](head)
 
 
+def read_patient(path: Path) -> tuple[tuple[str, str], ...] | None:
+    """`Source.patient` of a file; () for other formats than DICOM, None if it cannot be read on this machine."""
+    try:
+        if not is_dicom(_head(path)):
+            return ()
+        from glam_deploy.dicom import read as dicom_read
+    except (InputError, ModuleNotFoundError):
+        return None
+    return dicom_read.read_patient(path)
+
+
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
     mode = _mode(path)
     if stat.S_ISREG(mode):

@@ -70,7 +70,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Origin of an image. Contains no patient identifier."""
+    """Origin of an image. Contains no patient identifier, but digests in `patient`."""
 
     name: str
     """File name, or "array"."""
@@ -80,6 +80,9 @@ class Source:
     """DICOM keyword -> UID (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID); empty for other kinds."""
     facts: Facts = field(default_factory=dict)
     """Further attributes for later stages (bits stored, pixel spacing in mm, transfer syntax, ...)."""
+    patient: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Keyword of `dicom.read.PATIENT_KEYWORDS` -> SHA-256, to find images of another patient or time in one exam; empty
+    for other kinds. A date can be found from its digest by trying all, so no report, table or log has it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ import click
 from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay, Tally
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
-from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, score_exams
+from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, made_by, score_exams
 from glam_deploy.images import image_files
 from glam_deploy.networks import final_score
 from glam_deploy.outputs.earlier import RUN, earlier_result, run_facts
 from glam_deploy.outputs.report import Report, exam_report
-from glam_deploy.outputs.table import EXAMS, TABLE, Table, require_table
+from glam_deploy.outputs.table import EXAMS, TABLE, Patient, Table, require_table
 from glam_deploy.outputs.writer import (
     REPORT,
     OutputOptions,
@@ -30,7 +30,7 @@ from glam_deploy.outputs.writer import (
     write_result,
     writing_to,
 )
-from glam_deploy.reading import read, read_standardized
+from glam_deploy.reading import read, read_patient, read_standardized
 from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.overlap import ahead, behind
 from glam_deploy.runtime.pipeline import Pipeline
@@ -99,6 +99,8 @@ class Outcome:
     text: str
     lacking: bool = False
     """Whether it failed because this machine lacks a package."""
+    patient: Patient = field(default=(), repr=False)
+    """Of a result, as `Source.patient`."""
 
 
 def require_room(job: Job) -> None:
@@ -139,6 +141,7 @@ class _Kept:
     """An input with a result of an earlier run."""
 
     report: Report
+    patient: Patient
 
 
 def run_job(pipeline: Pipeline, job: Job) -> int:
@@ -182,6 +185,7 @@ def _table(pipeline: Pipeline, job: Job) -> Table | None:
             engine=made_by["engine"].get("name", ""),
             bundle=made_by.get("bundle", {}).get("id", ""),
             again=again,
+            read_patient=read_patient,
         )
 
 
@@ -218,14 +222,18 @@ def _process_all(
 
     def finish(started: tuple[Path, _Started | _Kept | GlamError]) -> None:
         path, view = started
-        outcome = Outcome(status=KEPT, text="") if isinstance(view, _Kept) else _finish(job, path, view)
+        if isinstance(view, _Kept):
+            kept, outcome = view.report, Outcome(status=KEPT, text="", patient=view.patient)
+        else:
+            kept, outcome = None, _finish(job, path, view)
         with writing_to(job.out):
-            report = view.report if isinstance(view, _Kept) else read_report(job.out, job.stems[path])
+            report = kept or read_report(job.out, job.stems[path])
             exam, name = job.exam_of(path, report), job.stems[path] + REPORT
-            if table is not None and not (isinstance(view, _Kept) and table.has(name, exam)):
-                table.add(path, name, report, exam)
+            if table is not None:
+                write = table.keep if kept else table.add
+                write(path, name, report, exam, outcome.patient)
         if exam:
-            images.append(_scores(exam, report))
+            images.append(_scores(exam, report, outcome.patient))
         display.tally.lacking |= outcome.lacking
         display.end(outcome.status, _line(job, path, outcome))
 
@@ -237,9 +245,16 @@ def _process_all(
                 pass
 
 
-def _scores(exam: str, report: Report) -> ViewScores:
-    view, status = report["input"]["view"], report["status"]
-    return ViewScores(exam=exam, view=View(view) if view else None, status=status, scores=report["predictions"] or {})
+def _scores(exam: str, report: Report, patient: Patient) -> ViewScores:
+    view = report["input"]["view"]
+    return ViewScores(
+        exam=exam,
+        view=View(view) if view else None,
+        status=report["status"],
+        scores=report["predictions"] or {},
+        made_by=made_by(report["provenance"]),
+        patient=dict(patient),
+    )
 
 
 def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
@@ -260,7 +275,7 @@ def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
         made_by = {**pipeline.provenance, RUN: {"settings": settings}}
         earlier = earlier_result(job.out, job.stems[path], path, made_by)
         if earlier.report:
-            return _Kept(report=earlier.report)
+            return _Kept(report=earlier.report, patient=read_patient(path) or ())
         difference = earlier.difference
     if reading.standardized:
         given = read_standardized(path, view=reading.view)
@@ -279,19 +294,19 @@ def _start(pipeline: Pipeline, view: _Read | _Kept) -> _Started:
     return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared), facts=view.facts)
 
 
-def _write(job: Job, path: Path, started: _Started) -> str:
+def _write(job: Job, path: Path, started: _Started) -> Outcome:
     found = started.pending.result()
     result = replace(found, provenance={**found.provenance, RUN: started.facts})
     write_result(job.out, job.stems[path], started.pixels, result, job.writing)
     job.on_result(path, result)
-    return _summary(result)
+    return Outcome(status="done", text=_summary(result), patient=result.input.source.patient)
 
 
 def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
     """Write the result, or the report of the failure."""
     written = _attempt(partial(_write, job, path), started)
     if not isinstance(written, GlamError):
-        return Outcome(status="done", text=written)
+        return written
     written = written.with_message_for(Caller.RUN)
     write_failure(job.out, job.stems[path], path.name, job.reading_of(path).view, written)
     status = "skipped" if isinstance(written, NotForThisNetwork) else "failed"

@@ -1,9 +1,11 @@
 """DICOM file -> Mammogram; pydicom Dataset in memory -> bytes of a DICOM file."""
 
 import copy
+import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -18,9 +20,13 @@ from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
+from glam_deploy.dicom.values import Elements
 from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
+
+PATIENT_KEYWORDS = ("PatientID", "PatientBirthDate", "StudyDate")
+"""Elements that are equal in all images of one patient at one time."""
 
 MAX_BYTES = 4 * MAX_PIXELS
 """Largest number of bytes read from one object, after inflation: twice the size of `MAX_PIXELS` 16-bit pixels."""
@@ -56,7 +62,9 @@ def read_view(
         pixels=image.pixels,
         view=found,
         horizontal_flip=horizontal_flip or bool(mirrored),
-        source=Source(name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header)),
+        source=Source(
+            name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header), patient=read_patient(path)
+        ),
         notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, mirrored))),
     )
 
@@ -95,6 +103,20 @@ def _grey(path: Path) -> tuple[Header, StoredImage]:
 def read_stated_view(path: Path) -> View:
     """The view in the header of a DICOM file. Raises DicomError if it has none, NotForThisNetwork for another view."""
     return views.view_of(read_header(read_elements(path, KEYWORDS)), None)
+
+
+def read_patient(path: Path) -> tuple[tuple[str, str], ...]:
+    """(keyword, SHA-256 of the value) for each of PATIENT_KEYWORDS; an element that cannot be read counts as empty."""
+    values = dict.fromkeys(PATIENT_KEYWORDS, "")
+    with suppress(DicomError):
+        elements = Elements(read_elements(path, PATIENT_KEYWORDS))
+        values = {
+            keyword: "\\".join(elements.texts(keyword)) for keyword in PATIENT_KEYWORDS if elements.values(keyword)
+        }
+    return tuple(
+        (keyword, hashlib.sha256(values.get(keyword, "").encode(errors="backslashreplace")).hexdigest())
+        for keyword in PATIENT_KEYWORDS
+    )
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from glam_deploy.errors import InputError
+from glam_deploy.exams import models_of
 from glam_deploy.outputs.report import SCHEMA, Report, shortest
 from glam_deploy.outputs.writer import ARRAYS, PICTURE, REPORT
 from glam_deploy.records import MAX_PIXELS, Facts
@@ -85,7 +86,7 @@ def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
     if (before := made["engine"]) != (now := wanted["engine"]):
         old, new = _described(before), _described(now)
         yield f"engine {old}, not {new}" if old != new else f"other graphs or files of engine {old}"
-    if _members(made) != _members(wanted):
+    if models_of(made) != models_of(wanted):
         yield "other graphs or files of a model of the ensemble"
     if (before := made["patches"]) != (now := wanted["patches"]):
         yield f"--patches {before}, not {now}"
@@ -94,11 +95,6 @@ def _differences(made: Facts, wanted: Facts) -> Iterator[str]:
         yield f"other settings ({', '.join(others).replace('_', ' ')})"
     if (before := _release(made)) != (now := _release(wanted)):
         yield f"glam-deploy {before}, not {now}"
-
-
-def _members(provenance: Facts) -> list[object]:
-    """What determines the result of each model of an ensemble; gates do not."""
-    return [(member["checkpoint"], member["engine"]) for member in provenance.get("ensemble", [])]
 
 
 def _described(engine: Facts) -> str:

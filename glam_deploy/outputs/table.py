@@ -7,12 +7,13 @@ so that missing lines can be restored. exams.csv is made from the lines of resul
 import csv
 import io
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import UsageError
-from glam_deploy.exams import ExamScores, ViewScores, any_group, score_exams
+from glam_deploy.exams import WRONG, ExamScores, ViewScores, any_group, made_by, score_exams
 from glam_deploy.outputs.report import Report, shortest
 from glam_deploy.records import View
 from glam_deploy.regular import open_regular
@@ -22,6 +23,7 @@ EXAMS = "exams.csv"
 
 _SCORES = ("y_global", "y_local", "y_fusion")
 _CLASSES = ("benign", "malignant")
+_STATUSES = ("done", "skipped", "failed")
 COLUMNS = (
     "file",
     "view",
@@ -36,6 +38,8 @@ COLUMNS = (
     "bundle",
     "report",
     "exam",
+    "made_by",
+    "headers",
 )
 """Column names; they are stable, and later releases only append columns."""
 
@@ -52,6 +56,12 @@ EXAM_COLUMNS = (
 )
 """Column names of exams.csv, as stable."""
 
+_NOT_COMPARED = "not compared"
+"""Cell "headers" of an image that could not be compared with one of its exam from another run."""
+
+Patient = tuple[tuple[str, str], ...]
+"""As `Source.patient`."""
+
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters that start a formula in spreadsheets, in normal and full width (OWASP, "CSV Injection")."""
 
@@ -59,51 +69,86 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 class Table:
     """The table in a folder of results, for one run. Not thread-safe."""
 
-    def __init__(self, folder: Path, *, engine: str, bundle: str, again: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        engine: str,
+        bundle: str,
+        again: Collection[str] | None = None,
+        read_patient: Callable[[Path], Patient | None] = lambda path: None,
+    ) -> None:
         """Create the table, or continue an existing one.
 
         `engine`, `bundle`: engine name and bundle id, for inputs without a result. `again`: names of the reports of
         this run, or None for a new table. Lines of other reports are kept; lines of these reports are kept if their
-        status is "done". An incomplete last line of a killed process is removed. Raises UsageError if a file that is
-        not such a table has its name.
+        status is "done". An incomplete last line of a killed process is removed. `read_patient`: as
+        `reading.read_patient`, for images of other runs. Raises UsageError if a file that is not such a table has its
+        name.
         """
         self._path, self._engine, self._bundle = folder / TABLE, engine, bundle
+        self._read_patient, self._patients = read_patient, dict[str, Patient]()
         for name in (TABLE, EXAMS):
             require_table(folder / name)
         (folder / EXAMS).unlink(missing_ok=True)
         kept: dict[str, str] = {}
+        mine = set(map(harmless, again or ()))
         if again is not None:
-            mine = set(map(harmless, again))
             for line in _lines(self._path):
                 report, status = _cell(line, "report"), _cell(line, "status")
                 if status == "done" or report not in mine:
                     kept[report] = line
         _replace(self._path, kept.values())
         # escaped as in the table
-        self._reports = {report: _cell(line, "exam") for report, line in kept.items()}
+        self._reports = {report: _content(line) for report, line in kept.items()}
+        # one of each exam is sufficient, because every line says how it differs from those before it
+        self._others = {
+            _cell(line, "exam"): _cell(line, "file")
+            for report, line in kept.items()
+            if report not in mine and _cell(line, "status") == "done"
+        }
         self._files = {_cell(line, "file") for line in kept.values()}
 
     def __contains__(self, report: str) -> bool:
         return harmless(report) in self._reports
 
-    def has(self, report: str, exam: str) -> bool:
-        """Whether the table has a line of this report with this exam."""
-        return self._reports.get(harmless(report)) == harmless(exam)
+    def keep(self, file: Path, report_name: str, report: Report, exam: str = "", patient: Patient = ()) -> None:
+        """As `add`, but does nothing if the table has this line, whatever the path of the input in it."""
+        line = self._line(file, report_name, report, exam, patient)
+        if self._reports.get(harmless(report_name)) != _content(line):
+            self._append(file, report_name, line)
 
-    def add(self, file: Path, report_name: str, report: Report, exam: str = "") -> None:
+    def add(self, file: Path, report_name: str, report: Report, exam: str = "", patient: Patient = ()) -> None:
         """Append the line of an input, and remove earlier lines of the same report or file. Raises OSError.
 
-        `exam`: identifier of its exam; "" if it is unknown.
+        `exam`: identifier of its exam; "" if it is unknown. `patient`: as `Source.patient`, compared with that of the
+        other images of the exam, and not written.
         """
+        self._append(file, report_name, self._line(file, report_name, report, exam, patient))
+
+    def _line(self, file: Path, report_name: str, report: Report, exam: str, patient: Patient) -> str:
+        headers = self._headers(exam, patient) if exam and patient else ""
+        return csv_line(self._row(file, report_name, report) | {"exam": exam, **_maker(report), "headers": headers})
+
+    def _headers(self, exam: str, patient: Patient) -> str:
+        """The keywords in which the header differs from that of an earlier image of the exam, or _NOT_COMPARED."""
+        found = ""
+        if exam not in self._patients:
+            other = self._others.get(harmless(exam))
+            earlier = self._read_patient(Path(other)) if other is not None else ()
+            found = _NOT_COMPARED if earlier is None else ""
+            self._patients[exam] = earlier or patient
+        return found or " ".join(key for key, _ in sorted(set(patient) - set(self._patients[exam])))
+
+    def _append(self, file: Path, report_name: str, line: str) -> None:
         own = {"report": harmless(report_name), "file": harmless(str(file))}
         if own["report"] in self._reports or own["file"] in self._files:
             others = [line for line in _lines(self._path) if all(_cell(line, key) != cell for key, cell in own.items())]
             _replace(self._path, others)
-        line = csv_line(self._row(file, report_name, report) | {"exam": exam})
         # in one system call, so that lines of several writers are not mixed
         with self._path.open("ab", buffering=0) as file_:
             file_.write(line.encode())
-        self._reports[own["report"]] = harmless(exam)
+        self._reports[own["report"]] = _content(line)
         self._files.add(own["file"])
 
     def write_exams(self) -> None:
@@ -129,6 +174,10 @@ class Table:
             "bundle": made_by.get("bundle", {}).get("id", self._bundle),
             "report": report_name,
         }
+
+
+def _maker(report: Report) -> dict[str, str]:
+    return {"made_by": made_by(report["provenance"]) if report["status"] == "done" else ""}
 
 
 def is_table(path: Path) -> bool:
@@ -162,21 +211,39 @@ def _source_boxes(report: Report) -> list[Any]:
 
 
 def _image(line: str) -> ViewScores | None:
-    """The image of a line of results.csv; None if its exam is unknown."""
+    """The image of a line of results.csv, WRONG if a cell is not as written; None if its exam is unknown."""
     cells = dict(zip(COLUMNS, _cells(line), strict=True))
     if not cells["exam"]:
         return None
-    scores = {score: {name: cells[f"{score}_{name}"] for name in _CLASSES} for score in _SCORES}
+    texts = {score: [cells[f"{score}_{name}"] for name in _CLASSES] for score in _SCORES}
+    scores = {
+        score: dict(zip(_CLASSES, map(_score, found), strict=True)) for score, found in texts.items() if any(found)
+    }
+    view, status, differs = cells["view"], cells["status"], cells["headers"]
+    is_right = (
+        view in ("", *View)
+        and status in _STATUSES
+        and bool(scores) == bool(cells["made_by"]) == (status == "done")
+        and ("y_global" in scores or not scores)
+        and all(0 <= value <= 1 for found in scores.values() for value in found.values())
+    )
     return ViewScores(
         exam=cells["exam"],
-        view=View(cells["view"]) if cells["view"] in list(View) else None,
-        status=cells["status"],
-        scores={
-            score: {name: float(value) for name, value in values.items()}
-            for score, values in scores.items()
-            if all(values.values())
-        },
+        view=View(view) if view in list(View) else None,
+        status=status if is_right else WRONG,
+        scores=scores if is_right else {},
+        made_by=cells["made_by"],
+        differs=() if differs == _NOT_COMPARED else tuple(differs.split()),
+        compared=differs != _NOT_COMPARED,
     )
+
+
+def _score(text: str) -> float:
+    """The score in a cell; NaN for another text."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan
 
 
 def _exam_row(exam: ExamScores) -> dict[str, object]:
@@ -231,6 +298,11 @@ def _cells(line: str) -> list[str]:
         return next(csv.reader([line]), [])
     except csv.Error:
         return []
+
+
+def _content(line: str) -> int:
+    """Hash of all cells but the path of the input, which a later run may spell in another way."""
+    return hash(tuple(_cells(line)[1:]))
 
 
 def _cell(line: str, column: str) -> str:

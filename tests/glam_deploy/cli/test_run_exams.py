@@ -1,6 +1,7 @@
 """`glam-deploy run`: exam-level scores in exams.csv, in the text and in --json, and after --resume."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from support.commands import Cli, Said, names, strict
 from support.engines import small_view
 
-from glam_deploy.dicom.mammography import Exam, write_view
+from glam_deploy.dicom.mammography import Exam, build_view, save, write_view
 from glam_deploy.records import View
 
 
@@ -146,6 +147,45 @@ def test_dicom_is_grouped_by_study(run: Callable[..., Said], tmp_path: Path) -> 
     assert uids["second_L-CC.dcm"] == Exam(seed="second").uid("study")
     assert uids["first_R-CC.dcm"] == ""  # an object without a study is never grouped by its name
     assert [row["images"] for row in table(tmp_path / "out/exams.csv")] == ["2", "2"]
+
+
+def test_two_women_under_one_study_are_not_combined(run: Callable[..., Said], tmp_path: Path) -> None:
+    """Also after --resume, and in a run that adds the second woman; nothing that is written has her identifiers."""
+    (tmp_path / "in").mkdir()
+    for view, changes in (
+        (View.L_CC, {"PatientID": "WOMAN-A", "PatientBirthDate": "19400102", "StudyDate": "20200304"}),
+        (View.L_MLO, {"PatientID": "WOMAN-B", "PatientBirthDate": "19800102", "StudyDate": "20200304"}),
+    ):
+        dataset = build_view((small_view().pixels >> 4).astype(np.uint16), view=view)
+        for keyword, value in changes.items():
+            setattr(dataset, keyword, value)
+        save(dataset, tmp_path / f"in/{view}.dcm")
+    remark = "headers differ in PatientBirthDate, PatientID, so the images are not combined"
+
+    def remarks(*inputs: object) -> list[str]:
+        said = run(*inputs, "--resume", "--json")
+        assert said.code == 0
+        written = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".npz"]
+        plain = ("WOMAN-A", "WOMAN-B", "19400102", "19800102")
+        digests = [hashlib.sha256(text.encode()).hexdigest() for text in plain]
+        assert not [text for text in (*plain, *digests) if text in "".join(written) + said.out + said.err]
+        (row,) = table(tmp_path / "out/exams.csv") if (tmp_path / "out/exams.csv").exists() else [{}]
+        return [exam["remarks"][-1] for exam in exams_of(said)] + [row.get("remarks", "").split("; ")[-1]]
+
+    assert remarks(tmp_path / "in/L-CC.dcm") == [""]
+    assert remarks(tmp_path / "in/L-MLO.dcm") == [remark]
+    assert remarks(tmp_path / "in") == [remark, remark]
+    assert remarks(tmp_path / "in") == [remark, remark]
+
+
+def test_two_engines_in_one_folder_are_not_combined(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:
+    assert run(folder / "0_L-CC.png", "--resume", "--patches", "5").code == 0
+    assert run(folder / "0_R-CC.png", "--resume", "--patches", "6").code == 0
+    (row,) = table(tmp_path / "out/exams.csv")
+    assert row["remarks"].endswith("results of different networks, engines or settings, which are not combined")
+    assert (row["score"], row["exam_malignant_mean"]) == ("", "")
+    assert run(folder / "0_L-CC.png", "--resume", "--patches", "6").code == 0
+    assert table(tmp_path / "out/exams.csv")[0]["exam_malignant_mean"] != ""
 
 
 def test_single_images_have_no_exam_level_results(run: Callable[..., Said], folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import glam_deploy
 from glam_deploy.errors import UsageError
-from glam_deploy.exams import ExamScores, Pooled, ViewScores, any_group, exam_lines, pool, score_exams
+from glam_deploy.exams import ExamScores, Pooled, ViewScores, any_group, exam_lines, made_by, pool, score_exams
 from glam_deploy.records import Source, View
 from glam_deploy.runtime.result import Result
 from glam_deploy.view_names import exam_from_name
@@ -122,3 +122,56 @@ def test_results_in_python(make_result: Callable[..., Result]) -> None:
 )
 def test_the_exam_in_a_name(path: str, exam: str) -> None:
     assert exam_from_name(PurePath(path)) == exam
+
+
+PROVENANCE: dict[str, object] = {
+    "checkpoint": {"sha256": "c"},
+    "engine": {"name": "onnx", "sha256": {"global": "g"}},
+    "patches": 6,
+    "versions": {"glam_deploy": "1"},
+    "bundle": {"id": "b"},
+    "gate": "ungated",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"bundle": {"id": "other"}, "gate": "0123", "machine": "other"}, True),
+        ({"checkpoint": {"sha256": "other"}}, False),
+        ({"engine": {"name": "onnx", "sha256": {"global": "other"}}}, False),
+        ({"patches": 3}, False),
+        ({"versions": {"glam_deploy": "2"}}, False),
+        ({"ensemble": [{"checkpoint": "x", "engine": "y", "gate": "z"}]}, False),
+    ],
+)
+def test_what_counts_as_the_same_maker(
+    make_result: Callable[..., Result], change: dict[str, object], same: bool
+) -> None:
+    """As for --resume: each gate changes the bundle's id and no result."""
+    results = [make_result(view=View.L_CC, provenance=PROVENANCE), make_result(provenance=PROVENANCE | change)]
+    (exam,) = glam_deploy.exam_scores(results, exams=["1", "1"])
+    assert bool(exam.whole) == same
+    assert (exam.remarks[-1] == "results of different networks, engines or settings, which are not combined") != same
+
+
+def test_gates_of_an_ensemble_change_no_result() -> None:
+    of = [PROVENANCE | {"ensemble": [{"checkpoint": "x", "engine": "y", "gate": gate}]} for gate in ("a", "b")]
+    assert made_by(of[0]) == made_by(of[1])
+
+
+def test_images_of_two_patients_or_dates_are_not_combined(make_result: Callable[..., Result]) -> None:
+    keys = ("PatientID", "PatientBirthDate", "StudyDate")
+    sources = [
+        Source(
+            name="a.dcm", kind="dicom", uids={"StudyInstanceUID": "1.2"}, patient=tuple(zip(keys, values, strict=True))
+        )
+        for values in ("abc", "axc", "aby")
+    ]
+    results = [make_result(view=view, source=source) for view, source in zip(View, sources, strict=False)]
+    (exam,) = glam_deploy.exam_scores(results)
+    assert (exam.score, exam.whole, exam.breasts) == ("", {}, {})
+    assert exam.remarks[-1] == "headers differ in PatientBirthDate, StudyDate, so the images are not combined"
+    unknown = make_result(view=View.R_CC, source=Source(name="b", kind="dicom", uids={"StudyInstanceUID": "1.2"}))
+    (exam,) = glam_deploy.exam_scores([results[0], results[0], unknown])
+    assert exam.whole

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from glam_deploy.errors import InputError, NotForThisNetwork, UsageError
+from glam_deploy.exams import made_by
 from glam_deploy.outputs import report
-from glam_deploy.outputs.table import COLUMNS, TABLE, Table, is_table
+from glam_deploy.outputs.table import COLUMNS, TABLE, Table, csv_line, is_table
 from glam_deploy.outputs.writer import is_result
+from glam_deploy.records import View
 
 HEADING = (
     '"file","view","status","y_global_benign","y_global_malignant","y_local_benign","y_local_malignant",'
-    '"y_fusion_benign","y_fusion_malignant","patches","notices","error","reason","time_ms","engine","bundle","report","exam"\n'
+    '"y_fusion_benign","y_fusion_malignant","patches","notices","error","reason","time_ms","engine","bundle","report","exam",'
+    '"made_by","headers"\n'
 )
 
 
@@ -39,8 +42,8 @@ def failed(message: str = "broken") -> report.Report:
 
 
 def test_a_line_of_a_result(make_result: Any, tmp_path: Path) -> None:
-    made_by = {"engine": {"name": "openvino"}, "bundle": {"id": "cd34"}}
-    content = done(make_result, y_fusion=np.array([0.25, 0.5], np.float32), provenance=made_by)
+    provenance = {"engine": {"name": "openvino"}, "bundle": {"id": "cd34"}}
+    content = done(make_result, y_fusion=np.array([0.25, 0.5], np.float32), provenance=provenance)
     content["patches"][1]["source_box"] = None
     table(tmp_path).add(Path("exam/1.dcm"), "1.json", content, "1.2.840.1")
     assert (tmp_path / TABLE).read_text().startswith(HEADING)
@@ -65,6 +68,8 @@ def test_a_line_of_a_result(make_result: Any, tmp_path: Path) -> None:
         "bundle": "cd34",
         "report": "1.json",
         "exam": "1.2.840.1",
+        "made_by": made_by(provenance),
+        "headers": "",
     }
     assert json.loads(row["patches"]) == [[200, 340, 712, 852], None]
 
@@ -182,3 +187,110 @@ def test_a_table_is_a_result(tmp_path: Path) -> None:
 
 def test_columns_are_stable() -> None:
     assert ",".join(f'"{name}"' for name in COLUMNS) + "\n" == HEADING
+
+
+PATIENT = (("PatientID", "aa"), ("StudyDate", "bb"))
+OTHER = (("PatientID", "cc"), ("StudyDate", "bb"))
+
+
+def exams(folder: Path) -> list[dict[str, str]]:
+    with (folder / "exams.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_two_views(make_result: Any, folder: Path, second: Any = PATIENT) -> None:
+    one = table(folder)
+    for view, patient in (("L-CC", PATIENT), ("R-CC", second)):
+        one.add(Path(f"{view}.dcm"), f"{view}.json", done(make_result, view=View(view)), "1", patient)
+    one.write_exams()
+
+
+def test_a_header_of_another_patient_is_marked_and_no_digest_is_written(make_result: Any, tmp_path: Path) -> None:
+    of_two_views(make_result, tmp_path, OTHER)
+    assert [row["headers"] for row in rows(tmp_path)] == ["", "PatientID"]
+    (exam,) = exams(tmp_path)
+    assert (exam["score"], exam["exam_malignant_mean"]) == ("", "")
+    assert exam["remarks"].endswith("headers differ in PatientID, so the images are not combined")
+    text = (tmp_path / TABLE).read_text() + (tmp_path / "exams.csv").read_text()
+    assert '"aa"' not in text
+    assert "cc" not in text.replace("-CC", "").lower()
+    of_two_views(make_result, tmp_path)
+    (exam,) = exams(tmp_path)
+    assert exam["exam_malignant_mean"] == rows(tmp_path)[0]["y_global_malignant"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "remark", "combined"),
+    [
+        (PATIENT, "no result of R-MLO; 2 images of R-CC", True),
+        (OTHER, "headers differ in PatientID, so the images are not combined", False),
+        (None, "header not compared: 1", True),
+        ((), "no result of R-MLO; 2 images of R-CC", True),
+    ],
+)
+def test_an_image_of_another_run_is_compared_by_its_file(
+    make_result: Any, tmp_path: Path, stored: Any, remark: str, combined: bool
+) -> None:
+    of_two_views(make_result, tmp_path)
+    asked: list[Path] = []
+
+    def read_patient(path: Path) -> Any:
+        asked.append(path)
+        return stored
+
+    again = Table(tmp_path, engine="onnx", bundle="ab12", again={"3.json"}, read_patient=read_patient)
+    again.add(Path("3.dcm"), "3.json", done(make_result, view=View.R_CC), "1", PATIENT)
+    again.write_exams()
+    assert asked == [Path("R-CC.dcm")]
+    (exam,) = exams(tmp_path)
+    assert (exam["remarks"].endswith(remark), bool(exam["exam_malignant_mean"])) == (True, combined)
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "9", "-0.1", ""])
+def test_a_wrong_score_makes_its_exam_incomplete_until_its_report_is_used(
+    make_result: Any, tmp_path: Path, text: str
+) -> None:
+    of_two_views(make_result, tmp_path)
+    whole = (tmp_path / TABLE).read_text()
+    heading, left, right = whole.splitlines(keepends=True)
+    (tmp_path / TABLE).write_text(heading + left.replace("0.7", text, 1) + right)
+    again = table(tmp_path, {"R-CC.json"})
+    again.write_exams()
+    (exam,) = exams(tmp_path)
+    assert (exam["complete"], exam["views"]) == ("no", "R-CC")
+    assert exam["remarks"].endswith("wrong line: 1")
+    assert (exam["exam_malignant_maximum"], exam["left_malignant_mean"]) == ("0.7", "")
+    again = table(tmp_path, {"L-CC.json"})
+    again.keep(Path("elsewhere/L-CC.dcm"), "L-CC.json", done(make_result, view=View.L_CC), "1", PATIENT)
+    again.write_exams()
+    assert exams(tmp_path)[0]["left_malignant_mean"] == "0.7"
+
+
+@pytest.mark.parametrize(("column", "text"), [("view", "Q"), ("status", "fine"), ("made_by", ""), ("status", "failed")])
+def test_a_line_with_another_wrong_cell(make_result: Any, tmp_path: Path, column: str, text: str) -> None:
+    of_two_views(make_result, tmp_path)
+    found = rows(tmp_path)
+    found[0][column] = text
+    (tmp_path / TABLE).write_text(HEADING + "".join(csv_line(row.values()) for row in found))
+    table(tmp_path, set()).write_exams()
+    assert exams(tmp_path)[0]["remarks"].endswith("wrong line: 1")
+
+
+def test_a_kept_result_leaves_its_line(make_result: Any, tmp_path: Path) -> None:
+    of_two_views(make_result, tmp_path)
+    whole = (tmp_path / TABLE).read_bytes()
+    again = table(tmp_path, {"L-CC.json", "R-CC.json"})
+    for view in ("L-CC", "R-CC"):
+        again.keep(Path(f"elsewhere/{view}.dcm"), f"{view}.json", done(make_result, view=View(view)), "1", PATIENT)
+    assert (tmp_path / TABLE).read_bytes() == whole
+
+
+def test_results_of_two_engines_in_one_table_are_not_combined(make_result: Any, tmp_path: Path) -> None:
+    one = table(tmp_path)
+    for view, engine in (("L-CC", "onnx"), ("R-CC", "openvino")):
+        provenance = {"engine": {"name": engine}, "bundle": {"id": "ab12"}}
+        one.add(Path(view), f"{view}.json", done(make_result, view=View(view), provenance=provenance), "1")
+    one.write_exams()
+    (exam,) = exams(tmp_path)
+    assert exam["remarks"].endswith("results of different networks, engines or settings, which are not combined")
+    assert exam["exam_malignant_mean"] == ""
