@@ -18,11 +18,11 @@ from glam_deploy.appliance.identity import derived_uid, digest, with_valid_uids
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.provenance import result_provenance
-from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, report_entries, view_entries
+from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, report_entries, view_entries, view_summary
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
-from glam_deploy.exams import ExamScores, ViewScores, score_exams
+from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.images import image_files
 from glam_deploy.json_records import to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
@@ -189,24 +189,23 @@ class _Study:
         return StudyEntry(
             study_uid=self._job.study_uid,
             views=views,
-            exam=exam_content(self._exam(views)),
+            exam=exam_content(score_exams(map(self._scores, self._views, views))[0]),
             objects=tuple(
                 ObjectFile(file=_file_name(entry), kind=entry.kind, sop_class=entry.sop_class, sop_uid=entry.sop_uid)
                 for entry in objects
             ),
         )
 
-    def _exam(self, views: Sequence[ViewEntry]) -> ExamScores:
-        images = (
-            ViewScores(
-                exam=self._job.study_uid,
-                view=View(view.view) if view.view else None,
-                status=view.status or "failed",
-                scores=view.predictions or {},
-            )
-            for view in views
+    def _scores(self, view: JobView, entry: ViewEntry) -> ViewScores:
+        summary = view_summary(self._publisher.data.root / view.folder) if view.folder else None
+        return ViewScores(
+            exam=self._job.study_uid,
+            view=View(view.view) if view.view else None,
+            status=view.outcome or "failed",
+            scores=entry.predictions or {},
+            made_by=summary.made_by if summary else "",
+            patient=summary.patient if summary else {},
         )
-        return score_exams(images)[0]
 
     def _processed(self, view: JobView) -> JobView:
         if view.state != "candidate":

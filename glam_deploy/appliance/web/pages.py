@@ -30,7 +30,7 @@ from glam_deploy.appliance.web.access import (
     form_token_matches,
     visitor_of,
 )
-from glam_deploy.appliance.web.pictures import scores
+from glam_deploy.appliance.web.pictures import summary
 from glam_deploy.appliance.web.render import latency, render, throughput
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, score_exams
@@ -97,14 +97,14 @@ def study(request: Request) -> Response:
         raise HTTPException(404)
     views = sorted((row for row in found.instances if row["view"]), key=_hanging_order)
     others = [row for row in found.instances if not row["view"]]
-    found_scores = {row["arrival"]: scores(context.data.root / row["folder"]) for row in views if row["folder"]}
+    summaries = {row["arrival"]: summary(context.data.root / row["folder"]) for row in views if row["folder"]}
     available_pictures = {row["arrival"]: _available_pictures(context, row) for row in views}
     values = {
         "detail": found,
         "views": views,
         "others": others,
-        "scores": found_scores,
-        "exam": _exam(views, found_scores),
+        "scores": {arrival: found["scores"] for arrival, found in summaries.items() if found},
+        "exam": _exam(views, summaries),
         "exam_title": TITLE,
         "available_pictures": available_pictures,
     }
@@ -117,8 +117,10 @@ def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, An
         ViewScores(
             exam="",
             view=View(row["view"]),
-            status="done" if (scores := found.get(row["arrival"], {})) else row["outcome"] or "waiting",
-            scores=scores,
+            status="done" if (known := found.get(row["arrival"])) else row["outcome"] or "waiting",
+            scores=known["scores"] if known else {},
+            made_by=known.get("made_by", "") if known else "",
+            patient=known.get("patient", {}) if known else {},
         )
         for row in views
     ]

@@ -54,10 +54,10 @@ class Pictures:
             return found
 
 
-def scores(results: Path) -> dict[str, dict[str, float]]:
-    """Score -> class -> 0..1, as in `Result.predictions`; empty if the results have been removed."""
+def summary(results: Path) -> dict[str, Any]:
+    """`ViewSummary` of the results as JSON values; empty if they have been removed."""
     try:
-        found: dict[str, dict[str, float]] = _json(results / FINDING)["summary"]["scores"]
+        found: dict[str, Any] = _json(results / FINDING)["summary"]
         return found
     except InputError:
         return {}

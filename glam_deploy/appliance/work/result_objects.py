@@ -11,7 +11,7 @@ number in `provenance.SERIES_NUMBERS` and its switch in `config.Results`; its wr
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,11 @@ class ObjectEntry:
 def view_entries(folder: Path) -> list[ObjectEntry]:
     """The objects in a view's folder of results."""
     return [ObjectEntry(**entry) for entry in read_json(folder / FINDING)["objects"]]
+
+
+def view_summary(folder: Path) -> ViewSummary:
+    """What the reports say of a view, in its folder of results."""
+    return from_json(ViewSummary, read_json(folder / FINDING)["summary"])
 
 
 def report_entries(folder: Path) -> list[ObjectEntry]:
@@ -172,7 +177,7 @@ class StudyReports:
     def _outcome(self, view: JobView, summary: ViewSummary | None) -> ViewOutcome:
         is_fresh = summary is not None
         if view.folder and not summary:
-            summary = from_json(ViewSummary, read_json(self.data.root / view.folder / FINDING)["summary"])
+            summary = view_summary(self.data.root / view.folder)
         return ViewOutcome(
             source=self.data.root / view.path,
             image=self._image(view),
@@ -225,7 +230,7 @@ class Publisher:
             picture = threads.submit(overlay, mammogram.pixels, result)
             drawn = threads.submit(lambda: to_png(picture.result()))
             pending = self._start_objects(finding, picture, identify, threads)
-            summary = self._summary(finding, pending)
+            summary = self._summary(finding, pending, mammogram)
             picture.result()  # drawing needs the GIL, unlike compression, and drafting would hold it
             self.reports.draft(view, summary)
             self._write_finding(finding, summary, pending, identify, folder)
@@ -261,9 +266,10 @@ class Publisher:
         }
         return {kind: threads.submit(write, identify(kind)) for kind, write in writers.items() if getattr(wanted, kind)}
 
-    def _summary(self, finding: ViewFinding, pending: PendingDatasets) -> ViewSummary:
+    def _summary(self, finding: ViewFinding, pending: PendingDatasets, mammogram: Mammogram) -> ViewSummary:
         shown = objects.reference(pending["seg"].result()) if "seg" in pending else None
-        return summarize(finding, self.provenance.algorithm, segmentation=shown)
+        summary = summarize(finding, self.provenance.algorithm, segmentation=shown)
+        return replace(summary, made_by=self.provenance.digest, patient=dict(mammogram.source.patient))
 
     def _write_finding(
         self,

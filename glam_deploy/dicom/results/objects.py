@@ -182,6 +182,8 @@ def exam_texts(outcomes: Sequence[ViewOutcome]) -> list[str]:
             view=outcome.view,
             status=outcome.outcome,
             scores=outcome.summary.scores if outcome.summary else {},
+            made_by=outcome.summary.made_by if outcome.summary else "",
+            patient=outcome.summary.patient if outcome.summary else {},
         )
         for outcome in outcomes
     )

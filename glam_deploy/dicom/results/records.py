@@ -1,7 +1,7 @@
 """Records from which result objects are written: algorithm, identity, and findings of each view."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -132,6 +132,10 @@ class ViewSummary:
     notices: tuple[Notice, ...]
     segmentation: Reference | None
     """The SEG object of this view, if one was made."""
+    made_by: str = ""
+    """What made the result; equal for results that may be combined."""
+    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As `Source.patient` of the mammogram, to find one of another patient or time in the exam; in no object."""
 
 
 @dataclass(frozen=True, kw_only=True)

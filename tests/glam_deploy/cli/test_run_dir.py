@@ -105,6 +105,18 @@ def test_exam_level_scores(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     assert exam["remarks"] == ["no result of R-CC", "no result of R-MLO"]
 
 
+def test_views_of_two_dates_in_one_study_are_not_combined(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    _, second = write_exam(tmp_path / "in", "dates", [View.L_CC, View.L_MLO])
+    dataset = dcmread(second)
+    dataset.StudyDate = "20240101"
+    dataset.save_as(second)
+    assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 0
+    (study,) = result_of(tmp_path / "out")["studies"]
+    assert (study["exam"]["scores"], study["exam"]["breasts"], study["exam"]["complete"]) == ({}, {}, False)
+    assert study["exam"]["remarks"][-1] == "headers differ in StudyDate, so the images are not combined"
+    assert all(view["predictions"] for view in study["views"])
+
+
 def test_masks_and_scores_are_those_of_run(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (file,) = write_exam(tmp_path / "in", "masks", [View.R_MLO])
     assert cli("run-dir", "--bundle", tiny, tmp_path / "in", tmp_path / "out").code == 0

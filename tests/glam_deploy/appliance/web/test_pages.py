@@ -1,6 +1,7 @@
 """What the pages say, and what they never say."""
 
 import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam
 
+from glam_deploy.appliance.data import FINDING
 from glam_deploy.appliance.web.app import HEADERS
 from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.records import Pixels, View
@@ -148,6 +150,24 @@ def test_a_study_from_its_first_instance_to_its_delivery(busy: Busy) -> None:
     assert re.search(r"Global 0\.\d{3} 0\.\d{3}", words)
     assert "Exam-level scores: mean / maximum over the images, not calibrated. Global score." in words
     assert re.search(r"Exam 0\.\d{3} / 0\.\d{3} 0\.\d{3} / 0\.\d{3} (Right|Left) breast 0\.\d{3} /", words)
+
+
+def test_an_exam_of_two_patients_has_no_score(empty: Appliance) -> None:
+    """The page compares what the results keep; nothing of it is shown."""
+    study = empty.receive_exam(1, (View.R_CC, View.L_CC))
+    empty.assemble()
+    empty.work()
+    visitor, page = empty.visitor(), f"/study/{empty.name(study)}"
+    assert re.search(r"Exam 0\.\d{3} / 0\.\d{3}", text(visitor.get(page).text))
+    path = next((empty.context.data.root / "results").rglob(FINDING))
+    content = json.loads(path.read_text())
+    assert set(content["summary"]["patient"]) == {"PatientID", "PatientBirthDate", "StudyDate"}
+    content["summary"]["patient"]["PatientID"] = "canary"
+    path.write_text(json.dumps(content))
+    words = text(visitor.get(page).text)
+    assert "headers differ in PatientID, so the images are not combined" in words
+    assert "canary" not in words
+    assert not re.search(r"Exam 0\.\d{3}", words)
 
 
 def test_what_is_not_delivered_can_be_sent_again(busy: Busy) -> None:

@@ -212,6 +212,22 @@ class TestBoth:
         assert "Left breast: y_global benign 0.500 / 0.500, malignant 0.750 / 0.750." in told
         assert "Incomplete: no result of L-MLO; no result of R-MLO." in told
 
+    @pytest.mark.parametrize(
+        ("changes", "remark"),
+        [
+            ({"made_by": "other"}, "results of different networks, engines or settings, which are not combined"),
+            ({"patient": {"PatientID": "canary"}}, "headers differ in PatientID, so the images are not combined"),
+        ],
+    )
+    def test_views_of_another_network_or_patient_are_not_combined(self, outcomes, write, changes, remark):
+        summaries = [replace(each.summary, made_by="one", patient={"PatientID": "one"}) for each in outcomes[:2]]
+        summaries[1] = replace(summaries[1], **changes)
+        views = [replace(each, summary=found) for each, found in zip(outcomes[:2], summaries, strict=True)]
+        report = write(views, ALGORITHM, identity(1))
+        told = " ".join(values(report, "111033") + values(report, "121106"))
+        assert remark in told
+        assert ("Exam: y_" in told, "canary" in told) == (False, False)
+
     def test_reasons_outside_ascii_do_no_harm(self, outcomes, write):
         odd = replace(outcomes[2], reason="Größe \x00 \\ 乳房")
         report = write([odd, outcomes[0]], ALGORITHM, identity(1))
