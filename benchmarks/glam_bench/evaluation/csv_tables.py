@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from glam_deploy.errors import UsageError
 from glam_deploy.outputs.table import csv_line
 from glam_deploy.regular import open_regular
 
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?')
+"""First line of a CSV file of Excel, which states the separator."""
 MAX_BYTES = 64 << 20
 """Largest size of a table."""
 MAX_ROWS = 250_000
@@ -44,8 +47,11 @@ def read_rows(
     heading: Callable[[str], str] = str.lower,
     remedy: str = "add the heading",
     least: int = 1,
+    whole: bool = True,
 ) -> list[Row]:
     """The records of a CSV file: UTF-8, separated by comma, semicolon or tab, with a heading.
+
+    Excel's first line "sep=;" is understood. `whole`: whether every record must have all cells of the heading.
 
     `columns`: required headings, in the form that `heading` gives them. `optional`: headings that may be missing; their
     cells are then "". Cells in quotation marks may contain line ends. `remedy`: of a missing column. `least`: records
@@ -54,9 +60,12 @@ def read_rows(
     """
     text = _text(path)
     first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
+    stated = _SEPARATOR.fullmatch(first.strip())
+    separator = stated[1] if stated else max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
+        if stated:
+            next(reader)
         names = [heading(cell.strip()) for cell in next(reader, [])]
         while names and not names[-1]:
             names.pop()
@@ -67,7 +76,7 @@ def read_rows(
             )
         if twice := next((name for name in names if name and names.count(name) > 1), None):
             raise UsageError(f"{path}, line 1: the column {twice} is given twice, expected once: remove one of the two")
-        rows = list(_records(path, names, optional, reader))
+        rows = list(_records(path, names, optional, reader, whole=whole))
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no row of a CSV file ({error}): correct it") from error
     if len(rows) < least:
@@ -75,7 +84,9 @@ def read_rows(
     return rows
 
 
-def _records(path: Path, names: Sequence[str], optional: Sequence[str], reader: Iterator[list[str]]) -> Iterator[Row]:
+def _records(
+    path: Path, names: Sequence[str], optional: Sequence[str], reader: Iterator[list[str]], *, whole: bool
+) -> Iterator[Row]:
     line = reader.line_num + 1  # type: ignore[attr-defined]  # of csv.reader
     count = 0
     for cells in reader:
@@ -87,6 +98,11 @@ def _records(path: Path, names: Sequence[str], optional: Sequence[str], reader: 
                 raise UsageError(
                     f"{path}, line {line}: there are {len(cells)} cells, the last ones such as {surplus!r}, expected "
                     f"{len(names)} as in the heading: write decimals with a point, and quote cells with a separator"
+                )
+            if whole and len(cells) < len(names):
+                raise UsageError(
+                    f"{path}, line {line}: there are {len(cells)} cells, expected {len(names)} as in the heading: "
+                    f"complete the row (an empty cell needs its separator), or copy the file again"
                 )
             padded = [*map(str.strip, cells), *[""] * (len(names) - len(cells))]
             found = dict.fromkeys(optional, "") | dict(zip(names, padded, strict=False))

@@ -1,6 +1,7 @@
 """`glam-deploy evaluate`: from its options to the files and the tables on standard output."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ def run(settings: Settings) -> int:
     _require_consistent(settings)
     require_makeable(settings.out)
     with console.working("reading the lists"):
-        predictions = [read_predictions(path) for path in settings.predictions]
+        listed = bool(settings.labels or settings.dataset)
+        predictions = [read_predictions(path, labels=not listed) for path in settings.predictions]
         whole = _labelled(settings, predictions)
         labelled, remarks = _limited(whole, settings.limit)
         validation = read_list(settings.validation, settings.masks) if settings.validation else None
@@ -172,10 +174,20 @@ def _open(settings: Settings) -> list[Model]:
 
 
 def _names(settings: Settings) -> list[tuple[tuple[Path, str], str]]:
-    """Every bundle with every engine, and the name of the two."""
-    pairs = product(settings.bundles, settings.engines)
+    """Every bundle with every engine, and the name of the two.
+
+    A bundle has the name of its folder; where two have the same, such as demo/bundle and demo_gmic/bundle, the folder
+    above is part of the name.
+    """
+    places = {folder: Path(os.path.normpath(folder.absolute())) for folder in settings.bundles}
+    count = Counter(place.name for place in places.values())
+    names = {
+        folder: place.name if count[place.name] == 1 else f"{place.parent.name}-{place.name}"
+        for folder, place in places.items()
+    }
     several = len(settings.engines) > 1
-    return [(pair, pair[0].resolve().name + (f"-{pair[1]}" if several else "")) for pair in pairs]
+    pairs = product(settings.bundles, settings.engines)
+    return [(pair, names[pair[0]] + (f"-{pair[1]}" if several else "")) for pair in pairs]
 
 
 def _require_different(names: Sequence[str]) -> None:

@@ -10,7 +10,9 @@ from glam_deploy.images.image_files import MASK_ENDING, MASK_VALUES, find_mask, 
 from glam_deploy.records import VIEW_NAMES, View
 
 CLASSES = ("benign", "malignant")
-LABELS = {"1": True, "0": False, "": None}
+_LABELS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+_UNKNOWN = ("", "na", "nan")
+"""Labels as spreadsheets, R and pandas write them, in lower case."""
 
 
 def read_list(path: Path, masks: Path | None = None) -> LabelledSet:
@@ -54,10 +56,10 @@ def _image(row: Row, masks: Path | None) -> LabelledImage:
     name = PurePosixPath(row.cells["file"].replace("\\", "/")).as_posix()
     path = row.path.parent / name
     if not row.cells["file"] or not path.is_file():
-        raise row.wrong("file", f"the name of a file in {row.path.parent}")
+        raise row.wrong("file", f"the name of a file in the folder {row.path.parent.resolve()}")
     if not row.cells["exam"]:
         raise row.wrong("exam", "an identifier, the same for all images of one exam")
-    labels = {label: _label(row, label) for label in CLASSES}
+    labels = {label: label_in(row, label) for label in CLASSES}
     return LabelledImage(
         name=name,
         path=path,
@@ -68,10 +70,14 @@ def _image(row: Row, masks: Path | None) -> LabelledImage:
     )
 
 
-def _label(row: Row, label: str) -> bool | None:
-    if row.cells[label] not in LABELS:
-        raise row.wrong(label, "1, 0, or nothing for unknown")
-    return LABELS[row.cells[label]]
+def label_in(row: Row, column: str) -> bool | None:
+    """The label in a cell; None for unknown. Raises UsageError."""
+    text = row.cells[column].lower()
+    if text in _UNKNOWN:
+        return None
+    if text not in _LABELS:
+        raise row.wrong(column, "1 or 0 (also 1.0, 0.0, TRUE, FALSE), or nothing, NA or NaN for unknown")
+    return _LABELS[text]
 
 
 def _view(row: Row) -> View | None:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from glam_bench.evaluation.csv_tables import Row, read_rows
 from glam_bench.evaluation.labelled import LabelledImage, LabelledSet
-from glam_bench.evaluation.plain_list import CLASSES, LABELS
+from glam_bench.evaluation.plain_list import CLASSES, label_in
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.outputs.table import harmless
 from glam_deploy.reading import SUFFIXES
@@ -25,7 +25,9 @@ PREFIX = "predictions-"
 """Beginning of the names of the files that an evaluation writes; the rest is the name of the network."""
 SCORE = "prediction"
 """Name of the only score of a file of predictions."""
-COLUMNS = ("image_index", *(f"{label}_pred" for label in CLASSES), *(f"{label}_label" for label in CLASSES))
+_SCORES = ("image_index", *(f"{label}_pred" for label in CLASSES))
+_LABELS = tuple(f"{label}_label" for label in CLASSES)
+COLUMNS = (*_SCORES, *_LABELS)
 _EXAM = re.compile(r"(.+?)[-_]([LR])[-_]?(CC|MLO)", re.IGNORECASE)
 """image_index of the published samples, such as 0_L-CC: exam, side, projection."""
 
@@ -48,11 +50,15 @@ def image_index(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Read a file of predictions. Raises UsageError with line and value for a row that is wrong."""
+def read_predictions(path: Path, *, labels: bool = True) -> Predictions:
+    """Read a file of predictions. Raises UsageError with line and value for a row that is wrong.
+
+    `labels`: whether the file must have labels, because no list states them.
+    """
     scores: dict[str, dict[str, float]] = {}
     images = []
-    for row in read_rows(path, COLUMNS):
+    required, optional = (COLUMNS, ()) if labels else (_SCORES, _LABELS)
+    for row in read_rows(path, required, optional):
         index = row.cells["image_index"]
         if not index or index in scores:
             raise row.wrong("image_index", "a name, each once")
@@ -159,7 +165,7 @@ def _image(row: Row, path: Path) -> LabelledImage:
         path=path.parent / index,
         view=View(f"{known[2]}-{known[3]}".upper()) if known else None,
         exam=known[1] if known else index,
-        labels={label: _label(row, f"{label}_label") for label in CLASSES},
+        labels={label: label_in(row, f"{label}_label") for label in CLASSES},
     )
 
 
@@ -171,10 +177,3 @@ def _score(row: Row, column: str) -> float:
     if not 0 <= value <= 1:
         raise row.wrong(column, "a number from 0 to 1")
     return value
-
-
-def _label(row: Row, column: str) -> bool | None:
-    text = row.cells[column].removesuffix(".0")
-    if text not in LABELS:
-        raise row.wrong(column, "1, 0, or nothing for unknown")
-    return LABELS[text]

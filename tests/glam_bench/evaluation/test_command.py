@@ -413,3 +413,15 @@ def test_stopping_says_how_to_go_on(tmp_path: Path, bundle: Path) -> None:
     assert f"to go on: glam-deploy evaluate --resume --labels {labels}" in err
     assert "1 of 4 images: 1 done" in err
     assert len((out / STORE).read_text().splitlines()) == 2
+
+
+def test_two_bundles_of_one_name_have_the_folder_above_in_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `demo --out a` and `demo --out b` leave them."""
+    exams = write_exams(tmp_path / "images", 1)
+    bundles = [write_tiny_bundle(tmp_path / name / "bundle") for name in ("a", "b")]
+    chosen = [word for bundle in bundles for word in ("--bundle", bundle)]
+    said = evaluate(capsys, "--labels", exams, *chosen, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert [model.facts.name for model in result(tmp_path / "out").models] == ["a-bundle", "b-bundle"]

@@ -45,12 +45,31 @@ def test_separators_marks_and_unknown_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("benign", "malignant", "expected"),
+    [("1.0", "0.0", (True, False)), ("TRUE", "False", (True, False)), ("NA", "NaN", (None, None))],
+)
+def test_labels_as_other_programs_write_them(
+    tmp_path: Path, benign: str, malignant: str, expected: tuple[bool | None, bool | None]
+) -> None:
+    """pandas with a gap in the column, Excel, R and pandas."""
+    (tmp_path / "a.png").write_bytes(b"")
+    (image,) = read_list(write_list(tmp_path, [f"a.png,,e,{benign},{malignant}"])).images
+    assert (image.labels["benign"], image.labels["malignant"]) == expected
+
+
+def test_the_separator_that_excel_states(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("sep=;\r\nfile;exam;benign;malignant\r\na.png;e, f;0;1\r\n", newline="")
+    assert read_list(tmp_path / "list.csv").images[0].exam == "e, f"
+
+
+@pytest.mark.parametrize(
     ("rows", "told"),
     [
         (["b.png,,e,0,0"], r"line 2: file is 'b.png', expected the name of a file in .*: correct it"),
         (["a.png,,e,0,0", "a.png,,e,0,0"], "line 3: file is 'a.png', expected each file once"),
         (["a.png,,,0,0"], "line 2: exam is '', expected an identifier"),
-        (["a.png,,e,0,yes"], "line 2: malignant is 'yes', expected 1, 0, or nothing for unknown"),
+        (["a.png,,e,0,yes"], "line 2: malignant is 'yes', expected 1 or 0 .* for unknown"),
         (["a.png,LEFT,e,0,0"], "line 2: view is 'LEFT', expected one of L-CC, R-CC, L-MLO, R-MLO"),
         ([], "has no row below its heading"),
     ],
@@ -169,6 +188,7 @@ def test_wrong_predictions_are_named(tmp_path: Path, row: str, told: str) -> Non
             "line 2: there are 6 cells, the last ones such as '5', expe",
         ),
         ("file,exam,benign,malignant\na.png,e,0,\x001\n", "line 2: there is a NUL byte"),
+        ("file,exam,benign,malignant\na.png,e,0\n", "line 2: there are 3 cells, expected 4 as in the heading"),
     ],
 )
 def test_an_ambiguous_table_is_refused(tmp_path: Path, text: str, told: str) -> None:
@@ -182,6 +202,14 @@ def test_columns_without_heading_and_cells_are_no_ambiguity(tmp_path: Path) -> N
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "list.csv").write_text(";file;exam;benign;malignant;;\n0;a.png;e;0;1;;;\n")
     assert read_list(tmp_path / "list.csv").images[0].labels == {"benign": False, "malignant": True}
+
+
+def test_a_list_has_the_labels_that_predictions_lack(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("image_index,benign_pred,malignant_pred\n0_L-CC,0.1,0.9\n")
+    assert read_predictions(path, labels=False).scores == {"0_L-CC": {"benign": 0.1, "malignant": 0.9}}
+    with pytest.raises(UsageError, match="without benign_label, malignant_label"):
+        read_predictions(path)
 
 
 def test_rows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def require_split(title: str, split: str | None, splits: Sequence[str]) -> None:
 
 def read_published(path: Path, columns: Sequence[str]) -> list[Row]:
     """The records of a published table, with headings in lower case and with spaces for "_". See `read_rows`."""
-    return read_rows(path, columns, heading=_spaced, remedy="take the table as it was published", least=0)
+    return read_rows(path, columns, heading=_spaced, remedy="take the table as it was published", least=0, whole=False)
 
 
 def _spaced(heading: str) -> str:
