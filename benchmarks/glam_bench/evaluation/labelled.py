@@ -118,13 +118,13 @@ def drawn(image: LabelledImage, shape: tuple[int, int]) -> tuple[dict[str, Mask]
     `shape`: rows and columns of the image as read. Raises InputError for a mask file that cannot be read or has
     another shape.
     """
-    found: dict[str, Mask] = {}
+    found: dict[str, NDArray[np.uint8]] = {}
     empty = 0
     for outline in image.outlines:
-        mask, area = found.setdefault(outline.label, np.zeros(shape, np.bool_)), _area(outline.shape, shape)
-        mask |= area
-        empty += not area.any()
-    return found, empty
+        if outline.label not in found:
+            found[outline.label] = np.zeros(shape, np.uint8)
+        empty += not _draw(outline.shape, found[outline.label])
+    return {label: canvas.astype(np.bool_) for label, canvas in found.items()}, empty
 
 
 def fingerprint(image: LabelledImage) -> tuple[str, list[Path]]:
@@ -134,20 +134,24 @@ def fingerprint(image: LabelledImage) -> tuple[str, list[Path]]:
     return repr((image.name, image.view, sorted(image.labels.items()), shapes)), files
 
 
-def _area(area: Rectangle | Polygon | MaskFile, shape: tuple[int, int]) -> Mask:
+def _draw(area: Rectangle | Polygon | MaskFile, canvas: NDArray[np.uint8]) -> bool:
+    """Set the pixels of `canvas` in the area to 1; whether it has any."""
     if isinstance(area, MaskFile):
-        return _from_file(area, shape)
-    canvas = np.zeros(shape, np.uint8)
+        mask = _from_file(area, canvas.shape)
+        canvas |= mask
+        return bool(mask.any())
     if isinstance(area, Rectangle):
         rows = slice(max(0, round(area.top)), max(0, round(area.bottom)))
-        canvas[rows, max(0, round(area.left)) : max(0, round(area.right))] = 1
-    else:
-        corners = np.array([[round(column), round(row)] for row, column in area.corners], np.int32)
-        cv2.fillPoly(canvas, [corners], 1)
-    return canvas.astype(np.bool_)
+        inside = canvas[rows, max(0, round(area.left)) : max(0, round(area.right))]
+        inside[...] = 1
+        return inside.size > 0
+    corners = np.array([[round(column), round(row)] for row, column in area.corners], np.int32)
+    cv2.fillPoly(canvas, [corners], 1)
+    last = np.array(canvas.shape[::-1]) - 1
+    return bool(((corners.max(axis=0) >= 0) & (corners.min(axis=0) <= last)).all())
 
 
-def _from_file(area: MaskFile, shape: tuple[int, int]) -> Mask:
+def _from_file(area: MaskFile, shape: tuple[int, ...]) -> Mask:
     try:
         values = _mask_values(area.path)
     except InputError as error:

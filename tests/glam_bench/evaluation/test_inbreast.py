@@ -153,3 +153,90 @@ def test_the_layout_is_named(tmp_path: Path) -> None:
         opened(tmp_path)
     with pytest.raises(UsageError, match="no split 'test', expected none"):
         open_dataset("inbreast", tmp_path, split="test")
+
+
+def plist(rois: str, head: str = '<?xml version="1.0"?>') -> bytes:
+    inner = f"<dict><key>Images</key><array><dict><key>ROIs</key><array>{rois}</array></dict></array></dict>"
+    return f'{head}<plist version="1.0">{inner}</plist>'.encode()
+
+
+def roi(points: str, name: str = "<string>Mass</string>") -> str:
+    return f"<dict><key>Name</key>{name}<key>Point_px</key><array>{points}</array></dict>"
+
+
+POINT, DEEP = "<string>(1, 1)</string>", "<array>" * 100_000 + "</array>" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (plist(roi("", "<date>garbage</date>")), "AttributeError"),
+        (plist(roi(DEEP)), "a name or a point is no string"),
+        (plist(roi("", DEEP)), "a name or a point is no string"),
+        (plist(roi(POINT), '<?xml version="1.0" encoding="rot13"?>'), "LookupError"),
+        (plist(roi("<data>?</data>")), "the outlines cannot be read"),
+        (plist(roi("<integer>1</integer>")), "a name or a point is no string"),
+        (plist(roi(f"<string>{'9' * 100_000}</string>")), r"a point is '9{200}', expected"),
+        (plist(roi(POINT) * 5001), "ROIs is no list of at most 5000 outlines"),
+        (plist(roi(POINT * 200_001)), "there are 200001 points, expected at most 200000"),
+    ],
+    ids=["date", "deep-point", "deep-name", "encoding", "data", "number", "long", "outlines", "points"],
+)
+def test_hostile_outlines(tmp_path: Path, content: bytes, said: str) -> None:
+    release = one_image(tmp_path, "5")
+    (release / "AllXML").mkdir()
+    (release / "AllXML/20586908.xml").write_bytes(content)
+    with pytest.raises(UsageError, match=f"20586908.xml: .*{said}") as raised:
+        opened(tmp_path)
+    assert len(str(raised.value)) < 1000
+
+
+def test_a_file_of_outlines_without_end_is_not_read(tmp_path: Path) -> None:
+    release = one_image(tmp_path, "5")
+    (release / "AllXML").mkdir()
+    with (release / "AllXML/20586908.xml").open("wb") as file:
+        file.truncate(4 << 30)
+    with pytest.raises(
+        UsageError, match=r"20586908.xml: the outlines cannot be read \(it has more than 16777216 bytes"
+    ):
+        opened(tmp_path)
+
+
+def test_two_rows_of_one_image(tmp_path: Path) -> None:
+    release = write_set(tmp_path, "R;CC;201001;20586908;2;5", "L;CC;201001;1;2;1", "R;CC;201001;20586908;2;1")
+    write_image(release, f"20586908_{PATIENT}_MG_R_CC", View.R_CC)
+    with pytest.raises(
+        UsageError, match=r"INbreast.csv, lines 2 and 4: both are of file name 20586908, expected one row"
+    ):
+        opened(tmp_path)
+
+
+def test_two_files_of_one_image(tmp_path: Path) -> None:
+    release = one_image(tmp_path, "5")
+    write_outlines(release / "AllXML/20586908.xml", [("Mass", SQUARE)])
+    write_outlines(release / "copy/20586908.xml", [("Mass", SQUARE)])
+    with pytest.raises(UsageError, match=r"20586908.xml and .*20586908.xml are of one image, expected one file"):
+        opened(tmp_path)
+    (release / "copy/20586908.xml").unlink()
+    write_image(release / "copy", f"20586908_{PATIENT}_MG_R_CC", View.R_CC)
+    labelled = opened(tmp_path)
+    assert labelled.images == ()
+    assert labelled.remarks[-1] == "1 images have several files, such as 20586908."
+
+
+def test_outlines_outside_of_the_image_are_counted(tmp_path: Path) -> None:
+    """The image has 96 rows and 70 columns."""
+    release = one_image(tmp_path, "5")
+    moved = {
+        "left": [(x - 30, y) for x, y in SQUARE],
+        "right": [(x + 60, y) for x, y in SQUARE],
+        "below": [(x, y + 76) for x, y in SQUARE],
+        "edge": [(x, y + 75) for x, y in SQUARE],
+    }
+    write_outlines(release / "AllXML/20586908.xml", [*moved.items()])
+    labelled = opened(tmp_path)
+    assert len(labelled.images[0].outlines) == 1
+    expected = np.zeros((96, 70), np.bool_)
+    expected[95, 10:21] = True
+    np.testing.assert_array_equal(masks_of(labelled.images[0], (96, 70))["malignant"], expected)
+    assert labelled.remarks[-1].startswith("3 outlines are not used, because they are outside of their image, such as ")

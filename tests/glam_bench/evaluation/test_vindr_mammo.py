@@ -107,3 +107,48 @@ def test_the_layout_is_named(tmp_path: Path) -> None:
     write_lines(tmp_path / "breast-level_annotations.csv", [VINDR_BREASTS])
     with pytest.raises(UsageError, match=r"has no table finding_annotations\.csv; expected the files of VinDr-Mammo"):
         open_dataset("vindr-mammo", tmp_path)
+
+
+def test_two_rows_of_one_image(tmp_path: Path) -> None:
+    rows = [breast_row(FIRST, "L-CC", "BI-RADS 1"), breast_row(FIRST, "L-CC", "BI-RADS 5")]
+    write_set(tmp_path, rows, [])
+    write_digital(tmp_path / f"images/{STUDY}/{FIRST}.dicom")
+    said = (
+        f"breast-level_annotations.csv, lines 2 and 3: both are of study id image id {STUDY}/{FIRST}, expected one row"
+    )
+    with pytest.raises(UsageError, match=said):
+        open_dataset("vindr-mammo", tmp_path)
+
+
+def test_two_files_of_one_image(tmp_path: Path) -> None:
+    write_digital(tmp_path / f"copy/{STUDY}/{FIRST}.dicom")
+    labelled = one_image(tmp_path)
+    assert labelled.images == ()
+    assert labelled.remarks[-1] == f"1 images have several files, such as {STUDY}/{FIRST}.dicom."
+
+
+def test_boxes_outside_of_the_image_are_counted(tmp_path: Path) -> None:
+    """The image has 96 rows and 70 columns."""
+    labelled = one_image(
+        tmp_path,
+        "['Mass'],BI-RADS 5,-500.0,-500.0,-5.0,-5.0",
+        "['Mass'],BI-RADS 5,70.0,0.0,80.0,10.0",
+        "['Mass'],BI-RADS 5,69.0,95.0,80.0,100.0",
+    )
+    expected = np.zeros((96, 70), np.bool_)
+    expected[95, 69] = True
+    np.testing.assert_array_equal(masks_of(labelled.images[0], (96, 70))["malignant"], expected)
+    assert labelled.remarks[-1] == (
+        f"2 outlines are not used, because they are outside of their image, such as {FIRST}.dicom."
+    )
+
+
+def test_boxes_of_an_unknown_image_are_counted(tmp_path: Path) -> None:
+    box = "['Mass'],BI-RADS 5,1.0,1.0,9.0,9.0"
+    write_set(tmp_path, [breast_row(FIRST, "L-CC", "BI-RADS 5")], [finding_row(SECOND, box), finding_row(FIRST, box)])
+    write_digital(tmp_path / f"images/{STUDY}/{FIRST}.dicom")
+    labelled = open_dataset("vindr-mammo", tmp_path)
+    assert len(labelled.images[0].outlines) == 1
+    assert labelled.remarks[-1] == (
+        f"1 boxes are of images without a row in breast-level_annotations.csv, such as {STUDY}/{SECOND}."
+    )

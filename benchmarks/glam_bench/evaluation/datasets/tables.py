@@ -2,12 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_bench.evaluation.csv_tables import Row, read_rows
-from glam_deploy.errors import UsageError
+from glam_bench.evaluation.labelled import MaskFile, Outline, Polygon, Rectangle
+from glam_deploy.dicom.read import read_elements
+from glam_deploy.errors import DicomError, UsageError
 from glam_deploy.reading import find_inputs
 from glam_deploy.records import View
 
@@ -77,6 +79,18 @@ def read_published(path: Path, columns: Sequence[str]) -> list[Row]:
     return read_rows(path, columns, heading=_spaced, remedy="take the table as it was published", least=0, whole=False)
 
 
+def require_one_row(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Raises UsageError if two rows have the same cells in `columns`, which name an image."""
+    seen: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[column] for column in columns)
+        if (first := seen.setdefault(key, row)) is not row:
+            raise UsageError(
+                f"{row.path}, lines {first.line} and {row.line}: both are of {' '.join(columns)} {'/'.join(key)}, "
+                "expected one row for each image: take the table as it was published"
+            )
+
+
 def _spaced(heading: str) -> str:
     return " ".join(heading.replace("_", " ").lower().split())
 
@@ -111,6 +125,38 @@ def class_of(birads: int) -> str | None:
     return "malignant" if birads >= 4 else "benign" if birads >= 2 else None
 
 
+def inside(outlines: Iterable[Outline], path: Path, left_out: "LeftOut") -> tuple[Outline, ...]:
+    """The boxes and polygons that have a part in the image in `path`, by its header; counts the others."""
+    found = tuple(outlines)
+    shape = _shape(path) if found else None
+    used = [shape is None or _meets(outline.shape, shape) for outline in found]
+    for _ in range(used.count(False)):
+        left_out.add("outlines are not used, because they are outside of their image", path.name)
+    return tuple(outline for outline, is_used in zip(found, used, strict=True) if is_used)
+
+
+def _shape(path: Path) -> tuple[int, int] | None:
+    """Rows and columns; None for a file that cannot be read, which is reported when its pixels are read."""
+    try:
+        header = read_elements(path, ("Rows", "Columns"))
+        return int(header.Rows), int(header.Columns)
+    except (DicomError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def _meets(area: Rectangle | Polygon | MaskFile, shape: tuple[int, int]) -> bool:
+    """Whether the box, or the box around the polygon, has a pixel of an image of this shape."""
+    if isinstance(area, MaskFile):
+        return True
+    if isinstance(area, Rectangle):
+        spans = ((area.top, area.bottom), (area.left, area.right))
+        return all(max(0, round(low)) < min(size, round(high)) for (low, high), size in zip(spans, shape, strict=True))
+    positions = zip(*area.corners, strict=True)
+    return all(
+        round(max(on_axis)) >= 0 and round(min(on_axis)) < size for on_axis, size in zip(positions, shape, strict=True)
+    )
+
+
 @dataclass(kw_only=True)
 class LeftOut:
     """Counts what a table lists and a reader cannot use."""
@@ -126,4 +172,5 @@ class LeftOut:
         return tuple(f"{len(names)} {reason}, such as {names[0]}." for reason, names in self._names.items())
 
 
+SEVERAL = "images have several files"
 ABSENT = "images are listed in the tables and absent from the folder"

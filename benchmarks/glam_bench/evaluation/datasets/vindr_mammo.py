@@ -9,20 +9,23 @@ no finding_birads. Identifiers are 32 hexadecimal digits, which are no UIDs.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from glam_bench.evaluation.csv_tables import Row
 from glam_bench.evaluation.datasets.tables import (
     ABSENT,
     BIRADS_RULE,
+    SEVERAL,
     LeftOut,
     Tree,
     birads_in,
     class_of,
+    inside,
     labels_of,
     open_tree,
     read_published,
+    require_one_row,
     require_split,
     view_in,
 )
@@ -39,6 +42,9 @@ _REMARK = (
     "have no boxes in the set."
 )
 
+Key = tuple[str, str]
+"""Identifiers of study and image."""
+
 
 def read_set(folder: Path, split: str | None) -> LabelledSet:
     """The set in `folder`; `split`: "training" or "test". Raises UsageError."""
@@ -47,16 +53,25 @@ def read_set(folder: Path, split: str | None) -> LabelledSet:
     breasts, findings = tree.table(BREASTS), tree.table(FINDINGS)
     if breasts is None or findings is None:
         raise tree.missing(f"table {FINDINGS if breasts else BREASTS}")
-    files = {(path.parent.name, path.stem): path for path in tree.images if path.suffix in (".dicom", ".dcm")}
+    files: dict[Key, list[Path]] = defaultdict(list)
+    for path in tree.images:
+        if path.suffix in (".dicom", ".dcm"):
+            files[path.parent.name, path.stem].append(path)
     boxes = _boxes(findings, left_out, split)
+    rows = read_published(breasts, (*_KEYS, "laterality", "view position", "breast birads"))
+    require_one_row(rows, ("study id", "image id"))
     images = []
-    for row in read_published(breasts, (*_KEYS, "laterality", "view position", "breast birads")):
+    for row in rows:
         if _is_in(row, split):
-            path = files.get((row["study id"], row["image id"]))
-            if path is None:
-                left_out.add(ABSENT, f"{row['study id']}/{row['image id']}.dicom")
+            key = row["study id"], row["image id"]
+            paths, found = files.get(key, []), boxes.pop(key, [])
+            if len(paths) == 1:
+                images.append(_image(tree, paths[0], row, inside(found, paths[0], left_out)))
             else:
-                images.append(_image(tree, path, row, boxes))
+                left_out.add(SEVERAL if paths else ABSENT, f"{'/'.join(key)}.dicom")
+    for key, found in boxes.items():
+        for _ in found:
+            left_out.add(f"boxes are of images without a row in {BREASTS}", "/".join(key))
     remarks = (BIRADS_RULE, _REMARK, *left_out.remarks())
     return LabelledSet(name="vindr-mammo", level="breast", images=tuple(images), remarks=remarks)
 
@@ -67,7 +82,7 @@ def _is_in(row: Row, split: str | None) -> bool:
     return split in (None, row["split"])
 
 
-def _image(tree: Tree, path: Path, row: Row, boxes: Mapping[str, list[Outline]]) -> LabelledImage:
+def _image(tree: Tree, path: Path, row: Row, boxes: tuple[Outline, ...]) -> LabelledImage:
     view = view_in(row, "laterality", "view position")
     if view is None:
         raise row.wrong("view position", "CC or MLO")
@@ -77,16 +92,16 @@ def _image(tree: Tree, path: Path, row: Row, boxes: Mapping[str, list[Outline]])
         view=view,
         exam=row["study id"],
         labels=labels_of(birads_in(row, "breast birads")),
-        outlines=tuple(boxes.get(row["image id"], ())),
+        outlines=boxes,
     )
 
 
-def _boxes(table: Path, left_out: LeftOut, split: str | None) -> Mapping[str, list[Outline]]:
-    """Image identifier -> boxes of its findings."""
-    found: dict[str, list[Outline]] = defaultdict(list)
+def _boxes(table: Path, left_out: LeftOut, split: str | None) -> dict[Key, list[Outline]]:
+    """Image -> boxes of its findings."""
+    found: dict[Key, list[Outline]] = defaultdict(list)
     for row in read_published(table, (*_KEYS, "finding categories", "finding birads", *_SIDES)):
         if _is_in(row, split) and any(row[side] for side in _SIDES):
-            found[row["image id"]] += _box(row, left_out)
+            found[row["study id"], row["image id"]] += _box(row, left_out)
     return found
 
 
