@@ -55,7 +55,7 @@ _POINT = re.compile(rf"\(\s*{_COORDINATE}\s*,\s*{_COORDINATE}\s*\)")
 MAX_BYTES = 16 << 20
 """Largest size of a file of outlines."""
 MAX_OUTLINES, MAX_POINTS = 5_000, 200_000
-"""Largest numbers in one file, well above those of a mammogram; drawing takes under 1 s."""
+"""Largest numbers in one file, well above those of a mammogram; drawing takes some two seconds."""
 _SHOWN = 200
 """Most characters of a file's text in a message."""
 _REMARK = (
