@@ -229,6 +229,17 @@ def read_patient(path: Path) -> tuple[tuple[str, str], ...] | None:
     return dicom_read.read_patient(path)
 
 
+def read_study(path: Path) -> str:
+    """StudyInstanceUID of a DICOM file, also of one without a result; "" for other formats, or if it is unknown."""
+    try:
+        if not is_dicom(_head(path)):
+            return ""
+        from glam_deploy.dicom import read as dicom_read
+    except (InputError, ModuleNotFoundError):
+        return ""
+    return dicom_read.read_study(path)
+
+
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:
     mode = _mode(path)
     if stat.S_ISREG(mode):

@@ -30,7 +30,7 @@ from glam_deploy.outputs.writer import (
     write_result,
     writing_to,
 )
-from glam_deploy.reading import read, read_patient, read_standardized
+from glam_deploy.reading import read, read_patient, read_standardized, read_study
 from glam_deploy.records import Pixels, View
 from glam_deploy.runtime.overlap import ahead, behind
 from glam_deploy.runtime.pipeline import Pipeline
@@ -83,7 +83,9 @@ class Job:
         """
         if exam := self.exams.get(path) or report["input"]["uids"].get("StudyInstanceUID"):
             return str(exam)
-        return exam_from_name(path) if path.suffix.lower() in image_files.SUFFIXES else ""
+        if path.suffix.lower() in image_files.SUFFIXES:
+            return exam_from_name(path)
+        return "" if report["status"] == "done" else read_study(path)
 
     def settings(self, path: Path) -> dict[str, object]:
         """Settings on which a result depends besides its input and the pipeline; JSON-ready."""

@@ -119,6 +119,15 @@ def read_patient(path: Path) -> tuple[tuple[str, str], ...]:
     )
 
 
+def read_study(path: Path) -> str:
+    """StudyInstanceUID of a DICOM file, also of one that is not for the networks; "" if it is unknown or not valid."""
+    with suppress(DicomError):
+        elements = Elements(read_elements(path, ("StudyInstanceUID",)))
+        if elements.values("StudyInstanceUID") and UID(uid := elements.texts("StudyInstanceUID")[0]).is_valid:
+            return uid
+    return ""
+
+
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     """The elements `keywords` of the DICOM file `path`, without pixels, with file meta information.
 

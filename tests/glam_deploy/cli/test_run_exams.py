@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mammograms import write_mg
 from PIL import Image
+from pydicom import dcmread
 from support.commands import Cli, Said, names, strict
 from support.engines import small_view
 
@@ -147,6 +148,22 @@ def test_dicom_is_grouped_by_study(run: Callable[..., Said], tmp_path: Path) -> 
     assert uids["second_L-CC.dcm"] == Exam(seed="second").uid("study")
     assert uids["first_R-CC.dcm"] == ""  # an object without a study is never grouped by its name
     assert [row["images"] for row in table(tmp_path / "out/exams.csv")] == ["2", "2"]
+
+
+def test_skipped_and_failed_objects_are_counted_in_their_exam(run: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pixels = (small_view().pixels >> 4).astype(np.uint16)
+    for view in View:
+        stored = pixels[:, ::-1] if view.is_right else pixels
+        write_view(tmp_path / f"in/{view}.dcm", stored, view=view, exam=Exam(seed="one"))
+    magnified, cut = dcmread(tmp_path / "in/R-MLO.dcm"), (tmp_path / "in/L-CC.dcm").read_bytes()
+    magnified.EstimatedRadiographicMagnificationFactor = "1.8"  # of contact views: about 1
+    magnified.save_as(tmp_path / "in/magnified.dcm")
+    (tmp_path / "in/cut.dcm").write_bytes(cut[:-1000])
+    run(tmp_path / "in")
+    (exam,) = table(tmp_path / "out/exams.csv")
+    assert (exam["complete"], exam["images"], exam["remarks"]) == ("no", "6", "skipped: 1; failed: 1")
+    assert exam["exam"] == Exam(seed="one").uid("study")
 
 
 def test_two_women_under_one_study_are_not_combined(run: Callable[..., Said], tmp_path: Path) -> None:
