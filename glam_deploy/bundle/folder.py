@@ -166,7 +166,7 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         text = read_regular(folder / MANIFEST, MANIFEST_LIMIT)
     except OSError as error:
-        if (folder / ENSEMBLE).is_file():
+        if _is_ensemble(folder):
             first = _ensemble(folder).members[0].folder
             raise UsageError(
                 f"{folder}: is an ensemble of several models, and this is for one bundle: give one of its folders, "
@@ -194,7 +194,7 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
     Raises as `open_bundle`; BundleError if a member is missing, is of another network or default number of patches than
     the first, or was not made from the checkpoint that the ensemble names.
     """
-    if (folder / MANIFEST).exists() or not (folder / ENSEMBLE).is_file():
+    if not _is_ensemble(folder):
         return (open_bundle(folder),)
     bundles, ensemble = [], _ensemble(folder)
     names = {member.folder for member in ensemble.members}
@@ -222,6 +222,14 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
                 f"first is {first.network.title} with {first.patches}. {_WHOLE_ENSEMBLE}"
             )
     return tuple(bundles)
+
+
+def _is_ensemble(folder: Path) -> bool:
+    """Whether a folder has `ensemble.json` and no manifest; False if it cannot be read."""
+    try:
+        return (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).exists()
+    except OSError:
+        return False
 
 
 _WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its checkpoints again."

@@ -21,7 +21,7 @@ from glam_deploy.errors import Caller, GlamError
 from glam_deploy.installation import documentation, refusal
 
 COMMANDS = {
-    "export": "Checkpoint -> bundle: three ONNX graphs, manifest, parity table.",
+    "export": "Checkpoint -> bundle: ONNX graphs of all stages, manifest, parity table.",
     "build": "Build TensorRT engines into a bundle, for the GPU of this machine.",
     "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
     "run-dir": "Find lesions for a host that calls a program on a folder (mercure, MONAI).",

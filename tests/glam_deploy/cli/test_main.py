@@ -40,7 +40,7 @@ def inspect_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException],
         def fail(folder: object) -> None:
             raise error
 
-        monkeypatch.setattr(importlib.import_module("glam_deploy.cli.inspect"), "open_bundle", fail)
+        monkeypatch.setattr(importlib.import_module("glam_deploy.cli.inspect"), "open_members", fail)
 
     return arrange
 
@@ -169,7 +169,7 @@ def test_library_that_makes_an_error_of_a_stop(start: Start, number: signal.Sign
         "def fail(folder):\n"
         f"    try: os.kill(os.getpid(), {number.value})\n"
         "    except KeyboardInterrupt: raise AttributeError('half loaded') from None\n"
-        "c.open_bundle = fail\n"
+        "c.open_members = fail\n"
     )
     process = start("inspect", code=code + PLAIN)
     assert process.communicate() == ("", "stopped\n")
@@ -186,7 +186,7 @@ def test_fault_of_our_own_is_never_swallowed(
 
 
 def test_fault_of_our_own_shows_its_trace(start: Start) -> None:
-    code = "import glam_deploy.cli.inspect as c; c.open_bundle = lambda folder: 1 / 0; " + PLAIN
+    code = "import glam_deploy.cli.inspect as c; c.open_members = lambda folder: 1 / 0; " + PLAIN
     process = start("inspect", code=code)
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
