@@ -30,7 +30,10 @@ def told(sample: Mammogram) -> set[str]:
 LEVELS = (1, 4, 40, 120, 400, 800, 1400, 2000)
 ALL_RIMS = views.RIMS + views.RIMS_OF_ONE_SIDE
 GRID = [
-    (rim, kind, (1, 5, 20, 60, 110)[(i + 2 * j) % 5], LEVELS[(3 * i + j) % len(LEVELS)], (i + j) % 2 == 1)
+    pytest.param(
+        *(rim, kind, (1, 5, 20, 60, 110)[(i + 2 * j) % 5], LEVELS[(3 * i + j) % len(LEVELS)], (i + j) % 2 == 1),
+        marks=() if (i + j) % 2 else pytest.mark.slow,
+    )
     for i, rim in enumerate(ALL_RIMS)
     for j, kind in enumerate(views.BACKGROUNDS)
 ]

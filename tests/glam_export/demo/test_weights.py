@@ -184,7 +184,7 @@ def result_of(spec: NetworkSpec, seed: int, view: View) -> tuple[Result, np.ndar
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("spec", [GMIC, CAM], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [GMIC, pytest.param(CAM, marks=pytest.mark.slow)], ids=["GMIC", "CAM"])
 @pytest.mark.parametrize(("seed", "view", "name"), LESIONS)
 def test_lesions_are_found_by_other_networks(spec, seed, view, name):
     """The map's largest cell holds the lesion: a cell of 64 or 32 pixels, which may reach over the outline."""

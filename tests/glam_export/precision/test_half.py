@@ -83,6 +83,7 @@ def local(golden_bundle: Path, patch: np.ndarray) -> Arrays:
 
 
 @network
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_global_graph_rounds_where_its_twin_does(
     golden_network: GlamNetwork,

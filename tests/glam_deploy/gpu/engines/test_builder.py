@@ -299,7 +299,9 @@ def require_contract(report: str, stage: Stage, *, network: NetworkSpec = GLAM_C
 
 @pytest.mark.network
 @pytest.mark.parametrize("precision", KINDS)
-@pytest.mark.parametrize(("network", "stage"), PARAMETERS)
+@pytest.mark.parametrize(
+    ("network", "stage"), [pytest.param(*key, marks=pytest.mark.slow if key[0] is GMIC else ()) for key in PARAMETERS]
+)
 def test_real_engine(
     request: pytest.FixtureRequest, logs: list[Any], network: NetworkSpec, stage: Stage, precision: Precision
 ) -> None:
@@ -314,7 +316,9 @@ def test_real_engine(
 
 @pytest.mark.network
 @pytest.mark.parametrize("precision", KINDS)
-@pytest.mark.parametrize("network", BUNDLES)
+@pytest.mark.parametrize(
+    "network", [pytest.param(key, marks=pytest.mark.slow if key is GMIC else ()) for key in BUNDLES]
+)
 def test_real_fusion_engine(
     request: pytest.FixtureRequest, logs: list[Any], network: NetworkSpec, precision: Precision
 ) -> None:
