@@ -30,7 +30,7 @@ from glam_export.exporter import ExportOptions, export_bundle
 
 TOLERANCE = 1e-4
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
