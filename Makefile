@@ -29,8 +29,8 @@ lowest-test:  ## the tests with the lowest versions that setup.py admits, in a v
 	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[export,dicom,appliance,openvino,quantize,tensorrt-rtx,dev]"
 	$(LOWEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test-slow: $(INSTALLED)  ## the golden cases with several patches, and on the stand-in for a GPU: minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(INSTALLED)  ## golden cases with several patches, of GMIC and CAM, and on the stand-in for a GPU: a quarter of an hour
+	$(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -56,9 +56,7 @@ def image(golden_image: Callable[[int], np.ndarray]) -> NetworkInput:
     return from_standardized(golden_image(cam.SEED), source=Source(name="case", kind="array"))
 
 
-@pytest.fixture(
-    scope="module", params=["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "openvino"))]
-)
+@pytest.fixture(scope="module", params=["onnx", "torch", "openvino"])
 def result(request: pytest.FixtureRequest, bundle: Path, image: NetworkInput) -> Result:
     need_engine(request.param)
     with load(bundle, engine=request.param, ungated=True) as pipeline:

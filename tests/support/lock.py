@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable
 from threading import Event, Thread
 
-MANY = 200_000
-"""Turns that another thread gets where the work leaves Python alone for some tenths of a second: here a million.
+MANY = 50_000
+"""Turns that another thread gets where the work leaves Python alone for some tenths of a second: a million on a quiet
+machine, under 200,000 were seen on a busy one.
 Where the work keeps Python's lock it gets some thousands, before that begins.
 """
 

@@ -217,9 +217,8 @@ def test_plain_install_is_told_all_that_it_lacks_at_once(start: Start, tmp_path:
     assert process.returncode == 3
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stop_leaves_the_bundle_that_stands(
     start: Start, golden_checkpoint: Path, bundle: Path, number: signal.Signals, status: int
 ) -> None:

@@ -147,6 +147,7 @@ LESIONS = [
 
 
 @pytest.mark.network
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "view", "name"), LESIONS)
 @torch.inference_mode()
 def test_lesions_are_found_and_outlined(network, seed, view, name):
