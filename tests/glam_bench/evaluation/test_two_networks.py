@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from glam_export.exporter import ExportOptions, export_bundle
 
     place = tmp_path_factory.mktemp("two")
-    write_checkpoint(place / "glam.safetensors")
+    write_checkpoint(place / "glam.safetensors", "GLAM")
     torch.save(network.state_dict(network.GMIC), place / "gmic.p")
     for name in ("glam.safetensors", "gmic.p"):
         export_bundle(place / name, place / Path(name).stem, ExportOptions(precisions=("fp32",)))
