@@ -25,6 +25,7 @@ from glam_deploy.bundle.manifest import (
     ENSEMBLE,
     MANIFEST,
     MANIFEST_LIMIT,
+    WHOLE_ENSEMBLE,
     EngineEntry,
     Ensemble,
     FileEntry,
@@ -201,25 +202,25 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
     if others := sorted(path.name for path in folder.iterdir() if path.name.isdecimal() and path.name not in names):
         raise BundleError(
             f"{folder}: the folder {others[0]} is not in {ENSEMBLE}, which lists {', '.join(sorted(names))}. "
-            f"{_WHOLE_ENSEMBLE}"
+            f"{WHOLE_ENSEMBLE}"
         )
     for member in ensemble.members:
         try:
             bundles.append(open_bundle(folder / member.folder))
         except UsageError as error:
             raise BundleError(
-                f"{folder}: the bundle {member.folder} of the ensemble cannot be read. {_WHOLE_ENSEMBLE}"
+                f"{folder}: the bundle {member.folder} of the ensemble cannot be read. {WHOLE_ENSEMBLE}"
             ) from error
         first, bundle = bundles[0], bundles[-1]
         if (found := bundle.manifest.checkpoint.sha256) != member.checkpoint_sha256:
             raise BundleError(
                 f"{folder}: the bundle {member.folder} was made from a checkpoint with SHA-256 {found}, the ensemble "
-                f"names {member.checkpoint_sha256}. {_WHOLE_ENSEMBLE}"
+                f"names {member.checkpoint_sha256}. {WHOLE_ENSEMBLE}"
             )
         if (bundle.network, bundle.patches) != (first.network, first.patches):
             raise BundleError(
                 f"{folder}: the bundle {member.folder} is {bundle.network.title} with {bundle.patches} patches, the "
-                f"first is {first.network.title} with {first.patches}. {_WHOLE_ENSEMBLE}"
+                f"first is {first.network.title} with {first.patches}. {WHOLE_ENSEMBLE}"
             )
     return tuple(bundles)
 
@@ -232,14 +233,11 @@ def _is_ensemble(folder: Path) -> bool:
         return False
 
 
-_WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its checkpoints again."
-
-
 def _ensemble(folder: Path) -> Ensemble:
     try:
         return read_ensemble(read_regular(folder / ENSEMBLE, MANIFEST_LIMIT), folder / ENSEMBLE)
     except OSError as error:
-        raise BundleError(f"{folder}: {ENSEMBLE} cannot be read ({error.strerror}). {_WHOLE_ENSEMBLE}") from error
+        raise BundleError(f"{folder}: {ENSEMBLE} cannot be read ({error.strerror}). {WHOLE_ENSEMBLE}") from error
 
 
 def build_command(

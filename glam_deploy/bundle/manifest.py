@@ -20,6 +20,8 @@ MANIFEST_LIMIT = 1 << 26
 """Maximum size of a manifest in bytes; without engines a manifest has about ten thousand."""
 ENSEMBLE = "ensemble.json"
 MOST_MEMBERS = 32
+WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its checkpoints again."
+"""Remedy for a damaged ensemble."""
 SCHEMA_VERSION = 2
 FIRST_VERSION = 1
 VERSION = "schema_version"
@@ -301,21 +303,20 @@ class Ensemble:
 
 def read_ensemble(text: bytes, path: Path) -> Ensemble:
     """Parse the JSON `text` of `ensemble.json`; `path` is used in messages. Raises BundleError."""
-    again = "Copy the whole ensemble again from its source, or export its checkpoints again."
     try:
         ensemble = from_json(Ensemble, json.loads(text))
     except NO_MANIFEST as error:
-        raise BundleError(f"{path}: does not describe an ensemble ({error}). {again}") from error
+        raise BundleError(f"{path}: does not describe an ensemble ({error}). {WHOLE_ENSEMBLE}") from error
     if ensemble.schema_version != 1:
         raise BundleError(f"{path}: schema version is {ensemble.schema_version}, expected 1. Upgrade glam-deploy.")
     names = [member.folder for member in ensemble.members]
     if not 1 < len(set(names)) == len(names) <= MOST_MEMBERS or not all(name.isdecimal() for name in names):
         raise BundleError(
             f"{path}: its members are {names[: MOST_MEMBERS + 1]}, expected 2 to {MOST_MEMBERS} different folders "
-            f"named 1, 2, .... {again}"
+            f"named 1, 2, .... {WHOLE_ENSEMBLE}"
         )
     if len({member.checkpoint_sha256 for member in ensemble.members}) < len(names):
-        raise BundleError(f"{path}: two of its members have the same checkpoint; a model counts once. {again}")
+        raise BundleError(f"{path}: two of its members have the same checkpoint; a model counts once. {WHOLE_ENSEMBLE}")
     return ensemble
 
 

@@ -1,9 +1,10 @@
 """`glam-deploy gate`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import click
@@ -109,12 +110,21 @@ def command(
         require_writable(out)
     with image_set(choice.folder, taken) as images:
         places = [out] if len(bundles) == 1 else [out and out / bundle.folder.name for bundle in bundles]
-        gated = zip(bundles, places, strict=True)
-        return max(_gate(bundle, choice, reference, images, limits, place) for bundle, place in gated)
+        images_sha256 = cache(images.sha256)  # of all images: once, also for several models
+        return max(
+            _gate(bundle, choice, reference, images, images_sha256, limits, place)
+            for bundle, place in zip(bundles, places, strict=True)
+        )
 
 
 def _gate(
-    bundle: Bundle, choice: EngineChoice, reference: str | None, images: ImageSet, limits: Limits, out: Path | None
+    bundle: Bundle,
+    choice: EngineChoice,
+    reference: str | None,
+    images: ImageSet,
+    images_sha256: Callable[[], str],
+    limits: Limits,
+    out: Path | None,
 ) -> int:
     """The gate of one bundle; the exit code."""
     with console.working("opening the engines"):
@@ -125,7 +135,7 @@ def _gate(
     unreadable = found.count("unreadable")
     agreements = [trial.agreement for trial in found.trials]
     verdict = judge(agreements, limits, not_computed=found.count("not computed"), unreadable=unreadable)
-    gate = _entry(choice.engine, pair, found, verdict, images.sha256())
+    gate = _entry(choice.engine, pair, found, verdict, images_sha256())
     code = _exit_code(verdict.failures, unreadable)
     standing = newest_gate(bundle, pair.candidate.identity)
     stored = not (code == UNREADABLE and standing and standing.passed)

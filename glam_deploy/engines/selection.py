@@ -39,7 +39,7 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
         reason = f"auto selected {gate.engine}: {gate.latency_ms:.0f} ms per image, {_comparison(gate)}"
         return Choice(engine=gate.engine, opened=found, reason=_with_skipped(reason, skipped))
     reason = f"auto selected {AUTO}: no engine has a passed gate that was timed on a machine like this"
-    opened = open_engines("auto", bundle, _without_unused_cache(AUTO, options))
+    opened = open_engines("auto", bundle, without_unused_cache(AUTO, options))
     return Choice(engine=AUTO, opened=opened, reason=_with_skipped(reason, skipped))
 
 
@@ -61,7 +61,7 @@ def _open(bundle: Bundle, gate: GateEntry, options: EngineOptions) -> OpenedEngi
     if reason := _mismatch(gate, options):
         return reason
     try:
-        opened = open_engines(gate.engine, bundle, _without_unused_cache(gate.engine, options))
+        opened = open_engines(gate.engine, bundle, without_unused_cache(gate.engine, options))
     except (BackendError, BundleError, UsageError) as error:  # UsageError: the flavour must be given
         return f"cannot be opened ({str(error).partition('. ')[0]})"
     if opened.identity.digest != gate.digest:
@@ -73,7 +73,7 @@ def _mismatch(gate: GateEntry, options: EngineOptions) -> str:
     """Reason, known before opening, why the engine of a gate cannot be used; empty if there is none."""
     if gate.engine not in OWNERS:
         return "is unknown to this release"
-    if not honours(gate.engine, _without_unused_cache(gate.engine, options)):
+    if not honours(gate.engine, without_unused_cache(gate.engine, options)):
         return "does not support the options"
     if gate.machine != this_machine(gate.machine.device):
         return "was timed on another kind of machine"
@@ -81,7 +81,8 @@ def _mismatch(gate: GateEntry, options: EngineOptions) -> str:
     return f"took {gate.times_onnx:.2f} times the time of {AUTO}" if slower else ""
 
 
-def _without_unused_cache(engine: str, options: EngineOptions) -> EngineOptions:
+def without_unused_cache(engine: str, options: EngineOptions) -> EngineOptions:
+    """The options without `cache` for an engine that compiles no models, which would reject it."""
     return options if "cache" in OWNERS[engine].options else replace(options, cache=None)
 
 

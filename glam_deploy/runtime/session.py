@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from glam_deploy import __version__
 from glam_deploy.bundle import Bundle, open_members
 from glam_deploy.engines.admission import UNGATED, admit
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
-from glam_deploy.engines.registry import OWNERS
-from glam_deploy.engines.selection import choose, open_asked
+from glam_deploy.engines.selection import choose, open_asked, without_unused_cache
 from glam_deploy.json_records import json_sha256
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -87,9 +85,9 @@ def pipeline_of(
     options = options or EngineOptions()
     if engine == "auto":
         choice = choose(bundle, options)
-        engine, opened, reason = choice.engine, choice.opened, choice.reason
-        options = options if "cache" in OWNERS[engine].options else replace(options, cache=None)
-        provenance |= {"auto": reason} if bundle.gates else {}
+        engine, opened = choice.engine, choice.opened
+        options = without_unused_cache(engine, options)
+        provenance |= {"auto": choice.reason} if bundle.gates else {}
     else:
         opened = open_asked(engine, bundle, options)
     models = [(bundle, opened), *((other, open_asked(engine, other, options)) for other in others)]
