@@ -66,7 +66,7 @@ FAMILIES = (
     ),
     NetworkFamily(
         name="CAM",
-        licence="No weights of CAM for mammograms are published: ask whoever trained these for theirs.",
+        licence="No CAM weights for mammograms are published; the licence is the one of the checkpoint's authors.",
         roots=cam_keys.ROOTS,
         spec_of=cam_keys.spec_of,
         reference=CamNetwork,

@@ -3,8 +3,10 @@
 Frames as in `glam_deploy.records`: the source frame is the pixel grid of the image as read.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from glam_deploy.errors import InputError
 from glam_deploy.images import image_files
+from glam_deploy.json_records import to_json
+from glam_deploy.outputs.earlier import file_sha256
 from glam_deploy.reading import read
 from glam_deploy.records import Mammogram, Pixels, View
 
@@ -127,11 +131,15 @@ def drawn(image: LabelledImage, shape: tuple[int, int]) -> tuple[dict[str, Mask]
     return {label: canvas.astype(np.bool_) for label, canvas in found.items()}, empty
 
 
-def fingerprint(image: LabelledImage) -> tuple[str, list[Path]]:
-    """Text with name, labels and outlines of an image, and the mask files that belong to it: input of a hash."""
-    shapes = [(each.label, None if isinstance(each.shape, MaskFile) else each.shape) for each in image.outlines]
-    files = [each.shape.path for each in image.outlines if isinstance(each.shape, MaskFile)]
-    return repr((image.name, image.view, sorted(image.labels.items()), shapes)), files
+def digest(image: LabelledImage) -> str:
+    """SHA-256 of what the results of an image depend on: its file, view and outlines. Raises InputError."""
+    files = [image.path, *(one.shape.path for one in image.outlines if isinstance(one.shape, MaskFile))]
+    facts = [[file_sha256(path) for path in files], image.view, [to_json(one) for one in image.outlines]]
+    return sha256(json.dumps(facts, default=_name).encode()).hexdigest()
+
+
+def _name(path: object) -> str:
+    return Path(str(path)).name
 
 
 def _draw(area: Rectangle | Polygon | MaskFile, canvas: NDArray[np.uint8]) -> bool:

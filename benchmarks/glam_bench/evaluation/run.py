@@ -1,22 +1,18 @@
 """Runs networks on the images of a labelled set: scores, Dice and marks of each image into the store."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
 
-from glam_bench.evaluation.labelled import LabelledImage, Mask, MaskFile, drawn, read_labelled
+from glam_bench.evaluation.labelled import LabelledImage, Mask, digest, drawn, read_labelled
 from glam_bench.evaluation.overlap import marks, overlaps
 from glam_bench.evaluation.pictures import Pictures
 from glam_bench.evaluation.store import ImageRun, Store
 from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay
 from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
-from glam_deploy.json_records import json_sha256, to_json
-from glam_deploy.outputs.earlier import file_sha256
+from glam_deploy.exams import made_by
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Prepared, Result
@@ -33,9 +29,7 @@ class Model:
     @property
     def run(self) -> str:
         """SHA-256 of everything besides the image that determines the results."""
-        made_by = self.pipeline.provenance
-        release = made_by["versions"]["glam_deploy"]
-        return json_sha256([made_by["bundle"]["id"], made_by["engine"], made_by["patches"], release])
+        return made_by(self.pipeline.provenance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +69,14 @@ class Runner:
     def _read(self, model: Model, image: LabelledImage) -> _Read | ImageRun | GlamError:
         """The image with its masks; the stored result if it is the same; or the error."""
         try:
-            digest = _digest(image)
-            kept = self.store.get(model.run, image.name, digest, model.pipeline.network)
+            own = digest(image)
+            kept = self.store.get(model.run, image.name, own, model.pipeline.network)
             if kept and not self.pictures.lacks(model.name, image):
                 return kept
             mammogram = read_labelled(image)
             masks, empty = drawn(image, mammogram.pixels.shape)
             prepared = model.pipeline.prepare(mammogram)
-            return _Read(prepared=prepared, masks=masks, empty_outlines=empty, digest=digest)
+            return _Read(prepared=prepared, masks=masks, empty_outlines=empty, digest=own)
         except GlamError as error:
             return error
         except Exception as error:  # a fault in this program must not stop the other images
@@ -129,15 +123,3 @@ def _failure(model: Model, image: LabelledImage, error: GlamError) -> ImageRun:
         reason=error.message_for(Caller.EVALUATE),
         view=image.view,
     )
-
-
-def _digest(image: LabelledImage) -> str:
-    """SHA-256 of everything in an image that its results depend on."""
-    files = [image.path, *(one.shape.path for one in image.outlines if isinstance(one.shape, MaskFile))]
-    outlines = [to_json(one) for one in image.outlines]
-    facts = [[file_sha256(path) for path in files], image.view, outlines]
-    return sha256(json.dumps(facts, default=_name).encode()).hexdigest()
-
-
-def _name(path: object) -> str:
-    return Path(str(path)).name

@@ -1,7 +1,7 @@
 """Store of an evaluation: what each network found in each image, one JSON object a line, appended as it is computed.
 
 An evaluation that was stopped goes on from its store: an image is computed again if its file, view or outlines, the
-bundle, the engine, the number of patches or the release of glam-deploy are others, or if its line is not valid.
+checkpoint, the engine, the number of patches or the release of glam-deploy are others, or if its line is not valid.
 """
 
 import json

@@ -18,11 +18,15 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if inputs != outputs:
-            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        self.downsample = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = x if self.downsample is None else self.downsample(x)
         return F.relu(residual + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """1x1 convolution and batch norm of a shortcut that changes the number of channels; None for an identity."""
+    if inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glam_export.reference.basic_block import BasicBlock
+from glam_export.reference.basic_block import BasicBlock, projection
 
 FILTERS = (64, 128, 256, 512)
 """Filters of the four stages; a bottleneck has four times as many outputs."""
@@ -30,10 +30,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(filters)
         self.conv3 = nn.Conv2d(filters, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if inputs != outputs:
-            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        self.downsample = projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = x if self.downsample is None else self.downsample(x)

@@ -107,7 +107,7 @@ def test_masks_that_will_not_do(tmp_path: Path) -> None:
 
 
 def test_one_mask_is_of_one_image(tmp_path: Path) -> None:
-    """The shared mask was the outline of both; masks in folders like those of the list are told apart."""
+    """Two images with one file name: a mask for both is refused, a mask in the folder of each is accepted."""
     rows, masks = [], tmp_path / "masks"
     for number, folder in enumerate("AB"):
         spot = np.zeros((50, 40), np.uint8)
