@@ -102,6 +102,11 @@ class Mammogram:
         """Whether the nipple points to the left edge as stored, so that the image must be mirrored for the network."""
         return self.view.is_right != self.horizontal_flip
 
+    @property
+    def upright(self) -> Pixels:
+        """The pixels in the upright frame, with the chest wall on the left; a view of `pixels`."""
+        return self.pixels[:, ::-1] if self.faces_left else self.pixels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:

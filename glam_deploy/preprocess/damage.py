@@ -9,11 +9,10 @@ import numpy as np
 from glam_deploy.errors import InputError
 from glam_deploy.preprocess import surroundings
 from glam_deploy.preprocess.foreground import Breast, Mask
+from glam_deploy.preprocess.samples import Samples
 from glam_deploy.preprocess.surroundings import Sampled
 from glam_deploy.records import Float32, Mammogram, Notice, Pixels
 
-STEP = 32
-"""Pixel step along a line."""
 WIDE = 0.1
 """Smallest share of pixels above 0 in a line that crosses the breast, not only its tip or a label."""
 FILLED = (0.9, 1)
@@ -52,14 +51,11 @@ class Run:
     """Value of all their pixels above 0, 0 if there are none; None if they repeat a line."""
 
 
-def lines_of(pixels: Pixels, breast: Breast, axis: int) -> Pixels:
-    """[lines, length / STEP]: rows or columns of the image within the bounding box of the breast, sampled."""
-    top, left, bottom, right = breast.box
-    return np.ascontiguousarray(pixels[top:bottom:STEP].T if axis else pixels[:, left:right:STEP])
-
-
 def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
-    """Runs of lines that are empty, have one value, or repeat each other; `lines`: from `lines_of`."""
+    """Runs of lines that are empty, have one value, or repeat each other.
+
+    `lines`: [lines, n], `Samples.row_lines` for axis 0 and `Samples.column_lines` for axis 1.
+    """
     tissue, highest = lines > 0, lines.max(axis=1)
     filled = np.count_nonzero(tissue, axis=1)
     wide = filled >= max(FEWEST, WIDE * lines.shape[1])
@@ -78,12 +74,12 @@ def lost_lines(lines: Pixels, axis: int) -> Iterator[Run]:
                 yield Run(axis=axis, first=first, last=end - 1, value=value)
 
 
-def is_wrapped(pixels: Pixels, lines: Pixels, axis: int) -> bool:
+def is_wrapped(first: Pixels, last: Pixels, lines: Pixels, axis: int) -> bool:
     """Whether the image is shifted cyclically: the last line continues the first, and the breast is interrupted.
 
-    `lines`: from `lines_of`. A breast that only reaches both borders is not interrupted.
+    `first`, `last`: the lines at the edges of the image, whole; `lines` as in `lost_lines`. A breast that only reaches
+    both edges is not interrupted.
     """
-    first, last = (pixels[:, i] if axis else pixels[i] for i in (0, -1))
     both = (first > 0) & (last > 0)
     if not WIDE <= np.mean(both) <= FILLED[axis] or _overlap(first > 0, last > 0) < ALIKE:
         return False
@@ -151,24 +147,24 @@ def drawing(sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
     return [Notice(code="few-values", message=message)]
 
 
-def examine(pixels: Pixels, breast: Breast, sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
+def examine(samples: Samples, breast: Breast, sampled: Sampled, mammogram: Mammogram) -> list[Notice]:
     """Notices about damage of an image that can be used: `lost-lines`, `saturated`, `upside-down`.
 
     All arguments except the mammogram are in the upright frame. Raises InputError for empty rows or columns through the
     breast and for a cyclically shifted image, because only one part of the divided breast would be found.
     """
     runs: list[Run] = []
-    for axis, name in enumerate(LINES):
-        lines = lines_of(pixels, breast, axis)
-        if is_wrapped(pixels, lines, axis):
-            raise _wrapped(name)
+    edges = (samples.first_row, samples.last_row), (samples.first_column, samples.last_column)
+    for axis, lines in enumerate((samples.row_lines, samples.column_lines)):
+        if is_wrapped(*edges[axis], lines, axis):
+            raise _wrapped(LINES[axis])
         runs += lost_lines(lines, axis)
     for run in runs:
         if run.value == 0:
             raise InputError(
                 f"{_describe(run, mammogram)} They divide the breast. Expected an undivided breast: {EXPORT_AGAIN}."
             )
-    return [*_lost(runs, mammogram), *_clipped(sampled), *_upside_down(breast, pixels, mammogram)]
+    return [*_lost(runs, mammogram), *_clipped(sampled), *_upside_down(breast, samples.shape[0], mammogram)]
 
 
 def _wrapped(name: str) -> InputError:
@@ -207,8 +203,8 @@ def _clipped(sampled: Sampled) -> Iterator[Notice]:
         yield Notice(code="saturated", message=message)
 
 
-def _upside_down(breast: Breast, pixels: Pixels, mammogram: Mammogram) -> Iterator[Notice]:
-    if mammogram.view.is_mlo and is_upside_down(breast, pixels.shape[0]):
+def _upside_down(breast: Breast, rows: int, mammogram: Mammogram) -> Iterator[Notice]:
+    if mammogram.view.is_mlo and is_upside_down(breast, rows):
         message = (
             "The breast reaches the lower edge of the image as the axilla of an MLO view reaches the upper edge: the "
             "image may be stored upside down. It was not rotated."

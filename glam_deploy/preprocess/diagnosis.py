@@ -13,6 +13,7 @@ import numpy as np
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.preprocess import damage, surroundings
 from glam_deploy.preprocess.foreground import Breast
+from glam_deploy.preprocess.samples import DEPTH, Samples, grid_step
 from glam_deploy.preprocess.surroundings import Layer, Outline, Sampled
 from glam_deploy.records import Mammogram, Notice, Pixels
 
@@ -30,33 +31,33 @@ SOME = 0.2
 """Smallest share of the foreground without background, and of the chest wall that it reaches, that may be a breast."""
 
 
-def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notice]:
+def diagnose(samples: Samples, breast: Breast, mammogram: Mammogram) -> list[Notice]:
     """Notices about the surroundings of a breast that can be used.
 
-    `pixels`: [rows, columns], and `breast` as found in them, both in the upright frame: chest wall on the left.
+    `samples` and `breast` are in the upright frame: chest wall on the left.
 
     Raises InputError for damage that `damage` refuses, a background that is not 0, a wrong laterality or a mirrored
     image, and a foreground that reaches the edge opposite to the chest wall over most of the height, unless the header
     states a partial view (notice `partial-view`).
     """
-    sampled = surroundings.sample(pixels, breast)
+    sampled = surroundings.sampled_foreground(samples, breast)
     drawn = surroundings.has_few_values(sampled)
     case = _Case(
-        pixels=pixels,
+        samples=samples,
         breast=breast,
         mammogram=mammogram,
         sampled=sampled,
         dark=surroundings.dark_layer(sampled),
-        edge=surroundings.NO_OUTLINE if drawn else surroundings.measure_outline(pixels, breast, sampled.level),
+        edge=surroundings.NO_OUTLINE if drawn else surroundings.measure_outline(samples, breast, sampled.level),
     )
     if case.has_dark_layer and surroundings.is_uniform(case.dark, sampled):
         raise _background(case, case.dark)
-    damaged = damage.drawing(sampled, mammogram) if drawn else damage.examine(pixels, breast, sampled, mammogram)
+    damaged = damage.drawing(sampled, mammogram) if drawn else damage.examine(samples, breast, sampled, mammogram)
     _check_side(case)
-    border = _border_value(pixels)
+    border = _border_value(samples.border)
     if border is not None:
-        raise _background(case, _border_layer(pixels, *border))
-    noise = [*_noise(pixels, breast)]
+        raise _background(case, _border_layer(samples.border, *border))
+    noise = [*_noise(samples, breast)]
     hard = [_hard_notice(case.edge)] if case.edge.hard > PART and not noise else []
     return [*damaged, *_shape(case), *hard, *noise]
 
@@ -65,7 +66,7 @@ def diagnose(pixels: Pixels, breast: Breast, mammogram: Mammogram) -> list[Notic
 class _Case:
     """A view, and what was measured in it."""
 
-    pixels: Pixels
+    samples: Samples
     breast: Breast
     mammogram: Mammogram
     sampled: Sampled
@@ -76,7 +77,7 @@ class _Case:
 
     @property
     def columns(self) -> int:
-        return int(self.pixels.shape[1])
+        return self.samples.shape[1]
 
     @property
     def has_dark_layer(self) -> bool:
@@ -109,7 +110,7 @@ def _shape(case: _Case) -> Iterator[Notice]:
 
 def _cut_off(case: _Case) -> Notice:
     """Notice about a foreground without background that ends on a straight line. Raises InputError."""
-    breast, (rows, columns) = case.breast, case.pixels.shape
+    breast, (rows, columns) = case.breast, case.samples.shape
     ends = np.count_nonzero(breast.right >= breast.box[3] - surroundings.RIM * columns) / rows
     at_edge = np.count_nonzero(breast.right >= columns * (1 - surroundings.RIM)) / rows
     finding = (
@@ -142,29 +143,22 @@ def _is_background(outer: Layer, sampled: Sampled, *, framed: bool) -> bool:
     return rest.share > surroundings.DARK and uniform and max(rest.at_wall, rest.at_far_edge) > 0.25
 
 
-def _border_value(pixels: Pixels) -> tuple[float, float] | None:
+def _border_value(border: Pixels) -> tuple[float, float] | None:
     """The value above 0 of more than half of the border pixels away from the chest wall, and its share; else None."""
-    border = _border(pixels)
     values, counts = np.unique(border, return_counts=True)
     common = int(counts.argmax())
     share = float(counts[common] / len(border))
     return (float(values[common]), share) if values[common] > 0 and share > 0.5 else None
 
 
-def _border(pixels: Pixels) -> Pixels:
-    """The pixels of the three sides away from the chest wall."""
-    return np.concatenate([pixels[0], pixels[-1], pixels[:, -1]])
-
-
-def _border_layer(pixels: Pixels, value: float, share: float) -> Layer:
+def _border_layer(border: Pixels, value: float, share: float) -> Layer:
     """The background layer whose value most border pixels have."""
-    border = _border(pixels)
     least, most = surroundings.extent(border[border > 0], value, value)
     return Layer(share=share, low=value, high=value, least=least, most=most)
 
 
 def _background(case: _Case, found: Layer) -> InputError:
-    sampled, border = case.sampled, _border_value(case.pixels)
+    sampled, border = case.sampled, _border_value(case.samples.border)
     values = f"{found.low:g}" if found.low == found.high else f"{found.low:g} to {found.high:g}"
     layer = (
         f"{100 * found.share:.0f} % of the foreground (pixels > 0) is a layer of {values} around tissue of up to "
@@ -195,7 +189,7 @@ def _background(case: _Case, found: Layer) -> InputError:
 
 def _may_be_skinless(case: _Case, found: Layer) -> bool:
     """Whether the layer may be fat of the breast: brighter than a background, inside a border of 0."""
-    return found.high > surroundings.DARK * case.sampled.level and np.median(_border(case.pixels)) == 0
+    return found.high > surroundings.DARK * case.sampled.level and np.median(case.samples.border) == 0
 
 
 def _background_remedy(mammogram: Mammogram, sampled: Sampled, found: Layer) -> str:
@@ -233,10 +227,11 @@ def _padding(low: float, high: float) -> str:
 
 def _check_side(case: _Case) -> None:
     """Raise InputError for a breast on the wrong side, or for a background around the breast that looks like one."""
-    breast, hard = case.breast, case.edge.hard >= ALL
+    breast = case.breast
     if not _is_on_wrong_side(breast, case.columns):
         return
-    if _is_beside_tissue(case.pixels, breast) or (hard and not surroundings.is_straight(breast, case.columns)):
+    is_hard_and_round = case.edge.hard >= ALL and not surroundings.is_straight(breast, case.columns)
+    if is_hard_and_round or _is_beside_tissue(case.mammogram.upright, breast):
         raise _background(case, surroundings.outer_layer(case.sampled))
     raise _wrong_side(breast, case.columns, case.mammogram)
 
@@ -289,7 +284,7 @@ def _side_remedies(mammogram: Mammogram) -> Iterator[Remedy]:
 def _hard_notice(edge: Outline) -> Notice:
     message = (
         f"{100 * edge.hard:.0f} % of the outline does not rise like the skin of a breast: the outermost pixels are "
-        f"{edge.value:.4g}, those 40 to {surroundings.DEPTH} pixels inside {edge.inner:.4g}. A background above 0 may "
+        f"{edge.value:.4g}, those 40 to {DEPTH} pixels inside {edge.inner:.4g}. A background above 0 may "
         "end there at a black rim, the skin may be cut off, or a constant was added to the tissue."
     )
     return Notice(code="hard-outline", message=message)
@@ -303,16 +298,16 @@ def _dark_notice(dark: Layer, sampled: Sampled) -> Notice:
     return Notice(code="dark-surroundings", message=message)
 
 
-def _noise(pixels: Pixels, breast: Breast) -> Iterator[Notice]:
+def _noise(samples: Samples, breast: Breast) -> Iterator[Notice]:
     """Notice about noise in the background, with enough pixels of 0 in between to detect the breast."""
-    step = max(1, max(pixels.shape) // 512)
-    outside = np.ones(pixels[::step, ::step].shape, np.bool_)
-    rows = np.arange(0, pixels.shape[0], step)
+    step = grid_step(*samples.shape)
+    outside = np.ones(samples.whole.shape, np.bool_)
+    rows = np.arange(0, samples.shape[0], step)
     among = (rows >= breast.top) & (rows < breast.top + len(breast.left))
     extent = rows[among] - breast.top
-    column = np.arange(0, pixels.shape[1], step)
+    column = np.arange(0, samples.shape[1], step)
     outside[among] = (column < breast.left[extent, None]) | (column >= breast.right[extent, None])
-    values = pixels[::step, ::step][outside]
+    values = samples.whole[outside]
     share = np.count_nonzero(values) / max(1, len(values))
     if share > NOISE and len(values) > ROUNDED * outside.size:
         message = (

@@ -1,13 +1,16 @@
 """Mammogram -> PlacedView -> NetworkInput: the complete published preprocessing."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.networks import PUBLISHED_FRAME
-from glam_deploy.preprocess import diagnosis, foreground, frame, window
+from glam_deploy.preprocess import diagnosis, foreground, frame, samples, window
 from glam_deploy.preprocess.foreground import Breast, Mask
+from glam_deploy.preprocess.samples import Samples
 from glam_deploy.preprocess.standardize import TOLERANCE, standardize
 from glam_deploy.records import (
     Box,
@@ -68,6 +71,20 @@ def _check_range(low: float, high: float) -> None:
         raise InputError(f"Every pixel is {high:g}: a constant image. Check the file for damage.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Positions of the breast and of the window in a view, and the samples for its diagnosis."""
+
+    breast: Breast
+    """In the upright frame."""
+    samples: Samples
+    placement: Placement
+    crop_facts: CropFacts
+    tissue_in_crop: int
+    tissue_in_window: int
+    """Number of pixels above 0 in the crop, and in its part inside the window."""
+
+
 def prepare(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> NetworkInput:
     """The network input of a raw view: `place`, then `network_input`."""
     return network_input(place(mammogram, network_shape=network_shape))
@@ -92,21 +109,41 @@ def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FR
     tissue), `hard-outline` (values do not rise as at the skin) and `background-not-zero` (noise outside the breast).
     """
     check_pixels(mammogram.pixels, network_shape)
-    pixels = np.ascontiguousarray(mammogram.pixels)
-    bordered = foreground.bordered_mask(pixels)
+    contiguous = replace(mammogram, pixels=np.ascontiguousarray(mammogram.pixels))
+    return judge(contiguous, locate(contiguous, network_shape=network_shape))
+
+
+def locate(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> Located:
+    """Find the breast and the window in a view whose pixels passed `check_pixels`.
+
+    Raises InputError if no pixel of the foreground remains after the erosion.
+    """
+    bordered = foreground.bordered_mask(mammogram.pixels)
     breast = foreground.find_breast(bordered)
-    upright = pixels[:, ::-1] if mammogram.faces_left else pixels
-    breast = breast.mirrored(pixels.shape[1]) if mammogram.faces_left else breast
-    surroundings = diagnosis.diagnose(upright, breast, mammogram)
+    breast = breast.mirrored(mammogram.pixels.shape[1]) if mammogram.faces_left else breast
     mask = bordered[1:-1, 1:-1]
     placement, facts = _place(mask, breast, mammogram, network_shape)
-    return PlacedView(
-        pixels=pixels,
+    top, bottom, left, right = placement.crop_window
+    return Located(
+        breast=breast,
+        samples=samples.take(mammogram.upright, breast),
         placement=placement,
+        crop_facts=facts,
+        tissue_in_crop=int(np.count_nonzero(mask[top:bottom, left:right])),
+        tissue_in_window=int(np.count_nonzero(frame.seen(placement).read(mask))),
+    )
+
+
+def judge(mammogram: Mammogram, located: Located) -> PlacedView:
+    """The placed view, with its notices, from what `locate` found. Raises InputError as `place` does."""
+    surroundings = diagnosis.diagnose(located.samples, located.breast, mammogram)
+    return PlacedView(
+        pixels=mammogram.pixels,
+        placement=located.placement,
         source=mammogram.source,
         view=mammogram.view,
-        notices=(*mammogram.notices, *_notices(pixels, mask, placement, facts), *surroundings),
-        crop_facts=facts,
+        notices=(*mammogram.notices, *_notices(mammogram.pixels.dtype, located), *surroundings),
+        crop_facts=located.crop_facts,
     )
 
 
@@ -160,22 +197,15 @@ def _image(pixels: Pixels, placement: Placement) -> Float32:
     return image
 
 
-def _notices(pixels: Pixels, mask: Mask, placement: Placement, facts: CropFacts) -> Iterator[Notice]:
-    if pixels.dtype == np.uint8:
+def _notices(dtype: np.dtype[Any], located: Located) -> Iterator[Notice]:
+    if dtype == np.uint8:
         yield Notice(code="8-bit", message="The image has 8 bits per pixel; the network was trained on 12 to 16.")
-    distance = facts.distance_from_starting_side
+    distance = located.crop_facts.distance_from_starting_side
     if distance:
         message = f"The breast is {distance} pixels from the chest-wall edge of the image; expected 0."
         yield Notice(code="off-chest-wall", message=message)
-    lost = _lost_share(mask, placement)
+    lost = 1 - located.tissue_in_window / located.tissue_in_crop
     if lost:
-        rows, columns = placement.network_shape
+        rows, columns = located.placement.network_shape
         message = f"{100 * lost:.2g} % of the foreground is outside the {rows} x {columns} window."
         yield Notice(code="tissue-outside-window", message=message)
-
-
-def _lost_share(mask: Mask, placement: Placement) -> float:
-    """Share of the foreground of the crop that is outside the network frame, 0..1."""
-    top, bottom, left, right = placement.crop_window
-    total = np.count_nonzero(mask[top:bottom, left:right])
-    return 1 - np.count_nonzero(frame.seen(placement).read(mask)) / total

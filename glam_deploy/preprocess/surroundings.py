@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 
 from glam_deploy.preprocess.foreground import Breast, Mask
+from glam_deploy.preprocess.samples import BEYOND, DEPTH, Samples, grid_step, outline_rows
 from glam_deploy.records import Float32, Pixels
 
-DEPTH = 90
-"""Depth in pixels, from the outermost pixel inwards, of the measurements at the outline; deeper is breast structure."""
 PARTS = 12
 """Number of parts of the outline that are assessed separately, to detect a background beside one part of the breast."""
 HARD = 0.82
@@ -33,10 +32,6 @@ EVEN = 0.93
 STEADY = 0.95
 """The same limit for the value 24 to 32 pixels deeper."""
 
-_SEARCH = 40
-"""Largest distance in pixels of the end of the foreground from the opened outline."""
-_ROWS = 300
-"""Approximate number of rows measured, 25 in each part."""
 _FEWEST = 24
 """Smallest number of rows for a measurement."""
 _DEPTHS = ((1, 3), (1, 5), (8, 16), (24, 32), (40, DEPTH))
@@ -70,8 +65,6 @@ Tissue with cut-off skin has 0.045 to 0.08, in 100 views that were cut in this w
 """
 BULGE = 0.3
 """Largest `second_bulge` of a breast without attached objects."""
-_GRID = 512
-"""Number of sampling points along the longer side of the foreground."""
 FEW = 4
 """Largest number of different values above 0 in a mask."""
 
@@ -92,9 +85,9 @@ NO_OUTLINE = Outline(hard=0, value=0, inner=0)
 """Value for an image with too little outline, or without skin."""
 
 
-def measure_outline(pixels: Pixels, breast: Breast, level: float) -> Outline:
-    """Measure the outline of `breast` in `pixels`, [rows, columns]; `level`: level of tissue, as `Sampled.level`."""
-    values = _values_behind(pixels, breast)
+def measure_outline(samples: Samples, breast: Breast, level: float) -> Outline:
+    """Measure the outline of `breast`; `level`: level of tissue, as `Sampled.level`."""
+    values = _values_behind(samples, breast)
     if len(values) < _FEWEST:
         return NO_OUTLINE
     hard = [_is_hard(np.median(part, axis=0), level) for part in np.array_split(values, PARTS)]
@@ -102,19 +95,16 @@ def measure_outline(pixels: Pixels, breast: Breast, level: float) -> Outline:
     return Outline(hard=float(np.mean(hard)), value=float(middle[1]), inner=float(middle[-1]))
 
 
-def _values_behind(pixels: Pixels, breast: Breast) -> Float32:
+def _values_behind(samples: Samples, breast: Breast) -> Float32:
     """Mean value of each of `_DEPTHS` in each row, counted from the last pixel above 0 inwards: float32 [rows, 5].
 
     Only of rows that end before the edge of the image, not where the erosion has rounded off tissue at the edge.
     """
-    columns, step = pixels.shape[1], max(1, len(breast.right) // _ROWS)
-    row, right = np.arange(len(breast.right))[::step] + breast.top, breast.right[::step]
-    column = right[:, None] + _SEARCH - np.arange(_SEARCH + DEPTH + 2)
-    values = np.where(column < columns, pixels[row[:, None], np.clip(column, 0, columns - 1)], 0)
-    beyond = values[:, _SEARCH + 1 :: -1] == 0
+    values, right = samples.outline, breast.right[outline_rows(breast)]
+    beyond = values[:, BEYOND + 1 :: -1] == 0
     first_zero = right - 1 + beyond.argmax(axis=1)
-    ends = beyond.any(axis=1) & (first_zero < columns)
-    last = (right + _SEARCH - first_zero + 1)[ends]
+    ends = beyond.any(axis=1) & (first_zero < samples.shape[1])
+    last = (right + BEYOND - first_zero + 1)[ends]
     profiles = np.take_along_axis(values[ends], last[:, None] + np.arange(DEPTH), axis=1)
     return np.stack([profiles[:, first:end].mean(axis=1, dtype=np.float32) for first, end in _DEPTHS], axis=1)
 
@@ -170,11 +160,10 @@ class Rest:
     """The same at the opposite side."""
 
 
-def sample(pixels: Pixels, breast: Breast) -> Sampled:
-    """Sample the foreground; `pixels`: [rows, columns], the whole image."""
+def sampled_foreground(samples: Samples, breast: Breast) -> Sampled:
+    """The foreground on the grid of `samples`."""
     top, left, bottom, right = breast.box
-    step = max(1, max(bottom - top, right - left) // _GRID)
-    values = np.ascontiguousarray(pixels[top:bottom:step, left:right:step])
+    step, values = grid_step(bottom - top, right - left), samples.grid
     column = np.arange(left, right, step)
     within = (column >= breast.left[::step, None]) & (column < breast.right[::step, None])
     inside = within & (values > 0)
