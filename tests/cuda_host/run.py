@@ -72,5 +72,9 @@ class Memory:
 
     def read(self) -> NDArray[Any]:
         """A copy; fails if anything was written outside."""
-        assert all((margin == 0xFF).all() for margin in self._margins), "written outside of the array"
+        self.check()
         return self.array.copy()
+
+    def check(self) -> None:
+        """Fails if anything was written outside."""
+        assert all((margin == 0xFF).all() for margin in self._margins), "written outside of the array"

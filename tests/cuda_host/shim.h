@@ -179,15 +179,27 @@ unsigned int parameters(void (*)(Parameters...), size_t* sizes) {
 }
 
 template <class Value>
-Value exchange(Value value, unsigned int lane_mask) {
+Value exchange(Value value, unsigned int from) {
     static_assert(sizeof(Value) <= sizeof(unsigned long long));
     const unsigned int me = linear();
     Barrier& warp = warps[me / 32];
     auto& values = exchanged[warp.round % 2];  // the next exchange has the other half, so one wait is enough
     std::memcpy(&values[me], &value, sizeof value);
     wait(warp);
-    std::memcpy(&value, &values[me ^ lane_mask], sizeof value);
+    std::memcpy(&value, &values[me / 32 * 32 + from], sizeof value);
     return value;
+}
+
+// Bit i is set where lane i votes for it.
+inline unsigned int ballot(bool vote) {
+    const unsigned int me = linear();
+    Barrier& warp = warps[me / 32];
+    auto& values = exchanged[warp.round % 2];
+    values[me] = vote;
+    wait(warp);
+    unsigned int all = 0;
+    for (unsigned int lane = 0; lane < warp.members; ++lane) all |= (values[me / 32 * 32 + lane] ? 1u : 0u) << lane;
+    return all;
 }
 
 inline int vote(int value) {
@@ -222,6 +234,15 @@ inline unsigned int __float_as_uint(float value) {
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
 }
+inline int __clz(unsigned int bits) { return bits ? __builtin_clz(bits) : 32; }
+inline int __ffs(unsigned int bits) { return __builtin_ffs(static_cast<int>(bits)); }
+inline int __popc(unsigned int bits) { return __builtin_popcount(bits); }
+inline unsigned int __funnelshift_l(unsigned int low, unsigned int high, unsigned int shift) {
+    return static_cast<unsigned int>((static_cast<unsigned long long>(high) << 32 | low) << shift % 32 >> 32);
+}
+inline unsigned int __funnelshift_r(unsigned int low, unsigned int high, unsigned int shift) {
+    return static_cast<unsigned int>((static_cast<unsigned long long>(high) << 32 | low) >> shift % 32);
+}
 template <class Value>
 Value __ldcg(const Value* from) { return *from; }
 
@@ -229,12 +250,21 @@ inline void __threadfence() {}
 inline void __syncthreads() { host::wait(host::whole_block); }
 inline int __syncthreads_or(int value) { return host::vote(value); }
 template <class Value>
-Value __shfl_xor_sync(unsigned int, Value value, int lane_mask) { return host::exchange(value, lane_mask); }
+Value __shfl_xor_sync(unsigned int, Value value, int lane_mask) {
+    return host::exchange(value, (host::linear() ^ lane_mask) % 32);
+}
+template <class Value>
+Value __shfl_sync(unsigned int, Value value, int lane) { return host::exchange(value, lane); }
+inline unsigned int __ballot_sync(unsigned int, bool vote) { return host::ballot(vote); }
 
 template <class Value>
 Value atomicExch(Value* at, Value value) { return std::exchange(*at, value); }
 template <class Value>
 Value atomicAdd(Value* at, Value value) { return std::exchange(*at, *at + value); }
+template <class Value>
+Value atomicMin(Value* at, Value value) { return std::exchange(*at, min(*at, value)); }
+template <class Value>
+Value atomicCAS(Value* at, Value expected, Value value) { return *at == expected ? std::exchange(*at, value) : *at; }
 template <class Value>
 Value atomicMax(Value* at, Value value) { return std::exchange(*at, max(*at, value)); }
 inline unsigned int atomicOr(unsigned int* at, unsigned int value) { return std::exchange(*at, *at | value); }

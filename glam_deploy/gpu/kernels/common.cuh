@@ -12,6 +12,11 @@ struct Moments {
     Sum sum, squares;
 };
 
+// The part of a whole image inside the network frame: position in the source image, size, position in the frame.
+struct Window {
+    int top, left, rows, columns, row, column;
+};
+
 // Scratch memory of one image, for communication between blocks and with the next launch. It must be zero before the
 // first launch. The last block to finish resets the counters, so a launch may be repeated, also by a CUDA graph.
 struct Scratch {
@@ -22,6 +27,7 @@ struct Scratch {
     float mean, divisor;                      // written by `moments`, read by `standardize`
     Count best;                               // `propose`: the largest key so far
     unsigned int moments_done, propose_done;  // numbers of blocks that have finished
+    Window window;                            // of a whole image: written by `center`, read by the two above
 };
 static_assert(sizeof(Scratch) <= SCRATCH_BYTES, "SCRATCH_BYTES is too small");
 

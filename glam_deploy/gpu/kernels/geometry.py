@@ -14,6 +14,7 @@ HEADER_BYTES = 64
 
 PIXEL_UINT16 = 0
 PIXEL_FLOAT32 = 1
+PIXEL_UINT8 = 2
 """Type of the pixels of a staging area."""
 
 MOMENTS_ROWS = 4
@@ -33,6 +34,17 @@ CROP_ROWS = 4
 
 EXAMINE_ROWS = 4
 """`enlarge`, `examine`: rows of the image per block."""
+
+PLACE_THREADS = 256
+PLACE_BLOCKS = 1024
+"""Kernels that place whole images: threads per block, largest number of blocks per image."""
+
+ERODE_ROWS = 128
+ERODE_WORDS = 8
+"""`erode`: rows of a tile, and its words of 32 columns."""
+
+DILATE_ROWS = 256
+"""`dilate`: rows of the image per block."""
 
 
 @dataclass(frozen=True, kw_only=True)

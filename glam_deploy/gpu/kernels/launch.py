@@ -7,7 +7,12 @@ import numpy as np
 from glam_deploy.gpu.kernels import geometry, staging
 from glam_deploy.networks import NetworkSpec
 
-KERNELS = ("moments", "standardize", "propose", "crop", "fuse", "enlarge", "examine")
+PLACE_KERNELS = (
+    *("foreground", "erode", "list_runs", "join_runs", "measure_runs", "core_rows", "dilate", "outline"),
+    *("count_rows", "center", "gather"),
+)
+"""Kernels that place whole images, in the order of their launches."""
+KERNELS = (*PLACE_KERNELS, "moments", "standardize", "propose", "crop", "fuse", "enlarge", "examine")
 """Names of the compiled functions; see `kernels_of`."""
 
 
@@ -63,6 +68,32 @@ class Kernels:
         self._network, self._geometry = network, geometry.geometry_of(network)
         self._kernels = {name: module.kernel(name) for name in kernels_of(network)}
 
+    def place(
+        self,
+        stream: Stream,
+        *,
+        areas: Address,
+        area_bytes: int,
+        scratch: Address,
+        place_scratch: Address,
+        samples: Address,
+        n: int,
+    ) -> None:
+        """Find the breast in whole images and the position of the network's window, for `standardize`.
+
+        `areas`: n staging areas (`staging.pack_whole`) at distances of `area_bytes`, a multiple of 16. Images that were
+        placed on the host (`staging.pack`) are skipped. `place_scratch`: `placed.place_scratch_bytes(n)` of any
+        content. `samples` (output): n blocks of `placed.samples_bytes()`, which `placed.read` reads. Where an image is
+        refused, its window is empty. Equals preprocess.place; the checks of `diagnosis` are left to the host, which has
+        the samples.
+        """
+        memory = map(_address, (scratch, place_scratch, samples))
+        where: tuple[int | np.generic, ...] = (_address(areas), np.int64(area_bytes), *memory)
+        blocks = min(geometry.PLACE_BLOCKS, -(-area_bytes // (64 * geometry.PLACE_THREADS)))
+        fixed = {"dilate": staging.LARGEST_SIDE // geometry.DILATE_ROWS, "outline": 1, "center": 1}
+        for name in PLACE_KERNELS:
+            self._launch(stream, name, (fixed.get(name, blocks), 1, n), (geometry.PLACE_THREADS, 1), *where)
+
     def standardize(
         self,
         stream: Stream,
@@ -75,8 +106,8 @@ class Kernels:
     ) -> None:
         """Standardize raw views: writes the global graph's input `image`, float32 [n, 1, 2944, 1920], network frame.
 
-        `areas`: n staging areas (`staging.pack`) at distances of `area_bytes`, a multiple of 16; None means
-        `staging.largest_area`.
+        `areas`: n staging areas (`staging.pack`, or `staging.pack_whole` and then `place` with the same `scratch`) at
+        distances of `area_bytes`, a multiple of 16; None means `staging.largest_area`.
         Pixels are placed, mirrored and padded with zeros; then (x - mean) / max(deviation, 1e-5) with the moments of
         the whole window. Moments are exact for integer pixels, and summed in float64 in a fixed order for float32
         pixels. Equals preprocess.standardize up to rounding.

@@ -3,15 +3,19 @@
 import hashlib
 from pathlib import Path
 
-from glam_deploy.gpu.kernels import geometry
+from glam_deploy.gpu.kernels import geometry, placed
 from glam_deploy.gpu.kernels.geometry import Flags
-from glam_deploy.gpu.kernels.launch import kernels_of
+from glam_deploy.gpu.kernels.launch import KERNELS, kernels_of
 from glam_deploy.networks import NetworkSpec
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """Architectures for which the tests compile every kernel: Turing to Blackwell."""
 
-FILES = ("common.cuh", "standardize.cu", "propose.cu", "crop.cu", "fuse.cu", "enlarge.cu", "examine.cu")
+FILES = (
+    *("common.cuh", "staging.cuh", "standardize.cu"),
+    *("place.cuh", "foreground.cu", "erode.cu", "components.cu", "outline.cu", "center.cu", "gather.cu"),
+    *("propose.cu", "crop.cu", "fuse.cu", "enlarge.cu", "examine.cu"),
+)
 """Source files in their order; a file of a kernel that the network does not have is left out."""
 
 
@@ -20,8 +24,8 @@ def source(network: NetworkSpec) -> str:
 
     It starts with constants from Python, so that its hash also covers the shapes and the launch geometry.
     """
-    names = ("common.cuh", *(f"{kernel}.cu" for kernel in kernels_of(network)))
-    return _constants(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in FILES if name in names)
+    absent = {f"{kernel}.cu" for kernel in KERNELS} - {f"{kernel}.cu" for kernel in kernels_of(network)}
+    return _constants(network) + "".join(f'#line 1 "{name}"\n{_read(name)}' for name in FILES if name not in absent)
 
 
 def source_sha256(network: NetworkSpec) -> str:
@@ -53,4 +57,5 @@ def _constants(network: NetworkSpec) -> str:
     }
     launches = {name: value for name, value in vars(geometry).items() if name.isupper()}
     flags = {flag.name: flag.value for flag in Flags}
-    return "".join(f"constexpr int {name} = {value};\n" for name, value in (shapes | launches | flags).items())
+    values = shapes | launches | flags | placed.constants()
+    return "".join(f"constexpr int {name} = {value};\n" for name, value in values.items())

@@ -4,55 +4,26 @@
 // Memory traffic of one uint16 image that fills the window: `moments` reads 11.3 MB; `standardize` reads them again (from
 // L2 if they fit) and writes 22.6 MB. float32 images: twice as much read.
 
-// Header of a staging area.
-struct Header {
-    int rows, columns;
-    int row, column;  // of the upper-left pixel in the network frame
-    int mirrored;     // the network frame shows the columns from right to left
-    int kind;         // PIXEL_UINT16, PIXEL_FLOAT32
-};
-static_assert(sizeof(Header) <= HEADER_BYTES, "HEADER_BYTES is too small");
-
-// The pixels inside the network's window, in the orientation of the source image; rows start at multiples of 16 bytes.
-struct View : Header {
-    const char* pixels;
-};
-
-__device__ inline View view_of(const char* staging, long long area_bytes) {
-    const char* area = staging + blockIdx.z * area_bytes;
-    return {*reinterpret_cast<const Header*>(area), area + HEADER_BYTES};
-}
-
-template <class Pixel>
-struct alignas(16) Sixteen {
-    static constexpr int COUNT = 16 / sizeof(Pixel);
-    Pixel at[COUNT];
-};
-
-template <class Pixel>
-__device__ const Sixteen<Pixel>* row_of(const View& view, int row) {
-    const int pitch = (view.columns + Sixteen<Pixel>::COUNT - 1) / Sixteen<Pixel>::COUNT;
-    return reinterpret_cast<const Sixteen<Pixel>*>(view.pixels) + row * pitch;
-}
-
 // Moments of the MOMENTS_ROWS rows of a block, written by thread 0. Each thread reads the groups of 16 bytes with index
-// threadIdx.x + i * MOMENTS_THREADS of each row.
+// threadIdx.x + i * MOMENTS_THREADS of each row, from the group with the first column of the window.
 template <class Pixel, class Sum>
 __device__ void add_pixels(const View& view, Moments<Sum>* of_block) {
     constexpr int COUNT = Sixteen<Pixel>::COUNT;
     Sum sum = 0, squares = 0;
-    for (int group = threadIdx.x; group * COUNT < view.columns; group += MOMENTS_THREADS) {
+    const int end = view.left + view.columns;
+    for (int group = view.left / COUNT + threadIdx.x; group * COUNT < end; group += MOMENTS_THREADS) {
         Sixteen<Pixel> pixels[MOMENTS_ROWS];  // all loads are issued before the first value is used
 #pragma unroll
         for (int i = 0; i < MOMENTS_ROWS; ++i) {
             const int row = blockIdx.x * MOMENTS_ROWS + i;
-            pixels[i] = row < view.rows ? row_of<Pixel>(view, row)[group] : Sixteen<Pixel>{};
+            pixels[i] = row < view.rows ? row_of<Pixel>(view.pixels, view.pitch, view.top + row)[group] : Sixteen<Pixel>{};
         }
 #pragma unroll
         for (int i = 0; i < MOMENTS_ROWS; ++i)
 #pragma unroll
             for (int j = 0; j < COUNT; ++j) {
-                const Sum pixel = group * COUNT + j < view.columns ? pixels[i].at[j] : 0;
+                const int column = group * COUNT + j;
+                const Sum pixel = column >= view.left && column < end ? pixels[i].at[j] : 0;
                 sum += pixel;
                 squares += pixel * pixel;
             }
@@ -98,10 +69,12 @@ extern "C" __global__ void __launch_bounds__(MOMENTS_THREADS)
 moments(const char* staging, long long area_bytes, char* all_scratch) {
     static_assert(INPUT_ROWS % MOMENTS_ROWS == 0, "remaining rows");
     __shared__ bool is_last;
-    const View view = view_of(staging, area_bytes);
     Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
+    const View view = view_of(staging, area_bytes, scratch);
     if (view.kind == PIXEL_UINT16)
         add_pixels<unsigned short>(view, scratch.whole);
+    else if (view.kind == PIXEL_UINT8)
+        add_pixels<unsigned char>(view, scratch.whole);
     else
         add_pixels<float>(view, scratch.real);
     if (threadIdx.x == 0) {
@@ -111,10 +84,10 @@ moments(const char* staging, long long area_bytes, char* all_scratch) {
     }
     __syncthreads();
     if (!is_last) return;
-    if (view.kind == PIXEL_UINT16)
-        finish(add_blocks(scratch.whole), scratch);
-    else
+    if (view.kind == PIXEL_FLOAT32)
         finish(add_blocks(scratch.real), scratch);
+    else
+        finish(add_blocks(scratch.whole), scratch);
 }
 
 // The pixel at a position of the network frame, 0 outside the view. Mirrored or shifted rows are not 16-byte aligned in
@@ -125,7 +98,7 @@ __device__ float pixel_at(const View& view, int row, int column) {
     column -= view.column;
     if (row < 0 || row >= view.rows || column < 0 || column >= view.columns) return 0;
     if (view.mirrored) column = view.columns - 1 - column;
-    return reinterpret_cast<const Pixel*>(row_of<Pixel>(view, row))[column];
+    return reinterpret_cast<const Pixel*>(row_of<Pixel>(view.pixels, view.pitch, view.top + row))[view.left + column];
 }
 
 // Each thread writes 4 columns of each of the STANDARDIZE_ROWS rows of the block.
@@ -146,11 +119,13 @@ __device__ void write_rows(const View& view, float mean, float divisor, float4* 
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 standardize(const char* __restrict__ staging, long long area_bytes, char* all_scratch, float4* __restrict__ images) {
     static_assert(INPUT_ROWS % STANDARDIZE_ROWS == 0 && INPUT_COLUMNS == 4 * ROW_THREADS, "remaining pixels");
-    const View view = view_of(staging, area_bytes);
     const Scratch& scratch = scratch_of(all_scratch, blockIdx.z);
+    const View view = view_of(staging, area_bytes, scratch);
     float4* image = images + static_cast<long long>(blockIdx.z) * (PIXELS / 4);
     if (view.kind == PIXEL_UINT16)
         write_rows<unsigned short>(view, scratch.mean, scratch.divisor, image);
+    else if (view.kind == PIXEL_UINT8)
+        write_rows<unsigned char>(view, scratch.mean, scratch.divisor, image);
     else
         write_rows<float>(view, scratch.mean, scratch.divisor, image);
 }
