@@ -190,6 +190,10 @@ class NetworkInput(Placed):
     """float32 [2944, 1920], network frame, mean 0 and standard deviation 1 over all pixels, including padding."""
 
 
+ChainInput = Mammogram | PlacedView | NetworkInput
+"""A view as a chain takes it: raw, placed or standardized."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GlobalMaps:
     """Output of the global module."""

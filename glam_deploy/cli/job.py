@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -32,7 +33,7 @@ from glam_deploy.outputs.writer import (
 )
 from glam_deploy.reading import read, read_patient, read_standardized, read_study
 from glam_deploy.records import Pixels, View
-from glam_deploy.runtime.overlap import ahead, behind
+from glam_deploy.runtime.overlap import ahead, behind, lower_priority
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.view_names import exam_from_name
@@ -207,27 +208,28 @@ def _print_exams(exams: Sequence[ExamScores], *, as_json: bool) -> None:
 def _process_all(
     pipeline: Pipeline, job: Job, display: ProgressDisplay, table: Table | None, images: list[ViewScores]
 ) -> None:
-    """Read the next input and write the last one while the network runs on one.
+    """Read the next inputs and write the last ones while the network runs on one.
 
-    Appends the scores of each input with a known exam to `images`. At most three inputs are in memory, and one more for
-    each further stream. The network runs in the calling thread, which gets Ctrl-C; what it has finished by then is
-    still written.
+    Appends the scores of each input with a known exam to `images`. `Pipeline.ahead` threads read, and as many write:
+    with a CPU engine, which has one, at most three inputs are in memory, and one more for each further stream. The
+    network runs in the calling thread, which gets Ctrl-C; what it has finished by then is still written.
     """
 
-    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Started | _Kept | GlamError]:
+    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Kept | Future[Outcome]]:
         display.begin(path)
         if isinstance(view, _Kept):
             return path, view
         display.explain_repeat(view.difference if isinstance(view, _Read) else "")
         display.tally.begin()
-        return path, _attempt(partial(_start, pipeline), view)
+        started = _attempt(partial(_start, pipeline), view)
+        return path, writers.submit(_finish, job, path, started)
 
-    def finish(started: tuple[Path, _Started | _Kept | GlamError]) -> None:
+    def finish(started: tuple[Path, _Kept | Future[Outcome]]) -> None:
         path, view = started
         if isinstance(view, _Kept):
             kept, outcome = view.report, Outcome(status=KEPT, text="", patient=view.patient)
         else:
-            kept, outcome = None, _finish(job, path, view)
+            kept, outcome = None, view.result()
         with writing_to(job.out):
             report = kept or read_report(job.out, job.stems[path])
             exam, name = job.exam_of(path, report), job.stems[path] + REPORT
@@ -239,8 +241,12 @@ def _process_all(
         display.tally.lacking |= outcome.lacking
         display.end(outcome.status, _line(job, path, outcome))
 
-    read, depth = partial(_attempt, partial(_read, pipeline, job)), pipeline.in_flight
-    with closing(ahead(read, job.stems)) as views:
+    read, threads = partial(_attempt, partial(_read, pipeline, job)), pipeline.ahead
+    depth = pipeline.in_flight + threads - 1
+    with (
+        ThreadPoolExecutor(threads, initializer=lower_priority) as writers,
+        closing(ahead(read, job.stems, threads=threads)) as views,
+    ):
         started = map(start, job.stems, views)
         with closing(behind(finish, started, depth=depth)) as ends:
             for _ in ends:

@@ -15,7 +15,7 @@ from glam_deploy.errors import BackendRunError, BundleError, UsageError
 from glam_deploy.json_records import json_sha256
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Form, Precision, StageRecipes
-from glam_deploy.records import Findings, NetworkInput, PlacedView
+from glam_deploy.records import ChainInput, Findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +216,10 @@ class Stopwatch:
 
 
 PendingFindings = Callable[[], Findings]
-"""Waits for a started run and returns its findings, the same object at each call. Raises BackendRunError."""
+"""Waits for a started run and returns its findings, the same object at each call.
+
+Raises BackendRunError, and InputError for a view that the chain places itself and cannot use.
+"""
 
 
 class Chain(Protocol):
@@ -237,11 +240,19 @@ class Chain(Protocol):
         """The engine of each stage, for running a stage alone."""
         ...
 
-    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
-        """Do the host's part of the preprocessing of a view; may be called earlier and in another thread."""
+    @property
+    def ahead(self) -> int:
+        """Number of views to read and prepare at the same time, in as many threads, for full utilization."""
         ...
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+    def prepare(self, view: ChainInput) -> ChainInput:
+        """Do the host's part of the preprocessing of a view; may be called earlier and in another thread.
+
+        The pixels of a Mammogram are of a dtype of `preprocess`. Raises InputError for a view that cannot be used.
+        """
+        ...
+
+    def start(self, views: Sequence[ChainInput], clock: Stopwatch) -> PendingFindings:
         """Start a run of views, all raw or all standardized; steps are timed by `clock`. Raises BackendRunError."""
         ...
 

@@ -14,17 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
+from glam_deploy.engines.cpu import usable_cores
 from glam_deploy.errors import BackendRunError, UsageError
 from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.gpu.placing import GpuPlacing
 from glam_deploy.gpu.slot import Collected, GpuStages, Slot
 from glam_deploy.networks import Stage
-from glam_deploy.records import Findings, NetworkInput, Placed, PlacedView
+from glam_deploy.records import ChainInput, Findings, NetworkInput, Placed
 
 EXAM = 4
 """Number of views of a batched run (an exam); engines are built for this batch size and for 1."""
 FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
 MAP_FLAGS = {"saliency_global": Flags.NOT_FINITE_GLOBAL, "saliency_patches": Flags.NOT_FINITE_LOCAL}
+MOST_AHEAD = 8
+"""Largest number of views that are read at the same time; each has up to 60 MB."""
 SLOTTED = ("patch_locations", "saliency_patches", "z_k", "attention")
 """Downloaded tensors whose axis 1 is the patch slots."""
 
@@ -72,10 +76,11 @@ class SlotPool:
             self._free.append(slot)
             self._changed.notify()
 
-    def start(self, slot: Slot, launch: Callable[[], None]) -> "Run":
+    def start(self, slot: Slot, launch: Callable[[], None], meanwhile: Callable[[], None] = lambda: None) -> "Run":
         """Launch work in a slot from `take`. The slot returns to the pool when the run ends, also with an error.
 
-        Raises BackendRunError.
+        `meanwhile`: work of the host that uses the slot's memory, done before the results are waited for. Raises
+        BackendRunError.
         """
         try:
             with self.guarded():
@@ -83,7 +88,7 @@ class SlotPool:
         except BaseException:
             self.give(slot)
             raise
-        run = Run(self, slot)
+        run = Run(self, slot, meanwhile)
         with self._changed:
             self._under_way.append(run)
             self._changed.notify()
@@ -127,8 +132,8 @@ class SlotPool:
 class Run:
     """A started run in a slot."""
 
-    def __init__(self, pool: SlotPool, slot: Slot) -> None:
-        self._pool = pool
+    def __init__(self, pool: SlotPool, slot: Slot, meanwhile: Callable[[], None]) -> None:
+        self._pool, self._meanwhile = pool, meanwhile
         self._slot: Slot | None = slot
         self._lock = Lock()
         self._outcome: Collected | BackendRunError | None = None
@@ -153,6 +158,7 @@ class Run:
     def _collect(self, slot: Slot) -> Collected | BackendRunError:
         try:
             with self._pool.guarded():
+                self._meanwhile()
                 return slot.collect()
         except BackendRunError as error:
             return error
@@ -165,7 +171,8 @@ class DeviceChain:
 
     def __init__(self, opened: GpuEngines, patches: int, *, slots: int) -> None:
         """`slots`: number of concurrent runs per batch size; their memory is allocated when first needed."""
-        self.in_flight = slots
+        self.in_flight, self.ahead = slots, min(MOST_AHEAD, max(1, usable_cores() - 1))
+        self._placing = GpuPlacing(opened.network.input_shape)
         self._stages = GpuStages(
             network=opened.network, gpu=opened.gpu, kernels=opened.kernels, engines=opened.engines, patches=patches
         )
@@ -176,16 +183,16 @@ class DeviceChain:
         """The engine of each stage, which also runs alone with host arrays."""
         return self._stages.engines
 
-    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
-        """Returns `view` unchanged, because the GPU standardizes."""
-        return view
+    def prepare(self, view: ChainInput) -> ChainInput:
+        """A raw view as the GPU takes it, or placed on the host if it is too large for that; others unchanged.
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+        The GPU places and standardizes. Raises InputError as `preprocess.place`, but not for all that it refuses.
+        """
+        return self._placing.prepare(view)
+
+    def start(self, views: Sequence[ChainInput], clock: Stopwatch) -> PendingFindings:
         """Start a run of one or four views; returns before the GPU has finished. Raises BackendRunError."""
         pool = self._pools[len(views)]
-        for view in views:
-            if isinstance(view, NetworkInput):  # outputs do not show NaN in an input: an engine's ReLU may map it to 0
-                self._stages.engines["global"].require_finite_inputs({"image": view.image})
         slot = pool.take()
         try:
             with clock("preprocess"):
@@ -193,8 +200,9 @@ class DeviceChain:
         except BaseException:
             pool.give(slot)
             raise
-        run = pool.start(slot, partial(slot.start, feed))
-        return partial(self._wait, run, views, clock)
+        judged: list[Placed | Exception] = []
+        run = pool.start(slot, partial(slot.start, feed), partial(self._judge, slot, views, judged, clock))
+        return partial(self._wait, run, views, judged, clock)
 
     def close(self) -> None:
         """Does nothing: slots and engines are freed with the last reference to them."""
@@ -236,10 +244,32 @@ class DeviceChain:
             recording=collected.recording,
         )
 
-    def _wait(self, run: Run, views: Sequence[Placed], clock: Stopwatch) -> Findings:
+    def _judge(
+        self, slot: Slot, views: Sequence[ChainInput], judged: list[Placed | Exception], clock: Stopwatch
+    ) -> None:
+        """Place the views of a run by what the GPU found in them, while it runs the network."""
+        found = slot.located()
+        with clock("preprocess"):
+            judged[:] = map(self._placing.judge, views, found)  # again, if an earlier wait was interrupted
+
+    def _wait(
+        self, run: Run, views: Sequence[ChainInput], judged: Sequence[Placed | Exception], clock: Stopwatch
+    ) -> Findings:
         collected = run.result()
         clock.times_ms["gpu"] = collected.milliseconds
-        return self.findings(collected, views)
+        placed = list[Placed]()
+        for one in judged:
+            if isinstance(one, Exception):
+                raise one
+            placed.append(one)
+        self._require_finite_images(views, collected)
+        return self.findings(collected, placed)
+
+    def _require_finite_images(self, views: Sequence[ChainInput], collected: Collected) -> None:
+        """Raises BackendRunError for standardized images with NaN or infinite values, which an engine may hide."""
+        for view, flag in zip(views, collected.arrays["flags"].tolist(), strict=True):
+            if flag & Flags.NOT_FINITE_IMAGE and isinstance(view, NetworkInput):
+                self._stages.engines["global"].require_finite_inputs({"image": view.image})
 
     def _require_finite(self, values: Mapping[str, NDArray[Any]], flags: Sequence[Flags]) -> None:
         """Raises BackendRunError for downloaded outputs that are not finite.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.gpu.device.context import ALIGNMENT
-from glam_deploy.gpu.kernels import launch, staging
+from glam_deploy.gpu.kernels import launch, placed, staging
 from glam_deploy.networks import NetworkSpec
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -62,6 +62,11 @@ class Layout:
         return align(max(field.end for field in self.fields.values()))
 
     @property
+    def zeroed_bytes(self) -> int:
+        """Bytes from the start that are filled with zeros when a slot is made: all but the memory of raw views."""
+        return self.fields["raw"].offset
+
+    @property
     def result_bytes(self) -> int:
         """Bytes from the start of the block to the end of the downloaded tensors."""
         return self.fields[self.downloaded[-1]].end
@@ -88,19 +93,24 @@ def align(nbytes: int) -> int:
 def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scratch: int) -> Layout:
     """Layout of all tensors of the GPU chain; `engine_scratch`: bytes of scratch memory, shared by the engines.
 
-    `raw` has the staging areas of raw views. For several images with fewer patches than patch slots, the outputs of the
-    local graph have no gaps for unused slots (`packed_<name>`) and are copied to their slots later.
+    `raw` has the staging areas of raw views, `samples` what `place` found in them. For several images with fewer
+    patches than patch slots, the outputs of the local graph have no gaps for unused slots (`packed_<name>`) and are
+    copied to their slots later.
     """
     by_image, packed = _tensors_by_image(network, images), _packed(network, images, patches)
     results = {name: by_image[name] for name in _downloaded(network, by_image)}
     steps: Tensors = {
         "saliency": ("float32", (images, len(network.classes), *network.input_shape)),
-        "raw": ("uint8", (images * staging.largest_area(network.input_shape),)),
         "kernel_scratch": ("uint8", (launch.scratch_bytes(images, network),)),
         "engine_scratch": ("uint8", (engine_scratch,)),
     }
+    raw: Tensors = {
+        "raw": ("uint8", (images * staging.LARGEST_BYTES,)),
+        "place_scratch": ("uint8", (placed.place_scratch_bytes(images),)),
+        "samples": ("uint8", (images * placed.samples_bytes(),)),
+    }
     local = _local_tensors(network, images * patches, by_image, packed)
-    fields = _place({**results, **by_image, **local, **steps})
+    fields = _place({**results, **by_image, **local, **steps, **raw})
     return Layout(
         network=network, images=images, patches=patches, fields=fields, downloaded=tuple(results), packed=packed
     )

@@ -1,22 +1,25 @@
-"""A slot: memory, stream, bound engines and CUDA graphs for a run of one image or a batch of images.
+r"""A slot: memory, stream, bound engines and CUDA graphs for a run of one image or a batch of images.
 
-    upload -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
+    upload -> place -> standardize -> global -> propose -> crop -> local -> fusion -> fuse -> download
+                  \-> download of positions and samples, which the host judges meanwhile
 
-The steps from `propose` to `fusion` are those of a network with patches. `enlarge` replaces `fuse` if its patches have
-no maps, or if it has no patches.
+`place` finds breast and window of whole images; it is left out for views that the host has placed. The steps from
+`propose` to `fusion` are those of a network with patches. `enlarge` replaces `fuse` if its patches have no maps, or if
+it has no patches.
 
 All these steps are enqueued on the slot's stream. Every address is fixed when the slot is created; a run allocates no
-memory, and the host waits only for the result. When the slot is created, the engines run once (warm-up). At the first
-start the sequence is captured as one CUDA graph, which later starts launch. If it cannot be captured, each run enqueues
+GPU memory, and the GPU never waits for the host. When the slot is created, the engines run once (warm-up). At the first
+start, `place`, and the sequence from `standardize` to the last download, are captured as CUDA graphs, which later
+starts launch; the copies between them have the size of the image. If the sequence cannot be captured, each run enqueues
 the steps one by one, and the result's provenance records this.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import partial
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +29,14 @@ from glam_deploy.gpu.device.arrays import DeviceArray
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Graph
 from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
-from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels import placed
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.gpu.layout import slot_layout
+from glam_deploy.gpu.uploads import Feed, GrowingMemory, Upload, feed_of
 from glam_deploy.networks import NetworkSpec, Stage
-from glam_deploy.preprocess import frame
-from glam_deploy.records import NetworkInput, PlacedView, Recording
+from glam_deploy.records import ChainInput, Mammogram, Recording
 
 log = logging.getLogger(__name__)
-
-
-class Feed(StrEnum):
-    """Kind of input of a run. Each has its own CUDA graph, because a captured copy has a fixed size."""
-
-    UINT16 = "uint16"
-    """Raw views, all uint8 or uint16."""
-    FLOAT32 = "float32"
-    """Raw views, at least one of them float32."""
-    STANDARDIZED = "standardized"
-    """Images that the host has standardized."""
-    RESIDENT = "resident"
-    """Images that are already in the slot's GPU memory; the results stay in GPU memory too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +80,13 @@ class Slot:
             scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
         self.layout = slot_layout(stages.network, images=images, patches=stages.patches, engine_scratch=scratch)
         self._memory = stages.gpu.allocate(self.layout.nbytes)
-        self._upload = stages.gpu.pinned(images * staging.largest_area(stages.network.input_shape))
+        self._uploads = [Upload(stages.gpu) for _ in range(images)]
+        self._findings = [GrowingMemory(stages.gpu) for _ in range(images)]
+        """Positions and samples of whole images."""
         self._download = stages.gpu.pinned(self.layout.result_bytes)
         self._began, self._ended = (stages.gpu.event(timing=True) for _ in range(2))
+        self._placed = stages.gpu.event()
+        self._placing: Graph | None = None
         self._graphs: dict[Feed, Graph] = {}
         self._recordings: dict[Feed, Recording] = {}
         """Outcome of the capture for each feed that has been started; a failed capture is not repeated."""
@@ -102,20 +96,14 @@ class Slot:
             self._runs = {stage: self._bind(stage, batch) for stage, batch in batches.items()}
             self._warm_up()
 
-    def stage(self, views: Sequence[PlacedView | NetworkInput]) -> Feed:
-        """Copy views to the upload buffer of the next run, on the host. Returns the kind of input.
+    def stage(self, views: Sequence[ChainInput]) -> Feed:
+        """Copy views to the upload memory of the next run, on the host. Returns the kind of input.
 
-        `views`: as many as the slot has images, either all raw or all standardized.
+        `views`: as many as the slot has images, either all raw or all standardized. Raises BackendRunError.
         """
-        feed = feed_of(views)
-        step = self._upload_bytes(feed) // self.images
-        for n, view in enumerate(views):
-            area = self._upload.array[n * step : (n + 1) * step]
-            if isinstance(view, NetworkInput):
-                area.view(np.float32).reshape(view.image.shape)[...] = view.image
-            else:
-                _pack(area, view)
-        return feed
+        for upload, view in zip(self._uploads, views, strict=True):
+            upload.put(view)
+        return feed_of(views)
 
     def start(self, feed: Feed) -> None:
         """Enqueue a run; returns without waiting for it. Raises BackendRunError."""
@@ -123,11 +111,25 @@ class Slot:
             self._recordings[feed] = self._record(feed)
         self._recording = self._recordings[feed]
         self.stream.record(self._began)
+        if feed is not Feed.RESIDENT:
+            self._enqueue_uploads(feed)
         if graph := self._graphs.get(feed):
             graph.launch(self.stream)
         else:
             self._enqueue(feed)
         self.stream.record(self._ended)
+
+    def located(self) -> list[placed.Located | None]:
+        """Wait for `place`, not for the network: what it found in each image; None for views that the host has placed.
+
+        Raises BackendRunError if the run failed.
+        """
+        if any(upload.is_whole for upload in self._uploads):
+            self._placed.synchronize()
+        return [
+            placed.read(memory.room(0).array, upload.view.pixels.dtype) if isinstance(upload.view, Mammogram) else None
+            for upload, memory in zip(self._uploads, self._findings, strict=True)
+        ]
 
     def collect(self) -> Collected:
         """Wait for the run and copy its results. Raises BackendRunError if the run failed."""
@@ -173,11 +175,11 @@ class Slot:
         Source: CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"; NVIDIA's trtexec does the same
         (samples/common/sampleInference.cpp, "Avoid capturing initialization calls").
         """
-        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self.stream.fill(self._memory.address, self.layout.zeroed_bytes, 0)
         for run in self._runs.values():
             run.enqueue(self.stream)
         # unused patch slots stay zero: no later run writes there
-        self.stream.fill(self._memory.address, self.layout.nbytes, 0)
+        self.stream.fill(self._memory.address, self.layout.zeroed_bytes, 0)
         self.stream.synchronize()
 
     def _record(self, feed: Feed) -> Recording:
@@ -186,8 +188,9 @@ class Slot:
             reason = f"engines that cannot be recorded: {', '.join(not_capturable)}"
             return Recording(state="not recordable", reason=reason)
         try:
-            with self.stages.preparing, self.stream.capture() as graph:
-                self._enqueue(feed)
+            with self.stages.preparing:
+                placing = self._capture(self._place) if feed is Feed.RAW else None
+                graph = self._capture(partial(self._enqueue, feed))
         except BackendRunError as error:
             _ = self.stream.is_idle  # raises if the stream is still capturing or the GPU itself has failed
             log.warning(
@@ -196,31 +199,56 @@ class Slot:
                 *(self.images, feed.value, error),
             )
             return Recording(state="failed", reason=str(error))
-        self._graphs[feed] = graph
+        self._graphs[feed], self._placing = graph, placing or self._placing
         return Recording(state="recorded")
 
+    def _capture(self, enqueue: Callable[[], None]) -> Graph:
+        with self.stream.capture() as graph:
+            enqueue()
+        return graph
+
     def _enqueue(self, feed: Feed) -> None:
-        if feed is Feed.RESIDENT:
-            self._enqueue_stages()
+        if feed is Feed.RAW:
+            self._standardize()
+        self._enqueue_stages()
+        if feed is not Feed.RAW:
             self._examine()
-        else:
-            self._enqueue_upload(feed)
-            self._enqueue_stages()
+        if feed is not Feed.RESIDENT:
             self.download()
 
-    def _enqueue_upload(self, feed: Feed) -> None:
-        target = "image" if feed is Feed.STANDARDIZED else "raw"
-        nbytes = self._upload_bytes(feed)
-        self.stream.copy_in(self.address(target), self._upload.address, nbytes)
-        if target == "raw":
-            self.stages.kernels.standardize(
-                self.stream,
-                areas=self.address("raw"),
-                image=self.address("image"),
-                scratch=self.address("kernel_scratch"),
-                n=self.images,
-                area_bytes=nbytes // self.images,
-            )
+    def _enqueue_uploads(self, feed: Feed) -> None:
+        name = "raw" if feed is Feed.RAW else "image"
+        step = self.layout.fields[name].nbytes // self.images
+        for n, upload in enumerate(self._uploads):
+            self.stream.copy_in(self.address(name) + n * step, upload.address, upload.nbytes)
+        if any(upload.is_whole for upload in self._uploads):
+            self._enqueue_placing()
+
+    def _enqueue_placing(self) -> None:
+        """Find breast and window of the whole images, and download what the host needs to judge them."""
+        if self._placing:
+            self._placing.launch(self.stream)
+        else:
+            self._place()
+        step = self.layout.fields["samples"].nbytes // self.images
+        for n, (upload, memory) in enumerate(zip(self._uploads, self._findings, strict=True)):
+            if isinstance(upload.view, Mammogram):
+                rows, columns = upload.view.pixels.shape
+                nbytes = placed.used_samples_bytes(rows, columns, upload.view.pixels.dtype)
+                self.stream.copy_out(memory.room(nbytes).address, self.address("samples") + n * step, nbytes)
+        self.stream.record(self._placed)
+
+    def _place(self) -> None:
+        places = {name: self.address(name) for name in ("place_scratch", "samples")}
+        self.stages.kernels.place(self.stream, **self._raw(), **places, n=self.images)
+
+    def _standardize(self) -> None:
+        self.stages.kernels.standardize(self.stream, **self._raw(), image=self.address("image"), n=self.images)
+
+    def _raw(self) -> dict[str, int]:
+        """Arguments of the kernels that read the uploaded views."""
+        area = self.layout.fields["raw"].nbytes // self.images
+        return {"areas": self.address("raw"), "scratch": self.address("kernel_scratch"), "area_bytes": area}
 
     def _enqueue_stages(self) -> None:
         self._runs["global"].enqueue(self.stream)
@@ -259,7 +287,7 @@ class Slot:
         self._runs["fusion"].enqueue(self.stream)
 
     def _examine(self) -> None:
-        """Check images that another library wrote in GPU memory; all others were checked before the upload."""
+        """Check images that the host or another library has standardized; raw views are checked by `place`."""
         image, flags = self.address("image"), self.address("flags")
         self.stages.kernels.examine(self.stream, image=image, flags=flags, n=self.images)
 
@@ -271,30 +299,3 @@ class Slot:
             for n in range(self.images):
                 target = self.address(name) + n * self.stages.network.patches.slots * row
                 self.stream.copy(target, self.address(f"packed_{name}") + n * used, used)
-
-    def _upload_bytes(self, feed: Feed) -> int:
-        """Bytes of the upload of a run; fixed, so that it can be captured. Smaller views leave a part unused."""
-        if feed is Feed.STANDARDIZED:
-            return self.layout.fields["image"].nbytes
-        return self.images * staging.area_bytes(*self.stages.network.input_shape, feed.value)
-
-
-def feed_of(views: Sequence[PlacedView | NetworkInput]) -> Feed:
-    """Kind of input of a run of these views."""
-    if any(isinstance(view, NetworkInput) for view in views):
-        return Feed.STANDARDIZED
-    is_float = any(cast(PlacedView, view).pixels.dtype == np.float32 for view in views)
-    return Feed.FLOAT32 if is_float else Feed.UINT16
-
-
-def _pack(area: NDArray[np.uint8], view: PlacedView) -> None:
-    part = frame.seen(view.placement)
-    (row, column, _, _), (top, left, bottom, right) = part.network, part.source
-    staging.pack(
-        area,
-        view.pixels[top:bottom, left:right],
-        row=row,
-        column=column,
-        mirrored=part.mirrored,
-        network_shape=view.placement.network_shape,
-    )

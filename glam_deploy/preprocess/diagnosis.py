@@ -13,7 +13,7 @@ import numpy as np
 from glam_deploy.errors import InputError, Remedy
 from glam_deploy.preprocess import damage, surroundings
 from glam_deploy.preprocess.foreground import Breast
-from glam_deploy.preprocess.samples import DEPTH, Samples, grid_step
+from glam_deploy.preprocess.samples import BESIDE_STEP, DEPTH, Samples, grid_step
 from glam_deploy.preprocess.surroundings import Layer, Outline, Sampled
 from glam_deploy.records import Mammogram, Notice, Pixels
 
@@ -231,7 +231,7 @@ def _check_side(case: _Case) -> None:
     if not _is_on_wrong_side(breast, case.columns):
         return
     is_hard_and_round = case.edge.hard >= ALL and not surroundings.is_straight(breast, case.columns)
-    if is_hard_and_round or _is_beside_tissue(case.mammogram.upright, breast):
+    if is_hard_and_round or _is_beside_tissue(case.samples, breast):
         raise _background(case, surroundings.outer_layer(case.sampled))
     raise _wrong_side(breast, case.columns, case.mammogram)
 
@@ -245,14 +245,13 @@ def _is_on_wrong_side(breast: Breast, columns: int) -> bool:
     return left > columns - right or round_at_wall
 
 
-def _is_beside_tissue(pixels: Pixels, breast: Breast) -> bool:
+def _is_beside_tissue(samples: Samples, breast: Breast) -> bool:
     """Whether more than a tenth of the pixels between the edge of the chest wall and the breast are above 0.
 
     Then these pixels are the breast, and the detected breast is a background around it. In a mirrored view they are 0.
     """
-    between = np.arange(0, pixels.shape[1], 8) < breast.left[::8, None]
-    above = pixels[breast.top : breast.top + len(breast.left) : 8, ::8] > 0
-    return bool(np.count_nonzero(above & between) > 0.1 * np.count_nonzero(between))
+    between = np.arange(0, samples.shape[1], BESIDE_STEP) < breast.left[::BESIDE_STEP, None]
+    return bool(np.count_nonzero((samples.beside > 0) & between) > 0.1 * np.count_nonzero(between))
 
 
 def _wrong_side(breast: Breast, columns: int, mammogram: Mammogram) -> InputError:

@@ -29,6 +29,13 @@ DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
     """Raise InputError unless `pixels` are uint8, uint16 or float32 [rows, columns], finite, >= 0 and not constant."""
+    check_type(pixels)
+    check_raw(pixels, network_shape)
+    _check_range(pixels.min(), pixels.max())
+
+
+def check_type(pixels: Pixels) -> None:
+    """Raise InputError unless `pixels` are uint8, uint16 or float32 [rows, columns], with at least one pixel."""
     if pixels.ndim != 2 or pixels.dtype not in DTYPES:
         raise InputError(
             f"The image is {pixels.dtype} of shape {pixels.shape}; expected uint8, uint16 or float32 (native byte "
@@ -36,8 +43,6 @@ def check_pixels(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAM
         )
     if not pixels.size:
         raise InputError(f"The image has shape {pixels.shape}, so no pixels. Check the file for damage.")
-    check_raw(pixels, network_shape)
-    _check_range(pixels.min(), pixels.max())
 
 
 def check_raw(pixels: Pixels, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> None:
@@ -172,7 +177,7 @@ def _place(
     row_shift, column_shift = window.window_shift(center, crop_shape, is_mlo=is_mlo, window=network_shape)
     placement = Placement(
         source_shape=(rows, columns),
-        crop_window=_crop_window(box, columns, mirrored=mirrored),
+        crop_window=crop_window(box, columns, mirrored=mirrored),
         mirrored=mirrored,
         row_shift=row_shift,
         column_shift=column_shift,
@@ -182,7 +187,7 @@ def _place(
     return placement, facts
 
 
-def _crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int, int]:
+def crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int, int]:
     """An upright box as (top, bottom, left, right) in the source frame."""
     top, left, bottom, right = box
     return (top, bottom, width - right, width - left) if mirrored else (top, bottom, left, right)

@@ -13,6 +13,8 @@ LINE_STEP = 32
 """Pixel step along the sampled lines."""
 OUTLINE_ROWS = 300
 """Approximate number of rows of `Samples.outline`."""
+BESIDE_STEP = 8
+"""Pixel step of `Samples.beside`."""
 BEYOND = 40
 """Largest distance in pixels of the end of the foreground from the opened outline."""
 DEPTH = 90
@@ -23,8 +25,6 @@ DEPTH = 90
 class Samples:
     """Sampled pixels of a view, in the upright frame (chest wall on the left), in the dtype of the image."""
 
-    shape: tuple[int, int]
-    """Rows and columns of the image."""
     grid: Pixels
     """[rows, columns] of the bounding box of the breast, each at steps of `grid_step`."""
     row_lines: Pixels
@@ -42,6 +42,13 @@ class Samples:
     """
     whole: Pixels
     """The image at steps of `grid_step` of its shape along both axes."""
+    beside: Pixels
+    """The rows of the bounding box and all columns, at steps of `BESIDE_STEP`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the image."""
+        return len(self.first_column), len(self.first_row)
 
     @property
     def border(self) -> Pixels:
@@ -65,7 +72,6 @@ def take(pixels: Pixels, breast: Breast) -> Samples:
     top, left, bottom, right = breast.box
     step, whole = grid_step(bottom - top, right - left), grid_step(*pixels.shape)
     return Samples(
-        shape=(pixels.shape[0], pixels.shape[1]),
         grid=np.ascontiguousarray(pixels[top:bottom:step, left:right:step]),
         row_lines=np.ascontiguousarray(pixels[:, left:right:LINE_STEP]),
         column_lines=np.ascontiguousarray(pixels[top:bottom:LINE_STEP].T),
@@ -75,6 +81,7 @@ def take(pixels: Pixels, breast: Breast) -> Samples:
         last_column=pixels[:, -1],
         outline=_outline(pixels, breast),
         whole=np.ascontiguousarray(pixels[::whole, ::whole]),
+        beside=np.ascontiguousarray(pixels[top:bottom:BESIDE_STEP, ::BESIDE_STEP]),
     )
 
 

@@ -4,7 +4,8 @@ from glam_deploy.errors import UsageError
 from glam_deploy.gpu.chain import DeviceChain, SlotPool
 from glam_deploy.gpu.device.arrays import DeviceArray, as_device_array
 from glam_deploy.gpu.device.stream import Stream
-from glam_deploy.gpu.slot import Collected, Feed, Slot
+from glam_deploy.gpu.slot import Collected, Slot
+from glam_deploy.gpu.uploads import Feed
 from glam_deploy.preprocess import whole_frame
 from glam_deploy.records import Facts, Placed, Source
 from glam_deploy.runtime.result import Result, result_of

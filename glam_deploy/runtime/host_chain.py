@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 from glam_deploy.engines.base import Arrays, Chain, Engine, PendingFindings, Stopwatch
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import GraphContract, NetworkSpec, Stage
-from glam_deploy.preprocess import network_input
-from glam_deploy.records import Findings, Float32, GlobalMaps, LocalMaps, NetworkInput, Patches, PlacedView, Predictions
+from glam_deploy.preprocess import network_input, place
+from glam_deploy.records import (
+    ChainInput,
+    Findings,
+    Float32,
+    GlobalMaps,
+    LocalMaps,
+    Mammogram,
+    NetworkInput,
+    Patches,
+    Predictions,
+)
 from glam_deploy.runtime import patching
 
 
@@ -78,6 +88,8 @@ class HostChain:
     """
 
     largest_batch = 1
+    ahead = 1
+    """1, because the engines use all cores."""
 
     def __init__(
         self, engines: Mapping[Stage, Engine], network: NetworkSpec, patches: int, *, streams: int = 1
@@ -87,11 +99,15 @@ class HostChain:
         self.in_flight = streams
         self._threads = ThreadPoolExecutor(streams, "view") if streams > 1 else None
 
-    def prepare(self, view: PlacedView | NetworkInput) -> NetworkInput:
-        """The standardized network input of a view."""
-        return view if isinstance(view, NetworkInput) else network_input(view)
+    def prepare(self, view: ChainInput) -> NetworkInput:
+        """The standardized network input of a view. Raises InputError as `preprocess.place`."""
+        if isinstance(view, NetworkInput):
+            return view
+        if isinstance(view, Mammogram):
+            view = place(view, network_shape=self._network.input_shape)
+        return network_input(view)
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+    def start(self, views: Sequence[ChainInput], clock: Stopwatch) -> PendingFindings:
         """Run all stages of one view. Raises BackendRunError, and UsageError after `close`."""
         (view,) = views
         with clock("preprocess"):
@@ -172,18 +188,19 @@ class EnsembleChain:
     def __init__(self, chains: Sequence[Chain]) -> None:
         """`chains`: at least one, all with engines of the same kind."""
         self._chains = tuple(chains)
-        self.largest_batch, self.in_flight = chains[0].largest_batch, chains[0].in_flight
+        first = chains[0]
+        self.largest_batch, self.in_flight, self.ahead = first.largest_batch, first.in_flight, first.ahead
 
     @property
     def engines(self) -> Mapping[Stage, Engine]:
         """The engines of the first model."""
         return self._chains[0].engines
 
-    def prepare(self, view: PlacedView | NetworkInput) -> PlacedView | NetworkInput:
+    def prepare(self, view: ChainInput) -> ChainInput:
         """Do the host's part of the preprocessing, which is the same for all models."""
         return self._chains[0].prepare(view)
 
-    def start(self, views: Sequence[PlacedView | NetworkInput], clock: Stopwatch) -> PendingFindings:
+    def start(self, views: Sequence[ChainInput], clock: Stopwatch) -> PendingFindings:
         """Start the run of every model. Raises BackendRunError."""
         # a GPU chain sets its time, so that each model gets a stopwatch of its own
         clocks = [Stopwatch() for _ in self._chains]

@@ -1,8 +1,8 @@
 """Overlapping of stages by threads: preparing the next items and finishing the previous ones.
 
-Each function uses one thread, which keeps the order, and a bounded number of items, which limits the memory. It saves
-time if the work releases the GIL, as decoders, numpy, OpenCV, compression and file access do. The threads have a lower
-priority than the caller's, because a network on all cores waits for its slowest thread.
+Each function keeps the order of the items and holds a bounded number of them, which limits the memory. It saves time if
+the work releases the GIL, as decoders, numpy, OpenCV, compression and file access do. The threads have a lower priority
+than the caller's, because a network on all cores waits for its slowest thread.
 """
 
 import os
@@ -34,30 +34,30 @@ def lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:
-    """Yield `work(item)` for each item, in order; up to `depth` results are computed in advance.
+def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, threads: int = 1) -> Generator[Made, None, None]:
+    """Yield `work(item)` for each item, in order; up to `threads` results are computed in advance, in as many threads.
 
-    One other thread iterates over the items and does the work, so the iterator may be slow too. Exceptions of either
-    are raised at the position of their item. Closing the generator cancels work that has not started, and waits for
-    work that has.
+    One further thread iterates over the items, so the iterator may be slow too. Exceptions of either are raised at the
+    position of their item. Closing the generator cancels work that has not started, and waits for work that has.
     """
     source = iter(items)
 
-    def step() -> Made | _End:
+    def begin() -> Future[Made] | _End:
         item = next(source, _End.END)
-        return _End.END if item is _End.END else work(item)
+        return _End.END if item is _End.END else workers.submit(work, item)
 
-    thread = ThreadPoolExecutor(1, initializer=lower_priority)
+    workers, iterating = (ThreadPoolExecutor(n, initializer=lower_priority) for n in (threads, 1))
     try:
-        started = deque(thread.submit(step) for _ in range(depth))
+        begun = deque(iterating.submit(begin) for _ in range(threads))
         while True:
-            started.append(thread.submit(step))
-            made = started.popleft().result()
-            if made is _End.END:
+            begun.append(iterating.submit(begin))
+            made = begun.popleft().result()
+            if isinstance(made, _End):
                 return
-            yield made
+            yield made.result()
     finally:
-        thread.shutdown(cancel_futures=True)
+        iterating.shutdown(cancel_futures=True)
+        workers.shutdown(cancel_futures=True)
 
 
 def behind(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:

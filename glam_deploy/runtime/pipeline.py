@@ -19,15 +19,25 @@ from glam_deploy.gpu.chain import DeviceChain
 from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
-from glam_deploy.preprocess import from_standardized, place
-from glam_deploy.records import VIEW_NAMES, Facts, Mammogram, NetworkInput, PlacedView, Source, View, parse_view
+from glam_deploy.preprocess import from_standardized
+from glam_deploy.records import (
+    VIEW_NAMES,
+    ChainInput,
+    Facts,
+    Mammogram,
+    NetworkInput,
+    PlacedView,
+    Source,
+    View,
+    parse_view,
+)
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
 from glam_deploy.runtime.host_chain import EnsembleChain, HostChain
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.result import Pending, Prepared, Result
 
-Image = Mammogram | PlacedView | NetworkInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
+Image = ChainInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
 """A view in any stage of preparation; Any is for arrays of other libraries and for other inputs of `reading.read`."""
 
 T = TypeVar("T")
@@ -73,6 +83,11 @@ class Pipeline:
     def in_flight(self) -> int:
         """Number of views to submit before the first result is requested, for full utilization."""
         return self._chain.in_flight
+
+    @property
+    def ahead(self) -> int:
+        """Number of views to read and `prepare` at the same time, in as many threads, for full utilization."""
+        return self._chain.ahead
 
     @property
     def engines(self) -> Mapping[Stage, Engine]:
@@ -129,9 +144,9 @@ class Pipeline:
     def submit(self, image: Image, *, view: View | str | None = None, horizontal_flip: bool = False) -> Pending:
         """Start one view, with the arguments of a call; `result()` of the returned object waits for the result.
 
-        On a GPU this returns when the view is placed and its upload has started; on a CPU with streams when it is
-        prepared; otherwise when the result is complete. The pixels of a raw view must not change while the result is
-        used.
+        On a GPU this returns when the upload of the view has started, and `result()` also raises InputError for a raw
+        view that cannot be used; on a CPU with streams it returns when the view is prepared; otherwise when the result
+        is complete. The pixels of a raw view must not change while the result is used.
         """
         return self._start([self.prepare(image, view=view, horizontal_flip=horizontal_flip)])
 
@@ -147,7 +162,7 @@ class Pipeline:
         if reading.is_source(image):
             image, view, horizontal_flip = reading.read(image, view=view, horizontal_flip=horizontal_flip), None, False
         with clock("preprocess"):
-            ready = chain.prepare(self._place(image, view=view, horizontal_flip=horizontal_flip))
+            ready = chain.prepare(self._chain_input(image, view=view, horizontal_flip=horizontal_flip))
         return Prepared(view=ready, times_ms=clock.times_ms)
 
     @overload
@@ -160,7 +175,8 @@ class Pipeline:
         """Iterate over the results of many views, in their order; arrays are standardized images, paths are read.
 
         The next view is taken from `images` and prepared in another thread while the current one is computed, so that a
-        generator may read files; on a GPU it is also uploaded meanwhile.
+        generator may read files. On a GPU the next `ahead` views are read and prepared at the same time, and the next
+        one is also uploaded meanwhile.
         `errors`: "raise" raises the error of the first view that fails; "return" returns the GlamError instead of the
         view's result and continues. Errors of `images` itself, and views after `close`, end the iteration in both
         cases. Raises UsageError for another value.
@@ -172,11 +188,12 @@ class Pipeline:
         return self._each(images) if errors == "raise" else self._each_or_error(images)
 
     def _each(self, images: Iterable[Image]) -> Iterator[Result]:
-        with closing(ahead(self.prepare, images)) as prepared:
+        with closing(ahead(self.prepare, images, threads=self.ahead)) as prepared:
             yield from self._in_order(map(self.submit, prepared))
 
     def _each_or_error(self, images: Iterable[Image]) -> Iterator[Result | GlamError]:
-        with closing(ahead(partial(self._attempt, self.prepare), images)) as prepared:
+        prepare = partial(self._attempt, self.prepare)
+        with closing(ahead(prepare, images, threads=self.ahead)) as prepared:
             for pending in self._started(self._attempt(self.submit, one) for one in prepared):
                 yield self._attempt(Pending.result, pending)
 
@@ -222,11 +239,11 @@ class Pipeline:
             finally:
                 borrowed.close()
 
-    def _place(self, image: Image, *, view: View | str | None, horizontal_flip: bool) -> PlacedView | NetworkInput:
+    def _chain_input(self, image: Image, *, view: View | str | None, horizontal_flip: bool) -> ChainInput:
         shape = self.network.input_shape
         if isinstance(image, NetworkInput | PlacedView | Mammogram):
             _require_bare(view, horizontal_flip)
-            return place(_exact(image), network_shape=shape) if isinstance(image, Mammogram) else image
+            return _exact(image) if isinstance(image, Mammogram) else image
         if not is_array(image):
             raise UsageError(
                 f"image is a {type(image).__name__}, expected a Mammogram, a NetworkInput, an array, or an input of "
@@ -241,8 +258,7 @@ class Pipeline:
             )
         if view is None:
             return from_standardized(array, source=Source(name="array", kind="array"), network_shape=shape)
-        mammogram = Mammogram(pixels=array, view=parse_view(view), horizontal_flip=horizontal_flip)
-        return place(_exact(mammogram), network_shape=shape)
+        return _exact(Mammogram(pixels=array, view=parse_view(view), horizontal_flip=horizontal_flip))
 
     def _start(self, prepared: Sequence[Prepared]) -> Pending:
         clock = Stopwatch()
@@ -276,7 +292,7 @@ def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
 
 def _require_several(images: Any) -> None:
     """Raises UsageError for a single view; paths and files are iterable too, over their characters and lines."""
-    one = reading.is_source(images) or isinstance(images, Mammogram | PlacedView | NetworkInput | Prepared)
+    one = reading.is_source(images) or isinstance(images, ChainInput | Prepared)
     try:
         iter(images)
     except TypeError:

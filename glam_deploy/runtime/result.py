@@ -17,6 +17,7 @@ from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
     Box,
+    ChainInput,
     Facts,
     Findings,
     Float32,
@@ -279,7 +280,7 @@ def _same(first: Any, second: Any) -> bool:
 class Prepared:
     """A view after the host's preprocessing: the result of `Pipeline.prepare`."""
 
-    view: PlacedView | NetworkInput
+    view: ChainInput
     times_ms: Mapping[str, float]
     """Step -> milliseconds of the preprocessing."""
 
@@ -294,7 +295,7 @@ class Pending:
 
     @cached_property
     def results(self) -> list[Result]:
-        """Results of all views of the run, in their order. Waits for them; raises BackendRunError."""
+        """Results of all views of the run, in their order. Waits for them; raises as `result`."""
         findings, times = self._findings(), self._clock.times_ms
         count = len(findings.inputs)
         made = [result_of(findings, n, timings_ms=times, provenance=self._provenance) for n in range(count)]
@@ -303,7 +304,10 @@ class Pending:
         return made
 
     def result(self) -> Result:
-        """Result of the first view. Waits for it; raises BackendRunError."""
+        """Result of the first view. Waits for it.
+
+        Raises BackendRunError, and InputError for a raw view that a GPU engine has placed and that cannot be used.
+        """
         return self.results[0]
 
 

@@ -34,6 +34,10 @@ class Predictor(Protocol):
     @property
     def patches(self) -> int: ...
 
+    @property
+    def ahead(self) -> int:
+        """As `Pipeline.ahead`."""
+
     def prepare(self, image: Mammogram, /) -> Any:
         """Preprocessing, which another thread may do while the network computes. Raises InputError."""
 

@@ -10,7 +10,7 @@ from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor, error_text
 from glam_deploy.appliance.work.result_objects import Publisher
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError, NotForThisNetwork
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.result import Result
@@ -43,7 +43,7 @@ class ViewSteps:
     predictor: Predictor
     publisher: Publisher
     heartbeat: Heartbeat
-    reader: ViewReader
+    readers: ViewReaders
     idle: threading.Event = field(default_factory=threading.Event)
     """Set while the network has no view."""
 
@@ -51,7 +51,7 @@ class ViewSteps:
         try:
             rules = self.publisher.config.accept
             path = self.publisher.data.root / view.path
-            mammogram = self.reader.read(path, for_processing=rules.for_processing)
+            mammogram = self.readers.read(path, for_processing=rules.for_processing)
             return PreparedView(view=view, mammogram=mammogram, prepared=self.predictor.prepare(mammogram))
         except (Stopped, OSError):  # not a fault of the view
             raise

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,38 @@ class ViewReader:
             code = self._process.wait()
         self._process = None
         return code
+
+
+class ViewReaders:
+    """Readers for several threads, each with a process of its own; a further one is made when all are in use."""
+
+    def __init__(self, *, longest_s: float, stop: threading.Event) -> None:
+        """Arguments as those of `ViewReader`."""
+        self._new = partial(ViewReader, longest_s=longest_s, stop=stop)
+        self._first = self._new()
+        self._all, self._idle = [self._first], deque([self._first])
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the first process in advance. Raises OSError if it cannot be started."""
+        self._first.start()
+
+    def read(self, path: Path, *, for_processing: bool) -> Mammogram:
+        """As `ViewReader.read`."""
+        with self._lock:
+            if not self._idle:
+                self._all.append(self._new())
+                self._idle.append(self._all[-1])
+            reader = self._idle.pop()
+        try:
+            return reader.read(path, for_processing=for_processing)
+        finally:
+            self._idle.append(reader)
+
+    def close(self) -> None:
+        """Kill the processes. No thread may be reading."""
+        for reader in self._all:
+            reader.close()
 
 
 class _Unpickler(pickle.Unpickler):

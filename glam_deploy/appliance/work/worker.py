@@ -25,7 +25,7 @@ from glam_deploy.appliance.work.predictor import (
 from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps, is_finished, outcome_without_network
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError
 from glam_deploy.runtime.overlap import ahead, behind
 
@@ -59,8 +59,8 @@ def run(config: Config, stop: threading.Event, *, loader: PredictorLoader = load
             Heartbeat(data.database, lease_s=limits.lease_s, longest_view_s=limits.longest_view_s, status=status)
         ) as heartbeat:
             predictors = PredictorProvider(config, loader, heartbeat, must_probe=must_probe)
-            with closing(ViewReader(longest_s=limits.longest_read_s, stop=stop)) as reader:
-                worker = Worker(config, data, connection, heartbeat=heartbeat, predictors=predictors, reader=reader)
+            with closing(ViewReaders(longest_s=limits.longest_read_s, stop=stop)) as readers:
+                worker = Worker(config, data, connection, heartbeat=heartbeat, predictors=predictors, readers=readers)
                 worker.work_until(stop)
 
 
@@ -75,9 +75,9 @@ class Worker:
         *,
         heartbeat: Heartbeat,
         predictors: PredictorProvider,
-        reader: ViewReader,
+        readers: ViewReaders,
     ) -> None:
-        self._reader = reader
+        self._readers = readers
         self._config, self._data, self._connection = config, data, connection
         self._heartbeat, self._predictors, self._stop = heartbeat, predictors, threading.Event()
         self._limits = config.worker
@@ -90,7 +90,7 @@ class Worker:
     def work_until(self, stop: threading.Event) -> None:
         """Process jobs until `stop` is set."""
         self._stop = stop
-        self._reader.start()
+        self._readers.start()
         jobs.reclaim(self._connection, now=self._monotonic(), attempts=self._limits.attempts, is_dead=is_dead)
         while not self._stop.is_set():
             try:
@@ -195,14 +195,17 @@ class Worker:
         )
 
     def _process_views(self, predictor: Predictor, publisher: Publisher) -> None:
-        """Reads one view and writes another while the network computes a third: at most three are in memory."""
+        """Reads a view (or `Predictor.ahead` views) and writes another while the network computes a third.
+
+        With a CPU engine, at most three views are in memory.
+        """
         study_uid = self._job.study_uid
         steps = ViewSteps(
             study_uid=study_uid,
             predictor=predictor,
             publisher=publisher,
             heartbeat=self._heartbeat,
-            reader=self._reader,
+            readers=self._readers,
         )
         while not all(is_finished(view, publisher) for view in jobs.job_views(self._connection, self._job)):
             if self._stop.is_set():
@@ -218,7 +221,9 @@ class Worker:
             steps.idle.clear()
             with (
                 closing(self._late_views(steps)) as late,
-                closing(ahead(steps.read, chain(self._until_stopped(views), late))) as seen,
+                closing(
+                    ahead(steps.read, chain(self._until_stopped(views), late), threads=steps.predictor.ahead)
+                ) as seen,
             ):
                 try:
                     yield from takewhile(lambda _: not self._stop.is_set(), seen)

@@ -97,7 +97,7 @@ __device__ inline void list_samples(const Whole& whole, Facts& facts, int left, 
     const int rows = whole.rows, columns = whole.columns, top = facts.top, height = facts.bottom - top;
     const int item = whole.area->kind == PIXEL_FLOAT32 ? 4 : whole.area->kind == PIXEL_UINT16 ? 2 : 1;
     const int grid = max(1, max(height, right - left) / GRID_POINTS);
-    const int coarse = max(1, max(rows, columns) / WHOLE_POINTS);
+    const int coarse = max(1, max(rows, columns) / GRID_POINTS);
     const int lines = max(1, height / OUTLINE_ROWS);
     facts.left_offset = FACTS_BYTES;
     facts.right_offset = facts.left_offset + (4 * height + 15) / 16 * 16;

@@ -4,7 +4,7 @@
 from which the host makes the checks of `preprocess.diagnosis` while the networks run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -13,32 +13,18 @@ from numpy.typing import NDArray
 
 from glam_deploy.gpu.kernels.geometry import HEADER_BYTES, PLACE_BLOCKS
 from glam_deploy.gpu.kernels.staging import LARGEST_BYTES, LARGEST_PIXELS, LARGEST_SIDE
-from glam_deploy.preprocess import damage, foreground, surroundings, window
+from glam_deploy.preprocess import foreground, samples, window
 from glam_deploy.preprocess.foreground import Breast
-from glam_deploy.records import Box, CropFacts, Pixels
+from glam_deploy.preprocess.samples import Samples
+from glam_deploy.records import Box, CropFacts
 
 FACTS_BYTES = 512
 """Size of the facts at the start of a block."""
 
-OUTLINE_COLUMNS = surroundings._SEARCH + surroundings.DEPTH + 2
-WHOLE_POINTS = 512
-BESIDE_STEP = 8
-"""Values per row of the outline; points of the longer side of the sample of the whole image, and step of the sample
-beside the breast: those of `surroundings._values_behind`, `diagnosis._noise` and `diagnosis._is_beside_tissue`."""
-
-SAMPLES = (
-    "grid",
-    "row_lines",
-    "column_lines",
-    "first_row",
-    "last_row",
-    "first_column",
-    "last_column",
-    "outline",
-    "whole",
-    "beside",
-)
-"""Names of the samples, in the order of the facts; see `Samples`."""
+OUTLINE_COLUMNS = samples.BEYOND + samples.DEPTH + 2
+"""Values per row of `Samples.outline`."""
+SAMPLES = tuple(field.name for field in fields(Samples))
+"""Names of the samples, in the order of the facts."""
 
 
 class PlaceStatus(IntEnum):
@@ -85,32 +71,6 @@ first columns of runs, 16 entries of the union-find forest. Rows have up to 31 c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Samples of the upright image (chest wall on the left), in the type of its pixels.
-
-    The box of the breast is (top, left, bottom, right), `pixels` the upright image.
-    """
-
-    grid: Pixels
-    """`pixels[top:bottom:step, left:right:step]` of `surroundings.sample`."""
-    row_lines: Pixels
-    """`damage.lines_of` the rows: [rows, lines]."""
-    column_lines: Pixels
-    """`damage.lines_of` the columns: [columns, lines]."""
-    first_row: Pixels
-    last_row: Pixels
-    first_column: Pixels
-    last_column: Pixels
-    """The sides of the image."""
-    outline: Pixels
-    """Values of `surroundings._values_behind`, [rows, OUTLINE_COLUMNS], from outside the breast inwards."""
-    whole: Pixels
-    """`pixels[::step, ::step]` of `diagnosis._noise`."""
-    beside: Pixels
-    """`pixels[top:bottom:8, ::8]` of `diagnosis._is_beside_tissue`."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Found:
     """The breast and the position of the window in an image that can be used."""
 
@@ -149,21 +109,21 @@ def place_scratch_bytes(n: int) -> int:
 def samples_bytes() -> int:
     """Distance in bytes between the blocks of two images: enough for any image that `staging.fits`."""
     side, largest = LARGEST_SIDE, (LARGEST_BYTES - HEADER_BYTES) // 4
-    points = 2 * _points(side) ** 2 + 2 * (largest // damage.STEP + side) + _few_values(side, side)
-    beside = largest // BESIDE_STEP**2 + 2 * side // BESIDE_STEP + 1
+    points = 2 * _points(side) ** 2 + 2 * (largest // samples.LINE_STEP + side) + _few_values(side, side)
+    beside = largest // samples.BESIDE_STEP**2 + 2 * side // samples.BESIDE_STEP + 1
     padding = 16 * (2 + len(SAMPLES))
     return -(-(FACTS_BYTES + 8 * side + 4 * (points + beside) + padding) // 256) * 256
 
 
 def used_samples_bytes(rows: int, columns: int, dtype: np.dtype[Any]) -> int:
     """Bytes from the start of a block that an image of this shape and dtype may use, whatever it shows."""
-    step = max(1, max(rows, columns) // WHOLE_POINTS)
+    step = samples.grid_step(rows, columns)
     counts = (
         _points(rows) * _points(columns),
-        rows * -(-columns // damage.STEP),
-        columns * -(-rows // damage.STEP),
+        rows * -(-columns // samples.LINE_STEP),
+        columns * -(-rows // samples.LINE_STEP),
         -(-rows // step) * -(-columns // step),
-        -(-rows // BESIDE_STEP) * -(-columns // BESIDE_STEP),
+        -(-rows // samples.BESIDE_STEP) * -(-columns // samples.BESIDE_STEP),
         _few_values(rows, columns),
     )
     return FACTS_BYTES + 8 * rows + dtype.itemsize * sum(counts) + 16 * (2 + len(SAMPLES))
@@ -186,12 +146,11 @@ def constants() -> dict[str, int]:
     return {
         "EROSIONS": foreground.EROSIONS,
         "BUFFER": window.BUFFER,
-        "LINE_STEP": damage.STEP,
-        "GRID_POINTS": surroundings._GRID,
-        "WHOLE_POINTS": WHOLE_POINTS,
-        "BESIDE_STEP": BESIDE_STEP,
-        "OUTLINE_ROWS": surroundings._ROWS,
-        "OUTLINE_SEARCH": surroundings._SEARCH,
+        "LINE_STEP": samples.LINE_STEP,
+        "GRID_POINTS": samples.GRID,
+        "BESIDE_STEP": samples.BESIDE_STEP,
+        "OUTLINE_ROWS": samples.OUTLINE_ROWS,
+        "OUTLINE_SEARCH": samples.BEYOND,
         "OUTLINE_COLUMNS": OUTLINE_COLUMNS,
         "LARGEST_SIDE": LARGEST_SIDE,
         "LARGEST_WORDS": _MOST_WORDS,
@@ -206,12 +165,12 @@ def constants() -> dict[str, int]:
 
 def _points(side: int) -> int:
     """Largest number of points along a side of a grid with the step length // GRID, for any length up to `side`."""
-    return min(side, 2 * surroundings._GRID - 1)
+    return min(side, 2 * samples.GRID - 1)
 
 
 def _few_values(rows: int, columns: int) -> int:
     """Largest number of values of the outline and of the four sides."""
-    return min(rows, 2 * surroundings._ROWS - 1) * OUTLINE_COLUMNS + 2 * rows + 2 * columns
+    return min(rows, 2 * samples.OUTLINE_ROWS - 1) * OUTLINE_COLUMNS + 2 * rows + 2 * columns
 
 
 def _found(block: NDArray[np.uint8], facts: np.void, dtype: np.dtype[Any]) -> Found:

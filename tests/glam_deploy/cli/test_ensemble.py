@@ -74,7 +74,7 @@ def test_a_score_that_the_network_lacks_stays_missing() -> None:
     """The mean of [0.2, 0.4] and [0.6, 0.8] is [0.4, 0.6]."""
 
     class Fixed:
-        largest_batch = in_flight = 1
+        largest_batch = in_flight = ahead = 1
 
         def __init__(self, *y_global: float) -> None:
             self.y_global = np.array([y_global], np.float32)

@@ -1,4 +1,4 @@
-"""Two threads beside the caller's: order, errors at their turn, bounds, and an end that loses nothing.
+"""Threads beside the caller's: order, errors at their turn, bounds, and an end that loses nothing.
 
 A wait of GUARD seconds is never spent unless a test fails.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from threading import Event, current_thread, get_native_id
+from threading import Barrier, Event, current_thread, get_native_id
 
 import pytest
 
@@ -21,7 +21,7 @@ GUARD = 60
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_everything_in_order(count: int, depth: int) -> None:
-    assert list(ahead(lambda n: n * n, range(count), depth=depth)) == [n * n for n in range(count)]
+    assert list(ahead(lambda n: n * n, range(count), threads=depth)) == [n * n for n in range(count)]
     assert list(behind(lambda n: n * n, range(count), depth=depth)) == [n * n for n in range(count)]
 
 
@@ -39,12 +39,23 @@ def test_ahead_is_as_far_ahead_as_told_and_no_further(depth: int) -> None:
         surprises.extend([n] if n >= asked + depth else [])
         return n
 
-    found = ahead(work, range(10), depth=depth)
+    found = ahead(work, range(10), threads=depth)
     for n in range(10):
         asked += 1
         assert next(found) == n
         assert all(begun[k].wait(GUARD) for k in range(min(n + depth + 1, 10)))
     assert not surprises
+
+
+def test_ahead_works_on_as_many_items_at_the_same_time_as_told() -> None:
+    """None of three is done before all of them are begun, and their order stays."""
+    together = Barrier(3)
+
+    def work(n: int) -> int:
+        together.wait(GUARD)
+        return n
+
+    assert list(ahead(work, range(9), threads=3)) == list(range(9))
 
 
 def test_ahead_takes_the_items_in_its_thread() -> None:
@@ -126,8 +137,8 @@ def broken_items() -> Iterator[int]:
     "found",
     [
         ahead(refuse, range(5)),
-        ahead(refuse, range(5), depth=3),
-        ahead(str, broken_items(), depth=3),
+        ahead(refuse, range(5), threads=3),
+        ahead(str, broken_items(), threads=3),
         behind(refuse, range(5)),
         behind(refuse, range(5), depth=3),
         behind(str, broken_items()),
@@ -178,7 +189,7 @@ def test_closing_leaves_out_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) 
         return n
 
     monkeypatch.setattr(overlap, "ThreadPoolExecutor", Watched)
-    with closing(ahead(work, range(9), depth=4)) as found:
+    with closing(ahead(work, range(9), threads=4)) as found:
         assert next(found) == 0
         assert begun.wait(GUARD)
     assert done == [0, 1]

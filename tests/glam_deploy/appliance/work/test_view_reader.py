@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydicom.uid import JPEGLSLossless
 from support.until import until
 
 from glam_deploy.appliance.work import view_reader
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReader, ViewReaders
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import DicomError, NotForThisNetwork
 from glam_deploy.records import View
@@ -128,3 +129,22 @@ def test_answers_may_hold_nothing_but_our_records() -> None:
 
     with pytest.raises(pickle.UnpicklingError, match="system"):
         view_reader._Unpickler(BytesIO(pickle.dumps(Evil()))).load()
+
+
+def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) -> None:
+    path, together = write_mg(tmp_path / "a.dcm"), threading.Barrier(2)
+
+    def read(_: int) -> None:
+        together.wait(60)
+        assert readers.read(path, for_processing=False).view is View.L_CC
+
+    with closing(ViewReaders(longest_s=60, stop=threading.Event())) as readers:
+        readers.read(path, for_processing=False)
+        first = child(readers._all[0])
+        for _ in range(2):
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(read, range(2)))
+        processes = [child(reader) for reader in readers._all]
+        assert processes[0] == first and len(processes) <= 2
+    for process in processes:
+        until(lambda process=process: not Path(f"/proc/{process}").exists())

@@ -32,18 +32,41 @@ def views() -> list[NetworkInput]:
     return [prepare(raw_view(seed)) for seed in range(8)]
 
 
-def test_a_run_is_one_launch_and_one_wait(pair: Pair, driver: FakeDriver) -> None:
-    """Nothing is allocated, and the host waits once, at the end."""
+def calls_and_work(lines: list[str]) -> tuple[list[str], list[str]]:
+    """Calls of the host, and work that the GPU did."""
+    calls, work = ([line for line in lines if line.startswith(">") == is_work] for is_work in (False, True))
+    return calls, [line.removeprefix("> ") for line in work]
+
+
+def test_a_run_of_a_raw_view_is_two_launches(pair: Pair, driver: FakeDriver) -> None:
+    """Nothing is allocated. The host waits for the placing, whose samples it judges, and for the result."""
     _, device = pair(2)
     device(raw_view(0))
     with driver.recorded() as lines:
         device(raw_view(1))
-    calls, work = ([line for line in lines if line.startswith(">") == is_work] for is_work in (False, True))
-    assert calls == ["cuEventRecord", "cuGraphLaunch", "cuEventRecord", "cuStreamSynchronize", "cuEventElapsedTime"]
-    assert work[:2] == ["> event", "> copy in"]
-    assert work[-2:] == ["> copy out", "> event"]
-    assert [line.removeprefix("> ") for line in work if line.removeprefix("> ") in KERNELS] == KERNELS
-    assert work.count("> copy in") == work.count("> copy out") == 1
+    calls, work = calls_and_work(lines)
+    placing = ["cuMemcpyHtoDAsync", "cuGraphLaunch", "cuMemcpyDtoHAsync", "cuEventRecord"]
+    waiting = ["cuEventSynchronize", "cuStreamSynchronize", "cuEventElapsedTime"]
+    assert calls == ["cuEventRecord", *placing, "cuGraphLaunch", "cuEventRecord", *waiting]
+    assert work[:2] == ["event", "copy in"]
+    assert work[-2:] == ["copy out", "event"]
+    assert [name for name in work if name in KERNELS] == KERNELS
+    assert (work.count("copy in"), work.count("copy out"), work.count("event")) == (1, 2, 3)
+
+
+def test_a_run_of_a_standardized_view_is_one_launch_and_one_wait(
+    pair: Pair, driver: FakeDriver, views: list[NetworkInput]
+) -> None:
+    """Its values are checked by the GPU."""
+    _, device = pair(2)
+    device(views[0])
+    with driver.recorded() as lines:
+        device(views[1])
+    calls, work = calls_and_work(lines)
+    waiting = ["cuStreamSynchronize", "cuEventElapsedTime"]
+    assert calls == ["cuEventRecord", "cuMemcpyHtoDAsync", "cuGraphLaunch", "cuEventRecord", *waiting]
+    assert [name for name in work if name in {*KERNELS, "examine"}] == [*KERNELS[2:], "examine"]
+    assert work.count("copy in") == work.count("copy out") == 1
 
 
 def test_nobody_prepares_while_another_records(gpu: Gpu, driver: FakeDriver, views: list[NetworkInput]) -> None:
