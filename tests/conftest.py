@@ -18,7 +18,7 @@ from golden import network
 from golden.recipe import mammogram
 from torch import Tensor
 
-from glam_deploy.bundle import CHECKPOINT_FILE, graph_file, open_bundle, write_manifest
+from glam_deploy.bundle import CHECKPOINT_FILE, FUSION_WEIGHTS_FILE, graph_file, open_bundle, write_manifest
 from glam_deploy.networks import GLAM, STAGES
 from glam_deploy.precision import PRECISIONS, Precision
 from glam_export.checkpoint import load_checkpoint, save_weights
@@ -26,6 +26,7 @@ from glam_export.exporter import ExportOptions, export_bundle
 from glam_export.graphs.onnx_file import write_graph
 from glam_export.networks import graph_modules
 from glam_export.reference.glam import GlamNetwork
+from glam_export.steps.write import fusion_weights
 
 
 def pytest_configure() -> None:
@@ -144,6 +145,7 @@ def joint_bundle(golden_bundle: Path, joint_network: GlamNetwork, tmp_path_facto
     for file in {graph_file(stage, precision) for stage in STAGES[:2] for precision in PRECISIONS}:
         (folder / file).hardlink_to(golden_bundle / file)
     write_graph(graph_modules(joint_network)["fusion"], "fusion", folder / graph_file("fusion"), network=GLAM)
+    (folder / FUSION_WEIGHTS_FILE).write_bytes(fusion_weights(joint_network))
     save_weights(joint_network, folder / CHECKPOINT_FILE)
     manifest = open_bundle(golden_bundle).manifest
     write_manifest(folder, replace(manifest, network=replace(manifest.network, aggregation="attention")))

@@ -123,11 +123,11 @@ def reference_examples(reference: Engines, image: Float32, network: NetworkSpec)
 
 
 def compare_graphs(examples: Examples, candidate: Engines, *, precision: Precision = "fp32") -> list[Comparison]:
-    """Compare each stage of a candidate, which computes in `precision`, with the reference."""
+    """Compare each stage of a candidate, which computes in `precision`, with the reference, in all of its outputs."""
     rows = []
     for stage, engine in candidate.items():
         expected, found = examples[stage].outputs, engine.run(examples[stage].inputs)
-        rows += [compare(f"{stage}.{name}", found[name], expected[name], precision=precision) for name in expected]
+        rows += [compare(f"{stage}.{name}", found[name], expected[name], precision=precision) for name in found]
     return rows
 
 

@@ -3,6 +3,7 @@
 from glam_deploy.bundle.folder import (
     CHECKPOINT_FILE,
     ENGINES_FOLDER,
+    FUSION_WEIGHTS_FILE,
     UNFINISHED,
     WINOGRAD_FILE,
     Bundle,
@@ -43,6 +44,7 @@ from glam_deploy.bundle.write import (
 __all__ = [
     "CHECKPOINT_FILE",
     "ENGINES_FOLDER",
+    "FUSION_WEIGHTS_FILE",
     "MANIFEST",
     "UNFINISHED",
     "WINOGRAD_FILE",

@@ -3,6 +3,7 @@
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
       graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx, graphs/local.winograd.onnx
+      graphs/fusion.npz         the weights of the fusion graph as arrays, for the CUDA kernels
       golden/case.npz           one raw view and the reference's outputs for it, for `glam-deploy verify`
       checkpoint.safetensors    the weights as loaded, for the PyTorch engine; optional
       engines/<name>/...        TensorRT engines, if some were built
@@ -43,6 +44,8 @@ from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WINOGRAD_FILE = "graphs/local.winograd.onnx"
 """FP32 local graph with Winograd convolutions, which need fewer multiplications; present after `export --winograd`."""
+FUSION_WEIGHTS_FILE = "graphs/fusion.npz"
+"""Weights of the fusion stage as arrays, for the CUDA kernels; bundles of earlier releases do not have it."""
 ENGINES_FOLDER = "engines"
 UNFINISHED = f"{ENGINES_FOLDER}/.unfinished"
 """Temporary folder of engine builds; files that a killed build leaves there are not part of the bundle."""

@@ -18,6 +18,7 @@ from glam_deploy.cli.options import (
     threads_option,
 )
 from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.fusion_head import require_weights_of_graph
 from glam_deploy.engines.selection import check_asked
 from glam_deploy.errors import ParityError
 from glam_deploy.runtime.session import pipeline_of
@@ -28,9 +29,9 @@ from glam_deploy.runtime.session import pipeline_of
 def command(choice: EngineChoice) -> None:
     """Re-check a bundle's hashes and its parity on this machine.
 
-    Hashes every file, then runs the golden case inside the bundle, preprocessing included, and compares with the
-    result of the PyTorch reference at export. Exit code 4 if a hash or an output differs. Each model of an ensemble is
-    checked.
+    Hashes every file and compares the weights of the fusion head with those of the fusion graph. Then runs the golden
+    case inside the bundle, preprocessing included, and compares with the result of the PyTorch reference at export.
+    Exit code 4 if a hash, a weight or an output differs. Each model of an ensemble is checked.
     """
     for bundle in open_members(choice.folder):
         verify_bundle(bundle, engine=choice.engine, options=choice.options)
@@ -41,6 +42,8 @@ def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None 
     if engine != "auto":
         check_asked(engine, bundle, options or EngineOptions())
     bundle.check()
+    if "fusion" in bundle.network.stages:
+        require_weights_of_graph(bundle)
     console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options, ungated=True)
     with console.working("running the golden case"):

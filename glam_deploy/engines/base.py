@@ -31,6 +31,9 @@ class EngineIdentity:
     precision: StageRecipes
     sha256: Mapping[Stage, str]
     """Stage -> SHA-256 of the graph, engine file or weights that it runs; empty if these are not from a bundle."""
+    fusion_kernels: bool = False
+    """Whether CUDA kernels compute the scores of the fusion stage (`gpu.kernels.head`); `sha256` then has the hash of
+    their weights, so that a gate of the fusion engine is not valid for the kernels, nor the other way round."""
     flavour: str | None = None
     """For TensorRT engines: "tensorrt" or "tensorrt-rtx"."""
     key: str | None = None

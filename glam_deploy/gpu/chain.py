@@ -174,7 +174,12 @@ class DeviceChain:
         self.in_flight, self.ahead = slots, min(MOST_AHEAD, max(1, usable_cores() - 1))
         self._placing = GpuPlacing(opened.network.input_shape)
         self._stages = GpuStages(
-            network=opened.network, gpu=opened.gpu, kernels=opened.kernels, engines=opened.engines, patches=patches
+            network=opened.network,
+            gpu=opened.gpu,
+            kernels=opened.kernels,
+            head=opened.head,
+            engines=opened.engines,
+            patches=patches,
         )
         self._pools = {n: SlotPool(partial(Slot, self._stages, images=n), limit=slots) for n in (1, EXAM)}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from glam_deploy.gpu.device.context import ALIGNMENT
 from glam_deploy.gpu.kernels import launch, placed, staging
+from glam_deploy.gpu.kernels.head import pooled_shape
 from glam_deploy.networks import NetworkSpec
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -104,6 +105,8 @@ def slot_layout(network: NetworkSpec, *, images: int, patches: int, engine_scrat
         "kernel_scratch": ("uint8", (launch.scratch_bytes(images, network),)),
         "engine_scratch": ("uint8", (engine_scratch,)),
     }
+    if shape := pooled_shape(network, images):
+        steps = {**steps, "pooled": ("float32", shape)}
     raw: Tensors = {
         "raw": ("uint8", (images * staging.LARGEST_BYTES,)),
         "place_scratch": ("uint8", (placed.place_scratch_bytes(images),)),

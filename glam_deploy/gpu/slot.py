@@ -5,7 +5,7 @@ r"""A slot: memory, stream, bound engines and CUDA graphs for a run of one image
 
 `place` finds breast and window of whole images; it is left out for views that the host has placed. The steps from
 `propose` to `fusion` are those of a network with patches. `enlarge` replaces `fuse` if its patches have no maps, or if
-it has no patches.
+it has no patches. `fusion` is the fusion head's kernels if the bundle has their weights, else an engine.
 
 All these steps are enqueued on the slot's stream. Every address is fixed when the slot is created; a run allocates no
 GPU memory, and the GPU never waits for the host. When the slot is created, the engines run once (warm-up). At the first
@@ -30,6 +30,7 @@ from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Graph
 from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
 from glam_deploy.gpu.kernels import placed
+from glam_deploy.gpu.kernels.head import HeadKernels
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.gpu.layout import slot_layout
 from glam_deploy.gpu.uploads import Feed, GrowingMemory, Upload, feed_of
@@ -49,6 +50,8 @@ class GpuStages:
     engines: Mapping[Stage, DeviceEngine]
     patches: int
     """Patches per image, 1..6; ignored for a network without patches."""
+    head: HeadKernels | None = None
+    """Computes the scores of the fusion stage; None if the engine of that stage does."""
     preparing: Lock = field(default_factory=Lock, repr=False, compare=False)
     """Held while a slot is created or captures a graph, because a library that synchronizes the context during its
     set-up, in any thread, invalidates the capture. Source: CUDA C++ Programming Guide, "Prohibited and Unhandled
@@ -75,9 +78,10 @@ class Slot:
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
         rows = {"local": images * stages.patches}
-        batches = {stage: rows.get(stage, images) for stage in stages.network.stages}
+        by_engines = [stage for stage in stages.network.stages if not (stage == "fusion" and stages.head)]
+        batches = {stage: rows.get(stage, images) for stage in by_engines}
         with stages.preparing:
-            scratch = max(engine.scratch_bytes(batches[stage]) for stage, engine in stages.engines.items())
+            scratch = max(stages.engines[stage].scratch_bytes(batch) for stage, batch in batches.items())
         self.layout = slot_layout(stages.network, images=images, patches=stages.patches, engine_scratch=scratch)
         self._memory = stages.gpu.allocate(self.layout.nbytes)
         self._uploads = [Upload(stages.gpu) for _ in range(images)]
@@ -284,7 +288,10 @@ class Slot:
         )
         self._runs["local"].enqueue(self.stream)
         self._unpack()
-        self._runs["fusion"].enqueue(self.stream)
+        if head := self.stages.head:
+            head.launch(self.stream, {name: self.address(name) for name in self.layout.fields}, n=self.images)
+        else:
+            self._runs["fusion"].enqueue(self.stream)
 
     def _examine(self) -> None:
         """Check images that the host or another library has standardized; raw views are checked by `place`."""

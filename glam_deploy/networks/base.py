@@ -5,7 +5,7 @@ image of the network: upright, facing right, with the chest wall on the left.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from glam_deploy.errors import UsageError
@@ -16,6 +16,9 @@ STAGES: tuple[Stage, ...] = ("global", "local", "fusion")
 
 PUBLISHED_FRAME = (2944, 1920)
 """Rows and columns of the network frame of the published preprocessing; the same for GLAM, GMIC and CAM."""
+
+ATTENTION_WIDTH = 128
+"""Units of the gated attention over patches of GLAM and GMIC."""
 
 COMPOSED_MAP = "saliency"
 """The fused map: the only output of the fusion graph that an engine may omit, because it follows from the inputs."""
@@ -57,6 +60,8 @@ class PatchSelection:
     """Patches of an image unless another number is asked for."""
     map_side: int | None
     """Side of a patch's own saliency map, in cells; None where the local stage has no map."""
+    pool_fraction: float | None = None
+    """Fraction of the cells of patch maps whose mean is the local prediction; None where the local stage has no map."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +86,8 @@ class NetworkSpec:
     """Stage -> contract of its graph, in the order in which the stages run."""
     scores: tuple[str, ...]
     """Tensor names of the image-level predictions."""
+    fusion_weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """State-dict key -> shape of each weight of the fusion stage, float32; empty if that stage has no weights."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -150,6 +157,23 @@ class NetworkSpec:
 def final_score(scores: Collection[str]) -> str:
     """The score that counts as the network's prediction, by the names of its scores: y_fusion, else y_global."""
     return "y_fusion" if "y_fusion" in scores else "y_global"
+
+
+def attention_weights(*, classes: int, z_global: int, z_patch: int, classifier: bool) -> Mapping[str, tuple[int, ...]]:
+    """`NetworkSpec.fusion_weights` of gated attention over patches (Ilse et al. 2018) and a fusion layer.
+
+    `z_global`, `z_patch`: lengths of z_g and z_k. `classifier`: whether a layer computes y_local from the patches' mean
+    representation.
+    """
+    layer = {"classifier_linear.weight": (classes, z_patch)} if classifier else {}
+    return {
+        "mil_attn_V.weight": (ATTENTION_WIDTH, z_patch),
+        "mil_attn_U.weight": (ATTENTION_WIDTH, z_patch),
+        "mil_attn_w.weight": (1, ATTENTION_WIDTH),
+        **layer,
+        "fusion_dnn.weight": (classes, z_global + z_patch),
+        "fusion_dnn.bias": (classes,),
+    }
 
 
 def tensors(**shapes: tuple[int, ...]) -> Mapping[str, Tensor]:

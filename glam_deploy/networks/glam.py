@@ -3,7 +3,14 @@
 There are two variants of the published weights, with different aggregation over patches and fusion: see `_glam`.
 """
 
-from glam_deploy.networks.base import PUBLISHED_FRAME, GraphContract, NetworkSpec, PatchSelection, tensors
+from glam_deploy.networks.base import (
+    PUBLISHED_FRAME,
+    GraphContract,
+    NetworkSpec,
+    PatchSelection,
+    attention_weights,
+    tensors,
+)
 
 CLASSES = ("benign", "malignant")
 
@@ -12,13 +19,13 @@ MAP_SHAPE = (184, 120)
 PATCH_MAP = 128
 """Side of a patch's saliency map, in cells."""
 
-SELECTION = PatchSelection(side=512, window=32, slots=6, map_side=PATCH_MAP)
-
 SCALE_POOL_FRACTION = 0.03
 """Fraction of the map's cells whose mean is the prediction of a scale (paper, section 2; published configuration)."""
 
 PATCH_POOL_FRACTION = 0.3
 """Fraction of the patch maps' cells whose mean is the local prediction."""
+
+SELECTION = PatchSelection(side=512, window=32, slots=6, map_side=PATCH_MAP, pool_fraction=PATCH_POOL_FRACTION)
 
 SCALE_WEIGHTS = (0.2, 0.6, 0.2)
 """Weights of the saliency of the three scales in the global saliency, finest scale first."""
@@ -66,6 +73,9 @@ def _glam(*, attention: bool) -> NetworkSpec:
             "fusion": GraphContract(inputs=fusion_inputs, outputs=fusion_outputs),
         },
         scores=("y_global", "y_local", *(("y_fusion",) if attention else ())),
+        fusion_weights=attention_weights(classes=n, z_global=Z_GLOBAL, z_patch=Z_PATCH, classifier=False)
+        if attention
+        else {},
     )
 
 

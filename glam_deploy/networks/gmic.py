@@ -2,7 +2,14 @@
 patches, and their fusion by attention. The local stage has no saliency map: the map of a result is the global one.
 """
 
-from glam_deploy.networks.base import PUBLISHED_FRAME, GraphContract, NetworkSpec, PatchSelection, tensors
+from glam_deploy.networks.base import (
+    PUBLISHED_FRAME,
+    GraphContract,
+    NetworkSpec,
+    PatchSelection,
+    attention_weights,
+    tensors,
+)
 
 CLASSES = ("benign", "malignant")
 
@@ -42,4 +49,5 @@ GMIC = NetworkSpec(
         ),
     },
     scores=("y_global", "y_local", "y_fusion"),
+    fusion_weights=attention_weights(classes=_N, z_global=Z_GLOBAL, z_patch=Z_PATCH, classifier=True),
 )

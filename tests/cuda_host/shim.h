@@ -231,6 +231,11 @@ inline unsigned int __float_as_uint(float value) {
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+inline float __uint_as_float(unsigned int bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
 }
@@ -247,6 +252,7 @@ template <class Value>
 Value __ldcg(const Value* from) { return *from; }
 
 inline void __threadfence() {}
+inline void __syncwarp() { host::wait(host::warps[host::linear() / 32]); }
 inline void __syncthreads() { host::wait(host::whole_block); }
 inline int __syncthreads_or(int value) { return host::vote(value); }
 template <class Value>

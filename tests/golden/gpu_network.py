@@ -12,6 +12,7 @@ from support.chains import on_gpu
 from glam_deploy.agreement.golden import check_golden, golden_patches
 from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.fusion_head import read_fusion_weights
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.preprocess import from_standardized
@@ -48,9 +49,10 @@ def bundle() -> Bundle:
 
 @pytest.fixture
 def pipeline(bundle: Bundle, gpu: Gpu, driver: FakeDriver) -> Pipeline:
-    """The graphs in ONNX Runtime, everything between them in the kernels."""
-    engines = open_engines("onnx", bundle, EngineOptions()).engines
-    return on_gpu(engines, golden_patches(bundle), gpu=gpu, driver=driver)
+    """Both networks in ONNX Runtime, everything else in the kernels, the fusion head too."""
+    engines, weights = open_engines("onnx", bundle, EngineOptions()).engines, read_fusion_weights(bundle)
+    assert weights is not None
+    return on_gpu(engines, golden_patches(bundle), gpu=gpu, driver=driver, weights=weights)
 
 
 def test_raw_view_of_the_bundle(bundle: Bundle, pipeline: Pipeline) -> None:

@@ -11,10 +11,11 @@ from fake_cuda.control import FakeDriver
 from golden.recipe import raw_mammogram
 
 from glam_deploy.engines.base import Arrays, Engine, OpenedEngines
+from glam_deploy.engines.fusion_head import Weights
 from glam_deploy.errors import BackendRunError
 from glam_deploy.gpu.device.gpu import Gpu
-from glam_deploy.gpu.device.kernel import compile_cubin
-from glam_deploy.gpu.engines.base import GpuEngines
+from glam_deploy.gpu.device.kernel import Module, compile_cubin
+from glam_deploy.gpu.engines.base import GpuEngines, head_kernels
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.gpu.kernels.source import source
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec, Stage
@@ -71,9 +72,13 @@ def stage_engines(
 
 
 @cache
-def kernels(gpu: Gpu, network: NetworkSpec = GLAM) -> Kernels:
+def module(gpu: Gpu, network: NetworkSpec = GLAM) -> Module:
     """Compiled by NVRTC for this GPU; the fake one runs their twins that g++ made, of one network in each process."""
-    return Kernels(gpu.load(compile_cubin(source(network), architecture=gpu.architecture, name="kernels")), network)
+    return gpu.load(compile_cubin(source(network), architecture=gpu.architecture, name="kernels"))
+
+
+def kernels(gpu: Gpu, network: NetworkSpec = GLAM) -> Kernels:
+    return Kernels(module(gpu, network), network)
 
 
 def on_host(engines: Mapping[Stage, Engine], patches: int = 1) -> Pipeline:
@@ -89,11 +94,14 @@ def on_gpu(
     driver: FakeDriver,
     slots: int | None = None,
     kind: type[HostFunctionEngine] = HostFunctionEngine,
+    weights: Weights | None = None,
 ) -> Pipeline:
+    """`weights`: of the fusion head; None: the fusion engine computes the scores."""
     bound: dict[Stage, Engine] = {stage: kind(engine, gpu, driver) for stage, engine in engines.items()}
     network = engines["global"].network
-    same = GLAM if network.has_patch_maps else network  # the kernels of both variants of GLAM are the same
-    opened = GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu, same))
+    same = GLAM if network.has_patch_maps else network  # the kernels of GLAM serve both of its variants
+    head = None if weights is None else head_kernels(module(gpu, same), network, weights, gpu)
+    opened = GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu, same), head=head)
     return Pipeline(opened, patches=patches, provenance={}, slots=slots)
 
 

@@ -14,6 +14,7 @@ from glam_deploy.agreement.golden import (
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import WINOGRAD_FILE, Bundle, graph_file, open_bundle, write_manifest
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.fusion_head import FusionHead, read_fusion_weights, require_weights_of_graph
 from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.engines.registry import open_engines
 from glam_deploy.errors import BackendRunError, CheckpointError, ParityError
@@ -27,6 +28,8 @@ from glam_export.torch_engine import MemoizedEngine, network_engines, torch_iden
 
 WINOGRAD_ROWS = "winograd."
 """Prefix in the parity table of the outputs of Winograd's form."""
+HEAD_ROWS = "head."
+"""Prefix of the outputs of the fusion head, which computes them from weights in a file of their own."""
 CHAIN_ROWS = "chain."
 """Prefix of the outputs of the whole pipeline on the golden case."""
 
@@ -88,6 +91,10 @@ def _parity_table(golden: GoldenRun, bundle: Bundle, precisions: Sequence[Precis
     if WINOGRAD_FILE in bundle.files:
         local = open_engines("onnx-winograd", bundle, EngineOptions()).engines["local"]
         table += _with_prefix(WINOGRAD_ROWS, compare_graphs(examples, {"local": local}))
+    if (weights := read_fusion_weights(bundle)) is not None:
+        require_weights_of_graph(bundle)
+        head = FusionHead(weights, bundle.network)
+        table += _with_prefix(HEAD_ROWS, compare_graphs(examples, {"fusion": head}))
     pipeline = Pipeline(opened, patches=bundle.patches, provenance={})
     table += _with_prefix(CHAIN_ROWS, check_golden(bundle, pipeline))
     for narrow in precisions:

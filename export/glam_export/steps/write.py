@@ -1,8 +1,11 @@
 """Steps that write files of a bundle: graphs, weights, manifest."""
 
+import io
 from dataclasses import dataclass
 
-from glam_deploy.bundle import CHECKPOINT_FILE, WINOGRAD_FILE, graph_file, write_manifest
+import numpy as np
+
+from glam_deploy.bundle import CHECKPOINT_FILE, FUSION_WEIGHTS_FILE, WINOGRAD_FILE, graph_file, write_manifest
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.precision import WINOGRAD, Precision
@@ -11,12 +14,16 @@ from glam_export.graphs.layers import in_precision
 from glam_export.graphs.onnx_file import write_graph
 from glam_export.networks import graph_modules
 from glam_export.precision.winograd import winograd
+from glam_export.reference.base import ReferenceNetwork
 from glam_export.steps.base import Draft, Report, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteGraphs(Step):
-    """Trace the graphs of one floating-point precision; a graph that another precision shares is written once."""
+    """Trace the graphs of one floating-point precision; a graph that another precision shares is written once.
+
+    The weights of the fusion graph are also written as arrays, which the CUDA kernels of the fusion head need.
+    """
 
     precision: Precision
 
@@ -33,7 +40,16 @@ class WriteGraphs(Step):
                 path.parent.mkdir(exist_ok=True)
                 typed = in_precision(module, self.precision)
                 write_graph(typed, stage, path, network=network.spec, precision=self.precision)
+        if "fusion" in network.spec.stages:
+            (draft.folder / FUSION_WEIGHTS_FILE).write_bytes(fusion_weights(network))
         return draft
+
+
+def fusion_weights(network: ReferenceNetwork) -> bytes:
+    """An npz file with `NetworkSpec.fusion_weights`; equal weights give equal bytes."""
+    state, file = network.state_dict(), io.BytesIO()
+    np.savez(file, **{name: state[name].float().cpu().numpy() for name in network.spec.fusion_weights})
+    return file.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)

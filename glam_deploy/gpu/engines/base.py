@@ -9,9 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
+from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, OpenedEngines
+from glam_deploy.engines.fusion_head import Weights, read_fusion_weights
 from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.kernel import Module
 from glam_deploy.gpu.device.stream import Stream
+from glam_deploy.gpu.kernels.head import HeadKernels, pack_weights
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.networks import NetworkSpec, Stage, Tensor
 
@@ -122,3 +126,36 @@ class GpuEngines(OpenedEngines):
     """The GPU of all engines."""
     kernels: Kernels
     """Kernels loaded on this GPU, compiled for the network of the engines."""
+    head: HeadKernels | None = None
+    """The fusion head; None if the engine of the fusion stage computes the scores."""
+
+
+def gpu_engines(
+    bundle: Bundle, engines: Mapping[Stage, DeviceEngine], identity: EngineIdentity, *, gpu: Gpu, cubin: bytes
+) -> GpuEngines:
+    """The engines of a bundle with the kernels of `cubin`, which is compiled for the bundle's network and this GPU.
+
+    The scores of the fusion stage are computed by kernels if the bundle has their weights; bundles of earlier releases
+    do not, and their fusion engine computes the scores as before. Raises BundleError if the weights were changed.
+    """
+    module, weights = gpu.load(cubin), read_fusion_weights(bundle)
+    identity = on_gpu(identity, gpu)
+    head = None
+    if weights is not None:
+        head = head_kernels(module, bundle.network, weights, gpu)
+        sha256 = {**identity.sha256, "fusion": bundle.files[FUSION_WEIGHTS_FILE].sha256}
+        identity = replace(identity, sha256=sha256, fusion_kernels=True)
+    kernels = Kernels(module, bundle.network)
+    return GpuEngines(engines=engines, identity=identity, gpu=gpu, kernels=kernels, head=head)
+
+
+def head_kernels(module: Module, network: NetworkSpec, weights: Weights, gpu: Gpu) -> HeadKernels:
+    """The fusion head with its weights in GPU memory; waits for their upload."""
+    if not weights:
+        return HeadKernels(module, network, None)
+    packed = pack_weights(weights)
+    memory = gpu.allocate(packed.nbytes)
+    with gpu.stream() as stream:
+        stream.copy_in(memory.address, packed.ctypes.data, packed.nbytes)
+        stream.synchronize()
+    return HeadKernels(module, network, memory)

@@ -14,8 +14,7 @@ from glam_deploy.errors import BackendBuildError, BackendUnavailable
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.kernel import compile_cubin
 from glam_deploy.gpu.device.stream import Stream
-from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, on_gpu
-from glam_deploy.gpu.kernels.launch import Kernels
+from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, gpu_engines
 from glam_deploy.gpu.kernels.source import source
 from glam_deploy.installation import exchange_command
 from glam_deploy.networks import NetworkSpec, Stage
@@ -131,9 +130,8 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
         for stage, file in files.items()
     }
     cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
-    identity = on_gpu(identity_of("onnx-cuda", bundle, options, files), gpu)
-    kernels = Kernels(gpu.load(cubin), bundle.network)
-    return GpuEngines(engines=engines, identity=identity, gpu=gpu, kernels=kernels)
+    identity = identity_of("onnx-cuda", bundle, options, files)
+    return gpu_engines(bundle, engines, identity, gpu=gpu, cubin=cubin)
 
 
 def _require_provider() -> None:

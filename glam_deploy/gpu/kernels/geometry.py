@@ -32,6 +32,10 @@ PROPOSE_THREADS = 384
 CROP_ROWS = 4
 """`crop`: rows of a patch per block."""
 
+POOL_THREADS = 1024
+ATTEND_THREADS = 512
+"""`pool`, `attend`: threads per block."""
+
 EXAMINE_ROWS = 4
 """`enlarge`, `examine`: rows of the image per block."""
 

@@ -12,7 +12,7 @@ PLACE_KERNELS = (
     *("count_rows", "center", "gather"),
 )
 """Kernels that place whole images, in the order of their launches."""
-KERNELS = (*PLACE_KERNELS, "moments", "standardize", "propose", "crop", "fuse", "enlarge", "examine")
+KERNELS = (*PLACE_KERNELS, "moments", "standardize", "propose", "crop", "pool", "attend", "fuse", "enlarge", "examine")
 """Names of the compiled functions; see `kernels_of`."""
 
 
@@ -44,9 +44,11 @@ class Stream(Protocol):
 def kernels_of(network: NetworkSpec) -> tuple[str, ...]:
     """Names of the kernels of a network.
 
-    `propose` and `crop` only if it has patches; `fuse` only if the patches have maps, else `enlarge`.
+    `propose` and `crop` only if it has patches; `pool` and `fuse` only if the patches have maps, else `enlarge`;
+    `attend` only if its fusion stage has weights.
     """
-    absent = {"enlarge" if network.has_patch_maps else "fuse"}
+    absent = {"enlarge"} if network.has_patch_maps else {"pool", "fuse"}
+    absent |= set() if network.fusion_weights else {"attend"}
     absent |= set() if network.selection else {"propose", "crop"}
     return tuple(name for name in KERNELS if name not in absent)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from glam_deploy.gpu.kernels import geometry, placed
 from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.gpu.kernels.head import head_constants
 from glam_deploy.gpu.kernels.launch import KERNELS, kernels_of
 from glam_deploy.networks import NetworkSpec
 
@@ -14,7 +15,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"
 FILES = (
     *("common.cuh", "staging.cuh", "standardize.cu"),
     *("place.cuh", "foreground.cu", "erode.cu", "components.cu", "outline.cu", "center.cu", "gather.cu"),
-    *("propose.cu", "crop.cu", "fuse.cu", "enlarge.cu", "examine.cu"),
+    *("propose.cu", "crop.cu", "pool.cu", "attend.cu", "fuse.cu", "enlarge.cu", "examine.cu"),
 )
 """Source files in their order; a file of a kernel that the network does not have is left out."""
 
@@ -51,6 +52,7 @@ def _constants(network: NetworkSpec) -> str:
         **({"PATCH": rule.side} if rule else {}),
         **patch_map,
         **window,
+        **head_constants(network),
         "ROW_THREADS": derived.row_threads,
         "CROP_THREADS": derived.crop_threads,
         "SCRATCH_BYTES": derived.scratch_bytes,
@@ -58,4 +60,7 @@ def _constants(network: NetworkSpec) -> str:
     launches = {name: value for name, value in vars(geometry).items() if name.isupper()}
     flags = {flag.name: flag.value for flag in Flags}
     values = shapes | launches | flags | placed.constants()
-    return "".join(f"constexpr int {name} = {value};\n" for name, value in values.items())
+    return "".join(
+        f"constexpr {'double' if isinstance(value, float) else 'int'} {name} = {value};\n"
+        for name, value in values.items()
+    )

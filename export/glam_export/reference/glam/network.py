@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glam_deploy.networks import GLAM, NetworkSpec, Stage, glam
+from glam_deploy.networks.base import ATTENTION_WIDTH
 from glam_export.reference.base import Forward, ReferenceNetwork
 from glam_export.reference.glam.global_module import GlobalNetwork
 from glam_export.reference.glam.local_module import DetectionNetwork
@@ -15,7 +16,6 @@ from glam_export.reference.pooling import top_mean
 
 GLOBAL_FILTERS = (16, 32, 64, 128, 256)
 LOCAL_FILTERS = (64, 128, 256, 512)
-ATTENTION_WIDTH = 128
 
 
 class Aggregated(NamedTuple):

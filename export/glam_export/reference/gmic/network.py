@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glam_deploy.networks import NetworkSpec, Stage, gmic
+from glam_deploy.networks.base import ATTENTION_WIDTH
 from glam_export.reference import pooling
 from glam_export.reference.base import Forward, ReferenceNetwork
 from glam_export.reference.resnet import ResNet
@@ -16,7 +17,6 @@ from glam_export.reference.resnet22 import DownsamplingBranch
 GLOBAL_FILTERS = (16, 32, 64, 128, 256)
 LOCAL_BLOCKS = (2, 2, 2, 2)
 """The local module is a ResNet-18 without its classifier."""
-ATTENTION_WIDTH = 128
 
 
 class SaliencyHead(nn.Module):

@@ -7,12 +7,11 @@ from glam_deploy.bundle import Bundle, EngineEntry, build_command
 from glam_deploy.engines.base import EngineIdentity, EngineOptions
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.gpu.device.gpu import Gpu
-from glam_deploy.gpu.engines.base import GpuEngines
+from glam_deploy.gpu.engines.base import GpuEngines, gpu_engines
 from glam_deploy.gpu.engines.tensorrt import flavours, identity
 from glam_deploy.gpu.engines.tensorrt.engine import TensorRtEngine
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Library
 from glam_deploy.gpu.engines.tensorrt.identity import Machine
-from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.precision import Recipe, StageRecipes
 
 
@@ -30,8 +29,8 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
         stage: TensorRtEngine(library, bundle.read(entry.stages[stage].file), stage, network=bundle.network, gpu=gpu)
         for stage in bundle.network.stages
     }
-    kernels = Kernels(gpu.load(bundle.read(entry.kernels[gpu.architecture].file)), bundle.network)
-    return GpuEngines(engines=engines, identity=_identity(bundle, entry, library, gpu), gpu=gpu, kernels=kernels)
+    cubin = bundle.read(entry.kernels[gpu.architecture].file)
+    return gpu_engines(bundle, engines, _identity(bundle, entry, library), gpu=gpu, cubin=cubin)
 
 
 def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[EngineEntry, Library]:
@@ -83,13 +82,11 @@ def _installed(names: Iterable[str]) -> Iterator[Library]:
             yield flavours.load(flavours.find(name))
 
 
-def _identity(bundle: Bundle, entry: EngineEntry, library: Library, gpu: Gpu) -> EngineIdentity:
+def _identity(bundle: Bundle, entry: EngineEntry, library: Library) -> EngineIdentity:
     return EngineIdentity(
         name=entry.precision,
         library=f"{library.flavour.module} {library.version}",
-        device=gpu.name,
-        compute_capability=gpu.compute_capability,
-        driver=gpu.driver,
+        device="cpu",
         precision=StageRecipes(recipes=Recipe(weights=entry.precision)),
         flavour=entry.flavour,
         key=entry.key,
