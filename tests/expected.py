@@ -25,7 +25,7 @@ def need_engine(name: str) -> None:
 
 
 def _without_provider(name: str) -> str:
-    if name != "onnx-cuda":
+    if not name.startswith("onnx-cuda"):
         return ""
     import onnxruntime
 

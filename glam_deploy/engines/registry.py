@@ -103,6 +103,17 @@ OWNERS: dict[str, Owner] = {
         gpu=True,
         summary="ONNX Runtime, NVIDIA GPU, fp32",
     ),
+    "onnx-cuda-fp16": Owner(
+        module="glam_deploy.gpu.engines.onnxruntime_cuda",
+        opener="open_half_engines",
+        checker="plan_half_engines",
+        packages=("onnxruntime", *CUDA),
+        extras=("cuda",),
+        options=("device",),
+        precision="fp16",
+        gpu=True,
+        summary="ONNX Runtime, NVIDIA GPU, fp16",
+    ),
     **{
         precision: Owner(
             module="glam_deploy.gpu.engines.tensorrt.open",

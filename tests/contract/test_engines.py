@@ -297,8 +297,10 @@ def test_provenance(request: pytest.FixtureRequest, name: str, which: str) -> No
 
 def what_runs(name: str, bundle: Bundle) -> dict[str, str]:
     """Stage -> the file of the bundle that computes it."""
-    if OWNERS[name].gpu and OWNERS[name].precision:
+    if "flavour" in OWNERS[name].options:
         return {stage: made.file for stage, made in bundle.engines[-1].stages.items()}
+    if name == "onnx-cuda-fp16":
+        return {stage: graph_file(stage, "fp16") for stage in STAGES}
     return {stage: CHECKPOINT_FILE if name == "torch" else graph_file(stage) for stage in STAGES}
 
 

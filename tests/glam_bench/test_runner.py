@@ -165,7 +165,7 @@ def test_what_the_bars_are_about_comes_before_other_engines(options: GpuOptions,
     found = names(options, record)
     before = ["facts", "library:tensorrt", "library:tensorrt-rtx", "ceilings", "kernels", "kernel_times", "gpu_tests"]
     half, full = ([f"build:{p}@{f}" for f in ("tensorrt", "tensorrt-rtx")] for p in ("fp16", "fp32"))
-    first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda", "fp16@torch"
+    first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda-fp16", "fp16@torch"
     about = [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
     rest = [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
     last = [f"{step}:fp32@{lib}" for lib in ("tensorrt-rtx", "onnx-cuda") for step in ("parity", "chain_times")]
@@ -178,9 +178,9 @@ def test_the_soak_is_of_an_engine_that_nothing_has_failed_with(options: GpuOptio
     record.add("facts", {"bundle": {"precisions": ["fp32", "fp16"]}})
     record.add("build:fp16@tensorrt-rtx", {"library": "TensorRT-RTX 1.7.1.116"})
     record.note("parity:fp16@tensorrt-rtx", status="refused")
-    record.note("parity:fp16@onnx-cuda", status="done")
-    record.note("chain_times:fp16@onnx-cuda", status="stopped")
-    assert [name for name in names(options, record) if name.startswith("soak")] == ["soak:fp16@onnx-cuda"]
+    record.note("parity:fp16@onnx-cuda-fp16", status="done")
+    record.note("chain_times:fp16@onnx-cuda-fp16", status="stopped")
+    assert [name for name in names(options, record) if name.startswith("soak")] == ["soak:fp16@onnx-cuda-fp16"]
 
 
 def test_a_soak_that_is_refused_is_tried_with_the_next_engine(options: GpuOptions, record: Record) -> None:
@@ -189,7 +189,7 @@ def test_a_soak_that_is_refused_is_tried_with_the_next_engine(options: GpuOption
     for step in plan(replace(options, groups=("soak",)), record):
         begun.append(step.name)
         record.note(step.name, status="done" if step.name == "soak:fp32@onnx-cuda" else "refused")
-    assert begun[-3:] == ["soak:fp16@onnx-cuda", "soak:fp16@torch", "soak:fp32@onnx-cuda"]
+    assert begun[-3:] == ["soak:fp16@onnx-cuda-fp16", "soak:fp16@torch", "soak:fp32@onnx-cuda"]
 
 
 def test_a_library_that_is_not_installed_is_asked_once(options: GpuOptions, record: Record) -> None:

@@ -90,14 +90,16 @@ def _graphs(record: Record) -> list[str]:
 def engines(record: Record) -> list[str]:
     """Names of the engines to be opened, half precisions first, in the order in which a user would prefer them.
 
-    "fp16@tensorrt" is an engine that was built, "fp16@onnx-cuda" and "fp16@torch" run the graphs of the bundle.
+    "fp16@tensorrt" is an engine that was built, "fp16@onnx-cuda-fp16", "fp32@onnx-cuda" and "fp16@torch" run the
+    graphs of the bundle.
     """
     graphs = _graphs(record)
     having: dict[str, Sequence[str]] = {
         flavour: [p for p in HALF_FIRST if record.results(f"build:{p}@{flavour}").get("library")]
         for flavour in FLAVOURS
     }
-    having |= {"onnx-cuda": graphs, "torch": [p for p in graphs if p == "fp16"]}
+    half = [p for p in graphs if p == "fp16"]
+    having |= {"onnx-cuda-fp16": half, "onnx-cuda": [p for p in graphs if p not in half], "torch": half}
     return [f"{precision}@{library}" for precision in HALF_FIRST for library in having if precision in having[library]]
 
 

@@ -97,7 +97,12 @@ def _torch(key: str, name: str, *, backend: str | None = None, **options: bool) 
 
 
 def _engine(name: str, flavour: str | None = None, *, asked: bool = False) -> RungPlan:
-    titles = {"onnx": "ONNX Runtime", "torch": "the PyTorch engine", "onnx-cuda": "ONNX Runtime CUDA"}
+    titles = {
+        "onnx": "ONNX Runtime",
+        "torch": "the PyTorch engine",
+        "onnx-cuda": "ONNX Runtime CUDA",
+        "onnx-cuda-fp16": "ONNX Runtime CUDA fp16",
+    }
     title = titles.get(name, name)
     options = {"engine": engine_name(name, flavour)}
     return RungPlan(key=name, name=title, opener="engine", options=options, asked=asked)

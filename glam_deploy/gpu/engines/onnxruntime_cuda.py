@@ -9,8 +9,16 @@ import onnxruntime as ort
 
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.onnxruntime import LIBRARY, failed, graph_files, identity_of, interface, open_session
-from glam_deploy.errors import BackendBuildError, BackendUnavailable
+from glam_deploy.engines.onnxruntime import (
+    LIBRARY,
+    Files,
+    failed,
+    graph_files,
+    identity_of,
+    interface,
+    open_session,
+)
+from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.kernel import compile_cubin
 from glam_deploy.gpu.device.stream import Stream
@@ -29,9 +37,12 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     so that shape arithmetic is done when it opens; otherwise ONNX Runtime does it on the CPU and waits in every run.
     """
 
-    def __init__(self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu) -> None:
+    def __init__(
+        self, graph: bytes, stage: Stage, *, network: NetworkSpec, gpu: Gpu, channels_last: bool = False
+    ) -> None:
+        """`channels_last`: convolutions in the layout NHWC, which half-precision matrix units read without a copy."""
         super().__init__(stage, network=network, gpu=gpu)
-        self._graph = graph
+        self._graph, self._channels_last = graph, channels_last
         with gpu.stream() as stream:  # it must outlive the session
             inputs, outputs = interface(self._open(1, stream))
         self._require_interface(inputs, outputs, network.contract(stage))
@@ -55,7 +66,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         settings = ort.SessionOptions()
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         settings.add_free_dimension_override_by_name("batch", batch)
-        provider = (CUDA, _cuda_settings(self.gpu, stream))
+        provider = (CUDA, _cuda_settings(self.gpu, stream, channels_last=self._channels_last))
         with self.gpu.current():
             try:
                 return open_session(self.stage, self._graph, settings, provider)
@@ -104,8 +115,9 @@ class OnnxRuntimeCudaRun:
             raise failed(self._engine.stage, error) from error
 
 
-def _cuda_settings(gpu: Gpu, stream: Stream) -> dict[str, object]:
-    return {
+def _cuda_settings(gpu: Gpu, stream: Stream, *, channels_last: bool) -> dict[str, object]:
+    settings = {"prefer_nhwc": 1} if channels_last else {}
+    return settings | {
         "device_id": gpu.index,
         "user_compute_stream": stream.handle,
         "use_tf32": 0,  # TF32 is on by default and has only ten bits of mantissa
@@ -122,25 +134,52 @@ def open_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
     Raises BackendUnavailable if the provider, one of its libraries or the GPU is missing; BundleError;
     BackendBuildError.
     """
-    _require_provider()
-    gpu = Gpu(options.device or 0)
+    return _open("onnx-cuda", bundle, options, graph_files(bundle, options))
+
+
+def open_half_engines(bundle: Bundle, options: EngineOptions) -> GpuEngines:
+    """Open the FP16 graphs of a bundle, and its FP32 fusion graph. Raises as `open_engines`."""
+    return _open("onnx-cuda-fp16", bundle, options, plan_half_engines(bundle, options), channels_last=True)
+
+
+def plan_half_engines(bundle: Bundle, options: EngineOptions) -> Files:
+    """Files of the half-precision engines. Raises BundleError if the bundle lacks one."""
     files = graph_files(bundle, options)
+    if missing := next((file for file in files.values() if file not in bundle.files), None):
+        raise BundleError(
+            f"{bundle.folder}: has no {missing}. Export the checkpoint again with --precision {options.precision}, or "
+            f"choose the engine onnx-cuda."
+        )
+    return files
+
+
+def _open(
+    name: str, bundle: Bundle, options: EngineOptions, files: Files, *, channels_last: bool = False
+) -> GpuEngines:
+    _require_provider(name)
+    gpu = Gpu(options.device or 0)
     engines = {
-        stage: OnnxRuntimeCudaEngine(bundle.read(file), stage, network=bundle.network, gpu=gpu)
+        stage: OnnxRuntimeCudaEngine(
+            bundle.read(file),
+            stage,
+            network=bundle.network,
+            gpu=gpu,
+            channels_last=channels_last and stage != "fusion",  # it has no convolution
+        )
         for stage, file in files.items()
     }
     cubin = compile_cubin(source(bundle.network), architecture=gpu.architecture, name="kernels.cu")
-    identity = identity_of("onnx-cuda", bundle, options, files)
+    identity = identity_of(name, bundle, options, files)
     return gpu_engines(bundle, engines, identity, gpu=gpu, cubin=cubin)
 
 
-def _require_provider() -> None:
+def _require_provider(name: str) -> None:
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # it prints missing libraries; the session reports them again
             ort.preload_dlls()
     if CUDA not in ort.get_available_providers():
         raise BackendUnavailable(
-            f"engine 'onnx-cuda' needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
+            f"engine {name!r} needs ONNX Runtime's CUDA provider, which the installed package {LIBRARY} lacks. The "
             f"packages onnxruntime and onnxruntime-gpu cannot be installed together. To switch to onnxruntime-gpu, "
             f"which also runs the engine onnx: {exchange_command()}."
         )

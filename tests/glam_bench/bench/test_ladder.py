@@ -179,4 +179,4 @@ def test_a_child_that_does_not_answer(tmp_path: Path, child: str, within_s: floa
 def test_what_could_run_here_leaves_out_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_has_gpu", lambda: False)
     assert "onnx" in selection.runnable()
-    assert not {"fp16", "onnx-cuda"} & set(selection.runnable())
+    assert not {"fp16", "onnx-cuda", "onnx-cuda-fp16"} & set(selection.runnable())

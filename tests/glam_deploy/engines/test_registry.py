@@ -38,7 +38,7 @@ class Recorder:
         self.asked.append(options)
         return OpenedEngines(engines={}, identity=fake_identity())
 
-    open_cuda_engines = open_mixed_engines = open_winograd_engines = open_engines
+    open_cuda_engines = open_half_engines = open_mixed_engines = open_winograd_engines = open_engines
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_an_option_is_honoured_or_refused_never_ignored(
 def test_threads_are_for_the_cpu_and_indices_for_gpus(name: str) -> None:
     options = OWNERS[name].options
     assert ("threads" in options, "device" in options) == (not OWNERS[name].gpu, OWNERS[name].gpu)
-    assert ("flavour" in options) == (OWNERS[name].gpu and OWNERS[name].precision is not None)
+    assert ("flavour" in options) == bool(OWNERS[name].one_of)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,10 @@ from support.bundles import facts, write_manifest
 from support.engines import FakeEngine
 
 from glam_deploy import networks
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.engines import onnxruntime
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
-from glam_deploy.engines.registry import open_engines
+from glam_deploy.engines.registry import check_engine, open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines import onnxruntime_cuda
@@ -25,6 +26,7 @@ from glam_deploy.gpu.engines.base import DeviceEngine
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, STAGES, NetworkSpec, Stage, Tensor
+from glam_deploy.precision import Precision
 
 compile_once = functools.cache(onnxruntime_cuda.compile_cubin)
 PROVIDER = "CUDAExecutionProvider"
@@ -66,6 +68,7 @@ class Session:
         if self.strict and not world.provider_loads:
             raise RuntimeError("graph nodes are assigned to the default CPU EP, but fallback has been disabled")
         said = json.loads(graph)
+        self.precision = said["precision"]
         self.engine = FakeEngine(said["stage"], network=networks.network(said["network"], said["aggregation"]))
         self.bound: dict[str, tuple[Any, ...]] = {}
 
@@ -132,16 +135,17 @@ def graphs(tmp_path: Path) -> Bundle:
 
 def bundle_of(folder: Path, network: NetworkSpec) -> Bundle:
     (folder / "graphs").mkdir(parents=True)
-    for stage in network.stages:
-        (folder / f"graphs/{stage}.onnx").write_text(said(stage, network))
+    for stage, precision in product(network.stages, ("fp32", "fp16")):
+        (folder / graph_file(stage, precision)).write_text(said(stage, network, precision))
     named = {"name": network.name, "aggregation": network.aggregation, "patches": network.patch_count(None)}
     described = facts()
     write_manifest(folder, described | {"network": described["network"] | named})
     return open_bundle(folder)
 
 
-def said(stage: Stage, network: NetworkSpec) -> str:
-    return json.dumps({"stage": stage, "network": network.name, "aggregation": network.aggregation})
+def said(stage: Stage, network: NetworkSpec, precision: Precision = "fp32") -> str:
+    whose = {"network": network.name, "aggregation": network.aggregation}
+    return json.dumps({"stage": stage, **whose, "precision": "fp32" if stage == "fusion" else precision})
 
 
 @pytest.fixture
@@ -166,11 +170,31 @@ def test_numbers(opened: OpenedEngines, stage: Stage) -> None:
             np.testing.assert_array_equal(values, expected[name])
 
 
+@pytest.mark.parametrize("name", ["onnx-cuda", "onnx-cuda-fp16"])
 @pytest.mark.parametrize("network", [GMIC, CAM], ids=lambda network: network.name)
-def test_another_network(world: World, tmp_path: Path, network: NetworkSpec) -> None:
-    opened = open_engines("onnx-cuda", bundle_of(tmp_path / "other", network), EngineOptions())
+def test_another_network(world: World, tmp_path: Path, network: NetworkSpec, name: str) -> None:
+    opened = open_engines(name, bundle_of(tmp_path / "other", network), EngineOptions())
     assert opened.network is network
     assert tuple(opened.engines) == tuple(opened.identity.sha256) == network.stages
+
+
+def test_half_graphs_have_their_channels_last(world: World, graphs: Bundle) -> None:
+    """The option of the CUDA provider that was timed on an H200; the fusion graph has no convolution."""
+    opened = open_engines("onnx-cuda-fp16", graphs, EngineOptions(device=0))
+    found = {s.engine.stage: (s.precision, s.options.get("prefer_nhwc")) for s in world.sessions}
+    assert found == {"global": ("fp16", 1), "local": ("fp16", 1), "fusion": ("fp32", None)}
+    files = {"global": "graphs/global.fp16.onnx", "local": "graphs/local.fp16.onnx", "fusion": "graphs/fusion.onnx"}
+    assert opened.identity.sha256 == {stage: graphs.files[file].sha256 for stage, file in files.items()}
+    assert (opened.identity.name, str(opened.identity.precision)) == ("onnx-cuda-fp16", "fp16")
+
+
+def test_a_bundle_without_half_graphs(world: World, graphs: Bundle) -> None:
+    (graphs.folder / "graphs/local.fp16.onnx").unlink()
+    write_manifest(graphs.folder, facts())
+    for ask in (open_engines, check_engine):
+        with pytest.raises(BundleError, match=r"no graphs/local\.fp16\.onnx\. Export .* again with --precision fp16"):
+            ask("onnx-cuda-fp16", open_bundle(graphs.folder), EngineOptions())
+    assert world.sessions == []
 
 
 def test_how_sessions_are_opened(world: World, opened: OpenedEngines, gpu: Gpu) -> None:
@@ -179,6 +203,7 @@ def test_how_sessions_are_opened(world: World, opened: OpenedEngines, gpu: Gpu) 
     assert session.strict
     assert session.options["device_id"] == gpu.index
     assert session.options["use_tf32"] == 0
+    assert "prefer_nhwc" not in session.options
     assert session.bound["patches"][:4] == ("cuda", gpu.index, np.float32, (2, 1, 512, 512))
     assert session.bound.keys() == {"patches", "saliency_patches", "z_k"}
 
