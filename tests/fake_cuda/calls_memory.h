@@ -67,9 +67,17 @@ Status cuPointerGetAttributes(unsigned count, int* attributes, void** data, Addr
 
 const Allocation* device_bytes(Address address, size_t bytes) { return machine.memory.holding(address, bytes, DEVICE); }
 
+Memcpy3D::End end_of(const void* place) {
+    const Address address = reinterpret_cast<Address>(place);
+    const Allocation* found = machine.memory.find(address);
+    if (found && found->type == DEVICE) return {0, 0, 0, 0, DEVICE, nullptr, address, nullptr, nullptr, 0, 0};
+    return {0, 0, 0, 0, HOST, place, 0, nullptr, nullptr, 0, 0};
+}
+
 Status copy(void* stream, const char* name, void* to, const void* from, size_t bytes, std::vector<unsigned> touches) {
     const auto run = [=] { return std::memmove(to, from, bytes), SUCCESS; };
-    return enqueue(stream, {name, run, std::move(touches)});
+    const Memcpy3D ends = {end_of(from), end_of(to), bytes, 1, 1};
+    return enqueue(stream, {name, run, std::move(touches), MEMCPY_NODE, ends});
 }
 
 template <class Pointer>
@@ -113,10 +121,21 @@ Status cuMemcpyDtoDAsync(Address to, Address from, size_t bytes, void* handle) {
     return copy(handle, "copy", pointer(to), pointer(from), bytes, {target->serial, source->serial});
 }
 
+// The driver finds out which memory each address is of.
+Status cuMemcpyAsync(Address to, Address from, size_t bytes, void* handle) {
+    ENTER(CURRENT);
+    const Allocation *target = machine.memory.find(to), *source = machine.memory.find(from);
+    if (!target || !source) return complain(INVALID_VALUE, "a copy with an address that no allocation has");
+    const auto unified = [](Address place) { return Memcpy3D::End{0, 0, 0, 0, UNIFIED, nullptr, place, nullptr, nullptr, 0, 0}; };
+    const auto run = [=] { return std::memmove(pointer(to), pointer(from), bytes), SUCCESS; };
+    const Memcpy3D ends = {unified(from), unified(to), bytes, 1, 1};
+    return enqueue(handle, {"copy", run, {target->serial, source->serial}, MEMCPY_NODE, ends});
+}
+
 Status cuMemsetD8Async(Address to, unsigned char byte, size_t bytes, void* handle) {
     ENTER(CURRENT);
     const Allocation* target = device_bytes(to, bytes);
     if (!target) return complain(INVALID_VALUE, "a fill goes outside of device memory");
     const auto run = [=] { return std::memset(pointer(to), byte, bytes), SUCCESS; };
-    return enqueue(handle, {"fill", run, {target->serial}});
+    return enqueue(handle, {"fill", run, {target->serial}, MEMSET_NODE});
 }

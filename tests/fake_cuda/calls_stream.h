@@ -131,7 +131,7 @@ Status cuEventElapsedTime(float* milliseconds, void* start, void* end) {
 
 Status cuLaunchHostFunc(void* handle, Function function, void* data) {
     ENTER(CURRENT);
-    return enqueue(handle, {"host function", [=] { return function(data), SUCCESS; }, {}});
+    return enqueue(handle, {"host function", [=] { return function(data), SUCCESS; }, {}, HOST_NODE});
 }
 
 Status cuStreamBeginCapture(void* handle, int mode) {
@@ -156,6 +156,39 @@ Status cuStreamIsCapturing(void* handle, int* status) {
     Stream* stream = stream_of(handle);
     if (!stream) return INVALID_HANDLE;
     *status = !stream->capture ? NOT_CAPTURING : stream->capture->invalid ? INVALIDATED : CAPTURING;
+    return SUCCESS;
+}
+
+Status cuStreamGetCaptureInfo(void* handle, int* status, unsigned long long* id, Graph** graph, const Work*** edges,
+                              const void** data, size_t* count) {
+    if (const Status failed = cuStreamIsCapturing(handle, status)) return failed;
+    Stream* stream = stream_of(handle);
+    if (id) *id = reinterpret_cast<size_t>(stream->capture.get());
+    if (graph) *graph = stream->capture ? &stream->capture->graph : nullptr;
+    if (edges) *edges = nullptr;
+    if (data) *data = nullptr;
+    if (count) *count = 0;
+    return SUCCESS;
+}
+
+Status cuGraphGetNodes(const Graph* graph, const Work** nodes, size_t* count) {
+    ENTER(CURRENT);
+    if (nodes)
+        for (size_t i = 0; i < *count; ++i) nodes[i] = i < graph->nodes.size() ? &graph->nodes[i] : nullptr;
+    *count = graph->nodes.size();
+    return SUCCESS;
+}
+
+Status cuGraphNodeGetType(const Work* node, int* type) {
+    ENTER(CURRENT);
+    *type = node->type;
+    return SUCCESS;
+}
+
+Status cuGraphMemcpyNodeGetParams(const Work* node, Memcpy3D* ends) {
+    ENTER(CURRENT);
+    if (node->type != MEMCPY_NODE) return INVALID_VALUE;
+    *ends = node->ends;
     return SUCCESS;
 }
 

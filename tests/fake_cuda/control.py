@@ -61,7 +61,20 @@ class FakeDriver:
         return np.frombuffer((ctypes.c_ubyte * nbytes).from_address(address), dtype).reshape(shape)
 
     def put(self, stream: Stream, work: Callable[[], None]) -> None:
-        """Python in a stream, in its place among kernels and copies; recorded with them. Stands in for an engine."""
+        """Python in a stream, in its place among kernels and copies; recorded with them. Stands in for an engine.
+
+        For CUDA it is a host function.
+        """
+        address = ctypes.cast(self._pointer(work), ctypes.c_void_p).value
+        stream.context.call("cuLaunchHostFunc", stream.handle, bindings().CUhostFn(address), 0)
+
+    def compute(self, stream: Stream, work: Callable[[], None]) -> None:
+        """As `put`, but for CUDA it is a kernel. Raises RuntimeError with the number of a CUDA error."""
+        if status := self._library.fake_cuda_compute(ctypes.c_void_p(stream.handle), self._pointer(work)):
+            raise RuntimeError(f"CUDA failure {status}")
+
+    def _pointer(self, work: Callable[[], None]) -> Any:
+        """`work` as a host function, which is kept for as long as graphs may call it."""
 
         def function(_: object) -> None:
             try:
@@ -70,8 +83,7 @@ class FakeDriver:
                 self.failures.append(error)
 
         self._functions.append(pointer := HOST_FUNCTION(function))
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
-        stream.context.call("cuLaunchHostFunc", stream.handle, bindings().CUhostFn(address), 0)
+        return pointer
 
     @staticmethod
     @contextmanager

@@ -27,15 +27,16 @@ const std::map<std::string, void*> ENTRIES = {
     LISTED(cuDeviceTotalMem), LISTED(cuDriverGetVersion), LISTED(cuEventCreate), LISTED(cuEventDestroy),
     LISTED(cuEventElapsedTime), LISTED(cuEventQuery), LISTED(cuEventRecord), LISTED(cuEventSynchronize),
     LISTED(cuFuncGetParamInfo), LISTED(cuFuncLoad), LISTED(cuGetErrorName), LISTED(cuGetErrorString),
-    LISTED(cuGraphDestroy), LISTED(cuGraphExecDestroy), LISTED(cuGraphInstantiate),
-    LISTED(cuGraphInstantiateWithFlags), LISTED(cuGraphLaunch), LISTED(cuInit), LISTED(cuKernelGetParamInfo),
+    LISTED(cuGraphDestroy), LISTED(cuGraphExecDestroy), LISTED(cuGraphGetNodes), LISTED(cuGraphInstantiate),
+    LISTED(cuGraphInstantiateWithFlags), LISTED(cuGraphLaunch), LISTED(cuGraphMemcpyNodeGetParams),
+    LISTED(cuGraphNodeGetType), LISTED(cuInit), LISTED(cuKernelGetParamInfo),
     LISTED(cuLaunchHostFunc), LISTED(cuLaunchKernel), LISTED(cuLaunchKernelEx), LISTED(cuLibraryGetKernel),
     LISTED(cuLibraryLoadData), LISTED(cuLibraryUnload), LISTED(cuMemAlloc), LISTED(cuMemAllocHost), LISTED(cuMemFree),
-    LISTED(cuMemFreeHost), LISTED(cuMemGetInfo), LISTED(cuMemHostAlloc), LISTED(cuMemcpyDtoDAsync),
+    LISTED(cuMemFreeHost), LISTED(cuMemGetInfo), LISTED(cuMemHostAlloc), LISTED(cuMemcpyAsync), LISTED(cuMemcpyDtoDAsync),
     LISTED(cuMemcpyDtoHAsync), LISTED(cuMemcpyHtoDAsync), LISTED(cuMemsetD8Async), LISTED(cuModuleGetFunction),
     LISTED(cuModuleLoadData), LISTED(cuModuleUnload), LISTED(cuPointerGetAttribute), LISTED(cuPointerGetAttributes),
     LISTED(cuStreamBeginCapture), LISTED(cuStreamCreate), LISTED(cuStreamCreateWithPriority), LISTED(cuStreamDestroy),
-    LISTED(cuStreamEndCapture), LISTED(cuStreamGetCtx), LISTED(cuStreamGetFlags), LISTED(cuStreamGetPriority),
+    LISTED(cuStreamEndCapture), LISTED(cuStreamGetCaptureInfo), LISTED(cuStreamGetCtx), LISTED(cuStreamGetFlags), LISTED(cuStreamGetPriority),
     LISTED(cuStreamIsCapturing), LISTED(cuStreamQuery), LISTED(cuStreamSynchronize), LISTED(cuStreamWaitEvent),
     LISTED(cuThreadExchangeStreamCaptureMode),
 };
@@ -77,6 +78,12 @@ EXPORTED unsigned long long fake_cuda_count(const char* name) {
 EXPORTED size_t fake_cuda_live(int type) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
     return machine.memory.count(static_cast<MemoryType>(type));
+}
+
+// A function that counts as a kernel: work of a library that is no host function to CUDA.
+EXPORTED int fake_cuda_compute(void* stream, Function function) {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    return enqueue(stream, {"kernel of a library", [=] { return function(nullptr), SUCCESS; }, {}});
 }
 
 // As if the process had been started again: forgets a sticky error, the work that was under way and recordings.

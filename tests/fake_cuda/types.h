@@ -36,6 +36,8 @@ enum Status : int {
 enum CaptureMode : int { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
 enum CaptureStatus : int { NOT_CAPTURING = 0, CAPTURING = 1, INVALIDATED = 2 };
 
+enum NodeType : int { KERNEL_NODE = 0, MEMCPY_NODE = 1, MEMSET_NODE = 2, HOST_NODE = 3 };
+
 enum DeviceAttribute : int {
     MAX_THREADS_PER_BLOCK = 1,
     WARP_SIZE = 10,
@@ -56,7 +58,20 @@ enum PointerAttribute : int {
     IS_MANAGED = 8,
     DEVICE_ORDINAL = 9,
 };
-enum MemoryType : unsigned { HOST = 1, DEVICE = 2 };
+enum MemoryType : unsigned { HOST = 1, DEVICE = 2, UNIFIED = 4 };
+
+struct Memcpy3D {  // CUDA_MEMCPY3D
+    struct End {
+        size_t x, y, z, lod;
+        MemoryType type;
+        const void* host;
+        Address device;
+        void *array, *reserved;
+        size_t pitch, height;
+    };
+    End from, to;
+    size_t bytes, rows, depth;
+};
 
 constexpr unsigned NON_BLOCKING = 1;    // CU_STREAM_NON_BLOCKING
 constexpr unsigned DISABLE_TIMING = 2;  // CU_EVENT_DISABLE_TIMING

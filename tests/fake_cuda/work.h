@@ -17,6 +17,8 @@ struct Work {
     std::string name;
     std::function<Status()> run;
     std::vector<unsigned> touches;  // serials of the allocations that must still be there when it is done
+    NodeType type = KERNEL_NODE;
+    Memcpy3D ends = {};  // of a copy
 };
 
 struct Stream;
@@ -29,7 +31,7 @@ struct Mark {
 };
 
 struct Graph {
-    std::vector<Work> nodes;
+    std::deque<Work> nodes;  // each stays where it is: its address is its handle
 };
 
 struct Capture {
@@ -37,7 +39,7 @@ struct Capture {
     std::thread::id thread;
     Stream* origin;
     bool invalid = false;
-    std::vector<Work> nodes;
+    Graph graph;
     std::set<Stream*> unjoined;  // with work that the origin does not yet wait for
 };
 
@@ -165,7 +167,7 @@ class Machine {
         captures.erase(capture);
         if (capture->invalid) return CAPTURE_INVALIDATED;
         if (!capture->unjoined.empty()) return CAPTURE_UNJOINED;
-        *graph = new Graph{capture->nodes};
+        *graph = new Graph{capture->graph};
         return SUCCESS;
     }
 
@@ -194,7 +196,7 @@ class Machine {
    private:
     Status record(Stream& stream, Work work) {
         if (stream.capture->invalid) return CAPTURE_INVALIDATED;
-        stream.capture->nodes.push_back(std::move(work));
+        stream.capture->graph.nodes.push_back(std::move(work));
         ++stream.captured;
         if (stream.capture->origin != &stream) stream.capture->unjoined.insert(&stream);
         return SUCCESS;

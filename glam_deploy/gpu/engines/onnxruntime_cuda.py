@@ -1,6 +1,8 @@
 """ONNX Runtime engines with the CUDA execution provider."""
 
 import io
+import re
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -18,9 +20,10 @@ from glam_deploy.engines.onnxruntime import (
     interface,
     open_session,
 )
-from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
+from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.device.repeatable import only_repeatable
 from glam_deploy.gpu.device.stream import Stream
 from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, gpu_engines
 from glam_deploy.gpu.kernels.source import source
@@ -28,6 +31,12 @@ from glam_deploy.installation import exchange_command
 from glam_deploy.networks import NetworkSpec, Stage
 
 CUDA = "CUDAExecutionProvider"
+CAPTURED_RELEASES = frozenset((1, minor) for minor in range(27, 32))
+"""Releases of ONNX Runtime whose runs are captured: a later one may share the memory of intermediate results between
+sessions, which would make the results of a graph wrong without an error. Their wheels have the provider described in
+`OnnxRuntimeCudaRun`; the one of 1.31.1 was looked at."""
+CAPTURE_ERROR = re.compile(r"CUDA failure 90[0-8]\b")
+"""Messages of ONNX Runtime (cuda_call.cc) with the errors of stream captures; CUDA Runtime API, "cudaError_t"."""
 
 
 class OnnxRuntimeCudaEngine(DeviceEngine):
@@ -65,6 +74,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     def _open(self, batch: int, stream: Stream) -> ort.InferenceSession:
         settings = ort.SessionOptions()
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings.add_session_config_entry("session.use_env_allocators", "0")  # an arena of its own, see the run
         settings.add_free_dimension_override_by_name("batch", batch)
         provider = (CUDA, _cuda_settings(self.gpu, stream, channels_last=self._channels_last))
         with self.gpu.current():
@@ -84,10 +94,22 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
 
 class OnnxRuntimeCudaRun:
-    """A session with bound addresses."""
+    """A session with bound addresses. Not thread-safe, but successive calls may come from different threads.
 
-    capturable = False
-    """False because ONNX Runtime may allocate memory in a run, and selects convolution algorithms in the first run."""
+    Facts about ONNX Runtime's CUDA provider on which a capture relies (microsoft/onnxruntime, core/providers/cuda):
+
+    - With `user_compute_stream` all its work is in this stream, and a run does not wait for it
+      (cuda_stream_handle.cc, `CudaStream::Flush`; cuda_execution_provider.cc, `OnRunEnd`).
+    - Its own graphs also start after two runs, because the second run allocates the memory pattern of the first
+      (`min_num_runs_before_cuda_graph_capture_`; pull 15005). They are not used: one is captured for each thread, in a
+      mode that forbids calls of other threads (cuda_graph.cc, `CaptureBegin`).
+    - Intermediate results are in an arena of the session (`use_env_allocators` is 0), which returns no memory before
+      the session is closed. The CUDA plugin provider, whose sessions share an arena, is another provider.
+    - Handles of cuBLAS and cuDNN are kept in a pool for the next run, in whichever thread (`ReleasePerThreadContext`).
+    - A kernel that copies arguments from the host (`CudaAsyncBuffer`, as in Concat with inputs of different lengths)
+      frees them in a host function of the stream (cuda_stream_handle.cc, `CleanUpOnRunEnd`). In a graph it would be
+      called at each launch. So `only_repeatable` rejects such a recording.
+    """
 
     def __init__(self, engine: OnnxRuntimeCudaEngine, session: Any, binding: Any, stream: Stream) -> None:
         self._binding, self._session = binding, session  # first, because attributes are freed in this order
@@ -95,24 +117,62 @@ class OnnxRuntimeCudaRun:
         self._before, self._after = engine.gpu.event(), engine.gpu.event()
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._warm = False
+
+    @property
+    def capturable(self) -> bool:
+        """Whether two runs have allocated all memory, and this release of ONNX Runtime is one of CAPTURED_RELEASES."""
+        return self._warm and _release() in CAPTURED_RELEASES
 
     def enqueue(self, stream: Stream) -> None:
-        """Run on the session's own stream; if `stream` is another one, events order the work of both streams."""
-        if stream.handle == self._stream.handle:
-            self._enqueue()
-            return
-        stream.record(self._before)
-        self._stream.wait(self._before)
-        self._enqueue()
-        self._stream.record(self._after)
-        stream.wait(self._after)
+        """Run on the session's own stream; if `stream` is another one, events order the work of both streams.
 
-    def _enqueue(self) -> None:
+        The first call runs the session twice.
+        """
+        if stream.is_capturing:
+            with only_repeatable(stream, of=f"{self._engine.stage} engine: {LIBRARY}"):
+                self._enqueue_between(stream, self._run)
+        elif self._warm:
+            self._enqueue_between(stream, self._run_uncaptured)
+        else:
+            self._enqueue_between(stream, self._run_uncaptured, self._run_uncaptured)
+            self._warm = True
+
+    def _enqueue_between(self, stream: Stream, *runs: Callable[[], None]) -> None:
+        other = stream.handle != self._stream.handle
+        if other:
+            stream.record(self._before)
+            self._stream.wait(self._before)
+        for run in runs:
+            run()
+        if other:
+            self._stream.record(self._after)
+            stream.wait(self._after)
+
+    def _run_uncaptured(self) -> None:
+        """Run the session; once more if the error is that of an earlier capture.
+
+        The CUDA runtime keeps the error of a failed call until it is read. If that call was made in a capture that has
+        failed, the next run in the same thread reads its error after its first launch. Reading clears it.
+        """
+        try:
+            self._run()
+        except BackendRunError as error:
+            if not CAPTURE_ERROR.search(str(error)):
+                raise
+            self._run()
+
+    def _run(self) -> None:
         try:
             with self._engine.gpu.current():
                 self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # as in open_session
             raise failed(self._engine.stage, error) from error
+
+
+def _release() -> tuple[int, int]:
+    major, minor = ort.__version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _cuda_settings(gpu: Gpu, stream: Stream, *, channels_last: bool) -> dict[str, object]:

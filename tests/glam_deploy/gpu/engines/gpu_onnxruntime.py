@@ -1,11 +1,9 @@
 """ONNX Runtime's CUDA provider as an engine, with made-up sessions. Run by test_on_fake_gpu.py."""
 
 import functools
-import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,116 +11,29 @@ import pytest
 from fake_cuda.control import FakeDriver
 from support.bundles import facts, write_manifest
 from support.engines import FakeEngine
+from support.onnxruntime_cuda import REAL, Session, World, has, said
 
-from glam_deploy import networks
 from glam_deploy.bundle import Bundle, graph_file, open_bundle
 from glam_deploy.engines import onnxruntime
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import check_engine, open_engines
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.gpu import Gpu
+from glam_deploy.gpu.device.stream import Stream
 from glam_deploy.gpu.engines import onnxruntime_cuda
-from glam_deploy.gpu.engines.base import DeviceEngine
+from glam_deploy.gpu.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, OnnxRuntimeCudaRun
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, STAGES, NetworkSpec, Stage, Tensor
-from glam_deploy.precision import Precision
+from glam_deploy.networks import CAM, GLAM, GLAM_CONCATENATION, GMIC, STAGES, NetworkSpec, Stage
 
 compile_once = functools.cache(onnxruntime_cuda.compile_cubin)
-PROVIDER = "CUDAExecutionProvider"
-TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
-REAL = onnxruntime.ort
-
-
-class World:
-    """The made-up library: what was opened, and what goes wrong."""
-
-    def __init__(self, gpu: Gpu, driver: FakeDriver) -> None:
-        self.gpu, self.driver = gpu, driver
-        self.sessions: list[Session] = []
-        self.has_provider = True
-        self.provider_loads = True
-        self.runs = True
-
-    def session(self, graph: bytes, settings: Any, **arguments: Any) -> "Session":
-        self.sessions.append(Session(self, graph, settings, **arguments))
-        return self.sessions[-1]
-
-
-class Session:
-    """Computes with `support.engines` in the stream that it was given."""
-
-    def __init__(
-        self,
-        world: World,
-        graph: bytes,
-        settings: Any,
-        *,
-        providers: list[tuple[str, Mapping[str, Any]]],
-        enable_fallback: int,
-    ) -> None:
-        ((name, self.options),) = providers
-        assert (name, enable_fallback) == (PROVIDER, 0)
-        self.world = world
-        self.strict = has(settings, "session.disable_cpu_ep_fallback")
-        if self.strict and not world.provider_loads:
-            raise RuntimeError("graph nodes are assigned to the default CPU EP, but fallback has been disabled")
-        said = json.loads(graph)
-        self.precision = said["precision"]
-        self.engine = FakeEngine(said["stage"], network=networks.network(said["network"], said["aggregation"]))
-        self.bound: dict[str, tuple[Any, ...]] = {}
-
-    def get_providers(self) -> list[str]:
-        return [PROVIDER, "CPUExecutionProvider"] if self.world.provider_loads else ["CPUExecutionProvider"]
-
-    def get_inputs(self) -> list[Any]:
-        return arguments_of(self.engine.contract.inputs)
-
-    def get_outputs(self) -> list[Any]:
-        return arguments_of(self.engine.contract.outputs)
-
-    def io_binding(self) -> Any:
-        def bind(name: str, *place: Any) -> None:
-            self.bound[name] = place
-
-        return SimpleNamespace(bind_input=bind, bind_output=bind)
-
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
-        if not self.world.runs:
-            raise RuntimeError("CUDNN failure 4000")
-        self.world.driver.put(self.world.gpu.adopt(self.options["user_compute_stream"]), self.compute)
-
-    def compute(self) -> None:
-        arrays = {name: FakeDriver.peek(at, shape, dtype) for name, (_, _, dtype, shape, at) in self.bound.items()}
-        results = self.engine._run({name: arrays[name] for name in self.engine.contract.inputs})
-        for name in arrays.keys() - self.engine.contract.inputs:
-            arrays[name][:] = results[name]
-
-
-def has(settings: Any, entry: str) -> bool:
-    try:
-        return bool(settings.get_session_config_entry(entry) == "1")
-    except RuntimeError:
-        return False
-
-
-def arguments_of(tensors: Mapping[str, Tensor]) -> list[Any]:
-    return [SimpleNamespace(name=n, type=TYPES[t.dtype], shape=["batch", *t.shape]) for n, t in tensors.items()]
 
 
 @pytest.fixture
 def world(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(gpu, driver)
-    library = SimpleNamespace(
-        __version__=REAL.__version__,
-        SessionOptions=REAL.SessionOptions,
-        RunOptions=REAL.RunOptions,
-        InferenceSession=made.session,
-        get_available_providers=lambda: [PROVIDER] if made.has_provider else ["CPUExecutionProvider"],
-    )
-    monkeypatch.setattr(onnxruntime, "ort", library)
-    monkeypatch.setattr(onnxruntime_cuda, "ort", library)
+    monkeypatch.setattr(onnxruntime, "ort", made.library)
+    monkeypatch.setattr(onnxruntime_cuda, "ort", made.library)
     monkeypatch.setattr(onnxruntime_cuda, "compile_cubin", compile_once)
     return made
 
@@ -141,11 +52,6 @@ def bundle_of(folder: Path, network: NetworkSpec) -> Bundle:
     described = facts()
     write_manifest(folder, described | {"network": described["network"] | named})
     return open_bundle(folder)
-
-
-def said(stage: Stage, network: NetworkSpec, precision: Precision = "fp32") -> str:
-    whose = {"network": network.name, "aggregation": network.aggregation}
-    return json.dumps({"stage": stage, **whose, "precision": "fp32" if stage == "fusion" else precision})
 
 
 @pytest.fixture
@@ -201,6 +107,7 @@ def test_how_sessions_are_opened(world: World, opened: OpenedEngines, gpu: Gpu) 
     opened.engines["local"].run(inputs_of("local", 2))
     session = world.sessions[-1]
     assert session.strict
+    assert session.own_arena
     assert session.options["device_id"] == gpu.index
     assert session.options["use_tf32"] == 0
     assert "prefer_nhwc" not in session.options
@@ -222,25 +129,89 @@ def test_provenance(opened: OpenedEngines, graphs: Bundle, gpu: Gpu) -> None:
     assert isinstance(opened.gpu, Gpu)
 
 
-def test_another_stream_waits_for_it_and_is_waited_for(opened: OpenedEngines, gpu: Gpu, driver: FakeDriver) -> None:
-    engine = opened.engines["local"]
-    assert isinstance(engine, DeviceEngine)
-    inputs = inputs_of("local", 1)["patches"]
-    expected = FakeEngine("local").run({"patches": inputs})["z_k"]
+@dataclass
+class Bound:
+    """The local stage on memory of its own, with streams to enqueue it in."""
+
+    gpu: Gpu
+    run: OnnxRuntimeCudaRun
+    stream: Stream
+    addresses: dict[str, int]
+    memory: object
+
+    def write(self, seed: int, stream: Stream) -> np.ndarray:
+        """Put inputs into GPU memory; returns `z_k` for them."""
+        inputs = np.random.default_rng(seed).integers(0, 9, (1, 1, 512, 512)).astype(np.float32)
+        stream.copy_in(self.addresses["patches"], inputs.ctypes.data, inputs.nbytes)
+        return np.asarray(FakeEngine("local").run({"patches": inputs})["z_k"])
+
+    def read(self, stream: Stream) -> np.ndarray:
+        found = np.zeros((1, 512), np.float32)
+        stream.copy_out(found.ctypes.data, self.addresses["z_k"], found.nbytes)
+        stream.synchronize()
+        return found
+
+
+@pytest.fixture
+def bound(opened: OpenedEngines, gpu: Gpu) -> Bound:
+    engine, stream = opened.engines["local"], gpu.stream()
+    assert isinstance(engine, OnnxRuntimeCudaEngine)
     contract = {**engine.contract.inputs, **engine.contract.outputs}
     memory = {name: gpu.allocate(4 * int(np.prod(t.shape))) for name, t in contract.items()}
     addresses = {name: m.address for name, m in memory.items()}
-    run = engine.bind(addresses, batch=1, scratch=0, stream=gpu.stream())
-    other, found = gpu.stream(), np.zeros_like(expected)
-    host = gpu.pinned(inputs.nbytes)
-    host.array[:] = inputs.view(np.uint8).ravel()
-    result = gpu.pinned(found.nbytes)
-    other.copy_in(addresses["patches"], host.address, inputs.nbytes)
-    run.enqueue(other)
-    assert not run.capturable
-    other.copy_out(result.address, addresses["z_k"], found.nbytes)
-    other.synchronize()
-    np.testing.assert_array_equal(result.array.view(np.float32), expected.ravel())
+    run = engine.bind(addresses, batch=1, scratch=0, stream=stream)
+    return Bound(gpu, run, stream, addresses, memory)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["in its own stream", "in another stream"])
+def test_streams_and_graphs_have_its_work_in_order(bound: Bound, world: World, driver: FakeDriver, own: bool) -> None:
+    stream = bound.stream if own else bound.gpu.stream()
+    expected = bound.write(1, stream)
+    assert not bound.run.capturable
+    bound.run.enqueue(stream)
+    np.testing.assert_array_equal(bound.read(stream), expected)
+    assert bound.run.capturable, "the second run has allocated what later ones need"
+    assert world.sessions[-1].runs == 2
+    allocated = driver.live()
+    with stream.capture() as graph:
+        bound.run.enqueue(stream)
+    for seed in (2, 3):
+        expected = bound.write(seed, stream)
+        graph.launch(stream)
+        np.testing.assert_array_equal(bound.read(stream), expected)
+    assert (world.sessions[-1].runs, driver.live()) == (3, allocated)
+
+
+def test_arguments_that_are_freed_are_in_no_graph(bound: Bound, world: World) -> None:
+    """Launched again, the copy would read freed memory, and the host function would free it twice."""
+    world.copying = {"local"}
+    bound.run.enqueue(bound.stream)
+    found = r"1 HOST, 1 MEMCPY from or to host memory \(of 3 nodes\)"
+    words = rf"local engine: onnxruntime [\d.]+ has recorded work that may not be launched again.*{found}"
+    with pytest.raises(BackendRunError, match=words), bound.stream.capture():
+        bound.run.enqueue(bound.stream)
+    for seed in (1, 2):
+        expected = bound.write(seed, bound.stream)
+        bound.run.enqueue(bound.stream)
+        np.testing.assert_array_equal(bound.read(bound.stream), expected)
+    assert len(world.arguments) == 1, "only the recorded run, which was not launched, has freed nothing"
+
+
+def test_the_error_of_a_failed_capture_is_not_that_of_the_next_run(bound: Bound, world: World) -> None:
+    bound.run.enqueue(bound.stream)
+    world.waiting = {"local"}
+    with pytest.raises(BackendRunError, match=r"CUDA failure 900.*cudaStreamSynchronize"), bound.stream.capture():
+        bound.run.enqueue(bound.stream)
+    expected = bound.write(1, bound.stream)
+    bound.run.enqueue(bound.stream)
+    np.testing.assert_array_equal(bound.read(bound.stream), expected)
+
+
+@pytest.mark.parametrize("release", ["1.26.0", "1.32.0", "2.27.0"])
+def test_releases_whose_memory_may_be_shared_are_not_recorded(bound: Bound, world: World, release: str) -> None:
+    world.library.__version__ = release
+    bound.run.enqueue(bound.stream)
+    assert not bound.run.capturable
 
 
 def test_a_failing_run(world: World, opened: OpenedEngines) -> None:
