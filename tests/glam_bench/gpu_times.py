@@ -35,6 +35,8 @@ def test_one_shape(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     assert row["glue"] == {"ms": whole - networks, "share": (whole - networks) / whole}
     assert row["capturable"] == {"global": True, "local": True, "fusion": True}
     assert row["stages"].keys() == {"global", "local", "fusion", "both networks"}
+    assert row["stages_call_returns"].keys() == {"one by one", "one graph"}
+    assert row["cuda_graph"] == {"state": "recorded", "reason": None}
     assert row["watched"] | {"calls_returned_early": 0} == {
         "runs": 1,
         "allocations": 0,
@@ -63,6 +65,7 @@ def test_stages_that_cannot_be_recorded_are_timed_and_named(gpu: Gpu, driver: Fa
     stages = StageRuns(opened(gpu, driver, Unrecordable).engines, gpu, 1, 1)  # type: ignore[arg-type]
     assert stages.times(ONCE).keys() == {"global", "local", "fusion", "both networks"}
     assert stages.not_recorded.keys() == {"global", "local", "fusion", "global, local"}
+    assert stages.call_times(ONCE).keys() == {"one by one"}
     assert all("STREAM_CAPTURE_UNSUPPORTED" in reason for reason in stages.not_recorded.values())
 
 

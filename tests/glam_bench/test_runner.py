@@ -168,6 +168,7 @@ def test_what_the_bars_are_about_comes_before_other_engines(options: GpuOptions,
     first, *others = "fp16@tensorrt-rtx", "fp16@onnx-cuda-fp16", "fp16@torch"
     about = [f"parity:{first}", f"chain_times:{first}", f"soak:{first}", "baselines"]
     rest = [f"{step}:{engine}" for engine in others for step in ("parity", "chain_times")]
+    rest.insert(2, "gate_command:onnx-cuda-fp16")
     last = [f"{step}:fp32@{lib}" for lib in ("tensorrt-rtx", "onnx-cuda") for step in ("parity", "chain_times")]
     assert found == [*before, *half, "reference", *about, *rest, *full, *last]
     folder = Path(runner.__file__).parent / "measurements"

@@ -12,6 +12,8 @@ BROKEN = frozenset({"refused", "failed", "crashed"})
 """Ways in which a measurement of an engine ends after which no other is begun with it; a slow one may go on."""
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 HALF_FIRST: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+GATED = {"fp16@onnx-cuda-fp16": "onnx-cuda-fp16"}
+"""Engines that are also gated by the command line, because they need no build -> their names there."""
 BUILD_S = {"tensorrt": 300.0, "tensorrt-rtx": 90.0}
 """For the engines of one precision. Full TensorRT times kernels on the GPU, for two profiles of two large networks;
 TensorRT-RTX times nothing, and built two precisions in 7 s on an H200."""
@@ -70,6 +72,8 @@ def _of_engines(wanted: set[str], record: Record) -> Iterator[Measurement]:
                     yield Measurement(module="soak", argument=engine, limit_s=150)
                 yield from last
                 last = []
+            if engine in GATED and "engines" in wanted:
+                yield Measurement(module="gate_command", argument=GATED[engine], limit_s=120)
     yield from last
 
 

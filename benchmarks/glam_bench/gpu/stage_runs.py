@@ -36,6 +36,17 @@ class StageRuns:
         works["both networks"] = self._work("global", "local")
         return {name: spread(timer.on_gpu(work, runs)) for name, work in works.items()}
 
+    def call_times(self, runs: Runs) -> dict[str, Row]:
+        """Milliseconds of the host until the calls for all stages return: one by one, and as one CUDA graph.
+
+        Without the second if the stages cannot be recorded together.
+        """
+        timer, names = Timer(self.gpu, self.stream), ", ".join(STAGES)
+        works: dict[str, Work] = {"one by one": self._one_by_one(*STAGES), "one graph": self._work(*STAGES)}
+        if names in self.not_recorded or not all(self.capturable.values()):
+            del works["one graph"]
+        return {name: spread(timer.to_return(work, runs)) for name, work in works.items()}
+
     @property
     def capturable(self) -> dict[Stage, bool]:
         """Which stages can be recorded into a CUDA graph, once they have run."""
@@ -43,11 +54,7 @@ class StageRuns:
 
     def _work(self, *stages: Stage) -> Work:
         """Stages as one CUDA graph where the engines can be recorded, as in the pipeline."""
-
-        def enqueue() -> None:
-            for stage in stages:
-                self._runs[stage].enqueue(self.stream)
-
+        enqueue = self._one_by_one(*stages)
         enqueue()
         self.stream.synchronize()
         if not all(self._runs[stage].capturable for stage in stages):
@@ -58,6 +65,13 @@ class StageRuns:
             self.not_recorded[", ".join(stages)] = str(error)
             return enqueue
         return lambda: graph.launch(self.stream)
+
+    def _one_by_one(self, *stages: Stage) -> Work:
+        def enqueue() -> None:
+            for stage in stages:
+                self._runs[stage].enqueue(self.stream)
+
+        return enqueue
 
     def _bind(self, engine: DeviceEngine, batch: int, k: int) -> DeviceRun:
         inputs = {name: self._upload(self._values(name, t, batch, k)) for name, t in engine.contract.inputs.items()}

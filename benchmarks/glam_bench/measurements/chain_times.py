@@ -59,11 +59,14 @@ class Subject:
         """Of `n` images at once, 1 or 4, with `k` patches each: the stages, the chain on the GPU, from host to host."""
         stages = StageRuns(self._opened.engines, self.gpu, n, k)
         times = stages.times(self._runs)
+        calls = stages.call_times(self._runs)
         yield {"stages": times, "capturable": stages.capturable, "not_recorded": stages.not_recorded}
+        yield {"stages_call_returns": calls}
         pipeline = pipeline_of(self._opened, k)
         with pipeline.slot(n) as slot:
             resident = resident_times(self.gpu, slot, n, self._runs)
             whole, networks = resident["gpu"]["p50"], times["both networks"]["p50"]
+            yield {"cuda_graph": slot.result().provenance["cuda_graph"]}
             yield {"resident": resident, "glue": {"ms": whole - networks, "share": (whole - networks) / whole}}
             yield {"watched": watched(self.gpu, slot, self._runs.at_least)}
             yield {"under_load": _under_load(self.gpu, slot, whole)}

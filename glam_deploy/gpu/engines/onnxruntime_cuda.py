@@ -33,8 +33,8 @@ from glam_deploy.networks import NetworkSpec, Stage
 CUDA = "CUDAExecutionProvider"
 CAPTURED_RELEASES = frozenset((1, minor) for minor in range(27, 32))
 """Releases of ONNX Runtime whose runs are captured: a later one may share the memory of intermediate results between
-sessions, which would make the results of a graph wrong without an error. Their wheels have the provider described in
-`OnnxRuntimeCudaRun`; the one of 1.31.1 was looked at."""
+sessions, which would make the results of a graph wrong without an error. The library in the wheel of 1.31.1 has the
+functions named in `OnnxRuntimeCudaRun`; its source, and that of the others, was read in versions near them."""
 CAPTURE_ERROR = re.compile(r"CUDA failure 90[0-8]\b")
 """Messages of ONNX Runtime (cuda_call.cc) with the errors of stream captures; CUDA Runtime API, "cudaError_t"."""
 
