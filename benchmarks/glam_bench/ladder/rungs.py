@@ -78,6 +78,7 @@ def _baselines(asked: Sequence[str]) -> Iterator[RungPlan]:
     yield _torch("compile-half", "torch.compile, autocast", backend=INDUCTOR, half=True)
     yield _engine("onnx", asked="onnx" in asked)
     yield RungPlan(key=DEFAULT_OPENVINO, name="OpenVINO as converted", opener="openvino", needs=("openvino",))
+    yield _engine("onnx-cuda-fp16", asked="onnx-cuda-fp16" in asked)
     for flavour in FLAVOURS:
         for precision in ("fp32", "fp16"):
             yield _tensorrt(precision, flavour)
