@@ -29,7 +29,7 @@ def put(record: Record, *path: Any, value: Any) -> None:
 
 def test_a_good_run_holds_every_bar(record: Record) -> None:
     bars = judge(record, GROUPS)
-    assert len(bars) == 13
+    assert len(bars) == 17
     assert [bar.name for bar in bars if not bar.held] == []
 
 
@@ -44,6 +44,8 @@ def test_a_good_run_holds_every_bar(record: Record) -> None:
         ((*CHAIN, "watched", "waits"), 1, "waits in 20 runs"),
         ((*CHAIN, "watched", "memory_change_bytes"), 512, "memory change bytes in 20 runs"),
         ((*CHAIN, "watched", "calls_returned_early"), 17, "share of calls that return before the GPU is done"),
+        ((*CHAIN, "host_to_host", "raw", "p50"), 1.93, "the same over the chain on the GPU"),
+        ((*CHAIN, "host_to_host", "raw_images_per_s_8_threads"), 199, "raw views a second"),
         ((f"parity:{HALF}", "k=3", "verdict"), MISSED, "agreement with the reference"),
         ((f"parity:{HALF}", "k=1", "verdict"), MISSED, "agreement with the reference"),
         ((f"soak:{HALF}", "done"), 9_999, "images of the soak"),
@@ -58,6 +60,13 @@ def test_one_number_over_is_one_bar_missed(record: Record, path: tuple[Any, ...]
     assert name in only
 
 
+def test_slow_views_miss_their_own_bars_too(record: Record) -> None:
+    put(record, *CHAIN, "resident", "gpu", "p50", value=4.01)
+    assert "from an image on the GPU to its results there, p50, ms" in missed(record)
+    put(record, *CHAIN, "host_to_host", "raw", "p50", value=8.01)
+    assert "from a raw view on the host to its result, p50, ms" in missed(record)
+
+
 def test_a_difference_whose_reason_is_known_is_a_miss_all_the_same(record: Record) -> None:
     row = record.results(f"parity:{HALF}")["k=1"]
     row["cases"][0].update(same_patches=False, reasons=["patch moved"])
@@ -70,7 +79,7 @@ def test_a_difference_whose_reason_is_known_is_a_miss_all_the_same(record: Recor
 def test_what_was_not_measured_is_missed_and_what_was_not_asked_for_is_not_told(record: Record) -> None:
     nothing = Record(record.path, {"steps": {}})
     bars = judge(nothing, GROUPS)
-    assert len(bars) == 13
+    assert len(bars) == 17
     assert not any(bar.held for bar in bars)
     assert {bar.of for bar in judge(record, ("soak",))} == {HALF}
     assert judge(record, ()) == []

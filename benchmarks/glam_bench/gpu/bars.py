@@ -10,6 +10,13 @@ SHAPE = "n=1,k=1"
 KERNELS = ("standardize", "propose", "crop", "fuse", "examine")
 OVER_FLOOR = 1.5
 GLUE_SHARE = 0.1
+RESIDENT_MS = 4.0
+"""From an image on the GPU to its results there."""
+RAW_MS = 8.0
+"""From the raw pixels of a 3328 x 2560 view in pageable memory to its result."""
+RAW_OVER_RESIDENT = 1.6
+RAW_PER_S = 200.0
+"""Such views per second with 8 threads, on a machine with 16 cores."""
 SELECTION_US = 60.0
 RETURNED_EARLY = 0.9
 """Share of calls; the host may be interrupted now and then."""
@@ -109,6 +116,12 @@ def _times(record: Record) -> Iterator[Bar]:
     floor, p50 = floor_ms(record, engine.partition("@")[0], 1, 1), _resident_p50(record, engine)
     yield _at_most(engine, "p50 over the arithmetic floor", p50 / floor if p50 and floor else None, OVER_FLOOR)
     yield _at_most(engine, "share of all but the two networks", row.get("glue", {}).get("share"), GLUE_SHARE)
+    host = row.get("host_to_host", {})
+    raw = host.get("raw", {}).get("p50")
+    yield _at_most(engine, "from an image on the GPU to its results there, p50, ms", p50, RESIDENT_MS)
+    yield _at_most(engine, "from a raw view on the host to its result, p50, ms", raw, RAW_MS)
+    yield _at_most(engine, "the same over the chain on the GPU", raw / p50 if raw and p50 else None, RAW_OVER_RESIDENT)
+    yield _at_least(engine, "raw views a second, 8 threads", host.get("raw_images_per_s_8_threads"), RAW_PER_S)
     watched = row.get("watched", {})
     for what in ("allocations", "waits", "memory_change_bytes"):
         yield _at_most(engine, f"{what.replace('_', ' ')} in {watched.get('runs', 0)} runs", watched.get(what), 0)

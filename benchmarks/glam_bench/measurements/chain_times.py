@@ -2,7 +2,9 @@
 
 import gc
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +31,7 @@ from glam_deploy.runtime.pipeline import Pipeline
 SHAPES = ((1, 1), (1, 3), (1, 6), (4, 1))
 """(images at once, patches of each)."""
 RUNS = Runs(seconds=1.0)
+THREADS = 8
 OVERLAPPED = 64
 """Images of the throughput, as many in flight as the pipeline has slots."""
 
@@ -128,7 +131,17 @@ def host_times(pipeline: Pipeline, views: Sequence[Mammogram], runs: Runs) -> di
         "standardized": spread(host_ms(lambda: pipeline.batch(ready), runs)),
         "upload_to_download_gpu_ms": last.timings_ms.get("gpu"),
         "images_per_s_in_flight": rate,
+        f"raw_images_per_s_{THREADS}_threads": rate_of_threads(pipeline, views, min(OVERLAPPED, runs.at_most)),
     }
+
+
+def rate_of_threads(pipeline: Pipeline, views: Sequence[Mammogram], count: int) -> float:
+    """Raw views a second, each of THREADS threads with one view after another, `count` in all."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(pipeline, islice(cycle(views), THREADS)))  # every slot has run
+        start = perf_counter()
+        list(threads.map(pipeline, islice(cycle(views), count)))
+        return count / (perf_counter() - start)
 
 
 def _under_load(gpu: Gpu, slot: BorrowedSlot, milliseconds: float) -> Any:
