@@ -34,23 +34,23 @@ class Placer:
 
     def __call__(self, *views: Mammogram) -> list[Located]:
         self.pack(*views)
-        return [located for located, _ in self.launch(*views)]
+        blocks = self.launch(*views)
+        return [placed.read(block, view.pixels.dtype) for block, view in zip(blocks, views, strict=True)]
 
-    def launch(self, *views: Mammogram) -> list[tuple[Located, NDArray[np.uint8]]]:
-        """Results and blocks of the areas as they are; each block as far as a pipeline would download it."""
-        self._samples.array[...] = 0xFF
+    def launch(self, *views: Mammogram) -> list[NDArray[np.uint8]]:
+        """Blocks of the areas as they are, as much of them as a pipeline downloads for such views."""
+        used = [placed.used_samples_bytes(*view.pixels.shape, view.pixels.dtype) for view in views]
+        for block, nbytes in zip(self._samples.array, used, strict=True):
+            assert nbytes <= len(block)
+            block[: nbytes + 4096] = 0xFF
         where = {"scratch": self._scratch, "place_scratch": self._placing, "samples": self._samples}
         area_bytes = self.areas.array.shape[1]
         self._kernels.place(self.stream, areas=self.areas, area_bytes=area_bytes, n=self._n, **where)
         for memory in (self._scratch, self._placing, self._samples):
             memory.check()
-        found = []
-        for block, view in zip(self._samples.array, views, strict=True):
-            used = placed.used_samples_bytes(*view.pixels.shape, view.pixels.dtype)
-            assert used <= len(block)
-            assert (block[used:] == 0xFF).all()
-            found.append((placed.read(block[:used], view.pixels.dtype), block[:used]))
-        return found
+        for block, nbytes in zip(self._samples.array, used, strict=True):
+            assert (block[nbytes:][:4096] == 0xFF).all()
+        return [block[:nbytes] for block, nbytes in zip(self._samples.array, used, strict=True)]
 
     def images(self) -> NDArray[np.float32]:
         """The images that `standardize` makes of the windows: [n, rows, columns]."""
@@ -60,11 +60,13 @@ class Placer:
         return self._image.read()
 
 
-def assert_same(located: Located, view: Mammogram, window: tuple[int, int]) -> Placement:
+def assert_same(
+    located: Located, view: Mammogram, window: tuple[int, int], erosions: int = foreground.EROSIONS
+) -> Placement:
     """Fails unless every fact and sample is that of numpy; returns the placement. The breast must be found."""
     pixels, bordered = view.pixels, foreground.bordered_mask(view.pixels)
     columns = pixels.shape[1]
-    breast = foreground.find_breast(bordered)
+    breast = foreground.find_breast(bordered, erosions)
     upright = breast.mirrored(columns) if view.faces_left else breast
     placement, facts = _place(bordered[1:-1, 1:-1], upright, view, window)
     assert located.status is PlaceStatus.OK

@@ -7,30 +7,31 @@ constexpr bool IS_FLOAT = false;
 template <>
 constexpr bool IS_FLOAT<float> = true;
 
-// Each thread reads 16 bytes; the threads of a word are neighbours in a warp, which exchange their bits.
+// Each thread reads 16 columns, half a word.
 template <class Pixel>
 __device__ void write_mask(const Whole& whole, Range* range) {
-    constexpr int COUNT = Sixteen<Pixel>::COUNT, THREADS = 32 / COUNT;
-    const int groups = whole.words * THREADS, end = whole.rows * groups, lane = threadIdx.x % 32;
+    constexpr int COUNT = Sixteen<Pixel>::COUNT, LOADS = 16 / COUNT;
+    const int halves = 2 * whole.words, first = blockIdx.x * PLACE_THREADS + threadIdx.x;
     Pixel low = *reinterpret_cast<const Pixel*>(whole.pixels()), high = low;
     bool not_finite = false;
-    for (int first = blockIdx.x * PLACE_THREADS + threadIdx.x - lane; first < end; first += gridDim.x * PLACE_THREADS) {
-        const int i = first + lane, row = i / groups, column = i % groups * COUNT;
-        const int inside = i < end ? min(COUNT, whole.columns - column) : 0;
-        Sixteen<Pixel> pixels = {};
-        if (inside > 0) pixels = row_of<Pixel>(whole.pixels(), whole.columns, row)[column / COUNT];
+    for (int i = first; i < whole.rows * halves; i += gridDim.x * PLACE_THREADS) {
+        const int row = i / halves, column = i % halves * 16;
+        const Sixteen<Pixel>* line = row_of<Pixel>(whole.pixels(), whole.columns, row) + column / COUNT;
+        Sixteen<Pixel> pixels[LOADS] = {};
+#pragma unroll
+        for (int load = 0; load < LOADS; ++load)
+            if (column + load * COUNT < whole.columns) pixels[load] = line[load];
         unsigned int bits = 0;
 #pragma unroll
-        for (int j = 0; j < COUNT; ++j) {
-            const Pixel pixel = j < inside ? pixels.at[j] : low;
+        for (int j = 0; j < 16; ++j) {
+            const bool inside = column + j < whole.columns;
+            const Pixel pixel = inside ? pixels[j / COUNT].at[j % COUNT] : low;
             low = pixel < low ? pixel : low;
             high = pixel > high ? pixel : high;
             if constexpr (IS_FLOAT<Pixel>) not_finite |= !isfinite(pixel);
-            bits |= (j < inside && pixel > 0 ? 1u : 0u) << j;
+            bits |= (inside && pixel > 0 ? 1u : 0u) << j;
         }
-        bits <<= lane % THREADS * COUNT;
-        for (int distance = 1; distance < THREADS; distance *= 2) bits |= __shfl_xor_sync(ALL_LANES, bits, distance);
-        if (i < end && lane % THREADS == 0) whole.mask[i / THREADS] = bits;
+        reinterpret_cast<unsigned short*>(whole.mask)[i] = bits;
     }
     const float least = reduce<PLACE_THREADS>(static_cast<float>(low), [](float a, float b) { return b < a ? b : a; });
     const float most = reduce<PLACE_THREADS>(static_cast<float>(high), [](float a, float b) { return b > a ? b : a; });

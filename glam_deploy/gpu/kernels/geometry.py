@@ -40,7 +40,7 @@ EXAMINE_ROWS = 4
 """`enlarge`, `examine`: rows of the image per block."""
 
 PLACE_THREADS = 256
-PLACE_BLOCKS = 1024
+PLACE_BLOCKS = 512
 """Kernels that place whole images: threads per block, largest number of blocks per image."""
 
 ERODE_ROWS = 128

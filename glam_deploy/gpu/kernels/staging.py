@@ -84,7 +84,8 @@ def pack(
 
 def fits(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     """Whether the GPU can place a whole image of this shape and dtype; others are placed on the host."""
-    if len(shape) != 2 or dtype.name not in WHOLE or not all(1 <= side <= LARGEST_SIDE for side in shape):
+    stored = dtype.name in WHOLE and dtype.isnative
+    if len(shape) != 2 or not stored or not all(1 <= side <= LARGEST_SIDE for side in shape):
         return False
     return shape[0] * shape[1] <= LARGEST_PIXELS and whole_bytes(*shape, dtype) <= LARGEST_BYTES
 
