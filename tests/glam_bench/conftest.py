@@ -8,6 +8,7 @@ import pytest
 from glam_bench.gpu.plan import GROUPS, GpuOptions
 from glam_bench.record import Record
 
+KERNELS = ("place", "standardize", "propose", "crop", "fuse", "examine")
 HALF, FULL = "fp16@tensorrt-rtx", "fp32@onnx-cuda"
 MEBIBYTE = 1024**2
 
@@ -49,7 +50,7 @@ RESULTS = {
         "bundle": {"precisions": ["fp32", "fp16"]},
     },
     "ceilings": {"flop": {"global": 30e9, "local": 690e9}, "matrix_flop_per_s": {"fp16": 720e12, "fp32": 60e12}},
-    "kernels": {name: checked(n) for n, name in enumerate(("standardize", "propose", "crop", "fuse", "examine"), 10)},
+    "kernels": {name: checked(n) for n, name in enumerate(KERNELS, 9)},
     "kernel_times": {
         "n=1,k=1": {
             "propose and crop": {"us": {"warm": 10.0, "cold": 12.0}, "bytes": None},

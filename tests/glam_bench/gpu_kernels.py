@@ -18,6 +18,10 @@ def bench(gpu: Gpu) -> Bench:
     return Bench(gpu.index)
 
 
+def place(bench: Bench) -> Iterator[Check]:
+    return kernels.check_place(bench, [["smallest", "empty"], ["equal parts"]])
+
+
 def standardize(bench: Bench) -> Iterator[Check]:
     return kernels.check_standardize(bench, [["float32 mirrored", "one pixel"]])
 
@@ -38,8 +42,8 @@ def examine(bench: Bench) -> Iterator[Check]:
     return kernels.check_examine(bench, (2,))
 
 
-CHECKS = (standardize, propose, crop, fuse, examine)
-COUNTS = {"standardize": 1, "propose": 6, "crop": 2, "fuse": 6, "examine": 3}
+CHECKS = (place, standardize, propose, crop, fuse, examine)
+COUNTS = {"place": 4, "standardize": 1, "propose": 6, "crop": 2, "fuse": 6, "examine": 3}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -64,7 +68,8 @@ class Wrong:
 
 
 @pytest.mark.parametrize(
-    ("check", "wrong"), [(standardize, {"n": 1}), (propose, {"k": 2}), (crop, None), (fuse, None), (examine, {"n": 1})]
+    ("check", "wrong"),
+    [(place, None), (standardize, {"n": 1}), (propose, {"k": 2}), (crop, None), (fuse, None), (examine, {"n": 1})],
 )
 def test_a_kernel_that_does_something_else_is_seen(
     bench: Bench,

@@ -40,8 +40,10 @@ def test_bandwidth_of_known_cards() -> None:
 
 def test_bytes_of_each_step() -> None:
     """As in docs/kernels.md, pixels read twice: 2944 x 1920 of them, 2 x 184 x 120 cells of a map, 512 x 512 pixels and
-    2 x 128 x 128 cells of a patch."""
+    2 x 128 x 128 cells of a patch. `place`: 3328 x 2560 pixels, 13.625 masks of 1 064 960 bytes, samples of 2 bytes."""
+    samples = 2 * 236_985 + 2 * 266_240 + 2 * 5_888 + 39_996 + 133_120
     assert bytes_moved(3, 4) == {
+        "place, uint16": 4 * (3328 * 2560 * 2 + 14_510_080 + 4 * samples),
         "standardize, uint16": 4 * 2944 * 1920 * (2 + 2 + 4),
         "standardize, float32": 4 * 2944 * 1920 * (4 + 4 + 4),
         "propose": 4 * 3 * 176_640,

@@ -1,11 +1,10 @@
 """Placement of whole images by the kernels on the CPU, and the same in numpy."""
 
-from typing import Any
-
 import numpy as np
 from cuda_host.run import HostStream, Memory
 from numpy.typing import NDArray
 
+from glam_bench.gpu.placement import samples_of
 from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.gpu.kernels.launch import Kernels, scratch_bytes
 from glam_deploy.gpu.kernels.placed import Located, PlaceStatus
@@ -83,29 +82,6 @@ def assert_same(
     top, bottom, left, right = placement.crop_window
     assert found.foreground == np.count_nonzero(pixels[top:bottom, left:right])
     assert found.seen_foreground == np.count_nonzero(frame.seen(placement).read(pixels))
-    expected = samples_of(pixels[:, ::-1] if view.faces_left else pixels, upright)
-    for name, values in vars(found.samples).items():
-        np.testing.assert_array_equal(values, expected.pop(name), err_msg=name, strict=True)
-    assert not expected
+    for name, values in vars(samples_of(pixels[:, ::-1] if view.faces_left else pixels, upright)).items():
+        np.testing.assert_array_equal(getattr(found.samples, name), values, err_msg=name, strict=True)
     return placement
-
-
-def samples_of(pixels: NDArray[Any], breast: foreground.Breast) -> dict[str, NDArray[Any]]:
-    """The samples of an upright image, by their definition in `preprocess`."""
-    top, left, bottom, right = breast.box
-    step, coarse = max(1, max(bottom - top, right - left) // 512), max(1, max(pixels.shape) // 512)
-    sampled = range(top, bottom, max(1, (bottom - top) // 300))
-    margin = np.pad(pixels, ((0, 0), (0, 41)))  # 0 beyond the edge
-    inwards = [np.maximum(breast.right[row - top] + 40 - np.arange(132), 0) for row in sampled]
-    return {
-        "grid": pixels[top:bottom:step, left:right:step],
-        "row_lines": pixels[:, left:right:32],
-        "column_lines": pixels[top:bottom:32].T,
-        "first_row": pixels[0],
-        "last_row": pixels[-1],
-        "first_column": pixels[:, 0],
-        "last_column": pixels[:, -1],
-        "outline": np.stack([margin[row][columns] for row, columns in zip(sampled, inwards, strict=True)]),
-        "whole": pixels[::coarse, ::coarse],
-        "beside": pixels[top:bottom:8, ::8],
-    }

@@ -9,12 +9,18 @@ from glam_bench.gpu import maps
 from glam_bench.gpu.clock import Timer, Work
 from glam_bench.gpu.maps import places
 from glam_bench.gpu.plan import GpuContext
+from glam_bench.gpu.views import DETECTOR, VIEWS
 from glam_bench.gpu.workbench import Bench
-from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.networks import GLAM, glam
 
 FLUSH_BYTES = 256 * 1024**2
 """Written before a launch, so that none of its inputs is left in L2, which has at most 126 MB."""
+_ROWS, _COLUMNS = DETECTOR
+_VALUES = 2 * 555 * 427 + _ROWS * 80 + _COLUMNS * 104 + 2 * (_ROWS + _COLUMNS) + 303 * 132 + 416 * 320
+PLACE_BYTES = _ROWS * _COLUMNS * 2 + int(13.625 * _ROWS * _COLUMNS / 8) + 2 * 2 * _VALUES
+"""Of an image that the foreground fills: its pixels; mask and core, written once each and read 11.125 times in
+all, and first columns of runs, half as large; the values of the samples, read and written."""
 PIXELS = GLAM.input_shape[0] * GLAM.input_shape[1]
 MAP_BYTES = len(GLAM.classes) * GLAM.map_shape[0] * GLAM.map_shape[1] * 4
 PATCH_MAP_BYTES = len(GLAM.classes) * glam.PATCH_MAP**2 * 4
@@ -42,6 +48,7 @@ def bytes_moved(k: int, n: int) -> dict[str, int]:
     """
     image = PIXELS * 4
     return {
+        "place, uint16": n * PLACE_BYTES,
         "standardize, uint16": n * (2 * PIXELS * 2 + image),
         "standardize, float32": n * (2 * image + image),
         "propose": n * k * MAP_BYTES,
@@ -97,6 +104,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         return lambda: kernels.standardize(stream, **where, n=n, area_bytes=size)
 
     return {
+        "place, uint16": _place_work(bench, n),
         "propose": propose,
         "crop": crop,
         "propose and crop": propose_and_crop,
@@ -106,6 +114,19 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         "standardize, uint16": standardize("uint16"),
         "standardize, float32": standardize("float32"),
     }
+
+
+def _place_work(bench: Bench, n: int) -> Work:
+    view = VIEWS["filled"](np.random.default_rng(0))
+    area = np.zeros(staging.whole_bytes(*DETECTOR, view.pixels.dtype), np.uint8)
+    staging.pack_whole(area, view.pixels, mirrored=view.faces_left, is_mlo=view.view.is_mlo)
+    where = {
+        "areas": bench.upload(np.tile(area, (n, 1))),
+        "scratch": bench.scratch(n),
+        "place_scratch": bench.poisoned(placed.place_scratch_bytes(n)),
+        "samples": bench.poisoned(n * placed.samples_bytes()),
+    }
+    return lambda: bench.kernels.place(bench.stream, **where, area_bytes=len(area), n=n)
 
 
 def _areas(rng: np.random.Generator, n: int, dtype: str) -> np.ndarray:

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glam_bench.gpu import maps
+from glam_bench.gpu import maps, placement
 from glam_bench.gpu.maps import KINDS, SLOTS, Cut, places
 from glam_bench.gpu.plan import GpuContext
+from glam_bench.gpu.views import VIEWS
 from glam_bench.gpu.workbench import Bench
-from glam_deploy.gpu.kernels import staging
+from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.gpu.kernels.geometry import Flags
+from glam_deploy.gpu.kernels.placed import Located
 from glam_deploy.networks import GLAM, glam
 from glam_deploy.preprocess.standardize import standardize
-from glam_deploy.records import Float32, Int64
+from glam_deploy.records import Float32, Int64, Mammogram
 from glam_deploy.runtime import patching
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
@@ -46,6 +48,7 @@ def run(context: GpuContext) -> None:
     counts = (1,) if context.options.quick else (1, 4)
     depths = (1, 3) if context.options.quick else tuple(range(1, SLOTS + 1))
     for kernel, checks in (
+        ("place", check_place(bench, groups(VIEWS, counts))),
         ("standardize", check_standardize(bench, groups(maps.CUTS, counts))),
         ("propose", check_propose(bench, groups(KINDS, counts), depths)),
         ("crop", check_crop(bench, counts, depths)),
@@ -67,6 +70,43 @@ def summary(checks: Sequence[Check]) -> dict[str, Any]:
     missed = [asdict(check) for check in checks if not check.passed]
     largest = max(check.difference for check in checks)
     return {"checks": len(checks), "largest_difference": largest, "limit": checks[0].limit, "missed": missed}
+
+
+# place
+
+
+def check_place(bench: Bench, groups: Iterable[Sequence[str]], seed: int = 6) -> Iterator[Check]:
+    """`groups`: which of `views.VIEWS` go in at once. The window that was found is standardized, too."""
+    rng = np.random.default_rng(seed)
+    for names in groups:
+        views = [VIEWS[name](rng) for name in names]
+        located, images = _placed(bench, views)
+        twins = [placement.locate(view, GLAM.input_shape) for view in views]
+        wrong = sum(len(placement.differing(*pair)) for pair in zip(located, twins, strict=True))
+        case, n = "; ".join(names), len(views)
+        yield Check(kernel="place", case=f"{case}: facts and samples", k=None, n=n, difference=wrong, limit=0)
+        pairs = zip(views, twins, strict=True)
+        expected = np.stack([placement.image_of(view, twin, GLAM.input_shape) for view, twin in pairs])
+        difference = largest_difference(images, expected) / max(1.0, float(np.abs(expected).max()))
+        yield Check(kernel="place", case=f"{case}: window", k=None, n=n, difference=difference, limit=ROUNDING)
+
+
+def _placed(bench: Bench, views: Sequence[Mammogram]) -> tuple[list[Located], Float32]:
+    """The results of `place`, and the standardized images [n, 2944, 1920]."""
+    n, shapes = len(views), [(*view.pixels.shape, view.pixels.dtype) for view in views]
+    areas = np.zeros((n, max(staging.whole_bytes(*shape) for shape in shapes)), np.uint8)
+    for area, view in zip(areas, views, strict=True):
+        staging.pack_whole(area, view.pixels, mirrored=view.faces_left, is_mlo=view.view.is_mlo)
+    uploaded, scratch = bench.upload(areas), bench.scratch(n)
+    work, samples = bench.poisoned(placed.place_scratch_bytes(n)), bench.poisoned(n * placed.samples_bytes())
+    image = bench.poisoned(4 * n * GLAM.input_shape[0] * GLAM.input_shape[1])
+    where: dict[str, Any] = {"areas": uploaded, "area_bytes": areas.shape[1], "scratch": scratch, "n": n}
+    bench.kernels.place(bench.stream, **where, place_scratch=work, samples=samples)
+    bench.kernels.standardize(bench.stream, **where, image=image)
+    blocks = bench.download(samples, np.uint8, (n, placed.samples_bytes()))
+    used = [block[: placed.used_samples_bytes(*shape)] for block, shape in zip(blocks, shapes, strict=True)]
+    located = [placed.read(block, shape[2]) for block, shape in zip(used, shapes, strict=True)]
+    return located, bench.download(image, np.float32, (n, *GLAM.input_shape))
 
 
 # standardize

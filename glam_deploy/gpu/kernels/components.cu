@@ -4,7 +4,7 @@
 // The runs of the rows are joined in a union-find forest, in which every link leads to a smaller index: the root of a
 // component is the run of its first pixel, whatever the order of the threads.
 //
-// Memory traffic of a 3328 x 2560 image: the core four times and the starts of runs three times, 6.4 MB, from L2.
+// Memory traffic of a 3328 x 2560 image: the core, 1.1 MB, is read five times from L2; 0.5 MB are written.
 
 // Grid: (any number of blocks, 1, images). Each warp reads rows from left to right, a word per lane.
 extern "C" __global__ void __launch_bounds__(PLACE_THREADS)

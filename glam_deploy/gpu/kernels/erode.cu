@@ -5,7 +5,7 @@
 // up, down, left and right, covers the diamond of radius r + s, so radii 1, 2, 4, 8, ... need one pass each, 32 pixels in
 // a word at a time.
 //
-// Memory traffic of a 3328 x 2560 image: 1.1 MB written; each block reads the mask around its tile, 3.7 MB in all, from L2.
+// Memory traffic of a 3328 x 2560 image: 1.1 MB written; each block reads the mask around its tile, 5.5 MB in all, from L2.
 
 constexpr int ERODE_HALO = (EROSIONS + 31) / 32;  // in words
 constexpr int ERODE_WIDE = ERODE_WORDS + 2 * ERODE_HALO, ERODE_TALL = ERODE_ROWS + 2 * EROSIONS;

@@ -1,0 +1,122 @@
+"""The numpy twin of the kernels that place whole images."""
+
+from typing import Any
+
+import numpy as np
+
+from glam_deploy.errors import InputError
+from glam_deploy.gpu.kernels.placed import Found, Located, PlaceStatus, Samples
+from glam_deploy.preprocess import foreground, frame, window
+from glam_deploy.preprocess.foreground import Breast
+from glam_deploy.preprocess.standardize import standardize
+from glam_deploy.records import Box, Float32, Mammogram, Pixels, Placement
+
+
+def locate(view: Mammogram, network_shape: tuple[int, int]) -> Located:
+    """What `Kernels.place` writes about an image, by the functions of `preprocess`."""
+    low, high = float(view.pixels.min()), float(view.pixels.max())
+    status = _status(low, high)
+    if status is PlaceStatus.OK:
+        try:
+            breast = foreground.find_breast(foreground.bordered_mask(view.pixels))
+        except InputError:
+            status = PlaceStatus.THIN
+    found = _found(view, breast, network_shape) if status is PlaceStatus.OK else None
+    return Located(status=status, low=low, high=high, found=found)
+
+
+def image_of(view: Mammogram, located: Located, network_shape: tuple[int, int]) -> Float32:
+    """The standardized image, float32 [*network_shape]; zeros for an image that is refused."""
+    if located.found is None:
+        return np.zeros(network_shape, np.float32)
+    found = located.found
+    shift = (found.row_shift, found.column_shift)
+    placement = _placement(view, found.crop, shift, network_shape)
+    image = frame.map_to_network(placement, view.pixels).astype(np.float32)
+    standardize(image)
+    return image
+
+
+def differing(one: Located, other: Located) -> list[str]:
+    """Names of the facts and samples that are not equal."""
+    if one.status is not other.status or one.found is None or other.found is None:
+        return [] if one.status is other.status else ["status"]
+    facts, others = _facts(one, one.found), _facts(other, other.found)
+    return [name for name, value in facts.items() if not np.array_equal(value, others[name])]
+
+
+def samples_of(pixels: Pixels, breast: Breast) -> Samples:
+    """The samples of an upright image, by their definitions in `preprocess`."""
+    top, left, bottom, right = breast.box
+    step, coarse = max(1, max(bottom - top, right - left) // 512), max(1, max(pixels.shape) // 512)
+    sampled = range(top, bottom, max(1, (bottom - top) // 300))
+    margin = np.pad(pixels, ((0, 0), (0, 41)))  # 0 beyond the edge
+    inwards = [np.maximum(breast.right[row - top] + 40 - np.arange(132), 0) for row in sampled]
+    return Samples(
+        grid=pixels[top:bottom:step, left:right:step],
+        row_lines=pixels[:, left:right:32],
+        column_lines=pixels[top:bottom:32].T,
+        first_row=pixels[0],
+        last_row=pixels[-1],
+        first_column=pixels[:, 0],
+        last_column=pixels[:, -1],
+        outline=np.stack([margin[row][columns] for row, columns in zip(sampled, inwards, strict=True)]),
+        whole=pixels[::coarse, ::coarse],
+        beside=pixels[top:bottom:8, ::8],
+    )
+
+
+def _status(low: float, high: float) -> PlaceStatus:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return PlaceStatus.NOT_FINITE
+    if low < 0:
+        return PlaceStatus.NEGATIVE
+    if high == 0:
+        return PlaceStatus.EMPTY
+    return PlaceStatus.CONSTANT if low == high else PlaceStatus.OK
+
+
+def _found(view: Mammogram, breast: Breast, network_shape: tuple[int, int]) -> Found:
+    rows, columns = view.pixels.shape
+    is_mlo, mirrored = view.view.is_mlo, view.faces_left
+    upright, pixels = (breast.mirrored(columns), view.pixels[:, ::-1]) if mirrored else (breast, view.pixels)
+    crop = window.crop_box(upright, (rows, columns))
+    facts = window.crop_facts(upright, crop, faces_left=mirrored)
+    tissue = pixels[crop[0] : crop[2], crop[1] : crop[3]] > 0
+    center = window.best_center(tissue, facts, is_mlo=is_mlo, window=network_shape)
+    shape = (crop[2] - crop[0], crop[3] - crop[1])
+    shift = window.window_shift(center, shape, is_mlo=is_mlo, window=network_shape)
+    seen = frame.seen(_placement(view, crop, shift, network_shape)).read(view.pixels)
+    return Found(
+        breast=breast,
+        crop=crop,
+        crop_facts=facts,
+        best_center=center,
+        row_shift=shift[0],
+        column_shift=shift[1],
+        foreground=int(np.count_nonzero(tissue)),
+        seen_foreground=int(np.count_nonzero(seen)),
+        samples=samples_of(pixels, upright),
+    )
+
+
+def _placement(view: Mammogram, crop: Box, shift: tuple[int, int], network_shape: tuple[int, int]) -> Placement:
+    rows, columns = view.pixels.shape
+    top, left, bottom, right = crop
+    sides = (columns - right, columns - left) if view.faces_left else (left, right)
+    return Placement(
+        source_shape=(rows, columns),
+        crop_window=(top, bottom, *sides),
+        mirrored=view.faces_left,
+        row_shift=shift[0],
+        column_shift=shift[1],
+        best_center=None,
+        network_shape=network_shape,
+    )
+
+
+def _facts(located: Located, found: Found) -> dict[str, Any]:
+    breast = {f"breast.{name}": value for name, value in vars(found.breast).items()}
+    facts = {name: value for name, value in vars(found).items() if name not in {"breast", "samples"}}
+    facts["crop_facts"] = str(found.crop_facts)
+    return {"range": (located.low, located.high), **breast, **facts, **vars(found.samples)}
