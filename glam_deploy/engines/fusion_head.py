@@ -67,6 +67,10 @@ class FusionHead(Engine):
         self._weights = {name: array.astype(np.float64) for name, array in weights.items()}
 
     def _run(self, inputs: Arrays) -> Arrays:
+        return self.scores(inputs)
+
+    def scores(self, inputs: Arrays) -> Arrays:
+        """As `run`, of inputs that need not be finite: NaN in `z_g` or a used `z_k` results in NaN."""
         images = len(inputs["patch_locations"])
         rows = [self._scores({name: array[n] for name, array in inputs.items()}) for n in range(images)]
         return {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in self.contract.outputs}

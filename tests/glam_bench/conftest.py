@@ -8,7 +8,7 @@ import pytest
 from glam_bench.gpu.plan import GROUPS, GpuOptions
 from glam_bench.record import Record
 
-KERNELS = ("place", "standardize", "propose", "crop", "fuse", "examine")
+KERNELS = ("place", "standardize", "propose", "crop", "fuse", "examine", "head")
 HALF, FULL = "fp16@tensorrt-rtx", "fp32@onnx-cuda"
 MEBIBYTE = 1024**2
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from glam_bench.gpu.clock import Work
-from glam_bench.gpu.workbench import Bench
+from glam_bench.gpu.workbench import Bench, random_weights
 from glam_bench.measurements import kernel_times, kernels
 from glam_bench.measurements.kernels import Check
 from glam_deploy.gpu.device.gpu import Gpu
@@ -42,8 +42,12 @@ def examine(bench: Bench) -> Iterator[Check]:
     return kernels.check_examine(bench, (2,))
 
 
-CHECKS = (place, standardize, propose, crop, fuse, examine)
-COUNTS = {"place": 4, "standardize": 1, "propose": 6, "crop": 2, "fuse": 6, "examine": 3}
+def head(bench: Bench) -> Iterator[Check]:
+    return kernels.check_head(bench, (1, 2), (2,))
+
+
+CHECKS = (place, standardize, propose, crop, fuse, examine, head)
+COUNTS = {"place": 4, "standardize": 1, "propose": 6, "crop": 2, "fuse": 6, "examine": 3, "head": 8}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -79,6 +83,12 @@ def test_a_kernel_that_does_something_else_is_seen(
 ) -> None:
     monkeypatch.setattr(bench, "kernels", Wrong(bench.kernels, check.__name__, wrong))
     assert kernels.summary(list(check(bench)))["missed"]
+
+
+def test_a_fusion_head_with_other_weights_is_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {name: array[..., ::-1] for name, array in random_weights().items()}
+    monkeypatch.setattr(kernels, "random_weights", lambda: other)
+    assert len(kernels.summary(list(head(bench)))["missed"]) == 6
 
 
 class OneLaunch:

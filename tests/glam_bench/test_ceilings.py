@@ -40,7 +40,8 @@ def test_bandwidth_of_known_cards() -> None:
 
 def test_bytes_of_each_step() -> None:
     """As in docs/kernels.md, pixels read twice: 2944 x 1920 of them, 2 x 184 x 120 cells of a map, 512 x 512 pixels and
-    2 x 128 x 128 cells of a patch. `place`: 3328 x 2560 pixels, 13.625 masks of 1 064 960 bytes, samples of 2 bytes."""
+    2 x 128 x 128 cells of a patch; the fusion head reads these five times, and its weights: 2 x 128 x 512, 128, 2 x 768
+    and 2. `place`: 3328 x 2560 pixels, 13.625 masks of 1 064 960 bytes, samples of 2 bytes."""
     samples = 2 * 236_985 + 2 * 266_240 + 2 * 5_888 + 39_996 + 133_120
     assert bytes_moved(3, 4) == {
         "place, uint16": 4 * (3328 * 2560 * 2 + 14_510_080 + 4 * samples),
@@ -50,6 +51,7 @@ def test_bytes_of_each_step() -> None:
         "crop": 4 * 3 * 2 * 1_048_576,
         "fuse": 4 * (2 * 2944 * 1920 * 4 + 176_640 + 3 * 131_072),
         "examine": 4 * 2944 * 1920 * 4,
+        "head": 4 * (5 * 3 * 131_072 + 530_952),
     }
 
 

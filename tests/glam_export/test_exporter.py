@@ -12,6 +12,7 @@ from support.export import WEIGHTS, assert_fails, graph_files
 from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.bundle import (
     CHECKPOINT_FILE,
+    FUSION_WEIGHTS_FILE,
     MANIFEST,
     CheckpointEntry,
     open_bundle,
@@ -55,7 +56,7 @@ def test_options_and_steps(place: Path) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_weights_are_kept_only_if_asked(place: Path, keep: bool) -> None:
     export_bundle(WEIGHTS, place, ExportOptions(keep_checkpoint=keep))
-    files = {*graph_files("fp32", "fp16"), GOLDEN_FILE, *([CHECKPOINT_FILE] if keep else [])}
+    files = {*graph_files("fp32", "fp16"), FUSION_WEIGHTS_FILE, GOLDEN_FILE, *([CHECKPOINT_FILE] if keep else [])}
     assert snapshot(place).keys() == {MANIFEST, *files}
     assert open_bundle(place).files.keys() == files
 
@@ -73,7 +74,7 @@ def test_weights_are_kept_only_if_asked(place: Path, keep: bool) -> None:
 def test_precisions(tmp_path: Path, asked: tuple[Precision, ...], made: list[Precision]) -> None:
     bundle = export_bundle(WEIGHTS, tmp_path / "bundle", ExportOptions(precisions=asked, keep_checkpoint=False))
     assert list(bundle.manifest.network.precisions) == made
-    assert bundle.files.keys() == {*graph_files(*made), GOLDEN_FILE}
+    assert bundle.files.keys() == {*graph_files(*made), FUSION_WEIGHTS_FILE, GOLDEN_FILE}
     for stage, entry in bundle.manifest.graphs.items():
         assert list(entry.files) == made
         for precision, file in entry.files.items():

@@ -4,13 +4,12 @@ import numpy as np
 from cuda_host.run import HostStream, Memory
 from numpy.typing import NDArray
 
-from glam_bench.gpu.placement import samples_of
 from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.gpu.kernels.launch import Kernels, scratch_bytes
 from glam_deploy.gpu.kernels.placed import Located, PlaceStatus
 from glam_deploy.networks import NetworkSpec
-from glam_deploy.preprocess import foreground, frame
-from glam_deploy.preprocess.prepare import _crop_window, _place
+from glam_deploy.preprocess import foreground, frame, samples
+from glam_deploy.preprocess.prepare import _place, crop_window
 from glam_deploy.records import Mammogram, Placement
 
 
@@ -76,12 +75,12 @@ def assert_same(
     for side in ("left", "right"):
         np.testing.assert_array_equal(getattr(found.breast, side), getattr(breast, side), strict=True)
     assert found.crop_facts == facts
-    assert _crop_window(found.crop, columns, mirrored=view.faces_left) == placement.crop_window
+    assert crop_window(found.crop, columns, mirrored=view.faces_left) == placement.crop_window
     assert found.best_center == placement.best_center
     assert (found.row_shift, found.column_shift) == (placement.row_shift, placement.column_shift)
     top, bottom, left, right = placement.crop_window
     assert found.foreground == np.count_nonzero(pixels[top:bottom, left:right])
     assert found.seen_foreground == np.count_nonzero(frame.seen(placement).read(pixels))
-    for name, values in vars(samples_of(pixels[:, ::-1] if view.faces_left else pixels, upright)).items():
+    for name, values in vars(samples.take(view.upright, upright)).items():
         np.testing.assert_array_equal(getattr(found.samples, name), values, err_msg=name, strict=True)
     return placement

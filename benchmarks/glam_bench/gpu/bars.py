@@ -7,7 +7,7 @@ from glam_bench.gpu.plan import engines
 from glam_bench.record import Record
 
 SHAPE = "n=1,k=1"
-KERNELS = ("place", "standardize", "propose", "crop", "fuse", "examine")
+KERNELS = ("place", "standardize", "propose", "crop", "fuse", "examine", "head")
 OVER_FLOOR = 1.5
 GLUE_SHARE = 0.1
 RESIDENT_MS = 4.0

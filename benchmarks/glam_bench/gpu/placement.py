@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from glam_deploy.errors import InputError
-from glam_deploy.gpu.kernels.placed import Found, Located, PlaceStatus, Samples
-from glam_deploy.preprocess import foreground, frame, window
+from glam_deploy.gpu.kernels.placed import Found, Located, PlaceStatus
+from glam_deploy.preprocess import foreground, frame, samples, window
 from glam_deploy.preprocess.foreground import Breast
 from glam_deploy.preprocess.standardize import standardize
-from glam_deploy.records import Box, Float32, Mammogram, Pixels, Placement
+from glam_deploy.records import Box, Float32, Mammogram, Placement
 
 
 def locate(view: Mammogram, network_shape: tuple[int, int]) -> Located:
@@ -45,27 +45,6 @@ def differing(one: Located, other: Located) -> list[str]:
     return [name for name, value in facts.items() if not np.array_equal(value, others[name])]
 
 
-def samples_of(pixels: Pixels, breast: Breast) -> Samples:
-    """The samples of an upright image, by their definitions in `preprocess`."""
-    top, left, bottom, right = breast.box
-    step, coarse = max(1, max(bottom - top, right - left) // 512), max(1, max(pixels.shape) // 512)
-    sampled = range(top, bottom, max(1, (bottom - top) // 300))
-    margin = np.pad(pixels, ((0, 0), (0, 41)))  # 0 beyond the edge
-    inwards = [np.maximum(breast.right[row - top] + 40 - np.arange(132), 0) for row in sampled]
-    return Samples(
-        grid=pixels[top:bottom:step, left:right:step],
-        row_lines=pixels[:, left:right:32],
-        column_lines=pixels[top:bottom:32].T,
-        first_row=pixels[0],
-        last_row=pixels[-1],
-        first_column=pixels[:, 0],
-        last_column=pixels[:, -1],
-        outline=np.stack([margin[row][columns] for row, columns in zip(sampled, inwards, strict=True)]),
-        whole=pixels[::coarse, ::coarse],
-        beside=pixels[top:bottom:8, ::8],
-    )
-
-
 def _status(low: float, high: float) -> PlaceStatus:
     if not (np.isfinite(low) and np.isfinite(high)):
         return PlaceStatus.NOT_FINITE
@@ -79,7 +58,7 @@ def _status(low: float, high: float) -> PlaceStatus:
 def _found(view: Mammogram, breast: Breast, network_shape: tuple[int, int]) -> Found:
     rows, columns = view.pixels.shape
     is_mlo, mirrored = view.view.is_mlo, view.faces_left
-    upright, pixels = (breast.mirrored(columns), view.pixels[:, ::-1]) if mirrored else (breast, view.pixels)
+    upright, pixels = breast.mirrored(columns) if mirrored else breast, view.upright
     crop = window.crop_box(upright, (rows, columns))
     facts = window.crop_facts(upright, crop, faces_left=mirrored)
     tissue = pixels[crop[0] : crop[2], crop[1] : crop[3]] > 0
@@ -96,7 +75,7 @@ def _found(view: Mammogram, breast: Breast, network_shape: tuple[int, int]) -> F
         column_shift=shift[1],
         foreground=int(np.count_nonzero(tissue)),
         seen_foreground=int(np.count_nonzero(seen)),
-        samples=samples_of(pixels, upright),
+        samples=samples.take(pixels, upright),
     )
 
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from glam_bench.clock import Runs, warm_up
-from glam_bench.gpu.workbench import load_kernels
+from glam_bench.gpu.workbench import compiled
 from glam_deploy.bundle import CHECKPOINT_FILE, Bundle
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.gpu.device.arrays import DeviceArray
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Stream
-from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, GpuEngines, on_gpu
+from glam_deploy.gpu.engines.base import Addresses, DeviceEngine, gpu_engines
 from glam_deploy.networks import STAGES, NetworkSpec, Stage
 from glam_deploy.precision import Precision, Recipe, StageRecipes
 from glam_export.checkpoint import load_weights
@@ -53,7 +53,7 @@ def open_torch(bundle: Bundle, precision: Precision, device: int) -> OpenedEngin
         for stage in STAGES
     }
     identity = replace(torch_identity({}), precision=StageRecipes(recipes=Recipe(weights=precision)))
-    return GpuEngines(engines=engines, identity=on_gpu(identity, gpu), gpu=gpu, kernels=load_kernels(gpu))
+    return gpu_engines(bundle, engines, identity, gpu=gpu, cubin=compiled(gpu))
 
 
 class TorchGpuEngine(DeviceEngine):

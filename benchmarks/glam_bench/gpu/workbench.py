@@ -8,15 +8,22 @@ from numpy.typing import DTypeLike, NDArray
 from glam_deploy.gpu.device.context import DeviceMemory
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.kernel import compile_cubin
+from glam_deploy.gpu.engines.base import head_kernels
 from glam_deploy.gpu.kernels import launch
 from glam_deploy.gpu.kernels.source import source
 from glam_deploy.networks import GLAM
+from glam_deploy.records import Float32
 
 
-def load_kernels(gpu: Gpu) -> launch.Kernels:
-    """The kernels, compiled from their source for this card, so that no bundle is needed to check them."""
-    cubin = compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/gpu/kernels")
-    return launch.Kernels(gpu.load(cubin), GLAM)
+def compiled(gpu: Gpu) -> bytes:
+    """GLAM's kernels, compiled from their source for this card, so that no bundle is needed to check them."""
+    return compile_cubin(source(GLAM), architecture=gpu.architecture, name="glam_deploy/gpu/kernels")
+
+
+def random_weights() -> dict[str, Float32]:
+    """Weights of GLAM's fusion head with which neither softmax nor sigmoid saturates."""
+    rng = np.random.default_rng(6)
+    return {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in GLAM.fusion_weights.items()}
 
 
 class Bench:
@@ -25,7 +32,9 @@ class Bench:
     def __init__(self, index: int) -> None:
         self.gpu = Gpu(index)
         self.stream = self.gpu.stream()
-        self.kernels = load_kernels(self.gpu)
+        module = self.gpu.load(compiled(self.gpu))
+        self.kernels = launch.Kernels(module, GLAM)
+        self.head = head_kernels(module, GLAM, random_weights(), self.gpu)
 
     def upload(self, array: NDArray[Any]) -> DeviceMemory:
         """A copy on the GPU, there when this returns."""

@@ -1,6 +1,7 @@
 """Times of each kernel, with its inputs in L2 and not, and the share of the card's bandwidth that it reaches."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from glam_bench.gpu.maps import places
 from glam_bench.gpu.plan import GpuContext
 from glam_bench.gpu.views import DETECTOR, VIEWS
 from glam_bench.gpu.workbench import Bench
+from glam_bench.measurements.kernels import head_inputs
 from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.networks import GLAM, glam
 
@@ -23,6 +25,7 @@ PLACE_BYTES = _ROWS * _COLUMNS * 2 + int(13.625 * _ROWS * _COLUMNS / 8) + 2 * 2 
 all, and first columns of runs, half as large; the values of the samples, read and written."""
 PIXELS = GLAM.input_shape[0] * GLAM.input_shape[1]
 MAP_BYTES = len(GLAM.classes) * GLAM.map_shape[0] * GLAM.map_shape[1] * 4
+WEIGHT_BYTES = 4 * sum(prod(shape) for shape in GLAM.fusion_weights.values())
 PATCH_MAP_BYTES = len(GLAM.classes) * glam.PATCH_MAP**2 * 4
 
 
@@ -55,6 +58,7 @@ def bytes_moved(k: int, n: int) -> dict[str, int]:
         "crop": n * k * 2 * GLAM.patches.side**2 * 4,
         "fuse": n * (2 * image + MAP_BYTES + k * PATCH_MAP_BYTES),
         "examine": n * image,
+        "head": n * (5 * k * PATCH_MAP_BYTES + WEIGHT_BYTES),
     }
 
 
@@ -94,6 +98,10 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
     def examine() -> None:
         kernels.examine(stream, image=image, flags=flags, n=n)
 
+    inputs = {name: bench.upload(array) for name, array in head_inputs(rng, n, k).items()}
+    outputs = {name: bench.poisoned(n * 4 * 64) for name in ("y_global", "y_local", "y_fusion", "attention", "pooled")}
+    head = {name: memory.address for name, memory in {**inputs, **outputs}.items()}
+
     def propose_and_crop() -> None:
         propose()
         crop()
@@ -110,6 +118,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         "propose and crop": propose_and_crop,
         "fuse": fuse,
         "examine": examine,
+        "head": lambda: bench.head.launch(stream, head, n=n),
         # last, because they overwrite the image
         "standardize, uint16": standardize("uint16"),
         "standardize, float32": standardize("float32"),

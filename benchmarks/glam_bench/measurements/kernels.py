@@ -1,6 +1,6 @@
 """Every kernel against its numpy twin: locations and flags bit for bit, values within rounding."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from glam_bench.gpu import maps, placement
 from glam_bench.gpu.maps import KINDS, SLOTS, Cut, places
 from glam_bench.gpu.plan import GpuContext
 from glam_bench.gpu.views import VIEWS
-from glam_bench.gpu.workbench import Bench
+from glam_bench.gpu.workbench import Bench, random_weights
+from glam_deploy.engines.fusion_head import FusionHead
 from glam_deploy.gpu.kernels import placed, staging
 from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.gpu.kernels.placed import Located
@@ -22,6 +23,8 @@ from glam_deploy.runtime import patching
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Largest difference allowed of standardized values, as a share of the largest of them."""
+HEAD_LIMIT = 2e-6
+"""Largest difference allowed of the fusion head's outputs, 0..1."""
 FLAT = (Flags.FLAT_BENIGN, Flags.FLAT_MALIGNANT)
 
 
@@ -54,6 +57,7 @@ def run(context: GpuContext) -> None:
         ("crop", check_crop(bench, counts, depths)),
         ("fuse", check_fuse(bench, counts, depths)),
         ("examine", check_examine(bench, counts)),
+        ("head", check_head(bench, counts, depths)),
     ):
         context.add(**{kernel: summary(list(checks))})
 
@@ -294,6 +298,49 @@ def check_examine(bench: Bench, counts: Sequence[int], seed: int = 5) -> Iterato
             expected = [Flags.FLAT_BENIGN | (0 if np.isfinite(i).all() else Flags.NOT_FINITE_IMAGE) for i in images]
             wrong = int((bench.download(flags, np.uint32, (n,)) != expected).sum())
             yield Check(kernel="examine", case=str(value), k=None, n=n, difference=wrong, limit=0)
+
+
+# head
+
+
+def check_head(bench: Bench, counts: Sequence[int], depths: Sequence[int], seed: int = 6) -> Iterator[Check]:
+    """The fusion head of GLAM with attention: random, tied and constant maps, unused slots of NaN, NaN in an input."""
+    rng = np.random.default_rng(seed)
+    for n in counts:
+        for k in depths:
+            inputs = head_inputs(rng, n, k)
+            yield _head(bench, "random", inputs, k)
+            for case, levels in (("tied", 4), ("constant", 1)):
+                patches = inputs["saliency_patches"]
+                yield _head(bench, case, {**inputs, "saliency_patches": np.floor(patches * levels) / levels}, k)
+        spoilt = {**inputs, "z_k": inputs["z_k"].copy()}
+        spoilt["z_k"][-1, 0, -1] = np.nan
+        yield _head(bench, "NaN in z_k", spoilt, k)
+
+
+def head_inputs(rng: np.random.Generator, n: int, k: int) -> dict[str, NDArray[Any]]:
+    """Random inputs of GLAM's fusion stage; unused slots are NaN."""
+    tensors = GLAM.contract("fusion").inputs
+    inputs = {name: rng.random((n, *t.shape), np.float32) for name, t in tensors.items() if t.dtype == "float32"}
+    for name in ("saliency_patches", "z_k"):
+        inputs[name][:, k:] = np.nan
+    return {**inputs, "patch_locations": places(rng, n, k)}
+
+
+def _head(bench: Bench, case: str, inputs: Mapping[str, NDArray[Any]], k: int) -> Check:
+    n = len(inputs["patch_locations"])
+    head = FusionHead(random_weights(), GLAM)
+    shapes = {name: (n, *t.shape) for name, t in head.contract.outputs.items()}
+    memory = {name: bench.upload(array) for name, array in inputs.items()}
+    scratch = {"pooled": (n, SLOTS, len(GLAM.classes))}
+    memory |= {name: bench.poisoned(4 * int(np.prod(shape))) for name, shape in {**shapes, **scratch}.items()}
+    bench.head.launch(bench.stream, {name: one.address for name, one in memory.items()}, n=n)
+    expected = head.scores(inputs)
+    differences = [
+        largest_difference(bench.download(memory[name], np.float32, shape), expected[name])
+        for name, shape in shapes.items()
+    ]
+    return Check(kernel="head", case=case, k=k, n=n, difference=max(differences), limit=HEAD_LIMIT)
 
 
 def largest_difference(found: Float32, expected: Float32) -> float:

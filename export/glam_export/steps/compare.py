@@ -91,7 +91,7 @@ def _parity_table(golden: GoldenRun, bundle: Bundle, precisions: Sequence[Precis
     if WINOGRAD_FILE in bundle.files:
         local = open_engines("onnx-winograd", bundle, EngineOptions()).engines["local"]
         table += _with_prefix(WINOGRAD_ROWS, compare_graphs(examples, {"local": local}))
-    if (weights := read_fusion_weights(bundle)) is not None:
+    if weights := read_fusion_weights(bundle):
         require_weights_of_graph(bundle)
         head = FusionHead(weights, bundle.network)
         table += _with_prefix(HEAD_ROWS, compare_graphs(examples, {"fusion": head}))

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,10 @@ class WriteGraphs(Step):
 
 def fusion_weights(network: ReferenceNetwork) -> bytes:
     """An npz file with `NetworkSpec.fusion_weights`; equal weights give equal bytes."""
-    state, file = network.state_dict(), io.BytesIO()
-    np.savez(file, **{name: state[name].float().cpu().numpy() for name in network.spec.fusion_weights})
+    weights = ((name, network.get_parameter(name)) for name in network.spec.fusion_weights)
+    arrays: dict[str, Any] = {name: weight.detach().numpy() for name, weight in weights}
+    file = io.BytesIO()
+    np.savez(file, **arrays)
     return file.getvalue()
 
 

@@ -86,14 +86,18 @@ __device__ inline float select(const PatchMaps& maps, unsigned int count) {
 __device__ inline float top_mean(const PatchMaps& maps) {
     int used = 0;
     for (int slot = 0; slot < maps.slots; ++slot) used += maps.is_used(slot);
-    bool finite = used > 0;
-    maps.each([&](float value) { finite = finite & isfinite(value); });
-    if (__syncthreads_or(!finite)) return __uint_as_float(0x7fffffffu);
+    const float nan = __uint_as_float(0x7fffffffu);
+    if (used == 0) return nan;
     // half to even, as in the published code
     const int count = static_cast<int>(rint(POOL_FRACTION * PATCH_MAP * PATCH_MAP * used));
     const float threshold = select(maps, count);
     float above = 0;
-    maps.each([&](float value) { above += max(value - threshold, 0.0f); });
+    bool finite = true;
+    maps.each([&](float value) {
+        above += max(value - threshold, 0.0f);
+        finite = finite & isfinite(value);
+    });
+    if (__syncthreads_or(!finite)) return nan;
     return threshold + total<POOL_THREADS>(above) / static_cast<float>(count);  // values at the threshold add nothing
 }
 

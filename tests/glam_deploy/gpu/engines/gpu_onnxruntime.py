@@ -21,6 +21,7 @@ from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavai
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.device.stream import Stream
 from glam_deploy.gpu.engines import onnxruntime_cuda
+from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.gpu.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, OnnxRuntimeCudaRun
 from glam_deploy.gpu.kernels.launch import Kernels
 from glam_deploy.json_records import to_json
@@ -48,10 +49,14 @@ def bundle_of(folder: Path, network: NetworkSpec) -> Bundle:
     (folder / "graphs").mkdir(parents=True)
     for stage, precision in product(network.stages, ("fp32", "fp16")):
         (folder / graph_file(stage, precision)).write_text(said(stage, network, precision))
+    write_manifest(folder, facts_of(network))
+    return open_bundle(folder)
+
+
+def facts_of(network: NetworkSpec) -> dict[str, Any]:
     named = {"name": network.name, "aggregation": network.aggregation, "patches": network.patch_count(None)}
     described = facts()
-    write_manifest(folder, described | {"network": described["network"] | named})
-    return open_bundle(folder)
+    return described | {"network": described["network"] | named}
 
 
 @pytest.fixture
@@ -127,6 +132,26 @@ def test_provenance(opened: OpenedEngines, graphs: Bundle, gpu: Gpu) -> None:
     }
     assert isinstance(opened.kernels, Kernels)
     assert isinstance(opened.gpu, Gpu)
+
+
+@pytest.mark.parametrize("network", [GLAM, GLAM_CONCATENATION], ids=lambda network: network.aggregation)
+def test_weights_of_the_fusion_head_make_another_engine(world: World, tmp_path: Path, network: NetworkSpec) -> None:
+    """A gate of the fusion engine is not one of the kernels; a bundle without weights keeps engine and gate."""
+    before = open_engines("onnx-cuda", bundle_of(tmp_path / "bundle", network), EngineOptions())
+    weights = {name: np.ones(shape, np.float32) for name, shape in network.fusion_weights.items()}
+    np.savez(tmp_path / "bundle/graphs/fusion.npz", **weights)  # type: ignore[arg-type]
+    write_manifest(tmp_path / "bundle", facts_of(network))
+    bundle = open_bundle(tmp_path / "bundle")
+    opened = open_engines("onnx-cuda", bundle, EngineOptions())
+    assert isinstance(before, GpuEngines) and isinstance(opened, GpuEngines)
+    assert (before.head, opened.head is None) == (None, False)
+    assert opened.engines.keys() == before.engines.keys()
+    assert "fusion_kernels" not in to_json(before.identity)
+    assert to_json(opened.identity) == to_json(before.identity) | {
+        "sha256": {**before.identity.sha256, "fusion": bundle.files["graphs/fusion.npz"].sha256},
+        "fusion_kernels": True,
+    }
+    assert opened.identity.digest != before.identity.digest
 
 
 @dataclass
