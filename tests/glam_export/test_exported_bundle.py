@@ -16,6 +16,7 @@ from support.export import CHAIN, graph_files
 from glam_deploy.agreement.golden import GOLDEN_FILE
 from glam_deploy.bundle import (
     CHECKPOINT_FILE,
+    FUSION_WEIGHTS_FILE,
     MANIFEST,
     Bundle,
     open_bundle,
@@ -38,7 +39,7 @@ def test_every_file_is_named_with_its_hash(exported: Bundle) -> None:
     assert manifest["files"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()
     }
-    assert content.keys() == {*graph_files(*PRECISIONS), GOLDEN_FILE, CHECKPOINT_FILE}
+    assert content.keys() == {*graph_files(*PRECISIONS), GOLDEN_FILE, CHECKPOINT_FILE, FUSION_WEIGHTS_FILE}
 
 
 @network

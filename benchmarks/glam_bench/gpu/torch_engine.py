@@ -1,8 +1,9 @@
 """PyTorch on a GPU: the network, its clock, and an engine for cards on which no other engine runs.
 
 The engine has the contract of `DeviceEngine`, so that the pipeline can be checked with it. Its modules, and so its half
-precisions, are those that the export writes into graphs. Each binding is a CUDA graph of PyTorch's own. The fusion
-module also composes the fused map, which is not read; its time counts as glue.
+precisions, are those that the export writes into graphs. Each binding is a CUDA graph of PyTorch's own. For a bundle
+without the fusion head's weights the fusion module also composes the fused map, which is not read; its time counts as
+glue.
 """
 
 from collections.abc import Callable
