@@ -31,7 +31,7 @@ class Recipe:
     floats: Float | None = None
     """Type of the operations that are not quantized, for weights "int8"; None means FP32, as in the graph."""
     form: Form = "direct"
-    """Algorithm of the FP32 convolutions."""
+    """Algorithm of the convolutions that are not INT8."""
 
     @property
     def rest(self) -> Float:
@@ -39,10 +39,10 @@ class Recipe:
         return "bf16" if "bf16" in (self.weights, self.floats) else "fp32"
 
     def __str__(self) -> str:
-        """Text form: the weights, then "+" and the rest unless it is FP32; such as "fp32", "winograd", "int8+bf16"."""
-        if self.form == "winograd":
-            return "winograd" if self.weights == "fp32" else f"{self.weights}+winograd"
-        return f"{self.weights}+{self.floats}" if self.floats else self.weights
+        """Text form: weights, type of the rest and form, joined by "+", such as "int8+bf16"; "winograd" is in FP32."""
+        weights = None if (self.weights, self.form) == ("fp32", "winograd") else self.weights
+        form = "winograd" if self.form == "winograd" else None
+        return "+".join(part for part in (weights, self.floats, form) if part)
 
     def to_json(self) -> str:
         return str(self)
@@ -59,11 +59,15 @@ class Recipe:
 FP32 = Recipe(weights="fp32")
 WINOGRAD = Recipe(weights="fp32", form="winograd")
 BF16 = Recipe(weights="bf16")
+BF16_WINOGRAD = Recipe(weights="bf16", form="winograd")
 INT8 = Recipe(weights="int8")
 INT8_BF16 = Recipe(weights="int8", floats="bf16")
 INT8_WINOGRAD = Recipe(weights="int8", form="winograd")
+INT8_BF16_WINOGRAD = Recipe(weights="int8", floats="bf16", form="winograd")
 
-MIXTURE_RECIPES = (FP32, BF16, WINOGRAD, INT8, INT8_BF16, INT8_WINOGRAD)
+WINOGRAD_RECIPES = (WINOGRAD, BF16_WINOGRAD)
+"""Recipes that run the Winograd graph of a bundle. An INT8 graph itself has the Winograd convolutions of its recipe."""
+MIXTURE_RECIPES = (FP32, BF16, WINOGRAD, BF16_WINOGRAD, INT8, INT8_BF16, INT8_WINOGRAD, INT8_BF16_WINOGRAD)
 """Recipes of the stages of a mixed-precision engine; those with Winograd's algorithm are for the local stage only."""
 RECIPES = (*MIXTURE_RECIPES, Recipe(weights="fp16"), Recipe(weights="int8", floats="fp32"))
 

@@ -20,7 +20,7 @@ from glam_deploy.engines.cpu import within_cores
 from glam_deploy.engines.model_cache import ModelCache, default_folder
 from glam_deploy.errors import BackendBuildError, BackendRunError, BackendUnavailable, BundleError
 from glam_deploy.networks import COMPOSED_MAP, GraphContract, NetworkSpec, Stage, Tensor
-from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD, Float, Precision, Recipe, StageRecipes
+from glam_deploy.precision import FP32, MIXTURE_RECIPES, WINOGRAD_RECIPES, Float, Precision, Recipe, StageRecipes
 
 # The first call initializes a static table under a C++ guard and may release the GIL. A second thread that waits for
 # the guard while it holds the GIL then deadlocks (2026.4). Calling it at import is safe: only one thread runs this.
@@ -31,6 +31,9 @@ LIBRARY = f"openvino {ov.__version__}"
 PRECISION = "INFERENCE_PRECISION_HINT"
 UNUSED = COMPOSED_MAP
 """Output that is removed from the fusion graph: 45 MB, which `Result.saliency` computes on request instead."""
+BATCH = 1
+"""Batch for which models are compiled, because shapes that are known then let OpenVINO fuse more operators; an engine
+runs the rows of a larger batch one after another, as the host chain runs patches."""
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
 """Environment variable that limits the instruction sets that the library uses."""
 
@@ -65,11 +68,15 @@ class OpenVinoEngine(Engine):
 
     def _run(self, inputs: Arrays) -> Arrays:
         request = self._model.create_infer_request()
+        rows = len(next(iter(inputs.values())))
+        found: list[Arrays] = []
         try:
-            results = request.infer(dict(inputs))
+            for row in range(rows):
+                results = request.infer({name: values[row : row + 1] for name, values in inputs.items()})
+                found.append({name: results[name].copy() for name in self.contract.outputs})
         except RuntimeError as error:
             raise BackendRunError(f"{self.stage} engine: OpenVINO {ov.__version__} failed: {error}") from error
-        return {name: results[name].copy() for name in self.contract.outputs}
+        return {name: np.concatenate([out[name] for out in found]) for name in self.contract.outputs}
 
 
 @cache
@@ -158,8 +165,8 @@ def _open(bundle: Bundle, plan: EnginesPlan, options: EngineOptions) -> OpenedEn
 
 def _stage_plan(bundle: Bundle, stage: Stage, recipe: Recipe) -> StagePlan:
     """Graph file and type of a stage. Fusion is always FP32. The int8 graph itself has the Winograd convolutions."""
-    if recipe == WINOGRAD:
-        return StagePlan(file=winograd_files(bundle)[stage], floats="fp32")
+    if recipe in WINOGRAD_RECIPES:
+        return StagePlan(file=winograd_files(bundle)[stage], floats=recipe.rest)
     graph: Precision = "int8" if recipe.weights == "int8" else "fp32"
     file = bundles.graph_file(stage, graph)
     if file not in bundle.files:
@@ -205,6 +212,7 @@ def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOption
         "cpu": sorted(cpu.features()),
         "isa": os.environ.get(ISA_LIMIT),
         "without": UNUSED,
+        "batch": BATCH,
     }
     blob = cached.read(key)
     model = _imported(blob, settings) if blob else None
@@ -218,7 +226,9 @@ def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOption
 
 def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.CompiledModel:
     try:
-        model = core().compile_model(read_graph(graph), "CPU", settings)
+        source = read_graph(graph)
+        source.reshape({port: [BATCH, *list(port.partial_shape)[1:]] for port in source.inputs})
+        model = core().compile_model(source, "CPU", settings)
     except RuntimeError as error:
         raise BackendBuildError(f"{stage} graph: OpenVINO {ov.__version__} rejects it: {error}") from error
     _require_type(model, stage, settings[PRECISION])

@@ -10,7 +10,7 @@ from support.export import WEIGHTS, load_stub
 
 from glam_deploy.bundle import WINOGRAD_FILE
 from glam_deploy.networks import Stage
-from glam_deploy.precision import FP32, WINOGRAD, Recipe
+from glam_deploy.precision import BF16_WINOGRAD, FP32, WINOGRAD, Recipe
 from glam_export import exporter
 from glam_export.exporter import ExportOptions, export_plan
 from glam_export.steps.base import Draft
@@ -76,7 +76,13 @@ def test_search() -> None:
 
 @pytest.mark.parametrize(
     ("only_in_mixture", "mixture", "is_written"),
-    [(False, None, True), (True, {"local": WINOGRAD}, True), (True, {"local": FP32}, False), (True, None, False)],
+    [
+        (False, None, True),
+        (True, {"local": WINOGRAD}, True),
+        (True, {"local": BF16_WINOGRAD}, True),
+        (True, {"local": FP32}, False),
+        (True, None, False),
+    ],
 )
 @pytest.mark.usefixtures("wrong")
 def test_winograd_form_of_a_mixture(

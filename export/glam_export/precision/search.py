@@ -1,10 +1,10 @@
 """Precision search: the fastest mixture of precisions for this CPU whose maps agree with FP32.
 
 "Narrow" is 8 bits, "wide" everything else. A stage is tried as a whole in each wide form: FP32, Winograd's form, and
-bf16 if the CPU computes in it. The fastest of them that passes is the form of wide blocks in mixtures with 8 bits. Then
-each block alone is put into 8 bits and its error measured (with all other blocks in 8 bits, their errors would hide
-it). Blocks with the largest error per multiplication that 8 bits save (`gains`) are widened first, until the mixture
-passes. Every mixture that was tried is a point of the frontier.
+both of them in bf16 if the CPU computes in it. The fastest of them that passes is the form of wide blocks in mixtures
+with 8 bits. Then each block alone is put into 8 bits and its error measured (with all other blocks in 8 bits, their
+errors would hide it). Blocks with the largest error per multiplication that 8 bits save (`gains`) are widened first,
+until the mixture passes. Every mixture that was tried is a point of the frontier.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from glam_deploy.bundle import SearchPoint
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import Engine, EngineIdentity, OpenedEngines
 from glam_deploy.networks import NetworkSpec, Stage
-from glam_deploy.precision import BF16, FP32, INT8, WINOGRAD, Recipe, StageRecipes
+from glam_deploy.precision import BF16, BF16_WINOGRAD, FP32, INT8, WINOGRAD, Recipe, StageRecipes
 from glam_deploy.records import Float32
 from glam_deploy.runtime import host_chain, patching
 from glam_deploy.runtime.pipeline import Pipeline
@@ -201,11 +201,15 @@ def _narrowed(wide: Recipe) -> Recipe:
 
 
 def _wholes(task: StageSearch) -> Iterator[Recipe]:
+    has_tiled_form = task.stage == "local" and rewritten(task.wide)  # it does not make the global graph faster
+    has_bf16 = not cpu.features().isdisjoint(cpu.BF16)
     yield FP32
-    if task.stage == "local" and rewritten(task.wide):  # it does not make the global graph faster
+    if has_tiled_form:
         yield WINOGRAD
-    if not cpu.features().isdisjoint(cpu.BF16):
+    if has_bf16:
         yield BF16
+    if has_tiled_form and has_bf16:
+        yield BF16_WINOGRAD
 
 
 def _speed(point: SearchPoint, wholes: Sequence[SearchPoint]) -> float:

@@ -5,9 +5,11 @@ F(4 x 4, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Net
 channels. A direct convolution has four times as many multiplications. The cost of a transform does not depend on the
 number of channels on the other side, so the form is faster for convolutions with many channels.
 
-Between convolutions a map stays in tiles: float32 [PHASES + 1, tiles, batch, channels]. Phase 4 a + b has the pixels
-(4 i + a, 4 j + b) of the tiles (i, j), row by row; the last phase is zeros, for the pixels of windows beyond the
-border. So one Gather makes all windows, and each transform is one matrix product.
+Between convolutions a map stays in tiles: float32 [PHASES, tiles + 1, batch, channels]. Phase 4 a + b has the pixels
+(4 i + a, 4 j + b) of the tiles (i, j), row by row; the last tile is zeros, for the pixels of windows beyond the border.
+So one Gather makes all windows, and each transform is one matrix product. The rows of these products are the phases or
+the places of a window: with a power of two as the number of tiles, they would begin at the same sets of a cache, and
+36 of them do not fit into one set. With the tile of zeros that number is odd.
 """
 
 import math
@@ -65,17 +67,20 @@ def transforms() -> tuple[Float64, Float64, Float64]:
 
 
 def window_index(height: int, width: int) -> NDArray[np.int64]:
-    """Index, among the (PHASES + 1) * tiles places of a map, of each place of each window: int64 [6 * 6 * tiles].
+    """Index, among the PHASES * (tiles + 1) places of a map, of each place of each window: int64 [36 * (tiles + 1)].
 
-    `height`, `width`: sides of the map in pixels. Places beyond its border have the index of the first zero.
+    `height`, `width`: sides of the map in pixels. Places beyond its border, and the window of the tile of zeros, have
+    the index of the first zero.
     """
     tiles = height // TILE, width // TILE
     axes = [np.arange(n)[None, :] * TILE + np.arange(WINDOW)[:, None] - 1 for n in tiles]  # [place in window, tile]
     rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
     phase = rows % TILE * TILE + columns % TILE
-    place = (phase * tiles[0] + rows // TILE) * tiles[1] + columns // TILE
+    count = math.prod(tiles)
+    place = phase * (count + 1) + rows // TILE * tiles[1] + columns // TILE
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return np.where(inside, place, PHASES * math.prod(tiles)).astype(np.int64).ravel()
+    windows = np.where(inside, place, count).astype(np.int64).reshape(WINDOW**2, count)
+    return np.pad(windows, ((0, 0), (0, 1)), constant_values=count).ravel()
 
 
 class _Rewriter:
@@ -149,15 +154,15 @@ class _Rewriter:
     def _convolution(self, node: NodeProto) -> None:
         out, (_, channels, height, width) = node.output[0], self._shapes[node.input[0]]
         kernel = self._values(node.input[1])
-        outputs, tiles, points = len(kernel), height * width // PHASES, WINDOW**2
-        places = self._reshape(self._in_tiles(node.input[0]), ((PHASES + 1) * tiles, -1, channels), f"{out}.places")
+        outputs, tiles, points = len(kernel), height * width // PHASES + 1, WINDOW**2
+        places = self._reshape(self._in_tiles(node.input[0]), (PHASES * tiles, -1, channels), f"{out}.places")
         index = self._constant(f"winograd.windows_{height}_{width}", window_index(height, width))
         windows = self._add("Gather", [places, index], f"{out}.windows")
         left = self._transform("input", windows, (points, -1, channels), f"{out}.left")
         taps = self._constant(f"{node.input[1]}.taps", kernel.transpose(2, 3, 1, 0))
         right = self._transform("kernel", taps, (points, channels, outputs), f"{out}.right")
         products = self._add("MatMul", [left, right], f"{out}.products")
-        self._finish(node, self._transform("output", products, (PHASES + 1, tiles, -1, outputs), f"{out}.sum"))
+        self._finish(node, self._transform("output", products, (PHASES, tiles, -1, outputs), f"{out}.sum"))
 
     def _transform(self, kind: str, value: str, shape: tuple[int, ...], name: str) -> str:
         matrix = self._matrices[kind]
@@ -170,18 +175,20 @@ class _Rewriter:
         self._finish(node, self._add("MatMul", [self._tiles[node.input[0]], kernel], f"{node.output[0]}.sum"))
 
     def _finish(self, node: NodeProto, total: str) -> None:
-        """Add the bias to all phases except the zeros."""
+        """Add the bias to all tiles except the zeros; the library computes its values for all tiles once."""
+        out = node.output[0]
         if node.input[2:]:
-            bias = np.zeros((PHASES + 1, 1, 1, self._shapes[node.output[0]][1]), np.float32)
-            bias[:PHASES] = self._values(node.input[2])
-            total = self._add("Add", [total, self._constant(f"{node.input[2]}.tiles", bias)], f"{node.output[0]}.tiles")
-        self._tiles[node.output[0]] = total
+            inside = np.ones((math.prod(self._shapes[out][2:]) // PHASES + 1, 1, 1), np.float32)
+            inside[-1] = 0
+            factors = [self._constant(f"winograd.inside_{len(inside)}", inside), node.input[2]]
+            total = self._add("Add", [total, self._add("Mul", factors, f"{out}.bias")], f"{out}.tiles")
+        self._tiles[out] = total
 
     def _maximum(self, node: NodeProto) -> None:
-        """Largest pixel of each channel: over tiles first, so that the phase of zeros is cut from a small array."""
+        """Largest pixel of each channel: over phases first, so that the tile of zeros is cut from a small array."""
         out = node.output[0]
-        phases = self._add("ReduceMax", [self._tiles[node.input[0]], self._ints(1)], f"{out}.phases", keepdims=0)
-        self._add("ReduceMax", [self._cut(phases, out), self._ints(0)], out, keepdims=0)
+        tiles = self._add("ReduceMax", [self._tiles[node.input[0]], self._ints(0)], f"{out}.all_tiles", keepdims=0)
+        self._add("ReduceMax", [self._cut(tiles, 0, out), self._ints(0)], out, keepdims=0)
         self._plain.add(out)
 
     def _in_tiles(self, name: str) -> str:
@@ -191,21 +198,21 @@ class _Rewriter:
             split = self._reshape(name, (0, channels, rows, TILE, columns, TILE), f"{name}.split")
             phases = self._add("Transpose", [split], f"{name}.moved", perm=[3, 5, 2, 4, 0, 1])
             whole = self._reshape(phases, (PHASES, rows * columns, -1, channels), f"{name}.phases")
-            self._tiles[name] = self._add("Pad", [whole, self._ints(0, 0, 0, 0, 1, 0, 0, 0)], f"{name}.tiles")
+            self._tiles[name] = self._add("Pad", [whole, self._ints(0, 0, 0, 0, 0, 1, 0, 0)], f"{name}.tiles")
         return self._tiles[name]
 
     def _make_plain(self, name: str) -> None:
         if name not in self._plain and name in self._tiles:
             _, channels, height, width = self._shapes[name]
             shape = (TILE, TILE, height // TILE, width // TILE, -1, channels)
-            split = self._reshape(self._cut(self._tiles[name], name), shape, f"{name}.grid")
+            split = self._reshape(self._cut(self._tiles[name], 1, name), shape, f"{name}.grid")
             moved = self._add("Transpose", [split], f"{name}.image", perm=[4, 5, 2, 0, 3, 1])
             self._reshape(moved, (0, channels, height, width), name)
             self._plain.add(name)
 
-    def _cut(self, value: str, name: str) -> str:
-        """Remove the phase of zeros."""
-        return self._add("Slice", [value, self._ints(0), self._ints(PHASES), self._ints(0)], f"{name}.cut")
+    def _cut(self, value: str, axis: int, name: str) -> str:
+        """Remove the tile of zeros; `axis`: that of the tiles."""
+        return self._add("Slice", [value, self._ints(0), self._ints(-1), self._ints(axis)], f"{name}.cut")
 
     def _reshape(self, value: str, shape: tuple[int, ...], name: str) -> str:
         return self._add("Reshape", [value, self._ints(*shape)], name)
@@ -226,9 +233,9 @@ class _Rewriter:
 
 
 def _plane_transforms() -> dict[str, Float32]:
-    """Transforms of both axes as one matrix to the left of rows of pixels; the one for outputs also makes zeros."""
+    """Transforms of both axes as one matrix to the left of rows of pixels."""
     a, b, g = transforms()
-    planes = {"output": np.pad(np.kron(a, a).T, ((0, 1), (0, 0))), "input": np.kron(b, b), "kernel": np.kron(g, g)}
+    planes = {"output": np.kron(a, a).T, "input": np.kron(b, b), "kernel": np.kron(g, g)}
     return {name: matrix.astype(np.float32) for name, matrix in planes.items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from glam_deploy.bundle import CHECKPOINT_FILE, FUSION_WEIGHTS_FILE, WINOGRAD_FILE, graph_file, write_manifest
 from glam_deploy.errors import UsageError
 from glam_deploy.networks import NetworkSpec
-from glam_deploy.precision import WINOGRAD, Precision
+from glam_deploy.precision import WINOGRAD_RECIPES, Precision
 from glam_export.checkpoint import save_weights
 from glam_export.graphs.layers import in_precision
 from glam_export.graphs.onnx_file import write_graph
@@ -73,7 +73,7 @@ class WriteWinograd(Step):
 
     def run(self, draft: Draft, report: Report) -> Draft:
         mixture = draft.manifest.mixture or {}
-        if not self.only_in_mixture or WINOGRAD in mixture.values():
+        if not self.only_in_mixture or any(one in WINOGRAD_RECIPES for one in mixture.values()):
             graph = (draft.folder / graph_file("local")).read_bytes()
             (draft.folder / WINOGRAD_FILE).write_bytes(winograd(graph))
         return draft

@@ -111,7 +111,9 @@ def test_a_mixture(bundle: Bundle, recipes: dict[str, StagePlan], monkeypatch: p
         ("bf16", "graphs/local.onnx", "bf16"),
         ("winograd", WINOGRAD_FILE, "fp32"),
         ("int8+bf16", "graphs/local.int8.onnx", "bf16"),
+        ("bf16+winograd", WINOGRAD_FILE, "bf16"),
         ("int8+winograd", "graphs/local.int8.onnx", "fp32"),
+        ("int8+bf16+winograd", "graphs/local.int8.onnx", "bf16"),
     ],
 )
 def test_what_a_stage_of_a_mixture_may_be_made_of(
@@ -147,6 +149,27 @@ def test_a_graph_in_winograds_form_keeps_its_names(bundle: Bundle) -> None:
     expected = OnnxRuntimeEngine(graph, "local", OPTIONS, network=GLAM_CONCATENATION).run({"patches": patches(1)})
     for name, values in engine.run({"patches": patches(1)}).items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_has_the_values_of_its_rows(bundle: Bundle) -> None:
+    """Models are compiled for one row; inputs and outputs of an engine have any number."""
+    graph = bundle.read(graph_file("local"))
+    three = np.concatenate([patches(1, seed) for seed in (1, 2, 3)])
+    expected = OnnxRuntimeEngine(graph, "local", OPTIONS, network=GLAM_CONCATENATION).run({"patches": three})
+    found = openvino.graph_engine(graph, "local", network=GLAM_CONCATENATION).run({"patches": three})
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif("avx512f" not in cpu.features(), reason="OpenVINO has no bf16 on this CPU, not even emulated")
+def test_winograds_form_in_bf16() -> None:
+    """Outputs of two convolutions of unit gain: within 4 roundings of 8 bits, and not those of FP32."""
+    graph = small_local(channels=MIN_CHANNELS)
+    inputs = {"patches": patches(1)}
+    expected = OnnxRuntimeEngine(graph, "local", OPTIONS, network=GLAM_CONCATENATION).run(inputs)["saliency_patches"]
+    engine = openvino.graph_engine(winograd(graph), "local", floats="bf16", network=GLAM_CONCATENATION)
+    error = np.abs(engine.run(inputs)["saliency_patches"] - expected).max()
+    assert 2**-20 < error < 2**-6
 
 
 # what is refused

@@ -19,7 +19,7 @@ from glam_deploy.bundle import SearchPoint
 from glam_deploy.engines import cpu
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION
-from glam_deploy.precision import FP32, INT8, INT8_WINOGRAD, WINOGRAD
+from glam_deploy.precision import BF16, BF16_WINOGRAD, FP32, INT8, INT8_BF16_WINOGRAD, INT8_WINOGRAD, WINOGRAD, Recipe
 from glam_export.precision import search as module
 from glam_export.precision.frontier import frontier_svg
 from glam_export.precision.gains import rewritten, savings
@@ -169,6 +169,26 @@ def test_winograds_form_beside_8_bits(broad: StageSearch, clock: Clock, monkeypa
     assert {node.name for node in nodes if node.op_type == "Conv"} == {"stem", "head"}
     assert sum(node.op_type == "DequantizeLinear" for node in nodes) >= 4
     assert found.frontier[-1].narrow_share == pytest.approx(18 / (18 + 2 * 9 * MIN_CHANNELS))
+
+
+def test_bf16_with_winograds_form(broad: StageSearch, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried where the CPU has bf16, and then the form of wide blocks. The engines compute in FP32 here."""
+
+    class Plain(StageSearch):
+        def engine(self, recipe: Recipe, graph: bytes) -> Any:
+            asked.append(
+                (str(recipe.rest), sum(node.op_type == "Gather" for node in onnx.load_from_string(graph).graph.node))
+            )
+            return broad.engine(FP32, graph)
+
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx512_bf16"}))
+    clock(100, 40, 50, 20, 60)
+    found = search([Plain(**vars(broad))])
+    assert [point.kind for point in found.frontier] == [FP32, WINOGRAD, BF16, BF16_WINOGRAD, INT8_BF16_WINOGRAD]
+    assert found.mixture["local"] == BF16_WINOGRAD
+    # two convolutions in tiles have a Gather each; those in 8 bits have none
+    assert asked[:5] == [("fp32", 0), ("fp32", 2), ("bf16", 0), ("bf16", 2), ("bf16", 0)]
 
 
 def test_what_8_bits_save() -> None:

@@ -143,7 +143,7 @@ def test_chain_stays_in_tiles_and_keeps_the_border(block: tuple[bytes, Arrays, n
 
 
 def test_largest_value_below_zero(block: tuple[bytes, Arrays, np.ndarray]) -> None:
-    """The phase of zeros has no part in it."""
+    """The tile of zeros has no part in it."""
     _, weights, x = block
     nodes = [
         conv("x", "w", "c", "b", pads=[1] * 4),
