@@ -67,7 +67,7 @@ INT8_BF16_WINOGRAD = Recipe(weights="int8", floats="bf16", form="winograd")
 
 WINOGRAD_RECIPES = (WINOGRAD, BF16_WINOGRAD)
 """Recipes that run the Winograd graph of a bundle. An INT8 graph itself has the Winograd convolutions of its recipe."""
-MIXTURE_RECIPES = (FP32, BF16, WINOGRAD, BF16_WINOGRAD, INT8, INT8_BF16, INT8_WINOGRAD, INT8_BF16_WINOGRAD)
+MIXTURE_RECIPES = (FP32, BF16, WINOGRAD, INT8, INT8_BF16, INT8_WINOGRAD, BF16_WINOGRAD, INT8_BF16_WINOGRAD)
 """Recipes of the stages of a mixed-precision engine; those with Winograd's algorithm are for the local stage only."""
 RECIPES = (*MIXTURE_RECIPES, Recipe(weights="fp16"), Recipe(weights="int8", floats="fp32"))
 

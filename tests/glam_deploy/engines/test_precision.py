@@ -107,7 +107,7 @@ def test_a_recipe_is_read_as_it_is_written(recipe: Recipe) -> None:
 def test_texts_of_recipes_are_those_of_recorded_gates() -> None:
     """They are part of every engine's digest."""
     assert [str(recipe) for recipe in RECIPES] == [
-        *("fp32", "bf16", "winograd", "bf16+winograd", "int8", "int8+bf16", "int8+winograd", "int8+bf16+winograd"),
+        *("fp32", "bf16", "winograd", "int8", "int8+bf16", "int8+winograd", "bf16+winograd", "int8+bf16+winograd"),
         *("fp16", "int8+fp32"),
     ]
     mixed = StageRecipes(recipes={"global": INT8, "local": BF16, "fusion": FP32})
