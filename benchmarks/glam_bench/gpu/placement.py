@@ -37,8 +37,10 @@ def image_of(view: Mammogram, located: Located, network_shape: tuple[int, int]) 
     return image
 
 
-def differing(one: Located, other: Located) -> list[str]:
-    """Names of the facts and samples that are not equal."""
+def differing(one: Located | None, other: Located) -> list[str]:
+    """Names of the facts and samples that are not equal; `one` is None for results that cannot be read."""
+    if one is None:
+        return ["status"]
     if one.status is not other.status or one.found is None or other.found is None:
         return [] if one.status is other.status else ["status"]
     facts, others = _facts(one, one.found), _facts(other, other.found)

@@ -95,8 +95,8 @@ def check_place(bench: Bench, groups: Iterable[Sequence[str]], seed: int = 6) ->
         yield Check(kernel="place", case=f"{case}: window", k=None, n=n, difference=difference, limit=ROUNDING)
 
 
-def _placed(bench: Bench, views: Sequence[Mammogram]) -> tuple[list[Located], Float32]:
-    """The results of `place`, and the standardized images [n, 2944, 1920]."""
+def _placed(bench: Bench, views: Sequence[Mammogram]) -> tuple[list[Located | None], Float32]:
+    """The results of `place`, None where they cannot be read, and the standardized images [n, 2944, 1920]."""
     n, shapes = len(views), [(*view.pixels.shape, view.pixels.dtype) for view in views]
     areas = np.zeros((n, max(staging.whole_bytes(*shape) for shape in shapes)), np.uint8)
     for area, view in zip(areas, views, strict=True):
@@ -109,8 +109,15 @@ def _placed(bench: Bench, views: Sequence[Mammogram]) -> tuple[list[Located], Fl
     bench.kernels.standardize(bench.stream, **where, image=image)
     blocks = bench.download(samples, np.uint8, (n, placed.samples_bytes()))
     used = [block[: placed.used_samples_bytes(*shape)] for block, shape in zip(blocks, shapes, strict=True)]
-    located = [placed.read(block, shape[2]) for block, shape in zip(used, shapes, strict=True)]
+    located = [_read(block, shape[2]) for block, shape in zip(used, shapes, strict=True)]
     return located, bench.download(image, np.float32, (n, *GLAM.input_shape))
+
+
+def _read(block: NDArray[np.uint8], dtype: np.dtype[Any]) -> Located | None:
+    try:
+        return placed.read(block, dtype)
+    except ValueError:
+        return None
 
 
 # standardize

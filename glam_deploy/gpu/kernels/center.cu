@@ -65,12 +65,13 @@ __device__ inline int foreground_in(const Placing& placing, int begin, int end, 
     return total<PLACE_THREADS>(all);
 }
 
-// End row of the window of an MLO view.
+// End row of the window of an MLO view. If the crop is not wider than the window, `last` is not above the lowest point,
+// which is foreground.
 __device__ inline int mlo_bottom(const Placing& placing, const Facts& facts, int height) {
     const auto index = [](int row) { return row; };
     const auto has_tissue = [&](int row) { return counted_in(placing.counted[row], LAST) > 0; };
     const int last = over_rows(0, height, -1, Highest{}, index, has_tissue);
-    return (crop_columns(facts) > INPUT_COLUMNS ? min(facts.lowest_row, last) : facts.lowest_row) - 1;
+    return min(facts.lowest_row, last) - 1;
 }
 
 // Writes `before`. Each thread adds adjacent rows; the sums of the threads are added in shared memory.

@@ -132,7 +132,8 @@ def used_samples_bytes(rows: int, columns: int, dtype: np.dtype[Any]) -> int:
 def read(block: NDArray[np.uint8], dtype: np.dtype[Any]) -> Located:
     """The result in a downloaded block, copied. `dtype`: of the pixels of the image.
 
-    `block`: uint8 [bytes], contiguous, with 8-byte alignment, of at least `used_samples_bytes`.
+    `block`: uint8 [bytes], contiguous, with 8-byte alignment, of at least `used_samples_bytes`. Raises ValueError for a
+    block that `Kernels.place` did not write.
     """
     facts = block[: FACTS.itemsize].view(FACTS)[0]
     (low, high), status = facts["range"].tolist(), PlaceStatus(int(facts["status"]))

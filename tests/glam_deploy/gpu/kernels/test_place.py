@@ -118,6 +118,20 @@ def test_of_equal_components_the_first_is_the_breast(placer: Placer, small_modul
     assert found.found.breast.box == (20, 10, 270, 260)
 
 
+@pytest.mark.parametrize("row", [0, 1, 2, 33, 50, 64, 100])
+def test_a_hole_erodes_the_centre_of_a_square_up_to_100_pixels_away(placer: Placer, row: int) -> None:
+    """The core of the square is one pixel. The hole is on the outline of the diamond, and one pixel outside of it."""
+    for column, outside in ((min(row, 100 - row), False), (100 - row, False), (101 - row, True)):
+        pixels = np.pad(np.ones((201, 201), np.uint8), 1)
+        pixels[101 - row, 101 + column] = 0
+        sample = Mammogram(pixels=pixels, view=View.L_CC)
+        located = placer(sample)[0]
+        if outside:
+            assert_same(located, sample, SMALL.input_shape)
+        else:
+            assert located.status is PlaceStatus.THIN
+
+
 def with_pixel(value: float) -> Pixels:
     pixels = breast(420, 300, "float32")
     pixels[419, 299] = value

@@ -1,6 +1,6 @@
-"""Components of any shape: random masks, ties, spirals, combs, with kernels that erode 2 times and add 3 pixels.
+"""Components of any shape: random masks, ties, spirals, combs, with kernels that erode 3 times and add 3 pixels.
 
-Thin shapes remain after 2 erosions, so that small images have many components, long chains of runs and every position
+Thin shapes remain after 3 erosions, so that small images have many components, long chains of runs and every position
 of a crop relative to the window.
 """
 
@@ -26,7 +26,7 @@ from glam_deploy.preprocess import foreground, frame, window
 from glam_deploy.preprocess.standardize import standardize
 from glam_deploy.records import Mammogram, Pixels, View
 
-SHALLOW = 2
+SHALLOW = 3
 BUFFER = 3
 FRAME = replace(CAM, input_shape=(96, 128), map_shape=(3, 4))
 Trial = tuple[Placer, HostModule]
@@ -90,21 +90,21 @@ def test_many_random_masks(trial: Trial, mask: Pixels, view: View, backwards: bo
 
 
 def spiral(side: int = 241) -> Pixels:
-    """An arm of 5 pixels that turns inwards, with gaps of 3."""
-    mask, step = np.zeros((side, side), np.bool_), 8
+    """An arm of 7 pixels that turns inwards, with gaps of 3."""
+    mask, step = np.zeros((side, side), np.bool_), 10
     for i in range(0, side // 2 - step, step):
         last = side - 1 - i
-        mask[i : i + 5, max(0, i - step) : last + 1] = mask[last - 4 : last + 1, i : last + 1] = True
-        mask[i : last + 1, last - 4 : last + 1] = mask[i + step : last + 1, i : i + 5] = True
+        mask[i : i + 7, max(0, i - step) : last + 1] = mask[last - 6 : last + 1, i : last + 1] = True
+        mask[i : last + 1, last - 6 : last + 1] = mask[i + step : last + 1, i : i + 7] = True
     return mask
 
 
 def comb(*, upside_down: bool) -> Pixels:
     """Teeth that are joined at one end only, and one separate row that is larger than each tooth."""
     mask = np.zeros((250, 301), np.bool_)
-    for column in range(0, 296, 8):
-        mask[:200, column : column + 5] = True
-    mask[195:200] = True
+    for column in range(0, 290, 10):
+        mask[:200, column : column + 7] = True
+    mask[193:200] = True
     mask[220:240, 40:90] = True
     return mask[::-1] if upside_down else mask
 
@@ -133,8 +133,8 @@ SHAPES = {
     "holes": dense(1),
     "more holes": dense(2),
     "squares at corners": staircase(),
-    "lines of equal length": (np.arange(160)[:, None] % 8 < 5) & np.ones((160, 130), np.bool_),
-    "columns of equal length": (np.arange(160) % 8 < 5) & np.ones((130, 160), np.bool_),
+    "lines of equal length": (np.arange(160)[:, None] % 10 < 7) & np.ones((160, 130), np.bool_),
+    "columns of equal length": (np.arange(160) % 10 < 7) & np.ones((130, 160), np.bool_),
     "rows of 33 words": np.pad(np.ones((20, 1050), np.bool_), ((3, 3), (1, 5))),
 }
 
@@ -152,3 +152,12 @@ def test_a_breast_as_high_and_wide_as_the_image_and_the_window(trial: Trial) -> 
             mask = np.ones((rows, columns), np.bool_)
             mask[rows // 2, columns // 2] = False
             check(trial, mask, View.L_MLO if rows % 2 else View.R_CC)
+
+
+def test_every_pixel_of_the_diamond_erodes_its_centre(trial: Trial) -> None:
+    """A square whose core is one pixel, with a hole anywhere in it."""
+    side = 2 * SHALLOW + 1
+    for hole in np.ndindex(side, side):
+        mask = np.ones((side, side), np.bool_)
+        mask[hole] = False
+        check(trial, mask)
