@@ -28,6 +28,17 @@ def test_sound_bundle(cli: Cli, bundle: Path) -> None:
     assert snapshot(bundle) == before
 
 
+def test_weights_of_the_fusion_head_that_are_not_those_of_the_graph(cli: Cli, bundle: Path) -> None:
+    weights = {name: np.full(shape, 0.1234, np.float32) for name, shape in GLAM.fusion_weights.items()}
+    np.savez(bundle / "graphs/fusion.npz", **weights)  # type: ignore[arg-type]
+    described = facts()
+    described["network"] |= {"aggregation": GLAM.aggregation}
+    write_manifest(bundle, described)
+    said = cli("verify", "--bundle", bundle)
+    assert said.code == 4
+    assert "mil_attn_V.weight" in said.err and "other values than in graphs/fusion.onnx" in said.err
+
+
 def test_bundle_from_the_environment(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLAM_BUNDLE", str(bundle))
     assert cli("verify").code == 0
