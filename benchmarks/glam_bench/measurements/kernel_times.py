@@ -8,7 +8,7 @@ import numpy as np
 
 from glam_bench.gpu import maps
 from glam_bench.gpu.clock import Timer, Work
-from glam_bench.gpu.maps import places
+from glam_bench.gpu.maps import SLOTS, places
 from glam_bench.gpu.plan import GpuContext
 from glam_bench.gpu.views import DETECTOR, VIEWS
 from glam_bench.gpu.workbench import Bench
@@ -98,9 +98,12 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
     def examine() -> None:
         kernels.examine(stream, image=image, flags=flags, n=n)
 
-    inputs = {name: bench.upload(array) for name, array in head_inputs(rng, n, k).items()}
-    outputs = {name: bench.poisoned(n * 4 * 64) for name in ("y_global", "y_local", "y_fusion", "attention", "pooled")}
-    head = {name: memory.address for name, memory in {**inputs, **outputs}.items()}
+    parts_of_head = {name: bench.upload(array) for name, array in head_inputs(rng, n, k).items()}
+    for name in ("y_global", "y_local", "y_fusion", "attention", "pooled"):
+        parts_of_head[name] = bench.poisoned(n * SLOTS * len(GLAM.classes) * 4)  # the size of the largest, `pooled`
+
+    def head() -> None:
+        bench.head.launch(stream, {name: memory.address for name, memory in parts_of_head.items()}, n=n)
 
     def propose_and_crop() -> None:
         propose()
@@ -118,7 +121,7 @@ def _works(bench: Bench, k: int, n: int) -> Mapping[str, Work]:
         "propose and crop": propose_and_crop,
         "fuse": fuse,
         "examine": examine,
-        "head": lambda: bench.head.launch(stream, head, n=n),
+        "head": head,
         # last, because they overwrite the image
         "standardize, uint16": standardize("uint16"),
         "standardize, float32": standardize("float32"),

@@ -86,8 +86,8 @@ __device__ inline bool gather(const float* z_g, const float* z_k, unsigned int u
 }
 
 // Grid: (1, 1, images). `pooled`: predictions of the patches, [images, MAX_PATCHES, CLASSES]; not read if the network
-// has a classifier of the mean representation. All outputs are NaN if z_g or a used z_k is not finite, because a sum, a
-// tangent or a sigmoid can hide it.
+// has a classifier of the mean representation. All scores and the used slots' attention are NaN if z_g or a used z_k is
+// not finite, because a sum, a tangent or a sigmoid can hide it.
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
 attend(const float* pooled, const long long* all_locations, const float* all_z_g, const float* all_z_k,
        const float* weights, float* y_local, float* y_fusion, float* attention) {
@@ -110,7 +110,8 @@ attend(const float* pooled, const long long* all_locations, const float* all_z_g
     __syncthreads();
     const bool finite = !__syncthreads_or(!gather(z_g, z_k, used, shares, z));
     const float spoil = finite ? 0 : __uint_as_float(0x7fffffffu);
-    if (threadIdx.x < MAX_PATCHES) attention[image * MAX_PATCHES + threadIdx.x] = shares[threadIdx.x] + spoil;
+    if (threadIdx.x < MAX_PATCHES)
+        attention[image * MAX_PATCHES + threadIdx.x] = used >> threadIdx.x & 1 ? shares[threadIdx.x] + spoil : 0;
     const int label = warp % CLASSES, output = image * CLASSES + label;
     if (warp < CLASSES) {
         const float logit = row_product<Z_ALL>(weights + FUSION_DNN_WEIGHT + label * Z_ALL, z);

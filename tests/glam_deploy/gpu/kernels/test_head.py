@@ -236,7 +236,8 @@ def test_no_plausible_score_from_values_that_are_not_finite(
         elif output == "y_global" or (output == "y_local" and spoilt == "saliency_patches"):
             assert not np.isfinite(found[output][1]).all(), output
         else:
-            assert not np.isfinite(found[output][1]).any(), output
+            used = 2 if output == "attention" else None
+            assert not np.isfinite(found[output][1][:used]).any(), output
 
 
 def test_the_number_of_pooled_values_is_that_of_the_published_code() -> None:
