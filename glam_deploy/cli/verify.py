@@ -18,7 +18,7 @@ from glam_deploy.cli.options import (
     threads_option,
 )
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.engines.fusion_head import require_weights_of_graph
+from glam_deploy.engines.fusion_head import require_scores_of_graph, require_weights_of_graph
 from glam_deploy.engines.selection import check_asked
 from glam_deploy.errors import ParityError
 from glam_deploy.runtime.session import pipeline_of
@@ -44,6 +44,7 @@ def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None 
     bundle.check()
     if "fusion" in bundle.network.stages:
         require_weights_of_graph(bundle)
+        require_scores_of_graph(bundle)
     console.out.print(f"{len(bundle.files)} files of {bundle.folder} are unchanged", soft_wrap=True)
     pipeline = pipeline_of(bundle, engine=engine, patches=golden_patches(bundle), options=options, ungated=True)
     with console.working("running the golden case"):

@@ -5,13 +5,17 @@ GPU engines. Engines for CPUs run the fusion graph.
 """
 
 import io
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Mapping
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle, graph_file
-from glam_deploy.engines.base import Arrays, Engine
+from glam_deploy.engines.base import Arrays, Engine, EngineOptions
+from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.errors import BundleError
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Float32
@@ -19,6 +23,11 @@ from glam_deploy.records import Float32
 Weights = Mapping[str, Float32]
 """State-dict key -> weight, with the keys and shapes of `NetworkSpec.fusion_weights`."""
 Float64 = NDArray[np.float64]
+
+_NPY_HEADER = 256
+"""Largest size in bytes of the header of an array in an npz file."""
+_CLOSE = 1e-4
+"""Largest difference between the scores of the head and those of the graph, which computes in float32."""
 
 
 def read_fusion_weights(bundle: Bundle) -> Weights | None:
@@ -29,16 +38,47 @@ def read_fusion_weights(bundle: Bundle) -> Weights | None:
     """
     if FUSION_WEIGHTS_FILE not in bundle.files:
         return None
-    with np.load(io.BytesIO(bundle.read(FUSION_WEIGHTS_FILE)), allow_pickle=False) as file:
-        weights = dict(file)
-    expected = {name: ("float32", shape) for name, shape in bundle.network.fusion_weights.items()}
-    found = {name: (str(array.dtype), array.shape) for name, array in weights.items()}
-    if found != expected or not all(np.isfinite(array).all() for array in weights.values()):
+    shapes = bundle.network.fusion_weights
+    try:
+        weights = _arrays(bundle.read(FUSION_WEIGHTS_FILE), names=shapes.keys(), nbytes=4 * _count(shapes))
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile and numpy raise many kinds for a damaged or hostile file
         raise BundleError(
-            f"{bundle.folder}: {FUSION_WEIGHTS_FILE} has {found}, expected finite values of {expected} for the "
-            f"manifest's network. Export the checkpoint again."
+            f"{bundle.folder}: {FUSION_WEIGHTS_FILE} cannot be read ({type(error).__name__}: {error}). Export the "
+            "checkpoint again."
+        ) from error
+    found = _described({name: w.shape for name, w in weights.items()})
+    if found != _described(shapes) or not all(w.dtype == np.float32 and np.isfinite(w).all() for w in weights.values()):
+        raise BundleError(
+            f"{bundle.folder}: {FUSION_WEIGHTS_FILE} has {found}; expected finite values of float32 for the manifest's "
+            f"network: {_described(shapes)}. Export the checkpoint again."
         )
     return weights
+
+
+def _arrays(content: bytes, *, names: Collection[str], nbytes: int) -> Weights:
+    """The arrays of an npz file; nothing is read from a file with other names or with more bytes."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        found = sorted(member.filename.removesuffix(".npy") for member in members)
+        if found != sorted(names):
+            raise ValueError(f"its arrays are {', '.join(found)[:200] or 'none'}; expected {', '.join(sorted(names))}")
+        if (size := sum(member.file_size for member in members)) > nbytes + _NPY_HEADER * len(members):
+            raise ValueError(f"its arrays have {size} bytes; expected {nbytes}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = dict(file)
+    if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"{', '.join(other)}: no array; expected one")
+    return arrays
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def _described(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shapes[name])}" for name in sorted(shapes)) or "no array"
 
 
 def require_weights_of_graph(bundle: Bundle) -> None:
@@ -54,6 +94,44 @@ def require_weights_of_graph(bundle: Bundle) -> None:
             f"{bundle.folder}: {', '.join(absent)} of {FUSION_WEIGHTS_FILE}: other values than in "
             f"{graph_file('fusion')}, expected equal ones. Export the checkpoint again."
         )
+
+
+def require_scores_of_graph(bundle: Bundle) -> None:
+    """Raises BundleError unless the fusion head computes the scores of the fusion graph, for made-up inputs.
+
+    Finds what `require_weights_of_graph` cannot: weights that are exchanged, and short ones whose bytes are anywhere in
+    the graph. Does nothing for a bundle without such weights. Raises BackendBuildError.
+    """
+    weights, network = read_fusion_weights(bundle), bundle.network
+    if weights is None:
+        return
+    inputs = _examples(network)
+    graph = OnnxRuntimeEngine(bundle.read(graph_file("fusion")), "fusion", EngineOptions(), network=network)
+    expected, found = graph.run(inputs), FusionHead(weights, network).run(inputs)
+    wrong = {name: float(np.abs(values - expected[name]).max()) for name, values in found.items()}
+    if worst := {name: difference for name, difference in wrong.items() if not difference <= _CLOSE}:
+        differences = ", ".join(f"{name} by {difference:.2g}" for name, difference in worst.items())
+        raise BundleError(
+            f"{bundle.folder}: the weights of {FUSION_WEIGHTS_FILE} give other scores than {graph_file('fusion')}: "
+            f"{differences}; expected at most {_CLOSE:g}. Export the checkpoint again."
+        )
+
+
+def _examples(network: NetworkSpec) -> dict[str, NDArray[Any]]:
+    """Inputs of the fusion stage for six images with 1 to 6 patches and representations from 1 down to 0."""
+    rng, contract = np.random.default_rng(0), network.contract("fusion").inputs
+    count = network.patches.slots
+    inputs: dict[str, NDArray[Any]] = {name: rng.random((count, *t.shape), np.float32) for name, t in contract.items()}
+    used = np.arange(count) <= np.arange(count)[:, None]
+    places = rng.integers(0, 16, (count, count, 2)) * network.cell
+    inputs["patch_locations"] = np.where(used[..., None], places, -1)
+    for name in inputs.keys() & {"z_g", "z_k"}:
+        scale = np.float32(0.1) ** np.arange(count, dtype=np.float32)
+        scale[-1] = 0
+        inputs[name] *= scale.reshape(-1, *[1] * (inputs[name].ndim - 1))
+    for name in inputs.keys() & {"saliency_patches", "z_k"}:
+        inputs[name][~used] = 0
+    return inputs
 
 
 class FusionHead(Engine):

@@ -209,6 +209,8 @@ def _remedy(owner: Owner) -> str:
 
 def _installed(package: str) -> bool:
     try:
-        return find_spec(package) is not None
+        spec = find_spec(package)
+        # a folder without modules, as an uninstallation may leave it, has a specification without origin
+        return spec is not None and spec.origin is not None
     except ModuleNotFoundError:  # the parent of a dotted name is missing
         return False

@@ -110,7 +110,8 @@ def check_asked(name: str, bundle: Bundle, options: EngineOptions) -> None:
 
 def could_run() -> str:
     """Sentence with the engines that this machine can run, for messages about missing requirements."""
-    return f"Engines that can run on this machine, if the bundle has them: {', '.join(runnable())}."
+    names = ", ".join(runnable()) or "none, because packages are missing"
+    return f"Engines that can run on this machine, if the bundle has them: {names}."
 
 
 def runnable() -> list[str]:

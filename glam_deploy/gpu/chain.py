@@ -82,23 +82,25 @@ class SlotPool:
         `meanwhile`: work of the host that uses the slot's memory, done before the results are waited for. Raises
         BackendRunError.
         """
+        run = Run(self, slot, meanwhile)
         try:
             with self.guarded():
                 launch()
-        except BaseException:
-            self.give(slot)
+            with self._changed:
+                self._under_way.append(run)
+                self._changed.notify()
+        except BaseException:  # Ctrl-C may come at any time
+            if run not in self._under_way:
+                self.give(slot)
             raise
-        run = Run(self, slot, meanwhile)
-        with self._changed:
-            self._under_way.append(run)
-            self._changed.notify()
         return run
 
     def end(self, run: "Run", slot: Slot) -> None:
-        """Return the slot of a run whose results are on the host or have failed. Called by `Run`."""
+        """Return the slot of a run whose results are on the host or have failed; once, also if called again."""
         with self._changed:
-            self._under_way.remove(run)
-            self._free.append(slot)
+            if run in self._under_way:
+                under_way, free = [one for one in self._under_way if one is not run], [*self._free, slot]
+                self._under_way, self._free = under_way, free  # together, because Ctrl-C may come at any time
             self._changed.notify()
 
     @contextmanager
@@ -136,31 +138,32 @@ class Run:
         self._pool, self._meanwhile = pool, meanwhile
         self._slot: Slot | None = slot
         self._lock = Lock()
-        self._outcome: Collected | BackendRunError | None = None
+        self._outcome: Collected | Exception | None = None
 
-    def finish(self) -> Collected | BackendRunError:
+    def finish(self) -> Collected | Exception:
         """Wait for the run, copy its results and free the slot. Thread-safe; further calls return the same outcome."""
         with self._lock:
-            if self._slot is not None:
+            if self._outcome is None:
+                assert self._slot is not None
                 self._outcome = self._collect(self._slot)
+            if self._slot is not None:
                 self._pool.end(self, self._slot)
                 self._slot = None
-            assert self._outcome is not None
             return self._outcome
 
     def result(self) -> Collected:
-        """The results of the run. Raises BackendRunError if it failed."""
+        """The results of the run. Raises BackendRunError if it failed, MemoryError if the host has no room for them."""
         outcome = self.finish()
-        if isinstance(outcome, BackendRunError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def _collect(self, slot: Slot) -> Collected | BackendRunError:
+    def _collect(self, slot: Slot) -> Collected | Exception:
         try:
             with self._pool.guarded():
                 self._meanwhile()
                 return slot.collect()
-        except BackendRunError as error:
+        except Exception as error:  # for the caller of `result`; nobody else's run may end with it
             return error
 
 

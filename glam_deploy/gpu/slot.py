@@ -15,7 +15,9 @@ the steps one by one, and the result's provenance records this.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 from glam_deploy.errors import BackendRunError
 from glam_deploy.gpu.device.arrays import DeviceArray
 from glam_deploy.gpu.device.gpu import Gpu
-from glam_deploy.gpu.device.stream import Graph
+from glam_deploy.gpu.device.stream import Graph, Stream
 from glam_deploy.gpu.engines.base import DeviceEngine, DeviceRun
 from glam_deploy.gpu.kernels import placed
 from glam_deploy.gpu.kernels.head import HeadKernels
@@ -77,6 +79,8 @@ class Slot:
         """Raises BackendRunError if the GPU has not enough memory or an engine fails."""
         self.stages, self.images = stages, images
         self.stream = stages.gpu.stream()
+        # memory of the slot is freed after it, and may be in use
+        weakref.finalize(self, _settle, self.stream).atexit = False
         rows = {"local": images * stages.patches}
         by_engines = [stage for stage in stages.network.stages if not (stage == "fusion" and stages.head)]
         batches = {stage: rows.get(stage, images) for stage in by_engines}
@@ -306,3 +310,9 @@ class Slot:
             for n in range(self.images):
                 target = self.address(name) + n * self.stages.network.patches.slots * row
                 self.stream.copy(target, self.address(f"packed_{name}") + n * used, used)
+
+
+def _settle(stream: Stream) -> None:
+    """Wait for all work of a stream, also if the GPU has failed."""
+    with suppress(BackendRunError):
+        stream.synchronize()

@@ -46,7 +46,8 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, threads: int =
         item = next(source, _End.END)
         return _End.END if item is _End.END else workers.submit(work, item)
 
-    workers, iterating = (ThreadPoolExecutor(n, initializer=lower_priority) for n in (threads, 1))
+    # a thread inherits the priority of the one that starts it
+    workers, iterating = ThreadPoolExecutor(threads), ThreadPoolExecutor(1, initializer=lower_priority)
     try:
         begun = deque(iterating.submit(begin) for _ in range(threads))
         while True:

@@ -246,8 +246,8 @@ class Pipeline:
             return _exact(image) if isinstance(image, Mammogram) else image
         if not is_array(image):
             raise UsageError(
-                f"image is a {type(image).__name__}, expected a Mammogram, a NetworkInput, an array, or an input of "
-                "glam_deploy.read: a path, bytes, a binary file or a pydicom Dataset"
+                f"image has the type {type(image).__name__}, expected a Mammogram, a NetworkInput, an array, or an "
+                "input of glam_deploy.read: a path, bytes, a binary file or a pydicom Dataset"
             )
         array = to_host(image)
         if view is None and (horizontal_flip or not np.issubdtype(array.dtype, np.floating)):
@@ -271,11 +271,20 @@ class Pipeline:
             yield from pending.results
 
     def _started(self, started: Iterable[T]) -> Iterator[T]:
-        """Yield started views in order, each only after `in_flight` views have been started."""
+        """Yield started views in order, each only after `in_flight` views have been started.
+
+        An error of `started` is raised after the views that were started before it.
+        """
         under_way: deque[T] = deque()
-        depth = self.in_flight
-        for pending in started:
-            under_way.append(pending)
+        depth, views = self.in_flight, iter(started)
+        while True:
+            try:
+                under_way.append(next(views))
+            except StopIteration:
+                break
+            except Exception:
+                yield from under_way
+                raise
             if len(under_way) == depth:
                 yield under_way.popleft()
         yield from under_way

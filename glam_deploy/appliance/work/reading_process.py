@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,17 +58,27 @@ def send(channel: socket.socket, content: bytes, descriptor: int | None = None) 
     channel.sendall(content)
 
 
-def receive(channel: socket.socket) -> tuple[bytes, int | None]:
-    """The content and the file descriptor of one message. Raises EOFError if the other side is gone."""
+def receive(channel: socket.socket, wait: Callable[[], None] = lambda: None) -> tuple[bytes, int | None]:
+    """The content and the file descriptor of one message. Raises EOFError if the other side is gone.
+
+    `wait`: returns when the channel can be read, and may raise; called before each part.
+    """
     try:
+        wait()
         start, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
-        (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (_MAX_MESSAGE + 1,)
-        content = channel.recv(length, socket.MSG_WAITALL) if length <= _MAX_MESSAGE else b""
+        (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (0,)
+        content = bytearray()
+        while len(content) < length <= _MAX_MESSAGE:
+            wait()
+            part = channel.recv(length - len(content))
+            if not part:
+                raise EOFError
+            content += part
     except ConnectionError:
         raise EOFError from None
-    if not content or len(content) < length:
+    if not content:
         raise EOFError
-    return content, descriptors[0] if descriptors else None
+    return bytes(content), descriptors[0] if descriptors else None
 
 
 def main() -> None:

@@ -108,8 +108,13 @@ class ViewReader:
 
     def _receive_message(self, longest_s: float) -> tuple[Any, int | None]:
         """The next message of the process. Raises EOFError if it has ended; kills it if it takes too long."""
+        assert self._channel
+        content, descriptor = receive(self._channel, partial(self._wait, time.monotonic() + longest_s, longest_s))
+        return _Unpickler(BytesIO(content)).load(), descriptor
+
+    def _wait(self, deadline: float, longest_s: float) -> None:
+        """Return when the process has sent something; `deadline` in seconds of the monotonic clock."""
         assert self._process and self._channel
-        deadline = time.monotonic() + longest_s
         while not select.select([self._channel], [], [], POLL_S)[0]:
             if self._stop.is_set():
                 raise Stopped
@@ -118,8 +123,6 @@ class ViewReader:
                 self._reap()
                 log.error("reading a view took more than %g s and was stopped", longest_s)
                 raise DicomError(f"reading it took more than {longest_s:g} s (worker.longest_read_s): export it again")
-        content, descriptor = receive(self._channel)
-        return _Unpickler(BytesIO(content)).load(), descriptor
 
     def _reap(self) -> int:
         assert self._process and self._channel

@@ -1,7 +1,10 @@
 """Weights of the fusion head: read from bundles that have them, refused where they are not those of the graph."""
 
 import io
+import pickle
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,14 @@ import torch
 from support.bundles import facts, write_manifest
 
 from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle, graph_file, open_bundle
-from glam_deploy.engines.fusion_head import FusionHead, Weights, read_fusion_weights, require_weights_of_graph
+from glam_deploy.engines import fusion_head
+from glam_deploy.engines.fusion_head import (
+    FusionHead,
+    Weights,
+    read_fusion_weights,
+    require_scores_of_graph,
+    require_weights_of_graph,
+)
 from glam_deploy.errors import BundleError
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, GMIC, NetworkSpec
 from glam_export.reference.gmic import GmicNetwork
@@ -30,10 +40,14 @@ def write_bundle(folder: Path, network: NetworkSpec, weights: Weights | None, gr
         file = io.BytesIO()
         np.savez(file, **weights)  # type: ignore[arg-type]
         (folder / FUSION_WEIGHTS_FILE).write_bytes(file.getvalue())
+    write_manifest(folder, described_as(network))
+    return open_bundle(folder)
+
+
+def described_as(network: NetworkSpec) -> dict[str, Any]:
     described = facts()
     described["network"] |= {"name": network.name, "aggregation": network.aggregation}
-    write_manifest(folder, described)
-    return open_bundle(folder)
+    return described
 
 
 @pytest.mark.parametrize("network", [GLAM, GLAM_CONCATENATION, GMIC], ids=lambda n: f"{n.name}-{n.aggregation}")
@@ -65,8 +79,61 @@ def test_a_bundle_of_an_earlier_release(tmp_path: Path) -> None:
 )
 def test_weights_of_no_network(tmp_path: Path, changed: dict[str, np.ndarray | None]) -> None:
     weights = {name: array for name, array in (random_weights(GLAM) | changed).items() if array is not None}
-    with pytest.raises(BundleError, match=r"graphs/fusion\.npz has .*, expected finite values of .*Export"):
+    said = r"graphs/fusion\.npz (has .*; expected finite values of float32|cannot be read .* expected).*Export"
+    with pytest.raises(BundleError, match=said):
         read_fusion_weights(write_bundle(tmp_path / "bundle", GLAM, weights))
+
+
+def npz(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}"
+HOSTILE = {
+    "nothing": b"",
+    "no archive": b"graph",
+    "array": header(HUGE),
+    "pickle": pickle.dumps({"fusion_dnn.bias": 1}),
+    "bomb": npz(**{name: bytes(100_000_000) for name in GLAM.fusion_weights}),
+    "no arrays": npz(**dict.fromkeys(GLAM.fusion_weights, b"")),
+    "huge shape": npz(**dict.fromkeys(GLAM.fusion_weights, header(HUGE))),
+    "objects": npz(**dict.fromkeys(GLAM.fusion_weights, header(HUGE.replace("<f4", "|O")))),
+    "truncated": npz(**dict.fromkeys(GLAM.fusion_weights, header(HUGE)))[:-30],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_files_that_are_no_weights(tmp_path: Path, what: str) -> None:
+    """Their hashes are those of the manifest."""
+    bundle = write_bundle(tmp_path / "bundle", GLAM, random_weights(GLAM))
+    (bundle.folder / FUSION_WEIGHTS_FILE).write_bytes(HOSTILE[what])
+    write_manifest(bundle.folder, described_as(GLAM))
+    with pytest.raises(BundleError, match=r"graphs/fusion\.npz cannot be read .*Export the checkpoint again"):
+        read_fusion_weights(open_bundle(bundle.folder))
+
+
+def test_weights_that_are_exchanged_or_short_give_other_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All their bytes are somewhere in the graph."""
+    true = random_weights(GLAM)
+    monkeypatch.setattr(fusion_head, "OnnxRuntimeEngine", lambda *_, network: FusionHead(true, network))
+    require_scores_of_graph(write_bundle(tmp_path / "same", GLAM, true))
+    v, u = true["mil_attn_V.weight"], true["mil_attn_U.weight"]
+    wrong = {
+        "exchanged": {"mil_attn_V.weight": u, "mil_attn_U.weight": v},
+        "zero": {"fusion_dnn.bias": np.zeros(2, np.float32)},
+    }
+    for name, changed in wrong.items():
+        bundle = write_bundle(tmp_path / name, GLAM, true | changed)
+        with pytest.raises(BundleError, match=r"give other scores than graphs/fusion\.onnx: .* by 0\.\d+; expected"):
+            require_scores_of_graph(bundle)
 
 
 def test_a_changed_file(tmp_path: Path) -> None:

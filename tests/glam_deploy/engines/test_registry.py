@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,9 @@ def test_auto_is_onnx_on_the_cpu(recorder: Recorder, bundle: Bundle) -> None:
     assert (registry.AUTO, OWNERS[registry.AUTO].gpu) == ("onnx", False)
 
 
+SPEC = SimpleNamespace(origin="package/__init__.py")
+
+
 def needs(**changes: Any) -> Owner:
     return Owner(module="nothing", summary="made up", **changes)
 
@@ -118,8 +122,16 @@ def test_missing(owner: Owner, missing: tuple[str, ...]) -> None:
     assert owner.missing == missing
 
 
+def test_a_folder_that_an_uninstallation_has_left_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert needs(packages=("left_behind",)).missing == ("left_behind",)
+
+
 def test_tensorrt_of_either_flavour_will_do(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
-    monkeypatch.setattr(registry, "find_spec", lambda name: None if "tensorrt" in name else object())
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if "tensorrt" in name else SPEC)
     with pytest.raises(BackendUnavailable) as caught:
         open_engines("fp16", bundle, EngineOptions())
     assert str(caught.value) == (
@@ -128,7 +140,7 @@ def test_tensorrt_of_either_flavour_will_do(monkeypatch: pytest.MonkeyPatch, bun
     )
     assert caught.value.exit_code == 3
     for flavour in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.setattr(registry, "find_spec", lambda name, has=flavour: object() if name == has else None)
+        monkeypatch.setattr(registry, "find_spec", lambda name, has=flavour: SPEC if name == has else None)
         assert OWNERS["fp16"].missing == registry.CUDA
 
 

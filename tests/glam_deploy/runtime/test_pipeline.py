@@ -88,7 +88,7 @@ def test_raw_array_with_view_is_a_mammogram(view: View, flip: bool) -> None:
 def test_a_placed_view_is_not_placed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     mammogram = Mammogram(pixels=breast(), view=View.L_CC)
     placed, expected = place(mammogram), pipeline()(mammogram)
-    monkeypatch.setattr("glam_deploy.runtime.pipeline.place", None)
+    monkeypatch.setattr("glam_deploy.runtime.host_chain.place", None)
     assert_same(pipeline()(placed), expected)
 
 
@@ -132,7 +132,9 @@ def test_without_a_number_of_patches_it_is_that_of_the_network() -> None:
 
 @pytest.mark.parametrize("image", [[[0, 1]], None, 3, Mammogram])
 def test_not_an_image(image: Any) -> None:
-    with pytest.raises(UsageError, match=f"image is a {type(image).__name__}, expected a Mammogram, .* a path, bytes"):
+    with pytest.raises(
+        UsageError, match=f"image has the type {type(image).__name__}, expected a Mammogram, .* a path, bytes"
+    ):
         pipeline()(image)
 
 
@@ -279,6 +281,23 @@ def test_an_error_in_a_stream_is_raised_with_its_own_result(standardized: np.nda
     for _ in range(2):
         with pytest.raises(BackendRunError, match="'y_scale'"):
             pending.result()
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_an_error_of_the_images_comes_after_what_was_started_before(standardized: np.ndarray, errors: Any) -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield from [standardized] * 4
+        raise KeyError("no more")
+
+    beside, found = Pipeline(replace(opened_fakes(), streams=3), patches=1, provenance={}), []
+    with pytest.raises(KeyError, match="no more"):
+        for result in beside.map(images(), errors=errors):
+            found.append(result)
+    assert len(found) == 4
+    with pytest.raises(InputError):
+        for result in beside.map([*[standardized] * 3, standardized[None]]):
+            found.append(result)
+    assert len(found) == 7
 
 
 def test_what_is_prepared_elsewhere_gives_the_same(standardized: np.ndarray) -> None:

@@ -53,6 +53,12 @@ def test_gives_what_read_view_gives(reader: ViewReader, tmp_path: Path) -> None:
     assert child(reader) == first, "one process for all"
 
 
+PART_OF_AN_ANSWER = (
+    "import socket, sys; channel = socket.socket(fileno=int(sys.argv[1])); "
+    "channel.sendall(reading_process._LENGTH.pack(1000) + b'part'); time.sleep(600)"
+)
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -61,6 +67,7 @@ def test_gives_what_read_view_gives(reader: ViewReader, tmp_path: Path) -> None:
         ("bytearray(8 << 30)", "a fault while reading it: MemoryError"),
         ("time.sleep(600)", "more than 1 s .worker.longest_read_s"),
         ("raise ValueError('CANARY')", "a fault while reading it: ValueError"),
+        (PART_OF_AN_ANSWER, "more than 1 s .worker.longest_read_s"),
     ],
 )
 def test_what_a_decoder_may_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:

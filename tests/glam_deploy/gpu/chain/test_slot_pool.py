@@ -99,6 +99,28 @@ def test_a_wait_that_was_interrupted_can_be_taken_up_again() -> None:
     assert run.result() == 1
 
 
+def test_an_interrupt_while_a_slot_is_returned_leaves_it_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, made = pool_of(1)
+    run = begin(pool, 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pool._changed, "notify", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+        run.finish()
+    assert run.result() == 1
+    for n in range(2, 5):
+        assert begin(pool, n).result() == n
+    assert len(made) == 1
+
+
+def test_another_error_than_the_gpus_is_that_of_its_run_alone() -> None:
+    pool, made = pool_of(1)
+    run = begin(pool, 1)
+    made[0].raises.append(MemoryError())
+    made[0].value = None
+    assert begin(pool, 2).result() == 2
+    with pytest.raises(MemoryError):
+        run.result()
+
+
 def test_a_failure_is_everybodys() -> None:
     pool, made = pool_of(2)
     first, second = begin(pool, 1), begin(pool, 2)
