@@ -83,7 +83,7 @@ def test_random_masks(trial: Trial, mask: Pixels, view: View, backwards: bool) -
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(mask=blobs(350), view=st.sampled_from(View), backwards=st.booleans())
 def test_many_random_masks(trial: Trial, mask: Pixels, view: View, backwards: bool) -> None:
     check(trial, mask, view, backwards=backwards)
