@@ -86,9 +86,10 @@ def test_a_kernel_that_does_something_else_is_seen(
 
 
 def test_a_fusion_head_with_other_weights_is_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every check but that of one image, all of whose scores with weights are NaN."""
     other = {name: array[..., ::-1] for name, array in random_weights().items()}
     monkeypatch.setattr(kernels, "random_weights", lambda: other)
-    assert len(kernels.summary(list(head(bench)))["missed"]) == 6
+    assert len(kernels.summary(list(head(bench)))["missed"]) == 7
 
 
 class OneLaunch:
