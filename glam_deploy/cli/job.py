@@ -3,10 +3,10 @@
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ from glam_deploy.outputs.writer import (
 )
 from glam_deploy.reading import read, read_patient, read_standardized, read_study
 from glam_deploy.records import Pixels, View
-from glam_deploy.runtime.overlap import ahead, behind, lower_priority
+from glam_deploy.runtime.overlap import Turns, ahead, behind
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.view_names import exam_from_name
@@ -215,40 +215,35 @@ def _process_all(
     network runs in the calling thread, which gets Ctrl-C; what it has finished by then is still written.
     """
 
-    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[Path, _Kept | Future[Outcome]]:
+    turns, numbers = Turns(), count()
+
+    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[int, Path, _Started | _Kept | GlamError]:
         display.begin(path)
         if isinstance(view, _Kept):
-            return path, view
+            return next(numbers), path, view
         display.explain_repeat(view.difference if isinstance(view, _Read) else "")
         display.tally.begin()
-        started = _attempt(partial(_start, pipeline), view)
-        return path, writers.submit(_finish, job, path, started)
+        return next(numbers), path, _attempt(partial(_start, pipeline), view)
 
-    def finish(started: tuple[Path, _Kept | Future[Outcome]]) -> None:
-        path, view = started
-        if isinstance(view, _Kept):
-            kept, outcome = view.report, Outcome(status=KEPT, text="", patient=view.patient)
-        else:
-            kept, outcome = None, view.result()
-        with writing_to(job.out):
-            report = kept or read_report(job.out, job.stems[path])
-            exam, name = job.exam_of(path, report), job.stems[path] + REPORT
-            if table is not None:
-                write = table.keep if kept else table.add
-                write(path, name, report, exam, outcome.patient)
-        if exam:
-            images.append(_scores(exam, report, outcome.patient))
-        display.tally.lacking |= outcome.lacking
-        display.end(outcome.status, _line(job, path, outcome))
+    def finish(started: tuple[int, Path, _Started | _Kept | GlamError]) -> None:
+        number, path, view = started
+        with turns.after(number, partial(_outcome, job, path, view)) as outcome:
+            with writing_to(job.out):
+                report = view.report if isinstance(view, _Kept) else read_report(job.out, job.stems[path])
+                exam, name = job.exam_of(path, report), job.stems[path] + REPORT
+                if table is not None:
+                    write = table.keep if isinstance(view, _Kept) else table.add
+                    write(path, name, report, exam, outcome.patient)
+            if exam:
+                images.append(_scores(exam, report, outcome.patient))
+            display.tally.lacking |= outcome.lacking
+            display.end(outcome.status, _line(job, path, outcome))
 
     read, threads = partial(_attempt, partial(_read, pipeline, job)), pipeline.ahead
     depth = pipeline.in_flight + threads - 1
-    with (
-        ThreadPoolExecutor(threads, initializer=lower_priority) as writers,
-        closing(ahead(read, job.stems, threads=threads)) as views,
-    ):
+    with closing(ahead(read, job.stems, threads=threads)) as views:
         started = map(start, job.stems, views)
-        with closing(behind(finish, started, depth=depth)) as ends:
+        with closing(behind(finish, started, depth=depth, threads=threads)) as ends:
             for _ in ends:
                 pass
 
@@ -310,8 +305,10 @@ def _write(job: Job, path: Path, started: _Started) -> Outcome:
     return Outcome(status="done", text=_summary(result), patient=result.input.source.patient)
 
 
-def _finish(job: Job, path: Path, started: _Started | GlamError) -> Outcome:
-    """Write the result, or the report of the failure."""
+def _outcome(job: Job, path: Path, started: _Started | _Kept | GlamError) -> Outcome:
+    """Write the result, or the report of the failure; nothing for a result that is kept."""
+    if isinstance(started, _Kept):
+        return Outcome(status=KEPT, text="", patient=started.patient)
     written = _attempt(partial(_write, job, path), started)
     if not isinstance(written, GlamError):
         return written

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle, graph_file
 from glam_deploy.engines.base import Arrays, Engine, EngineOptions
-from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine
 from glam_deploy.errors import BundleError
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Float32
@@ -102,8 +101,10 @@ def require_scores_of_graph(bundle: Bundle) -> None:
     Finds what `require_weights_of_graph` cannot: weights that are exchanged, and short ones whose bytes are anywhere in
     the graph. Does nothing for a bundle without such weights. Raises BackendBuildError.
     """
+    from glam_deploy.engines.onnxruntime import OnnxRuntimeEngine  # half a second, for this check alone
+
     weights, network = read_fusion_weights(bundle), bundle.network
-    if weights is None:
+    if not weights:
         return
     inputs = _examples(network)
     graph = OnnxRuntimeEngine(bundle.read(graph_file("fusion")), "fusion", EngineOptions(), network=network)

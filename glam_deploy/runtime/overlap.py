@@ -9,8 +9,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from enum import Enum
 from typing import TypeVar
 
@@ -61,17 +62,51 @@ def ahead(work: Callable[[Item], Made], items: Iterable[Item], *, threads: int =
         workers.shutdown(cancel_futures=True)
 
 
-def behind(work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1) -> Generator[Made, None, None]:
-    """Yield `work(item)` for each item, in order, computed in another thread while the caller produces the next item.
+def behind(
+    work: Callable[[Item], Made], items: Iterable[Item], *, depth: int = 1, threads: int = 1
+) -> Generator[Made, None, None]:
+    """Yield `work(item)` for each item, in order, computed in other threads while the caller produces the next item.
 
-    Up to `depth` items wait for the thread or are processed by it. Closing the generator, and an error or Ctrl-C while
-    the next item is produced, waits for the work on all previous items.
+    Up to `depth` items wait for the threads or are processed by them. Closing the generator, and an error or Ctrl-C
+    while the next item is produced, waits for the work on all previous items.
     """
-    with ThreadPoolExecutor(1, initializer=lower_priority) as thread:
+    with ThreadPoolExecutor(threads, initializer=lower_priority) as workers:
         waiting: deque[Future[Made]] = deque()
         for item in items:
             if len(waiting) == depth:
                 yield waiting.popleft().result()
-            waiting.append(thread.submit(work, item))
+            waiting.append(workers.submit(work, item))
         while waiting:
             yield waiting.popleft().result()
+
+
+class Turns:
+    """Lets threads that work at the same time do the end of their work one after another, in the order of numbers."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def after(self, number: int, work: Callable[[], Made]) -> Iterator[Made]:
+        """Context with the result of `work`, which is entered when those of all lower numbers have ended.
+
+        Numbers begin at 0, and each is used once. An error of `work` ends the turn too.
+        """
+        try:
+            made = work()
+        except BaseException:
+            with self._turn(number):
+                raise
+        with self._turn(number):
+            yield made
+
+    @contextmanager
+    def _turn(self, number: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+            try:
+                yield
+            finally:
+                self._next += 1
+                self._changed.notify_all()

@@ -53,7 +53,7 @@ def test_a_good_run(canned: Record, bundle: Path, tmp_path: Path, capsys: Captur
     found = json.loads(path.read_text())
     assert path.name == f"nvidia-h200-{found['started'][:10]}.json"
     assert found["options"]["images"] == 10_000
-    assert len(found["bars"]) == 13
+    assert len(found["bars"]) == 17
     assert found["ratios"]["torch fp32"]["chain"] == pytest.approx(20)
     assert found["steps"]["kernels"]["results"] == canned.results("kernels")
     said = capsys.readouterr()

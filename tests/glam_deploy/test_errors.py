@@ -15,7 +15,7 @@ def test_a_fault_is_told_by_its_place_in_our_code_without_its_text() -> None:
     with closing(ahead(ip_address, ["Doe^Jane"])) as addresses, pytest.raises(ValueError, match="Doe") as caught:
         next(addresses)
     told = fault(caught.value)
-    assert re.fullmatch(r"ValueError in step, line \d+ of overlap\.py", told)
+    assert re.fullmatch(r"ValueError in ahead, line \d+ of overlap\.py", told)
 
 
 def test_an_import_names_what_is_missing() -> None:

@@ -12,7 +12,7 @@ import torch
 from support.bundles import facts, write_manifest
 
 from glam_deploy.bundle import FUSION_WEIGHTS_FILE, Bundle, graph_file, open_bundle
-from glam_deploy.engines import fusion_head
+from glam_deploy.engines import onnxruntime
 from glam_deploy.engines.fusion_head import (
     FusionHead,
     Weights,
@@ -123,7 +123,7 @@ def test_files_that_are_no_weights(tmp_path: Path, what: str) -> None:
 def test_weights_that_are_exchanged_or_short_give_other_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All their bytes are somewhere in the graph."""
     true = random_weights(GLAM)
-    monkeypatch.setattr(fusion_head, "OnnxRuntimeEngine", lambda *_, network: FusionHead(true, network))
+    monkeypatch.setattr(onnxruntime, "OnnxRuntimeEngine", lambda *_, network: FusionHead(true, network))
     require_scores_of_graph(write_bundle(tmp_path / "same", GLAM, true))
     v, u = true["mil_attn_V.weight"], true["mil_attn_U.weight"]
     wrong = {

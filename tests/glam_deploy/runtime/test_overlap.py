@@ -13,7 +13,7 @@ from threading import Barrier, Event, current_thread, get_native_id
 import pytest
 
 from glam_deploy.runtime import overlap
-from glam_deploy.runtime.overlap import NICENESS, ahead, behind
+from glam_deploy.runtime.overlap import NICENESS, Turns, ahead, behind
 
 GUARD = 60
 
@@ -193,3 +193,23 @@ def test_closing_leaves_out_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) 
         assert next(found) == 0
         begun.wait(GUARD)  # as many as there are threads
     assert sorted(done) == [0, 1, 2, 3, 4]
+
+
+def test_ends_are_in_order_whatever_is_done_first() -> None:
+    """The first waits for the others; one that fails does not hold up those after it."""
+    turns, others, ended = Turns(), Barrier(4), []
+
+    def work(n: int) -> int:
+        others.wait(GUARD)
+        if n == 2:
+            raise KeyError(n)
+        return n * n
+
+    def whole(n: int) -> None:
+        with turns.after(n, lambda: work(n)) as made:
+            ended.append(made)
+
+    with ThreadPoolExecutor(4) as pool:
+        begun = [pool.submit(whole, n) for n in (3, 2, 1, 0)]
+    assert ended == [0, 1, 9]
+    assert isinstance(begun[1].exception(), KeyError)
