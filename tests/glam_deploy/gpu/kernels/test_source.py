@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -35,8 +36,10 @@ def attributes(info: bytes, wanted: int) -> Iterator[bytes]:
             at += size
 
 
-CASES = [*((GLAM, architecture) for architecture in ARCHITECTURES), (GMIC, "sm_75"), (CAM, "sm_75")]
-CASES += [(GMIC, "sm_120"), (CAM, "sm_120")]
+OLDEST, NEWEST = ARCHITECTURES[0], ARCHITECTURES[-1]
+OTHERS = [*((GLAM, one) for one in ARCHITECTURES[1:-1]), *product((GMIC, CAM), (OLDEST, NEWEST))]
+CASES = [(GLAM, OLDEST), (GLAM, NEWEST), *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
+"""Each takes 5 s or more."""
 
 
 @pytest.mark.parametrize(("network", "architecture"), CASES)
