@@ -80,7 +80,7 @@ def test_the_steps_are_those_of_the_network(pair: Pair, driver: FakeDriver) -> N
     patches = ["propose"] * SOME + ["crop"] if SOME else []
     kernels = [name for name in work if name in ("moments", "standardize", "propose", "crop", "fuse", "enlarge")]
     assert kernels == ["moments", "standardize", *patches, "enlarge"]
-    assert work.count("copy in") == work.count("copy out") == 1
+    assert (work.count("copy in"), work.count("copy out")) == (1, 2), "the samples of the placing, and the result"
 
 
 @pytest.mark.parametrize("flat", [(0,), (0, 1)])
