@@ -37,11 +37,9 @@ def read_fusion_weights(bundle: Bundle) -> Weights | None:
     """
     if FUSION_WEIGHTS_FILE not in bundle.files:
         return None
-    shapes = bundle.network.fusion_weights
+    shapes, content = bundle.network.fusion_weights, bundle.read(FUSION_WEIGHTS_FILE)
     try:
-        weights = _arrays(bundle.read(FUSION_WEIGHTS_FILE), names=shapes.keys(), nbytes=4 * _count(shapes))
-    except BundleError:
-        raise
+        weights = _arrays(content, names=shapes.keys(), nbytes=4 * sum(map(prod, shapes.values())))
     except Exception as error:  # zipfile and numpy raise many kinds for a damaged or hostile file
         raise BundleError(
             f"{bundle.folder}: {FUSION_WEIGHTS_FILE} cannot be read ({type(error).__name__}: {error}). Export the "
@@ -70,10 +68,6 @@ def _arrays(content: bytes, *, names: Collection[str], nbytes: int) -> Weights:
     if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"{', '.join(other)}: no array; expected one")
     return arrays
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(prod(shape) for shape in shapes.values())
 
 
 def _described(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -163,7 +163,7 @@ class Run:
             with self._pool.guarded():
                 self._meanwhile()
                 return slot.collect()
-        except Exception as error:  # for the caller of `result`; nobody else's run may end with it
+        except Exception as error:  # kept for `result`: another run that needs the slot may have called `finish`
             return error
 
 

@@ -9,8 +9,8 @@ from glam_deploy.gpu.kernels import staging
 from glam_deploy.gpu.kernels.placed import Found
 from glam_deploy.gpu.kernels.placed import Located as GpuLocated
 from glam_deploy.preprocess import place
-from glam_deploy.preprocess.prepare import Located, check_type, crop_window, judge
-from glam_deploy.records import ChainInput, Mammogram, Placed, Placement
+from glam_deploy.preprocess.prepare import Located, check_type, judge, placement_of
+from glam_deploy.records import ChainInput, Mammogram, Placed
 
 
 class GpuPlacing:
@@ -54,20 +54,11 @@ class GpuPlacing:
             return error
 
     def _located(self, view: Mammogram, found: Found) -> Located:
-        rows, columns = view.pixels.shape
-        placement = Placement(
-            source_shape=(rows, columns),
-            crop_window=crop_window(found.crop, columns, mirrored=view.faces_left),
-            mirrored=view.faces_left,
-            row_shift=found.row_shift,
-            column_shift=found.column_shift,
-            best_center=found.best_center,
-            network_shape=self._network_shape,
-        )
+        shift = (found.row_shift, found.column_shift)
         return Located(
-            breast=found.breast.mirrored(columns) if view.faces_left else found.breast,
+            breast=found.breast.mirrored(view.pixels.shape[1]) if view.faces_left else found.breast,
             samples=found.samples,
-            placement=placement,
+            placement=placement_of(view, found.crop, found.best_center, shift, self._network_shape),
             crop_facts=found.crop_facts,
             tissue_in_crop=found.foreground,
             tissue_in_window=found.seen_foreground,

@@ -175,16 +175,27 @@ def _place(
     center = window.best_center(tissue, facts, is_mlo=is_mlo, window=network_shape)
     crop_shape = (bottom - top, right - left)
     row_shift, column_shift = window.window_shift(center, crop_shape, is_mlo=is_mlo, window=network_shape)
-    placement = Placement(
+    return placement_of(mammogram, box, center, (row_shift, column_shift), network_shape), facts
+
+
+def placement_of(
+    mammogram: Mammogram,
+    crop: Box,
+    center: tuple[int, int],
+    shift: tuple[int, int],
+    network_shape: tuple[int, int],
+) -> Placement:
+    """The placement of a view from its crop, an upright box, the best centre in it and the shift of the window."""
+    rows, columns = mammogram.pixels.shape
+    return Placement(
         source_shape=(rows, columns),
-        crop_window=crop_window(box, columns, mirrored=mirrored),
-        mirrored=mirrored,
-        row_shift=row_shift,
-        column_shift=column_shift,
+        crop_window=crop_window(crop, columns, mirrored=mammogram.faces_left),
+        mirrored=mammogram.faces_left,
+        row_shift=shift[0],
+        column_shift=shift[1],
         best_center=center,
         network_shape=network_shape,
     )
-    return placement, facts
 
 
 def crop_window(box: Box, width: int, *, mirrored: bool) -> tuple[int, int, int, int]:

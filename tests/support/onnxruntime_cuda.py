@@ -54,7 +54,7 @@ class World:
         self.engine: Callable[[Stage, NetworkSpec], FakeEngine] = lambda stage, spec: FakeEngine(stage, network=spec)
         """What the graph of a stage computes."""
         self._errors: dict[int, str] = {}
-        """Thread -> the runtime's error that nobody has read."""
+        """Thread -> the last error of the CUDA runtime in that thread, until a call returns it (cudaGetLastError)."""
         self.library = SimpleNamespace(
             __version__="1.31.1",
             SessionOptions=REAL.SessionOptions,

@@ -8,8 +8,9 @@ from glam_deploy.errors import InputError
 from glam_deploy.gpu.kernels.placed import Found, Located, PlaceStatus
 from glam_deploy.preprocess import foreground, frame, samples, window
 from glam_deploy.preprocess.foreground import Breast
+from glam_deploy.preprocess.prepare import placement_of
 from glam_deploy.preprocess.standardize import standardize
-from glam_deploy.records import Box, Float32, Mammogram, Placement
+from glam_deploy.records import Float32, Mammogram
 
 
 def locate(view: Mammogram, network_shape: tuple[int, int]) -> Located:
@@ -31,7 +32,7 @@ def image_of(view: Mammogram, located: Located, network_shape: tuple[int, int]) 
         return np.zeros(network_shape, np.float32)
     found = located.found
     shift = (found.row_shift, found.column_shift)
-    placement = _placement(view, found.crop, shift, network_shape)
+    placement = placement_of(view, found.crop, found.best_center, shift, network_shape)
     image = frame.map_to_network(placement, view.pixels).astype(np.float32)
     standardize(image)
     return image
@@ -67,7 +68,7 @@ def _found(view: Mammogram, breast: Breast, network_shape: tuple[int, int]) -> F
     center = window.best_center(tissue, facts, is_mlo=is_mlo, window=network_shape)
     shape = (crop[2] - crop[0], crop[3] - crop[1])
     shift = window.window_shift(center, shape, is_mlo=is_mlo, window=network_shape)
-    seen = frame.seen(_placement(view, crop, shift, network_shape)).read(view.pixels)
+    seen = frame.seen(placement_of(view, crop, center, shift, network_shape)).read(view.pixels)
     return Found(
         breast=breast,
         crop=crop,
@@ -78,21 +79,6 @@ def _found(view: Mammogram, breast: Breast, network_shape: tuple[int, int]) -> F
         foreground=int(np.count_nonzero(tissue)),
         seen_foreground=int(np.count_nonzero(seen)),
         samples=samples.take(pixels, upright),
-    )
-
-
-def _placement(view: Mammogram, crop: Box, shift: tuple[int, int], network_shape: tuple[int, int]) -> Placement:
-    rows, columns = view.pixels.shape
-    top, left, bottom, right = crop
-    sides = (columns - right, columns - left) if view.faces_left else (left, right)
-    return Placement(
-        source_shape=(rows, columns),
-        crop_window=(top, bottom, *sides),
-        mirrored=view.faces_left,
-        row_shift=shift[0],
-        column_shift=shift[1],
-        best_center=None,
-        network_shape=network_shape,
     )
 
 

@@ -45,7 +45,7 @@ PLACE_BLOCKS = 512
 
 ERODE_ROWS = 128
 ERODE_WORDS = 8
-"""`erode`: rows of a tile, and its words of 32 columns."""
+"""`erode`: height of a tile in rows, and its width in words of a mask, which have 32 columns each."""
 
 DILATE_ROWS = 256
 """`dilate`: rows of the image per block."""

@@ -66,8 +66,9 @@ _RANGE_BYTES = 12
 _SIDE_BYTES = 4 * 4 + 8 + 4
 _WORD_BYTES = 4 + 4 + 2 + 16 * 4
 _MOST_WORDS = -(-(LARGEST_PIXELS + 31 * LARGEST_SIDE) // (32 * 8)) * 8
-"""Scratch memory for each block of `foreground`, each row, and each word of 32 pixels: masks of foreground and core,
-first columns of runs, 16 entries of the union-find forest. Rows have up to 31 columns more, to fill their words."""
+"""Bytes of scratch memory for each block of `foreground` (the range of its pixels), for each row (extents and counts),
+and for each word of a mask, which has 32 pixels of a row: foreground, core, the first column of a run, and 16
+entries of the union-find forest. `_MOST_WORDS`: words of the largest image; each row begins with a new word."""
 
 
 @dataclass(frozen=True, kw_only=True)
