@@ -18,6 +18,8 @@ from pathlib import Path
 def main() -> None:
     name, folder = sys.argv[sys.argv.index("--role") + 1], Path(os.environ["GLAM_TEST_ROLES"])
     start = len(list(folder.glob(f"{name}.[0-9]*")))
+    # Before the process id is known: a test may send the signal as soon as it reads it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     _write(folder / f"{name}.{start}", str(os.getpid()))
     if name.startswith("once"):
         sys.exit(1 if start == 0 else 2)
@@ -26,9 +28,7 @@ def main() -> None:
         if name.startswith(word):
             sys.exit(code)
     if name.startswith("deaf"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         _sleep_for_ever()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     if name.startswith("beating"):
         threading.Thread(target=_beat, args=(name, folder / "data/state.db"), daemon=True).start()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
