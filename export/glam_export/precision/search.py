@@ -10,6 +10,8 @@ until the mixture passes. Every mixture that was tried is a point of the frontie
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
+from math import ceil
 from statistics import median
 from time import perf_counter
 
@@ -32,10 +34,13 @@ from glam_export.precision.quantize import blocks, narrow_share, widened
 from glam_export.precision.winograd import winograd
 
 Report = Callable[[str], None]
+Combination = tuple[SearchPoint, ...]
+"""One point for each stage."""
 
-LOCAL_CASES = 2
-"""Number of images by which the local stage alone is judged, to save time: each has several patches. All images are
-used for the global stage, which determines the patches, and for both stages together.
+LOCAL_PATCHES = 12
+"""Least number of patches by which the local stage alone is judged, if the images have so many; not more images than
+that, to save time. All images are used for the global stage, which determines the patches, and for both stages
+together.
 """
 NOISE = 0.03
 """Relative difference between two measurements of a latency below which mixtures count as equally fast."""
@@ -117,7 +122,7 @@ def stage_searches(
     )
     pipeline = Pipeline(OpenedEngines(engines=engines, identity=identity), patches=patches, provenance={})
     cases = [Case(image=image, expected=answer(pipeline(image))) for image in images]
-    of_stage = {"global": cases, "local": cases[:LOCAL_CASES]}
+    of_stage = {"global": cases, "local": cases[: ceil(LOCAL_PATCHES / patches)]}
     return [
         StageSearch(stage=stage, wide=wide[stage], narrow=graph, cases=of_stage[stage], limits=limits, network=network)
         for stage, graph in narrow.items()
@@ -141,20 +146,19 @@ def search(stages: Sequence[StageSearch], report: Report = lambda line: None) ->
     )
 
 
-def _choose(
-    stages: Sequence[StageSearch], points: Sequence[Sequence[SearchPoint]], report: Report
-) -> list[SearchPoint]:
-    """One point per stage: the best; if these fail together, the best without 8 bits; if these fail too, FP32."""
-    wholes = [[point for point in of_stage if point.kind.weights != "int8"] for of_stage in points]
-    for choice in (points, wholes):
-        taken = [_best(of_stage) for of_stage in choice]
+def _choose(stages: Sequence[StageSearch], points: Sequence[Sequence[SearchPoint]], report: Report) -> Combination:
+    """One point per stage: the fastest combination that passes together. All in FP32 passes by definition."""
+    remaining = list(product(*([point for point in of_stage if point.passed] for of_stage in points)))
+    while (taken := _best(remaining, stages)) != tuple(of_stage[0] for of_stage in points):
         names = "; ".join(summary_line(point) for point in taken)
         report(f"trying together: {names}")
-        if len(stages) == 1 or judge(_together(stages, taken), stages[0].limits).passed:
+        if len(stages) == 1 or (verdict := judge(_together(stages, taken), stages[0].limits)).passed:
             report(f"taken: {names}")
             return taken
+        report(f"missed together ({verdict.failures[0]})")
+        remaining.remove(taken)
     report("taken: all in fp32")
-    return [of_stage[0] for of_stage in points]
+    return taken
 
 
 def _together(stages: Sequence[StageSearch], taken: Sequence[SearchPoint]) -> list[ImageAgreement]:
@@ -171,11 +175,16 @@ def _together(stages: Sequence[StageSearch], taken: Sequence[SearchPoint]) -> li
     return agreements
 
 
-def _best(points: Sequence[SearchPoint]) -> SearchPoint:
-    """The fastest that passed; among those equally fast within NOISE, the one with the highest Dice."""
-    passed = [point for point in points if point.passed]
-    least = min(point.latency_ms for point in passed)
-    return max((p for p in passed if p.latency_ms <= least * (1 + NOISE)), key=lambda p: (p.dice_worst, p.dice_median))
+def _best(choices: Sequence[Combination], stages: Sequence[StageSearch]) -> Combination:
+    """The fastest for one image; among those equally fast within NOISE, the one with the highest Dice."""
+    rows = [_rows(task.stage, task.cases[0]) for task in stages]
+
+    def latency_ms(points: Combination) -> float:
+        return sum(point.latency_ms * n for point, n in zip(points, rows, strict=True))
+
+    least = min(map(latency_ms, choices))
+    near = [points for points in choices if latency_ms(points) <= least * (1 + NOISE)]
+    return max(near, key=lambda points: min((point.dice_worst, point.dice_median) for point in points))
 
 
 def _points(task: StageSearch, report: Report) -> Iterator[SearchPoint]:
@@ -183,7 +192,7 @@ def _points(task: StageSearch, report: Report) -> Iterator[SearchPoint]:
     measured = partial(_measured, task, report)
     wholes = [measured(kind) for kind in _wholes(task)]
     yield from wholes
-    form = _best(wholes)
+    (form,) = _best([(point,) for point in wholes if point.passed], [task])
     narrow = _narrowed(form.kind)
     yield (narrowest := measured(narrow))
     saved = savings(task.wide, form=_speed(form, wholes), narrow=_speed(narrowest, wholes), tiled=_tiled(task, form))
