@@ -247,7 +247,7 @@ def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) 
     if not stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
     files = sorted(_files_in(path))
-    found = [file for file in files if _looks_like_image(file)]
+    found = [file for file in files if looks_like_image(file)]
     if not found:
         raise UsageError(f"{path} contains no DICOM, PNG, TIFF or npy file: check the folder")
     if others := sorted(set(files) - set(found)):
@@ -286,7 +286,8 @@ def _refuse_folder(error: OSError) -> NoReturn:
     ) from error
 
 
-def _looks_like_image(path: Path) -> bool:
+def looks_like_image(path: Path) -> bool:
+    """Whether a file of a folder counts as an image (`find_inputs`)."""
     suffix = path.suffix.lower()
     named = suffix in SUFFIXES
     try:

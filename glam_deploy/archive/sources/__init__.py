@@ -1,1 +1,96 @@
-"""Where the images of an archive are: folders, lists, object stores, zip and tar files, DICOMweb servers."""
+"""Sources of images for the archive command: folders, lists, object stores, zip and tar files, DICOMweb servers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from glam_deploy.archive.sources.base import Entry, Source
+from glam_deploy.archive.sources.files import Files
+from glam_deploy.archive.sources.listings import FileListing, FolderListing, Listing, ListListing, PrefixListing
+from glam_deploy.archive.sources.lists import is_list
+from glam_deploy.archive.sources.locations import is_container, local_path, path_part, scheme_of, without_credentials
+from glam_deploy.archive.sources.storage import exists, filesystem
+from glam_deploy.errors import UsageError
+from glam_deploy.reading import SUFFIXES
+
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+"""Schemes of object stores: the URL of an object has all that is needed to read it, without the URL of the source."""
+
+
+class _Part(Source, Protocol):
+    def owns(self, location: str) -> bool:
+        """Whether a location is one of this source."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Several sources, one after another. Lists come last where it is decided to which one an entry belongs."""
+
+    parts: tuple[_Part, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        for part in self.parts:
+            yield from part.entries()
+
+    def read(self, entry: Entry) -> bytes:
+        for part in self.parts:
+            if not _is_list(part) and part.owns(entry.location):
+                return part.read(entry)
+        return next(part for part in reversed(self.parts) if part.owns(entry.location)).read(entry)
+
+
+def _is_list(part: _Part) -> bool:
+    return isinstance(part, Files) and isinstance(part.listing, ListListing)
+
+
+def open_source(texts: Sequence[str], *, modalities: Sequence[str] = ("MG",), authority: Path | None = None) -> Source:
+    """The source of all `texts`: each is a path, a URL or `dicomweb+https://HOST/PATH`.
+
+    A folder and a URL without the suffix of a file are searched; a zip or tar file gives its members; a file .csv,
+    .parquet, .txt or .lst is a list of paths and URLs. `modalities`: series of a DICOMweb server with one of these;
+    `authority`: CA certificates (PEM) that must have signed its certificate, None: those of this machine.
+
+    Raises UsageError for a text that is none of these, BackendUnavailable if a package is missing.
+    """
+    if not texts:
+        raise UsageError("no source was given, expected folders, files, lists or URLs")
+    return Sources(parts=tuple(_part(text, modalities, authority) for text in dict.fromkeys(texts)))
+
+
+def _part(text: str, modalities: Sequence[str], authority: Path | None) -> _Part:
+    scheme = scheme_of(text)
+    if scheme in ("dicomweb", "dicomweb+http", "dicomweb+https"):
+        raise UsageError("DICOMweb is not supported yet")
+    return Files(listing=_url(text, scheme) if scheme not in ("", "file") else _local(text))
+
+
+def _local(text: str) -> Listing:
+    path = local_path(text)
+    if not exists(path):
+        raise UsageError(
+            f"{path} does not exist or cannot be accessed, expected a file, folder, list or URL: check the path"
+        )
+    if path.is_dir():
+        return FolderListing(root=path)
+    if not path.is_file():
+        raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
+    return ListListing(address=text) if is_list(text) else FileListing(address=str(path))
+
+
+def _url(text: str, scheme: str) -> Listing:
+    filesystem(text)  # its package may be missing
+    if is_list(text):
+        return ListListing(address=text)
+    is_file = is_container(text) or path_part(text).lower().endswith(tuple(SUFFIXES))
+    if scheme in ("http", "https"):
+        if text.endswith("/"):
+            raise UsageError(
+                f"{without_credentials(text)} is a folder of a web server, which has no listing: give a list of URLs, "
+                f"or dicomweb+{scheme}://... for a DICOMweb server"
+            )
+        is_file = True
+    if not is_file and scheme not in STORES:
+        raise UsageError(f"folders of {scheme}:// cannot be listed, expected one of {', '.join(STORES)}: give a list")
+    return FileListing(address=text) if is_file else PrefixListing(url=text)

@@ -1,0 +1,229 @@
+"""Members of zip and tar files, in the order of the file; a container in a container is not opened.
+
+A member is read only after those before it, because a compressed tar file has no index: a reader that takes entries in
+their order decompresses the container once, and one that goes back begins again.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, NoReturn
+
+from glam_deploy.archive.sources.locations import is_container, is_hidden, is_named_image, may_be_image, path_part
+from glam_deploy.archive.sources.storage import read_bounded
+from glam_deploy.errors import InputError
+from glam_deploy.reading import is_dicom
+from glam_deploy.signatures import HEAD
+
+MAX_STEP = 64 << 20
+"""Most bytes of one read: the directory of a zip file (about 600,000 members), or a header of a tar file."""
+_FREE = 1 << 30
+"""Bytes that a compressed tar file may have after decompression, whatever its own size."""
+_RATIO = 200
+"""Largest ratio of decompressed to compressed bytes beyond `_FREE`; views without compression have up to about 20."""
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError,
+    NotImplementedError, RuntimeError, LookupError, OverflowError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file in a container; it can be opened until the next member is asked for."""
+
+    label: str
+    """Its name as stored, with `!2` for the second member of that name, and so on."""
+    size: int
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        """The content. Raises InputError if it is damaged, encrypted, too large, or a container itself."""
+        if is_container(self.label):
+            raise InputError("it is an archive in an archive, which is not opened: extract it")
+        with _damage("the member is damaged"), self.open() as file:
+            return read_bounded(file)  # type: ignore[arg-type]
+
+    def is_wanted(self) -> bool:
+        """Whether it counts as an image: by its suffix or its content, as in `reading.find_inputs`."""
+        if is_hidden(self.label):
+            return False
+        if is_named_image(self.label):
+            return True
+        try:
+            with _damage("the member is damaged"), self.open() as file:
+                return is_dicom(file.read(HEAD))
+        except InputError:
+            return may_be_image(self.label)
+
+
+def members(file: BinaryIO, location: str) -> Iterator[Member]:
+    """All files of a container, in its order. `location` names its kind.
+
+    Raises InputError where the container is damaged: members before that place have been yielded.
+    """
+    seen: set[str] = set()
+    is_zip = path_part(location).lower().endswith(".zip")
+    with _damage("the archive is damaged"):
+        for name, size, opened in _in_zip(file) if is_zip else _in_tar(file, location):
+            label, number = name, 1
+            while label in seen:
+                number += 1
+                label = f"{name}!{number}"
+            seen.add(label)
+            yield Member(label=label, size=size, open=opened)
+
+
+_Found = tuple[str, int, Callable[[], IO[bytes]]]
+
+
+def _in_zip(file: BinaryIO) -> Iterator[_Found]:
+    with zipfile.ZipFile(_Limited(file)) as archive:
+        for info in archive.infolist():
+            if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
+                yield info.filename, info.file_size, _zip_opener(archive, info)
+
+
+def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        if info.flag_bits & 1:
+            raise InputError("it is encrypted: extract the archive with its password")
+        return archive.open(info)
+
+    return opened
+
+
+def _in_tar(file: BinaryIO, location: str) -> Iterator[_Found]:
+    limited = _Limited(*_decompressed(file, path_part(location).lower()))
+    with tarfile.open(fileobj=limited, mode="r:", errors="replace") as archive:
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all of them
+            if info.isreg():
+                yield info.name, info.size, _tar_opener(archive, info)
+    if not limited.last or limited.last.strip(b"\0"):
+        # tarfile takes a damaged or missing header for the end of the archive
+        raise InputError("the archive ends without its end mark: it is incomplete or damaged, copy it again")
+
+
+def _tar_opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        file = archive.extractfile(info)
+        assert file is not None, "a regular member has content"
+        return file
+
+    return opened
+
+
+def _decompressed(file: BinaryIO, name: str) -> tuple[Any, BinaryIO | None]:
+    """The tar file in `file`, and `file` itself if it is compressed."""
+    if name.endswith("gz"):
+        return gzip.GzipFile(fileobj=file, mode="rb"), file
+    if name.endswith("bz2"):
+        return bz2.BZ2File(file), file
+    if name.endswith("xz"):
+        return lzma.LZMAFile(file), file
+    return file, None
+
+
+class _Limited(io.BufferedIOBase):
+    """A file with a limit for the size of one read and, if it is compressed, for the ratio of the compression."""
+
+    def __init__(self, file: Any, compressed: BinaryIO | None = None) -> None:
+        self._file, self._compressed = file, compressed
+        self.last = b""
+        """The bytes of the last read."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        is_all = size is None or size < 0
+        self.last = self._file.read(MAX_STEP + 1 if is_all else min(size or 0, MAX_STEP + 1))
+        if len(self.last) > MAX_STEP:
+            raise InputError(f"the archive has a header of more than {MAX_STEP} bytes: split it")
+        self._check_ratio()
+        return self.last
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        while whence == 0 and self._compressed is not None and offset - self.tell() > MAX_STEP:
+            self._file.seek(MAX_STEP, io.SEEK_CUR)
+            self._check_ratio()
+        return int(self._file.seek(offset, whence))
+
+    def _check_ratio(self) -> None:
+        if self._compressed is None or (size := self.tell()) <= _FREE:
+            return
+        if size > _RATIO * max(self._compressed.tell(), 1):
+            raise InputError(f"the archive grows to more than {_RATIO} times its size: it is no archive of images")
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Convert exceptions of the archive libraries to InputError; their texts may quote names."""
+    try:
+        yield
+    except _DAMAGE as error:
+        _refuse(what, error)
+
+
+def _refuse(what: str, error: Exception) -> NoReturn:
+    if isinstance(error, NotImplementedError):
+        raise InputError("its compression is not supported: pack it again with deflate") from None
+    raise InputError(f"{what} ({type(error).__name__}): copy or pack it again") from None
+
+
+class LastContainer:
+    """The container that this process read last, kept open; a copy in another process begins with none."""
+
+    def __init__(self) -> None:
+        self._location, self._passed = "", set[str]()
+        self._members: Iterator[Member] = iter(())
+        self._file: BinaryIO | None = None
+
+    def __reduce__(self) -> tuple[type["LastContainer"], tuple[()]]:
+        return LastContainer, ()
+
+    def read(self, location: str, label: str, opened: Callable[[], BinaryIO]) -> bytes:
+        """The content of a member. Raises InputError if it is damaged or not there; passes on errors of `opened`."""
+        try:
+            if self._location != location or label in self._passed:
+                self._begin(location, opened)
+            for member in self._members:
+                self._passed.add(member.label)
+                if member.label == label:
+                    return member.read()
+        except BaseException:
+            # the position in the file is unknown
+            self.close()
+            raise
+        self.close()
+        raise InputError("the archive has no such member any more: run again, so that it is listed again")
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        self._members = iter(())
+        if self._file is not None:
+            self._file.close()
+        self._location, self._passed, self._file = "", set(), None
+
+    def _begin(self, location: str, opened: Callable[[], BinaryIO]) -> None:
+        self.close()
+        self._file = opened()
+        self._location, self._members = location, members(self._file, location)

@@ -1,0 +1,97 @@
+"""Source of files of any storage, with the members of the containers among them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.containers import LastContainer, members
+from glam_deploy.archive.sources.listings import Listing, SignedEntry
+from glam_deploy.archive.sources.locations import is_container, local_path, name_of, split_member
+from glam_deploy.archive.sources.storage import Doubt, exists, is_url, open_binary, read_all
+from glam_deploy.errors import GlamError, InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Source of the files of a listing; a zip or tar file among them gives its members.
+
+    A container that cannot be listed, or has no image, is an entry itself, so that it gets a row with the reason.
+    """
+
+    listing: Listing
+    _last: LastContainer = field(default_factory=LastContainer, compare=False, repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in self.listing.entries():
+            if is_container(entry.location):
+                yield from self._members(entry)
+            else:
+                yield entry
+
+    def owns(self, location: str) -> bool:
+        return self.listing.owns(location)
+
+    def read(self, entry: Entry) -> bytes:
+        try:
+            return self._read(entry)
+        except Doubt as doubt:
+            raise self._decided(doubt, entry) from None
+
+    def _read(self, entry: Entry) -> bytes:
+        address, member = _address(entry), _member_of(entry.location)
+        if member is not None:
+            return self._last.read(member[0], member[1], lambda: open_binary(address))
+        if is_container(entry.location):
+            with open_binary(address) as file:
+                for _ in members(file, entry.location):
+                    pass
+            raise InputError("the archive has no DICOM, PNG, TIFF or npy file: check the archive")
+        return read_all(address, entry.size)
+
+    def _members(self, container: Entry) -> Iterator[Entry]:
+        count = 0
+        try:
+            with open_binary(_address(container)) as file:
+                for member in members(file, container.location):
+                    if member.is_wanted():
+                        count += 1
+                        yield _member_entry(container, member.label, member.size)
+        except Doubt as doubt:
+            if isinstance(decided := self._decided(doubt, container), SourceUnavailable):
+                raise decided from None
+            count = 0
+        except InputError:
+            count = 0
+        if not count:
+            yield container
+
+    def _decided(self, doubt: Doubt, entry: Entry) -> GlamError:
+        """The error that a doubt is: of the entry if its source answers, else of the source."""
+        answers = self.listing.answers()
+        if doubt.about_entry if answers is None else answers:
+            return InputError(str(doubt))
+        return SourceUnavailable(f"the source of {entry.name} cannot be reached: {doubt}")
+
+
+def _member_of(location: str) -> tuple[str, str] | None:
+    """Container and member; None for a file, also for one of this machine whose path looks like a member's."""
+    found = split_member(location)
+    if found is None or (not is_url(location) and exists(local_path(location))):
+        return None
+    return found
+
+
+def _address(entry: Entry) -> str:
+    if isinstance(entry, SignedEntry):
+        return entry.address
+    member = _member_of(entry.location)
+    return member[0] if member else entry.location
+
+
+def _member_entry(container: Entry, label: str, size: int) -> Entry:
+    location, name = f"{container.location}!{label}", name_of(label)
+    if isinstance(container, SignedEntry):
+        return SignedEntry(
+            location=location, name=name, version=container.version, size=size, address=container.address
+        )
+    return Entry(location=location, name=name, version=container.version, size=size)

@@ -1,0 +1,280 @@
+"""Listings: folder trees, prefixes of object stores, single files, and lists of paths and URLs."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.lists import Row, rows
+from glam_deploy.archive.sources.locations import (
+    is_container,
+    is_hidden,
+    is_named_image,
+    local_location,
+    local_path,
+    name_of,
+    without_credentials,
+)
+from glam_deploy.archive.sources.storage import Doubt, filesystem, is_url, local_doubt, open_binary, url_doubt
+from glam_deploy.errors import UsageError
+from glam_deploy.reading import looks_like_image
+
+_OTHER = frozenset(
+    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".md", ".pdf", ".log", ".yaml", ".yml",
+     ".toml", ".parquet", ".md5", ".sha256", ".py", ".sh", ".xlsx", ".docx", ".gz", ".ini", ".cfg"}
+)  # fmt: skip
+"""Suffixes of objects of a store that are no images; all others are entries, because their content is not looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedEntry(Entry):
+    """An entry whose URL has credentials, which its location does not have."""
+
+    address: str = field(repr=False)
+    """The URL of the file or of its container."""
+
+
+class Listing(Protocol):
+    """The files of a source, containers not opened."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Raises UsageError if the source does not exist, SourceUnavailable if it cannot be reached."""
+        ...
+
+    def owns(self, location: str) -> bool:
+        """Whether a location is one of this listing, or of a member of its containers."""
+        ...
+
+    def answers(self) -> bool | None:
+        """Whether the source can be reached now; None if only its entries can be asked for."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderListing:
+    """A folder of this machine with its subfolders: a folder's files in sorted order, then its folders.
+
+    Hidden files and folders and DICOMDIR are left out. A link to a folder is followed unless its target is in a folder
+    that is searched anyway, so loops end. Memory: the names of the folders on the way to the current one.
+    """
+
+    root: Path
+
+    def entries(self) -> Iterator[Entry]:
+        if not self.root.is_dir():
+            raise UsageError(f"{self.root} does not exist, expected a folder: check the path")
+        followed = [self.root.resolve()]
+        stack = [self.root]
+        while stack:
+            folder = stack.pop()
+            try:
+                found = _items(folder)
+            except OSError as error:
+                yield self._unsearched(folder, error)
+                continue
+            files = [item for item in found if not _is_folder(item)]
+            yield from (entry for item in files if (entry := _file_entry(Path(item.path))))
+            folders = [Path(item.path) for item in found if _is_folder(item)]
+            stack += reversed([path for path in folders if _is_new(path, followed)])
+
+    def owns(self, location: str) -> bool:
+        return not is_url(location) and local_path(location).is_relative_to(self.root)
+
+    def answers(self) -> bool | None:
+        try:
+            with os.scandir(self.root) as items:
+                return any(True for _ in items)  # a mount point without its file system is empty
+        except OSError:
+            return False
+
+    def _unsearched(self, folder: Path, error: OSError) -> Entry:
+        """The entry of a folder that cannot be searched, which gets a row; SourceUnavailable if the source is gone."""
+        if folder == self.root or not local_doubt(error).about_entry or not self.answers():
+            raise SourceUnavailable(
+                f"{folder} cannot be searched ({error.strerror}): check the path, its permissions and its file system"
+            ) from None
+        return Entry(location=local_location(folder), name=folder.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileListing:
+    """One file: of this machine, or at a URL."""
+
+    address: str = field(repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        if is_url(self.address):
+            yield _url_entry(self.address)
+        elif (path := local_path(self.address)).exists():
+            yield _local_entry(path)
+        else:
+            raise UsageError(f"{path} does not exist, expected a file, folder or URL: check the path")
+
+    def owns(self, location: str) -> bool:
+        return location.startswith(without_credentials(self.address) if is_url(self.address) else self.address)
+
+    def answers(self) -> bool | None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixListing:
+    """The objects under a prefix of an object store, folder by folder in sorted order.
+
+    Memory: the listing of one folder, about 1 kB for each object, because file systems of fsspec list it at once.
+    """
+
+    url: str = field(repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        fs, root = filesystem(self.url)
+        stack, known = [root], False
+        while stack:
+            found = self._listed(fs, stack.pop())
+            known = known or bool(found)
+            for item in found:
+                if item["type"] != "directory" and _is_object(item):
+                    yield _object_entry(fs, item, self.url)
+            stack += reversed([item["name"] for item in found if item["type"] == "directory" and _is_shown(item)])
+        if not known:
+            raise UsageError(f"{without_credentials(self.url)} has no objects, expected some: check bucket and prefix")
+
+    def owns(self, location: str) -> bool:
+        fs, root = filesystem(self.url)
+        return location.startswith(str(fs.unstrip_protocol(root)).rstrip("/"))
+
+    def answers(self) -> bool | None:
+        try:
+            fs, root = filesystem(self.url)
+            return bool(self._listed(fs, root))
+        except SourceUnavailable:
+            return False
+
+    def _listed(self, fs: Any, folder: str) -> list[dict[str, Any]]:
+        try:
+            found = fs.ls(folder, detail=True)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            message = str(url_doubt(error))
+            raise SourceUnavailable(f"{without_credentials(self.url)} cannot be listed: {message}") from None
+        return sorted((item for item in found if not _is_marker(item, folder)), key=lambda item: str(item["name"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListListing:
+    """The paths and URLs of a list, which may be a file of this machine or at a URL."""
+
+    address: str = field(repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        try:
+            with open_binary(self.address) as file:
+                for row in rows(file, self.address):
+                    yield from self._entry(row)
+        except Doubt as doubt:
+            raise SourceUnavailable(f"the list {without_credentials(self.address)}: {doubt}") from None
+
+    def owns(self, location: str) -> bool:
+        return True
+
+    def answers(self) -> bool | None:
+        return None
+
+    def _entry(self, row: Row) -> Iterator[Entry]:
+        if is_url(row.place):
+            yield _url_entry(row.place, version=row.version, size=row.size)
+            return
+        path = local_path(row.place)
+        if not path.is_absolute() and is_url(self.address):
+            raise UsageError(
+                f"the list {without_credentials(self.address)} has the relative path {path}: expected a URL"
+            )
+        yield _local_entry(local_path(self.address).parent / path)
+
+
+def _items(folder: Path) -> list["os.DirEntry[str]"]:
+    with os.scandir(folder) as items:
+        return sorted((item for item in items if _shown(item.name)), key=lambda item: item.name)
+
+
+def _shown(name: str) -> bool:
+    return not is_hidden(name)
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
+
+
+def _is_new(folder: Path, followed: list[Path]) -> bool:
+    """Whether a folder is to be searched; a link's target is added to `followed`."""
+    if not folder.is_symlink():
+        return True
+    target = folder.resolve()
+    if any(target == place or (target.is_relative_to(place) and _visible(target, place)) for place in followed):
+        return False
+    followed.append(target)
+    return True
+
+
+def _visible(target: Path, place: Path) -> bool:
+    return not is_hidden(str(target.relative_to(place)))
+
+
+def _file_entry(path: Path) -> Entry | None:
+    return _local_entry(path) if is_container(path.name) or looks_like_image(path) else None
+
+
+def _local_entry(path: Path) -> Entry:
+    location = local_location(path)
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return Entry(location=location, name=path.name)
+    version = f"{found.st_size}-{found.st_mtime_ns}"
+    return Entry(location=location, name=name_of(location), version=version, size=found.st_size)
+
+
+def _url_entry(url: str, *, version: str = "", size: int | None = None) -> Entry:
+    location = without_credentials(url)
+    if location == url:
+        return Entry(location=location, name=name_of(location), version=version, size=size)
+    return SignedEntry(location=location, name=name_of(location), version=version, size=size, address=url)
+
+
+def _is_marker(item: dict[str, Any], folder: str) -> bool:
+    """Whether an object of a listing is the empty one by which a store keeps the folder itself."""
+    return str(item["name"]).rstrip("/") == folder.rstrip("/") and not item.get("size")
+
+
+def _is_shown(item: dict[str, Any]) -> bool:
+    return _shown(name_of(str(item["name"]).rstrip("/")))
+
+
+def _is_object(item: dict[str, Any]) -> bool:
+    name = name_of(str(item["name"]))
+    return _shown(name) and not str(item["name"]).endswith("/") and (
+        is_named_image(name) or Path(name).suffix.lower() not in _OTHER
+    )  # fmt: skip
+
+
+def _object_entry(fs: Any, item: dict[str, Any], root: str) -> Entry:
+    size = item.get("size")
+    # the path of an object has no user, password and query of the root
+    url = fs.unstrip_protocol(str(item["name"]))
+    return Entry(location=url, name=name_of(url), version=_version(item), size=size if isinstance(size, int) else None)
+
+
+def _version(item: dict[str, Any]) -> str:
+    """ETag or checksum of an object, else its size and time of modification, "" if the store states neither."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if item.get(key):
+            return str(item[key]).strip('"')
+    times = (item.get(key) for key in ("LastModified", "last_modified", "mtime", "updated", "created"))
+    time = next((value for value in times if value), None)
+    return f"{item.get('size')}-{time}" if time else ""

@@ -1,0 +1,126 @@
+"""Lists of paths and URLs: CSV, Parquet and text files, read row by row."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from glam_deploy.archive.sources.locations import path_part
+from glam_deploy.errors import BackendUnavailable, UsageError
+
+PLACES = ("location", "url", "path", "file")
+"""Names of the column with the paths or URLs, in this order; without any of them it is the first column."""
+SUFFIXES = (".csv", ".parquet", ".txt", ".lst")
+_MAX_LINE = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a list."""
+
+    place: str
+    """Path or URL."""
+    version: str = ""
+    """Of the column `version` or `etag`."""
+    size: int | None = None
+    """Of the column `size`."""
+
+
+def is_list(address: str) -> bool:
+    """Whether the name is that of a list."""
+    return path_part(address).lower().endswith(SUFFIXES)
+
+
+def rows(file: BinaryIO, address: str) -> Iterator[Row]:
+    """The rows of a list, without empty ones.
+
+    Text: one path or URL a line, UTF-8; a line that begins with # is a comment. CSV: with a header line. Raises
+    UsageError for a list that cannot be read, BackendUnavailable for a Parquet list without pyarrow.
+    """
+    name = path_part(address).lower()
+    if name.endswith(".parquet"):
+        yield from _parquet(file)
+        return
+    lines = _lines(file)
+    found = _csv(lines) if name.endswith(".csv") else (Row(place=line) for line in map(str.strip, lines))
+    yield from (row for row in found if row.place and (name.endswith(".csv") or not row.place.startswith("#")))
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    number = 0
+    reader: io.BufferedReader[Any] = io.BufferedReader(_Raw(file))
+    while line := reader.readline(_MAX_LINE + 1):
+        number += 1
+        if len(line) > _MAX_LINE:
+            raise UsageError(f"line {number} of the list has more than {_MAX_LINE} bytes, expected one path or URL")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"line {number} of the list is not UTF-8: save the list as UTF-8") from None
+
+
+def _csv(lines: Iterator[str]) -> Iterator[Row]:
+    try:
+        table = csv.DictReader(lines)
+        columns = [column.strip().lower() for column in table.fieldnames or ()]
+        table.fieldnames = columns
+        for cells in table:
+            yield _row({column: str(cells.get(column) or "").strip() for column in columns}, columns)
+    except csv.Error as error:
+        raise UsageError(f"the list is not CSV ({error}): expected a header line and one path or URL a row") from None
+
+
+def _parquet(file: BinaryIO) -> Iterator[Row]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise BackendUnavailable(
+            "a Parquet list needs the package pyarrow, which this Python lacks. Install with: pip install pyarrow"
+        ) from None
+    try:
+        table = parquet.ParquetFile(file)
+        names = table.schema_arrow.names
+        columns = [name.lower() for name in names]
+        wanted = [names[columns.index(name)] for name in {_place(columns), *_EXTRA} if name in columns]
+        for batch in table.iter_batches(batch_size=10_000, columns=wanted):
+            for cells in batch.to_pylist():
+                values = {name.lower(): "" if value is None else str(value) for name, value in cells.items()}
+                if (row := _row(values, columns)).place:
+                    yield row
+    except pyarrow.ArrowException as error:
+        raise UsageError(f"the list is no readable Parquet file ({type(error).__name__}): write it again") from None
+
+
+_EXTRA = ("version", "etag", "size")
+
+
+def _place(columns: list[str]) -> str:
+    if not columns:
+        raise UsageError("the list has no columns, expected one with paths or URLs")
+    return next((name for name in PLACES if name in columns), columns[0])
+
+
+def _row(cells: dict[str, str], columns: list[str]) -> Row:
+    size = cells.get("size", "")
+    return Row(
+        place=cells[_place(columns)],
+        version=cells.get("version") or cells.get("etag") or "",
+        size=int(size) if size.isascii() and size.isdigit() else None,
+    )
+
+
+class _Raw(io.RawIOBase):
+    """The raw form of a file, for a buffered reader."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        found = self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)

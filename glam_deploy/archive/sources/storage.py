@@ -1,0 +1,209 @@
+"""Bytes of files: on this machine, or behind a URL through fsspec, with errors that say what is at fault."""
+
+import errno
+import io
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, TypeVar
+
+from glam_deploy.archive.sources.locations import local_path, scheme_of, without_credentials
+from glam_deploy.errors import BackendUnavailable, GlamError, InputError, UsageError, disk_reason
+from glam_deploy.reading import MAX_BYTES
+from glam_deploy.regular import open_regular
+
+T = TypeVar("T")
+
+PAUSES_S = (0.5, 2.0)
+"""Seconds before the second and the third attempt of a request that got no answer."""
+_CHUNK = 1 << 20
+_LOST = frozenset(
+    {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
+     errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.ECONNRESET, errno.ECONNREFUSED}
+)  # fmt: skip
+"""Errors of a file system whose device or server is gone."""
+_PACKAGES: Mapping[str, str] = MappingProxyType(
+    {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+     "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "ssh": "paramiko", "hdfs": "pyarrow"}
+)  # fmt: skip
+"""Scheme -> package that fsspec needs for it."""
+
+
+class Doubt(GlamError):
+    """One entry could not be read, and either the entry or its source is at fault; internal to this package."""
+
+    def __init__(self, message: str, *, about_entry: bool) -> None:
+        """`about_entry`: the entry is at fault if it is not known whether its source answers."""
+        super().__init__(message)
+        self.about_entry = about_entry
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is read through fsspec."""
+    return scheme_of(location) not in ("", "file")
+
+
+def read_all(address: str, size: int | None) -> bytes:
+    """The bytes of a file, at most MAX_BYTES. Raises InputError for a larger one, Doubt if it cannot be read."""
+    if size is not None and size > MAX_BYTES:
+        raise _too_large()
+    if is_url(address):
+        return with_retries(lambda: _read_url(address))
+    with open_binary(address) as file:
+        return read_bounded(file)
+
+
+def open_binary(address: str) -> BinaryIO:
+    """The file at a path or URL, opened for reading with seeks; its methods raise Doubt instead of OSError."""
+    if is_url(address):
+        return with_retries(lambda: _Guarded(_url_opened(address, stream=False), url_doubt))
+    try:
+        return _Guarded(open_regular(local_path(address)), local_doubt)
+    except OSError as error:
+        raise local_doubt(error) from None
+
+
+def read_bounded(file: BinaryIO) -> bytes:
+    """The rest of a file. Raises InputError for more than MAX_BYTES."""
+    content = bytearray()
+    while chunk := file.read(_CHUNK):
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise _too_large()
+    return bytes(content)
+
+
+def with_retries(call: Callable[[], T], pause: Callable[[float], None] = time.sleep) -> T:
+    """`call()`, repeated after `PAUSES_S` while it raises a Doubt that is not about the entry."""
+    for seconds in PAUSES_S:
+        try:
+            return call()
+        except Doubt as doubt:
+            if doubt.about_entry:
+                raise
+        pause(seconds)
+    return call()
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises UsageError for an unknown scheme, BackendUnavailable if its package is missing; no message has credentials.
+    """
+    scheme = scheme_of(url)
+    if "::" in url:
+        raise UsageError(f"{without_credentials(url)} is a chain of URLs: give the URL of the archive file itself")
+    try:
+        from fsspec.core import url_to_fs
+    except ModuleNotFoundError:
+        raise _lacks(scheme, "fsspec") from None
+    try:
+        fs, path = url_to_fs(url, use_listings_cache=False)
+    except ImportError:
+        raise _lacks(scheme, _PACKAGES.get(scheme, "of fsspec for this scheme")) from None
+    except ValueError:
+        raise UsageError(
+            f"{scheme}:// is no scheme that fsspec reads: expected s3, gs, abfs, https or the like"
+        ) from None
+    except Exception as error:
+        raise url_doubt(error) from None
+    return fs, str(path)
+
+
+def url_doubt(error: BaseException) -> Doubt:
+    """What an error of fsspec or of a library under it means; its text is not used, because it may quote the URL."""
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return Doubt("it does not exist at its URL: check the list or the name", about_entry=True)
+    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
+        return Doubt("access is denied: check the credentials and their validity", about_entry=True)
+    if isinstance(error, IsADirectoryError):
+        return Doubt("its URL is a folder, expected a file", about_entry=True)
+    kind = f"HTTP status {status}" if isinstance(status, int) and status else type(error).__name__
+    return Doubt(f"no answer ({kind}): check the network and the server", about_entry=False)
+
+
+def local_doubt(error: BaseException) -> Doubt:
+    """What an error of a local file system means."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, IsADirectoryError):
+        return Doubt("the path is a folder that could not be searched: give read permission", about_entry=True)
+    reason = disk_reason(error) if isinstance(error, OSError) else "the name is not valid"
+    return Doubt(f"it cannot be read ({reason}): check its path and rights", about_entry=number not in _LOST)
+
+
+def _read_url(url: str) -> bytes:
+    with _Guarded(_url_opened(url, stream=True), url_doubt) as file:
+        if (file.size or 0) > MAX_BYTES:
+            raise _too_large()
+        return read_bounded(file)
+
+
+def _url_opened(url: str, *, stream: bool) -> Any:
+    """The file at a URL; `stream`: only read from its beginning to its end, with HTTP in one request."""
+    fs, path = filesystem(url)
+    options: dict[str, object] = {}
+    if stream:
+        is_http = scheme_of(url) in ("http", "https")
+        options = {"block_size": 0, "size": 1} if is_http else {"block_size": 1 << 24, "cache_type": "readahead"}
+    try:
+        return fs.open(path, "rb", **options)
+    except Exception as error:
+        raise url_doubt(error) from None
+
+
+class _Guarded(io.BufferedIOBase, BinaryIO):
+    """A file whose errors are raised as Doubt."""
+
+    def __init__(self, file: Any, doubt: Callable[[BaseException], Doubt]) -> None:
+        self._file, self._doubt = file, doubt
+        size = getattr(file, "size", None)
+        self.size = size if isinstance(size, int) else None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._guard(lambda: bytes(self._file.read(-1 if size is None else size)))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._guard(lambda: int(self._file.seek(offset, whence)))
+
+    def tell(self) -> int:
+        return self._guard(lambda: int(self._file.tell()))
+
+    def close(self) -> None:
+        if not self.closed:
+            with suppress(Exception):  # a connection may be lost already
+                self._file.close()
+            super().close()
+
+    def _guard(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:
+            raise self._doubt(error) from None
+
+
+def _too_large() -> InputError:
+    return InputError(f"it has more than {MAX_BYTES} bytes, too many for one mammogram")
+
+
+def _lacks(scheme: str, package: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"{scheme}:// needs the package {package}, which this Python lacks. Install with: pip install {package}"
+    )
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads to a file or folder that can be reached."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True

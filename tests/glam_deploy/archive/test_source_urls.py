@@ -1,0 +1,194 @@
+"""Sources behind URLs: a real S3 server (moto) where it is installed, and a web server of this test."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from support.archives import contents, dicom, reason, write_tar, write_zip
+
+from glam_deploy.archive.sources import open_source, storage
+from glam_deploy.archive.sources.base import SourceUnavailable
+from glam_deploy.errors import BackendUnavailable, InputError, UsageError
+
+SIGNATURE = "X-Amz-Signature=0123456789abcdef0123456789abcdef"
+
+
+@dataclass
+class Web:
+    """Files of a web server, and what it does before it serves them."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    """Path -> statuses of its next answers; 0 closes the connection in the middle of the content."""
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    pytest.importorskip("aiohttp")
+    served = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            served.asked.append(self.path)
+            content = served.files.get(path)
+            status = (served.answers.get(path) or [200 if content is not None else 404]).pop(0)
+            content = content if content is not None and status in (0, 200) else b""
+            first, last = 0, len(content) - 1
+            if status == 200 and (given := self.headers.get("Range")):
+                first, last = (int(n) for n in given.removeprefix("bytes=").split("-"))
+                last = min(last, len(content) - 1)
+            part = content[first : last + 1]
+            self.send_response(206 if len(part) < len(content) else status or 200)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(part[: len(part) // 2] if status == 0 else part)
+            self.close_connection = status == 0
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    served.url = f"http://127.0.0.1:{server.server_port}"
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PAUSES_S", (0.0, 0.0))
+
+
+def listed(tmp_path: Path, *places: str) -> str:
+    (tmp_path / "list.txt").write_text("\n".join(places))
+    return str(tmp_path / "list.txt")
+
+
+def test_signed_urls_of_a_list(web: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    web.files = {"/a.dcm": dicom("a"), "/b": dicom("b")}
+    source = open_source([listed(tmp_path, f"{web.url}/a.dcm?{SIGNATURE}", f"{web.url}/b?{SIGNATURE}")])
+    assert contents(source) == {f"{web.url}/a.dcm": dicom("a"), f"{web.url}/b": dicom("b")}
+    assert web.asked == [f"/a.dcm?{SIGNATURE}", f"/b?{SIGNATURE}"], "one request for each"
+    assert "0123456789abcdef" not in f"{list(source.entries())} {source!r}"
+    assert "0123456789abcdef" not in "".join(r.getMessage() for r in caplog.records if r.name.startswith("glam"))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_entry_that_is_denied_or_gone(web: Web, tmp_path: Path, status: int) -> None:
+    source = open_source([listed(tmp_path, f"{web.url}/a.dcm?{SIGNATURE}")])
+    web.answers = {"/a.dcm": [status]}
+    message = reason(source, next(iter(source.entries())))
+    assert ("denied" if status < 404 else "does not exist") in message and "Signature" not in message
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 0])
+def test_passing_trouble_is_tried_again(web: Web, tmp_path: Path, status: int) -> None:
+    web.files = {"/a.dcm": dicom("a" * 1000)}
+    web.answers = {"/a.dcm": [status, status, 200]}
+    source = open_source([listed(tmp_path, f"{web.url}/a.dcm")])
+    (entry,) = source.entries()
+    assert source.read(entry) == dicom("a" * 1000)
+    web.answers = {"/a.dcm": [status] * 3}
+    with pytest.raises(SourceUnavailable, match="no answer"):
+        source.read(entry)
+
+
+def test_a_server_that_is_gone(web: Web, tmp_path: Path) -> None:
+    source = open_source([listed(tmp_path, "http://127.0.0.1:9/a.dcm")])
+    with pytest.raises(SourceUnavailable, match="no answer"):
+        source.read(next(iter(source.entries())))
+
+
+def test_containers_and_lists_behind_urls(web: Web, tmp_path: Path) -> None:
+    web.files = {
+        "/z.zip": write_zip(tmp_path / "z.zip", {"1.dcm": dicom("1"), "2.dcm": dicom("2")}).read_bytes(),
+        "/t.tgz": write_tar(tmp_path / "t.tgz", [("3.dcm", dicom("3"))]).read_bytes(),
+        "/list.csv": f"url\n{web.url}/z.zip?{SIGNATURE}\n{web.url}/t.tgz\n".encode(),
+    }
+    found = contents(open_source([f"{web.url}/list.csv"]))
+    places = {"z.zip!1.dcm": dicom("1"), "z.zip!2.dcm": dicom("2"), "t.tgz!3.dcm": dicom("3")}
+    assert found == {f"{web.url}/{name}": content for name, content in places.items()}
+
+
+def test_objects_of_a_store() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    fs = fsspec.filesystem("memory")
+    for name in ("exams/1/a.dcm", "exams/2/1.2.3", "exams/2/x.txt", "exams/3/.hidden", "exams/b.png"):
+        fs.pipe(f"/bucket/{name}", dicom(name))
+    source = open_source(["memory://bucket/exams"])
+    names = ["exams/b.png", "exams/1/a.dcm", "exams/2/1.2.3"]
+    assert contents(source) == {f"memory:///bucket/{name}": dicom(name) for name in names}
+    assert all(entry.version and entry.size for entry in source.entries())
+    entry = next(iter(source.entries()))
+    fs.rm("/bucket/exams/b.png")
+    assert "does not exist" in reason(source, entry)
+    fs.rm("/bucket", recursive=True)
+    with pytest.raises(SourceUnavailable):
+        source.read(entry)
+    with pytest.raises(UsageError, match="no objects"):
+        list(source.entries())
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Endpoint of an S3 server with two objects in the bucket `mammo`."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("default")  # of the libraries of Amazon
+def test_s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    for name, value in {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": bucket}.items():
+        monkeypatch.setenv(name, value)
+    fs = s3fs.S3FileSystem()
+    fs.mkdir("mammo")
+    for name in ("a/1.dcm", "a/2", "b/3.dcm"):
+        fs.pipe(f"mammo/{name}", dicom(name))
+    source = open_source(["s3://mammo"])
+    assert contents(source) == {f"s3://mammo/{name}": dicom(name) for name in ("a/1.dcm", "a/2", "b/3.dcm")}
+    entries = list(source.entries())
+    assert {entry.version for entry in entries} == {fs.info(entry.location)["ETag"].strip('"') for entry in entries}
+    fs.rm("mammo/a/2")
+    assert "does not exist" in reason(source, entries[1])
+    fs.rm("mammo", recursive=True)
+    with pytest.raises(SourceUnavailable):
+        source.read(entries[0])
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(BackendUnavailable, match="pip install gcsfs"):
+        open_source(["gs://bucket/exams"])
+
+
+def test_a_large_object_is_refused(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_BYTES", 1000)
+    web.files = {"/a.dcm": bytes(3000)}
+    source = open_source([listed(tmp_path, f"{web.url}/a.dcm")])
+    with pytest.raises(InputError, match="too many"):
+        source.read(next(iter(source.entries())))
