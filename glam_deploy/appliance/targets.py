@@ -13,7 +13,7 @@ from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.errors import PeerError
 
 if TYPE_CHECKING:
-    from glam_deploy.dicom.net.stow import StowPeer
+    from glam_deploy.dicom.net.dicomweb import WebPeer
 
 P = TypeVar("P")
 
@@ -143,13 +143,13 @@ class StowClient:
 
         ask(self.peer())
 
-    def peer(self) -> "StowPeer":
+    def peer(self) -> "WebPeer":
         """The service with its credentials. Raises PeerError if a secret file cannot be read."""
-        from glam_deploy.dicom.net.stow import StowPeer
+        from glam_deploy.dicom.net.dicomweb import WebPeer
 
         target, tls = self.target, self.target.tls
         assert target.stow_url  # Target has checked
-        return StowPeer(
+        return WebPeer(
             url=target.stow_url,
             token=_secret(target.stow_token_file),
             user=target.stow_user,

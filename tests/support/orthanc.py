@@ -97,6 +97,11 @@ class Orthanc:
         """Put files in; their identifiers here."""
         return [self._request("POST", "/instances", content=file.read_bytes()).json()["ID"] for file in files]
 
+    def delete_all(self) -> None:
+        """Delete every study."""
+        for study in self.get("/studies"):
+            self._request("DELETE", f"/studies/{study}")
+
     def send_to_glam(self, identifiers: Sequence[str]) -> dict[str, Any]:
         """C-STORE to the appliance; what Orthanc says of it, "FailedInstancesCount" among it."""
         answer: dict[str, Any] = self.post(

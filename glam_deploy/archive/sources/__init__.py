@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from glam_deploy.archive.sources.base import Entry, Source
+from glam_deploy.archive.sources.dicomweb import SCHEMES, open_dicomweb
 from glam_deploy.archive.sources.files import Files
 from glam_deploy.archive.sources.listings import FileListing, FolderListing, Listing, ListListing, PrefixListing
 from glam_deploy.archive.sources.lists import is_list
@@ -61,8 +62,8 @@ def open_source(texts: Sequence[str], *, modalities: Sequence[str] = ("MG",), au
 
 def _part(text: str, modalities: Sequence[str], authority: Path | None) -> _Part:
     scheme = scheme_of(text)
-    if scheme in ("dicomweb", "dicomweb+http", "dicomweb+https"):
-        raise UsageError("DICOMweb is not supported yet")
+    if scheme in SCHEMES:
+        return open_dicomweb(text, modalities=modalities, authority=authority)
     return Files(listing=_url(text, scheme) if scheme not in ("", "file") else _local(text))
 
 

@@ -18,7 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 MAX_ANSWER = 1 << 20
-"""Largest response in bytes, including headers and chunk sizes; a response about ten objects has 20,000."""
+"""Largest response in bytes, including headers and chunk sizes, unless a request allows more; a response about ten
+objects has 20,000."""
 _STEP = 1 << 16
 
 
@@ -28,6 +29,8 @@ class Reply:
 
     status: int
     content: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    """Names in any case."""
     is_redirect: bool
 
     @property
@@ -55,12 +58,22 @@ class BoundedHttp:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(self._budget))
 
-    def request(self, method: str, url: str, *, seconds: float, body: bytes | None = None, **options: Any) -> Reply:
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        seconds: float,
+        body: bytes | None = None,
+        most: int = MAX_ANSWER,
+        **options: Any,
+    ) -> Reply:
         """Send a request; `seconds`: time limit from the first byte sent to the last byte of the response.
 
-        Raises requests.RequestException; if a limit was exceeded, `exceeded` names it.
+        `most`: largest response in bytes, including headers. Raises requests.RequestException; if a limit was exceeded,
+        `exceeded` names it.
         """
-        self._budget.start(seconds)
+        self._budget.start(seconds, most)
         data = None if body is None else _Body(body, self._budget)
         with self.session.request(
             method, url, data=data, timeout=self._timeout_s, allow_redirects=False, stream=True, **options
@@ -69,7 +82,12 @@ class BoundedHttp:
             parts = BytesIO()
             while part := _read(answer.raw):
                 parts.write(part)
-            return Reply(status=answer.status_code, content=parts.getvalue(), is_redirect=answer.is_redirect)
+            return Reply(
+                status=answer.status_code,
+                content=parts.getvalue(),
+                headers=answer.headers,
+                is_redirect=answer.is_redirect,
+            )
 
     @property
     def exceeded(self) -> str:
@@ -97,10 +115,10 @@ class _Budget:
     """Remaining time of a request, and count of the bytes of its response."""
 
     def __init__(self) -> None:
-        self.start(0)
+        self.start(0, 0)
 
-    def start(self, seconds: float) -> None:
-        self._seconds, self._deadline, self._bytes = seconds, time.monotonic() + seconds, 0
+    def start(self, seconds: float, most: int) -> None:
+        self._seconds, self._deadline, self._bytes, self._most = seconds, time.monotonic() + seconds, 0, most
         self.exceeded = ""
 
     def check_time(self) -> float:
@@ -112,10 +130,10 @@ class _Budget:
         return left
 
     def take(self, count: int) -> None:
-        """Count bytes of a response. Raises OSError beyond `MAX_ANSWER`."""
+        """Count bytes of a response. Raises OSError beyond the limit of the request."""
         self._bytes += count
-        if self._bytes > MAX_ANSWER:
-            self.exceeded = f"a response of more than {MAX_ANSWER} bytes"
+        if self._bytes > self._most:
+            self.exceeded = f"a response of more than {self._most} bytes"
             raise OSError
 
 

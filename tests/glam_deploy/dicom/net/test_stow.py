@@ -19,7 +19,8 @@ from support.certificates import Authority
 from support.outbox import write_items
 
 from glam_deploy.dicom.net.delivery import Answer, Item, Outcome
-from glam_deploy.dicom.net.stow import StowPeer, StowSession, ask
+from glam_deploy.dicom.net.dicomweb import WebPeer
+from glam_deploy.dicom.net.stow import StowSession, ask
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 
@@ -41,8 +42,8 @@ class Stub:
     url: str = ""
     wake: threading.Event = field(default_factory=threading.Event)
 
-    def peer(self, **changes: Any) -> StowPeer:
-        return StowPeer(**{"url": self.url, "timeout_s": 5.0} | changes)
+    def peer(self, **changes: Any) -> WebPeer:
+        return WebPeer(**{"url": self.url, "timeout_s": 5.0} | changes)
 
     @contextmanager
     def running(self, context: ssl.SSLContext | None = None) -> Iterator["Stub"]:
@@ -169,7 +170,7 @@ def test_a_service_that_hangs_is_given_up(item: Item) -> None:
 
 
 def test_a_service_that_is_not_there(item: Item) -> None:
-    peer = StowPeer(url="http://127.0.0.1:1/dicom-web", timeout_s=1)
+    peer = WebPeer(url="http://127.0.0.1:1/dicom-web", timeout_s=1)
     with pytest.raises(PeerError, match="no connection") as caught, StowSession(peer) as session:
         session.store(item)
     assert item.sop_uid not in str(caught.value)

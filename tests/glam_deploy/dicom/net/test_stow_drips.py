@@ -14,7 +14,8 @@ from support.outbox import write_items
 
 from glam_deploy.dicom.net.bounded_http import MAX_ANSWER
 from glam_deploy.dicom.net.delivery import Item
-from glam_deploy.dicom.net.stow import StowPeer, StowSession
+from glam_deploy.dicom.net.dicomweb import WebPeer
+from glam_deploy.dicom.net.stow import StowSession
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 Answer = Callable[[socket.socket], None]
@@ -22,7 +23,7 @@ START = b"HTTP/1.1 200 OK\r\nContent-Type: application/dicom+json\r\n"
 
 
 @contextmanager
-def service(answer: Answer, *, reads: bool = True) -> Iterator[StowPeer]:
+def service(answer: Answer, *, reads: bool = True) -> Iterator[WebPeer]:
     """Reads the head of each request, then does what `answer` does, to the end of the connection."""
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -40,7 +41,7 @@ def service(answer: Answer, *, reads: bool = True) -> Iterator[StowPeer]:
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield StowPeer(url=f"http://127.0.0.1:{server.getsockname()[1]}/dicom-web", timeout_s=0.5)
+        yield WebPeer(url=f"http://127.0.0.1:{server.getsockname()[1]}/dicom-web", timeout_s=0.5)
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()

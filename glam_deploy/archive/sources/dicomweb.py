@@ -1,0 +1,168 @@
+"""Instances of a DICOMweb server as a source: studies, series and instances by QIDO-RS, files by WADO-RS."""
+
+import netrc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlsplit
+
+from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.storage import Doubt, with_retries
+from glam_deploy.errors import InputError, PeerBroke, PeerDeclined, PeerError, UsageError
+from glam_deploy.installation import refusal
+from glam_deploy.reading import MAX_BYTES
+
+if TYPE_CHECKING:
+    from glam_deploy.dicom.net.dicomweb import WebPeer
+    from glam_deploy.dicom.net.wado import WebReader
+
+T = TypeVar("T")
+
+SCHEMES = ("dicomweb+https", "dicomweb+http")
+TOKEN, USER, PASSWORD = "GLAM_DICOMWEB_TOKEN", "GLAM_DICOMWEB_USER", "GLAM_DICOMWEB_PASSWORD"
+"""Environment variables with a bearer token, or with user and password."""
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_MODALITIES, _MODALITY = "00080061", "00080060"
+"""ModalitiesInStudy and Modality, which results have (PS3.18 tables 10.6.3-3 to 10.6.3-5)."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_MARGIN = 1 << 16
+"""Bytes of a response beside the file."""
+
+
+class _Connection:
+    """The session of this process with the server; a copy in another process begins with none."""
+
+    def __init__(self) -> None:
+        self._reader: WebReader | None = None
+
+    def __reduce__(self) -> tuple[type["_Connection"], tuple[()]]:
+        return _Connection, ()
+
+    def __del__(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def to(self, peer: "WebPeer") -> "WebReader":
+        from glam_deploy.dicom.net.wado import WebReader
+
+        if self._reader is None:
+            self._reader = WebReader(peer)
+        return self._reader
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomwebSource:
+    """The instances of a server in series of certain modalities, in the order of the server.
+
+    `version` of an entry is constant, because another content needs another SOP Instance UID (PS3.5 section 9).
+    """
+
+    peer: "WebPeer"
+    modalities: Sequence[str] = ("MG",)
+    """Empty for all."""
+    _connection: _Connection = field(default_factory=_Connection, compare=False, repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        # no filter is sent: with one, Orthanc's DICOMweb 1.7 leaves out studies on all pages but the first
+        listing = _Connection()  # another thread may read meanwhile
+        for study in self._search(listing, "/studies", _STUDY, _MODALITIES):
+            for series in self._search(listing, f"/studies/{study}/series", _SERIES, _MODALITY):
+                path = f"/studies/{study}/series/{series}/instances"
+                for instance in self._search(listing, path, _INSTANCE, _MODALITY):
+                    yield Entry(location=f"{self._root}{path}/{instance}", name=instance, version="instance")
+
+    def owns(self, location: str) -> bool:
+        return location.startswith(f"{self._root}/studies/")
+
+    def read(self, entry: Entry) -> bytes:
+        path = entry.location.removeprefix(self._root)
+        try:
+            content = self._ask(lambda: self._connection.to(self.peer).retrieve(path, most=MAX_BYTES + _MARGIN))
+        except Doubt as doubt:
+            if self._answers():
+                raise InputError(f"the instance cannot be retrieved: {doubt}") from None
+            raise SourceUnavailable(str(doubt)) from None
+        if len(content) > MAX_BYTES:
+            raise InputError(f"it has more than {MAX_BYTES} bytes, too many for one mammogram")
+        return content
+
+    @property
+    def _root(self) -> str:
+        return f"dicomweb+{self.peer.url}"
+
+    def _search(self, listing: _Connection, path: str, tag: str, modalities: str) -> Iterator[str]:
+        """The UIDs that a search finds, quoted for a path, of results whose element `modalities` has one asked for.
+
+        A result without this element counts as having it. Raises SourceUnavailable.
+        """
+        from glam_deploy.dicom.net.dicomweb import first_value, values_at
+
+        try:
+            for item in listing.to(self.peer).search(path, tag, ask=self._ask):
+                stated = {str(value) for value in values_at(item, modalities)}
+                if not (self.modalities and stated) or stated & {*self.modalities}:
+                    yield quote(str(first_value(item, tag)), safe="")
+        except (Doubt, PeerError) as error:
+            raise SourceUnavailable(str(error)) from None
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """`call()`, repeated if there is no answer. Raises Doubt, and SourceUnavailable if all requests are denied."""
+
+        def once() -> T:
+            try:
+                return call()
+            except (PeerBroke, PeerDeclined) as error:
+                raise Doubt(str(error), about_entry=isinstance(error, PeerDeclined)) from None
+            except PeerError as error:
+                raise SourceUnavailable(str(error)) from None
+
+        return with_retries(once)
+
+    def _answers(self) -> bool:
+        try:
+            self._ask(lambda: self._connection.to(self.peer).page("/studies", {"limit": "1"}))
+        except (Doubt, SourceUnavailable):
+            return False
+        return True
+
+
+def open_dicomweb(text: str, *, modalities: Sequence[str], authority: Path | None) -> DicomwebSource:
+    """The source of `dicomweb+https://HOST/PATH`, with credentials of the environment or of the netrc file.
+
+    Raises UsageError for another form, and for credentials that would be sent without encryption; BackendUnavailable
+    without `requests` or pydicom.
+    """
+    try:
+        from glam_deploy.dicom.net.dicomweb import WebPeer
+    except ModuleNotFoundError as error:
+        if (absence := refusal(error, user="DICOMweb")) is None:
+            raise
+        raise absence from error
+    url = text.removeprefix("dicomweb+").rstrip("/")
+    address = urlsplit(url)
+    if address.username or address.query or address.fragment or not address.hostname:
+        raise UsageError(
+            "the URL of a DICOMweb server is dicomweb+https://HOST/PATH, without user, password and query: set "
+            f"{TOKEN}, or {USER} and {PASSWORD}, in the environment, or write a netrc file"
+        )
+    token, user, password = os.environ.get(TOKEN), os.environ.get(USER), os.environ.get(PASSWORD)
+    if token is None and user is None:
+        user, password = _from_netrc(address.hostname)
+    if (token or user) and address.scheme == "http" and address.hostname not in _LOOPBACK:
+        raise UsageError(f"{url} is http, which sends the token or password unencrypted: use dicomweb+https")
+    peer = WebPeer(url=url, token=token, user=None if token else user, password=password, authority=authority)
+    return DicomwebSource(peer=peer, modalities=tuple(modalities))
+
+
+def _from_netrc(host: str) -> tuple[str | None, str | None]:
+    """User and password of a host in the file of the variable NETRC, else ~/.netrc."""
+    path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
+    try:
+        found = netrc.netrc(path).hosts.get(host)
+    except FileNotFoundError:
+        return None, None
+    except (OSError, netrc.NetrcParseError, ValueError):
+        raise UsageError(f"{path} cannot be read as a netrc file: correct it, or set NETRC to another one") from None
+    return (found[0], found[2]) if found else (None, None)

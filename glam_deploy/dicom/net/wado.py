@@ -1,0 +1,147 @@
+"""DICOMweb client that reads: search by QIDO-RS (PS3.18 section 10.6), retrieval by WADO-RS (section 10.4)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from glam_deploy.dicom.net.bounded_http import Reply
+from glam_deploy.dicom.net.delivery import SLOWEST
+from glam_deploy.dicom.net.dicomweb import WebPeer, connect, failure_kind, first_value, status_text
+from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
+
+PAGE = 211
+"""Results of one search; an unusual number, so that a page of exactly this size was limited by it."""
+MAX_PAGE = 64 << 20
+"""Largest response to a search in bytes, for a service that ignores the limit: about 50,000 studies."""
+_MAX_REDIRECTS = 5
+_DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
+_DICOM = 'multipart/related; type="application/dicom"'
+Page = list[Mapping[str, Any]]
+_TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+class WebReader:
+    """Searches and retrievals with one service. Making it sends no request; one thread at a time may use it.
+
+    Raises PeerBroke if the service does not answer or reports an internal error; PeerDeclined if it declines this
+    request (404, 403 and the like) and may answer others; PeerError if it denies every request. No message has a UID.
+    """
+
+    def __init__(self, peer: WebPeer) -> None:
+        self.peer = peer
+        self._http = connect(peer)
+
+    def search(self, path: str, tag: str, *, ask: Callable[[Callable[[], Page]], Page]) -> Iterator[Mapping[str, Any]]:
+        """Results of the search at `path` ("/studies"), page by page, as DICOM JSON (PS3.18 annex F).
+
+        `tag`: the element that identifies a result, as 8 hexadecimal digits; results without it, and those that the
+        page before had, are left out. `ask` calls the function that requests a page, and may repeat it. Ends at the
+        first page without new results, because a service may return fewer results than asked for although it has more.
+        Raises PeerError for a service that repeats a full page.
+        """
+        offset, previous = 0, frozenset[str]()
+        while True:
+            asked = {"limit": str(PAGE), "offset": str(offset)}
+            page = ask(partial(self.page, path, asked))
+            found = {str(uid): item for item in page if (uid := first_value(item, tag)) is not None}
+            fresh = {uid: item for uid, item in found.items() if uid not in previous}
+            yield from fresh.values()
+            if not fresh:
+                if len(page) == PAGE:
+                    raise PeerError(
+                        f"{self.peer} returns the same {PAGE} results again: it ignores `offset`, so the others cannot "
+                        "be found. Export a list of the instances"
+                    )
+                return
+            offset, previous = offset + len(page), frozenset(found)
+
+    def page(self, path: str, parameters: Mapping[str, str]) -> Page:
+        """The results of one request."""
+        answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=parameters)
+        if answer.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND) or not answer.content.strip():
+            if answer.status == HTTPStatus.NOT_FOUND and path.count("/") == 1:
+                raise PeerError(f"{self.peer} answers 404 Not Found: check the URL, which ends before /studies")
+            return []
+        found = answer.json()
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES or not isinstance(found, list):
+            raise PeerDeclined(
+                f"{self.peer} answers a QIDO-RS search with {status_text(answer)}, expected a list in JSON: check the "
+                "URL, which ends before /studies"
+            )
+        return [item for item in found if isinstance(item, dict)]
+
+    def retrieve(self, path: str, *, most: int) -> bytes:
+        """The DICOM file of the instance at `path`, in the transfer syntax in which it is stored.
+
+        `most`: largest response in bytes. Raises PeerBroke for an incomplete response.
+        """
+        answer = self._request(path, f"{_DICOM}; transfer-syntax=*", most=most)
+        if answer.status == HTTPStatus.NOT_ACCEPTABLE:  # a service that does not know the wildcard
+            answer = self._request(path, _DICOM, most=most)
+        if answer.status != HTTPStatus.OK:
+            raise PeerDeclined(f"the service answers {status_text(answer)} for this instance")
+        return file_in(answer)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _request(self, path: str, accept: str, *, most: int, **options: Any) -> Reply:
+        url = root = self.peer.url.rstrip("/") + path
+        seconds = self.peer.timeout_s + most / SLOWEST
+        for _ in range(_MAX_REDIRECTS):
+            try:
+                answer = self._http.request(
+                    "GET", url, seconds=seconds, most=most, headers={"Accept": accept}, **options
+                )
+            except requests.RequestException as error:
+                raise PeerBroke(f"{self.peer} does not answer ({self._http.exceeded or failure_kind(error)})") from None
+            if not answer.is_redirect:
+                self._check(answer)
+                return answer
+            url, options = self._redirected(root, urljoin(url, answer.headers.get("Location", ""))), {}
+        raise PeerError(f"{self.peer} redirects more than {_MAX_REDIRECTS} times: check the URL")
+
+    def _redirected(self, root: str, url: str) -> str:
+        """`url`, if it may get the credentials: the same host, with HTTPS if it was used before."""
+        one, other = urlsplit(root), urlsplit(url)
+        is_same = one.hostname == other.hostname and one.port == other.port and one.scheme == other.scheme
+        is_upgrade = one.hostname == other.hostname and (one.scheme, other.scheme) == ("http", "https")
+        if not (is_same or is_upgrade):
+            raise PeerError(f"{self.peer} redirects to another server, {other.scheme}://{other.hostname}: give its URL")
+        return url
+
+    def _check(self, answer: Reply) -> None:
+        if answer.status in _DENIED:
+            raise PeerError(f"{self.peer} answers {status_text(answer)}: check the token or the user and password")
+        if answer.status in _TRANSIENT or (
+            answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and answer.status != HTTPStatus.NOT_IMPLEMENTED
+        ):
+            raise PeerBroke(f"{self.peer} answers {status_text(answer)}: check the log of the service")
+
+
+def file_in(answer: Reply) -> bytes:
+    """The only part of a multipart/related response (RFC 2387), or a response that is a DICOM file itself.
+
+    Raises PeerBroke if the response is incomplete, PeerDeclined if it is something else.
+    """
+    head = Message()
+    head["Content-Type"] = answer.headers.get("Content-Type", "")
+    if head.get_content_type() == "application/dicom":
+        return answer.content
+    boundary = head.get_param("boundary")
+    if head.get_content_maintype() != "multipart" or not isinstance(boundary, str) or not boundary:
+        raise PeerDeclined("the service answers without a DICOM file: expected multipart/related")
+    content, mark = answer.content, b"--" + boundary.encode("latin-1", "replace")
+    start = content.find(mark)
+    body = content.find(b"\r\n\r\n", start + len(mark)) + 4
+    end = content.find(b"\r\n" + mark, body)
+    if start < 0 or body < 4 or end < 0:
+        raise PeerBroke("the service answers with an incomplete multipart response")
+    if not content.startswith(b"--", end + 2 + len(mark)):
+        raise PeerDeclined("the service answers with several files for one instance")
+    return content[body:end]
