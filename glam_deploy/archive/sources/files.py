@@ -7,7 +7,7 @@ from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.sources.containers import LastContainer, members
 from glam_deploy.archive.sources.listings import Listing, SignedEntry
 from glam_deploy.archive.sources.locations import is_container, local_path, name_of, split_member
-from glam_deploy.archive.sources.storage import Doubt, exists, is_url, open_binary, read_all
+from glam_deploy.archive.sources.storage import Doubt, exists, is_file, is_url, open_binary, read_all
 from glam_deploy.errors import GlamError, InputError
 
 
@@ -75,10 +75,13 @@ class Files:
 
 def _member_of(location: str) -> tuple[str, str] | None:
     """Container and member; None for a file, also for one of this machine whose path looks like a member's."""
-    found = split_member(location)
-    if found is None or (not is_url(location) and exists(local_path(location))):
+    splits = split_member(location)
+    if is_url(location):
+        return next(splits, None)
+    if exists(local_path(location)):
         return None
-    return found
+    # a folder on the way may be named like a container and a member
+    return next((found for found in reversed([*splits]) if is_file(local_path(found[0]))), None)
 
 
 def _address(entry: Entry) -> str:

@@ -17,7 +17,7 @@ from glam_deploy.archive.sources.locations import (
     name_of,
     without_credentials,
 )
-from glam_deploy.archive.sources.storage import Doubt, filesystem, is_url, local_doubt, open_binary, url_doubt
+from glam_deploy.archive.sources.storage import Doubt, exists, filesystem, is_url, local_doubt, open_binary, url_doubt
 from glam_deploy.errors import UsageError
 from glam_deploy.reading import looks_like_image
 
@@ -63,7 +63,7 @@ class FolderListing:
     root: Path
 
     def entries(self) -> Iterator[Entry]:
-        if not self.root.is_dir():
+        if not (exists(self.root) and self.root.is_dir()):
             raise UsageError(f"{self.root} does not exist, expected a folder: check the path")
         followed = [self.root.resolve()]
         stack = [self.root]
@@ -107,7 +107,7 @@ class FileListing:
     def entries(self) -> Iterator[Entry]:
         if is_url(self.address):
             yield _url_entry(self.address)
-        elif (path := local_path(self.address)).exists():
+        elif exists(path := local_path(self.address)):
             yield _local_entry(path)
         else:
             raise UsageError(f"{path} does not exist, expected a file, folder or URL: check the path")
@@ -175,7 +175,8 @@ class ListListing:
                 for row in rows(file, self.address):
                     yield from self._entry(row)
         except Doubt as doubt:
-            raise SourceUnavailable(f"the list {without_credentials(self.address)}: {doubt}") from None
+            kind = UsageError if doubt.about_entry else SourceUnavailable
+            raise kind(f"the list {without_credentials(self.address)} cannot be read: {doubt}") from None
 
     def owns(self, location: str) -> bool:
         return True
@@ -187,12 +188,9 @@ class ListListing:
         if is_url(row.place):
             yield _url_entry(row.place, version=row.version, size=row.size)
             return
-        path = local_path(row.place)
-        if not path.is_absolute() and is_url(self.address):
-            raise UsageError(
-                f"the list {without_credentials(self.address)} has the relative path {path}: expected a URL"
-            )
-        yield _local_entry(local_path(self.address).parent / path)
+        if is_url(self.address):
+            raise UsageError(f"the list {without_credentials(self.address)} has the path {row.place}, expected URLs")
+        yield _local_entry(local_path(self.address).parent / local_path(row.place))
 
 
 def _items(folder: Path) -> list["os.DirEntry[str]"]:

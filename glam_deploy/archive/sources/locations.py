@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes, urlencode, urlsplit, urlunsplit
 
@@ -9,7 +10,7 @@ from glam_deploy.reading import SUFFIXES
 
 _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
-_MEMBER = re.compile(rf"(?is)(.*?{_KINDS}(?:\?[^!]*)?)!(.+)")
+_MEMBER = re.compile(rf"(?i){_KINDS}(?:\?[^!]*)?!")
 _SCHEME = re.compile(r"(?i)([a-z][a-z0-9+.-]+)://")
 _SECRET_NAME = re.compile(
     r"(?i)x-(amz|goog)-.*|.*(sig|token|secret|passw|pwd|credential|auth|key|session|policy|googleaccessid).*"
@@ -77,10 +78,11 @@ def is_container(location: str) -> bool:
     return _CONTAINER.fullmatch(path_part(location)) is not None
 
 
-def split_member(location: str) -> tuple[str, str] | None:
-    """Container and member of a location CONTAINER!MEMBER; None for another location."""
-    found = _MEMBER.fullmatch(location)
-    return (found[1], found[2]) if found else None
+def split_member(location: str) -> Iterator[tuple[str, str]]:
+    """Container and member of a location CONTAINER!MEMBER, for each place where it can be divided, in order."""
+    for found in _MEMBER.finditer(location):
+        if found.end() < len(location):
+            yield location[: found.end() - 1], location[found.end() :]
 
 
 def is_hidden(name: str) -> bool:

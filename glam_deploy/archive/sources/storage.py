@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeVar
 
+from glam_deploy.archive.sources.base import SourceUnavailable
 from glam_deploy.archive.sources.locations import local_path, scheme_of, without_credentials
 from glam_deploy.errors import BackendUnavailable, GlamError, InputError, UsageError, disk_reason
 from glam_deploy.reading import MAX_BYTES
@@ -90,9 +91,12 @@ def with_retries(call: Callable[[], T], pause: Callable[[float], None] = time.sl
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
-    Raises UsageError for an unknown scheme, BackendUnavailable if its package is missing; no message has credentials.
+    Raises UsageError for an unknown scheme, BackendUnavailable if its package is missing, SourceUnavailable for other
+    errors; no message has credentials.
     """
     scheme = scheme_of(url)
+    if scheme == "local":
+        raise UsageError(f"{without_credentials(url)} is on this machine: give its path")
     if "::" in url:
         raise UsageError(f"{without_credentials(url)} is a chain of URLs: give the URL of the archive file itself")
     try:
@@ -108,7 +112,7 @@ def filesystem(url: str) -> tuple[Any, str]:
             f"{scheme}:// is no scheme that fsspec reads: expected s3, gs, abfs, https or the like"
         ) from None
     except Exception as error:
-        raise url_doubt(error) from None
+        raise SourceUnavailable(f"{without_credentials(url)} cannot be opened: {url_doubt(error)}") from None
     return fs, str(path)
 
 
@@ -207,3 +211,8 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a regular file."""
+    return exists(path) and path.is_file()

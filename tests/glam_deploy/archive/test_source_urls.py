@@ -192,3 +192,11 @@ def test_a_large_object_is_refused(web: Web, tmp_path: Path, monkeypatch: pytest
     source = open_source([listed(tmp_path, f"{web.url}/a.dcm")])
     with pytest.raises(InputError, match="too many"):
         source.read(next(iter(source.entries())))
+
+
+def test_a_list_behind_a_url_names_no_files_of_this_machine(web: Web) -> None:
+    web.files = {"/list.txt": b"/etc/passwd\n"}
+    with pytest.raises(UsageError, match="expected URLs"):
+        list(open_source([f"{web.url}/list.txt"]).entries())
+    with pytest.raises(UsageError, match="does not exist"):
+        list(open_source([f"{web.url}/other.txt"]).entries())

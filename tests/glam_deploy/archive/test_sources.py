@@ -11,10 +11,15 @@ import pytest
 from support.archives import contents, dicom, locations, reason, write_tar, write_zip
 
 from glam_deploy.archive.sources import containers, open_source, storage
-from glam_deploy.archive.sources.base import SourceUnavailable
-from glam_deploy.archive.sources.locations import split_member, without_credentials
+from glam_deploy.archive.sources.base import Entry, SourceUnavailable
+from glam_deploy.archive.sources.locations import without_credentials
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.reading import MAX_BYTES, find_inputs
+
+
+def member(entry: Entry) -> str:
+    """What follows the first `!`."""
+    return entry.location.partition("!")[2]
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def test_members_of_a_container(tmp_path: Path, kind: str) -> None:
     else:
         write_tar(path, MEMBERS)
     source = open_source([str(tmp_path)])
-    entries = {split_member(entry.location)[1]: entry for entry in source.entries()}
+    entries = {member(entry): entry for entry in source.entries()}
     assert "extract it" in reason(source, entries.pop("p/inner.zip"))
     assert {label: source.read(entry) for label, entry in entries.items()} == EXPECTED
     backwards = {label: source.read(entry) for label, entry in reversed(entries.items())}
@@ -155,7 +160,7 @@ def test_a_tar_with_a_damaged_header_in_its_middle_is_not_taken_for_complete(tmp
     path.write_bytes(content)
     source = open_source([str(path)])
     first, damaged = source.entries()
-    assert (split_member(first.location)[1], damaged.location) == ("1.dcm", str(path))
+    assert (member(first), damaged.location) == ("1.dcm", str(path))
     assert "without its end mark" in reason(source, damaged)
 
 
@@ -263,3 +268,23 @@ UID = "1.2.840.10008.1.2.3.4.5.6.7.8.9.10.11.12"
 )
 def test_locations_have_no_credentials(url: str, location: str) -> None:
     assert without_credentials(url) == location
+
+
+def test_paths_that_look_like_members(tmp_path: Path) -> None:
+    (tmp_path / "a.zip!").mkdir()
+    (tmp_path / "a.zip!/plain.dcm").write_bytes(dicom("plain"))
+    write_zip(tmp_path / "a.zip!/b.zip", {"c.zip!x/d.dcm": dicom("d")})
+    write_zip(tmp_path / "a.zip", {"e.dcm": dicom("e")})
+    assert sorted(contents(open_source([str(tmp_path)])).values()) == [dicom("d"), dicom("e"), dicom("plain")]
+
+
+def test_sources_one_after_another(tree: Path, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"m.dcm": dicom("m")})
+    (tmp_path / "list.txt").write_text("outside/o.dcm\n")
+    source = open_source([str(tmp_path / "list.txt"), str(path), str(tree / "b"), str(path)])
+    assert contents(source) == {
+        f"{tmp_path}/outside/o.dcm": dicom("outside"),
+        f"{path}!m.dcm": dicom("m"),
+        f"{tree}/b/1.2.3": dicom("uid"),
+        f"{tree}/b/x.png": b"p",
+    }
