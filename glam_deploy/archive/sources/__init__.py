@@ -10,7 +10,14 @@ from glam_deploy.archive.sources.dicomweb import SCHEMES, open_dicomweb
 from glam_deploy.archive.sources.files import Files
 from glam_deploy.archive.sources.listings import FileListing, FolderListing, Listing, ListListing, PrefixListing
 from glam_deploy.archive.sources.lists import is_list
-from glam_deploy.archive.sources.locations import is_container, local_path, path_part, scheme_of, without_credentials
+from glam_deploy.archive.sources.locations import (
+    is_container,
+    local_location,
+    local_path,
+    path_part,
+    scheme_of,
+    without_credentials,
+)
 from glam_deploy.archive.sources.storage import exists, filesystem
 from glam_deploy.errors import UsageError
 from glam_deploy.reading import SUFFIXES
@@ -68,7 +75,7 @@ def _part(text: str, modalities: Sequence[str], authority: Path | None) -> _Part
 
 
 def _local(text: str) -> Listing:
-    path = local_path(text)
+    path = local_path(text).absolute()  # readers may have another working folder
     if not exists(path):
         raise UsageError(
             f"{path} does not exist or cannot be accessed, expected a file, folder, list or URL: check the path"
@@ -77,7 +84,8 @@ def _local(text: str) -> Listing:
         return FolderListing(root=path)
     if not path.is_file():
         raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
-    return ListListing(address=text) if is_list(text) else FileListing(address=str(path))
+    address = local_location(path)
+    return ListListing(address=address) if is_list(address) else FileListing(address=address)
 
 
 def _url(text: str, scheme: str) -> Listing:

@@ -114,7 +114,8 @@ class DicomwebSource:
             try:
                 return call()
             except (PeerBroke, PeerDeclined) as error:
-                raise Doubt(str(error), about_entry=isinstance(error, PeerDeclined)) from None
+                is_declined = isinstance(error, PeerDeclined)
+                raise Doubt(str(error), about_entry=is_declined, may_pass=not is_declined) from None
             except PeerError as error:
                 raise SourceUnavailable(str(error)) from None
 

@@ -25,6 +25,8 @@ _LOST = frozenset(
      errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.ECONNRESET, errno.ECONNREFUSED}
 )  # fmt: skip
 """Errors of a file system whose device or server is gone."""
+_OUTAGE = frozenset({408, 425, 429, 502, 503, 504})
+"""HTTP statuses of a server that is overloaded or has lost its own back end (RFC 9110 section 15, RFC 6585)."""
 _PACKAGES: Mapping[str, str] = MappingProxyType(
     {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
      "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "ssh": "paramiko", "hdfs": "pyarrow"}
@@ -35,10 +37,13 @@ _PACKAGES: Mapping[str, str] = MappingProxyType(
 class Doubt(GlamError):
     """One entry could not be read, and either the entry or its source is at fault; internal to this package."""
 
-    def __init__(self, message: str, *, about_entry: bool) -> None:
-        """`about_entry`: the entry is at fault if it is not known whether its source answers."""
+    def __init__(self, message: str, *, about_entry: bool, may_pass: bool) -> None:
+        """`about_entry`: the entry is at fault if it is not known whether its source answers.
+
+        `may_pass`: another attempt may succeed.
+        """
         super().__init__(message)
-        self.about_entry = about_entry
+        self.about_entry, self.may_pass = about_entry, may_pass
 
 
 def is_url(location: str) -> bool:
@@ -77,12 +82,12 @@ def read_bounded(file: BinaryIO) -> bytes:
 
 
 def with_retries(call: Callable[[], T], pause: Callable[[float], None] = time.sleep) -> T:
-    """`call()`, repeated after `PAUSES_S` while it raises a Doubt that is not about the entry."""
+    """`call()`, repeated after `PAUSES_S` while it raises a Doubt that may pass."""
     for seconds in PAUSES_S:
         try:
             return call()
         except Doubt as doubt:
-            if doubt.about_entry:
+            if not doubt.may_pass:
                 raise
         pause(seconds)
     return call()
@@ -120,22 +125,34 @@ def url_doubt(error: BaseException) -> Doubt:
     """What an error of fsspec or of a library under it means; its text is not used, because it may quote the URL."""
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return Doubt("it does not exist at its URL: check the list or the name", about_entry=True)
+        return _final("it does not exist at its URL: check the list or the name")
     if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
-        return Doubt("access is denied: check the credentials and their validity", about_entry=True)
+        return _final("access is denied: check the credentials and their validity")
     if isinstance(error, IsADirectoryError):
-        return Doubt("its URL is a folder, expected a file", about_entry=True)
-    kind = f"HTTP status {status}" if isinstance(status, int) and status else type(error).__name__
-    return Doubt(f"no answer ({kind}): check the network and the server", about_entry=False)
+        return _final("its URL is a folder, expected a file")
+    if not isinstance(status, int) or status < 400:
+        kind = type(error).__name__
+        return Doubt(f"no answer ({kind}): check the network and the server", about_entry=False, may_pass=True)
+    # a server that fails for one object answers 500 for it again and again
+    return Doubt(
+        f"the server answers {status}: check its log",
+        about_entry=status not in _OUTAGE,
+        may_pass=status in _OUTAGE or status >= 500,
+    )
+
+
+def _final(message: str) -> Doubt:
+    return Doubt(message, about_entry=True, may_pass=False)
 
 
 def local_doubt(error: BaseException) -> Doubt:
     """What an error of a local file system means."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, IsADirectoryError):
-        return Doubt("the path is a folder that could not be searched: give read permission", about_entry=True)
+        return _final("the path is a folder that could not be searched: give read permission")
     reason = disk_reason(error) if isinstance(error, OSError) else "the name is not valid"
-    return Doubt(f"it cannot be read ({reason}): check its path and rights", about_entry=number not in _LOST)
+    message = f"it cannot be read ({reason}): check its path and rights"
+    return Doubt(message, about_entry=number not in _LOST, may_pass=False)
 
 
 def _read_url(url: str) -> bytes:

@@ -288,3 +288,11 @@ def test_sources_one_after_another(tree: Path, tmp_path: Path) -> None:
         f"{tree}/b/1.2.3": dicom("uid"),
         f"{tree}/b/x.png": b"p",
     }
+
+
+def test_locations_do_not_depend_on_the_working_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absolute = contents(open_source([str(tree / "b")]))
+    monkeypatch.chdir(tree)
+    source = open_source(["b"])
+    monkeypatch.chdir("/")
+    assert contents(source) == absolute
