@@ -38,9 +38,11 @@ class Files:
             raise self._decided(doubt, entry) from None
 
     def _read(self, entry: Entry) -> bytes:
-        address, member = _address(entry), _member_of(entry.location)
+        member = _member_of(entry.location)
+        container, label = member or (entry.location, "")
+        address = entry.address if isinstance(entry, SignedEntry) else container
         if member is not None:
-            return self._last.read(member[0], member[1], lambda: open_binary(address))
+            return self._last.read(container, label, lambda: open_binary(address))
         if is_container(entry.location):
             with open_binary(address) as file:
                 for _ in members(file, entry.location):
@@ -51,7 +53,8 @@ class Files:
     def _members(self, container: Entry) -> Iterator[Entry]:
         count = 0
         try:
-            with open_binary(_address(container)) as file:
+            address = container.address if isinstance(container, SignedEntry) else container.location
+            with open_binary(address) as file:
                 for member in members(file, container.location):
                     if member.is_wanted():
                         count += 1
@@ -82,13 +85,6 @@ def _member_of(location: str) -> tuple[str, str] | None:
         return None
     # a folder on the way may be named like a container and a member
     return next((found for found in reversed([*splits]) if is_file(local_path(found[0]))), None)
-
-
-def _address(entry: Entry) -> str:
-    if isinstance(entry, SignedEntry):
-        return entry.address
-    member = _member_of(entry.location)
-    return member[0] if member else entry.location
 
 
 def _member_entry(container: Entry, label: str, size: int) -> Entry:

@@ -134,11 +134,9 @@ def url_doubt(error: BaseException) -> Doubt:
         kind = type(error).__name__
         return Doubt(f"no answer ({kind}): check the network and the server", about_entry=False, may_pass=True)
     # a server that fails for one object answers 500 for it again and again
-    return Doubt(
-        f"the server answers {status}: check its log",
-        about_entry=status not in _OUTAGE,
-        may_pass=status in _OUTAGE or status >= 500,
-    )
+    is_outage = status in _OUTAGE
+    message = f"the server answers {status}: check its log"
+    return Doubt(message, about_entry=not is_outage, may_pass=is_outage or status >= 500)
 
 
 def _final(message: str) -> Doubt:
