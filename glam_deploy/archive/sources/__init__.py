@@ -89,17 +89,17 @@ def _local(text: str) -> Listing:
 
 
 def _url(text: str, scheme: str) -> Listing:
+    is_web = scheme in ("http", "https")
+    if is_web and text.endswith("/"):
+        raise UsageError(
+            f"{without_credentials(text)} is a folder of a web server, which has no listing: give a list of URLs, "
+            f"or dicomweb+{scheme}://... for a DICOMweb server"
+        )
     filesystem(text)  # its package may be missing
     if is_list(text):
         return ListListing(address=text)
-    is_file = is_container(text) or path_part(text).lower().endswith(tuple(SUFFIXES))
-    if scheme in ("http", "https"):
-        if text.endswith("/"):
-            raise UsageError(
-                f"{without_credentials(text)} is a folder of a web server, which has no listing: give a list of URLs, "
-                f"or dicomweb+{scheme}://... for a DICOMweb server"
-            )
-        is_file = True
-    if not is_file and scheme not in STORES:
+    if is_web or is_container(text) or path_part(text).lower().endswith(tuple(SUFFIXES)):
+        return FileListing(address=text)
+    if scheme not in STORES:
         raise UsageError(f"folders of {scheme}:// cannot be listed, expected one of {', '.join(STORES)}: give a list")
-    return FileListing(address=text) if is_file else PrefixListing(url=text)
+    return PrefixListing(url=text)
