@@ -41,6 +41,7 @@ class Caller(Enum):
     CALIBRATION = "glam-deploy export --calibration"
     EVALUATE = "glam-deploy evaluate"
     APPLIANCE = "glam-deploy serve and run-dir"
+    SERVER = "a client of a model server"
 
 
 class Remedy(Enum):
@@ -58,6 +59,7 @@ class Remedy(Enum):
 
 _VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
 _AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of the image, and send it again"
+_VIEW_AT_SOURCE = "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it again"
 _STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
 _MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
 _TAKES_RAW = "give the view as it left the detector; a standardized array is not accepted here"
@@ -71,8 +73,8 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags "
             f"of a DICOM object ({_VIEWS})",
             Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
-            Caller.APPLIANCE: "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it "
-            "again",
+            Caller.APPLIANCE: _VIEW_AT_SOURCE,
+            Caller.SERVER: _VIEW_AT_SOURCE,
         },
         Remedy.OTHER_VIEW: {
             Caller.PYTHON: f"pass the correct view=, {_VIEWS}",
@@ -81,6 +83,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: f"correct the view in the file name, {_VIEWS}",
             Caller.EVALUATE: f"correct the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.SERVER: _AT_SOURCE,
         },
         Remedy.FLIP: {
             Caller.PYTHON: "pass horizontal_flip=True",
@@ -89,6 +92,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _STORED,
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.SERVER: _AT_SOURCE,
         },
         Remedy.NO_FLIP: {
             Caller.PYTHON: "pass horizontal_flip=False",
@@ -97,8 +101,9 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _STORED,
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.SERVER: _AT_SOURCE,
         },
-        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE},
+        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE, Caller.SERVER: _AT_SOURCE},
         Remedy.FOR_PROCESSING: {
             Caller.PYTHON: "allow it with for_processing=True",
             Caller.RUN: "allow it with --for-processing",
@@ -106,6 +111,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: "choose For Presentation images for the calibration",
             Caller.EVALUATE: "choose For Presentation images for the evaluation",
             Caller.APPLIANCE: "allow it with accept.for_processing in the configuration or --for-processing of run-dir",
+            Caller.SERVER: "send the For Presentation image; this service takes no For Processing images",
         },
         Remedy.STANDARDIZED: {
             Caller.PYTHON: "pass the array from numpy.load to the pipeline, without view=",
@@ -114,6 +120,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _TAKES_RAW,
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
+            Caller.SERVER: "send the standardized array as the input IMAGE",
         },
         Remedy.RAW: {
             Caller.PYTHON: f"pass view= with it, {_VIEWS}",
@@ -122,6 +129,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _TAKES_RAW,
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
+            Caller.SERVER: "send the view as a DICOM object, as the input DICOM",
         },
     }
 )

@@ -46,7 +46,7 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
             staging = Path(room) / "new"
             staging.mkdir()
             yield staging
-            _make_readable(staging)
+            make_readable(staging)
             _put_in_place(staging, place, retired=Path(room) / "old")
     except OSError as error:
         raise UsageError(
@@ -119,7 +119,7 @@ def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:
             retired.rename(place)
 
 
-def _make_readable(staging: Path) -> None:
+def make_readable(staging: Path) -> None:
     """Make all files readable for other accounts, because the service that uses the bundle runs under another one."""
     staging.chmod(0o755)
     for path in staging.rglob("*"):

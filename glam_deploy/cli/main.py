@@ -30,6 +30,7 @@ COMMANDS = {
     "gate": "Compare an engine with the reference: does it find the same lesions?",
     "bench": "Measure engines beside other ways to run the same weights.",
     "evaluate": "Evaluate networks on labelled images: AUROC, Dice, FROC, a page for all.",
+    "triton": "Write a model repository for NVIDIA Triton Inference Server.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",
     "doctor": "Check whether the appliance can run here.",

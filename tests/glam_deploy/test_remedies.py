@@ -24,6 +24,7 @@ HAVE = {
     Caller.CALIBRATION: set(),
     Caller.EVALUATE: set(),
     Caller.APPLIANCE: {"--for-processing"},
+    Caller.SERVER: set(),
 }
 """The options that a caller has; of `run-dir` in the appliance's case."""
 

@@ -99,6 +99,7 @@ CASES = (
     Case(name="check-config", words="check-config --config {config}", needs=APPLIANCE),
     Case(name="doctor", words="doctor --config {config}", needs=APPLIANCE),
     Case(name="queue", words="queue list --config {config}", needs=APPLIANCE, code=2),  # nothing has come yet
+    Case(name="triton", words="triton --bundle {bundle} --out {out}"),
     Case(name="demo", words="demo --out {occupied}", needs=("export,dicom",), code=2),
     Case(name="report", program="glam_bench.report", words="{results} --out {out}.html"),
     Case(name="half_parity", program="glam_bench.half_parity", words="a {png} --bundle {bundle}", needs=("export",)),

@@ -1,0 +1,1 @@
+"""Serving by a model server: a Triton model repository, and the pipeline behind its Python backend."""

@@ -1,0 +1,108 @@
+"""`glam-deploy triton`: what it writes, what it keeps, and what it refuses."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.bundles import edit_manifest, snapshot
+from support.gate import IDENTITY, Candidate, gate
+from support.served import versions, write_repository
+from support.tiny_bundle import write_tiny_bundle
+
+from glam_deploy.bundle import open_bundle, write_ensemble
+from glam_deploy.cli.main import exit_code
+from glam_deploy.serving.config import CONFIG
+
+
+def triton(folder: Path, *options: str) -> int:
+    return exit_code(["triton", "--bundle", str(folder / "bundle"), "--out", str(folder / "models"), *options])
+
+
+def served_version(repository: Path, model: str = "glam") -> str:
+    (found,) = re.findall(r"versions: (\d+)", (repository / model / CONFIG).read_text())
+    return str(found)
+
+
+def test_has_the_bundle_and_the_graphs_byte_by_byte(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path)
+    (version,) = versions(repository)
+    assert snapshot(version / "bundle") == snapshot(tmp_path / "bundle")
+    for stage in ("global", "local", "fusion"):
+        (folder,) = versions(repository, f"glam_{stage}")
+        assert folder.name == version.name == served_version(repository, f"glam_{stage}")
+        assert snapshot(folder) == {"model.onnx": (tmp_path / f"bundle/graphs/{stage}.onnx").read_bytes()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
+
+
+def test_same_bundle_and_engine_are_the_same_version_and_change_nothing(tmp_path: Path) -> None:
+    before = snapshot(write_repository(tmp_path))
+    assert snapshot(write_repository(tmp_path)) == before
+
+
+def test_other_settings_or_bundle_are_another_version_beside_the_first(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path)
+    first = {path: content for path, content in snapshot(repository).items() if not path.endswith(CONFIG)}
+    numbers = {served_version(repository)}
+    for options in (["--patches", "3"], ["--threads", "1"]):
+        write_repository(tmp_path, *options)
+        numbers.add(served_version(repository))
+    edit_manifest(tmp_path / "bundle", lambda manifest: manifest.update(licence="another"))
+    write_repository(tmp_path)
+    numbers.add(served_version(repository))
+    assert len(numbers) == 4
+    assert {one.name for one in versions(repository)} == numbers
+    assert first.items() <= snapshot(repository).items()
+
+
+def test_an_engine_needs_a_passed_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_bundle(tmp_path / "bundle")
+    Candidate(monkeypatch)
+    assert triton(tmp_path, "--engine", "openvino") == 4
+    assert not (tmp_path / "models").exists()
+    assert triton(tmp_path, "--engine", "openvino", "--ungated") == 0
+    record = (versions(tmp_path / "models")[0] / "served.json").read_text()
+    assert '"ungated": true' in record
+    edit_manifest(tmp_path / "bundle", lambda manifest: manifest.update(gates=[gate(IDENTITY)]))
+    assert triton(tmp_path, "--engine", "openvino") == 0
+    assert len(versions(tmp_path / "models")) == 2
+
+
+def test_a_model_of_another_program_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "models/glam").mkdir(parents=True)
+    (tmp_path / "models/glam" / CONFIG).write_text('name: "glam"')
+    before = snapshot(tmp_path / "models")
+    assert triton(tmp_path) == 2
+    assert "another program" in capsys.readouterr().err
+    assert snapshot(tmp_path / "models") == before
+
+
+def test_a_changed_graph_leaves_the_repository_as_it_was(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path)
+    before = snapshot(repository)
+    graph = tmp_path / "bundle/graphs/fusion.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"!")
+    edit_manifest(tmp_path / "bundle", lambda manifest: manifest.update(licence="another"))
+    assert triton(tmp_path) == 4
+    assert snapshot(repository) == before
+
+
+def test_gpu_of_a_cpu_engine_and_tensorrt_without_its_engines_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_bundle(tmp_path / "bundle")
+    assert triton(tmp_path, "--graphs", "tensorrt") == 2
+    assert "flavour tensorrt" in capsys.readouterr().err
+    assert triton(tmp_path, "--device", "0,1") == 2
+    assert triton(tmp_path, "--device", "0,0") == 2
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_ensemble_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bundle").mkdir()
+    for name in "12":
+        write_tiny_bundle(tmp_path / "bundle" / name)
+    edit_manifest(tmp_path / "bundle/2", lambda manifest: manifest["checkpoint"].update(sha256="11" * 32))
+    write_ensemble(tmp_path / "bundle", [open_bundle(tmp_path / "bundle" / name) for name in "12"])
+    assert triton(tmp_path) == 2
+    assert "ensemble" in capsys.readouterr().err
