@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -56,6 +56,14 @@ report-test: $(INSTALLED)  ## the pages of bench and evaluate as Chromium lays t
 
 bindings-test: $(INSTALLED)  ## what is asked of TensorRT, against NVIDIA's bindings of four releases; downloads 5 MB
 	$(BIN)/python -m pytest tests/trt_bindings -m "bindings or not bindings"
+
+TRITON := .venv-triton/bin
+triton-test: $(INSTALLED)  ## a real Triton server on the CPU, and the examples of services, in a venv of their own beside .venv; downloads 150 MB
+	test -d .venv-triton || $(PYTHON) -m venv .venv-triton
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-triton/lib/python3*/site-packages)/glam_deploy_venv.pth
+	$(TRITON)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(TRITON)/python -m pip install --quiet "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 litserve==0.2.19
+	GLAM_EXPECT=triton,examples $(TRITON)/python -m pytest tests/glam_deploy/serving tests/examples -m triton
 
 web-test: $(INSTALLED)  ## the appliance's status page in Chromium; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

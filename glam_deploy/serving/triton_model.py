@@ -4,6 +4,7 @@ The backend's process starts with the server's Python, without glam-deploy, and 
 `site_packages` of config.pbtxt names the folders of packages to add, separated by colons.
 """
 
+import ctypes
 import json
 import site
 import sys
@@ -41,6 +42,17 @@ def other_numpy() -> str:
         f"the server's Python has imported numpy {numpy.__version__}, and glam-deploy is installed with numpy {own}: "
         "install the same version in both, or glam-deploy into the server's Python."
     )
+
+
+def handed_over(array: Any) -> Any:
+    """A DLPack capsule of a numpy array, whose memory the consumer releases; it has no destructor.
+
+    Triton renames a capsule that it has taken to another name than that of the DLPack specification ("used_dltensor").
+    The destructor of numpy's capsule then writes a stack trace to the server's log, for each tensor.
+    """
+    capsule = array.__dlpack__()
+    ctypes.pythonapi.PyCapsule_SetDestructor(ctypes.py_object(capsule), None)
+    return capsule
 
 
 class TritonPythonModel:
@@ -83,7 +95,9 @@ class TritonPythonModel:
             code = triton.TritonError.INVALID_ARG if answer.of_input else triton.TritonError.INTERNAL
             return triton.InferenceResponse(error=triton.TritonError(answer.message, code))
         wanted = set(request.requested_output_names())
-        tensors = [triton.Tensor.from_dlpack(name, array) for name, array in answer.items() if name in wanted]
+        tensors = [
+            triton.Tensor.from_dlpack(name, handed_over(array)) for name, array in answer.items() if name in wanted
+        ]
         return triton.InferenceResponse(output_tensors=tensors)
 
     def finalize(self) -> None:

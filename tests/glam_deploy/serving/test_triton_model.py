@@ -21,8 +21,9 @@ NOT_READY = type("TritonModelException", (Exception,), {})
 
 class Tensor(SimpleNamespace):
     @classmethod
-    def from_dlpack(cls, name: str, array: np.ndarray) -> "Tensor":
-        return cls(name=name, array=np.from_dlpack(array))
+    def from_dlpack(cls, name: str, capsule: object) -> "Tensor":
+        owner = SimpleNamespace(__dlpack__=lambda **_: capsule, __dlpack_device__=lambda: (1, 0))
+        return cls(name=name, array=np.from_dlpack(owner))
 
 
 class Input:

@@ -1,0 +1,195 @@
+"""A real Triton server: answers equal the pipeline's byte by byte; `make triton-test` runs these."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from expected import need
+from support.commands import ROOT
+from support.orthanc import wait_for
+from support.served import exam, standardized, versions, write_repository
+from support.triton_server import TritonServer, missing, triton_server, wait_until_ready
+
+import glam_deploy
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.runtime.result import Result
+from glam_deploy.serving.tensors import outputs
+
+pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+Infer = Callable[..., Any]
+METADATA = ROOT / "docs/openapi/kserve-glam.json"
+
+
+def infer_over(protocol: str, server: TritonServer) -> Infer:
+    """A function: inputs by name -> answer of tritonclient, which raises InferenceServerException."""
+    client = import_module(f"tritonclient.{protocol}")
+    port = {"http": server.http_port, "grpc": server.grpc_port}[protocol]
+    connection = client.InferenceServerClient(f"127.0.0.1:{port}")
+
+    def infer(**arrays: np.ndarray) -> Any:
+        inputs = []
+        for name, array in arrays.items():
+            tensor = client.InferInput(name, array.shape, "UINT8" if array.dtype == np.uint8 else "FP32")
+            tensor.set_data_from_numpy(array)
+            inputs.append(tensor)
+        return connection.infer("glam", inputs)
+
+    return infer
+
+
+def content(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)[None]
+
+
+def assert_equal(answer: Any, result: Result) -> None:
+    """Every output byte by byte; the report but for times and the patch release of the server's Python."""
+    for name, array in outputs(result).items():
+        if name != "report":
+            found = answer.as_numpy(name)
+            assert (found.dtype, found.shape) == (array.dtype, array.shape), name
+            assert found.tobytes() == array.tobytes(), name
+    found, expected = json.loads(bytes(answer.as_numpy("report")[0])), result.to_dict()
+    for report in (found, expected):
+        del report["timings_ms"], report["provenance"]["versions"]["python"]
+    assert found == expected
+
+
+@pytest.fixture(scope="module")
+def pipeline(server: TritonServer) -> Pipeline:
+    return glam_deploy.load(server.log.parent / "bundle", patches=2)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_answers_are_those_of_the_pipeline(
+    protocol: str, server: TritonServer, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    infer = infer_over(protocol, server)
+    for data in exam(tmp_path).values():
+        assert_equal(infer(DICOM=content(data)), pipeline(data))
+    image = standardized()
+    assert_equal(infer(IMAGE=image[None]), pipeline(image))
+
+
+def test_answers_are_those_of_run(server: TritonServer, tmp_path: Path) -> None:
+    (data, *_) = exam(tmp_path / "exam").values()
+    bundle = server.log.parent / "bundle"
+    command = [".venv/bin/glam-deploy", "run", "--bundle", bundle, "--patches", "2", "--out", tmp_path / "out"]
+    subprocess.run([*command, tmp_path / "exam/L-CC.dcm"], check=True, cwd=ROOT, capture_output=True)
+    answer = infer_over("http", server)(DICOM=content(data))
+    with np.load(tmp_path / "out/L-CC.npz") as file:
+        assert len(file.files) >= 6
+        for name in file.files:
+            assert answer.as_numpy(name)[0].tobytes() == file[name].tobytes(), name
+    report, saved = (
+        json.loads(bytes(answer.as_numpy("report")[0])),
+        json.loads((tmp_path / "out/L-CC.json").read_bytes()),
+    )
+    assert all(report[key] == saved[key] for key in ("predictions", "patches", "preprocessing", "warnings"))
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_bad_image_is_an_error_of_its_request_alone_with_eight_clients(
+    protocol: str, server: TritonServer, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Requests of all clients meet in batches: objects of four sizes, standardized images, and what is no image."""
+    client = import_module("tritonclient.utils")
+    views, image = list(exam(tmp_path).values()), standardized()
+    expected = [pipeline(data) for data in views] + [pipeline(image)]
+    before = server.metrics("nv_inference_request_success"), server.metrics("nv_inference_exec_count")
+
+    def ask(number: int) -> str:
+        kind, infer = number % 8, infer_over(protocol, server)  # tritonclient's HTTP client belongs to a thread
+        bad = {5: content(views[0][:-40]), 6: content(b"no image"), 7: content(b"")}
+        try:
+            answer = infer(DICOM=bad[kind]) if kind > 4 else infer(**inputs[kind])
+        except client.InferenceServerException as error:
+            return f"{error.status()} {error.message()}"
+        assert_equal(answer, expected[kind])
+        return "done"
+
+    inputs = [{"DICOM": content(data)} for data in views] + [{"IMAGE": image[None]}]
+    with ThreadPoolExecutor(8) as clients:
+        said = list(clients.map(ask, range(16)))
+    for number, one in enumerate(said):
+        assert (one == "done") == (number % 8 <= 4), (number, one)
+    refused = [one for one in said if one != "done"]
+    assert all(("400" in one) if protocol == "http" else ("INVALID_ARGUMENT" in one) for one in refused), refused
+    assert sum("DICOM" in one for one in refused) >= 2
+    assert not [one for one in refused if "--" in one or "view=" in one]
+    answered = server.metrics("nv_inference_request_success") - before[0]
+    batches = server.metrics("nv_inference_exec_count") - before[1]
+    assert answered + server.metrics("nv_inference_request_failure") >= 10
+    assert 0 < batches < answered, "no two requests met in a batch"
+    assert server.ready()
+
+
+def test_log_has_nothing_of_a_header(server: TritonServer, tmp_path: Path) -> None:
+    """After the requests of this module."""
+    infer_over("http", server)(DICOM=content(next(iter(exam(tmp_path).values()))))
+    log = server.log.read_text()
+    report = glam_deploy.read(tmp_path / "L-CC.dcm").source
+    assert report.uids["SOPInstanceUID"]
+    assert not [uid for uid in report.uids.values() if uid in log]
+    assert "Traceback" not in log
+
+
+def test_metadata_is_that_of_the_documentation(server: TritonServer) -> None:
+    """Of the tiny bundle's network, which differs in the outputs of the fusion layer and the number of patches."""
+    found = httpx.get(f"{server.url}/v2/models/glam").json()
+    assert found.pop("versions") == [one.name for one in versions(server.log.parent / "models")]
+    documented = json.loads(METADATA.read_text())
+    outputs_here = [one for one in documented["outputs"] if one["name"] not in ("y_fusion", "attention")]
+    for one in outputs_here:
+        if one["name"] in ("saliency_patches", "patch_locations", "patch_boxes_in_source"):
+            one["shape"][1] = 2
+    assert found == {**documented, "outputs": outputs_here}
+
+
+def test_ends_without_leaving_a_process(tmp_path: Path) -> None:
+    need("triton", missing())
+    repository = write_repository(tmp_path, "--graphs", "none", "--instances", "2")
+    with triton_server(repository, tmp_path) as server:
+        wait_until_ready(server)
+        stubs = server.stubs
+        assert len(stubs) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=60) == 0
+        wait_for(lambda: not [pid for pid in stubs if Path(f"/proc/{pid}").exists()], "the stubs to end")
+
+
+def test_a_missing_environment_is_named_in_the_log(tmp_path: Path) -> None:
+    need("triton", missing())
+    repository = write_repository(tmp_path, "--graphs", "none", "--site-packages", "/no/such/folder")
+    with triton_server(repository, tmp_path) as server:
+        assert server.process.wait(timeout=60) == 1
+        log = server.log.read_text()
+    assert "glam_deploy cannot be imported" in log
+    assert "site_packages of config.pbtxt" in log
+
+
+@pytest.mark.network
+def test_full_network_answers_as_the_pipeline(joint_bundle: Path, tmp_path: Path) -> None:
+    """GLAM with its fusion head: all outputs of the documentation."""
+    need("triton", missing())
+    from glam_deploy.cli.main import exit_code
+
+    assert (
+        exit_code(["triton", "--bundle", str(joint_bundle), "--out", str(tmp_path / "models"), "--graphs", "none"]) == 0
+    )
+    (data, *_) = exam(tmp_path / "exam").values()
+    with triton_server(tmp_path / "models", tmp_path) as server, glam_deploy.load(joint_bundle) as pipeline:
+        wait_until_ready(server)
+        found = httpx.get(f"{server.url}/v2/models/glam").json()
+        del found["versions"]
+        assert found == json.loads(METADATA.read_text())
+        for protocol in ("http", "grpc"):
+            assert_equal(infer_over(protocol, server)(DICOM=content(data)), pipeline(data))
