@@ -58,12 +58,12 @@ bindings-test: $(INSTALLED)  ## what is asked of TensorRT, against NVIDIA's bind
 	$(BIN)/python -m pytest tests/trt_bindings -m "bindings or not bindings"
 
 TRITON := .venv-triton/bin
-triton-test: $(INSTALLED)  ## a real Triton server on the CPU, and the examples of services, in a venv of their own beside .venv; downloads 150 MB
+triton-test: $(INSTALLED)  ## a real Triton server on the CPU, and the examples of services, in a venv of their own beside .venv; downloads 200 MB
 	test -d .venv-triton || $(PYTHON) -m venv .venv-triton
 	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-triton/lib/python3*/site-packages)/glam_deploy_venv.pth
-	$(TRITON)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
-	$(TRITON)/python -m pip install --quiet "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 litserve==0.2.19
-	GLAM_EXPECT=triton,examples $(TRITON)/python -m pytest tests/glam_deploy/serving tests/examples -m triton
+	$(TRITON)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0 monai-deploy-app-sdk==4.0.0 holoscan-cu13==4.6.0
+	$(TRITON)/python -m pip install --quiet "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 litserve==0.2.19 typeguard==4.6.1 colorama==0.4.6 wheel-axle-runtime==0.0.13
+	GLAM_EXPECT=triton,examples $(TRITON)/python -m pytest tests/glam_deploy/serving tests/examples -m "triton or not triton"
 
 web-test: $(INSTALLED)  ## the appliance's status page in Chromium; installs Debian's where apt-get is root's
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

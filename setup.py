@@ -15,6 +15,7 @@ PAGES = [
     "constraints.txt",
     "docs/*.md",
     "docs/images/*",
+    "docs/openapi/*",
     "benchmarks/README.md",
     "packaging/*",
     "examples/*.py",

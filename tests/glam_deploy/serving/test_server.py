@@ -22,6 +22,7 @@ import glam_deploy
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_deploy.serving.tensors import outputs
+from glam_export.exporter import ExportOptions, export_bundle
 
 pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -177,19 +178,17 @@ def test_a_missing_environment_is_named_in_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
-def test_full_network_answers_as_the_pipeline(joint_bundle: Path, tmp_path: Path) -> None:
+def test_full_network_answers_as_the_pipeline(joint_checkpoint: Path, tmp_path: Path) -> None:
     """GLAM with its fusion head: all outputs of the documentation."""
     need("triton", missing())
-    from glam_deploy.cli.main import exit_code
-
-    assert (
-        exit_code(["triton", "--bundle", str(joint_bundle), "--out", str(tmp_path / "models"), "--graphs", "none"]) == 0
-    )
+    export_bundle(joint_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)))
+    repository = write_repository(tmp_path, "--graphs", "none")
     (data, *_) = exam(tmp_path / "exam").values()
-    with triton_server(tmp_path / "models", tmp_path) as server, glam_deploy.load(joint_bundle) as pipeline:
+    with triton_server(repository, tmp_path) as server, glam_deploy.load(tmp_path / "bundle") as pipeline:
         wait_until_ready(server)
         found = httpx.get(f"{server.url}/v2/models/glam").json()
         del found["versions"]
         assert found == json.loads(METADATA.read_text())
+        expected = pipeline(data)
         for protocol in ("http", "grpc"):
-            assert_equal(infer_over(protocol, server)(DICOM=content(data)), pipeline(data))
+            assert_equal(infer_over(protocol, server)(DICOM=content(data)), expected)
