@@ -78,7 +78,7 @@ def test_documentation_is_in_it(wheel: Path) -> None:
         "README.md",
         "benchmarks/README.md",
         "constraints.txt",
-        "examples/embed_runtime.py",
+        *(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")),
         *(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir()),
     }
 

@@ -2,16 +2,23 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from support import tensorrt
 from support.bundles import edit_manifest, snapshot
+from support.engines import fake_identity
 from support.gate import IDENTITY, Candidate, gate
 from support.served import versions, write_repository
 from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.bundle import open_bundle, write_ensemble
 from glam_deploy.cli.main import exit_code
-from glam_deploy.serving.config import CONFIG
+from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.serving.config import CONFIG, Instances
+from glam_deploy.serving.repository import plan, write
+from glam_deploy.serving.served import Served
 
 
 def triton(folder: Path, *options: str) -> int:
@@ -106,3 +113,31 @@ def test_an_ensemble_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_ensemble(tmp_path / "bundle", [open_bundle(tmp_path / "bundle" / name) for name in "12"])
     assert triton(tmp_path) == 2
     assert "ensemble" in capsys.readouterr().err
+
+
+def test_tensorrt_engines_are_the_models_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engine files of a made-up TensorRT, which nothing opens here; their fusion engine has no fused map."""
+    tensorrt.install(monkeypatch)
+    tensorrt.fill(tmp_path / "bundle")
+    assert exit_code(["build", "--bundle", str(tmp_path / "bundle"), "--engine", "fp16"]) == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    (entry,) = bundle.engines
+    identity = fake_identity("fp16", "fp16", flavour="tensorrt", key=entry.key)
+    record = Served(bundle=bundle.id, engine="fp16", engine_digest="", library="", release="0", patches=1)
+    wanted = plan(
+        bundle,
+        cast(Pipeline, SimpleNamespace(identity=identity, patches=1)),
+        record,
+        largest_batch=8,
+        instances=Instances(count=2, gpus=(0, 1)),
+        graphs="tensorrt",
+        site_packages=(),
+    )
+    write(tmp_path / "models", wanted)
+    for stage, made in entry.stages.items():
+        (folder,) = versions(tmp_path / "models", f"glam_{stage}")
+        assert snapshot(folder) == {"model.plan": (bundle.folder / made.file).read_bytes()}
+        text = (folder.parent / CONFIG).read_text()
+        assert 'platform: "tensorrt_plan"' in text
+        assert "instance_group { count: 2 kind: KIND_GPU gpus: [0, 1] }" in text
+        assert '"saliency"' not in text

@@ -1,6 +1,7 @@
 """A real Triton server: answers equal the pipeline's byte by byte; `make triton-test` runs these."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from support.served import exam, standardized, versions, write_repository
 from support.triton_server import TritonServer, missing, triton_server, wait_until_ready
 
 import glam_deploy
+from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
 from glam_deploy.serving.tensors import outputs
@@ -78,6 +80,36 @@ def test_answers_are_those_of_the_pipeline(
         assert_equal(infer(DICOM=content(data)), pipeline(data))
     image = standardized()
     assert_equal(infer(IMAGE=image[None]), pipeline(image))
+
+
+def test_json_without_the_binary_extension(server: TritonServer, pipeline: Pipeline, tmp_path: Path) -> None:
+    """As the documentation shows it: numbers in JSON, of the open inference protocol."""
+    (data, *_) = exam(tmp_path).values()
+    tensor = {"name": "DICOM", "shape": [1, len(data)], "datatype": "UINT8", "data": list(data)}
+    wanted = [{"name": "y_global"}, {"name": "patch_boxes_in_source"}]
+    made = httpx.post(f"{server.url}/v2/models/glam/infer", json={"inputs": [tensor], "outputs": wanted}, timeout=60)
+    found, expected = {one["name"]: one["data"] for one in made.json()["outputs"]}, pipeline(data)
+    assert np.array(found["y_global"], np.float32).tobytes() == expected.y_global.tobytes()
+    boxes = [number for box in expected.patch_boxes_in_source for number in box or (-1,) * 4]
+    assert found["patch_boxes_in_source"] == boxes
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_client_of_the_documentation(
+    protocol: str, server: TritonServer, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = exam(tmp_path)
+    (code,) = re.findall(
+        r"^```python\n(.+?)^```", (ROOT / "docs/serving.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    port = {"http": server.http_port, "grpc": server.grpc_port}[protocol]
+    code = code.replace("import tritonclient.http as triton  #", f"import tritonclient.{protocol} as triton  #")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace("8000", str(port)), names)
+    expected = pipeline(views[View.L_CC])
+    assert names["scores"][0].tobytes() == expected.y_global.tobytes()
+    assert names["report"]["patches"] == expected.to_dict()["patches"]
 
 
 def test_answers_are_those_of_run(server: TritonServer, tmp_path: Path) -> None:

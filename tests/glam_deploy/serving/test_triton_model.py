@@ -100,6 +100,14 @@ def test_a_damaged_bundle_is_an_error_of_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("backend")
+def test_opens_the_gpu_of_its_instance(repository: Path) -> None:
+    """The engine of this bundle takes no GPU, so the index shows in its refusal."""
+    model, arguments = model_of(repository)
+    with pytest.raises(NOT_READY, match="does not support the option device = 3"):
+        model.initialize(arguments | {"model_instance_kind": "GPU", "model_instance_device_id": "3"})
+
+
+@pytest.mark.usefixtures("backend")
 def test_another_numpy_than_that_of_the_packages_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "__version__", "1.26.4")
     model, arguments = model_of(repository)
