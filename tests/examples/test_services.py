@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from support.served import exam
 from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
+from glam_deploy.installation import is_installed
 from glam_deploy.records import View
 from glam_deploy.runtime.result import Result
 
@@ -32,7 +32,7 @@ OPENAPI = ROOT / "docs/openapi/serving.json"
 
 
 def need_package(name: str) -> None:
-    need("examples", "" if find_spec(name) else f"{name}: run make triton-test")
+    need("examples", "" if is_installed(name) else f"{name}: run make triton-test")
 
 
 @pytest.fixture

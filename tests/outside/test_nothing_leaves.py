@@ -64,6 +64,11 @@ def test_run_dir(watched: Watched, bundle: Path, tmp_path: Path) -> None:
     assert_nothing_left(watched)
 
 
+def test_triton(watched: Watched, bundle: Path, tmp_path: Path) -> None:
+    watched.run("triton", "--bundle", bundle, "--out", tmp_path / "models")
+    assert_nothing_left(watched)
+
+
 def test_quantization(watched: Watched) -> None:
     watched.run(code=QUANTIZE + LATER)
     assert_nothing_left(watched)

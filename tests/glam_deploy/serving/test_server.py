@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import httpx
 import numpy as np
 import pytest
 from expected import need
+from pydicom import dcmread
 from support.commands import ROOT
 from support.orthanc import wait_for
 from support.served import exam, standardized, versions, write_repository
@@ -166,12 +168,22 @@ def test_a_bad_image_is_an_error_of_its_request_alone_with_eight_clients(
 
 
 def test_log_has_nothing_of_a_header(server: TritonServer, tmp_path: Path) -> None:
-    """After the requests of this module."""
-    infer_over("http", server)(DICOM=content(next(iter(exam(tmp_path).values()))))
+    """After the requests of this module, and of objects with values that pydicom quotes in warnings; one is refused."""
+    exam(tmp_path)
+    with catch_warnings(action="ignore"):
+        dataset = dcmread(tmp_path / "L-CC.dcm")
+        dataset.PatientName, dataset.PatientID = "Doe^Jane", "ID-4711"
+        dataset.add_new("PatientBirthDate", "DA", "1970-99-99")
+        dataset.add_new("PatientAge", "AS", "ID-4711 is no age")
+        dataset.save_as(tmp_path / "named.dcm")
+    data, infer = (tmp_path / "named.dcm").read_bytes(), infer_over("http", server)
+    report = json.loads(bytes(infer(DICOM=content(data)).as_numpy("report")[0]))
+    with pytest.raises(import_module("tritonclient.utils").InferenceServerException) as refused:
+        infer(DICOM=content(data[:-50]))
     log = server.log.read_text()
-    report = glam_deploy.read(tmp_path / "L-CC.dcm").source
-    assert report.uids["SOPInstanceUID"]
-    assert not [uid for uid in report.uids.values() if uid in log]
+    quoted = ["Doe", "4711", "1970-99", *report["input"]["uids"].values()]
+    assert len(quoted) == 6
+    assert not [text for text in quoted if text in log or text in refused.value.message()]
     assert "Traceback" not in log
 
 
