@@ -133,9 +133,9 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
             site_packages=tuple(path.absolute() for path in server.site_packages) or _own_packages(),
         )
         folders = write(out, wanted)
-    names = ", ".join(folder.name for folder in folders)
+    versions = ", ".join(f"{folder.name} {number}" for folder, number in folders.items())
     engine = f"engine {wanted.served.engine}, {'without a gate' if wanted.served.ungated else 'admitted'}"
-    console.out.print(f"{out}: version {wanted.served.version} of {names}; {engine}", soft_wrap=True)
+    console.out.print(f"{out}: versions {versions}; {engine}", soft_wrap=True)
     return 0
 
 

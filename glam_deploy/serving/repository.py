@@ -1,11 +1,12 @@
-"""Writing of a Triton model repository: the whole pipeline, and the graphs of its stages, as one version.
+"""Writing of a Triton model repository: the whole pipeline, and the graphs of its stages.
 
     repository/
       glam/            config.pbtxt, <version>/model.py, <version>/served.json, <version>/bundle/
       glam_global/     config.pbtxt, <version>/model.onnx or model.plan; likewise glam_local and glam_fusion
 
-A version is written to a temporary folder beside the repository and then renamed. config.pbtxt, which names the version
-to serve, is replaced after that, so that a server never sees half of a version. Other versions stay where they are.
+The version of a stage's model follows from its file, that of the pipeline from `Served`. A version is written to a
+temporary folder beside the repository and then renamed. config.pbtxt, which names the version to serve, is replaced
+after that, so that a server never sees half of a version. Other versions stay where they are.
 """
 
 import json
@@ -20,11 +21,11 @@ from glam_deploy.bundle import MANIFEST, Bundle, EngineEntry, graph_file, locked
 from glam_deploy.bundle.write import make_readable
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.json_records import to_json
-from glam_deploy.networks import GraphContract, Stage
+from glam_deploy.networks import Stage
 from glam_deploy.regular import read_regular
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.serving.config import CONFIG, MARK, Instances, ModelConfig
-from glam_deploy.serving.served import BUNDLE, SERVED, Served, read_served
+from glam_deploy.serving.served import BUNDLE, SERVED, Served, read_served, version_number
 from glam_deploy.serving.tensors import inputs_of, outputs_of
 
 Graphs = Literal["onnx", "tensorrt", "none"]
@@ -72,12 +73,7 @@ def plan(
         parameters={"site_packages": ":".join(map(str, site_packages)), "digest": served.digest, **parameters},
     )
     files = _graph_files(bundle, pipeline, graphs)
-    stages = {
-        stage: _stage(
-            f"{name}_{stage}", served, bundle.network.contract(stage, composed=graphs == "onnx"), file, instances
-        )
-        for stage, file in files.items()
-    }
+    stages = {stage: _stage(bundle, stage, file, instances) for stage, file in files.items()}
     return Plan(bundle=bundle, served=served, pipeline=whole, stages=stages, files=files)
 
 
@@ -97,19 +93,20 @@ def _graph_files(bundle: Bundle, pipeline: Pipeline, graphs: Graphs) -> dict[Sta
     return {stage: entry.stages[stage].file for stage in bundle.network.stages}
 
 
-def _stage(name: str, served: Served, contract: GraphContract, file: str, instances: Instances) -> ModelConfig:
+def _stage(bundle: Bundle, stage: Stage, file: str, instances: Instances) -> ModelConfig:
     """Model of one stage. The server forms no batches, because `run` computes the views one by one."""
-    onnx = file.endswith(".onnx")
+    onnx, digest = file.endswith(".onnx"), bundle.files[file].sha256
+    contract = bundle.network.contract(stage, composed=onnx)
     return ModelConfig(
-        name=name,
+        name=f"{bundle.network.name.lower()}_{stage}",
         runs_on=("platform", "onnxruntime_onnx" if onnx else "tensorrt_plan"),
-        version=served.version,
+        version=version_number(digest),
         largest_batch=LARGEST_BATCH,
         inputs=contract.inputs,
         outputs=contract.outputs,
         dynamic_batching=False,
         instances=instances,
-        parameters={"bundle": served.bundle, "digest": served.digest},
+        parameters={"bundle": bundle.id, "digest": digest},
     )
 
 
@@ -117,8 +114,8 @@ LARGEST_BATCH = 4
 """Of the models of the stages: the largest that the first profile of every TensorRT engine takes."""
 
 
-def write(repository: Path, wanted: Plan) -> list[Path]:
-    """Write the version of a plan into a repository, which is created if missing; the folders of its models.
+def write(repository: Path, wanted: Plan) -> dict[Path, int]:
+    """Write the version of a plan into a repository, which is created if missing; folder of a model -> its version.
 
     The models of the stages come first, the pipeline last. A version that is there already is kept, and its models are
     configured to serve it. Raises UsageError for a folder of the same name that glam-deploy did not write, and if the
@@ -140,7 +137,7 @@ def write(repository: Path, wanted: Plan) -> list[Path]:
             f"{repository}: cannot be written ({error.strerror or error}). Free disk space, or give another folder "
             "with --out, whose parent folder is in the same file system (below a mount point)."
         ) from error
-    return [repository / model.name for model in models]
+    return {repository / model.name: model.version for model in models}
 
 
 def _beside(repository: Path) -> tempfile.TemporaryDirectory[str]:

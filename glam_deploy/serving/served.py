@@ -14,7 +14,14 @@ SERVED = "served.json"
 """File of the record in the folder of its version."""
 BUNDLE = "bundle"
 """Folder of the bundle in the folder of the version."""
-_DIGITS = 13
+
+
+def version_number(digest: str) -> int:
+    """Version number for Triton, 1..2^52: the first 13 hexadecimal digits of a SHA-256, plus 1.
+
+    The same content has the same number in every repository; two contents share one with a probability of 2^-52.
+    """
+    return int(digest[:13], 16) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +52,15 @@ class Served:
 
     @property
     def version(self) -> int:
-        """Version number for Triton, 1..2^52: the first 13 hexadecimal digits of `digest`, plus 1.
-
-        Equal records have equal versions in every repository. Different records with an equal number (one pair in
-        2^52) are refused when the second is written.
-        """
-        return int(self.digest[:_DIGITS], 16) + 1
+        """Version number of the pipeline. Different records with the same number are refused by `repository.write`."""
+        return version_number(self.digest)
 
     def check(self, bundle: Bundle, identity: EngineIdentity) -> None:
         """Check that a server's environment opens what was written. Raises BundleError, BackendUnavailable."""
         if bundle.id != self.bundle:
             raise BundleError(
                 f"the bundle of this version has the id {bundle.id[:12]}, expected {self.bundle[:12]}: it was changed "
-                f"in the repository. {_AGAIN}"
+                f"in the repository. {_REPAIR}"
             )
         if __version__ != self.release or identity.digest != self.engine_digest:
             raise BackendUnavailable(
@@ -66,6 +69,7 @@ class Served:
             )
 
 
+_REPAIR = "Remove the folder of this version, and write it again with `glam-deploy triton`."
 _AGAIN = "Write the repository again with `glam-deploy triton`, run by the Python of the server's environment."
 
 
@@ -75,7 +79,7 @@ def read_served(folder: Path) -> Served:
         served = from_json(Served, json.loads((folder / SERVED).read_bytes()))
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, JsonFault) else type(error).__name__
-        raise BundleError(f"{folder.name}/{SERVED} cannot be read ({reason}). {_AGAIN}") from error
+        raise BundleError(f"{folder.name}/{SERVED} cannot be read ({reason}). {_REPAIR}") from error
     if str(served.version) != folder.name:
-        raise BundleError(f"{folder.name}/{SERVED} is of the version {served.version}: it was changed. {_AGAIN}")
+        raise BundleError(f"{folder.name}/{SERVED} is of the version {served.version}: it was changed. {_REPAIR}")
     return served

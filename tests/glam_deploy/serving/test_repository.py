@@ -1,9 +1,10 @@
 """`glam-deploy triton`: what it writes, what it keeps, and what it refuses."""
 
+import hashlib
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import cast, get_args
 
 import pytest
 from support import tensorrt
@@ -17,7 +18,7 @@ from glam_deploy.bundle import open_bundle, write_ensemble
 from glam_deploy.cli.main import exit_code
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.serving.config import CONFIG, Instances
-from glam_deploy.serving.repository import plan, write
+from glam_deploy.serving.repository import Graphs, plan, write
 from glam_deploy.serving.served import Served
 
 
@@ -36,8 +37,11 @@ def test_has_the_bundle_and_the_graphs_byte_by_byte(tmp_path: Path) -> None:
     assert snapshot(version / "bundle") == snapshot(tmp_path / "bundle")
     for stage in ("global", "local", "fusion"):
         (folder,) = versions(repository, f"glam_{stage}")
-        assert folder.name == version.name == served_version(repository, f"glam_{stage}")
-        assert snapshot(folder) == {"model.onnx": (tmp_path / f"bundle/graphs/{stage}.onnx").read_bytes()}
+        graph = (tmp_path / f"bundle/graphs/{stage}.onnx").read_bytes()
+        assert snapshot(folder) == {"model.onnx": graph}
+        number = int(hashlib.sha256(graph).hexdigest()[:13], 16) + 1
+        assert folder.name == served_version(repository, f"glam_{stage}") == str(number)
+    assert version.name == served_version(repository)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
 
 
@@ -124,18 +128,22 @@ def test_tensorrt_engines_are_the_models_of_the_stages(tmp_path: Path, monkeypat
     (entry,) = bundle.engines
     identity = fake_identity("fp16", "fp16", flavour="tensorrt", key=entry.key)
     record = Served(bundle=bundle.id, engine="fp16", engine_digest="", library="", release="0", patches=1)
-    wanted = plan(
-        bundle,
-        cast(Pipeline, SimpleNamespace(identity=identity, patches=1)),
-        record,
-        largest_batch=8,
-        instances=Instances(count=2, gpus=(0, 1)),
-        graphs="tensorrt",
-        site_packages=(),
-    )
-    write(tmp_path / "models", wanted)
+    for graphs in get_args(Graphs):  # the same version of the pipeline, and other files of the stages
+        wanted = plan(
+            bundle,
+            cast(Pipeline, SimpleNamespace(identity=identity, patches=1)),
+            record,
+            largest_batch=8,
+            instances=Instances(count=2, gpus=(0, 1)),
+            graphs=graphs,
+            site_packages=(),
+        )
+        write(tmp_path / "models", wanted)
+    assert len(versions(tmp_path / "models")) == 1
     for stage, made in entry.stages.items():
-        (folder,) = versions(tmp_path / "models", f"glam_{stage}")
+        both = versions(tmp_path / "models", f"glam_{stage}")
+        assert len(both) == 2
+        (folder,) = (one for one in both if one.name == served_version(tmp_path / "models", f"glam_{stage}"))
         assert snapshot(folder) == {"model.plan": (bundle.folder / made.file).read_bytes()}
         text = (folder.parent / CONFIG).read_text()
         assert 'platform: "tensorrt_plan"' in text
