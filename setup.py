@@ -79,6 +79,11 @@ EXTRAS = {
     "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7.1.116", *CUDA],
     # ONNX Runtime on the GPU; takes the place of onnxruntime, which must be uninstalled
     "cuda": ["onnxruntime-gpu[cuda,cudnn]>=1.27", *CUDA],
+    # `glam-deploy archive`
+    "ray": [
+        "ray>=2.60",  # before 2.52 without token authentication: CVE-2023-48022
+        "pyarrow>=26",  # before 14.0.1: CVE-2023-47248
+    ],
     "dev": [
         "pytest>=9",
         "pytest-timeout>=2.4",

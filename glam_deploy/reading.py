@@ -4,7 +4,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -231,13 +231,18 @@ def read_patient(path: Path) -> tuple[tuple[str, str], ...] | None:
 
 def read_study(path: Path) -> str:
     """StudyInstanceUID of a DICOM file, also of one without a result; "" for other formats, or if it is unknown."""
+    return read_uids(path).get("StudyInstanceUID", "")
+
+
+def read_uids(path: Path) -> Mapping[str, str]:
+    """`Source.uids` of a DICOM file, also of one without a result; without UIDs that are unknown or not valid."""
     try:
         if not is_dicom(_head(path)):
-            return ""
+            return {}
         from glam_deploy.dicom import read as dicom_read
     except (InputError, ModuleNotFoundError):
-        return ""
-    return dicom_read.read_study(path)
+        return {}
+    return dicom_read.read_uids(path)
 
 
 def _expand(path: Path, on_passed_over: Callable[[Path, Sequence[Path]], None]) -> list[Path]:

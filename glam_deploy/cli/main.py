@@ -25,6 +25,7 @@ COMMANDS = {
     "build": "Build TensorRT engines into a bundle, for the GPU of this machine.",
     "run": "Find lesions in DICOM, PNG, TIFF or npy images.",
     "run-dir": "Find lesions for a host that calls a program on a folder (mercure, MONAI).",
+    "archive": "Find lesions in all images of an archive, with Ray, into Parquet tables.",
     "inspect": "Show what is in a bundle.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
     "gate": "Compare an engine with the reference: does it find the same lesions?",

@@ -17,7 +17,7 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
+from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.dicom.values import Elements
@@ -119,13 +119,15 @@ def read_patient(path: Path) -> tuple[tuple[str, str], ...]:
     )
 
 
-def read_study(path: Path) -> str:
-    """StudyInstanceUID of a DICOM file, also of one that is not for the networks; "" if it is unknown or not valid."""
+def read_uids(path: Path) -> dict[str, str]:
+    """`Source.uids` of a DICOM file, also of one that is not for the networks; without those that are not valid."""
+    found = dict[str, str]()
     with suppress(DicomError):
-        elements = Elements(read_elements(path, ("StudyInstanceUID",)))
-        if elements.values("StudyInstanceUID") and UID(uid := elements.texts("StudyInstanceUID")[0]).is_valid:
-            return uid
-    return ""
+        elements = Elements(read_elements(path, UID_KEYWORDS))
+        for keyword in UID_KEYWORDS:
+            if elements.values(keyword) and UID(uid := elements.texts(keyword)[0]).is_valid:
+                found[keyword] = uid
+    return found
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:

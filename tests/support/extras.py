@@ -67,6 +67,7 @@ CASES = (
     Case(name="run, PyTorch", words=f"{RUN} --engine torch", needs=("export",), code=3),  # the bundle has no weights
     Case(name="run, TensorRT", words=f"{RUN} --engine fp16", needs=("tensorrt",), code=3),  # there is no GPU
     Case(name="run, CUDA", words=f"{RUN} --engine onnx-cuda", needs=("cuda",), code=3),
+    Case(name="archive", words="archive {png} --bundle {bundle} --out {out}", needs=("ray",)),
     Case(name="gate", words="gate --bundle {gated} --engine openvino --images {png}", needs=("openvino",), code=4),
     Case(
         name="gate, demo exam",

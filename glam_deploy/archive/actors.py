@@ -1,0 +1,187 @@
+"""The two kinds of processes that a run has on each node: readers, and predictors with a pipeline.
+
+Ray starts both (`station.py`); neither imports Ray.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from glam_deploy import __version__
+from glam_deploy.archive.reader import EntryReader, Fingerprint
+from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
+from glam_deploy.archive.shipping import ShippedBundle
+from glam_deploy.archive.sources.base import Entry
+from glam_deploy.engines.base import EngineOptions
+from glam_deploy.errors import Caller, GlamError, InternalError, UsageError, fault
+from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.outputs.writer import named_arrays, write_npz
+from glam_deploy.records import Facts, Mammogram
+from glam_deploy.runtime.result import Result
+
+READY = "ready"
+OBJECTS = ("npz", "png")
+"""Kinds of files that can be written for an instance."""
+
+
+class ViewPipeline(Protocol):
+    """A `Pipeline`, or its stand-in."""
+
+    @property
+    def provenance(self) -> Facts: ...
+
+    @property
+    def ahead(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def prepare(self, image: Mammogram, /) -> Any: ...
+
+    def __call__(self, prepared: Any, /) -> Result: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePlan:
+    """Which engine runs the bundle, and how."""
+
+    engine: str = "auto"
+    patches: int | None = None
+    threads: int | None = None
+    flavour: str | None = None
+    ungated: bool = False
+
+
+OpenPipeline = Callable[[Path, EnginePlan], ViewPipeline]
+"""Opens a bundle's folder."""
+
+
+def open_pipeline(folder: Path, plan: EnginePlan) -> ViewPipeline:
+    """The pipeline of a bundle or an ensemble. Raises as `session.load`."""
+    from glam_deploy.bundle import open_members
+    from glam_deploy.runtime.session import pipeline_of
+
+    first, *others = open_members(folder)
+    options = EngineOptions(threads=plan.threads, flavour=plan.flavour)
+    return pipeline_of(
+        first, others=others, engine=plan.engine, patches=plan.patches, options=options, ungated=plan.ungated
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectPlan:
+    """Files that are written for each instance with a result."""
+
+    folder: Path
+    """`objects/<digest>` of the result's folder, which all nodes see."""
+    kinds: frozenset[str]
+    """Of `OBJECTS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorFacts:
+    """What a predictor says when it has opened its pipeline."""
+
+    version: str
+    """Of glam-deploy on its node."""
+    pid: int
+    provenance: Facts
+    ahead: int
+    """As `Pipeline.ahead`."""
+    in_flight: int
+    """As `Pipeline.in_flight`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a node cannot take part in a run."""
+
+    message: str
+    exit_code: int
+
+
+class Reader:
+    """A process that reads and decodes entries."""
+
+    def __init__(self, reader: EntryReader) -> None:
+        self._reader = reader
+
+    def ready(self) -> str:
+        """Answer once the process works."""
+        return READY
+
+    def read(self, entry: Entry) -> tuple[Fingerprint, Mammogram | None]:
+        """As `EntryReader.read`."""
+        return self._reader.read(entry)
+
+    def fingerprint(self, entry: Entry) -> Fingerprint:
+        """Identity of an entry, without decoding its pixels."""
+        return self._reader.read(entry, decode=False)[0]
+
+
+class Predictor:
+    """A process with a pipeline. Several threads call it, so that a view is prepared while another is computed."""
+
+    def __init__(self, bundle: ShippedBundle, plan: EnginePlan, opener: OpenPipeline) -> None:
+        self._bundle, self._plan, self._opener = bundle, plan, opener
+        self._pipeline: ViewPipeline | None = None
+        self._turn = threading.Semaphore(1)
+
+    def open(self, files: Mapping[str, bytes] | None, marker: Path | None) -> PredictorFacts | Refusal:
+        """Open the pipeline.
+
+        `files`: those of the bundle, by relative path; None if its folder is on this machine. `marker`: a file of the
+        process that started the run, in the folder that this process must see to write there; None without files to
+        write.
+        """
+        try:
+            if marker is not None and not marker.exists():
+                raise UsageError(
+                    f"a node does not see {marker.parent}, which --write needs: use a folder that all nodes share, "
+                    "under the same path, or leave --write out"
+                )
+            self._pipeline = pipeline = self._opener(self._bundle.on_this_node(files), self._plan)
+        except GlamError as error:
+            return Refusal(message=error.message_for(Caller.RUN), exit_code=error.exit_code)
+        self._turn = threading.Semaphore(pipeline.in_flight)
+        return PredictorFacts(
+            version=__version__,
+            pid=os.getpid(),
+            provenance=dict(pipeline.provenance),
+            ahead=pipeline.ahead,
+            in_flight=pipeline.in_flight,
+        )
+
+    def predict(self, view: Mammogram, sha256: str, objects: ObjectPlan | None) -> Finding:
+        """The finding of a view; its files are written before. Raises OSError if they cannot be written."""
+        pipeline = self._pipeline
+        assert pipeline is not None
+        try:
+            prepared = pipeline.prepare(view)
+            with self._turn:
+                result = pipeline(prepared)
+        except GlamError as error:
+            return finding_of_error(error.with_message_for(Caller.RUN))
+        except Exception as error:  # a fault in this program must not stop the other views
+            return finding_of_error(InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it."))
+        if objects is not None:
+            _write_objects(objects, sha256, view, result)
+        return finding_of(result)
+
+
+def _write_objects(plan: ObjectPlan, sha256: str, view: Mammogram, result: Result) -> None:
+    """Write the files of an instance; each is complete under its name."""
+    folder = plan.folder / sha256[:2]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as drafts:
+        for kind in sorted(plan.kinds):
+            draft = Path(drafts, f"{sha256}.{kind}")
+            if kind == "npz":
+                write_npz(draft, named_arrays(result, full=False, save_input=False))
+            else:
+                draft.write_bytes(to_png(overlay(view.pixels, result)))
+            draft.replace(folder / draft.name)

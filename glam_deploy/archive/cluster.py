@@ -1,0 +1,147 @@
+"""Ray: started on this machine for one run, or an existing cluster that is joined. The only start and stop of Ray.
+
+On this machine every port of Ray is on loopback, and access needs a token that only this user can read. Ray listens on
+loopback alone if clusters are off (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, the setting for Windows and macOS, which holds
+on Linux too): then all of its processes take 127.0.0.1 as the address of the node.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.processes import python_command
+
+LOOPBACK = "127.0.0.1"
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an actor without a GPU keeps CUDA_VISIBLE_DEVICES
+    "RAY_DEDUP_LOGS": "0",
+}
+_CLEANUP_S = 60.0
+"""Longest time for the end of all processes of Ray."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def local_cluster() -> Iterator[Any]:
+    """Context with Ray, as the module `ray`, on this machine, for this process alone.
+
+    At its end, and also if this process is killed, all processes of Ray end and its folder is removed (`cleanup.py`).
+    Raises BackendUnavailable if Ray does not start.
+    """
+    # short, because paths of sockets have at most 107 bytes (unix(7))
+    folder = Path(tempfile.mkdtemp(prefix="glam-ray-"))
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), "ascii")
+    cleanup = subprocess.Popen(
+        python_command("-m", "glam_deploy.archive.cleanup", folder), stdin=subprocess.PIPE, start_new_session=True
+    )
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    try:
+        # RAY_ADDRESS would join another cluster
+        with (
+            _environment(settings | _QUIET, without=("RAY_AUTH_TOKEN", "RAY_ADDRESS")),
+            _connected(
+                address="local",
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder),
+                num_cpus=len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+            ) as ray,
+        ):
+            yield ray
+    finally:
+        # the pipe's end tells it that this process has finished with Ray
+        assert cleanup.stdin is not None
+        cleanup.stdin.close()
+        cleanup.wait(_CLEANUP_S)
+
+
+@contextmanager
+def joined_cluster(address: str) -> Iterator[Any]:
+    """Context with Ray, as the module `ray`, connected to the cluster at `address`, host:port of its head.
+
+    The token is that of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, and RAY_AUTH_MODE is "token" unless
+    the environment says otherwise. Raises UsageError if the cluster cannot be joined.
+    """
+    settings = {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+    with _environment(settings | _QUIET), _connected(address=address) as ray:
+        yield ray
+
+
+def nodes(ray: Any) -> list[Node]:
+    """The nodes that are alive, in the order of their ids."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    found = [
+        Node(
+            id=node["NodeID"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in alive
+    ]
+    return sorted((node for node in found if node.cpus or node.gpus), key=lambda node: node.id)
+
+
+@contextmanager
+def _connected(address: str, **options: Any) -> Iterator[Any]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # read when Ray is imported, after `_environment`
+    import ray
+
+    try:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=False, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            raise _refusal(address, error) from error
+        # Ray ends the process at SIGTERM without what `finally` has to do
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _refusal(address: str, error: Exception) -> UsageError | BackendUnavailable:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if address == "local":
+        return BackendUnavailable(f"Ray did not start on this machine ({reason}): free memory and space in /tmp")
+    return UsageError(
+        f"the Ray cluster {address} cannot be joined ({reason}): check the address, that Ray and Python have the same "
+        "versions there, and the token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    )
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str], *, without: tuple[str, ...] = ()) -> Iterator[None]:
+    """Context with these environment variables, which Ray and its processes read."""
+    names = (*settings, *without)
+    before = {name: os.environ.get(name) for name in names}
+    for name in without:
+        os.environ.pop(name, None)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,245 @@
+"""The result of archive runs: Parquet parts of two tables, and the ledger of what they have.
+
+    DEST/
+      views/bundle=<digest>/part-*.parquet   one row for each distinct instance
+      files/bundle=<digest>/part-*.parquet   one row for each entry of the source
+      ledger-<digest>.db                     ids of all rows (ledger.py); made again from the parts if it is missing
+      lock                                   held by the process that writes
+
+A part is written to a temporary file, synchronized and renamed; after that the ledger records it in one transaction. A
+process that is killed in between leaves a part that the ledger does not know: the next one reads and records it.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glam_deploy.archive.ledger import Instance, Ledger, Seen
+from glam_deploy.archive.rows import SCORES, UIDS, FileRow, ViewRow
+from glam_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VIEWS, FILES = "views", "files"
+_TEMPORARY = ".unfinished-"
+
+
+class Dataset:
+    """The two tables of one partition, for one writer; used as a context manager.
+
+    Raises UsageError if the folder cannot be used, is full, or another process writes to it.
+    """
+
+    def __init__(self, dest: Path, digest: str) -> None:
+        """`digest`: of what makes the results (`driver.partition`)."""
+        self._dest, self._digest = dest, digest
+        self._views: list[ViewRow] = []
+        self._files: list[FileRow] = []
+        self._fresh: dict[str, Instance] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Dataset":
+        with self._stack as stack, writing(self._dest):
+            for table in (VIEWS, FILES):
+                self._folder(table).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(self._dest))
+            self._ledger = Ledger(self._dest / f"ledger-{self._digest}.db")
+            stack.callback(self._ledger.close)
+            self._recover()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def unsaved(self) -> int:
+        """Number of rows of `files` that were added after the last `flush`."""
+        return len(self._files)
+
+    def is_known(self, entry: str) -> bool:
+        """Whether the entry with this id has a row."""
+        return self._ledger.entry(entry) is not None
+
+    def instance(self, key: str) -> Instance | None:
+        """The instance with this id, if it has a row or one was added."""
+        return self._fresh.get(key) or self._ledger.instance(key)
+
+    def outcomes(self) -> dict[str, int]:
+        """Outcome -> number of entries, of all runs into this partition."""
+        return self._ledger.outcomes()
+
+    def add(self, file: FileRow, view: ViewRow | None = None) -> None:
+        """Add the row of an entry, and that of its instance if this is its first; `flush` makes them permanent."""
+        self._files.append(file)
+        if view is not None:
+            self._views.append(view)
+            self._fresh[view.instance] = _instance(view.to_arrow())
+
+    def flush(self) -> None:
+        """Write the added rows as parts, then record them. After an error they are still to be written."""
+        if not self._files:
+            return
+        with writing(self._dest):
+            name = self._next_name()
+            views = [row.to_arrow() for row in self._views]
+            files = [row.to_arrow() for row in self._files]
+            # views first: without its file rows, an instance is found again by its id
+            for table, rows in ((VIEWS, views), (FILES, files)):
+                if rows:
+                    self._publish(table, name, _table(table, rows))
+            self._ledger.record(name, map(_instance, views), map(_seen, files))
+        self._views, self._files, self._fresh = [], [], {}
+
+    def forget_failed(self) -> None:
+        """Remove the rows of what failed or could not be read, so that it is tried again."""
+        with writing(self._dest):
+            self._ledger.forget_failed()
+            self._rewrite()
+
+    def _recover(self) -> None:
+        for table in (VIEWS, FILES):
+            for left in self._folder(table).glob(f"{_TEMPORARY}*"):
+                left.unlink()
+        names = {path.stem for table in (VIEWS, FILES) for path in self._folder(table).glob("part-*.parquet")}
+        for name in sorted(names - self._ledger.parts()):
+            views, files = (self._read(table, name) for table in (VIEWS, FILES))
+            self._ledger.record(name, map(_instance, views), map(_seen, files))
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Write the parts again without rows that the ledger has forgotten."""
+        known = {VIEWS: lambda row: self._ledger.instance(row["instance"]), FILES: self._is_recorded}
+        for name in self._ledger.to_rewrite():
+            for table, is_kept in known.items():
+                rows = self._read(table, name)
+                kept = [row for row in rows if is_kept(row)]
+                if len(kept) < len(rows):
+                    self._publish(table, name, _table(table, kept))
+            self._ledger.rewritten(name)
+
+    def _is_recorded(self, row: dict[str, Any]) -> bool:
+        # an earlier version of the row may be in another part
+        seen = self._ledger.entry(row["entry"])
+        return seen is not None and seen.outcome == row["outcome"]
+
+    def _next_name(self) -> str:
+        last = max((int(name[5:11]) for name in self._ledger.parts()), default=0)
+        return f"part-{last + 1:06}"
+
+    def _folder(self, table: str) -> Path:
+        return self._dest / table / f"bundle={self._digest}"
+
+    def _read(self, table: str, name: str) -> list[dict[str, Any]]:
+        """Rows of a part with the columns that the ledger and `_rewrite` need; [] if the table has no such part."""
+        import pyarrow.parquet as pq
+
+        path = self._folder(table) / f"{name}.parquet"
+        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist() if path.exists() else []
+        return rows
+
+    def _publish(self, table: str, name: str, content: "pa.Table") -> None:
+        """Write a part; it is complete under its name, or not there."""
+        import pyarrow.parquet as pq
+
+        folder = self._folder(table)
+        draft = folder / f"{_TEMPORARY}{name}"
+        try:
+            with draft.open("wb") as file:
+                pq.write_table(content, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(folder / f"{name}.parquet")
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _synchronize(folder)
+
+
+@contextmanager
+def known_entries(dest: Path, digest: str) -> Iterator[Callable[[str], bool]]:
+    """Context with the test whether the entry with an id has a row, by the ledger as it is; changes no rows."""
+    path = dest / f"ledger-{digest}.db"
+    if not path.exists():
+        yield lambda entry: False
+        return
+    with writing(dest), closing(Ledger(path)) as ledger:
+        yield lambda entry: ledger.entry(entry) is not None
+
+
+def schema(table: str) -> "pa.Schema":
+    """Schema of a table, without the column `bundle` of the partition's folder."""
+    import pyarrow as pa
+
+    text = pa.string()
+    if table == FILES:
+        texts = ("entry", "instance", "location", "version", "sha256", "outcome", "reason")
+        return pa.schema([*((name, text) for name in texts), ("bytes", pa.int64())])
+    box = pa.struct([(name, pa.int32()) for name in ("top", "left", "bottom", "right")])
+    return pa.schema(
+        [
+            *((name, text) for name in ("instance", "entry", "sha256", "location", *UIDS.values())),
+            *((name, text) for name in ("kind", "view", "status")),
+            *((name, pa.float32()) for name in SCORES),
+            ("patches", pa.list_(box)),
+            ("notices", pa.list_(text)),
+            ("error", text),
+            ("reason", text),
+            ("timings_ms", pa.map_(text, pa.float64())),
+            ("time_ms", pa.float64()),
+            *((name, text) for name in ("engine", "bundle_id", "gate", "made_by")),
+        ]
+    )
+
+
+def _table(table: str, rows: Sequence[dict[str, object]]) -> "pa.Table":
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema(table))
+
+
+def _instance(row: dict[str, Any]) -> Instance:
+    return Instance(id=row["instance"], status=row["status"], entry=row["entry"])
+
+
+def _seen(row: dict[str, Any]) -> Seen:
+    return Seen(id=row["entry"], outcome=row["outcome"], instance=row["instance"])
+
+
+@contextmanager
+def writing(dest: Path) -> Iterator[None]:
+    """Context that raises OSError and sqlite3.Error of the block as UsageError."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(
+            f"cannot write to {dest}: {reason}, expected a folder with free space and write permission. What was "
+            "recorded before is intact: free space or change the permissions, and run the same command again"
+        ) from error
+
+
+@contextmanager
+def _locked(dest: Path) -> Iterator[None]:
+    with (dest / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another glam-deploy archive writes to {dest}: wait for it or choose another --out"
+            ) from error
+        yield
+
+
+def _synchronize(folder: Path) -> None:
+    """Make a rename in the folder permanent (fsync(2), "NOTES")."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

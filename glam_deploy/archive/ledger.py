@@ -1,0 +1,108 @@
+"""Index of what an archive run has recorded: an SQLite database beside the Parquet parts, with one writer.
+
+It has nothing that the parts have not, and is made again from them if it is missing (`dataset.Dataset`).
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glam_deploy.archive.rows import DUPLICATE, FAILED, UNREADABLE
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS part (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, part TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, part TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rewrite (part TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """A distinct instance that has a row."""
+
+    id: str
+    status: str
+    entry: str
+    """The entry that it was read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """An entry that has a row."""
+
+    id: str
+    outcome: str
+    instance: str
+
+
+class Ledger:
+    """The index of one partition. Raises sqlite3.Error, for a full disk too."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        # with FULL a recorded transaction also survives the loss of power; a journal file works on network disks too
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def parts(self) -> frozenset[str]:
+        """Names of the recorded parts."""
+        return frozenset(name for (name,) in self._rows("SELECT name FROM part"))
+
+    def instance(self, key: str) -> Instance | None:
+        """The instance with this id, if it has a row."""
+        row = next(self._rows("SELECT status, entry FROM instance WHERE id = ?", key), None)
+        return Instance(id=key, status=row[0], entry=row[1]) if row else None
+
+    def entry(self, key: str) -> Seen | None:
+        """The entry with this id, if it has a row."""
+        row = next(self._rows("SELECT outcome, instance FROM entry WHERE id = ?", key), None)
+        return Seen(id=key, outcome=row[0], instance=row[1]) if row else None
+
+    def outcomes(self) -> dict[str, int]:
+        """Outcome -> number of entries."""
+        return dict(self._rows("SELECT outcome, count(*) FROM entry GROUP BY outcome"))
+
+    def record(self, part: str, instances: Iterable[Instance], entries: Iterable[Seen]) -> None:
+        """Record the rows of a part that is on the disk; in one transaction."""
+        with self._connection as transaction:
+            transaction.execute("BEGIN")
+            transaction.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
+            made = ((one.id, one.status, one.entry, part) for one in instances)
+            transaction.executemany("INSERT OR IGNORE INTO instance VALUES (?, ?, ?, ?)", made)
+            seen = ((one.id, one.outcome, one.instance, part) for one in entries)
+            transaction.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", seen)
+
+    def forget_failed(self) -> None:
+        """Remove what failed or could not be read, with its duplicates; their parts are to be rewritten.
+
+        In one transaction: `to_rewrite` has the parts until `rewritten`, also after this process was killed.
+        """
+        failed = "SELECT id FROM instance WHERE status = ?"
+        gone = f"outcome IN (?, ?) OR (outcome = ? AND instance IN ({failed}))"
+        values = (FAILED, UNREADABLE, DUPLICATE, FAILED)
+        with self._connection as transaction:
+            transaction.execute("BEGIN")
+            for table, condition, given in (("instance", "status = ?", (FAILED,)), ("entry", gone, values)):
+                parts = f"SELECT DISTINCT part FROM {table} WHERE {condition}"
+                transaction.execute(f"INSERT OR IGNORE INTO rewrite {parts}", given)
+            transaction.execute(f"DELETE FROM entry WHERE {gone}", values)
+            transaction.execute("DELETE FROM instance WHERE status = ?", (FAILED,))
+
+    def to_rewrite(self) -> list[str]:
+        """Parts that still have rows which `forget_failed` removed from here."""
+        return [name for (name,) in self._rows("SELECT part FROM rewrite ORDER BY part")]
+
+    def rewritten(self, part: str) -> None:
+        """Note that a part has only recorded rows again."""
+        self._connection.execute("DELETE FROM rewrite WHERE part = ?", (part,))
+
+    def _rows(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        with closing(self._connection.execute(query, values)) as cursor:
+            yield from cursor

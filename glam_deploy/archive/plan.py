@@ -1,0 +1,65 @@
+"""What a run does, the partition of its results, and what it would do."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
+from glam_deploy.archive.dataset import known_entries
+from glam_deploy.archive.reader import EntryReader
+from glam_deploy.archive.rows import Identifiers, Maker, PlainIdentifiers, entry_id
+from glam_deploy.archive.shipping import ShippedBundle
+from glam_deploy.archive.sources.base import Source
+from glam_deploy.json_records import json_sha256
+
+KEPT = "kept"
+"""Count of entries that an earlier run has recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What a run does."""
+
+    source: Source
+    dest: Path
+    """Absolute path of the folder of the tables."""
+    bundle: ShippedBundle
+    reader: EntryReader
+    engine: EnginePlan = field(default_factory=EnginePlan)
+    """Its threads are the cores of a predictor; None for all of a node."""
+    opener: OpenPipeline = open_pipeline
+    """Opens the pipeline in each predictor; tests replace it."""
+    readers: int | None = None
+    """As of `StationPlan`."""
+    use_gpus: bool = False
+    """Whether a predictor claims a GPU, on nodes that have some."""
+    identifiers: Identifiers = field(default_factory=PlainIdentifiers)
+    write: frozenset[str] = frozenset()
+    """Of `actors.OBJECTS`."""
+    limit: int | None = None
+    """Largest number of entries that are tried."""
+    retry_failed: bool = False
+    reading_limit_s: float = 300.0
+    """Longest time for reading an entry, after which its process is killed."""
+    computing_limit_s: float = 1800.0
+    """Longest time without a result of a predictor that has views."""
+    flush_s: float = 30.0
+    """Longest time for which rows are only in memory."""
+    flush_rows: int = 5000
+
+
+def partition(maker: Maker, *, for_processing: bool) -> str:
+    """Digest of all that determines the results of a run besides the images: the name of its partition."""
+    return json_sha256([maker.made_by, {"for_processing": for_processing}])[:12]
+
+
+def survey(plan: RunPlan) -> Counter[str]:
+    """Count the entries of the source that have no row ("new") and those that have one (KEPT), without Ray.
+
+    Opens the pipeline, because its engine determines the partition; computes and writes nothing.
+    """
+    provenance = plan.opener(plan.bundle.folder, plan.engine).provenance
+    digest = partition(Maker.of(provenance), for_processing=plan.reader.for_processing)
+    with known_entries(plan.dest, digest) as is_known:
+        keys = ((entry.version, entry_id(entry)) for entry in plan.source.entries())
+        return Counter(KEPT if version and is_known(key) else "new" for version, key in keys)

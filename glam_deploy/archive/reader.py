@@ -1,0 +1,96 @@
+"""Entry of a source -> its content, identity and mammogram."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Protocol
+
+from glam_deploy import reading
+from glam_deploy.archive.rows import Finding, finding_of_error
+from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
+from glam_deploy.errors import Caller, GlamError, InternalError, fault
+from glam_deploy.records import Mammogram, plain_mapping
+
+
+class Condition(Protocol):
+    """A condition on the header of an image."""
+
+    def matches(self, data: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What is known of an entry after it was read."""
+
+    sha256: str = ""
+    """Of the content, as hexadecimal digits; "" if it could not be read."""
+    bytes: int | None = None
+    uids: Mapping[str, str] = field(default_factory=dict)
+    """DICOM keyword -> UID, as `Source.uids`."""
+    excluded: bool = False
+    """Whether the condition excludes it."""
+    finding: Finding | None = None
+    """Of an instance that cannot be used, or of an entry without readable content."""
+    unavailable: str = ""
+    """Message, if the source cannot be reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryReader:
+    """Reads and decodes entries; sent to the reading processes."""
+
+    source: Source
+    for_processing: bool = False
+    where: Condition | None = None
+
+    def read(self, entry: Entry, *, decode: bool = True) -> tuple[Fingerprint, Mammogram | None]:
+        """Read an entry: its fingerprint, and its mammogram if it can be used. Raises no error of the entry.
+
+        `decode`: False reads content and UIDs only.
+        """
+        try:
+            content = self.source.read(entry)
+        except SourceUnavailable as error:
+            return Fingerprint(unavailable=str(error)), None
+        except GlamError as error:
+            return Fingerprint(finding=_finding(error)), None
+        except Exception as error:  # a fault in this program must not stop the other entries
+            return Fingerprint(finding=_finding(_internal(error))), None
+        known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        try:
+            return self._decoded(entry, content, known) if decode else (self._identified(content, known), None)
+        except GlamError as error:
+            return replace(self._identified(content, known), finding=_finding(error)), None
+        except Exception as error:
+            return replace(self._identified(content, known), finding=_finding(_internal(error))), None
+
+    def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, Mammogram | None]:
+        if self.where is not None and not self.where.matches(content):
+            return replace(known, excluded=True), None
+        file = BytesIO(content)
+        file.name = entry.name  # the view may be in it
+        mammogram = reading.read(file, for_processing=self.for_processing)
+        # a read-only mapping cannot be pickled
+        source = replace(
+            mammogram.source,
+            name=entry.name,
+            uids=dict(mammogram.source.uids),
+            facts=plain_mapping(mammogram.source.facts),
+        )
+        return replace(known, uids=source.uids), replace(mammogram, source=source)
+
+    def _identified(self, content: bytes, known: Fingerprint) -> Fingerprint:
+        with reading.as_file(content) as path:
+            try:
+                return replace(known, uids=dict(reading.read_uids(path)))
+            except Exception:  # a header that breaks the parser has no UIDs
+                return known
+
+
+def _finding(error: GlamError) -> Finding:
+    return finding_of_error(error.with_message_for(Caller.RUN))
+
+
+def _internal(error: Exception) -> InternalError:
+    return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")

@@ -1,0 +1,95 @@
+"""What became of each entry -> rows: one of `files` for each, and one of `views` for each distinct instance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from glam_deploy.archive.dataset import Dataset
+from glam_deploy.archive.rows import (
+    DUPLICATE,
+    EXCLUDED,
+    UNREADABLE,
+    FileRow,
+    Finding,
+    Identifiers,
+    Maker,
+    ViewRow,
+    instance_id,
+)
+from glam_deploy.archive.station import Task
+
+
+@dataclass(kw_only=True, eq=False)
+class _Claim:
+    """An instance that one task is working on."""
+
+    owner: Task
+    duplicates: list[Task] = field(default_factory=list)
+    """Further tasks with the same content; recorded when the owner is, so that none is a duplicate of nothing."""
+
+
+class Recorder:
+    """Writes the rows of a run to its data set. `count` is called with the outcome of each entry."""
+
+    def __init__(self, dataset: Dataset, identifiers: Identifiers, maker: Maker, count: Callable[[str], None]) -> None:
+        self._dataset, self._identifiers, self._maker, self._count = dataset, identifiers, maker, count
+        self._claims: dict[str, _Claim] = {}
+
+    def is_settled(self, task: Task) -> bool:
+        """Whether nothing more is to be done for an entry that was read: it has its row, or gets it with another's."""
+        found = task.fingerprint
+        assert found is not None
+        if not found.sha256 or found.excluded:
+            reason = "" if found.finding is None else found.finding.reason
+            self._add(task, EXCLUDED if found.excluded else UNREADABLE, reason=reason)
+            return True
+        task.instance = instance_id(found.uids, found.sha256)
+        if (known := self._dataset.instance(task.instance)) is not None:
+            # the row of its instance may be from a run that was killed before it wrote that of the entry
+            self._add(task, known.status if known.entry == task.id else DUPLICATE)
+            return True
+        claim = self._claims.setdefault(task.instance, _Claim(owner=task))
+        if claim.owner is not task and not any(task is other for other in claim.duplicates):
+            claim.duplicates.append(task)
+        return claim.owner is not task
+
+    def finish(self, task: Task, finding: Finding) -> None:
+        """Record the finding of an entry, and the duplicates of its instance."""
+        found = task.fingerprint
+        if found is None or not task.instance:  # its content is not known, because reading it ended the process
+            self._add(task, UNREADABLE, reason=finding.reason)
+            return
+        view = ViewRow(
+            instance=task.instance,
+            entry=task.id,
+            sha256=found.sha256,
+            identifiers=self._identifiers.of(found.uids, task.entry.location),
+            finding=finding,
+            maker=self._maker,
+        )
+        self._add(task, finding.status, view=view, reason=finding.reason)
+        if (claim := self._claims.pop(task.instance, None)) is not None:
+            for duplicate in claim.duplicates:
+                self._add(duplicate, DUPLICATE)
+
+    def drop(self, task: Task) -> None:
+        """Forget an entry without a row, with those that wait for it; a later run takes them."""
+        if task.instance:
+            self._claims.pop(task.instance, None)
+
+    def _add(self, task: Task, outcome: str, *, view: ViewRow | None = None, reason: str = "") -> None:
+        found, entry = task.fingerprint, task.entry
+        location = self._identifiers.of({}, entry.location)["location"]
+        size = entry.size if found is None or found.bytes is None else found.bytes
+        row = FileRow(
+            entry=task.id,
+            instance=task.instance,
+            location=location,
+            version=entry.version,
+            bytes=size,
+            sha256=found.sha256 if found else "",
+            outcome=outcome,
+            reason=reason,
+        )
+        self._count(outcome)
+        if view is not None or entry.version or not self._dataset.is_known(task.id):
+            self._dataset.add(row, view)

@@ -1,0 +1,193 @@
+"""Rows of the two tables of an archive run: one for each distinct instance, one for each entry of the source.
+
+Ids are the first 32 hexadecimal digits of a SHA-256, so that rows can be joined where identifiers are pseudonyms:
+`entry` of location and version, `instance` of SOPInstanceUID and SHA-256 of the content.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from glam_deploy.archive.sources.base import Entry
+from glam_deploy.errors import GlamError, NotForThisNetwork
+from glam_deploy.exams import made_by
+from glam_deploy.records import Box, Facts
+
+if TYPE_CHECKING:
+    from glam_deploy.runtime.result import Result
+
+UIDS: Mapping[str, str] = {
+    "SOPInstanceUID": "sop_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "StudyInstanceUID": "study_instance_uid",
+}
+"""DICOM keyword -> column."""
+SCORES = tuple(f"{score}_{name}" for score in ("y_global", "y_local", "y_fusion") for name in ("benign", "malignant"))
+"""Columns of the scores, as in results.csv."""
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+"""Status of an instance, and outcome of the entry that it was read from."""
+DUPLICATE, EXCLUDED, UNREADABLE = "duplicate", "excluded", "unreadable"
+"""Further outcomes of an entry: content of another one, excluded by a condition, and without readable content."""
+
+
+class Identifiers(Protocol):
+    """The policy for identifiers in the tables."""
+
+    def of(self, uids: Mapping[str, str], location: str) -> Mapping[str, str]:
+        """Column -> text for the columns "location" and `UIDS`. `uids`: DICOM keyword -> UID."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainIdentifiers:
+    """Identifiers as they are in the source and in the headers."""
+
+    def of(self, uids: Mapping[str, str], location: str) -> Mapping[str, str]:
+        """As `Identifiers.of`."""
+        return {"location": location, **{column: uids.get(keyword, "") for keyword, column in UIDS.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """What made the results of a run; equal in all rows of one run."""
+
+    engine: str
+    bundle: str
+    """Id of the bundle: SHA-256 of its manifest."""
+    gate: str
+    made_by: str
+    """As of `exams.made_by`."""
+
+    @classmethod
+    def of(cls, provenance: Facts) -> "Maker":
+        """`provenance`: that of a pipeline."""
+        return cls(
+            engine=provenance["engine"]["name"],
+            bundle=provenance["bundle"]["id"],
+            gate=provenance["gate"],
+            made_by=made_by(provenance),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the pipeline made of one instance, without identifiers."""
+
+    status: str
+    """DONE, SKIPPED or FAILED."""
+    kind: str = ""
+    """As `Source.kind`."""
+    view: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Column of `SCORES` -> float32 value, 0..1, not calibrated; those that the network has."""
+    patches: tuple[Box | None, ...] = ()
+    """As `Result.patch_boxes_in_source`: (top, left, bottom, right), half-open, source frame, in order of selection."""
+    notices: tuple[str, ...] = ()
+    """Codes of the notices."""
+    error: str = ""
+    """Type of the error."""
+    reason: str = ""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+def finding_of(result: "Result") -> Finding:
+    """The finding of an instance with a result."""
+    scores = {f"{score}_{name}": y for score, found in result.predictions.items() for name, y in found.items()}
+    return Finding(
+        status=DONE,
+        kind=result.input.source.kind,
+        view=result.input.view or "",
+        scores=scores,
+        patches=tuple(result.patch_boxes_in_source),
+        notices=tuple(notice.code for notice in result.notices),
+        timings_ms=dict(result.timings_ms),
+    )
+
+
+def finding_of_error(error: GlamError) -> Finding:
+    """The finding of an instance without a result: SKIPPED for `NotForThisNetwork`, else FAILED."""
+    status = SKIPPED if isinstance(error, NotForThisNetwork) else FAILED
+    return Finding(status=status, error=type(error).__name__, reason=str(error))
+
+
+def entry_id(entry: Entry) -> str:
+    """Id of an entry: equal for the same version of the same location."""
+    return _digest(entry.location, entry.version)
+
+
+def instance_id(uids: Mapping[str, str], sha256: str) -> str:
+    """Id of a distinct instance. `sha256`: that of its content, as hexadecimal digits."""
+    return _digest(uids.get("SOPInstanceUID", ""), sha256)
+
+
+def _digest(*texts: str) -> str:
+    joined = "\0".join(texts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRow:
+    """A row of the table `views`: one distinct instance."""
+
+    instance: str
+    entry: str
+    """The entry that it was read from."""
+    sha256: str
+    identifiers: Mapping[str, str]
+    finding: Finding
+    maker: Maker
+
+    def to_arrow(self) -> dict[str, object]:
+        """Column -> value."""
+        found = self.finding
+        return {
+            "instance": self.instance,
+            "entry": self.entry,
+            "sha256": self.sha256,
+            **self.identifiers,
+            "kind": found.kind,
+            "view": found.view,
+            "status": found.status,
+            **{name: found.scores.get(name) for name in SCORES},
+            "patches": [
+                None if box is None else dict(zip(("top", "left", "bottom", "right"), box, strict=True))
+                for box in found.patches
+            ],
+            "notices": list(found.notices),
+            "error": found.error,
+            "reason": _text(found.reason),
+            "timings_ms": list(found.timings_ms.items()),
+            "time_ms": sum(found.timings_ms.values()) if found.timings_ms else None,
+            "engine": self.maker.engine,
+            "bundle_id": self.maker.bundle,
+            "gate": self.maker.gate,
+            "made_by": self.maker.made_by,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRow:
+    """A row of the table `files`: one version of one entry of the source."""
+
+    entry: str
+    instance: str
+    """"" if the content was not read."""
+    location: str
+    """As the policy for identifiers has it."""
+    version: str
+    bytes: int | None
+    sha256: str
+    outcome: str
+    """A status, DUPLICATE, EXCLUDED or UNREADABLE."""
+    reason: str = ""
+
+    def to_arrow(self) -> dict[str, object]:
+        """Column -> value."""
+        return {**vars(self), "location": _text(self.location), "reason": _text(self.reason)}
+
+
+def _text(text: str) -> str:
+    """`text` as valid Unicode: bytes of file names that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

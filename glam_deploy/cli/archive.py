@@ -1,0 +1,199 @@
+"""`glam-deploy archive`."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import Progress
+
+from glam_deploy.cli import console
+from glam_deploy.cli.options import (
+    Decorator,
+    DocumentedCommand,
+    EngineChoice,
+    bundle_option,
+    engine_option,
+    flavour_option,
+    for_processing_option,
+    grouped,
+    out_option,
+    patches_of_view_option,
+    threads_option,
+    ungated_option,
+)
+from glam_deploy.cli.progress import KEPT, Tally
+from glam_deploy.errors import UsageError, counted
+from glam_deploy.installation import require
+
+if TYPE_CHECKING:
+    from glam_deploy.archive.driver import Driver
+    from glam_deploy.archive.plan import RunPlan
+    from glam_deploy.archive.sources import Source
+
+OUTCOMES = ("done", "skipped", "failed", "duplicate", "excluded", "unreadable", KEPT)
+"""The order of the counts in the last line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveOptions:
+    """Options of the command alone."""
+
+    ray_address: str | None = None
+    write: tuple[str, ...] = ()
+    readers: int | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    for_processing: bool = False
+
+
+archive_options: Decorator = grouped(
+    "options",
+    ArchiveOptions,
+    click.option("--ray", "ray_address", metavar="ADDRESS", help="Join the Ray cluster whose head is at host:port."),
+    click.option(
+        "--write",
+        type=click.Choice(["npz", "png"]),
+        multiple=True,
+        help="Write a file for each instance with a result too: arrays (npz), overlay (png). May be repeated.",
+    ),
+    click.option(
+        "--readers",
+        type=click.IntRange(min=1),
+        help="Reading processes for each pipeline [default: 1 on a CPU, 8 on a GPU].",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Try at most so many entries that have no row yet."),
+    click.option("--retry-failed", is_flag=True, help="Try again what failed or could not be read in earlier runs."),
+    for_processing_option,
+)
+choice_options: Decorator = grouped(
+    "choice",
+    EngineChoice,
+    bundle_option,
+    engine_option,
+    patches_of_view_option,
+    threads_option,
+    flavour_option,
+    ungated_option,
+)
+
+
+@click.command("archive", cls=DocumentedCommand)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@choice_options
+@out_option(Path("archive"), "Folder of the tables.")
+@archive_options
+@click.option("--dry-run", is_flag=True, help="Count what is new and what has a row; compute nothing.")
+def command(sources: tuple[str, ...], out: Path, choice: EngineChoice, options: ArchiveOptions, dry_run: bool) -> int:
+    """Find lesions in all images of an archive, on one machine or a Ray cluster, into Parquet tables.
+
+    One row for each distinct image in views/, one for each file in files/. The same command continues after an
+    interruption, and does nothing if all is done. docs/archive.md explains tables, resumption and clusters.
+    """
+    require("ray")
+    from glam_deploy.archive.sources import open_source
+
+    source = open_source(sources)
+    _require_apart(sources, out)
+    if next(iter(source.entries()), None) is None:
+        raise UsageError(f"{' '.join(sources)} has no images: check the source")
+    plan = _plan(source, out, choice, options)
+    return _dry_run(plan) if dry_run else _run(plan, options.ray_address)
+
+
+def _require_apart(sources: tuple[str, ...], out: Path) -> None:
+    """Raises UsageError for a folder of results inside a source, whose pictures would be inputs of the next run."""
+    for text in sources:
+        folder = Path(text)
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"--out {out} is inside the source {folder}: choose a folder outside of it")
+
+
+def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOptions) -> "RunPlan":
+    """The plan of the run, before Ray is started. Raises as `bundle.open_members`."""
+    from glam_deploy.archive.actors import EnginePlan
+    from glam_deploy.archive.plan import RunPlan
+    from glam_deploy.archive.reader import EntryReader
+    from glam_deploy.archive.shipping import shipped
+    from glam_deploy.engines.registry import OWNERS
+
+    engine = EnginePlan(
+        engine=choice.engine,
+        patches=choice.patches,
+        threads=choice.threads,
+        flavour=choice.flavour,
+        ungated=choice.ungated,
+    )
+    owner = OWNERS.get(choice.engine)
+    return RunPlan(
+        source=source,
+        dest=out.absolute(),
+        bundle=shipped(choice.folder),
+        engine=engine,
+        reader=EntryReader(source=source, for_processing=options.for_processing),
+        readers=options.readers,
+        use_gpus=owner is None or owner.gpu,
+        write=frozenset(options.write),
+        limit=options.limit,
+        retry_failed=options.retry_failed,
+    )
+
+
+def _dry_run(plan: "RunPlan") -> int:
+    """Print how many entries are new."""
+    from glam_deploy.archive.plan import survey
+
+    with console.working("counting"):
+        counts = survey(plan)
+    known = sum(count for name, count in counts.items() if name != "new")
+    console.out.print(f"{counted(counts['new'], 'entry')} to try, {known} with a row; nothing was computed")
+    return 0
+
+
+def _run(plan: "RunPlan", address: str | None) -> int:
+    from glam_deploy.archive.cluster import joined_cluster, local_cluster
+    from glam_deploy.archive.driver import Driver
+
+    with ExitStack() as stack:
+        with console.working("starting Ray"):
+            ray = stack.enter_context(joined_cluster(address) if address else local_cluster())
+        bar = stack.enter_context(console.progress(rate=True))
+        driver = Driver(ray, plan, shared=address is not None, progress=_Display(bar))
+        try:
+            counts = driver.run()
+        except BaseException:
+            click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
+            raise
+    if not console.is_quiet():
+        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}"
+        console.out.print(text, soft_wrap=True)
+    return 1 if counts["failed"] or counts["unreadable"] or not counts.total() else 0
+
+
+def _summary(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in OUTCOMES)
+
+
+class _Display:
+    """The bar on a terminal, and plain lines without one."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._shown_at = bar, 0.0
+        self._task = bar.add_task("", total=None, pace="")
+        self._tally = Tally(total=0)
+
+    def __call__(self, driver: "Driver") -> None:
+        """Show the counts of a run, at most five times a second."""
+        if time.monotonic() - self._shown_at < 0.2:
+            return
+        self._shown_at, tally = time.monotonic(), self._tally
+        tally.begin()
+        tally.counts, total = driver.counts, driver.total
+        tally.total = tally.finished if total is None else total
+        pace = tally.pace if total is not None else "counting"
+        self._bar.update(self._task, completed=tally.finished, total=total, pace=pace)
+        if not console.err.is_interactive and (line := tally.plain_line()):
+            console.err.print(f"{line}; {_summary(tally.counts)}", soft_wrap=True)
