@@ -3,7 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
+<<<<<<< HEAD
 .PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test
+||||||| parent of cdd6a14 (Test archive runs through kills, interruptions and lost nodes)
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test
+=======
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test ray-test
+>>>>>>> cdd6a14 (Test archive runs through kills, interruptions and lost nodes)
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -73,6 +79,15 @@ network-test: $(INSTALLED)  ## no command reaches the outside, by its system cal
 	command -v strace >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends strace; }
 	GLAM_EXPECT=strace $(BIN)/python -m pytest tests/outside -m strace
 
+RAY := .venv-ray/bin
+.venv-ray/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	$(RAY)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,ray,dev]"
+	touch .venv-ray/installed
+
+ray-test: .venv-ray/installed  ## archives with Ray, in a venv of their own: kills, interruptions, two nodes; six minutes
+	$(RAY)/python -m pytest tests/glam_deploy/archive -m "ray or not ray"
+
 PACS := Orthanc storescu dciodvfy
 pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's
 	which $(PACS) >/dev/null || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends orthanc orthanc-dicomweb dcmtk dicom3tools; }
@@ -91,4 +106,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray demo build dist *.egg-info

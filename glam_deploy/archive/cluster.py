@@ -25,6 +25,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an actor without a GPU keeps CUDA_VISIBLE_DEVICES
     "RAY_DEDUP_LOGS": "0",
 }
+_LONGEST_BASE = 24
+"""Longest path of the folder for temporary files, because those of Ray's sockets have at most 107 bytes (unix(7))."""
 _CLEANUP_S = 60.0
 """Longest time for the end of all processes of Ray."""
 
@@ -45,8 +47,8 @@ def local_cluster() -> Iterator[Any]:
     At its end, and also if this process is killed, all processes of Ray end and its folder is removed (`cleanup.py`).
     Raises BackendUnavailable if Ray does not start.
     """
-    # short, because paths of sockets have at most 107 bytes (unix(7))
-    folder = Path(tempfile.mkdtemp(prefix="glam-ray-"))
+    temporary = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="glam-ray-", dir=temporary if len(temporary) <= _LONGEST_BASE else "/tmp"))
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), "ascii")

@@ -41,6 +41,7 @@ class Dataset:
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
         self._fresh: dict[str, Instance] = {}
+        self._name = ""
         self._stack = ExitStack()
 
     def __enter__(self) -> "Dataset":
@@ -76,17 +77,19 @@ class Dataset:
 
     def add(self, file: FileRow, view: ViewRow | None = None) -> None:
         """Add the row of an entry, and that of its instance if this is its first; `flush` makes them permanent."""
-        self._files.append(file)
+        # the view first: Ctrl-C may come between the two, and an entry without its instance would be lost
         if view is not None:
             self._views.append(view)
             self._fresh[view.instance] = _instance(view.to_arrow())
+        self._files.append(file)
 
     def flush(self) -> None:
         """Write the added rows as parts, then record them. After an error they are still to be written."""
         if not self._files:
             return
         with writing(self._dest):
-            name = self._next_name()
+            # the same name if an earlier attempt was interrupted, so that its part is replaced
+            name = self._name = self._name or self._next_name()
             views = [row.to_arrow() for row in self._views]
             files = [row.to_arrow() for row in self._files]
             # views first: without its file rows, an instance is found again by its id
@@ -94,7 +97,8 @@ class Dataset:
                 if rows:
                     self._publish(table, name, _table(table, rows))
             self._ledger.record(name, map(_instance, views), map(_seen, files))
-        self._views, self._files, self._fresh = [], [], {}
+        self._files, self._views, self._fresh = [], [], {}
+        self._name = ""
 
     def forget_failed(self) -> None:
         """Remove the rows of what failed or could not be read, so that it is tried again."""

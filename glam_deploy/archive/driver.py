@@ -82,12 +82,14 @@ class Driver:
                 files=files,
                 readers=self._plan.readers,
             )
-            self._refresh()
-            while self.maker is None:
-                self._wait()
-            self._process(self.maker)
-        for station in self._stations:
-            station.close()
+            try:
+                self._refresh()
+                while self.maker is None:
+                    self._wait()
+                self._process(self.maker)
+            finally:
+                for station in self._stations:
+                    station.close()
         if self._ending is not None:
             raise self._ending
         return self.counts
@@ -215,6 +217,8 @@ class Driver:
         errors = self._ray.exceptions
         try:
             value = self._ray.get(reference)
+        except errors.ActorUnschedulableError:  # the node is gone
+            self._leave(pending.station)
         except errors.RayActorError:
             self._on_death(pending)
         except errors.RayTaskError as error:
@@ -348,15 +352,19 @@ class Driver:
         alive = nodes(self._ray)
         ids = {node.id for node in alive}
         for station in [station for station in self._stations if station.node.id not in ids]:
-            self._stations.remove(station)
-            for task in station.tasks:
-                (self._suspects if task.suspect else self._again).append(task)
-            self._pending = {ref: one for ref, one in self._pending.items() if one.station is not station}
+            self._leave(station)
         known = {station.node.id for station in self._stations}
         for node in (node for node in alive if node.id not in known):
             self._stations += self._new_stations(node)
         if not self._stations:
             raise BackendUnavailable("the Ray cluster has no node with a CPU left: start one, and run this again")
+
+    def _leave(self, station: Station) -> None:
+        """Give up a station; its entries are tried again on others."""
+        self._stations.remove(station)
+        for task in station.tasks:
+            (self._suspects if task.suspect else self._again).append(task)
+        self._pending = {ref: one for ref, one in self._pending.items() if one.station is not station}
 
     def _new_stations(self, node: Node) -> Sequence[Station]:
         gpu = self._plan.use_gpus and node.gpus > 0

@@ -90,6 +90,6 @@ class Recorder:
             outcome=outcome,
             reason=reason,
         )
-        self._count(outcome)
         if view is not None or entry.version or not self._dataset.is_known(task.id):
             self._dataset.add(row, view)
+        self._count(outcome)

@@ -146,7 +146,7 @@ class ViewRow:
             "instance": self.instance,
             "entry": self.entry,
             "sha256": self.sha256,
-            **self.identifiers,
+            **{column: _text(text) for column, text in self.identifiers.items()},
             "kind": found.kind,
             "view": found.view,
             "status": found.status,

@@ -1,0 +1,177 @@
+"""Ends of a command, of Ray's processes and of nodes; each in processes of its own."""
+
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from support.archive import outcomes_in, write_mixture, write_views
+from support.commands import start_process
+from support.until import until
+
+from glam_deploy.archive.cleanup import users_of
+
+pytestmark = pytest.mark.ray
+
+RUN = """
+import sys
+from functools import partial
+from pathlib import Path
+from support.archive import plan_of
+from glam_bench.simulated_pipeline import Simulation
+from glam_deploy.archive.cluster import local_cluster
+from glam_deploy.archive.driver import Driver
+from glam_deploy.cli.main import run
+
+def program():
+    folder, out, wait_s = sys.argv[1:]
+    with local_cluster() as ray:
+        print("started", flush=True)
+        plan = plan_of(Path(folder), Path(out), opener=Simulation(wait_s=float(wait_s)), flush_rows=1)
+        print(dict(Driver(ray, plan, progress=lambda driver: print(driver.counts.total(), flush=True)).run()))
+    return 0
+
+run(program)
+"""
+"""A whole command with the simulated pipeline, and with the handling of signals of the command line."""
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder for Ray's files with a short path, as its sockets need."""
+    with TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start(room: Path) -> Iterator[Any]:
+    """Starts RUN with its own folder for Ray's files."""
+    started = []
+
+    def begin(*arguments: object) -> subprocess.Popen[str]:
+        process = start_process(*arguments, code=RUN, env={"TMPDIR": str(room)})
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+    until(lambda: not list(room.iterdir()))
+
+
+def read_to(process: subprocess.Popen[str], line: str) -> None:
+    """Read standard output up to this line."""
+    assert process.stdout is not None
+    for found in process.stdout:
+        if found.strip() == line:
+            return
+    assert process.stderr is not None
+    pytest.fail(f"the process ended before {line!r}: {process.stderr.read()}")
+
+
+def test_a_killed_driver_leaves_no_process_and_the_next_run_completes(start: Any, room: Path, tmp_path: Path) -> None:
+    expected = write_mixture(tmp_path / "in")
+    for entries in ("3", "6"):
+        process = start(tmp_path / "in", tmp_path / "out", 0.05)
+        read_to(process, entries)
+        assert users_of(room)
+        process.kill()
+        process.wait()
+        until(lambda: not list(room.iterdir()))
+        assert users_of(room) == []
+    process = start(tmp_path / "in", tmp_path / "out", 0)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert Counter(outcomes_in(tmp_path / "out").values()) == Counter(expected.values())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_what_is_finished(
+    start: Any, room: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    write_views(tmp_path / "in", [f"a{n}.dcm" for n in range(30)])
+    process = start(tmp_path / "in", tmp_path / "out", 0.2)
+    read_to(process, "3")
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (code, "stopped\n")
+    assert 3 <= len(outcomes_in(tmp_path / "out")) < 30
+    assert users_of(room) == []
+
+
+def test_every_port_of_ray_is_on_loopback(start: Any, room: Path, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", [f"a{n}.dcm" for n in range(30)])
+    process = start(tmp_path / "in", tmp_path / "out", 0.5)
+    read_to(process, "1")
+    owners = [process.pid, *users_of(room)]
+    addresses = {address for owner in owners for address in listening(owner)}
+    process.terminate()
+    process.communicate()
+    assert len(addresses) >= 5  # of the head, the node, the driver and two actors
+    assert {address.rpartition(":")[0] for address in addresses} <= LOOPBACK
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, ::ffff:127.0.0.1 and ::1 as proc(5), "/proc/net/tcp", has them on a little-endian machine."""
+
+
+def listening(process: int) -> Iterator[str]:
+    """Addresses at which a process listens for TCP, in hexadecimal digits."""
+    links = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            links.append(str(link.readlink()))
+        except FileNotFoundError:
+            continue
+    sockets = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]:
+            cells = line.split()
+            if cells[3] == "0A" and cells[9] in sockets:
+                yield cells[1]
+
+
+TWO_NODES = """
+import os, sys
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from support.archive import plan_of
+from glam_bench.simulated_pipeline import Simulation
+from glam_deploy.archive.cluster import joined_cluster, nodes
+from glam_deploy.archive.driver import Driver
+
+folder, out = map(Path, sys.argv[1:])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+other = cluster.add_node(num_cpus=1)
+seen = set()
+
+def kill_one(driver):
+    seen.update(station.node.id for station in driver._stations if station.predicting)
+    if driver.counts.total() >= 20 and other in cluster.worker_nodes:
+        cluster.remove_node(other, allow_graceful=False)
+
+try:
+    with joined_cluster(cluster.address) as ray:
+        assert len(nodes(ray)) == 2
+        plan = plan_of(folder, out, opener=Simulation(wait_s=0.1))
+        print(dict(Driver(ray, plan, progress=kill_one).run()), len(seen), len(nodes(ray)))
+finally:
+    cluster.shutdown()
+"""
+
+
+def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_path: Path) -> None:
+    names = [f"a{n}.dcm" for n in range(60)]
+    write_views(tmp_path / "in", names)
+    token = {"RAY_AUTH_TOKEN": "5" * 64, "TMPDIR": str(room)}
+    process = start_process(tmp_path / "in", tmp_path / "out", code=TWO_NODES, env=token)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "{'done': 60} 2 1" in out.splitlines(), out
+    assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done")

@@ -1,0 +1,163 @@
+"""Runs over folders with the simulated pipeline: the tables say what each file was."""
+
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.archive import (
+    BadOpener,
+    BadSource,
+    NameCondition,
+    outcomes_in,
+    plan_of,
+    rows,
+    write_mixture,
+    write_views,
+)
+
+from glam_bench.simulated_pipeline import Simulation
+from glam_deploy.archive.driver import Driver
+from glam_deploy.archive.plan import survey
+from glam_deploy.archive.sources import SourceUnavailable
+from glam_deploy.dicom.read import read_view
+
+pytestmark = pytest.mark.ray
+
+
+def test_the_table_says_what_each_file_was(ray: Any, tmp_path: Path) -> None:
+    expected = write_mixture(tmp_path / "in")
+    plan = plan_of(tmp_path / "in", tmp_path / "out")
+    assert survey(plan) == {"new": len(expected)}
+    assert Driver(ray, plan).run() == Counter(expected.values())
+    found = outcomes_in(tmp_path / "out")
+    # of several entries with the same content, which of them is the first depends on the readers
+    assert Counter(found.values()) == Counter(expected.values())
+    assert {name: found[name] for name in expected if name not in _SAME} == {
+        name: outcome for name, outcome in expected.items() if name not in _SAME
+    }
+    for row in rows(tmp_path / "out", "views"):
+        if row["status"] == "done":
+            pixels = read_view(Path(row["location"])).pixels.astype(np.float64)
+            assert row["y_global_benign"] == np.float32(pixels.mean()) / 65536
+            assert row["y_global_malignant"] == pixels.max() / 65536
+            assert row["view"] == "L-CC"
+    reasons = {row["location"]: row["reason"] for row in rows(tmp_path / "out", "views") if row["status"] != "done"}
+    assert all(reasons.values())
+
+
+_SAME = {"a3.dcm", "copy3.dcm", "a7.dcm", "copy7.dcm", "a11.dcm", "copy11.dcm", "cut.dcm", "cut_too.dcm"}
+
+
+def test_a_second_run_does_nothing_and_another_bundle_all(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm", "b.dcm"])
+    plan = plan_of(tmp_path / "in", tmp_path / "out")
+    first = Driver(ray, plan)
+    assert first.run() == {"done": 2}
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    assert survey(plan) == {"kept": 2}
+    assert Driver(ray, plan).run() == {"kept": 2}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")} == parts
+    other = Driver(ray, replace(plan, opener=Simulation(checkpoint="2" * 64)))
+    assert other.run() == {"done": 2}
+    assert other.partition != first.partition
+    assert {row["bundle"] for row in rows(tmp_path / "out", "views")} == {first.partition, other.partition}
+
+
+def test_an_index_that_was_lost_is_made_again(ray: Any, tmp_path: Path) -> None:
+    expected = write_mixture(tmp_path / "in")
+    plan = plan_of(tmp_path / "in", tmp_path / "out")
+    Driver(ray, plan).run()
+    (ledger,) = (tmp_path / "out").glob("ledger-*.db")
+    ledger.unlink()
+    assert Driver(ray, plan).run() == {"kept": len(expected)}
+
+
+def test_limit(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm", "b.dcm", "c.dcm"])
+    plan = plan_of(tmp_path / "in", tmp_path / "out", limit=2)
+    assert Driver(ray, plan).run() == {"done": 2}
+    assert Driver(ray, plan).run() == {"kept": 2, "done": 1}
+
+
+def test_excluded_and_unreadable_entries_have_no_view(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm", "b.dcm", "gone.dcm"])
+    (tmp_path / "in/c.dcm").write_bytes((tmp_path / "in/b.dcm").read_bytes() + b"EXCLUDE")
+    source = BadSource(tmp_path / "in")
+    plan = plan_of(tmp_path / "in", tmp_path / "out", source=source, where=NameCondition(b"EXCLUDE"))
+    Driver(ray, plan).run()
+    expected = {"a.dcm": "done", "b.dcm": "done", "c.dcm": "excluded", "gone.dcm": "unreadable"}
+    assert outcomes_in(tmp_path / "out") == expected
+
+
+def test_files_that_end_or_stop_their_process_cost_one_row_each(ray: Any, tmp_path: Path) -> None:
+    names = ["a.dcm", "abort.dcm", "b.dcm", "c.dcm", "lethal.dcm", "m.dcm", "once.dcm", "slow.dcm", "z.dcm"]
+    write_views(tmp_path / "in", names)
+    source, opener = BadSource(tmp_path / "in"), BadOpener(tmp_path / "in")
+    plan = plan_of(tmp_path / "in", tmp_path / "out", source=source, opener=opener, reading_limit_s=2)
+    Driver(ray, plan).run()
+    bad = {"abort.dcm": "unreadable", "lethal.dcm": "failed", "slow.dcm": "unreadable"}
+    assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done") | bad
+    (row,) = [row for row in rows(tmp_path / "out", "views") if row["status"] == "failed"]
+    assert (row["error"], Path(row["location"]).name) == ("ProcessDied", "lethal.dcm")
+
+
+def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm", "b.dcm", "fails.dcm"])
+    (tmp_path / "in/fails_too.dcm").write_bytes((tmp_path / "in/fails.dcm").read_bytes())
+    (tmp_path / "in/broken").touch()
+    plan = plan_of(tmp_path / "in", tmp_path / "out", opener=BadOpener(tmp_path / "in"))
+    assert Driver(ray, plan).run() == {"done": 2, "failed": 1, "duplicate": 1}
+    (tmp_path / "in/broken").unlink()
+    assert Driver(ray, plan).run() == {"kept": 4}
+    assert Driver(ray, replace(plan, retry_failed=True)).run() == {"kept": 2, "done": 1, "duplicate": 1}
+    assert Counter(outcomes_in(tmp_path / "out").values()) == {"done": 3, "duplicate": 1}
+    assert Driver(ray, replace(plan, retry_failed=True)).run() == {"kept": 4}
+
+
+def test_a_source_that_goes_away_ends_the_run_and_the_next_completes_it(ray: Any, tmp_path: Path) -> None:
+    names = [f"a{n}.dcm" for n in range(8)]
+    write_views(tmp_path / "in", names)
+    (tmp_path / "in/unmounted").write_text("a4.dcm")
+    plan = plan_of(tmp_path / "in", tmp_path / "out", source=BadSource(tmp_path / "in"))
+    with pytest.raises(SourceUnavailable, match="unmounted"):
+        Driver(ray, plan).run()
+    assert outcomes_in(tmp_path / "out") == dict.fromkeys(names[:5], "done")
+    (tmp_path / "in/unmounted").unlink()
+    Driver(ray, plan).run()
+    assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done")
+
+
+def test_files_of_an_instance_are_written(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm"])
+    driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", write=frozenset({"npz"})))
+    driver.run()
+    (row,) = rows(tmp_path / "out", "views")
+    path = tmp_path / f"out/objects/{driver.partition}/{row['sha256'][:2]}/{row['sha256']}.npz"
+    with np.load(path) as arrays:
+        assert arrays["y_global"].tolist() == [row["y_global_benign"], row["y_global_malignant"]]
+
+
+def test_ten_interruptions_at_random(ray: Any, tmp_path: Path) -> None:
+    """Each after a random number of entries, as Ctrl-C does it; rows are written after each entry or at the end."""
+    expected = write_mixture(tmp_path / "in")
+    random, stopped = np.random.default_rng(0), 0
+    for _ in range(10):
+        plan = plan_of(tmp_path / "in", tmp_path / "out", flush_rows=int(random.integers(1, 5)))
+        allowed = int(random.integers(0, 3))
+
+        def stop(driver: Driver, allowed: int = allowed) -> None:
+            if driver.counts.total() - driver.counts["kept"] > allowed:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        try:
+            Driver(ray, plan, progress=stop).run()
+        except KeyboardInterrupt:
+            stopped += 1
+    assert stopped >= 5  # afterwards there may be nothing left to interrupt
+    Driver(ray, plan_of(tmp_path / "in", tmp_path / "out")).run()
+    assert Counter(outcomes_in(tmp_path / "out").values()) == Counter(expected.values())
