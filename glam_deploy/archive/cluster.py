@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,11 @@ def _connected(address: str, **options: Any) -> Iterator[Any]:
 
     try:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=False, **options)
+            # Ray puts the current folder of this moment on `sys.path` of its processes (see `processes`)
+            with chdir("/"):
+                ray.init(
+                    address=address, log_to_driver=False, logging_level="error", configure_logging=False, **options
+                )
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise _refusal(address, error) from error
         # Ray ends the process at SIGTERM without what `finally` has to do

@@ -21,7 +21,7 @@ from glam_deploy.archive.rows import FAILED, Finding, Maker, entry_id
 from glam_deploy.archive.shipping import files_of
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.station import QUEUE, Pending, ReaderSlot, Station, StationPlan, Step, Task
-from glam_deploy.errors import BackendRunError, BackendUnavailable, GlamError, UsageError, counted
+from glam_deploy.errors import BackendRunError, BackendUnavailable, GlamError, UsageError
 
 MOST_DEATHS = 2
 """Processes that may end while one entry is alone in them, before it counts as the cause."""
@@ -333,8 +333,8 @@ class Driver:
         """Raises BackendRunError if the processes of a node end again and again; not if the node is gone."""
         if station.failures > MOST_FAILURES and station.node.id in {node.id for node in nodes(self._ray)}:
             raise BackendRunError(
-                f"{counted(station.failures, 'process')} of one node ended one after another without a result, "
-                "perhaps for lack of memory: use fewer --readers, or an engine that needs less memory"
+                f"processes of one node ended {station.failures} times, one after another, without a result. Perhaps "
+                "it lacks memory or this release of glam-deploy: use fewer --readers, or install it there"
             )
 
     def _release(self, pending: Pending) -> None:

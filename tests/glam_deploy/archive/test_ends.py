@@ -9,11 +9,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from support.archive import outcomes_in, write_mixture, write_views
+from support.archive import outcomes_in, rows, write_mixture, write_views
 from support.commands import start_process
+from support.engines import small_view
+from support.tiny_bundle import write_tiny_bundle
 from support.until import until
 
+import glam_deploy
 from glam_deploy.archive.cleanup import users_of
+from glam_deploy.archive.shipping import files_of
+from glam_deploy.dicom.mammography import write_view
+from glam_deploy.exams import made_by
+from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.records import View
 
 pytestmark = pytest.mark.ray
 
@@ -48,12 +56,17 @@ def room() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start(room: Path) -> Iterator[Any]:
+def start(room: Path, tmp_path: Path) -> Iterator[Any]:
     """Starts RUN with its own folder for Ray's files."""
     started = []
+    # a folder to work in from which no process may import
+    (tmp_path / "hostile").mkdir()
+    for name in ("glam_deploy", "numpy", "json"):
+        (tmp_path / f"hostile/{name}.py").write_text("raise SystemExit('imported from the current folder')")
 
     def begin(*arguments: object) -> subprocess.Popen[str]:
-        process = start_process(*arguments, code=RUN, env={"TMPDIR": str(room)})
+        environment = {"TMPDIR": str(room), "PYTHONSAFEPATH": "1"}
+        process = start_process(*arguments, code=RUN, env=environment, cwd=tmp_path / "hostile")
         started.append(process)
         return process
 
@@ -145,8 +158,9 @@ from support.archive import plan_of
 from glam_bench.simulated_pipeline import Simulation
 from glam_deploy.archive.cluster import joined_cluster, nodes
 from glam_deploy.archive.driver import Driver
+from glam_deploy.cli.main import exit_code
 
-folder, out = map(Path, sys.argv[1:])
+folder, out, whole, bundle = map(Path, sys.argv[1:])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 other = cluster.add_node(num_cpus=1)
 seen = set()
@@ -161,6 +175,8 @@ try:
         assert len(nodes(ray)) == 2
         plan = plan_of(folder, out, opener=Simulation(wait_s=0.1))
         print(dict(Driver(ray, plan, progress=kill_one).run()), len(seen), len(nodes(ray)))
+    options = ("--bundle", bundle, "--engine", "onnx", "--out", out / "cli", "--ray", cluster.address)
+    print(exit_code(["archive", str(whole), *map(str, options), "--write", "png"]))
 finally:
     cluster.shutdown()
 """
@@ -169,9 +185,31 @@ finally:
 def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_path: Path) -> None:
     names = [f"a{n}.dcm" for n in range(60)]
     write_views(tmp_path / "in", names)
-    token = {"RAY_AUTH_TOKEN": "5" * 64, "TMPDIR": str(room)}
-    process = start_process(tmp_path / "in", tmp_path / "out", code=TWO_NODES, env=token)
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    environment = {"RAY_AUTH_TOKEN": "5" * 64, "TMPDIR": str(room), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    (tmp_path / "whole").mkdir()
+    pixels = small_view().pixels
+    for view in (View.L_CC, View.R_MLO):
+        write_view(tmp_path / f"whole/{view}.dcm", pixels[:, ::-1].copy() if view.is_right else pixels, view=view)
+    folders = [tmp_path / name for name in ("in", "out", "whole")]
+    process = start_process(*folders, bundle, code=TWO_NODES, env=environment)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "{'done': 60} 2 1" in out.splitlines(), out
     assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done")
+
+    # the command itself on the node that is left: the bundle is sent to it, and the results are those of the pipeline
+    assert "0" in out.splitlines(), out + err
+    (sent,) = (path for path in (tmp_path / "cache/glam-deploy/bundles").iterdir() if path.is_dir())
+    assert files_of(sent) == files_of(bundle)
+    found = rows(tmp_path / "out/cli", "views")
+    assert len(found) == 2
+    pipeline = glam_deploy.load(bundle, engine="onnx")
+    for row in found:
+        result = pipeline(row["location"])
+        scores = {f"{name}_{label}": y for name, of in result.predictions.items() for label, y in of.items()}
+        assert {column: row[column] for column in scores} == scores
+        assert [box and tuple(box.values()) for box in row["patches"]] == result.patch_boxes_in_source
+        assert row["made_by"] == made_by(result.provenance)
+        (picture,) = (tmp_path / "out/cli/objects").rglob(f"{row['sha256']}.png")
+        assert picture.read_bytes() == to_png(overlay(glam_deploy.read(row["location"]).pixels, result))
