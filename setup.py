@@ -81,7 +81,7 @@ EXTRAS = {
     "cuda": ["onnxruntime-gpu[cuda,cudnn]>=1.27", *CUDA],
     # `glam-deploy archive`
     "ray": [
-        "ray>=2.60",  # before 2.52 without token authentication: CVE-2023-48022
+        "ray>=2.60",  # releases before 2.52 have no token authentication
         "pyarrow>=26",  # before 14.0.1: CVE-2023-47248
     ],
     "dev": [
