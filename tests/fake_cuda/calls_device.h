@@ -18,9 +18,8 @@ const std::map<int, int> ATTRIBUTES = {
 Status cuInit(unsigned) {
     ENTER(NOTHING);
     if (const char* status = std::getenv("GLAM_FAKE_CUDA_INIT")) return static_cast<Status>(std::atoi(status));
-    const char* devices = std::getenv("GLAM_FAKE_CUDA_DEVICES");
-    if (devices && std::string(devices) == "0") return NO_DEVICE;
-    machine.streams.insert({&legacy_default, &thread_default});
+    if (device_count() == 0) return NO_DEVICE;
+    if (!initialized) set_up_devices();
     initialized = true;
     return SUCCESS;
 }
@@ -34,14 +33,14 @@ Status cuDriverGetVersion(int* version) {
 
 Status cuDeviceGetCount(int* count) {
     ENTER(INIT);
-    *count = 1;
+    *count = device_count();
     return SUCCESS;
 }
 
 Status cuDeviceGet(int* device, int index) {
     ENTER(INIT);
-    *device = 0;
-    return index == 0 ? SUCCESS : INVALID_DEVICE;
+    *device = index;
+    return 0 <= index && index < device_count() ? SUCCESS : INVALID_DEVICE;
 }
 
 Status cuDeviceGetName(char* name, int length, int) {
@@ -50,9 +49,9 @@ Status cuDeviceGetName(char* name, int length, int) {
     return SUCCESS;
 }
 
-Status cuDeviceGetUuid(unsigned char* uuid, int) {
+Status cuDeviceGetUuid(unsigned char* uuid, int device) {
     ENTER(INIT);
-    std::memset(uuid, 7, 16);
+    std::memset(uuid, 7 + device, 16);
     return SUCCESS;
 }
 
@@ -69,9 +68,10 @@ Status cuDeviceGetAttribute(int* value, int attribute, int) {
     return SUCCESS;
 }
 
-Status cuDevicePrimaryCtxRetain(void** context, int) {
+Status cuDevicePrimaryCtxRetain(void** context, int device) {
     ENTER(INIT);
-    *context = &primary;
+    if (device < 0 || device >= device_count()) return INVALID_DEVICE;
+    *context = &primaries[device];
     return SUCCESS;
 }
 
@@ -81,9 +81,9 @@ Status cuDevicePrimaryCtxRelease(int) {
 }
 
 // Another context: what is made in it is a stranger's. glam_deploy never calls this.
-Status cuCtxCreate(void** context, void*, unsigned, int) {
+Status cuCtxCreate(void** context, void*, unsigned, int device) {
     ENTER(INIT);
-    *context = made(new Context);
+    *context = made(new Context{device});
     contexts.push_back(*context);
     return SUCCESS;
 }
@@ -118,11 +118,14 @@ Status cuCtxSetCurrent(void* context) {
 
 Status cuCtxGetDevice(int* device) {
     ENTER(CURRENT);
-    *device = 0;
+    *device = current_device();
     return SUCCESS;
 }
 
 Status cuCtxSynchronize() {
     ENTER(SAFE);
-    return machine.drain_all();
+    for (Stream* stream : machine.streams)
+        if (device_of(stream->context) == current_device())
+            if (const Status status = machine.drain(*stream)) return status;
+    return SUCCESS;
 }

@@ -15,6 +15,7 @@ using HostKernel = void (*)(const unsigned grid[3], const unsigned block[3], voi
 
 struct Module {
     Cubin cubin;
+    int device;  // of the context into which it was loaded
 };
 struct Kernel {
     Module* module;
@@ -29,7 +30,7 @@ Status cuModuleLoadData(void** handle, const void* image) {
     if (const Status status = read_cubin(image, &cubin)) return status;
     const bool fits = cubin.capability / 10 == CAPABILITY / 10 && cubin.capability <= CAPABILITY;
     if (!fits) return NO_BINARY_FOR_GPU;
-    *handle = made(new Module{cubin});
+    *handle = made(new Module{cubin, current_device()});
     return SUCCESS;
 }
 
@@ -115,9 +116,13 @@ Status guarded(const Kernel& kernel, const unsigned grid[3], const unsigned bloc
 struct Launch {
     Kernel* kernel;
     unsigned grid[3], block[3];
+    int device;
     std::vector<std::vector<char>> values;
 
     Status run() const {
+        for (const Allocation* each : memory())
+            if (each->type == DEVICE && each->device != device)
+                return complain(ILLEGAL_ADDRESS, kernel->name + " used memory of another device");
         if (!handles.count(kernel) || !handles.count(kernel->module))
             return complain(ILLEGAL_ADDRESS, "a kernel was launched whose module is unloaded");
         std::vector<void*> arguments;
@@ -125,26 +130,45 @@ struct Launch {
         return guarded(*kernel, grid, block, arguments.data());
     }
 
-    // Of every argument that could be an address of device memory.
-    std::vector<unsigned> touches() const {
-        std::vector<unsigned> found;
+    // Of every argument that could be an address.
+    std::vector<const Allocation*> memory() const {
+        std::vector<const Allocation*> found;
         for (const auto& value : values) {
             Address address;
             if (value.size() != sizeof address) continue;
             std::memcpy(&address, value.data(), sizeof address);
-            if (const Allocation* allocation = machine.memory.find(address)) found.push_back(allocation->serial);
+            if (const Allocation* allocation = machine.memory.find(address)) found.push_back(allocation);
         }
+        return found;
+    }
+
+    std::vector<unsigned> touches() const {
+        std::vector<unsigned> found;
+        for (const Allocation* each : memory()) found.push_back(each->serial);
         return found;
     }
 };
 
+// "A kernel launch will fail if it is issued to a stream that is not associated to the current device" (CUDA C++
+// Programming Guide, "Stream and Event Behavior"); a module belongs to the context into which it was loaded.
+Status launchable(void* stream_handle, int kernel_device) {
+    const Stream* stream = stream_of(stream_handle);
+    if (!stream) return INVALID_HANDLE;
+    if (device_of(stream->context) != current_device())
+        return complain(INVALID_HANDLE, "a kernel was launched in a stream of a device that is not current");
+    if (kernel_device != current_device())
+        return complain(INVALID_HANDLE, "a kernel was launched on another device than that of its module");
+    return SUCCESS;
+}
+
 Status launch(void* handle, const unsigned grid[3], const unsigned block[3], void* stream, void** arguments) {
     if (!handles.count(handle)) return INVALID_HANDLE;
     auto* kernel = static_cast<Kernel*>(handle);
+    if (const Status status = launchable(stream, kernel->module->device)) return status;
     const auto blocks = [&](int axis) { return grid[axis] >= 1 && (axis == 0 || grid[axis] <= 65535); };
     const unsigned long long threads = 1ull * block[0] * block[1] * block[2];
     if (!blocks(0) || !blocks(1) || !blocks(2) || threads < 1 || threads > 1024 || block[2] > 64) return INVALID_VALUE;
-    auto work = std::make_shared<Launch>(Launch{kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, {}});
+    auto work = std::make_shared<Launch>(Launch{kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, current_device(), {}});
     for (size_t i = 0; i < kernel->parameters.size(); ++i) {
         const char* value = static_cast<const char*>(arguments[i]);
         work->values.emplace_back(value, value + kernel->parameters[i].size);

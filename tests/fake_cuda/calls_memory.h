@@ -5,19 +5,19 @@
 
 Status cuMemGetInfo(size_t* free, size_t* total) {
     ENTER(CURRENT);
-    *free = DEVICE_BYTES - machine.memory.used();
+    *free = DEVICE_BYTES - machine.memory.used(current_device());
     *total = DEVICE_BYTES;
     return SUCCESS;
 }
 
 Status cuMemAlloc(Address* address, size_t bytes) {
     ENTER(SAFE);
-    return machine.memory.allocate(bytes, DEVICE, contexts.back(), address);
+    return machine.memory.allocate(bytes, DEVICE, contexts.back(), current_device(), address);
 }
 
 Status cuMemHostAlloc(void** address, size_t bytes, unsigned) {
     ENTER(SAFE);
-    return machine.memory.allocate(bytes, HOST, contexts.back(), reinterpret_cast<Address*>(address));
+    return machine.memory.allocate(bytes, HOST, contexts.back(), current_device(), reinterpret_cast<Address*>(address));
 }
 
 Status cuMemAllocHost(void** address, size_t bytes) { return cuMemHostAlloc(address, bytes, 0); }
@@ -26,6 +26,8 @@ Status release(Address address, MemoryType type) {
     const Allocation* found = machine.memory.find(address);
     if (found && machine.pending_on(found->serial))
         return complain(INVALID_VALUE, "memory was freed while work that is not done yet uses it");
+    if (found && type == DEVICE && found->device != current_device())  // stricter than a driver with unified addresses
+        return complain(INVALID_VALUE, "memory was freed while another device was current");
     return machine.memory.free(address, type);
 }
 
@@ -46,7 +48,7 @@ Status fact(int attribute, const Allocation* found, void* data) {
         case DEVICE_POINTER: return *static_cast<Address*>(data) = found ? found->address : 0, SUCCESS;
         case HOST_POINTER: return *static_cast<Address*>(data) = found && found->type == HOST ? found->address : 0, SUCCESS;
         case IS_MANAGED: return *static_cast<bool*>(data) = false, SUCCESS;
-        case DEVICE_ORDINAL: return *static_cast<int*>(data) = found ? 0 : -2, SUCCESS;
+        case DEVICE_ORDINAL: return *static_cast<int*>(data) = found ? found->device : -2, SUCCESS;
         default: return NOT_SUPPORTED;
     }
 }
@@ -64,8 +66,12 @@ Status cuPointerGetAttributes(unsigned count, int* attributes, void** data, Addr
     return SUCCESS;
 }
 
-
-const Allocation* device_bytes(Address address, size_t bytes) { return machine.memory.holding(address, bytes, DEVICE); }
+// Memory of the stream's device. A driver with unified addresses can copy between devices; glam_deploy never wants to.
+const Allocation* device_bytes(Address address, size_t bytes, void* handle) {
+    const Allocation* found = machine.memory.holding(address, bytes, DEVICE);
+    const Stream* stream = stream_of(handle);
+    return found && stream && found->device != device_of(stream->context) ? nullptr : found;
+}
 
 Memcpy3D::End end_of(const void* place) {
     const Address address = reinterpret_cast<Address>(place);
@@ -88,8 +94,8 @@ void* pointer(Pointer address) {
 Status cuMemcpyHtoDAsync(Address to, const void* from, size_t bytes, void* handle) {
     ENTER(CURRENT);
     const Address host = reinterpret_cast<Address>(from);
-    const Allocation *target = device_bytes(to, bytes), *pinned = machine.memory.holding(host, bytes, HOST);
-    if (!target) return complain(INVALID_VALUE, "a copy to the device ends outside of device memory");
+    const Allocation *target = device_bytes(to, bytes, handle), *pinned = machine.memory.holding(host, bytes, HOST);
+    if (!target) return complain(INVALID_VALUE, "a copy to the device ends outside of the device's memory");
     if (pinned) return copy(handle, "copy in", pointer(to), from, bytes, {target->serial, pinned->serial});
     if (machine.memory.find(host)) return complain(INVALID_VALUE, "a copy to the device begins outside of host memory");
     // A graph records it, as an H200 with driver 580.159 did: a node that reads the memory when it is launched.
@@ -103,8 +109,8 @@ Status cuMemcpyHtoDAsync(Address to, const void* from, size_t bytes, void* handl
 Status cuMemcpyDtoHAsync(void* to, Address from, size_t bytes, void* handle) {
     ENTER(CURRENT);
     const Address host = reinterpret_cast<Address>(to);
-    const Allocation *source = device_bytes(from, bytes), *pinned = machine.memory.holding(host, bytes, HOST);
-    if (!source) return complain(INVALID_VALUE, "a copy from the device begins outside of device memory");
+    const Allocation *source = device_bytes(from, bytes, handle), *pinned = machine.memory.holding(host, bytes, HOST);
+    if (!source) return complain(INVALID_VALUE, "a copy from the device begins outside of the device's memory");
     if (pinned) return copy(handle, "copy out", to, pointer(from), bytes, {source->serial, pinned->serial});
     if (machine.memory.find(host)) return complain(INVALID_VALUE, "a copy from the device ends outside of host memory");
     Stream* stream = stream_of(handle);
@@ -116,8 +122,8 @@ Status cuMemcpyDtoHAsync(void* to, Address from, size_t bytes, void* handle) {
 
 Status cuMemcpyDtoDAsync(Address to, Address from, size_t bytes, void* handle) {
     ENTER(CURRENT);
-    const Allocation *target = device_bytes(to, bytes), *source = device_bytes(from, bytes);
-    if (!target || !source) return complain(INVALID_VALUE, "a copy within the device goes outside of device memory");
+    const Allocation *target = device_bytes(to, bytes, handle), *source = device_bytes(from, bytes, handle);
+    if (!target || !source) return complain(INVALID_VALUE, "a copy within the device goes outside of the device's memory");
     return copy(handle, "copy", pointer(to), pointer(from), bytes, {target->serial, source->serial});
 }
 
@@ -134,8 +140,8 @@ Status cuMemcpyAsync(Address to, Address from, size_t bytes, void* handle) {
 
 Status cuMemsetD8Async(Address to, unsigned char byte, size_t bytes, void* handle) {
     ENTER(CURRENT);
-    const Allocation* target = device_bytes(to, bytes);
-    if (!target) return complain(INVALID_VALUE, "a fill goes outside of device memory");
+    const Allocation* target = device_bytes(to, bytes, handle);
+    if (!target) return complain(INVALID_VALUE, "a fill goes outside of the device's memory");
     const auto run = [=] { return std::memset(pointer(to), byte, bytes), SUCCESS; };
     return enqueue(handle, {"fill", run, {target->serial}, MEMSET_NODE});
 }

@@ -16,7 +16,7 @@ Status cuStreamCreate(void** handle, unsigned flags) { return cuStreamCreateWith
 Status cuStreamDestroy(void* handle) {
     ENTER(CURRENT);
     Stream* stream = stream_of(handle);
-    if (!stream || stream == &legacy_default || stream == &thread_default) return INVALID_HANDLE;
+    if (!stream || is_default(stream)) return INVALID_HANDLE;
     const Status status = machine.drain(*stream);
     machine.streams.erase(stream);
     destroy(stream);
@@ -27,7 +27,7 @@ Status cuStreamGetCtx(void* handle, void** context) {
     ENTER(CURRENT);
     Stream* stream = stream_of(handle);
     if (!stream) return INVALID_HANDLE;
-    *context = stream == &legacy_default || stream == &thread_default ? contexts.back() : stream->context;
+    *context = is_default(stream) ? contexts.back() : stream->context;
     return SUCCESS;
 }
 
@@ -85,7 +85,7 @@ Status cuStreamWaitEvent(void* handle, void* event, unsigned) {
 
 Status cuEventCreate(void** handle, unsigned flags) {
     ENTER(CURRENT);
-    *handle = made(new Event{!(flags & DISABLE_TIMING), {}, {}});
+    *handle = made(new Event{!(flags & DISABLE_TIMING), current_device(), {}, {}});
     return SUCCESS;
 }
 
@@ -98,7 +98,9 @@ Status cuEventRecord(void* handle, void* stream_handle) {
     ENTER(CURRENT);
     Stream* stream = stream_of(stream_handle);
     if (!stream || !handles.count(handle)) return INVALID_HANDLE;
-    return machine.record_event(*stream, *static_cast<Event*>(handle));
+    Event& event = *static_cast<Event*>(handle);  // of the stream's device: Programming Guide, as for kernels
+    if (event.device != device_of(stream->context)) return complain(INVALID_HANDLE, "an event of another device");
+    return machine.record_event(*stream, event);
 }
 
 Status cuEventSynchronize(void* handle) {
@@ -123,7 +125,7 @@ Status cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     ENTER(CURRENT);
     if (!handles.count(start) || !handles.count(end)) return INVALID_HANDLE;
     const Event &from = *static_cast<Event*>(start), &to = *static_cast<Event*>(end);
-    if (!from.timing || !to.timing || !from.mark || !to.mark) return INVALID_HANDLE;
+    if (!from.timing || !to.timing || !from.mark || !to.mark || from.device != to.device) return INVALID_HANDLE;
     if (!from.mark->done || !to.mark->done) return NOT_READY;
     *milliseconds = static_cast<float>(to.mark->milliseconds - from.mark->milliseconds);
     return SUCCESS;
@@ -138,7 +140,7 @@ Status cuStreamBeginCapture(void* handle, int mode) {
     ENTER(CURRENT);
     Stream* stream = stream_of(handle);
     if (!stream) return INVALID_HANDLE;
-    if (stream == &legacy_default) return CAPTURE_UNSUPPORTED;
+    if (is_legacy(stream)) return CAPTURE_UNSUPPORTED;
     return machine.begin(*stream, static_cast<CaptureMode>(mode));
 }
 

@@ -46,9 +46,9 @@ class FakeDriver:
         """Calls of a driver function since the process began."""
         return int(self._library.fake_cuda_count(name.encode()))
 
-    def live(self, kind: int = DEVICE) -> int:
-        """Allocations that are not freed: DEVICE, or HOST for pinned memory."""
-        return int(self._library.fake_cuda_live(kind))
+    def live(self, kind: int = DEVICE, *, device: int | None = None) -> int:
+        """Allocations that are not freed: DEVICE, or HOST for pinned memory; of all devices, or of one."""
+        return int(self._library.fake_cuda_live(kind, -1 if device is None else device))
 
     def repair(self) -> None:
         """Forget an error that only a new process would end, and all work that was under way."""

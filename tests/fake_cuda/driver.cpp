@@ -1,6 +1,6 @@
-// A libcuda.so.1 without a GPU: one "sm_90" whose memory is this process's, with the calls that glam_deploy and cuda.core
-// make. It is as strict as a GPU is unforgiving, and says what was wrong. Kernels run as the functions glam_host_NAME
-// of the libraries that GLAM_FAKE_CUDA_KERNELS names, colons between them; GLAM_FAKE_CUDA_DEVICES=0 takes the GPU away,
+// A libcuda.so.1 without a GPU: "sm_90" devices whose memory is this process's, with the calls that glam_deploy and
+// cuda.core make. Each device has memory, streams and contexts of its own, and cannot use those of another. It is as strict as a GPU is unforgiving, and says what was wrong. Kernels run as the functions glam_host_NAME
+// of the libraries that GLAM_FAKE_CUDA_KERNELS names, colons between them; GLAM_FAKE_CUDA_DEVICES is their number (1),
 // GLAM_FAKE_CUDA_VERSION=12020 makes the driver one of CUDA 12.2, and GLAM_FAKE_CUDA_INIT=803 is what cuInit returns.
 #include "calls_device.h"
 #include "calls_kernel.h"
@@ -75,14 +75,15 @@ EXPORTED unsigned long long fake_cuda_count(const char* name) {
     return counts[name];
 }
 
-EXPORTED size_t fake_cuda_live(int type) {
+EXPORTED size_t fake_cuda_live(int type, int device) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
-    return machine.memory.count(static_cast<MemoryType>(type));
+    return machine.memory.count(static_cast<MemoryType>(type), device);
 }
 
 // A function that counts as a kernel: work of a library that is no host function to CUDA.
 EXPORTED int fake_cuda_compute(void* stream, Function function) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
+    if (const Status status = launchable(stream, current_device())) return status;
     return enqueue(stream, {"kernel of a library", [=] { return function(nullptr), SUCCESS; }, {}});
 }
 

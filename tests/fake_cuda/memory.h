@@ -17,6 +17,7 @@ struct Allocation {
     size_t bytes;
     MemoryType type;
     void* context;
+    int device;
     unsigned serial;  // no two allocations of a process share it
 };
 
@@ -25,20 +26,20 @@ inline size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / u
 // Addresses are never used again: what is freed stays a hole, so that late readers and writers fall into it.
 class Memory {
    public:
-    // Its end lies against a page that nobody may touch; its content is garbage, as on a GPU.
-    Status allocate(size_t bytes, MemoryType type, void* context, Address* address) {
+    // `device`: of the context. Its end lies against a page that nobody may touch; its content is garbage, as on a GPU.
+    Status allocate(size_t bytes, MemoryType type, void* context, int device, Address* address) {
         const size_t body = rounded(bytes, PAGE);
         if (bytes == 0) return INVALID_VALUE;
-        if (type == DEVICE && used_ + bytes > DEVICE_BYTES) return OUT_OF_MEMORY;
+        if (type == DEVICE && used_[device] + bytes > DEVICE_BYTES) return OUT_OF_MEMORY;
         void* base = mmap(nullptr, body + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (base == MAP_FAILED) return OUT_OF_MEMORY;
         char* inside = static_cast<char*>(base) + PAGE;
         mprotect(inside, body, PROT_READ | PROT_WRITE);
         std::memset(inside, GARBAGE, body);
         *address = reinterpret_cast<Address>(inside) + body - rounded(bytes, ALIGNMENT);
-        live_[*address] = {*address, bytes, type, context, ++serial_};
+        live_[*address] = {*address, bytes, type, context, device, ++serial_};
         hang_canaries();
-        used_ += type == DEVICE ? bytes : 0;
+        used_[device] += type == DEVICE ? bytes : 0;
         return SUCCESS;
     }
 
@@ -49,7 +50,7 @@ class Memory {
         char* end = reinterpret_cast<char*>(address) + rounded(found->second.bytes, ALIGNMENT);
         madvise(end - body, body, MADV_DONTNEED);
         mprotect(end - body, body, PROT_NONE);
-        used_ -= type == DEVICE ? found->second.bytes : 0;
+        used_[found->second.device] -= type == DEVICE ? found->second.bytes : 0;
         live_.erase(found);
         return SUCCESS;
     }
@@ -85,16 +86,19 @@ class Memory {
         });
     }
 
-    size_t used() const { return used_; }
+    size_t used(int device) { return used_[device]; }
 
-    size_t count(MemoryType type) const {
-        return std::count_if(live_.begin(), live_.end(), [=](const auto& each) { return each.second.type == type; });
+    // Of every device; or of one.
+    size_t count(MemoryType type, int device = -1) const {
+        return std::count_if(live_.begin(), live_.end(), [=](const auto& each) {
+            return each.second.type == type && (device < 0 || each.second.device == device);
+        });
     }
 
    private:
     static size_t slack(size_t bytes) { return rounded(bytes, ALIGNMENT) - bytes; }
 
     std::map<Address, Allocation> live_;
-    size_t used_ = 0;
+    std::map<int, size_t> used_;  // by device
     unsigned serial_ = 0;
 };

@@ -1,21 +1,52 @@
 // What the driver knows, and how every call into it begins.
 #pragma once
 
+#include <array>
+#include <cstdlib>
 #include <mutex>
 
 #include "work.h"
 
-struct Context {};
+constexpr int MOST_DEVICES = 8;
+
+struct Context {
+    int device;
+};
 
 std::recursive_mutex lock;
 Machine machine;
 bool initialized = false;
-Context primary;
-Stream legacy_default{true, &primary, {}, {}}, thread_default{true, &primary, {}, {}};
-std::set<const void*> handles = {&primary, &legacy_default, &thread_default};  // of all that a caller may name
+std::array<Context, MOST_DEVICES> primaries;
+std::array<Stream, MOST_DEVICES> legacy_defaults, thread_defaults;  // each context has its own
+std::set<const void*> handles;                                      // of all that a caller may name
 std::map<std::string, unsigned long long> counts;
 thread_local std::vector<void*> contexts;
 thread_local CaptureMode thread_mode = GLOBAL;
+
+int device_count() {
+    const char* devices = std::getenv("GLAM_FAKE_CUDA_DEVICES");
+    return devices ? std::min(std::atoi(devices), MOST_DEVICES) : 1;
+}
+
+void set_up_devices() {
+    for (int n = 0; n < device_count(); ++n) {
+        primaries[n].device = n;
+        handles.insert(&primaries[n]);
+        for (Stream* stream : {&legacy_defaults[n], &thread_defaults[n]}) {
+            stream->blocking = true;
+            stream->context = &primaries[n];
+            handles.insert(stream);
+            machine.streams.insert(stream);
+        }
+    }
+}
+
+int device_of(const void* context) { return static_cast<const Context*>(context)->device; }
+int current_device() { return contexts.empty() ? 0 : device_of(contexts.back()); }
+bool is_legacy(const Stream* stream) { return stream == &legacy_defaults[device_of(stream->context)]; }
+bool is_default(const Stream* stream) {
+    return is_legacy(stream) || stream == &thread_defaults[device_of(stream->context)];
+}
 
 enum Needs { NOTHING, INIT, CURRENT, SAFE };  // each includes those before it
 
@@ -54,20 +85,21 @@ Status destroy(Thing* thing) {
 // The stream behind a handle, with the default streams' order kept; null for what is none.
 Stream* stream_of(void* handle) {
     auto* stream = static_cast<Stream*>(handle);
-    if (handle == nullptr || handle == reinterpret_cast<void*>(1)) stream = &legacy_default;
-    if (handle == reinterpret_cast<void*>(2)) stream = &thread_default;
+    if (handle == nullptr || handle == reinterpret_cast<void*>(1)) stream = &legacy_defaults[current_device()];
+    if (handle == reinterpret_cast<void*>(2)) stream = &thread_defaults[current_device()];
     return handles.count(stream) ? stream : nullptr;
 }
 
 Status enqueue(void* handle, Work work) {
     Stream* stream = stream_of(handle);
     if (!stream) return INVALID_HANDLE;
-    if (stream == &legacy_default)
+    const auto beside = [=](Stream* each) { return device_of(each->context) == device_of(stream->context); };
+    if (is_legacy(stream))
         for (Stream* each : machine.streams)
-            if (each->blocking && each->capture) return CAPTURE_IMPLICIT;
+            if (beside(each) && each->blocking && each->capture) return CAPTURE_IMPLICIT;
     for (Stream* each : machine.streams) {  // the default stream and those that block wait for each other
         const bool ordered = stream->blocking && each->blocking && each != stream && !stream->capture && !each->capture;
-        if (ordered && (stream == &legacy_default || each == &legacy_default))
+        if (beside(each) && ordered && (is_legacy(stream) || is_legacy(each)))
             if (const Status status = machine.drain(*each)) return status;
     }
     return machine.enqueue(*stream, std::move(work));

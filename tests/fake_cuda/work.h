@@ -45,6 +45,7 @@ struct Capture {
 
 struct Event {
     bool timing;
+    int device;
     std::shared_ptr<Mark> mark;
     std::shared_ptr<Capture> capture;  // where it was recorded last, if in one
     Stream* recorded_in = nullptr;
@@ -80,12 +81,6 @@ class Machine {
     Status drain(Stream& stream) {
         while (!stream.pending.empty())
             if (const Status status = step(stream)) return status;
-        return SUCCESS;
-    }
-
-    Status drain_all() {
-        for (Stream* stream : streams)
-            if (const Status status = drain(*stream)) return status;
         return SUCCESS;
     }
 

@@ -54,6 +54,13 @@ class Gpu:
         return self._context.counts
 
     @property
+    def uuid(self) -> str:
+        """UUID of the GPU as `nvidia-smi -L` prints it: it names one piece of hardware, whatever its index."""
+        from uuid import UUID  # only for several GPUs: a run on one does not wait for this import
+
+        return f"GPU-{UUID(bytes=call('cuDeviceGetUuid', call('cuDeviceGet', self.index)).bytes)}"
+
+    @property
     def free_bytes(self) -> int:
         """Free GPU memory in bytes."""
         return int(self._context.call("cuMemGetInfo")[0])
@@ -117,11 +124,24 @@ class Gpu:
         return Module(self._context, cubin)
 
 
+def gpu_count() -> int:
+    """Number of GPUs of this machine. Raises BackendUnavailable if the package, the driver or every GPU is missing."""
+    try:
+        return _start_driver()
+    except BackendRunError as error:
+        raise BackendUnavailable(f"no GPU can be used: {error}") from error
+
+
+def _start_driver() -> int:
+    """Initialize the driver; returns the number of GPUs."""
+    call("cuInit", 0)
+    driver.require_version()
+    return int(call("cuDeviceGetCount"))
+
+
 def _context(index: int) -> Context:
     try:
-        call("cuInit", 0)
-        driver.require_version()
-        found = call("cuDeviceGetCount")
+        found = _start_driver()
         if not 0 <= index < found:
             raise BackendUnavailable(f"there is no GPU {index}: this machine has {found} GPUs, counted from 0")
         return Context(index)

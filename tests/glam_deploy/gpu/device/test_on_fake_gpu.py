@@ -8,6 +8,7 @@ from cuda_host.build import COMPILER, QUIET, SHIM
 from fake_cuda.outside import run_inside
 
 HERE = Path(__file__).parent
+SEVERAL = HERE / "gpu_several.py"
 NAMES = ("scale", "tell", "where", "nothing")
 STRAY = """
 EXPORTED void glam_host_stray(const unsigned*, const unsigned*, void** arguments) {
@@ -28,6 +29,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "toys.so"
 
 
-@pytest.mark.parametrize("file", sorted(HERE.glob("gpu_*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted({*HERE.glob("gpu_*.py")} - {SEVERAL}), ids=lambda file: file.stem)
 def test_on_the_fake_gpu(file: Path, toys: Path) -> None:
     run_inside(file, kernels=[toys])
+
+
+def test_on_several_fake_gpus(toys: Path) -> None:
+    run_inside(SEVERAL, kernels=[toys], env={"GLAM_FAKE_CUDA_DEVICES": "3"})
