@@ -11,6 +11,7 @@ GlamError
 │   ├── BackendUnavailable   this machine does not have a required package, device or file
 │   ├── BackendBuildError    an engine could not be built from a graph
 │   └── BackendRunError      an engine failed, or computed numbers that are not finite
+│       └── GpuLost             a GPU failed, and this process can use no GPU any more
 ├── PeerError             another network node cannot be reached, or denies access
 │   ├── PeerBroke            the node accepted the connection, and then ended it or stopped responding
 │   └── PeerDeclined         the node responds, but does not support or allow this request
@@ -210,6 +211,10 @@ class BackendRunError(BackendError):
     """An engine failed while running, or its numbers are not finite."""
 
     exit_code = 4
+
+
+class GpuLost(BackendRunError):
+    """A call of the CUDA driver or of a GPU library has failed: no further results until a new process is started."""
 
 
 class PeerError(GlamError):

@@ -284,3 +284,15 @@ class Findings:
     """float32 [N, K], sums to 1; None if the checkpoint has no attention layers."""
     recording: Recording | None = None
     """How the work was launched on the GPU; None if the stages ran on the host."""
+    gpu: "UsedGpu | None" = None
+    """Which of several GPUs computed them; None with one GPU or on the host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedGpu:
+    """One of the GPUs of this machine."""
+
+    index: int
+    """In the driver's order, from 0; CUDA_VISIBLE_DEVICES changes it."""
+    uuid: str
+    """As `nvidia-smi -L` prints it."""

@@ -37,6 +37,18 @@ _TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _as_indices(value: object) -> object:
+    """Reject all that is no selection of GPUs; a list becomes a tuple."""
+    indices = value if isinstance(value, list | tuple) else [value]
+    whole = bool(indices) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in indices)
+    if value not in (None, "all") and (not whole or len(set(indices)) < len(indices)):
+        raise ValueError('expected the index of a GPU, a list of indices such as [0, 1], or "all"')
+    return tuple(value) if isinstance(value, list) else value
+
+
+Devices = Annotated[int | tuple[int, ...] | Literal["all"] | None, BeforeValidator(_as_indices)]
+
+
 _ALL_INTERFACES = ("0.0.0.0", "::")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -138,7 +150,10 @@ class Worker(Section):
     engine: str = "auto"
     patches: Annotated[int, Field(ge=1, le=MOST_PATCHES)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
-    device: Annotated[int, Field(ge=0)] | None = None
+    device: Devices = None
+    """Index of a GPU, several of them, or "all"; None for the first."""
+    batch: int = Field(default=1, ge=1)
+    """Number of views that a GPU computes as one run while as many are waiting: 1 or 4."""
     ungated: bool = False
     lease_s: Annotated[float, Field(gt=0)] = 30
     """A worker that does not renew its lease within this time loses its job to the next worker."""

@@ -2,11 +2,11 @@
 
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,9 +32,9 @@ from glam_deploy.outputs.writer import (
     writing_to,
 )
 from glam_deploy.reading import read, read_patient, read_standardized, read_study
-from glam_deploy.records import Pixels, View
-from glam_deploy.runtime.overlap import Turns, ahead, behind
-from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.records import Mammogram, NetworkInput, Pixels, View
+from glam_deploy.runtime.overlap import Turns, ahead, behind, in_batches
+from glam_deploy.runtime.pipeline import Pipeline, is_raw
 from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.view_names import exam_from_name
 
@@ -68,6 +68,8 @@ class Job:
     """Whether to write results.csv, and to print how to resume if the run is stopped."""
     resume: bool = False
     """Whether to keep complete results of an earlier run with the same engine and settings."""
+    batch: int = 1
+    """Number of views that are computed as one run while as many are waiting; `Pipeline.require_batch` admits it."""
     again: str = ""
     """The command that resumes this run if it is stopped."""
     as_json: bool = False
@@ -147,6 +149,10 @@ class _Kept:
     patient: Patient
 
 
+_View = _Read | _Kept | GlamError
+"""An input after it was read."""
+
+
 def run_job(pipeline: Pipeline, job: Job) -> int:
     """Process the inputs; the exit code.
 
@@ -217,13 +223,14 @@ def _process_all(
 
     turns, numbers = Turns(), count()
 
-    def start(path: Path, view: _Read | _Kept | GlamError) -> tuple[int, Path, _Started | _Kept | GlamError]:
-        display.begin(path)
-        if isinstance(view, _Kept):
-            return next(numbers), path, view
-        display.explain_repeat(view.difference if isinstance(view, _Read) else "")
-        display.tally.begin()
-        return next(numbers), path, _attempt(partial(_start, pipeline), view)
+    def start(batch: Sequence[tuple[Path, _View]]) -> Iterator[tuple[int, Path, _Started | _Kept | GlamError]]:
+        for path, view in batch:
+            display.begin(path)
+            if not isinstance(view, _Kept):
+                display.explain_repeat(view.difference if isinstance(view, _Read) else "")
+                display.tally.begin()
+        for (path, _), started in zip(batch, _start(pipeline, [view for _, view in batch]), strict=True):
+            yield next(numbers), path, started
 
     def finish(started: tuple[int, Path, _Started | _Kept | GlamError]) -> None:
         number, path, view = started
@@ -240,9 +247,10 @@ def _process_all(
             display.end(outcome.status, _line(job, path, outcome))
 
     read, threads = partial(_attempt, partial(_read, pipeline, job)), pipeline.ahead
-    depth = pipeline.in_flight + threads - 1
+    depth = pipeline.in_flight * job.batch + threads - 1
     with closing(ahead(read, job.stems, threads=threads)) as views:
-        started = map(start, job.stems, views)
+        batches = in_batches(zip(job.stems, views, strict=False), job.batch, kind=_kind)
+        started = chain.from_iterable(map(start, batches))
         with closing(behind(finish, started, depth=depth, threads=threads)) as ends:
             for _ in ends:
                 pass
@@ -280,21 +288,36 @@ def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
         if earlier.report:
             return _Kept(report=earlier.report, patient=read_patient(path) or ())
         difference = earlier.difference
-    if reading.standardized:
-        given = read_standardized(path, view=reading.view)
-        # the picture needs a black background at zero
-        pixels, prepared = given.image - given.image.min(), pipeline.prepare(given)
-    else:
-        mammogram = read(
-            path, view=reading.view, horizontal_flip=reading.horizontal_flip, for_processing=reading.for_processing
-        )
-        pixels, prepared = mammogram.pixels, pipeline.prepare(mammogram)
-    return _Read(pixels=pixels, prepared=prepared, facts=run_facts(path, settings), difference=difference)
+    given = read_input(path, reading)
+    # the picture needs a black background at zero
+    pixels = given.pixels if isinstance(given, Mammogram) else given.image - given.image.min()
+    return _Read(
+        pixels=pixels, prepared=pipeline.prepare(given), facts=run_facts(path, settings), difference=difference
+    )
 
 
-def _start(pipeline: Pipeline, view: _Read | _Kept) -> _Started:
-    assert isinstance(view, _Read)
-    return _Started(pixels=view.pixels, pending=pipeline.submit(view.prepared), facts=view.facts)
+def read_input(path: Path, options: ReadOptions) -> Mammogram | NetworkInput:
+    """The view in a file. Raises InputError."""
+    if options.standardized:
+        return read_standardized(path, view=options.view)
+    return read(path, view=options.view, horizontal_flip=options.horizontal_flip, for_processing=options.for_processing)
+
+
+def _kind(read: tuple[Path, _View]) -> bool | None:
+    """The kind of views that may be in one batch; None for an input that the network does not get."""
+    _, view = read
+    return is_raw(view.prepared) if isinstance(view, _Read) else None
+
+
+def _start(pipeline: Pipeline, batch: Sequence[_View]) -> Sequence[_Started | _Kept | GlamError]:
+    """Start the views of a batch as one run; an input that the network does not get is alone in its batch."""
+    read = [view for view in batch if isinstance(view, _Read)]
+    if not read:
+        return [view for view in batch if not isinstance(view, _Read)]
+    runs = _attempt(pipeline.submit_batch, [view.prepared for view in read])
+    if isinstance(runs, GlamError):
+        return [runs] * len(read)
+    return [_Started(pixels=view.pixels, pending=run, facts=view.facts) for view, run in zip(read, runs, strict=True)]
 
 
 def _write(job: Job, path: Path, started: _Started) -> Outcome:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, fields
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from glam_deploy.engines.base import EngineOptions
+from glam_deploy.engines.devices import Devices
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS
 from glam_deploy.installation import documentation, require
@@ -61,15 +62,19 @@ class EngineChoice:
     engine: str = "auto"
     patches: int | None = None
     threads: int | None = None
-    streams: int | None = None
+    streams: int | Literal["auto"] | None = None
+    """"auto": as measured on the first inputs (`cli.run.open_measured`)."""
     cache: Path | None = None
     flavour: str | None = None
-    device: int | None = None
+    device: Devices = None
+    """An index, or of commands with `devices_option` also several."""
     ungated: bool = False
 
     @property
     def options(self) -> EngineOptions:
         """Options of the engine itself."""
+        assert self.device is None or isinstance(self.device, int)
+        assert self.streams != "auto"
         return EngineOptions(
             threads=self.threads, streams=self.streams, cache=self.cache, flavour=self.flavour, device=self.device
         )
@@ -126,16 +131,62 @@ device_option: Decorator = click.option(
     "--device", type=click.IntRange(min=0), help="Index of the GPU, as the driver counts [default: 0, the first]."
 )
 
+
+class _DeviceList(click.ParamType[Devices]):
+    """`0`, `0,1` or `all`: an index, several indices or "all", as `session.load` takes them."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Devices:
+        if value == "all":
+            return "all"
+        try:
+            indices = [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected the index of a GPU, several with commas (0,1), or all", param, ctx)
+        return indices[0] if len(indices) == 1 else indices
+
+
+devices_option: Decorator = click.option(
+    "--device",
+    type=_DeviceList(),
+    metavar="N[,N...]|all",
+    help="Index of the GPU, as the driver counts; several of one model (0,1) or all share the views [default: 0].",
+)
+
+batch_option: Decorator = click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Views that a GPU computes as one run while more are waiting: 1 or 4.",
+)
+
 threads_option: Decorator = click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="CPU threads of an engine, at most one per core [default: all cores].",
 )
 
+
+class _Streams(click.IntRange):
+    """A number of at least 1, or "auto"."""
+
+    name = "number of streams: expected a whole number, or auto"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 streams_option: Decorator = click.option(
     "--streams",
-    type=click.IntRange(min=1),
-    help="Views that an OpenVINO engine processes at the same time: for folders [default: 1].",
+    type=_Streams(),
+    metavar="N|auto",
+    help="Views that an OpenVINO engine processes at the same time: for folders; auto measures on the first inputs "
+    "which number is the fastest [default: 1].",
 )
 
 cache_option: Decorator = click.option(

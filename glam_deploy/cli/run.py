@@ -1,19 +1,24 @@
 """`glam-deploy run`."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.inputs import assigned_rows, plan
-from glam_deploy.cli.job import Job, ReadOptions, require_room, run_job
+from glam_deploy.cli.job import Job, ReadOptions, read_input, require_room, run_job
 from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
     EngineChoice,
+    batch_option,
     bundle_option,
     cache_option,
-    device_option,
+    devices_option,
     engine_option,
     flavour_option,
     for_processing_option,
@@ -27,8 +32,10 @@ from glam_deploy.cli.options import (
     ungated_option,
     view_option,
 )
-from glam_deploy.errors import UsageError
+from glam_deploy.engines.cpu import usable_cores
+from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.outputs.writer import OutputOptions
+from glam_deploy.records import Mammogram, NetworkInput
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.session import load
 
@@ -42,7 +49,7 @@ engine_options: Decorator = grouped(
     streams_option,
     cache_option,
     flavour_option,
-    device_option,
+    devices_option,
     ungated_option,
 )
 reading_options: Decorator = grouped(
@@ -71,6 +78,7 @@ writing_options: Decorator = grouped(
 @click.command("run", cls=DocumentedCommand)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @engine_options
+@batch_option
 @reading_options
 @click.option(
     "--views",
@@ -91,6 +99,7 @@ def command(
     out: Path,
     resume: bool,
     as_json: bool,
+    batch: int,
     choice: EngineChoice,
     reading: ReadOptions,
     writing: OutputOptions,
@@ -117,18 +126,46 @@ def command(
         exams={path: row.exam for path, row in rows.items() if row.exam},
         table=table,
         resume=resume,
+        batch=batch,
         again=console.command_again("--resume") if table else "",
         as_json=as_json,
     )
     require_room(job)
-    pipeline = open_pipeline(choice)
+    pipeline = open_measured(choice, job) if choice.streams == "auto" else open_pipeline(choice)
+    pipeline.require_batch(batch)
     if reason := pipeline.provenance.get("auto"):
         console.err.print(reason, soft_wrap=True)
     return run_job(pipeline, job)
 
 
+def open_measured(choice: EngineChoice, job: Job) -> Pipeline:
+    """The pipeline with the number of streams that is the fastest on the first inputs. Raises as `session.load`.
+
+    The provenance of its results has the measurement as "streams".
+    """
+    from glam_deploy.runtime.streams import FEWEST_INPUTS, SAMPLE, choose_streams  # not needed without "auto"
+
+    def open_with(streams: int) -> Pipeline:
+        return open_pipeline(replace(choice, streams=streams))
+
+    sample = list(islice(_readable(job), SAMPLE)) if len(job.stems) >= FEWEST_INPUTS else []
+    found = choose_streams(open_with, sample, cores=usable_cores())
+    console.err.print(str(found), soft_wrap=True)
+    pipeline = open_with(found.chosen)
+    pipeline.provenance = {**pipeline.provenance, "streams": found.facts}
+    return pipeline
+
+
+def _readable(job: Job) -> Iterator[Mammogram | NetworkInput]:
+    """The inputs of a job that can be read; the others are reported when it is their turn."""
+    for path in job.stems:
+        with suppress(GlamError):
+            yield read_input(path, job.reading_of(path))
+
+
 def open_pipeline(choice: EngineChoice) -> Pipeline:
     """The pipeline of the chosen engine. Raises as `session.load`."""
+    assert choice.streams != "auto"
     return load(
         choice.folder,
         engine=choice.engine,

@@ -162,6 +162,12 @@ def require_gpu(index: int) -> None:
     importlib.import_module("glam_deploy.gpu.device.gpu").Gpu(index)
 
 
+def count_gpus() -> int:
+    """Number of GPUs of this machine. Raises BackendUnavailable if there is none."""
+    found: int = importlib.import_module("glam_deploy.gpu.device.gpu").gpu_count()
+    return found
+
+
 def _owner(name: str, options: EngineOptions) -> Owner:
     """The owner of an engine, after checks of name, options and packages. Raises UsageError, BackendUnavailable."""
     if name not in ENGINE_NAMES:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from glam_deploy.engines.base import Engine, PendingFindings, Stopwatch
 from glam_deploy.engines.cpu import usable_cores
-from glam_deploy.errors import BackendRunError, UsageError
+from glam_deploy.errors import BackendRunError, GpuLost, UsageError
 from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.gpu.kernels.geometry import Flags
 from glam_deploy.gpu.placing import GpuPlacing
@@ -48,7 +48,7 @@ class SlotPool:
         self._free: list[Slot] = []
         self._under_way: list[Run] = []
         self._changed = Condition()
-        self._fault: BackendRunError | None = None
+        self._fault: GpuLost | None = None
 
     def take(self) -> Slot:
         """Take a slot for exclusive use; blocks until one is free. The caller calls `give` or `start` with it.
@@ -105,18 +105,24 @@ class SlotPool:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Context for GPU calls. A failure disables the pool, because CUDA errors persist until the process ends."""
+        """Context for GPU calls. A failure disables the pool, because CUDA errors persist until the process ends.
+
+        Raises GpuLost for any BackendRunError.
+        """
         try:
             yield
         except BackendRunError as error:
+            lost = error if isinstance(error, GpuLost) else GpuLost(str(error))
             with self._changed:
-                self._fault = self._fault or error
+                self._fault = self._fault or lost
                 self._changed.notify_all()
-            raise
+            if lost is error:
+                raise
+            raise lost from error
 
     def _require_no_fault(self) -> None:
         if self._fault:
-            raise BackendRunError(
+            raise GpuLost(
                 f"the GPU failed earlier in this process, so this pipeline cannot compute further results. Restart the "
                 f"process. Cause: {self._fault}"
             ) from self._fault

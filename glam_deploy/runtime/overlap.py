@@ -9,10 +9,11 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
+from itertools import groupby, islice
 from typing import TypeVar
 
 NICENESS = 10
@@ -78,6 +79,16 @@ def behind(
             waiting.append(workers.submit(work, item))
         while waiting:
             yield waiting.popleft().result()
+
+
+def in_batches(items: Iterable[Item], size: int, *, kind: Callable[[Item], Hashable]) -> Iterator[list[Item]]:
+    """Group consecutive items of one `kind` into lists of `size`, in order; all others are lists of one item.
+
+    Items of the kind None are never grouped. An item is taken from `items` only when the lists before it were taken.
+    """
+    for same, group in groupby(items, key=kind):
+        while found := list(islice(group, 1 if same is None else size)):
+            yield from [found] if len(found) == size else ([one] for one in found)
 
 
 class Turns:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
@@ -28,14 +27,16 @@ from glam_deploy.records import (
     NetworkInput,
     PlacedView,
     Source,
+    UsedGpu,
     View,
     parse_view,
 )
 from glam_deploy.runtime.borrowed_slot import BorrowedSlot
 from glam_deploy.runtime.host_arrays import exact_pixels, is_array, to_host
 from glam_deploy.runtime.host_chain import EnsembleChain, HostChain
-from glam_deploy.runtime.overlap import ahead
-from glam_deploy.runtime.result import Pending, Prepared, Result
+from glam_deploy.runtime.multi_gpu import GpuChain, MultiGpuChain
+from glam_deploy.runtime.overlap import ahead, in_batches
+from glam_deploy.runtime.result import Pending, PendingOfBatch, Prepared, Result
 
 Image = ChainInput | Prepared | NDArray[Any] | str | os.PathLike[str] | Any
 """A view in any stage of preparation; Any is for arrays of other libraries and for other inputs of `reading.read`."""
@@ -63,17 +64,21 @@ class Pipeline:
         provenance: Facts,
         slots: int | None = None,
         others: Sequence[OpenedEngines] = (),
+        replicas: Sequence[Sequence[OpenedEngines]] = (),
     ) -> None:
         """`patches`: number of patches of an image; None means the network's default.
 
         `others`: engines of the further models of an ensemble, whose scores are averaged with those of `opened`.
+        `replicas`: for each further GPU, the same engines as `opened` and `others`, opened on it.
         """
         self.network = opened.network
         self.patches = self.network.patch_count(patches)
         self.identity = opened.identity
         self.provenance = {**provenance, "engine": to_json(opened.identity), "patches": self.patches}
-        chains = [_chain_of(one, self.patches, slots) for one in (opened, *others)]
-        self._open_chain: Chain | None = EnsembleChain(chains) if others else chains[0]
+        make = partial(_chain_of, patches=self.patches, slots=slots)
+        self._open_chain: Chain | None = make([opened, *others])
+        if replicas:
+            self._open_chain = MultiGpuChain([_on_gpu(models, make) for models in ([opened, *others], *replicas)])
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -218,8 +223,27 @@ class Pipeline:
         error in one view is raised, and there are no results.
         """
         _require_several(images)
-        batches = _batches(images, self._chain.largest_batch)
+        batches = in_batches(images, self._chain.largest_batch, kind=is_raw)
         return list(self._in_order(self._start([self.prepare(image) for image in batch]) for batch in batches))
+
+    def submit_batch(self, images: Sequence[Image]) -> list[Pending]:
+        """Start views of one kind (raw or standardized) as one run, and return an object as of `submit` for each.
+
+        `images`: one or `largest_batch` views. A view that cannot be used affects no other: the views of such a batch
+        run again one by one when their results are requested.
+        """
+        if len(images) == 1:
+            return [self.submit(images[0])]
+        prepared = [self.prepare(image) for image in images]
+        run = self._start(prepared)
+        return [PendingOfBatch(run, n, partial(self._start, [one])) for n, one in enumerate(prepared)]
+
+    def require_batch(self, size: int) -> None:
+        """Raises UsageError if the engine does not compute `size` views as one run."""
+        largest = self._chain.largest_batch
+        if size not in (1, largest):
+            sizes = f"1 or {largest}" if largest > 1 else "1, because it runs on the CPU, where batches are not faster"
+            raise UsageError(f"batch = {size}: engine {self.identity.name!r} computes batches of {sizes}")
 
     @contextmanager
     def slot(self, images: int = 1) -> Iterator[BorrowedSlot]:
@@ -228,6 +252,8 @@ class Pipeline:
         Raises UsageError for a CPU engine, for an ensemble, and for another number of images.
         """
         chain = self._chain
+        if isinstance(chain, MultiGpuChain):
+            raise UsageError("a pipeline on several GPUs has no slots: load one for each GPU, with device=")
         if isinstance(chain, EnsembleChain):
             raise UsageError("an ensemble has no GPU slots, because its scores are averaged on the host")
         if not isinstance(chain, DeviceChain):
@@ -290,7 +316,20 @@ class Pipeline:
         yield from under_way
 
 
-def _chain_of(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
+def _chain_of(models: Sequence[OpenedEngines], *, patches: int, slots: int | None) -> Chain:
+    """The chain of a model, or of the models of an ensemble."""
+    chains = [_chain_of_model(one, patches, slots) for one in models]
+    return EnsembleChain(chains) if len(chains) > 1 else chains[0]
+
+
+def _on_gpu(models: Sequence[OpenedEngines], make: Callable[[Sequence[OpenedEngines]], Chain]) -> GpuChain:
+    """The chain of one of several GPUs."""
+    first = models[0]
+    assert isinstance(first, GpuEngines)
+    return GpuChain(gpu=UsedGpu(index=first.gpu.index, uuid=first.gpu.uuid), chain=make(models))
+
+
+def _chain_of_model(opened: OpenedEngines, patches: int, slots: int | None) -> Chain:
     require_whole_number("slots", slots, 1)
     if isinstance(opened, GpuEngines):
         return DeviceChain(opened, patches, slots=SLOTS if slots is None else slots)
@@ -313,16 +352,8 @@ def _require_several(images: Any) -> None:
         )
 
 
-def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    """Group consecutive images of one kind (raw or standardized) into batches of `size`; the rest into single ones."""
-    for _, group in groupby(images, key=_is_raw):
-        same = list(group)
-        whole = len(same) - len(same) % size
-        yield from (same[n : n + size] for n in range(0, whole, size))
-        yield from ([image] for image in same[whole:])
-
-
-def _is_raw(image: Image) -> bool:
+def is_raw(image: Image) -> bool:
+    """Whether an image is a raw view, else a standardized one; the views of a batch are of one kind."""
     view = image.view if isinstance(image, Prepared) else image
     return isinstance(view, Mammogram | PlacedView) or reading.is_source(view)
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glam_deploy.engines.base import PendingFindings, Stopwatch
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import GlamError, GpuLost, UsageError
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import SourceMaps, frame, network_input
 from glam_deploy.records import (
@@ -83,7 +83,8 @@ class Result:
     views of a batch have the same gpu time."""
     provenance: Facts
     """Bundle, checkpoint, engine and versions that computed this result, as JSON values. On a GPU `cuda_graph` has the
-    fields of `records.Recording`: whether the run was recorded as a CUDA graph, and if not, the reason."""
+    fields of `records.Recording`: whether the run was recorded as a CUDA graph, and if not, the reason. With several
+    GPUs `gpu` has those of `records.UsedGpu`: which of them computed it."""
 
     @property
     def predictions(self) -> dict[str, dict[str, float]]:
@@ -232,6 +233,7 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
     """The result of the n-th image of a run."""
     view = findings.inputs[n]
     recording = {"cuda_graph": asdict(findings.recording)} if findings.recording else {}
+    gpu = {"gpu": asdict(findings.gpu)} if findings.gpu else {}
     return Result(
         network=findings.network,
         y_global=findings.y_global[n],
@@ -245,7 +247,7 @@ def result_of(findings: Findings, n: int, *, timings_ms: Mapping[str, float], pr
         input=view,
         notices=(*view.notices, *_contrast_notices(findings.network.classes, findings.flat[n])),
         timings_ms=timings_ms,
-        provenance={**provenance, **recording},
+        provenance={**provenance, **recording, **gpu},
     )
 
 
@@ -309,6 +311,24 @@ class Pending:
         Raises BackendRunError, and InputError for a raw view that a GPU engine has placed and that cannot be used.
         """
         return self.results[0]
+
+
+class PendingOfBatch(Pending):
+    """One view of a started batch. If the batch fails, the view runs again alone: its result and errors are its own."""
+
+    def __init__(self, batch: Pending, number: int, alone: Callable[[], Pending]) -> None:
+        """`number`: of the view in the batch, from 0. `alone`: starts the view again."""
+        self._batch, self._number, self._alone = batch, number, alone
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """The one result of the view. Waits for the batch; raises as `Pending.result`."""
+        try:
+            return [self._batch.results[self._number]]
+        except GpuLost:
+            raise
+        except GlamError:
+            return self._alone().results
 
 
 def _log(result: Result) -> None:

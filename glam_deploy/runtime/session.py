@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from glam_deploy import __version__
 from glam_deploy.bundle import Bundle, open_members
 from glam_deploy.engines.admission import UNGATED, admit
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines.devices import Devices, gpu_indices
 from glam_deploy.engines.selection import choose, open_asked, without_unused_cache
+from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.json_records import json_sha256
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -29,7 +32,7 @@ def load(
     streams: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     flavour: str | None = None,
-    device: int | None = None,
+    device: Devices = None,
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
@@ -48,22 +51,32 @@ def load(
     `cache` (OpenVINO engines): folder of compiled models, created if it is missing, for faster starts; None means
     `glam-deploy` in the user's cache folder, /dev/null disables the cache. It has at most 4 GiB. Users who can write to
     it can change results. "auto" may select an engine that ignores `cache`.
-    `device` (GPU engines): index of the GPU; None means 0. `slots` (GPU engines): number of concurrent runs; None means
-    2. `flavour` (TensorRT engines): "tensorrt" or "tensorrt-rtx", if the bundle has engines of both for this GPU.
+    `device` (GPU engines): index of the GPU; None means 0. Several indices, or "all", open the engine on each of these
+    GPUs, which must be of one model, and distribute the views; `provenance["gpu"]` of a result names its GPU.
+    `slots` (GPU engines): number of concurrent runs of a GPU; None means 2. `flavour` (TensorRT engines): "tensorrt" or
+    "tensorrt-rtx", if the bundle has engines of both for this GPU.
     Raises UsageError (not a bundle, unknown engine, an option that the engine does not support), BundleError (damaged,
     changed or too new bundle, or no passed gate for the engine), BackendUnavailable (this machine lacks a requirement
     of the engine), BackendBuildError.
     """
+    gpus = gpu_indices(engine, device)
     options = EngineOptions(
         threads=threads,
         streams=streams,
         cache=Path(cache) if cache is not None else None,
         flavour=flavour,
-        device=device,
+        device=gpus[0] if gpus else None,
     )
     first, *others = open_members(Path(bundle))
     return pipeline_of(
-        first, others=others, engine=engine, patches=patches, options=options, slots=slots, ungated=ungated
+        first,
+        others=others,
+        engine=engine,
+        patches=patches,
+        options=options,
+        further_gpus=gpus[1:],
+        slots=slots,
+        ungated=ungated,
     )
 
 
@@ -74,12 +87,14 @@ def pipeline_of(
     engine: str,
     patches: int | None = None,
     options: EngineOptions | None = None,
+    further_gpus: Sequence[int] = (),
     slots: int | None = None,
     ungated: bool = False,
 ) -> Pipeline:
     """Open a pipeline from an opened bundle; see `load`. `others`: the further bundles of an ensemble.
 
-    All models of an ensemble run with the engine of the first.
+    All models of an ensemble run with the engine of the first. `further_gpus`: indices of GPUs that compute besides
+    that of `options.device`.
     """
     provenance = bundle_provenance(bundle)
     options = options or EngineOptions()
@@ -102,7 +117,32 @@ def pipeline_of(
         patches=bundle.patches if patches is None else patches,
         provenance=provenance,
         slots=slots,
+        replicas=[_replica(models, engine, replace(options, device=index)) for index in further_gpus],
     )
+
+
+def _replica(
+    models: Sequence[tuple[Bundle, OpenedEngines]], engine: str, options: EngineOptions
+) -> list[OpenedEngines]:
+    """The engines of `models`, which are opened on one GPU, opened on another: that of `options.device`.
+
+    Raises UsageError unless they are the same engines on the same GPU model: gates, the identity in the provenance of
+    the results and the UIDs derived from it are of one engine. Raises BackendUnavailable if a GPU lacks an engine.
+    """
+    replicas = []
+    for bundle, first in models:
+        try:
+            opened = open_asked(engine, bundle, options)
+        except BackendUnavailable as error:
+            raise BackendUnavailable(f"GPU {options.device}: {error}") from error
+        if opened.identity != first.identity:
+            raise UsageError(
+                f"GPU {options.device} ({opened.identity.device}) would compute with another engine than the first GPU "
+                f"({first.identity.device}): one pipeline needs GPUs of one model with the same engine files. Start a "
+                "process for each model, with its GPUs in --device (in Python: device=)."
+            )
+        replicas.append(opened)
+    return replicas
 
 
 def ensemble_provenance(models: Sequence[tuple[Bundle, OpenedEngines]], gates: Sequence[str]) -> dict[str, Any]:

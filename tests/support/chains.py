@@ -86,6 +86,22 @@ def on_host(engines: Mapping[Stage, Engine], patches: int = 1) -> Pipeline:
     return Pipeline(opened, patches=patches, provenance={})
 
 
+def opened_on(
+    engines: Mapping[Stage, Engine],
+    *,
+    gpu: Gpu,
+    driver: FakeDriver,
+    kind: type[HostFunctionEngine] = HostFunctionEngine,
+    weights: Weights | None = None,
+) -> GpuEngines:
+    """`weights`: of the fusion head; None: the fusion engine computes the scores."""
+    bound: dict[Stage, Engine] = {stage: kind(engine, gpu, driver) for stage, engine in engines.items()}
+    network = engines["global"].network
+    same = GLAM if network.has_patch_maps else network  # the kernels of GLAM serve both of its variants
+    head = None if weights is None else head_kernels(module(gpu, same), network, weights, gpu)
+    return GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu, same), head=head)
+
+
 def on_gpu(
     engines: Mapping[Stage, Engine],
     patches: int = 1,
@@ -96,12 +112,8 @@ def on_gpu(
     kind: type[HostFunctionEngine] = HostFunctionEngine,
     weights: Weights | None = None,
 ) -> Pipeline:
-    """`weights`: of the fusion head; None: the fusion engine computes the scores."""
-    bound: dict[Stage, Engine] = {stage: kind(engine, gpu, driver) for stage, engine in engines.items()}
-    network = engines["global"].network
-    same = GLAM if network.has_patch_maps else network  # the kernels of GLAM serve both of its variants
-    head = None if weights is None else head_kernels(module(gpu, same), network, weights, gpu)
-    opened = GpuEngines(engines=bound, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu, same), head=head)
+    """As `opened_on`, in a pipeline."""
+    opened = opened_on(engines, gpu=gpu, driver=driver, kind=kind, weights=weights)
     return Pipeline(opened, patches=patches, provenance={}, slots=slots)
 
 

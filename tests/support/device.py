@@ -32,6 +32,8 @@ class HostFunctionEngine(DeviceEngine):
         return batch * SCRATCH_BYTES
 
     def bind(self, tensors: Addresses, *, batch: int, scratch: int, stream: Stream) -> "HostFunctionRun":
+        assert all(self.gpu.reaches(address) for address in (*tensors.values(), scratch))
+        assert stream.context is self.gpu.stream().context
         self.binds.append(batch)
         inputs = {name: _array(tensors[name], t, batch) for name, t in self.contract.inputs.items()}
         outputs = {name: _array(tensors[name], t, batch) for name, t in self.contract.outputs.items()}

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from glam_deploy.appliance.work.heartbeat import EngineFacts, Heartbeat, WorkerS
 from glam_deploy.errors import Caller, GlamError, fault
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Mammogram, View
-from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.result import Pending, Result
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,21 @@ class Predictor(Protocol):
     def ahead(self) -> int:
         """As `Pipeline.ahead`."""
 
+    @property
+    def in_flight(self) -> int:
+        """As `Pipeline.in_flight`."""
+
     def prepare(self, image: Mammogram, /) -> Any:
         """Preprocessing, which another thread may do while the network computes. Raises InputError."""
 
     def __call__(self, prepared: Any, /) -> Result:
         """Run the network. Raises InputError for a fault of the image, BackendRunError if the engine failed."""
+
+    def submit_batch(self, prepared: Sequence[Any], /) -> Sequence[Pending]:
+        """As `Pipeline.submit_batch`: start views as one run. Raises as a call, and so do the results."""
+
+    def require_batch(self, size: int, /) -> None:
+        """As `Pipeline.require_batch`."""
 
 
 PredictorLoader = Callable[[Config], Predictor]
@@ -58,7 +68,7 @@ def load_predictor(config: Config) -> Predictor:
     owner = OWNERS.get(worker.engine)
     # an engine that compiles nothing has no option "cache"
     compiles = owner is None or "cache" in owner.options
-    return load(
+    pipeline = load(
         worker.bundle,
         engine=worker.engine,
         patches=worker.patches,
@@ -67,6 +77,8 @@ def load_predictor(config: Config) -> Predictor:
         ungated=worker.ungated,
         cache=DataFolder(root=config.data).cache if compiles else None,
     )
+    pipeline.require_batch(worker.batch)
+    return pipeline
 
 
 def probe(predictor: Predictor) -> None:

@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,8 @@ from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError, NotForThisNetwork
 from glam_deploy.records import Mammogram
-from glam_deploy.runtime.result import Result
+from glam_deploy.runtime.overlap import in_batches
+from glam_deploy.runtime.result import Pending, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,16 @@ class PreparedView:
     view: JobView
     mammogram: Mammogram
     prepared: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedView:
+    """A view that the network has begun."""
+
+    prepared_view: PreparedView
+    pending: Pending
+    started: float
+    """Time of `time.monotonic`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,36 +72,61 @@ class ViewSteps:
             return _failure(view, error)
 
     def computed(self, views: Iterator[PreparedView | JobViewOutcome]) -> Iterator[ComputedView | JobViewOutcome]:
-        """The computed views. The next view is read before the last one is yielded for writing, so that writing delays
-        neither reading nor the network.
-        """
-        prepared_view = next(views, None)
-        while prepared_view:
-            self.idle.clear()
-            try:
-                computed_view = self.compute(prepared_view)
-            finally:
-                self.idle.set()
-            prepared_view = next(views, None)
-            yield computed_view
+        """The computed views, in their order. The next view is read before the last one is yielded for writing, so that
+        writing delays neither reading nor the network.
 
-    def compute(self, prepared_view: PreparedView | JobViewOutcome) -> ComputedView | JobViewOutcome:
-        if isinstance(prepared_view, JobViewOutcome):
-            return prepared_view
+        Up to `Predictor.in_flight` runs are under way, each of one view or of `worker.batch` of them.
+        """
+        size = self.publisher.config.worker.batch
+        under_way: deque[StartedView | JobViewOutcome] = deque()
+        for batch in in_batches(views, size, kind=_kind):
+            while len(under_way) + len(batch) > size * self.predictor.in_flight:
+                yield self.finish(under_way.popleft())
+            under_way.extend(self.start(batch))
+        while under_way:
+            yield self.finish(under_way.popleft())
+
+    def start(self, batch: Sequence[PreparedView | JobViewOutcome]) -> Sequence[StartedView | JobViewOutcome]:
+        """Start views as one run; an outcome is alone in its batch."""
+        views = [view for view in batch if isinstance(view, PreparedView)]
+        if not views:
+            return [view for view in batch if isinstance(view, JobViewOutcome)]
         started = time.monotonic()
         try:
-            with self.heartbeat.computing():
-                result = self.predictor(prepared_view.prepared)
+            with self._computing():
+                runs = self.predictor.submit_batch([view.prepared for view in views])
         except BackendRunError:
             raise
         except Exception as error:
-            return _failure(prepared_view.view, error)
-        return ComputedView(
-            view=prepared_view.view,
-            mammogram=prepared_view.mammogram,
-            result=result,
-            seconds=time.monotonic() - started,
-        )
+            return [_failure(view.view, error) for view in views]
+        return [
+            StartedView(prepared_view=view, pending=run, started=started) for view, run in zip(views, runs, strict=True)
+        ]
+
+    def finish(self, started: StartedView | JobViewOutcome) -> ComputedView | JobViewOutcome:
+        """Wait for the result of a view."""
+        if isinstance(started, JobViewOutcome):
+            return started
+        view = started.prepared_view
+        try:
+            with self._computing():
+                result = started.pending.result()
+        except BackendRunError:
+            raise
+        except Exception as error:
+            return _failure(view.view, error)
+        seconds = time.monotonic() - started.started
+        return ComputedView(view=view.view, mammogram=view.mammogram, result=result, seconds=seconds)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Marks the time during which this thread waits for the network."""
+        self.idle.clear()
+        try:
+            with self.heartbeat.computing():
+                yield
+        finally:
+            self.idle.set()
 
     def write(self, computed: ComputedView | JobViewOutcome) -> JobViewOutcome:
         if isinstance(computed, JobViewOutcome):
@@ -102,6 +140,11 @@ class ViewSteps:
             return _failure(view, error)
         relative = self.publisher.data.relative(folder)
         return JobViewOutcome(sop_uid=view.sop_uid, outcome="done", folder=relative, seconds=computed.seconds)
+
+
+def _kind(view: PreparedView | JobViewOutcome) -> bool | None:
+    """The kind of views that may be in one batch, which are all raw; None for an outcome."""
+    return True if isinstance(view, PreparedView) else None
 
 
 def _failure(view: JobView, error: Exception) -> JobViewOutcome:

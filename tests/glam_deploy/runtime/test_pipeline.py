@@ -17,7 +17,8 @@ from glam_deploy.json_records import to_json
 from glam_deploy.networks import GLAM, GLAM_CONCATENATION, NetworkSpec
 from glam_deploy.preprocess import from_standardized, place, prepare
 from glam_deploy.records import Mammogram, Notice, Source, View
-from glam_deploy.runtime.pipeline import Image, Pipeline, _batches
+from glam_deploy.runtime.overlap import in_batches
+from glam_deploy.runtime.pipeline import Image, Pipeline, is_raw
 from glam_deploy.runtime.result import Prepared, Result
 
 STEPS = ["preprocess", "global", "patches", "local", "fusion"]
@@ -328,9 +329,10 @@ def test_neighbours_of_one_kind_run_together() -> None:
     raw = [Mammogram(pixels=np.zeros((1, 1)), view=View.L_CC) for _ in range(11)]
     array = np.zeros(1)
     images = [*raw[:6], array, raw[6], *raw[7:11], array, array]
-    sizes = [len(batch) for batch in _batches(images, 4)]
+    batches = list(in_batches(images, 4, kind=is_raw))
+    sizes = [len(batch) for batch in batches]
     assert sizes == [4, 1, 1, 1, 4, 1, 1, 1]
-    assert [id(image) for batch in _batches(images, 4) for image in batch] == [id(image) for image in images]
+    assert [id(image) for batch in batches for image in batch] == [id(image) for image in images]
 
 
 def test_an_engine_of_the_host_has_no_slots() -> None:

@@ -4,15 +4,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import engines as support_engines
 from support.bundles import fill
 
 import glam_deploy
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import EngineOptions, OpenedEngines
+from glam_deploy.engines import devices
+from glam_deploy.engines.base import Chain, EngineOptions, OpenedEngines
+from glam_deploy.engines.devices import Devices
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.networks import GLAM
+from glam_deploy.records import UsedGpu
+from glam_deploy.runtime import pipeline as pipeline_module
+from glam_deploy.runtime.multi_gpu import GpuChain
 
 
 @pytest.fixture
@@ -58,3 +65,87 @@ def recording(seen: list[EngineOptions]) -> Callable[[Bundle, EngineOptions], Op
 def test_options_of_a_gpu_are_refused_on_a_cpu(folder: Path, option: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(option))} = "):
         glam_deploy.load(folder, engine="onnx", **option)
+
+
+# several GPUs
+
+
+@pytest.fixture
+def gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Models of this machine's GPUs, for which "onnx" is an engine; a test may change them."""
+    models = ["H200", "H200", "H200"]
+
+    def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+        identity = support_engines.fake_identity("onnx", device=models[options.device or 0])
+        return replace(support_engines.opened_fakes(), identity=identity)
+
+    def chain_of(models: list[OpenedEngines], make: Callable[..., Chain]) -> GpuChain:
+        opened.append(models[0].identity.device)
+        return GpuChain(gpu=UsedGpu(index=len(opened) - 1, uuid=f"GPU-{len(opened)}"), chain=make(models))
+
+    opened: list[str] = []
+    monkeypatch.setitem(OWNERS, "onnx", replace(OWNERS["onnx"], options=("device",), gpu=True))
+    monkeypatch.setattr(support_engines, "open_engines", open_engines)
+    monkeypatch.setattr(pipeline_module, "_on_gpu", chain_of)
+    monkeypatch.setattr(devices, "count_gpus", lambda: len(models))
+    return models
+
+
+@pytest.mark.parametrize(("device", "count"), [((0, 1), 2), ([2, 0, 1], 3), ("all", 3)])
+def test_the_views_of_several_gpus_are_in_order(folder: Path, gpus: list[str], device: Devices, count: int) -> None:
+    images = [standardized(seed) for seed in range(5)]
+    with (
+        glam_deploy.load(folder, engine="onnx", device=0) as one,
+        glam_deploy.load(folder, engine="onnx", device=device) as several,
+    ):
+        found, expected = list(several.map(images)), list(one.map(images))
+        assert several.in_flight == count
+    assert [result.provenance["gpu"]["index"] for result in found] == [n % count for n in range(5)]
+    assert [result.y_global.tolist() for result in found] == [result.y_global.tolist() for result in expected]
+    assert all(result.provenance["engine"] == expected[0].provenance["engine"] for result in found)
+    assert "gpu" not in expected[0].provenance
+
+
+def standardized(seed: int) -> np.ndarray:
+    image = np.random.default_rng(seed).standard_normal(GLAM.input_shape, np.float32)
+    return (image - image.mean()) / image.std()
+
+
+def test_all_of_one_gpu_is_one_gpu(folder: Path, gpus: list[str]) -> None:
+    del gpus[1:]
+    with glam_deploy.load(folder, engine="onnx", device="all") as pipeline:
+        assert "gpu" not in pipeline(standardized(0)).provenance
+
+
+def test_gpus_of_two_models_are_refused(folder: Path, gpus: list[str]) -> None:
+    gpus[1] = "L4"
+    with pytest.raises(UsageError, match=r"GPU 1 \(L4\) would compute with another engine than the first GPU \(H200\)"):
+        glam_deploy.load(folder, engine="onnx", device=(0, 1))
+
+
+def test_a_gpu_without_an_engine_is_named(folder: Path, gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_engines(bundle: Bundle, options: EngineOptions) -> OpenedEngines:
+        if options.device == 2:
+            raise BackendUnavailable("none of its fp16 engines fits this machine")
+        return support_engines.opened_fakes()
+
+    monkeypatch.setattr(support_engines, "open_engines", open_engines)
+    with pytest.raises(BackendUnavailable, match=r"^GPU 2: none of its fp16 engines fits this machine"):
+        glam_deploy.load(folder, engine="onnx", device=(1, 2), ungated=True)
+
+
+def test_a_pipeline_on_several_gpus_lends_no_slot(folder: Path, gpus: list[str]) -> None:
+    pipeline = glam_deploy.load(folder, engine="onnx", device=(0, 1))
+    with pytest.raises(UsageError, match="a pipeline on several GPUs has no slots"), pipeline.slot():
+        pass
+
+
+@pytest.mark.parametrize("device", [(), (0, 0), (0, None), (-1, 0), (0, 1.5), "0", 1.5, "every"])
+def test_selections_that_are_none(folder: Path, gpus: list[str], device: Devices) -> None:
+    with pytest.raises(UsageError, match="device = "):
+        glam_deploy.load(folder, engine="onnx", device=device)
+
+
+def test_all_gpus_for_an_engine_of_the_cpu(folder: Path) -> None:
+    with pytest.raises(UsageError, match="device = 'all': engine 'onnx' runs on the CPU"):
+        glam_deploy.load(folder, engine="onnx", device="all")

@@ -106,9 +106,9 @@ def test_late_view_gets_a_superseding_result_that_uses_what_was_found(tmp_path: 
     config, computed = config_of(tmp_path, ONE_TARGET), []
 
     class Counting(Pipeline):
-        def __call__(self, *given: object, **options: object):  # type: ignore[no-untyped-def, override]
+        def submit(self, *given: object, **options: object):  # type: ignore[no-untyped-def, override]
             computed.append(1)
-            return super().__call__(*given, **options)  # type: ignore[arg-type]
+            return super().submit(*given, **options)  # type: ignore[arg-type]
 
     def counting(config: Config) -> Pipeline:
         found = stub(config)

@@ -10,12 +10,18 @@ from glam_deploy.networks import CAM, GMIC, NetworkSpec
 
 HERE = Path(__file__).parent
 OTHERS = HERE / "gpu_other_networks.py"
+SEVERAL = HERE / "gpu_several.py"
 
 
 @pytest.mark.slow  # full-size networks: a minute and a half together
-@pytest.mark.parametrize("file", sorted({*HERE.glob("gpu_*.py")} - {OTHERS}), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted({*HERE.glob("gpu_*.py")} - {OTHERS, SEVERAL}), ids=lambda file: file.stem)
 def test_on_the_fake_gpu(file: Path, host_kernels: Path) -> None:
     run_inside(file, kernels=[host_kernels])
+
+
+@pytest.mark.slow
+def test_on_several_fake_gpus(host_kernels: Path) -> None:
+    run_inside(SEVERAL, kernels=[host_kernels], env={"GLAM_FAKE_CUDA_DEVICES": "3"})
 
 
 @pytest.mark.slow
