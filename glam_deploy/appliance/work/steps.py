@@ -79,7 +79,7 @@ class ViewSteps:
         """
         size = self.publisher.config.worker.batch
         under_way: deque[StartedView | JobViewOutcome] = deque()
-        for batch in in_batches(views, size, kind=_kind):
+        for batch in in_batches(self._awaited(views), size, kind=_kind):
             while len(under_way) + len(batch) > size * self.predictor.in_flight:
                 yield self.finish(under_way.popleft())
             under_way.extend(self.start(batch))
@@ -117,6 +117,12 @@ class ViewSteps:
             return _failure(view.view, error)
         seconds = time.monotonic() - started.started
         return ComputedView(view=view.view, mammogram=view.mammogram, result=result, seconds=seconds)
+
+    def _awaited(self, views: Iterator[PreparedView | JobViewOutcome]) -> Iterator[PreparedView | JobViewOutcome]:
+        """The views. The network is idle while it waits for the next one, also for the next of a batch."""
+        for view in views:
+            yield view
+            self.idle.set()
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -1,8 +1,7 @@
 """`run` with several views at a time: --batch, --streams auto and the selection of GPUs."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import engines as support_engines
+from support.batching import Batching
 from support.commands import Cli
 
 from glam_deploy.bundle import Bundle
-from glam_deploy.engines.base import EngineOptions, OpenedEngines, Stopwatch
+from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.records import ChainInput, Findings
 from glam_deploy.runtime import pipeline as pipeline_module
 from glam_deploy.runtime import streams
-from glam_deploy.runtime.host_chain import HostChain
-
-
-class Batching(HostChain):
-    """Batches as on a GPU: four views are one run, which judges them, and one that cannot be used fails all."""
-
-    largest_batch = 4
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.sizes: list[int] = []
-
-    def prepare(self, view: ChainInput) -> ChainInput:  # type: ignore[override]
-        return view
-
-    def start(self, views: Sequence[ChainInput], clock: Stopwatch) -> Callable[[], Findings]:
-        self.sizes.append(len(views))
-        return lambda: joined([self._run(HostChain.prepare(self, view), clock) for view in views])
-
-
-def joined(found: Sequence[Findings]) -> Findings:
-    """One record of several, view after view."""
-
-    def of(name: str) -> Any:
-        values = [getattr(one, name) for one in found]
-        if name == "inputs":
-            return tuple(view for inputs in values for view in inputs)
-        return np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
-
-    return Findings(**{each.name: of(each.name) for each in fields(Findings)})
 
 
 @pytest.fixture
