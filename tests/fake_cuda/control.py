@@ -13,7 +13,7 @@ from glam_deploy.gpu.device.driver import bindings, call
 from glam_deploy.gpu.device.stream import Stream
 
 HOST, DEVICE = 1, 2
-HOUSEKEEPING = {"cuCtxPushCurrent", "cuCtxPopCurrent", "cuThreadExchangeStreamCaptureMode"}
+HOUSEKEEPING = {"cuCtxPushCurrent", "cuCtxPopCurrent", "cuCtxGetDevice", "cuThreadExchangeStreamCaptureMode"}
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 

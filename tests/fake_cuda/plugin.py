@@ -26,5 +26,5 @@ def driver() -> Iterator[FakeDriver]:
 
 @pytest.fixture(scope="session")
 def gpu() -> Gpu:
-    """The GPU, fake or real."""
-    return Gpu()
+    """The GPU, fake or real; of several that of the index in GLAM_TEST_GPU."""
+    return Gpu(int(os.environ.get("GLAM_TEST_GPU", "0")))

@@ -294,6 +294,7 @@ class ExecutionContext:
             self._say("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
             return False
         stream = engine.world.gpu.adopt(stream_handle)
+        assert int(call("cuCtxGetDevice")) == engine.world.gpu.index, "another GPU is current than that of the engine"
         engine.world.driver.put(stream, self._compute)
         if stream.is_capturing and not self._can_be_recorded():
             return False

@@ -60,8 +60,8 @@ def facts_of(network: NetworkSpec) -> dict[str, Any]:
 
 
 @pytest.fixture
-def opened(world: World, graphs: Bundle) -> OpenedEngines:
-    return open_engines("onnx-cuda", graphs, EngineOptions())
+def opened(world: World, graphs: Bundle, gpu: Gpu) -> OpenedEngines:
+    return open_engines("onnx-cuda", graphs, EngineOptions(device=gpu.index))
 
 
 def inputs_of(stage: Stage, batch: int) -> dict[str, np.ndarray]:

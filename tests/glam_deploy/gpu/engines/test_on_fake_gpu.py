@@ -25,5 +25,12 @@ def idle_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "idle.so"
 
 
+@pytest.mark.slow
+def test_on_the_second_of_two(idle_kernels: Path) -> None:
+    """Each call of a library finds the GPU of its engine current, which is not the one that it finds without."""
+    files = (HERE / f"gpu_{name}.py" for name in ("device_base", "onnxruntime", "tensorrt"))
+    run_inside(*files, kernels=[idle_kernels], env={"GLAM_FAKE_CUDA_DEVICES": "2", "GLAM_TEST_GPU": "1"})
+
+
 def test_on_the_fake_gpu(idle_kernels: Path) -> None:
     run_inside(*sorted(HERE.glob("gpu_*.py")), kernels=[idle_kernels])
