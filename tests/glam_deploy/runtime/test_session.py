@@ -10,7 +10,7 @@ from support import engines as support_engines
 from support.bundles import fill
 
 import glam_deploy
-from glam_deploy.bundle import Bundle
+from glam_deploy.bundle import Bundle, open_bundle
 from glam_deploy.engines import devices
 from glam_deploy.engines.base import Chain, EngineOptions, OpenedEngines
 from glam_deploy.engines.devices import Devices
@@ -20,6 +20,7 @@ from glam_deploy.networks import GLAM
 from glam_deploy.records import UsedGpu
 from glam_deploy.runtime import pipeline as pipeline_module
 from glam_deploy.runtime.multi_gpu import GpuChain
+from glam_deploy.runtime.session import pipeline_of
 
 
 @pytest.fixture
@@ -115,6 +116,17 @@ def test_all_of_one_gpu_is_one_gpu(folder: Path, gpus: list[str]) -> None:
     del gpus[1:]
     with glam_deploy.load(folder, engine="onnx", device="all") as pipeline:
         assert "gpu" not in pipeline(standardized(0)).provenance
+
+
+def test_each_gpu_has_all_models_of_an_ensemble(folder: Path, gpus: list[str]) -> None:
+    """The mean of two equal models is one model."""
+    bundle, options = open_bundle(folder), EngineOptions(device=0)
+    given = {"engine": "onnx", "options": options}
+    several = pipeline_of(bundle, others=[bundle], further_gpus=[1], **given)  # type: ignore[arg-type]
+    found = [several(standardized(0)) for _ in range(2)]
+    expected = pipeline_of(bundle, **given)(standardized(0))  # type: ignore[arg-type]
+    assert [result.provenance["gpu"]["index"] for result in found] == [0, 1]
+    assert all(np.array_equal(result.y_global, expected.y_global) for result in found)
 
 
 def test_gpus_of_two_models_are_refused(folder: Path, gpus: list[str]) -> None:
