@@ -76,7 +76,8 @@ network-test: $(INSTALLED)  ## no command reaches the outside, by its system cal
 RAY := .venv-ray/bin
 .venv-ray/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv-ray
-	$(RAY)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,ray,dev]"
+	$(RAY)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,dicom,appliance,ray,dev]"
+	$(RAY)/python -m pip install --quiet --constraint constraints.txt s3fs "moto[server,s3]"
 	touch .venv-ray/installed
 
 ray-test: .venv-ray/installed  ## archives with Ray, in a venv of their own: kills, interruptions, two nodes; six minutes

@@ -83,6 +83,8 @@ EXTRAS = {
     "ray": [
         "ray>=2.60",  # releases before 2.52 have no token authentication
         "pyarrow>=26",  # before 14.0.1: CVE-2023-47248
+        "fsspec>=2026.2",
+        "aiohttp>=3.14.1",  # fsspec reads https:// with it; CVE-2026-22815 and others before
     ],
     "dev": [
         "pytest>=9",

@@ -54,7 +54,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tensorrt": ("tensorrt", *CUDA),
         "tensorrt-rtx": ("tensorrt_rtx", *CUDA),
         "cuda": CUDA,
-        "ray": ("ray", "pyarrow"),
+        "ray": ("ray", "pyarrow", "fsspec", "aiohttp"),
     }
 )
 """Extra -> import names of its packages. (`cuda` also replaces onnxruntime, with the same import name.)"""

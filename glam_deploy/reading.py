@@ -168,9 +168,18 @@ def read(
         path = Path(os.fsdecode(source))
         return _read_file(path, path, options)
     content = content_of(source)
-    with as_file(content.data) as path:
-        mammogram = _read_file(path, PurePath(content.name), options)
-    return replace(mammogram, source=replace(mammogram.source, name=content.name))
+    return _read_bytes(content.data, PurePath(content.name), options)
+
+
+def read_content(data: bytes, name: PurePath, *, for_processing: bool = False) -> Mammogram:
+    """Read the mammogram in the content of a file, as `read` does. `name`: its path, in which the view may be."""
+    return _read_bytes(data, name, _Options(view=None, horizontal_flip=False, for_processing=for_processing))
+
+
+def _read_bytes(data: bytes | bytearray, name: PurePath, options: _Options) -> Mammogram:
+    with as_file(data) as path:
+        mammogram = _read_file(path, name, options)
+    return replace(mammogram, source=replace(mammogram.source, name=name.name))
 
 
 def read_standardized(path: Path, *, view: View | None = None) -> NetworkInput:

@@ -130,7 +130,7 @@ def test_extras(metadata: Message) -> None:
     assert requirements(metadata, "export") == {"torch", "onnx", "onnxscript", "safetensors"}
     assert requirements(metadata, "openvino") == {"openvino"}
     assert requirements(metadata, "quantize") == {"nncf", "openvino"}
-    assert requirements(metadata, "ray") == {"ray", "pyarrow"}
+    assert requirements(metadata, "ray") == {"ray", "pyarrow", "fsspec", "aiohttp"}
     assert "pydicom" in requirements(metadata, "dicom")
     assert "pylibjpeg-libjpeg" not in requirements(metadata, "dicom")  # GPL
 

@@ -34,7 +34,8 @@ from glam_deploy.archive.driver import Driver
 from glam_deploy.archive.plan import RunPlan
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.shipping import ShippedBundle, shipped
-from glam_deploy.archive.sources import Entry, Source, open_source
+from glam_deploy.archive.sources import open_source
+from glam_deploy.archive.sources.base import Entry, Source
 from glam_deploy.installation import require
 
 RATIO_BAR = {"simulated": 1.95, "real": 1.8}

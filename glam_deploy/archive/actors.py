@@ -156,7 +156,7 @@ class Predictor:
             in_flight=pipeline.in_flight,
         )
 
-    def predict(self, view: Mammogram, sha256: str, objects: ObjectPlan | None) -> Finding:
+    def predict(self, view: Mammogram, instance: str, objects: ObjectPlan | None) -> Finding:
         """The finding of a view; its files are written before. Raises OSError if they cannot be written."""
         pipeline = self._pipeline
         assert pipeline is not None
@@ -169,17 +169,17 @@ class Predictor:
         except Exception as error:  # a fault in this program must not stop the other views
             return finding_of_error(InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it."))
         if objects is not None:
-            _write_objects(objects, sha256, view, result)
+            _write_objects(objects, instance, view, result)
         return finding_of(result)
 
 
-def _write_objects(plan: ObjectPlan, sha256: str, view: Mammogram, result: Result) -> None:
+def _write_objects(plan: ObjectPlan, instance: str, view: Mammogram, result: Result) -> None:
     """Write the files of an instance; each is complete under its name."""
-    folder = plan.folder / sha256[:2]
+    folder = plan.folder / instance[:2]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as drafts:
         for kind in sorted(plan.kinds):
-            draft = Path(drafts, f"{sha256}.{kind}")
+            draft = Path(drafts, f"{instance}.{kind}")
             if kind == "npz":
                 write_npz(draft, named_arrays(result, full=False, save_input=False))
             else:

@@ -4,6 +4,7 @@
       views/bundle=<digest>/part-*.parquet   one row for each distinct instance
       files/bundle=<digest>/part-*.parquet   one row for each entry of the source
       ledger-<digest>.db                     ids of all rows (ledger.py); made again from the parts if it is missing
+      pseudonyms                             fingerprint of the key, if identifiers are pseudonyms
       lock                                   held by the process that writes
 
 A part is written to a temporary file, synchronized and renamed; after that the ledger records it in one transaction. A
@@ -18,8 +19,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.ledger import Instance, Ledger, Seen
-from glam_deploy.archive.rows import SCORES, UIDS, FileRow, ViewRow
+from glam_deploy.archive.rows import EXCLUDED, FAILED, SCORES, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 VIEWS, FILES = "views", "files"
 _TEMPORARY = ".unfinished-"
+_KEY = "pseudonyms"
+"""File with the fingerprint of the key, in the folder of the result."""
 
 
 class Dataset:
@@ -35,9 +39,9 @@ class Dataset:
     Raises UsageError if the folder cannot be used, is full, or another process writes to it.
     """
 
-    def __init__(self, dest: Path, digest: str) -> None:
-        """`digest`: of what makes the results (`driver.partition`)."""
-        self._dest, self._digest = dest, digest
+    def __init__(self, dest: Path, digest: str, identifiers: Identifiers | None = None) -> None:
+        """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored."""
+        self._dest, self._digest, self._identifiers = dest, digest, identifiers or Identifiers()
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
         self._fresh: dict[str, Instance] = {}
@@ -49,6 +53,7 @@ class Dataset:
             for table in (VIEWS, FILES):
                 self._folder(table).mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(self._dest))
+            _record_key(self._dest, self._identifiers)
             self._ledger = Ledger(self._dest / f"ledger-{self._digest}.db")
             stack.callback(self._ledger.close)
             self._recover()
@@ -105,6 +110,13 @@ class Dataset:
         with writing(self._dest):
             self._ledger.forget_failed()
             self._rewrite()
+
+    def apply_condition(self, condition: str) -> None:
+        """Remove the rows of entries that another condition excluded, so that they are tried again."""
+        with writing(self._dest):
+            if self._ledger.condition() != condition:
+                self._ledger.forget_excluded(condition)
+                self._rewrite()
 
     def _recover(self) -> None:
         for table in (VIEWS, FILES):
@@ -165,15 +177,42 @@ class Dataset:
         _synchronize(folder)
 
 
+def require_same_key(dest: Path, identifiers: Identifiers) -> None:
+    """Raises UsageError if the tables in `dest` have identifiers of another key, or as stored and not by a key."""
+    with writing(dest):
+        path = dest / _KEY
+        if path.exists():
+            identifiers.check_key(path.read_text("ascii").strip())
+        elif any(dest.glob("*/bundle=*/part-*.parquet")):
+            identifiers.check_key("")
+
+
+def _record_key(dest: Path, identifiers: Identifiers) -> None:
+    require_same_key(dest, identifiers)
+    path = dest / _KEY
+    if identifiers.fingerprint and not path.exists():
+        draft = dest / f"{_TEMPORARY}{_KEY}"
+        draft.write_text(f"{identifiers.fingerprint}\n", "ascii")
+        draft.replace(path)
+
+
 @contextmanager
-def known_entries(dest: Path, digest: str) -> Iterator[Callable[[str], bool]]:
-    """Context with the test whether the entry with an id has a row, by the ledger as it is; changes no rows."""
+def known_entries(
+    dest: Path, digest: str, condition: str = "", *, retry_failed: bool = False
+) -> Iterator[Callable[[str], bool]]:
+    """Context with the test whether a run would leave out the entry with an id, by the ledger as it is.
+
+    Changes no rows. `condition`, `retry_failed`: of the run.
+    """
     path = dest / f"ledger-{digest}.db"
     if not path.exists():
         yield lambda entry: False
         return
     with writing(dest), closing(Ledger(path)) as ledger:
-        yield lambda entry: ledger.entry(entry) is not None
+        tried = {FAILED, UNREADABLE} if retry_failed else set[str]()
+        if ledger.condition() != condition:
+            tried.add(EXCLUDED)
+        yield lambda entry: (seen := ledger.entry(entry)) is not None and seen.outcome not in tried
 
 
 def schema(table: str) -> "pa.Schema":
@@ -187,7 +226,7 @@ def schema(table: str) -> "pa.Schema":
     box = pa.struct([(name, pa.int32()) for name in ("top", "left", "bottom", "right")])
     return pa.schema(
         [
-            *((name, text) for name in ("instance", "entry", "sha256", "location", *UIDS.values())),
+            *((name, text) for name in ("instance", "entry", "sha256", "location", "patient", *UIDS.values())),
             *((name, text) for name in ("kind", "view", "status")),
             *((name, pa.float32()) for name in SCORES),
             ("patches", pa.list_(box)),

@@ -95,10 +95,12 @@ class Driver:
         return self.counts
 
     def _process(self, maker: Maker) -> None:
-        with Dataset(self._plan.dest, self.partition) as self._dataset, Feed(self._plan.source) as self._feed:
-            if self._plan.retry_failed:
+        plan = self._plan
+        with Dataset(plan.dest, self.partition, plan.identifiers) as self._dataset, Feed(plan.source) as self._feed:
+            self._dataset.apply_condition(plan.condition)
+            if plan.retry_failed:
                 self._dataset.forget_failed()
-            self._recorder = Recorder(self._dataset, self._plan.identifiers, maker, self._count)
+            self._recorder = Recorder(self._dataset, plan.identifiers, maker, self._count)
             try:
                 self._loop(self._feed)
             finally:
@@ -169,7 +171,7 @@ class Driver:
         for _ in range(1000):  # of a long list of known ones, results come between
             if self._ending is not None or self._taken == self._plan.limit or (entry := self._take()) is None:
                 return None
-            key = entry_id(entry)
+            key = entry_id(entry, self._plan.identifiers)
             if not (entry.version and self._dataset.is_known(key)):
                 self._taken += 1
                 return Task(entry=entry, id=key)

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,16 +118,6 @@ def read_key(path: Path) -> Identifiers:
             f"Make another with: {_make(path)}"
         )
     return Identifiers(key=bytes.fromhex(digits.decode()))
-
-
-def write_key(path: Path) -> None:
-    """Write a new random key of 256 bits, which only its owner can read. Raises UsageError if the file exists."""
-    try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({disk_reason(error)}): name a file that does not exist") from None
-    with os.fdopen(number, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
 
 
 def _make(path: Path) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.archive.rows import DUPLICATE, FAILED, UNREADABLE
+from glam_deploy.archive.rows import DUPLICATE, EXCLUDED, FAILED, UNREADABLE
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS part (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, part TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, part TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rewrite (part TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS condition (id INTEGER PRIMARY KEY, text TEXT);
 """
 
 
@@ -95,8 +96,22 @@ class Ledger:
             transaction.execute(f"DELETE FROM entry WHERE {gone}", values)
             transaction.execute("DELETE FROM instance WHERE status = ?", (FAILED,))
 
+    def condition(self) -> str | None:
+        """The condition that excluded entries; None if it is not known, as in a ledger that was made again."""
+        row = next(self._rows("SELECT text FROM condition"), None)
+        return row[0] if row else None
+
+    def forget_excluded(self, condition: str) -> None:
+        """Remove what the condition before `condition` excluded; as `forget_failed`."""
+        with self._connection as transaction:
+            transaction.execute("BEGIN")
+            parts = "SELECT DISTINCT part FROM entry WHERE outcome = ?"
+            transaction.execute(f"INSERT OR IGNORE INTO rewrite {parts}", (EXCLUDED,))
+            transaction.execute("DELETE FROM entry WHERE outcome = ?", (EXCLUDED,))
+            transaction.execute("INSERT OR REPLACE INTO condition VALUES (1, ?)", (condition,))
+
     def to_rewrite(self) -> list[str]:
-        """Parts that still have rows which `forget_failed` removed from here."""
+        """Parts that still have rows which `forget_failed` or `forget_excluded` removed from here."""
         return [name for (name,) in self._rows("SELECT part FROM rewrite ORDER BY part")]
 
     def rewritten(self, part: str) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
-from glam_deploy.archive.dataset import known_entries
+from glam_deploy.archive.dataset import known_entries, require_same_key
+from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.reader import EntryReader
-from glam_deploy.archive.rows import Identifiers, Maker, PlainIdentifiers, entry_id
+from glam_deploy.archive.rows import Maker, entry_id
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Source
 from glam_deploy.json_records import json_sha256
@@ -33,7 +34,7 @@ class RunPlan:
     """As of `StationPlan`."""
     use_gpus: bool = False
     """Whether a predictor claims a GPU, on nodes that have some."""
-    identifiers: Identifiers = field(default_factory=PlainIdentifiers)
+    identifiers: Identifiers = field(default_factory=Identifiers)
     write: frozenset[str] = frozenset()
     """Of `actors.OBJECTS`."""
     limit: int | None = None
@@ -46,6 +47,11 @@ class RunPlan:
     flush_s: float = 30.0
     """Longest time for which rows are only in memory."""
     flush_rows: int = 5000
+
+    @property
+    def condition(self) -> str:
+        """Text of the condition on headers, "" without one."""
+        return "" if self.reader.where is None else str(self.reader.where)
 
 
 def partition(maker: Maker, *, for_processing: bool) -> str:
@@ -60,6 +66,7 @@ def survey(plan: RunPlan) -> Counter[str]:
     """
     provenance = plan.opener(plan.bundle.folder, plan.engine).provenance
     digest = partition(Maker.of(provenance), for_processing=plan.reader.for_processing)
-    with known_entries(plan.dest, digest) as is_known:
-        keys = ((entry.version, entry_id(entry)) for entry in plan.source.entries())
+    require_same_key(plan.dest, plan.identifiers)
+    with known_entries(plan.dest, digest, plan.condition, retry_failed=plan.retry_failed) as is_known:
+        keys = ((entry.version, entry_id(entry, plan.identifiers)) for entry in plan.source.entries())
         return Counter(KEPT if version and is_known(key) else "new" for version, key in keys)

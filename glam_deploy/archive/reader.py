@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from typing import Protocol
 
 from glam_deploy import reading
+from glam_deploy.archive.identifiers import patient_of
 from glam_deploy.archive.rows import Finding, finding_of_error
 from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
 from glam_deploy.errors import Caller, GlamError, InternalError, fault
@@ -18,6 +18,8 @@ class Condition(Protocol):
 
     def matches(self, data: bytes) -> bool: ...
 
+    def __str__(self) -> str: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
@@ -28,8 +30,10 @@ class Fingerprint:
     bytes: int | None = None
     uids: Mapping[str, str] = field(default_factory=dict)
     """DICOM keyword -> UID, as `Source.uids`."""
-    excluded: bool = False
-    """Whether the condition excludes it."""
+    patient: str = field(default="", repr=False)
+    """As `identifiers.patient_of`, for its pseudonym."""
+    excluded: str = ""
+    """The condition that excludes it."""
     finding: Finding | None = None
     """Of an instance that cannot be used, or of an entry without readable content."""
     unavailable: str = ""
@@ -43,6 +47,8 @@ class EntryReader:
     source: Source
     for_processing: bool = False
     where: Condition | None = None
+    patients: bool = False
+    """Whether the patient is read, for its pseudonym."""
 
     def read(self, entry: Entry, *, decode: bool = True) -> tuple[Fingerprint, Mammogram | None]:
         """Read an entry: its fingerprint, and its mammogram if it can be used. Raises no error of the entry.
@@ -57,7 +63,8 @@ class EntryReader:
             return Fingerprint(finding=_finding(error)), None
         except Exception as error:  # a fault in this program must not stop the other entries
             return Fingerprint(finding=_finding(_internal(error))), None
-        known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        patient = self._patient(content) if self.patients else ""
+        known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), patient=patient)
         try:
             return self._decoded(entry, content, known) if decode else (self._identified(content, known), None)
         except GlamError as error:
@@ -67,10 +74,8 @@ class EntryReader:
 
     def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, Mammogram | None]:
         if self.where is not None and not self.where.matches(content):
-            return replace(known, excluded=True), None
-        file = BytesIO(content)
-        file.name = entry.name  # the view may be in it
-        mammogram = reading.read(file, for_processing=self.for_processing)
+            return replace(known, excluded=str(self.where)), None
+        mammogram = reading.read_content(content, entry.path, for_processing=self.for_processing)
         # a read-only mapping cannot be pickled
         source = replace(
             mammogram.source,
@@ -79,6 +84,12 @@ class EntryReader:
             facts=plain_mapping(mammogram.source.facts),
         )
         return replace(known, uids=source.uids), replace(mammogram, source=source)
+
+    def _patient(self, content: bytes) -> str:
+        try:
+            return patient_of(content)
+        except Exception:  # a header that breaks the parser has no patient
+            return ""
 
     def _identified(self, content: bytes, known: Fingerprint) -> Fingerprint:
         with reading.as_file(content) as path:

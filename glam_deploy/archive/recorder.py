@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from glam_deploy.archive.dataset import Dataset
+from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.rows import (
     DUPLICATE,
     EXCLUDED,
     UNREADABLE,
     FileRow,
     Finding,
-    Identifiers,
     Maker,
     ViewRow,
     instance_id,
@@ -39,10 +39,12 @@ class Recorder:
         found = task.fingerprint
         assert found is not None
         if not found.sha256 or found.excluded:
-            reason = "" if found.finding is None else found.finding.reason
-            self._add(task, EXCLUDED if found.excluded else UNREADABLE, reason=reason)
+            if found.excluded:
+                self._add(task, EXCLUDED, reason=f"does not fulfil {found.excluded}")
+            else:
+                self._add(task, UNREADABLE, reason="" if found.finding is None else found.finding.reason)
             return True
-        task.instance = instance_id(found.uids, found.sha256)
+        task.instance = instance_id(found.uids, found.sha256, task.entry.path, self._identifiers)
         if (known := self._dataset.instance(task.instance)) is not None:
             # the row of its instance may be from a run that was killed before it wrote that of the entry
             self._add(task, known.status if known.entry == task.id else DUPLICATE)
@@ -61,8 +63,8 @@ class Recorder:
         view = ViewRow(
             instance=task.instance,
             entry=task.id,
-            sha256=found.sha256,
-            identifiers=self._identifiers.of(found.uids, task.entry.location),
+            sha256=self._identifiers.text("content", found.sha256),
+            identifiers=self._identifiers.of(found.uids, task.entry.location, patient=found.patient),
             finding=finding,
             maker=self._maker,
         )
@@ -84,9 +86,9 @@ class Recorder:
             entry=task.id,
             instance=task.instance,
             location=location,
-            version=entry.version,
+            version=self._identifiers.text("version", entry.version),
             bytes=size,
-            sha256=found.sha256 if found else "",
+            sha256=self._identifiers.text("content", found.sha256) if found else "",
             outcome=outcome,
             reason=reason,
         )

@@ -1,28 +1,27 @@
 """Rows of the two tables of an archive run: one for each distinct instance, one for each entry of the source.
 
 Ids are the first 32 hexadecimal digits of a SHA-256, so that rows can be joined where identifiers are pseudonyms:
-`entry` of location and version, `instance` of SOPInstanceUID and SHA-256 of the content.
+`entry` of location and version, `instance` of SOPInstanceUID (else the view in the name) and SHA-256 of the content.
+With a key for pseudonyms they are pseudonyms of these digests, because locations and UIDs can be found from a digest by
+trying.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
+from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.sources.base import Entry
-from glam_deploy.errors import GlamError, NotForThisNetwork
+from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
 from glam_deploy.exams import made_by
 from glam_deploy.records import Box, Facts
+from glam_deploy.view_names import view_from_name
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
 
-UIDS: Mapping[str, str] = {
-    "SOPInstanceUID": "sop_instance_uid",
-    "SeriesInstanceUID": "series_instance_uid",
-    "StudyInstanceUID": "study_instance_uid",
-}
-"""DICOM keyword -> column."""
 SCORES = tuple(f"{score}_{name}" for score in ("y_global", "y_local", "y_fusion") for name in ("benign", "malignant"))
 """Columns of the scores, as in results.csv."""
 
@@ -30,23 +29,6 @@ DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 """Status of an instance, and outcome of the entry that it was read from."""
 DUPLICATE, EXCLUDED, UNREADABLE = "duplicate", "excluded", "unreadable"
 """Further outcomes of an entry: content of another one, excluded by a condition, and without readable content."""
-
-
-class Identifiers(Protocol):
-    """The policy for identifiers in the tables."""
-
-    def of(self, uids: Mapping[str, str], location: str) -> Mapping[str, str]:
-        """Column -> text for the columns "location" and `UIDS`. `uids`: DICOM keyword -> UID."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainIdentifiers:
-    """Identifiers as they are in the source and in the headers."""
-
-    def of(self, uids: Mapping[str, str], location: str) -> Mapping[str, str]:
-        """As `Identifiers.of`."""
-        return {"location": location, **{column: uids.get(keyword, "") for keyword, column in UIDS.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +94,24 @@ def finding_of_error(error: GlamError) -> Finding:
     return Finding(status=status, error=type(error).__name__, reason=str(error))
 
 
-def entry_id(entry: Entry) -> str:
+def entry_id(entry: Entry, identifiers: Identifiers) -> str:
     """Id of an entry: equal for the same version of the same location."""
-    return _digest(entry.location, entry.version)
+    return identifiers.text("entry", _digest(entry.location, entry.version))
 
 
-def instance_id(uids: Mapping[str, str], sha256: str) -> str:
-    """Id of a distinct instance. `sha256`: that of its content, as hexadecimal digits."""
-    return _digest(uids.get("SOPInstanceUID", ""), sha256)
+def instance_id(uids: Mapping[str, str], sha256: str, path: PurePath, identifiers: Identifiers) -> str:
+    """Id of a distinct instance. `sha256`: that of its content, as hexadecimal digits; `path`: as `Entry.path`.
+
+    Without a SOPInstanceUID the view in the name takes its place, because the result depends on it.
+    """
+    return identifiers.text("instance", _digest(uids.get("SOPInstanceUID") or _view_in(path), sha256))
+
+
+def _view_in(path: PurePath) -> str:
+    try:
+        return view_from_name(path) or ""
+    except InputError as error:  # several views
+        return str(error)
 
 
 def _digest(*texts: str) -> str:

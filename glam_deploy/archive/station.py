@@ -132,10 +132,9 @@ class Station:
 
     def predict(self, task: Task, objects: ObjectPlan | None) -> Any:
         """Give a view to the predictor; the reference of its finding."""
-        assert task.fingerprint is not None
         if not self.predicting:
             self.predicting_since = time.monotonic()
-        reference = self._predictor.predict.remote(task.view, task.fingerprint.sha256, objects)
+        reference = self._predictor.predict.remote(task.view, task.instance, objects)
         task.view = None
         self.predicting[reference] = task
         return reference

@@ -54,9 +54,12 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Conditions that all must hold; none: every file matches."""
+    """Conditions that all must hold; none: every file matches. `str` gives them in one form."""
 
     conditions: tuple[Condition, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(sorted(f"{one.keyword}{one.operator}{one.value}" for one in self.conditions))
 
     def matches(self, data: bytes) -> bool:
         """Whether a file fulfils all conditions; only its header is read, in bounded time and memory.

@@ -32,7 +32,7 @@ from glam_deploy.installation import require
 if TYPE_CHECKING:
     from glam_deploy.archive.driver import Driver
     from glam_deploy.archive.plan import RunPlan
-    from glam_deploy.archive.sources import Source
+    from glam_deploy.archive.sources.base import Source
 
 OUTCOMES = ("done", "skipped", "failed", "duplicate", "excluded", "unreadable", KEPT)
 """The order of the counts in the last line."""
@@ -48,6 +48,10 @@ class ArchiveOptions:
     limit: int | None = None
     retry_failed: bool = False
     for_processing: bool = False
+    where: tuple[str, ...] = ()
+    pseudonyms: Path | None = None
+    modalities: tuple[str, ...] = ("MG",)
+    authority: Path | None = None
 
 
 archive_options: Decorator = grouped(
@@ -68,6 +72,32 @@ archive_options: Decorator = grouped(
     click.option("--limit", type=click.IntRange(min=1), help="Try at most so many entries that have no row yet."),
     click.option("--retry-failed", is_flag=True, help="Try again what failed or could not be read in earlier runs."),
     for_processing_option,
+    click.option(
+        "--where",
+        metavar="CONDITION",
+        multiple=True,
+        help="Only images whose header fulfils it, such as Manufacturer=HOLOGIC* or StudyDate>=2020. May be repeated.",
+    ),
+    click.option(
+        "--pseudonyms",
+        type=click.Path(path_type=Path),
+        metavar="KEYFILE",
+        help="Identifiers as pseudonyms made with the key in this file.",
+    ),
+    click.option(
+        "--modality",
+        "modalities",
+        multiple=True,
+        default=("MG",),
+        show_default=True,
+        help="Series of a DICOMweb server with this modality. May be repeated.",
+    ),
+    click.option(
+        "--authority",
+        type=click.Path(path_type=Path),
+        metavar="PEM",
+        help="CA certificates for a DICOMweb server [default: those of this machine].",
+    ),
 )
 choice_options: Decorator = grouped(
     "choice",
@@ -90,13 +120,15 @@ choice_options: Decorator = grouped(
 def command(sources: tuple[str, ...], out: Path, choice: EngineChoice, options: ArchiveOptions, dry_run: bool) -> int:
     """Find lesions in all images of an archive, on one machine or a Ray cluster, into Parquet tables.
 
-    One row for each distinct image in views/, one for each file in files/. The same command continues after an
-    interruption, and does nothing if all is done. docs/archive.md explains tables, resumption and clusters.
+    A SOURCE is a folder, a file, a zip or tar file, a list of paths (.csv, .parquet, .txt), a URL such as s3://... or a
+    DICOMweb server (dicomweb+https://...). One row for each distinct image in views/, one for each file in files/. The
+    same command continues after an interruption, and does nothing if all is done. docs/archive.md explains tables,
+    resumption and clusters, docs/sources.md the sources.
     """
     require("ray")
     from glam_deploy.archive.sources import open_source
 
-    source = open_source(sources)
+    source = open_source(sources, modalities=options.modalities, authority=options.authority)
     _require_apart(sources, out)
     if next(iter(source.entries()), None) is None:
         raise UsageError(f"{' '.join(sources)} has no images: check the source")
@@ -115,9 +147,11 @@ def _require_apart(sources: tuple[str, ...], out: Path) -> None:
 def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOptions) -> "RunPlan":
     """The plan of the run, before Ray is started. Raises as `bundle.open_members`."""
     from glam_deploy.archive.actors import EnginePlan
+    from glam_deploy.archive.identifiers import Identifiers, read_key
     from glam_deploy.archive.plan import RunPlan
     from glam_deploy.archive.reader import EntryReader
     from glam_deploy.archive.shipping import shipped
+    from glam_deploy.archive.where import parse_where
     from glam_deploy.engines.registry import OWNERS
 
     engine = EnginePlan(
@@ -133,7 +167,13 @@ def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOpt
         dest=out.absolute(),
         bundle=shipped(choice.folder),
         engine=engine,
-        reader=EntryReader(source=source, for_processing=options.for_processing),
+        reader=EntryReader(
+            source=source,
+            for_processing=options.for_processing,
+            where=parse_where(options.where) if options.where else None,
+            patients=options.pseudonyms is not None,
+        ),
+        identifiers=Identifiers() if options.pseudonyms is None else read_key(options.pseudonyms),
         readers=options.readers,
         use_gpus=owner is None or owner.gpu,
         write=frozenset(options.write),
@@ -156,6 +196,7 @@ def _dry_run(plan: "RunPlan") -> int:
 def _run(plan: "RunPlan", address: str | None) -> int:
     from glam_deploy.archive.cluster import joined_cluster, local_cluster
     from glam_deploy.archive.driver import Driver
+    from glam_deploy.archive.summary import write_summary
 
     with ExitStack() as stack:
         with console.working("starting Ray"):
@@ -167,8 +208,9 @@ def _run(plan: "RunPlan", address: str | None) -> int:
         except BaseException:
             click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
             raise
+    page = write_summary(plan.dest)
     if not console.is_quiet():
-        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}"
+        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {page}"
         console.out.print(text, soft_wrap=True)
     return 1 if counts["failed"] or counts["unreadable"] or not counts.total() else 0
 

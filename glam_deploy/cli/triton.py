@@ -15,6 +15,7 @@ from glam_deploy.cli.options import (
     DocumentedCommand,
     EngineChoice,
     bundle_option,
+    devices_option,
     engine_option,
     flavour_option,
     grouped,
@@ -25,6 +26,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.engines.admission import UNGATED
+from glam_deploy.engines.devices import gpu_indices
 from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import UsageError
 from glam_deploy.runtime.pipeline import Pipeline
@@ -34,19 +36,10 @@ from glam_deploy.serving.repository import Graphs, plan, write
 from glam_deploy.serving.served import Served
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Indices of GPUs from "0,1"; empty if the option is not given."""
-    words = value.split(",") if value else []
-    if not all(word.isascii() and word.isdecimal() for word in words) or len(set(words)) < len(words):
-        raise click.BadParameter(f"{value!r}: expected different indices of GPUs with commas between, such as 0,1", ctx)
-    return tuple(map(int, words))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ServerChoice:
     """How the server runs the models."""
 
-    devices: tuple[int, ...] = ()
     instances: int = 1
     largest_batch: int = 8
     graphs: Graphs = "onnx"
@@ -56,13 +49,6 @@ class ServerChoice:
 server_options: Decorator = grouped(
     "server",
     ServerChoice,
-    click.option(
-        "--device",
-        "devices",
-        callback=_numbers,
-        metavar="N,...",
-        help="GPUs of a GPU engine, such as 0,1 [default: 0].",
-    ),
     click.option(
         "--instances",
         type=click.IntRange(min=1),
@@ -105,6 +91,7 @@ server_options: Decorator = grouped(
     threads_option,
     streams_option,
     flavour_option,
+    devices_option,
     ungated_option,
 )
 @server_options
@@ -119,7 +106,10 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
     The engine needs a passed gate in the bundle, unless it is the reference or --ungated is given.
     """
     bundle = open_bundle(choice.folder)
-    options = replace(choice.options, device=server.devices[0] if server.devices else None)
+    if choice.streams == "auto":
+        raise UsageError("--streams auto measures the inputs of `run`, and a server has none yet: give a number")
+    devices = gpu_indices(choice.engine, choice.device)
+    options = replace(choice, device=devices[0] if devices else None).options
     with pipeline_of(
         bundle, engine=choice.engine, patches=choice.patches, options=options, ungated=choice.ungated
     ) as pipeline:
@@ -128,7 +118,7 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
             pipeline,
             _served(bundle, pipeline, choice),
             largest_batch=server.largest_batch,
-            instances=_instances(pipeline, server),
+            instances=_instances(pipeline, devices, server.instances),
             graphs=server.graphs,
             site_packages=tuple(path.absolute() for path in server.site_packages) or _own_packages(),
         )
@@ -141,6 +131,7 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
 
 def _served(bundle: Bundle, pipeline: Pipeline, choice: EngineChoice) -> Served:
     identity = pipeline.identity
+    assert choice.streams != "auto"
     return Served(
         bundle=bundle.id,
         engine=identity.name,
@@ -155,12 +146,12 @@ def _served(bundle: Bundle, pipeline: Pipeline, choice: EngineChoice) -> Served:
     )
 
 
-def _instances(pipeline: Pipeline, server: ServerChoice) -> Instances:
+def _instances(pipeline: Pipeline, devices: tuple[int, ...], count: int) -> Instances:
     """Raises UsageError for GPUs of a CPU engine, which `auto` may have selected."""
     gpu = OWNERS[pipeline.identity.name].gpu
-    if server.devices and not gpu:
+    if devices and not gpu:
         raise UsageError(f"--device is for GPU engines, and {pipeline.identity.name} runs on the CPU: leave it out")
-    return Instances(count=server.instances, gpus=server.devices or (0,) if gpu else ())
+    return Instances(count=count, gpus=devices or (0,) if gpu else ())
 
 
 def _own_packages() -> tuple[Path, ...]:

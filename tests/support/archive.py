@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 from glam_bench.simulated_pipeline import SimulatedPipeline, Simulation
 from glam_deploy.archive.actors import EnginePlan
 from glam_deploy.archive.plan import RunPlan
-from glam_deploy.archive.reader import EntryReader
+from glam_deploy.archive.reader import Condition, EntryReader
 from glam_deploy.archive.shipping import ShippedBundle
-from glam_deploy.archive.sources import Entry, Source, SourceUnavailable, open_source
+from glam_deploy.archive.sources import open_source
+from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
 from glam_deploy.errors import BackendRunError, InputError
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.result import Result
@@ -101,8 +102,13 @@ class NameCondition:
     def matches(self, data: bytes) -> bool:
         return self.text not in data
 
+    def __str__(self) -> str:
+        return f"without {self.text!r}"
 
-def plan_of(folder: Path, dest: Path, *, where: NameCondition | None = None, **changed: Any) -> RunPlan:
+
+def plan_of(
+    folder: Path, dest: Path, *, where: Condition | None = None, patients: bool = False, **changed: Any
+) -> RunPlan:
     """A run over a folder with the simulated pipeline."""
     source = changed.pop("source", None) or open_source([str(folder)])
     given: dict[str, Any] = {"opener": Simulation()} | changed
@@ -110,7 +116,7 @@ def plan_of(folder: Path, dest: Path, *, where: NameCondition | None = None, **c
         source=source,
         dest=dest,
         bundle=ShippedBundle(folder=folder, digest="0" * 32),
-        reader=EntryReader(source=source, where=where),
+        reader=EntryReader(source=source, where=where, patients=patients),
         **given,
     )
 

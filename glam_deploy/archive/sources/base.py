@@ -5,6 +5,7 @@ A source is frozen and can be pickled, because readers in other processes and on
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 from glam_deploy.errors import GlamError
@@ -27,6 +28,11 @@ class Entry:
     content that it had then. "" if the source states nothing of this kind: then the content is read again."""
     size: int | None = None
     """Bytes; None if the source does not state it."""
+
+    @property
+    def path(self) -> PurePath:
+        """File name with the folders above it, in which the view may be."""
+        return PurePath(self.location.replace("!", "/")).parent / self.name
 
 
 class Source(Protocol):

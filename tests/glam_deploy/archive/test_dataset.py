@@ -9,7 +9,8 @@ from support.archive import outcomes_in, rows
 from support.commands import start_process
 
 from glam_deploy.archive.dataset import Dataset, known_entries
-from glam_deploy.archive.rows import FileRow, Finding, Maker, PlainIdentifiers, ViewRow
+from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.rows import FileRow, Finding, Maker, ViewRow
 from glam_deploy.errors import UsageError
 
 pytestmark = pytest.mark.ray
@@ -29,7 +30,7 @@ def add(dataset: Dataset, number: int, status: str = "done") -> None:
             instance=instance,
             entry=entry,
             sha256=f"{number:064}",
-            identifiers=PlainIdentifiers().of({}, f"/in/{number}.dcm"),
+            identifiers=Identifiers().of({}, f"/in/{number}.dcm"),
             finding=Finding(status=status, patches=((1, 2, 3, 4), None), timings_ms={"global": 1.5}),
             maker=MAKER,
         )

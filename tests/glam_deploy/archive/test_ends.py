@@ -211,5 +211,5 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_pa
         assert {column: row[column] for column in scores} == scores
         assert [box and tuple(box.values()) for box in row["patches"]] == result.patch_boxes_in_source
         assert row["made_by"] == made_by(result.provenance)
-        (picture,) = (tmp_path / "out/cli/objects").rglob(f"{row['sha256']}.png")
+        (picture,) = (tmp_path / "out/cli/objects").rglob(f"{row['instance']}.png")
         assert picture.read_bytes() == to_png(overlay(glam_deploy.read(row["location"]).pixels, result))

@@ -1,51 +1,19 @@
 """Entries of folders, and what is known of an entry after it was read; needs no Ray."""
 
 import hashlib
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePath
 
-import pytest
 from mammograms import write_mg
-from support.archive import NameCondition, write_views
+from pydicom.dataset import Dataset
+from support.archive import NameCondition
 
+from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.reader import EntryReader
-from glam_deploy.archive.rows import UIDS, PlainIdentifiers, entry_id, instance_id
-from glam_deploy.archive.sources import Entry, SourceUnavailable, open_source
+from glam_deploy.archive.rows import entry_id, instance_id
+from glam_deploy.archive.sources import open_source
+from glam_deploy.archive.sources.base import Entry
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import InputError, UsageError
-
-
-def test_entries_are_those_of_find_inputs_and_have_versions(tmp_path: Path) -> None:
-    write_views(tmp_path / "in/b", ["2.dcm", "1"])
-    write_views(tmp_path / "in", ["z.dcm"])
-    (tmp_path / "in/note.txt").write_text("no image")
-    (tmp_path / "in/.hidden.dcm").write_bytes(b"")
-    found = list(open_source([str(tmp_path / "in")]).entries())
-    assert [Path(entry.location).relative_to(tmp_path / "in").as_posix() for entry in found] == [
-        "z.dcm",
-        "b/1",
-        "b/2.dcm",
-    ]
-    status = (tmp_path / "in/z.dcm").stat()
-    assert (found[0].version, found[0].size) == (f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
-    (given,) = open_source([str(tmp_path / "in/note.txt")]).entries()
-    assert given.name == "note.txt"
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not exist"):
-        list(open_source([str(tmp_path / "none")]).entries())
-
-
-def test_a_file_that_has_gone_is_its_own_fault_a_folder_is_not(tmp_path: Path) -> None:
-    write_views(tmp_path / "in", ["a.dcm"])
-    source = open_source([str(tmp_path / "in")])
-    (entry,) = source.entries()
-    (tmp_path / "in/a.dcm").unlink()
-    with pytest.raises(InputError, match="No such file"):
-        source.read(entry)
-    (tmp_path / "in").rmdir()
-    with pytest.raises(SourceUnavailable, match="mounted"):
-        source.read(entry)
 
 
 def test_a_view_and_its_identity(tmp_path: Path) -> None:
@@ -80,21 +48,49 @@ def test_a_condition_excludes_before_pixels_are_decoded(tmp_path: Path) -> None:
     source = open_source([str(tmp_path / "a.dcm")])
     (entry,) = source.entries()
     found, view = EntryReader(source=source, where=NameCondition(b"EXCLUDE")).read(entry)
-    assert (found.excluded, found.finding, view) == (True, None, None)
+    assert (found.excluded, found.finding, view) == ("without b'EXCLUDE'", None, None)
 
 
 def test_ids_differ_where_location_version_identifier_or_content_do() -> None:
     entries = [("a", "1"), ("a", "2"), ("b", "1"), ("a\0", "1"), ("a\udcff", "1")]
-    assert len({entry_id(Entry(location=a, name="", version=v)) for a, v in entries}) == 5
-    first = instance_id({"SOPInstanceUID": "1.2"}, "ab")
+    stored = Identifiers()
+    assert len({entry_id(Entry(location=a, name="", version=v), stored) for a, v in entries}) == 5
+    uids, path = {"SOPInstanceUID": "1.2"}, PurePath("a/1_L-CC.png")
+    first = instance_id(uids, "ab", path, stored)
     assert first == hashlib.sha256(b"1.2\0ab").hexdigest()[:32]
-    assert len({first, instance_id({}, "ab"), instance_id({"SOPInstanceUID": "1.2"}, "ac")}) == 3
+    assert first == instance_id(uids, "ab", PurePath("b/2.png"), stored)
+    others = {instance_id({}, "ab", path, stored), instance_id(uids, "ac", path, stored)}
+    assert len({first, *others, instance_id(uids, "ab", path, Identifiers(key=b"k" * 32))}) == 4
+
+
+def test_the_same_pixels_under_another_view_are_another_instance() -> None:
+    names = ("a/1_L-CC.png", "b/2_L-CC.png", "a/1_R-CC.png", "a/1.png", "a/L-CC_R-CC.png")
+    found = [instance_id({}, "ab", PurePath(name), Identifiers()) for name in names]
+    assert found[0] == found[1] and len(set(found)) == 4
+
+
+def test_the_view_in_the_name_of_a_folder(tmp_path: Path) -> None:
+    """CBIS-DDSM names folders by the view, and its headers do not state it."""
+    folder = tmp_path / "Mass-Training_P_00001_LEFT_CC/1.3.6/1.3.7"
+    folder.mkdir(parents=True)
+    write_mg(folder / "1-1.dcm", _without_view)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.write(folder / "1-1.dcm", (folder / "1-1.dcm").relative_to(tmp_path))
+    for source in (open_source([str(folder.parents[1])]), open_source([str(tmp_path / "set.zip")])):
+        (entry,) = source.entries()
+        _, view = EntryReader(source=source).read(entry)
+        assert view is not None and view.view == "L-CC" and view.source.name == "1-1.dcm"
+
+
+def _without_view(dataset: Dataset) -> None:
+    del dataset.ViewCodeSequence, dataset.ImageLaterality
 
 
 def test_plain_identifiers() -> None:
-    found = PlainIdentifiers().of({"StudyInstanceUID": "1.2"}, "/a")
+    found = Identifiers().of({"StudyInstanceUID": "1.2"}, "/a")
     assert found == {
         "location": "/a",
+        "patient": "",
         "sop_instance_uid": "",
         "series_instance_uid": "",
         "study_instance_uid": "1.2",

@@ -1,14 +1,18 @@
 """Runs over folders with the simulated pipeline: the tables say what each file was."""
 
+import hashlib
 import os
 import signal
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mammograms import write_mg
+from pydicom.dataset import Dataset
 from support.archive import (
     BadOpener,
     BadSource,
@@ -22,9 +26,15 @@ from support.archive import (
 
 from glam_bench.simulated_pipeline import Simulation
 from glam_deploy.archive.driver import Driver
+from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.plan import survey
-from glam_deploy.archive.sources import SourceUnavailable
+from glam_deploy.archive.rows import entry_id
+from glam_deploy.archive.sources import open_source
+from glam_deploy.archive.sources.base import SourceUnavailable
+from glam_deploy.archive.summary import write_summary
+from glam_deploy.archive.where import parse_where
 from glam_deploy.dicom.read import read_view
+from glam_deploy.errors import UsageError
 
 pytestmark = pytest.mark.ray
 
@@ -92,6 +102,75 @@ def test_excluded_and_unreadable_entries_have_no_view(ray: Any, tmp_path: Path) 
     Driver(ray, plan).run()
     expected = {"a.dcm": "done", "b.dcm": "done", "c.dcm": "excluded", "gone.dcm": "unreadable"}
     assert outcomes_in(tmp_path / "out") == expected
+    assert survey(plan) == {"kept": 4}
+
+    # what a condition has excluded is tried again under another one
+    other = plan_of(tmp_path / "in", tmp_path / "out", source=source, where=NameCondition(b"OTHER"))
+    assert survey(other) == {"kept": 3, "new": 1}
+    assert Driver(ray, other).run() == {"kept": 3, "done": 1}
+    assert outcomes_in(tmp_path / "out") == expected | {"c.dcm": "done"}
+
+
+def test_conditions_on_headers(ray: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, maker in (("a.dcm", "Hologic, Inc."), ("b.dcm", "SIEMENS"), ("c.dcm", "HOLOGIC")):
+        write_mg(tmp_path / "in" / name, partial(_made_by, maker=maker))
+    (tmp_path / "in/picture_L-CC.png").write_bytes(b"no header")
+    plan = plan_of(tmp_path / "in", tmp_path / "out", where=parse_where(["Manufacturer=hologic*"]))
+    Driver(ray, plan).run()
+    expected = {"a.dcm": "done", "b.dcm": "excluded", "c.dcm": "done", "picture_L-CC.png": "excluded"}
+    assert outcomes_in(tmp_path / "out") == expected
+    assert {row["reason"] for row in rows(tmp_path / "out", "files") if row["outcome"] == "excluded"} == {
+        "does not fulfil Manufacturer=hologic*"
+    }
+
+
+def test_pseudonyms_leave_no_identifier(ray: Any, tmp_path: Path) -> None:
+    """Neither as it is nor as its SHA-256, which can be found by trying; in no file of the result."""
+    folder = tmp_path / "in/Doe^Jane"
+    folder.mkdir(parents=True)
+    for name, patient in (("a.dcm", "PAT-0815"), ("b.dcm", "PAT-0815"), ("c.dcm", "PAT-4711"), ("cut.dcm", "PAT-1")):
+        write_mg(folder / name, partial(_of_patient, patient=patient, uid=f"1.2.826.0.1.3680043.8.498.{ord(name[0])}"))
+    (folder / "cut.dcm").write_bytes((folder / "cut.dcm").read_bytes()[:-500])
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    key = Identifiers(key=bytes(range(32)))
+    made = {"identifiers": key, "patients": True, "write": frozenset({"npz"})}
+    plan = plan_of(tmp_path / "in", tmp_path / "out", **made)
+    Driver(ray, plan).run()
+    write_summary(tmp_path / "out")
+    assert survey(plan) == {"kept": 4}
+    assert Driver(ray, plan).run() == {"kept": 4}
+
+    found = rows(tmp_path / "out", "views")
+    patients = Counter(row["patient"] for row in found)
+    assert sorted(patients.values()) == [1, 1, 2] and all(patients)
+    uids = {row["sop_instance_uid"] for row in found}  # c.dcm and cut.dcm have the same
+    assert len(uids) == 3 and all(uid.startswith("2.25.") for uid in uids)
+    hidden = [b"Doe", b"PAT-", b"1.2.826.0.1.3680043.8.498", b".dcm"]
+    hidden += [hashlib.sha256(content).hexdigest()[:32].encode() for content in contents.values()]
+    hidden += [entry_id(entry, Identifiers()).encode() for entry in open_source([str(tmp_path / "in")]).entries()]
+    for path in (tmp_path / "out").rglob("*"):
+        text = str(path.relative_to(tmp_path / "out")).encode()
+        if path.suffix == ".parquet":
+            text += repr([row for table in ("views", "files") for row in rows(tmp_path / "out", table)]).encode()
+        if path.is_file():
+            text += path.read_bytes()
+        assert not [word for word in hidden if word in text], path
+
+    with pytest.raises(UsageError, match="was given: use the same --pseudonyms"):
+        Driver(ray, plan_of(tmp_path / "in", tmp_path / "out")).run()
+    with pytest.raises(UsageError, match="was given: use the same --pseudonyms"):
+        survey(plan_of(tmp_path / "in", tmp_path / "out", identifiers=Identifiers(key=b"1" * 32)))
+
+
+def _made_by(dataset: Dataset, *, maker: str) -> None:
+    dataset.Manufacturer = maker
+    dataset.SOPInstanceUID = f"1.2.826.0.1.3680043.8.498.{len(maker)}"
+
+
+def _of_patient(dataset: Dataset, *, patient: str, uid: str) -> None:
+    dataset.PatientID = patient
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
 
 
 def test_files_that_end_or_stop_their_process_cost_one_row_each(ray: Any, tmp_path: Path) -> None:
@@ -137,7 +216,7 @@ def test_files_of_an_instance_are_written(ray: Any, tmp_path: Path) -> None:
     driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", write=frozenset({"npz"})))
     driver.run()
     (row,) = rows(tmp_path / "out", "views")
-    path = tmp_path / f"out/objects/{driver.partition}/{row['sha256'][:2]}/{row['sha256']}.npz"
+    path = tmp_path / f"out/objects/{driver.partition}/{row['instance'][:2]}/{row['instance']}.npz"
     with np.load(path) as arrays:
         assert arrays["y_global"].tolist() == [row["y_global_benign"], row["y_global_malignant"]]
 
