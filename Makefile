@@ -82,6 +82,7 @@ RAY := .venv-ray/bin
 
 ray-test: .venv-ray/installed  ## archives with Ray, in a venv of their own: kills, interruptions, two nodes; six minutes
 	$(RAY)/python -m pytest tests/glam_deploy/archive -m "ray or not ray"
+	$(RAY)/python -m pytest tests/outside -m strace -k archive
 
 PACS := Orthanc storescu dciodvfy
 pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; installs it where apt-get is root's

@@ -3,6 +3,10 @@
 On this machine every port of Ray is on loopback, and access needs a token that only this user can read. Ray listens on
 loopback alone if clusters are off (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, the setting for Windows and macOS, which holds
 on Linux too): then all of its processes take 127.0.0.1 as the address of the node.
+
+Ray 2.60 asks the metadata services of clouds (169.254.169.254, metadata.google.internal) where it runs, even without
+usage statistics, unless `~/ray_bootstrap_config.yaml` exists (`get_cluster_config_to_report` in its `usage_lib.py`). So
+its processes start with a home folder that has this file, and the actors get back the real one (`actor_environment`).
 """
 
 import os
@@ -62,6 +66,7 @@ def local_cluster() -> Iterator[Any]:
             _environment(settings | _QUIET, without=("RAY_AUTH_TOKEN", "RAY_ADDRESS")),
             _connected(
                 address="local",
+                home=_quiet_home(folder),
                 _node_ip_address=LOOPBACK,
                 _temp_dir=str(folder),
                 num_cpus=len(os.sched_getaffinity(0)),
@@ -102,8 +107,21 @@ def nodes(ray: Any) -> list[Node]:
     return sorted((node for node in found if node.cpus or node.gpus), key=lambda node: node.id)
 
 
+def actor_environment() -> dict[str, str]:
+    """Environment variables of actors in a cluster of `local_cluster`, besides those that they inherit."""
+    return {"HOME": str(Path("~").expanduser())}
+
+
+def _quiet_home(folder: Path) -> Path:
+    home = folder / "home"
+    home.mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text("{}\n", "ascii")
+    return home
+
+
 @contextmanager
-def _connected(address: str, **options: Any) -> Iterator[Any]:
+def _connected(address: str, home: Path | None = None, **options: Any) -> Iterator[Any]:
+    """Context with Ray. `home`: home folder of the processes that Ray starts; None for that of this process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # read when Ray is imported, after `_environment`
     import ray
@@ -111,7 +129,7 @@ def _connected(address: str, **options: Any) -> Iterator[Any]:
     try:
         try:
             # Ray puts the current folder of this moment on `sys.path` of its processes (see `processes`)
-            with chdir("/"):
+            with chdir("/"), _environment({"HOME": str(home)} if home else {}):
                 ray.init(
                     address=address, log_to_driver=False, logging_level="error", configure_logging=False, **options
                 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from glam_deploy import __version__
 from glam_deploy.archive.actors import ObjectPlan, PredictorFacts, Refusal
-from glam_deploy.archive.cluster import Node, nodes
+from glam_deploy.archive.cluster import Node, actor_environment, nodes
 from glam_deploy.archive.dataset import Dataset, writing
 from glam_deploy.archive.feed import Feed
 from glam_deploy.archive.plan import KEPT, RunPlan, partition
@@ -79,6 +79,7 @@ class Driver:
                 opener=self._plan.opener,
                 reader=self._plan.reader,
                 marker=marker,
+                environment={} if self._shared else actor_environment(),
                 files=files,
                 readers=self._plan.readers,
             )

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -56,6 +56,8 @@ class StationPlan:
     reader: EntryReader
     marker: Path | None
     """As of `Predictor.open`."""
+    environment: Mapping[str, str]
+    """Environment variables of the processes, besides those that they inherit."""
     files: Any
     """Reference to the files of the bundle, None if all nodes are this machine."""
     readers: int | None
@@ -152,7 +154,10 @@ class Station:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         place = NodeAffinitySchedulingStrategy(self.node.id, soft=False)
-        return self._ray.remote(kind).options(scheduling_strategy=place, max_restarts=0, **options)
+        environment = {"env_vars": dict(self._plan.environment)}
+        return self._ray.remote(kind).options(
+            scheduling_strategy=place, max_restarts=0, runtime_env=environment, **options
+        )
 
 
 class Step(Enum):

@@ -87,7 +87,8 @@ class Watched:
 
 def _reaches_out(line: str) -> Iterator[bool]:
     for found in ADDRESS.finditer(line):
-        yield not ip_address(found[1] or found[2]).is_loopback
+        address = ip_address(found[1] or found[2])
+        yield not (getattr(address, "ipv4_mapped", None) or address).is_loopback
     if found := UNIX.search(line):
         yield found[1] != NAME_SERVICE
     yield RESOLVER.search(line) is not None

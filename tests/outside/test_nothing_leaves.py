@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from outside.strace import Watched
+from outside.strace import RESOLVER, Watched
 from pacs.appliance import Appliance
 from pacs.exams import write_exam
 from support.engines import small_view
@@ -67,6 +67,20 @@ def test_run_dir(watched: Watched, bundle: Path, tmp_path: Path) -> None:
 def test_triton(watched: Watched, bundle: Path, tmp_path: Path) -> None:
     watched.run("triton", "--bundle", bundle, "--out", tmp_path / "models")
     assert_nothing_left(watched)
+
+
+def test_archive(watched: Watched, bundle: Path, tmp_path: Path) -> None:
+    """Ray included, whose processes talk to each other on loopback and by sockets in their folder.
+
+    gRPC opens resolv.conf at its start; a name would be looked up by a message to a name server.
+    """
+    pytest.importorskip("ray")
+    view = small_view()
+    (tmp_path / "in").mkdir()
+    write_view(tmp_path / "in/a.dcm", view.pixels, view=view.view, exam=Exam(seed="outside"))
+    watched.run("archive", tmp_path / "in", "--bundle", bundle, "--engine", "onnx", "--out", tmp_path / "out")
+    assert [line for line in watched.outside() if not RESOLVER.search(line) and "/glam-ray-" not in line] == []
+    assert watched.home_files() == []
 
 
 def test_quantization(watched: Watched) -> None:
