@@ -51,6 +51,7 @@ def local_cluster() -> Iterator[Any]:
     At its end, and also if this process is killed, all processes of Ray end and its folder is removed (`cleanup.py`).
     Raises BackendUnavailable if Ray does not start.
     """
+    # Ray lets everybody write into its own folder, so that folder is inside one that only this user can enter
     temporary = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix="glam-ray-", dir=temporary if len(temporary) <= _LONGEST_BASE else "/tmp"))
     token = folder / "token"
@@ -68,7 +69,7 @@ def local_cluster() -> Iterator[Any]:
                 address="local",
                 home=_quiet_home(folder),
                 _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "ray"),
                 num_cpus=len(os.sched_getaffinity(0)),
                 include_dashboard=False,
             ) as ray,

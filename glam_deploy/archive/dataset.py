@@ -8,7 +8,8 @@
       lock                                   held by the process that writes
 
 A part is written to a temporary file, synchronized and renamed; after that the ledger records it in one transaction. A
-process that is killed in between leaves a part that the ledger does not know: the next one reads and records it.
+process that is killed in between leaves a part that the ledger does not know: the next one reads and records it. The
+row that was recorded last for an id replaces one in an earlier part, which is then written again without it.
 """
 
 import fcntl
@@ -39,12 +40,19 @@ class Dataset:
     Raises UsageError if the folder cannot be used, is full, or another process writes to it.
     """
 
-    def __init__(self, dest: Path, digest: str, identifiers: Identifiers | None = None) -> None:
-        """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored."""
+    def __init__(
+        self, dest: Path, digest: str, identifiers: Identifiers | None = None, *, retry_failed: bool = False
+    ) -> None:
+        """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored.
+
+        `retry_failed`: whether what failed or could not be read counts as not known, so that it gets a new row.
+        """
+        self._tried_again = {"", FAILED, UNREADABLE} if retry_failed else {""}
         self._dest, self._digest, self._identifiers = dest, digest, identifiers or Identifiers()
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
         self._fresh: dict[str, Instance] = {}
+        self._fresh_entries: set[str] = set()
         self._name = ""
         self._stack = ExitStack()
 
@@ -69,12 +77,15 @@ class Dataset:
         return len(self._files)
 
     def is_known(self, entry: str) -> bool:
-        """Whether the entry with this id has a row."""
-        return self._ledger.entry(entry) is not None
+        """Whether the entry with this id has a row that stays, or one was added."""
+        seen = self._ledger.entry(entry)
+        return entry in self._fresh_entries or (seen is not None and seen.outcome not in self._tried_again)
 
     def instance(self, key: str) -> Instance | None:
-        """The instance with this id, if it has a row or one was added."""
-        return self._fresh.get(key) or self._ledger.instance(key)
+        """The instance with this id, if it has a row that stays, or one was added."""
+        known = self._ledger.instance(key)
+        stays = known if known is not None and known.status not in self._tried_again else None
+        return self._fresh.get(key) or stays
 
     def outcomes(self) -> dict[str, int]:
         """Outcome -> number of entries, of all runs into this partition."""
@@ -87,6 +98,7 @@ class Dataset:
             self._views.append(view)
             self._fresh[view.instance] = _instance(view.to_arrow())
         self._files.append(file)
+        self._fresh_entries.add(file.entry)
 
     def flush(self) -> None:
         """Write the added rows as parts, then record them. After an error they are still to be written."""
@@ -102,21 +114,15 @@ class Dataset:
                 if rows:
                     self._publish(table, name, _table(table, rows))
             self._ledger.record(name, map(_instance, views), map(_seen, files))
-        self._files, self._views, self._fresh = [], [], {}
-        self._name = ""
-
-    def forget_failed(self) -> None:
-        """Remove the rows of what failed or could not be read, so that it is tried again."""
-        with writing(self._dest):
-            self._ledger.forget_failed()
+            self._files, self._views, self._fresh, self._fresh_entries = [], [], {}, set()
+            self._name = ""
             self._rewrite()
 
     def apply_condition(self, condition: str) -> None:
-        """Remove the rows of entries that another condition excluded, so that they are tried again."""
+        """Let entries that another condition excluded count as not known, so that they get a new row."""
         with writing(self._dest):
             if self._ledger.condition() != condition:
                 self._ledger.forget_excluded(condition)
-                self._rewrite()
 
     def _recover(self) -> None:
         for table in (VIEWS, FILES):
@@ -129,20 +135,15 @@ class Dataset:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Write the parts again without rows that the ledger has forgotten."""
-        known = {VIEWS: lambda row: self._ledger.instance(row["instance"]), FILES: self._is_recorded}
+        """Write the parts again without rows that were replaced by later ones."""
         for name in self._ledger.to_rewrite():
-            for table, is_kept in known.items():
+            parts = {VIEWS: ("instance", self._ledger.instance_part), FILES: ("entry", self._ledger.entry_part)}
+            for table, (key, part_of) in parts.items():
                 rows = self._read(table, name)
-                kept = [row for row in rows if is_kept(row)]
+                kept = [row for row in rows if part_of(row[key]) == name]
                 if len(kept) < len(rows):
                     self._publish(table, name, _table(table, kept))
             self._ledger.rewritten(name)
-
-    def _is_recorded(self, row: dict[str, Any]) -> bool:
-        # an earlier version of the row may be in another part
-        seen = self._ledger.entry(row["entry"])
-        return seen is not None and seen.outcome == row["outcome"]
 
     def _next_name(self) -> str:
         last = max((int(name[5:11]) for name in self._ledger.parts()), default=0)
@@ -209,7 +210,7 @@ def known_entries(
         yield lambda entry: False
         return
     with writing(dest), closing(Ledger(path)) as ledger:
-        tried = {FAILED, UNREADABLE} if retry_failed else set[str]()
+        tried = {"", FAILED, UNREADABLE} if retry_failed else {""}
         if ledger.condition() != condition:
             tried.add(EXCLUDED)
         yield lambda entry: (seen := ledger.entry(entry)) is not None and seen.outcome not in tried

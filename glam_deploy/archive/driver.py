@@ -14,10 +14,10 @@ from glam_deploy.archive.actors import ObjectPlan, PredictorFacts, Refusal
 from glam_deploy.archive.cluster import Node, actor_environment, nodes
 from glam_deploy.archive.dataset import Dataset, writing
 from glam_deploy.archive.feed import Feed
-from glam_deploy.archive.plan import KEPT, RunPlan, partition
+from glam_deploy.archive.plan import RunPlan, partition
 from glam_deploy.archive.reader import Fingerprint
 from glam_deploy.archive.recorder import Recorder
-from glam_deploy.archive.rows import FAILED, Finding, Maker, entry_id
+from glam_deploy.archive.rows import FAILED, KEPT, Finding, Maker, entry_id
 from glam_deploy.archive.shipping import files_of
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.station import QUEUE, Pending, ReaderSlot, Station, StationPlan, Step, Task
@@ -26,7 +26,9 @@ from glam_deploy.errors import BackendRunError, BackendUnavailable, GlamError, U
 MOST_DEATHS = 2
 """Processes that may end while one entry is alone in them, before it counts as the cause."""
 MOST_FAILURES = 3
-"""Processes of a station that may end one after another without a result."""
+"""Processes of a station that may end one after another without a result and without an entry that may be the cause."""
+MOST_CAUSES = 20
+"""Entries that may be recorded one after another as the cause of an end, without a result between them."""
 
 
 class Driver:
@@ -52,7 +54,7 @@ class Driver:
         self._pending: dict[Any, Pending] = {}
         self._again: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
-        self._taken = 0
+        self._taken = self._causes = 0
         self._ending: GlamError | None = None
         self._feed: Feed | None = None
         self._refreshed = self._flushed = time.monotonic()
@@ -97,11 +99,10 @@ class Driver:
 
     def _process(self, maker: Maker) -> None:
         plan = self._plan
-        with Dataset(plan.dest, self.partition, plan.identifiers) as self._dataset, Feed(plan.source) as self._feed:
+        self._dataset = Dataset(plan.dest, self.partition, plan.identifiers, retry_failed=plan.retry_failed)
+        with self._dataset, Feed(plan.source) as self._feed:
             self._dataset.apply_condition(plan.condition)
-            if plan.retry_failed:
-                self._dataset.forget_failed()
-            self._recorder = Recorder(self._dataset, plan.identifiers, maker, self._count)
+            self._recorder = Recorder(self._dataset, plan.identifiers, maker, self._count, self._again.append)
             try:
                 self._loop(self._feed)
             finally:
@@ -245,9 +246,9 @@ class Driver:
             assert slot is not None
             slot.is_ready = True
         elif pending.step is Step.PREDICTED:
-            del station.predicting[reference_of(station, task)]
-            station.predicting_since, station.failures = time.monotonic(), 0
             assert task is not None
+            station.remove(task)
+            station.predicting_since, station.failures, self._causes = time.monotonic(), 0, 0
             self._recorder.finish(task, value)
         else:
             assert slot is not None and task is not None
@@ -303,8 +304,6 @@ class Driver:
     def _on_death(self, pending: Pending) -> None:
         """A process has ended: its entries are tried again, alone if one of them may be the cause."""
         station, slot = pending.station, pending.slot
-        if pending.step in (Step.OPENED, Step.STARTED):
-            station.failures += 1
         lost = [pending.task] if pending.task else []
         for reference, other in list(self._pending.items()):
             if other.station is station and other.slot is slot:
@@ -312,9 +311,9 @@ class Driver:
                 lost += [other.task] if other.task else []
         for lost_task in lost:
             self._blame(lost_task)
+        station.failures += not lost
         if slot is None:
             station.predicting.clear()
-            station.failures += 1
             self._require_alive(station)
             self._expect(station.start_predictor(), Step.OPENED, station)
         else:
@@ -331,6 +330,13 @@ class Driver:
             return
         reason = f"the process that read or computed it ended {MOST_DEATHS} times, each time with this input alone"
         self._recorder.finish(task, Finding(status=FAILED, error="ProcessDied", reason=reason))
+        self._causes += 1
+        if self._causes > MOST_CAUSES:
+            raise BackendRunError(
+                f"{self._causes} inputs one after another ended their process. Perhaps a node lacks memory: use fewer "
+                "--readers, or an engine that needs less. They are recorded as failed, for --retry-failed; the same "
+                "command goes on with the others"
+            )
 
     def _require_alive(self, station: Station) -> None:
         """Raises BackendRunError if the processes of a node end again and again; not if the node is gone."""
@@ -345,7 +351,7 @@ class Driver:
         station, task = pending.station, pending.task
         assert task is not None
         if pending.slot is None:
-            del station.predicting[reference_of(station, task)]
+            station.remove(task)
         else:
             pending.slot.tasks.remove(task)
         self._again.append(task)
@@ -392,8 +398,3 @@ class Driver:
 
 class _RefusedByNode(GlamError):
     """The error of a node, with its exit code."""
-
-
-def reference_of(station: Station, task: Task | None) -> Any:
-    """The reference of the finding of a view that the station computes."""
-    return next(reference for reference, other in station.predicting.items() if other is task)

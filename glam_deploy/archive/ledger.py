@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.archive.rows import DUPLICATE, EXCLUDED, FAILED, UNREADABLE
+from glam_deploy.archive.rows import EXCLUDED
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS part (name TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -37,6 +37,7 @@ class Seen:
 
     id: str
     outcome: str
+    """"" if it is to be tried again."""
     instance: str
 
 
@@ -71,30 +72,29 @@ class Ledger:
         return dict(self._rows("SELECT outcome, count(*) FROM entry GROUP BY outcome"))
 
     def record(self, part: str, instances: Iterable[Instance], entries: Iterable[Seen]) -> None:
-        """Record the rows of a part that is on the disk; in one transaction."""
+        """Record the rows of a part that is on the disk, in place of earlier ones with their ids; in one transaction.
+
+        Parts with rows that were replaced are in `to_rewrite` until `rewritten`, also after this process was killed.
+        """
         with self._connection as transaction:
             transaction.execute("BEGIN")
             transaction.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
-            made = ((one.id, one.status, one.entry, part) for one in instances)
-            transaction.executemany("INSERT OR IGNORE INTO instance VALUES (?, ?, ?, ?)", made)
-            seen = ((one.id, one.outcome, one.instance, part) for one in entries)
-            transaction.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", seen)
+            for table, found in (
+                ("instance", [(one.id, one.status, one.entry, part) for one in instances]),
+                ("entry", [(one.id, one.outcome, one.instance, part) for one in entries]),
+            ):
+                replaced = f"SELECT part FROM {table} WHERE id = ? AND part != ?"
+                ids = ((row[0], part) for row in found)
+                transaction.executemany(f"INSERT OR IGNORE INTO rewrite {replaced}", ids)
+                transaction.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", found)
 
-    def forget_failed(self) -> None:
-        """Remove what failed or could not be read, with its duplicates; their parts are to be rewritten.
+    def instance_part(self, key: str) -> str | None:
+        """Name of the part with the row of the instance with this id."""
+        return next((part for (part,) in self._rows("SELECT part FROM instance WHERE id = ?", key)), None)
 
-        In one transaction: `to_rewrite` has the parts until `rewritten`, also after this process was killed.
-        """
-        failed = "SELECT id FROM instance WHERE status = ?"
-        gone = f"outcome IN (?, ?) OR (outcome = ? AND instance IN ({failed}))"
-        values = (FAILED, UNREADABLE, DUPLICATE, FAILED)
-        with self._connection as transaction:
-            transaction.execute("BEGIN")
-            for table, condition, given in (("instance", "status = ?", (FAILED,)), ("entry", gone, values)):
-                parts = f"SELECT DISTINCT part FROM {table} WHERE {condition}"
-                transaction.execute(f"INSERT OR IGNORE INTO rewrite {parts}", given)
-            transaction.execute(f"DELETE FROM entry WHERE {gone}", values)
-            transaction.execute("DELETE FROM instance WHERE status = ?", (FAILED,))
+    def entry_part(self, key: str) -> str | None:
+        """Name of the part with the row of the entry with this id."""
+        return next((part for (part,) in self._rows("SELECT part FROM entry WHERE id = ?", key)), None)
 
     def condition(self) -> str | None:
         """The condition that excluded entries; None if it is not known, as in a ledger that was made again."""
@@ -102,16 +102,14 @@ class Ledger:
         return row[0] if row else None
 
     def forget_excluded(self, condition: str) -> None:
-        """Remove what the condition before `condition` excluded; as `forget_failed`."""
+        """Set the outcome of what the condition before `condition` excluded to "", in one transaction."""
         with self._connection as transaction:
             transaction.execute("BEGIN")
-            parts = "SELECT DISTINCT part FROM entry WHERE outcome = ?"
-            transaction.execute(f"INSERT OR IGNORE INTO rewrite {parts}", (EXCLUDED,))
-            transaction.execute("DELETE FROM entry WHERE outcome = ?", (EXCLUDED,))
+            transaction.execute("UPDATE entry SET outcome = '' WHERE outcome = ?", (EXCLUDED,))
             transaction.execute("INSERT OR REPLACE INTO condition VALUES (1, ?)", (condition,))
 
     def to_rewrite(self) -> list[str]:
-        """Parts that still have rows which `forget_failed` or `forget_excluded` removed from here."""
+        """Parts that still have rows which later ones have replaced."""
         return [name for (name,) in self._rows("SELECT part FROM rewrite ORDER BY part")]
 
     def rewritten(self, part: str) -> None:

@@ -8,13 +8,10 @@ from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
 from glam_deploy.archive.dataset import known_entries, require_same_key
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.reader import EntryReader
-from glam_deploy.archive.rows import Maker, entry_id
+from glam_deploy.archive.rows import KEPT, Maker, entry_id
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Source
 from glam_deploy.json_records import json_sha256
-
-KEPT = "kept"
-"""Count of entries that an earlier run has recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +47,8 @@ class RunPlan:
 
     @property
     def condition(self) -> str:
-        """Text of the condition on headers, "" without one."""
-        return "" if self.reader.where is None else str(self.reader.where)
+        """Text of the condition on headers, or its pseudonym; "" without one."""
+        return "" if self.reader.where is None else self.identifiers.text("condition", str(self.reader.where))
 
 
 def partition(maker: Maker, *, for_processing: bool) -> str:

@@ -8,6 +8,7 @@ from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.rows import (
     DUPLICATE,
     EXCLUDED,
+    KEPT,
     UNREADABLE,
     FileRow,
     Finding,
@@ -28,23 +29,39 @@ class _Claim:
 
 
 class Recorder:
-    """Writes the rows of a run to its data set. `count` is called with the outcome of each entry."""
+    """Writes the rows of a run to its data set.
 
-    def __init__(self, dataset: Dataset, identifiers: Identifiers, maker: Maker, count: Callable[[str], None]) -> None:
-        self._dataset, self._identifiers, self._maker, self._count = dataset, identifiers, maker, count
+    `count` is called with the outcome of each entry, `again` with a task that is to be read again.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        identifiers: Identifiers,
+        maker: Maker,
+        count: Callable[[str], None],
+        again: Callable[[Task], None],
+    ) -> None:
+        self._dataset, self._identifiers, self._maker = dataset, identifiers, maker
+        self._count, self._again = count, again
         self._claims: dict[str, _Claim] = {}
 
     def is_settled(self, task: Task) -> bool:
         """Whether nothing more is to be done for an entry that was read: it has its row, or gets it with another's."""
         found = task.fingerprint
         assert found is not None
-        if not found.sha256 or found.excluded:
+        is_content = bool(found.sha256) and not found.excluded
+        instance = instance_id(found.uids, found.sha256, task.entry.path, self._identifiers) if is_content else ""
+        if task.instance != instance:
+            self._leave(task)
+        if not is_content:
             if found.excluded:
-                self._add(task, EXCLUDED, reason=f"does not fulfil {found.excluded}")
+                condition = found.excluded if self._identifiers.key is None else "the condition"
+                self._add(task, EXCLUDED, reason=f"does not fulfil {condition}")
             else:
                 self._add(task, UNREADABLE, reason="" if found.finding is None else found.finding.reason)
             return True
-        task.instance = instance_id(found.uids, found.sha256, task.entry.path, self._identifiers)
+        task.instance = instance
         if (known := self._dataset.instance(task.instance)) is not None:
             # the row of its instance may be from a run that was killed before it wrote that of the entry
             self._add(task, known.status if known.entry == task.id else DUPLICATE)
@@ -73,6 +90,15 @@ class Recorder:
             for duplicate in claim.duplicates:
                 self._add(duplicate, DUPLICATE)
 
+    def _leave(self, task: Task) -> None:
+        """Give up the claim of a task whose content is another one when it is read again; others are to claim it."""
+        claim = self._claims.get(task.instance)
+        if claim is not None and claim.owner is task:
+            del self._claims[task.instance]
+            for duplicate in claim.duplicates:
+                self._again(duplicate)
+        task.instance = ""
+
     def drop(self, task: Task) -> None:
         """Forget an entry without a row, with those that wait for it; a later run takes them."""
         if task.instance:
@@ -92,6 +118,8 @@ class Recorder:
             outcome=outcome,
             reason=reason,
         )
-        if view is not None or entry.version or not self._dataset.is_known(task.id):
+        if view is None and self._dataset.is_known(task.id):
+            outcome = KEPT  # twice in the source, or read again without a version
+        else:
             self._dataset.add(row, view)
         self._count(outcome)

@@ -27,6 +27,8 @@ SCORES = tuple(f"{score}_{name}" for score in ("y_global", "y_local", "y_fusion"
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 """Status of an instance, and outcome of the entry that it was read from."""
+KEPT = "kept"
+"""Count of entries that have their row already."""
 DUPLICATE, EXCLUDED, UNREADABLE = "duplicate", "excluded", "unreadable"
 """Further outcomes of an entry: content of another one, excluded by a condition, and without readable content."""
 

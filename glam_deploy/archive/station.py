@@ -141,6 +141,10 @@ class Station:
         self.predicting[reference] = task
         return reference
 
+    def remove(self, task: Task) -> None:
+        """Remove a view that the predictor has no longer."""
+        del self.predicting[next(reference for reference, other in self.predicting.items() if other is task)]
+
     def kill(self, slot: ReaderSlot | None = None) -> None:
         """Kill a reader, or the predictor."""
         self._ray.kill(self._predictor if slot is None else slot.actor)

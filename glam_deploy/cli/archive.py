@@ -26,7 +26,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.cli.progress import KEPT, Tally
-from glam_deploy.errors import UsageError, counted
+from glam_deploy.errors import UsageError
 from glam_deploy.installation import require
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def _dry_run(plan: "RunPlan") -> int:
     with console.working("counting"):
         counts = survey(plan)
     known = sum(count for name, count in counts.items() if name != "new")
-    console.out.print(f"{counted(counts['new'], 'entry')} to try, {known} with a row; nothing was computed")
+    noun = "entry" if counts["new"] == 1 else "entries"
+    console.out.print(f"{counts['new']} {noun} to try, {known} with a row; nothing was computed")
     return 0
 
 

@@ -75,9 +75,7 @@ def step(function):
 
 os.fsync, Path.replace, dataset._synchronize = map(step, (os.fsync, Path.replace, dataset._synchronize))
 Ledger.record, Ledger.rewritten = map(step, (Ledger.record, Ledger.rewritten))
-with dataset.Dataset(Path(sys.argv[1]), "d") as made:
-    if sys.argv[3] == "retry":
-        made.forget_failed()
+with dataset.Dataset(Path(sys.argv[1]), "d", retry_failed=sys.argv[3] == "retry") as made:
     for number in range(5):
         test_dataset.add(made, number)
     made.flush()
@@ -106,21 +104,30 @@ def test_a_kill_between_any_two_steps_loses_nothing_and_doubles_nothing(tmp_path
     assert steps >= 7  # two parts with three steps each, and the ledger
 
 
-def test_a_kill_while_failures_are_removed(tmp_path: Path) -> None:
+def test_a_kill_while_failures_are_replaced(tmp_path: Path) -> None:
     for steps in range(30):
         dest = tmp_path / str(steps)
         write(dest, range(3))
         write(dest, range(3, 5), "failed")
         ended = killed(dest, steps, "retry")
-        with Dataset(dest, "d") as dataset:
-            dataset.forget_failed()
+        with Dataset(dest, "d", retry_failed=True) as dataset:
             for number in range(5):
                 add(dataset, number)
             dataset.flush()
         assert outcomes_in(dest) == {f"{n}.dcm": "done" for n in range(5)}
         if ended == 0:
             break
-    assert steps >= 12
+    assert steps >= 10
+
+
+def test_failures_that_are_not_tried_again_stay(tmp_path: Path) -> None:
+    write(tmp_path, range(5), "failed")
+    with Dataset(tmp_path, "d", retry_failed=True) as dataset:
+        assert not any(dataset.is_known(f"e{n}") or dataset.instance(f"i{n}") for n in range(5))
+        add(dataset, 3)
+        dataset.flush()
+        assert dataset.is_known("e3") and not dataset.is_known("e4")
+    assert outcomes_in(tmp_path) == {f"{n}.dcm": "done" if n == 3 else "failed" for n in range(5)}
 
 
 FULL = """

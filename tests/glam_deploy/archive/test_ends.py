@@ -123,6 +123,8 @@ def test_every_port_of_ray_is_on_loopback(start: Any, room: Path, tmp_path: Path
     read_to(process, "1")
     owners = [process.pid, *users_of(room)]
     addresses = {address for owner in owners for address in listening(owner)}
+    folders = list(room.glob("glam-ray-*"))  # Ray lets everybody write into its own folder, which is inside
+    assert folders and all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
     process.terminate()
     process.communicate()
     assert len(addresses) >= 5  # of the head, the node, the driver and two actors
