@@ -14,6 +14,7 @@ row that was recorded last for an id replaces one in an earlier part, which is t
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 VIEWS, FILES = "views", "files"
 _TEMPORARY = ".unfinished-"
+_PART = re.compile(r"part-\d{6,}")
 _KEY = "pseudonyms"
 """File with the fingerprint of the key, in the folder of the result."""
 
@@ -54,6 +56,8 @@ class Dataset:
         self._fresh: dict[str, Instance] = {}
         self._fresh_entries: set[str] = set()
         self._name = ""
+        self.repaired: tuple[str, ...] = ()
+        """Parts that were missing or damaged when the data set was opened; their images are tried again."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "Dataset":
@@ -128,11 +132,32 @@ class Dataset:
         for table in (VIEWS, FILES):
             for left in self._folder(table).glob(f"{_TEMPORARY}*"):
                 left.unlink()
-        names = {path.stem for table in (VIEWS, FILES) for path in self._folder(table).glob("part-*.parquet")}
+        whole = {table: self._whole_parts(table) for table in (VIEWS, FILES)}
+        for name in sorted(self._ledger.parts()):
+            rows = zip((VIEWS, FILES), self._ledger.rows_of(name), strict=True)
+            if any(count and name not in whole[table] for table, count in rows):
+                self._ledger.forget_part(name)
+                self.repaired += (name,)
+        names = whole[VIEWS] | whole[FILES]
         for name in sorted(names - self._ledger.parts()):
             views, files = (self._read(table, name) for table in (VIEWS, FILES))
             self._ledger.record(name, map(_instance, views), map(_seen, files))
         self._rewrite()
+
+    def _whole_parts(self, table: str) -> set[str]:
+        """Names of the parts that can be read; a damaged one is renamed, so that no program reads it.
+
+        Raises UsageError for a Parquet file of somebody else, whose rows every reader of the table would get.
+        """
+        found = set()
+        for path in sorted(self._folder(table).glob("*.parquet")):
+            if not _PART.fullmatch(path.stem) or (known := _columns(path)) not in (None, schema(table).names):
+                raise UsageError(f"{path} is no part of this data set: move it out of the folder")
+            if known is None:
+                path.replace(path.with_name(f".damaged-{path.stem}"))
+            else:
+                found.add(path.stem)
+        return found
 
     def _rewrite(self) -> None:
         """Write the parts again without rows that were replaced by later ones."""
@@ -195,6 +220,18 @@ def _record_key(dest: Path, identifiers: Identifiers) -> None:
         draft = dest / f"{_TEMPORARY}{_KEY}"
         draft.write_text(f"{identifiers.fingerprint}\n", "ascii")
         draft.replace(path)
+
+
+def _columns(path: Path) -> list[str] | None:
+    """Columns of a Parquet file; None if it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names: list[str] = pq.read_schema(path).names
+    except pa.ArrowException:
+        return None
+    return names
 
 
 @contextmanager
@@ -260,11 +297,16 @@ def writing(dest: Path) -> Iterator[None]:
     """Context that raises OSError and sqlite3.Error of the block as UsageError."""
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.OperationalError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(
             f"cannot write to {dest}: {reason}, expected a folder with free space and write permission. What was "
             "recorded before is intact: free space or change the permissions, and run the same command again"
+        ) from error
+    except sqlite3.Error as error:
+        raise UsageError(
+            f"the index {dest}/ledger-*.db is damaged ({error}): delete it, and run the same command again, which "
+            "makes it again from the tables"
         ) from error
 
 

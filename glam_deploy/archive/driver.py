@@ -99,14 +99,14 @@ class Driver:
 
     def _process(self, maker: Maker) -> None:
         plan = self._plan
-        self._dataset = Dataset(plan.dest, self.partition, plan.identifiers, retry_failed=plan.retry_failed)
-        with self._dataset, Feed(plan.source) as self._feed:
-            self._dataset.apply_condition(plan.condition)
-            self._recorder = Recorder(self._dataset, plan.identifiers, maker, self._count, self._again.append)
+        self.dataset = Dataset(plan.dest, self.partition, plan.identifiers, retry_failed=plan.retry_failed)
+        with self.dataset, Feed(plan.source) as self._feed:
+            self.dataset.apply_condition(plan.condition)
+            self._recorder = Recorder(self.dataset, plan.identifiers, maker, self._count, self._again.append)
             try:
                 self._loop(self._feed)
             finally:
-                self._dataset.flush()
+                self.dataset.flush()
 
     @contextmanager
     def _marker(self) -> Iterator[Path | None]:
@@ -131,11 +131,9 @@ class Driver:
             if not (more or self._again or self._suspects or any(station.load for station in self._stations)):
                 return
             self._wait()
-            if self._dataset.unsaved >= self._plan.flush_rows or time.monotonic() - self._flushed > self._plan.flush_s:
-                self._dataset.flush()
+            if self.dataset.unsaved >= self._plan.flush_rows or time.monotonic() - self._flushed > self._plan.flush_s:
+                self.dataset.flush()
                 self._flushed = time.monotonic()
-
-    # entries
 
     def _fill(self, station: Station) -> None:
         """Give a station entries to read, and views to compute."""
@@ -174,7 +172,7 @@ class Driver:
             if self._ending is not None or self._taken == self._plan.limit or (entry := self._take()) is None:
                 return None
             key = entry_id(entry, self._plan.identifiers)
-            if not (entry.version and self._dataset.is_known(key)):
+            if not (entry.version and self.dataset.is_known(key)):
                 self._taken += 1
                 return Task(entry=entry, id=key)
             self._count(KEPT)
@@ -191,8 +189,6 @@ class Driver:
     def _count(self, outcome: str) -> None:
         self.counts[outcome] += 1
         self._progress(self)
-
-    # what Ray answers
 
     def _expect(
         self, reference: Any, step: Step, station: Station, slot: ReaderSlot | None = None, task: Task | None = None

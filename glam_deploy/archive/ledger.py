@@ -96,6 +96,24 @@ class Ledger:
         """Name of the part with the row of the entry with this id."""
         return next((part for (part,) in self._rows("SELECT part FROM entry WHERE id = ?", key)), None)
 
+    def rows_of(self, part: str) -> tuple[int, int]:
+        """Number of instances and of entries whose row is in a part."""
+        ((instances,),) = self._rows("SELECT count(*) FROM instance WHERE part = ?", part)
+        ((entries,),) = self._rows("SELECT count(*) FROM entry WHERE part = ?", part)
+        return instances, entries
+
+    def forget_part(self, part: str) -> None:
+        """Remove what a part has recorded, and all entries of its instances, so that they are tried again."""
+        gone = "part = ? OR instance IN (SELECT id FROM instance WHERE part = ?)"
+        with self._connection as transaction:
+            transaction.execute("BEGIN")
+            transaction.execute("INSERT OR IGNORE INTO rewrite VALUES (?)", (part,))
+            transaction.execute(
+                f"INSERT OR IGNORE INTO rewrite SELECT DISTINCT part FROM entry WHERE {gone}", (part, part)
+            )
+            transaction.execute(f"DELETE FROM entry WHERE {gone}", (part, part))
+            transaction.execute("DELETE FROM instance WHERE part = ?", (part,))
+
     def condition(self) -> str | None:
         """The condition that excluded entries; None if it is not known, as in a ledger that was made again."""
         row = next(self._rows("SELECT text FROM condition"), None)

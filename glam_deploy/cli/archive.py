@@ -210,6 +210,9 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
             raise
     page = write_summary(plan.dest)
+    if driver.dataset.repaired:
+        parts = ", ".join(driver.dataset.repaired)
+        console.err.print(f"missing or damaged, and computed again: {parts} of {plan.dest}", soft_wrap=True)
     if not console.is_quiet():
         text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {page}"
         console.out.print(text, soft_wrap=True)

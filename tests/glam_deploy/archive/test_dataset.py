@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,40 @@ def test_failures_that_are_not_tried_again_stay(tmp_path: Path) -> None:
         dataset.flush()
         assert dataset.is_known("e3") and not dataset.is_known("e4")
     assert outcomes_in(tmp_path) == {f"{n}.dcm": "done" if n == 3 else "failed" for n in range(5)}
+
+
+@pytest.mark.parametrize("table", ["views", "files"])
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100])])
+def test_a_lost_or_damaged_part_is_found_and_its_images_tried_again(
+    tmp_path: Path, table: str, harm: Callable[[Path], object]
+) -> None:
+    write(tmp_path, range(3))
+    write(tmp_path, range(3, 5))
+    harm(tmp_path / table / "bundle=d/part-000001.parquet")
+    with Dataset(tmp_path, "d") as dataset:
+        assert dataset.repaired == ("part-000001",)
+        assert [dataset.is_known(f"e{n}") for n in range(5)] == [False] * 3 + [True] * 2
+        for number in range(5):
+            add(dataset, number)
+        dataset.flush()
+    assert outcomes_in(tmp_path) == {f"{n}.dcm": "done" for n in range(5)}
+    with Dataset(tmp_path, "d") as dataset:
+        assert dataset.repaired == ()
+
+
+def test_files_of_others_and_a_damaged_index_are_named(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    part = tmp_path / "views/bundle=d/part-000001.parquet"
+    (part.parent / "part-backup.parquet").write_bytes(part.read_bytes())
+    with pytest.raises(UsageError, match=r"part-backup\.parquet is no part"), Dataset(tmp_path, "d"):
+        pass
+    (part.parent / "part-backup.parquet").unlink()
+    (tmp_path / "ledger-d.db").write_bytes(b"no database" * 100)
+    with pytest.raises(UsageError, match=r"is damaged.*delete it"), Dataset(tmp_path, "d"):
+        pass
+    (tmp_path / "ledger-d.db").unlink()
+    write(tmp_path, range(4))
+    assert outcomes_in(tmp_path) == {f"{n}.dcm": "done" for n in range(4)}
 
 
 FULL = """
