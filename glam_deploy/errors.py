@@ -43,6 +43,7 @@ class Caller(Enum):
     EVALUATE = "glam-deploy evaluate"
     APPLIANCE = "glam-deploy serve and run-dir"
     SERVER = "a client of a model server"
+    ARCHIVE = "glam-deploy archive"
 
 
 class Remedy(Enum):
@@ -59,6 +60,10 @@ class Remedy(Enum):
 
 
 _VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
+_VIEW_IN_NAME = (
+    "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags of a DICOM object "
+    f"({_VIEWS})"
+)
 _AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of the image, and send it again"
 _VIEW_AT_SOURCE = "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it again"
 _STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
@@ -71,11 +76,11 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.PYTHON: f"pass view=, {_VIEWS}",
             Caller.RUN: f"name it with --view, {_VIEWS}",
             Caller.GATE: f"name it with --view, {_VIEWS}",
-            Caller.CALIBRATION: "write it into the name of a PNG, TIFF or npy file, as in 0_L-CC.png, or into the tags "
-            f"of a DICOM object ({_VIEWS})",
+            Caller.CALIBRATION: _VIEW_IN_NAME,
             Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _VIEW_AT_SOURCE,
             Caller.SERVER: _VIEW_AT_SOURCE,
+            Caller.ARCHIVE: _VIEW_IN_NAME,
         },
         Remedy.OTHER_VIEW: {
             Caller.PYTHON: f"pass the correct view=, {_VIEWS}",
@@ -85,6 +90,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: f"correct the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
+            Caller.ARCHIVE: f"correct the view in the file name, or {_MODIFY}",
         },
         Remedy.FLIP: {
             Caller.PYTHON: "pass horizontal_flip=True",
@@ -94,6 +100,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
+            Caller.ARCHIVE: _STORED,
         },
         Remedy.NO_FLIP: {
             Caller.PYTHON: "pass horizontal_flip=False",
@@ -103,6 +110,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
+            Caller.ARCHIVE: _STORED,
         },
         Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE, Caller.SERVER: _AT_SOURCE},
         Remedy.FOR_PROCESSING: {
@@ -113,6 +121,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: "choose For Presentation images for the evaluation",
             Caller.APPLIANCE: "allow it with accept.for_processing in the configuration or --for-processing of run-dir",
             Caller.SERVER: "send the For Presentation image; this service takes no For Processing images",
+            Caller.ARCHIVE: "allow it with --for-processing",
         },
         Remedy.STANDARDIZED: {
             Caller.PYTHON: "pass the array from numpy.load to the pipeline, without view=",
@@ -122,6 +131,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
             Caller.SERVER: "send the standardized array as the input IMAGE",
+            Caller.ARCHIVE: _TAKES_RAW,
         },
         Remedy.RAW: {
             Caller.PYTHON: f"pass view= with it, {_VIEWS}",
@@ -131,6 +141,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
             Caller.SERVER: "send the view as a DICOM object, as the input DICOM",
+            Caller.ARCHIVE: _TAKES_RAW,
         },
     }
 )

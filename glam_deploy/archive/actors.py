@@ -165,7 +165,7 @@ class Predictor:
             with self._turn:
                 result = pipeline(prepared)
         except GlamError as error:
-            return finding_of_error(error.with_message_for(Caller.RUN))
+            return finding_of_error(error.with_message_for(Caller.ARCHIVE))
         except Exception as error:  # a fault in this program must not stop the other views
             return finding_of_error(InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it."))
         if objects is not None:

@@ -100,7 +100,7 @@ class EntryReader:
 
 
 def _finding(error: GlamError) -> Finding:
-    return finding_of_error(error.with_message_for(Caller.RUN))
+    return finding_of_error(error.with_message_for(Caller.ARCHIVE))
 
 
 def _internal(error: Exception) -> InternalError:

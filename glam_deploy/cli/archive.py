@@ -207,7 +207,8 @@ def _run(plan: "RunPlan", address: str | None) -> int:
         try:
             counts = driver.run()
         except BaseException:
-            click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
+            if driver.counts:
+                click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
             raise
     page = write_summary(plan.dest)
     if driver.dataset.repaired:

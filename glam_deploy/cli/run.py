@@ -33,6 +33,7 @@ from glam_deploy.cli.options import (
     view_option,
 )
 from glam_deploy.engines.cpu import usable_cores
+from glam_deploy.engines.registry import OWNERS
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.outputs.writer import OutputOptions
 from glam_deploy.records import Mammogram, NetworkInput
@@ -148,6 +149,8 @@ def open_measured(choice: EngineChoice, job: Job) -> Pipeline:
     def open_with(streams: int) -> Pipeline:
         return open_pipeline(replace(choice, streams=streams))
 
+    if (owner := OWNERS.get(choice.engine)) is not None and "streams" not in owner.options:
+        raise UsageError(f"--streams auto is for OpenVINO engines, and the engine is {choice.engine}: leave it out")
     sample = list(islice(_readable(job), SAMPLE)) if len(job.stems) >= FEWEST_INPUTS else []
     found = choose_streams(open_with, sample, cores=usable_cores())
     console.err.print(str(found), soft_wrap=True)

@@ -14,14 +14,14 @@ Devices = int | Sequence[int] | Literal["all"] | None
 def gpu_indices(engine: str, devices: Devices) -> tuple[int, ...]:
     """The indices of the GPUs on which an engine shall run, in the given order; empty for None.
 
-    Raises UsageError for a selection that is empty, names a GPU twice, or asks for all GPUs with a CPU engine;
+    Raises UsageError for a selection that is empty, names a GPU twice, or asks for several or all with a CPU engine;
     BackendUnavailable if "all" finds none.
     """
     if devices is None:
         return ()
+    if not isinstance(devices, int) and engine in OWNERS and not OWNERS[engine].gpu:
+        raise UsageError(f"device = {devices!r}: engine {engine!r} runs on the CPU; remove the option")
     if devices == "all":
-        if engine in OWNERS and not OWNERS[engine].gpu:
-            raise UsageError(f"device = 'all': engine {engine!r} runs on the CPU; remove the option")
         return tuple(range(count_gpus()))
     if isinstance(devices, int):
         indices: tuple[int, ...] = (devices,)

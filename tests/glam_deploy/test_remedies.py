@@ -25,6 +25,7 @@ HAVE = {
     Caller.EVALUATE: set(),
     Caller.APPLIANCE: {"--for-processing"},
     Caller.SERVER: set(),
+    Caller.ARCHIVE: {"--for-processing"},
 }
 """The options that a caller has; of `run-dir` in the appliance's case."""
 

@@ -98,10 +98,10 @@ def test_streams_that_are_measured(
         ("--device", "0,x", "'0,x': expected the index of a GPU, several with commas (0,1), or all"),
         ("--device", "1,1", "device = [1, 1]: expected at least one index, and each once"),
         ("--device", "-1", "device = -1: expected a whole number of 0 or more"),
-        ("--device", "0,1", "engine 'onnx' does not support the option device = 0"),
+        ("--device", "0,1", "device = [0, 1]: engine 'onnx' runs on the CPU"),
         ("--device", "all", "device = 'all': engine 'onnx' runs on the CPU"),
         ("--streams", "some", "'some' is not a valid number of streams: expected a whole number, or auto"),
-        ("--streams", "auto", "engine 'onnx' does not support the option streams = 1"),
+        ("--streams", "auto", "--streams auto is for OpenVINO engines, and the engine is onnx"),
         ("--batch", "0", "0 is not in the range x>=1"),
     ],
 )
