@@ -19,9 +19,10 @@ def gpu_indices(engine: str, devices: Devices) -> tuple[int, ...]:
     """
     if devices is None:
         return ()
-    if not isinstance(devices, int) and engine in OWNERS and not OWNERS[engine].gpu:
-        raise UsageError(f"device = {devices!r}: engine {engine!r} runs on the CPU; remove the option")
+    is_cpu = engine in OWNERS and not OWNERS[engine].gpu
     if devices == "all":
+        if is_cpu:
+            raise UsageError(f"device = 'all': engine {engine!r} runs on the CPU; remove the option")
         return tuple(range(count_gpus()))
     if isinstance(devices, int):
         indices: tuple[int, ...] = (devices,)
@@ -33,4 +34,6 @@ def gpu_indices(engine: str, devices: Devices) -> tuple[int, ...]:
         require_whole_number("device", index, 0)
     if not indices or None in indices or len(set(indices)) < len(indices):
         raise UsageError(f"device = {list(indices)}: expected at least one index, and each once")
+    if is_cpu and len(indices) > 1:
+        raise UsageError(f"device = {list(indices)}: engine {engine!r} runs on the CPU; remove the option")
     return indices

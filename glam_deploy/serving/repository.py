@@ -118,9 +118,9 @@ def write(repository: Path, wanted: Plan) -> dict[Path, int]:
     """Write the version of a plan into a repository, which is created if missing; folder of a model -> its version.
 
     The models of the stages come first, the pipeline last. A version that is there already is kept, and its models are
-    configured to serve it. Raises UsageError for a folder of the same name that glam-deploy did not write, and if the
-    repository cannot be written; BundleError for a changed file of the bundle, and for a version with the same number
-    and another digest.
+    configured to serve it, if its files are unchanged. Raises UsageError for a folder of the same name that glam-deploy
+    did not write, and if the repository cannot be written; BundleError for a changed file of the bundle, and for a
+    version with the same number and another digest.
     """
     models = [*wanted.stages.values(), wanted.pipeline]
     try:
@@ -177,11 +177,20 @@ def _pipeline_files(wanted: Plan) -> Iterator[tuple[str, bytes]]:
     yield f"{BUNDLE}/{MANIFEST}", read_regular(wanted.bundle.folder / MANIFEST)
 
 
+def _require_unchanged(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Raises BundleError if a file of a version that is there already is not what would be written."""
+    for name, content in files:
+        if not (folder / name).is_file() or read_regular(folder / name) != content:
+            raise BundleError(f"{folder / name}: is missing or was changed. Delete {folder}, and run this again.")
+
+
 def _put(repository: Path, model: ModelConfig, files: Iterable[tuple[str, bytes]], room: str) -> None:
     """Write a version of a model unless it is there already, then the configuration that serves it."""
     target, staged, version = repository / model.name, Path(room) / model.name, str(model.version)
     staged.mkdir()
-    if not (target / version).exists():
+    if (target / version).exists():
+        _require_unchanged(target / version, files)
+    else:
         for name, content in files:
             path = staged / version / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.bundle import open_bundle, write_ensemble
 from glam_deploy.cli.main import exit_code
+from glam_deploy.errors import BundleError
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.serving.config import CONFIG, Instances
 from glam_deploy.serving.repository import Graphs, plan, write
@@ -48,6 +49,15 @@ def test_has_the_bundle_and_the_graphs_byte_by_byte(tmp_path: Path) -> None:
 def test_same_bundle_and_engine_are_the_same_version_and_change_nothing(tmp_path: Path) -> None:
     before = snapshot(write_repository(tmp_path))
     assert snapshot(write_repository(tmp_path)) == before
+
+
+@pytest.mark.parametrize("name", ["model.py", "bundle/graphs/global.onnx"])
+def test_a_version_that_was_changed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (version,) = versions(write_repository(tmp_path))
+    with (version / name).open("ab") as file:
+        file.write(b"changed")
+    assert triton(tmp_path) == BundleError.exit_code
+    assert f"{version / name}: is missing or was changed. Delete {version}" in capsys.readouterr().err
 
 
 def test_other_settings_or_bundle_are_another_version_beside_the_first(tmp_path: Path) -> None:
