@@ -15,11 +15,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO, NoReturn
 
 from glam_deploy.archive.sources.locations import is_container, is_hidden, is_named_image, may_be_image, path_part
-from glam_deploy.archive.sources.storage import read_bounded
+from glam_deploy.archive.sources.storage import open_binary, read_bounded
 from glam_deploy.errors import InputError
 from glam_deploy.reading import is_dicom
 from glam_deploy.signatures import HEAD
@@ -71,13 +71,16 @@ def members(file: BinaryIO, location: str) -> Iterator[Member]:
     Raises InputError where the container is damaged: members before that place have been yielded.
     """
     seen: set[str] = set()
+    numbers: dict[str, int] = {}
     is_zip = path_part(location).lower().endswith(".zip")
     with _damage("the archive is damaged"):
         for name, size, opened in _in_zip(file) if is_zip else _in_tar(file, location):
-            label, number = name, 1
+            label, number = name, numbers.get(name, 1)
             while label in seen:
                 number += 1
                 label = f"{name}!{number}"
+            if number > 1:
+                numbers[name] = number
             seen.add(label)
             yield Member(label=label, size=size, open=opened)
 
@@ -186,26 +189,38 @@ def _refuse(what: str, error: Exception) -> NoReturn:
     raise InputError(f"{what} ({type(error).__name__}): copy or pack it again") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContainerMember:
+    """Which member of which container is asked for."""
+
+    container: str
+    """Location of the container, which names its kind."""
+    address: str = field(repr=False)
+    """Its path or URL with credentials: two containers may not be taken for one, whatever their locations."""
+    version: str
+    label: str
+
+
 class LastContainer:
     """The container that this process read last, kept open; a copy in another process begins with none."""
 
     def __init__(self) -> None:
-        self._location, self._passed = "", set[str]()
+        self._key, self._passed = ("", ""), set[str]()
         self._members: Iterator[Member] = iter(())
         self._file: BinaryIO | None = None
 
     def __reduce__(self) -> tuple[type["LastContainer"], tuple[()]]:
         return LastContainer, ()
 
-    def read(self, location: str, label: str, opened: Callable[[], BinaryIO]) -> bytes:
-        """The content of a member. Raises InputError if it is damaged or not there; passes on errors of `opened`."""
+    def read(self, member: ContainerMember) -> bytes:
+        """The content of a member. Raises InputError if it is damaged or not there, Doubt if it cannot be read."""
         try:
-            if self._location != location or label in self._passed:
-                self._begin(location, opened)
-            for member in self._members:
-                self._passed.add(member.label)
-                if member.label == label:
-                    return member.read()
+            if self._key != (member.address, member.version) or member.label in self._passed:
+                self._begin(member)
+            for found in self._members:
+                self._passed.add(found.label)
+                if found.label == member.label:
+                    return found.read()
         except BaseException:
             # the position in the file is unknown
             self.close()
@@ -221,9 +236,9 @@ class LastContainer:
         self._members = iter(())
         if self._file is not None:
             self._file.close()
-        self._location, self._passed, self._file = "", set(), None
+        self._key, self._passed, self._file = ("", ""), set(), None
 
-    def _begin(self, location: str, opened: Callable[[], BinaryIO]) -> None:
+    def _begin(self, member: ContainerMember) -> None:
         self.close()
-        self._file = opened()
-        self._location, self._members = location, members(self._file, location)
+        self._file = open_binary(member.address)
+        self._key, self._members = (member.address, member.version), members(self._file, member.container)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
-from glam_deploy.archive.sources.containers import LastContainer, members
+from glam_deploy.archive.sources.containers import ContainerMember, LastContainer, members
 from glam_deploy.archive.sources.listings import Listing, SignedEntry
 from glam_deploy.archive.sources.locations import is_container, local_path, name_of, split_member
 from glam_deploy.archive.sources.storage import Doubt, exists, is_file, is_url, open_binary, read_all
@@ -42,7 +42,9 @@ class Files:
         container, label = member or (entry.location, "")
         address = entry.address if isinstance(entry, SignedEntry) else container
         if member is not None:
-            return self._last.read(container, label, lambda: open_binary(address))
+            return self._last.read(
+                ContainerMember(container=container, address=address, version=entry.version, label=label)
+            )
         if is_container(entry.location):
             with open_binary(address) as file:
                 for _ in members(file, entry.location):

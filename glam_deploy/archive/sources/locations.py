@@ -1,10 +1,11 @@
 """Locations of entries: paths, URLs without credentials, and members of containers."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qsl, quote_from_bytes, unquote, unquote_to_bytes, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote_from_bytes, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from glam_deploy.reading import SUFFIXES
 
@@ -12,13 +13,20 @@ _KINDS = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _CONTAINER = re.compile(rf"(?is).*{_KINDS}")
 _MEMBER = re.compile(rf"(?i){_KINDS}(?:\?[^!]*)?!")
 _SCHEME = re.compile(r"(?i)([a-z][a-z0-9+.-]+)://")
-_SECRET_NAME = re.compile(
-    r"(?i)x-(amz|goog)-.*|.*(sig|token|secret|passw|pwd|credential|auth|key|session|policy|googleaccessid).*"
-    r"|expires|s[a-z]{1,2}|spr|sks|skv|sdd|scid"
+_CREDENTIAL = re.compile(
+    r"(?i)x-(amz|goog)-.*|sig|signature|expires|awsaccesskeyid|googleaccessid|key-pair-id"
+    r"|((access|auth|bearer|id|sas|security|session)[_-]?)?token|jwt|(api|access)[_-]?key|.*(secret|passw|pwd|credential).*"
 )
-"""Parameters of signed URLs of Amazon S3, Google Cloud Storage and Azure, and common names."""
+"""Parameters that only grant access and identify nothing: of URLs signed for Amazon S3, Google Cloud Storage and
+CloudFront, and common names. A newly signed URL has other values."""
+_AZURE = re.compile(r"(?i)s[vrpeis]|st|srt|sip|spr|sdd|scid|ses|s[ak]oid|suoid|sktid|skt|ske|sks|skv")
+"""Parameters of a shared access signature of Azure, which has `sig` and `sv`; elsewhere they are anything."""
+_PRIVATE = re.compile(r"(?i).*(sig|token|auth|key|session|policy).*")
+"""Names of parameters that may grant access or identify the file, or both."""
 _PLAIN_VALUE = re.compile(r"[0-9.]*|.{0,31}", re.DOTALL)
 """A UID, or a text too short for a key; a longer one could be a credential under another name."""
+_MARK = "glam-redacted"
+"""Parameter of a location with a digest of what was left out."""
 
 
 def scheme_of(text: str) -> str:
@@ -45,22 +53,53 @@ def local_path(location: str) -> Path:
 
 
 def without_credentials(url: str) -> str:
-    """`url` without user, password, fragment and the parameters of its query that are or may be credentials.
+    """`url` without credentials; two URLs that differ in more than credentials have two results.
 
-    A URL that cannot be parsed is cut after its scheme.
+    User, password and parameters that only grant access are left out. A fragment and parameters that may grant access
+    or identify the file are left out too, but a digest (64 bits of SHA-256) of the URL without credentials takes their
+    place. A URL that cannot be parsed is cut after its scheme and has a digest.
     """
+    head, _, fragment = url.partition("#")
+    address, _, query = head.partition("?")
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    base = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    parameters = _without_known(query.split("&") if query else [])
+    identity = f"{_joined(base, parameters)}#{fragment}" if fragment else _joined(base, parameters)
+    # an exclamation mark separates the member of a container
+    kept = [text.replace("!", "%21") for text in parameters if not _may_be_secret(*_decoded(text))]
     try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        query = parse_qsl(parts.query, keep_blank_values=True)
+        urlsplit(url)
     except ValueError:
-        return f"{scheme_of(url)}://"
-    kept = [(name, value) for name, value in query if not _is_secret(name, value)]
-    return urlunsplit((parts.scheme, host, parts.path, urlencode(kept), ""))
+        base, kept = f"{scheme}://", []
+    if (location := _joined(base, kept)) == identity:
+        return location
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return _joined(base, [*kept, f"{_MARK}={digest}"])
 
 
-def _is_secret(name: str, value: str) -> bool:
-    return bool(_SECRET_NAME.fullmatch(name)) or not _PLAIN_VALUE.fullmatch(value)
+def _joined(base: str, parameters: list[str]) -> str:
+    return f"{base}?{'&'.join(parameters)}" if parameters else base
+
+
+def _without_known(parameters: list[str]) -> list[str]:
+    """The parameters of a query, as written, without those that only grant access."""
+    names = {_decoded(text)[0].lower() for text in parameters}
+    is_azure = {"sig", "sv"} <= names
+    return [
+        text for text in parameters
+        if not (_CREDENTIAL.fullmatch(name := _decoded(text)[0]) or (is_azure and _AZURE.fullmatch(name)))
+    ]  # fmt: skip
+
+
+def _decoded(parameter: str) -> tuple[str, str]:
+    """Name and value of a parameter."""
+    name, _, value = parameter.partition("=")
+    return unquote_plus(name), unquote_plus(value)
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    return name.lower() == _MARK or bool(_PRIVATE.fullmatch(name)) or not _PLAIN_VALUE.fullmatch(value or name)
 
 
 def path_part(location: str) -> str:

@@ -25,6 +25,8 @@ class Web:
     answers: dict[str, list[int]] = field(default_factory=dict)
     """Path -> statuses of its next answers; 0 closes the connection in the middle of the content."""
     asked: list[str] = field(default_factory=list)
+    by_query: bool = False
+    """Whether the value in the query is the path."""
     url: str = ""
 
 
@@ -40,7 +42,7 @@ def web() -> Iterator[Web]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path = f"/{self.path.partition('=')[2]}" if served.by_query else self.path.partition("?")[0]
             served.asked.append(self.path)
             content = served.files.get(path)
             status = (served.answers.get(path) or [200 if content is not None else 404]).pop(0)
@@ -128,6 +130,19 @@ def test_containers_and_lists_behind_urls(web: Web, tmp_path: Path) -> None:
     found = contents(open_source([f"{web.url}/list.csv"]))
     places = {"z.zip!1.dcm": dicom("1"), "z.zip!2.dcm": dicom("2"), "t.tgz!3.dcm": dicom("3")}
     assert found == {f"{web.url}/{name}": content for name, content in places.items()}
+
+
+@pytest.mark.parametrize(("parameter", "count"), [("study", 2), ("token", 1)])
+def test_containers_of_different_urls_are_not_mixed_up(web: Web, tmp_path: Path, parameter: str, count: int) -> None:
+    names = ("a" * 40, "b" * 40)
+    for name in names:
+        web.files[f"/{name}"] = write_zip(tmp_path / "z.zip", {"L-CC.dcm": dicom(name)}).read_bytes()
+    web.by_query = True
+    source = open_source([listed(tmp_path, *(f"{web.url}/export.zip?{parameter}={name}" for name in names))])
+    entries = list(source.entries())
+    assert [source.read(entry) for entry in entries] == [dicom(name) for name in names], "each from its own container"
+    assert len({entry.location for entry in entries}) == count
+    assert not any(name in entry.location for entry in entries for name in names)
 
 
 def test_objects_of_a_store() -> None:

@@ -1,6 +1,7 @@
 """Sources against what is in the folders, containers and lists that the tests write."""
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -128,6 +129,23 @@ def test_members_of_a_container(tmp_path: Path, kind: str) -> None:
     backwards = {label: source.read(entry) for label, entry in reversed(entries.items())}
     assert backwards == EXPECTED
     assert {entry.version for entry in entries.values()} == {f"{path.stat().st_size}-{path.stat().st_mtime_ns}"}
+
+
+def test_many_members_of_one_name_are_numbered_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Text(str):
+        __slots__ = ()
+
+        def __format__(self, form: str) -> str:
+            made.append(1)
+            return super().__format__(form)
+
+    names = [Text("x.dcm")] * 1000
+    monkeypatch.setattr(containers, "_in_zip", lambda file: ((name, 0, io.BytesIO) for name in names))
+    labels = [found.label for found in containers.members(io.BytesIO(), "a.zip")]
+    assert labels == ["x.dcm", *(f"x.dcm!{number}" for number in range(2, 1001))]
+    assert len(made) == 999, "one label for each member"
 
 
 def test_a_compressed_tar_is_decompressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,16 +276,47 @@ UID = "1.2.840.10008.1.2.3.4.5.6.7.8.9.10.11.12"
 @pytest.mark.parametrize(
     ("url", "location"),
     [
-        ("https://u:p@h:8/a.dcm#x", "https://h:8/a.dcm"),
+        ("https://u:p@h:8/a.dcm", "https://h:8/a.dcm"),
         ("https://h/a.dcm?X-Amz-Signature=1&X-Amz-Date=2", "https://h/a.dcm"),
         ("https://h/a.dcm?sv=1&sr=b&se=2&sp=r&sig=abc", "https://h/a.dcm"),
         (f"https://h/w?objectUID={UID}&requestType=WADO&token=t", f"https://h/w?objectUID={UID}&requestType=WADO"),
-        ("https://h/a?x=" + "aB3" * 12, "https://h/a"),
-        ("https://[h/a?token=x", "https://"),
+        ("https://h/a?Expires=1&Signature=s%2F&Key-Pair-Id=K&n=1", "https://h/a?n=1"),
+        ("https://h/a?series=1&sop=2&seq=3&sid=4&se=5&sr=6", "https://h/a?series=1&sop=2&seq=3&sid=4&se=5&sr=6"),
+        ("https://h/a.zip?x", "https://h/a.zip?x"),
     ],
 )
 def test_locations_have_no_credentials(url: str, location: str) -> None:
     assert without_credentials(url) == location
+
+
+LONG = "aB3" * 12
+DISTINCT = [
+    *(f"https://h/a.zip?{name}={value}" for name in ("id", "key", "sid") for value in ("0" * 64, "1" * 64, "a/b")),
+    *(f"https://h/{name}.zip?id={LONG}" for name in "ab"), "https://h/a.zip", "https://h/a.zip#1", "https://h/a.zip#2",
+    "https://h/a.zip?glam-redacted=0123456789abcdef", "https://[h/a", "https://[h/b",
+    "https://h/a?x=a!b", "https://h/a?x=a%21b",
+    "https://h/w?file=/archive/2019/03/12/P0001/L-CC.dcm", "https://h/w?file=/archive/2019/03/12/P0001/R-CC.dcm",
+]  # fmt: skip
+
+
+def test_locations_of_different_urls_differ() -> None:
+    found = [without_credentials(url) for url in DISTINCT]
+    assert len(set(found)) == len(DISTINCT)
+    assert not any(LONG in text or "!" in text or "key=" in text for text in found)
+    (marked,) = (text for url, text in zip(DISTINCT, found, strict=True) if url == f"https://h/a.zip?id={LONG}")
+    # sha256sum of the URL
+    assert (
+        marked
+        == f"https://h/a.zip?glam-redacted={hashlib.sha256(f'https://h/a.zip?id={LONG}'.encode()).hexdigest()[:16]}"
+    )
+
+
+def test_a_newly_signed_url_has_the_same_location() -> None:
+    for names in (["X-Amz-Signature", "X-Amz-Date"], ["Signature", "GoogleAccessId", "Expires"], ["sig", "sv", "se"]):
+        old, new = ("&".join(f"{name}={value * 40}" for name in names) for value in "ab")
+        url = f"https://h/a.zip?id={LONG}&"
+        assert without_credentials(url + old) == without_credentials(url + new)
+    assert without_credentials("https://u:p@[h/a") == without_credentials("https://u:q@[h/a")
 
 
 def test_paths_that_look_like_members(tmp_path: Path) -> None:
