@@ -2,15 +2,15 @@
 
 import netrc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.sources.storage import Doubt, with_retries
-from glam_deploy.errors import InputError, PeerBroke, PeerDeclined, PeerError, UsageError
+from glam_deploy.errors import GlamError, InputError, PeerBroke, PeerDeclined, PeerError, UsageError
 from glam_deploy.installation import refusal
 from glam_deploy.reading import MAX_BYTES
 
@@ -26,6 +26,11 @@ TOKEN, USER, PASSWORD = "GLAM_DICOMWEB_TOKEN", "GLAM_DICOMWEB_USER", "GLAM_DICOM
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _MODALITIES, _MODALITY = "00080061", "00080060"
 """ModalitiesInStudy and Modality, which results have (PS3.18 tables 10.6.3-3 to 10.6.3-5)."""
+_LEVELS = (("studies", _STUDY, _MODALITIES), ("series", _SERIES, _MODALITY), ("instances", _INSTANCE, _MODALITY))
+"""Part of the path, element with the UID, element with the modality."""
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_WITHOUT_UID = "/?without-uid"
+"""End of the location of the entry for results without a UID."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MARGIN = 1 << 16
 """Bytes of a response beside the file."""
@@ -66,46 +71,80 @@ class DicomwebSource:
 
     def entries(self) -> Iterator[Entry]:
         # no filter is sent: with one, Orthanc's DICOMweb 1.7 leaves out studies on all pages but the first
-        listing = _Connection()  # another thread may read meanwhile
-        for study in self._search(listing, "/studies", _STUDY, _MODALITIES):
-            for series in self._search(listing, f"/studies/{study}/series", _SERIES, _MODALITY):
-                path = f"/studies/{study}/series/{series}/instances"
-                for instance in self._search(listing, path, _INSTANCE, _MODALITY):
-                    yield Entry(location=f"{self._root}{path}/{instance}", name=instance, version="instance")
+        return self._below(_Connection(), "")  # another thread may read meanwhile
+
+    def _below(self, listing: _Connection, parent: str) -> Iterator[Entry]:
+        """The instances below a path: "" or that of a study or series.
+
+        A study or series that the server lists, but not what is in it, is an entry itself, so that it gets a row with
+        the reason; so are all results without a UID below one path.
+        """
+        name, tag, modalities = _LEVELS[parent.count("/") // 2]
+        path, uids, junk = f"{parent}/{name}", 0, 0
+        try:
+            for item in listing.to(self.peer).search(path, tag, ask=self._ask):
+                if (uid := _uid(item, tag)) is None:
+                    junk += 1
+                    continue
+                uids += 1
+                if not self._is_wanted(item, modalities):
+                    continue
+                if name == "instances":
+                    yield Entry(location=f"{self._root}{path}/{uid}", name=uid, version="instance")
+                else:
+                    yield from self._below(listing, f"{path}/{uid}")
+        except PeerError as error:
+            raise SourceUnavailable(str(error)) from None
+        except Doubt as doubt:
+            if not parent or not self._answers(listing):
+                raise SourceUnavailable(str(doubt)) from None
+            uids = junk = 0
+        if junk:
+            yield Entry(location=f"{self._root}{path}{_WITHOUT_UID}", name=f"{name} without UID")
+        elif parent and not uids:
+            yield Entry(location=f"{self._root}{parent}", name=parent.rpartition("/")[2])
+
+    def _is_wanted(self, item: Mapping[str, Any], modalities: str) -> bool:
+        """Whether the element `modalities` of a result has one asked for, or is absent."""
+        from glam_deploy.dicom.net.dicomweb import values_at
+
+        stated = {str(value) for value in values_at(item, modalities)}
+        return not (self.modalities and stated) or bool(stated & {*self.modalities})
 
     def owns(self, location: str) -> bool:
         return location.startswith(f"{self._root}/studies/")
 
     def read(self, entry: Entry) -> bytes:
         path = entry.location.removeprefix(self._root)
+        if path.endswith(_WITHOUT_UID):
+            raise InputError("the server lists results without a UID, which cannot be retrieved: check its index")
+        if path.count("/") < 2 * len(_LEVELS):
+            raise self._unlisted(path)
         try:
             content = self._ask(lambda: self._connection.to(self.peer).retrieve(path, most=MAX_BYTES + _MARGIN))
         except Doubt as doubt:
-            if self._answers():
+            if self._answers(self._connection):
                 raise InputError(f"the instance cannot be retrieved: {doubt}") from None
             raise SourceUnavailable(str(doubt)) from None
         if len(content) > MAX_BYTES:
             raise InputError(f"it has more than {MAX_BYTES} bytes, too many for one mammogram")
+        _compare(path, content)
         return content
 
     @property
     def _root(self) -> str:
         return f"dicomweb+{self.peer.url}"
 
-    def _search(self, listing: _Connection, path: str, tag: str, modalities: str) -> Iterator[str]:
-        """The UIDs that a search finds, quoted for a path, of results whose element `modalities` has one asked for.
-
-        A result without this element counts as having it. Raises SourceUnavailable.
-        """
-        from glam_deploy.dicom.net.dicomweb import first_value, values_at
-
+    def _unlisted(self, path: str) -> GlamError:
+        """Why the study or series at `path` has no instances in the listing."""
+        name = _LEVELS[path.count("/") // 2][0]
         try:
-            for item in listing.to(self.peer).search(path, tag, ask=self._ask):
-                stated = {str(value) for value in values_at(item, modalities)}
-                if not (self.modalities and stated) or stated & {*self.modalities}:
-                    yield quote(str(first_value(item, tag)), safe="")
-        except (Doubt, PeerError) as error:
-            raise SourceUnavailable(str(error)) from None
+            self._ask(lambda: self._connection.to(self.peer).page(f"{path}/{name}", {"limit": "1"}))
+        except Doubt as doubt:
+            if not self._answers(self._connection):
+                return SourceUnavailable(str(doubt))
+            return InputError(f"its {name} cannot be listed: {doubt}")
+        return InputError(f"the server listed none or not all of its {name}: run again, so that it is listed again")
 
     def _ask(self, call: Callable[[], T]) -> T:
         """`call()`, repeated if there is no answer. Raises Doubt, and SourceUnavailable if all requests are denied."""
@@ -121,12 +160,40 @@ class DicomwebSource:
 
         return with_retries(once)
 
-    def _answers(self) -> bool:
+    def _answers(self, connection: _Connection) -> bool:
         try:
-            self._ask(lambda: self._connection.to(self.peer).page("/studies", {"limit": "1"}))
+            self._ask(lambda: connection.to(self.peer).page("/studies", {"limit": "1"}))
         except (Doubt, SourceUnavailable):
             return False
         return True
+
+
+def _uid(item: Mapping[str, Any], tag: str) -> str | None:
+    """The UID of a result, quoted for a path; None without one."""
+    from glam_deploy.dicom.net.dicomweb import first_value
+
+    value = first_value(item, tag)
+    uid = value.strip(" \0") if isinstance(value, str) else ""
+    return quote(uid, safe="") if uid.strip(".") else None
+
+
+def _compare(path: str, content: bytes) -> None:
+    """Raise InputError if a file states other UIDs than the path of its instance.
+
+    A file without UIDs, or whose header cannot be read, is left to its decoding, which states what is wrong with it.
+    """
+    from glam_deploy.dicom.attributes import values_of
+
+    try:
+        values = values_of(content, _UIDS)
+    except Exception:  # a damaged header may break the parser
+        return
+    found = [next(iter(values[keyword]), "") for keyword in _UIDS]
+    if any(found) and found != [unquote(uid) for uid in path.split("/")[2::2]]:
+        raise InputError(
+            "the server answers with another object than the one asked for, because the UIDs of study, series or "
+            "instance differ: check the server, or export the instance"
+        )
 
 
 def open_dicomweb(text: str, *, modalities: Sequence[str], authority: Path | None) -> DicomwebSource:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from email.message import Message
 from functools import partial
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -39,41 +40,53 @@ class WebReader:
     def search(self, path: str, tag: str, *, ask: Callable[[Callable[[], Page]], Page]) -> Iterator[Mapping[str, Any]]:
         """Results of the search at `path` ("/studies"), page by page, as DICOM JSON (PS3.18 annex F).
 
-        `tag`: the element that identifies a result, as 8 hexadecimal digits; results without it, and those that the
-        page before had, are left out. `ask` calls the function that requests a page, and may repeat it. Ends at the
-        first page without new results, because a service may return fewer results than asked for although it has more.
-        Raises PeerError for a service that repeats a full page.
+        `tag`: the element that identifies a result, as 8 hexadecimal digits; results that the page before had are left
+        out, and those without this element are given as they are. `ask` calls the function that requests a page, and
+        may repeat it. Ends at the first page without new results, because a service may return fewer results than asked
+        for although it has more. Raises PeerError for a service that repeats a full page, or pages before the last one.
         """
-        offset, previous = 0, frozenset[str]()
+        offset, previous, pages = 0, frozenset[str](), set[bytes]()
         while True:
             asked = {"limit": str(PAGE), "offset": str(offset)}
             page = ask(partial(self.page, path, asked))
             found = {str(uid): item for item in page if (uid := first_value(item, tag)) is not None}
             fresh = {uid: item for uid, item in found.items() if uid not in previous}
-            yield from fresh.values()
+            yield from (item for item in page if first_value(item, tag) is None)
             if not fresh:
-                if len(page) == PAGE:
-                    raise PeerError(
-                        f"{self.peer} returns the same {PAGE} results again: it ignores `offset`, so the others cannot "
-                        "be found. Export a list of the instances"
-                    )
+                if found and len(page) == PAGE:
+                    raise self._repeats()
                 return
+            # one digest for each page: the smallest UID is the same in whatever order a page comes again
+            mark = blake2b(min(fresh).encode(), digest_size=16).digest()
+            if mark in pages:
+                raise self._repeats()
+            pages.add(mark)
+            yield from fresh.values()
             offset, previous = offset + len(page), frozenset(found)
 
+    def _repeats(self) -> PeerError:
+        return PeerError(
+            f"{self.peer} returns results that it has returned before: it ignores `offset`, so the others cannot be "
+            "found. Export a list of the instances"
+        )
+
     def page(self, path: str, parameters: Mapping[str, str]) -> Page:
-        """The results of one request."""
+        """The results of one request; an empty mapping for each that is no object of JSON."""
         answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=parameters)
-        if answer.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND) or not answer.content.strip():
-            if answer.status == HTTPStatus.NOT_FOUND and path.count("/") == 1:
-                raise PeerError(f"{self.peer} answers 404 Not Found: check the URL, which ends before /studies")
+        if answer.status == HTTPStatus.NOT_FOUND and path.count("/") == 1:
+            raise PeerError(f"{self.peer} answers 404 Not Found: check the URL, which ends before /studies")
+        is_end = answer.status == HTTPStatus.NOT_FOUND and parameters.get("offset", "0") != "0"
+        if is_end or answer.status == HTTPStatus.NO_CONTENT:
             return []
-        found = answer.json()
-        if answer.status >= HTTPStatus.MULTIPLE_CHOICES or not isinstance(found, list):
-            raise PeerDeclined(
-                f"{self.peer} answers a QIDO-RS search with {status_text(answer)}, expected a list in JSON: check the "
-                "URL, which ends before /studies"
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise PeerDeclined(f"{self.peer} answers a QIDO-RS search with {status_text(answer)}, expected 200 OK")
+        found = answer.json() if answer.content.strip() else []
+        if not isinstance(found, list):
+            raise PeerError(
+                f"{self.peer} answers a QIDO-RS search with {status_text(answer)} and no list in JSON: check the URL, "
+                "which ends before /studies"
             )
-        return [item for item in found if isinstance(item, dict)]
+        return [item if isinstance(item, dict) else {} for item in found]
 
     def retrieve(self, path: str, *, most: int) -> bytes:
         """The DICOM file of the instance at `path`, in the transfer syntax in which it is stored.

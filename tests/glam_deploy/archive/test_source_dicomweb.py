@@ -1,6 +1,7 @@
 """A DICOMweb source against a stub with the habits of several servers; tests/pacs has a real one."""
 
 import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from support.archives import contents, dicom, reason
 
 from glam_deploy.archive.sources import open_source, storage
@@ -78,6 +81,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # one packet for each answer
 
         def do_GET(self) -> None:
             url = urlsplit(self.path)
@@ -153,6 +157,76 @@ def test_a_server_that_repeats_its_first_page_is_refused(server: Server, monkeyp
     server.ignores = ("offset",)
     with pytest.raises(SourceUnavailable, match="ignores `offset`"):
         found(server)
+
+
+def test_a_server_that_repeats_earlier_pages_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wado, "PAGE", 4)
+    pages = [
+        json.dumps([{"0020000D": {"Value": [f"1.{n}"]}} for n in numbers]).encode() for numbers in ((1, 2), (3, 4))
+    ]
+    server.answers = {"/studies": [(200, {}, pages[n % 2]) for n in range(9)]}
+    with pytest.raises(SourceUnavailable, match="ignores `offset`"):
+        found(server)
+    assert len(server.answers["/studies"]) == 6
+
+
+@pytest.mark.parametrize("path", ["/studies/1.2/series", "/studies/1.2/series/1.2.1/instances"])
+@pytest.mark.parametrize("answer", [(404, {}, b""), (403, {}, b""), (500, {}, b""), (204, {}, b""), (200, {}, b"")])
+def test_what_cannot_be_listed_is_an_entry(server: Server, path: str, answer: Answer) -> None:
+    server.answers = {path: [answer] * 6}
+    source = open_source([server.source])
+    entries = list(source.entries())
+    (entry,) = [entry for entry in entries if not entry.version]
+    assert len(entries) == 9 and entry.location == server.source + path.rpartition("/")[0]
+    text = reason(source, entry)
+    assert (str(answer[0]) if answer[0] > 204 else "listed none") in text and "1.2" not in text.replace("127", "")
+
+
+@pytest.mark.parametrize("junk", [{}, 5, {"00080018": {"Value": [""]}}, {"00080018": {"Value": [".."]}}, None], ids=str)
+def test_results_without_a_uid_are_an_entry(server: Server, junk: object) -> None:
+    path = "/studies/1.2/series/1.2.1/instances"
+    server.answers = {path: [(200, {}, json.dumps([junk, {"00080018": {"Value": ["1.2.1.0"]}}, junk]).encode())]}
+    source = open_source([server.source])
+    entries = list(source.entries())
+    (entry,) = [entry for entry in entries if not entry.version]
+    assert len(entries) == 9 + 1 and entry.location.startswith(server.source + path)
+    assert "without a UID" in reason(source, entry)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b'"x"'])
+def test_a_search_without_a_list_is_unavailable(server: Server, body: bytes) -> None:
+    for path in ("/studies", "/studies/1.2/series"):
+        server.answers = {path: [(200, {}, body)]}
+        with pytest.raises(SourceUnavailable, match="no list"):
+            found(server)
+
+
+@pytest.mark.parametrize("wrong", [None, *range(3)])
+def test_another_object_than_the_one_asked_for_is_refused(server: Server, wrong: int | None) -> None:
+    uids = ["1.0", "1.0.1", "1.0.1.0"]
+    if wrong is not None:
+        uids[wrong] = "9.9"
+    content = with_uids(*uids)
+    source = open_source([server.source])
+    entry = next(iter(source.entries()))
+    server.answers = {INSTANCE: [multipart(content)]}
+    if wrong is None:
+        assert source.read(entry) == content
+        return
+    text = reason(source, entry)
+    assert "another object" in text and "9.9" not in text and "Jane" not in text
+
+
+def with_uids(study: str, series: str, instance: str) -> bytes:
+    """A DICOM file with these UIDs, without pixels."""
+    header = Dataset()
+    header.SOPClassUID, header.PatientName = "1.2.840.10008.5.1.4.1.1.1.2", "Jane"
+    header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID = study, series, instance
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    header.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 INSTANCE = "/studies/1.0/series/1.0.1/instances/1.0.1.0"
