@@ -12,6 +12,7 @@ from glam_deploy.archive.sources.listings import FileListing, FolderListing, Lis
 from glam_deploy.archive.sources.lists import is_list
 from glam_deploy.archive.sources.locations import (
     is_container,
+    is_valid,
     local_location,
     local_path,
     path_part,
@@ -69,6 +70,8 @@ def open_source(texts: Sequence[str], *, modalities: Sequence[str] = ("MG",), au
 
 def _part(text: str, modalities: Sequence[str], authority: Path | None) -> _Part:
     scheme = scheme_of(text)
+    if scheme and not is_valid(text):
+        raise UsageError(f"a source with {scheme}:// is not a valid URL, expected {scheme}://HOST/PATH: check its host")
     if scheme in SCHEMES:
         return open_dicomweb(text, modalities=modalities, authority=authority)
     return Files(listing=_url(text, scheme) if scheme not in ("", "file") else _local(text))

@@ -8,7 +8,7 @@ from glam_deploy.archive.sources.containers import ContainerMember, LastContaine
 from glam_deploy.archive.sources.listings import Listing, SignedEntry
 from glam_deploy.archive.sources.locations import is_container, local_path, name_of, split_member
 from glam_deploy.archive.sources.storage import Doubt, exists, is_file, is_url, open_binary, read_all
-from glam_deploy.errors import GlamError, InputError
+from glam_deploy.errors import GlamError, InputError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Files:
             if isinstance(decided := self._decided(doubt, container), SourceUnavailable):
                 raise decided from None
             count = 0
-        except InputError:
+        except (InputError, UsageError):  # UsageError: of a URL of a list
             count = 0
         if not count:
             yield container

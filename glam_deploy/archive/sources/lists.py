@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from glam_deploy.archive.sources.locations import path_part
+from glam_deploy.archive.sources.locations import is_named_image, local_path, path_part, scheme_of
+from glam_deploy.archive.sources.storage import is_file, is_url
 from glam_deploy.errors import BackendUnavailable, UsageError
 
 PLACES = ("location", "url", "path", "file")
@@ -35,15 +36,16 @@ def is_list(address: str) -> bool:
 def rows(file: BinaryIO, address: str) -> Iterator[Row]:
     """The rows of a list, without empty ones.
 
-    Text: one path or URL a line, UTF-8; a line that begins with # is a comment. CSV: with a header line. Raises
-    UsageError for a list that cannot be read, BackendUnavailable for a Parquet list without pyarrow.
+    Text: one path or URL a line, UTF-8; a line that begins with # is a comment. CSV: with a header line, unless the
+    first line has no known name and begins with a URL or the path of an image, container or file. Raises UsageError for
+    a list that cannot be read, BackendUnavailable for a Parquet list without pyarrow.
     """
     name = path_part(address).lower()
     if name.endswith(".parquet"):
         yield from _parquet(file)
         return
     lines = _lines(file)
-    found = _csv(lines) if name.endswith(".csv") else (Row(place=line) for line in map(str.strip, lines))
+    found = _csv(lines, address) if name.endswith(".csv") else (Row(place=line) for line in map(str.strip, lines))
     yield from (row for row in found if row.place and (name.endswith(".csv") or not row.place.startswith("#")))
 
 
@@ -60,15 +62,23 @@ def _lines(file: BinaryIO) -> Iterator[str]:
             raise UsageError(f"line {number} of the list is not UTF-8: save the list as UTF-8") from None
 
 
-def _csv(lines: Iterator[str]) -> Iterator[Row]:
+def _csv(lines: Iterator[str], address: str) -> Iterator[Row]:
     try:
-        table = csv.DictReader(lines)
-        columns = [column.strip().lower() for column in table.fieldnames or ()]
-        table.fieldnames = columns
-        for cells in table:
+        first = next((cells for cells in csv.reader(lines) if any(cells)), [])
+        columns = [cell.strip().lower() for cell in first]
+        if not {*PLACES, *_EXTRA} & {*columns} and first and _is_place(place := first[0].strip(), address):
+            yield Row(place=place)
+        for cells in csv.DictReader(lines, columns):
             yield _row({column: str(cells.get(column) or "").strip() for column in columns}, columns)
     except csv.Error as error:
         raise UsageError(f"the list is not CSV ({error}): expected a header line and one path or URL a row") from None
+
+
+def _is_place(text: str, address: str) -> bool:
+    """Whether the first cell of a list is a path or URL and no name of a column."""
+    if scheme_of(text) or is_named_image(text):
+        return True
+    return bool(text) and not is_url(address) and is_file(local_path(address).parent / text)
 
 
 def _parquet(file: BinaryIO) -> Iterator[Row]:

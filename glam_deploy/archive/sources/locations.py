@@ -49,7 +49,17 @@ def local_path(location: str) -> Path:
     """The path of a location made by `local_location`, or of a file URL."""
     if scheme_of(location) != "file":
         return Path(location)
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(location).path)))
+    _, slash, path = re.split("[?#]", location[len("file://") :])[0].partition("/")
+    return Path(os.fsdecode(unquote_to_bytes(slash + path)))
+
+
+def is_valid(url: str) -> bool:
+    """Whether a URL can be parsed."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def without_credentials(url: str) -> str:
@@ -68,9 +78,7 @@ def without_credentials(url: str) -> str:
     identity = f"{_joined(base, parameters)}#{fragment}" if fragment else _joined(base, parameters)
     # an exclamation mark separates the member of a container
     kept = [text.replace("!", "%21") for text in parameters if not _may_be_secret(*_decoded(text))]
-    try:
-        urlsplit(url)
-    except ValueError:
+    if not is_valid(url):
         base, kept = f"{scheme}://", []
     if (location := _joined(base, kept)) == identity:
         return location

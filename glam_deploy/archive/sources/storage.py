@@ -5,9 +5,11 @@ import io
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 from glam_deploy.archive.sources.base import SourceUnavailable
 from glam_deploy.archive.sources.locations import local_path, scheme_of, without_credentials
@@ -19,6 +21,10 @@ T = TypeVar("T")
 
 PAUSES_S = (0.5, 2.0)
 """Seconds before the second and the third attempt of a request that got no answer."""
+IDLE_S = 60.0
+"""Seconds to connect over HTTP, and to receive the next byte."""
+REQUEST_S = 600.0
+"""Seconds for one request over HTTP with its answer."""
 _CHUNK = 1 << 20
 _LOST = frozenset(
     {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
@@ -64,10 +70,10 @@ def read_all(address: str, size: int | None) -> bytes:
 def open_binary(address: str) -> BinaryIO:
     """The file at a path or URL, opened for reading with seeks; its methods raise Doubt instead of OSError."""
     if is_url(address):
-        return with_retries(lambda: _Guarded(_url_opened(address, stream=False), url_doubt))
+        return with_retries(lambda: _Guarded(_url_opened(address, stream=False), partial(url_doubt, url=address)))
     try:
         return _Guarded(open_regular(local_path(address)), local_doubt)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise local_doubt(error) from None
 
 
@@ -109,7 +115,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ModuleNotFoundError:
         raise _lacks(scheme, "fsspec") from None
     try:
-        fs, path = url_to_fs(url, use_listings_cache=False)
+        fs, path = url_to_fs(scheme + url[len(scheme) :], use_listings_cache=False, **_limits(scheme))
     except ImportError:
         raise _lacks(scheme, _PACKAGES.get(scheme, "of fsspec for this scheme")) from None
     except ValueError:
@@ -121,8 +127,49 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def url_doubt(error: BaseException) -> Doubt:
-    """What an error of fsspec or of a library under it means; its text is not used, because it may quote the URL."""
+def _limits(scheme: str) -> dict[str, Any]:
+    """Time limits of requests with HTTP; the other libraries have their own."""
+    if scheme not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout
+
+    limits = ClientTimeout(total=REQUEST_S, connect=IDLE_S, sock_connect=IDLE_S, sock_read=IDLE_S)
+    return {"client_kwargs": {"timeout": limits}}
+
+
+def url_doubt(error: BaseException, url: str = "") -> Doubt:
+    """What an error of fsspec or of a library under it means; its text is not used, because it may quote the URL.
+
+    `url`: the one that was asked for, to know a redirection to another server; "" if there is none.
+    """
+    if isinstance(error, FileNotFoundError) and type(error.__cause__).__module__.startswith("aiohttp"):
+        error = error.__cause__ or error  # fsspec takes every error of the first request for an absent file
+    return _http_doubt(error, url) or _doubt(error)
+
+
+def _http_doubt(error: BaseException, url: str) -> Doubt | None:
+    """What an error of aiohttp means that is one of the entry although there is no status."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"RedirectClientError", "TooManyRedirects"}:
+        return _final("its URL redirects in a circle, or to something that is not http or https: check the URL")
+    if isinstance(error, ValueError):
+        return _final("its URL is not valid: check the list")
+    if "ClientPayloadError" in kinds:
+        return Doubt("its content ends too early: check the file on the server", about_entry=True, may_pass=True)
+    if url and "ClientConnectorError" in kinds and not _is_of(url, error):
+        message = "its URL redirects to a server that cannot be connected: check the URL"
+        return Doubt(message, about_entry=True, may_pass=True)
+    return None
+
+
+def _is_of(url: str, error: Any) -> bool:
+    """Whether a connection that failed was to the host of a URL."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return (str(error.host).lower(), error.port) == (parts.hostname, port)
+
+
+def _doubt(error: BaseException) -> Doubt:
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return _final("it does not exist at its URL: check the list or the name")
@@ -154,7 +201,7 @@ def local_doubt(error: BaseException) -> Doubt:
 
 
 def _read_url(url: str) -> bytes:
-    with _Guarded(_url_opened(url, stream=True), url_doubt) as file:
+    with _Guarded(_url_opened(url, stream=True), partial(url_doubt, url=url)) as file:
         if (file.size or 0) > MAX_BYTES:
             raise _too_large()
         return read_bounded(file)
@@ -170,7 +217,7 @@ def _url_opened(url: str, *, stream: bool) -> Any:
     try:
         return fs.open(path, "rb", **options)
     except Exception as error:
-        raise url_doubt(error) from None
+        raise url_doubt(error, url) from None
 
 
 class _Guarded(io.BufferedIOBase, BinaryIO):

@@ -27,6 +27,10 @@ class Web:
     asked: list[str] = field(default_factory=list)
     by_query: bool = False
     """Whether the value in the query is the path."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Path -> target of its redirection."""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Ends the wait at the path /never."""
     url: str = ""
 
 
@@ -37,6 +41,7 @@ def web() -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # one packet for each answer
 
         def do_HEAD(self) -> None:
             self.do_GET()
@@ -44,6 +49,14 @@ def web() -> Iterator[Web]:
         def do_GET(self) -> None:
             path = f"/{self.path.partition('=')[2]}" if served.by_query else self.path.partition("?")[0]
             served.asked.append(self.path)
+            if path in served.moved:
+                self.send_response(302)
+                self.send_header("Location", served.moved[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if path == "/never":
+                served.released.wait(60)
             content = served.files.get(path)
             status = (served.answers.get(path) or [200 if content is not None else 404]).pop(0)
             content = content if content is not None and status in (0, 200) else b""
@@ -68,6 +81,7 @@ def web() -> Iterator[Web]:
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     served.url = f"http://127.0.0.1:{server.server_port}"
     yield served
+    served.released.set()
     server.shutdown()
     server.server_close()
 
@@ -111,12 +125,64 @@ def test_passing_trouble_is_tried_again(web: Web, tmp_path: Path, status: int) -
     if status == 500:
         assert "answers 500" in reason(source, entry), "one URL that always fails must not stop a run"
         return
-    with pytest.raises(SourceUnavailable, match=f"answers {status}" if status else "no answer"):
+    if status == 0:
+        assert "ends too early" in reason(source, entry)
+        return
+    with pytest.raises(SourceUnavailable, match=f"answers {status}"):
         source.read(entry)
 
 
-def test_a_server_that_is_gone(web: Web, tmp_path: Path) -> None:
-    source = open_source([listed(tmp_path, "http://127.0.0.1:9/a.dcm")])
+@pytest.mark.parametrize("name", ["a.dcm", "a.zip"])
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "/SELF", "http://127.0.0.1:9/x", "http://[bad", "ftp://h/x"])
+def test_a_redirection_that_leads_nowhere_is_an_error_of_its_entry(
+    web: Web, tmp_path: Path, name: str, target: str
+) -> None:
+    web.moved = {f"/{name}": target.replace("SELF", name)}
+    web.files = {"/b.dcm": dicom("b")}
+    source = open_source([listed(tmp_path, f"{web.url}/{name}", f"{web.url}/b.dcm")])
+    bad, good = source.entries()
+    assert "redirects" in reason(source, bad)
+    assert source.read(good) == dicom("b")
+
+
+def test_a_redirection_is_followed(web: Web, tmp_path: Path) -> None:
+    web.moved, web.files = {"/a.dcm": f"{web.url}/b.dcm"}, {"/b.dcm": dicom("b")}
+    assert list(contents(open_source([listed(tmp_path, f"{web.url}/a.dcm")])).values()) == [dicom("b")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "http://[bad",
+        "http://[bad/a.zip",
+        "http://h:x/a.dcm",
+        "nothing://h/a.zip",
+        "a\0b",
+        "a\0.zip",
+        "file://[bad/gone.dcm",
+    ],
+)
+def test_an_invalid_line_of_a_list_is_an_error_of_its_entry(tmp_path: Path, bad: str) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "b.dcm").write_bytes(dicom("b"))
+    source = open_source([listed(tmp_path, bad, "b.dcm")])
+    entries = list(source.entries())
+    assert len(entries) == 2 and source.read(entries[1]) == dicom("b")
+    with pytest.raises((InputError, UsageError), match=r"valid|no scheme|No such file"):
+        source.read(entries[0])
+
+
+def test_a_server_that_never_answers_is_given_up(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "IDLE_S", 0.1)
+    source = open_source([listed(tmp_path, f"{web.url}/never")])
+    with pytest.raises(SourceUnavailable, match="no answer"):
+        source.read(next(iter(source.entries())))
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a.zip"])
+def test_the_host_of_a_url_that_cannot_be_connected_ends_the_run(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("aiohttp")
+    source = open_source([listed(tmp_path, f"HTTP://LOCALHOST:9/{name}")])
     with pytest.raises(SourceUnavailable, match="no answer"):
         source.read(next(iter(source.entries())))
 

@@ -243,6 +243,27 @@ def test_lists(tmp_path: Path) -> None:
         assert "No such file" in reason(source, entries[2])
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a.dcm\nb.dcm\n", ["a.dcm", "b.dcm"]),
+        ("a.dcm", ["a.dcm"]),
+        ("\ufeff\n 1.2.3 ,Jane\nb.dcm,Joan\n", ["1.2.3", "b.dcm"]),
+        ("z.zip\n", ["z.zip"]),
+        ("https://h/w?id=1,5\n", ["https://h/w?id=1"]),
+        ("gone.PNG\nb.dcm", ["gone.PNG", "b.dcm"]),
+        ("image\nb.dcm\n", ["b.dcm"]),
+        ("a.dcm,url\nx,b.dcm\n", ["b.dcm"]),
+        ("", []),
+    ],
+)
+def test_a_csv_list_with_and_without_a_header(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "1.2.3").write_bytes(dicom("uid"))
+    (tmp_path / "list.csv").write_text(text, "utf-8")
+    found = [location.removeprefix(f"{tmp_path}/") for location in locations(open_source([str(tmp_path / "list.csv")]))]
+    assert found == names
+
+
 def test_a_parquet_list(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -258,6 +279,9 @@ def test_a_parquet_list(tmp_path: Path) -> None:
     [
         ("nothing", "does not exist"),
         ("s3x://bucket", "no scheme"),
+        ("https://u:geheim@[host/a.dcm", "not a valid URL"),
+        ("dicomweb+https://[host", "not a valid URL"),
+        ("file://[host/a.dcm", "not a valid URL"),
         ("https://host/folder/", "no listing"),
         ("https://user:geheim@host/folder/", "no listing"),
         ("zip://*::s3://bucket/a.zip", "chain"),
