@@ -10,8 +10,8 @@ from glam_deploy.archive.sources.locations import is_named_image, local_path, pa
 from glam_deploy.archive.sources.storage import is_file, is_url
 from glam_deploy.errors import BackendUnavailable, UsageError
 
-PLACES = ("location", "url", "path", "file")
-"""Names of the column with the paths or URLs, in this order; without any of them it is the first column."""
+PLACES = ("location", "url", "path", "file", "filename", "file_name")
+"""Names of the column with the paths or URLs, in this order; a list of one column may have any name."""
 SUFFIXES = (".csv", ".parquet", ".txt", ".lst")
 _MAX_LINE = 1 << 16
 
@@ -68,6 +68,7 @@ def _csv(lines: Iterator[str], address: str) -> Iterator[Row]:
         columns = [cell.strip().lower() for cell in first]
         if not {*PLACES, *_EXTRA} & {*columns} and first and _is_place(place := first[0].strip(), address):
             yield Row(place=place)
+            columns = [PLACES[0], *(f"column {number}" for number in range(2, len(columns) + 1))]
         for cells in csv.DictReader(lines, columns):
             yield _row({column: str(cells.get(column) or "").strip() for column in columns}, columns)
     except csv.Error as error:
@@ -107,9 +108,14 @@ _EXTRA = ("version", "etag", "size")
 
 
 def _place(columns: list[str]) -> str:
-    if not columns:
-        raise UsageError("the list has no columns, expected one with paths or URLs")
-    return next((name for name in PLACES if name in columns), columns[0])
+    if found := next((name for name in PLACES if name in columns), ""):
+        return found
+    if len(columns) != 1 or any(separator in columns[0] for separator in ";\t"):
+        raise UsageError(
+            f"the list has no column {', '.join(PLACES[:-1])} or {PLACES[-1]}: name the column of paths or URLs so, "
+            "and separate columns with commas"
+        )
+    return columns[0]
 
 
 def _row(cells: dict[str, str], columns: list[str]) -> Row:

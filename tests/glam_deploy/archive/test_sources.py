@@ -264,6 +264,15 @@ def test_a_csv_list_with_and_without_a_header(tmp_path: Path, text: str, names: 
     assert found == names
 
 
+@pytest.mark.parametrize(
+    "text", ["Patient;path\nX;/a.dcm\n", "Patient\tpath\nX\t/a.dcm\n", "Patient,image_id\nX,/a.dcm\n"]
+)
+def test_a_list_whose_column_of_paths_is_not_known_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.csv").write_text(text, "utf-8")
+    with pytest.raises(UsageError, match=r"no column location, url.*separate columns with commas"):
+        locations(open_source([str(tmp_path / "list.csv")]))
+
+
 def test_a_parquet_list(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
