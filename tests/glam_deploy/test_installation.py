@@ -162,7 +162,7 @@ def test_import_names_are_those_of_what_an_extra_installs(extra: str) -> None:
     asked, packages = distributions_of(extra)
     named = {package.partition(".")[0] for package in EXTRAS[extra]}
     # not installed where no GPU is, and outside of the environment of `make ray-test`
-    assert named <= packages | {"tensorrt", "ray", "pyarrow"}
+    assert named <= packages | {"tensorrt", "ray", "pyarrow", "aiohttp"}
     here = {name: names for name, names in asked.items() if names and name != "nvidia-cuda-nvrtc"}  # has no module
     assert [name for name, names in here.items() if not names & named] == []
 

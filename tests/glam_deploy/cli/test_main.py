@@ -23,6 +23,7 @@ EXIT_CODES = {
     "BackendUnavailable": 3,
     "BackendBuildError": 4,
     "BackendRunError": 4,
+    "GpuLost": 4,
     "PeerError": 3,
     "PeerBroke": 3,
     "PeerDeclined": 3,
