@@ -269,3 +269,8 @@ def fault(error: BaseException) -> str:
     where = f" in {ours[-1].name}, line {ours[-1].lineno} of {Path(ours[-1].filename).name}" if ours else ""
     module = f" ({error.name})" if isinstance(error, ImportError) else ""
     return f"{type(error).__name__}{module}{where}"
+
+
+def internal_error(error: Exception) -> InternalError:
+    """The error of an exception that is a fault of this program, without the exception's message."""
+    return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")

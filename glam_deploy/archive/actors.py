@@ -17,7 +17,7 @@ from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.errors import Caller, GlamError, InternalError, UsageError, fault
+from glam_deploy.errors import Caller, GlamError, UsageError, internal_error
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.outputs.writer import named_arrays, write_npz
 from glam_deploy.records import Facts, Mammogram
@@ -167,7 +167,7 @@ class Predictor:
         except GlamError as error:
             return finding_of_error(error.with_message_for(Caller.ARCHIVE))
         except Exception as error:  # a fault in this program must not stop the other views
-            return finding_of_error(InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it."))
+            return finding_of_error(internal_error(error))
         if objects is not None:
             _write_objects(objects, instance, view, result)
         return finding_of(result)

@@ -9,7 +9,7 @@ from glam_deploy import reading
 from glam_deploy.archive.identifiers import patient_of
 from glam_deploy.archive.rows import Finding, finding_of_error
 from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
-from glam_deploy.errors import Caller, GlamError, InternalError, fault
+from glam_deploy.errors import Caller, GlamError, internal_error
 from glam_deploy.records import Mammogram, plain_mapping
 
 
@@ -62,7 +62,7 @@ class EntryReader:
         except GlamError as error:
             return Fingerprint(finding=_finding(error)), None
         except Exception as error:  # a fault in this program must not stop the other entries
-            return Fingerprint(finding=_finding(_internal(error))), None
+            return Fingerprint(finding=_finding(internal_error(error))), None
         patient = self._patient(content) if self.patients else ""
         known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), patient=patient)
         try:
@@ -70,7 +70,7 @@ class EntryReader:
         except GlamError as error:
             return replace(self._identified(content, known), finding=_finding(error)), None
         except Exception as error:
-            return replace(self._identified(content, known), finding=_finding(_internal(error))), None
+            return replace(self._identified(content, known), finding=_finding(internal_error(error))), None
 
     def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, Mammogram | None]:
         if self.where is not None and not self.where.matches(content):
@@ -101,7 +101,3 @@ class EntryReader:
 
 def _finding(error: GlamError) -> Finding:
     return finding_of_error(error.with_message_for(Caller.ARCHIVE))
-
-
-def _internal(error: Exception) -> InternalError:
-    return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.admission import admit
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.errors import Caller, GlamError, InputError, InternalError, fault
+from glam_deploy.errors import Caller, GlamError, InputError, internal_error
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Pending
@@ -104,4 +104,4 @@ def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
     except GlamError as error:
         return error
     except Exception as error:  # a fault in this program must not stop the other requests
-        return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")
+        return internal_error(error)

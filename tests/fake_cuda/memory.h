@@ -26,7 +26,8 @@ inline size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / u
 // Addresses are never used again: what is freed stays a hole, so that late readers and writers fall into it.
 class Memory {
    public:
-    // `device`: of the context. Its end lies against a page that nobody may touch; its content is garbage, as on a GPU.
+    // `device`: of the context. A guard page follows the allocation, so that an access beyond its end is a fault; its content
+    // is not initialized, as on a GPU.
     Status allocate(size_t bytes, MemoryType type, void* context, int device, Address* address) {
         const size_t body = rounded(bytes, PAGE);
         if (bytes == 0) return INVALID_VALUE;
