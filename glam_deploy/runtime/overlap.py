@@ -68,17 +68,23 @@ def behind(
 ) -> Generator[Made, None, None]:
     """Yield `work(item)` for each item, in order, computed in other threads while the caller produces the next item.
 
-    Up to `depth` items wait for the threads or are processed by them. Closing the generator, and an error or Ctrl-C
-    while the next item is produced, waits for the work on all previous items.
+    Up to `depth` items wait for the threads or are processed by them; a thread has released its item when the result is
+    there. Closing the generator, and an error or Ctrl-C while the next item is produced, waits for the work on all
+    previous items.
     """
     with ThreadPoolExecutor(threads, initializer=lower_priority) as workers:
         waiting: deque[Future[Made]] = deque()
         for item in items:
             if len(waiting) == depth:
                 yield waiting.popleft().result()
-            waiting.append(workers.submit(work, item))
+            waiting.append(workers.submit(_work_on_last, work, [item]))
         while waiting:
             yield waiting.popleft().result()
+
+
+def _work_on_last(work: Callable[[Item], Made], items: list[Item]) -> Made:
+    """`work` on the only item of a list, which is taken out: an executor keeps arguments until after the result."""
+    return work(items.pop())
 
 
 def in_batches(items: Iterable[Item], size: int, *, kind: Callable[[Item], Hashable]) -> Iterator[list[Item]]:

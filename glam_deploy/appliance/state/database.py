@@ -22,6 +22,7 @@ VERSION = 1
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
 
+_BUSY_RETRY_S = 0.01
 
 MonotonicClock = Callable[[], float]
 """Returns the monotonic time now, in seconds."""
@@ -40,7 +41,7 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         with transaction(connection):
@@ -50,6 +51,23 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
             f"{path} cannot be opened as the appliance's state ({error}): check the data folder"
         ) from error
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode, which is stored in the file.
+
+    While another connection makes the same new database, SQLite reports this statement as busy at once, whatever the
+    connection's timeout (found with 3.40.1).
+    """
+    latest = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= latest:
+                raise
+        time.sleep(_BUSY_RETRY_S)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import Barrier, Event, current_thread, get_native_id
+from weakref import ref
 
 import pytest
 
@@ -120,6 +121,22 @@ def test_behind_lets_as_many_wait_as_told_and_no_more(depth: int) -> None:
         assert next(found) == n
         assert len(made) <= n + depth + 1
     assert list(found) == []
+
+
+def test_behind_has_released_an_item_when_its_result_is_there() -> None:
+    class View:
+        pass
+
+    views: list[ref[View]] = []
+
+    def items() -> Iterator[View]:
+        for _ in range(2000):
+            view = View()
+            views.append(ref(view))
+            yield view
+
+    for n, _ in enumerate(behind(lambda view: None, items())):
+        assert n >= len(views) - 2 or views[n]() is None  # the generator itself has the last ones
 
 
 def refuse(n: int) -> int:
