@@ -24,7 +24,7 @@ from glam_export.precision import search as module
 from glam_export.precision.frontier import frontier_svg
 from glam_export.precision.gains import rewritten, savings
 from glam_export.precision.quantize import quantized
-from glam_export.precision.search import Case, SearchResult, StageSearch, search, sensitivity
+from glam_export.precision.search import Case, SearchResult, StageSearch, search, sensitivity, with_margin
 from glam_export.precision.winograd import MIN_CHANNELS
 
 WIDE = small_local()
@@ -183,12 +183,22 @@ def test_bf16_with_winograds_form(broad: StageSearch, clock: Clock, monkeypatch:
 
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx512_bf16"}))
-    clock(100, 40, 50, 20, 60)
+    wholes = [FP32, WINOGRAD, BF16, BF16_WINOGRAD]
+    clock(100, 40, 50, 20, 60, 60)
     found = search([Plain(**vars(broad))])
-    assert [point.kind for point in found.frontier] == [FP32, WINOGRAD, BF16, BF16_WINOGRAD, INT8_BF16_WINOGRAD]
+    assert [point.kind for point in found.frontier] == [*wholes, INT8_BF16_WINOGRAD, INT8_WINOGRAD]
     assert found.mixture["local"] == BF16_WINOGRAD
     # two convolutions in tiles have a Gather each; those in 8 bits have none
-    assert asked[:5] == [("fp32", 0), ("fp32", 2), ("bf16", 0), ("bf16", 2), ("bf16", 0)]
+    assert asked[:6] == [("fp32", 0), ("fp32", 2), ("bf16", 0), ("bf16", 2), ("bf16", 0), ("fp32", 0)]
+    clock(100, 40, 50, 45, 60)  # where bf16 makes nothing faster, it is in no mixture
+    assert [point.kind for point in search([Plain(**vars(broad))]).frontier] == [*wholes, INT8_WINOGRAD]
+
+
+def test_a_mixture_keeps_a_margin_to_the_limits_of_the_gate() -> None:
+    """The gate judges it by other images: 0.99 and 0.95 leave 0.01 and 0.05, of which a quarter stays free."""
+    strict = with_margin(Limits(dice_median=0.99, dice_worst=0.95, patch_agreement=0.98, flips=1))
+    assert (strict.dice_median, strict.dice_worst) == pytest.approx((0.9925, 0.9625))
+    assert (strict.patch_agreement, strict.flips) == (0.98, 1)
 
 
 def test_what_8_bits_save() -> None:

@@ -15,7 +15,8 @@ from glam_deploy.errors import UsageError
 
 def journal_and_version(path: Path) -> tuple[str, int]:
     with closing(open_database(path)) as connection:
-        (mode,), (version,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "user_version"))
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         return mode, version
 
 
