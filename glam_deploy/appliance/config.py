@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from glam_deploy.dicom.results import THRESHOLD
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
 from glam_deploy.networks import MOST_PATCHES
@@ -185,8 +186,8 @@ class Results(Section):
     gsps: bool = False
     probability: bool = False
     """Write scores as Probability of cancer (DCM 111047) into the CAD SR; the scores are not calibrated."""
-    threshold_benign: Threshold = 0.5
-    threshold_malignant: Threshold = 0.5
+    threshold_benign: Threshold = THRESHOLD
+    threshold_malignant: Threshold = THRESHOLD
 
 
 class Target(Section):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glam_deploy.appliance.identity import digest, is_uid
+from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.errors import UsageError
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"

@@ -17,7 +17,6 @@ from pathlib import Path
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.identity import derived_uid
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.deliveries import Delivery, DeliveryObject
@@ -30,6 +29,7 @@ from glam_deploy.appliance.targets import (
     target_client,
 )
 from glam_deploy.dicom.net.delivery import Item, Outcome, Session
+from glam_deploy.dicom.uids import derived_uid
 from glam_deploy.errors import InternalError, PeerBroke, PeerDeclined, PeerError, fault
 
 log = logging.getLogger(__name__)

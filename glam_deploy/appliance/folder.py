@@ -14,13 +14,14 @@ from pathlib import Path
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import REPORT, DataFolder, sync
-from glam_deploy.appliance.identity import derived_uid, digest, with_valid_uids
+from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, report_entries, view_entries, view_summary
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
+from glam_deploy.dicom.uids import derived_uid, digest
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
 from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.images import image_files

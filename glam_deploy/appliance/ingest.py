@@ -25,12 +25,13 @@ from typing import BinaryIO
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, move_into_place, part_file
-from glam_deploy.appliance.identity import is_uid, valid_uid, with_valid_uids
+from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
 from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
 from glam_deploy.dicom.received import Received, examine, is_identifier
+from glam_deploy.dicom.uids import is_uid, valid_uid
 from glam_deploy.errors import DicomError, fault
 
 SPACE_STEP = 16 << 20

@@ -26,10 +26,10 @@ from glam_deploy.appliance.state.studies import assemble_complete
 from glam_deploy.appliance.web import monitoring, server
 from glam_deploy.appliance.web.access import WebContext
 from glam_deploy.appliance.web.app import make_app
-from glam_deploy.appliance.work.provenance import ResultProvenance
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.read import read_view
+from glam_deploy.dicom.results.provenance import ResultProvenance
 from glam_deploy.dicom.results.records import Algorithm
 from glam_deploy.engines.base import OpenedEngines
 from glam_deploy.networks import GLAM

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from glam_deploy.appliance.identity import digest
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.dicom.uids import digest
 from glam_deploy.errors import UsageError
 
 RETRY_S = 1.0

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glam_deploy.appliance.identity import is_uid
+from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
 """Studies, or failures, on one page."""

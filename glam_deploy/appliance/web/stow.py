@@ -18,9 +18,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from glam_deploy.appliance.identity import is_uid
 from glam_deploy.appliance.ingest import Receipt, Status
 from glam_deploy.appliance.web.access import Refused, WebContext, client_address, context_of, visitor_of
+from glam_deploy.dicom.uids import is_uid
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -4,7 +4,7 @@ A view's folder holds `finding.json`, `saliency.npz`, the overlay picture and DI
 not at all, and shared by all jobs that the view is part of. A job's folder holds the reports and `objects.json`.
 
 A new kind of object is added in `Publisher._start_objects` (per view) or `StudyReports._build` (per study), with its
-number in `provenance.SERIES_NUMBERS` and its switch in `config.Results`; its writer belongs to
+number in `SERIES_NUMBERS` and its switch in `config.Results`; its writer belongs to
 `glam_deploy/dicom/results/`.
 """
 
@@ -28,19 +28,19 @@ from glam_deploy.appliance.data import (
     read_json,
     write_json,
 )
-from glam_deploy.appliance.identity import DERIVED
 from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import Job, JobView
-from glam_deploy.appliance.work.provenance import ResultProvenance
 from glam_deploy.dicom.results import objects
 from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
 from glam_deploy.dicom.results.presentation_state import presentation_state
+from glam_deploy.dicom.results.provenance import ResultProvenance, view_number
 from glam_deploy.dicom.results.records import Identity, Reference, ViewFinding, ViewOutcome, ViewSummary
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
 from glam_deploy.dicom.results.source import read_source
+from glam_deploy.dicom.uids import DERIVED
 from glam_deploy.json_records import from_json, to_json
 from glam_deploy.outputs import report
 from glam_deploy.outputs.overlay import overlay, to_png
@@ -157,7 +157,7 @@ class StudyReports:
 
     def _build(self, inputs: _ReportInputs) -> Datasets:
         wanted, job, outcomes, replaced = self.config.results, inputs.job, inputs.outcomes, inputs.replaced
-        algorithm, key = self.provenance.algorithm, self.provenance.study_key(job)
+        algorithm, key = self.provenance.algorithm, self.provenance.study_key(job.key)
         made: Datasets = {}
         if wanted.cad_sr:
             identity = self.provenance.identity("cad_sr", job.study_uid, key)
@@ -219,7 +219,7 @@ class Publisher:
         return StudyReports(data=self.data, config=self.config, provenance=self.provenance)
 
     def view_folder(self, view: JobView) -> Path:
-        return self.data.view_results(self.provenance.view_key(view))
+        return self.data.view_results(self._key(view))
 
     def publish_view(self, study_uid: str, view: JobView, mammogram: Mammogram, result: Result) -> Path:
         """Write all results of one view; its folder. Raises OSError, and DicomError for a fault of its header."""
@@ -287,8 +287,11 @@ class Publisher:
         write_json(folder / FINDING, {"summary": to_json(summary), "objects": entries})
 
     def _identity(self, study_uid: str, view: JobView, kind: str) -> Identity:
-        number = list(View).index(View(view.view)) + 1 if view.view else len(View) + 1
-        return self.provenance.identity(kind, study_uid, self.provenance.view_key(view), number)
+        number = view_number(View(view.view) if view.view else None)
+        return self.provenance.identity(kind, study_uid, self._key(view), number)
+
+    def _key(self, view: JobView) -> str:
+        return self.provenance.view_key(view.sop_uid, view.sha256)
 
 
 def _derived_uid_notices(view: JobView, mammogram: Mammogram) -> Iterator[Notice]:

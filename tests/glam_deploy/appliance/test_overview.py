@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from glam_deploy.appliance.identity import digest
 from glam_deploy.appliance.state import overview, study_detail
 from glam_deploy.appliance.state.database import open_database
+from glam_deploy.dicom.uids import digest
 
 VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
 STUDIES = 5_000
