@@ -54,11 +54,11 @@ EXTRAS = {
         "pylibjpeg-openjpeg>=2.5",
         "pyjpegls>=1.5",
         "imagecodecs>=2026.1.14",
+        "highdicom>=0.28",  # result objects
     ],
     # the appliance beside a PACS: `glam-deploy serve`; needs `dicom` too
     "appliance": [
         "pynetdicom>=3.0.4",
-        "highdicom>=0.28",
         "pydantic>=2.12",
         "starlette>=1.3.1",  # CVE-2025-62727, CVE-2026-48710, CVE-2026-54283
         "uvicorn>=0.40",

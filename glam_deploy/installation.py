@@ -34,10 +34,9 @@ CUDA = ("cuda.core", "cuda.bindings")
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "export": ("torch", "onnx", "onnxscript", "safetensors"),
-        "dicom": ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "imagecodecs"),
+        "dicom": ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "imagecodecs", "highdicom"),
         "appliance": (
             "pynetdicom",
-            "highdicom",
             "pydantic",
             "starlette",
             "uvicorn",
