@@ -12,6 +12,7 @@ its processes start with a home folder that has this file, and the actors get ba
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import BackendUnavailable, UsageError, disk_reason
 from glam_deploy.processes import python_command
 
 LOOPBACK = "127.0.0.1"
@@ -31,6 +32,12 @@ _QUIET = {
 }
 _LONGEST_BASE = 24
 """Longest path of the folder for temporary files, because those of Ray's sockets have at most 107 bytes (unix(7))."""
+_ANSWER_S = 5.0
+"""Longest time for an answer of a cluster's head."""
+_SETTINGS = b"\4"
+"""Type of the frame (RFC 9113 section 6.5)."""
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
+"""With SETTINGS that has no content."""
 _CLEANUP_S = 60.0
 """Longest time for the end of all processes of Ray."""
 
@@ -89,9 +96,47 @@ def joined_cluster(address: str) -> Iterator[Any]:
     The token is that of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, and RAY_AUTH_MODE is "token" unless
     the environment says otherwise. Raises UsageError if the cluster cannot be joined.
     """
+    _require_head(address)
     settings = {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
     with _environment(settings | _QUIET), _connected(address=address) as ray:
         yield ray
+
+
+def _require_head(address: str) -> None:
+    """Raise UsageError if no head of a cluster answers at `address`: Ray itself tries for more than a minute.
+
+    A head speaks gRPC, so HTTP/2, which is not checked if Ray uses TLS.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or "/" in host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise UsageError(f"--ray {address} is no address, expected HOST:PORT of the head, as `ray start --head` has it")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
+            is_head = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_http2(connection)
+    except socket.gaierror:
+        reason = f"the host {host} is not known"
+    except TimeoutError:
+        reason = f"there was no answer within {_ANSWER_S:g} seconds"
+    except OSError as error:
+        reason = disk_reason(error)
+    else:
+        if is_head:
+            return
+        reason = "another program than a head of Ray listens there"
+    raise UsageError(
+        f"the Ray cluster {address} cannot be joined ({reason}): check host and port, start it there with ray start "
+        "--head --port=PORT, and open the port between the machines"
+    )
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the peer answers the preface of a connection with SETTINGS (RFC 9113 section 3.4)."""
+    connection.sendall(_PREFACE)
+    found = b""
+    while len(found) < 4 and (more := connection.recv(4 - len(found))):
+        found += more
+    return found[3:] == _SETTINGS
 
 
 def nodes(ray: Any) -> list[Node]:
