@@ -94,11 +94,15 @@ def _cut(text: str) -> str:
 
 
 def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, "" without rows. A wide one scrolls by itself."""
+    """A table, "" without rows. A wide one scrolls by itself. A column of numbers is aligned to the right."""
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
-    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    kinds = [' class="number"' if all(map(_is_number, column)) else "" for column in zip(*rows, strict=True)]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True))
+    body = "\n".join(
+        f"<tr>{''.join(f'<td{kind}>{escape(text)}</td>' for text, kind in zip(row, kinds, strict=True))}</tr>"
+        for row in rows
+    )
     label = escape(caption)
     return (
         f'<h3>{label}</h3><div class="scroll" role="region" tabindex="0" aria-label="{label}"><table>'
@@ -106,9 +110,8 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
     )
 
 
-def _cell(text: str) -> str:
-    is_number = re.fullmatch(r"[0-9.,%]+", text) is not None
-    return f'<td class="number">{text}</td>' if is_number else f"<td>{escape(text)}</td>"
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9.,]+%?", text) is not None
 
 
 def _scores(tally: Tally) -> list[str]:
@@ -182,8 +185,7 @@ th, td { padding: .4rem .6rem; text-align: left; border-top: 1px solid var(--rul
 th { color: var(--faint) }
 td:first-child, th, .number { white-space: nowrap; overflow-wrap: normal }
 .number { text-align: right }
-th:not(:first-child):last-child { text-align: right }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); gap: 1rem }
 figure { margin: 0 }
 figcaption { color: var(--faint); font-size: .875rem }
 svg { display: block; width: 100%; height: auto }

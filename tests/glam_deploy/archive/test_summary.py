@@ -94,6 +94,23 @@ def test_the_page(dest: Path) -> None:
     assert [each.name for each in dest.iterdir() if each.is_file()] == ["summary.html"]
 
 
+def test_heads_are_aligned_as_their_columns(dest: Path) -> None:
+    text = write_summary(dest).read_text("utf-8")
+    aligned = {}
+    for table in re.findall("<table>.*?</table>", text, re.DOTALL):
+        rows = [re.findall(r"<t[hd]([^>]*)>(.*?)</t[hd]>", row) for row in re.findall("<tr>.*?</tr>", table, re.DOTALL)]
+        kinds = [["number" in attributes for attributes, _ in row] for row in rows]
+        assert all(kind == kinds[0] for kind in kinds)
+        aligned[tuple(name for _, name in rows[0])] = kinds[0]
+    assert aligned == {
+        ("property", "value"): [False, False],
+        ("outcome", "entries", "share"): [False, True, True],
+        ("outcome", "reason", "entries"): [False, False, True],
+        ("view", "images"): [False, True],
+        ("code", "images"): [False, True],
+    }
+
+
 def test_each_bundle_has_a_section(dest: Path) -> None:
     write(dest, "files", 1, [file_row("done")], "d2")
     write(dest, "views", 1, [view_row("done", 0.5)], "d2")
