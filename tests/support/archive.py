@@ -22,6 +22,7 @@ from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
 from glam_deploy.errors import BackendRunError, InputError
 from glam_deploy.records import Mammogram, View
 from glam_deploy.runtime.result import Result
+from support.until import until
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -91,6 +92,19 @@ class BadOpener:
 
     def __call__(self, folder: Path, plan: EnginePlan) -> BadPipeline:
         return BadPipeline(self.folder, SimulatedPipeline(wait_s=0))
+
+
+@dataclass(frozen=True)
+class GpuOpener:
+    """Opener of a simulated pipeline; leaves the GPU of its process in a folder, and waits for that of each station."""
+
+    folder: Path
+    stations: int
+
+    def __call__(self, folder: Path, plan: EnginePlan) -> SimulatedPipeline:
+        (self.folder / os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+        until(lambda: len(list(self.folder.iterdir())) == self.stations)
+        return SimulatedPipeline(wait_s=0)
 
 
 @dataclass(frozen=True)
