@@ -45,7 +45,7 @@ validate: $(INSTALLED)  ## the DICOM that we write and read, against other peopl
 	which $(ENCODERS) >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends dcmtk libgdcm-tools libopenjp2-tools grokj2k-tools openjph-tools; }
 	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
 	npm ci --prefix $(ADAPTERS) --ignore-scripts --no-audit --no-fund
-	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph $(BIN)/python -m pytest tests/glam_deploy/dicom -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
+	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
 
 install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
 	$(BIN)/python -m pytest tests/install -m install

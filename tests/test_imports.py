@@ -16,7 +16,12 @@ HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "pydicom", "gdcm", "cv2", "
 APPLIANCE = ("pynetdicom", "highdicom", "pydantic", "starlette", "uvicorn", "jinja2", "prometheus_client")
 OPTIONAL = ("torch", "onnx", "onnxscript", "safetensors", "openvino", "pydicom", *APPLIANCE)
 """What the plain install lacks."""
-OWNERS_OF_OPTIONAL = ("glam_deploy.engines.openvino", "glam_deploy.dicom", "glam_deploy.appliance")
+OWNERS_OF_OPTIONAL = (
+    "glam_deploy.engines.openvino",
+    "glam_deploy.dicom",
+    "glam_deploy.appliance",
+    "glam_deploy.archive.view_objects",
+)
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "glam_deploy").rglob("*.py")

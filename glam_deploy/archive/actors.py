@@ -4,7 +4,6 @@ Ray starts both (`station.py`); neither imports Ray.
 """
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,20 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glam_deploy import __version__
-from glam_deploy.archive.reader import EntryReader, Fingerprint
+from glam_deploy.archive.objects import DICOM, ObjectPlan, write_objects
+from glam_deploy.archive.reader import DecodedView, EntryReader, Fingerprint
 from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.errors import Caller, GlamError, UsageError, internal_error
-from glam_deploy.outputs.overlay import overlay, to_png
-from glam_deploy.outputs.writer import named_arrays, write_npz
+from glam_deploy.errors import Caller, GlamError, UsageError
+from glam_deploy.installation import require
 from glam_deploy.records import Facts, Mammogram
 from glam_deploy.runtime.result import Result
 
 READY = "ready"
-OBJECTS = ("npz", "png")
-"""Kinds of files that can be written for an instance."""
 
 
 class ViewPipeline(Protocol):
@@ -73,16 +70,6 @@ def open_pipeline(folder: Path, plan: EnginePlan) -> ViewPipeline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectPlan:
-    """Files that are written for each instance with a result."""
-
-    folder: Path
-    """`objects/<digest>` of the result's folder, which all nodes see."""
-    kinds: frozenset[str]
-    """Of `OBJECTS`."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class PredictorFacts:
     """What a predictor says when it has opened its pipeline."""
 
@@ -114,7 +101,7 @@ class Reader:
         """Answer once the process works."""
         return READY
 
-    def read(self, entry: Entry) -> tuple[Fingerprint, Mammogram | None]:
+    def read(self, entry: Entry) -> tuple[Fingerprint, DecodedView | None]:
         """As `EntryReader.read`."""
         return self._reader.read(entry)
 
@@ -131,14 +118,18 @@ class Predictor:
         self._pipeline: ViewPipeline | None = None
         self._turn = threading.Semaphore(1)
 
-    def open(self, files: Mapping[str, bytes] | None, marker: Path | None) -> PredictorFacts | Refusal:
+    def open(
+        self, files: Mapping[str, bytes] | None, marker: Path | None, kinds: frozenset[str] = frozenset()
+    ) -> PredictorFacts | Refusal:
         """Open the pipeline.
 
         `files`: those of the bundle, by relative path; None if its folder is on this machine. `marker`: a file of the
         process that started the run, in the folder that this process must see to write there; None without files to
-        write.
+        write. `kinds`: those of `ObjectPlan` that will be asked for.
         """
         try:
+            if kinds & DICOM:
+                require("dicom", user=f"--write {min(kinds & DICOM)}")
             if marker is not None and not marker.exists():
                 raise UsageError(
                     f"a node does not see {marker.parent}, which --write needs: use a folder that all nodes share, "
@@ -156,32 +147,20 @@ class Predictor:
             in_flight=pipeline.in_flight,
         )
 
-    def predict(self, view: Mammogram, instance: str, objects: ObjectPlan | None) -> Finding:
+    def predict(self, view: DecodedView, instance: str, objects: ObjectPlan | None) -> Finding:
         """The finding of a view; its files are written before. Raises OSError if they cannot be written."""
         pipeline = self._pipeline
         assert pipeline is not None
         try:
-            prepared = pipeline.prepare(view)
+            prepared = pipeline.prepare(view.mammogram)
             with self._turn:
                 result = pipeline(prepared)
-        except GlamError as error:
-            return finding_of_error(error.with_message_for(Caller.ARCHIVE))
-        except Exception as error:  # a fault in this program must not stop the other views
-            return finding_of_error(internal_error(error))
-        if objects is not None:
-            _write_objects(objects, instance, view, result)
-        return finding_of(result)
-
-
-def _write_objects(plan: ObjectPlan, instance: str, view: Mammogram, result: Result) -> None:
-    """Write the files of an instance; each is complete under its name."""
-    folder = plan.folder / instance[:2]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as drafts:
-        for kind in sorted(plan.kinds):
-            draft = Path(drafts, f"{instance}.{kind}")
-            if kind == "npz":
-                write_npz(draft, named_arrays(result, full=False, save_input=False))
-            else:
-                draft.write_bytes(to_png(overlay(view.pixels, result)))
-            draft.replace(folder / draft.name)
+        except Exception as error:
+            return finding_of_error(error)
+        try:
+            notices = write_objects(objects, instance, view, result) if objects else ()
+        except OSError:
+            raise
+        except Exception as error:
+            return finding_of_error(error)
+        return finding_of(result, notices)

@@ -5,6 +5,7 @@
       files/bundle=<digest>/part-*.parquet   one row for each entry of the source
       ledger-<digest>.db                     ids of all rows (ledger.py); made again from the parts if it is missing
       pseudonyms                             fingerprint of the key, if identifiers are pseudonyms
+      device.uid                             device UID of the objects (objects.py)
       lock                                   held by the process that writes
 
 A part is written to a temporary file, synchronized and renamed; after that the ledger records it in one transaction. A
@@ -18,22 +19,51 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.ledger import Instance, Ledger, Seen
-from glam_deploy.archive.rows import EXCLUDED, FAILED, SCORES, UNREADABLE, FileRow, ViewRow
+from glam_deploy.archive.objects import ObjectPlan, synchronize
+from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, SCORES, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 VIEWS, FILES = "views", "files"
+RETRIED = frozenset({FAILED, UNREADABLE})
+"""Outcomes that are tried again on request."""
 _TEMPORARY = ".unfinished-"
 _PART = re.compile(r"part-\d{6,}")
 _KEY = "pseudonyms"
 """File with the fingerprint of the key, in the folder of the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Which rows of earlier runs stay, so that a run leaves out their entries."""
+
+    tried_again: frozenset[str] = frozenset()
+    """Outcomes of entries that get a new row, such as `RETRIED`."""
+    objects: ObjectPlan | None = None
+    """Files of each instance; one with a result and without one of them gets a new row, after its files."""
+
+    def instance(self, ledger: Ledger, key: str) -> Instance | None:
+        """The instance with this id, if its row stays."""
+        known = ledger.instance(key)
+        return known if known is not None and self._stays(known.status, key) else None
+
+    def entry(self, ledger: Ledger, key: str) -> bool:
+        """Whether the entry with this id has a row that stays."""
+        seen = ledger.entry(key)
+        return seen is not None and self._stays(seen.outcome, seen.instance)
+
+    def _stays(self, outcome: str, instance: str) -> bool:
+        if not outcome or outcome in self.tried_again:
+            return False
+        return outcome != DONE or self.objects is None or self.objects.is_complete(instance)
 
 
 class Dataset:
@@ -43,13 +73,10 @@ class Dataset:
     """
 
     def __init__(
-        self, dest: Path, digest: str, identifiers: Identifiers | None = None, *, retry_failed: bool = False
+        self, dest: Path, digest: str, identifiers: Identifiers | None = None, kept: Kept | None = None
     ) -> None:
-        """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored.
-
-        `retry_failed`: whether what failed or could not be read counts as not known, so that it gets a new row.
-        """
-        self._tried_again = {"", FAILED, UNREADABLE} if retry_failed else {""}
+        """`digest`: of what makes the results (`plan.partition`). `identifiers`: None means as stored."""
+        self._kept = kept or Kept()
         self._dest, self._digest, self._identifiers = dest, digest, identifiers or Identifiers()
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
@@ -82,14 +109,11 @@ class Dataset:
 
     def is_known(self, entry: str) -> bool:
         """Whether the entry with this id has a row that stays, or one was added."""
-        seen = self._ledger.entry(entry)
-        return entry in self._fresh_entries or (seen is not None and seen.outcome not in self._tried_again)
+        return entry in self._fresh_entries or self._kept.entry(self._ledger, entry)
 
     def instance(self, key: str) -> Instance | None:
         """The instance with this id, if it has a row that stays, or one was added."""
-        known = self._ledger.instance(key)
-        stays = known if known is not None and known.status not in self._tried_again else None
-        return self._fresh.get(key) or stays
+        return self._fresh.get(key) or self._kept.instance(self._ledger, key)
 
     def outcomes(self) -> dict[str, int]:
         """Outcome -> number of entries, of all runs into this partition."""
@@ -200,7 +224,7 @@ class Dataset:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        _synchronize(folder)
+        synchronize(folder)
 
 
 def require_same_key(dest: Path, identifiers: Identifiers) -> None:
@@ -236,21 +260,21 @@ def _columns(path: Path) -> list[str] | None:
 
 @contextmanager
 def known_entries(
-    dest: Path, digest: str, condition: str = "", *, retry_failed: bool = False
+    dest: Path, digest: str, condition: str = "", kept: Kept | None = None
 ) -> Iterator[Callable[[str], bool]]:
     """Context with the test whether a run would leave out the entry with an id, by the ledger as it is.
 
-    Changes no rows. `condition`, `retry_failed`: of the run.
+    Changes no rows. `condition`, `kept`: of the run.
     """
     path = dest / f"ledger-{digest}.db"
     if not path.exists():
         yield lambda entry: False
         return
     with writing(dest), closing(Ledger(path)) as ledger:
-        tried = {"", FAILED, UNREADABLE} if retry_failed else {""}
+        rule = kept or Kept()
         if ledger.condition() != condition:
-            tried.add(EXCLUDED)
-        yield lambda entry: (seen := ledger.entry(entry)) is not None and seen.outcome not in tried
+            rule = replace(rule, tried_again=rule.tried_again | {EXCLUDED})
+        yield lambda entry: rule.entry(ledger, entry)
 
 
 def schema(table: str) -> "pa.Schema":
@@ -320,12 +344,3 @@ def _locked(dest: Path) -> Iterator[None]:
                 f"another glam-deploy archive writes to {dest}: wait for it or choose another --out"
             ) from error
         yield
-
-
-def _synchronize(folder: Path) -> None:
-    """Make a rename in the folder permanent (fsync(2), "NOTES")."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy import __version__
-from glam_deploy.archive.actors import ObjectPlan, PredictorFacts, Refusal
+from glam_deploy.archive.actors import PredictorFacts, Refusal
 from glam_deploy.archive.cluster import Node, actor_environment, nodes
 from glam_deploy.archive.dataset import Dataset, writing
 from glam_deploy.archive.feed import Feed
+from glam_deploy.archive.objects import NO_DICOM, prepared
 from glam_deploy.archive.plan import RunPlan, partition
 from glam_deploy.archive.reader import Fingerprint
 from glam_deploy.archive.recorder import Recorder
@@ -47,6 +48,8 @@ class Driver:
         self._ray, self._plan, self._progress = ray, plan, progress
         self.counts: Counter[str] = Counter()
         """Outcome or KEPT -> number of entries."""
+        self.without_objects = 0
+        """Number of instances with a result for which no DICOM object could be made."""
         self.partition = ""
         """Digest of the run, known after its first station has opened."""
         self.maker: Maker | None = None
@@ -81,6 +84,7 @@ class Driver:
                 opener=self._plan.opener,
                 reader=self._plan.reader,
                 marker=marker,
+                write=self._plan.write,
                 environment={} if self._shared else actor_environment(),
                 files=files,
                 readers=self._plan.readers,
@@ -99,8 +103,12 @@ class Driver:
 
     def _process(self, maker: Maker) -> None:
         plan = self._plan
-        self.dataset = Dataset(plan.dest, self.partition, plan.identifiers, retry_failed=plan.retry_failed)
+        self._objects = plan.objects(self.partition)
+        self.dataset = Dataset(plan.dest, self.partition, plan.identifiers, plan.kept(self.partition))
         with self.dataset, Feed(plan.source) as self._feed:
+            if self._objects:
+                with writing(plan.dest):
+                    self._objects = prepared(self._objects, plan.dest)
             self.dataset.apply_condition(plan.condition)
             self._recorder = Recorder(self.dataset, plan.identifiers, maker, self._count, self._again.append)
             try:
@@ -156,13 +164,6 @@ class Driver:
         while station.facts and station.waiting and len(station.predicting) <= station.facts.in_flight:
             task = station.waiting.popleft()
             self._expect(station.predict(task, self._objects), Step.PREDICTED, station, None, task)
-
-    @property
-    def _objects(self) -> ObjectPlan | None:
-        """Files to be written for each instance."""
-        if not self._plan.write:
-            return None
-        return ObjectPlan(folder=self._plan.dest / "objects" / self.partition, kinds=self._plan.write)
 
     def _next(self) -> Task | None:
         """The next entry that has no row; None if there is none at the moment."""
@@ -245,6 +246,7 @@ class Driver:
             assert task is not None
             station.remove(task)
             station.predicting_since, station.failures, self._causes = time.monotonic(), 0, 0
+            self.without_objects += NO_DICOM in value.notices
             self._recorder.finish(task, value)
         else:
             assert slot is not None and task is not None

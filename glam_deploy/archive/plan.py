@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
-from glam_deploy.archive.dataset import known_entries, require_same_key
+from glam_deploy.archive.dataset import RETRIED, Kept, known_entries, require_same_key
 from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.rows import KEPT, Maker, entry_id
 from glam_deploy.archive.shipping import ShippedBundle
@@ -33,7 +34,7 @@ class RunPlan:
     """Whether a predictor claims a GPU, on nodes that have some."""
     identifiers: Identifiers = field(default_factory=Identifiers)
     write: frozenset[str] = frozenset()
-    """Of `actors.OBJECTS`."""
+    """Kinds of files, keys of `objects.SUFFIXES`."""
     limit: int | None = None
     """Largest number of entries that are tried."""
     retry_failed: bool = False
@@ -50,6 +51,14 @@ class RunPlan:
         """Text of the condition on headers, or its pseudonym; "" without one."""
         return "" if self.reader.where is None else self.identifiers.text("condition", str(self.reader.where))
 
+    def objects(self, digest: str) -> ObjectPlan | None:
+        """Files that are written for each instance of a partition; None without any."""
+        return ObjectPlan(folder=self.dest / "objects" / digest, kinds=self.write) if self.write else None
+
+    def kept(self, digest: str) -> Kept:
+        """The rows of a partition that stay."""
+        return Kept(tried_again=RETRIED if self.retry_failed else frozenset(), objects=self.objects(digest))
+
 
 def partition(maker: Maker, *, for_processing: bool) -> str:
     """Digest of all that determines the results of a run besides the images: the name of its partition."""
@@ -64,6 +73,6 @@ def survey(plan: RunPlan) -> Counter[str]:
     provenance = plan.opener(plan.bundle.folder, plan.engine).provenance
     digest = partition(Maker.of(provenance), for_processing=plan.reader.for_processing)
     require_same_key(plan.dest, plan.identifiers)
-    with known_entries(plan.dest, digest, plan.condition, retry_failed=plan.retry_failed) as is_known:
+    with known_entries(plan.dest, digest, plan.condition, plan.kept(digest)) as is_known:
         keys = ((entry.version, entry_id(entry, plan.identifiers)) for entry in plan.source.entries())
         return Counter(KEPT if version and is_known(key) else "new" for version, key in keys)

@@ -9,7 +9,6 @@ from glam_deploy import reading
 from glam_deploy.archive.identifiers import patient_of
 from glam_deploy.archive.rows import Finding, finding_of_error
 from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
-from glam_deploy.errors import Caller, GlamError, internal_error
 from glam_deploy.records import Mammogram, plain_mapping
 
 
@@ -41,6 +40,15 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecodedView:
+    """An image that can be used, on its way from a reader to a predictor."""
+
+    mammogram: Mammogram
+    header: bytes = field(default=b"", repr=False)
+    """Its DICOM file without pixels, so with the patient's data; empty if none is asked for, or for other formats."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EntryReader:
     """Reads and decodes entries; sent to the reading processes."""
 
@@ -49,9 +57,11 @@ class EntryReader:
     where: Condition | None = None
     patients: bool = False
     """Whether the patient is read, for its pseudonym."""
+    headers: bool = False
+    """Whether the header of a DICOM image is passed on, for result objects."""
 
-    def read(self, entry: Entry, *, decode: bool = True) -> tuple[Fingerprint, Mammogram | None]:
-        """Read an entry: its fingerprint, and its mammogram if it can be used. Raises no error of the entry.
+    def read(self, entry: Entry, *, decode: bool = True) -> tuple[Fingerprint, DecodedView | None]:
+        """Read an entry: its fingerprint, and its view if it can be used. Raises no error of the entry.
 
         `decode`: False reads content and UIDs only.
         """
@@ -59,20 +69,16 @@ class EntryReader:
             content = self.source.read(entry)
         except SourceUnavailable as error:
             return Fingerprint(unavailable=str(error)), None
-        except GlamError as error:
-            return Fingerprint(finding=_finding(error)), None
-        except Exception as error:  # a fault in this program must not stop the other entries
-            return Fingerprint(finding=_finding(internal_error(error))), None
+        except Exception as error:
+            return Fingerprint(finding=finding_of_error(error)), None
         patient = self._patient(content) if self.patients else ""
         known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), patient=patient)
         try:
             return self._decoded(entry, content, known) if decode else (self._identified(content, known), None)
-        except GlamError as error:
-            return replace(self._identified(content, known), finding=_finding(error)), None
         except Exception as error:
-            return replace(self._identified(content, known), finding=_finding(internal_error(error))), None
+            return replace(self._identified(content, known), finding=finding_of_error(error)), None
 
-    def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, Mammogram | None]:
+    def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, DecodedView | None]:
         if self.where is not None and not self.where.matches(content):
             return replace(known, excluded=str(self.where)), None
         mammogram = reading.read_content(content, entry.path, for_processing=self.for_processing)
@@ -83,7 +89,8 @@ class EntryReader:
             uids=dict(mammogram.source.uids),
             facts=plain_mapping(mammogram.source.facts),
         )
-        return replace(known, uids=source.uids), replace(mammogram, source=source)
+        header = _header(content) if self.headers and source.kind == "dicom" else b""
+        return replace(known, uids=source.uids), DecodedView(mammogram=replace(mammogram, source=source), header=header)
 
     def _patient(self, content: bytes) -> str:
         try:
@@ -99,5 +106,8 @@ class EntryReader:
                 return known
 
 
-def _finding(error: GlamError) -> Finding:
-    return finding_of_error(error.with_message_for(Caller.ARCHIVE))
+def _header(content: bytes) -> bytes:
+    from glam_deploy.dicom.part10 import without_pixels
+    from glam_deploy.dicom.read import MAX_BYTES
+
+    return without_pixels(content, limit=MAX_BYTES)

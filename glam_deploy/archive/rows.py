@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.sources.base import Entry
-from glam_deploy.errors import GlamError, InputError, NotForThisNetwork
+from glam_deploy.errors import Caller, GlamError, InputError, NotForThisNetwork, internal_error
 from glam_deploy.exams import made_by
 from glam_deploy.records import Box, Facts
 from glam_deploy.view_names import view_from_name
@@ -76,8 +76,8 @@ class Finding:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 
-def finding_of(result: "Result") -> Finding:
-    """The finding of an instance with a result."""
+def finding_of(result: "Result", notices: tuple[str, ...] = ()) -> Finding:
+    """The finding of an instance with a result. `notices`: codes of further notices."""
     scores = {f"{score}_{name}": y for score, found in result.predictions.items() for name, y in found.items()}
     return Finding(
         status=DONE,
@@ -85,15 +85,19 @@ def finding_of(result: "Result") -> Finding:
         view=result.input.view or "",
         scores=scores,
         patches=tuple(result.patch_boxes_in_source),
-        notices=tuple(notice.code for notice in result.notices),
+        notices=(*(notice.code for notice in result.notices), *notices),
         timings_ms=dict(result.timings_ms),
     )
 
 
-def finding_of_error(error: GlamError) -> Finding:
-    """The finding of an instance without a result: SKIPPED for `NotForThisNetwork`, else FAILED."""
-    status = SKIPPED if isinstance(error, NotForThisNetwork) else FAILED
-    return Finding(status=status, error=type(error).__name__, reason=str(error))
+def finding_of_error(error: Exception) -> Finding:
+    """The finding of an instance without a result: SKIPPED for `NotForThisNetwork`, else FAILED.
+
+    An error that is no GlamError is a fault in this program, which must not stop the other instances.
+    """
+    known = error.with_message_for(Caller.ARCHIVE) if isinstance(error, GlamError) else internal_error(error)
+    status = SKIPPED if isinstance(known, NotForThisNetwork) else FAILED
+    return Finding(status=status, error=type(known).__name__, reason=str(known))
 
 
 def entry_id(entry: Entry, identifiers: Identifiers) -> str:

@@ -8,8 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.archive.actors import EnginePlan, ObjectPlan, OpenPipeline, Predictor, PredictorFacts, Reader
+from glam_deploy.archive.actors import EnginePlan, OpenPipeline, Predictor, PredictorFacts, Reader
 from glam_deploy.archive.cluster import Node
+from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.reader import EntryReader, Fingerprint
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Entry
@@ -31,7 +32,7 @@ class Task:
     fingerprint: Fingerprint | None = None
     instance: str = ""
     view: Any = None
-    """Reference to the mammogram in Ray's object store."""
+    """Reference to the `DecodedView` in Ray's object store."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,7 +56,8 @@ class StationPlan:
     opener: OpenPipeline
     reader: EntryReader
     marker: Path | None
-    """As of `Predictor.open`."""
+    write: frozenset[str]
+    """As `marker` and `kinds` of `Predictor.open`."""
     environment: Mapping[str, str]
     """Environment variables of the processes, besides those that they inherit."""
     files: Any
@@ -104,7 +106,7 @@ class Station:
         self._predictor = self._actor(Predictor, options).remote(
             self._plan.bundle, self._plan.engine, self._plan.opener
         )
-        return self._predictor.open.remote(self._plan.files, self._plan.marker)
+        return self._predictor.open.remote(self._plan.files, self._plan.marker, self._plan.write)
 
     @property
     def readers(self) -> int:
@@ -119,7 +121,7 @@ class Station:
         return slot, actor.ready.remote()
 
     def read(self, slot: ReaderSlot, task: Task) -> Any:
-        """Give an entry to a reader; the reference of its fingerprint, and `task.view` that of its mammogram."""
+        """Give an entry to a reader; the reference of its fingerprint, and `task.view` that of its view."""
         if not slot.tasks:
             slot.since = time.monotonic()
         slot.tasks.append(task)

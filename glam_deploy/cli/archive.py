@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 OUTCOMES = ("done", "skipped", "failed", "duplicate", "excluded", "unreadable", KEPT)
 """The order of the counts in the last line."""
 
+MOST_READERS = 64
+"""Largest number of reading processes for a pipeline. Each takes about 0.3 GB, with the two views that it may hold, and
+64 decode more views in a second than a GPU computes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveOptions:
@@ -53,6 +57,11 @@ class ArchiveOptions:
     modalities: tuple[str, ...] = ("MG",)
     authority: Path | None = None
 
+    @property
+    def objects(self) -> list[str]:
+        """Kinds of DICOM objects among `write`."""
+        return [kind for kind in ("seg", "sr") if kind in self.write]
+
 
 archive_options: Decorator = grouped(
     "options",
@@ -60,13 +69,14 @@ archive_options: Decorator = grouped(
     click.option("--ray", "ray_address", metavar="ADDRESS", help="Join the Ray cluster whose head is at host:port."),
     click.option(
         "--write",
-        type=click.Choice(["npz", "png"]),
+        type=click.Choice(["npz", "png", "seg", "sr"]),
         multiple=True,
-        help="Write a file for each instance with a result too: arrays (npz), overlay (png). May be repeated.",
+        help="Write a file for each instance with a result too: arrays (npz), overlay (png), DICOM Segmentation (seg), "
+        "Measurement Report (sr). May be repeated.",
     ),
     click.option(
         "--readers",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=1, max=MOST_READERS),
         help="Reading processes for each pipeline [default: 1 on a CPU, 8 on a GPU].",
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Try at most so many entries that have no row yet."),
@@ -125,7 +135,8 @@ def command(sources: tuple[str, ...], out: Path, choice: EngineChoice, options: 
     same command continues after an interruption, and does nothing if all is done. docs/archive.md explains tables,
     resumption and clusters, docs/sources.md the sources.
     """
-    require("ray")
+    _require_identifiers(options)
+    require("ray", *(["dicom"] if options.objects else []))
     from glam_deploy.archive.sources import open_source
 
     source = open_source(sources, modalities=options.modalities, authority=options.authority)
@@ -134,6 +145,15 @@ def command(sources: tuple[str, ...], out: Path, choice: EngineChoice, options: 
         raise UsageError(f"{' '.join(sources)} has no images: check the source")
     plan = _plan(source, out, choice, options)
     return _dry_run(plan) if dry_run else _run(plan, options.ray_address)
+
+
+def _require_identifiers(options: ArchiveOptions) -> None:
+    """Raises UsageError for DICOM objects, which belong to a patient, together with pseudonyms."""
+    if options.objects and options.pseudonyms is not None:
+        raise UsageError(
+            f"--write {options.objects[0]} copies name and ID of the patient from the image, which --pseudonyms hides: "
+            "leave out one of them, or give images that were de-identified before"
+        )
 
 
 def _require_apart(sources: tuple[str, ...], out: Path) -> None:
@@ -172,6 +192,7 @@ def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOpt
             for_processing=options.for_processing,
             where=parse_where(options.where) if options.where else None,
             patients=options.pseudonyms is not None,
+            headers=bool(options.objects),
         ),
         identifiers=Identifiers() if options.pseudonyms is None else read_key(options.pseudonyms),
         readers=options.readers,
@@ -211,6 +232,13 @@ def _run(plan: "RunPlan", address: str | None) -> int:
                 click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
             raise
     page = write_summary(plan.dest)
+    if driver.without_objects:
+        noun = "image is" if driver.without_objects == 1 else "images are"
+        console.err.print(
+            f"{driver.without_objects} {noun} not DICOM, or without a UID of instance, series or study, so without SEG "
+            "and SR: notice no-dicom-object in views",
+            soft_wrap=True,
+        )
     if driver.dataset.repaired:
         parts = ", ".join(driver.dataset.repaired)
         console.err.print(f"missing or damaged, and computed again: {parts} of {plan.dest}", soft_wrap=True)

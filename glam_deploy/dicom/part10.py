@@ -1,5 +1,8 @@
-"""The head of a DICOM file, preamble and file meta information (PS3.10 section 7.1): written and read."""
+"""The head of a DICOM file, preamble and file meta information (PS3.10 section 7.1): written and read. Files without
+their pixels.
+"""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,7 +15,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
-from glam_deploy.dicom.elements import ElementReader, Encoding
+from glam_deploy.dicom.elements import BEFORE_PIXELS, ElementReader, Encoding
 from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.streams import FileStream, InflatedStream
@@ -114,6 +117,24 @@ def open_data_set(file: BinaryIO, keywords: Sequence[str], *, limit: int) -> tup
     kind = InflatedStream if syntax == uid.DeflatedExplicitVRLittleEndian else FileStream
     tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
     return meta, ElementReader(kind(file, start, limit), Encoding.of(syntax), tags)
+
+
+def without_pixels(data: bytes, *, limit: int) -> bytes:
+    """The DICOM file `data` up to its pixels: the same bytes, whatever the character set, private elements included.
+
+    A deflated data set is deflated again. `limit`: as of `open_data_set`. Raises DicomError if the file is damaged
+    before its pixels.
+    """
+    file = BytesIO(data)
+    meta, start = _read_meta(file)
+    _, reader = open_data_set(file, (), limit=limit)
+    with dicom_errors("the header is damaged or incomplete: export the object again"):
+        reader.read_through(BEFORE_PIXELS)
+    if str(meta.get("TransferSyntaxUID") or "") != uid.DeflatedExplicitVRLittleEndian:
+        return data[: reader.position]
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], reader.position)
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return data[:start] + deflater.compress(inflated) + deflater.flush()
 
 
 def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:

@@ -68,6 +68,7 @@ CASES = (
     Case(name="run, TensorRT", words=f"{RUN} --engine fp16", needs=("tensorrt",), code=3),  # there is no GPU
     Case(name="run, CUDA", words=f"{RUN} --engine onnx-cuda", needs=("cuda",), code=3),
     Case(name="archive", words="archive {png} --bundle {bundle} --out {out}", needs=("ray",)),
+    Case(name="archive, SEG", words="archive {png} --bundle {bundle} --out {out} --write seg", needs=("ray,dicom",)),
     Case(name="gate", words="gate --bundle {gated} --engine openvino --images {png}", needs=("openvino",), code=4),
     Case(
         name="gate, demo exam",

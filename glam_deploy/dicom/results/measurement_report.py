@@ -35,11 +35,17 @@ SQUARE_MM = ("mm2", "square millimeter")
 
 
 def measurement_report(
-    outcomes: Sequence[ViewOutcome], algorithm: Algorithm, identity: Identity, *, predecessor: Reference | None = None
+    outcomes: Sequence[ViewOutcome],
+    algorithm: Algorithm,
+    identity: Identity,
+    *,
+    predecessor: Reference | None = None,
+    exam: bool = True,
 ) -> Dataset:
-    """One report on all mammograms of a study: scores, regions with outlines, and reasons for missing results.
+    """One report on mammograms of a study: scores, regions with outlines, and reasons for missing results.
 
-    Arguments and errors as for `cad_sr.cad_sr`.
+    `exam`: whether `outcomes` are all mammograms of the study; only then there are exam-level scores. Other arguments
+    and errors as for `cad_sr.cad_sr`.
     """
     root = sr.container(
         TITLE,
@@ -48,7 +54,9 @@ def measurement_report(
         sr.modifier(sr.code(("121058", "DCM", "Procedure reported"), PROCEDURE)),
         sr.contains(_library(outcomes)),
         sr.contains(sr.container(("126010", "DCM", "Imaging Measurements"), *_groups(outcomes, algorithm, identity))),
-        sr.contains(sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(outcomes, algorithm))),
+        sr.contains(
+            sr.container(("C0034375", "UMLS", "Qualitative Evaluations"), *_remarks(outcomes, algorithm, exam))
+        ),
         template="1500",
     )
     root.CodingSchemeIdentificationSequence = [_own_codes()]
@@ -162,9 +170,9 @@ def _score(name: str, label: str, value: float) -> Dataset:
     return sr.contains(sr.number(concept, value, NO_UNIT))
 
 
-def _remarks(outcomes: Sequence[ViewOutcome], algorithm: Algorithm) -> Iterator[Dataset]:
-    """Comments on the whole report, with the exam-level scores."""
-    for remark in (statement(algorithm), SPACING_NOTE, " ".join(exam_texts(outcomes))):
+def _remarks(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, exam: bool) -> Iterator[Dataset]:
+    """Comments on the whole report, with the exam-level scores of a whole exam."""
+    for remark in (statement(algorithm), SPACING_NOTE, *([" ".join(exam_texts(outcomes))] if exam else [])):
         yield sr.contains(sr.text(COMMENT, remark))
 
 

@@ -9,13 +9,14 @@ import pytest
 from support.archive import outcomes_in, rows
 from support.commands import start_process
 
-from glam_deploy.archive.dataset import Dataset, known_entries
+from glam_deploy.archive.dataset import RETRIED, Dataset, Kept, known_entries
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.rows import FileRow, Finding, Maker, ViewRow
 from glam_deploy.errors import UsageError
 
 pytestmark = pytest.mark.ray
 
+RETRY = Kept(tried_again=RETRIED)
 MAKER = Maker(engine="e", bundle="b", gate="g", made_by="m")
 
 
@@ -74,9 +75,10 @@ def step(function):
         return function(*arguments, **options)
     return counted
 
-os.fsync, Path.replace, dataset._synchronize = map(step, (os.fsync, Path.replace, dataset._synchronize))
+os.fsync, Path.replace, dataset.synchronize = map(step, (os.fsync, Path.replace, dataset.synchronize))
 Ledger.record, Ledger.rewritten = map(step, (Ledger.record, Ledger.rewritten))
-with dataset.Dataset(Path(sys.argv[1]), "d", retry_failed=sys.argv[3] == "retry") as made:
+kept = test_dataset.RETRY if sys.argv[3] == "retry" else None
+with dataset.Dataset(Path(sys.argv[1]), "d", kept=kept) as made:
     for number in range(5):
         test_dataset.add(made, number)
     made.flush()
@@ -111,7 +113,7 @@ def test_a_kill_while_failures_are_replaced(tmp_path: Path) -> None:
         write(dest, range(3))
         write(dest, range(3, 5), "failed")
         ended = killed(dest, steps, "retry")
-        with Dataset(dest, "d", retry_failed=True) as dataset:
+        with Dataset(dest, "d", kept=RETRY) as dataset:
             for number in range(5):
                 add(dataset, number)
             dataset.flush()
@@ -123,7 +125,7 @@ def test_a_kill_while_failures_are_replaced(tmp_path: Path) -> None:
 
 def test_failures_that_are_not_tried_again_stay(tmp_path: Path) -> None:
     write(tmp_path, range(5), "failed")
-    with Dataset(tmp_path, "d", retry_failed=True) as dataset:
+    with Dataset(tmp_path, "d", kept=RETRY) as dataset:
         assert not any(dataset.is_known(f"e{n}") or dataset.instance(f"i{n}") for n in range(5))
         add(dataset, 3)
         dataset.flush()

@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from PIL import Image
+from pydicom import dcmread
 from support.archive import outcomes_in, rows, write_mixture, write_views
 from support.commands import start_process
 from support.engines import small_view
@@ -181,7 +183,7 @@ try:
         print(dict(Driver(ray, plan, progress=kill_one).run()), len(seen))
         until(lambda: len(nodes(ray)) == 1)  # Ray notices the loss of a node after some seconds
     options = ("--bundle", bundle, "--engine", "onnx", "--out", out / "cli", "--ray", cluster.address)
-    print(exit_code(["archive", str(whole), *map(str, options), "--write", "png"]))
+    print(exit_code(["archive", str(whole), *map(str, options), "--write", "png", "--write", "seg", "--write", "sr"]))
 finally:
     cluster.shutdown()
 """
@@ -196,6 +198,7 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_pa
     pixels = small_view().pixels
     for view in (View.L_CC, View.R_MLO):
         write_view(tmp_path / f"whole/{view}.dcm", pixels[:, ::-1].copy() if view.is_right else pixels, view=view)
+    Image.fromarray(pixels).save(tmp_path / "whole/c_L-CC.png")
     folders = [tmp_path / name for name in ("in", "out", "whole")]
     process = start_process(*folders, bundle, code=TWO_NODES, env=environment)
     out, err = process.communicate()
@@ -208,7 +211,8 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_pa
     (sent,) = (path for path in (tmp_path / "cache/glam-deploy/bundles").iterdir() if path.is_dir())
     assert files_of(sent) == files_of(bundle)
     found = rows(tmp_path / "out/cli", "views")
-    assert len(found) == 2
+    assert len(found) == 3
+    assert "1 image is not DICOM, or without a UID" in err
     pipeline = glam_deploy.load(bundle, engine="onnx")
     for row in found:
         result = pipeline(row["location"])
@@ -218,3 +222,9 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_pa
         assert row["made_by"] == made_by(result.provenance)
         (picture,) = (tmp_path / "out/cli/objects").rglob(f"{row['instance']}.png")
         assert picture.read_bytes() == to_png(overlay(glam_deploy.read(row["location"]).pixels, result))
+        if row["kind"] == "png":
+            assert "no-dicom-object" in row["notices"] and picture.with_suffix(".no-dicom.txt").exists()
+            continue
+        seg, sr = (dcmread(picture.with_name(f"{row['instance']}.{kind}.dcm")) for kind in ("seg", "sr"))
+        assert (seg.pixel_array.astype(bool) == (result.saliency_in_source() > 0.5)).all()
+        assert seg.DeviceUID == sr.DeviceUID == (tmp_path / "out/cli/device.uid").read_text()

@@ -22,8 +22,8 @@ def test_a_view_and_its_identity(tmp_path: Path) -> None:
     found, view = EntryReader(source=open_source([str(path)])).read(entry)
     expected = read_view(path)
     assert view is not None
-    assert (view.pixels == expected.pixels).all()
-    assert view.source.name == "a.dcm"
+    assert (view.mammogram.pixels == expected.pixels).all()
+    assert view.mammogram.source.name == "a.dcm"
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.bytes == path.stat().st_size
     assert found.uids == expected.source.uids
@@ -79,7 +79,8 @@ def test_the_view_in_the_name_of_a_folder(tmp_path: Path) -> None:
     for source in (open_source([str(folder.parents[1])]), open_source([str(tmp_path / "set.zip")])):
         (entry,) = source.entries()
         _, view = EntryReader(source=source).read(entry)
-        assert view is not None and view.view == "L-CC" and view.source.name == "1-1.dcm"
+        assert view is not None
+        assert (view.mammogram.view, view.mammogram.source.name) == ("L-CC", "1-1.dcm")
 
 
 def _without_view(dataset: Dataset) -> None:

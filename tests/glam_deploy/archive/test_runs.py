@@ -228,6 +228,27 @@ def test_files_of_an_instance_are_written(ray: Any, tmp_path: Path) -> None:
         assert arrays["y_global"].tolist() == [row["y_global_benign"], row["y_global_malignant"]]
 
 
+def test_files_that_are_missing_are_written_by_a_later_run(ray: Any, tmp_path: Path) -> None:
+    """Those that an earlier run did not write, and those that were lost; nothing else is computed again."""
+    write_views(tmp_path / "in", ["a.dcm", "b.dcm", "copy.dcm"])
+    (tmp_path / "in/copy.dcm").write_bytes((tmp_path / "in/b.dcm").read_bytes())
+    (tmp_path / "in/cut.dcm").write_bytes((tmp_path / "in/a.dcm").read_bytes()[:-500])
+    plain = plan_of(tmp_path / "in", tmp_path / "out")
+    assert Driver(ray, plain).run() == {"done": 2, "duplicate": 1, "failed": 1}
+    outcomes = outcomes_in(tmp_path / "out")
+    plan = replace(plain, write=frozenset({"npz"}))
+    assert survey(plan) == {"new": 2, "kept": 2} and survey(plain) == {"kept": 4}
+    assert Driver(ray, plan).run() == {"done": 2, "kept": 2}
+    first, second = sorted((tmp_path / "out/objects").rglob("*.npz"))
+    assert Driver(ray, plan).run() == {"kept": 4} == survey(plan)
+    before = second.stat().st_mtime_ns
+    first.unlink()
+    assert Driver(ray, plan).run() == {"done": 1, "kept": 3}
+    assert first.exists() and second.stat().st_mtime_ns == before
+    assert outcomes_in(tmp_path / "out") == outcomes
+    assert not (tmp_path / "out/device.uid").exists()
+
+
 def test_ten_interruptions_at_random(ray: Any, tmp_path: Path) -> None:
     """Each after a random number of entries, as Ctrl-C does it; rows are written after each entry or at the end."""
     expected = write_mixture(tmp_path / "in")

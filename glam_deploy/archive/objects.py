@@ -1,0 +1,132 @@
+"""Files of an instance with a result: arrays, overlay, and result objects in DICOM.
+
+    objects/<digest>/<ab>/<instance>.npz            kind "npz": arrays of `outputs.writer.named_arrays`
+                          <instance>.png            kind "png": overlay
+                          <instance>.seg.dcm        kind "seg": Segmentation, BINARY
+                          <instance>.sr.dcm         kind "sr": Measurement Report (TID 1500) on this image alone
+                          <instance>.no-dicom.txt   why there is no SEG or SR
+
+Each file is complete under its name, or not there. The row of an instance is written after its files, and a row without
+its files counts as not known (`dataset.Dataset`), so that a later run writes them.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from glam_deploy.archive.reader import DecodedView
+from glam_deploy.dicom.uids import is_uid, random_uid
+from glam_deploy.errors import UsageError
+from glam_deploy.outputs.overlay import overlay, to_png
+from glam_deploy.outputs.writer import named_arrays, write_npz
+from glam_deploy.runtime.result import Result
+
+SUFFIXES: Mapping[str, str] = MappingProxyType({"npz": ".npz", "png": ".png", "seg": ".seg.dcm", "sr": ".sr.dcm"})
+"""Kind of file -> end of its name."""
+DICOM = frozenset({"seg", "sr"})
+"""Kinds that belong to the study of a DICOM image."""
+NO_DICOM = "no-dicom-object"
+"""Code of the notice of an instance for which no DICOM object can be made."""
+_UNFINISHED = ".unfinished"
+"""Folder of the files that are being written, beside those that are complete."""
+_NO_DICOM_SUFFIX = ".no-dicom.txt"
+_NO_DICOM_TEXT = (
+    "No Segmentation (SEG) and no Measurement Report (SR) was written for this image. They belong to the study of a\n"
+    "DICOM image, and this image is not DICOM, or its header has no UID of instance, series or study.\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectPlan:
+    """Files that are written for each instance with a result."""
+
+    folder: Path
+    """`objects/<digest>` of the result's folder, which all nodes see."""
+    kinds: frozenset[str]
+    """Keys of `SUFFIXES`."""
+    device_uid: str = ""
+    """Of `prepared`; "" without kinds of `DICOM`."""
+
+    def is_complete(self, instance: str) -> bool:
+        """Whether an instance with a result has all of its files."""
+        without = self.path(instance, _NO_DICOM_SUFFIX)
+        return all(
+            self.path(instance, SUFFIXES[kind]).exists() or (kind in DICOM and without.exists()) for kind in self.kinds
+        )
+
+    def path(self, instance: str, suffix: str) -> Path:
+        """Path of a file of an instance."""
+        return self.folder / instance[:2] / f"{instance}{suffix}"
+
+
+def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Result) -> tuple[str, ...]:
+    """Write the files of an instance; the codes of further notices.
+
+    Raises OSError if a file cannot be written, and as `view_objects`.
+    """
+    folder, unfinished = plan.path(instance, "").parent, plan.folder / _UNFINISHED
+    for each in (folder, unfinished):
+        each.mkdir(parents=True, exist_ok=True)
+    notices: tuple[str, ...] = ()
+    with tempfile.TemporaryDirectory(dir=unfinished) as drafts:
+        if "npz" in plan.kinds:
+            write_npz(Path(drafts, f"{instance}.npz"), named_arrays(result, full=False, save_input=False))
+        if "png" in plan.kinds:
+            Path(drafts, f"{instance}.png").write_bytes(to_png(overlay(view.mammogram.pixels, result)))
+        if plan.kinds & DICOM and not _write_dicom(plan, instance, view, result, Path(drafts)):
+            notices = (NO_DICOM,)
+            Path(drafts, f"{instance}{_NO_DICOM_SUFFIX}").write_text(_NO_DICOM_TEXT, "ascii")
+        for draft in sorted(Path(drafts).iterdir()):
+            synchronize(draft)
+            draft.replace(folder / draft.name)
+    synchronize(folder)
+    return notices
+
+
+def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Result, folder: Path) -> bool:
+    """Write the DICOM objects of an instance; False if it can have none."""
+    from glam_deploy.archive.view_objects import ObjectOrigin, view_objects
+    from glam_deploy.dicom.results.objects import save
+
+    origin = ObjectOrigin(settings=plan.folder.name, device_uid=plan.device_uid)
+    made = view_objects(plan.kinds, view, result, instance, origin)
+    for kind, dataset in made.items():
+        save(dataset, folder / f"{instance}{SUFFIXES[kind]}")
+    return bool(made)
+
+
+def prepared(plan: ObjectPlan, dest: Path) -> ObjectPlan:
+    """`plan` with the device UID of the data set in `dest`, if it has kinds of `DICOM`; removes what a killed run left.
+
+    For one writer at a time. Raises UsageError if `device.uid` has something else, OSError if it cannot be written.
+    """
+    shutil.rmtree(plan.folder / _UNFINISHED, ignore_errors=True)
+    return replace(plan, device_uid=_device_uid(dest)) if plan.kinds & DICOM else plan
+
+
+def _device_uid(dest: Path) -> str:
+    """The content of `device.uid`, which the first run makes that needs it."""
+    path = dest / "device.uid"
+    if not path.exists():
+        draft = dest / ".unfinished-device.uid"
+        draft.write_text(random_uid(), "ascii")
+        synchronize(draft)
+        draft.replace(path)
+        synchronize(dest)
+    text = path.read_text("ascii", "replace")
+    if not is_uid(text):
+        raise UsageError(f"{path} has no UID: restore it, or delete it, which gives later objects another device UID")
+    return text
+
+
+def synchronize(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, permanent (fsync(2), "NOTES")."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
