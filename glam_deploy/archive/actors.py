@@ -6,12 +6,12 @@ Ray starts both (`station.py`); neither imports Ray.
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from glam_deploy import __version__
-from glam_deploy.archive.objects import DICOM, ObjectPlan, write_objects
+from glam_deploy.archive.objects import DICOM, NO_DICOM, ObjectPlan, write_objects
 from glam_deploy.archive.reader import DecodedView, EntryReader, Fingerprint
 from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
 from glam_deploy.archive.shipping import ShippedBundle
@@ -157,10 +157,7 @@ class Predictor:
                 result = pipeline(prepared)
         except Exception as error:
             return finding_of_error(error)
-        try:
-            notices = write_objects(objects, instance, view, result) if objects else ()
-        except OSError:
-            raise
-        except Exception as error:
-            return finding_of_error(error)
-        return finding_of(result, notices)
+        found = finding_of(result)
+        if objects and (reason := write_objects(objects, instance, view, result)):
+            return replace(found, notices=(*found.notices, NO_DICOM), reason=reason)
+        return found

@@ -115,6 +115,11 @@ class Dataset:
         """The instance with this id, if it has a row that stays, or one was added."""
         return self._fresh.get(key) or self._kept.instance(self._ledger, key)
 
+    def has_result(self, entry: str, instance: str) -> bool:
+        """Whether an earlier run recorded a result of the entry or the instance: no failure may take its place."""
+        seen, known = self._ledger.entry(entry), self._ledger.instance(instance)
+        return (seen is not None and seen.outcome == DONE) or (known is not None and known.status == DONE)
+
     def outcomes(self) -> dict[str, int]:
         """Outcome -> number of entries, of all runs into this partition."""
         return self._ledger.outcomes()

@@ -49,7 +49,7 @@ class Driver:
         self.counts: Counter[str] = Counter()
         """Outcome or KEPT -> number of entries."""
         self.without_objects = 0
-        """Number of instances with a result for which no DICOM object could be made."""
+        """Number of instances with a result, but without the DICOM objects that were asked for."""
         self.partition = ""
         """Digest of the run, known after its first station has opened."""
         self.maker: Maker | None = None

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from glam_deploy.archive.reader import DecodedView
+from glam_deploy.archive.rows import finding_of_error
 from glam_deploy.dicom.uids import is_uid, random_uid
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.overlay import overlay, to_png
@@ -30,14 +31,11 @@ SUFFIXES: Mapping[str, str] = MappingProxyType({"npz": ".npz", "png": ".png", "s
 DICOM = frozenset({"seg", "sr"})
 """Kinds that belong to the study of a DICOM image."""
 NO_DICOM = "no-dicom-object"
-"""Code of the notice of an instance for which no DICOM object can be made."""
+"""Code of the notice of an instance without the DICOM objects that were asked for."""
 _UNFINISHED = ".unfinished"
 """Folder of the files that are being written, beside those that are complete."""
 _NO_DICOM_SUFFIX = ".no-dicom.txt"
-_NO_DICOM_TEXT = (
-    "No Segmentation (SEG) and no Measurement Report (SR) was written for this image. They belong to the study of a\n"
-    "DICOM image, and this image is not DICOM, or its header has no UID of instance, series or study.\n"
-)
+_NO_STUDY = "no SEG or SR, because the image is not DICOM, or its header has no UID of instance, series or study"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,40 +61,42 @@ class ObjectPlan:
         return self.folder / instance[:2] / f"{instance}{suffix}"
 
 
-def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Result) -> tuple[str, ...]:
-    """Write the files of an instance; the codes of further notices.
+def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Result) -> str:
+    """Write the files of an instance; why it has no DICOM objects, "" if it has them or none were asked for.
 
-    Raises OSError if a file cannot be written, and as `view_objects`.
+    Raises OSError if a file cannot be written.
     """
     folder, unfinished = plan.path(instance, "").parent, plan.folder / _UNFINISHED
     for each in (folder, unfinished):
         each.mkdir(parents=True, exist_ok=True)
-    notices: tuple[str, ...] = ()
+    reason = ""
     with tempfile.TemporaryDirectory(dir=unfinished) as drafts:
         if "npz" in plan.kinds:
             write_npz(Path(drafts, f"{instance}.npz"), named_arrays(result, full=False, save_input=False))
         if "png" in plan.kinds:
             Path(drafts, f"{instance}.png").write_bytes(to_png(overlay(view.mammogram.pixels, result)))
-        if plan.kinds & DICOM and not _write_dicom(plan, instance, view, result, Path(drafts)):
-            notices = (NO_DICOM,)
-            Path(drafts, f"{instance}{_NO_DICOM_SUFFIX}").write_text(_NO_DICOM_TEXT, "ascii")
+        if plan.kinds & DICOM and (reason := _write_dicom(plan, instance, view, result, Path(drafts))):
+            Path(drafts, f"{instance}{_NO_DICOM_SUFFIX}").write_text(f"{reason}\n", "utf-8")
         for draft in sorted(Path(drafts).iterdir()):
             synchronize(draft)
             draft.replace(folder / draft.name)
     synchronize(folder)
-    return notices
+    return reason
 
 
-def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Result, folder: Path) -> bool:
-    """Write the DICOM objects of an instance; False if it can have none."""
+def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Result, folder: Path) -> str:
+    """Write the DICOM objects of an instance; "", or why there are none: its result stays."""
     from glam_deploy.archive.view_objects import ObjectOrigin, view_objects
     from glam_deploy.dicom.results.objects import save
 
     origin = ObjectOrigin(settings=plan.folder.name, device_uid=plan.device_uid)
-    made = view_objects(plan.kinds, view, result, instance, origin)
+    try:
+        made = view_objects(plan.kinds, view, result, instance, origin)
+    except Exception as error:
+        return f"no SEG or SR: {finding_of_error(error).reason}"
     for kind, dataset in made.items():
         save(dataset, folder / f"{instance}{SUFFIXES[kind]}")
-    return bool(made)
+    return "" if made else _NO_STUDY
 
 
 def prepared(plan: ObjectPlan, dest: Path) -> ObjectPlan:

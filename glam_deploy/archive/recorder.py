@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from glam_deploy.archive.dataset import Dataset
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.rows import (
+    DONE,
     DUPLICATE,
     EXCLUDED,
     KEPT,
@@ -120,6 +121,6 @@ class Recorder:
         )
         if view is None and self._dataset.is_known(task.id):
             outcome = KEPT  # twice in the source, or read again without a version
-        else:
+        elif outcome in (DONE, DUPLICATE) or not self._dataset.has_result(task.id, task.instance):
             self._dataset.add(row, view)
         self._count(outcome)

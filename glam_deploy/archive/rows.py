@@ -73,11 +73,12 @@ class Finding:
     error: str = ""
     """Type of the error."""
     reason: str = ""
+    """Text of the error; of an instance with a result, why a file is missing."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 
-def finding_of(result: "Result", notices: tuple[str, ...] = ()) -> Finding:
-    """The finding of an instance with a result. `notices`: codes of further notices."""
+def finding_of(result: "Result") -> Finding:
+    """The finding of an instance with a result."""
     scores = {f"{score}_{name}": y for score, found in result.predictions.items() for name, y in found.items()}
     return Finding(
         status=DONE,
@@ -85,7 +86,7 @@ def finding_of(result: "Result", notices: tuple[str, ...] = ()) -> Finding:
         view=result.input.view or "",
         scores=scores,
         patches=tuple(result.patch_boxes_in_source),
-        notices=(*(notice.code for notice in result.notices), *notices),
+        notices=tuple(notice.code for notice in result.notices),
         timings_ms=dict(result.timings_ms),
     )
 

@@ -233,10 +233,9 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             raise
     page = write_summary(plan.dest)
     if driver.without_objects:
-        noun = "image is" if driver.without_objects == 1 else "images are"
+        noun = "image has" if driver.without_objects == 1 else "images have"
         console.err.print(
-            f"{driver.without_objects} {noun} not DICOM, or without a UID of instance, series or study, so without SEG "
-            "and SR: notice no-dicom-object in views",
+            f"{driver.without_objects} {noun} a result, but no SEG or SR: reasons in views, with no-dicom-object",
             soft_wrap=True,
         )
     if driver.dataset.repaired:

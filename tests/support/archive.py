@@ -45,7 +45,7 @@ class BadSource:
             os.abort()
         if entry.name.startswith("slow"):
             time.sleep(60)
-        if entry.name.startswith("gone"):
+        if entry.name.startswith("gone") and not (self.folder / "here").exists():
             raise InputError("made up for a test")
         if (self.folder / "unmounted").exists() and entry.name > (self.folder / "unmounted").read_text():
             raise SourceUnavailable("the disk is unmounted, made up for a test")

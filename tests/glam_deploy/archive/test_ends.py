@@ -212,7 +212,7 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_work(room: Path, tmp_pa
     assert files_of(sent) == files_of(bundle)
     found = rows(tmp_path / "out/cli", "views")
     assert len(found) == 3
-    assert "1 image is not DICOM, or without a UID" in err
+    assert "1 image has a result, but no SEG or SR" in err
     pipeline = glam_deploy.load(bundle, engine="onnx")
     for row in found:
         result = pipeline(row["location"])

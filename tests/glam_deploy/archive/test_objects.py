@@ -206,7 +206,8 @@ def test_an_image_without_a_study_says_why_it_has_no_object(predictor: Predictor
         made = write(predictor, path, tmp_path / "out", ALL)
         assert made.finding.status == "done" and made.finding.notices[-1] == NO_DICOM
         assert made.names >= {".npz", ".png", ".no-dicom.txt"} and not made.path(".seg.dcm").exists()
-        assert "not DICOM" in made.path(".no-dicom.txt").read_text()
+        assert made.path(".no-dicom.txt").read_text() == f"{made.finding.reason}\n"
+        assert "not DICOM, or its header has no UID" in made.finding.reason
         assert made.plan.is_complete(made.instance)
         made.path(".npz").unlink()
         assert not made.plan.is_complete(made.instance)
@@ -215,7 +216,7 @@ def test_an_image_without_a_study_says_why_it_has_no_object(predictor: Predictor
     assert not (tmp_path / "plain/device.uid").exists()
 
 
-def test_a_header_that_cannot_be_copied_is_a_failure_with_its_reason(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_header_that_cannot_be_copied_costs_no_result(predictor: Predictor, tmp_path: Path) -> None:
     """The image itself can be read, because decoding skips this element."""
     path = write_implicit(write_view(tmp_path / "a.dcm"))
     comments = b"CANARY " * 10_000  # as bytes, because pydicom refuses this length
@@ -223,12 +224,13 @@ def test_a_header_that_cannot_be_copied_is_a_failure_with_its_reason(predictor: 
     head, mark, rest = path.read_bytes().partition(struct.pack("<HH", 0x0018, 0x0015))
     path.write_bytes(head + element + mark + rest)
     made = write(predictor, path, tmp_path / "out")
-    assert (made.finding.status, made.finding.error, made.names) == ("failed", "DicomError", set())
+    plain = write(predictor, path, tmp_path / "plain", frozenset({"npz"})).finding
+    assert (made.finding.status, made.finding.scores) == ("done", plain.scores) and plain.reason == ""
+    assert made.finding.notices == (*plain.notices, NO_DICOM) and made.names == {".no-dicom.txt"}
     assert "70000 bytes, expected up to 65536" in made.finding.reason and "CANARY" not in made.finding.reason
-    assert write(predictor, path, tmp_path / "plain", frozenset({"npz"})).finding.status == "done"
 
 
-def test_a_fault_while_objects_are_made_costs_this_image_only(
+def test_a_fault_while_objects_are_made_costs_these_only(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from glam_deploy.archive import view_objects
@@ -238,8 +240,8 @@ def test_a_fault_while_objects_are_made_costs_this_image_only(
 
     monkeypatch.setattr(view_objects, "segmentation", broken)
     made = write(predictor, write_view(tmp_path / "a.dcm"), tmp_path / "out")
-    assert (made.finding.status, made.finding.error) == ("failed", "InternalError")
-    assert made.names == set() and "CANARY" not in made.finding.reason
+    assert made.finding.status == "done" and made.finding.scores and made.names == {".no-dicom.txt"}
+    assert "a fault of glam-deploy" in made.finding.reason and "CANARY" not in made.finding.reason
 
 
 def test_a_node_without_highdicom_is_refused_before_any_view(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

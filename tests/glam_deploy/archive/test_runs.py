@@ -249,6 +249,25 @@ def test_files_that_are_missing_are_written_by_a_later_run(ray: Any, tmp_path: P
     assert not (tmp_path / "out/device.uid").exists()
 
 
+def test_a_result_stays_where_its_files_cannot_be_made(ray: Any, tmp_path: Path) -> None:
+    """A failure, or a file that went away, takes the place of no result; a later run tries again."""
+    write_views(tmp_path / "in", ["a.dcm", "fails.dcm", "gone.dcm"])
+    (tmp_path / "in/here").touch()
+    made = {"source": BadSource(tmp_path / "in"), "opener": BadOpener(tmp_path / "in")}
+    plain = plan_of(tmp_path / "in", tmp_path / "out", **made)
+    assert Driver(ray, plain).run() == {"done": 3}
+    before = {row["instance"]: row["y_global_benign"] for row in rows(tmp_path / "out", "views")}
+    (tmp_path / "in/broken").touch()
+    (tmp_path / "in/here").unlink()
+    plan = replace(plain, write=frozenset({"npz"}))
+    assert Driver(ray, plan).run() == {"done": 1, "failed": 1, "unreadable": 1}
+    assert set(outcomes_in(tmp_path / "out").values()) == {"done"}
+    assert {row["instance"]: row["y_global_benign"] for row in rows(tmp_path / "out", "views")} == before
+    (tmp_path / "in/broken").unlink()
+    (tmp_path / "in/here").touch()
+    assert Driver(ray, plan).run() == {"kept": 1, "done": 2}
+
+
 def test_ten_interruptions_at_random(ray: Any, tmp_path: Path) -> None:
     """Each after a random number of entries, as Ctrl-C does it; rows are written after each entry or at the end."""
     expected = write_mixture(tmp_path / "in")
