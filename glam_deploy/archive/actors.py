@@ -157,7 +157,11 @@ class Predictor:
                 result = pipeline(prepared)
         except Exception as error:
             return finding_of_error(error)
+        try:
+            reason = write_objects(objects, instance, view, result) if objects else ""
+        except OSError:
+            raise
+        except Exception as error:
+            return finding_of_error(error)
         found = finding_of(result)
-        if objects and (reason := write_objects(objects, instance, view, result)):
-            return replace(found, notices=(*found.notices, NO_DICOM), reason=reason)
-        return found
+        return replace(found, notices=(*found.notices, NO_DICOM), reason=reason) if reason else found

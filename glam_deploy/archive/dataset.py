@@ -117,8 +117,13 @@ class Dataset:
 
     def has_result(self, entry: str, instance: str) -> bool:
         """Whether an earlier run recorded a result of the entry or the instance: no failure may take its place."""
-        seen, known = self._ledger.entry(entry), self._ledger.instance(instance)
-        return (seen is not None and seen.outcome == DONE) or (known is not None and known.status == DONE)
+        seen = self._ledger.entry(entry)
+        return (seen is not None and seen.outcome == DONE) or bool(self.owner(instance))
+
+    def owner(self, instance: str) -> str:
+        """Id of the entry that an earlier run read an instance with a result from; "" without a result."""
+        known = self._ledger.instance(instance)
+        return known.entry if known is not None and known.status == DONE else ""
 
     def outcomes(self) -> dict[str, int]:
         """Outcome -> number of entries, of all runs into this partition."""

@@ -80,6 +80,8 @@ def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Re
         for draft in sorted(Path(drafts).iterdir()):
             synchronize(draft)
             draft.replace(folder / draft.name)
+    if plan.kinds & DICOM and not reason:
+        plan.path(instance, _NO_DICOM_SUFFIX).unlink(missing_ok=True)
     synchronize(folder)
     return reason
 
@@ -87,15 +89,14 @@ def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Re
 def _write_dicom(plan: ObjectPlan, instance: str, view: DecodedView, result: Result, folder: Path) -> str:
     """Write the DICOM objects of an instance; "", or why there are none: its result stays."""
     from glam_deploy.archive.view_objects import ObjectOrigin, view_objects
-    from glam_deploy.dicom.results.objects import save
 
     origin = ObjectOrigin(settings=plan.folder.name, device_uid=plan.device_uid)
     try:
         made = view_objects(plan.kinds, view, result, instance, origin)
     except Exception as error:
         return f"no SEG or SR: {finding_of_error(error).reason}"
-    for kind, dataset in made.items():
-        save(dataset, folder / f"{instance}{SUFFIXES[kind]}")
+    for kind, content in made.items():
+        (folder / f"{instance}{SUFFIXES[kind]}").write_bytes(content)
     return "" if made else _NO_STUDY
 
 

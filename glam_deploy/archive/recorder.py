@@ -78,15 +78,17 @@ class Recorder:
         if found is None or not task.instance:  # its content is not known, because reading it ended the process
             self._add(task, UNREADABLE, reason=finding.reason)
             return
+        owner = self._dataset.owner(task.instance) or task.id
         view = ViewRow(
             instance=task.instance,
-            entry=task.id,
+            entry=owner,
             sha256=self._identifiers.text("content", found.sha256),
             identifiers=self._identifiers.of(found.uids, task.entry.location, patient=found.patient),
             finding=finding,
             maker=self._maker,
         )
-        self._add(task, finding.status, view=view, reason=finding.reason)
+        is_copy = finding.status == DONE and owner != task.id  # of an entry whose files are written later
+        self._add(task, DUPLICATE if is_copy else finding.status, view=view, reason=finding.reason)
         if (claim := self._claims.pop(task.instance, None)) is not None:
             for duplicate in claim.duplicates:
                 self._add(duplicate, DUPLICATE)

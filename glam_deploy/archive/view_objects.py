@@ -39,8 +39,8 @@ class ObjectOrigin:
 
 def view_objects(
     kinds: Set[str], view: DecodedView, result: Result, instance: str, origin: ObjectOrigin
-) -> dict[str, Any]:
-    """Kind -> data set, of `kinds`: "seg", "sr". Empty if the image is not DICOM, or lacks a UID to refer to.
+) -> dict[str, bytes]:
+    """Kind -> DICOM file, of `kinds`: "seg", "sr". Empty if the image is not DICOM, or lacks a UID to refer to.
 
     `instance`: id of the image, which depends on its SOPInstanceUID and content. Raises DicomError if patient or study
     of the header are damaged.
@@ -58,7 +58,8 @@ def view_objects(
         def identify(kind: str, *of: str) -> Identity:
             return provenance.identity(kind, study_uid, digest(key, *of), number)
 
-        return _made(kinds, _finding(path, view, result), image, provenance, identify)
+        made = _made(kinds, _finding(path, view, result), image, provenance, identify)
+    return {kind: objects.encoded(dataset) for kind, dataset in made.items()}
 
 
 def _finding(path: Path, view: DecodedView, result: Result) -> ViewFinding:
@@ -79,6 +80,7 @@ def _made(
     provenance: ResultProvenance,
     identify: Callable[..., Identity],
 ) -> dict[str, Any]:
+    """Kind -> data set."""
     made, algorithm, shown = dict[str, Any](), provenance.algorithm, None
     if "seg" in kinds:
         made["seg"] = segmentation(finding, algorithm, identify("seg"))

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,21 @@ class BadSource:
         if (self.folder / "unmounted").exists() and entry.name > (self.folder / "unmounted").read_text():
             raise SourceUnavailable("the disk is unmounted, made up for a test")
         return self.inner.read(entry)
+
+
+@dataclass(frozen=True)
+class ListedSource:
+    """A folder whose entries have no version, in the order of their names or the other way round."""
+
+    folder: Path
+    backwards: bool = False
+
+    def entries(self) -> Iterator[Entry]:
+        listed = [replace(entry, version="") for entry in open_source([str(self.folder)]).entries()]
+        return iter(listed[::-1] if self.backwards else listed)
+
+    def read(self, entry: Entry) -> bytes:
+        return open_source([str(self.folder)]).read(entry)
 
 
 @dataclass(frozen=True)

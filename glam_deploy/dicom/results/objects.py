@@ -39,6 +39,13 @@ def save(dataset: Dataset, path: Path) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
+def encoded(dataset: Dataset) -> bytes:
+    """`dataset` with its file meta information as the content of a DICOM file (PS3.10)."""
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
 def reference(dataset: Dataset) -> Reference:
     """Reference to `dataset` for other objects of the study."""
     uids = dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID
@@ -104,7 +111,7 @@ def finished(
     dataset.file_meta = _file_meta(dataset)
     correct_ambiguous_vr(dataset, True)
     source.adopt(dataset)
-    return _read_again(dataset)
+    return dcmread(BytesIO(encoded(dataset)))
 
 
 def _add_identity(dataset: Dataset, created: datetime, identity: Identity, description: str) -> None:
@@ -137,13 +144,6 @@ def _file_meta(dataset: Dataset) -> FileMetaDataset:
     meta.TransferSyntaxUID = made.get("TransferSyntaxUID", ExplicitVRLittleEndian)
     meta.ImplementationClassUID, meta.ImplementationVersionName = IMPLEMENTATION_UID, "GLAM_DEPLOY"
     return meta
-
-
-def _read_again(dataset: Dataset) -> Dataset:
-    file = BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    file.seek(0)
-    return dcmread(file)
 
 
 def study_source(outcomes: Sequence[ViewOutcome]) -> Source:

@@ -22,6 +22,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
 from glam_deploy import installation
+from glam_deploy.archive import objects, view_objects
 from glam_deploy.archive.actors import EnginePlan, Predictor, PredictorFacts, Refusal, open_pipeline
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.objects import NO_DICOM, ObjectPlan, prepared
@@ -152,8 +153,8 @@ def test_the_report_has_the_scores_of_the_row_and_no_score_of_an_exam(predictor:
 
 
 def uids(made: Written, *suffixes: str) -> list[tuple[str, str]]:
-    objects = [dcmread(made.path(suffix)) for suffix in suffixes]
-    return [(one.SOPInstanceUID, one.SeriesInstanceUID) for one in objects]
+    found = [dcmread(made.path(suffix)) for suffix in suffixes]
+    return [(one.SOPInstanceUID, one.SeriesInstanceUID) for one in found]
 
 
 def test_the_same_image_and_settings_give_the_same_uids(predictor: Predictor, bundle: Path, tmp_path: Path) -> None:
@@ -233,15 +234,21 @@ def test_a_header_that_cannot_be_copied_costs_no_result(predictor: Predictor, tm
 def test_a_fault_while_objects_are_made_costs_these_only(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from glam_deploy.archive import view_objects
-
     def broken(*_: object) -> None:
         raise ValueError("CANARY, made up for a test")
 
-    monkeypatch.setattr(view_objects, "segmentation", broken)
-    made = write(predictor, write_view(tmp_path / "a.dcm"), tmp_path / "out")
+    path = write_view(tmp_path / "a.dcm")
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "overlay", broken)
+        pictured = write(predictor, path, tmp_path / "out", ALL)
+        assert (pictured.finding.status, pictured.finding.error) == ("failed", "InternalError")
+        assert pictured.names == set() and not list((pictured.plan.folder / ".unfinished").iterdir())
+    monkeypatch.setattr(view_objects, "measurement_report", broken)
+    made = write(predictor, path, tmp_path / "out")
     assert made.finding.status == "done" and made.finding.scores and made.names == {".no-dicom.txt"}
     assert "a fault of glam-deploy" in made.finding.reason and "CANARY" not in made.finding.reason
+    monkeypatch.undo()
+    assert write(predictor, path, tmp_path / "out").names == {".seg.dcm", ".sr.dcm"}
 
 
 def test_a_node_without_highdicom_is_refused_before_any_view(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

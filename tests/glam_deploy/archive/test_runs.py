@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from support.archive import (
     BadOpener,
     BadSource,
+    ListedSource,
     NameCondition,
     outcomes_in,
     plan_of,
@@ -247,6 +248,19 @@ def test_files_that_are_missing_are_written_by_a_later_run(ray: Any, tmp_path: P
     assert first.exists() and second.stat().st_mtime_ns == before
     assert outcomes_in(tmp_path / "out") == outcomes
     assert not (tmp_path / "out/device.uid").exists()
+
+
+def test_an_image_whose_files_are_written_later_keeps_its_entry(ray: Any, tmp_path: Path) -> None:
+    """Also if a copy of it is read first."""
+    write_views(tmp_path / "in", ["a.dcm"])
+    (tmp_path / "in/copy.dcm").write_bytes((tmp_path / "in/a.dcm").read_bytes())
+    plan = plan_of(tmp_path / "in", tmp_path / "out", source=ListedSource(tmp_path / "in"), readers=1)
+    assert Driver(ray, plan).run() == {"done": 1, "duplicate": 1}
+    backwards = ListedSource(tmp_path / "in", backwards=True)
+    made = {"source": backwards, "readers": 1, "write": frozenset({"npz"})}
+    assert Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", **made)).run() == {"duplicate": 1, "kept": 1}
+    assert outcomes_in(tmp_path / "out") == {"a.dcm": "done", "copy.dcm": "duplicate"}
+    assert len(list((tmp_path / "out/objects").rglob("*.npz"))) == 1
 
 
 def test_a_result_stays_where_its_files_cannot_be_made(ray: Any, tmp_path: Path) -> None:
