@@ -140,8 +140,8 @@ def stage_searches(
 
 def with_margin(limits: Limits) -> Limits:
     """The limits of Dice moved towards 1 by `MARGIN`; the others as they are."""
-    dice_median, dice_worst = (round(limit + MARGIN * (1 - limit), 6) for limit in (limits.dice_median, limits.dice_worst))
-    return replace(limits, dice_median=dice_median, dice_worst=dice_worst)
+    strict = {name: getattr(limits, name) for name in ("dice_median", "dice_worst")}
+    return replace(limits, **{name: round(limit + MARGIN * (1 - limit), 6) for name, limit in strict.items()})
 
 
 def search(stages: Sequence[StageSearch], report: Report = lambda line: None) -> SearchResult:
