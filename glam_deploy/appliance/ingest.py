@@ -29,9 +29,10 @@ from glam_deploy.appliance.identity import is_uid, valid_uid, with_valid_uids
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
 from glam_deploy.appliance.state.studies import Instance
+from glam_deploy.dicom.completeness import require_complete
 from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
 from glam_deploy.dicom.received import Received, examine, is_identifier
-from glam_deploy.errors import DicomError, fault
+from glam_deploy.errors import DicomError, IncompleteObject, fault
 
 SPACE_STEP = 16 << 20
 """Bytes of one instance between two checks of the free space."""
@@ -57,6 +58,8 @@ class Status(IntEnum):
     """Another instance has the same SOP Instance UID; that one is kept, this one is in quarantine."""
     TOO_LARGE = 0xC112
     """More than `receive.max_object_bytes`."""
+    INCOMPLETE = 0xC113
+    """The data set ends too early, or has fewer pixels than its header states: it was cut on its way."""
     SYNTAX_NOT_SUPPORTED = 0xC122
     """The transfer syntax is private, or its pixels are not in the object."""
 
@@ -146,6 +149,8 @@ class InstanceUpload:
             step()
         except _RefusedError as error:
             self._refuse(error.status, str(error))
+        except IncompleteObject as error:
+            self._refuse(Status.INCOMPLETE, str(error))
         except DicomError as error:
             self._refuse(Status.NOT_UNDERSTOOD, str(error))
         except (OSError, sqlite3.Error) as error:
@@ -215,6 +220,8 @@ class InstanceUpload:
         self._file.flush()
         received = examine(self._path, for_processing=self._ingest.config.accept.for_processing)
         self._check(received, self._claim)
+        if received.is_mammogram:
+            require_complete(self._path)
         os.fsync(self._file.fileno())
         instance = self._row(with_valid_uids(received), self._claim)
         outcome = self._ingest.spool.store(self._path, instance)
