@@ -17,6 +17,9 @@ from glam_deploy.errors import UsageError
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
 
+_VERSION = "_"
+"""Separates UID and version in the name of an instance's file; no UID has this character."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFolder:
@@ -50,13 +53,29 @@ class DataFolder:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
         return self.root / "spool" / "studies" / digest(study_uid)[:32]
 
-    def instance(self, study_uid: str, sop_uid: str) -> Path:
-        """Path of a received instance. Raises UsageError if `sop_uid` is not a UID, since it could be a path."""
+    def instance(self, study_uid: str, sop_uid: str, *, version: str | None = None) -> Path:
+        """Path of a received instance; `version`: SHA-256 of one that replaces an earlier version.
+
+        Raises UsageError if `sop_uid` is not a UID, since it could be a path.
+        """
         if not is_uid(sop_uid):
             raise UsageError(
                 "SOPInstanceUID is not a valid UID (PS3.5 section 9.1): expected digits and dots, up to 64"
             )
-        return self.study(study_uid) / f"{sop_uid}.dcm"
+        return (
+            self.study(study_uid) / f"{sop_uid}{_VERSION}{version[:16]}.dcm"
+            if version
+            else (self.study(study_uid) / f"{sop_uid}.dcm")
+        )
+
+    def quarantined(self, sop_uid: str, sha256: str) -> Path:
+        """Path of another version of an instance; `sop_uid` is a UID."""
+        return self.quarantine / f"{sop_uid}.{sha256[:16]}.dcm"
+
+    @staticmethod
+    def sop_uid(path: Path) -> str:
+        """The SOP Instance UID in the name of an instance's file."""
+        return path.stem.partition(_VERSION)[0]
 
     def view_results(self, view_key: str) -> Path:
         """Folder of the results of one view; shared by all jobs that the view is part of."""

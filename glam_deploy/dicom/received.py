@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -22,6 +23,7 @@ MAX_HEADER = 4 << 20
 """Largest number of bytes read or inflated to classify an object; elements that are not listed are skipped."""
 
 _IDENTITY = ("SOPClassUID", *UID_KEYWORDS)
+_PATIENT = ("PatientID", "IssuerOfPatientID")
 
 State = Literal["candidate", "skipped", "refused"]
 
@@ -42,6 +44,8 @@ class Received:
     """View of a candidate."""
     reason: str = ""
     """Why it is not a candidate; contains no identifier."""
+    patient: str = field(default="", repr=False)
+    """Patient ID and its issuer, an identifier: never logged or shown."""
 
 
 def examine(path: Path, *, for_processing: bool) -> Received:
@@ -53,13 +57,15 @@ def examine(path: Path, *, for_processing: bool) -> Received:
     silence_pydicom()
     with path.open("rb") as file:
         header = _Header(file)
-        identity = header.read_through(_IDENTITY)
+        identity = header.read_through((*_PATIENT, *_IDENTITY))
+        patient = "\0".join(_text(identity, keyword) for keyword in _PATIENT)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
         view, state, reason = _classify(header, for_processing) if is_mammogram else _other_class(uids["SOPClassUID"])
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
+        patient=patient,
     )  # fmt: skip
 
 
@@ -91,7 +97,7 @@ class _Header:
     """Reader of the elements of a DICOM file before its pixels; each is read once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._meta, self._reader = open_data_set(file, [*_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
+        self._meta, self._reader = open_data_set(file, [*_PATIENT, *_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
 
     def read_through(self, keywords: Sequence[str]) -> Dataset:
         """The elements up to the last one of `keywords`, with file meta information."""
@@ -105,6 +111,13 @@ class _Header:
 def is_identifier(text: str) -> bool:
     """Whether `text` can identify an object: a UID, or an identifier of some archives such as 32 hex digits."""
     return re.fullmatch(r"(?!\.+\Z)[0-9A-Za-z._-]{1,128}", text) is not None
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """The value of an element without padding; "" if it is absent or cannot be read."""
+    with suppress(DicomError), dicom_errors("the value cannot be read"):
+        return str(dataset.get(keyword) or "").strip(" \0")
+    return ""
 
 
 def _uid(dataset: Dataset, keyword: str) -> UID:

@@ -4,7 +4,7 @@ ready -> running                   a worker has leased it and renews the lease
 running -> ready                   released; or the lease ran out, which counts as an attempt
 running -> done                    results are on the disk and deliveries are queued, in one transaction
 running, ready -> dead             too many attempts without a view finished in between
-ready, running, dead -> superseded the study got another mammogram, and a new job with it
+ready, running, dead -> superseded the study's mammograms have changed
 dead -> ready, discarded           by a person (`retry`, `discard`)
 """
 
@@ -74,28 +74,57 @@ class JobViewOutcome:
 def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
     """Create a job on all mammograms of a study, which supersedes the study's unfinished jobs; its id.
 
-    None if there already was a job on exactly these mammograms. In the caller's transaction.
+    None if the study's latest job is on exactly these mammograms. In the caller's transaction.
     """
-    sources = connection.execute(
+    images = connection.execute(
         "SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram ORDER BY sop_uid", (study_uid,)
     ).fetchall()
-    key = digest(study_uid, *(text for source in sources for text in source))
-    if connection.execute("SELECT 1 FROM job WHERE key = ?", (key,)).fetchone():
+    sources = digest(study_uid, *(text for image in images for text in image))
+    latest = connection.execute(
+        f"SELECT sources FROM job WHERE study_uid = ? AND state != 'superseded' AND {_IN_FORCE}"
+        " ORDER BY id DESC LIMIT 1",
+        (study_uid,),
+    ).fetchone()
+    if latest and latest["sources"] == sources:
         return None
-    connection.execute(
-        "UPDATE job SET state = 'superseded', reason = 'another mammogram arrived', finished_at = ?, leased_by = NULL,"
-        " lease_until = NULL WHERE study_uid = ? AND state IN ('ready', 'running', 'dead')",
-        (time.time(), study_uid),
-    )
+    supersede(connection, study_uid, "another mammogram arrived")
     job_id = connection.execute(
-        "INSERT INTO job (study_uid, key, predecessor, state, created_at) VALUES (?, ?,"
-        " (SELECT max(id) FROM job WHERE study_uid = ? AND state = 'done'), 'ready', ?)",
-        (study_uid, key, study_uid, time.time()),
+        "INSERT INTO job (study_uid, key, sources, predecessor, state, created_at)"
+        f" VALUES (?, ?, ?, ({_PREDECESSOR}), 'ready', ?)",
+        (study_uid, _new_key(connection, study_uid, sources), sources, study_uid, time.time()),
     ).lastrowid
     connection.executemany(
-        "INSERT INTO job_view (job_id, sop_uid) VALUES (?, ?)", [(job_id, source["sop_uid"]) for source in sources]
+        "INSERT INTO job_view (job_id, sop_uid) VALUES (?, ?)", [(job_id, image["sop_uid"]) for image in images]
     )
     return job_id
+
+
+_IN_FORCE = (
+    "(NOT EXISTS (SELECT 1 FROM parcel WHERE job_id = job.id)"
+    " OR EXISTS (SELECT 1 FROM parcel WHERE job_id = job.id AND parcel.state != 'discarded'))"
+)
+"""SQL condition: the results of a job were not withdrawn from all targets."""
+_PREDECESSOR = f"SELECT max(id) FROM job WHERE study_uid = ? AND state = 'done' AND {_IN_FORCE}"
+
+
+def _new_key(connection: sqlite3.Connection, study_uid: str, sources: str) -> str:
+    """A key that no job has: the sources, or, if an earlier job had the same ones, a digest of them and a number.
+
+    Results of an earlier state of a study that is restored are new objects, because they replace those in between.
+    """
+    (earlier,) = connection.execute(
+        "SELECT count(*) FROM job WHERE study_uid = ? AND sources = ?", (study_uid, sources)
+    ).fetchone()
+    return digest(sources, str(earlier)) if earlier else sources
+
+
+def supersede(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
+    """End the study's unfinished jobs, because their mammograms have changed. In the caller's transaction."""
+    connection.execute(
+        "UPDATE job SET state = 'superseded', reason = ?, finished_at = ?, leased_by = NULL,"
+        " lease_until = NULL WHERE study_uid = ? AND state IN ('ready', 'running', 'dead')",
+        (reason, time.time(), study_uid),
+    )
 
 
 def claim(

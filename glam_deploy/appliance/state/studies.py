@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
-from glam_deploy.appliance.state import jobs
+from glam_deploy.appliance.state import deliveries, jobs
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.records import View
 
@@ -149,12 +149,45 @@ class Instance:
     is_mammogram: bool
     path: str = ""
     """Relative to the data folder; set by the spool."""
+    patient: str | None = None
+    """Pseudonym of the patient's identifiers."""
 
 
-def stored_sha256(connection: sqlite3.Connection, sop_uid: str) -> str | None:
-    """SHA-256 of the stored instance with this UID; None if there is none."""
-    row = connection.execute("SELECT sha256 FROM instance WHERE sop_uid = ?", (sop_uid,)).fetchone()
-    return None if row is None else str(row["sha256"])
+@dataclass(frozen=True, kw_only=True)
+class StoredVersion:
+    """The stored version of an instance, and what has become of it."""
+
+    sop_uid: str
+    study_uid: str
+    sop_class: str
+    sha256: str
+    path: str
+    sender: str
+    received_at: float
+    state: str
+    reason: str | None
+    is_mammogram: bool
+    outcome: str | None
+    """Outcome of its view in the latest job that had one."""
+    view_reason: str | None
+
+    @property
+    def without_result(self) -> str:
+        """Why it can give no result; "" if it may."""
+        if self.state != "candidate":
+            return self.reason or self.state
+        return self.view_reason or self.outcome if self.outcome in ("failed", "skipped") else ""
+
+
+def stored_version(connection: sqlite3.Connection, sop_uid: str) -> StoredVersion | None:
+    """The stored instance with this UID; None if there is none."""
+    row = connection.execute(
+        "SELECT i.sop_uid, i.study_uid, sop_class, sha256, path, sender, received_at, i.state, i.reason, is_mammogram,"
+        " v.outcome, v.reason AS view_reason FROM instance AS i LEFT JOIN job_view AS v ON v.sop_uid = i.sop_uid"
+        " AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = i.study_uid) WHERE i.sop_uid = ?",
+        (sop_uid,),
+    ).fetchone()
+    return row and StoredVersion(**dict(row))
 
 
 def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudonym: str, now: float) -> None:
@@ -179,11 +212,53 @@ def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reaso
 
     `instance.path`: where the quarantined file is. In the caller's transaction.
     """
-    connection.execute(
+    added = connection.execute(
         "INSERT OR IGNORE INTO quarantine (sop_uid, sha256, path, sender, received_at, reason) "
         "VALUES (:sop_uid, :sha256, :path, :sender, :received_at, :reason)",
         asdict(instance) | {"received_at": time.time(), "reason": reason},
     )
+    stored = stored_version(connection, instance.sop_uid)
+    if added.rowcount and stored:
+        add_event(connection, stored.study_uid, "conflict", f"another version from {instance.sender}: {reason}")
+
+
+def note_same_image(connection: sqlite3.Connection, instance: Instance) -> None:
+    """Record that the stored image arrived in another encoding, which is not kept. In the caller's transaction."""
+    add_event(connection, instance.study_uid, "same image", f"in another encoding, from {instance.sender}")
+
+
+def quarantined_version(connection: sqlite3.Connection, number: int) -> sqlite3.Row | None:
+    """The row of `quarantine` with this id; None if there is none."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM quarantine WHERE id = ?", (number,)).fetchone()
+    return row
+
+
+def replace_instance(
+    connection: sqlite3.Connection, stored: StoredVersion, instance: Instance, *, kept: str, reason: str, now: float
+) -> None:
+    """Put `instance` in the place of the version `stored`, whose file is now at `kept` in the quarantine.
+
+    The study is reopened. Unfinished jobs are superseded and results that were not delivered are withdrawn, because
+    they are of the version before. In the caller's transaction. `reason`: why, without identifiers.
+    """
+    columns = asdict(instance) | {"received_at": time.time()}
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    connection.execute(f"UPDATE instance SET {assignments} WHERE sop_uid = :sop_uid", columns)
+    connection.execute("DELETE FROM quarantine WHERE sop_uid = ? AND sha256 = ?", (instance.sop_uid, instance.sha256))
+    connection.execute(
+        "INSERT OR REPLACE INTO quarantine (sop_uid, sha256, path, sender, received_at, reason, replaced)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1)",
+        (stored.sop_uid, stored.sha256, kept, stored.sender, stored.received_at, f"replaced: {reason}"),
+    )
+    withdraw_results(connection, instance.study_uid, "a version of an image was replaced")
+    _reopen(connection, instance.study_uid, now)
+    add_event(connection, instance.study_uid, "replaced", f"{instance.view or 'an image'}: {reason}")
+
+
+def withdraw_results(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
+    """Supersede the study's unfinished jobs and withdraw undelivered results. In the caller's transaction."""
+    jobs.supersede(connection, study_uid, reason)
+    deliveries.withdraw(connection, study_uid, reason)
 
 
 def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym: str, now: float) -> None:
@@ -195,13 +270,18 @@ def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym:
         facts,
     )
     if instance.is_mammogram:
-        connection.execute(
-            "UPDATE study SET touched = :now, touched_at = :at, "
-            "opened = CASE state WHEN 'receiving' THEN opened ELSE :now END, "
-            "opened_at = CASE state WHEN 'receiving' THEN opened_at ELSE :at END, "
-            "state = 'receiving', reason = NULL WHERE study_uid = :study",
-            facts,
-        )
+        _reopen(connection, instance.study_uid, now)
+
+
+def _reopen(connection: sqlite3.Connection, study_uid: str, now: float) -> None:
+    """Let the study wait for further images before it is assembled (again)."""
+    connection.execute(
+        "UPDATE study SET touched = :now, touched_at = :at, "
+        "opened = CASE state WHEN 'receiving' THEN opened ELSE :now END, "
+        "opened_at = CASE state WHEN 'receiving' THEN opened_at ELSE :at END, "
+        "state = 'receiving', reason = NULL WHERE study_uid = :study",
+        {"study": study_uid, "now": now, "at": time.time()},
+    )
 
 
 def _is_own_result(connection: sqlite3.Connection, sop_uid: str) -> bool:

@@ -126,6 +126,8 @@ class StudyDetail:
     """Rows of `job`, newest first."""
     deliveries: list[Row]
     """Rows of `parcel`, newest first, with `objects` and `arrived`: how many of them the target is known to hold."""
+    versions: list[Row]
+    """Rows of `quarantine`: other versions of its instances, with their `view`."""
     events: list[Row]
 
 
@@ -141,6 +143,7 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
         instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid, uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
+        versions=_all(connection, _VERSIONS, uid),
         events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
     )
 
@@ -148,6 +151,9 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
 _INSTANCES = """
     SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds FROM instance i
     LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = ?)
+"""
+_VERSIONS = """
+    SELECT q.*, i.view FROM instance i JOIN quarantine q ON q.sop_uid = i.sop_uid WHERE i.study_uid = ? ORDER BY q.id
 """
 _PARCELS = """
     SELECT p.*, count(o.sop_uid) AS objects, coalesce(sum(o.state IN ('sent', 'proven')), 0) AS arrived
@@ -193,7 +199,7 @@ class Failures:
     instances: list[Row]
     """Refused: sender, received_at"""
     quarantine: list[Row]
-    """sender, received_at; of the study of the stored object with the same UID."""
+    """sender, received_at; of the study of the stored object with the same UID. Replaced versions are not listed."""
 
 
 def failures(connection: sqlite3.Connection) -> Failures:
@@ -212,5 +218,6 @@ _FAILURES: Mapping[str, str] = {
     "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "
     "WHERE i.state = 'refused' ORDER BY i.arrival DESC LIMIT ?",
     "quarantine": "SELECT s.pseudonym, q.sender, q.received_at, q.reason FROM quarantine q "
-    "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) ORDER BY q.id DESC LIMIT ?",
+    "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) WHERE NOT q.replaced "
+    "ORDER BY q.id DESC LIMIT ?",
 }
