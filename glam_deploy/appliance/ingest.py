@@ -30,6 +30,8 @@ from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.completeness import require_complete
 from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
 from glam_deploy.dicom.received import Received, examine, is_identifier
+from glam_deploy.dicom.rejection import SOP_CLASS as REJECTION_CLASS
+from glam_deploy.dicom.rejection import read_rejection
 from glam_deploy.errors import DicomError, IncompleteObject, fault
 
 SPACE_STEP = 16 << 20
@@ -229,7 +231,8 @@ class InstanceUpload:
             count=self._bytes,
             sender=self._sender,
         )
-        stored = spool.store(self._path, instance)
+        rejection = read_rejection(self._path) if received.sop_class == REJECTION_CLASS else None
+        stored = spool.store(self._path, instance, rejection)
         if stored.outcome is SpoolOutcome.QUARANTINED:
             raise _RefusedError(
                 Status.UID_COLLISION,
@@ -267,7 +270,7 @@ class InstanceUpload:
             sender=self._sender,
             state=instance.state,
             view=instance.view,
-            reason=instance.reason or stored.reason or None,
+            reason="; ".join(filter(None, (instance.reason, stored.reason))) or None,
             bytes=self._bytes,
             seconds=self._seconds(),
         )

@@ -12,14 +12,16 @@ from pathlib import Path
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, move_into_place, sync
-from glam_deploy.appliance.identity import with_valid_uids
+from glam_deploy.appliance.identity import valid_uid, with_valid_uids
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
+from glam_deploy.appliance.state.rejections import RejectionNote
 from glam_deploy.appliance.state.studies import Instance, StoredVersion
 from glam_deploy.appliance.versions import Judgement, Verdict, VersionJudge
 from glam_deploy.dicom.part10 import MAX_HEAD, Claim, read_head
 from glam_deploy.dicom.received import Received, examine
-from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.dicom.rejection import EXPIRED, TITLES, Rejection
+from glam_deploy.errors import DicomError, UsageError, counted
 
 
 class SpoolOutcome(Enum):
@@ -32,6 +34,8 @@ class SpoolOutcome(Enum):
     """The stored image in another encoding."""
     REPLACED = "replaced"
     """The stored image could give no result; this one has taken its place."""
+    REJECTION = "rejection"
+    """A new rejection note, which was applied."""
     QUARANTINED = "uid_collision"
     """Another data set has the same SOP Instance UID; the file is in quarantine."""
 
@@ -63,9 +67,9 @@ class Spool:
         self._judge.close()
         self._database.close()
 
-    def store(self, part: Path, instance: Instance) -> Stored:
+    def store(self, part: Path, instance: Instance, rejection: Rejection | None = None) -> Stored:
         """Store the file `part`, whose bytes are synchronized and which is on the same file system; sets
-        `instance.path`.
+        `instance.path`. `rejection`: content of a rejection note, which is applied to its study.
 
         Raises OSError or sqlite3.Error if the disk is full or fails; then nothing has changed.
         """
@@ -75,11 +79,16 @@ class Spool:
             # outside of the transaction, because it takes seconds
             differs = stored is not None and stored.sha256 != instance.sha256
             judgement = self._judge.judge(stored, instance, part) if stored and differs else None
-            if (done := self._store_unless_changed(part, instance, stored, judgement)) is not None:
+            if (done := self._store_unless_changed(part, instance, stored, judgement, rejection)) is not None:
                 return done
 
     def _store_unless_changed(
-        self, part: Path, instance: Instance, stored: StoredVersion | None, judgement: Judgement | None
+        self,
+        part: Path,
+        instance: Instance,
+        stored: StoredVersion | None,
+        judgement: Judgement | None,
+        rejection: Rejection | None,
     ) -> Stored | None:
         """Store `part`; None if the stored version is not `stored` any more."""
         path = self._path(instance, stored)
@@ -91,6 +100,8 @@ class Spool:
                     if (current and current.sha256) != (stored and stored.sha256):
                         return None
                     done = self._store(part, replace(instance, path=self.data.relative(path)), stored, judgement)
+                    if rejection and done.outcome is SpoolOutcome.NEW:
+                        done = self._reject(instance, rejection)
             except (OSError, sqlite3.Error):
                 self._remove_unrecorded(path, instance.sop_uid)
                 raise
@@ -109,7 +120,8 @@ class Spool:
             move_into_place(part, self.data.root / instance.path)
             pseudonym = self._audit.pseudonym(instance.study_uid)
             studies.add_instance(self._database, instance, pseudonym=pseudonym, now=self._monotonic())
-            return Stored(outcome=SpoolOutcome.NEW)
+            other = studies.has_other_patient(self._database, instance)
+            return Stored(outcome=SpoolOutcome.NEW, reason=studies.OTHER_PATIENT if other else "")
         if judgement is None:
             return Stored(outcome=SpoolOutcome.DUPLICATE)
         if judgement.verdict is Verdict.SAME:
@@ -121,6 +133,19 @@ class Spool:
             return Stored(outcome=SpoolOutcome.REPLACED, reason=judgement.reason)
         self._quarantine(part, instance, judgement.reason)
         return Stored(outcome=SpoolOutcome.QUARANTINED, reason=judgement.reason)
+
+    def _reject(self, document: Instance, rejection: Rejection) -> Stored:
+        note = RejectionNote(
+            code=rejection.code,
+            meaning=TITLES[rejection.code],
+            document=document.sop_uid,
+            study_uid=document.study_uid,
+            images=tuple(valid_uid("SOPInstanceUID", uid) for uid in rejection.images),
+        )
+        expired = rejection.code == EXPIRED
+        count = studies.apply_rejection(self._database, note, expired=expired, now=self._monotonic())
+        reason = f"{note.meaning} ({note.code}, DCM): {counted(count, 'mammogram')} here"
+        return Stored(outcome=SpoolOutcome.REJECTION, reason=reason)
 
     def _replace(self, stored: StoredVersion, instance: Instance, reason: str) -> None:
         """Replace the row of `stored`, whose file goes to quarantine, by that of `instance`, whose file is in place."""
@@ -152,7 +177,7 @@ class Spool:
         """
         with self._lock, transaction(self._database):
             row = studies.quarantined_version(self._database, number)
-            stored = row and studies.stored_version(self._database, row["sop_uid"])
+            stored = studies.stored_version(self._database, row["sop_uid"]) if row else None
             if row is None or stored is None:
                 raise UsageError(f"there is no quarantined version {number}: `queue show STUDY` lists the versions")
             instance = self._examined(self.data.root / row["path"], row["sender"], row["sha256"])

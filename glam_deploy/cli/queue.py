@@ -338,7 +338,7 @@ def _print_detail(detail: "StudyDetail") -> None:
     out = console.out
     out.print(f"{detail.line.pseudonym}  {detail.line.stage}", soft_wrap=True)
     for row in detail.instances:
-        state = row["outcome"] or row["state"]
+        state = "rejected" if row["rejected"] else row["outcome"] or row["state"]
         reason = row["view_reason"] or row["reason"]
         out.print(f"  instance {row['arrival']}  {row['view'] or '-'}  {state}{_with_reason(reason)}", soft_wrap=True)
     for row in detail.versions:

@@ -17,6 +17,7 @@ from glam_deploy.appliance.identity import digest
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.appliance.state.rejections import NOT_REJECTED
 from glam_deploy.errors import UsageError
 
 RETRY_S = 1.0
@@ -72,12 +73,14 @@ class JobViewOutcome:
 
 
 def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
-    """Create a job on all mammograms of a study, which supersedes the study's unfinished jobs; its id.
+    """Create a job on all mammograms of a study that are not rejected; its id. It supersedes the unfinished jobs.
 
     None if the study's latest job is on exactly these mammograms. In the caller's transaction.
     """
     images = connection.execute(
-        "SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram ORDER BY sop_uid", (study_uid,)
+        f"SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram AND {NOT_REJECTED}"
+        " ORDER BY sop_uid",
+        (study_uid,),
     ).fetchall()
     sources = digest(study_uid, *(text for image in images for text in image))
     latest = connection.execute(

@@ -10,13 +10,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
-from glam_deploy.appliance.state import deliveries, jobs
+from glam_deploy.appliance.state import deliveries, jobs, rejections
 from glam_deploy.appliance.state.database import add_event, transaction
+from glam_deploy.appliance.state.rejections import NOT_REJECTED, RejectionNote
 from glam_deploy.records import View
 
 _RECEIVING = (
     "SELECT study_uid, opened, touched, (SELECT count(DISTINCT view) FROM instance"
-    " WHERE instance.study_uid = study.study_uid AND state = 'candidate') AS views"
+    f" WHERE instance.study_uid = study.study_uid AND state = 'candidate' AND {NOT_REJECTED}) AS views"
     " FROM study WHERE state = 'receiving'"
 )
 
@@ -36,18 +37,27 @@ def _assemble(connection: sqlite3.Connection, study_uid: str, rules: Assemble, n
     reason = row and _complete(row, rules, now)
     if not reason:
         return
-    mammograms, count = connection.execute(
-        "SELECT coalesce(sum(is_mammogram), 0), count(*) FROM instance WHERE study_uid = ?", (study_uid,)
-    ).fetchone()
     state, detail = "assembled", reason
-    if not mammograms:
-        state, detail = "ignored", f"no mammogram among {count} instance{'s' * (count != 1)}"
-    else:
+    if rejections.mammograms_left(connection, study_uid):
         jobs.create_job(connection, study_uid)
+    else:
+        state, detail = "ignored", _why_ignored(connection, study_uid)
     connection.execute(
         "UPDATE study SET state = ?, reason = ?, settled = NULL WHERE study_uid = ?", (state, detail, study_uid)
     )
     add_event(connection, study_uid, state, detail)
+
+
+def _why_ignored(connection: sqlite3.Connection, study_uid: str) -> str:
+    """The reason why a study has nothing to process."""
+    mammograms, count = connection.execute(
+        "SELECT coalesce(sum(is_mammogram), 0), count(*) FROM instance WHERE study_uid = ?", (study_uid,)
+    ).fetchone()
+    if not mammograms:
+        return f"no mammogram among {count} instance{'s' * (count != 1)}"
+    delivered = ", ".join(rejections.stale_targets(connection, study_uid))
+    stale = f"; results of them were delivered to {delivered}: reject or delete them there" if delivered else ""
+    return f"all of its mammograms are rejected{stale}"
 
 
 def _complete(row: sqlite3.Row, rules: Assemble, now: float) -> str | None:
@@ -123,10 +133,14 @@ def delete_study(connection: sqlite3.Connection, study_uid: str) -> None:
         "DELETE FROM job WHERE study_uid = ?",
         "DELETE FROM event WHERE study_uid = ?",
         "DELETE FROM quarantine WHERE sop_uid IN (SELECT sop_uid FROM instance WHERE study_uid = ?)",
+        "DELETE FROM rejection WHERE study_uid = ?",
         "DELETE FROM instance WHERE study_uid = ?",
         "DELETE FROM study WHERE study_uid = ?",
     ):
         connection.execute(statement, (study_uid,))
+
+
+OTHER_PATIENT = "its Patient ID, or the issuer, differs from that of another object of the study"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +219,17 @@ def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudony
     connection.execute(f"INSERT INTO instance ({names}) VALUES ({marks})", columns)
     parts = (instance.state, instance.view, instance.reason and f"({instance.reason})", f"from {instance.sender}")
     add_event(connection, instance.study_uid, "received", " ".join(filter(None, parts)))
+    if rejections.is_rejected(connection, instance.study_uid, instance.sop_uid):
+        add_event(connection, instance.study_uid, "rejected", f"{instance.view or 'an image'}: before it arrived")
+
+
+def has_other_patient(connection: sqlite3.Connection, instance: Instance) -> bool:
+    """Whether another instance of the study names another patient; then the timeline says so."""
+    query = "SELECT 1 FROM instance WHERE study_uid = ? AND patient != ? LIMIT 1"
+    if connection.execute(query, (instance.study_uid, instance.patient)).fetchone() is None:
+        return False
+    add_event(connection, instance.study_uid, "patient differs", f"{instance.view or 'an object'}: {OTHER_PATIENT}")
+    return True
 
 
 def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reason: str) -> None:
@@ -253,6 +278,20 @@ def replace_instance(
     withdraw_results(connection, instance.study_uid, "a version of an image was replaced")
     _reopen(connection, instance.study_uid, now)
     add_event(connection, instance.study_uid, "replaced", f"{instance.view or 'an image'}: {reason}")
+
+
+def apply_rejection(connection: sqlite3.Connection, note: RejectionNote, *, expired: bool, now: float) -> int:
+    """Apply a rejection note to its study; how many mammograms that were received does it reject.
+
+    `expired`: nothing was wrong with the images, the archive has deleted them; then results stay valid, but those that
+    wait for delivery are withdrawn when no image of the study is left. In the caller's transaction.
+    """
+    rejected = rejections.record(connection, note)
+    if rejected and not (expired and rejections.mammograms_left(connection, note.study_uid)):
+        withdraw_results(connection, note.study_uid, f"{note.meaning} ({note.code}, DCM)")
+    if rejected and not expired:
+        _reopen(connection, note.study_uid, now)
+    return rejected
 
 
 def withdraw_results(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:

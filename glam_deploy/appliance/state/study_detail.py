@@ -121,7 +121,9 @@ class StudyDetail:
     line: StudySummary
     study_uid: str
     instances: list[Row]
-    """Rows of `instance`, with `outcome`, `view_reason`, `folder` and `seconds` of the latest job."""
+    """Rows of `instance`, with `outcome`, `view_reason`, `folder` and `seconds` of the latest job, and `rejected`, the
+    code of the rejection note.
+    """
     jobs: list[Row]
     """Rows of `job`, newest first."""
     deliveries: list[Row]
@@ -149,7 +151,8 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
 
 
 _INSTANCES = """
-    SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds FROM instance i
+    SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds, r.code AS rejected FROM instance i
+    LEFT JOIN rejection r ON r.study_uid = i.study_uid AND r.sop_uid = i.sop_uid
     LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = ?)
 """
 _VERSIONS = """

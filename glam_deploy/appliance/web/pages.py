@@ -104,7 +104,7 @@ def study(request: Request) -> Response:
         "views": views,
         "others": others,
         "scores": {arrival: found["scores"] for arrival, found in summaries.items() if found},
-        "exam": _exam(views, summaries),
+        "exam": _exam([row for row in views if not row["rejected"]], summaries),
         "exam_title": TITLE,
         "available_pictures": available_pictures,
     }

@@ -1,51 +1,20 @@
 """`queue accept-correction`: a later version of an image takes the place of the stored one, and results follow."""
 
 import json
-import threading
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
 from pydicom import dcmread
 from support.commands import Cli
-from support.jobs import config_of, database_of, made, pixels_of, rows, stub
-from support.until import until
+from support.jobs import config_of, database_of, made, pixels_of, receive, rows, worked
 
-from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.config import Assemble, Config
-from glam_deploy.appliance.ingest import Ingest, Receipt, Status
-from glam_deploy.appliance.state import studies
-from glam_deploy.appliance.work import worker
+from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 
 CONFIG = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n[receive]\nreserve_bytes = 0\n'
 TARGET = '[[targets]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 104'
-
-
-def receive(config: Config, content: bytes) -> Receipt:
-    data = made(config)
-    with (
-        closing(Ingest(config, data, open_audit(data))) as ingest,
-        ingest.open(sender="MODALITY@127.0.0.1") as upload,
-    ):
-        upload.write(content)
-        return upload.finish()
-
-
-def worked(config: Config) -> None:
-    """The study is assembled and processed."""
-    data = made(config)
-    with closing(database_of(data)) as connection:
-        studies.assemble_complete(connection, Assemble(quiet_s=0), 1e9)
-    stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"loader": stub})
-    thread.start()
-    try:
-        until(lambda: rows(data, "SELECT count(*) FROM job WHERE state IN ('ready', 'running')") == [(0,)])
-    finally:
-        stop.set()
-        thread.join()
 
 
 def corrected(path: Path, **elements: str) -> bytes:

@@ -307,6 +307,21 @@ def test_many_senders_of_the_same_things_at_once(inbox: Box, tmp_path: Path) -> 
     assert len(inbox.audit("duplicate")) == 84
 
 
+def test_a_study_of_two_patients_is_told(inbox: Box, tmp_path: Path) -> None:
+    (first,) = write_exam(tmp_path, views=(View.L_CC,))
+    assert inbox.take(first.read_bytes()).status == Status.SUCCESS
+    dataset = dcmread(write_exam(tmp_path, views=(View.R_CC,))[0])
+    dataset.PatientID = "MERGED"
+    dataset.save_as(tmp_path / "merged.dcm")
+    assert inbox.take((tmp_path / "merged.dcm").read_bytes()).status == Status.SUCCESS
+    told = "its Patient ID, or the issuer, differs from that of another object of the study"
+    assert [line.get("reason") for line in inbox.audit("received")] == [None, told]
+    assert inbox.rows("SELECT detail FROM event WHERE what = 'patient differs'") == [(f"R-CC: {told}",)]
+    first_patient, second_patient = (patient for (patient,) in inbox.rows("SELECT patient FROM instance"))
+    assert first_patient != second_patient
+    assert all(len(patient) == 16 and patient not in ("MERGED", CANARY) for patient in (first_patient, second_patient))
+
+
 # who is called what
 
 
