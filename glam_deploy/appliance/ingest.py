@@ -277,11 +277,13 @@ class InstanceUpload:
 
     def _audit_refusal(self) -> None:
         assert self._receipt
+        status = f"{self._receipt.status:04X}"
+        self._ingest.spool.record_refusal(self._sender, status, self._receipt.reason)
         self._ingest.audit.write(
             SpoolOutcome.QUARANTINED.value if self._receipt.status == Status.UID_COLLISION else "refused",
             instance=self._receipt.sop_uid or None,
             sender=self._sender,
-            status=f"0x{self._receipt.status:04X}",
+            status=f"0x{status}",
             reason=self._receipt.reason,
             bytes=self._bytes,
             seconds=self._seconds(),

@@ -11,6 +11,7 @@ from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, record_heartbeat
+from glam_deploy.appliance.state.senders import ASSOCIATION
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.listener import AuditEvent, Listener, Rules, Sender, tls_context
 from glam_deploy.dicom.net.peer import TlsFiles
@@ -29,7 +30,7 @@ def run(config: Config, stop: threading.Event) -> None:
     listener = Listener(
         listener_rules(config.receive),
         begin=lambda sender, claim: ingest.open(sender=sender, claim=claim),
-        audit=lambda event: _audit_event(audit, event),
+        audit=lambda event: _audit_event(audit, ingest, event),
         on_commitment=lambda report: _report(data, report),
     )
     try:
@@ -72,7 +73,9 @@ def _report(data: DataFolder, report: Commitment) -> bool:
         )
 
 
-def _audit_event(audit: Audit, event: AuditEvent) -> None:
+def _audit_event(audit: Audit, ingest: Ingest, event: AuditEvent) -> None:
+    if event.event == "rejected":
+        ingest.spool.record_refusal(event.sender, ASSOCIATION, event.reason, times=event.times)
     times = event.times if event.times > 1 else None
     audit.write(f"association_{event.event}", sender=event.sender, reason=event.reason or None, times=times)
 

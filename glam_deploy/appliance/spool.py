@@ -1,6 +1,7 @@
 """Spool: gives received files their final names and their rows, both or neither; keeps other versions in quarantine."""
 
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, move_into_place, sync
 from glam_deploy.appliance.identity import valid_uid, with_valid_uids
-from glam_deploy.appliance.state import studies
+from glam_deploy.appliance.state import senders, studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
 from glam_deploy.appliance.state.rejections import RejectionNote
 from glam_deploy.appliance.state.studies import Instance, StoredVersion
@@ -22,6 +23,8 @@ from glam_deploy.dicom.part10 import MAX_HEAD, Claim, read_head
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.rejection import EXPIRED, TITLES, Rejection
 from glam_deploy.errors import DicomError, UsageError, counted
+
+_LOG = logging.getLogger(__name__)
 
 
 class SpoolOutcome(Enum):
@@ -100,6 +103,8 @@ class Spool:
                     if (current and current.sha256) != (stored and stored.sha256):
                         return None
                     done = self._store(part, replace(instance, path=self.data.relative(path)), stored, judgement)
+                    if done.outcome is not SpoolOutcome.QUARANTINED:
+                        senders.record_stored(self._database, instance.sender)
                     if rejection and done.outcome is SpoolOutcome.NEW:
                         done = self._reject(instance, rejection)
             except (OSError, sqlite3.Error):
@@ -210,6 +215,17 @@ class Spool:
         if claim is None or hashlib.sha256(content[length:]).hexdigest() != sha256:
             raise UsageError("the file of this version in the quarantine has changed: have it sent again")
         return self.row(received, claim, sha256=sha256, count=len(content) - length, sender=sender)
+
+    def record_refusal(self, sender: str, code: str, reason: str, *, times: int = 1) -> None:
+        """Count an instance or association that was refused (`senders.record_refusal`); never raises.
+
+        A full disk is one of the reasons for refusals, and takes no row either; the audit log has them all.
+        """
+        try:
+            with self._lock:
+                senders.record_refusal(self._database, sender, code, reason, times=times)
+        except sqlite3.Error as error:
+            _LOG.error("state.db cannot be written (%s)", error)
 
     def row(self, received: Received, claim: Claim, *, sha256: str, count: int, sender: str) -> Instance:
         """The row of a received object whose UIDs are valid; `sha256` and `count` bytes are those of its data set."""

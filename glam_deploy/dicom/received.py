@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, dicom_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import Caller, DicomError, NotForThisNetwork
@@ -41,7 +41,7 @@ class Received:
     state: State
     """candidate: to be processed; skipped: valid, but not for GLAM; refused: damaged or against `acceptance`."""
     view: View | None = None
-    """View of a candidate."""
+    """View of a candidate, or of a refused image whose header states it."""
     reason: str = ""
     """Why it is not a candidate; contains no identifier."""
     patient: str = field(default="", repr=False)
@@ -72,21 +72,31 @@ def examine(path: Path, *, for_processing: bool) -> Received:
 _Classification = tuple[View | None, State, str]
 
 
-def _classify(header: "_Header", for_processing: bool) -> _Classification:
+def _classify(elements: "_Header", for_processing: bool) -> _Classification:
+    view = None
     try:
+        header = read_header(elements.read_through(KEYWORDS))
+        view = _stated_view(header)
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
         return None, "skipped", error.message_for(Caller.APPLIANCE)
     except DicomError as error:
-        return None, "refused", error.message_for(Caller.APPLIANCE)
+        return view, "refused", error.message_for(Caller.APPLIANCE)
+
+
+def _stated_view(header: Header) -> View | None:
+    """The view that the header states, also of an image that is refused; None if it states none."""
+    try:
+        return views.view_of(header, None)
+    except (DicomError, NotForThisNetwork):
+        return None
 
 
 def _other_class(sop_class: UID) -> _Classification:
     return None, "skipped", f"the object is {sop_class.name}: glam-deploy reads {acceptance.FOR_PRESENTATION.name}"
 
 
-def _accepted_view(elements: "_Header", for_processing: bool) -> View:
-    header = read_header(elements.read_through(KEYWORDS))
+def _accepted_view(header: Header, for_processing: bool) -> View:
     acceptance.check(header, for_processing=for_processing)
     view = views.view_of(header, None)
     views.stored_mirrored(header, view)

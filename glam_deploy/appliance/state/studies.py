@@ -17,7 +17,7 @@ from glam_deploy.records import View
 
 _RECEIVING = (
     "SELECT study_uid, opened, touched, (SELECT count(DISTINCT view) FROM instance"
-    f" WHERE instance.study_uid = study.study_uid AND state = 'candidate' AND {NOT_REJECTED}) AS views"
+    f" WHERE instance.study_uid = study.study_uid AND +state = 'candidate' AND {NOT_REJECTED}) AS views"
     " FROM study WHERE state = 'receiving'"
 )
 

@@ -37,7 +37,8 @@ class StudySummary:
 _LINES = """
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
-        (SELECT group_concat(DISTINCT view) FROM instance WHERE study_uid = s.study_uid AND view NOT NULL) AS views,
+        (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
+            WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
         (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
     FROM study s LEFT JOIN job j ON j.id = (SELECT max(id) FROM job WHERE study_uid = s.study_uid)
@@ -201,6 +202,8 @@ class Failures:
     """view, at, job_id"""
     instances: list[Row]
     """Refused: sender, received_at"""
+    refusals: list[Row]
+    """At reception: sender, code, times, last_at; of no study, so `pseudonym` is null."""
     quarantine: list[Row]
     """sender, received_at; of the study of the stored object with the same UID. Replaced versions are not listed."""
 
@@ -220,6 +223,7 @@ _FAILURES: Mapping[str, str] = {
     "ORDER BY v.job_id DESC LIMIT ?",
     "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "
     "WHERE i.state = 'refused' ORDER BY i.arrival DESC LIMIT ?",
+    "refusals": "SELECT NULL AS pseudonym, * FROM refusal WHERE sender != '' ORDER BY last_at DESC LIMIT ?",
     "quarantine": "SELECT s.pseudonym, q.sender, q.received_at, q.reason FROM quarantine q "
     "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) WHERE NOT q.replaced "
     "ORDER BY q.id DESC LIMIT ?",

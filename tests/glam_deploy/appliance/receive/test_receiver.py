@@ -91,6 +91,9 @@ def test_the_patients_name_is_in_no_log_audit_or_table(tmp_path: Path, caplog: p
         with pytest.raises(PeerError):
             echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="ROGUE"))
         until(lambda: bool(here.audit("association_rejected")))
+        assert here.rows("SELECT sender, code, times, reason FROM refusal WHERE code = 'association'") == [
+            ("ROGUE@127.0.0.1", "association", 1, "no configured sender has this AE title at this address")
+        ]
         assert [line["state"] for line in here.audit("received")] == ["candidate", "refused"]
     said = [path for path in here.data.root.rglob("*") if path.is_file() and path.suffix != ".dcm"]
     assert {path.name for path in said} >= {"state.db", "audit.key"}
