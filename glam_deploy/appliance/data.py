@@ -1,5 +1,6 @@
 """The data folder: its paths, and how files and folders are moved to their final names atomically."""
 
+import errno
 import json
 import os
 import pwd
@@ -164,19 +165,41 @@ def sync(path: Path) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `target` at the end of the block.
 
-    If `target` exists already, its content is kept and the new folder is discarded: results under one name are the
-    same.
+    If `target` exists by then, its content is kept and the new folder is discarded: results under one name are the
+    same, and no process replaces those of another one.
     """
-    part = target.parent / f".{secrets.token_hex(12)}.part"
+    with part_folder(target.parent) as part:
+        yield part
+        sync_folder(part)
+        try:
+            move_into_place(part, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+@contextmanager
+def part_folder(parent: Path) -> Iterator[Path]:
+    """A new temporary folder in `parent`, removed at the end of the block unless it was moved."""
+    part = parent / f".{secrets.token_hex(12)}.part"
     part.mkdir(mode=0o700)
     try:
         yield part
-        for path in (*part.iterdir(), part):
-            sync(path)
-        if not target.exists():
-            move_into_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Rename a complete, synchronized folder to `target`, where another one may be."""
+    if target.exists():
+        shutil.rmtree(target)
+    move_into_place(part, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Synchronize the content of the files in a folder, and its entries, to the disk (fsync)."""
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
 def write_json(path: Path, value: Any) -> None:

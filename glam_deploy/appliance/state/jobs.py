@@ -37,6 +37,10 @@ class Job:
     """Key of the job whose reports this job's reports replace."""
     worker: str
     """Name of the worker that holds the lease."""
+    lease: int
+    """Number of the lease, counted up by each `claim`: a fencing token. A worker that was stopped and wakes after its
+    lease has run out holds an old number, which no transition accepts.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +155,8 @@ def claim(
         ).fetchall():
             _reclaim(connection, row, now, attempts)
         found = connection.execute(
-            "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker FROM job"
+            "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker,"
+            " job.lease + 1 AS lease FROM job"
             " JOIN study USING (study_uid) LEFT JOIN job AS before ON before.id = job.predecessor"
             " WHERE job.state = 'ready' AND job.next_try <= ? AND job.study_uid = coalesce(?, job.study_uid)"
             " ORDER BY job.id LIMIT 1",
@@ -160,7 +165,7 @@ def claim(
         if found is None:
             return None
         connection.execute(
-            "UPDATE job SET state = 'running', leased_by = ?, lease_until = ?, reason = NULL,"
+            "UPDATE job SET state = 'running', leased_by = ?, lease = lease + 1, lease_until = ?, reason = NULL,"
             " started_at = coalesce(started_at, ?) WHERE id = ?",
             (worker, now + lease_s, time.time(), found["id"]),
         )
@@ -213,10 +218,7 @@ def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float,
 
 def renew(connection: sqlite3.Connection, job: Job, until: float) -> bool:
     """Extend the lease until monotonic time `until`; False if this worker no longer holds it."""
-    changed = connection.execute(
-        "UPDATE job SET lease_until = ? WHERE id = ? AND state = 'running' AND leased_by = ?",
-        (until, job.id, job.worker),
-    )
+    changed = connection.execute(f"UPDATE job SET lease_until = ? WHERE {_HELD}", (until, *_held_by(job)))
     return changed.rowcount == 1
 
 
@@ -226,9 +228,8 @@ def release(connection: sqlite3.Connection, job: Job, *, next_try: float = 0.0, 
     Does nothing if this worker no longer holds the lease.
     """
     connection.execute(
-        "UPDATE job SET state = 'ready', next_try = ?, reason = ?, leased_by = NULL, lease_until = NULL"
-        " WHERE id = ? AND state = 'running' AND leased_by = ?",
-        (next_try, reason, job.id, job.worker),
+        f"UPDATE job SET state = 'ready', next_try = ?, reason = ?, leased_by = NULL, lease_until = NULL WHERE {_HELD}",
+        (next_try, reason, *_held_by(job)),
     )
 
 
@@ -278,12 +279,23 @@ def record_outcomes(connection: sqlite3.Connection, job: Job, outcomes: Sequence
 
 
 def finish(
-    connection: sqlite3.Connection, job: Job, *, objects: Sequence[ResultObject], targets: Collection[str]
+    connection: sqlite3.Connection,
+    job: Job,
+    *,
+    objects: Sequence[ResultObject],
+    targets: Collection[str],
+    place: Callable[[], None] = lambda: None,
 ) -> bool:
-    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost."""
+    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost.
+
+    `place` moves the files of the reports to their final names; it is called inside the transaction, and only if the
+    lease is held, so that no other worker can have finished the job. Raises what `place` raises; nothing has changed
+    then in the database.
+    """
     with transaction(connection):
         if not _leased_row(connection, job):
             return False
+        place()
         connection.execute(
             "UPDATE job SET state = 'done', reason = NULL, finished_at = ?, leased_by = NULL, lease_until = NULL"
             " WHERE id = ?",
@@ -295,10 +307,16 @@ def finish(
 
 
 def _leased_row(connection: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = connection.execute(
-        "SELECT * FROM job WHERE id = ? AND state = 'running' AND leased_by = ?", (job.id, job.worker)
-    ).fetchone()
+    row: sqlite3.Row | None = connection.execute(f"SELECT * FROM job WHERE {_HELD}", _held_by(job)).fetchone()
     return row
+
+
+_HELD = "id = ? AND state = 'running' AND leased_by = ? AND lease = ?"
+"""SQL condition: a worker holds the lease of a job; `_held_by` has its values."""
+
+
+def _held_by(job: Job) -> tuple[int, str, int]:
+    return job.id, job.worker, job.lease
 
 
 def retry(connection: sqlite3.Connection, job_id: int) -> None:
