@@ -155,7 +155,7 @@ class Spool:
     def _replace(self, stored: StoredVersion, instance: Instance, reason: str) -> None:
         """Replace the row of `stored`, whose file goes to quarantine, by that of `instance`, whose file is in place."""
         kept = self.data.quarantined(instance.sop_uid, stored.sha256)
-        with suppress(FileExistsError):
+        with suppress(FileExistsError, FileNotFoundError):  # removed by retention
             os.link(self.data.root / stored.path, kept)
         sync(kept.parent)
         studies.replace_instance(

@@ -5,6 +5,7 @@ Every other one waits in quarantine for a person. Pixels are decoded in a child 
 because a decoder may crash.
 """
 
+import errno
 import threading
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state.studies import Instance, StoredVersion
-from glam_deploy.appliance.work.view_reader import ViewReader
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
 from glam_deploy.dicom.versions import differing_elements
 from glam_deploy.errors import Caller, GlamError
 from glam_deploy.records import Mammogram
@@ -51,17 +52,25 @@ class VersionJudge:
         self._stop.set()
 
     def judge(self, stored: StoredVersion, later: Instance, path: Path) -> Judgement:
-        """The verdict on the version `later` in the file `path`. Raises OSError if no process can be started."""
+        """The verdict on the version `later` in the file `path`.
+
+        Raises OSError if no process can be started, or if `close` ends the comparison.
+        """
         old = self._data.root / stored.path
-        if not (stored.is_mammogram and later.is_mammogram) or (stored.study_uid, stored.sop_class) != (
-            later.study_uid,
-            later.sop_class,
-        ):
-            return _other("it is no other version of that mammogram")
+        if (stored.study_uid, stored.sop_class) != (later.study_uid, later.sop_class):
+            return _other("another study or SOP class")
+        if not stored.is_mammogram:
+            return _other("objects other than mammograms are not compared")
         if not old.exists():
             return _other("the first one was removed after its retention time")
-        with self._lock, closing(ViewReader(longest_s=self._config.worker.longest_read_s, stop=self._stop)) as reader:
-            return self._compare(reader, stored, old, later, path)
+        try:
+            with (
+                self._lock,
+                closing(ViewReader(longest_s=self._config.worker.longest_read_s, stop=self._stop)) as reader,
+            ):
+                return self._compare(reader, stored, old, later, path)
+        except Stopped:
+            raise InterruptedError(errno.EINTR, "the receiver stops") from None
 
     def _compare(self, reader: ViewReader, stored: StoredVersion, old: Path, later: Instance, new: Path) -> Judgement:
         if later.state != "candidate":

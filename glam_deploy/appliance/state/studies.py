@@ -275,6 +275,12 @@ def replace_instance(
         " VALUES (?, ?, ?, ?, ?, ?, 1)",
         (stored.sop_uid, stored.sha256, kept, stored.sender, stored.received_at, f"replaced: {reason}"),
     )
+    # a failure of the version before is no failure of this one
+    connection.execute(
+        "UPDATE job_view SET outcome = NULL, reason = 'replaced by a later version' WHERE sop_uid = ?"
+        " AND outcome IN ('failed', 'skipped')",
+        (instance.sop_uid,),
+    )
     withdraw_results(connection, instance.study_uid, "a version of an image was replaced")
     _reopen(connection, instance.study_uid, now)
     add_event(connection, instance.study_uid, "replaced", f"{instance.view or 'an image'}: {reason}")

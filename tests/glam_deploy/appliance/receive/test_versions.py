@@ -78,8 +78,8 @@ def test_one_that_gives_no_result_gives_way(inbox: Box, tmp_path: Path, bad: str
     ((what, detail),) = inbox.rows("SELECT what, detail FROM event ORDER BY id DESC LIMIT 1")
     assert (what, detail.partition(":")[0]) == ("replaced", "L-CC")
     # and the other way round it changes nothing
-    again = inbox.take(damaged(tmp_path / "b.dcm"))
-    assert again.status == Status.UID_COLLISION
+    for later in (damaged(tmp_path / "b.dcm"), version(tmp_path / "c.dcm", brighter)):
+        assert inbox.take(later).status == Status.UID_COLLISION
     assert one(inbox) == ("candidate", digest_of(whole))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
-from support.jobs import config_of, database_of, made, pixels_of, receive, rows, send, stub, worked
+from support.jobs import config_of, database_of, made, rows, send, stub
 from support.tiny_bundle import write_tiny_bundle
 from support.until import until
 
@@ -23,7 +23,6 @@ from glam_deploy.appliance.work import result_objects, worker
 from glam_deploy.appliance.work.predictor import PredictorLoader
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
-from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -221,30 +220,6 @@ def test_view_that_cannot_be_worked_on_is_told_and_the_others_go_on(tmp_path: Pa
         until(lambda: states(data) == ["done"])
     found = rows(data, "SELECT view, outcome, v.reason FROM job_view v JOIN instance USING (sop_uid) ORDER BY view")
     assert found == [("L-CC", "done", None), ("R-CC", "failed", "made up: all black")]
-
-
-def test_refused_view_keeps_its_side_and_view_in_the_cad_report(tmp_path: Path) -> None:
-    config = config_of(tmp_path)
-    path = tmp_path / "refused.dcm"
-    write_view(path, pixels_of(View.R_MLO), view=View.R_MLO, exam=Exam(seed="exam"))
-    dataset = dcmread(path)
-    dataset.BitsStored = 30
-    dataset.save_as(path)
-    send(config, View.L_CC)
-    assert receive(config, path.read_bytes()).reason == ""
-    worked(config)
-    (report,) = made(config).root.glob("results/jobs/*/cad_sr.dcm")
-    library = dcmread(report).ContentSequence[1].ContentSequence
-    found = {
-        tuple(each.ConceptCodeSequence[0].CodeValue for each in image.ContentSequence if "ConceptCodeSequence" in each)
-        for image in library
-    }
-    right, mlo, left, cc = "73056007", "399368009", "80248007", "399162004"
-    assert found == {(left, cc), (right, mlo)}
-    assert rows(made(config), "SELECT view, state, outcome FROM instance JOIN job_view USING (sop_uid)") == [
-        ("L-CC", "candidate", "done"),
-        ("R-MLO", "refused", "failed"),
-    ]
 
 
 def test_study_of_failed_views_alone_gets_reports_that_say_so(tmp_path: Path) -> None:
