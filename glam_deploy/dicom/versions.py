@@ -10,8 +10,10 @@ from glam_deploy.dicom.read import read_elements
 from glam_deploy.dicom.results.source import SOURCE_KEYWORDS
 from glam_deploy.errors import DicomError
 
-_ENCODING = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PlanarConfiguration")
-"""Elements that belong to the encoding of the pixels, which another transfer syntax changes."""
+_ENCODING = (
+    "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PlanarConfiguration", "SpecificCharacterSet",
+)  # fmt: skip
+"""Elements that belong to the encoding of pixels and texts, which another transfer syntax or character set changes."""
 _KEYWORDS = tuple(dict.fromkeys(keyword for keyword in SOURCE_KEYWORDS if keyword not in _ENCODING))
 _EMPTY: tuple[object, ...] = ("", None, b"", [])
 _ABSENT = {"LossyImageCompression": "00"}

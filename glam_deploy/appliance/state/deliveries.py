@@ -4,7 +4,7 @@
                pending -> dead                   attempts exhausted
                dead, pending -> pending          `retry` by a person
                dead, pending -> discarded        `discard` by a person
-               pending -> discarded              `withdraw`: its results are out of date
+               dead, pending -> discarded        `withdraw`: its results are out of date
     object     pending -> sent -> proven
                sent -> pending                   the target does not show it
                pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too
@@ -261,12 +261,13 @@ def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
 
 
 def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
-    """Discard the pending deliveries of a study, whose results are out of date; in the caller's transaction.
+    """Discard the pending and dead deliveries of a study, whose results are out of date; in the caller's transaction.
 
     A later delivery takes over the objects that are still valid (`enqueue`).
     """
     rows = connection.execute(
-        "SELECT parcel.id FROM job JOIN parcel ON job_id = job.id WHERE study_uid = ? AND parcel.state = 'pending'",
+        "SELECT parcel.id FROM job JOIN parcel ON job_id = job.id WHERE study_uid = ?"
+        " AND parcel.state IN ('pending', 'dead')",
         (study_uid,),
     ).fetchall()
     for row in rows:

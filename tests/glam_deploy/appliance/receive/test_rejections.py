@@ -93,6 +93,15 @@ def test_rejected_images_do_not_count_and_reports_are_superseded(tmp_path: Path,
     assert [uid(left).encode() in content for content in contents] == [True] * 4
 
 
+def test_results_that_a_target_refused_cannot_be_sent_any_more(tmp_path: Path, config: Config) -> None:
+    left, right = (view_file(tmp_path, view) for view in (View.L_CC, View.R_CC))
+    assert [receive(config, each).status for each in (left, right)] == [0, 0]
+    worked(config)
+    rows(made(config), "UPDATE parcel SET state = 'dead'")
+    assert receive(config, note(REASONS["113001"], right)).status == Status.SUCCESS
+    assert rows(made(config), "SELECT state FROM parcel") == [("discarded",)]
+
+
 def test_delivered_reports_are_the_predecessors(tmp_path: Path, config: Config) -> None:
     left, right = (view_file(tmp_path, view) for view in (View.L_CC, View.R_CC))
     assert [receive(config, each).status for each in (left, right)] == [0, 0]
