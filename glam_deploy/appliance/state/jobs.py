@@ -76,6 +76,12 @@ class JobViewOutcome:
     seconds: float | None = None
 
 
+LATEST = "(SELECT id FROM job WHERE study_uid = {}.study_uid ORDER BY state = 'superseded', id DESC LIMIT 1)"
+"""SQL: the job with the current outcomes of a study, a superseded one only if there is no other; {} is the table of the
+study.
+"""
+
+
 def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
     """Create a job on all mammograms of a study that are not rejected; its id. It supersedes the unfinished jobs.
 

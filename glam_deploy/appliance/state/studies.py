@@ -198,7 +198,7 @@ def stored_version(connection: sqlite3.Connection, sop_uid: str) -> StoredVersio
     row = connection.execute(
         "SELECT i.sop_uid, i.study_uid, sop_class, sha256, path, sender, received_at, i.state, i.reason, is_mammogram,"
         " v.outcome, v.reason AS view_reason FROM instance AS i LEFT JOIN job_view AS v ON v.sop_uid = i.sop_uid"
-        " AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = i.study_uid) WHERE i.sop_uid = ?",
+        f" AND v.job_id = {jobs.LATEST.format('i')} WHERE i.sop_uid = ?",
         (sop_uid,),
     ).fetchone()
     return row and StoredVersion(**dict(row))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glam_deploy.appliance.identity import is_uid
+from glam_deploy.appliance.state.jobs import LATEST
 
 PAGE = 50
 """Studies, or failures, on one page."""
@@ -34,14 +35,14 @@ class StudySummary:
     reason: str | None
 
 
-_LINES = """
+_LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
         (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
         (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
-    FROM study s LEFT JOIN job j ON j.id = (SELECT max(id) FROM job WHERE study_uid = s.study_uid)
+    FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
 _OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
 _OF_JOBS = (
@@ -143,7 +144,7 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
     return StudyDetail(
         line=_lines(connection, [number])[0],
         study_uid=uid,
-        instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid, uid),
+        instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
         versions=_all(connection, _VERSIONS, uid),
@@ -151,10 +152,10 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
     )
 
 
-_INSTANCES = """
+_INSTANCES = f"""
     SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds, r.code AS rejected FROM instance i
     LEFT JOIN rejection r ON r.study_uid = i.study_uid AND r.sop_uid = i.sop_uid
-    LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = ?)
+    LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = {LATEST.format("i")}
 """
 _VERSIONS = """
     SELECT q.*, i.view FROM instance i JOIN quarantine q ON q.sop_uid = i.sop_uid WHERE i.study_uid = ? ORDER BY q.id

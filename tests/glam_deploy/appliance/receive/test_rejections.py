@@ -1,5 +1,7 @@
 """Rejection notes (IHE IOCM), written by highdicom: which images still count, and what becomes of results."""
 
+from contextlib import closing
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -10,10 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
-from support.jobs import config_of, made, pixels_of, receive, rows, worked
+from support.jobs import config_of, database_of, made, pixels_of, receive, rows, worked
 
-from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.state import studies, study_detail
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 
@@ -100,6 +103,30 @@ def test_results_that_a_target_refused_cannot_be_sent_any_more(tmp_path: Path, c
     rows(made(config), "UPDATE parcel SET state = 'dead'")
     assert receive(config, note(REASONS["113001"], right)).status == Status.SUCCESS
     assert rows(made(config), "SELECT state FROM parcel") == [("discarded",)]
+
+
+def test_an_image_that_is_rejected_before_it_is_processed_leaves_the_study_as_it_was(
+    tmp_path: Path, config: Config
+) -> None:
+    left, right = (view_file(tmp_path, view) for view in (View.L_CC, View.R_CC))
+    assert receive(config, left).status == Status.SUCCESS
+    worked(config)
+    deliver(config)
+    assert receive(config, right).status == Status.SUCCESS
+    with closing(database_of(made(config))) as connection:
+        assemble = partial(studies.assemble_complete, connection, Assemble(quiet_s=0), 1e9)
+        assemble()
+        assert receive(config, note(REASONS["113001"], right)).status == Status.SUCCESS
+        assemble()
+        assert rows(made(config), "SELECT state FROM job") == [("done",), ("superseded",)]
+        (line,) = study_detail.studies(connection)
+        assert line.stage == "delivered"
+        detail = study_detail.study_detail(connection, line.pseudonym)
+        assert detail
+        assert [(row["outcome"], row["rejected"]) for row in detail.instances if row["is_mammogram"]] == [
+            ("done", None),
+            (None, "113001"),
+        ]
 
 
 def test_delivered_reports_are_the_predecessors(tmp_path: Path, config: Config) -> None:
