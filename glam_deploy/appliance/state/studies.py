@@ -248,8 +248,16 @@ def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reaso
 
 
 def note_same_image(connection: sqlite3.Connection, instance: Instance) -> None:
-    """Record that the stored image arrived in another encoding, which is not kept. In the caller's transaction."""
-    add_event(connection, instance.study_uid, "same image", f"in another encoding, from {instance.sender}")
+    """Record that the stored image arrived in another encoding, which is not kept, once for each view and sender.
+
+    In the caller's transaction.
+    """
+    event = "same image", f"{instance.view or 'an image'}: in another encoding, from {instance.sender}"
+    known = connection.execute(
+        "SELECT 1 FROM event WHERE study_uid = ? AND what = ? AND detail = ?", (instance.study_uid, *event)
+    ).fetchone()
+    if known is None:
+        add_event(connection, instance.study_uid, *event)
 
 
 def quarantined_version(connection: sqlite3.Connection, number: int) -> sqlite3.Row | None:
