@@ -112,7 +112,9 @@ def test_metrics_of_a_busy_one(busy: Busy) -> None:
     assert of(found, "glam_deliveries", target="pacs", state="dead") == 1
     assert of(found, "glam_deliveries", target="archive", state="pending") == 1
     assert of(found, "glam_failures", code="view_failed") == 1
-    assert of(found, "glam_failures", code="reception_refused") == 0
+    assert of(found, "glam_failures", code="reception_refused") == 2
+    assert of(found, "glam_failures", code="instance_quarantined") == 1
+    assert of(found, "glam_refused_total", code="association") == 1
     assert of(found, "glam_failures", code="job_dead") == 1
     assert of(found, "glam_failures", code="instance_skipped") == 1
     for stage in ("waiting", "network", "sending"):
