@@ -3,6 +3,7 @@
 GlamError
 ├── InputError            an image cannot be used
 │   ├── DicomError        a DICOM object is damaged, contradictory or violates the acceptance rules
+│   │   └── IncompleteObject  the end of a DICOM object, or a part of its pixels, is missing
 │   └── NotForThisNetwork a valid object of a kind that the network was not made for: skipped with a reason
 ├── UsageError            a command, option or argument is wrong
 ├── CheckpointError       a file of weights cannot be loaded
@@ -180,6 +181,10 @@ class InputError(GlamError):
 
 class DicomError(InputError):
     """A DICOM object is damaged, contradictory or violates the acceptance rules."""
+
+
+class IncompleteObject(DicomError):
+    """The end of a DICOM object, or a part of its pixels, is missing: it was cut when it was written or sent."""
 
 
 class NotForThisNetwork(InputError):

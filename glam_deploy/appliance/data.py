@@ -1,5 +1,6 @@
 """The data folder: its paths, and how files and folders are moved to their final names atomically."""
 
+import errno
 import json
 import os
 import pwd
@@ -16,6 +17,9 @@ from glam_deploy.errors import UsageError
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
+
+_VERSION = "_"
+"""Separates UID and version in the name of an instance's file; no UID has this character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +54,29 @@ class DataFolder:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
         return self.root / "spool" / "studies" / digest(study_uid)[:32]
 
-    def instance(self, study_uid: str, sop_uid: str) -> Path:
-        """Path of a received instance. Raises UsageError if `sop_uid` is not a UID, since it could be a path."""
+    def instance(self, study_uid: str, sop_uid: str, *, version: str | None = None) -> Path:
+        """Path of a received instance; `version`: SHA-256 of one that replaces an earlier version.
+
+        Raises UsageError if `sop_uid` is not a UID, since it could be a path.
+        """
         if not is_uid(sop_uid):
             raise UsageError(
                 "SOPInstanceUID is not a valid UID (PS3.5 section 9.1): expected digits and dots, up to 64"
             )
-        return self.study(study_uid) / f"{sop_uid}.dcm"
+        return (
+            self.study(study_uid) / f"{sop_uid}{_VERSION}{version[:16]}.dcm"
+            if version
+            else (self.study(study_uid) / f"{sop_uid}.dcm")
+        )
+
+    def quarantined(self, sop_uid: str, sha256: str) -> Path:
+        """Path of another version of an instance; `sop_uid` is a UID."""
+        return self.quarantine / f"{sop_uid}.{sha256[:16]}.dcm"
+
+    @staticmethod
+    def sop_uid(path: Path) -> str:
+        """The SOP Instance UID in the name of an instance's file."""
+        return path.stem.partition(_VERSION)[0]
 
     def view_results(self, view_key: str) -> Path:
         """Folder of the results of one view; shared by all jobs that the view is part of."""
@@ -145,19 +165,41 @@ def sync(path: Path) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `target` at the end of the block.
 
-    If `target` exists already, its content is kept and the new folder is discarded: results under one name are the
-    same.
+    If `target` exists by then, its content is kept and the new folder is discarded: results under one name are the
+    same, and no process replaces those of another one.
     """
-    part = target.parent / f".{secrets.token_hex(12)}.part"
+    with part_folder(target.parent) as part:
+        yield part
+        sync_folder(part)
+        try:
+            move_into_place(part, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+@contextmanager
+def part_folder(parent: Path) -> Iterator[Path]:
+    """A new temporary folder in `parent`, removed at the end of the block unless it was moved."""
+    part = parent / f".{secrets.token_hex(12)}.part"
     part.mkdir(mode=0o700)
     try:
         yield part
-        for path in (*part.iterdir(), part):
-            sync(path)
-        if not target.exists():
-            move_into_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Rename a complete, synchronized folder to `target`, where another one may be."""
+    if target.exists():
+        shutil.rmtree(target)
+    move_into_place(part, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Synchronize the content of the files in a folder, and its entries, to the disk (fsync)."""
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -261,7 +261,7 @@ def _job_view(file: SourceFile) -> JobView:
 
 def _job(study_uid: str, views: Sequence[JobView]) -> Job:
     key = digest(study_uid, *(text for view in views for text in (view.sop_uid, view.sha256)))
-    return Job(id=0, study_uid=study_uid, pseudonym="", key=key, predecessor_key=None, worker="run-dir")
+    return Job(id=0, study_uid=study_uid, pseudonym="", key=key, predecessor_key=None, worker="run-dir", lease=0)
 
 
 def _file_name(entry: ObjectEntry) -> str:

@@ -13,26 +13,27 @@ import hashlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
 
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder, move_into_place, part_file
+from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import with_valid_uids
-from glam_deploy.appliance.state import studies
-from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
+from glam_deploy.appliance.spool import Spool, SpoolOutcome, Stored
 from glam_deploy.appliance.state.studies import Instance
+from glam_deploy.dicom.completeness import require_complete
 from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
 from glam_deploy.dicom.received import Received, examine, is_identifier
+from glam_deploy.dicom.rejection import SOP_CLASS as REJECTION_CLASS
+from glam_deploy.dicom.rejection import read_rejection
 from glam_deploy.dicom.uids import is_uid, valid_uid
-from glam_deploy.errors import DicomError, fault
+from glam_deploy.errors import DicomError, IncompleteObject, fault
 
 SPACE_STEP = 16 << 20
 """Bytes of one instance between two checks of the free space."""
@@ -58,6 +59,8 @@ class Status(IntEnum):
     """Another instance has the same SOP Instance UID; that one is kept, this one is in quarantine."""
     TOO_LARGE = 0xC112
     """More than `receive.max_object_bytes`."""
+    INCOMPLETE = 0xC113
+    """The data set ends too early, or has fewer pixels than its header states: it was cut on its way."""
     SYNTAX_NOT_SUPPORTED = 0xC122
     """The transfer syntax is private, or its pixels are not in the object."""
 
@@ -87,7 +90,7 @@ class Ingest:
 
     def __init__(self, config: Config, data: DataFolder, audit: Audit) -> None:
         """`data`: a data folder that has been made. Raises UsageError if its database cannot be used."""
-        self.config, self.audit, self.spool = config, audit, Spool(data, audit)
+        self.config, self.audit, self.spool = config, audit, Spool(config, data, audit)
 
     def open(self, *, sender: str, claim: Claim | None = None, study: str | None = None) -> "InstanceUpload":
         """Begin an instance from `sender` (AE title@address, or another name for the audit log).
@@ -147,6 +150,8 @@ class InstanceUpload:
             step()
         except _RefusedError as error:
             self._refuse(error.status, str(error))
+        except IncompleteObject as error:
+            self._refuse(Status.INCOMPLETE, str(error))
         except DicomError as error:
             self._refuse(Status.NOT_UNDERSTOOD, str(error))
         except (OSError, sqlite3.Error) as error:
@@ -216,18 +221,32 @@ class InstanceUpload:
         self._file.flush()
         received = examine(self._path, for_processing=self._ingest.config.accept.for_processing)
         self._check(received, self._claim)
+        if received.is_mammogram:
+            require_complete(self._path)
         os.fsync(self._file.fileno())
-        instance = self._row(with_valid_uids(received), self._claim)
-        outcome = self._ingest.spool.store(self._path, instance)
-        if outcome is SpoolOutcome.QUARANTINED:
-            raise _RefusedError(Status.UID_COLLISION, COLLISION)
+        spool = self._ingest.spool
+        instance = spool.row(
+            with_valid_uids(received),
+            self._claim,
+            sha256=self._sha256.hexdigest(),
+            count=self._bytes,
+            sender=self._sender,
+        )
+        rejection = read_rejection(self._path) if received.sop_class == REJECTION_CLASS else None
+        stored = spool.store(self._path, instance, rejection)
+        if stored.outcome is SpoolOutcome.QUARANTINED:
+            raise _RefusedError(
+                Status.UID_COLLISION,
+                f"another object has this UID; in quarantine: {stored.reason}. The first one is kept, until a person "
+                "accepts this one (glam-deploy queue accept-correction)",
+            )
         self._receipt = Receipt(
             status=Status.SUCCESS,
             sop_class=received.sop_class,
             sop_uid=received.sop_uid,
             study_uid=received.study_uid,
         )
-        self._audit_stored(outcome.value, instance)
+        self._audit_stored(stored, instance)
 
     def _check(self, received: Received, claim: Claim) -> None:
         """Compare the data set with what was announced; if its own UID is invalid, the file meta information may hold
@@ -244,34 +263,28 @@ class InstanceUpload:
         if self._study not in (None, received.study_uid):
             raise _RefusedError(Status.MISMATCH, "it belongs to another study than the one it was sent to")
 
-    def _row(self, received: Received, claim: Claim) -> Instance:
-        return Instance(
-            sop_uid=received.sop_uid, study_uid=received.study_uid, series_uid=received.series_uid,
-            sop_class=received.sop_class, transfer_syntax=claim.transfer_syntax, sha256=self._sha256.hexdigest(),
-            bytes=self._bytes, sender=self._sender, state=received.state, reason=received.reason or None,
-            view=received.view.value if received.view else None, is_mammogram=received.is_mammogram,
-        )  # fmt: skip
-
-    def _audit_stored(self, event: str, instance: Instance) -> None:
+    def _audit_stored(self, stored: Stored, instance: Instance) -> None:
         self._ingest.audit.write(
-            event,
+            stored.outcome.value,
             study=instance.study_uid,
             instance=instance.sop_uid,
             sender=self._sender,
             state=instance.state,
             view=instance.view,
-            reason=instance.reason,
+            reason="; ".join(filter(None, (instance.reason, stored.reason))) or None,
             bytes=self._bytes,
             seconds=self._seconds(),
         )
 
     def _audit_refusal(self) -> None:
         assert self._receipt
+        status = f"{self._receipt.status:04X}"
+        self._ingest.spool.record_refusal(self._sender, status, self._receipt.reason)
         self._ingest.audit.write(
             SpoolOutcome.QUARANTINED.value if self._receipt.status == Status.UID_COLLISION else "refused",
             instance=self._receipt.sop_uid or None,
             sender=self._sender,
-            status=f"0x{self._receipt.status:04X}",
+            status=f"0x{status}",
             reason=self._receipt.reason,
             bytes=self._bytes,
             seconds=self._seconds(),
@@ -279,77 +292,3 @@ class InstanceUpload:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._started, 3)
-
-
-COLLISION = (
-    "another object has the same SOP Instance UID: the first one is kept, this one is in quarantine. The same image "
-    "encoded in another way, or with other data of the patient, counts as another one"
-)
-
-
-class SpoolOutcome(Enum):
-    """What was done with a received file."""
-
-    NEW = "received"
-    DUPLICATE = "duplicate"
-    """The same data set had already been stored."""
-    QUARANTINED = "uid_collision"
-    """Another data set has the same SOP Instance UID; the file is in quarantine."""
-
-
-class Spool:
-    """Gives received files their final names and their rows, both or neither.
-
-    Belongs to one process, whose threads may share it; other processes may have spools of their own.
-    """
-
-    def __init__(self, data: DataFolder, audit: Audit) -> None:
-        """`data`: a data folder that has been made."""
-        self.data, self._audit = data, audit
-        self._database = open_database(data.database, one_thread=False)
-        self._monotonic = monotonic_clock(self._database)
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
-
-    def store(self, part: Path, instance: Instance) -> SpoolOutcome:
-        """Store the file `part`, whose bytes are synchronized and which is on the same file system; sets
-        `instance.path`.
-
-        Raises OSError or sqlite3.Error if the disk is full or fails; then nothing has changed.
-        """
-        path = self.data.instance(instance.study_uid, instance.sop_uid)
-        with self._lock:
-            try:
-                # files are moved inside the transaction, so that no other process can interfere
-                with transaction(self._database):
-                    return self._store(part, replace(instance, path=self.data.relative(path)))
-            except (OSError, sqlite3.Error):
-                self._remove_unrecorded(path, instance.sop_uid)
-                raise
-
-    def _store(self, part: Path, instance: Instance) -> SpoolOutcome:
-        stored = studies.stored_sha256(self._database, instance.sop_uid)
-        if stored == instance.sha256:
-            return SpoolOutcome.DUPLICATE
-        if stored is not None:
-            self._quarantine(part, instance)
-            return SpoolOutcome.QUARANTINED
-        move_into_place(part, self.data.root / instance.path)
-        pseudonym = self._audit.pseudonym(instance.study_uid)
-        studies.add_instance(self._database, instance, pseudonym=pseudonym, now=self._monotonic())
-        return SpoolOutcome.NEW
-
-    def _quarantine(self, part: Path, instance: Instance) -> None:
-        path = self.data.quarantine / f"{instance.sop_uid}.{instance.sha256[:16]}.dcm"
-        move_into_place(part, path)
-        quarantined = replace(instance, path=self.data.relative(path))
-        studies.add_quarantined(self._database, quarantined, reason=COLLISION)
-
-    def _remove_unrecorded(self, path: Path, sop_uid: str) -> None:
-        """Remove a file whose row could not be written. If that fails too, the keeper's sweep removes it."""
-        with suppress(OSError, sqlite3.Error), transaction(self._database):
-            if studies.stored_sha256(self._database, sop_uid) is None:
-                path.unlink(missing_ok=True)

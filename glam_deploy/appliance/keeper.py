@@ -104,6 +104,8 @@ class Sweep:
         yield from self._data.incoming.iterdir()
         for folder in (self._data.root / "spool/studies").iterdir():
             yield from (path for path in folder.iterdir() if not self._known_instance(path))
+        versions = {row[0] for row in self._connection.execute("SELECT path FROM quarantine")}
+        yield from (path for path in self._data.quarantine.iterdir() if self._data.relative(path) not in versions)
         views = {row[0] for row in self._connection.execute("SELECT folder FROM job_view WHERE folder NOT NULL")}
         for folder in (self._data.root / "results/views").iterdir():
             if self._data.relative(folder) not in views:
@@ -112,7 +114,9 @@ class Sweep:
         yield from (folder for folder in (self._data.root / "results/jobs").iterdir() if folder.name not in keys)
 
     def _known_instance(self, path: Path) -> bool:
-        row = self._connection.execute("SELECT path FROM instance WHERE sop_uid = ?", (path.stem,)).fetchone()
+        row = self._connection.execute(
+            "SELECT path FROM instance WHERE sop_uid = ?", (self._data.sop_uid(path),)
+        ).fetchone()
         return row is not None and row["path"] == self._data.relative(path)
 
     def _remove(self, path: Path, stamp: FileStamp) -> None:

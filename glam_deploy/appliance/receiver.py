@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 
 from glam_deploy.appliance.audit import Audit, open_audit
@@ -11,6 +12,7 @@ from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, record_heartbeat
+from glam_deploy.appliance.state.senders import ASSOCIATION, MOST_REFUSALS
 from glam_deploy.dicom.net.delivery import Commitment
 from glam_deploy.dicom.net.listener import AuditEvent, Listener, Rules, Sender, tls_context
 from glam_deploy.dicom.net.peer import TlsFiles
@@ -25,19 +27,20 @@ def run(config: Config, stop: threading.Event) -> None:
     data = DataFolder(root=config.data)
     data.make()
     audit = open_audit(data)
-    ingest = Ingest(config, data, audit)
+    ingest, rejections = Ingest(config, data, audit), RejectionCounter()
     listener = Listener(
         listener_rules(config.receive),
         begin=lambda sender, claim: ingest.open(sender=sender, claim=claim),
-        audit=lambda event: _audit_event(audit, event),
+        audit=lambda event: _audit_event(audit, rejections, event),
         on_commitment=lambda report: _report(data, report),
     )
     try:
         ports = _listen(listener, config.receive)
         _LOG.info("listening as %s, ports %s", config.receive.ae_title, ports)
-        _heartbeat(config, data, listener, ports, stop)
+        _heartbeat(config, data, listener, ports=ports, stop=stop, beat=lambda: rejections.write(ingest))
     finally:
         listener.stop()
+        rejections.write(ingest)
         ingest.close()
 
 
@@ -72,15 +75,49 @@ def _report(data: DataFolder, report: Commitment) -> bool:
         )
 
 
-def _audit_event(audit: Audit, event: AuditEvent) -> None:
+class RejectionCounter:
+    """Counts rejected associations until the next heartbeat, so that no peer causes a transaction with each of them.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[int, str]] = {}
+
+    def add(self, event: AuditEvent) -> None:
+        """Count an event `rejected`; a sender too many between two heartbeats is counted without its name."""
+        with self._lock:
+            known = event.sender in self._counts or len(self._counts) < MOST_REFUSALS
+            name = event.sender if known else ""
+            before, _ = self._counts.get(name, (0, ""))
+            self._counts[name] = before + event.times, event.reason
+
+    def write(self, ingest: Ingest) -> None:
+        """Write the counts to `state.db`."""
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        for sender, (times, reason) in counts.items():
+            ingest.spool.record_refusal(sender, ASSOCIATION, reason, times=times)
+
+
+def _audit_event(audit: Audit, rejections: RejectionCounter, event: AuditEvent) -> None:
+    if event.event == "rejected":
+        rejections.add(event)
     times = event.times if event.times > 1 else None
     audit.write(f"association_{event.event}", sender=event.sender, reason=event.reason or None, times=times)
 
 
 def _heartbeat(
-    config: Config, data: DataFolder, listener: Listener, ports: dict[str, int], stop: threading.Event
+    config: Config,
+    data: DataFolder,
+    listener: Listener,
+    *,
+    ports: dict[str, int],
+    stop: threading.Event,
+    beat: Callable[[], None],
 ) -> None:
-    """Write a heartbeat every second; the state is "failing" while the disk is below the reserve."""
+    """Write a heartbeat every second, and call `beat`; the state is "failing" while the disk is below the reserve."""
     database = open_database(data.database)
     monotonic = monotonic_clock(database)
     while True:
@@ -93,6 +130,7 @@ def _heartbeat(
             record_heartbeat(database, monotonic, "receiver", "failing" if full else "ready", detail)
         except sqlite3.OperationalError as error:  # a full disk: senders get 0xA700; retry until there is space
             _LOG.error("state.db cannot be written (%s)", error)
+        beat()
         if stop.wait(HEARTBEAT_S):
             break
     database.close()

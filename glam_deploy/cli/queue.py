@@ -1,4 +1,4 @@
-"""`glam-deploy queue`: list unfinished studies, show one, retry or discard."""
+"""`glam-deploy queue`: list unfinished studies, show one, retry or discard, accept a later version of an image."""
 
 import getpass
 import json
@@ -117,6 +117,56 @@ def discard_command(config_path: Path, studies: Sequence[str], target: str | Non
             console.err.print("nothing was discarded")
             return 1
         return _apply(connection, audit, items, "discarded", {"job": jobs.discard, "delivery": deliveries.discard})
+
+
+@command.command("accept-correction")
+@config_option
+@study_argument
+@click.option(
+    "--version", "numbers", type=int, multiple=True, metavar="N", help="Only these, as `queue show` lists them."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[int], yes: bool) -> int:
+    """Let a later version of an image, which is in quarantine, take the place of the stored one.
+
+    Without --version: the latest quarantined version of each image of the study. The version before goes to quarantine,
+    results that were not delivered are withdrawn, and the study is processed again; its reports replace the earlier
+    ones. --version can also restore a version that was replaced.
+    """
+    from glam_deploy.appliance.spool import Spool
+
+    with _open_queue(config_path) as (connection, audit):
+        versions = [each for word in studies for each in _versions(_detail(connection, word), numbers)]
+        unknown = set(numbers) - {each["id"] for each in versions}
+        if unknown:
+            raise UsageError(f"these studies have no version {min(unknown)}: `queue show STUDY` lists the versions")
+        if versions and not yes and not click.confirm(f"accept {_described(versions)}?", err=True):
+            versions = []
+        with closing(Spool(read_config(config_path), _data(config_path), audit)) as spool:
+            for each in versions:
+                instance = spool.accept(each["id"])
+                audit.write(
+                    "correction_accepted",
+                    study=instance.study_uid,
+                    instance=instance.sop_uid,
+                    id=each["id"],
+                    by=_user(),
+                )
+                console.out.print(f"version {each['id']} of {each['view'] or 'an image'} accepted", soft_wrap=True)
+    if not versions:
+        console.err.print("nothing was accepted: no version in quarantine waits for a decision, or none was confirmed")
+    return 0 if versions else 1
+
+
+def _versions(detail: "StudyDetail", numbers: Sequence[int]) -> list["Row"]:
+    """The versions with these numbers; without any, the latest one of each image that waits for a decision."""
+    if numbers:
+        return [row for row in detail.versions if row["id"] in numbers]
+    return list({row["sop_uid"]: row for row in detail.versions if not row["replaced"]}.values())
+
+
+def _described(versions: Sequence["Row"]) -> str:
+    return ", ".join(f"version {row['id']} of {row['view'] or 'an image'} ({row['reason']})" for row in versions)
 
 
 Transition = Callable[[Any, int], None]
@@ -288,9 +338,11 @@ def _print_detail(detail: "StudyDetail") -> None:
     out = console.out
     out.print(f"{detail.line.pseudonym}  {detail.line.stage}", soft_wrap=True)
     for row in detail.instances:
-        state = row["outcome"] or row["state"]
+        state = "rejected" if row["rejected"] else row["outcome"] or row["state"]
         reason = row["view_reason"] or row["reason"]
         out.print(f"  instance {row['arrival']}  {row['view'] or '-'}  {state}{_with_reason(reason)}", soft_wrap=True)
+    for row in detail.versions:
+        out.print(f"  version {row['id']}  {row['view'] or '-'}  quarantine: {row['reason']}", soft_wrap=True)
     for row in reversed(detail.jobs):
         out.print(
             f"  job {row['id']}  {row['state']}{_attempts_text(row)}{_with_reason(row['reason'])}", soft_wrap=True
@@ -318,6 +370,7 @@ def _clock(at: float) -> str:
 def _detail_json(detail: "StudyDetail") -> dict[str, object]:
     tables = {
         "instances": detail.instances,
+        "versions": detail.versions,
         "jobs": detail.jobs,
         "parcels": detail.deliveries,  # key and columns as in earlier releases
         "events": detail.events,

@@ -21,8 +21,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from glam_deploy.dicom.streams import Stream
-from glam_deploy.errors import DicomError
+from glam_deploy.dicom.streams import Stream, skip
+from glam_deploy.errors import DicomError, IncompleteObject
 
 MAX_ELEMENTS = 20_000
 """Largest number of elements, items and fragments of pixel data in one object, read and skipped ones together."""
@@ -73,6 +73,20 @@ class _Head:
     implicit: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class PixelLayout:
+    """The parts of PixelData that are in a file; lengths in bytes."""
+
+    found: int
+    """Length of the pixels that are there: of the value, or of all fragments together."""
+    stated: int | None
+    """Length in the length field; None for encapsulated pixel data."""
+    fragments: tuple[int, ...] = ()
+    """Length of each fragment."""
+    offsets: bytes = b""
+    """Basic offset table (PS3.5 annex A.4)."""
+
+
 class ElementReader:
     """Reads the listed elements of a data set from its beginning, in one or more calls of `read_through`."""
 
@@ -111,6 +125,46 @@ class ElementReader:
                 self._skip(head, 0)
             self.position = self._stream.tell()
         return self._dataset(self._found, self._implicit)
+
+    def measure_pixels(self) -> PixelLayout | None:
+        """The layout of PixelData, whose pixels are skipped; None if the next element, or the end, is something else.
+
+        All elements before it must have been read. Raises IncompleteObject if encapsulated pixel data have no end.
+        """
+        head, self._pending = self._pending, None
+        if head is None or head.tag != PIXEL_DATA:
+            return None
+        if head.length == _UNDEFINED:
+            return self._measure_fragments()
+        return PixelLayout(found=self._stream.advance(head.length), stated=head.length)
+
+    def _measure_fragments(self) -> PixelLayout:
+        offsets, lengths = None, list[int]()
+        while (length := self._fragment(lengths)) is not None:
+            if offsets is None:
+                offsets = self._exactly(length)
+                continue
+            found = self._stream.advance(length)
+            if found < length:
+                raise IncompleteObject(
+                    f"PixelData: fragment {len(lengths) + 1} has {found} of {length} bytes: send the object again"
+                )
+            lengths.append(length)
+        return PixelLayout(found=sum(lengths), stated=None, fragments=tuple(lengths), offsets=offsets or b"")
+
+    def _fragment(self, before: list[int]) -> int | None:
+        """Length of the next item of encapsulated pixel data; None at their delimiter. `before`: earlier fragments."""
+        try:
+            tag, length = self._delimiter()
+        except IncompleteObject:
+            raise IncompleteObject(
+                f"PixelData has {sum(before)} bytes in {len(before)} fragments, and no end: send the object again"
+            ) from None
+        if tag == _SEQUENCE_END:
+            return None
+        if tag != _ITEM or length == _UNDEFINED:
+            self._refuse("the pixel data contain data other than fragments")
+        return length
 
     def _read_listed(self, head: _Head) -> None:
         tag = BaseTag(head.tag)
@@ -228,7 +282,7 @@ class ElementReader:
 
     def _skip(self, head: _Head, depth: int) -> None:
         if head.length != _UNDEFINED:
-            self._stream.skip(head.length)
+            skip(self._stream, head.length)
             return
         self._check_depth(depth)
         while (mark := self._delimiter())[0] != _SEQUENCE_END:
@@ -238,7 +292,7 @@ class ElementReader:
             if length == _UNDEFINED:
                 self._skip_item(head.implicit, depth)
             else:
-                self._stream.skip(length)
+                skip(self._stream, length)
 
     def _skip_item(self, implicit: bool, depth: int) -> None:
         implicit = self._is_implicit(implicit)
@@ -277,7 +331,9 @@ class ElementReader:
         return dataset
 
     def _refuse_truncated(self) -> NoReturn:
-        self._refuse("it ends within an element")
+        raise IncompleteObject(
+            "the data set cannot be read: it ends within an element. Export the complete object again, as a mammogram"
+        )
 
     @staticmethod
     def _refuse(reason: str) -> NoReturn:

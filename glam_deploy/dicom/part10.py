@@ -106,17 +106,21 @@ def read_head(start: bytes) -> tuple[Claim, int] | None:
     return (_claim(start[:length]), length) if len(start) >= length else None
 
 
-def open_data_set(file: BinaryIO, keywords: Sequence[str], *, limit: int) -> tuple[FileMetaDataset, ElementReader]:
+def open_data_set(
+    file: BinaryIO, keywords: Sequence[str], *, limit: int, most: int | None = None
+) -> tuple[FileMetaDataset, ElementReader]:
     """The file meta information of a DICOM file, and a reader of the listed elements of its data set.
 
-    `limit`: largest number of bytes read from the data set, counted after inflation if it is deflated. A wrong or
-    missing group length is ignored. Raises DicomError if the file does not begin as a DICOM file.
+    `limit`: largest number of bytes read from the data set, counted after inflation if it is deflated. `most`: largest
+    number of bytes inflated to read or skip them, `limit` by default. A wrong or missing group length is ignored.
+    Raises DicomError if the file does not begin as a DICOM file.
     """
     meta, start = _read_meta(file)
     syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
-    kind = InflatedStream if syntax == uid.DeflatedExplicitVRLittleEndian else FileStream
+    deflated = syntax == uid.DeflatedExplicitVRLittleEndian
+    stream = InflatedStream(file, start, limit, most or limit) if deflated else FileStream(file, start, limit)
     tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
-    return meta, ElementReader(kind(file, start, limit), Encoding.of(syntax), tags)
+    return meta, ElementReader(stream, Encoding.of(syntax), tags)
 
 
 def without_pixels(data: bytes, *, limit: int) -> bytes:

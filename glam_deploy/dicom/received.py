@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -12,7 +13,7 @@ from pydicom.uid import UID
 
 from glam_deploy.dicom import acceptance, views
 from glam_deploy.dicom.elements import PIXEL_DATA
-from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, dicom_errors, read_header
+from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import Caller, DicomError, NotForThisNetwork
@@ -22,6 +23,7 @@ MAX_HEADER = 4 << 20
 """Largest number of bytes read or inflated to classify an object; elements that are not listed are skipped."""
 
 _IDENTITY = ("SOPClassUID", *UID_KEYWORDS)
+_PATIENT = ("PatientID", "IssuerOfPatientID")
 
 State = Literal["candidate", "skipped", "refused"]
 
@@ -39,9 +41,11 @@ class Received:
     state: State
     """candidate: to be processed; skipped: valid, but not for GLAM; refused: damaged or against `acceptance`."""
     view: View | None = None
-    """View of a candidate."""
+    """View of a candidate, or of a refused image whose header states it."""
     reason: str = ""
     """Why it is not a candidate; contains no identifier."""
+    patient: str = field(default="", repr=False)
+    """Patient ID and its issuer, an identifier: never logged or shown."""
 
 
 def examine(path: Path, *, for_processing: bool) -> Received:
@@ -53,34 +57,46 @@ def examine(path: Path, *, for_processing: bool) -> Received:
     silence_pydicom()
     with path.open("rb") as file:
         header = _Header(file)
-        identity = header.read_through(_IDENTITY)
+        identity = header.read_through((*_PATIENT, *_IDENTITY))
+        patient = "\0".join(_text(identity, keyword) for keyword in _PATIENT)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
         view, state, reason = _classify(header, for_processing) if is_mammogram else _other_class(uids["SOPClassUID"])
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
+        patient=patient,
     )  # fmt: skip
 
 
 _Classification = tuple[View | None, State, str]
 
 
-def _classify(header: "_Header", for_processing: bool) -> _Classification:
+def _classify(elements: "_Header", for_processing: bool) -> _Classification:
+    view = None
     try:
+        header = read_header(elements.read_through(KEYWORDS))
+        view = _stated_view(header)
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
         return None, "skipped", error.message_for(Caller.APPLIANCE)
     except DicomError as error:
-        return None, "refused", error.message_for(Caller.APPLIANCE)
+        return view, "refused", error.message_for(Caller.APPLIANCE)
+
+
+def _stated_view(header: Header) -> View | None:
+    """The view that the header states, also of an image that is refused; None if it states none."""
+    try:
+        return views.view_of(header, None)
+    except (DicomError, NotForThisNetwork):
+        return None
 
 
 def _other_class(sop_class: UID) -> _Classification:
     return None, "skipped", f"the object is {sop_class.name}: glam-deploy reads {acceptance.FOR_PRESENTATION.name}"
 
 
-def _accepted_view(elements: "_Header", for_processing: bool) -> View:
-    header = read_header(elements.read_through(KEYWORDS))
+def _accepted_view(header: Header, for_processing: bool) -> View:
     acceptance.check(header, for_processing=for_processing)
     view = views.view_of(header, None)
     views.stored_mirrored(header, view)
@@ -91,7 +107,7 @@ class _Header:
     """Reader of the elements of a DICOM file before its pixels; each is read once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._meta, self._reader = open_data_set(file, [*_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
+        self._meta, self._reader = open_data_set(file, [*_PATIENT, *_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
 
     def read_through(self, keywords: Sequence[str]) -> Dataset:
         """The elements up to the last one of `keywords`, with file meta information."""
@@ -105,6 +121,13 @@ class _Header:
 def is_identifier(text: str) -> bool:
     """Whether `text` can identify an object: a UID, or an identifier of some archives such as 32 hex digits."""
     return re.fullmatch(r"(?!\.+\Z)[0-9A-Za-z._-]{1,128}", text) is not None
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """The value of an element without padding; "" if it is absent or cannot be read."""
+    with suppress(DicomError), dicom_errors("the value cannot be read"):
+        return str(dataset.get(keyword) or "").strip(" \0")
+    return ""
 
 
 def _uid(dataset: Dataset, keyword: str) -> UID:

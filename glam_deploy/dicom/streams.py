@@ -5,7 +5,7 @@ import zlib
 from io import BytesIO
 from typing import BinaryIO, NoReturn, Protocol
 
-from glam_deploy.errors import DicomError
+from glam_deploy.errors import DicomError, IncompleteObject
 
 _STEP = 1 << 16
 """Bytes read or inflated in one step."""
@@ -23,8 +23,10 @@ class Stream(Protocol):
     def read(self, count: int) -> bytes:
         """The next bytes; fewer at the end. Raises DicomError beyond the limit."""
 
-    def skip(self, count: int) -> None:
-        """Move the position forward. Raises DicomError beyond the end or the limit."""
+    def advance(self, count: int) -> int:
+        """Move the position forward by up to `count` bytes; by how many, fewer at the end. Raises DicomError beyond the
+        limit.
+        """
 
 
 class FileStream:
@@ -52,18 +54,19 @@ class FileStream:
         self._at += len(found)
         return found
 
-    def skip(self, count: int) -> None:
+    def advance(self, count: int) -> int:
+        count = min(count, self._size - self._at)
         self._at += count
-        if self._at > self._size:
-            _truncated(self._at - self._size)
         self._file.seek(self._at)
+        return count
 
 
 class InflatedStream:
-    """Inflated bytes of the deflate stream (RFC 1951) from `start` of a file on; skipped bytes count too."""
+    """Inflated bytes of the deflate stream (RFC 1951) from `start` of a file on."""
 
-    def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
-        self._file, self._at, self._limit = file, 0, limit
+    def __init__(self, file: BinaryIO, start: int, limit: int, most: int) -> None:
+        """`limit`: of the bytes that are read. `most`: of those that are inflated, skipped ones included."""
+        self._file, self._at, self._limit, self._left, self._most = file, 0, limit, limit, most
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._ahead, self._used = b"", 0
         file.seek(start)
@@ -77,20 +80,26 @@ class InflatedStream:
         return self._ahead[self._used : self._used + count]
 
     def read(self, count: int) -> bytes:
-        if self._at + count > self._limit:
+        self._left -= count
+        if self._left < 0:
             _too_many(self._limit)
+        return self._next(count)
+
+    def _next(self, count: int) -> bytes:
+        """Up to `count` bytes, which do not count as read."""
+        if self._at + count > self._most:
+            _too_many(self._most)
         found = self._take_inflated(count)
         if len(found) < count:
             found = self._inflate_rest(found, count)
         self._at += len(found)
         return found
 
-    def skip(self, count: int) -> None:
-        while count:
-            found = len(self.read(min(count, _STEP)))
-            if not found:
-                _truncated(count)
-            count -= found
+    def advance(self, count: int) -> int:
+        start = self._at
+        while (left := start + count - self._at) and self._next(min(left, _STEP)):
+            pass
+        return self._at - start
 
     def _take_inflated(self, count: int) -> bytes:
         """Up to `count` bytes that are already inflated."""
@@ -124,7 +133,12 @@ def _too_many(limit: int) -> NoReturn:
     raise DicomError(f"the object has more than {limit} bytes, too many for one mammogram: export it again")
 
 
-def _truncated(missing: int) -> NoReturn:
-    raise DicomError(
-        f"the data set ends {missing} bytes before the end of an element: export the complete object again"
-    )
+def skip(stream: Stream, count: int) -> None:
+    """Move the position forward by `count` bytes. Raises IncompleteObject beyond the end, DicomError beyond the
+    limit.
+    """
+    missing = count - stream.advance(count)
+    if missing:
+        raise IncompleteObject(
+            f"the data set ends {missing} bytes before the end of an element: export the complete object again"
+        )

@@ -2,22 +2,25 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.config import Config, parse_config
+from glam_deploy.appliance.config import Assemble, Config, parse_config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest, Status
+from glam_deploy.appliance.ingest import Ingest, Receipt, Status
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import open_database, transaction
 from glam_deploy.appliance.state.studies import Instance
+from glam_deploy.appliance.work import worker
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
 from support import engines as support_engines
+from support.until import until
 
 MINIMAL = """
 license_acknowledged = true
@@ -88,6 +91,32 @@ def send(config: Config, *views: View, exam: str = "exam", change: Callable[[byt
             upload.write(path.read_bytes())
             assert upload.finish().status == Status.SUCCESS
     ingest.close()
+
+
+def receive(config: Config, content: bytes) -> Receipt:
+    """A whole DICOM file."""
+    data = made(config)
+    with (
+        closing(Ingest(config, data, open_audit(data))) as ingest,
+        ingest.open(sender="MODALITY@127.0.0.1") as upload,
+    ):
+        upload.write(content)
+        return upload.finish()
+
+
+def worked(config: Config) -> None:
+    """The study is assembled and processed."""
+    data = made(config)
+    with closing(database_of(data)) as connection:
+        studies.assemble_complete(connection, Assemble(quiet_s=0), 1e9)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"loader": stub})
+    thread.start()
+    try:
+        until(lambda: rows(data, "SELECT count(*) FROM job WHERE state IN ('ready', 'running')") == [(0,)])
+    finally:
+        stop.set()
+        thread.join()
 
 
 def pixels_of(view: View):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ from pydicom import dcmread
 
 from glam_deploy.appliance.config import Assemble, Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Receipt
+from glam_deploy.appliance.ingest import Receipt, Status
 from glam_deploy.appliance.state import deliveries, jobs, overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
@@ -275,6 +275,10 @@ def fill(made: Appliance) -> Busy:
     waiting = made.receive_exam(4, (View.L_CC,))
     made.assemble()
     receiving = made.receive_exam(5, (View.L_CC,))
+    other = bytearray(dicom_file(View.L_MLO, exam(2)))
+    other[-10] ^= 1
+    assert made.receive(bytes(other)).status == Status.UID_COLLISION
+    made.context.ingest.spool.record_refusal("ROGUE@10.20.30.40", "association", "no sender has this AE title")
     return Busy(made, delivered, undelivered, failed, waiting, receiving, ignored)
 
 

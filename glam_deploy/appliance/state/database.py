@@ -6,18 +6,28 @@ that the machine was off does not count, so a deadline can come later, never ear
 """
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import UsageError
 
-VERSION = 1
-"""`PRAGMA user_version`; raised when the schema changes."""
+VERSION = 2
+"""`PRAGMA user_version`; raised when the schema changes. Version 1 is that of release 0.1.0."""
+
+_FROM_VERSION_1 = (
+    "ALTER TABLE instance ADD COLUMN patient TEXT",
+    "ALTER TABLE quarantine ADD COLUMN replaced INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE job ADD COLUMN lease INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE job ADD COLUMN sources TEXT NOT NULL DEFAULT ''",
+    "UPDATE job SET sources = key",
+)
+"""Changes to the tables of version 1; tables that it does not have are made from schema.sql."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
@@ -35,8 +45,9 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
     """A connection to the database at `path`, created with its tables if missing. Use one connection per thread.
 
     Without `one_thread` several threads may use it, one at a time, which the caller must ensure. Autocommit outside of
-    `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). Raises
-    UsageError if the file is not an appliance's database or has another version.
+    `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). A database
+    of version 1 is converted, and a copy of it kept beside it. Raises UsageError if the file is not an appliance's
+    database or has another version.
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
@@ -46,7 +57,7 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         with transaction(connection):
             _make_tables(connection, path)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         raise UsageError(
             f"{path} cannot be opened as the appliance's state ({error}): check the data folder"
         ) from error
@@ -88,17 +99,36 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of a new database, or bring one of version 1 to `VERSION`, in the caller's transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
-    if version or connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+    existing = {row["name"] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    if version == 1:
+        _keep_copy(path, version)
+    elif version or existing:
         raise UsageError(
             f"{path} has schema version {version}, expected {VERSION}: use the release that made this data folder, "
             "or set an empty folder as `data`"
         )
-    for statement in _statements():
+    for statement in _FROM_VERSION_1 if version == 1 else ():
         connection.execute(statement)
+    for statement in _statements():
+        if _name(statement) not in existing:
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _keep_copy(path: Path, version: int) -> None:
+    """Copy the database to `state.db.version-N` before its schema changes, so that the earlier release can use it."""
+    copy = path.with_name(f"{path.name}.version-{version}")
+    part = copy.with_name(f".{copy.name}.part")
+    part.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
+        source.backup(target)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(copy)
 
 
 def _statements() -> list[str]:
@@ -108,6 +138,11 @@ def _statements() -> list[str]:
     text = files(__package__).joinpath("schema.sql").read_text("utf-8")
     bare = "\n".join(line.partition("--")[0] for line in text.splitlines())
     return [statement for statement in bare.split(";") if statement.strip()]
+
+
+def _name(statement: str) -> str:
+    """Name of the table or index that a CREATE statement makes."""
+    return statement.split()[2]
 
 
 def monotonic_clock(

@@ -4,6 +4,7 @@
                pending -> dead                   attempts exhausted
                dead, pending -> pending          `retry` by a person
                dead, pending -> discarded        `discard` by a person
+               dead, pending -> discarded        `withdraw`: its results are out of date
     object     pending -> sent -> proven
                sent -> pending                   the target does not show it
                pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too
@@ -257,6 +258,22 @@ def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
         _reopen(connection, delivery_id, "discarded", 0)
         _mark_objects_dead(connection, delivery_id)
         _add_event(connection, delivery_id, "discarded by hand")
+
+
+def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
+    """Discard the pending and dead deliveries of a study, whose results are out of date; in the caller's transaction.
+
+    A later delivery takes over the objects that are still valid (`enqueue`).
+    """
+    rows = connection.execute(
+        "SELECT parcel.id FROM job JOIN parcel ON job_id = job.id WHERE study_uid = ?"
+        " AND parcel.state IN ('pending', 'dead')",
+        (study_uid,),
+    ).fetchall()
+    for row in rows:
+        connection.execute("UPDATE parcel SET state = 'discarded', reason = ? WHERE id = ?", (reason, row["id"]))
+        _mark_objects_dead(connection, row["id"])
+        _add_event(connection, row["id"], "withdrawn")
 
 
 def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_try: float) -> None:

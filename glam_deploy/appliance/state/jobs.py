@@ -4,7 +4,7 @@ ready -> running                   a worker has leased it and renews the lease
 running -> ready                   released; or the lease ran out, which counts as an attempt
 running -> done                    results are on the disk and deliveries are queued, in one transaction
 running, ready -> dead             too many attempts without a view finished in between
-ready, running, dead -> superseded the study got another mammogram, and a new job with it
+ready, running, dead -> superseded the study's mammograms have changed
 dead -> ready, discarded           by a person (`retry`, `discard`)
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
+from glam_deploy.appliance.state.rejections import NOT_REJECTED
 from glam_deploy.dicom.uids import digest
 from glam_deploy.errors import UsageError
 
@@ -36,6 +37,10 @@ class Job:
     """Key of the job whose reports this job's reports replace."""
     worker: str
     """Name of the worker that holds the lease."""
+    lease: int
+    """Number of the lease, counted up by each `claim`: a fencing token. A worker that was stopped and wakes after its
+    lease has run out holds an old number, which no transition accepts.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +76,68 @@ class JobViewOutcome:
     seconds: float | None = None
 
 
-def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
-    """Create a job on all mammograms of a study, which supersedes the study's unfinished jobs; its id.
+LATEST = "(SELECT id FROM job WHERE study_uid = {}.study_uid ORDER BY state = 'superseded', id DESC LIMIT 1)"
+"""SQL: the job with the current outcomes of a study, a superseded one only if there is no other; {} is the table of the
+study.
+"""
 
-    None if there already was a job on exactly these mammograms. In the caller's transaction.
+
+def create_job(connection: sqlite3.Connection, study_uid: str) -> int | None:
+    """Create a job on all mammograms of a study that are not rejected; its id. It supersedes the unfinished jobs.
+
+    None if the study's latest job is on exactly these mammograms. In the caller's transaction.
     """
-    sources = connection.execute(
-        "SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram ORDER BY sop_uid", (study_uid,)
+    images = connection.execute(
+        f"SELECT sop_uid, sha256 FROM instance WHERE study_uid = ? AND is_mammogram AND {NOT_REJECTED}"
+        " ORDER BY sop_uid",
+        (study_uid,),
     ).fetchall()
-    key = digest(study_uid, *(text for source in sources for text in source))
-    if connection.execute("SELECT 1 FROM job WHERE key = ?", (key,)).fetchone():
+    sources = digest(study_uid, *(text for image in images for text in image))
+    latest = connection.execute(
+        f"SELECT sources FROM job WHERE study_uid = ? AND state != 'superseded' AND {_IN_FORCE}"
+        " ORDER BY id DESC LIMIT 1",
+        (study_uid,),
+    ).fetchone()
+    if latest and latest["sources"] == sources:
         return None
-    connection.execute(
-        "UPDATE job SET state = 'superseded', reason = 'another mammogram arrived', finished_at = ?, leased_by = NULL,"
-        " lease_until = NULL WHERE study_uid = ? AND state IN ('ready', 'running', 'dead')",
-        (time.time(), study_uid),
-    )
+    supersede(connection, study_uid, "another mammogram arrived")
     job_id = connection.execute(
-        "INSERT INTO job (study_uid, key, predecessor, state, created_at) VALUES (?, ?,"
-        " (SELECT max(id) FROM job WHERE study_uid = ? AND state = 'done'), 'ready', ?)",
-        (study_uid, key, study_uid, time.time()),
+        "INSERT INTO job (study_uid, key, sources, predecessor, state, created_at)"
+        f" VALUES (?, ?, ?, ({_PREDECESSOR}), 'ready', ?)",
+        (study_uid, _new_key(connection, study_uid, sources), sources, study_uid, time.time()),
     ).lastrowid
     connection.executemany(
-        "INSERT INTO job_view (job_id, sop_uid) VALUES (?, ?)", [(job_id, source["sop_uid"]) for source in sources]
+        "INSERT INTO job_view (job_id, sop_uid) VALUES (?, ?)", [(job_id, image["sop_uid"]) for image in images]
     )
     return job_id
+
+
+_IN_FORCE = (
+    "(NOT EXISTS (SELECT 1 FROM parcel WHERE job_id = job.id)"
+    " OR EXISTS (SELECT 1 FROM parcel WHERE job_id = job.id AND parcel.state != 'discarded'))"
+)
+"""SQL condition: the results of a job were not withdrawn from all targets."""
+_PREDECESSOR = f"SELECT max(id) FROM job WHERE study_uid = ? AND state = 'done' AND {_IN_FORCE}"
+
+
+def _new_key(connection: sqlite3.Connection, study_uid: str, sources: str) -> str:
+    """A key that no job has: the sources, or, if an earlier job had the same ones, a digest of them and a number.
+
+    Results of an earlier state of a study that is restored are new objects, because they replace those in between.
+    """
+    (earlier,) = connection.execute(
+        "SELECT count(*) FROM job WHERE study_uid = ? AND sources = ?", (study_uid, sources)
+    ).fetchone()
+    return digest(sources, str(earlier)) if earlier else sources
+
+
+def supersede(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
+    """End the study's unfinished jobs, because their mammograms have changed. In the caller's transaction."""
+    connection.execute(
+        "UPDATE job SET state = 'superseded', reason = ?, finished_at = ?, leased_by = NULL,"
+        " lease_until = NULL WHERE study_uid = ? AND state IN ('ready', 'running', 'dead')",
+        (reason, time.time(), study_uid),
+    )
 
 
 def claim(
@@ -119,7 +161,8 @@ def claim(
         ).fetchall():
             _reclaim(connection, row, now, attempts)
         found = connection.execute(
-            "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker FROM job"
+            "SELECT job.id, job.study_uid, pseudonym, job.key, before.key AS predecessor_key, ? AS worker,"
+            " job.lease + 1 AS lease FROM job"
             " JOIN study USING (study_uid) LEFT JOIN job AS before ON before.id = job.predecessor"
             " WHERE job.state = 'ready' AND job.next_try <= ? AND job.study_uid = coalesce(?, job.study_uid)"
             " ORDER BY job.id LIMIT 1",
@@ -128,7 +171,7 @@ def claim(
         if found is None:
             return None
         connection.execute(
-            "UPDATE job SET state = 'running', leased_by = ?, lease_until = ?, reason = NULL,"
+            "UPDATE job SET state = 'running', leased_by = ?, lease = lease + 1, lease_until = ?, reason = NULL,"
             " started_at = coalesce(started_at, ?) WHERE id = ?",
             (worker, now + lease_s, time.time(), found["id"]),
         )
@@ -181,10 +224,7 @@ def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float,
 
 def renew(connection: sqlite3.Connection, job: Job, until: float) -> bool:
     """Extend the lease until monotonic time `until`; False if this worker no longer holds it."""
-    changed = connection.execute(
-        "UPDATE job SET lease_until = ? WHERE id = ? AND state = 'running' AND leased_by = ?",
-        (until, job.id, job.worker),
-    )
+    changed = connection.execute(f"UPDATE job SET lease_until = ? WHERE {_HELD}", (until, *_held_by(job)))
     return changed.rowcount == 1
 
 
@@ -194,9 +234,8 @@ def release(connection: sqlite3.Connection, job: Job, *, next_try: float = 0.0, 
     Does nothing if this worker no longer holds the lease.
     """
     connection.execute(
-        "UPDATE job SET state = 'ready', next_try = ?, reason = ?, leased_by = NULL, lease_until = NULL"
-        " WHERE id = ? AND state = 'running' AND leased_by = ?",
-        (next_try, reason, job.id, job.worker),
+        f"UPDATE job SET state = 'ready', next_try = ?, reason = ?, leased_by = NULL, lease_until = NULL WHERE {_HELD}",
+        (next_try, reason, *_held_by(job)),
     )
 
 
@@ -246,12 +285,23 @@ def record_outcomes(connection: sqlite3.Connection, job: Job, outcomes: Sequence
 
 
 def finish(
-    connection: sqlite3.Connection, job: Job, *, objects: Sequence[ResultObject], targets: Collection[str]
+    connection: sqlite3.Connection,
+    job: Job,
+    *,
+    objects: Sequence[ResultObject],
+    targets: Collection[str],
+    place: Callable[[], None] = lambda: None,
 ) -> bool:
-    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost."""
+    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost.
+
+    `place` moves the files of the reports to their final names; it is called inside the transaction, and only if the
+    lease is held, so that no other worker can have finished the job. Raises what `place` raises; nothing has changed
+    then in the database.
+    """
     with transaction(connection):
         if not _leased_row(connection, job):
             return False
+        place()
         connection.execute(
             "UPDATE job SET state = 'done', reason = NULL, finished_at = ?, leased_by = NULL, lease_until = NULL"
             " WHERE id = ?",
@@ -263,10 +313,16 @@ def finish(
 
 
 def _leased_row(connection: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = connection.execute(
-        "SELECT * FROM job WHERE id = ? AND state = 'running' AND leased_by = ?", (job.id, job.worker)
-    ).fetchone()
+    row: sqlite3.Row | None = connection.execute(f"SELECT * FROM job WHERE {_HELD}", _held_by(job)).fetchone()
     return row
+
+
+_HELD = "id = ? AND state = 'running' AND leased_by = ? AND lease = ?"
+"""SQL condition: a worker holds the lease of a job; `_held_by` has its values."""
+
+
+def _held_by(job: Job) -> tuple[int, str, int]:
+    return job.id, job.worker, job.lease
 
 
 def retry(connection: sqlite3.Connection, job_id: int) -> None:

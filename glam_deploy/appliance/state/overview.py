@@ -93,9 +93,10 @@ def spool_bytes(connection: sqlite3.Connection) -> int:
 
 
 _FAILURES: Mapping[str, str] = {
+    "reception_refused": "SELECT coalesce(sum(times), 0) FROM refusal",
     "instance_refused": "SELECT count(*) FROM instance WHERE state = 'refused'",
     "instance_skipped": "SELECT count(*) FROM instance WHERE state = 'skipped'",
-    "instance_quarantined": "SELECT count(*) FROM quarantine",
+    "instance_quarantined": "SELECT count(*) FROM quarantine WHERE NOT replaced",
     "view_failed": "SELECT count(*) FROM job_view WHERE outcome = 'failed'",
     "view_skipped": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
     "job_dead": _COUNTS["failed"],

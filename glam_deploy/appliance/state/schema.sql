@@ -1,10 +1,10 @@
 -- Records of what has happened. Times named *_at are wall clock (UTC, seconds since 1970), for display; deadlines are
 -- monotonic time (database.py), which no change of the clock affects. No column holds a patient's name, number or date.
 --
--- Names of tables and columns are those of the first release, so that its data folders stay usable in both directions:
--- table parcel is a Delivery of the code, parcel_object a DeliveryObject, steady the offset of the monotonic clock.
+-- Names of tables and columns are those of the first release: table parcel is a Delivery of the code, parcel_object a
+-- DeliveryObject, steady the offset of the monotonic clock. database.py has the changes from earlier versions.
 
-CREATE TABLE instance (                      -- one received SOP instance; only state and reason change
+CREATE TABLE instance (                      -- one received SOP instance; another version of it may take its place
     arrival         INTEGER PRIMARY KEY AUTOINCREMENT,
     sop_uid         TEXT NOT NULL UNIQUE,
     study_uid       TEXT NOT NULL REFERENCES study,
@@ -17,14 +17,15 @@ CREATE TABLE instance (                      -- one received SOP instance; only 
     sender          TEXT NOT NULL,           -- the sender, as in the audit log
     received_at     REAL NOT NULL,
     state           TEXT NOT NULL CHECK (state IN ('candidate', 'skipped', 'refused')),
-    view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; of candidates
+    view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; of candidates, and of refused ones that state it
     reason          TEXT,                    -- why it is skipped (not such an image) or refused (broken, excluded)
-    is_mammogram    INTEGER NOT NULL         -- a Digital Mammography X-Ray image, in any state
+    is_mammogram    INTEGER NOT NULL,        -- a Digital Mammography X-Ray image, in any state
+    patient         TEXT                     -- pseudonym of the patient's identifiers; null: received by release 0.1.0
 );
 CREATE INDEX instance_of_study ON instance (study_uid);
 CREATE INDEX instance_by_state ON instance (state, bytes);
 
-CREATE TABLE quarantine (                    -- same SOP Instance UID as a stored instance, other bytes; not used
+CREATE TABLE quarantine (                    -- another version of a stored instance: same UID, other bytes; not used
     id          INTEGER PRIMARY KEY,
     sop_uid     TEXT NOT NULL,
     sha256      TEXT NOT NULL,
@@ -32,8 +33,34 @@ CREATE TABLE quarantine (                    -- same SOP Instance UID as a store
     sender      TEXT NOT NULL,
     received_at REAL NOT NULL,
     reason      TEXT NOT NULL,
+    replaced    INTEGER NOT NULL DEFAULT 0,  -- 1: it was the stored instance, until another version took its place
     UNIQUE (sop_uid, sha256)
 );
+
+CREATE TABLE rejection (                     -- an image rejected by a Key Object Selection document (IHE RAD, IOCM)
+    sop_uid     TEXT NOT NULL,               -- of the image, which may not have been received
+    study_uid   TEXT NOT NULL,
+    code        TEXT NOT NULL,               -- document title, of the scheme DCM: 113001, 113037, 113038, 113039
+    document    TEXT NOT NULL,               -- SOP Instance UID of the document
+    received_at REAL NOT NULL,
+    PRIMARY KEY (study_uid, sop_uid)
+) WITHOUT ROWID;
+
+CREATE TABLE sender (                        -- who has sent instances
+    name      TEXT PRIMARY KEY,              -- as in the audit log
+    last_at   REAL NOT NULL,                 -- of the last instance that was stored
+    instances INTEGER NOT NULL               -- stored, those sent again included
+) WITHOUT ROWID;
+
+CREATE TABLE refusal (                       -- instances and associations that were refused, counted
+    sender  TEXT NOT NULL,                   -- as in the audit log; an address alone if no AE title was received
+    code    TEXT NOT NULL,                   -- status of the C-STORE in hexadecimal, or "association"
+    times   INTEGER NOT NULL,
+    last_at REAL NOT NULL,
+    reason  TEXT NOT NULL,                   -- of the last one
+    PRIMARY KEY (sender, code)
+) WITHOUT ROWID;
+CREATE INDEX refusal_by_time ON refusal (last_at);
 
 CREATE TABLE study (
     study_uid  TEXT PRIMARY KEY,
@@ -51,7 +78,7 @@ CREATE INDEX study_by_state ON study (state);
 CREATE TABLE job (                           -- the processing of one study as it was when assembled
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     study_uid   TEXT NOT NULL REFERENCES study,
-    key         TEXT NOT NULL UNIQUE,        -- digest of the study and its sources; names the folder of its results
+    key         TEXT NOT NULL UNIQUE,        -- names the folder of its results
     predecessor INTEGER REFERENCES job,      -- the job whose reports these replace
     state       TEXT NOT NULL CHECK (state IN ('ready', 'running', 'done', 'superseded', 'dead', 'discarded')),
     attempts    INTEGER NOT NULL DEFAULT 0,
@@ -61,7 +88,9 @@ CREATE TABLE job (                           -- the processing of one study as i
     next_try    REAL NOT NULL DEFAULT 0,     -- monotonic
     created_at  REAL NOT NULL,
     started_at  REAL,
-    finished_at REAL
+    finished_at REAL,
+    lease       INTEGER NOT NULL DEFAULT 0,  -- number of the lease: counts up whenever a worker claims the job
+    sources     TEXT NOT NULL DEFAULT ''     -- digest of its mammograms and their bytes
 );
 CREATE INDEX job_by_state ON job (state);
 CREATE INDEX job_of_study ON job (study_uid);

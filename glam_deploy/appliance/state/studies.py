@@ -10,13 +10,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
-from glam_deploy.appliance.state import jobs
+from glam_deploy.appliance.state import deliveries, jobs, rejections
 from glam_deploy.appliance.state.database import add_event, transaction
+from glam_deploy.appliance.state.rejections import NOT_REJECTED, RejectionNote
 from glam_deploy.records import View
 
 _RECEIVING = (
     "SELECT study_uid, opened, touched, (SELECT count(DISTINCT view) FROM instance"
-    " WHERE instance.study_uid = study.study_uid AND state = 'candidate') AS views"
+    f" WHERE instance.study_uid = study.study_uid AND +state = 'candidate' AND {NOT_REJECTED}) AS views"
     " FROM study WHERE state = 'receiving'"
 )
 
@@ -36,18 +37,27 @@ def _assemble(connection: sqlite3.Connection, study_uid: str, rules: Assemble, n
     reason = row and _complete(row, rules, now)
     if not reason:
         return
-    mammograms, count = connection.execute(
-        "SELECT coalesce(sum(is_mammogram), 0), count(*) FROM instance WHERE study_uid = ?", (study_uid,)
-    ).fetchone()
     state, detail = "assembled", reason
-    if not mammograms:
-        state, detail = "ignored", f"no mammogram among {count} instance{'s' * (count != 1)}"
-    else:
+    if rejections.mammograms_left(connection, study_uid):
         jobs.create_job(connection, study_uid)
+    else:
+        state, detail = "ignored", _why_ignored(connection, study_uid)
     connection.execute(
         "UPDATE study SET state = ?, reason = ?, settled = NULL WHERE study_uid = ?", (state, detail, study_uid)
     )
     add_event(connection, study_uid, state, detail)
+
+
+def _why_ignored(connection: sqlite3.Connection, study_uid: str) -> str:
+    """The reason why a study has nothing to process."""
+    mammograms, count = connection.execute(
+        "SELECT coalesce(sum(is_mammogram), 0), count(*) FROM instance WHERE study_uid = ?", (study_uid,)
+    ).fetchone()
+    if not mammograms:
+        return f"no mammogram among {count} instance{'s' * (count != 1)}"
+    delivered = ", ".join(rejections.stale_targets(connection, study_uid))
+    stale = f"; results of them were delivered to {delivered}: reject or delete them there" if delivered else ""
+    return f"all of its mammograms are rejected{stale}"
 
 
 def _complete(row: sqlite3.Row, rules: Assemble, now: float) -> str | None:
@@ -123,10 +133,14 @@ def delete_study(connection: sqlite3.Connection, study_uid: str) -> None:
         "DELETE FROM job WHERE study_uid = ?",
         "DELETE FROM event WHERE study_uid = ?",
         "DELETE FROM quarantine WHERE sop_uid IN (SELECT sop_uid FROM instance WHERE study_uid = ?)",
+        "DELETE FROM rejection WHERE study_uid = ?",
         "DELETE FROM instance WHERE study_uid = ?",
         "DELETE FROM study WHERE study_uid = ?",
     ):
         connection.execute(statement, (study_uid,))
+
+
+OTHER_PATIENT = "its Patient ID, or the issuer, differs from that of another object of the study"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +163,45 @@ class Instance:
     is_mammogram: bool
     path: str = ""
     """Relative to the data folder; set by the spool."""
+    patient: str | None = None
+    """Pseudonym of the patient's identifiers."""
 
 
-def stored_sha256(connection: sqlite3.Connection, sop_uid: str) -> str | None:
-    """SHA-256 of the stored instance with this UID; None if there is none."""
-    row = connection.execute("SELECT sha256 FROM instance WHERE sop_uid = ?", (sop_uid,)).fetchone()
-    return None if row is None else str(row["sha256"])
+@dataclass(frozen=True, kw_only=True)
+class StoredVersion:
+    """The stored version of an instance, and what has become of it."""
+
+    sop_uid: str
+    study_uid: str
+    sop_class: str
+    sha256: str
+    path: str
+    sender: str
+    received_at: float
+    state: str
+    reason: str | None
+    is_mammogram: bool
+    outcome: str | None
+    """Outcome of its view in the latest job that had one."""
+    view_reason: str | None
+
+    @property
+    def without_result(self) -> str:
+        """Why it can give no result; "" if it may."""
+        if self.state != "candidate":
+            return self.reason or self.state
+        return self.view_reason or self.outcome if self.outcome in ("failed", "skipped") else ""
+
+
+def stored_version(connection: sqlite3.Connection, sop_uid: str) -> StoredVersion | None:
+    """The stored instance with this UID; None if there is none."""
+    row = connection.execute(
+        "SELECT i.sop_uid, i.study_uid, sop_class, sha256, path, sender, received_at, i.state, i.reason, is_mammogram,"
+        " v.outcome, v.reason AS view_reason FROM instance AS i LEFT JOIN job_view AS v ON v.sop_uid = i.sop_uid"
+        f" AND v.job_id = {jobs.LATEST.format('i')} WHERE i.sop_uid = ?",
+        (sop_uid,),
+    ).fetchone()
+    return row and StoredVersion(**dict(row))
 
 
 def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudonym: str, now: float) -> None:
@@ -172,6 +219,17 @@ def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudony
     connection.execute(f"INSERT INTO instance ({names}) VALUES ({marks})", columns)
     parts = (instance.state, instance.view, instance.reason and f"({instance.reason})", f"from {instance.sender}")
     add_event(connection, instance.study_uid, "received", " ".join(filter(None, parts)))
+    if rejections.is_rejected(connection, instance.study_uid, instance.sop_uid):
+        add_event(connection, instance.study_uid, "rejected", f"{instance.view or 'an image'}: before it arrived")
+
+
+def has_other_patient(connection: sqlite3.Connection, instance: Instance) -> bool:
+    """Whether another instance of the study names another patient; then the timeline says so."""
+    query = "SELECT 1 FROM instance WHERE study_uid = ? AND patient != ? LIMIT 1"
+    if connection.execute(query, (instance.study_uid, instance.patient)).fetchone() is None:
+        return False
+    add_event(connection, instance.study_uid, "patient differs", f"{instance.view or 'an object'}: {OTHER_PATIENT}")
+    return True
 
 
 def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reason: str) -> None:
@@ -179,11 +237,81 @@ def add_quarantined(connection: sqlite3.Connection, instance: Instance, *, reaso
 
     `instance.path`: where the quarantined file is. In the caller's transaction.
     """
-    connection.execute(
+    added = connection.execute(
         "INSERT OR IGNORE INTO quarantine (sop_uid, sha256, path, sender, received_at, reason) "
         "VALUES (:sop_uid, :sha256, :path, :sender, :received_at, :reason)",
         asdict(instance) | {"received_at": time.time(), "reason": reason},
     )
+    stored = stored_version(connection, instance.sop_uid)
+    if added.rowcount and stored:
+        add_event(connection, stored.study_uid, "conflict", f"another version from {instance.sender}: {reason}")
+
+
+def note_same_image(connection: sqlite3.Connection, instance: Instance) -> None:
+    """Record that the stored image arrived in another encoding, which is not kept, once for each view and sender.
+
+    In the caller's transaction.
+    """
+    event = "same image", f"{instance.view or 'an image'}: in another encoding, from {instance.sender}"
+    known = connection.execute(
+        "SELECT 1 FROM event WHERE study_uid = ? AND what = ? AND detail = ?", (instance.study_uid, *event)
+    ).fetchone()
+    if known is None:
+        add_event(connection, instance.study_uid, *event)
+
+
+def quarantined_version(connection: sqlite3.Connection, number: int) -> sqlite3.Row | None:
+    """The row of `quarantine` with this id; None if there is none."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM quarantine WHERE id = ?", (number,)).fetchone()
+    return row
+
+
+def replace_instance(
+    connection: sqlite3.Connection, stored: StoredVersion, instance: Instance, *, kept: str, reason: str, now: float
+) -> None:
+    """Put `instance` in the place of the version `stored`, whose file is now at `kept` in the quarantine.
+
+    The study is reopened. Unfinished jobs are superseded and results that were not delivered are withdrawn, because
+    they are of the version before. In the caller's transaction. `reason`: why, without identifiers.
+    """
+    columns = asdict(instance) | {"received_at": time.time()}
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    connection.execute(f"UPDATE instance SET {assignments} WHERE sop_uid = :sop_uid", columns)
+    connection.execute("DELETE FROM quarantine WHERE sop_uid = ? AND sha256 = ?", (instance.sop_uid, instance.sha256))
+    connection.execute(
+        "INSERT OR REPLACE INTO quarantine (sop_uid, sha256, path, sender, received_at, reason, replaced)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1)",
+        (stored.sop_uid, stored.sha256, kept, stored.sender, stored.received_at, f"replaced: {reason}"),
+    )
+    # a failure of the version before is no failure of this one
+    connection.execute(
+        "UPDATE job_view SET outcome = NULL, reason = 'replaced by a later version' WHERE sop_uid = ?"
+        " AND outcome IN ('failed', 'skipped')",
+        (instance.sop_uid,),
+    )
+    withdraw_results(connection, instance.study_uid, "a version of an image was replaced")
+    _reopen(connection, instance.study_uid, now)
+    add_event(connection, instance.study_uid, "replaced", f"{instance.view or 'an image'}: {reason}")
+
+
+def apply_rejection(connection: sqlite3.Connection, note: RejectionNote, *, expired: bool, now: float) -> int:
+    """Apply a rejection note to its study; how many mammograms that were received does it reject.
+
+    `expired`: nothing was wrong with the images, the archive has deleted them; then results stay valid, but those that
+    wait for delivery are withdrawn when no image of the study is left. In the caller's transaction.
+    """
+    rejected = rejections.record(connection, note)
+    if rejected and not (expired and rejections.mammograms_left(connection, note.study_uid)):
+        withdraw_results(connection, note.study_uid, f"{note.meaning} ({note.code}, DCM)")
+    if rejected and not expired:
+        _reopen(connection, note.study_uid, now)
+    return rejected
+
+
+def withdraw_results(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
+    """Supersede the study's unfinished jobs and withdraw undelivered results. In the caller's transaction."""
+    jobs.supersede(connection, study_uid, reason)
+    deliveries.withdraw(connection, study_uid, reason)
 
 
 def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym: str, now: float) -> None:
@@ -195,13 +323,18 @@ def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym:
         facts,
     )
     if instance.is_mammogram:
-        connection.execute(
-            "UPDATE study SET touched = :now, touched_at = :at, "
-            "opened = CASE state WHEN 'receiving' THEN opened ELSE :now END, "
-            "opened_at = CASE state WHEN 'receiving' THEN opened_at ELSE :at END, "
-            "state = 'receiving', reason = NULL WHERE study_uid = :study",
-            facts,
-        )
+        _reopen(connection, instance.study_uid, now)
+
+
+def _reopen(connection: sqlite3.Connection, study_uid: str, now: float) -> None:
+    """Let the study wait for further images before it is assembled (again)."""
+    connection.execute(
+        "UPDATE study SET touched = :now, touched_at = :at, "
+        "opened = CASE state WHEN 'receiving' THEN opened ELSE :now END, "
+        "opened_at = CASE state WHEN 'receiving' THEN opened_at ELSE :at END, "
+        "state = 'receiving', reason = NULL WHERE study_uid = :study",
+        {"study": study_uid, "now": now, "at": time.time()},
+    )
 
 
 def _is_own_result(connection: sqlite3.Connection, sop_uid: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
@@ -34,13 +35,14 @@ class StudySummary:
     reason: str | None
 
 
-_LINES = """
+_LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
-        (SELECT group_concat(DISTINCT view) FROM instance WHERE study_uid = s.study_uid AND view NOT NULL) AS views,
+        (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
+            WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
         (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
-    FROM study s LEFT JOIN job j ON j.id = (SELECT max(id) FROM job WHERE study_uid = s.study_uid)
+    FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
 _OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
 _OF_JOBS = (
@@ -121,11 +123,15 @@ class StudyDetail:
     line: StudySummary
     study_uid: str
     instances: list[Row]
-    """Rows of `instance`, with `outcome`, `view_reason`, `folder` and `seconds` of the latest job."""
+    """Rows of `instance`, with `outcome`, `view_reason`, `folder` and `seconds` of the latest job, and `rejected`, the
+    code of the rejection note.
+    """
     jobs: list[Row]
     """Rows of `job`, newest first."""
     deliveries: list[Row]
     """Rows of `parcel`, newest first, with `objects` and `arrived`: how many of them the target is known to hold."""
+    versions: list[Row]
+    """Rows of `quarantine`: other versions of its instances, with their `view`."""
     events: list[Row]
 
 
@@ -138,16 +144,21 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
     return StudyDetail(
         line=_lines(connection, [number])[0],
         study_uid=uid,
-        instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid, uid),
+        instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
+        versions=_all(connection, _VERSIONS, uid),
         events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
     )
 
 
-_INSTANCES = """
-    SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds FROM instance i
-    LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = (SELECT max(id) FROM job WHERE study_uid = ?)
+_INSTANCES = f"""
+    SELECT i.*, v.outcome, v.reason AS view_reason, v.folder, v.seconds, r.code AS rejected FROM instance i
+    LEFT JOIN rejection r ON r.study_uid = i.study_uid AND r.sop_uid = i.sop_uid
+    LEFT JOIN job_view v ON v.sop_uid = i.sop_uid AND v.job_id = {LATEST.format("i")}
+"""
+_VERSIONS = """
+    SELECT q.*, i.view FROM instance i JOIN quarantine q ON q.sop_uid = i.sop_uid WHERE i.study_uid = ? ORDER BY q.id
 """
 _PARCELS = """
     SELECT p.*, count(o.sop_uid) AS objects, coalesce(sum(o.state IN ('sent', 'proven')), 0) AS arrived
@@ -192,8 +203,10 @@ class Failures:
     """view, at, job_id"""
     instances: list[Row]
     """Refused: sender, received_at"""
+    refusals: list[Row]
+    """At reception: sender, code, times, last_at; of no study, so `pseudonym` is null."""
     quarantine: list[Row]
-    """sender, received_at; of the study of the stored object with the same UID."""
+    """sender, received_at; of the study of the stored object with the same UID. Replaced versions are not listed."""
 
 
 def failures(connection: sqlite3.Connection) -> Failures:
@@ -211,6 +224,8 @@ _FAILURES: Mapping[str, str] = {
     "ORDER BY v.job_id DESC LIMIT ?",
     "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "
     "WHERE i.state = 'refused' ORDER BY i.arrival DESC LIMIT ?",
+    "refusals": "SELECT NULL AS pseudonym, * FROM refusal WHERE sender != '' ORDER BY last_at DESC LIMIT ?",
     "quarantine": "SELECT s.pseudonym, q.sender, q.received_at, q.reason FROM quarantine q "
-    "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) ORDER BY q.id DESC LIMIT ?",
+    "LEFT JOIN instance i USING (sop_uid) LEFT JOIN study s USING (study_uid) WHERE NOT q.replaced "
+    "ORDER BY q.id DESC LIMIT ?",
 }

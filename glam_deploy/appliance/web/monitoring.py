@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy import __version__
-from glam_deploy.appliance.state import overview
+from glam_deploy.appliance.state import overview, senders
 from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
 from glam_deploy.appliance.web.access import WebContext, context_of, visitor_of
@@ -141,6 +141,12 @@ class _Collector:
             yield from _queue_metrics(overview.backlog(connection), self._context.now())
             received = overview.received(connection)
             yield CounterMetricFamily("glam_received_instances", "SOP instances received", value=received)
+            refused = CounterMetricFamily(
+                "glam_refused", "Instances and associations that were refused at reception", labels=["code"]
+            )
+            for code, times in senders.refusals_by_code(connection).items():
+                refused.add_metric([code], times)
+            yield refused
             yield _gauge(
                 "glam_spool_bytes", "Bytes of the received instances", [((), overview.spool_bytes(connection))]
             )

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from glam_deploy.appliance.config import Target
 from glam_deploy.appliance.data import PICTURE
-from glam_deploy.appliance.state import deliveries, jobs, overview, study_detail
+from glam_deploy.appliance.state import deliveries, jobs, overview, senders, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.overview import Component, TargetCounts, open_read_only
 from glam_deploy.appliance.web import monitoring
@@ -53,6 +53,7 @@ def home(request: Request) -> Response:
     with overview.open_read_only(context.data.database) as connection:
         backlog = {one.stage: one for one in overview.backlog(connection)}
         counts = overview.targets(connection)
+        known_senders = senders.senders(connection)
         finished = overview.latest_job_timings(connection, PLOTTED)
         delivered = overview.latest_delivery_timings(connection, PLOTTED)
     now, worker = context.now(), health.components.get("worker")
@@ -64,6 +65,7 @@ def home(request: Request) -> Response:
         "latency": latency(finished, delivered, now),
         "processes": [(name, health.components.get(name)) for name in monitoring.PROCESSES],
         "component_state": monitoring.component_state,
+        "senders": known_senders,
         "targets": _targets(context, counts, health.components),
         "worker": worker.detail if worker else {},
         "disk": _disk(context),
@@ -104,7 +106,7 @@ def study(request: Request) -> Response:
         "views": views,
         "others": others,
         "scores": {arrival: found["scores"] for arrival, found in summaries.items() if found},
-        "exam": _exam(views, summaries),
+        "exam": _exam([row for row in views if not row["rejected"]], summaries),
         "exam_title": TITLE,
         "available_pictures": available_pictures,
     }
@@ -117,7 +119,7 @@ def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, An
         ViewScores(
             exam="",
             view=View(row["view"]),
-            status="done" if (known := found.get(row["arrival"])) else row["outcome"] or "waiting",
+            status="done" if (known := found.get(row["arrival"])) else _status(row),
             scores=known["scores"] if known else {},
             made_by=known.get("made_by", "") if known else "",
             patient=known.get("patient", {}) if known else {},
@@ -125,6 +127,11 @@ def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, An
         for row in views
     ]
     return score_exams(images)[0] if any(image.scores for image in images) else None
+
+
+def _status(row: study_detail.Row) -> str:
+    """Status of a view without a result."""
+    return row["outcome"] or ("waiting" if row["state"] == "candidate" else "failed")
 
 
 def _available_pictures(context: WebContext, row: study_detail.Row) -> list[str]:

@@ -8,9 +8,9 @@ number in `SERIES_NUMBERS` and its switch in `config.Results`; its writer belong
 `glam_deploy/dicom/results/`.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,10 @@ from glam_deploy.appliance.data import (
     REPORT,
     DataFolder,
     atomic_folder,
+    part_folder,
     read_json,
+    replace_folder,
+    sync_folder,
     write_json,
 )
 from glam_deploy.appliance.state.deliveries import ResultObject
@@ -106,6 +109,16 @@ class _ReportInputs:
     """The reports that these replace, by kind."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedReports:
+    """Reports that are complete but not in their final place."""
+
+    objects: list[ResultObject]
+    """All objects of the study, those of its views included, with their final paths."""
+    place: Callable[[], None]
+    """Moves the reports to their final place, for the holder of the job's lease only. Raises OSError."""
+
+
 @dataclass(kw_only=True)
 class StudyReports:
     """Writes the reports of one job after another; drafts them while the last view's pictures are compressed."""
@@ -136,19 +149,28 @@ class StudyReports:
             self._draft = None
 
     def publish(self, job: Job, views: Sequence[JobView]) -> list[ResultObject]:
-        """Write the reports on a whole study; all objects of it, those of its views included.
+        """Write the reports on a whole study to their final place; all objects of it, as `prepared` has them."""
+        with self.prepared(job, views) as reports:
+            reports.place()
+        return reports.objects
+
+    @contextmanager
+    def prepared(self, job: Job, views: Sequence[JobView]) -> Iterator["PreparedReports"]:
+        """The reports on a whole study in a temporary folder, which is removed at the end of the block if not placed.
 
         Raises OSError, and DicomError if no source can be read.
         """
         target = self.data.job_results(job.key)
-        shutil.rmtree(target, ignore_errors=True)  # left by an interrupted attempt; no row names it
         datasets = self._take_draft(self._inputs(job, views, {}))
-        with atomic_folder(target) as folder:
+        with part_folder(target.parent) as folder:
             reports = _save(datasets, folder)
             write_json(folder / OBJECTS, [asdict(entry) for entry in reports])
-        view_folders = [self.data.root / view.folder for view in views if view.folder]
-        found = [(folder, entry) for folder in view_folders for entry in view_entries(folder)]
-        return [self._result_object(*each) for each in (*found, *((target, entry) for entry in reports))]
+            sync_folder(folder)
+            view_folders = [self.data.root / view.folder for view in views if view.folder]
+            found = [(folder, entry) for folder in view_folders for entry in view_entries(folder)]
+            objects_ = [self._result_object(*each) for each in (*found, *((target, entry) for entry in reports))]
+            # what an interrupted attempt has left there is replaced; no row names it
+            yield PreparedReports(objects=objects_, place=partial(replace_folder, folder, target))
 
     def _take_draft(self, inputs: _ReportInputs) -> Datasets:
         """The reports by kind: the draft if it was made from the same inputs, else new ones."""

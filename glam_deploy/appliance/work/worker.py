@@ -183,11 +183,12 @@ class Worker:
         self._process_views(predictor, publisher)
         job = self._job
         views = jobs.job_views(self._connection, job)
-        # without the lease the reports would be replaced at once
+        # without the lease the reports would be made in vain
         self._require_lease(jobs.renew(self._connection, job, self._monotonic() + self._limits.lease_s))
-        objects = publisher.reports.publish(job, views)
         targets = [target.name for target in self._config.targets]
-        self._require_lease(jobs.finish(self._connection, job, objects=objects, targets=targets))
+        with publisher.reports.prepared(job, views) as reports:
+            finished = jobs.finish(self._connection, job, objects=reports.objects, targets=targets, place=reports.place)
+        self._require_lease(finished)
         done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
         seconds = round(time.monotonic() - started, 3)
         self._audit.write(

@@ -134,9 +134,13 @@ class Source:
         return plain
 
 
+SOURCE_KEYWORDS = (*KEYWORDS, *_PATIENT_AND_STUDY, *_LOSSY, *_DETAILS)
+"""All elements of a mammogram on which a result object depends, PixelData included."""
+
+
 def read_source(path: Path) -> Source:
     """The header of the mammogram in `path`. Raises DicomError if the file cannot be parsed."""
-    return Source(read_elements(path, (*KEYWORDS, *_PATIENT_AND_STUDY, *_LOSSY, *_DETAILS)))
+    return Source(read_elements(path, SOURCE_KEYWORDS))
 
 
 def _copy(source: Dataset, target: Dataset, tag: BaseTag) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from glam_deploy.appliance.state import overview, study_detail
+from glam_deploy.appliance.state import overview, senders, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.uids import digest
 
@@ -56,7 +56,7 @@ def connection(database: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-SMALL = {"q", "quarantine", "component", "sqlite_sequence", "CONSTANT ROW"}
+SMALL = {"q", "quarantine", "component", "sender", "refusal", "sqlite_sequence", "CONSTANT ROW"}
 """What may be scanned: q is the quarantine."""
 QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "backlog": overview.backlog,
@@ -64,6 +64,8 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "spool_bytes": overview.spool_bytes,
     "failures_by_code": overview.failures_by_code,
     "targets": overview.targets,
+    "senders": senders.senders,
+    "refusals": senders.refusals_by_code,
     "latest_finished": overview.latest_job_timings,
     "latest_delivered": overview.latest_delivery_timings,
     "studies": study_detail.studies,

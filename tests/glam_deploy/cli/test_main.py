@@ -16,6 +16,7 @@ BASES = ("GlamError", "BackendError")
 EXIT_CODES = {
     "InputError": 1,
     "DicomError": 1,
+    "IncompleteObject": 1,
     "NotForThisNetwork": 1,
     "UsageError": 2,
     "CheckpointError": 1,

@@ -17,7 +17,7 @@ from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import JobViewOutcome
 
 RULES = Retain(instances_days=7, results_days=30)
-TABLES = ("instance", "quarantine", "study", "job", "job_view", "parcel", "parcel_object", "event")
+TABLES = ("instance", "quarantine", "study", "job", "job_view", "parcel", "parcel_object", "event", "rejection")
 
 
 @pytest.fixture
@@ -77,6 +77,7 @@ def count(connection: sqlite3.Connection) -> dict[str, int]:
 def test_files_and_then_rows_go_when_all_is_done_and_old(data: DataFolder, connection: sqlite3.Connection) -> None:
     instance = received(data, connection, "1.1")
     results, clean = finished(data, connection), cleaner(data, connection)
+    connection.execute("INSERT INTO rejection VALUES ('1.9', '1.2.3', '113001', '1.10', 0)")
     delivered(connection)
     clean(0.0)
     clean(7 * DAY_S - 1)

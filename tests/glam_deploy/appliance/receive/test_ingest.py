@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from support.receive import CANARY, Box, box, config_of, same_rows_and_files, sh
 
 from glam_deploy.appliance.audit import load_key
 from glam_deploy.appliance.ingest import Status
+from glam_deploy.appliance.state import senders
+from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.part10 import Claim, write_head
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import UsageError
@@ -99,21 +102,21 @@ def test_other_objects_are_kept_and_skipped(inbox: Box, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("elements", "state", "words"),
+    ("elements", "state", "view", "words"),
     [
-        ({"BreastImplantPresent": "YES"}, "skipped", "implant"),
-        ({"BitsStored": 30}, "refused", "BitsAllocated"),
-        ({"ImageLaterality": ""}, "refused", "ImageLaterality is missing"),
-        ({"PatientOrientation": ["H", "F"]}, "refused", "not an upright"),
-        ({"PhotometricInterpretation": CANARY}, "refused", "code string"),
+        ({"BreastImplantPresent": "YES"}, "skipped", None, "implant"),
+        ({"BitsStored": 30}, "refused", "L-CC", "BitsAllocated"),
+        ({"ImageLaterality": ""}, "refused", None, "ImageLaterality is missing"),
+        ({"PatientOrientation": ["H", "F"]}, "refused", "L-CC", "not an upright"),
+        ({"PhotometricInterpretation": CANARY}, "refused", "L-CC", "code string"),
     ],
 )
 def test_a_mammogram_against_the_rules_is_kept_with_its_reason(
-    inbox: Box, tmp_path: Path, elements: dict[str, Any], state: str, words: str
+    inbox: Box, tmp_path: Path, elements: dict[str, Any], state: str, view: str | None, words: str
 ) -> None:
     assert inbox.take(edited(tmp_path / "a.dcm", **elements)).status == Status.SUCCESS
     row = one_row(inbox)
-    assert (row[0], row[1], row[3]) == (state, None, 1)
+    assert (row[0], row[1], row[3]) == (state, view, 1)
     assert words in row[2]
     assert CANARY not in row[2]
 
@@ -253,6 +256,31 @@ def test_a_sender_that_breaks_off_leaves_nothing_but_a_line(inbox: Box, tmp_path
     )
 
 
+def test_refusals_are_counted_by_sender_and_status(inbox: Box, tmp_path: Path) -> None:
+    claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
+    other = Claim(sop_class=SR_CLASS, sop_uid=claim.sop_uid, transfer_syntax=claim.transfer_syntax)
+    for content, said in ((b"x", claim), (data_set[:-99], claim), (data_set[:-98], claim), (data_set, other)):
+        inbox.take(content, said, sender="MODALITY@10.0.0.7")
+    for _ in range(2):
+        assert inbox.take(data_set, claim, sender="MODALITY@10.0.0.7").status == Status.SUCCESS
+    with closing(open_database(inbox.data.database)) as connection:
+        assert senders.refusals_by_code(connection) == {"A900": 1, "C000": 1, "C113": 2}
+        (found,) = senders.senders(connection)
+    assert (found.name, found.instances, found.refused, found.rejected) == ("MODALITY@10.0.0.7", 2, 4, 0)
+    assert found.last_at
+    assert found.refused_at
+    assert "differ from those announced" in found.reason
+
+
+def test_senders_without_end_take_no_space_without_end(inbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "MOST_REFUSALS", 10)
+    for number in range(50):
+        inbox.ingest.spool.record_refusal(f"ROGUE{number}@10.0.0.9", senders.ASSOCIATION, "unknown", times=2)
+    with closing(open_database(inbox.data.database)) as connection:
+        assert senders.refusals_by_code(connection) == {senders.ASSOCIATION: 100}
+        assert [found.name for found in senders.senders(connection)] == [f"ROGUE{n}@10.0.0.9" for n in range(40, 50)]
+
+
 # studies
 
 
@@ -305,6 +333,21 @@ def test_many_senders_of_the_same_things_at_once(inbox: Box, tmp_path: Path) -> 
     assert same_rows_and_files(inbox) == 12
     assert len(inbox.audit("received")) == 12
     assert len(inbox.audit("duplicate")) == 84
+
+
+def test_a_study_of_two_patients_is_told(inbox: Box, tmp_path: Path) -> None:
+    (first,) = write_exam(tmp_path, views=(View.L_CC,))
+    assert inbox.take(first.read_bytes()).status == Status.SUCCESS
+    dataset = dcmread(write_exam(tmp_path, views=(View.R_CC,))[0])
+    dataset.PatientID = "MERGED"
+    dataset.save_as(tmp_path / "merged.dcm")
+    assert inbox.take((tmp_path / "merged.dcm").read_bytes()).status == Status.SUCCESS
+    told = "its Patient ID, or the issuer, differs from that of another object of the study"
+    assert [line.get("reason") for line in inbox.audit("received")] == [None, told]
+    assert inbox.rows("SELECT detail FROM event WHERE what = 'patient differs'") == [(f"R-CC: {told}",)]
+    first_patient, second_patient = (patient for (patient,) in inbox.rows("SELECT patient FROM instance"))
+    assert first_patient != second_patient
+    assert all(len(patient) == 16 and patient not in ("MERGED", CANARY) for patient in (first_patient, second_patient))
 
 
 # who is called what

@@ -49,7 +49,7 @@ def test_a_header_without_end_costs_little(inbox: Box, tmp_path: Path, start: by
     claim, _ = split(write_mg(tmp_path / "a.dcm").read_bytes())
     nested = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + b"\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff"
     receipt = inbox.take(start + nested * (1 << 18), claim, step=1 << 20)
-    assert receipt.status == Status.NOT_UNDERSTOOD
+    assert receipt.status in (Status.NOT_UNDERSTOOD, Status.INCOMPLETE)
 
 
 # the disk

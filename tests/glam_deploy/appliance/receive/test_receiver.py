@@ -18,6 +18,7 @@ from support.until import until
 from glam_deploy.appliance import receiver
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state import database
+from glam_deploy.dicom.net.listener import AuditEvent
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.dicom.net.sender import echo
 from glam_deploy.errors import PeerError, UsageError
@@ -91,11 +92,28 @@ def test_the_patients_name_is_in_no_log_audit_or_table(tmp_path: Path, caplog: p
         with pytest.raises(PeerError):
             echo(Peer(ae_title="GLAM", host="127.0.0.1", port=ports["dicom"], calling_ae_title="ROGUE"))
         until(lambda: bool(here.audit("association_rejected")))
+        refused = "SELECT sender, code, times, reason FROM refusal WHERE code = 'association'"
+        until(lambda: bool(here.rows(refused)))
+        assert here.rows(refused) == [
+            ("ROGUE@127.0.0.1", "association", 1, "no configured sender has this AE title at this address")
+        ]
         assert [line["state"] for line in here.audit("received")] == ["candidate", "refused"]
     said = [path for path in here.data.root.rglob("*") if path.is_file() and path.suffix != ".dcm"]
     assert {path.name for path in said} >= {"state.db", "audit.key"}
     assert [path for path in said if b"CANARY" in path.read_bytes()] == []
     assert "CANARY" not in caplog.text
+
+
+def test_names_without_end_are_counted_in_bounded_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "MOST_REFUSALS", 3)
+    counter = receiver.RejectionCounter()
+    for number in range(10):
+        counter.add(AuditEvent(event="rejected", sender=f"ROGUE{number}@10.0.0.9", reason="unknown", times=2))
+    with box(config_of(tmp_path)) as here:
+        for _ in range(2):  # the second time there is nothing left
+            counter.write(here.ingest)
+        found = here.rows("SELECT sender, times FROM refusal ORDER BY sender")
+    assert found == [("", 14), *((f"ROGUE{number}@10.0.0.9", 2) for number in range(3))]
 
 
 def test_both_listeners(tmp_path: Path) -> None:

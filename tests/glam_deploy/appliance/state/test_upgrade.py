@@ -1,14 +1,18 @@
 """A `state.db` of release 0.1.0 works with this release: `state_0_1_0.sql` is a dump of one, made by that release."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glam_deploy.appliance.state import deliveries, jobs, overview, study_detail
 from glam_deploy.appliance.state.database import monotonic_clock, open_database
+from glam_deploy.errors import UsageError
 
 DUMP = Path(__file__).with_name("state_0_1_0.sql")
 DELIVERED, PENDING, DEAD = "1.2.1", "1.2.2", "1.2.3"
@@ -60,11 +64,63 @@ def test_monotonic_time_continues(connection: sqlite3.Connection) -> None:
 
 
 def test_the_schema_of_a_new_database_is_the_same(path: Path, tmp_path: Path) -> None:
-    """So the earlier release can use a data folder of this one as well."""
+    """So that code which works with one works with the other."""
 
-    def columns(database: Path) -> set[tuple[str, str]]:
+    def schema(database: Path) -> set[tuple[object, ...]]:
         with closing(open_database(database)) as connection:
-            tables = [row["name"] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-            return {(name, row["name"]) for name in tables for row in connection.execute(f"PRAGMA table_info({name})")}
+            names = [row["name"] for row in connection.execute("SELECT name FROM sqlite_schema")]
+            columns = {
+                (name, *tuple(row)[1:]) for name in names for row in connection.execute(f"PRAGMA table_info({name})")
+            }
+            return columns | {(name,) for name in names}
 
-    assert columns(path) == columns(tmp_path / "new.db")
+    assert schema(path) == schema(tmp_path / "new.db")
+
+
+def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path) -> None:
+    def dump(database: Path) -> dict[str, list[Any]]:
+        with closing(sqlite3.connect(database)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            columns = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in tables}
+            return {"version": [(version,)]} | {
+                name: [
+                    dict(zip(columns[name], row, strict=True)) for row in connection.execute(f"SELECT * FROM {name}")
+                ]
+                for name in tables
+            }
+
+    before = dump(path)
+    open_database(path).close()
+    assert dump(path.with_name("state.db.version-1")) == before
+    after = dump(path)
+    assert (before.pop("version"), after.pop("version")) == ([(1,)], [(2,)])
+    for table, rows in before.items():
+        kept = [{column: row[column] for column in old} for row, old in zip(after[table], rows, strict=True)]
+        assert kept == rows, table
+    assert [path.name for path in path.parent.glob(".*")] == []
+
+
+def test_processes_that_start_at_once_convert_it_once(path: Path) -> None:
+    with ThreadPoolExecutor(5) as starting:
+        versions = list(starting.map(_version, [path] * 5))
+    assert versions == [2] * 5
+    with closing(sqlite3.connect(path.with_name("state.db.version-1"))) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def _version(path: Path) -> int:
+    with closing(open_database(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_a_copy_that_cannot_be_written_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match="No space left on device"):
+        patch.setattr(os, "fsync", full)
+        open_database(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert _version(path) == 2

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam
 
 from glam_deploy.appliance.data import FINDING
@@ -49,6 +50,33 @@ def picture(busy: Busy, path: str) -> np.ndarray:
     answer = busy.appliance.visitor().get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def test_senders_and_what_of_theirs_was_refused(empty: Appliance) -> None:
+    content = dicom_file(View.L_CC, exam(1))
+    assert empty.receive(content[:-5000]).status == 0xC113
+    assert empty.receive(content).status == 0
+    empty.context.ingest.spool.record_refusal("ROGUE@10.0.0.9", "association", "no configured sender", times=3)
+    home, failures = (text(empty.visitor().get(path).text) for path in ("/", "/failures"))
+    assert re.search(r"MODALITY@10\.0\.0\.7 \S+ \S+ 1 1 0 \S+ \S+ PixelData has \d+ of \d+ bytes", home)
+    assert re.search(r"ROGUE@10\.0\.0\.9 \S 0 0 3 \S+ \S+ no configured sender", home)
+    assert re.search(r"Refused at reception 4 ", failures)
+    assert re.search(r"MODALITY@10\.0\.0\.7 C113 1 ", failures)
+
+
+def test_a_refused_and_a_rejected_view_are_among_the_views(empty: Appliance) -> None:
+    dataset = dcmread(io.BytesIO(dicom_file(View.R_CC, exam(1))))
+    dataset.BitsStored = 30
+    out = io.BytesIO()
+    dataset.save_as(out)
+    study = empty.receive_exam(1, (View.L_CC,))
+    assert empty.receive(out.getvalue()).reason == ""
+    page = text(empty.visitor().get(f"/study/{empty.name(study)}").text)
+    assert "R-CC refused No picture. BitsAllocated, BitsStored and HighBit are 16, 30, 11" in page
+    uid = dcmread(io.BytesIO(dicom_file(View.L_CC, exam(1)))).SOPInstanceUID
+    empty.connection.execute("INSERT INTO rejection VALUES (?, ?, '113001', '1.2', 0)", (uid, study))
+    page = text(empty.visitor().get(f"/study/{empty.name(study)}").text)
+    assert "L-CC rejected No picture. Rejected by a Key Object Selection document (113001, DCM): not used." in page
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -101,6 +101,13 @@ def test_a_collision_of_uids(empty: Appliance) -> None:
     assert (answer.status_code, reasons(answer, "00081198")) == (409, [0xC111])
 
 
+def test_a_view_that_was_cut(empty: Appliance) -> None:
+    content = dicom_file(View.L_CC, exam(1))
+    answer = store(empty, body(content[:-5000]))
+    assert (answer.status_code, reasons(answer, "00081198")) == (409, [0xC113])
+    assert store(empty, body(content)).status_code == 200
+
+
 def test_a_study_in_the_address(empty: Appliance) -> None:
     content, study = dicom_file(View.L_CC, exam(1)), exam(1).uid("study")
     other = store(empty, body(content), url=f"{URL}/1.2.3")

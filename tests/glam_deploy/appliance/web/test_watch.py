@@ -112,6 +112,9 @@ def test_metrics_of_a_busy_one(busy: Busy) -> None:
     assert of(found, "glam_deliveries", target="pacs", state="dead") == 1
     assert of(found, "glam_deliveries", target="archive", state="pending") == 1
     assert of(found, "glam_failures", code="view_failed") == 1
+    assert of(found, "glam_failures", code="reception_refused") == 2
+    assert of(found, "glam_failures", code="instance_quarantined") == 1
+    assert of(found, "glam_refused_total", code="association") == 1
     assert of(found, "glam_failures", code="job_dead") == 1
     assert of(found, "glam_failures", code="instance_skipped") == 1
     for stage in ("waiting", "network", "sending"):
@@ -138,4 +141,7 @@ def test_counters_outlive_the_retention(empty: Appliance) -> None:
     with empty.connection as connection:
         connection.execute("DELETE FROM instance")
     assert of(samples(empty), "glam_received_instances_total") == 4
+    assert empty.receive(b"no DICOM").status == 0xC000
+    assert of(samples(empty), "glam_refused_total", code="C000") == 1
+    assert of(samples(empty), "glam_failures", code="reception_refused") == 1
     assert isinstance(empty.connection, sqlite3.Connection)
