@@ -128,8 +128,8 @@ class Appliance:
         )
     )
 
-    def receive(self, content: bytes) -> Receipt:
-        with self.context.ingest.open(sender="MODALITY@10.0.0.7") as upload:
+    def receive(self, content: bytes, sender: str = "MODALITY@10.0.0.7") -> Receipt:
+        with self.context.ingest.open(sender=sender) as upload:
             upload.write(content)
             return upload.finish()
 

@@ -30,8 +30,9 @@ from glam_deploy.appliance.web.access import (
     form_token_matches,
     visitor_of,
 )
-from glam_deploy.appliance.web.pictures import summary
 from glam_deploy.appliance.web.render import latency, render, throughput
+from glam_deploy.appliance.web.view_drawing import view_drawing
+from glam_deploy.appliance.web.view_results import seen_window, summary
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, score_exams
 from glam_deploy.records import View
@@ -107,6 +108,11 @@ def study(request: Request) -> Response:
         "exam": _exam(views, summaries),
         "exam_title": TITLE,
         "available_pictures": available_pictures,
+        "drawings": {
+            row["arrival"]: view_drawing(known, seen_window(context.data.root / row["folder"]), title=row["view"])
+            for row in views
+            if (known := summaries.get(row["arrival"])) and available_pictures[row["arrival"]]
+        },
     }
     return render(request, "study.html", values)
 
