@@ -11,7 +11,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state.database import record_heartbeat
 from glam_deploy.records import View
 from support.browser import Seen
-from support.web import ENGINE, Appliance, breast, configuration, dicom_file, exam, secondary_capture
+from support.web import ENGINE, Appliance, breast, configuration, dicom_file, exam, secondary_capture, set_notices
 
 SENDER = "SCREENINGUNIT-07@198.51.100.203"
 """An AE title of 16 characters (PS3.5, VR AE)."""
@@ -100,6 +100,9 @@ def _delivered(made: Appliance) -> str:
     uid = _received(made, 0, [*View, View.L_CC])
     made.assemble()
     made.work(failed=REASON)
+    codes = ("tissue-outside-window", "view-name-differs", "orientation-unknown", "name-of-other-kind", "uid-derived")
+    for folder in (made.context.data.root / "results/views").iterdir():
+        set_notices(folder, [{"code": code, "message": REASON} for code in codes])
     for target in TARGETS:
         made.deliver(target)
     return uid

@@ -69,7 +69,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        version=__version__, research_use=RESEARCH_USE, uncalibrated=UNCALIBRATED, stage_labels=STAGE_LABELS, dash=DASH
+        version=__version__,
+        research_use=RESEARCH_USE,
+        uncalibrated=UNCALIBRATED,
+        stage_labels=STAGE_LABELS,
+        dash=DASH,
+        space=SPACE,
     )
     environment.filters.update(
         clock=clock, day=day, span=span, ago=ago, size=size, kind=kind, score=score, count=count, plain=plain
