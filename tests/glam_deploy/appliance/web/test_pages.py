@@ -220,6 +220,17 @@ def test_a_delivered_study_with_a_failed_view_is_not_shown_as_good(busy: Busy) -
         assert ">Delivered</span>" not in page
 
 
+def test_views_without_an_outcome_say_why(empty: Appliance) -> None:
+    """Refused; of a dead job; still waiting."""
+    study = empty.receive_exam(1, (View.R_CC, View.L_CC))
+    empty.connection.execute("UPDATE instance SET state = 'refused', reason = ? WHERE arrival = 1", (REFUSAL,))
+    page = f"/study/{empty.name(study)}"
+    assert f"R-CC refused No picture. {REFUSAL} L-CC waiting No picture." in text(empty.visitor().get(page).text)
+    empty.assemble()
+    empty.kill_job(DEATH)
+    assert f"R-CC refused No picture. {REFUSAL} L-CC no result No picture." in text(empty.visitor().get(page).text)
+
+
 def test_first_received_is_of_the_first_instance(empty: Appliance) -> None:
     """A study that was assembled and gets another view later does not begin anew."""
     study = empty.receive_exam(1, (View.R_CC, View.L_CC))
