@@ -74,8 +74,10 @@ def test_the_keyboard_does_everything_in_chromium(chromium: Any, long: tuple[Lon
     records, address = long
     with seen_by(chromium, address) as seen:
         seen.go("/")
-        seen.page.keyboard.type(TOKEN)  # the field has the focus
+        seen.page.locator("#token:focus").wait_for()  # without a key
+        seen.page.keyboard.type(TOKEN)
         enter(seen)
+        assert seen.page.url == address + "/"
         seen.page.keyboard.press("Tab")
         seen.page.keyboard.press("Enter")
         assert seen.page.evaluate("document.activeElement.id") == "main"

@@ -32,7 +32,7 @@ def seen(chromium: Any, address: str) -> Iterator[Seen]:
 def test_logging_in_and_out_in_chromium(seen: Seen) -> None:
     seen.go("/")
     assert seen.page.url == seen.address + "/login"
-    assert seen.page.evaluate("document.activeElement.id") == "token"
+    seen.page.locator("#token:focus").wait_for()
     seen.page.keyboard.type("not the token")
     seen.page.keyboard.press("Enter")
     assert seen.page.get_by_role("alert").inner_text() == "Wrong token."
