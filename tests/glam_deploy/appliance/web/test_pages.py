@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from support.report import parse
 from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam, set_notices
 
 from glam_deploy.appliance.data import FINDING
@@ -72,6 +73,21 @@ def test_no_page_needs_anything_inline_or_from_elsewhere(busy: Busy) -> None:
             assert name != "style" and not name.startswith("on"), (path, tag)
             if name in ("href", "src", "action"):
                 assert value.startswith(("/", "#")) and not value.startswith("//"), (path, value)
+
+
+def test_labels_of_narrow_screens_are_the_headings(busy: Busy) -> None:
+    """A table that can become a list has the name of its column at each cell but that of the buttons."""
+    rows = 0
+    for path in ("/", "/studies", "/failures", f"/study/{busy.appliance.name(busy.undelivered)}"):
+        tables = parse(busy.appliance.visitor().get(path).text).of_class("listed")
+        for table in tables:
+            headings = [heading.text.strip() for heading in table.one("thead").all("th")]
+            for row in table.one("tbody").all("tr"):
+                cells = [node for node in row.walk() if node.name in ("th", "td")]
+                labels = [cell.attributes.get("data-label") for cell in cells]
+                assert [label or "Action" for label in labels] == headings, path
+                rows += 1
+    assert rows >= 10
 
 
 def test_the_queue_by_state(busy: Busy) -> None:
