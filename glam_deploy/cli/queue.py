@@ -329,7 +329,8 @@ def _detail(connection: "Connection", word: str) -> "StudyDetail":
 def _print_summary(line: "StudySummary") -> None:
     """Print a study in two lines, so that its pseudonym is not cut in a narrow terminal."""
     views = f"  {line.views}" if line.views else ""
-    console.out.print(f"{line.pseudonym}  {line.stage}  {_clock(line.touched_at)}{views}", soft_wrap=True)
+    lost = f"  {line.lost} without result" if line.lost else ""
+    console.out.print(f"{line.pseudonym}  {line.stage}  {_clock(line.touched_at)}{views}{lost}", soft_wrap=True)
     if line.reason:
         console.out.print(f"    {line.reason}", soft_wrap=True)
 

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
 from glam_deploy.outputs.panel import Picture, tint
-from glam_deploy.records import Box, Pixels
+from glam_deploy.preprocess import frame
+from glam_deploy.records import Box, Pixels, Placement
 
 if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
@@ -27,6 +28,9 @@ DARKEST_TISSUE = 20
 THINNEST = 3
 """Minimum width and height of a box in pixels, for its three outlines."""
 
+HATCH_PERIOD, HATCH_WIDTH = 16, 2
+"""Distance of the lines of the hatching along a row, and the width of each of its two colours, in pixels."""
+
 _LABEL_SIZE = 22
 _LABEL_GAP = 4
 
@@ -36,12 +40,16 @@ def overlay(pixels: Pixels, result: "Result") -> Picture:
 
     `pixels`: uint8, uint16 or float32 [rows, columns], source frame, background 0, as in `Mammogram` (for a
     standardized input: its image minus its minimum). The image keeps its aspect ratio and is never enlarged; the text
-    is in a panel to its right. Raises UsageError if shape or type of `pixels` differ from those of the result's image.
+    is in a panel to its right. Foreground of the crop that lies outside the network's window is hatched. Raises
+    UsageError if shape or type of `pixels` differ from those of the result's image.
     """
     _require_source_image(pixels, result)
     shape = shown_shape(pixels.shape)
-    picture = tint(grey(pixels, result.input.placement.crop_window, shape), result.saliency_preview(shape))
-    return _beside_panel(_with_patches(picture, result, pixels.shape), result)
+    placement = result.input.placement
+    picture = tint(grey(pixels, placement.crop_window, shape), result.saliency_preview(shape))
+    unseen = unseen_foreground(pixels, placement, shape)
+    _hatch(picture, unseen)
+    return _beside_panel(_with_patches(picture, result, pixels.shape), result, hatched=bool(unseen.any()))
 
 
 def to_png(picture: Picture) -> bytes:
@@ -89,6 +97,35 @@ def grey(pixels: Pixels, crop_window: Box, shape: tuple[int, int]) -> Picture:
     return window(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), low, high)
 
 
+def unseen_foreground(pixels: Pixels, placement: Placement, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Foreground of the crop that lies outside the network's window: bool [*shape], a picture of the whole image.
+
+    `pixels`: as in `overlay`. It is what the notice `tissue-outside-window` counts, and film labels in the crop.
+    """
+    unseen = np.zeros(shape, np.bool_)
+    top, bottom, left, right = placement.crop_window
+    unseen[_part((top, left, bottom, right), pixels.shape, shape)] = True
+    unseen[_part(frame.seen(placement).source, pixels.shape, shape)] = False
+    if unseen.any():
+        unseen &= cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return unseen
+
+
+def _part(box: Box, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The part of a picture of `shape` that shows this box of the source frame."""
+    down, across = shape[0] / source_shape[0], shape[1] / source_shape[1]
+    return slice(round(box[0] * down), round(box[2] * down)), slice(round(box[1] * across), round(box[3] * across))
+
+
+def _hatch(picture: Picture, where: NDArray[np.bool_]) -> None:
+    """Draw diagonal lines, white beside black so that they are visible on every grey, into the pixels `where`."""
+    rows, columns = np.nonzero(where)
+    phase = (rows + columns) % HATCH_PERIOD
+    for colour, first in ((255, 0), (0, HATCH_WIDTH)):
+        line = (phase >= first) & (phase < first + HATCH_WIDTH)
+        picture[rows[line], columns[line]] = colour
+
+
 def _foreground_range(pixels: Pixels, crop_window: Box) -> NDArray[np.float64]:
     """PERCENTILES of the foreground in the crop window, which excludes most film labels; every fourth pixel is used."""
     top, bottom, left, right = crop_window
@@ -133,11 +170,11 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, label: str) -> None:
     draw.text(place, label, fill="white", font=font, anchor=anchor, stroke_width=2, stroke_fill="black")
 
 
-def _beside_panel(picture: Picture, result: "Result") -> Picture:
+def _beside_panel(picture: Picture, result: "Result", *, hatched: bool) -> Picture:
     """Join the image (left) and the panel (right); an image lower than the panel is centred vertically on black."""
     rows, columns, _ = picture.shape
     height = max(rows, panel.MIN_HEIGHT)
     canvas = np.zeros((height, columns + panel.WIDTH, 3), np.uint8)
     shown_part(canvas, (rows, columns))[:] = picture
-    canvas[:, columns:] = panel.panel(result, height)
+    canvas[:, columns:] = panel.panel(result, height, hatched=hatched)
     return canvas

@@ -72,8 +72,10 @@ if TYPE_CHECKING:
     from glam_deploy.runtime.result import Result
 
 
-def panel(result: "Result", height: int) -> Picture:
+def panel(result: "Result", height: int, *, hatched: bool = False) -> Picture:
     """Draw the side panel: uint8 [height, 360, 3], RGB; `height` is at least `MIN_HEIGHT`.
+
+    `hatched`: whether the picture beside it has hatched tissue, which a line then explains.
 
     It contains no file name or identifier, because pictures are often passed on without care for privacy.
     """
@@ -81,6 +83,8 @@ def panel(result: "Result", height: int) -> Picture:
     _heading(pen, result)
     _scores(pen, result)
     _scales(pen)
+    if hatched:
+        pen.line("Hatched: outside the network's window", 16, FAINT)
     _patches(pen, result)
     _notices(pen, result)
     _banner(pen)

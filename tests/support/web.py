@@ -1,5 +1,6 @@
 """An appliance without processes: studies go through it by the real transitions, a step at a time."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydicom import dcmread
 
 from glam_deploy.appliance.config import Assemble, Config
-from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.data import FINDING, REPORT, DataFolder
 from glam_deploy.appliance.ingest import Receipt, Status
 from glam_deploy.appliance.state import deliveries, jobs, overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
@@ -128,8 +129,8 @@ class Appliance:
         )
     )
 
-    def receive(self, content: bytes) -> Receipt:
-        with self.context.ingest.open(sender="MODALITY@10.0.0.7") as upload:
+    def receive(self, content: bytes, sender: str = "MODALITY@10.0.0.7") -> Receipt:
+        with self.context.ingest.open(sender=sender) as upload:
             upload.write(content)
             return upload.finish()
 
@@ -224,6 +225,14 @@ class Appliance:
             config=self.context.config,
             provenance=ResultProvenance(algorithm=algorithm, settings="test"),
         )
+
+
+def set_notices(results: Path, notices: list[dict[str, str]]) -> None:
+    """Replace the notices in a view's folder of results."""
+    report, finding = (json.loads((results / name).read_text()) for name in (REPORT, FINDING))
+    report["warnings"] = finding["summary"]["notices"] = notices
+    (results / REPORT).write_text(json.dumps(report))
+    (results / FINDING).write_text(json.dumps(finding))
 
 
 @contextmanager

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.appliance.state import jobs
 from glam_deploy.errors import UsageError
 
 READ_ERRORS = (sqlite3.Error,)
 """Errors that a query may raise: the file is locked for too long, damaged or gone."""
+
+_JOBS_OF_A_VIEW = 4
+"""Jobs that one view is part of, at most as a rule: one for each view of a study that arrives late."""
 
 LATEST = 200
 """Number of latest jobs and deliveries that latency metrics are computed over."""
@@ -92,12 +96,18 @@ def spool_bytes(connection: sqlite3.Connection) -> int:
     return total
 
 
+FAILED_VIEWS = (
+    "job_view v JOIN instance i USING (sop_uid) WHERE v.outcome = 'failed' AND i.state != 'refused' "
+    f"AND v.job_id = {jobs.LATEST.format('i')}"
+)
+"""SQL: the views that failed, each once: of the latest job of its study, and not as an instance that was refused."""
+
 _FAILURES: Mapping[str, str] = {
     "reception_refused": "SELECT coalesce(sum(times), 0) FROM refusal",
     "instance_refused": "SELECT count(*) FROM instance WHERE state = 'refused'",
     "instance_skipped": "SELECT count(*) FROM instance WHERE state = 'skipped'",
     "instance_quarantined": "SELECT count(*) FROM quarantine WHERE NOT replaced",
-    "view_failed": "SELECT count(*) FROM job_view WHERE outcome = 'failed'",
+    "view_failed": f"SELECT count(*) FROM {FAILED_VIEWS}",
     "view_skipped": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
     "job_dead": _COUNTS["failed"],
     "parcel_dead": _COUNTS["undelivered"],
@@ -192,6 +202,15 @@ def latest_delivery_timings(connection: sqlite3.Connection, limit: int = LATEST)
         "WHERE target = ? AND state = 'delivered' AND delivered_at NOT NULL ORDER BY id DESC LIMIT ?"
     )
     return [DeliveryTiming(**dict(row)) for name in names for row in connection.execute(query, (name, limit))]
+
+
+def latest_view_folders(connection: sqlite3.Connection, limit: int) -> list[str]:
+    """Folders of the results of the last `limit` views that were processed, each once, newest first."""
+    rows = connection.execute(
+        "SELECT folder FROM job_view WHERE outcome = 'done' AND folder NOT NULL ORDER BY job_id DESC LIMIT ?",
+        (limit * _JOBS_OF_A_VIEW,),
+    )
+    return list(dict.fromkeys(row["folder"] for row in rows))[:limit]
 
 
 def integrity_error(connection: sqlite3.Connection) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glam_deploy.appliance.state.jobs import LATEST
+from glam_deploy.appliance.state.overview import FAILED_VIEWS
 from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
@@ -28,7 +29,13 @@ class StudySummary:
     stage: str
     """One of `overview.STAGES`, "delivered", "superseded" or "discarded"."""
     opened_at: float
+    """When its first instance after the last assembly arrived."""
     touched_at: float
+    """When its last mammogram arrived."""
+    first_received_at: float
+    """When its first instance arrived."""
+    lost: int
+    """Images without a result: views that failed in the latest job, and instances that were refused."""
     instances: int
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
@@ -38,6 +45,10 @@ class StudySummary:
 _LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
+        (SELECT received_at FROM instance WHERE study_uid = s.study_uid ORDER BY arrival LIMIT 1) AS first_received_at,
+        (SELECT count(*) FROM instance WHERE study_uid = s.study_uid AND state = 'refused')
+            + (SELECT count(*) FROM job_view v JOIN instance USING (sop_uid)
+               WHERE v.job_id = j.id AND v.outcome = 'failed' AND state != 'refused') AS lost,
         (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
@@ -100,6 +111,8 @@ def _line(row: Row) -> StudySummary:
         stage=_stage(row["study_state"], row["job_state"], (row["parcels"] or "").split(",")),
         opened_at=row["opened_at"],
         touched_at=row["touched_at"],
+        first_received_at=row["first_received_at"],
+        lost=row["lost"],
         instances=row["instances"],
         views=", ".join(sorted((row["views"] or "").split(","))),
         reason=row["job_reason"] or row["study_reason"],
@@ -200,7 +213,7 @@ class Failures:
     deliveries: list[Row]
     """id, target, attempts, created_at"""
     views: list[Row]
-    """view, at, job_id"""
+    """view, received_at, job_id; each view once, and none that is among `instances`."""
     instances: list[Row]
     """Refused: sender, received_at"""
     refusals: list[Row]
@@ -219,9 +232,8 @@ _FAILURES: Mapping[str, str] = {
     "ORDER BY job.id DESC LIMIT ?",
     "deliveries": "SELECT s.pseudonym, p.* FROM parcel p JOIN job ON job.id = p.job_id JOIN study s USING (study_uid) "
     "WHERE p.target IN (SELECT DISTINCT target FROM parcel) AND p.state = 'dead' ORDER BY p.id DESC LIMIT ?",
-    "views": "SELECT s.pseudonym, i.view, i.arrival, v.reason, v.job_id, i.received_at FROM job_view v "
-    "JOIN instance i USING (sop_uid) JOIN study s USING (study_uid) WHERE v.outcome = 'failed' "
-    "ORDER BY v.job_id DESC LIMIT ?",
+    "views": "SELECT (SELECT pseudonym FROM study WHERE study_uid = i.study_uid) AS pseudonym, i.view, i.arrival, "
+    f"v.reason, v.job_id, i.received_at FROM {FAILED_VIEWS} ORDER BY v.job_id DESC LIMIT ?",
     "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "
     "WHERE i.state = 'refused' ORDER BY i.arrival DESC LIMIT ?",
     "refusals": "SELECT NULL AS pseudonym, * FROM refusal WHERE sender != '' ORDER BY last_at DESC LIMIT ?",

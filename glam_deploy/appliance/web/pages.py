@@ -6,6 +6,7 @@ Each page reads one snapshot of `state.db`; a study's UID appears on its own pag
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from sqlite3 import Connection
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,8 +31,10 @@ from glam_deploy.appliance.web.access import (
     form_token_matches,
     visitor_of,
 )
-from glam_deploy.appliance.web.pictures import summary
+from glam_deploy.appliance.web.notices import VIEWS, NoticeShares, notice_shares
 from glam_deploy.appliance.web.render import latency, render, throughput
+from glam_deploy.appliance.web.view_drawing import view_drawing
+from glam_deploy.appliance.web.view_results import seen_window, summary
 from glam_deploy.errors import GlamError, UsageError
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, score_exams
 from glam_deploy.records import View
@@ -56,6 +59,7 @@ def home(request: Request) -> Response:
         known_senders = senders.senders(connection)
         finished = overview.latest_job_timings(connection, PLOTTED)
         delivered = overview.latest_delivery_timings(connection, PLOTTED)
+        shares = _notice_shares(context, connection)
     now, worker = context.now(), health.components.get("worker")
     values = {
         "now": now,
@@ -69,6 +73,7 @@ def home(request: Request) -> Response:
         "targets": _targets(context, counts, health.components),
         "worker": worker.detail if worker else {},
         "disk": _disk(context),
+        "shares": shares,
     }
     return render(request, "home.html", values)
 
@@ -95,6 +100,7 @@ def study(request: Request) -> Response:
     context = context_of(request)
     with overview.open_read_only(context.data.database) as connection:
         found = study_detail.study_detail(connection, request.path_params["pseudonym"])
+        shares = _notice_shares(context, connection)
     if found is None:
         raise HTTPException(404)
     views = sorted((row for row in found.instances if row["view"]), key=_hanging_order)
@@ -106,9 +112,16 @@ def study(request: Request) -> Response:
         "views": views,
         "others": others,
         "scores": {arrival: found["scores"] for arrival, found in summaries.items() if found},
+        "notices": {arrival: found.get("notices", []) for arrival, found in summaries.items()},
+        "shares": shares,
         "exam": _exam([row for row in views if not row["rejected"]], summaries),
         "exam_title": TITLE,
         "available_pictures": available_pictures,
+        "drawings": {
+            row["arrival"]: view_drawing(known, seen_window(context.data.root / row["folder"]), title=row["view"])
+            for row in views
+            if (known := summaries.get(row["arrival"])) and available_pictures[row["arrival"]]
+        },
     }
     return render(request, "study.html", values)
 
@@ -132,6 +145,11 @@ def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, An
 def _status(row: study_detail.Row) -> str:
     """Status of a view without a result."""
     return row["outcome"] or ("waiting" if row["state"] == "candidate" else "failed")
+
+
+def _notice_shares(context: WebContext, connection: Connection) -> NoticeShares:
+    folders = overview.latest_view_folders(connection, VIEWS)
+    return notice_shares(context.data.root / folder for folder in folders)
 
 
 def _available_pictures(context: WebContext, row: study_detail.Row) -> list[str]:

@@ -1,21 +1,20 @@
-"""The two PNG pictures of a view for the page's slider: the mammogram alone, and the overlay.
+"""The two PNG pictures of a view: the mammogram alone, and the overlay.
 
 Only views that the worker has processed are read, so that a file that breaks a decoder does not reach this process.
 Pictures are made on request and kept in memory; nothing is written to the disk.
 """
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from glam_deploy.appliance.data import FINDING, PICTURE, REPORT
+from glam_deploy.appliance.data import PICTURE
+from glam_deploy.appliance.web.view_results import placement
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import InputError
 from glam_deploy.outputs.overlay import grey, shown_part, shown_shape, to_png
@@ -54,47 +53,17 @@ class Pictures:
             return found
 
 
-def summary(results: Path) -> dict[str, Any]:
-    """`ViewSummary` of the results as JSON values; empty if they have been removed."""
-    try:
-        found: dict[str, Any] = _json(results / FINDING)["summary"]
-        return found
-    except InputError:
-        return {}
-
-
 def _image(instance: Path, results: Path) -> bytes:
     # shown even if the policy on For Processing images has changed
     pixels = read_view(instance, for_processing=True).pixels
-    shown = grey(pixels, _placement(results).crop_window, shown_shape(pixels.shape))
+    shown = grey(pixels, placement(results).crop_window, shown_shape(pixels.shape))
     return to_png(np.repeat(shown[:, :, None], 3, axis=2))
 
 
 def _overlay(results: Path) -> bytes:
-    shape = shown_shape(_placement(results).source_shape)
+    shape = shown_shape(placement(results).source_shape)
     try:
         picture = np.asarray(Image.open(results / PICTURE).convert("RGB"))
     except OSError as error:
         raise InputError(f"the overlay of this view cannot be read ({type(error).__name__})") from error
     return to_png(shown_part(picture, shape))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Placement:
-    """From a view's report: where the network's window lay in the mammogram, in pixels."""
-
-    crop_window: tuple[int, int, int, int]
-    source_shape: tuple[int, int]
-
-
-def _placement(results: Path) -> _Placement:
-    preprocessing = _json(results / REPORT)["preprocessing"]
-    window, shape = preprocessing["crop_window"], preprocessing["source_shape"]
-    return _Placement(crop_window=tuple(window), source_shape=tuple(shape))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name} of this view cannot be read ({type(error).__name__})") from error

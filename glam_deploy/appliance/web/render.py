@@ -69,7 +69,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        version=__version__, research_use=RESEARCH_USE, uncalibrated=UNCALIBRATED, stage_labels=STAGE_LABELS, dash=DASH
+        version=__version__,
+        research_use=RESEARCH_USE,
+        uncalibrated=UNCALIBRATED,
+        stage_labels=STAGE_LABELS,
+        dash=DASH,
+        space=SPACE,
     )
     environment.filters.update(
         clock=clock, day=day, span=span, ago=ago, size=size, kind=kind, score=score, count=count, plain=plain
@@ -148,8 +153,10 @@ def plain(value: object) -> str:
 
 
 WIDTH, HEIGHT = 560, 190
-LEFT, BOTTOM, TOP = 46, 26, 12
+LEFT, BOTTOM, TOP = 76, 26, 16
 HOURS = 24
+MOST_LINES = 4
+"""Intervals between the lines of a logarithmic scale, at most, so that their labels keep apart."""
 
 
 def throughput(finished: Sequence[JobTiming], now: float) -> Markup:
@@ -185,7 +192,8 @@ def latency(finished: Sequence[JobTiming], delivered: Sequence[DeliveryTiming], 
         _tag("path", class_=f"dots {name}", d="".join(_dot(now, at, seconds, low, high) for at, seconds in points))
         for name, points in recent.items() if points
     ]  # fmt: skip
-    lines = [((power - low) / (high - low), span(10.0**power)) for power in range(low, high + 1)]
+    step = ceil((high - low) / MOST_LINES)
+    lines = [((power - low) / (high - low), _rough(10.0**power)) for power in range(low, high + 1, step)]
     title = f"Seconds of {len(recent['network'])} exams and {len(recent['sending'])} deliveries over {HOURS} hours"
     return _drawing(title, *_grid(lines), *_hours(), *dots)
 
@@ -193,6 +201,13 @@ def latency(finished: Sequence[JobTiming], delivered: Sequence[DeliveryTiming], 
 def _dot(now: float, at: float, seconds: float, low: int, high: int) -> str:
     x = WIDTH - (now - at) / 3600 / HOURS * (WIDTH - LEFT)
     return f"M{x:.1f},{_y((log10(max(seconds, 0.01)) - low) / (high - low)):.1f}h0"
+
+
+def _rough(seconds: float) -> str:
+    """A duration for a scale, in one unit: "0.1 s", "17 min", "2.8 h"."""
+    unit, length = ("s", 1) if seconds < 600 else ("min", 60) if seconds < 7200 else ("h", 3600)
+    number = seconds / length
+    return f"{number:.2g}{SPACE}{unit}" if number < 10 else f"{number:.0f}{SPACE}{unit}"
 
 
 def _nice(most: int) -> int:

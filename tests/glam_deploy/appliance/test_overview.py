@@ -36,8 +36,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many("INSERT INTO job (id, study_uid, key, state, created_at, started_at, finished_at)"
          " VALUES (?, ?, ?, ?, ?, ?, ?)",
          ((n, f"1.{n}", str(n), "done" if n % 1000 else "dead", n, n + 1, n + 3) for n in numbers))  # fmt: skip
-    many("INSERT INTO job_view (job_id, sop_uid, outcome) VALUES (?, ?, 'done')",
-         ((n, f"2.{n}.{view}") for n in numbers for view in VIEWS))  # fmt: skip
+    many("INSERT INTO job_view (job_id, sop_uid, outcome, folder) VALUES (?, ?, 'done', ?)",
+         ((n, f"2.{n}.{view}", f"{n}/{view}") for n in numbers for view in VIEWS))  # fmt: skip
     many("INSERT INTO parcel (job_id, target, state, created_at, delivered_at) VALUES (?, ?, ?, ?, ?)",
          ((n, target, "pending" if n > STUDIES - LATE else "delivered", n, n + 5)
           for n in numbers for target in ("pacs", "archive")))  # fmt: skip
@@ -68,6 +68,7 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "refusals": senders.refusals_by_code,
     "latest_finished": overview.latest_job_timings,
     "latest_delivered": overview.latest_delivery_timings,
+    "latest views": lambda connection: overview.latest_view_folders(connection, 100),
     "studies": study_detail.studies,
     "done": lambda connection: study_detail.studies(connection, "done", 50),
     "sending": lambda connection: study_detail.studies(connection, "sending"),
@@ -123,6 +124,9 @@ def test_the_figures(connection: sqlite3.Connection) -> None:
     finished = overview.latest_job_timings(connection, 10)
     assert [one.finished_at for one in finished] == [STUDIES + 3 - n for n in range(1, 11)]
     assert {(one.waited, one.worked) for one in finished} == {(1.0, 2.0)}
+    folders = overview.latest_view_folders(connection, 6)
+    assert sorted(folders[:4]) == [f"{STUDIES}/{view}" for view in sorted(VIEWS)]
+    assert [folder.partition("/")[0] for folder in folders[4:]] == [str(STUDIES - 1)] * 2
     assert {one.sent for one in overview.latest_delivery_timings(connection, 10)} == {5.0}
 
 

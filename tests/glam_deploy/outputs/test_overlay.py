@@ -9,7 +9,16 @@ from PIL import Image, ImageDraw
 
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs import panel
-from glam_deploy.outputs.overlay import _draw_box, _scaled, overlay, shown_shape, to_png, window
+from glam_deploy.outputs.overlay import (
+    _draw_box,
+    _scaled,
+    grey,
+    overlay,
+    shown_shape,
+    to_png,
+    unseen_foreground,
+    window,
+)
 from glam_deploy.outputs.panel import COLOURS, tint
 from glam_deploy.records import Notice
 
@@ -165,12 +174,42 @@ def test_six_patches_and_many_notices_end_above_the_banner(make_result):
         attention=np.full(6, 1 / 6, np.float32),
         notices=notices,
     )
-    drawn = panel.panel(result, panel.MIN_HEIGHT)
+    drawn = panel.panel(result, panel.MIN_HEIGHT, hatched=True)
     banner_top = int(np.flatnonzero((drawn == panel.BANNER).all(axis=(1, 2)))[0])
     gap = drawn[banner_top - 12 : banner_top]
     assert (gap == panel.BACKGROUND).all(), "nothing written just above the banner"
     edges = drawn[:banner_top, [0, 1, 2, -3, -2, -1]]
     assert (edges == panel.BACKGROUND).all(), "nothing runs out of the panel"
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_tissue_outside_the_window_is_hatched(make_result, right, mirrored):
+    """Crop minus window where the image is not 0, worked out by hand: placements of conftest.py, scaled."""
+    placement = right if mirrored else make_result().input.placement
+    image = np.zeros((3000, 2000), np.uint16)
+    image[:, 10:1990] = 1000
+    rows, columns = shown_shape(image.shape)
+    assert (rows, columns) == (1600, 1067)
+    expected = np.zeros((rows, columns), bool)
+    if not mirrored:  # crop: rows 10..2990, columns 0..1960; window: rows 40..2984, columns 20..1940
+        expected[5:1595, 6:1046] = True
+        expected[21:1591, 11:1035] = False
+    found = unseen_foreground(image, placement, (rows, columns))
+    np.testing.assert_array_equal(found, expected)
+    quiet = {"saliency_global": np.zeros((2, 184, 120), np.float32), "patch_locations": np.zeros((0, 2), np.int64),
+             "saliency_patches": np.zeros((0, 2, 128, 128), np.float32)}  # fmt: skip
+    picture = overlay(image, make_result(placement=placement, **quiet))[:, :columns, 0]
+    plain = grey(image, placement.crop_window, (rows, columns))
+    np.testing.assert_array_equal(picture[~found], plain[~found])
+    if not mirrored:
+        for colour in (0, 255):
+            assert 0.05 < ((picture == colour) & (plain != colour))[found].mean() < 0.2
+
+
+def test_the_panel_explains_the_hatching(make_result):
+    without, with_it = (panel.panel(make_result(), 1600, hatched=hatched) for hatched in (False, True))
+    assert (without != with_it).any()
+    np.testing.assert_array_equal(without[:300], with_it[:300])
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2000, 3000), np.uint16), np.zeros((3000, 2000), np.int32)])

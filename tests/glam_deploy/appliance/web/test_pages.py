@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam
+from support.report import parse
+from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam, set_notices
 
 from glam_deploy.appliance.data import FINDING
 from glam_deploy.appliance.web.app import HEADERS
@@ -100,6 +101,21 @@ def test_no_page_needs_anything_inline_or_from_elsewhere(busy: Busy) -> None:
             assert name != "style" and not name.startswith("on"), (path, tag)
             if name in ("href", "src", "action"):
                 assert value.startswith(("/", "#")) and not value.startswith("//"), (path, value)
+
+
+def test_labels_of_narrow_screens_are_the_headings(busy: Busy) -> None:
+    """A table that can become a list has the name of its column at each cell but that of the buttons."""
+    rows = 0
+    for path in ("/", "/studies", "/failures", f"/study/{busy.appliance.name(busy.undelivered)}"):
+        tables = parse(busy.appliance.visitor().get(path).text).of_class("listed")
+        for table in tables:
+            headings = [heading.text.strip() for heading in table.one("thead").all("th")]
+            for row in table.one("tbody").all("tr"):
+                cells = [node for node in row.walk() if node.name in ("th", "td")]
+                labels = [cell.attributes.get("data-label") for cell in cells]
+                assert [label or "Action" for label in labels] == headings, path
+                rows += 1
+    assert rows >= 10
 
 
 def test_the_queue_by_state(busy: Busy) -> None:
@@ -213,6 +229,80 @@ def test_failures_with_reasons(busy: Busy) -> None:
     words = text(busy.appliance.visitor().get("/failures").text)
     for study, reason in ((busy.failed, DEATH), (busy.undelivered, REFUSAL), (busy.delivered, REASON)):
         assert re.search(f"{busy.appliance.name(study)} .*{re.escape(reason)}", words)
+
+
+def test_a_failed_view_is_listed_once(empty: Appliance) -> None:
+    """Though two jobs of its study met it, because another view arrived late; a refused one is so among the refused."""
+    study = empty.receive_exam(1, (View.R_CC, View.L_CC))
+    empty.assemble()
+    empty.work(failed=REASON)
+    empty.receive(dicom_file(View.L_MLO, exam(1)))
+    empty.assemble()
+    empty.work(failed=REASON)
+    assert listed(empty) == {"Failed views": 1, "Refused instances": 0}
+    empty.connection.execute("UPDATE instance SET state = 'refused', reason = ? WHERE arrival = 1", (DEATH,))
+    assert listed(empty) == {"Failed views": 0, "Refused instances": 1}
+    assert "1 image without result" in text(empty.visitor().get(f"/study/{empty.name(study)}").text)
+
+
+def listed(appliance: Appliance) -> dict[str, int]:
+    """Rows in two lists of the page of failures, which its headings must count."""
+    page = appliance.visitor().get("/failures").text
+    rows = {}
+    for name in ("Failed views", "Refused instances"):
+        section = page.partition(f"<h2>{name} ")[2].partition("</section>")[0]
+        rows[name] = section.count('<th scope="row"')
+        assert text(section).startswith(f"{rows[name]} ")
+    return rows
+
+
+def test_a_delivered_study_with_a_failed_view_is_not_shown_as_good(busy: Busy) -> None:
+    name = busy.appliance.name(busy.delivered)
+    for path in ("/studies", f"/study/{name}"):
+        page = busy.appliance.visitor().get(path).text
+        assert '<span class="chip part">Delivered, 1 image without result</span>' in page
+        assert ">Delivered</span>" not in page
+
+
+def test_views_without_an_outcome_say_why(empty: Appliance) -> None:
+    """Refused; of a dead job; still waiting."""
+    study = empty.receive_exam(1, (View.R_CC, View.L_CC))
+    empty.connection.execute("UPDATE instance SET state = 'refused', reason = ? WHERE arrival = 1", (REFUSAL,))
+    page = f"/study/{empty.name(study)}"
+    assert f"R-CC refused No picture. {REFUSAL} L-CC waiting No picture." in text(empty.visitor().get(page).text)
+    empty.assemble()
+    empty.kill_job(DEATH)
+    assert f"R-CC refused No picture. {REFUSAL} L-CC no result No picture." in text(empty.visitor().get(page).text)
+
+
+def test_first_received_is_of_the_first_instance(empty: Appliance) -> None:
+    """A study that was assembled and gets another view later does not begin anew."""
+    study = empty.receive_exam(1, (View.R_CC, View.L_CC))
+    empty.connection.execute("UPDATE instance SET received_at = 1e9 WHERE arrival = 1")
+    empty.assemble()
+    empty.receive(dicom_file(View.L_MLO, exam(1)))
+    assert "First received 2001-09-09 01:46" in text(empty.visitor().get(f"/study/{empty.name(study)}").text)
+
+
+def test_notices_of_a_view_and_their_share_of_the_latest_views(empty: Appliance) -> None:
+    study = empty.receive_exam(1)
+    empty.assemble()
+    assert "No view has been processed yet" in text(empty.visitor().get("/").text)
+    empty.work()
+    folders = sorted((empty.context.data.root / "results/views").iterdir())
+    for number, folder in enumerate(folders):
+        notices = [{"code": "lossy", "message": "some"}] * 2 if number < 3 else []
+        set_notices(
+            folder, [*notices, {"code": "8-bit", "message": "The image has 8 bits."}] if number == 0 else notices
+        )
+    home = text(empty.visitor().get("/").text)
+    assert "Of the last 4 views." in home
+    assert "Notice Views Share lossy 3 75 % 8-bit 1 25 %" in home.replace("\u00a0", " ")
+    page = text(empty.visitor().get(f"/study/{empty.name(study)}").text)
+    assert page.count("8-bit The image has 8 bits. 1 of the last 4 views.") == 1
+    assert page.count("lossy some 3 of the last 4 views.") == 6
+    shutil.rmtree(folders[0])
+    assert "Of the last 3 views." in text(empty.visitor().get("/").text)
 
 
 def test_image_and_map_differ_in_colour_alone(busy: Busy) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.web import Appliance, appliance, configuration
+from pydicom import dcmread
+from support.web import Appliance, appliance, breast, configuration, dicom_file, exam
 
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome
 from glam_deploy.appliance.work import result_objects
 from glam_deploy.appliance.work.result_objects import Publisher
+from glam_deploy.dicom.results.secondary_capture import BANNER_HEIGHT
 from glam_deploy.records import View
 
 ANOTHER_REASON = "made up: the disk lost it"
@@ -99,3 +101,21 @@ def test_what_breaks_a_draft_breaks_the_reports_and_not_the_view(
         jobs.record_outcomes(site.connection, job, [settled])
     with pytest.raises(RuntimeError, match="made up"):
         publisher.reports.publish(job, jobs.job_views(site.connection, job))
+
+
+def test_the_secondary_capture_hatches_what_the_network_did_not_see(tmp_path: Path) -> None:
+    """Of a breast of 3,044 rows under the window of 2,944, in 100 rows an eighth of the pixels is black."""
+    config = configuration(tmp_path)
+    results = config.results.model_copy(update={"sc": True})
+    receive = config.receive.model_copy(update={"max_object_bytes": 64 << 20})
+    with appliance(config.model_copy(update={"results": results, "receive": receive})) as site:
+        site.receive(dicom_file(View.L_CC, exam(1), breast(View.L_CC, 3400, 2000)))
+        site.assemble()
+        site.work()
+        (path,) = (site.context.data.root / "results/views").glob("*/sc.dcm")
+    picture = dcmread(path).pixel_array[BANNER_HEIGHT:, :, 0]
+    row = len(picture) / 3400
+    strip = picture[round(178 * row) : round(3222 * row), 40:72]  # rows that are all breast, beside the patches' labels
+    hatched = (strip == 0).sum(axis=1) == 4
+    assert hatched.sum() == pytest.approx(100 * row, abs=4)
+    assert not hatched[round(100 * row) : -round(100 * row)].any()
