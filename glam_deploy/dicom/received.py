@@ -44,8 +44,10 @@ class Received:
     """Why it is not a candidate; contains no identifier."""
 
 
-def examine(path: Path, *, for_processing: bool) -> Received:
+def examine(path: Path, *, for_processing: bool, caller: Caller = Caller.APPLIANCE) -> Received:
     """Classify the object in the DICOM file `path`, whose head `part10.write_head` wrote. Pixels are not read.
+
+    `caller`: the program whose user reads `Received.reason`.
 
     Raises DicomError if the instance cannot be identified: no readable data set, no valid SOP class, or a UID of
     instance, study or series that is missing or not an identifier (`is_identifier`).
@@ -56,7 +58,8 @@ def examine(path: Path, *, for_processing: bool) -> Received:
         identity = header.read_through(_IDENTITY)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
-        view, state, reason = _classify(header, for_processing) if is_mammogram else _other_class(uids["SOPClassUID"])
+        found = _classify(header, for_processing, caller) if is_mammogram else _other_class(uids["SOPClassUID"])
+    view, state, reason = found
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
@@ -66,13 +69,13 @@ def examine(path: Path, *, for_processing: bool) -> Received:
 _Classification = tuple[View | None, State, str]
 
 
-def _classify(header: "_Header", for_processing: bool) -> _Classification:
+def _classify(header: "_Header", for_processing: bool, caller: Caller) -> _Classification:
     try:
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
-        return None, "skipped", error.message_for(Caller.APPLIANCE)
+        return None, "skipped", error.message_for(caller)
     except DicomError as error:
-        return None, "refused", error.message_for(Caller.APPLIANCE)
+        return None, "refused", error.message_for(caller)
 
 
 def _other_class(sop_class: UID) -> _Classification:

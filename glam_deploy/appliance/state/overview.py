@@ -94,18 +94,27 @@ def spool_bytes(connection: sqlite3.Connection) -> int:
 
 _FAILURES: Mapping[str, str] = {
     "instance_refused": "SELECT count(*) FROM instance WHERE state = 'refused'",
-    "instance_skipped": "SELECT count(*) FROM instance WHERE state = 'skipped'",
     "instance_quarantined": "SELECT count(*) FROM quarantine",
     "view_failed": "SELECT count(*) FROM job_view WHERE outcome = 'failed'",
-    "view_skipped": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
     "job_dead": _COUNTS["failed"],
     "parcel_dead": _COUNTS["undelivered"],
 }
 
 
 def failures_by_code(connection: sqlite3.Connection) -> dict[str, int]:
-    """Number of failed or skipped items for each failure code."""
+    """Number of failed items for each failure code."""
     return {code: _scalar(connection, query) for code, query in _FAILURES.items()}
+
+
+_SKIPPED: Mapping[str, str] = {
+    "instance": "SELECT count(*) FROM instance WHERE state = 'skipped'",
+    "view": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
+}
+
+
+def skipped(connection: sqlite3.Connection) -> dict[str, int]:
+    """Number of items that are skipped by rule, which is no failure: received instances, and mammograms of jobs."""
+    return {kind: _scalar(connection, query) for kind, query in _SKIPPED.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

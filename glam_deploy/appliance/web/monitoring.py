@@ -146,7 +146,9 @@ class _Collector:
             )
             yield from _target_metrics(overview.targets(connection))
             codes = overview.failures_by_code(connection).items()
-            yield _gauge("glam_failures", "Failed or skipped items", codes, "code")
+            yield _gauge("glam_failures", "Failed items", codes, "code")
+            skipped = overview.skipped(connection).items()
+            yield _gauge("glam_skipped", "Items skipped by rule, which is no failure", skipped, "kind")
             yield from _stage_metrics(
                 overview.latest_job_timings(connection), overview.latest_delivery_timings(connection)
             )

@@ -15,7 +15,9 @@ from glam_deploy.errors import UsageError
 
 def journal_and_version(path: Path) -> tuple[str, int]:
     with closing(open_database(path)) as connection:
-        (mode,), (version,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "user_version"))
+        (mode,), (version,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "user_version")
+        )
         return mode, version
 
 
