@@ -7,7 +7,7 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 import tomllib
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -35,6 +35,8 @@ AETitle = Annotated[str, Field(pattern=_AE_TITLE)]
 """PS3.5 table 6.2-1."""
 _TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+ResultKind = Literal["seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps"]
+"""A kind of result object, by the name of its switch in `Results`."""
 
 
 def _as_indices(value: object) -> object:
@@ -188,11 +190,18 @@ class Results(Section):
     threshold_benign: Threshold = 0.5
     threshold_malignant: Threshold = 0.5
 
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """The kinds of objects that are made."""
+        return tuple(kind for kind in get_args(ResultKind) if getattr(self, kind))
+
 
 class Target(Section):
     """A destination of result objects."""
 
     name: str = Field(pattern=_TARGET_NAME)
+    objects: Annotated[tuple[ResultKind, ...] | None, Field(min_length=1)] = None
+    """Kinds of result objects that it gets; None for all that are made."""
     ae_title: AETitle | None = None
     host: str | None = None
     port: Port | None = None
@@ -280,6 +289,20 @@ class Config(Section):
         if len(names) != len(set(names)):
             raise ValueError(f"targets share a name: {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _objects_are_made(self) -> "Config":
+        for target in self.targets:
+            if unmade := [kind for kind in target.objects or () if kind not in self.results.kinds]:
+                raise ValueError(
+                    f"target {target.name} gets {', '.join(unmade)}, which [results] does not make: set "
+                    f"`{unmade[0]} = true` there, or remove it from `objects`"
+                )
+        return self
+
+    def kinds_for(self, target: Target) -> tuple[ResultKind, ...]:
+        """The kinds of objects that a target gets."""
+        return self.results.kinds if target.objects is None else target.objects
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Config":

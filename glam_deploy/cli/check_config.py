@@ -49,15 +49,13 @@ def describe(config: "Config") -> Iterator[str]:
     yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
-    yield f"results    {', '.join(name for name in _OBJECTS if getattr(config.results, name)) or 'none'}"
+    yield f"results    {', '.join(config.results.kinds) or 'none'}"
     for target in config.targets:
         place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
-        yield f"target     {target.name}: {place}"
+        only = "" if target.objects is None else f", gets {', '.join(target.objects)} only"
+        yield f"target     {target.name}: {place}{only}"
     if not config.targets:
         yield "target     none: results stay in the data folder"
-
-
-_OBJECTS = ("seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps")
 
 
 def _receiving(config: "Config") -> Iterator[str]:

@@ -6,7 +6,8 @@
                dead, pending -> discarded        `discard` by a person
     object     pending -> sent -> proven
                sent -> pending                   the target does not show it
-               pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too
+               pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too; a sent
+                                                 object stays sent if no proof is configured
 
 Transitions of a delivery that a person has discarded meanwhile have no effect. A retry requested by a person stays in
 `next_try` until the delivery worker has read it.
@@ -14,7 +15,7 @@ Transitions of a delivery that a person has discarded meanwhile have no effect. 
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glam_deploy.appliance.state import database
@@ -34,6 +35,8 @@ _POSTPONED = f"iif(next_try = {_RETRY_NOW}, next_try, max(next_try, ?))"
 class ResultObject:
     """One DICOM object made by a job."""
 
+    kind: str
+    """By the name of its switch in [results], as its file."""
     sop_uid: str
     sop_class: str
     path: str
@@ -65,15 +68,13 @@ class DeliveryObject:
     """The target's last answer, if it was not a plain success."""
 
 
-def enqueue(
-    connection: sqlite3.Connection, job_id: int, targets: Collection[str], objects: Sequence[ResultObject]
-) -> None:
-    """Queue a delivery per target with those of `objects` that no other delivery sends; in the caller's transaction.
+def enqueue(connection: sqlite3.Connection, job_id: int, results: Mapping[str, Sequence[ResultObject]]) -> None:
+    """Queue a delivery per target with those of its objects that no other delivery sends; in the caller's transaction.
 
     An object of an earlier delivery stays with it, unless that one is dead: then it moves here. A job that already has
     a delivery for a target gets no second one.
     """
-    for target in targets:
+    for target, objects in results.items():
         made = connection.execute(
             "INSERT OR IGNORE INTO parcel (job_id, target, state, created_at) VALUES (?, ?, 'pending', ?)",
             (job_id, target, time.time()),
@@ -192,9 +193,12 @@ def postpone(connection: sqlite3.Connection, delivery_id: int, reason: str, next
 
 
 def count_failed_attempt(
-    connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float, *, attempts: int
+    connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float, *, attempts: int, proof: bool = True
 ) -> str:
-    """Count a failed attempt; the delivery's new state, which is "dead" after `attempts` of them."""
+    """Count a failed attempt; the delivery's new state, which is "dead" after `attempts` of them.
+
+    Then all that did not arrive is dead. Without `proof`, what the target accepted has arrived and is not sent again.
+    """
     with transaction(connection):
         connection.execute(
             f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED}, attempts = attempts + 1"
@@ -206,7 +210,7 @@ def count_failed_attempt(
             (delivery_id, attempts),
         ).rowcount
         if died:
-            _mark_objects_dead(connection, delivery_id)
+            _mark_objects_dead(connection, delivery_id, ("pending", "sent") if proof else ("pending",))
             _add_event(connection, delivery_id, "undeliverable")
     (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
     return str(state)
@@ -255,7 +259,7 @@ def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
     """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
     with transaction(connection):
         _reopen(connection, delivery_id, "discarded", 0)
-        _mark_objects_dead(connection, delivery_id)
+        _mark_objects_dead(connection, delivery_id, ("pending", "sent"))
         _add_event(connection, delivery_id, "discarded by hand")
 
 
@@ -270,9 +274,10 @@ def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_t
         raise UsageError(f"delivery {delivery_id} {was}: only a dead or pending delivery can be retried or discarded")
 
 
-def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int) -> None:
+def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int, states: Sequence[str]) -> None:
+    marks = ", ".join("?" * len(states))
     connection.execute(
-        "UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ('pending', 'sent')", (delivery_id,)
+        f"UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ({marks})", (delivery_id, *states)
     )
 
 

@@ -10,7 +10,7 @@ dead -> ready, discarded           by a person (`retry`, `discard`)
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glam_deploy.appliance.identity import digest
@@ -245,10 +245,11 @@ def record_outcomes(connection: sqlite3.Connection, job: Job, outcomes: Sequence
     return True
 
 
-def finish(
-    connection: sqlite3.Connection, job: Job, *, objects: Sequence[ResultObject], targets: Collection[str]
-) -> bool:
-    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost."""
+def finish(connection: sqlite3.Connection, job: Job, results: Mapping[str, Sequence[ResultObject]]) -> bool:
+    """End a job as done and queue a delivery of `results` (target -> its objects) for each target, in one transaction.
+
+    False if the lease was lost.
+    """
     with transaction(connection):
         if not _leased_row(connection, job):
             return False
@@ -257,7 +258,7 @@ def finish(
             " WHERE id = ?",
             (time.time(), job.id),
         )
-        deliveries.enqueue(connection, job.id, targets, objects)
+        deliveries.enqueue(connection, job.id, results)
         add_event(connection, job.study_uid, "done")
     return True
 

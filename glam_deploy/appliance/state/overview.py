@@ -140,6 +140,19 @@ def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
     ]
 
 
+_UNDELIVERED_OBJECTS = (
+    "SELECT p.target, o.state IN ('sent', 'proven') AS arrived, count(*) FROM parcel p"
+    " JOIN parcel_object o ON o.parcel_id = p.id"
+    " WHERE p.target IN (SELECT DISTINCT target FROM parcel) AND p.state IN ('pending', 'dead') GROUP BY 1, 2"
+)
+
+
+def undelivered_objects(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """(target, "arrived" or "missing") -> number of objects in deliveries that are pending or dead."""
+    rows = connection.execute(_UNDELIVERED_OBJECTS).fetchall()
+    return {(target, "arrived" if arrived else "missing"): count for target, arrived, count in rows}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Component:
     """The last heartbeat of a process, or of a target ("target:NAME")."""

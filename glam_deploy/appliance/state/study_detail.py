@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glam_deploy.appliance.identity import is_uid
+from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_study
 
 PAGE = 50
 """Studies, or failures, on one page."""
@@ -126,6 +127,8 @@ class StudyDetail:
     """Rows of `job`, newest first."""
     deliveries: list[Row]
     """Rows of `parcel`, newest first, with `objects` and `arrived`: how many of them the target is known to hold."""
+    parts: list[DeliveryPart]
+    """Objects of the deliveries, by delivery and kind."""
     events: list[Row]
 
 
@@ -141,6 +144,7 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
         instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid, uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
+        parts=parts_of_study(connection, uid),
         events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
     )
 

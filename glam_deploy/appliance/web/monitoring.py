@@ -145,6 +145,8 @@ class _Collector:
                 "glam_spool_bytes", "Bytes of the received instances", [((), overview.spool_bytes(connection))]
             )
             yield from _target_metrics(overview.targets(connection))
+            text, found = "Objects of undelivered result sets", overview.undelivered_objects(connection).items()
+            yield _gauge("glam_undelivered_objects", text, found, "target", "state")
             codes = overview.failures_by_code(connection).items()
             yield _gauge("glam_failures", "Failed items", codes, "code")
             skipped = overview.skipped(connection).items()

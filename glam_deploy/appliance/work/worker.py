@@ -13,6 +13,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
+from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat, WorkerStatus, is_dead, worker_name
 from glam_deploy.appliance.work.predictor import (
@@ -186,8 +187,7 @@ class Worker:
         # without the lease the reports would be replaced at once
         self._require_lease(jobs.renew(self._connection, job, self._monotonic() + self._limits.lease_s))
         objects = publisher.reports.publish(job, views)
-        targets = [target.name for target in self._config.targets]
-        self._require_lease(jobs.finish(self._connection, job, objects=objects, targets=targets))
+        self._require_lease(jobs.finish(self._connection, job, _by_target(self._config, objects)))
         done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
         seconds = round(time.monotonic() - started, 3)
         self._audit.write(
@@ -293,3 +293,11 @@ class Worker:
     def _require_lease(self, holds_lease: bool) -> None:
         if not holds_lease:
             raise LeaseLost
+
+
+def _by_target(config: Config, objects: Sequence[ResultObject]) -> dict[str, list[ResultObject]]:
+    """Name of each target that gets any of the objects -> those that it gets."""
+    found = {
+        target.name: [each for each in objects if each.kind in config.kinds_for(target)] for target in config.targets
+    }
+    return {name: wanted for name, wanted in found.items() if wanted}

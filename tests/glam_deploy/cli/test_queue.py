@@ -38,8 +38,8 @@ def data(tmp_path: Path) -> DataFolder:
         assert first
         assert second
         jobs.fail(connection, first, now=0, attempts=1, reason="the engine failed on it")
-        sent = ResultObject(sop_uid="9.1", sop_class="1.2", path="results/x.dcm")
-        jobs.finish(connection, second, objects=[sent], targets=["pacs"])
+        sent = ResultObject(kind="seg", sop_uid="9.1", sop_class="1.2", path="results/x.dcm")
+        jobs.finish(connection, second, {"pacs": [sent]})
         with transaction(connection):
             connection.execute("UPDATE parcel SET state = 'dead', reason = 'refused', attempts = 20")
             connection.execute("UPDATE parcel_object SET state = 'dead'")

@@ -111,6 +111,7 @@ def test_metrics_of_a_busy_one(busy: Busy) -> None:
     assert of(found, "glam_deliveries", target="pacs", state="delivered") == 1
     assert of(found, "glam_deliveries", target="pacs", state="dead") == 1
     assert of(found, "glam_deliveries", target="archive", state="pending") == 1
+    assert of(found, "glam_undelivered_objects", target="archive", state="missing") > 0
     assert of(found, "glam_failures", code="view_failed") == 1
     assert of(found, "glam_failures", code="job_dead") == 1
     assert of(found, "glam_skipped", kind="instance") == 1

@@ -17,12 +17,14 @@ from support.until import until
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.state import studies
+from glam_deploy.appliance.state import overview, studies
 from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work import result_objects, worker
 from glam_deploy.appliance.work.predictor import PredictorLoader
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
+from glam_deploy.dicom.acceptance import FOR_PRESENTATION, FOR_PROCESSING
+from glam_deploy.dicom.results.kinds import KINDS
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -100,6 +102,51 @@ def test_results_lie_in_the_patients_own_study_and_are_made_the_same_again(tmp_p
         assert {each.StudyInstanceUID for each in made_of_it} == {dcmread(source).StudyInstanceUID}
         uids.append(sorted((each.SOPInstanceUID, each.SeriesInstanceUID) for each in made_of_it))
     assert uids[0] == uids[1]
+
+
+def test_a_target_gets_only_its_kinds_of_objects_and_they_are_of_the_classes_to_be_negotiated(tmp_path: Path) -> None:
+    """Doctor negotiates by KINDS; the worker's files are the truth."""
+    few = ONE_TARGET.replace("pacs", "few") + '\nobjects = ["cad_sr", "sc"]'
+    none = ONE_TARGET.replace("pacs", "none") + '\nobjects = ["seg"]'
+    config = config_of(tmp_path, ONE_TARGET, few, none, "[results]\nseg_fractional = true\ngsps = true")
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+    files = {path.stem: dcmread(path) for path in data.root.glob("results/**/*.dcm")}
+    found = {
+        name: (each.file_meta.MediaStorageSOPClassUID, each.file_meta.TransferSyntaxUID) for name, each in files.items()
+    }
+    assert found == {name: (kind.sop_class, kind.transfer_syntax) for name, kind in KINDS.items()}
+
+    def kinds(target: str) -> set[str]:
+        paths = rows(data, "SELECT path FROM parcel_object WHERE target = ?", target)
+        return {Path(str(path)).stem for (path,) in paths}
+
+    assert (kinds("pacs"), kinds("few"), kinds("none")) == (set(KINDS), {"cad_sr", "sc"}, {"seg"})
+
+
+def test_a_for_processing_twin_is_skipped_and_no_failure(tmp_path: Path) -> None:
+    """PS3.16 TID 4000: algorithms that were not attempted are not mentioned in the summaries of a CAD SR."""
+    config = config_of(tmp_path, ONE_TARGET)
+    send(config, View.L_CC)
+    send(config, View.L_CC, for_processing=True)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+    outcomes = dict(rows(data, "SELECT sop_class, outcome FROM job_view JOIN instance USING (sop_uid)"))
+    assert outcomes == {FOR_PRESENTATION: "done", FOR_PROCESSING: "skipped"}
+    ((reason,),) = rows(data, "SELECT reason FROM job_view WHERE outcome = 'skipped'")
+    assert "[accept] of the configuration" in str(reason) and "--" not in str(reason)
+    with overview.open_read_only(data.database) as connection:
+        assert set(overview.failures_by_code(connection).values()) == {0}
+        assert overview.skipped(connection) == {"instance": 1, "view": 1}
+    (report,) = (dcmread(path) for path in data.root.glob("results/jobs/*/cad_sr.dcm"))
+    meanings = [element.value for element in report.iterall() if element.keyword == "CodeMeaning"]
+    assert "Failed Detections" not in meanings
+    assert any(meaning.startswith("All algorithms succeeded") for meaning in meanings)
+    told = "".join(element.value for element in report.iterall() if element.keyword == "TextValue")
+    assert "Not processed, because it is not meant for this network: the image is For Processing" in told
 
 
 def test_late_view_gets_a_superseding_result_that_uses_what_was_found(tmp_path: Path) -> None:
