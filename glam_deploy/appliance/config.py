@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     ValidationError,
@@ -21,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from glam_deploy.appliance.routes import Route, check_routes
+from glam_deploy.appliance.section import AE_TITLE, AETitle, Section
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
 from glam_deploy.networks import MOST_PATCHES
@@ -30,9 +30,6 @@ SectionT = TypeVar("SectionT", bound="Section")
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: a free port chosen by the system and written to the log; for tests."""
 Seconds = Annotated[float, Field(ge=0)]
-_AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
-AETitle = Annotated[str, Field(pattern=_AE_TITLE)]
-"""PS3.5 table 6.2-1."""
 _TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 ResultKind = Literal["seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps"]
@@ -68,12 +65,6 @@ def _not_empty(value: object) -> object:
 
 
 File = Annotated[Path, BeforeValidator(_not_empty)]
-
-
-class Section(BaseModel):
-    """A table of the configuration file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tls(Section):
@@ -280,6 +271,8 @@ class Config(Section):
     worker: Worker
     results: Results = Results()
     targets: tuple[Target, ...] = ()
+    routes: tuple[Route, ...] = ()
+    """The first rule that applies to a study decides about its results; without any, all targets get them."""
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
 
@@ -299,6 +292,17 @@ class Config(Section):
                     f"`{unmade[0]} = true` there, or remove it from `objects`"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _routes_are_reached(self) -> "Config":
+        check_routes(self.routes, [target.name for target in self.targets])
+        return self
+
+    def targets_of(self, route: Route | None) -> tuple[str, ...] | None:
+        """Names of the targets of a study to which `route` applies (None: no route); None: it is not processed."""
+        if route is None:
+            return tuple(target.name for target in self.targets)
+        return None if route.discard else route.targets
 
     def kinds_for(self, target: Target) -> tuple[ResultKind, ...]:
         """The kinds of objects that a target gets."""
@@ -356,7 +360,7 @@ def _explanation(error: Any) -> str:
         "extra_forbidden": "is not a key of this table: see docs/appliance.md",
         "model_type": "expected a table",
         "tuple_type": "expected a list, [...]",
-        _AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
+        AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         _TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
     }
     known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))

@@ -54,6 +54,10 @@ def describe(config: "Config") -> Iterator[str]:
         place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
         only = "" if target.objects is None else f", gets {', '.join(target.objects)} only"
         yield f"target     {target.name}: {place}{only}"
+    for number, route in enumerate(config.routes, start=1):
+        targets = config.targets_of(route)
+        to = "not processed" if targets is None else f"to {', '.join(targets) or 'no target'}"
+        yield f"route      {number}: {route}: {to}"
     if not config.targets:
         yield "target     none: results stay in the data folder"
 

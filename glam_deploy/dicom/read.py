@@ -20,7 +20,7 @@ from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
-from glam_deploy.dicom.values import Elements
+from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
 from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
@@ -128,6 +128,18 @@ def read_uids(path: Path) -> dict[str, str]:
             if elements.values(keyword) and UID(uid := elements.texts(keyword)[0]).is_valid:
                 found[keyword] = uid
     return found
+
+
+def read_texts(path: Path, keywords: Sequence[str]) -> dict[str, str]:
+    """The first value of each text element of a DICOM file, in its character set; "" for an absent or damaged one.
+
+    Raises DicomError if the file cannot be read.
+    """
+    dataset = read_elements(path, ("SpecificCharacterSet", *keywords))
+    with suppress(*LIBRARY_ERRORS):
+        dataset.decode()
+    elements = Elements(dataset)
+    return {keyword: elements.texts(keyword)[0] if elements.values(keyword) else "" for keyword in keywords}
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:

@@ -57,6 +57,8 @@ class JobView:
     reason: str | None
     folder: str | None
     """Folder of its results, relative to the data folder."""
+    sender: str = ""
+    """As in the audit log: AE title@address, without an AE title for STOW-RS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +218,7 @@ def job_views(connection: sqlite3.Connection, job: Job) -> list[JobView]:
 def _views(connection: sqlite3.Connection, job_id: int | None) -> list[JobView]:
     rows = connection.execute(
         "SELECT i.sop_uid, i.sop_class, i.series_uid, i.sha256, i.path, i.state, i.reason AS state_reason, i.view,"
-        " v.outcome, v.reason, v.folder FROM job_view AS v JOIN instance AS i USING (sop_uid)"
+        " v.outcome, v.reason, v.folder, i.sender FROM job_view AS v JOIN instance AS i USING (sop_uid)"
         " WHERE v.job_id = ? ORDER BY i.arrival",
         (job_id,),
     )

@@ -11,6 +11,7 @@ from itertools import chain, takewhile
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.routes import Route, first_match
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
 from glam_deploy.appliance.state.deliveries import ResultObject
@@ -25,6 +26,7 @@ from glam_deploy.appliance.work.predictor import (
 )
 from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import Publisher
+from glam_deploy.appliance.work.routing import origins_of
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps, is_finished, outcome_without_network
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError
@@ -179,6 +181,9 @@ class Worker:
 
     def _process(self, predictor: Predictor) -> None:
         started = time.monotonic()
+        if self._config.targets_of(self._route()) is None:
+            self._discard()
+            return
         provenance = result_provenance(predictor, self._config, self._data)
         publisher = Publisher(data=self._data, config=self._config, provenance=provenance)
         self._process_views(predictor, publisher)
@@ -187,12 +192,39 @@ class Worker:
         # without the lease the reports would be replaced at once
         self._require_lease(jobs.renew(self._connection, job, self._monotonic() + self._limits.lease_s))
         objects = publisher.reports.publish(job, views)
-        self._require_lease(jobs.finish(self._connection, job, _by_target(self._config, objects)))
+        self._require_lease(jobs.finish(self._connection, job, self._by_target(objects)))
         done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
         seconds = round(time.monotonic() - started, 3)
         self._audit.write(
             "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
         )
+
+    def _route(self) -> Route | None:
+        """The routing rule that applies to the current job's study."""
+        if not self._config.routes:
+            return None
+        origins = origins_of(jobs.job_views(self._connection, self._job), self._data.root)
+        found = first_match(self._config.routes, origins)
+        return found[1] if found else None
+
+    def _discard(self) -> None:
+        """End the current job without results, by a routing rule."""
+        job, reason = self._job, "not processed, by a rule of [[routes]] in the configuration"
+        views = [view for view in jobs.job_views(self._connection, job) if view.outcome is None]
+        skipped = [JobViewOutcome(sop_uid=view.sop_uid, outcome="skipped", reason=reason) for view in views]
+        self._require_lease(jobs.record_outcomes(self._connection, job, skipped))
+        self._require_lease(jobs.finish(self._connection, job, {}))
+        self._audit.write("worked", study=job.study_uid, job=job.id, done=0, skipped=len(skipped), failed=0)
+
+    def _by_target(self, objects: Sequence[ResultObject]) -> dict[str, list[ResultObject]]:
+        """Name of each target that gets any of the objects -> those that it gets.
+
+        A rule that discards the study, because of a view that arrived meanwhile, means no target.
+        """
+        config, names = self._config, self._config.targets_of(self._route()) or ()
+        targets = [target for target in config.targets if target.name in names]
+        found = {each.name: [one for one in objects if one.kind in config.kinds_for(each)] for each in targets}
+        return {name: given for name, given in found.items() if given}
 
     def _process_views(self, predictor: Predictor, publisher: Publisher) -> None:
         """Reads a view (or `Predictor.ahead` views) and writes another while the network computes a third.
@@ -293,11 +325,3 @@ class Worker:
     def _require_lease(self, holds_lease: bool) -> None:
         if not holds_lease:
             raise LeaseLost
-
-
-def _by_target(config: Config, objects: Sequence[ResultObject]) -> dict[str, list[ResultObject]]:
-    """Name of each target that gets any of the objects -> those that it gets."""
-    found = {
-        target.name: [each for each in objects if each.kind in config.kinds_for(target)] for target in config.targets
-    }
-    return {name: wanted for name, wanted in found.items() if wanted}

@@ -126,6 +126,23 @@ def test_a_target_gets_only_its_kinds_of_objects_and_they_are_of_the_classes_to_
     assert (kinds("pacs"), kinds("few"), kinds("none")) == (set(KINDS), {"cad_sr", "sc"}, {"seg"})
 
 
+def test_routes_decide_which_targets_get_a_study_and_which_study_is_not_processed(tmp_path: Path) -> None:
+    other = ONE_TARGET.replace("pacs", "other")
+    routes = '[[routes]]\nview = ["R-CC"]\ndiscard = true\n[[routes]]\ncalling_ae = ["modality"]\ntargets = ["other"]'
+    config = config_of(tmp_path, ONE_TARGET, other, routes, BARE.replace("sr = false", "sr = true"))
+    send(config, View.L_CC)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: states(data) == ["done"])
+        assert rows(data, "SELECT target, state FROM parcel") == [("other", "pending")]
+        send(config, View.L_CC, View.R_CC, exam="second")
+        assemble(config)
+        until(lambda: states(data) == ["done", "done"])
+    assert rows(data, "SELECT DISTINCT outcome FROM job_view WHERE job_id = 2") == [("skipped",)]
+    assert rows(data, "SELECT count(*) FROM parcel") == [(1,)]
+    assert len(list((data.root / "results/jobs").iterdir())) == 1
+
+
 def test_a_for_processing_twin_is_skipped_and_no_failure(tmp_path: Path) -> None:
     """PS3.16 TID 4000: algorithms that were not attempted are not mentioned in the summaries of a CAD SR."""
     config = config_of(tmp_path, ONE_TARGET)
