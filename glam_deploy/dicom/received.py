@@ -86,7 +86,7 @@ def _accepted_view(elements: "_Header", for_processing: bool) -> View:
     header = read_header(elements.read_through(KEYWORDS))
     acceptance.check(header, for_processing=for_processing)
     view = views.view_of(header, None)
-    views.stored_mirrored(header, view)
+    views.stored_orientation(header, view)
     return view
 
 

@@ -91,7 +91,7 @@ def send(
         path = config.data.parent / "sent.dcm"
         write_view(path, pixels_of(view), view=view, exam=Exam(seed=exam), for_processing=for_processing)
         with ingest.open(sender="MODALITY@127.0.0.1") as upload:
-            upload.write(path.read_bytes())
+            upload.write(change(path.read_bytes()) if change else path.read_bytes())
             assert upload.finish().status == Status.SUCCESS
     ingest.close()
 

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,55 @@ def test_a_target_gets_only_its_kinds_of_objects_and_they_are_of_the_classes_to_
         return {Path(str(path)).stem for (path,) in paths}
 
     assert (kinds("pacs"), kinds("few"), kinds("none")) == (set(KINDS), {"cad_sr", "sc"}, {"seg"})
+
+
+def rotated(content: bytes) -> bytes:
+    """An upright MLO view, stored rotated by 180 degrees."""
+    dataset = dcmread(BytesIO(content))
+    dataset.PixelData = dataset.pixel_array[::-1, ::-1].tobytes()
+    dataset.PatientOrientation = ["A", "HR"] if dataset.ImageLaterality == "R" else ["P", "HL"]
+    file = BytesIO()
+    dataset.save_as(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("view", [View.L_MLO, View.R_MLO])
+def test_a_view_stored_rotated_has_the_results_of_the_upright_one_turned(tmp_path: Path, view: View) -> None:
+    config = config_of(tmp_path)
+    send(config, view, exam="upright")
+    send(config, view, exam="rotated", change=rotated)
+    assemble(config)
+    with working(config) as data:
+        until(lambda: states(data) == ["done", "done"])
+    found = rows(data, "SELECT folder FROM job_view JOIN job ON job.id = job_id ORDER BY job.id")
+    folders = [data.root / str(folder) for (folder,) in found]
+    reports = [json.loads((folder / "report.json").read_text()) for folder in folders]
+    if reports[0]["preprocessing"]["half_turn"]:
+        folders, reports = folders[::-1], reports[::-1]
+    plain, turned = reports
+    rows_, columns = plain["preprocessing"]["source_shape"]
+
+    def turn(box: list[int]) -> list[int]:
+        return [rows_ - box[2], columns - box[3], rows_ - box[0], columns - box[1]]
+
+    assert [notice["code"] for notice in turned["warnings"]] == [
+        "stored-rotated", *(notice["code"] for notice in plain["warnings"])]  # fmt: skip
+    assert turned["predictions"] == plain["predictions"]
+    boxes = [[patch["source_box"] for patch in report["patches"]] for report in reports]
+    assert boxes[1] == [turn(box) for box in boxes[0]]
+    upright, stored = (np.load(folder / "saliency.npz") for folder in folders)
+    assert set(upright) == set(stored)
+    for name in upright:
+        np.testing.assert_array_equal(stored[name], upright[name])
+    segments = [dcmread(folder / "seg.dcm").pixel_array for folder in folders]
+    assert segments[0].any()
+    np.testing.assert_array_equal(segments[1], segments[0][..., ::-1, ::-1])
+    summaries = [json.loads((folder / "finding.json").read_text())["summary"] for folder in folders]
+    regions = [
+        sorted((each["label"], each["pixels"], each["box"]) for each in summary["regions"]) for summary in summaries
+    ]
+    assert regions[0]
+    assert regions[1] == sorted((label, pixels, turn(box)) for label, pixels, box in regions[0])
 
 
 def test_routes_decide_which_targets_get_a_study_and_which_study_is_not_processed(tmp_path: Path) -> None:
