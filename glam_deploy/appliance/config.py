@@ -129,6 +129,15 @@ class Assemble(Section):
     four_views: bool = True
     """Complete as soon as L-CC, R-CC, L-MLO and R-MLO have arrived."""
 
+    @model_validator(mode="after")
+    def _cap_is_later(self) -> "Assemble":
+        if self.quiet_s > self.cap_s:
+            raise ValueError(
+                f"quiet_s is {self.quiet_s:g} and cap_s {self.cap_s:g}, so that quiet_s never applies: expected "
+                "quiet_s up to cap_s"
+            )
+        return self
+
 
 class Accept(Section):
     """Which images are processed, beyond the fixed rules of docs/inputs.md."""

@@ -18,6 +18,7 @@ from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.identity import derived_uid
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.deliveries import Delivery
@@ -266,7 +267,7 @@ def _run_worker(worker: DeliveryWorker, stop: threading.Event) -> None:
                 while worker.step() and not stop.is_set():
                     pass
             except sqlite3.OperationalError as error:  # a full disk: retry until there is space
-                log.error("state.db cannot be written (%s)", error)
+                log.error("state.db cannot be written (%s)", error, extra=RECURRING)
                 stop.wait(HEARTBEAT_S)
 
 
@@ -278,7 +279,7 @@ def _supervise(send_heartbeats: Callable[[], None], threads: Sequence[threading.
         try:
             send_heartbeats()
         except sqlite3.OperationalError as error:
-            log.error("state.db cannot be written (%s)", error)
+            log.error("state.db cannot be written (%s)", error, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
     deadline = time.monotonic() + STOP_S
     for thread in threads:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
+from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
 from glam_deploy.errors import GlamError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _free(what: str, host: str, port: int) -> Finding:
         try:
             trial.bind((host, port))
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
             taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
             return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
     return ok(what, f"{host}: free")

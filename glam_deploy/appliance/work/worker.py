@@ -11,6 +11,7 @@ from itertools import chain, takewhile
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.routes import Route, first_match
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
@@ -100,7 +101,7 @@ class Worker:
                 if not self._one_job():
                     self._stop.wait(POLL_S)
             except sqlite3.OperationalError as error:  # a full disk: retry until there is space
-                log.error("state.db cannot be written (%s)", error)
+                log.error("state.db cannot be written (%s)", error, extra=RECURRING)
                 self._stop.wait(STORAGE_RETRY_S)
 
     def _one_job(self) -> bool:
@@ -168,7 +169,8 @@ class Worker:
             raise SystemExit(1)
 
     def _storage_failed(self, error: OSError) -> None:
-        log.error("study %s: interrupted by an error of the machine (%s)", self._job.pseudonym, error.strerror)
+        text = "study %s: interrupted by an error of the machine (%s)"
+        log.error(text, self._job.pseudonym, error.strerror, extra=RECURRING)
         next_try, reason = (
             self._monotonic() + STORAGE_RETRY_S,
             f"cannot write results or read views ({error.strerror})",
