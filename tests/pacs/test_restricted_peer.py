@@ -102,6 +102,7 @@ def test_a_viewer_without_segmentations(appliance: Appliance, tmp_path: Path) ->
         "4 of 6 objects delivered, 2 not (2 seg): the target accepts no Segmentation Storage"
     )
     (study,) = (row["pseudonym"] for row in appliance.rows("SELECT pseudonym FROM study"))
+    assert f"    viewer: {parcel['reason']}" in command(appliance, "queue", "list").stdout.splitlines()
     shown = command(appliance, "queue", "show", study).stdout
     assert f"to viewer  dead, 4 of 6 objects, 2 attempts: {parcel['reason']}" in shown
     assert "    2 sc accepted" in shown

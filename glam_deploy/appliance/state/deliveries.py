@@ -64,8 +64,6 @@ class DeliveryObject:
     """Relative to the data folder."""
     sent: bool
     """Whether the target has answered the store with success."""
-    reason: str
-    """The target's last answer, if it was not a plain success."""
 
 
 def enqueue(connection: sqlite3.Connection, job_id: int, results: Mapping[str, Sequence[ResultObject]]) -> None:
@@ -118,15 +116,11 @@ def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:
 def unproven(connection: sqlite3.Connection, delivery_id: int) -> list[DeliveryObject]:
     """Pending and sent objects of a delivery; reports last, since they refer to the others."""
     rows = connection.execute(
-        "SELECT sop_uid, path, state, coalesce(reason, '') AS reason FROM parcel_object"
-        " WHERE parcel_id = ? AND state IN ('pending', 'sent')"
+        "SELECT sop_uid, path, state FROM parcel_object WHERE parcel_id = ? AND state IN ('pending', 'sent')"
         " ORDER BY sop_class LIKE ?, path",
         (delivery_id, f"{_REPORTS}%"),
     )
-    return [
-        DeliveryObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent", reason=row["reason"])
-        for row in rows
-    ]
+    return [DeliveryObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent") for row in rows]
 
 
 def mark_sent(connection: sqlite3.Connection, delivery_id: int, sop_uid: str, reason: str = "") -> None:

@@ -33,6 +33,7 @@ class StudySummary:
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
     reason: str | None
+    """Of its job, else of a delivery that is dead or pending, else of its assembly."""
 
 
 _LINES = """
@@ -40,7 +41,9 @@ _LINES = """
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
         (SELECT group_concat(DISTINCT view) FROM instance WHERE study_uid = s.study_uid AND view NOT NULL) AS views,
         j.state AS job_state, j.reason AS job_reason,
-        (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
+        (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels,
+        (SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
+            AND reason NOT NULL ORDER BY state, id LIMIT 1) AS parcel_reason
     FROM study s LEFT JOIN job j ON j.id = (SELECT max(id) FROM job WHERE study_uid = s.study_uid)
 """
 _OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
@@ -101,7 +104,7 @@ def _line(row: Row) -> StudySummary:
         touched_at=row["touched_at"],
         instances=row["instances"],
         views=", ".join(sorted((row["views"] or "").split(","))),
-        reason=row["job_reason"] or row["study_reason"],
+        reason=row["job_reason"] or row["parcel_reason"] or row["study_reason"],
     )
 
 

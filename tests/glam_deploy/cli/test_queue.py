@@ -57,6 +57,7 @@ def test_list_tells_what_waits_and_what_is_stuck(queue: Queue) -> None:
     told = {line.split()[0]: line.split()[1] for line in lines if not line.startswith(" ")}
     assert told == {DEAD: "failed", UNDELIVERED: "undelivered", WAITING: "waiting"}
     assert "    the engine failed on it" in lines
+    assert "    pacs: refused" in lines
 
 
 def test_list_of_one_stage_and_as_json(queue: Queue) -> None:
