@@ -70,7 +70,7 @@ def stored_orientation(header: Header, view: View) -> StoredOrientation | None:
         orientation = f"PatientOrientation is {rows} and {columns}"
         other = next(each for each in View if each.is_mlo == view.is_mlo and each.is_right != view.is_right)
         if rows[:1] in ("A", "P") and _is_upright(columns, other):
-            rotated = "" if view.is_mlo or (rows[0] == "P") == view.is_right else ", or a view stored rotated"
+            rotated = "" if view.is_mlo or (rows[0] == "P") == view.is_right else " (or a view stored rotated)"
             raise DicomError(
                 f"laterality wrong{rotated}: {orientation}, as in an {other} view, not in an {view} view",
                 *_remedies(header),

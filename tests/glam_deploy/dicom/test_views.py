@@ -142,7 +142,7 @@ def test_an_mlo_view_stored_rotated_is_recognized(write: Write, view: View, rows
 
 
 def test_a_cc_view_stored_rotated_may_as_well_have_a_wrong_laterality(write: Write) -> None:
-    with pytest.raises(DicomError, match=r"laterality wrong, or a view stored rotated: .* as in an R-CC view"):
+    with pytest.raises(DicomError, match=r"laterality wrong \(or a view stored rotated\): .* as in an R-CC view"):
         read_view(write(_tags(PatientOrientation=["P", "L"]), view=View.L_CC))
 
 
