@@ -42,7 +42,8 @@ class Caller(Enum):
     GATE = "glam-deploy gate"
     CALIBRATION = "glam-deploy export --calibration"
     EVALUATE = "glam-deploy evaluate"
-    APPLIANCE = "glam-deploy serve and run-dir"
+    APPLIANCE = "glam-deploy serve"
+    RUN_DIR = "glam-deploy run-dir"
     SERVER = "a client of a model server"
     ARCHIVE = "glam-deploy archive"
 
@@ -58,6 +59,10 @@ class Remedy(Enum):
     FOR_PROCESSING = "allow For Processing images"
     STANDARDIZED = "state that the input is standardized"
     RAW = "state that the input is a raw view"
+    UNGATED = "use an engine without a gate"
+    OTHER_BUNDLE = "name another bundle"
+    EQUAL_GPUS = "name GPUs of one model only"
+    FLAVOUR = "choose a flavour of TensorRT"
 
 
 _VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
@@ -80,6 +85,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _VIEW_IN_NAME,
             Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _VIEW_AT_SOURCE,
+            Caller.RUN_DIR: _VIEW_AT_SOURCE,
             Caller.SERVER: _VIEW_AT_SOURCE,
             Caller.ARCHIVE: _VIEW_IN_NAME,
         },
@@ -90,6 +96,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: f"correct the view in the file name, {_VIEWS}",
             Caller.EVALUATE: f"correct the column view of the list, {_VIEWS}",
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.RUN_DIR: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
             Caller.ARCHIVE: f"correct the view in the file name, or {_MODIFY}",
         },
@@ -100,6 +107,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _STORED,
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.RUN_DIR: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
             Caller.ARCHIVE: _STORED,
         },
@@ -110,17 +118,20 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _STORED,
             Caller.EVALUATE: _STORED,
             Caller.APPLIANCE: _AT_SOURCE,
+            Caller.RUN_DIR: _AT_SOURCE,
             Caller.SERVER: _AT_SOURCE,
             Caller.ARCHIVE: _STORED,
         },
-        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | {Caller.APPLIANCE: _AT_SOURCE, Caller.SERVER: _AT_SOURCE},
+        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY)
+        | dict.fromkeys((Caller.APPLIANCE, Caller.RUN_DIR, Caller.SERVER), _AT_SOURCE),
         Remedy.FOR_PROCESSING: {
             Caller.PYTHON: "allow it with for_processing=True",
             Caller.RUN: "allow it with --for-processing",
             Caller.GATE: "choose For Presentation images for the gate",
             Caller.CALIBRATION: "choose For Presentation images for the calibration",
             Caller.EVALUATE: "choose For Presentation images for the evaluation",
-            Caller.APPLIANCE: "allow it with accept.for_processing in the configuration or --for-processing of run-dir",
+            Caller.APPLIANCE: "allow it with `for_processing = true` in the table [accept] of the configuration",
+            Caller.RUN_DIR: "allow it with --for-processing",
             Caller.SERVER: "send the For Presentation image; this service takes no For Processing images",
             Caller.ARCHIVE: "allow it with --for-processing",
         },
@@ -131,6 +142,7 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _TAKES_RAW,
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
+            Caller.RUN_DIR: _TAKES_RAW,
             Caller.SERVER: "send the standardized array as the input IMAGE",
             Caller.ARCHIVE: _TAKES_RAW,
         },
@@ -141,8 +153,41 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.CALIBRATION: _TAKES_RAW,
             Caller.EVALUATE: _TAKES_RAW,
             Caller.APPLIANCE: _TAKES_RAW,
+            Caller.RUN_DIR: _TAKES_RAW,
             Caller.SERVER: "send the view as a DICOM object, as the input DICOM",
             Caller.ARCHIVE: _TAKES_RAW,
+        },
+        Remedy.UNGATED: dict.fromkeys(Caller, "add --ungated")
+        | {
+            Caller.PYTHON: "pass ungated=True",
+            Caller.GATE: "with `ungated`, in the commands that make results",
+            Caller.CALIBRATION: "with `ungated`, in the commands that make results",
+            Caller.APPLIANCE: "set `ungated = true` in the table [worker] of the configuration",
+            Caller.SERVER: "the operator of this service can make its repository again with `ungated`",
+        },
+        Remedy.OTHER_BUNDLE: dict.fromkeys(Caller, "give the path of another with --bundle or GLAM_BUNDLE")
+        | {
+            Caller.PYTHON: "pass the path of another",
+            Caller.CALIBRATION: "give the path of another",
+            Caller.APPLIANCE: "set `bundle` in the table [worker] of the configuration to the path of another",
+            Caller.SERVER: "the operator of this service can make its repository again from another",
+        },
+        Remedy.EQUAL_GPUS: dict.fromkeys(Caller, "give GPUs of one model in --device")
+        | {
+            Caller.PYTHON: "pass GPUs of one model in device=",
+            Caller.CALIBRATION: "use GPUs of one model",
+            Caller.EVALUATE: "use GPUs of one model",
+            Caller.ARCHIVE: "use GPUs of one model",
+            Caller.APPLIANCE: "name GPUs of one model as `device` in the table [worker] of the configuration",
+            Caller.SERVER: "the operator of this service can choose GPUs of one model",
+        },
+        Remedy.FLAVOUR: dict.fromkeys(Caller, "choose one with --flavour")
+        | {
+            Caller.PYTHON: "choose one with flavour=",
+            Caller.CALIBRATION: "uninstall one of them",
+            Caller.EVALUATE: "uninstall one of them",
+            Caller.APPLIANCE: "uninstall one of them in the environment of the appliance",
+            Caller.SERVER: "the operator of this service can uninstall one of them",
         },
     }
 )

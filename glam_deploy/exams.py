@@ -192,7 +192,8 @@ def exam_lines(exam: ExamScores) -> list[str]:
     """The scores of an exam as text: the exam, its breasts, and what it lacks."""
     levels = {"exam": exam.whole, **{BREASTS[side]: scores for side, scores in exam.breasts.items()}}
     lines = [f"{level}: {exam.score} {_text(scores)}" for level, scores in levels.items() if scores]
-    return [*lines, *([f"incomplete: {'; '.join(exam.remarks)}"] if exam.remarks else [])]
+    heading = "incomplete" if set(View) - set(exam.views) else "remarks"
+    return [*lines, *([f"{heading}: {'; '.join(exam.remarks)}"] if exam.remarks else [])]
 
 
 def _text(scores: Mapping[str, Pooled]) -> str:

@@ -93,27 +93,31 @@ class Mammogram:
     """uint8, uint16 or float32 [rows, columns], finite, >= 0, source frame, background exactly 0."""
     view: View
     horizontal_flip: bool = False
-    """Whether the image is stored mirrored: a left view that faces left, or a right view that faces right."""
+    """Whether the image is stored mirrored: a left view that faces left, or a right view that faces right; of a view
+    that is stored rotated: after turning it."""
+    half_turn: bool = False
+    """Whether the image is stored rotated by 180 degrees."""
     source: Source = field(default_factory=lambda: Source(name="array", kind="array"))
     notices: tuple[Notice, ...] = ()
 
     @property
     def faces_left(self) -> bool:
         """Whether the nipple points to the left edge as stored, so that the image must be mirrored for the network."""
-        return self.view.is_right != self.horizontal_flip
+        return (self.view.is_right != self.horizontal_flip) != self.half_turn
 
     @property
     def upright(self) -> Pixels:
         """The pixels in the upright frame, with the chest wall on the left; a view of `pixels`."""
-        return self.pixels[:, ::-1] if self.faces_left else self.pixels
+        rows = self.pixels[::-1] if self.half_turn else self.pixels
+        return rows[:, ::-1] if self.faces_left else rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Position of the network input in the source frame, sufficient to convert positions back.
 
-    Pixel (r, c) of the network frame is pixel (r + row_shift, c + column_shift) of the crop after mirroring; a position
-    outside the crop is padding.
+    Pixel (r, c) of the network frame is pixel (r + row_shift, c + column_shift) of the crop after turning and
+    mirroring; a position outside the crop is padding.
     """
 
     source_shape: tuple[int, int]
@@ -127,6 +131,8 @@ class Placement:
     """(row, column) in the mirrored crop, as the published preprocessing reports it; None for a standardized input."""
     network_shape: tuple[int, int] = PUBLISHED_FRAME
     """Rows and columns of the network frame."""
+    half_turn: bool = False
+    """Whether the crop is turned by 180 degrees before it is mirrored, because the image is stored rotated."""
 
 
 @dataclass(frozen=True, kw_only=True)

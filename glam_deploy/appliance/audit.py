@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.appliance.data import DataFolder, part_file, sync
 from glam_deploy.appliance.identity import pseudonym
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.errors import UsageError
 
 if TYPE_CHECKING:  # the state of the appliance is read without pydicom too
@@ -84,7 +85,7 @@ class Audit:
         try:
             _append(self.folder / f"{now:%Y-%m-%d}.jsonl", line.encode() + b"\n")
         except OSError as error:
-            _LOG.error("the audit log of %s cannot be written (%s)", event, error.strerror)
+            _LOG.error("the audit log of %s cannot be written (%s)", event, error.strerror, extra=RECURRING)
 
 
 def open_audit(data: DataFolder) -> Audit:

@@ -7,13 +7,11 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 import tomllib
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     ValidationError,
@@ -21,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from glam_deploy.appliance.routes import Route, check_routes
+from glam_deploy.appliance.section import AE_TITLE, AETitle, Section
 from glam_deploy.dicom.results import THRESHOLD
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
@@ -31,11 +31,10 @@ SectionT = TypeVar("SectionT", bound="Section")
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: a free port chosen by the system and written to the log; for tests."""
 Seconds = Annotated[float, Field(ge=0)]
-_AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
-AETitle = Annotated[str, Field(pattern=_AE_TITLE)]
-"""PS3.5 table 6.2-1."""
 _TARGET_NAME = "^[a-z0-9-]{1,32}$"
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+ResultKind = Literal["seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps"]
+"""A kind of result object, by the name of its switch in `Results`."""
 
 
 def _as_indices(value: object) -> object:
@@ -67,12 +66,6 @@ def _not_empty(value: object) -> object:
 
 
 File = Annotated[Path, BeforeValidator(_not_empty)]
-
-
-class Section(BaseModel):
-    """A table of the configuration file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tls(Section):
@@ -137,6 +130,15 @@ class Assemble(Section):
     four_views: bool = True
     """Complete as soon as L-CC, R-CC, L-MLO and R-MLO have arrived."""
 
+    @model_validator(mode="after")
+    def _cap_is_later(self) -> "Assemble":
+        if self.quiet_s > self.cap_s:
+            raise ValueError(
+                f"quiet_s is {self.quiet_s:g} and cap_s {self.cap_s:g}, so that quiet_s never applies: expected "
+                "quiet_s up to cap_s"
+            )
+        return self
+
 
 class Accept(Section):
     """Which images are processed, beyond the fixed rules of docs/inputs.md."""
@@ -189,11 +191,18 @@ class Results(Section):
     threshold_benign: Threshold = THRESHOLD
     threshold_malignant: Threshold = THRESHOLD
 
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """The kinds of objects that are made."""
+        return tuple(kind for kind in get_args(ResultKind) if getattr(self, kind))
+
 
 class Target(Section):
     """A destination of result objects."""
 
     name: str = Field(pattern=_TARGET_NAME)
+    objects: Annotated[tuple[ResultKind, ...] | None, Field(min_length=1)] = None
+    """Kinds of result objects that it gets; None for all that are made."""
     ae_title: AETitle | None = None
     host: str | None = None
     port: Port | None = None
@@ -272,6 +281,8 @@ class Config(Section):
     worker: Worker
     results: Results = Results()
     targets: tuple[Target, ...] = ()
+    routes: tuple[Route, ...] = ()
+    """The first rule that applies to a study decides about its results; without any, all targets get them."""
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
 
@@ -281,6 +292,31 @@ class Config(Section):
         if len(names) != len(set(names)):
             raise ValueError(f"targets share a name: {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _objects_are_made(self) -> "Config":
+        for target in self.targets:
+            if unmade := [kind for kind in target.objects or () if kind not in self.results.kinds]:
+                raise ValueError(
+                    f"target {target.name} gets {', '.join(unmade)}, which [results] does not make: set "
+                    f"`{unmade[0]} = true` there, or remove it from `objects`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _routes_are_reached(self) -> "Config":
+        check_routes(self.routes, [target.name for target in self.targets])
+        return self
+
+    def targets_of(self, route: Route | None) -> tuple[str, ...] | None:
+        """Names of the targets of a study to which `route` applies (None: no route); None: it is not processed."""
+        if route is None:
+            return tuple(target.name for target in self.targets)
+        return None if route.discard else route.targets
+
+    def kinds_for(self, target: Target) -> tuple[ResultKind, ...]:
+        """The kinds of objects that a target gets."""
+        return self.results.kinds if target.objects is None else target.objects
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Config":
@@ -334,7 +370,7 @@ def _explanation(error: Any) -> str:
         "extra_forbidden": "is not a key of this table: see docs/appliance.md",
         "model_type": "expected a table",
         "tuple_type": "expected a list, [...]",
-        _AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
+        AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         _TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
     }
     known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))

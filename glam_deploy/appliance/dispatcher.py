@@ -17,9 +17,11 @@ from pathlib import Path
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Dispatch, Target
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
-from glam_deploy.appliance.state.deliveries import Delivery, DeliveryObject
+from glam_deploy.appliance.state.deliveries import Delivery
+from glam_deploy.appliance.state.delivery_parts import parts_of_delivery, shortfall
 from glam_deploy.appliance.targets import (
     LOOP_REASON,
     Backoff,
@@ -165,12 +167,16 @@ class DeliveryWorker:
 
     def _close(self, delivery: Delivery) -> None:
         """End a session: mark the delivery as delivered, or count a failed attempt."""
-        proof = self.target.query or self.target.commitment
-        if deliveries.complete(self.connection, delivery.id, proof=proof):
+        if deliveries.complete(self.connection, delivery.id, proof=self._needs_proof):
             log.info("study %s: results delivered to %s", delivery.pseudonym, self.target.name)
             self.audit.write("delivered", study=delivery.study_uid, target=self.target.name)
         else:
-            self._count_failed_attempt(delivery, _shortfall(deliveries.unproven(self.connection, delivery.id)))
+            parts = parts_of_delivery(self.connection, delivery.id)
+            self._count_failed_attempt(delivery, shortfall(parts, proof=self._needs_proof))
+
+    @property
+    def _needs_proof(self) -> bool:
+        return self.target.query or self.target.commitment
 
     def _record_success(self, delivery: Delivery) -> None:
         """Close the circuit, and count an attempt for the deliveries that turn out to be the cause of interruptions."""
@@ -204,21 +210,18 @@ class DeliveryWorker:
         """Count a failed attempt at a target that works."""
         next_try = self.monotonic() + self._backoff.after(delivery.attempts + 1)
         state = deliveries.count_failed_attempt(
-            self.connection, delivery.id, reason, next_try, attempts=self.policy.attempts
+            self.connection,
+            delivery.id,
+            reason,
+            next_try,
+            attempts=self.policy.attempts,
+            proof=self._needs_proof,
         )
         if state in ("pending", "dead"):
             log.warning("study %s is not delivered to %s: %s", delivery.pseudonym, self.target.name, reason)
         if state == "dead":
             log.error("study %s: delivery to %s is dead after all its attempts", delivery.pseudonym, self.target.name)
             self.audit.write("undeliverable", study=delivery.study_uid, target=self.target.name)
-
-
-def _shortfall(left: Sequence[DeliveryObject]) -> str:
-    """Why a delivery is incomplete, from its unproven objects; reasons are the target's answers."""
-    refused = [each for each in left if not each.sent]
-    if refused:
-        return f"{len(refused)} of its objects refused, the first: {refused[0].reason or 'without a reason'}"
-    return f"{len(left)} of its objects were accepted, but the target does not show them"
 
 
 def run(config: Config, stop: threading.Event) -> None:
@@ -264,7 +267,7 @@ def _run_worker(worker: DeliveryWorker, stop: threading.Event) -> None:
                 while worker.step() and not stop.is_set():
                     pass
             except sqlite3.OperationalError as error:  # a full disk: retry until there is space
-                log.error("state.db cannot be written (%s)", error)
+                log.error("state.db cannot be written (%s)", error, extra=RECURRING)
                 stop.wait(HEARTBEAT_S)
 
 
@@ -276,7 +279,7 @@ def _supervise(send_heartbeats: Callable[[], None], threads: Sequence[threading.
         try:
             send_heartbeats()
         except sqlite3.OperationalError as error:
-            log.error("state.db cannot be written (%s)", error)
+            log.error("state.db cannot be written (%s)", error, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
     deadline = time.monotonic() + STOP_S
     for thread in threads:

@@ -135,9 +135,11 @@ def _examine_files(source: Path, config: Config) -> tuple[list[SourceFile], list
             unused.append(UnusedFile(file=name, status="skipped", reason="the file is not DICOM"))
             continue
         try:
-            received = with_valid_uids(examine(path, for_processing=config.accept.for_processing))
+            received = with_valid_uids(
+                examine(path, for_processing=config.accept.for_processing, caller=Caller.RUN_DIR)
+            )
         except GlamError as error:
-            unused.append(UnusedFile(file=name, status="failed", reason=error.message_for(Caller.APPLIANCE)))
+            unused.append(UnusedFile(file=name, status="failed", reason=error.message_for(Caller.RUN_DIR)))
             continue
         if not received.is_mammogram:
             unused.append(UnusedFile(file=name, status="skipped", reason=received.reason))
@@ -218,7 +220,7 @@ class _Study:
             raise
         except GlamError as error:
             outcome = "skipped" if isinstance(error, NotForThisNetwork) else "failed"
-            return replace(view, outcome=outcome, reason=error.message_for(Caller.APPLIANCE))
+            return replace(view, outcome=outcome, reason=error.message_for(Caller.RUN_DIR))
         return replace(view, outcome="done", folder=self._publisher.data.relative(folder))
 
     def _publish(self, view: JobView) -> Path:

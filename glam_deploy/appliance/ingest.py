@@ -210,7 +210,11 @@ class InstanceUpload:
         self._file.write(chunk)
 
     def _check_space(self) -> None:
-        if self._ingest.spool.data.free_bytes() < self._ingest.config.receive.reserve_bytes:
+        """Refuse at the reserve, below which `/health/ready` is false too: without the bytes of this instance, which
+        would be free again after its refusal.
+        """
+        written = self._file.tell() if self._file else 0
+        if self._ingest.spool.data.free_bytes() + written < self._ingest.config.receive.reserve_bytes:
             raise _RefusedError(
                 Status.OUT_OF_RESOURCES, "the disk has less free space than receive.reserve_bytes: send it again later"
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Retain
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, record_heartbeat, transaction
 
@@ -163,7 +164,7 @@ def _assemble(config: Config, connection: sqlite3.Connection, stop: threading.Ev
                 next_beat = monotonic() + HEARTBEAT_S
                 record_heartbeat(connection, monotonic, "keeper", "ready", {})
         except sqlite3.OperationalError as error:  # a full disk: retry until there is space
-            log.error("state.db cannot be written (%s)", error)
+            log.error("state.db cannot be written (%s)", error, extra=RECURRING)
             stop.wait(HEARTBEAT_S)
 
 
@@ -177,6 +178,6 @@ def _clean(config: Config, data: DataFolder, stop: threading.Event) -> None:
                 retention(monotonic())
             except (OSError, sqlite3.OperationalError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
-                log.error("cleaning was interrupted (%s) and is retried", reason)
+                log.error("cleaning was interrupted (%s) and is retried", reason, extra=RECURRING)
             if stop.wait(CLEAN_S):
                 return

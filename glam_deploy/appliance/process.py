@@ -2,12 +2,15 @@
 
 import ctypes
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from glam_deploy.errors import fault
 
@@ -26,6 +29,31 @@ class FallbackHandler(logging.Handler):
             logging.lastResort.handle(record)
 
 
+RECURRING: Mapping[str, object] = MappingProxyType({"recurring": True})
+"""`extra` of the log call for an error that recurs as long as its cause, such as a full disk."""
+RECURRENCE_S = 60.0
+
+
+class RecurrenceFilter(logging.Filter):
+    """Lets a recurring error of a process through at once, then once in RECURRENCE_S, by its text without values."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds, only forward."""
+        super().__init__()
+        self._clock, self._lock = clock, threading.Lock()
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "recurring", False):
+            return True
+        with self._lock:
+            now = self._clock()
+            if now - self._logged.get(record.msg, -math.inf) < RECURRENCE_S:
+                return False
+            self._logged[record.msg] = now
+        return True
+
+
 def configure_logging(role: str) -> None:
     """Send `logging` and uncaught exceptions of threads to standard error, one line an event, and silence warnings.
 
@@ -34,6 +62,8 @@ def configure_logging(role: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {role} %(levelname)s %(message)s", force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RecurrenceFilter())
     package = logging.getLogger("glam_deploy")
     package.handlers.clear()  # the command line's own handler would write each line a second time
     package.setLevel(logging.INFO)

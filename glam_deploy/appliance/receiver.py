@@ -10,6 +10,7 @@ from glam_deploy.appliance.audit import Audit, open_audit
 from glam_deploy.appliance.config import Config, Receive
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import deliveries
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.senders import ASSOCIATION, MOST_REFUSALS
@@ -129,7 +130,7 @@ def _heartbeat(
         try:
             record_heartbeat(database, monotonic, "receiver", "failing" if full else "ready", detail)
         except sqlite3.OperationalError as error:  # a full disk: senders get 0xA700; retry until there is space
-            _LOG.error("state.db cannot be written (%s)", error)
+            _LOG.error("state.db cannot be written (%s)", error, extra=RECURRING)
         beat()
         if stop.wait(HEARTBEAT_S):
             break

@@ -1,7 +1,7 @@
 """The configured targets: clients (C-STORE, STOW-RS), state of each target (circuit breaker), and the loop check."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -94,6 +94,13 @@ class TargetClient(Protocol):
     def check_reachable(self) -> None:
         """Raises PeerError if the target does not answer (C-ECHO, QIDO-RS)."""
 
+    def not_accepted(self, kinds: Sequence[str]) -> Mapping[str, str]:
+        """What a delivery of these kinds of objects needs and the target does not accept: a kind, "query" or
+        "commitment" -> name of its SOP class.
+
+        Raises PeerError if the target does not answer.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class DimseClient:
@@ -112,6 +119,14 @@ class DimseClient:
         from glam_deploy.dicom.net.sender import echo
 
         echo(self.peer())
+
+    def not_accepted(self, kinds: Sequence[str]) -> Mapping[str, str]:
+        from glam_deploy.dicom.net.sender import not_accepted
+        from glam_deploy.dicom.results.kinds import KINDS
+
+        commitment = self.target.commitment
+        wanted = {kind: (KINDS[kind].sop_class, KINDS[kind].transfer_syntax) for kind in kinds}
+        return not_accepted(self.peer(), wanted, query=self.target.query and not commitment, commitment=commitment)
 
     def peer(self) -> Peer:
         target = self.target
@@ -142,6 +157,10 @@ class StowClient:
         from glam_deploy.dicom.net.stow import ask
 
         ask(self.peer())
+
+    def not_accepted(self, kinds: Sequence[str]) -> Mapping[str, str]:
+        """Nothing: DICOMweb has no negotiation, so that only a store shows it."""
+        return {}
 
     def peer(self) -> "WebPeer":
         """The service with its credentials. Raises PeerError if a secret file cannot be read."""

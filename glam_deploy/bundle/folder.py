@@ -35,7 +35,7 @@ from glam_deploy.bundle.manifest import (
     read_ensemble,
     read_manifest,
 )
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, Remedy, UsageError
 from glam_deploy.installation import quoted
 from glam_deploy.networks import NetworkSpec, Stage, network
 from glam_deploy.precision import Precision
@@ -178,8 +178,8 @@ def open_bundle(folder: Path) -> Bundle:
             ) from error
         raise UsageError(
             f"{folder}: is not a bundle ({MANIFEST} cannot be read: {error.strerror}). Create one with "
-            f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or give the path of another with --bundle "
-            "or GLAM_BUNDLE."
+            f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or use another bundle",
+            Remedy.OTHER_BUNDLE,
         ) from error
     bundle = Bundle(folder=folder, manifest=read_manifest(text, folder / MANIFEST), id=hashlib.sha256(text).hexdigest())
     engines = {name for entry in bundle.engines for name in entry.files}

@@ -9,6 +9,7 @@ import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.options import config_option, json_option
+from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import require
 from glam_deploy.regular import read_regular
@@ -20,24 +21,25 @@ if TYPE_CHECKING:
 @click.command("check-config")
 @config_option
 @json_option("Every key and its value, including those left out.")
-def command(config_path: Path, as_json: bool) -> None:
+def command(config_path: Path, as_json: bool) -> int:
     """Check the appliance's configuration and print what it means. Starts nothing.
 
-    Exit code 2 if a key is wrong; every wrong key is named. Missing files are listed; they are not an error, because
-    `serve` may find them later. `doctor` also checks the network, the bundle and the disk.
+    Exit code 2 if a key is wrong; every wrong key is named. Exit code 1 if a file is missing that the configuration
+    names. `doctor` also checks the network, the bundle and the disk.
     """
     config = read_config(config_path)
     from glam_deploy.appliance.web.access import check_web
 
     check_web(config.web, missing_ok=True)
+    missing = [*_missing_files(config)]
     if as_json:
         click.echo(config.model_dump_json(indent=2))
-        return
-    missing = [*_missing_files(config)]
-    for line in (*describe(config), *missing):
+        return int(bool(missing))
+    for line in (*describe(config), *missing, *_privileged_ports(config)):
         console.out.print(line, soft_wrap=True)
     but = f", but {len(missing)} missing, without which `serve` cannot work" if missing else ""
     console.out.print(f"{config_path} is valid{but}", soft_wrap=True)
+    return int(bool(missing))
 
 
 def describe(config: "Config") -> Iterator[str]:
@@ -49,15 +51,17 @@ def describe(config: "Config") -> Iterator[str]:
     yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
-    yield f"results    {', '.join(name for name in _OBJECTS if getattr(config.results, name)) or 'none'}"
+    yield f"results    {', '.join(config.results.kinds) or 'none'}"
     for target in config.targets:
         place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
-        yield f"target     {target.name}: {place}"
+        only = "" if target.objects is None else f", gets {', '.join(target.objects)} only"
+        yield f"target     {target.name}: {place}{only}"
+    for number, route in enumerate(config.routes, start=1):
+        targets = config.targets_of(route)
+        to = "not processed" if targets is None else f"to {', '.join(targets) or 'no target'}"
+        yield f"route      {number}: {route}: {to}"
     if not config.targets:
         yield "target     none: results stay in the data folder"
-
-
-_OBJECTS = ("seg", "cad_sr", "sr", "sc", "seg_fractional", "gsps")
 
 
 def _receiving(config: "Config") -> Iterator[str]:
@@ -84,6 +88,16 @@ def _missing_files(config: "Config") -> Iterator[str]:
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"
+
+
+def _privileged_ports(config: "Config") -> Iterator[str]:
+    """Ports that this user may not listen at, on this machine."""
+    receive = config.receive
+    ports = {"receive.port": receive.port, "web.port": config.web.port}
+    ports |= {"receive.tls.port": receive.tls.port} if receive.tls else {}
+    for key, port in ports.items():
+        if port and not may_listen_at(port):
+            yield f"PORT       {key} = {port}: {PRIVILEGED_PORT}"
 
 
 def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
 from glam_deploy.cli.options import config_option, json_option
-from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
 
 if TYPE_CHECKING:
@@ -243,9 +243,13 @@ def _bundle(config: "Config") -> Finding:
         for bundle in bundles:
             bundle.check()
     except (GlamError, OSError) as error:
-        return fails("bundle", str(error), "copy it again from its source, or correct worker.bundle")
+        return fails("bundle", _reason(error), "copy it again from its source, or correct worker.bundle")
     count, ids = sum(len(bundle.files) for bundle in bundles), ", ".join(bundle.id[:12] for bundle in bundles)
     return ok("bundle", f"{ids}, {count} files of {config.worker.bundle} are unchanged")
+
+
+def _reason(error: GlamError | OSError) -> str:
+    return error.message_for(Caller.APPLIANCE) if isinstance(error, GlamError) else str(error)
 
 
 def _engine(config: "Config") -> Finding:
@@ -256,7 +260,7 @@ def _engine(config: "Config") -> Finding:
         with tempfile.TemporaryDirectory() as folder:
             text = load_predictor(config.model_copy(update={"data": Path(folder)})).provenance
     except GlamError as error:
-        return fails("engine", str(error), "received studies wait until it can be loaded")
+        return fails("engine", error.message_for(Caller.APPLIANCE), "received studies wait until it can be loaded")
     name, gate = text["engine"]["name"], text["gate"]
     if gate == "ungated":
         remedy = "compare it with the reference by glam-deploy gate, then remove worker.ungated"

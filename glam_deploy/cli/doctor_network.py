@@ -5,13 +5,14 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
+from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
 from glam_deploy.errors import GlamError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _free(what: str, host: str, port: int) -> Finding:
         try:
             trial.bind((host, port))
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
             taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
             return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
     return ok(what, f"{host}: free")
@@ -191,15 +194,31 @@ def _target(config: "Config", target: "Target") -> Finding:
         return fails(what, f"{place}: {LOOP_REASON}", "set the archive's address, or remove the target")
     if target.tls and not are_usable(target.tls):
         return fails(what, f"{place}: not contacted, because its certificates cannot be used", "correct them first")
+    kinds = config.kinds_for(target)
     try:
-        target_client(target, min(config.dispatch.timeout_s, TIMEOUT_S)).check_reachable()
+        client = target_client(target, min(config.dispatch.timeout_s, TIMEOUT_S))
+        client.check_reachable()
+        refused = client.not_accepted(kinds)
     except GlamError as error:  # its text names the target
         return fails(
             what,
             str(error),
             f"check that it runs and accepts this appliance ({called_as})",
         )
-    return ok(what, f"{place} answers; {called_as}")
+    if refused:
+        classes = ", ".join(dict.fromkeys(refused.values()))
+        text = f"{place} answers, but does not accept from {target.calling_ae_title}: {classes}"
+        return fails(what, text, f"allow it there, {_without(refused, kinds)}")
+    accepts = "" if target.stow_url else f" and accepts {', '.join(kinds) or 'C-ECHO'}"
+    return ok(what, f"{place} answers{accepts}; {called_as}")
+
+
+def _without(refused: Mapping[str, str], kinds: Sequence[str]) -> str:
+    """The keys of a target with which a delivery needs nothing of `refused` (`TargetClient.not_accepted`)."""
+    left = [kind for kind in kinds if kind not in refused]
+    keys = [f"objects = {json.dumps(left)}"] if left and len(left) < len(kinds) else []
+    keys += [f"{service} = false" for service in ("query", "commitment") if service in refused]
+    return f"or set {', '.join(keys)} for this target" if keys else "or remove the target"
 
 
 def _seen_from(host: str) -> str:

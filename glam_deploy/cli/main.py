@@ -34,6 +34,7 @@ COMMANDS = {
     "triton": "Write a model repository for NVIDIA Triton Inference Server.",
     "serve": "Run the appliance beside a PACS.",
     "check-config": "Check the appliance's configuration.",
+    "route": "Show which routing rule applies to a study.",
     "doctor": "Check whether the appliance can run here.",
     "queue": "List what waits or failed; retry it, or give it up.",
     "demo": "Make weights and images, then do all of the above.",

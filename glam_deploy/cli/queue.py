@@ -352,6 +352,9 @@ def _print_detail(detail: "StudyDetail") -> None:
         arrived = f"{row['arrived']} of {row['objects']} objects"
         text = f"  delivery {row['id']} to {row['target']}  {row['state']}, {arrived}{_attempts_text(row)}"
         out.print(f"{text}{_with_reason(row['reason'])}", soft_wrap=True)
+        for part in detail.parts:
+            if part.delivery == row["id"]:
+                out.print(f"    {part}", soft_wrap=True)
     for row in detail.events:
         out.print(f"  {_clock(row['at'])}  {row['what']}{_with_reason(row['detail'])}", soft_wrap=True)
 
@@ -377,7 +380,8 @@ def _detail_json(detail: "StudyDetail") -> dict[str, object]:
         "events": detail.events,
     }
     tables_json = {key: [dict(row) for row in table] for key, table in tables.items()}
-    return {**asdict(detail.line), "study_uid": detail.study_uid, **tables_json}
+    objects = [asdict(part) for part in detail.parts]
+    return {**asdict(detail.line), "study_uid": detail.study_uid, **tables_json, "objects": objects}
 
 
 def _print_json(value: Any) -> None:

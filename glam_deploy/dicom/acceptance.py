@@ -58,8 +58,8 @@ def check(header: Header, *, for_processing: bool, view_is_given: bool = False) 
 
     Raises NotForThisNetwork for a valid object of another kind: another SOP class, synthesized 2D, contrast, biopsy,
     any view modifier, magnification, an implant (displaced or not, because the description of the training data has
-    none). Raises DicomError for a For Processing image unless `for_processing`, for contradictions to the standard, and
-    for more than `MAX_PIXELS` pixels.
+    none), a For Processing image unless `for_processing`. Raises DicomError for contradictions to the standard, and for
+    more than `MAX_PIXELS` pixels.
     """
     _check_class(header, for_processing)
     _check_kind(header, view_is_given)
@@ -87,7 +87,7 @@ def _check_class(header: Header, for_processing: bool) -> None:
     if header.sop_class not in (FOR_PRESENTATION, FOR_PROCESSING):
         raise NotForThisNetwork(f"the object is {header.sop_class.name}: glam-deploy reads {FOR_PRESENTATION.name}")
     if header.sop_class == FOR_PROCESSING and not for_processing:
-        raise DicomError(
+        raise NotForThisNetwork(
             "the image is For Processing, but the networks were trained on For Presentation images only: send the For "
             "Presentation image, or, if you accept scores that may not be comparable",
             Remedy.FOR_PROCESSING,

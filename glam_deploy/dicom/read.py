@@ -20,7 +20,7 @@ from glam_deploy.dicom.elements import BEFORE_PIXELS, PIXEL_DATA
 from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_errors, read_header, store_parsed_values
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
-from glam_deploy.dicom.values import Elements
+from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
 from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
@@ -51,8 +51,8 @@ def read_view(
         header = read_header(parsed.read_through(BEFORE_PIXELS))
         notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
         found = views.view_of(header, view)
-        mirrored = views.stored_mirrored(header, found)
-        if horizontal_flip and mirrored is False:
+        stored = views.stored_orientation(header, found)
+        if horizontal_flip and stored and not stored.mirrored:
             raise DicomError("PatientOrientation states that the image is not stored mirrored", Remedy.NO_FLIP)
         # pixels are read last, because a refused object may contain gigabytes of pixels
         dataset = parsed.read_through(PIXEL_DATA)
@@ -61,11 +61,12 @@ def read_view(
     return Mammogram(
         pixels=image.pixels,
         view=found,
-        horizontal_flip=horizontal_flip or bool(mirrored),
+        horizontal_flip=horizontal_flip or bool(stored and stored.mirrored),
+        half_turn=bool(stored and stored.half_turn),
         source=Source(
             name=path.name, kind="dicom", uids=_valid_uids(header), facts=_facts(header), patient=read_patient(path)
         ),
-        notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, mirrored))),
+        notices=_merge_lossy_notices((*notices, *image.notices, *_orientation_notices(header, stored))),
     )
 
 
@@ -128,6 +129,18 @@ def read_uids(path: Path) -> dict[str, str]:
             if elements.values(keyword) and UID(uid := elements.texts(keyword)[0]).is_valid:
                 found[keyword] = uid
     return found
+
+
+def read_texts(path: Path, keywords: Sequence[str]) -> dict[str, str]:
+    """The first value of each text element of a DICOM file, in its character set; "" for an absent or damaged one.
+
+    Raises DicomError if the file cannot be read.
+    """
+    dataset = read_elements(path, ("SpecificCharacterSet", *keywords))
+    with suppress(*LIBRARY_ERRORS):
+        dataset.decode()
+    elements = Elements(dataset)
+    return {keyword: elements.texts(keyword)[0] if elements.values(keyword) else "" for keyword in keywords}
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
@@ -203,15 +216,21 @@ def _facts(header: Header) -> dict[str, object]:
     return facts
 
 
-def _orientation_notices(header: Header, mirrored: bool | None) -> tuple[Notice, ...]:
-    if mirrored is None:
+def _orientation_notices(header: Header, stored: views.StoredOrientation | None) -> tuple[Notice, ...]:
+    if stored is None:
         message = (
             f"PatientOrientation {header.unknown.get('PatientOrientation', 'is missing')}: the image is assumed to be "
             "stored upright, and not mirrored unless the caller states it"
         )
         return (Notice(code="orientation-unknown", message=message),)
+    if stored.half_turn:
+        message = (
+            "the image is stored rotated by 180 degrees according to PatientOrientation, and was turned; positions are "
+            "those of the stored image"
+        )
+        return (Notice(code="stored-rotated", message=message),)
     message = "the image is stored mirrored according to PatientOrientation, and was read as mirrored"
-    return (Notice(code="stored-mirrored", message=message),) if mirrored else ()
+    return (Notice(code="stored-mirrored", message=message),) if stored.mirrored else ()
 
 
 def file_bytes(dataset: Dataset) -> bytes:

@@ -48,8 +48,10 @@ class Received:
     """Patient ID and its issuer, an identifier: never logged or shown."""
 
 
-def examine(path: Path, *, for_processing: bool) -> Received:
+def examine(path: Path, *, for_processing: bool, caller: Caller = Caller.APPLIANCE) -> Received:
     """Classify the object in the DICOM file `path`, whose head `part10.write_head` wrote. Pixels are not read.
+
+    `caller`: the program whose user reads `Received.reason`.
 
     Raises DicomError if the instance cannot be identified: no readable data set, no valid SOP class, or a UID of
     instance, study or series that is missing or not an identifier (`is_identifier`).
@@ -61,7 +63,8 @@ def examine(path: Path, *, for_processing: bool) -> Received:
         patient = "\0".join(_text(identity, keyword) for keyword in _PATIENT)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
-        view, state, reason = _classify(header, for_processing) if is_mammogram else _other_class(uids["SOPClassUID"])
+        found = _classify(header, for_processing, caller) if is_mammogram else _other_class(uids["SOPClassUID"])
+    view, state, reason = found
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
@@ -72,16 +75,16 @@ def examine(path: Path, *, for_processing: bool) -> Received:
 _Classification = tuple[View | None, State, str]
 
 
-def _classify(elements: "_Header", for_processing: bool) -> _Classification:
+def _classify(elements: "_Header", for_processing: bool, caller: Caller) -> _Classification:
     view = None
     try:
         header = read_header(elements.read_through(KEYWORDS))
         view = _stated_view(header)
         return _accepted_view(header, for_processing), "candidate", ""
     except NotForThisNetwork as error:
-        return None, "skipped", error.message_for(Caller.APPLIANCE)
+        return None, "skipped", error.message_for(caller)
     except DicomError as error:
-        return view, "refused", error.message_for(Caller.APPLIANCE)
+        return view, "refused", error.message_for(caller)
 
 
 def _stated_view(header: Header) -> View | None:
@@ -99,7 +102,7 @@ def _other_class(sop_class: UID) -> _Classification:
 def _accepted_view(header: Header, for_processing: bool) -> View:
     acceptance.check(header, for_processing=for_processing)
     view = views.view_of(header, None)
-    views.stored_mirrored(header, view)
+    views.stored_orientation(header, view)
     return view
 
 

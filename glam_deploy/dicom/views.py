@@ -1,11 +1,15 @@
 """View and orientation of an object, from its laterality, view codes and PatientOrientation."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from glam_deploy.dicom.header import Header
 from glam_deploy.dicom.terms import CC, MLO
 from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy
 from glam_deploy.records import View
+
+_OPPOSITES = str.maketrans("APFHLR", "PAHFRL")
+"""Direction of PatientOrientation -> its opposite."""
 
 
 def view_of(header: Header, given: View | None) -> View:
@@ -38,28 +42,50 @@ def _missing(header: Header, side: str, projection: str) -> str:
     return " and ".join((*absent, *unknown))
 
 
-def stored_mirrored(header: Header, view: View) -> bool | None:
-    """Whether the image is stored mirrored left to right; None if PatientOrientation is missing or unknown.
+@dataclass(frozen=True, kw_only=True)
+class StoredOrientation:
+    """How an image is stored, compared with an upright view."""
+
+    mirrored: bool
+    """Left to right."""
+    half_turn: bool = False
+    """Rotated by 180 degrees."""
+
+
+def stored_orientation(header: Header, view: View) -> StoredOrientation | None:
+    """How the image is stored; None if PatientOrientation is missing or unknown.
 
     In an upright view, the rows of a left breast run to anterior (A), those of a right breast to posterior (P). Columns
     run to the feet (F) in MLO, or to the medial side in CC (R for a left breast, L for a right one) (PS3.3
-    C.7.6.1.1.1; IHE Mammography Image). Raises DicomError for an image that is stored rotated or upside down, because
-    images are never rotated here.
+    C.7.6.1.1.1; IHE Mammography Image). An MLO view with the opposite of both is rotated by 180 degrees. A CC view with
+    the opposite of both has the orientation of an upright view of the other breast, so that it may as well have a wrong
+    laterality. Raises DicomError for it, and for an image that is stored in another way.
     """
     if not header.patient_orientation:
         return None
     rows, columns = header.patient_orientation
+    if view.is_mlo and _is_turned(rows, columns, view):
+        return StoredOrientation(mirrored=False, half_turn=True)
     if rows[:1] not in ("A", "P") or not _is_upright(columns, view):
         orientation = f"PatientOrientation is {rows} and {columns}"
         other = next(each for each in View if each.is_mlo == view.is_mlo and each.is_right != view.is_right)
         if rows[:1] in ("A", "P") and _is_upright(columns, other):
+            rotated = "" if view.is_mlo or (rows[0] == "P") == view.is_right else " (or a view stored rotated)"
             raise DicomError(
-                f"laterality wrong: {orientation}, as in an {other} view, not in an {view} view", *_remedies(header)
+                f"laterality wrong{rotated}: {orientation}, as in an {other} view, not in an {view} view",
+                *_remedies(header),
             )
         raise DicomError(
             f"{orientation}, which is not an upright {view} view: store the object upright, with rows to A or P"
         )
-    return (rows[0] == "P") != view.is_right
+    return StoredOrientation(mirrored=(rows[0] == "P") != view.is_right)
+
+
+def _is_turned(rows: str, columns: str, view: View) -> bool:
+    """Whether this is the orientation of an upright MLO view, not mirrored, rotated by 180 degrees."""
+    anterior, medial = ("P", "L") if view.is_right else ("A", "R")
+    upright_rows, upright_columns = (text.translate(_OPPOSITES) for text in (rows, columns))
+    return upright_rows[:1] == anterior and upright_columns in ("F", f"F{medial}", f"{medial}F")
 
 
 def _is_upright(columns: str, view: View) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from glam_deploy.bundle import Bundle, GateEntry, GateMachine
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import EngineIdentity
-from glam_deploy.errors import BundleError
+from glam_deploy.errors import BundleError, Remedy
 from glam_deploy.precision import FP32, StageRecipes
 
 REFERENCES = ("onnx", "torch")
@@ -21,7 +21,7 @@ REFERENCE, UNGATED = "reference", "ungated"
 """Values in a result's provenance instead of the id of a gate."""
 
 AFTER_FAILURE = (
-    "The same gate would fail again: choose another --engine (onnx needs no gate), export the checkpoint in another "
+    "The same gate would fail again: choose another engine (onnx needs no gate), export the checkpoint in another "
     "precision,"
 )
 """Remedy for a failed gate, in messages; the caller appends the end of the sentence."""
@@ -53,8 +53,8 @@ def admit(bundle: Bundle, engine: str, identity: EngineIdentity, *, ungated: boo
     command = gate_command(bundle.folder, engine, identity.flavour)
     remedy = AFTER_FAILURE if gate else f"It is not validated against the reference. Run: {command};"
     raise BundleError(
-        f"{bundle.folder}: engine {engine!r} {_rejection(bundle, engine, gate)}. {remedy} or use it without a gate "
-        f"with --ungated (in Python: ungated=True)."
+        f"{bundle.folder}: engine {engine!r} {_rejection(bundle, engine, gate)}. {remedy} or use it without a gate",
+        Remedy.UNGATED,
     )
 
 

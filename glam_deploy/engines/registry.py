@@ -177,7 +177,7 @@ def _owner(name: str, options: EngineOptions) -> Owner:
     if owner.missing:
         raise BackendUnavailable(
             f"engine {name!r} needs {', '.join(owner.missing)}, which this Python lacks. "
-            f"{_remedy(owner)} or choose another --engine."
+            f"{_remedy(owner)} or choose another engine."
         )
     return owner
 

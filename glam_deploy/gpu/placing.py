@@ -22,13 +22,13 @@ class GpuPlacing:
     def prepare(self, view: ChainInput) -> ChainInput:
         """The view as it is uploaded: a Mammogram that the GPU places, or one that the host has placed.
 
-        The host places images that are too large (`staging.fits`). Raises InputError as `preprocess.place`: all of its
-        refusals for these, and those of type and shape for the others.
+        The host places images that are stored rotated or too large (`staging.fits`). Raises InputError as
+        `preprocess.place`: all of its refusals for these, and those of type and shape for the others.
         """
         if not isinstance(view, Mammogram):
             return view
         check_type(view.pixels)
-        if not staging.fits(view.pixels.shape, view.pixels.dtype):
+        if view.half_turn or not staging.fits(view.pixels.shape, view.pixels.dtype):
             return place(view, network_shape=self._network_shape)
         return replace(view, pixels=np.ascontiguousarray(view.pixels))
 

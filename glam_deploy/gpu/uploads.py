@@ -74,18 +74,20 @@ class Upload:
             part = frame.seen(view.placement)
             staging.pack(
                 area,
-                _part(view),
+                part_of(view),
                 row=part.network[0],
                 column=part.network[1],
-                mirrored=part.mirrored,
+                mirrored=part.columns_reversed,
                 network_shape=view.placement.network_shape,
             )
 
 
-def _part(view: PlacedView) -> Pixels:
-    """The pixels inside the window, in the source frame."""
-    top, left, bottom, right = frame.seen(view.placement).source
-    return view.pixels[top:bottom, left:right]
+def part_of(view: PlacedView) -> Pixels:
+    """The pixels inside the window, with rows from top to bottom and columns as in the source frame."""
+    part = frame.seen(view.placement)
+    top, left, bottom, right = part.source
+    pixels = view.pixels[top:bottom, left:right]
+    return np.ascontiguousarray(pixels[::-1]) if part.rows_reversed else pixels
 
 
 def _nbytes(view: ChainInput) -> int:
@@ -94,5 +96,5 @@ def _nbytes(view: ChainInput) -> int:
     if isinstance(view, Mammogram):
         rows, columns = view.pixels.shape
         return staging.whole_bytes(rows, columns, view.pixels.dtype)
-    rows, columns = _part(view).shape
+    rows, columns = part_of(view).shape
     return staging.area_bytes(rows, columns, view.pixels.dtype.name)

@@ -158,6 +158,7 @@ def _preprocessing(placement: Placement) -> Report:
         "network_shape": placement.network_shape,
         "crop_window": placement.crop_window,
         "best_center": placement.best_center,
+        "half_turn": placement.half_turn,
         "mirrored": placement.mirrored,
         "row_shift": placement.row_shift,
         "column_shift": placement.column_shift,

@@ -1,7 +1,7 @@
 """Conversion of positions, boxes and maps between network frame and source frame; no other module converts them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from glam_deploy.errors import UsageError
 from glam_deploy.records import Box, Float32, Pixels, Placement
 
 Indices = NDArray[np.intp]
+Span = tuple[int, int]
+"""Start and end of a box along one axis, half-open."""
 T = TypeVar("T", bound=np.generic)
 
 
@@ -21,12 +23,13 @@ class Seen:
 
     network: Box
     source: Box
-    mirrored: bool
+    rows_reversed: bool
+    columns_reversed: bool
 
     def read(self, source: Pixels) -> Pixels:
         """The part of an array [..., rows, columns] in the source frame, oriented as in the network frame; no copy."""
         part = source[..., self.source[0] : self.source[2], self.source[1] : self.source[3]]
-        return part[..., ::-1] if self.mirrored else part
+        return part[..., :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 def seen(placement: Placement) -> Seen:
@@ -36,12 +39,22 @@ def seen(placement: Placement) -> Seen:
     row, end_row = _overlap(placement.row_shift, window[0], bottom - top)
     column, end_column = _overlap(placement.column_shift, window[1], right - left)
     dr, dc = placement.row_shift, placement.column_shift
-    columns = (right - end_column, right - column) if placement.mirrored else (left + column, left + end_column)
+    rows_reversed, columns_reversed = placement.half_turn, placement.mirrored != placement.half_turn
+    rows = (bottom - end_row, bottom - row) if rows_reversed else (top + row, top + end_row)
+    columns = (right - end_column, right - column) if columns_reversed else (left + column, left + end_column)
     return Seen(
         network=(row - dr, column - dc, end_row - dr, end_column - dc),
-        source=(top + row, columns[0], top + end_row, columns[1]),
-        mirrored=placement.mirrored,
+        source=(rows[0], columns[0], rows[1], columns[1]),
+        rows_reversed=rows_reversed,
+        columns_reversed=columns_reversed,
     )
+
+
+def half_turned(placement: Placement) -> Placement:
+    """The placement of the same window in the source image turned by 180 degrees."""
+    (rows, columns), (top, bottom, left, right) = placement.source_shape, placement.crop_window
+    turned = rows - bottom, rows - top, columns - right, columns - left
+    return replace(placement, crop_window=turned, half_turn=not placement.half_turn)
 
 
 def _overlap(shift: int, length: int, size: int) -> tuple[int, int]:
@@ -93,7 +106,7 @@ def box_to_source(placement: Placement, box: Box) -> Box | None:
     bottom, right = min(box[2], part.network[2]), min(box[3], part.network[3])
     if top >= bottom or left >= right:
         return None
-    return _move((top, left, bottom, right), part.network, part.source, mirrored=part.mirrored)
+    return _move((top, left, bottom, right), part.network, part.source, part)
 
 
 def point_to_source(placement: Placement, point: tuple[int, int]) -> tuple[int, int] | None:
@@ -108,17 +121,19 @@ def point_to_network(placement: Placement, point: tuple[int, int]) -> tuple[int,
     top, left, bottom, right = part.source
     if not (top <= row < bottom and left <= column < right):
         return None
-    return _move((row, column, row + 1, column + 1), part.source, part.network, mirrored=part.mirrored)[:2]
+    return _move((row, column, row + 1, column + 1), part.source, part.network, part)[:2]
 
 
-def _move(box: Box, origin: Box, target: Box, *, mirrored: bool) -> Box:
-    """A box inside `origin`, moved to the same position in `target`; if mirrored, columns count from the other side."""
-    down = target[0] - origin[0]
-    if mirrored:
-        left, right = target[3] - (box[3] - origin[1]), target[3] - (box[1] - origin[1])
-    else:
-        left, right = box[1] + target[1] - origin[1], box[3] + target[1] - origin[1]
-    return box[0] + down, left, box[2] + down, right
+def _move(box: Box, origin: Box, target: Box, part: Seen) -> Box:
+    """A box inside `origin`, moved to the same position in `target`; reversed axes count from the other side."""
+    top, bottom = _move_along(box[::2], origin[::2], target[::2], part.rows_reversed)
+    left, right = _move_along(box[1::2], origin[1::2], target[1::2], part.columns_reversed)
+    return top, left, bottom, right
+
+
+def _move_along(span: Span, origin: Span, target: Span, is_reversed: bool) -> Span:
+    start, end = span[0] - origin[0], span[1] - origin[0]
+    return (target[1] - end, target[1] - start) if is_reversed else (target[0] + start, target[0] + end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +217,9 @@ class SourceMaps:
     def _at(self, grid: NDArray[Any], rows: Indices, columns: Indices) -> NDArray[Any]:
         """`grid` (like `self.grid`) at rows and columns of the source image, all inside the network frame."""
         part = self._seen
-        down = part.network[0] + rows - part.source[0]
-        across = columns - part.source[1]
-        across = part.network[3] - 1 - across if part.mirrored else part.network[1] + across
+        down, across = rows - part.source[0], columns - part.source[1]
+        down = part.network[2] - 1 - down if part.rows_reversed else part.network[0] + down
+        across = part.network[3] - 1 - across if part.columns_reversed else part.network[1] + across
         # columns first, while the number of rows is small
         return grid.take(across // self.cell, axis=2).take(down // self.cell, axis=1)
 

@@ -115,11 +115,22 @@ def place(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FR
     """
     check_pixels(mammogram.pixels, network_shape)
     contiguous = replace(mammogram, pixels=np.ascontiguousarray(mammogram.pixels))
-    return judge(contiguous, locate(contiguous, network_shape=network_shape))
+    return _place_turned(contiguous, network_shape) if mammogram.half_turn else _placed(contiguous, network_shape)
+
+
+def _placed(mammogram: Mammogram, network_shape: tuple[int, int]) -> PlacedView:
+    return judge(mammogram, locate(mammogram, network_shape=network_shape))
+
+
+def _place_turned(stored: Mammogram, network_shape: tuple[int, int]) -> PlacedView:
+    """Place a view that is stored rotated by 180 degrees: as the turned view, with positions in the stored image."""
+    turned = replace(stored, pixels=np.ascontiguousarray(stored.pixels[::-1, ::-1]), half_turn=False)
+    placed = _placed(turned, network_shape)
+    return replace(placed, pixels=stored.pixels, placement=frame.half_turned(placed.placement))
 
 
 def locate(mammogram: Mammogram, *, network_shape: tuple[int, int] = PUBLISHED_FRAME) -> Located:
-    """Find the breast and the window in a view whose pixels passed `check_pixels`.
+    """Find the breast and the window in a view that is not stored rotated, whose pixels passed `check_pixels`.
 
     Raises InputError if no pixel of the foreground remains after the erosion.
     """

@@ -16,7 +16,7 @@ from glam_deploy.engines.admission import UNGATED, admit
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.devices import Devices, gpu_indices
 from glam_deploy.engines.selection import choose, open_asked, without_unused_cache
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import BackendUnavailable, Remedy, UsageError
 from glam_deploy.json_records import json_sha256
 from glam_deploy.runtime.pipeline import Pipeline
 
@@ -139,7 +139,8 @@ def _replica(
             raise UsageError(
                 f"GPU {options.device} ({opened.identity.device}) would compute with another engine than the first GPU "
                 f"({first.identity.device}): one pipeline needs GPUs of one model with the same engine files. Start a "
-                "process for each model, with its GPUs in --device (in Python: device=)."
+                "process for each model",
+                Remedy.EQUAL_GPUS,
             )
         replicas.append(opened)
     return replicas

@@ -13,7 +13,7 @@ import pytest
 from support.bundles import FILES, edit_manifest, facts, fill, unprivileged, write_manifest
 
 from glam_deploy.bundle import MANIFEST, build_command, open_bundle
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, Caller, UsageError
 from glam_deploy.networks import GLAM_CONCATENATION
 
 Manifest = dict[str, Any]
@@ -254,8 +254,10 @@ def test_manifest_names_nothing_outside_the_bundle(folder: Path, name: str) -> N
 
 def test_no_bundle_there(tmp_path: Path, folder: Path) -> None:
     for place in (tmp_path / "nothing", tmp_path, folder / MANIFEST):
-        with pytest.raises(UsageError, match=r"is not a bundle .*glam-deploy export .*GLAM_BUNDLE"):
+        with pytest.raises(UsageError, match=r"is not a bundle .*glam-deploy export .*: pass the path of") as caught:
             open_bundle(place)
+        assert caught.value.message_for(Caller.RUN).endswith("with --bundle or GLAM_BUNDLE")
+        assert "in the table [worker] of the configuration" in caught.value.message_for(Caller.APPLIANCE)
 
 
 def test_unreadable_bundle(folder: Path) -> None:

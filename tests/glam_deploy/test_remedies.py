@@ -19,15 +19,19 @@ from glam_export.precision.calibration import images_in
 
 HAVE = {
     Caller.PYTHON: set(),
-    Caller.RUN: {"--view", "--horizontal-flip", "--for-processing", "--standardized"},
-    Caller.GATE: {"--view", "--standardized"},
+    Caller.RUN: {
+        *("--view", "--horizontal-flip", "--for-processing", "--standardized"),
+        *("--ungated", "--bundle", "--device", "--flavour"),
+    },
+    Caller.GATE: {"--view", "--standardized", "--bundle", "--device", "--flavour"},
     Caller.CALIBRATION: set(),
-    Caller.EVALUATE: set(),
-    Caller.APPLIANCE: {"--for-processing"},
+    Caller.EVALUATE: {"--ungated", "--bundle"},
+    Caller.APPLIANCE: set(),
+    Caller.RUN_DIR: {"--for-processing", "--ungated", "--bundle", "--device", "--flavour"},
     Caller.SERVER: set(),
-    Caller.ARCHIVE: {"--for-processing"},
+    Caller.ARCHIVE: {"--for-processing", "--ungated", "--bundle", "--flavour"},
 }
-"""The options that a caller has; of `run-dir` in the appliance's case."""
+"""The options that a caller has; the appliance has keys of its configuration."""
 
 
 @pytest.mark.parametrize("caller", Caller)
@@ -71,7 +75,10 @@ def test_the_appliance_is_told_what_its_sender_can_do(tmp_path: Path) -> None:
     assert received.state == "refused"
     assert "correct ImageLaterality and ViewCodeSequence at the source of the image" in received.reason
     received = examine(write_mg(tmp_path / "b.dcm", for_processing=True), for_processing=False)
-    assert "accept.for_processing" in received.reason
+    assert received.state == "skipped"
+    assert received.reason.endswith("allow it with `for_processing = true` in the table [accept] of the configuration")
+    received = examine(tmp_path / "b.dcm", for_processing=False, caller=Caller.RUN_DIR)
+    assert received.reason.endswith("allow it with --for-processing")
 
 
 def test_a_calibration_is_told_the_file_and_its_own_remedy(tmp_path: Path) -> None:

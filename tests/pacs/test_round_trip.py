@@ -3,6 +3,7 @@
 What a viewer would show is compared with what `glam-deploy run` finds in the same files.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pydicom.uid import (
 )
 from support.orthanc import Orthanc, wait_for
 
+from glam_deploy.cli.main import exit_code
 from glam_deploy.networks import GLAM
 from glam_deploy.records import View
 
@@ -160,6 +162,28 @@ def test_for_processing_gets_a_report_that_says_so(appliance: Appliance, pacs: O
     objects = results_of(appliance, pacs, "processing")
     assert not of_class(objects, SegmentationStorage)
     assert "For Processing" in text_of(current(objects, MammographyCADSRStorage))
+
+
+def test_doctor_finds_that_orthanc_accepts_all_that_is_sent(
+    appliance: Appliance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code(["doctor", "--json", "--config", str(appliance.config)])
+    found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
+    assert found["target pacs"]["state"] == "ok", found["target pacs"]
+    assert "answers and accepts seg, cad_sr, sr, sc" in found["target pacs"]["found"]
+
+
+def test_a_for_processing_twin_is_no_failure(appliance: Appliance, pacs: Orthanc, bundle: Path, tmp_path: Path) -> None:
+    (good,) = write_exam(tmp_path / "exam", "twins", [View.L_CC])
+    (twin,) = write_exam(tmp_path / "twin", "twins", [View.L_CC], for_processing=True)
+    storescu(appliance, [good, twin])
+    objects = results_of(appliance, pacs, "twins")
+    check_masks(objects, [good], truth(bundle, [good], tmp_path / "run"))
+    report = current(objects, MammographyCADSRStorage)
+    meanings = [element.value for element in report.iterall() if element.keyword == "CodeMeaning"]
+    assert any(meaning.startswith("All algorithms succeeded") for meaning in meanings)
+    assert "Failed Detections" not in meanings
+    assert "[accept] of the configuration" in text_of(report)
 
 
 def test_one_view_of_two_is_not_for_this_network(

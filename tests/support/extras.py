@@ -99,6 +99,7 @@ CASES = (
     Case(name="run-dir", words="run-dir {exam} {out} --bundle {bundle}", needs=APPLIANCE),
     Case(name="serve", words="serve --config {config} --role nonsense", needs=APPLIANCE, code=2),
     Case(name="check-config", words="check-config --config {config}", needs=APPLIANCE),
+    Case(name="route", words="route {exam} --config {config}", needs=APPLIANCE, code=1),  # a folder is no file
     Case(name="doctor", words="doctor --config {config}", needs=APPLIANCE),
     Case(name="queue", words="queue list --config {config}", needs=APPLIANCE, code=2),  # nothing has come yet
     Case(name="triton", words="triton --bundle {bundle} --out {out}"),

@@ -80,15 +80,21 @@ def arrive(
         studies.add_instance(connection, instance, pseudonym=f"name of {study}", now=now)
 
 
-def send(config: Config, *views: View, exam: str = "exam", change: Callable[[bytes], bytes] | None = None) -> None:
+def send(
+    config: Config,
+    *views: View,
+    exam: str = "exam",
+    change: Callable[[bytes], bytes] | None = None,
+    for_processing: bool = False,
+) -> None:
     """Views of one invented exam, really received."""
     data = made(config)
     ingest = Ingest(config, data, open_audit(data))
     for view in views:
         path = config.data.parent / "sent.dcm"
-        write_view(path, pixels_of(view), view=view, exam=Exam(seed=exam))
+        write_view(path, pixels_of(view), view=view, exam=Exam(seed=exam), for_processing=for_processing)
         with ingest.open(sender="MODALITY@127.0.0.1") as upload:
-            upload.write(path.read_bytes())
+            upload.write(change(path.read_bytes()) if change else path.read_bytes())
             assert upload.finish().status == Status.SUCCESS
     ingest.close()
 

@@ -51,7 +51,9 @@ class Outbox:
         return self.post_items(study, target, write_items(self.root / "results", study, count, syntax))
 
     def post_items(self, study: str, target: str, items: Sequence[Item]) -> list[str]:
-        objects = [ResultObject(sop_uid=i.sop_uid, sop_class=MG, path=f"results/{i.path.name}") for i in items]
+        objects = [
+            ResultObject(kind="seg", sop_uid=i.sop_uid, sop_class=MG, path=f"results/{i.path.name}") for i in items
+        ]
         with transaction(self.connection):
             self.connection.execute(
                 "INSERT OR IGNORE INTO study (study_uid, pseudonym, state, opened, touched, opened_at, touched_at)"
@@ -61,7 +63,7 @@ class Outbox:
             job = self.connection.execute(
                 "INSERT INTO job (study_uid, key, state, created_at) VALUES (?, ?, 'done', 0)", (study, f"key {study}")
             ).lastrowid
-            deliveries.enqueue(self.connection, job, [target], objects)
+            deliveries.enqueue(self.connection, job, {target: objects})
         return [i.sop_uid for i in sorted(items, key=lambda item: item.path)]
 
     def worker(self, target: Target, client: TargetClient | None = None) -> DeliveryWorker:

@@ -33,6 +33,8 @@ class FakePacs:
     """What it holds, and how it behaves."""
 
     syntaxes: Sequence[str] = (*PLAIN, JPEG2000Lossless)
+    classes: Sequence[str] = (DigitalMammographyXRayImageStorageForPresentation,)
+    """Storage SOP classes that it accepts."""
     finds: bool = True
     commits: str = ""
     """"same": reports on the association that asked; "later": keeps `report`; "": takes no request."""
@@ -79,7 +81,8 @@ class FakePacs:
         entity = AE(AE_TITLE)
         entity.require_called_aet = True
         entity.add_supported_context(Verification)
-        entity.add_supported_context(DigitalMammographyXRayImageStorageForPresentation, list(self.syntaxes))
+        for sop_class in self.classes:
+            entity.add_supported_context(sop_class, list(self.syntaxes))
         if self.finds:
             entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if self.commits:

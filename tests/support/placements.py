@@ -23,4 +23,5 @@ def placements(draw: Any, *, least: int = 1, most: int = 400) -> Placement:
         row_shift=draw(st.integers(-ROWS + 1, bottom - top - 1)),
         column_shift=draw(st.integers(-COLUMNS + 1, right - left - 1)),
         best_center=None,
+        half_turn=draw(st.booleans()),
     )

@@ -162,8 +162,8 @@ class Appliance:
             settled[0] = JobViewOutcome(sop_uid=views[0].sop_uid, outcome="failed", reason=failed)
         assert jobs.record_outcomes(self.connection, job, settled)
         objects = publisher.reports.publish(job, jobs.job_views(self.connection, job))
-        targets = [target.name for target in self.context.config.targets]
-        assert jobs.finish(self.connection, job, objects=objects, targets=targets)
+        results = {target.name: objects for target in self.context.config.targets}
+        assert jobs.finish(self.connection, job, results)
         return job
 
     def kill_job(self, reason: str) -> Job:

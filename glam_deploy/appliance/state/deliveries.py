@@ -7,7 +7,8 @@
                dead, pending -> discarded        `withdraw`: its results are out of date
     object     pending -> sent -> proven
                sent -> pending                   the target does not show it
-               pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too
+               pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too; a sent
+                                                 object stays sent if no proof is configured
 
 Transitions of a delivery that a person has discarded meanwhile have no effect. A retry requested by a person stays in
 `next_try` until the delivery worker has read it.
@@ -15,7 +16,7 @@ Transitions of a delivery that a person has discarded meanwhile have no effect. 
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glam_deploy.appliance.state import database
@@ -35,6 +36,8 @@ _POSTPONED = f"iif(next_try = {_RETRY_NOW}, next_try, max(next_try, ?))"
 class ResultObject:
     """One DICOM object made by a job."""
 
+    kind: str
+    """By the name of its switch in [results], as its file."""
     sop_uid: str
     sop_class: str
     path: str
@@ -62,19 +65,15 @@ class DeliveryObject:
     """Relative to the data folder."""
     sent: bool
     """Whether the target has answered the store with success."""
-    reason: str
-    """The target's last answer, if it was not a plain success."""
 
 
-def enqueue(
-    connection: sqlite3.Connection, job_id: int, targets: Collection[str], objects: Sequence[ResultObject]
-) -> None:
-    """Queue a delivery per target with those of `objects` that no other delivery sends; in the caller's transaction.
+def enqueue(connection: sqlite3.Connection, job_id: int, results: Mapping[str, Sequence[ResultObject]]) -> None:
+    """Queue a delivery per target with those of its objects that no other delivery sends; in the caller's transaction.
 
     An object of an earlier delivery stays with it, unless that one is dead: then it moves here. A job that already has
     a delivery for a target gets no second one.
     """
-    for target in targets:
+    for target, objects in results.items():
         made = connection.execute(
             "INSERT OR IGNORE INTO parcel (job_id, target, state, created_at) VALUES (?, ?, 'pending', ?)",
             (job_id, target, time.time()),
@@ -118,15 +117,11 @@ def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:
 def unproven(connection: sqlite3.Connection, delivery_id: int) -> list[DeliveryObject]:
     """Pending and sent objects of a delivery; reports last, since they refer to the others."""
     rows = connection.execute(
-        "SELECT sop_uid, path, state, coalesce(reason, '') AS reason FROM parcel_object"
-        " WHERE parcel_id = ? AND state IN ('pending', 'sent')"
+        "SELECT sop_uid, path, state FROM parcel_object WHERE parcel_id = ? AND state IN ('pending', 'sent')"
         " ORDER BY sop_class LIKE ?, path",
         (delivery_id, f"{_REPORTS}%"),
     )
-    return [
-        DeliveryObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent", reason=row["reason"])
-        for row in rows
-    ]
+    return [DeliveryObject(sop_uid=row["sop_uid"], path=row["path"], sent=row["state"] == "sent") for row in rows]
 
 
 def mark_sent(connection: sqlite3.Connection, delivery_id: int, sop_uid: str, reason: str = "") -> None:
@@ -193,9 +188,12 @@ def postpone(connection: sqlite3.Connection, delivery_id: int, reason: str, next
 
 
 def count_failed_attempt(
-    connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float, *, attempts: int
+    connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float, *, attempts: int, proof: bool = True
 ) -> str:
-    """Count a failed attempt; the delivery's new state, which is "dead" after `attempts` of them."""
+    """Count a failed attempt; the delivery's new state, which is "dead" after `attempts` of them.
+
+    Then all that did not arrive is dead. Without `proof`, what the target accepted has arrived and is not sent again.
+    """
     with transaction(connection):
         connection.execute(
             f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED}, attempts = attempts + 1"
@@ -207,7 +205,7 @@ def count_failed_attempt(
             (delivery_id, attempts),
         ).rowcount
         if died:
-            _mark_objects_dead(connection, delivery_id)
+            _mark_objects_dead(connection, delivery_id, ("pending", "sent") if proof else ("pending",))
             _add_event(connection, delivery_id, "undeliverable")
     (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
     return str(state)
@@ -256,7 +254,7 @@ def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
     """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
     with transaction(connection):
         _reopen(connection, delivery_id, "discarded", 0)
-        _mark_objects_dead(connection, delivery_id)
+        _mark_objects_dead(connection, delivery_id, ("pending", "sent"))
         _add_event(connection, delivery_id, "discarded by hand")
 
 
@@ -272,7 +270,7 @@ def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> Non
     ).fetchall()
     for row in rows:
         connection.execute("UPDATE parcel SET state = 'discarded', reason = ? WHERE id = ?", (reason, row["id"]))
-        _mark_objects_dead(connection, row["id"])
+        _mark_objects_dead(connection, row["id"], ("pending", "sent"))
         _add_event(connection, row["id"], "withdrawn")
 
 
@@ -287,9 +285,10 @@ def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_t
         raise UsageError(f"delivery {delivery_id} {was}: only a dead or pending delivery can be retried or discarded")
 
 
-def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int) -> None:
+def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int, states: Sequence[str]) -> None:
+    marks = ", ".join("?" * len(states))
     connection.execute(
-        "UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ('pending', 'sent')", (delivery_id,)
+        f"UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ({marks})", (delivery_id, *states)
     )
 
 

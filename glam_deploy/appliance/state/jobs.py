@@ -10,7 +10,7 @@ dead -> ready, discarded           by a person (`retry`, `discard`)
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glam_deploy.appliance.state import deliveries
@@ -62,6 +62,8 @@ class JobView:
     reason: str | None
     folder: str | None
     """Folder of its results, relative to the data folder."""
+    sender: str = ""
+    """As in the audit log: AE title@address, without an AE title for STOW-RS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +257,7 @@ def job_views(connection: sqlite3.Connection, job: Job) -> list[JobView]:
 def _views(connection: sqlite3.Connection, job_id: int | None) -> list[JobView]:
     rows = connection.execute(
         "SELECT i.sop_uid, i.sop_class, i.series_uid, i.sha256, i.path, i.state, i.reason AS state_reason, i.view,"
-        " v.outcome, v.reason, v.folder FROM job_view AS v JOIN instance AS i USING (sop_uid)"
+        " v.outcome, v.reason, v.folder, i.sender FROM job_view AS v JOIN instance AS i USING (sop_uid)"
         " WHERE v.job_id = ? ORDER BY i.arrival",
         (job_id,),
     )
@@ -287,16 +289,15 @@ def record_outcomes(connection: sqlite3.Connection, job: Job, outcomes: Sequence
 def finish(
     connection: sqlite3.Connection,
     job: Job,
+    results: Mapping[str, Sequence[ResultObject]],
     *,
-    objects: Sequence[ResultObject],
-    targets: Collection[str],
     place: Callable[[], None] = lambda: None,
 ) -> bool:
-    """End a job as done and queue a delivery for each target, in one transaction. False if the lease was lost.
+    """End a job as done and queue a delivery of `results` (target -> its objects) for each target, in one transaction.
 
     `place` moves the files of the reports to their final names; it is called inside the transaction, and only if the
     lease is held, so that no other worker can have finished the job. Raises what `place` raises; nothing has changed
-    then in the database.
+    then in the database. False if the lease was lost.
     """
     with transaction(connection):
         if not _leased_row(connection, job):
@@ -307,7 +308,7 @@ def finish(
             " WHERE id = ?",
             (time.time(), job.id),
         )
-        deliveries.enqueue(connection, job.id, targets, objects)
+        deliveries.enqueue(connection, job.id, results)
         add_event(connection, job.study_uid, "done")
     return True
 

@@ -105,18 +105,27 @@ FAILED_VIEWS = (
 _FAILURES: Mapping[str, str] = {
     "reception_refused": "SELECT coalesce(sum(times), 0) FROM refusal",
     "instance_refused": "SELECT count(*) FROM instance WHERE state = 'refused'",
-    "instance_skipped": "SELECT count(*) FROM instance WHERE state = 'skipped'",
     "instance_quarantined": "SELECT count(*) FROM quarantine WHERE NOT replaced",
     "view_failed": f"SELECT count(*) FROM {FAILED_VIEWS}",
-    "view_skipped": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
     "job_dead": _COUNTS["failed"],
     "parcel_dead": _COUNTS["undelivered"],
 }
 
 
 def failures_by_code(connection: sqlite3.Connection) -> dict[str, int]:
-    """Number of failed or skipped items for each failure code."""
+    """Number of failed items for each failure code."""
     return {code: _scalar(connection, query) for code, query in _FAILURES.items()}
+
+
+_SKIPPED: Mapping[str, str] = {
+    "instance": "SELECT count(*) FROM instance WHERE state = 'skipped'",
+    "view": "SELECT count(*) FROM job_view WHERE outcome = 'skipped'",
+}
+
+
+def skipped(connection: sqlite3.Connection) -> dict[str, int]:
+    """Number of items that are skipped by rule, which is no failure: received instances, and mammograms of jobs."""
+    return {kind: _scalar(connection, query) for kind, query in _SKIPPED.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +149,19 @@ def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
         TargetCounts(target=target, **{state: found.get(state, 0) for state in states})
         for target, found in counts.items()
     ]
+
+
+_UNDELIVERED_OBJECTS = (
+    "SELECT p.target, o.state IN ('sent', 'proven') AS arrived, count(*) FROM parcel p"
+    " JOIN parcel_object o ON o.parcel_id = p.id"
+    " WHERE p.target IN (SELECT DISTINCT target FROM parcel) AND p.state IN ('pending', 'dead') GROUP BY 1, 2"
+)
+
+
+def undelivered_objects(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """(target, "arrived" or "missing") -> number of objects in deliveries that are pending or dead."""
+    rows = connection.execute(_UNDELIVERED_OBJECTS).fetchall()
+    return {(target, "arrived" if arrived else "missing"): count for target, arrived, count in rows}
 
 
 @dataclass(frozen=True, kw_only=True)

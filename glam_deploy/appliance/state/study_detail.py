@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_study
 from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.appliance.state.overview import FAILED_VIEWS
 from glam_deploy.dicom.uids import is_uid
@@ -40,6 +41,7 @@ class StudySummary:
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
     reason: str | None
+    """Of its job, else of a delivery that is dead or pending, else of its assembly."""
 
 
 _LINES = f"""
@@ -52,7 +54,9 @@ _LINES = f"""
         (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
-        (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels
+        (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels,
+        (SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
+            AND reason NOT NULL ORDER BY state, id LIMIT 1) AS parcel_reason
     FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
 _OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
@@ -115,7 +119,7 @@ def _line(row: Row) -> StudySummary:
         lost=row["lost"],
         instances=row["instances"],
         views=", ".join(sorted((row["views"] or "").split(","))),
-        reason=row["job_reason"] or row["study_reason"],
+        reason=row["job_reason"] or row["parcel_reason"] or row["study_reason"],
     )
 
 
@@ -143,6 +147,8 @@ class StudyDetail:
     """Rows of `job`, newest first."""
     deliveries: list[Row]
     """Rows of `parcel`, newest first, with `objects` and `arrived`: how many of them the target is known to hold."""
+    parts: list[DeliveryPart]
+    """Objects of the deliveries, by delivery and kind."""
     versions: list[Row]
     """Rows of `quarantine`: other versions of its instances, with their `view`."""
     events: list[Row]
@@ -160,6 +166,7 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
         instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
+        parts=parts_of_study(connection, uid),
         versions=_all(connection, _VERSIONS, uid),
         events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
     )

@@ -151,8 +151,12 @@ class _Collector:
                 "glam_spool_bytes", "Bytes of the received instances", [((), overview.spool_bytes(connection))]
             )
             yield from _target_metrics(overview.targets(connection))
+            text, found = "Objects of undelivered result sets", overview.undelivered_objects(connection).items()
+            yield _gauge("glam_undelivered_objects", text, found, "target", "state")
             codes = overview.failures_by_code(connection).items()
-            yield _gauge("glam_failures", "Failed or skipped items", codes, "code")
+            yield _gauge("glam_failures", "Failed items", codes, "code")
+            skipped = overview.skipped(connection).items()
+            yield _gauge("glam_skipped", "Items skipped by rule, which is no failure", skipped, "kind")
             yield from _stage_metrics(
                 overview.latest_job_timings(connection), overview.latest_delivery_timings(connection)
             )

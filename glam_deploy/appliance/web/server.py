@@ -19,6 +19,7 @@ from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config, Tls, Web
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.web.access import Access, WebContext, certificate_names, check_web, read_token
@@ -256,7 +257,7 @@ def _heartbeat_until(stop: threading.Event, thread: threading.Thread, send_heart
         try:
             send_heartbeat()
         except overview.READ_ERRORS as error:
-            _LOG.error("state.db cannot be written (%s)", type(error).__name__)
+            _LOG.error("state.db cannot be written (%s)", type(error).__name__, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
     if not stop.is_set():
         raise RuntimeError("the HTTP server has ended")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.jobs import Job
@@ -115,7 +116,7 @@ class Heartbeat:
             if (job := self._job) and not jobs.renew(connection, job, monotonic() + self._lease_s):
                 self._lost = job
         except sqlite3.OperationalError as error:  # a full disk: the lease may run out
-            log.error("state.db cannot be written (%s)", error)
+            log.error("state.db cannot be written (%s)", error, extra=RECURRING)
 
     def _kill_if_hung(self) -> None:
         since = self._view_since

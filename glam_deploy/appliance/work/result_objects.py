@@ -224,7 +224,7 @@ class StudyReports:
 
     def _result_object(self, folder: Path, entry: ObjectEntry) -> ResultObject:
         path = self.data.relative(folder / entry.file)
-        return ResultObject(sop_uid=entry.sop_uid, sop_class=entry.sop_class, path=path)
+        return ResultObject(kind=entry.kind, sop_uid=entry.sop_uid, sop_class=entry.sop_class, path=path)
 
 
 @dataclass(frozen=True, kw_only=True)

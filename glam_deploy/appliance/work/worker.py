@@ -11,8 +11,11 @@ from itertools import chain, takewhile
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.process import RECURRING
+from glam_deploy.appliance.routes import Route, first_match
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
+from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat, WorkerStatus, is_dead, worker_name
 from glam_deploy.appliance.work.predictor import (
@@ -24,6 +27,7 @@ from glam_deploy.appliance.work.predictor import (
 )
 from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import Publisher
+from glam_deploy.appliance.work.routing import origins_of
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps, is_finished, outcome_without_network
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError
@@ -97,7 +101,7 @@ class Worker:
                 if not self._one_job():
                     self._stop.wait(POLL_S)
             except sqlite3.OperationalError as error:  # a full disk: retry until there is space
-                log.error("state.db cannot be written (%s)", error)
+                log.error("state.db cannot be written (%s)", error, extra=RECURRING)
                 self._stop.wait(STORAGE_RETRY_S)
 
     def _one_job(self) -> bool:
@@ -165,7 +169,8 @@ class Worker:
             raise SystemExit(1)
 
     def _storage_failed(self, error: OSError) -> None:
-        log.error("study %s: interrupted by an error of the machine (%s)", self._job.pseudonym, error.strerror)
+        text = "study %s: interrupted by an error of the machine (%s)"
+        log.error(text, self._job.pseudonym, error.strerror, extra=RECURRING)
         next_try, reason = (
             self._monotonic() + STORAGE_RETRY_S,
             f"cannot write results or read views ({error.strerror})",
@@ -178,6 +183,9 @@ class Worker:
 
     def _process(self, predictor: Predictor) -> None:
         started = time.monotonic()
+        if self._config.targets_of(self._route()) is None:
+            self._discard()
+            return
         provenance = result_provenance(predictor, self._config, self._data)
         publisher = Publisher(data=self._data, config=self._config, provenance=provenance)
         self._process_views(predictor, publisher)
@@ -185,15 +193,42 @@ class Worker:
         views = jobs.job_views(self._connection, job)
         # without the lease the reports would be made in vain
         self._require_lease(jobs.renew(self._connection, job, self._monotonic() + self._limits.lease_s))
-        targets = [target.name for target in self._config.targets]
         with publisher.reports.prepared(job, views) as reports:
-            finished = jobs.finish(self._connection, job, objects=reports.objects, targets=targets, place=reports.place)
+            results = self._by_target(reports.objects)
+            finished = jobs.finish(self._connection, job, results, place=reports.place)
         self._require_lease(finished)
         done, skipped, failed = (sum(view.outcome == name for view in views) for name in ("done", "skipped", "failed"))
         seconds = round(time.monotonic() - started, 3)
         self._audit.write(
             "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
         )
+
+    def _route(self) -> Route | None:
+        """The routing rule that applies to the current job's study."""
+        if not self._config.routes:
+            return None
+        origins = origins_of(jobs.job_views(self._connection, self._job), self._data.root)
+        found = first_match(self._config.routes, origins)
+        return found[1] if found else None
+
+    def _discard(self) -> None:
+        """End the current job without results, by a routing rule."""
+        job, reason = self._job, "not processed, by a rule of [[routes]] in the configuration"
+        views = [view for view in jobs.job_views(self._connection, job) if view.outcome is None]
+        skipped = [JobViewOutcome(sop_uid=view.sop_uid, outcome="skipped", reason=reason) for view in views]
+        self._require_lease(jobs.record_outcomes(self._connection, job, skipped))
+        self._require_lease(jobs.finish(self._connection, job, {}))
+        self._audit.write("worked", study=job.study_uid, job=job.id, done=0, skipped=len(skipped), failed=0)
+
+    def _by_target(self, objects: Sequence[ResultObject]) -> dict[str, list[ResultObject]]:
+        """Name of each target that gets any of the objects -> those that it gets.
+
+        A rule that discards the study, because of a view that arrived meanwhile, means no target.
+        """
+        config, names = self._config, self._config.targets_of(self._route()) or ()
+        targets = [target for target in config.targets if target.name in names]
+        found = {each.name: [one for one in objects if one.kind in config.kinds_for(each)] for each in targets}
+        return {name: given for name, given in found.items() if given}
 
     def _process_views(self, predictor: Predictor, publisher: Publisher) -> None:
         """Reads a view (or `Predictor.ahead` views) and writes another while the network computes a third.

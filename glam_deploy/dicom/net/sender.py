@@ -4,7 +4,7 @@ import queue
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +39,9 @@ MAX_REPLY = 1 << 17
 """Largest response in bytes, command set and data set together."""
 _PIECE = 1 << 14
 
+Kind = tuple[str, str]
+"""SOP class and transfer syntax of an object, UIDs."""
+
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _FIND = StudyRootQueryRetrieveInformationModelFind
 
@@ -54,20 +57,38 @@ def echo(peer: Peer) -> float:
     return time.monotonic() - start
 
 
+def not_accepted(peer: Peer, kinds: Mapping[str, Kind], *, query: bool, commitment: bool) -> dict[str, str]:
+    """What `peer` accepts in no transfer syntax when all is proposed as for a delivery of `kinds`.
+
+    Key of `kinds`, "query" or "commitment" -> name of the SOP class. Raises PeerError.
+    """
+    with DimseSession(peer, kinds=list(kinds.values()), query=query, commitment=commitment) as session:
+        refused = session.not_accepted()
+    classes = {name: sop_class for name, (sop_class, _) in kinds.items()}
+    classes |= {"query": str(_FIND), "commitment": str(StorageCommitmentPushModel)}
+    return {name: UID(sop_class).name for name, sop_class in classes.items() if sop_class in refused}
+
+
 class DimseSession:
     """One association with `peer` for `items`: a `delivery.Session`.
 
-    Proposes each SOP class of `items` in the transfer syntax of its file and, in a separate context, uncompressed; with
-    `query` the C-FIND of `holds`, with `commitment` storage commitment. Verification is always proposed, to distinguish
-    a peer that accepts no other context from a peer that rejects the association. Entering raises PeerError; exiting
-    releases the association, or aborts it after an error. Not thread-safe.
+    Proposes each SOP class of `items`, and of `kinds`, in the transfer syntax of its file and, in a separate context,
+    uncompressed; with `query` the C-FIND of `holds`, with `commitment` storage commitment. Verification is always
+    proposed, to distinguish a peer that accepts no other context from a peer that rejects the association. Entering
+    raises PeerError; exiting releases the association, or aborts it after an error. Not thread-safe.
     """
 
     def __init__(
-        self, peer: Peer, items: Sequence[Item] = (), *, query: bool = False, commitment: bool = False
+        self,
+        peer: Peer,
+        items: Sequence[Item] = (),
+        *,
+        kinds: Sequence[Kind] = (),
+        query: bool = False,
+        commitment: bool = False,
     ) -> None:
         self.peer = peer
-        wanted = {pair: build_context(*pair) for item in items if (pair := _kind(item))}
+        wanted = {pair: build_context(*pair) for pair in (*kinds, *map(_kind, items)) if pair}
         plain = {sop_class: build_context(sop_class, _PLAIN) for sop_class, _ in wanted}
         services = [Verification, *([_FIND] if query else []), *([StorageCommitmentPushModel] if commitment else [])]
         self._contexts: list[PresentationContext] = [
@@ -102,11 +123,22 @@ class DimseSession:
         except DicomError as error:
             return files.unreadable(item, error)
         if not is_accepted:
-            reason = f"it accepts no {UID(dataset.SOPClassUID).name} in any transfer syntax that was proposed"
+            reason = (
+                f"the target accepts no {UID(dataset.SOPClassUID).name} in any transfer syntax that was proposed; "
+                "allow it there, or leave it out of `objects` of this target"
+            )
             return Answer(sop_uid=item.sop_uid, outcome=Outcome.REFUSED, reason=reason)
         self._association.dimse_timeout = self.peer.timeout_s + item.path.stat().st_size / SLOWEST
         outcome, reason = delivery.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
         return Answer(sop_uid=item.sop_uid, outcome=outcome, reason=reason)
+
+    def not_accepted(self) -> frozenset[str]:
+        """UIDs of the proposed SOP classes that the peer accepts in no transfer syntax."""
+        proposed, accepted = (
+            frozenset(str(context.abstract_syntax) for context in contexts)
+            for contexts in (self._contexts, self._accepted())
+        )
+        return proposed - accepted
 
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
         """SOP Instance UIDs of `items` that C-FIND at IMAGE level finds (PS3.4 C.6.2), with one query per series.
@@ -314,8 +346,8 @@ class _Transport(AssociationSocket):
             connection.close()
 
 
-def _kind(item: Item) -> tuple[str, str] | None:
-    """(SOP class, transfer syntax) of a file, None if it cannot be read, which `store` reports."""
+def _kind(item: Item) -> Kind | None:
+    """The kind of a file, None if it cannot be read, which `store` reports."""
     try:
         header = files.header(item)
     except DicomError:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from support.commands import ROOT, Cli
 
+from glam_deploy.cli import check_config
+from glam_deploy.cli.privileged_ports import may_listen_at
+
 EXAMPLE = ROOT / "packaging/glam.toml"
 UNIT = ROOT / "packaging/glam-deploy.service"
 WITHOUT_WEB = 'license_acknowledged = true\ndata = "data"\n[worker]\nbundle = "bundle"\n'
@@ -24,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 def test_tells_what_would_be_done(cli: Cli, tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL + '[receive]\nsenders = [{ ae_title = "MG1", hosts = ["10.1.2.0/24"] }]\n')
     said = cli("check-config", "--config", path)
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (1, "")
     for told in (f"{tmp_path}/data", "GLAM at 127.0.0.1:11112", "MG1 from 10.1.2.0/24", "seg, cad_sr, sr, sc"):
         assert told in said.out
     assert f"MISSING    worker.bundle = {tmp_path}/bundle" in said.out
@@ -44,6 +47,44 @@ def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, to
     assert "is valid" not in said.out
 
 
+def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "web.token").write_text("t" * 32)
+    (tmp_path / "web.token").chmod(0o600)
+    path = written(tmp_path, MINIMAL)
+    for words in ((), ("--json",)):
+        assert cli("check-config", "--config", path, *words).code == 0
+    (tmp_path / "bundle").rmdir()
+    for words in ((), ("--json",)):
+        assert cli("check-config", "--config", path, *words).code == 1
+
+
+def test_a_port_that_this_user_may_not_listen_at_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_config, "may_listen_at", lambda port: port != 104)
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL + "[receive]\nport = 104\n"))
+    assert "PORT       receive.port = 104: this user may not listen at it" in said.out
+    assert "CAP_NET_BIND_SERVICE" in said.out and "web.port =" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("port", "first", "capabilities", "allowed"),
+    [
+        (104, "1024", "0000000000000000", False),
+        (1024, "1024", "0000000000000000", True),
+        (104, "104", "0000000000000000", True),
+        (104, "1024", "0000000000000400", True),  # capabilities(7): bit 10 is CAP_NET_BIND_SERVICE
+        (104, "1024", "000001fffffffbff", False),
+    ],
+)
+def test_who_may_listen_at_a_port(tmp_path: Path, port: int, first: str, capabilities: str, allowed: bool) -> None:
+    (tmp_path / "status").write_text(f"Name:\tx\nCapPrm:\tffff\nCapEff:\t{capabilities}\n")
+    (tmp_path / "first").write_text(f"{first}\n")
+    found = may_listen_at(port, status=tmp_path / "status", first_unprivileged=tmp_path / "first")
+    assert found is allowed
+
+
 def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path) -> None:
     said = cli("check-config", "--config", written(tmp_path, MINIMAL))
     assert "sender     none: every DICOM association is rejected" in said.out
@@ -57,6 +98,11 @@ def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path
         ('[worker]\nbundle = "b"\nengine = "tensorflow"', "worker.engine: expected one of auto, onnx, "),
         ("[receive]\nport = 8042", "receive.port and web.port are both 8042: expected different ports"),
         ("receive = 3", "receive: expected a table (it is 3)"),
+        ('[receive]\nport = "11112"', "receive.port: expected a number, without quotation marks (it is '11112')"),
+        ('[[targets]]\nname = "a"\nport = "104"', "targets.0.port: expected a number, without quotation marks"),
+        ('[web]\nstow = "false"', "web.stow: expected true or false, without quotation marks (it is 'false')"),
+        ('[dispatch]\ntimeout_s = "30"', "dispatch.timeout_s: expected a number, without quotation marks"),
+        ("[assemble]\nquiet_s = 300\ncap_s = 60", "assemble: quiet_s is 300 and cap_s 60, so that quiet_s never"),
         ('[[targets]]\nname = "PACS 1"', "targets.0.name: expected 1 to 32 of a-z, 0-9 and hyphen (it is 'PACS 1')"),
         ('[receive]\nae_title = "A\\\\B"', "receive.ae_title: expected 1 to 16 ASCII characters, without backslash"),
         ('[web]\ntoken = "t"', "web.token: is not a key of this table: see docs/appliance.md (it is 't')"),
@@ -144,7 +190,7 @@ def test_json_has_every_key(cli: Cli, tmp_path: Path) -> None:
 
 def test_shipped_example_is_in_order(cli: Cli) -> None:
     said = cli("check-config", "--config", EXAMPLE)
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (1, ""), "its bundle is not here"
 
 
 def test_unit_runs_commands_that_are_there_and_writes_where_the_example_says(cli: Cli) -> None:

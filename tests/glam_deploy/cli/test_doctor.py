@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom.uid import MammographyCADSRStorage, SecondaryCaptureImageStorage
 from support.commands import Cli
 from support.outbox import opened_outbox
+from support.pacs import PLAIN, FakePacs
 from support.receive import box, close_sockets, running_receiver
 from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
+from glam_deploy.dicom.results.kinds import KINDS
 
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""
@@ -187,6 +190,7 @@ def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = gone.getsockname()[1]
     target = '[[targets]]\nname = "{}"\nae_title = "{}"\nhost = "127.0.0.1"\nport = {}\ncalling_ae_title = "MODALITY"\n'
+    target += "query = false\n"
     with running_receiver(config_in(place)) as (port,):
         more = target.format("alive", "GLAM", port) + target.format("dead", "PACS", dead)
         code, found = looked(cli, configured(place, more))
@@ -198,6 +202,37 @@ def test_targets_that_answer_and_that_do_not(cli: Cli, place: Path) -> None:
         f"PACS at 127.0.0.1 port {dead} cannot be reached: no connection (Connection refused)"
         == found["target dead"][1]
     )
+
+
+TARGET = '[[targets]]\nname = "pacs"\nae_title = "FAKEPACS"\nhost = "127.0.0.1"\nport = {}\n'
+
+
+def test_what_a_target_does_not_accept_is_named_with_the_keys_that_leave_it_out(cli: Cli, place: Path) -> None:
+    """Pictures are offered uncompressed too, which is all that this PACS takes."""
+    accepted = (MammographyCADSRStorage, SecondaryCaptureImageStorage)
+    with FakePacs(classes=accepted, syntaxes=PLAIN, finds=False).running() as pacs:
+        configured(place, TARGET.format(pacs.port))
+        said = cli("doctor", "--json", "--config", place / "glam.toml")
+        (finding,) = (each for each in json.loads(said.out) if each["what"] == "target pacs")
+        keys = 'objects = ["cad_sr", "sc"], query = false'
+        assert (said.code, finding["state"]) == (1, "FAILS")
+        assert finding["found"] == (
+            f"FAKEPACS at 127.0.0.1 port {pacs.port} answers, but does not accept from GLAM: Segmentation Storage, "
+            "Comprehensive SR Storage, Study Root Query/Retrieve Information Model - FIND"
+        )
+        assert finding["remedy"] == f"allow it there, or set {keys} for this target"
+        configured(place, TARGET.format(pacs.port) + keys.replace(", query", "\nquery") + "\n")
+        _, found = looked(cli, place)
+    assert found["target pacs"][0] == "ok"
+    assert "answers and accepts cad_sr, sc" in found["target pacs"][1]
+
+
+def test_a_target_without_storage_commitment(cli: Cli, place: Path) -> None:
+    accepted = [kind.sop_class for kind in KINDS.values()]
+    with FakePacs(classes=accepted).running() as pacs:
+        _, found = looked(cli, configured(place, TARGET.format(pacs.port) + "commitment = true\n"))
+    assert found["target pacs"][0] == "FAILS"
+    assert "does not accept from GLAM: Storage Commitment Push Model" in found["target pacs"][1]
 
 
 def test_a_target_that_is_this_appliance_itself(cli: Cli, place: Path) -> None:

@@ -281,9 +281,9 @@ def test_after_a_failure_nobody_is_sent_to_the_same_gate(
 ) -> None:
     candidate.wrong = {"saliency_patches": -0.2}
     advice = gate().out
-    assert "The same gate would fail again: choose another --engine" in advice
+    assert "The same gate would fail again: choose another engine" in advice
     refused = cli("run", image, "--bundle", bundle, "--engine", "openvino", "--out", tmp_path / "out")
-    assert "The same gate would fail again: choose another --engine" in refused.err
+    assert "The same gate would fail again: choose another engine" in refused.err
     assert "glam-deploy gate" not in refused.err
 
 

@@ -38,8 +38,8 @@ def data(tmp_path: Path) -> DataFolder:
         assert first
         assert second
         jobs.fail(connection, first, now=0, attempts=1, reason="the engine failed on it")
-        sent = ResultObject(sop_uid="9.1", sop_class="1.2", path="results/x.dcm")
-        jobs.finish(connection, second, objects=[sent], targets=["pacs"])
+        sent = ResultObject(kind="seg", sop_uid="9.1", sop_class="1.2", path="results/x.dcm")
+        jobs.finish(connection, second, {"pacs": [sent]})
         with transaction(connection):
             connection.execute("UPDATE parcel SET state = 'dead', reason = 'refused', attempts = 20")
             connection.execute("UPDATE parcel_object SET state = 'dead'")
@@ -57,6 +57,7 @@ def test_list_tells_what_waits_and_what_is_stuck(queue: Queue) -> None:
     told = {line.split()[0]: line.split()[1] for line in lines if not line.startswith(" ")}
     assert told == {DEAD: "failed", UNDELIVERED: "undelivered", WAITING: "waiting"}
     assert "    the engine failed on it" in lines
+    assert "    pacs: refused" in lines
 
 
 def test_list_of_one_stage_and_as_json(queue: Queue) -> None:

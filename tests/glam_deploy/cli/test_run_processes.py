@@ -50,7 +50,7 @@ def test_torch_engine_without_torch(start: Start, bundle: Path, image: Path, tmp
     assert (process.returncode, out) == (3, "")
     assert err.startswith(
         "glam-deploy: engine 'torch' needs torch, which this Python lacks. Install with: "
-        f"{install_line('export')}, or choose another --engine. Engines that can run on this machine"
+        f"{install_line('export')}, or choose another engine. Engines that can run on this machine"
     )
     assert "torch" not in err.partition("Engines that can run on this machine")[2]
 

@@ -169,7 +169,7 @@ def test_engine_that_this_machine_lacks(start: Start, bundle: Path, engine: str,
     assert process.returncode == 3
     assert err.startswith(
         f"glam-deploy: engine '{engine}' needs {engine}, which this Python lacks. Install with: "
-        f"{install_line(extra)}, or choose another --engine. Engines that can run on this machine"
+        f"{install_line(extra)}, or choose another engine. Engines that can run on this machine"
     )
     assert engine not in err.partition("Engines that can run on this machine")[2]
     assert "Engine" not in out

@@ -129,7 +129,7 @@ def test_contact_views_are_not_called_magnified(write: Write, factor: str) -> No
 
 def test_for_processing_passes_only_when_allowed(write: Write) -> None:
     path = write(for_processing=True)
-    with pytest.raises(DicomError, match="For Processing"):
+    with pytest.raises(NotForThisNetwork, match="For Processing"):
         read_view(path)
     mammogram = read_view(path, for_processing=True)
     assert [notice.code for notice in mammogram.notices] == ["for-processing"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
@@ -123,6 +124,26 @@ def test_an_image_stored_mirrored_is_recognized(write: Write, view: View, rows: 
 def test_a_rotated_or_upside_down_image_is_refused(write: Write, view: View, orientation: list[str]) -> None:
     with pytest.raises(DicomError, match="PatientOrientation"):
         read_view(write(_tags(PatientOrientation=orientation), view=view))
+
+
+@pytest.mark.parametrize(
+    ("view", "rows", "columns"),
+    [(View.L_MLO, "P", "H"), (View.L_MLO, "P", "HL"), (View.R_MLO, "A", "HR"), (View.R_MLO, "AL", "RH")],
+)
+def test_an_mlo_view_stored_rotated_is_recognized(write: Write, view: View, rows: str, columns: str) -> None:
+    """Its pixels are those of the file, and upright ones are its turned ones, with the chest wall on the left."""
+    mammogram = read_view(write(_tags(PatientOrientation=[rows, columns]), view=view))
+    assert (mammogram.half_turn, mammogram.horizontal_flip) == (True, False)
+    assert [notice.code for notice in mammogram.notices] == ["stored-rotated"]
+    plain = read_view(write(view=view))
+    np.testing.assert_array_equal(mammogram.pixels, plain.pixels)
+    turned = plain.pixels[::-1, ::-1]
+    np.testing.assert_array_equal(mammogram.upright, turned[:, ::-1] if view.is_right else turned)
+
+
+def test_a_cc_view_stored_rotated_may_as_well_have_a_wrong_laterality(write: Write) -> None:
+    with pytest.raises(DicomError, match=r"laterality wrong \(or a view stored rotated\): .* as in an R-CC view"):
+        read_view(write(_tags(PatientOrientation=["P", "L"]), view=View.L_CC))
 
 
 def test_the_flip_option_completes_the_orientation_and_never_overrules_it(write: Write) -> None:

@@ -14,7 +14,7 @@ import glam_deploy
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.admission import admit
 from glam_deploy.engines.registry import OWNERS
-from glam_deploy.errors import BundleError
+from glam_deploy.errors import BundleError, Caller
 from glam_deploy.precision import BF16, StageRecipes
 
 
@@ -39,6 +39,9 @@ def test_an_engine_without_gate_is_refused_with_the_command(folder: Path, candid
         glam_deploy.load(folder, engine="openvino")
     assert "engine 'openvino' has no gate. It is not validated against the reference. Run: " in str(caught.value)
     assert f"glam-deploy gate --bundle {folder} --engine openvino; " in str(caught.value)
+    assert str(caught.value).endswith("use it without a gate: pass ungated=True")
+    remedy = "set `ungated = true` in the table [worker] of the configuration"
+    assert caught.value.message_for(Caller.APPLIANCE).endswith(remedy)
     assert caught.value.exit_code == 4
 
 

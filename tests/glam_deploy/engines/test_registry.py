@@ -136,7 +136,7 @@ def test_tensorrt_of_either_flavour_will_do(monkeypatch: pytest.MonkeyPatch, bun
         open_engines("fp16", bundle, EngineOptions())
     assert str(caught.value) == (
         "engine 'fp16' needs tensorrt or tensorrt_rtx, which this Python lacks. Install with: "
-        f"{install_line('tensorrt')} or {install_line('tensorrt-rtx')}, or choose another --engine."
+        f"{install_line('tensorrt')} or {install_line('tensorrt-rtx')}, or choose another engine."
     )
     assert caught.value.exit_code == 3
     for flavour in ("tensorrt", "tensorrt_rtx"):

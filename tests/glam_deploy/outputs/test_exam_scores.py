@@ -67,6 +67,10 @@ def test_what_is_missing_is_marked() -> None:
     )
 
 
+def test_an_exam_with_all_four_views_is_not_called_incomplete_for_a_skipped_twin() -> None:
+    assert exam_lines(one(*FOUR, image(None, status="skipped")))[-1] == "remarks: skipped: 1"
+
+
 def test_an_exam_without_a_result_has_no_score() -> None:
     exam = one(image(View.L_CC, status="failed"))
     assert (exam.score, exam.whole, exam.breasts, exam.complete) == ("", {}, {}, False)

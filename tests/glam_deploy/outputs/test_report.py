@@ -40,6 +40,7 @@ def test_a_finished_image(make_result):
         "network_shape": [2944, 1920],
         "crop_window": [10, 2990, 0, 1960],
         "best_center": [1512, 980],
+        "half_turn": False,
         "mirrored": False,
         "row_shift": 30,
         "column_shift": 20,

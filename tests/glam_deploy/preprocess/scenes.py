@@ -17,8 +17,11 @@ def tissue(rows: int, columns: int, *, reach: float = 0.7, height: float = 0.4, 
     return np.where((y**2 + x**2 < 1) & (x >= 0), 1000, 0).astype(np.uint16)
 
 
-def mammogram(pixels: np.ndarray, view: View = View.L_CC, *, horizontal_flip: bool = False, **more) -> Mammogram:
-    """A view whose right-facing `pixels` are stored as the view and the flip say."""
+def mammogram(
+    pixels: np.ndarray, view: View = View.L_CC, *, horizontal_flip: bool = False, half_turn: bool = False, **more
+) -> Mammogram:
+    """A view whose right-facing `pixels` are stored as the view, the flip and the half turn say."""
     faces_left = view.is_right != horizontal_flip
     stored = np.ascontiguousarray(pixels[:, ::-1]) if faces_left else pixels
-    return Mammogram(pixels=stored, view=view, horizontal_flip=horizontal_flip, **more)
+    stored = np.ascontiguousarray(stored[::-1, ::-1]) if half_turn else stored
+    return Mammogram(pixels=stored, view=view, horizontal_flip=horizontal_flip, half_turn=half_turn, **more)

@@ -30,7 +30,7 @@ def cases(draw):
     pixels = scenes.tissue(*size, reach=draw(st.sampled_from([0.7, 0.99])), height=draw(st.sampled_from([0.4, 0.55])))
     view, flip = draw(st.sampled_from(scenes.FLIPS))
     row, column = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
-    sample = scenes.mammogram(pixels, view, horizontal_flip=flip)
+    sample = scenes.mammogram(pixels, view, horizontal_flip=flip, half_turn=draw(st.booleans()))
     sample.pixels[row, column] = 60000
     return sample, (row, column)
 
@@ -62,7 +62,9 @@ def by_definition(placement, row, column):
     r, c = row + placement.row_shift, column + placement.column_shift
     if not (0 <= row < ROWS and 0 <= column < COLUMNS and 0 <= r < bottom - top and 0 <= c < right - left):
         return None
-    return top + r, (right - 1 - c if placement.mirrored else left + c)
+    if placement.mirrored:
+        c = right - left - 1 - c
+    return (bottom - 1 - r, right - 1 - c) if placement.half_turn else (top + r, left + c)
 
 
 @settings(max_examples=300, deadline=None)

@@ -210,6 +210,7 @@ REMEDIES = {
     Caller.CALIBRATION: ("correct the view in the file name", "--"),
     Caller.EVALUATE: ("correct the column view", "--"),
     Caller.APPLIANCE: ("at the source of the image", "--"),
+    Caller.RUN_DIR: ("at the source of the image", "--"),
     Caller.SERVER: ("at the source of the image", "--"),
     Caller.ARCHIVE: ("store the image upright", "--"),
 }

@@ -68,7 +68,7 @@ class TensorRtEngine(DeviceEngine):
         if needed > available:
             raise BackendRunError(
                 f"{self.stage} engine: {self.library} needs {needed} bytes of scratch for a batch of {batch}, but it "
-                f"reported {available} before, which were allocated. Run with --engine onnx-cuda, and report this."
+                f"reported {available} before, which were allocated. Use the engine onnx-cuda, and report this."
             )
 
     def _errors(self) -> str:

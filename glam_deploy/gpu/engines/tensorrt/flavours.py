@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import BackendUnavailable, Remedy, UsageError
 from glam_deploy.installation import install_command
 
 
@@ -136,7 +136,7 @@ def _only_one_installed() -> Flavour:
             commands = " or ".join(flavour.install for flavour in FLAVOURS.values())
             raise BackendUnavailable(f"neither TensorRT nor TensorRT-RTX is installed. Install with: {commands}")
         case several:
-            raise UsageError(f"{' and '.join(f.title for f in several)} are installed: choose one with --flavour")
+            raise UsageError(f"{' and '.join(f.title for f in several)} are installed", Remedy.FLAVOUR)
 
 
 def load(flavour: Flavour) -> Library:

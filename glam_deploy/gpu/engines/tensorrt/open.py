@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from glam_deploy.bundle import Bundle, EngineEntry, build_command
 from glam_deploy.engines.base import EngineIdentity, EngineOptions
-from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.errors import BackendUnavailable, Remedy, UsageError
 from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.base import GpuEngines, gpu_engines
 from glam_deploy.gpu.engines.tensorrt import flavours, identity
@@ -50,7 +50,8 @@ def _choose(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[E
             fitting.append((entry, library))
     if len({entry.flavour for entry, _ in fitting}) > 1:
         raise UsageError(
-            f"{bundle.folder}: {options.precision} engines of two flavours fit this machine; choose one with --flavour"
+            f"{bundle.folder}: {options.precision} engines of two flavours fit this machine",
+            Remedy.FLAVOUR,
         )
     if not fitting:
         raise BackendUnavailable(_none_fits(bundle, options, reasons, machine))

@@ -10,7 +10,7 @@ from glam_deploy.errors import UsageError
 
 
 def result(uid: str) -> ResultObject:
-    return ResultObject(sop_uid=uid, sop_class=MG, path=f"results/{uid}.dcm")
+    return ResultObject(kind="seg", sop_uid=uid, sop_class=MG, path=f"results/{uid}.dcm")
 
 
 def job(outbox: Outbox, key: str) -> int:
@@ -28,7 +28,7 @@ def job(outbox: Outbox, key: str) -> int:
 
 def enqueue(outbox: Outbox, job_id: int, targets: list[str], *uids: str) -> None:
     with transaction(outbox.connection):
-        deliveries.enqueue(outbox.connection, job_id, targets, [result(uid) for uid in uids])
+        deliveries.enqueue(outbox.connection, job_id, {target: [result(uid) for uid in uids] for target in targets})
 
 
 def belongs(outbox: Outbox) -> dict[tuple[str, str], tuple[int, str]]:
@@ -38,9 +38,9 @@ def belongs(outbox: Outbox) -> dict[tuple[str, str], tuple[int, str]]:
 
 def test_reports_go_last(outbox: Outbox) -> None:
     number = job(outbox, "a")
-    cad = ResultObject(sop_uid="1.1", sop_class="1.2.840.10008.5.1.4.1.1.88.50", path="results/a.dcm")
+    cad = ResultObject(kind="seg", sop_uid="1.1", sop_class="1.2.840.10008.5.1.4.1.1.88.50", path="results/a.dcm")
     with transaction(outbox.connection):
-        deliveries.enqueue(outbox.connection, number, ["x"], [cad, result("1.3"), result("1.2")])
+        deliveries.enqueue(outbox.connection, number, {"x": [cad, result("1.3"), result("1.2")]})
     assert [each.sop_uid for each in deliveries.unproven(outbox.connection, 1)] == ["1.2", "1.3", "1.1"]
 
 

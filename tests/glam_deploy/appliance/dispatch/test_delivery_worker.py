@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import SegmentationStorage
 from support.orthanc import free_port
-from support.outbox import Outbox
+from support.outbox import Outbox, write_items
 from support.pacs import AE_TITLE, FakePacs
 
 from glam_deploy.appliance.config import Dispatch, Target
 from glam_deploy.appliance.dispatcher import DeliveryWorker
-from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state import deliveries, overview
 from glam_deploy.dicom.net.delivery import Item, Session
 from glam_deploy.dicom.net.files import read_report
 
@@ -50,7 +52,8 @@ def test_what_the_target_loses_is_sent_again(outbox: Outbox, pacs: FakePacs) -> 
     worker = outbox.worker(target(pacs))
     exhaust(worker)
     assert outbox.states() == ["pending"]
-    assert "1 of its objects were accepted, but the target does not show" in outbox.delivery(1)["reason"]
+    reason = "1 of 2 objects delivered, 1 not (1 1.2.3-R-CC): accepted, but the target does not show them"
+    assert outbox.delivery(1)["reason"] == reason
     outbox.now += 5
     exhaust(worker)
     assert pacs.arrivals == [first, second, second]
@@ -97,6 +100,35 @@ def test_a_refused_object_does_not_hold_up_the_others_or_later_deliveries(outbox
     assert pacs.arrivals.count(bad) == 3
     assert pacs.arrivals.count(good) == 1
     assert outbox.events() == ["delivered", "undeliverable"]
+
+
+@pytest.mark.parametrize("query", [True, False])
+def test_a_class_that_the_target_lacks_is_told_and_only_its_objects_are_sent_again(
+    outbox: Outbox, pacs: FakePacs, query: bool
+) -> None:
+    outbox.policy = Dispatch(attempts=1)
+    items = write_items(outbox.root / "results", "1.2.3")
+    for item in items[:2]:
+        dataset = dcmread(item.path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+        dataset.save_as(item.path)
+    outbox.post_items("1.2.3", "pacs", items)
+    worker = outbox.worker(target(pacs, query=query))
+    exhaust(worker)
+    arrived = [item.sop_uid for item in items[2:]]
+    assert (outbox.states(), sorted(pacs.arrivals)) == (["dead"], sorted(arrived))
+    assert outbox.delivery(1)["reason"].startswith(
+        "2 of 4 objects delivered, 2 not (1 1.2.3-L-CC, 1 1.2.3-R-CC): the target accepts no Segmentation Storage"
+    )
+    assert {uid for uid, state in outbox.objects().items() if state in ("sent", "proven")} == set(arrived)
+    assert overview.undelivered_objects(outbox.connection) == {("pacs", "arrived"): 2, ("pacs", "missing"): 2}
+
+    able = FakePacs(classes=[*pacs.classes, SegmentationStorage], held=dict(pacs.held))
+    with able.running():
+        deliveries.retry(outbox.connection, 1)
+        exhaust(outbox.worker(target(able, query=query)))
+    assert sorted(able.arrivals) == sorted(item.sop_uid for item in items[:2])
+    assert outbox.states() == ["delivered"]
 
 
 def test_a_dead_delivery_is_sent_again_by_hand(outbox: Outbox, pacs: FakePacs) -> None:

@@ -51,6 +51,9 @@ def test_user_password_and_authority(tmp_path: Path) -> None:
         ('stow_url = "https://pacs/dicom-web"\ncommitment = true', "DIMSE only"),
         ('ae_title = "A"\nhost = "h"\nport = 104\nstow_token_file = "t"', "stow_url only"),
         ('ae_title = "A"\nhost = "h"', "either"),
+        ('ae_title = "A"\nhost = "h"\nport = 104\nobjects = []', "at least 1"),
+        ('ae_title = "A"\nhost = "h"\nport = 104\nobjects = ["cad-sr"]', "'cad_sr'"),
+        ('ae_title = "A"\nhost = "h"\nport = 104\nobjects = ["sc", "gsps"]', "gets gsps, which .* does not make"),
     ],
 )
 def test_targets_that_cannot_be_meant(lines: str, told: str) -> None:

@@ -54,8 +54,8 @@ def finished(data: DataFolder, connection: sqlite3.Connection, study: str = "1.2
     views = [data.view_results(view.sop_uid) for view in jobs.job_views(connection, job)]
     settled = [JobViewOutcome(sop_uid=folder.name, outcome="done", folder=data.relative(folder)) for folder in views]
     jobs.record_outcomes(connection, job, settled)
-    made_of_it = ResultObject(sop_uid=f"9.{study}", sop_class="1.2", path="results/x.dcm")
-    jobs.finish(connection, job, objects=[made_of_it], targets=["pacs"])
+    made_of_it = ResultObject(kind="seg", sop_uid=f"9.{study}", sop_class="1.2", path="results/x.dcm")
+    jobs.finish(connection, job, {"pacs": [made_of_it]})
     return [written(folder / "finding.json") for folder in (*views, data.job_results(job.key))]
 
 

@@ -123,7 +123,7 @@ def test_a_mammogram_against_the_rules_is_kept_with_its_reason(
 
 def test_for_processing_is_a_matter_of_the_configuration(tmp_path: Path) -> None:
     file = write_mg(tmp_path / "a.dcm", for_processing=True).read_bytes()
-    for allowed, state in ((False, "refused"), (True, "candidate")):
+    for allowed, state in ((False, "skipped"), (True, "candidate")):
         config = config_of(tmp_path / str(allowed))
         config = config.model_copy(update={"accept": config.accept.model_copy(update={"for_processing": allowed})})
         with box(config) as inbox:

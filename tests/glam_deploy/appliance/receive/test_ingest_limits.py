@@ -68,12 +68,31 @@ def test_the_watermark_holds_while_an_object_comes(inbox: Box, tmp_path: Path, m
     claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
     with inbox.ingest.open(sender="a", claim=claim) as upload:
         upload.write(data_set)
-        monkeypatch.setattr(type(inbox.data), "free_bytes", lambda _: -1)
+        monkeypatch.setattr(type(inbox.data), "free_bytes", lambda _: -1 << 30)
         upload.write(bytes(32 << 20))
         assert inbox.files("spool") == []
         assert upload.finish().status == Status.OUT_OF_RESOURCES
     monkeypatch.undo()
     assert inbox.take(data_set, claim).status == Status.SUCCESS
+
+
+def test_an_object_that_is_taken_at_the_reserve_is_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `/health/ready` is true then: the free space without the object is not below the reserve."""
+    reserve, pixels = 1 << 30, bytes(40 << 20)
+    claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
+    with box(config_of(tmp_path, reserve_bytes=reserve)) as inbox:
+        incoming = inbox.data.incoming
+
+        def free(_: object) -> int:
+            return reserve - sum(path.stat().st_size for path in incoming.iterdir())
+
+        monkeypatch.setattr(type(inbox.data), "free_bytes", free)
+        with inbox.ingest.open(sender="a", claim=claim) as upload:
+            for chunk in (data_set, pixels):
+                upload.write(chunk)
+            assert "receive.reserve_bytes" not in upload.finish().reason
+        monkeypatch.setattr(type(inbox.data), "free_bytes", lambda _: reserve - 1)
+        assert inbox.take(data_set, claim).status == Status.OUT_OF_RESOURCES
 
 
 def full(*_: Any, **__: Any) -> None:

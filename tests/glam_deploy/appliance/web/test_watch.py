@@ -111,12 +111,14 @@ def test_metrics_of_a_busy_one(busy: Busy) -> None:
     assert of(found, "glam_deliveries", target="pacs", state="delivered") == 1
     assert of(found, "glam_deliveries", target="pacs", state="dead") == 1
     assert of(found, "glam_deliveries", target="archive", state="pending") == 1
+    assert of(found, "glam_undelivered_objects", target="archive", state="missing") > 0
     assert of(found, "glam_failures", code="view_failed") == 1
     assert of(found, "glam_failures", code="reception_refused") == 2
     assert of(found, "glam_failures", code="instance_quarantined") == 1
     assert of(found, "glam_refused_total", code="association") == 1
     assert of(found, "glam_failures", code="job_dead") == 1
-    assert of(found, "glam_failures", code="instance_skipped") == 1
+    assert of(found, "glam_skipped", kind="instance") == 1
+    assert not [labels for name, labels in found if name == "glam_failures" and "skipped" in labels]
     for stage in ("waiting", "network", "sending"):
         half, most = (of(found, "glam_stage_seconds", stage=stage, quantile=q) for q in ("0.5", "0.99"))
         assert 0 <= half <= most < 600

@@ -61,9 +61,9 @@ def test_lease_that_was_lost_is_not_regained_with_the_next_one(connection: sqlit
     jobs.release(connection, first)
     jobs.fail(connection, first, now=33.0, attempts=1, reason="made up")
     assert not jobs.record_outcomes(connection, first, [JobViewOutcome(sop_uid="1.1", outcome="failed")])
-    assert not jobs.finish(connection, first, objects=[], targets=[], place=lambda: placed.append("first"))
-    assert jobs.finish(connection, second, objects=[], targets=[], place=lambda: placed.append("second"))
-    assert not jobs.finish(connection, second, objects=[], targets=[], place=lambda: placed.append("again"))
+    assert not jobs.finish(connection, first, {}, place=lambda: placed.append("first"))
+    assert jobs.finish(connection, second, {}, place=lambda: placed.append("second"))
+    assert not jobs.finish(connection, second, {}, place=lambda: placed.append("again"))
     assert placed == ["second"]
 
 
@@ -73,10 +73,10 @@ def test_files_that_cannot_be_placed_leave_the_job_unfinished(connection: sqlite
 
     job = claimed(connection, 0.0)
     with pytest.raises(OSError, match="No space"):
-        jobs.finish(connection, job, objects=[], targets=["pacs"], place=full)
+        jobs.finish(connection, job, {"pacs": []}, place=full)
     assert connection.execute("SELECT state FROM job").fetchone()[0] == "running"
     assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 0
-    assert jobs.finish(connection, job, objects=[], targets=["pacs"])
+    assert jobs.finish(connection, job, {"pacs": []})
 
 
 def test_results_of_a_view_are_never_replaced(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_lease_that_is_renewed_is_kept_and_one_that_is_not_is_lost(connection: s
     assert (second.id, state(connection)) == (job.id, ("running", 1))
     assert not jobs.renew(connection, job, until=99.0)
     assert not jobs.record_outcomes(connection, job, [JobViewOutcome(sop_uid="1.1", outcome="done")])
-    assert not jobs.finish(connection, job, objects=[], targets=[])
-    assert jobs.finish(connection, second, objects=[], targets=[])
+    assert not jobs.finish(connection, job, {})
+    assert jobs.finish(connection, second, {})
 
 
 def test_job_that_costs_its_workers_is_dead_and_others_are_done_meanwhile(connection: sqlite3.Connection) -> None:
@@ -76,7 +76,7 @@ def test_job_that_costs_its_workers_is_dead_and_others_are_done_meanwhile(connec
     for _ in range(10):
         job = jobs.claim(connection, worker="me", now=now, lease_s=LEASE_S, attempts=3)
         if job and job.study_uid == "1.2.2":
-            done.append(jobs.finish(connection, job, objects=[], targets=[]))
+            done.append(jobs.finish(connection, job, {}))
         now += LEASE_S + 0.5
     assert done == [True]
     assert state(connection) == ("dead", 3)
@@ -123,7 +123,7 @@ def test_late_mammogram_takes_the_place_of_what_is_under_way(connection: sqlite3
     assembled(connection, "1.2")
     assert state(connection) == ("superseded", 0)
     assert not jobs.renew(connection, job, until=99.0)
-    assert not jobs.finish(connection, job, objects=[], targets=["pacs"])
+    assert not jobs.finish(connection, job, {"pacs": []})
     assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 0
     second = claimed(connection)
     assert (second.predecessor_key, [view.sop_uid for view in jobs.job_views(connection, second)]) == (
@@ -135,8 +135,8 @@ def test_late_mammogram_takes_the_place_of_what_is_under_way(connection: sqlite3
 def test_results_that_went_out_are_the_predecessor(connection: sqlite3.Connection) -> None:
     assembled(connection, "1.1")
     job = claimed(connection)
-    made_of_it = ResultObject(sop_uid="2.1", sop_class="1.2", path="results/x.dcm")
-    assert jobs.finish(connection, job, objects=[made_of_it], targets=["pacs", "archive"])
+    made_of_it = ResultObject(kind="seg", sop_uid="2.1", sop_class="1.2", path="results/x.dcm")
+    assert jobs.finish(connection, job, {"pacs": [made_of_it], "archive": [made_of_it]})
     assert connection.execute("SELECT count(*) FROM parcel").fetchone()[0] == 2
     assembled(connection, "1.2")
     assert claimed(connection).predecessor_key == job.key

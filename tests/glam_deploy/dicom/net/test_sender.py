@@ -94,7 +94,7 @@ def test_a_class_that_nobody_takes_is_the_objects_fault(tmp_path: Path) -> None:
     with FakePacs(syntaxes=[JPEG2000Lossless]).running() as pacs:
         found, reason = store_one(pacs.peer(), item)
     assert found is Outcome.REFUSED
-    assert "it accepts no Digital Mammography X-Ray Image Storage" in reason
+    assert "the target accepts no Digital Mammography X-Ray Image Storage" in reason
 
 
 @pytest.mark.parametrize("damage", ["missing", "no DICOM"])

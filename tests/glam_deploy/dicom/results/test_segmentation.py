@@ -66,6 +66,8 @@ def by_definition(placement: Placement, network: np.ndarray) -> np.ndarray:
     top, bottom, left, right = placement.crop_window
     r, c = np.indices(placement.source_shape)
     in_crop = (r >= top) & (r < bottom) & (c >= left) & (c < right)
+    if placement.half_turn:
+        r, c = top + bottom - 1 - r, left + right - 1 - c
     row = r - top - placement.row_shift
     column = (right - 1 - c if placement.mirrored else c - left) - placement.column_shift
     seen = in_crop & (row >= 0) & (row < ROWS) & (column >= 0) & (column < COLUMNS)

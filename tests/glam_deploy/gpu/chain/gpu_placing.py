@@ -95,6 +95,16 @@ def test_views_placed_before_and_whole_ones_run_together(pair: Pair) -> None:
         assert_same(found, host(view))
 
 
+@pytest.mark.parametrize("view", [View.L_MLO, View.R_MLO])
+def test_a_view_stored_rotated_is_placed_by_the_host(pair: Pair, view: View) -> None:
+    host, device = pair(1)
+    upright = raw_view(1, view)
+    rotated = replace(upright, pixels=upright.pixels[::-1, ::-1], half_turn=True)
+    assert isinstance(device.prepare(rotated).view, PlacedView)
+    assert_same(device(rotated), host(rotated))
+    assert host(rotated).predictions == host(upright).predictions
+
+
 def test_a_view_that_is_too_large_is_placed_by_the_host(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     host, device = pair(1)
     large = raw_view(0)

@@ -209,7 +209,7 @@ def test_library_of_the_engines_is_missing(bundle: Bundle, build: Build, install
 def test_two_flavours_that_fit_must_be_told_apart(bundle: Bundle, build: Build, installed: Installed) -> None:
     runs_everywhere(installed["tensorrt-rtx"])
     built = add_rtx(build(bundle))
-    with pytest.raises(UsageError, match="engines of two flavours fit this machine; choose one with --flavour"):
+    with pytest.raises(UsageError, match="engines of two flavours fit this machine: choose one with flavour="):
         open_fp16(built)
     for flavour, module in (("tensorrt", "tensorrt 11.4"), ("tensorrt-rtx", "tensorrt_rtx 1.7")):
         found = to_json(open_fp16(built, flavour=flavour).identity)

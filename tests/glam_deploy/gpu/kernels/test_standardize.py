@@ -9,6 +9,7 @@ from cuda_host.run import HostModule, HostStream, Memory
 from glam_deploy.errors import UsageError
 from glam_deploy.gpu.kernels.launch import Kernels, scratch_bytes
 from glam_deploy.gpu.kernels.staging import area_bytes, largest_area, pack
+from glam_deploy.gpu.uploads import part_of
 from glam_deploy.networks import GLAM
 from glam_deploy.preprocess import frame
 from glam_deploy.preprocess.prepare import network_input, place
@@ -110,18 +111,23 @@ def test_four_views_at_once_do_not_mix(kernels: Kernels) -> None:
         np.testing.assert_array_equal(image, alone(view)[0])
 
 
+@pytest.mark.parametrize("half_turn", [False, True])
 @pytest.mark.parametrize(("view", "dtype"), [(View.R_CC, "uint16"), (View.L_MLO, "float32"), (View.R_MLO, "uint8")])
-def test_a_raw_view_becomes_what_preprocessing_makes_of_it(upload: Upload, view: View, dtype: str) -> None:
+def test_a_raw_view_becomes_what_preprocessing_makes_of_it(
+    upload: Upload, view: View, dtype: str, half_turn: bool
+) -> None:
     """A view that is larger than the window, as a detector has it, and faces either side."""
     rng = np.random.default_rng(11)
     pixels = np.zeros((3328, 2560), dtype)
     pixels[200:3100, :1400] = rng.integers(1, 250, (2900, 1400))
     if view.is_right:
         pixels = pixels[:, ::-1].copy()
-    found = place(Mammogram(pixels=pixels, view=view, source=Source(name="array", kind="array")))
+    if half_turn:
+        pixels = pixels[::-1, ::-1].copy()
+    source = Source(name="array", kind="array")
+    found = place(Mammogram(pixels=pixels, view=view, half_turn=half_turn, source=source))
     seen = frame.seen(found.placement)
-    top, left, bottom, right = seen.source
-    image = upload((pixels[top:bottom, left:right], *seen.network[:2], seen.mirrored))[0]
+    image = upload((part_of(found), *seen.network[:2], seen.columns_reversed))[0]
     np.testing.assert_allclose(image, network_input(found).image, rtol=1e-6, atol=1e-6)
 
 

@@ -1,0 +1,36 @@
+"""Base class and common types of the tables of `glam.toml`."""
+
+from types import NoneType
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
+AETitle = Annotated[str, Field(pattern=AE_TITLE)]
+"""PS3.5 table 6.2-1."""
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_text_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Reject a number or truth value in quotation marks, which pydantic would convert."""
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, str) and kinds <= {int, float, bool, NoneType}:
+            what = "true or false" if bool in kinds else "a number"
+            raise ValueError(f"expected {what}, without quotation marks")
+        return value
+
+
+def _leaves(annotation: object) -> set[object]:
+    """The types of an annotation without containers, unions and metadata."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_origin(annotation) is Annotated:
+        return _leaves(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not Ellipsis]
+    return set().union(*map(_leaves, parts)) if parts else {annotation}

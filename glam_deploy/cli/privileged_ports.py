@@ -1,0 +1,31 @@
+"""Whether this process may listen at a privileged port (capabilities(7), ip(7))."""
+
+from contextlib import suppress
+from pathlib import Path
+
+PRIVILEGED_PORT = (
+    "this user may not listen at it. Choose a port of 1024 or more, or give the service the capability "
+    "CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities and CapabilityBoundingSet), or lower the system setting "
+    "net.ipv4.ip_unprivileged_port_start"
+)
+
+_STATUS = Path("/proc/self/status")
+_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_NET_BIND_SERVICE = 10
+"""Number of the capability."""
+
+
+def may_listen_at(port: int, *, status: Path = _STATUS, first_unprivileged: Path = _FIRST_UNPRIVILEGED) -> bool:
+    """Whether this process may bind `port`, as far as rights decide. `status` and `first_unprivileged`: for tests."""
+    first = 1024
+    with suppress(OSError, ValueError):
+        first = int(first_unprivileged.read_text("ascii"))
+    return port >= first or bool(_capabilities(status) >> _NET_BIND_SERVICE & 1)
+
+
+def _capabilities(status: Path) -> int:
+    """The effective capabilities, a bit each; none if they cannot be read."""
+    with suppress(OSError, ValueError, StopIteration):
+        line = next(line for line in status.read_text("ascii").splitlines() if line.startswith("CapEff:"))
+        return int(line.split()[1], 16)
+    return 0
