@@ -246,10 +246,14 @@ def _process_all(
             display.tally.lacking |= outcome.lacking
             display.end(outcome.status, _line(job, path, outcome))
 
-    read, threads = partial(_attempt, partial(_read, pipeline, job)), pipeline.ahead
+    def read_one(path: Path) -> tuple[Path, _View]:
+        # not by zip, which keeps a pair until the second one after it has been made
+        return path, _attempt(partial(_read, pipeline, job), path)
+
+    threads = pipeline.ahead
     depth = pipeline.in_flight * job.batch + threads - 1
-    with closing(ahead(read, job.stems, threads=threads)) as views:
-        batches = in_batches(zip(job.stems, views, strict=False), job.batch, kind=_kind)
+    with closing(ahead(read_one, job.stems, threads=threads)) as views:
+        batches = in_batches(views, job.batch, kind=_kind)
         started = chain.from_iterable(map(start, batches))
         with closing(behind(finish, started, depth=depth, threads=threads)) as ends:
             for _ in ends:
