@@ -300,6 +300,7 @@ os._exit(0)
 """Ends without any clean-up before its n-th step."""
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_whole_files_only(predictor: Predictor, bundle: Path, tmp_path: Path) -> None:
     path, ends = write_view(tmp_path / "a.dcm"), []
     whole = {suffix: write(predictor, path, tmp_path / "whole").path(suffix) for suffix in (".seg.dcm", ".sr.dcm")}

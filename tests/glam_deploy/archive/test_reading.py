@@ -38,7 +38,7 @@ def test_what_cannot_be_used_has_identity_and_reason(tmp_path: Path) -> None:
     found, view = EntryReader(source=source).read(entry)
     assert view is None
     assert found.finding is not None
-    assert (found.finding.status, found.finding.error) == ("failed", "DicomError")
+    assert (found.finding.status, found.finding.error) == ("failed", "IncompleteObject")
     assert found.uids == read_view(tmp_path / "a.dcm").source.uids
     assert found.sha256 == hashlib.sha256(whole[: len(whole) // 2]).hexdigest()
 

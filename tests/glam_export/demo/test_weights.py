@@ -81,6 +81,7 @@ def test_a_negative_seed_is_refused():
         demo_state_dict(seed=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "size"), [("global_network.downsampling_branch", 64), ("detection_network.dn_resnet", 16)]
 )

@@ -18,6 +18,7 @@ from glam_deploy.records import View
 
 
 @pytest.mark.network
+@pytest.mark.slow
 def test_results_are_those_of_the_pipeline(tmp_path: Path, joint_bundle: Path) -> None:
     sections = f'[worker]\nbundle = "{joint_bundle}"\npatches = 1', "[results]\nsc = false"
     config = config_of(tmp_path, *sections)
