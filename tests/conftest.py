@@ -16,6 +16,7 @@ from expected import need
 from filelock import FileLock
 from golden import network
 from golden.recipe import mammogram
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from glam_deploy.bundle import CHECKPOINT_FILE, FUSION_WEIGHTS_FILE, graph_file, open_bundle, write_manifest
@@ -33,8 +34,11 @@ def pytest_configure() -> None:
     """The same in every way of running the tests: what a process inherits that they depend on.
 
     A run in the background is deaf to Ctrl-C, and so are its children; tests press it. A process of pytest-xdist has
-    COLUMNS, which Rich keeps for good when a console is made: before a test sets another.
+    COLUMNS, which Rich keeps for good when a console is made: before a test sets another. By default Hypothesis fails
+    examples that take longer than 200 ms, and data that is slow to make: any may be, under load.
     """
+    settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("without a clock")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("COLUMNS", None)
     import_module("glam_deploy.cli.console")

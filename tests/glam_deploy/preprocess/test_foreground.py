@@ -33,7 +33,7 @@ def blobs(draw):
     return mask
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(mask=blobs(), n=st.integers(1, 5))
 def test_breast_is_what_erosions_and_dilations_leave(mask, n):
     expected = slow.breast_mask(mask, n)
@@ -49,7 +49,7 @@ def test_breast_is_what_erosions_and_dilations_leave(mask, n):
     assert (flipped.top, flipped.left.tolist(), flipped.right.tolist()) == rows_of(expected[:, ::-1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mask=arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
 def test_largest_component_among_runs(mask):
     padded = np.pad(mask, 1)

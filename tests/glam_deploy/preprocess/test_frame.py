@@ -35,7 +35,7 @@ def cases(draw):
     return sample, (row, column)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(case=cases())
 def test_a_bright_pixel_comes_back_to_its_place(case):
     sample, point = case
@@ -67,7 +67,7 @@ def by_definition(placement, row, column):
     return (bottom - 1 - r, right - 1 - c) if placement.half_turn else (top + r, left + c)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(placement=placements(), data=st.data())
 def test_points_follow_the_definition(placement, data):
     near = st.tuples(
@@ -81,7 +81,7 @@ def test_points_follow_the_definition(placement, data):
         assert point_to_network(placement, expected) == point
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(placement=placements(), data=st.data())
 def test_a_box_covers_the_source_pixels_of_its_own_pixels(placement, data):
     top = data.draw(st.integers(-5, 405)) - placement.row_shift
@@ -93,7 +93,7 @@ def test_a_box_covers_the_source_pixels_of_its_own_pixels(placement, data):
     assert covered == pixels
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(placement=placements())
 def test_maps_agree_with_points_everywhere(placement):
     rows, columns = np.indices(GLAM.input_shape, dtype=np.float32)
@@ -104,7 +104,7 @@ def test_maps_agree_with_points_everywhere(placement):
             assert tuple(back[:, r, c] - 1) == expected
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(placement=placements())
 def test_masks_agree_with_points_everywhere(placement):
     """Every source pixel has a number of its own; where it is in the network frame, it is at its point there."""

@@ -24,7 +24,7 @@ def spots(placement, cell, seed):
     return SourceMaps(grid=grid, cell=cell, placement=placement)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(placement=placements(), cell=st.sampled_from([1, 4, 16]), seed=st.integers(0, 999))
 def test_parts_are_those_of_the_whole(placement, cell, seed):
     maps = spots(placement, cell, seed)
@@ -59,7 +59,7 @@ def test_maps_of_a_source_larger_than_the_networks_window_are_seen_whole():
     assert SourceMaps.of(maps).extent(0, 0.5) == (ROWS + 250, COLUMNS + 150, ROWS + 251, COLUMNS + 151)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(placement=placements(), share=st.floats(0.05, 1), cell=st.sampled_from([1, 4, 16]))
 def test_a_sample_shows_what_lies_under_its_pixels_centres(placement, share, cell):
     grid = np.random.default_rng(0).uniform(0.1, 1, (2, ROWS // cell, COLUMNS // cell)).astype(np.float32)

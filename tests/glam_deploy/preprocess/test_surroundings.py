@@ -93,7 +93,7 @@ def test_a_background_is_refused_behind_any_rim(
     assert "mirrored" not in message
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sides=st.sets(st.sampled_from("tbf")), width=st.integers(1, 110), low=st.integers(1, 40), spread=st.integers(0, 30),
     reach=st.floats(0.4, 0.8), height=st.floats(0.3, 0.45), slant=st.floats(-0.05, 0.05), flipped=st.booleans(),
@@ -108,7 +108,7 @@ def test_no_background_passes_in_silence(
     assert "background" in refusal(pixels, mirrored=flipped)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     top=st.integers(0, 860), left=st.integers(540, 690), height=st.integers(1, 90), width=st.integers(1, 150),
     value=st.integers(1, 4095), specks=st.integers(0, 400), frame=st.integers(0, 12), seed=st.integers(0, 99),

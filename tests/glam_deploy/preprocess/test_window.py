@@ -59,7 +59,7 @@ def cut(pixels, placement):
     return window
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pixels=scenes(), faces_left=st.booleans(), is_mlo=st.booleans())
 def test_same_window_as_the_published_steps(pixels, faces_left, is_mlo):
     pixels = np.ascontiguousarray(pixels[:, ::-1]) if faces_left else pixels

@@ -48,7 +48,7 @@ def class_maps(draw: st.DrawFn) -> np.ndarray:
     return (eighths / 8 * scale + draw(st.sampled_from([0, 0.25, 0.5]))).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(benign=class_maps(), malignant=class_maps(), count=st.integers(1, 6))
 def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndarray, count: int) -> None:
     saliency = np.stack([benign, malignant])
@@ -59,7 +59,7 @@ def test_windows_are_those_of_brute_force(benign: np.ndarray, malignant: np.ndar
     np.testing.assert_array_equal(saliency, before)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(lively=class_maps(), level=st.floats(0, 1, width=32), which=st.integers(0, 1))
 def test_a_flat_class_takes_no_part(lively: np.ndarray, level: float, which: int) -> None:
     still = np.full(GLAM.map_shape, level, np.float32)
@@ -109,7 +109,7 @@ def numbered() -> np.ndarray:
 
 
 @given(row=st.integers(0, 152), column=st.integers(0, 88))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_crop(numbered: np.ndarray, row: int, column: int) -> None:
     places = np.array([[16 * row, 16 * column], [2432, 1408], [0, 0]], np.int64)
     patches = patching.crop(numbered, places, GLAM.patches.side)

@@ -34,7 +34,7 @@ def binary(seed, density):
 
 
 @given(seed=st.integers(0, 10**6), density=st.floats(0.02, 0.6), steps=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_grow_is_dilation(seed, density, steps):
     signals = binary(seed, density)
     out = run({"F": circuit.grow("F")}, signals, steps)["F"]
@@ -42,7 +42,7 @@ def test_grow_is_dilation(seed, density, steps):
 
 
 @given(seed=st.integers(0, 10**6), density=st.floats(0.1, 0.9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_growing_the_inverse_is_erosion(seed, density):
     signals = binary(seed, density)
     inverse = run({"F": circuit.invert("F")}, signals)

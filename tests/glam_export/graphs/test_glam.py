@@ -50,7 +50,7 @@ def saliencies(draw: st.DrawFn) -> np.ndarray:
     return values.astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=saliencies(), share=st.floats(0, 1), whole=st.booleans(), zeros=st.integers(0, 500))
 def test_top_mean_is_the_mean_of_the_largest(values: np.ndarray, share: float, whole: bool, zeros: int) -> None:
     count = 1 + share * (values.size - 1)
@@ -84,7 +84,7 @@ def places(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 # full-size maps: making a failing example smaller would take minutes
-@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(chosen=places(), seed=st.integers(0, 1000))
 def test_fused_map_is_the_reference_loop(chosen: list[tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -77,7 +77,7 @@ def test_transforms_of_maps_are_exact_in_float32() -> None:
         assert (both == both.astype(np.float32)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 3),

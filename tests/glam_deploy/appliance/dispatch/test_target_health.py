@@ -114,7 +114,7 @@ def post(outbox: Outbox, study: str) -> list[str]:
 POLICY = Dispatch(first_retry_s=5, longest_retry_s=300, attempts=4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     arrivals=st.lists(st.integers(0, 2000), min_size=1, max_size=8).map(sorted),
     outages=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 1500)), max_size=3),
@@ -137,7 +137,7 @@ def test_a_target_that_is_down_at_times_gets_all_in_order(arrivals: list[int], o
         assert all(gap >= POLICY.first_retry_s for gap in gaps), "no hammering"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(poisoned=st.lists(st.booleans(), min_size=2, max_size=8))
 def test_poisoned_deliveries_block_no_others_and_die(poisoned: list[bool]) -> None:
     """Others that succeed, before or later, distinguish a poisoned delivery from a faulty target."""

@@ -141,6 +141,6 @@ class Assembly(RuleBasedStateMachine):
 
 
 Assembly.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 test_assembly = Assembly.TestCase

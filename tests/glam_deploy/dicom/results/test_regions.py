@@ -53,7 +53,7 @@ def test_what_equals_the_threshold_is_not_above_it():
 
 
 @given(mask=MASKS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_pieces_are_those_of_another_library(mask):
     values = np.where(mask, np.linspace(0.6, 1, mask.size).reshape(mask.shape), 0.1).astype(np.float32)
     pieces = pieces_of(SourceMaps.of(np.stack([values, values])), 1, "malignant", 0.5)
@@ -69,7 +69,7 @@ def test_pieces_are_those_of_another_library(mask):
 
 
 @given(mask=MASKS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_outline_encloses_its_pixels_and_their_holes_and_nothing_else(mask):
     labels, count = ndimage.label(mask, EIGHT)
     for n in range(1, count + 1):

@@ -97,7 +97,7 @@ def result(placement: Placement, seed: int, view: View) -> Result:
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(placement=placements(most=90), seed=st.integers(0, 999), view=st.sampled_from(list(View)))
 def test_masks_lie_where_the_placement_says(tmp_path, placement, seed, view):
     path, answer = tmp_path / "image.dcm", result(placement, seed, view)

@@ -76,14 +76,14 @@ def blobs(draw: st.DrawFn, largest: int = 150) -> Pixels:
     return mask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mask=blobs(), view=st.sampled_from(View), backwards=st.booleans())
 def test_random_masks(trial: Trial, mask: Pixels, view: View, backwards: bool) -> None:
     check(trial, mask, view, backwards=backwards)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(mask=blobs(350), view=st.sampled_from(View), backwards=st.booleans())
 def test_many_random_masks(trial: Trial, mask: Pixels, view: View, backwards: bool) -> None:
     check(trial, mask, view, backwards=backwards)
