@@ -140,7 +140,5 @@ class Assembly(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-Assembly.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck)
-)
+Assembly.TestCase.settings = settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 test_assembly = Assembly.TestCase
