@@ -80,7 +80,7 @@ class ArchiveFigures:
 
 
 ARCHIVE = ArchiveFigures(two_nodes_over_one_simulated=1.998, files_per_s=171, scheduling_s=0.00173)
-"""`python -m glam_bench.archive_scale` on two cores of an AMD EPYC, 2026-11-29; `files` with other programs beside it."""
+"""`python -m glam_bench.archive_scale` on two cores of an AMD EPYC, 2026-11-29; `files` with other work beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)

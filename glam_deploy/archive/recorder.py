@@ -19,6 +19,9 @@ from glam_deploy.archive.rows import (
 )
 from glam_deploy.archive.station import Task
 
+LARGEST = 2**63 - 1
+"""Of the column of sizes, int64; a header of a tar file or a list can state more."""
+
 
 @dataclass(kw_only=True, eq=False)
 class _Claim:
@@ -111,6 +114,8 @@ class Recorder:
         found, entry = task.fingerprint, task.entry
         location = self._identifiers.of({}, entry.location)["location"]
         size = entry.size if found is None or found.bytes is None else found.bytes
+        if size is not None and not 0 <= size <= LARGEST:
+            size = None
         row = FileRow(
             entry=task.id,
             instance=task.instance,

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import tarfile
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -110,6 +111,22 @@ def test_excluded_and_unreadable_entries_have_no_view(ray: Any, tmp_path: Path) 
     assert survey(other) == {"kept": 3, "new": 1}
     assert Driver(ray, other).run() == {"kept": 3, "done": 1}
     assert outcomes_in(tmp_path / "out") == expected | {"c.dcm": "done"}
+
+
+@pytest.mark.parametrize("size", [2**87, 2**63])
+def test_an_impossible_size_costs_one_row(ray: Any, tmp_path: Path, size: int) -> None:
+    """In base 256, as GNU tar writes what eleven octal digits cannot hold."""
+    write_views(tmp_path / "in", ["a.dcm"])
+    member = tarfile.TarInfo("lies.dcm")
+    member.size = size
+    (tmp_path / "in/b.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    Driver(ray, plan_of(tmp_path / "in", tmp_path / "out")).run()
+    found = {Path(row["location"]).name: row for row in rows(tmp_path / "out", "files")}
+    assert found["a.dcm"]["outcome"] == "done"
+    lying = found.pop("b.tar!lies.dcm")
+    assert (lying["outcome"], lying["bytes"]) == ("unreadable", None)
+    assert lying["reason"]
+    assert {name: row["outcome"] for name, row in found.items()} == {"a.dcm": "done", "b.tar": "unreadable"}
 
 
 def test_conditions_on_headers(ray: Any, tmp_path: Path) -> None:
