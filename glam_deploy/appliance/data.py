@@ -63,11 +63,8 @@ class DataFolder:
             raise UsageError(
                 "SOPInstanceUID is not a valid UID (PS3.5 section 9.1): expected digits and dots, up to 64"
             )
-        return (
-            self.study(study_uid) / f"{sop_uid}{_VERSION}{version[:16]}.dcm"
-            if version
-            else (self.study(study_uid) / f"{sop_uid}.dcm")
-        )
+        name = f"{sop_uid}{_VERSION}{version[:16]}" if version else sop_uid
+        return self.study(study_uid) / f"{name}.dcm"
 
     def quarantined(self, sop_uid: str, sha256: str) -> Path:
         """Path of another version of an instance; `sop_uid` is a UID."""

@@ -14,6 +14,7 @@ from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, move_into_place, sync
 from glam_deploy.appliance.identity import with_valid_uids
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import senders, studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
 from glam_deploy.appliance.state.rejections import RejectionNote
@@ -226,7 +227,7 @@ class Spool:
             with self._lock:
                 senders.record_refusal(self._database, sender, code, reason, times=times)
         except sqlite3.Error as error:
-            _LOG.error("state.db cannot be written (%s)", error)
+            _LOG.error("state.db cannot be written (%s)", error, extra=RECURRING)
 
     def row(self, received: Received, claim: Claim, *, sha256: str, count: int, sender: str) -> Instance:
         """The row of a received object whose UIDs are valid; `sha256` and `count` bytes are those of its data set."""

@@ -3,9 +3,9 @@
 "Narrow" is 8 bits, "wide" everything else. A stage is tried as a whole in each wide form: FP32, Winograd's form, and
 both of them in bf16 if the CPU computes in it. The fastest of them that passes is the form of wide blocks in mixtures
 with 8 bits; if it is one in bf16, so is the fastest without bf16, whose roundings leave more room for those of 8 bits.
-Then each block alone is put into 8 bits and its error measured (with all other blocks in 8 bits, their
-errors would hide it). Blocks with the largest error per multiplication that 8 bits save (`gains`) are widened first,
-until the mixture passes. Every mixture that was tried is a point of the frontier.
+Then each block alone is put into 8 bits and its error measured (with all other blocks in 8 bits, their errors would
+hide it). Blocks with the largest error per multiplication that 8 bits save (`gains`) are widened first, until the
+mixture passes. Every mixture that was tried is a point of the frontier.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -205,7 +205,7 @@ def count_failed_attempt(
             (delivery_id, attempts),
         ).rowcount
         if died:
-            _mark_objects_dead(connection, delivery_id, ("pending", "sent") if proof else ("pending",))
+            _mark_objects_dead(connection, delivery_id, _UNPROVEN if proof else ("pending",))
             _add_event(connection, delivery_id, "undeliverable")
     (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
     return str(state)
@@ -254,7 +254,7 @@ def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
     """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
     with transaction(connection):
         _reopen(connection, delivery_id, "discarded", 0)
-        _mark_objects_dead(connection, delivery_id, ("pending", "sent"))
+        _mark_objects_dead(connection, delivery_id)
         _add_event(connection, delivery_id, "discarded by hand")
 
 
@@ -270,7 +270,7 @@ def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> Non
     ).fetchall()
     for row in rows:
         connection.execute("UPDATE parcel SET state = 'discarded', reason = ? WHERE id = ?", (reason, row["id"]))
-        _mark_objects_dead(connection, row["id"], ("pending", "sent"))
+        _mark_objects_dead(connection, row["id"])
         _add_event(connection, row["id"], "withdrawn")
 
 
@@ -285,7 +285,11 @@ def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_t
         raise UsageError(f"delivery {delivery_id} {was}: only a dead or pending delivery can be retried or discarded")
 
 
-def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int, states: Sequence[str]) -> None:
+_UNPROVEN = ("pending", "sent")
+"""States of the objects that a delivery has still to prove."""
+
+
+def _mark_objects_dead(connection: sqlite3.Connection, delivery_id: int, states: Sequence[str] = _UNPROVEN) -> None:
     marks = ", ".join("?" * len(states))
     connection.execute(
         f"UPDATE parcel_object SET state = 'dead' WHERE parcel_id = ? AND state IN ({marks})", (delivery_id, *states)

@@ -18,7 +18,7 @@ name = "pacs"
 stow_url = "https://pacs/dicom-web"
 [[targets]]
 name = "work"
-stow_url = "https://work/dicom-web"
+stow_url = "https://pacs.example/dicom-web"
 [[routes]]
 calling_ae = ["MAMMO1", "MAMMO2"]
 view = ["R-MLO"]
