@@ -20,7 +20,7 @@ def command(files: tuple[Path, ...], config_path: Path, calling_ae: str) -> None
     [[routes]] in the configuration. Nothing is sent, and no image is processed.
     """
     config = read_config(config_path)
-    from glam_deploy.appliance.routes import first_match
+    from glam_deploy.appliance.config.routes import first_match
     from glam_deploy.appliance.work.routing import origin_of_file
 
     origins = [origin_of_file(path, calling_ae) for path in files]

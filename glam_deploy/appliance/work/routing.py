@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from glam_deploy.appliance.routes import Origin
+from glam_deploy.appliance.config.routes import Origin
 from glam_deploy.appliance.state.jobs import JobView
 from glam_deploy.dicom.read import read_stated_view, read_texts
 from glam_deploy.errors import InputError

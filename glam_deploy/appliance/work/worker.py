@@ -10,9 +10,9 @@ from itertools import chain, takewhile
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.config.routes import Route, first_match
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import RECURRING
-from glam_deploy.appliance.routes import Route, first_match
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
 from glam_deploy.appliance.state.deliveries import ResultObject

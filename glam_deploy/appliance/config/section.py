@@ -1,13 +1,33 @@
 """Base class and common types of the tables of `glam.toml`."""
 
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$"
 AETitle = Annotated[str, Field(pattern=AE_TITLE)]
 """PS3.5 table 6.2-1."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""0: a free port chosen by the system and written to the log; for tests."""
+Seconds = Annotated[float, Field(ge=0)]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def none_for_false(value: object) -> object:
+    """None for False: TOML has no null."""
+    return None if value is False else value
+
+
+def _not_empty(value: object) -> object:
+    """Reject an empty path, which would mean the folder of the configuration file."""
+    if value == "":
+        raise ValueError("expected a path")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_not_empty)]
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from glam_deploy.appliance.section import AETitle, Section
+from glam_deploy.appliance.config.section import AETitle, Section
 from glam_deploy.records import View
 
 CONDITIONS = ("calling_ae", "station", "institution", "modality", "view")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from glam_deploy.appliance.config import Config, parse_config
-from glam_deploy.appliance.routes import Origin, first_match
+from glam_deploy.appliance.config.routes import Origin, first_match
 from glam_deploy.errors import UsageError
 
 TARGETS = "".join(f'[[targets]]\nname = "{name}"\nstow_url = "https://{name}/dicom-web"\n' for name in ("pacs", "work"))
