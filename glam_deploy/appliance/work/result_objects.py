@@ -4,8 +4,7 @@ A view's folder holds `finding.json`, `saliency.npz`, the overlay picture and DI
 not at all, and shared by all jobs that the view is part of. A job's folder holds the reports and `objects.json`.
 
 A new kind of object is added in `Publisher._start_objects` (per view) or `StudyReports._build` (per study), with its
-number in `SERIES_NUMBERS` and its switch in `config.Results`; its writer belongs to
-`glam_deploy/dicom/results/`.
+entry in `dicom.results.kinds` and its switch in `config.Results`; its writer belongs to `glam_deploy/dicom/results/`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Kinds of result objects: the SOP class and transfer syntax in which each is written, for negotiation with a peer."""
+"""Kinds of result objects: the SOP class and transfer syntax in which each is written, and its series number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,22 +16,24 @@ from pydicom.uid import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ObjectKind:
-    """What a presentation context for objects of a kind proposes."""
+    """What all objects of a kind share."""
 
     sop_class: UID
     transfer_syntax: UID
+    series_number: int
+    """High, so that viewers show the study's own images first."""
 
 
 KINDS: Mapping[str, ObjectKind] = MappingProxyType(
     {
-        "seg": ObjectKind(sop_class=SegmentationStorage, transfer_syntax=ExplicitVRLittleEndian),
-        "cad_sr": ObjectKind(sop_class=MammographyCADSRStorage, transfer_syntax=ExplicitVRLittleEndian),
-        "sr": ObjectKind(sop_class=ComprehensiveSRStorage, transfer_syntax=ExplicitVRLittleEndian),
-        "sc": ObjectKind(sop_class=SecondaryCaptureImageStorage, transfer_syntax=JPEGLSLossless),
-        "seg_fractional": ObjectKind(sop_class=SegmentationStorage, transfer_syntax=JPEGLSLossless),
-        "gsps": ObjectKind(sop_class=GrayscaleSoftcopyPresentationStateStorage, transfer_syntax=ExplicitVRLittleEndian),
+        "seg": ObjectKind(SegmentationStorage, ExplicitVRLittleEndian, 9001),
+        "seg_fractional": ObjectKind(SegmentationStorage, JPEGLSLossless, 9002),
+        "sc": ObjectKind(SecondaryCaptureImageStorage, JPEGLSLossless, 9003),
+        "gsps": ObjectKind(GrayscaleSoftcopyPresentationStateStorage, ExplicitVRLittleEndian, 9004),
+        "cad_sr": ObjectKind(MammographyCADSRStorage, ExplicitVRLittleEndian, 9005),
+        "sr": ObjectKind(ComprehensiveSRStorage, ExplicitVRLittleEndian, 9006),
     }
 )
 """By the name of its switch in [results]; tests compare it with objects that were written."""

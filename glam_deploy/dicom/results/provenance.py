@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from types import MappingProxyType
 
 from glam_deploy import __version__
+from glam_deploy.dicom.results.kinds import KINDS
 from glam_deploy.dicom.results.records import Algorithm, Identity
 from glam_deploy.dicom.uids import derived_uid, digest
 from glam_deploy.engines.admission import UNGATED
@@ -16,11 +16,6 @@ from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.json_records import from_json
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import Facts, View
-
-SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
-    {kind: 9001 + n for n, kind in enumerate(("seg", "seg_fractional", "sc", "gsps", "cad_sr", "sr"))}
-)
-"""Series Number by kind of object; high, so that viewers show the study's own images first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,7 @@ class ResultProvenance:
         return Identity(
             sop_uid=derived_uid(kind, key),
             series_uid=derived_uid("series", kind, study_uid, self.digest),
-            series_number=SERIES_NUMBERS[kind],
+            series_number=KINDS[kind].series_number,
             instance_number=number,
             created=datetime.now().astimezone(),  # local time, as other modalities write it
         )

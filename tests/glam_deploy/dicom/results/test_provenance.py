@@ -2,7 +2,8 @@
 
 from support.results import ALGORITHM
 
-from glam_deploy.dicom.results.provenance import SERIES_NUMBERS, ResultProvenance, view_number
+from glam_deploy.dicom.results.kinds import KINDS
+from glam_deploy.dicom.results.provenance import ResultProvenance, view_number
 from glam_deploy.dicom.uids import derived_uid, digest, is_uid, random_uid
 from glam_deploy.records import View
 
@@ -26,7 +27,7 @@ def test_uids_are_those_that_were_derived_before() -> None:
     assert made.digest == "d8a32766a69a407a46dc4dd08fa67d7f2daadc0ee2b42d4d190f6de725512d25"
     key = made.view_key("1.2.3.4", "d4" * 32)
     assert key == "83ead6b77fa576bba4dd9b36ec66136580c442e065ff466227ba3ba1575c27d7"
-    found = {kind: made.identity(kind, "1.2.3", key, 2) for kind in SERIES_NUMBERS}
+    found = {kind: made.identity(kind, "1.2.3", key, 2) for kind in KINDS}
     assert {kind: (one.sop_uid, one.series_uid, one.series_number) for kind, one in found.items()} == RECORDED
     report = made.identity("sr", "1.2.3", made.study_key("f6" * 32))
     assert report.sop_uid == "2.25.110763120083687695350720053252393060510"
