@@ -27,11 +27,14 @@ graphs that an engine needs.
 """
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Caller(Enum):
@@ -324,3 +327,21 @@ def fault(error: BaseException) -> str:
 def internal_error(error: Exception) -> InternalError:
     """The error of an exception that is a fault of this program, without the exception's message."""
     return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")
+
+
+def attempt(
+    step: Callable[[T], U], given: T | GlamError, *, unexpected: Callable[[Exception], GlamError] = internal_error
+) -> U | GlamError:
+    """The result or the error of a step on one of several items, so that the others go on.
+
+    `given` as the error of an earlier step is returned as it is. `unexpected` makes the error of an exception that is a
+    fault of this program.
+    """
+    if isinstance(given, GlamError):
+        return given
+    try:
+        return step(given)
+    except GlamError as error:
+        return error
+    except Exception as error:
+        return unexpected(error)

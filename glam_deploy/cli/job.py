@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from glam_deploy.cli import console
 from glam_deploy.cli.progress import KEPT, ProgressDisplay, Tally
-from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, fault
+from glam_deploy.errors import BackendUnavailable, Caller, GlamError, InternalError, NotForThisNetwork, attempt, fault
 from glam_deploy.exams import TITLE, ExamScores, ViewScores, any_group, exam_lines, made_by, score_exams
 from glam_deploy.images import image_files
 from glam_deploy.networks import final_score
@@ -37,9 +36,6 @@ from glam_deploy.runtime.overlap import Turns, ahead, behind, in_batches
 from glam_deploy.runtime.pipeline import Pipeline, is_raw
 from glam_deploy.runtime.result import Pending, Prepared, Result
 from glam_deploy.view_names import exam_from_name
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +244,7 @@ def _process_all(
 
     def read_one(path: Path) -> tuple[Path, _View]:
         # not by zip, which keeps a pair until the second one after it has been made
-        return path, _attempt(partial(_read, pipeline, job), path)
+        return path, attempt(partial(_read, pipeline, job), path, unexpected=_internal)
 
     threads = pipeline.ahead
     depth = pipeline.in_flight * job.batch + threads - 1
@@ -270,18 +266,6 @@ def _scores(exam: str, report: Report, patient: Patient) -> ViewScores:
         made_by=made_by(report["provenance"]),
         patient=dict(patient),
     )
-
-
-def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
-    """The result or the error of a step; an earlier step's error is returned as it is. Thus other inputs go on."""
-    if isinstance(given, GlamError):
-        return given
-    try:
-        return step(given)
-    except GlamError as error:
-        return error
-    except Exception as error:  # a fault in this program must not stop the other inputs
-        return _internal(error)
 
 
 def _read(pipeline: Pipeline, job: Job, path: Path) -> _Read | _Kept:
@@ -318,7 +302,7 @@ def _start(pipeline: Pipeline, batch: Sequence[_View]) -> Sequence[_Started | _K
     read = [view for view in batch if isinstance(view, _Read)]
     if not read:
         return [view for view in batch if not isinstance(view, _Read)]
-    runs = _attempt(pipeline.submit_batch, [view.prepared for view in read])
+    runs = attempt(pipeline.submit_batch, [view.prepared for view in read], unexpected=_internal)
     if isinstance(runs, GlamError):
         return [runs] * len(read)
     return [_Started(pixels=view.pixels, pending=run, facts=view.facts) for view, run in zip(read, runs, strict=True)]
@@ -336,7 +320,7 @@ def _outcome(job: Job, path: Path, started: _Started | _Kept | GlamError) -> Out
     """Write the result, or the report of the failure; nothing for a result that is kept."""
     if isinstance(started, _Kept):
         return Outcome(status=KEPT, text="", patient=started.patient)
-    written = _attempt(partial(_write, job, path), started)
+    written = attempt(partial(_write, job, path), started, unexpected=_internal)
     if not isinstance(written, GlamError):
         return written
     written = written.with_message_for(Caller.RUN)

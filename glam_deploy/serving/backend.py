@@ -1,12 +1,12 @@
 """The pipeline behind Triton's Python backend: requests -> outputs, or the refusal of a request."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glam_deploy.bundle import open_bundle
 from glam_deploy.engines.admission import admit
 from glam_deploy.engines.base import EngineOptions
-from glam_deploy.errors import Caller, GlamError, InputError, internal_error
+from glam_deploy.errors import Caller, GlamError, InputError, attempt
 from glam_deploy.runtime.overlap import ahead
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Pending
@@ -24,8 +24,6 @@ from glam_deploy.serving.tensors import DICOM, IMAGE, Outputs, outputs
 
 Request = Mapping[str, NDArray[Any]]
 """Name -> input tensor with the batch as axis 0: DICOM uint8 [1, length], or IMAGE float32 [1, rows, columns]."""
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +58,12 @@ def answer(pipeline: Pipeline, requests: Sequence[Request]) -> list[Outputs | Re
     The images are read, prepared and computed as `run` does with a folder: the next one is prepared while the network
     runs. An image has the same result whichever others it is computed with.
     """
-    read = partial(_attempt, lambda request: pipeline.prepare(_image(request)))
+    read = partial(attempt, lambda request: pipeline.prepare(_image(request)))
     waiting: deque[Pending | GlamError] = deque()
     answers: list[Outputs | Refusal] = []
     with closing(ahead(read, requests, threads=pipeline.ahead)) as prepared:
         for one in prepared:
-            waiting.append(_attempt(pipeline.submit, one))
+            waiting.append(attempt(pipeline.submit, one))
             if len(waiting) == pipeline.in_flight:
                 answers.append(_finished(waiting.popleft()))
     return [*answers, *map(_finished, waiting)]
@@ -89,19 +87,7 @@ def _image(request: Request) -> bytes | NDArray[np.float32]:
 
 
 def _finished(pending: Pending | GlamError) -> Outputs | Refusal:
-    made = _attempt(lambda started: outputs(started.result()), pending)
+    made = attempt(lambda started: outputs(started.result()), pending)
     if not isinstance(made, GlamError):
         return made
     return Refusal(message=made.message_for(Caller.SERVER), of_input=isinstance(made, InputError))
-
-
-def _attempt(step: Callable[[T], U], given: T | GlamError) -> U | GlamError:
-    """The result or the error of a step; an earlier step's error is returned as it is. Thus other requests go on."""
-    if isinstance(given, GlamError):
-        return given
-    try:
-        return step(given)
-    except GlamError as error:
-        return error
-    except Exception as error:  # a fault in this program must not stop the other requests
-        return internal_error(error)
