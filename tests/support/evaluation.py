@@ -1,10 +1,12 @@
 """Small labelled lists with their images and masks, and a made-up evaluation, for tests of `glam-deploy evaluate`."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from glam_bench.evaluation import page
 from glam_bench.evaluation.evaluate import Evaluated, evaluate
@@ -14,8 +16,11 @@ from glam_bench.evaluation.pictures import SHAPE, Pictures, choose
 from glam_bench.evaluation.records import Evaluation, ModelFacts
 from glam_bench.evaluation.store import ImageRun
 from glam_bench.evaluation.units import Scored
+from glam_deploy.cli.main import exit_code
 from glam_deploy.images.image_files import MASK_VALUES
+from glam_deploy.json_records import from_json
 from glam_deploy.records import View
+from support.commands import Said
 from support.engines import small_view
 
 HEADING = "file,view,exam,benign,malignant"
@@ -138,3 +143,23 @@ def write_page(path: Path, *, suffix: str = "") -> Evaluation:
             cv2.imwrite(str(file), np.zeros(SHAPE, np.uint8))
     page.write(path, found, pictures)
     return found
+
+
+FOUR = """image_index,benign_pred,malignant_pred,benign_label,malignant_label
+0_L-CC,0.1000,0.9000,0,1
+0_R-CC,0.2000,0.6000,0,1
+1_L-CC,0.3000,0.6000,0,0
+2_L-CC,0.4000,0.2000,1,0
+"""
+"""The four images of test_statistics: malignant AUROC 7/8, average precision 5/6, Brier score 0.1425."""
+
+
+def run_evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
+    code = exit_code(["evaluate", *map(str, arguments)])
+    said = capsys.readouterr()
+    return Said(code=code, out=said.out, err=said.err)
+
+
+def result(out: Path) -> Evaluation:
+    """evaluation.json, which its own records read strictly."""
+    return from_json(Evaluation, json.loads((out / "evaluation.json").read_text()))

@@ -1,8 +1,6 @@
 """`glam-deploy evaluate` from the command line to its files, with a tiny bundle and with published predictions."""
 
 import csv
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.commands import Said, start_process
-from support.evaluation import SPOT, write_exams, write_list
+from support.commands import start_process
+from support.evaluation import FOUR, SPOT, result, run_evaluate, write_exams, write_list
 from support.tiny_bundle import write_tiny_bundle
 
 import glam_deploy
@@ -21,38 +19,12 @@ from glam_bench.evaluation.labelled import LabelledSet, Outline, Rectangle
 from glam_bench.evaluation.plain_list import read_list
 from glam_bench.evaluation.records import DiceSummary, Evaluation
 from glam_bench.evaluation.store import STORE
-from glam_deploy.cli.main import exit_code
-from glam_deploy.json_records import from_json
 from glam_deploy.preprocess import map_to_network
 
 metrics = pytest.importorskip("sklearn.metrics")
 
 BOX = Rectangle(top=200, left=100, bottom=260, right=160)
 """Around the spot of `small_view`."""
-
-FOUR = """image_index,benign_pred,malignant_pred,benign_label,malignant_label
-0_L-CC,0.1000,0.9000,0,1
-0_R-CC,0.2000,0.6000,0,1
-1_L-CC,0.3000,0.6000,0,0
-2_L-CC,0.4000,0.2000,1,0
-"""
-"""The four images of test_statistics: malignant AUROC 7/8, average precision 5/6, Brier score 0.1425."""
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return write_tiny_bundle(tmp_path / "tiny")
-
-
-def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
-    code = exit_code(["evaluate", *map(str, arguments)])
-    said = capsys.readouterr()
-    return Said(code=code, out=said.out, err=said.err)
-
-
-def result(out: Path) -> Evaluation:
-    """evaluation.json, which its own records read strictly."""
-    return from_json(Evaluation, json.loads((out / "evaluation.json").read_text()))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -62,7 +34,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_four_predictions_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "four.csv").write_text(FOUR)
-    said = evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "out")
+    said = run_evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "out")
     assert (said.code, said.err) == (0, "")
     assert "0.875" in said.out
     lines = rows(tmp_path / "out/metrics.csv")
@@ -80,12 +52,12 @@ def test_four_predictions_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_predictions_that_were_written_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "four.csv").write_text(FOUR)
-    assert evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "a").code == 0
+    assert run_evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "a").code == 0
     again = tmp_path / "a/predictions-four.csv"
-    assert evaluate(capsys, "--predictions", again, "--out", tmp_path / "b").code == 0
+    assert run_evaluate(capsys, "--predictions", again, "--out", tmp_path / "b").code == 0
     first, second = (result(tmp_path / out).models[0] for out in ("a", "b"))
     assert first == second
-    said = evaluate(capsys, "--predictions", again, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "c")
+    said = run_evaluate(capsys, "--predictions", again, "--predictions", tmp_path / "four.csv", "--out", tmp_path / "c")
     assert (said.code, "have the name four, expected different names" in said.err) == (2, True)
 
 
@@ -107,7 +79,7 @@ def test_a_bundle_on_a_list(tmp_path: Path, bundle: Path, capsys: pytest.Capture
     labels.write_text(labels.read_text().replace("images/8_L-MLO.png", "images/8_L-MLO_mask.png"))
     out = tmp_path / "out"
     arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out)
-    said = evaluate(capsys, *arguments)
+    said = run_evaluate(capsys, *arguments)
     assert said.code == 1
     assert "failed  images/9_L-MLO.png" in said.out
     found = result(out)
@@ -146,110 +118,6 @@ def _compare_with_scikit_learn(images: list[dict[str, str]], model: Any) -> None
         assert area.auroc.low is not None
 
 
-def test_resuming_computes_only_what_is_missing(
-    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels, out = write_exams(tmp_path), tmp_path / "out"
-    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out)
-    assert evaluate(capsys, *arguments, "--limit", 1).code == 0
-    assert result(out).remarks == ("Limited to the first 1 of 4 images (--limit).",)
-    said = evaluate(capsys, *arguments)
-    assert (said.code, "add --resume to go on" in said.err) == (2, True)
-    store = out / STORE
-    with store.open("a") as file:
-        file.write('{"run": "cut off by a kill')
-    assert evaluate(capsys, *arguments, "--resume").code == 0
-    assert len(store.read_text().splitlines()) == 1 + 4
-    before = result(out).models
-    assert evaluate(capsys, *arguments, "--resume").code == 0
-    assert len(store.read_text().splitlines()) == 1 + 4
-    assert result(out).models == before
-    pixels = cv2.imread(str(tmp_path / "images/1_L-CC.png"), cv2.IMREAD_UNCHANGED)
-    cv2.imwrite(str(tmp_path / "images/1_L-CC.png"), pixels // 2)
-    mask = cv2.imread(str(tmp_path / "masks/0_L-CC_mask.png"), cv2.IMREAD_UNCHANGED)
-    mask[:220] = 0
-    cv2.imwrite(str(tmp_path / "masks/0_L-CC_mask.png"), mask)
-    assert evaluate(capsys, *arguments, "--resume").code == 0
-    again = [json.loads(line)["image"] for line in store.read_text().splitlines()[5:]]
-    assert again == ["images/0_L-CC.png", "images/1_L-CC.png"]
-    assert evaluate(capsys, *arguments, "--resume", "--patches", 2).code == 0
-    assert len(store.read_text().splitlines()) == 1 + 4 + 2 + 4
-    assert result(out).models[0].facts.patches == 2
-
-
-def test_damaged_lines_are_computed_again(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line of another form, one that is nested too deeply, and a score out of range; the others are kept."""
-    labels, out = write_exams(tmp_path), tmp_path / "out"
-    arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle, "--out", out, "--resume")
-    assert evaluate(capsys, *arguments).code == 0
-    before, store = result(out), out / STORE
-    heading, first, second, *others = store.read_text().splitlines()
-    high = json.loads(second)
-    high["scores"]["y_global"]["malignant"] = 7.0
-    damaged = [heading, first.replace('"done"', '"finished"'), json.dumps(high), *others, "[" * 200_000]
-    store.write_text("\n".join([*damaged, ""]))
-    assert evaluate(capsys, *arguments).code == 0
-    found = result(out)
-    assert found.remarks == (*before.remarks, "3 lines of evaluation.jsonl not valid and therefore ignored.")
-    assert [one.areas for one in found.models] == [one.areas for one in before.models]
-    lines = store.read_text().splitlines()
-    assert lines[: len(damaged)] == damaged
-    assert [json.loads(line)["image"] for line in lines[len(damaged) :]] == ["images/0_L-CC.png", "images/0_L-MLO.png"]
-
-
-@pytest.mark.parametrize("kind", ["text", "pipe", "link"])
-def test_a_foreign_store_is_named(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    """Opening a pipe would block, and a dangling link would be written through."""
-    labels, store = write_exams(tmp_path, 1), tmp_path / "out" / STORE
-    store.parent.mkdir()
-    if kind == "text":
-        store.write_text("something else\n")
-    elif kind == "pipe":
-        os.mkfifo(store)
-    else:
-        store.symlink_to(tmp_path / "elsewhere")
-    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", store.parent, "--resume")
-    told = "was not written by this release" if kind == "text" else "is not a regular file"
-    assert (said.code, told in said.err) == (2, True)
-    assert list(store.parent.iterdir()) == [store]
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_an_evaluation_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither results nor what is read, whatever the source; with --resume the results are replaced."""
-    (tmp_path / "four.csv").write_text(FOUR)
-    (tmp_path / "other.csv").write_text(FOUR)
-    out = tmp_path / "out"
-    assert evaluate(capsys, "--predictions", tmp_path / "four.csv", "--out", out).code == 0
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    said = evaluate(capsys, "--predictions", tmp_path / "other.csv", "--out", out)
-    assert (said.code, "is of an earlier evaluation: add --resume to go on" in said.err) == (2, True)
-    said = evaluate(capsys, "--predictions", out / "predictions-four.csv", "--out", out, "--resume")
-    assert (said.code, "would be overwritten with results" in said.err) == (2, True)
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
-    assert evaluate(capsys, "--predictions", tmp_path / "other.csv", "--out", out, "--resume").code == 0
-    assert result(out).models[0].facts.name == "other"
-
-
-def test_pictures_of_an_earlier_evaluation_are_removed(
-    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels, out = write_exams(tmp_path), tmp_path / "out"
-    arguments = ("--labels", labels, "--bundle", bundle, "--out", out)
-    assert evaluate(capsys, *arguments).code == 0
-    mine = out / "pictures/my.png"
-    mine.write_bytes(b"mine")
-    drawn = set((out / "pictures").iterdir()) - {mine}
-    assert len(drawn) == 2 * 3  # images with a positive label
-    assert evaluate(capsys, *arguments, "--resume", "--limit", 1).code == 0
-    assert len(set((out / "pictures").iterdir()) & drawn) == 2
-    assert evaluate(capsys, *arguments, "--resume", "--pixels", "none").code == 0
-    assert list((out / "pictures").iterdir()) == [mine]
-    mine.unlink()
-    assert evaluate(capsys, *arguments, "--resume", "--pixels", "none").code == 0
-    assert not (out / "pictures").exists()
-
-
 def test_names_that_are_not_utf8(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,7 +130,7 @@ def test_names_that_are_not_utf8(
     monkeypatch.setattr(job, "bench_module", lambda _: SimpleNamespace(open_dataset=lambda *_, **__: labelled))
     arguments = ("--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
     for resume in ((), ("--resume",)):
-        said = evaluate(capsys, *arguments, *resume)
+        said = run_evaluate(capsys, *arguments, *resume)
         assert (said.code, "failed  D1-" in said.out) == (1, True)
     assert [row["file"] for row in rows(tmp_path / "out/images.csv")] == ["D1-\\udcff/L-CC.png", "D1-\\udcfe/L-MLO.png"]
     assert "D1-\\udcff/L-CC," in (tmp_path / "out/predictions-tiny.csv").read_text()
@@ -279,7 +147,7 @@ def test_missing_labels_and_outlines_are_told(
     labels: dict[str, bool | None] = {"benign": None, "malignant": True}
     labelled = replace(read, images=tuple(replace(one, outlines=outlines, labels=labels) for one in read.images[:1]))
     monkeypatch.setattr(job, "bench_module", lambda _: SimpleNamespace(open_dataset=lambda *_, **__: labelled))
-    said = evaluate(capsys, "--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
+    said = run_evaluate(capsys, "--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
     assert said.code == 0
     assert result(tmp_path / "out").remarks == (
         "No image has a known label of the class benign: there are no areas under curves for it.",
@@ -300,8 +168,8 @@ def test_thresholds_from_a_validation_list(tmp_path: Path, bundle: Path, capsys:
     write_list(tmp_path, [first, other])
     validation = write_list(tmp_path, ["images/2_L-CC.png,,2,0,1"], "validation.csv")
     arguments = ("--labels", labels, "--masks", tmp_path / "masks", "--bundle", bundle)
-    assert evaluate(capsys, *arguments, "--out", tmp_path / "a", "--validation", validation).code == 0
-    assert evaluate(capsys, *arguments, "--out", tmp_path / "b").code == 0
+    assert run_evaluate(capsys, *arguments, "--out", tmp_path / "a", "--validation", validation).code == 0
+    assert run_evaluate(capsys, *arguments, "--out", tmp_path / "b").code == 0
     chosen, same = (at_threshold(result(tmp_path / out)) for out in ("a", "b"))
     assert (chosen.chosen_on, chosen.threshold, chosen.images) == ("validation list", 0.01, 1)
     assert same.chosen_on == "same images: optimistic"
@@ -316,7 +184,7 @@ def test_a_bundle_beside_predictions(tmp_path: Path, bundle: Path, capsys: pytes
     images = [line.split(",") for line in labels.read_text().splitlines()[1:]]
     told = [f"{Path(file).stem},0.5,{0.6 + 0.3 * int(malignant)},," for file, _, _, _, malignant in images]
     (tmp_path / "told.csv").write_text("\n".join([FOUR.splitlines()[0], *told]) + "\n")
-    said = evaluate(
+    said = run_evaluate(
         capsys, "--labels", labels, "--bundle", bundle, "--predictions", tmp_path / "told.csv", "--out", out
     )
     assert said.code == 0
@@ -352,13 +220,13 @@ def test_a_labelled_set_in_place_of_a_list(
 
     monkeypatch.setattr(job, "bench_module", lambda name: SimpleNamespace(open_dataset=open_dataset))
     arguments = ("--dataset", "cmmd", tmp_path, "--bundle", bundle, "--out", tmp_path / "out")
-    assert evaluate(capsys, *arguments).code == 0
+    assert run_evaluate(capsys, *arguments).code == 0
     found = result(tmp_path / "out")
     assert (found.name, found.label_level, found.remarks) == ("a set", "breast", ("A rule.",))
     expected = dice_by_definition(tmp_path, bundle, "0_L-CC.png")
     assert found.models[0].dice[0].map == "fused"
     assert found.models[0].dice[0].mean.value == pytest.approx(expected, abs=1e-6)
-    said = evaluate(capsys, *arguments, "--split", "test")
+    said = run_evaluate(capsys, *arguments, "--split", "test")
     assert (said.code, "a set has no image to evaluate" in said.err) == (2, True)
     assert asked == [("cmmd", tmp_path, None), ("cmmd", tmp_path, "test")]
 
@@ -377,7 +245,7 @@ def test_a_labelled_set_in_place_of_a_list(
 def test_options_that_contradict_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
-    said = evaluate(capsys, *arguments, "--out", tmp_path / "out")
+    said = run_evaluate(capsys, *arguments, "--out", tmp_path / "out")
     assert (said.code, said.out) == (2, "")
     assert told in said.err
     assert not (tmp_path / "out").exists()
@@ -386,7 +254,7 @@ def test_options_that_contradict_each_other(
 def test_nothing_that_can_be_read(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a_L-CC.png").write_bytes(b"no picture")
     labels = write_list(tmp_path, ["a_L-CC.png,,e,0,1"])
-    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
+    said = run_evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
     assert said.code == 2
     assert "tiny: no image could be evaluated (1 image); the first, a_L-CC.png: the format of the content" in said.err
 
@@ -395,7 +263,7 @@ def test_the_view_is_asked_for_in_the_list(tmp_path: Path, bundle: Path, capsys:
     write_exams(tmp_path, 1)
     (tmp_path / "images/0_L-CC.png").rename(tmp_path / "images/unknown.png")
     labels = write_list(tmp_path, ["images/unknown.png,,e,0,1", "images/0_L-MLO.png,,e,0,1"])
-    said = evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
+    said = run_evaluate(capsys, "--labels", labels, "--bundle", bundle, "--out", tmp_path / "out")
     assert said.code == 1
     assert "write it into the column view of the list" in said.out
 
@@ -422,6 +290,6 @@ def test_two_bundles_of_one_name_have_the_folder_above_in_theirs(
     exams = write_exams(tmp_path / "images", 1)
     bundles = [write_tiny_bundle(tmp_path / name / "bundle") for name in ("a", "b")]
     chosen = [word for bundle in bundles for word in ("--bundle", bundle)]
-    said = evaluate(capsys, "--labels", exams, *chosen, "--out", tmp_path / "out")
+    said = run_evaluate(capsys, "--labels", exams, *chosen, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert [model.facts.name for model in result(tmp_path / "out").models] == ["a-bundle", "b-bundle"]
