@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -93,6 +93,14 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
+FUZZ := .venv-fuzz/bin
+MINUTES ?= 10
+fuzz: $(INSTALLED)  ## every parser on damaged input for MINUTES in all, guided by coverage, in a venv of its own beside .venv
+	test -d .venv-fuzz || $(PYTHON) -m venv .venv-fuzz
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-fuzz/lib/python3*/site-packages)/glam_deploy_venv.pth
+	$(FUZZ)/python -m pip install --quiet atheris==3.0.0
+	$(FUZZ)/python tests/fuzz/campaign.py --minutes $(MINUTES)
+
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
 
@@ -103,4 +111,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest .venv-ray .venv-triton demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz demo build dist *.egg-info
