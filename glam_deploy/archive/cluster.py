@@ -181,6 +181,11 @@ def _connected(address: str, home: Path | None = None, **options: Any) -> Iterat
                 )
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise _refusal(address, error) from error
+        except SystemExit:
+            # of the handler of SIGTERM that Ray sets
+            if callable(handler := handlers[signal.SIGTERM]):
+                handler(signal.SIGTERM, None)
+            raise
         # Ray ends the process at SIGTERM without what `finally` has to do
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -120,6 +120,20 @@ def test_a_signal_ends_the_run_with_what_is_finished(
     assert users_of(room) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_ray_starts_ends_the_command(
+    start: Any, room: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """Ray sets a handler of SIGTERM of its own, which ends the process with the code 15."""
+    write_views(tmp_path / "in", ["a.dcm"])
+    process = start(tmp_path / "in", tmp_path / "out", 0.2)
+    until(lambda: len(users_of(room)) > 1)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (code, "stopped\n")
+    assert users_of(room) == []
+
+
 def test_every_port_of_ray_is_on_loopback(start: Any, room: Path, tmp_path: Path) -> None:
     write_views(tmp_path / "in", [f"a{n}.dcm" for n in range(30)])
     process = start(tmp_path / "in", tmp_path / "out", 0.5)
