@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test site
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -93,6 +93,19 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
+SITE := .venv-site/bin
+site: $(INSTALLED)  ## the documentation as a site that needs no network, in build/site; installs Debian's npm where apt-get is root's
+	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
+	test -d .venv-site || $(PYTHON) -m venv .venv-site
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-site/lib/python3*/site-packages)/glam_deploy_venv.pth
+	$(SITE)/python -m pip install --quiet --requirement packaging/site/requirements.txt
+	mkdir -p build/site-assets
+	cd build/site-assets && npm pack --silent mermaid@11.17.2 iframe-worker@1.0.4 >/dev/null
+	cd build/site-assets && tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js
+	cd build/site-assets && tar -xzf iframe-worker-*.tgz -O package/shim/index.js > iframe-worker.js
+	cd build/site-assets && sha256sum --check --quiet $(CURDIR)/packaging/site/scripts.sha256
+	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --quiet --config-file packaging/site/mkdocs.yml
+
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
 
@@ -103,4 +116,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest .venv-ray .venv-triton demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-site demo build dist *.egg-info
