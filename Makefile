@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test site
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test site docs-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -105,6 +105,10 @@ site: $(INSTALLED)  ## the documentation as a site that needs no network, in bui
 	cd build/site-assets && tar -xzf iframe-worker-*.tgz -O package/shim/index.js > iframe-worker.js
 	cd build/site-assets && sha256sum --check --quiet $(CURDIR)/packaging/site/scripts.sha256
 	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --quiet --config-file packaging/site/mkdocs.yml
+
+docs-test: site  ## the pages of the site in Chromium, and by axe-core, after web-test has installed them
+	npm ci --prefix tests/glam_deploy/appliance/web/axe --ignore-scripts --no-audit --no-fund
+	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs/test_site.py
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

@@ -22,6 +22,7 @@ ROOT = HERE.parents[1]
 MADE = ROOT / "build/site-assets"
 """Where `make site` puts scripts of others: mermaid draws diagrams, iframe-worker searches in pages opened from a
 folder."""
+_DIALOG = 'data-md-component="search" role="dialog"'
 _WORKER = "https://unpkg.com/iframe-worker/shim"
 OUTSIDE: Mapping[str, str] = MappingProxyType(
     {
@@ -56,9 +57,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """The page with its own copy of the script that the theme would load from elsewhere."""
+    """The page with its own copy of the script that the theme would load from elsewhere, and a name of its dialog."""
     up = "../" * page.file.dest_uri.count("/")
-    return output.replace(_WORKER, f"{up}assets/iframe-worker.js")
+    output = output.replace(_WORKER, f"{up}assets/iframe-worker.js")
+    return output.replace(_DIALOG, f'{_DIALOG} aria-label="Search"')
 
 
 def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
