@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -100,6 +100,22 @@ fuzz: $(INSTALLED)  ## every parser on damaged input for MINUTES in all, guided 
 	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-fuzz/lib/python3*/site-packages)/glam_deploy_venv.pth
 	$(FUZZ)/python -m pip install --quiet atheris==3.0.0
 	$(FUZZ)/python tests/fuzz/campaign.py --minutes $(MINUTES)
+SITE := .venv-site/bin
+site: $(INSTALLED)  ## the documentation as a site that needs no network, in build/site; installs Debian's npm where apt-get is root's
+	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
+	test -d .venv-site || $(PYTHON) -m venv .venv-site
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-site/lib/python3*/site-packages)/glam_deploy_venv.pth
+	$(SITE)/python -m pip install --quiet --requirement packaging/site/requirements.txt
+	mkdir -p build/site-assets
+	cd build/site-assets && npm pack --silent mermaid@11.17.2 iframe-worker@1.0.4 >/dev/null
+	cd build/site-assets && tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js
+	cd build/site-assets && tar -xzf iframe-worker-*.tgz -O package/shim/index.js > iframe-worker.js
+	cd build/site-assets && sha256sum --check --quiet $(CURDIR)/packaging/site/scripts.sha256
+	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --quiet --config-file packaging/site/mkdocs.yml
+
+docs-test: site  ## the pages of the site in Chromium, and by axe-core, after web-test has installed them
+	npm ci --prefix tests/glam_deploy/appliance/web/axe --ignore-scripts --no-audit --no-fund
+	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs/test_site.py
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
@@ -111,4 +127,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz .venv-site demo build dist *.egg-info

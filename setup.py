@@ -14,6 +14,7 @@ PAGES = [
     "README.md",
     "constraints.txt",
     "docs/*.md",
+    "docs/tutorials/*.md",
     "docs/images/*",
     "docs/openapi/*",
     "benchmarks/README.md",
@@ -111,7 +112,8 @@ def documentation() -> list[tuple[str, list[str]]]:
     """What help texts and pages point to, in the folders of the checkout; nothing where only the code was copied."""
     if not (HERE / "docs").is_dir():
         return []
-    files = sorted(path.relative_to(HERE) for pattern in PAGES for path in HERE.glob(pattern))
+    found = (path for pattern in PAGES for path in HERE.glob(pattern) if path.is_file())
+    files = sorted(path.relative_to(HERE) for path in found)
     folders = dict.fromkeys(file.parent for file in files)
     return [(str(DOCUMENTATION / folder), [str(f) for f in files if f.parent == folder]) for folder in folders]
 

@@ -79,7 +79,7 @@ def test_documentation_is_in_it(wheel: Path) -> None:
         "benchmarks/README.md",
         "constraints.txt",
         *(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")),
-        *(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir()),
+        *(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir() if path.is_file()),
     }
 
 

@@ -16,7 +16,7 @@ from glam_deploy.dicom.mammography import write_view
 from glam_deploy.engines.registry import ENGINE_NAMES, OWNERS
 from glam_deploy.records import View
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
