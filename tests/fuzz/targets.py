@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from fuzz import seeds
 
@@ -47,13 +47,14 @@ class Target:
 
 
 @cache
-def _folder() -> Path:
+def _folder() -> TemporaryDirectory[str]:
+    """In memory where that is possible; removed when the process ends."""
     shared = Path("/dev/shm")
-    return Path(mkdtemp(prefix="glam-fuzz-", dir=shared if shared.is_dir() else None))
+    return TemporaryDirectory(prefix="glam-fuzz-", dir=shared if shared.is_dir() else None)
 
 
 def _file(content: bytes, name: str) -> Path:
-    path = _folder() / name
+    path = Path(_folder().name) / name
     path.write_bytes(content)
     return path
 
