@@ -4,6 +4,7 @@ import ctypes
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 import threading
@@ -77,6 +78,17 @@ def _log_thread_end(error: BaseException | None) -> None:
     """Log the exception that ended a thread, without its text."""
     if error:
         logging.getLogger(__name__).error("a thread ended with %s", fault(error))
+
+
+_UMASK = 0o077
+
+
+def keep_to_this_user() -> None:
+    """Let files of this process and its children be readable by this user only, and none be a core file, which would
+    hold images, tokens and keys.
+    """
+    os.umask(_UMASK)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 _PR_SET_PDEATHSIG = 1

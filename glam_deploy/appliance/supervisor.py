@@ -20,7 +20,7 @@ from typing import Protocol
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.process import configure_logging, die_with_parent
+from glam_deploy.appliance.process import configure_logging, die_with_parent, keep_to_this_user
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import last_heartbeats, open_database
 from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
@@ -53,8 +53,6 @@ STOP_S = 60.0
 POLL_S = 0.1
 FATAL_EXIT_CODES = (UsageError.exit_code, BackendUnavailable.exit_code)
 """Exit codes after which a restart cannot help: the configuration is wrong, or a package is missing."""
-_UMASK = 0o077
-"""umask of the roles: files in the data folder are readable by this user only."""
 
 
 class WatchedProcess(Protocol):
@@ -133,7 +131,7 @@ def run_role(config: Config, role: str, stop: threading.Event) -> None:
     without its text and becomes SystemExit(1).
     """
     configure_logging(role)
-    os.umask(_UMASK)
+    keep_to_this_user()
     try:
         import_module(ROLES[role]).run(config, stop)
     except GlamError:
@@ -241,7 +239,7 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
         log.warning(
             "running as root, which serve does not need: run it under an account of its own (docs/appliance.md)"
         )
-    os.umask(_UMASK)
+    keep_to_this_user()
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()

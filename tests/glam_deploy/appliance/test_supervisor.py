@@ -242,8 +242,11 @@ def test_role_alone_stops_well_when_told(tmp_path: Path) -> None:
     process = start_process("serve", "--config", tmp_path / "glam.toml", "--role", "keeper", code=PLAIN)
     with closing(process.stdout), closing(process.stderr):  # type: ignore[type-var]
         until((tmp_path / "data/state.db").exists)
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+    (core,) = (line.split() for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core[4:6] == ["0", "0"]  # a core file would hold images, tokens and keys
 
 
 def test_a_role_logs_each_line_once(tmp_path: Path) -> None:
