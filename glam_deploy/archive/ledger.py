@@ -221,6 +221,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")
         self._connection.execute("CREATE TABLE known (id TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def __call__(self, key: str) -> bool:
