@@ -115,6 +115,11 @@ def install_command(*extras: str) -> str:
     return f"{command}{'' if path is None or path.exists() else gone}"
 
 
+def package_command(*packages: str) -> str:
+    """Shell command that installs packages, by their names at an index, which no extra has."""
+    return f"{_pip()} install {shlex.join(packages)}"
+
+
 def exchange_command() -> str:
     """Shell command that replaces onnxruntime by onnxruntime-gpu, which also runs on CPUs.
 

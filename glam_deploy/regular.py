@@ -10,8 +10,11 @@ from pathlib import Path
 def open_regular(path: Path) -> io.BufferedReader:
     """Open `path`, or the file that it links to, for reading. Raises OSError, also for a file that is not regular.
 
-    The type is checked after opening (O_NONBLOCK, open(2)), so that the file cannot be replaced in between.
+    The type is checked before opening, which may act on a device and fails for a socket (ENXIO, open(2)), and again
+    after it (O_NONBLOCK), because the file can be replaced in between.
     """
+    if not stat.S_ISDIR(mode := path.stat().st_mode) and not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         mode = os.fstat(number).st_mode

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glam_deploy.appliance.data import DataFolder, part_file, sync
+from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import pseudonym
 from glam_deploy.appliance.process import RECURRING
+from glam_deploy.durable import sync
 from glam_deploy.errors import UsageError
 
 if TYPE_CHECKING:  # the state of the appliance is read without pydicom too

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glam_deploy.dicom.uids import digest, is_uid
+from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
@@ -136,28 +137,6 @@ def part_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
         path.unlink(missing_ok=True)
 
 
-def move_into_place(part: Path, target: Path) -> None:
-    """Rename a complete file or folder to `target`, so that after a power failure it is either complete or absent.
-
-    Both must be on one file system, and the content must have been synchronized (`sync`). An existing file at `target`
-    is replaced; an existing folder there must be empty. The parent folder of `target` is created if missing.
-    """
-    if not target.parent.is_dir():
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        sync(target.parent.parent)
-    part.replace(target)
-    sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Synchronize a file's content, or a folder's entries, to the disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `target` at the end of the block.
@@ -191,12 +170,6 @@ def replace_folder(part: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     move_into_place(part, target)
-
-
-def sync_folder(folder: Path) -> None:
-    """Synchronize the content of the files in a folder, and its entries, to the disk (fsync)."""
-    for path in (*folder.iterdir(), folder):
-        sync(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import REPORT, DataFolder, sync
+from glam_deploy.appliance.data import REPORT, DataFolder
 from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
@@ -22,6 +22,7 @@ from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, re
 from glam_deploy.dicom.read import read_view
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.uids import derived_uid, digest
+from glam_deploy.durable import sync
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
 from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.images import image_files

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from glam_deploy.appliance.audit import Audit
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder, move_into_place, sync
+from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import senders, studies
@@ -24,6 +24,7 @@ from glam_deploy.dicom.part10 import MAX_HEAD, Claim, read_head
 from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.rejection import EXPIRED, TITLES, Rejection
 from glam_deploy.dicom.uids import valid_uid
+from glam_deploy.durable import move_into_place, sync
 from glam_deploy.errors import DicomError, UsageError, counted
 
 _LOG = logging.getLogger(__name__)

@@ -8,35 +8,33 @@
       device.uid                             device UID of the objects (objects.py)
       lock                                   held by the process that writes
 
-A part is written to a temporary file, synchronized and renamed; after that the ledger records it in one transaction. A
-process that is killed in between leaves a part that the ledger does not know: the next one reads and records it. The
-row that was recorded last for an id replaces one in an earlier part, which is then written again without it.
+A part is complete under its name, or not there (parts.py); after that the ledger records it in one transaction. A
+process that is killed in between leaves a part that the ledger does not know: the next one reads and records it
+(recovery.py). The row that was recorded last for an id replaces one in an earlier part, which is then written again
+without it; so is the row of an entry that could not be read, once its location has another one.
 """
 
+import errno
 import fcntl
 import os
-import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from glam_deploy.archive.identifiers import UIDS, Identifiers
+from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.ledger import Instance, Ledger, Seen
-from glam_deploy.archive.objects import ObjectPlan, synchronize
-from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, SCORES, UNREADABLE, FileRow, ViewRow
+from glam_deploy.archive.objects import ObjectPlan
+from glam_deploy.archive.parts import FILES, TEMPORARY, VIEWS, Parts
+from glam_deploy.archive.recovery import compare, instance_of, recover, seen_of
+from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-VIEWS, FILES = "views", "files"
 RETRIED = frozenset({FAILED, UNREADABLE})
 """Outcomes that are tried again on request."""
-_TEMPORARY = ".unfinished-"
-_PART = re.compile(r"part-\d{6,}")
+_NO_FOLDER = "a file is there, or on the way to it, expected a folder"
 _KEY = "pseudonyms"
 """File with the fingerprint of the key, in the folder of the result."""
 
@@ -55,10 +53,10 @@ class Kept:
         known = ledger.instance(key)
         return known if known is not None and self._stays(known.status, key) else None
 
-    def entry(self, ledger: Ledger, key: str) -> bool:
-        """Whether the entry with this id has a row that stays."""
+    def entry(self, ledger: Ledger, key: str) -> Seen | None:
+        """The entry with this id, if its row stays."""
         seen = ledger.entry(key)
-        return seen is not None and self._stays(seen.outcome, seen.instance)
+        return seen if seen is not None and self._stays(seen.outcome, seen.instance) else None
 
     def _stays(self, outcome: str, instance: str) -> bool:
         if not outcome or outcome in self.tried_again:
@@ -80,21 +78,26 @@ class Dataset:
         self._dest, self._digest, self._identifiers = dest, digest, identifiers or Identifiers()
         self._views: list[ViewRow] = []
         self._files: list[FileRow] = []
+        self._places: set[str] = set()
+        self._listed: set[str] = set()
+        """Entries of this run whose rows of earlier runs say that they cannot be read, and stay."""
         self._fresh: dict[str, Instance] = {}
         self._fresh_entries: set[str] = set()
         self._name = ""
         self.repaired: tuple[str, ...] = ()
-        """Parts that were missing or damaged when the data set was opened; their images are tried again."""
+        """Paths of the parts that were missing or damaged when the data set was opened; relative to `dest`."""
+        self.lost = 0
+        """Number of entries that had a row in a missing or damaged part, and have none yet."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "Dataset":
         with self._stack as stack, writing(self._dest):
-            for table in (VIEWS, FILES):
-                self._folder(table).mkdir(parents=True, exist_ok=True)
+            self._dest.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(self._dest))
             _record_key(self._dest, self._identifiers)
-            self._ledger = Ledger(self._dest / f"ledger-{self._digest}.db")
+            self._ledger = Ledger(ledger_path(self._dest, self._digest))
             stack.callback(self._ledger.close)
+            self._parts = Parts(self._dest, self._digest, self._ledger)
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -109,7 +112,13 @@ class Dataset:
 
     def is_known(self, entry: str) -> bool:
         """Whether the entry with this id has a row that stays, or one was added."""
-        return entry in self._fresh_entries or self._kept.entry(self._ledger, entry)
+        if entry in self._fresh_entries:
+            return True
+        if (seen := self._kept.entry(self._ledger, entry)) is None:
+            return False
+        if seen.outcome == UNREADABLE:
+            self._listed.add(entry)
+        return True
 
     def instance(self, key: str) -> Instance | None:
         """The instance with this id, if it has a row that stays, or one was added."""
@@ -129,13 +138,19 @@ class Dataset:
         """Outcome -> number of entries, of all runs into this partition."""
         return self._ledger.outcomes()
 
-    def add(self, file: FileRow, view: ViewRow | None = None) -> None:
-        """Add the row of an entry, and that of its instance if this is its first; `flush` makes them permanent."""
+    def add(self, file: FileRow, view: ViewRow | None = None, places: Iterable[str] = ()) -> None:
+        """Add the row of an entry, and that of its instance if this is its first; `flush` makes them permanent.
+
+        `places`: locations, as the policy for identifiers has them, whose rows of earlier runs it replaces if they
+        could not be read.
+        """
         # the view first: Ctrl-C may come between the two, and an entry without its instance would be lost
         if view is not None:
             self._views.append(view)
-            self._fresh[view.instance] = _instance(view.to_arrow())
+            self._fresh[view.instance] = instance_of(view.to_arrow())
         self._files.append(file)
+        if self._had_unreadable:
+            self._places.update(places)
         self._fresh_entries.add(file.entry)
 
     def flush(self) -> None:
@@ -150,10 +165,13 @@ class Dataset:
             # views first: without its file rows, an instance is found again by its id
             for table, rows in ((VIEWS, views), (FILES, files)):
                 if rows:
-                    self._publish(table, name, _table(table, rows))
-            self._ledger.record(name, map(_instance, views), map(_seen, files))
-            self._files, self._views, self._fresh, self._fresh_entries = [], [], {}, set()
+                    self._parts.publish(table, name, rows)
+            with self._ledger.transaction():
+                self._ledger.replace_unreadable(self._places, self._last, kept=self._listed)
+                self._ledger.record(name, map(instance_of, views), map(seen_of, files))
+            self._files, self._views, self._fresh, self._fresh_entries, self._places = [], [], {}, set(), set()
             self._name = ""
+            self.lost = self._ledger.lost()
             self._rewrite()
 
     def apply_condition(self, condition: str) -> None:
@@ -163,83 +181,38 @@ class Dataset:
                 self._ledger.forget_excluded(condition)
 
     def _recover(self) -> None:
-        for table in (VIEWS, FILES):
-            for left in self._folder(table).glob(f"{_TEMPORARY}*"):
-                left.unlink()
-        whole = {table: self._whole_parts(table) for table in (VIEWS, FILES)}
-        for name in sorted(self._ledger.parts()):
-            rows = zip((VIEWS, FILES), self._ledger.rows_of(name), strict=True)
-            if any(count and name not in whole[table] for table, count in rows):
-                self._ledger.forget_part(name)
-                self.repaired += (name,)
-        names = whole[VIEWS] | whole[FILES]
-        for name in sorted(names - self._ledger.parts()):
-            views, files = (self._read(table, name) for table in (VIEWS, FILES))
-            self._ledger.record(name, map(_instance, views), map(_seen, files))
+        self._parts.prepare()
+        difference = compare(self._parts, self._ledger)
+        recover(difference, self._parts, self._ledger)
+        for part in difference.damaged:
+            self._parts.set_aside(*part)
+        self.repaired = tuple(self._parts.place(*part) for part in difference.repaired)
         self._rewrite()
-
-    def _whole_parts(self, table: str) -> set[str]:
-        """Names of the parts that can be read; a damaged one is renamed, so that no program reads it.
-
-        Raises UsageError for a Parquet file of somebody else, whose rows every reader of the table would get.
-        """
-        found = set()
-        for path in sorted(self._folder(table).glob("*.parquet")):
-            if not _PART.fullmatch(path.stem) or (known := _columns(path)) not in (None, schema(table).names):
-                raise UsageError(f"{path} is no part of this data set: move it out of the folder")
-            if known is None:
-                path.replace(path.with_name(f".damaged-{path.stem}"))
-            else:
-                found.add(path.stem)
-        return found
+        self._last = max(self._ledger.parts(), default="")
+        self._had_unreadable = self._ledger.has_unreadable()
+        self.lost = self._ledger.lost()
 
     def _rewrite(self) -> None:
         """Write the parts again without rows that were replaced by later ones."""
         for name in self._ledger.to_rewrite():
             parts = {VIEWS: ("instance", self._ledger.instance_part), FILES: ("entry", self._ledger.entry_part)}
             for table, (key, part_of) in parts.items():
-                rows = self._read(table, name)
+                rows = self._parts.read(table, name)
                 kept = [row for row in rows if part_of(row[key]) == name]
                 if len(kept) < len(rows):
-                    self._publish(table, name, _table(table, kept))
+                    self._parts.publish(table, name, kept)
             self._ledger.rewritten(name)
 
     def _next_name(self) -> str:
         last = max((int(name[5:11]) for name in self._ledger.parts()), default=0)
         return f"part-{last + 1:06}"
 
-    def _folder(self, table: str) -> Path:
-        return self._dest / table / f"bundle={self._digest}"
-
-    def _read(self, table: str, name: str) -> list[dict[str, Any]]:
-        """Rows of a part with the columns that the ledger and `_rewrite` need; [] if the table has no such part."""
-        import pyarrow.parquet as pq
-
-        path = self._folder(table) / f"{name}.parquet"
-        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist() if path.exists() else []
-        return rows
-
-    def _publish(self, table: str, name: str, content: "pa.Table") -> None:
-        """Write a part; it is complete under its name, or not there."""
-        import pyarrow.parquet as pq
-
-        folder = self._folder(table)
-        draft = folder / f"{_TEMPORARY}{name}"
-        try:
-            with draft.open("wb") as file:
-                pq.write_table(content, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(folder / f"{name}.parquet")
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        synchronize(folder)
-
 
 def require_same_key(dest: Path, identifiers: Identifiers) -> None:
     """Raises UsageError if the tables in `dest` have identifiers of another key, or as stored and not by a key."""
     with writing(dest):
+        if dest.exists() and not dest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, _NO_FOLDER)
         path = dest / _KEY
         if path.exists():
             identifiers.check_key(path.read_text("ascii").strip())
@@ -251,79 +224,44 @@ def _record_key(dest: Path, identifiers: Identifiers) -> None:
     require_same_key(dest, identifiers)
     path = dest / _KEY
     if identifiers.fingerprint and not path.exists():
-        draft = dest / f"{_TEMPORARY}{_KEY}"
+        draft = dest / f"{TEMPORARY}{_KEY}"
         draft.write_text(f"{identifiers.fingerprint}\n", "ascii")
         draft.replace(path)
-
-
-def _columns(path: Path) -> list[str] | None:
-    """Columns of a Parquet file; None if it is damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names: list[str] = pq.read_schema(path).names
-    except pa.ArrowException:
-        return None
-    return names
 
 
 @contextmanager
 def known_entries(
     dest: Path, digest: str, condition: str = "", kept: Kept | None = None
 ) -> Iterator[Callable[[str], bool]]:
-    """Context with the test whether a run would leave out the entry with an id, by the ledger as it is.
+    """Context with the test whether a run would leave out the entry with an id; changes nothing in `dest`.
 
-    Changes no rows. `condition`, `kept`: of the run.
+    `condition`, `kept`: of the run. Where ledger and parts differ, a temporary copy of the ledger is made to agree.
     """
-    path = dest / f"ledger-{digest}.db"
-    if not path.exists():
-        yield lambda entry: False
-        return
-    with writing(dest), closing(Ledger(path)) as ledger:
+    with writing(dest), ExitStack() as stack:
+        ledger = _agreeing(dest, digest, stack)
         rule = kept or Kept()
         if ledger.condition() != condition:
             rule = replace(rule, tried_again=rule.tried_again | {EXCLUDED})
-        yield lambda entry: rule.entry(ledger, entry)
+        yield lambda entry: rule.entry(ledger, entry) is not None
 
 
-def schema(table: str) -> "pa.Schema":
-    """Schema of a table, without the column `bundle` of the partition's folder."""
-    import pyarrow as pa
-
-    text = pa.string()
-    if table == FILES:
-        texts = ("entry", "instance", "location", "version", "sha256", "outcome", "reason")
-        return pa.schema([*((name, text) for name in texts), ("bytes", pa.int64())])
-    box = pa.struct([(name, pa.int32()) for name in ("top", "left", "bottom", "right")])
-    return pa.schema(
-        [
-            *((name, text) for name in ("instance", "entry", "sha256", "location", "patient", *UIDS.values())),
-            *((name, text) for name in ("kind", "view", "status")),
-            *((name, pa.float32()) for name in SCORES),
-            ("patches", pa.list_(box)),
-            ("notices", pa.list_(text)),
-            ("error", text),
-            ("reason", text),
-            ("timings_ms", pa.map_(text, pa.float64())),
-            ("time_ms", pa.float64()),
-            *((name, text) for name in ("engine", "bundle_id", "gate", "made_by")),
-        ]
-    )
+def _agreeing(dest: Path, digest: str, stack: ExitStack) -> Ledger:
+    """The ledger, or a copy of it, that agrees with the parts; closed with `stack`."""
+    path = ledger_path(dest, digest)
+    ledger = Ledger(path, scratch=not path.exists())
+    stack.callback(ledger.close)
+    parts = Parts(dest, digest, ledger)
+    difference = compare(parts, ledger)
+    if difference.changes_ledger:
+        ledger = Ledger(path, scratch=True)
+        stack.callback(ledger.close)
+        recover(difference, parts, ledger)
+    return ledger
 
 
-def _table(table: str, rows: Sequence[dict[str, object]]) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows, schema=schema(table))
-
-
-def _instance(row: dict[str, Any]) -> Instance:
-    return Instance(id=row["instance"], status=row["status"], entry=row["entry"])
-
-
-def _seen(row: dict[str, Any]) -> Seen:
-    return Seen(id=row["entry"], outcome=row["outcome"], instance=row["instance"])
+def ledger_path(dest: Path, digest: str) -> Path:
+    """Path of the ledger of a partition."""
+    return dest / f"ledger-{digest}.db"
 
 
 @contextmanager
@@ -332,16 +270,45 @@ def writing(dest: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UsageError(
-            f"cannot write to {dest}: {reason}, expected a folder with free space and write permission. What was "
-            "recorded before is intact: free space or change the permissions, and run the same command again"
-        ) from error
+        raise UsageError(f"cannot write to {dest}: {_reason(error)}") from error
     except sqlite3.Error as error:
         raise UsageError(
             f"the index {dest}/ledger-*.db is damaged ({error}): delete it, and run the same command again, which "
             "makes it again from the tables"
         ) from error
+
+
+def make_folder(dest: Path) -> None:
+    """Make the folder of a data set. Raises UsageError if that fails."""
+    with writing(dest):
+        dest.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def marker_in(dest: Path) -> Iterator[Path]:
+    """Context with a file in the folder of a data set, which each node that writes there must see."""
+    make_folder(dest)
+    with writing(dest):
+        number, name = tempfile.mkstemp(prefix=".seen-by-all-", dir=dest)
+        os.close(number)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _reason(error: OSError | sqlite3.OperationalError) -> str:
+    """Why a data set cannot be written, what is expected, and what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        return f"{_NO_FOLDER}: choose another --out"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if number in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{reason}, expected a folder with free space and write permission. What was recorded before is intact: "
+            "free space or change the permissions, and run the same command again"
+        )
+    return f"{reason}, expected a folder on a file system for files: choose another --out, or check the disk"
 
 
 @contextmanager

@@ -1,18 +1,15 @@
 """The run: entries of a source -> stations -> rows of the data set."""
 
-import os
-import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from glam_deploy import __version__
 from glam_deploy.archive.actors import PredictorFacts, Refusal
 from glam_deploy.archive.cluster import Node, actor_environment, nodes
-from glam_deploy.archive.dataset import Dataset, writing
+from glam_deploy.archive.dataset import Dataset, marker_in, writing
 from glam_deploy.archive.feed import Feed
 from glam_deploy.archive.objects import NO_DICOM, prepared
 from glam_deploy.archive.plan import RunPlan, partition
@@ -53,6 +50,9 @@ class Driver:
         self.partition = ""
         """Digest of the run, known after its first station has opened."""
         self.maker: Maker | None = None
+        self.repaired: tuple[str, ...] = ()
+        self.lost = 0
+        """As those of the data set."""
         self._stations: list[Station] = []
         self._pending: dict[Any, Pending] = {}
         self._again: deque[Task] = deque()
@@ -76,7 +76,7 @@ class Driver:
         What is finished is recorded, however the run ends. Raises SourceUnavailable if the source cannot be reached,
         UsageError if the result cannot be written, and the error of an engine that cannot be opened.
         """
-        with self._marker() as marker:
+        with marker_in(self._plan.dest) if self._plan.write else nullcontext() as marker:
             files = self._ray.put(files_of(self._plan.bundle.folder)) if self._shared else None
             self._station_plan = StationPlan(
                 bundle=self._plan.bundle,
@@ -91,6 +91,7 @@ class Driver:
             )
             try:
                 self._refresh()
+                self._require_cores()
                 while self.maker is None:
                     self._wait()
                 self._process(self.maker)
@@ -106,6 +107,7 @@ class Driver:
         self._objects = plan.objects(self.partition)
         self.dataset = Dataset(plan.dest, self.partition, plan.identifiers, plan.kept(self.partition))
         with self.dataset, Feed(plan.source) as self._feed:
+            self.repaired, self.lost = self.dataset.repaired, self.dataset.lost
             if self._objects:
                 with writing(plan.dest):
                     self._objects = prepared(self._objects, plan.dest)
@@ -115,21 +117,7 @@ class Driver:
                 self._loop(self._feed)
             finally:
                 self.dataset.flush()
-
-    @contextmanager
-    def _marker(self) -> Iterator[Path | None]:
-        """Context with the file in the folder of results that each node must see; None without files to write."""
-        if not self._plan.write:
-            yield None
-            return
-        with writing(self._plan.dest):
-            self._plan.dest.mkdir(parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(prefix=".seen-by-all-", dir=self._plan.dest)
-            os.close(number)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+                self.lost = self.dataset.lost
 
     def _loop(self, feed: Feed) -> None:
         while True:
@@ -365,6 +353,12 @@ class Driver:
             self._stations += self._new_stations(node)
         if not self._stations:
             raise BackendUnavailable("the Ray cluster has no node with a CPU left: start one, and run this again")
+
+    def _require_cores(self) -> None:
+        """Raises UsageError for more threads than any node has cores."""
+        threads, most = self._plan.engine.threads or 1, max(station.node.cpus for station in self._stations)
+        if threads > max(most, 1):
+            raise UsageError(f"--threads {threads} is more than a node has cores: give at most {most}, or leave it out")
 
     def _leave(self, station: Station) -> None:
         """Give up a station; its entries are tried again on others."""

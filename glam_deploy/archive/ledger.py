@@ -1,24 +1,33 @@
 """Index of what an archive run has recorded: an SQLite database beside the Parquet parts, with one writer.
 
-It has nothing that the parts have not, and is made again from them if it is missing (`dataset.Dataset`).
+Besides the checksums of the parts, and what was lost with a damaged one, it has nothing that the parts have not, and is
+made again from them if it is missing (`recovery`).
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Set
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glam_deploy.archive.rows import EXCLUDED
+from glam_deploy.archive.rows import EXCLUDED, UNREADABLE
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS part (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, part TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, part TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rewrite (part TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS condition (id INTEGER PRIMARY KEY, text TEXT);
-"""
+_VERSION = 2
+"""Of the tables; a ledger with others is emptied, and made again."""
+_SCHEMA = (
+    "part (name TEXT PRIMARY KEY) WITHOUT ROWID",
+    "instance (id TEXT PRIMARY KEY, status TEXT, entry TEXT, reason TEXT, part TEXT) WITHOUT ROWID",
+    # place: location of an entry that could not be read, else NULL
+    "entry (id TEXT PRIMARY KEY, outcome TEXT, instance TEXT, place TEXT, part TEXT) WITHOUT ROWID",
+    "checksum (path TEXT, sha256 TEXT, PRIMARY KEY (path, sha256)) WITHOUT ROWID",
+    "lost (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "rewrite (part TEXT PRIMARY KEY) WITHOUT ROWID",
+    "condition (id INTEGER PRIMARY KEY, text TEXT)",
+)
+_INDEX = "CREATE INDEX place ON entry (place) WHERE place IS NOT NULL"
+_ORPHAN = "instance != '' AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = entry.instance)"
+"""Condition of an entry whose instance has no row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +38,8 @@ class Instance:
     status: str
     entry: str
     """The entry that it was read from."""
+    reason: str
+    """As in its row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +50,44 @@ class Seen:
     outcome: str
     """"" if it is to be tried again."""
     instance: str
+    location: str = ""
+    """As in its row; recorded of an entry that could not be read."""
 
 
 class Ledger:
     """The index of one partition. Raises sqlite3.Error, for a full disk too."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+    def __init__(self, path: Path, *, scratch: bool = False) -> None:
+        """`scratch`: a copy that SQLite removes at the end, empty if there is no file."""
+        self._connection = sqlite3.connect("" if scratch else path, isolation_level=None)
+        if scratch and path.exists():
+            with closing(sqlite3.connect(path)) as origin:
+                origin.backup(self._connection)
         # with FULL a recorded transaction also survives the loss of power; a journal file works on network disks too
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(_SCHEMA)
+        if next(self._rows("PRAGMA user_version"))[0] != _VERSION:
+            self._make()
+
+    def _make(self) -> None:
+        with self.transaction():
+            for (name,) in list(self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")):
+                self._connection.execute(f"DROP TABLE {name}")
+            for statement in (*(f"CREATE TABLE {table}" for table in _SCHEMA), _INDEX):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Context whose changes are all made, or none; in another one, a part of that."""
+        if self._connection.in_transaction:
+            yield
+            return
+        with self._connection:
+            self._connection.execute("BEGIN")
+            yield
 
     def parts(self) -> frozenset[str]:
         """Names of the recorded parts."""
@@ -59,8 +95,8 @@ class Ledger:
 
     def instance(self, key: str) -> Instance | None:
         """The instance with this id, if it has a row."""
-        row = next(self._rows("SELECT status, entry FROM instance WHERE id = ?", key), None)
-        return Instance(id=key, status=row[0], entry=row[1]) if row else None
+        row = next(self._rows("SELECT status, entry, reason FROM instance WHERE id = ?", key), None)
+        return Instance(id=key, status=row[0], entry=row[1], reason=row[2]) if row else None
 
     def entry(self, key: str) -> Seen | None:
         """The entry with this id, if it has a row."""
@@ -76,17 +112,31 @@ class Ledger:
 
         Parts with rows that were replaced are in `to_rewrite` until `rewritten`, also after this process was killed.
         """
-        with self._connection as transaction:
-            transaction.execute("BEGIN")
-            transaction.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
-            for table, found in (
-                ("instance", [(one.id, one.status, one.entry, part) for one in instances]),
-                ("entry", [(one.id, one.outcome, one.instance, part) for one in entries]),
-            ):
+        views = [(one.id, one.status, one.entry, one.reason, part) for one in instances]
+        files = [
+            (one.id, one.outcome, one.instance, one.location if one.outcome == UNREADABLE else None, part)
+            for one in entries
+        ]
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (part,))
+            for table, found in (("instance", views), ("entry", files)):
                 replaced = f"SELECT part FROM {table} WHERE id = ? AND part != ?"
                 ids = ((row[0], part) for row in found)
-                transaction.executemany(f"INSERT OR IGNORE INTO rewrite {replaced}", ids)
-                transaction.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", found)
+                self._connection.executemany(f"INSERT OR IGNORE INTO rewrite {replaced}", ids)
+                self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", found)
+            self._connection.executemany("DELETE FROM lost WHERE id = ?", ((row[0],) for row in files))
+
+    def has_unreadable(self) -> bool:
+        """Whether there are entries that could not be read."""
+        return next(self._rows("SELECT 1 FROM entry WHERE place IS NOT NULL"), None) is not None
+
+    def replace_unreadable(self, places: Iterable[str], last: str, *, kept: Set[str]) -> None:
+        """Forget entries at these locations that could not be read: those in parts up to `last`, without `kept`."""
+        for place in places:
+            for key, part in list(self._rows("SELECT id, part FROM entry WHERE place = ? AND part <= ?", place, last)):
+                if key not in kept:
+                    self._connection.execute("INSERT OR IGNORE INTO rewrite VALUES (?)", (part,))
+                    self._connection.execute("DELETE FROM entry WHERE id = ?", (key,))
 
     def instance_part(self, key: str) -> str | None:
         """Name of the part with the row of the instance with this id."""
@@ -96,23 +146,51 @@ class Ledger:
         """Name of the part with the row of the entry with this id."""
         return next((part for (part,) in self._rows("SELECT part FROM entry WHERE id = ?", key)), None)
 
-    def rows_of(self, part: str) -> tuple[int, int]:
-        """Number of instances and of entries whose row is in a part."""
-        ((instances,),) = self._rows("SELECT count(*) FROM instance WHERE part = ?", part)
-        ((entries,),) = self._rows("SELECT count(*) FROM entry WHERE part = ?", part)
-        return instances, entries
+    def has_instances(self, part: str) -> bool:
+        """Whether the row of an instance is in a part."""
+        return next(self._rows("SELECT 1 FROM instance WHERE part = ?", part), None) is not None
 
-    def forget_part(self, part: str) -> None:
-        """Remove what a part has recorded, and all entries of its instances, so that they are tried again."""
-        gone = "part = ? OR instance IN (SELECT id FROM instance WHERE part = ?)"
-        with self._connection as transaction:
-            transaction.execute("BEGIN")
-            transaction.execute("INSERT OR IGNORE INTO rewrite VALUES (?)", (part,))
-            transaction.execute(
-                f"INSERT OR IGNORE INTO rewrite SELECT DISTINCT part FROM entry WHERE {gone}", (part, part)
-            )
-            transaction.execute(f"DELETE FROM entry WHERE {gone}", (part, part))
-            transaction.execute("DELETE FROM instance WHERE part = ?", (part,))
+    def has_entries(self, part: str) -> bool:
+        """Whether the row of an entry is in a part."""
+        return next(self._rows("SELECT 1 FROM entry WHERE part = ?", part), None) is not None
+
+    def forget_instances(self, part: str) -> None:
+        """Remove the instances whose row was in a part."""
+        self._connection.execute("DELETE FROM instance WHERE part = ?", (part,))
+
+    def forget_entries(self, part: str) -> None:
+        """Remove the entries whose row was in a part; they count as lost until they have a row again."""
+        self._connection.execute("INSERT OR IGNORE INTO lost SELECT id FROM entry WHERE part = ?", (part,))
+        self._connection.execute("DELETE FROM entry WHERE part = ?", (part,))
+
+    def forget_orphans(self) -> None:
+        """Remove the entries whose instance has no row, so that they are tried again; they count as lost until then."""
+        self._connection.execute(f"INSERT OR IGNORE INTO lost SELECT id FROM entry WHERE {_ORPHAN}")
+        self._connection.execute(f"INSERT OR IGNORE INTO rewrite SELECT DISTINCT part FROM entry WHERE {_ORPHAN}")
+        self._connection.execute(f"DELETE FROM entry WHERE {_ORPHAN}")
+
+    def miss_owners(self) -> None:
+        """Count the entries without a row from which an instance with a row was read as lost."""
+        without = "NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = instance.entry)"
+        self._connection.execute(f"INSERT OR IGNORE INTO lost SELECT entry FROM instance WHERE {without}")
+
+    def lost(self) -> int:
+        """Number of entries that were in a part which is gone, and have no row yet."""
+        return int(next(self._rows("SELECT count(*) FROM lost"))[0])
+
+    def checksums(self, path: str) -> frozenset[str]:
+        """SHA-256 of the contents that a part may have; empty if it is not known. `path`: relative to the data set."""
+        return frozenset(digest for (digest,) in self._rows("SELECT sha256 FROM checksum WHERE path = ?", path))
+
+    def expect(self, path: str, sha256: str) -> None:
+        """Note the content that a part will have, if it is not killed before, besides the one that it has."""
+        self._connection.execute("INSERT OR IGNORE INTO checksum VALUES (?, ?)", (path, sha256))
+
+    def confirm(self, path: str, sha256: str) -> None:
+        """Note the only content that a part may have."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM checksum WHERE path = ? AND sha256 != ?", (path, sha256))
+            self.expect(path, sha256)
 
     def condition(self) -> str | None:
         """The condition that excluded entries; None if it is not known, as in a ledger that was made again."""
@@ -121,10 +199,9 @@ class Ledger:
 
     def forget_excluded(self, condition: str) -> None:
         """Set the outcome of what the condition before `condition` excluded to "", in one transaction."""
-        with self._connection as transaction:
-            transaction.execute("BEGIN")
-            transaction.execute("UPDATE entry SET outcome = '' WHERE outcome = ?", (EXCLUDED,))
-            transaction.execute("INSERT OR REPLACE INTO condition VALUES (1, ?)", (condition,))
+        with self.transaction():
+            self._connection.execute("UPDATE entry SET outcome = '' WHERE outcome = ?", (EXCLUDED,))
+            self._connection.execute("INSERT OR REPLACE INTO condition VALUES (1, ?)", (condition,))
 
     def to_rewrite(self) -> list[str]:
         """Parts that still have rows which later ones have replaced."""
@@ -137,3 +214,19 @@ class Ledger:
     def _rows(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
         with closing(self._connection.execute(query, values)) as cursor:
             yield from cursor
+
+
+class Repeats:
+    """Which ids came before, in a temporary database of SQLite, so that memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect("", isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("CREATE TABLE known (id TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def __call__(self, key: str) -> bool:
+        """Whether this id came before."""
+        return self._connection.execute("INSERT OR IGNORE INTO known VALUES (?)", (key,)).rowcount == 0
+
+    def close(self) -> None:
+        self._connection.close()

@@ -10,7 +10,6 @@ Each file is complete under its name, or not there. The row of an instance is wr
 its files counts as not known (`dataset.Dataset`), so that a later run writes them.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from types import MappingProxyType
 from glam_deploy.archive.reader import DecodedView
 from glam_deploy.archive.rows import finding_of_error
 from glam_deploy.dicom.uids import is_uid, random_uid
+from glam_deploy.durable import move_into_place, sync
 from glam_deploy.errors import UsageError
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.outputs.writer import named_arrays, write_npz
@@ -78,11 +78,11 @@ def write_objects(plan: ObjectPlan, instance: str, view: DecodedView, result: Re
         if plan.kinds & DICOM and (reason := _write_dicom(plan, instance, view, result, Path(drafts))):
             Path(drafts, f"{instance}{_NO_DICOM_SUFFIX}").write_text(f"{reason}\n", "utf-8")
         for draft in sorted(Path(drafts).iterdir()):
-            synchronize(draft)
+            sync(draft)
             draft.replace(folder / draft.name)
     if plan.kinds & DICOM and not reason:
         plan.path(instance, _NO_DICOM_SUFFIX).unlink(missing_ok=True)
-    synchronize(folder)
+    sync(folder)
     return reason
 
 
@@ -115,19 +115,9 @@ def _device_uid(dest: Path) -> str:
     if not path.exists():
         draft = dest / ".unfinished-device.uid"
         draft.write_text(random_uid(), "ascii")
-        synchronize(draft)
-        draft.replace(path)
-        synchronize(dest)
+        sync(draft)
+        move_into_place(draft, path)
     text = path.read_text("ascii", "replace")
     if not is_uid(text):
         raise UsageError(f"{path} has no UID: restore it, or delete it, which gives later objects another device UID")
     return text
-
-
-def synchronize(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, permanent (fsync(2), "NOTES")."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

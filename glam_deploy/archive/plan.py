@@ -1,18 +1,22 @@
 """What a run does, the partition of its results, and what it would do."""
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glam_deploy.archive.actors import EnginePlan, OpenPipeline, open_pipeline
 from glam_deploy.archive.dataset import RETRIED, Kept, known_entries, require_same_key
 from glam_deploy.archive.identifiers import Identifiers
+from glam_deploy.archive.ledger import Repeats
 from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.rows import KEPT, Maker, entry_id
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Source
 from glam_deploy.json_records import json_sha256
+
+REPEATED = "repeated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,21 @@ def partition(maker: Maker, *, for_processing: bool) -> str:
 def survey(plan: RunPlan) -> Counter[str]:
     """Count the entries of the source that have no row ("new") and those that have one (KEPT), without Ray.
 
-    Opens the pipeline, because its engine determines the partition; computes and writes nothing.
+    An entry that the source has several times counts once, and for each further time as REPEATED. Opens the pipeline,
+    because its engine determines the partition; computes and writes nothing.
     """
     provenance = plan.opener(plan.bundle.folder, plan.engine).provenance
     digest = partition(Maker.of(provenance), for_processing=plan.reader.for_processing)
     require_same_key(plan.dest, plan.identifiers)
-    with known_entries(plan.dest, digest, plan.condition, plan.kept(digest)) as is_known:
-        keys = ((entry.version, entry_id(entry, plan.identifiers)) for entry in plan.source.entries())
-        return Counter(KEPT if version and is_known(key) else "new" for version, key in keys)
+    counts = Counter[str]()
+    with (
+        known_entries(plan.dest, digest, plan.condition, plan.kept(digest)) as is_known,
+        closing(Repeats()) as is_repeated,
+    ):
+        for entry in plan.source.entries():
+            key = entry_id(entry, plan.identifiers)
+            if is_repeated(key):
+                counts[REPEATED] += 1
+            else:
+                counts[KEPT if entry.version and is_known(key) else "new"] += 1
+    return counts

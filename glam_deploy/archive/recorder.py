@@ -1,6 +1,6 @@
 """What became of each entry -> rows: one of `files` for each, and one of `views` for each distinct instance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from glam_deploy.archive.dataset import Dataset
@@ -16,7 +16,9 @@ from glam_deploy.archive.rows import (
     Maker,
     ViewRow,
     instance_id,
+    valid_text,
 )
+from glam_deploy.archive.sources.locations import places
 from glam_deploy.archive.station import Task
 
 LARGEST = 2**63 - 1
@@ -68,7 +70,8 @@ class Recorder:
         task.instance = instance
         if (known := self._dataset.instance(task.instance)) is not None:
             # the row of its instance may be from a run that was killed before it wrote that of the entry
-            self._add(task, known.status if known.entry == task.id else DUPLICATE)
+            is_owner = known.entry == task.id
+            self._add(task, known.status if is_owner else DUPLICATE, reason=known.reason if is_owner else "")
             return True
         claim = self._claims.setdefault(task.instance, _Claim(owner=task))
         if claim.owner is not task and not any(task is other for other in claim.duplicates):
@@ -110,6 +113,10 @@ class Recorder:
         if task.instance:
             self._claims.pop(task.instance, None)
 
+    def _places(self, location: str) -> Iterator[str]:
+        """`places` as the tables have them."""
+        return (valid_text(self._identifiers.text("location", place)) for place in places(location))
+
     def _add(self, task: Task, outcome: str, *, view: ViewRow | None = None, reason: str = "") -> None:
         found, entry = task.fingerprint, task.entry
         location = self._identifiers.of({}, entry.location)["location"]
@@ -129,5 +136,5 @@ class Recorder:
         if view is None and self._dataset.is_known(task.id):
             outcome = KEPT  # twice in the source, or read again without a version
         elif outcome in (DONE, DUPLICATE) or not self._dataset.has_result(task.id, task.instance):
-            self._dataset.add(row, view)
+            self._dataset.add(row, view, self._places(entry.location))
         self._count(outcome)

@@ -145,7 +145,7 @@ class ViewRow:
             "instance": self.instance,
             "entry": self.entry,
             "sha256": self.sha256,
-            **{column: _text(text) for column, text in self.identifiers.items()},
+            **{column: valid_text(text) for column, text in self.identifiers.items()},
             "kind": found.kind,
             "view": found.view,
             "status": found.status,
@@ -156,7 +156,7 @@ class ViewRow:
             ],
             "notices": list(found.notices),
             "error": found.error,
-            "reason": _text(found.reason),
+            "reason": valid_text(found.reason),
             "timings_ms": list(found.timings_ms.items()),
             "time_ms": sum(found.timings_ms.values()) if found.timings_ms else None,
             "engine": self.maker.engine,
@@ -184,9 +184,9 @@ class FileRow:
 
     def to_arrow(self) -> dict[str, object]:
         """Column -> value."""
-        return {**vars(self), "location": _text(self.location), "reason": _text(self.reason)}
+        return {**vars(self), "location": valid_text(self.location), "reason": valid_text(self.reason)}
 
 
-def _text(text: str) -> str:
+def valid_text(text: str) -> str:
     """`text` as valid Unicode: bytes of file names that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

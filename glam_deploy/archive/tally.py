@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glam_deploy.errors import BackendUnavailable, UsageError
-from glam_deploy.installation import is_installed
+from glam_deploy.installation import is_installed, lacks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,9 +55,7 @@ def tallies(dest: Path) -> Iterator[Tally]:
     pyarrow.
     """
     if not is_installed("pyarrow"):
-        raise BackendUnavailable(
-            "the summary needs the package pyarrow, which this Python lacks. Install with: pip install pyarrow"
-        )
+        raise BackendUnavailable(lacks("the summary", ["pyarrow"], "ray"))
     digests = sorted(
         {path.name.partition("=")[2] for table in ("files", "views") for path in dest.glob(f"{table}/bundle=*")}
     )

@@ -54,7 +54,7 @@ class ArchiveOptions:
     for_processing: bool = False
     where: tuple[str, ...] = ()
     pseudonyms: Path | None = None
-    modalities: tuple[str, ...] = ("MG",)
+    modalities: tuple[str, ...] = ()
     authority: Path | None = None
 
     @property
@@ -98,9 +98,7 @@ archive_options: Decorator = grouped(
         "--modality",
         "modalities",
         multiple=True,
-        default=("MG",),
-        show_default=True,
-        help="Series of a DICOMweb server with this modality. May be repeated.",
+        help="Series of a DICOMweb server with this modality [default: MG]. May be repeated.",
     ),
     click.option(
         "--authority",
@@ -139,8 +137,7 @@ def command(sources: tuple[str, ...], out: Path, choice: EngineChoice, options: 
     require("ray", *(["dicom"] if options.objects else []))
     from glam_deploy.archive.sources import open_source
 
-    source = open_source(sources, modalities=options.modalities, authority=options.authority)
-    _require_apart(sources, out)
+    source = open_source(sources, modalities=options.modalities, authority=options.authority, results=out)
     if next(iter(source.entries()), None) is None:
         raise UsageError(f"{' '.join(sources)} has no images: check the source")
     plan = _plan(source, out, choice, options)
@@ -154,14 +151,6 @@ def _require_identifiers(options: ArchiveOptions) -> None:
             f"--write {options.objects[0]} copies name and ID of the patient from the image, which --pseudonyms hides: "
             "leave out one of them, or give images that were de-identified before"
         )
-
-
-def _require_apart(sources: tuple[str, ...], out: Path) -> None:
-    """Raises UsageError for a folder of results inside a source, whose pictures would be inputs of the next run."""
-    for text in sources:
-        folder = Path(text)
-        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"--out {out} is inside the source {folder}: choose a folder outside of it")
 
 
 def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOptions) -> "RunPlan":
@@ -205,21 +194,23 @@ def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOpt
 
 def _dry_run(plan: "RunPlan") -> int:
     """Print how many entries are new."""
-    from glam_deploy.archive.plan import survey
+    from glam_deploy.archive.plan import REPEATED, survey
 
     with console.working("counting"):
         counts = survey(plan)
-    known = sum(count for name, count in counts.items() if name != "new")
     noun = "entry" if counts["new"] == 1 else "entries"
-    console.out.print(f"{counts['new']} {noun} to try, {known} with a row; nothing was computed")
+    again = f", {counts[REPEATED]} named again" if counts[REPEATED] else ""
+    console.out.print(f"{counts['new']} {noun} to try, {counts[KEPT]} with a row{again}; nothing was computed")
     return 0
 
 
 def _run(plan: "RunPlan", address: str | None) -> int:
     from glam_deploy.archive.cluster import joined_cluster, local_cluster
+    from glam_deploy.archive.dataset import make_folder
     from glam_deploy.archive.driver import Driver
     from glam_deploy.archive.summary import write_summary
 
+    make_folder(plan.dest)  # before Ray, which takes seconds to start
     with ExitStack() as stack:
         with console.working("starting Ray"):
             ray = stack.enter_context(joined_cluster(address) if address else local_cluster())
@@ -231,6 +222,8 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             if driver.counts:
                 click.echo(f"{_summary(driver.counts)}; to go on, give the same command again", err=True)
             raise
+        finally:
+            _tell_damage(driver, plan.dest)
     page = write_summary(plan.dest)
     if driver.without_objects:
         noun = "image has" if driver.without_objects == 1 else "images have"
@@ -238,13 +231,28 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             f"{driver.without_objects} {noun} a result, but no SEG or SR: reasons in views, with no-dicom-object",
             soft_wrap=True,
         )
-    if driver.dataset.repaired:
-        parts = ", ".join(driver.dataset.repaired)
-        console.err.print(f"missing or damaged, and computed again: {parts} of {plan.dest}", soft_wrap=True)
     if not console.is_quiet():
         text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {page}"
         console.out.print(text, soft_wrap=True)
-    return 1 if counts["failed"] or counts["unreadable"] or not counts.total() else 0
+    return 1 if counts["failed"] or counts["unreadable"] or driver.lost or not counts.total() else 0
+
+
+def _tell_damage(driver: "Driver", dest: Path) -> None:
+    """Print which parts were damaged, and how many of their rows are still to be computed; with --quiet too."""
+    for part in driver.repaired:
+        click.echo(
+            f"{dest / part} is missing or damaged: its rows are computed again as far as the sources of this run have "
+            "them. A damaged file was renamed to .damaged-...; delete it, and check the disk",
+            err=True,
+        )
+    if driver.lost:
+        entries = "1 entry has" if driver.lost == 1 else f"{driver.lost} entries have"
+        click.echo(
+            f"{entries} no row, because a part was missing or damaged, and this run did not compute them: give all "
+            "sources of the earlier runs, without --limit. If they do not exist any more, delete "
+            f"{dest}/ledger-{driver.partition}.db to accept the loss",
+            err=True,
+        )
 
 
 def _summary(counts: Mapping[str, int]) -> str:

@@ -100,6 +100,8 @@ class ElementReader:
         self._long = Struct(f"{order}L").unpack
         self.position = stream.tell()
         """Position of the first element that has not been read."""
+        self.has_ended = False
+        """Whether the data set ends before the first element beyond the last one that was asked for."""
         self._count = self._built = 0
         self._pending: _Head | None = None
         self._found: dict[BaseTag, RawDataElement | DataElement] = {}
@@ -124,6 +126,8 @@ class ElementReader:
             else:
                 self._skip(head, 0)
             self.position = self._stream.tell()
+        else:
+            self.has_ended = self.position != end
         return self._dataset(self._found, self._implicit)
 
     def measure_pixels(self) -> PixelLayout | None:

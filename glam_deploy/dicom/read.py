@@ -4,8 +4,8 @@ import copy
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from glam_deploy.dicom.header import KEYWORDS, UID_KEYWORDS, Header, dicom_error
 from glam_deploy.dicom.part10 import open_data_set
 from glam_deploy.dicom.pixels import StoredImage, read_pixels
 from glam_deploy.dicom.values import LIBRARY_ERRORS, Elements
-from glam_deploy.errors import DicomError, Remedy, UsageError, disk_reason
+from glam_deploy.errors import DicomError, IncompleteObject, Remedy, UsageError, disk_reason
 from glam_deploy.records import MAX_PIXELS, Mammogram, Notice, Pixels, Source, View
 from glam_deploy.regular import open_regular
 
@@ -48,9 +48,10 @@ def read_view(
     silence_pydicom()
     with _opened(path) as file:
         parsed = _Parsed(file, KEYWORDS)
-        header = read_header(parsed.read_through(BEFORE_PIXELS))
-        notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
-        found = views.view_of(header, view)
+        with parsed.tell_end():
+            header = read_header(parsed.read_through(BEFORE_PIXELS))
+            notices = acceptance.check(header, for_processing=for_processing, view_is_given=view is not None)
+            found = views.view_of(header, view)
         stored = views.stored_orientation(header, found)
         if horizontal_flip and stored and not stored.mirrored:
             raise DicomError("PatientOrientation states that the image is not stored mirrored", Remedy.NO_FLIP)
@@ -182,6 +183,18 @@ class _Parsed:
             dataset = self._reader.read_through(last)
         dataset.file_meta = self._meta
         return dataset
+
+    @contextmanager
+    def tell_end(self) -> Iterator[None]:
+        """Context that raises DicomError of the block as IncompleteObject if the data set ends before its pixels."""
+        try:
+            yield
+        except DicomError as error:
+            if isinstance(error, IncompleteObject) or not self._reader.has_ended:
+                raise
+            raise IncompleteObject(
+                "the data set ends before its pixels, so it is truncated or never had any: export the object again"
+            ) from error
 
 
 def _valid_uids(header: Header) -> dict[str, str]:

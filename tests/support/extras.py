@@ -15,6 +15,7 @@ LINES = (
     "export,dicom",
     "dicom,appliance",
     "openvino,dicom",
+    "dicom,ray",
     "quantize",
     "tensorrt-rtx",
 )
@@ -52,6 +53,7 @@ class Case:
 
 
 APPLIANCE = ("dicom,appliance",)
+ARCHIVE = "archive {png} --bundle {bundle} --out {out}"
 RUN = "run {png} --bundle {bundle} --out {out}"
 BENCH = "bench --bundle {bundle} --engine onnx --no-ladder --no-files --quick --out {out}"
 
@@ -67,8 +69,14 @@ CASES = (
     Case(name="run, PyTorch", words=f"{RUN} --engine torch", needs=("export",), code=3),  # the bundle has no weights
     Case(name="run, TensorRT", words=f"{RUN} --engine fp16", needs=("tensorrt",), code=3),  # there is no GPU
     Case(name="run, CUDA", words=f"{RUN} --engine onnx-cuda", needs=("cuda",), code=3),
-    Case(name="archive", words="archive {png} --bundle {bundle} --out {out}", needs=("ray",)),
-    Case(name="archive, SEG", words="archive {png} --bundle {bundle} --out {out} --write seg", needs=("ray,dicom",)),
+    Case(name="archive", words=ARCHIVE, needs=("ray",), quick=f"{ARCHIVE} --readers 0", quick_code=2),
+    Case(
+        name="archive, SEG",
+        words=f"{ARCHIVE} --write seg",
+        needs=("ray,dicom",),
+        quick=f"{ARCHIVE} --write seg --pseudonyms {{none}}",
+        quick_code=2,
+    ),
     Case(name="gate", words="gate --bundle {gated} --engine openvino --images {png}", needs=("openvino",), code=4),
     Case(
         name="gate, demo exam",

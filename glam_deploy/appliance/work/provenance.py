@@ -3,10 +3,11 @@
 import os
 
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder, move_into_place, part_file
+from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.dicom.results.provenance import ResultProvenance, algorithm_of
 from glam_deploy.dicom.uids import digest, random_uid
+from glam_deploy.durable import move_into_place
 
 
 def result_provenance(predictor: Predictor, config: Config, data: DataFolder) -> ResultProvenance:

@@ -27,7 +27,6 @@ from glam_deploy.appliance.data import (
     part_folder,
     read_json,
     replace_folder,
-    sync_folder,
     write_json,
 )
 from glam_deploy.appliance.state.deliveries import ResultObject
@@ -43,6 +42,7 @@ from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.uids import DERIVED
+from glam_deploy.durable import sync_folder
 from glam_deploy.json_records import from_json, to_json
 from glam_deploy.outputs import report
 from glam_deploy.outputs.overlay import overlay, to_png

@@ -1,7 +1,8 @@
 """Sources of images for the archive command: folders, lists, object stores, zip and tar files, DICOMweb servers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -54,41 +55,63 @@ def _is_list(part: _Part) -> bool:
     return isinstance(part, Files) and isinstance(part.listing, ListListing)
 
 
-def open_source(texts: Sequence[str], *, modalities: Sequence[str] = ("MG",), authority: Path | None = None) -> Source:
+def open_source(
+    texts: Sequence[str],
+    *,
+    modalities: Sequence[str] = (),
+    authority: Path | None = None,
+    results: Path | None = None,
+) -> Source:
     """The source of all `texts`: each is a path, a URL or `dicomweb+https://HOST/PATH`.
 
     A folder and a URL without the suffix of a file are searched; a zip or tar file gives its members; a file .csv,
-    .parquet, .txt or .lst is a list of paths and URLs. `modalities`: series of a DICOMweb server with one of these;
-    `authority`: CA certificates (PEM) that must have signed its certificate, None: those of this machine.
+    .parquet, .txt or .lst is a list of paths and URLs. `modalities`: series of a DICOMweb server with one of these,
+    none: MG. `authority`: CA certificates (PEM) that must have signed its certificate, None: those of this machine.
+    `results`: folder of the results, which must not be in a folder of the source.
 
-    Raises UsageError for a text that is none of these, BackendUnavailable if a package is missing.
+    Raises UsageError for a text that is none of these, for `results` in a folder, and for `modalities` and `authority`
+    without a DICOMweb server; BackendUnavailable if a package is missing.
     """
     if not texts:
         raise UsageError("no source was given, expected folders, files, lists or URLs")
-    return Sources(parts=tuple(_part(text, modalities, authority) for text in dict.fromkeys(texts)))
+    if (modalities or authority) and not any(scheme_of(text) in SCHEMES for text in texts):
+        given = "--modality" if modalities else "--authority"
+        raise UsageError(
+            f"{given} is for DICOMweb servers, and no source is one: leave it out. Images of other sources are chosen "
+            "by their header, with --where Modality=MG"
+        )
+    web = partial(open_dicomweb, modalities=modalities or ("MG",), authority=authority)
+    return Sources(parts=tuple(_part(text, web, results) for text in dict.fromkeys(texts)))
 
 
-def _part(text: str, modalities: Sequence[str], authority: Path | None) -> _Part:
+def _part(text: str, web: Callable[[str], _Part], results: Path | None) -> _Part:
     scheme = scheme_of(text)
     if scheme and not is_valid(text):
         raise UsageError(f"a source with {scheme}:// is not a valid URL, expected {scheme}://HOST/PATH: check its host")
     if scheme in SCHEMES:
-        return open_dicomweb(text, modalities=modalities, authority=authority)
-    return Files(listing=_url(text, scheme) if scheme not in ("", "file") else _local(text))
+        return web(text)
+    return Files(listing=_url(text, scheme) if scheme not in ("", "file") else _local(text, results))
 
 
-def _local(text: str) -> Listing:
+def _local(text: str, results: Path | None) -> Listing:
     path = local_path(text).absolute()  # readers may have another working folder
     if not exists(path):
         raise UsageError(
             f"{path} does not exist or cannot be accessed, expected a file, folder, list or URL: check the path"
         )
     if path.is_dir():
-        return FolderListing(root=path)
+        return _folder(path, results)
     if not path.is_file():
         raise UsageError(f"{path} is a device or pipe, expected a file or a folder: save it as a file")
     address = local_location(path)
     return ListListing(address=address) if is_list(address) else FileListing(address=address)
+
+
+def _folder(path: Path, results: Path | None) -> Listing:
+    apart = None if results is None else results.resolve()
+    if apart is not None and apart.is_relative_to(path.resolve()):
+        raise UsageError(f"--out {results} is inside the source {path}: choose a folder outside of it")
+    return FolderListing(root=path, results=apart)
 
 
 def _url(text: str, scheme: str) -> Listing:

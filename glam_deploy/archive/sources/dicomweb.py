@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from glam_deploy.archive.sources.base import Entry, SourceUnavailable
 from glam_deploy.archive.sources.storage import Doubt, with_retries
+from glam_deploy.dicom.terms import DEFINED
 from glam_deploy.errors import GlamError, InputError, PeerBroke, PeerDeclined, PeerError, UsageError
 from glam_deploy.installation import refusal
 from glam_deploy.reading import MAX_BYTES
@@ -199,8 +200,8 @@ def _compare(path: str, content: bytes) -> None:
 def open_dicomweb(text: str, *, modalities: Sequence[str], authority: Path | None) -> DicomwebSource:
     """The source of `dicomweb+https://HOST/PATH`, with credentials of the environment or of the netrc file.
 
-    Raises UsageError for another form, and for credentials that would be sent without encryption; BackendUnavailable
-    without `requests` or pydicom.
+    Raises UsageError for another form, for an unknown modality, and for credentials that would be sent without
+    encryption; BackendUnavailable without `requests` or pydicom.
     """
     try:
         from glam_deploy.dicom.net.dicomweb import WebPeer
@@ -208,6 +209,11 @@ def open_dicomweb(text: str, *, modalities: Sequence[str], authority: Path | Non
         if (absence := refusal(error, user="DICOMweb")) is None:
             raise
         raise absence from error
+    if unknown := [name for name in modalities if name not in DEFINED["Modality"]]:
+        raise UsageError(
+            f"--modality {unknown[0]} is no modality of DICOM (PS3.3 section C.7.3.1.1.1), expected one of "
+            f"{', '.join(sorted(DEFINED['Modality']))}"
+        )
     url = text.removeprefix("dicomweb+").rstrip("/")
     address = urlsplit(url)
     if address.username or address.query or address.fragment or not address.hostname:

@@ -14,6 +14,7 @@ from glam_deploy.archive.sources.locations import (
     is_named_image,
     local_location,
     local_path,
+    may_be_image,
     name_of,
     without_credentials,
 )
@@ -61,8 +62,11 @@ class FolderListing:
     """
 
     root: Path
+    results: Path | None = None
+    """Folder of the results of the run, with all links resolved; not below `root`."""
 
     def entries(self) -> Iterator[Entry]:
+        """Raises UsageError too if a link leads to the results, whose pictures would be inputs of the next run."""
         if not (exists(self.root) and self.root.is_dir()):
             raise UsageError(f"{self.root} does not exist, expected a folder: check the path")
         followed = [self.root.resolve()]
@@ -77,7 +81,18 @@ class FolderListing:
             files = [item for item in found if not _is_folder(item)]
             yield from (entry for item in files if (entry := _file_entry(Path(item.path))))
             folders = [Path(item.path) for item in found if _is_folder(item)]
-            stack += reversed([path for path in folders if _is_new(path, followed)])
+            stack += reversed([path for path in folders if self._is_apart(path) and _is_new(path, followed)])
+
+    def _is_apart(self, folder: Path) -> bool:
+        if self.results is None or not folder.is_symlink():
+            return True
+        target = folder.resolve()
+        if self.results.is_relative_to(target) or target.is_relative_to(self.results):
+            raise UsageError(
+                f"--out {self.results} is inside the source {self.root} through the link {folder}: choose a folder "
+                "outside of it, or remove the link"
+            )
+        return True
 
     def owns(self, location: str) -> bool:
         return not is_url(location) and local_path(location).is_relative_to(self.root)
@@ -225,7 +240,13 @@ def _visible(target: Path, place: Path) -> bool:
 
 
 def _file_entry(path: Path) -> Entry | None:
-    return _local_entry(path) if is_container(path.name) or looks_like_image(path) else None
+    is_wanted = is_container(path.name) or looks_like_image(path) or (may_be_image(path.name) and _is_special(path))
+    return _local_entry(path) if is_wanted else None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path leads to a pipe, socket or device, which gets a row with this reason."""
+    return exists(path) and not (path.is_file() or path.is_dir())
 
 
 def _local_entry(path: Path) -> Entry:

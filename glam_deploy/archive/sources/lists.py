@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from glam_deploy.archive.sources.locations import is_named_image, local_path, path_part, scheme_of
 from glam_deploy.archive.sources.storage import is_file, is_url
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.installation import lacks
 
 PLACES = ("location", "url", "path", "file", "filename", "file_name")
 """Names of the column with the paths or URLs, in this order; a list of one column may have any name."""
@@ -87,9 +88,7 @@ def _parquet(file: BinaryIO) -> Iterator[Row]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise BackendUnavailable(
-            "a Parquet list needs the package pyarrow, which this Python lacks. Install with: pip install pyarrow"
-        ) from None
+        raise BackendUnavailable(lacks("a Parquet list", ["pyarrow"], "ray")) from None
     try:
         table = parquet.ParquetFile(file)
         names = table.schema_arrow.names

@@ -132,6 +132,13 @@ def split_member(location: str) -> Iterator[tuple[str, str]]:
             yield location[: found.end() - 1], location[found.end() :]
 
 
+def places(location: str) -> Iterator[str]:
+    """A location, and those of the container, the folders, or the study and series that it is in."""
+    yield location
+    yield from (container for container, _ in split_member(location))
+    yield from (location[: found.start()] for found in re.finditer("/", location) if found.start())
+
+
 def is_hidden(name: str) -> bool:
     """Whether a part of a relative name is hidden, or the last one is DICOMDIR: such files are no entries."""
     parts = PurePosixPath(name.replace("\\", "/")).parts

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from glam_deploy.archive.sources.base import SourceUnavailable
 from glam_deploy.archive.sources.locations import local_path, scheme_of, without_credentials
 from glam_deploy.errors import BackendUnavailable, GlamError, InputError, UsageError, disk_reason
+from glam_deploy.installation import EXTRAS, lacks, package_command
 from glam_deploy.reading import MAX_BYTES
-from glam_deploy.regular import open_regular
+from glam_deploy.regular import NOT_REGULAR, open_regular
 
 T = TypeVar("T")
 
@@ -116,8 +117,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise _lacks(scheme, "fsspec") from None
     try:
         fs, path = url_to_fs(scheme + url[len(scheme) :], use_listings_cache=False, **_limits(scheme))
-    except ImportError:
-        raise _lacks(scheme, _PACKAGES.get(scheme, "of fsspec for this scheme")) from None
+    except ImportError as error:
+        raise _lacks(scheme, _PACKAGES.get(scheme, ""), str(error)) from None
     except ValueError:
         raise UsageError(
             f"{scheme}:// is no scheme that fsspec reads: expected s3, gs, abfs, https or the like"
@@ -195,6 +196,8 @@ def local_doubt(error: BaseException) -> Doubt:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, IsADirectoryError):
         return _final("the path is a folder that could not be searched: give read permission")
+    if isinstance(error, OSError) and error.strerror == NOT_REGULAR:
+        return _final(NOT_REGULAR)
     reason = disk_reason(error) if isinstance(error, OSError) else "the name is not valid"
     message = f"it cannot be read ({reason}): check its path and rights"
     return Doubt(message, about_entry=number not in _LOST, may_pass=False)
@@ -260,9 +263,14 @@ def _too_large() -> InputError:
     return InputError(f"it has more than {MAX_BYTES} bytes, too many for one mammogram")
 
 
-def _lacks(scheme: str, package: str) -> BackendUnavailable:
+def _lacks(scheme: str, package: str, reason: str = "") -> BackendUnavailable:
+    """`package`: name at an index, "" if only fsspec knows it; `reason`: what fsspec says."""
+    if package in EXTRAS["ray"]:
+        return BackendUnavailable(lacks(f"{scheme}://", [package], "ray"))
+    if not package:
+        return BackendUnavailable(f"{scheme}:// needs a package that this Python lacks. fsspec says: {reason}")
     return BackendUnavailable(
-        f"{scheme}:// needs the package {package}, which this Python lacks. Install with: pip install {package}"
+        f"{scheme}:// needs the package {package}, which this Python lacks. Install with: {package_command(package)}"
     )
 
 

@@ -278,22 +278,12 @@ import test_objects
 from glam_deploy.archive import objects
 from glam_deploy.archive.actors import EnginePlan, Predictor, open_pipeline
 from glam_deploy.archive.shipping import shipped
-
-left = int(sys.argv[3])
-
-def step(function):
-    def counted(*arguments, **options):
-        global left
-        if left == 0:
-            os._exit(9)
-        left -= 1
-        return function(*arguments, **options)
-    return counted
+from support.killed_steps import end_before
 
 predictor = Predictor(shipped(Path(sys.argv[5])), EnginePlan(engine="onnx"), open_pipeline)
 predictor.open(None, None)
 test_objects.prepared(objects.ObjectPlan(folder=Path(), kinds=test_objects.BOTH), Path(sys.argv[2]))
-os.fsync, Path.replace = map(step, (os.fsync, Path.replace))
+end_before(int(sys.argv[3]), (os, "fsync"), (Path, "replace"))
 test_objects.write(predictor, Path(sys.argv[1]), Path(sys.argv[2]))
 os._exit(0)
 """

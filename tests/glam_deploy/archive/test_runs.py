@@ -27,6 +27,7 @@ from support.archive import (
 )
 
 from glam_bench.simulated_pipeline import Simulation
+from glam_deploy.archive.actors import EnginePlan
 from glam_deploy.archive.driver import Driver
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.plan import survey
@@ -87,6 +88,14 @@ def test_an_index_that_was_lost_is_made_again(ray: Any, tmp_path: Path) -> None:
     (ledger,) = (tmp_path / "out").glob("ledger-*.db")
     ledger.unlink()
     assert Driver(ray, plan).run() == {"kept": len(expected)}
+
+
+def test_more_threads_than_cores_are_refused(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm"])
+    cores = len(os.sched_getaffinity(0))
+    plan = plan_of(tmp_path / "in", tmp_path / "out", engine=EnginePlan(threads=cores + 1))
+    with pytest.raises(UsageError, match=f"--threads {cores + 1} is more than .*: give at most {cores}, or leave"):
+        Driver(ray, plan).run()
 
 
 def test_limit(ray: Any, tmp_path: Path) -> None:

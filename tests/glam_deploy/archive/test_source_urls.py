@@ -1,6 +1,8 @@
 """Sources behind URLs: a real S3 server (moto) where it is installed, and a web server of this test."""
 
 import logging
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.archives import contents, dicom, reason, write_tar, write_zip
+from support.commands import install_line
 
 from glam_deploy.archive.sources import open_source, storage
 from glam_deploy.archive.sources.base import SourceUnavailable
@@ -263,11 +266,21 @@ def test_s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(BackendUnavailable, match="pip install gcsfs"):
+    with pytest.raises(BackendUnavailable, match=rf"{re.escape(sys.executable)} -m pip install gcsfs"):
         open_source(["gs://bucket/exams"])
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(BackendUnavailable, match=re.escape(install_line("ray"))):
+        open_source(["https://host/list.txt"])
+    with pytest.raises(BackendUnavailable, match=r"needs a package that this Python lacks\. fsspec says: .*ocifs"):
+        open_source(["oci://bucket/list.txt"])
+
+
+def test_so_is_pyarrow_for_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "list.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BackendUnavailable, match=re.escape(install_line("ray"))):
+        list(open_source([str(tmp_path / "list.parquet")]).entries())
 
 
 def test_a_large_object_is_refused(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import BackendUnavailable, DicomError, GlamError, NotForThisNetwork
+from glam_deploy.errors import BackendUnavailable, DicomError, GlamError, IncompleteObject, NotForThisNetwork
 from glam_deploy.records import Mammogram, View
 
 LOSSLESS = (
@@ -213,6 +213,17 @@ def test_a_cut_off_file_is_refused(write: Write, keep: float) -> None:
     path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
     with pytest.raises(DicomError):
         read_view(path)
+
+
+def test_a_file_that_ends_between_two_elements_of_its_header_is_told_as_truncated(write: Write) -> None:
+    path = write()
+    content, head = path.read_bytes(), dcmread(path, stop_before_pixels=True)
+    for keyword in ("SOPInstanceUID", "PatientID", "Rows", "BitsStored"):
+        tag = head[keyword].tag
+        start = struct.pack("<HH", tag.group, tag.element) + head[keyword].VR.encode()
+        path.write_bytes(content[: content.rindex(start)])
+        with pytest.raises(IncompleteObject, match="ends before its pixels, so it is truncated"):
+            read_view(path)
 
 
 def test_a_file_that_is_not_there_and_a_file_of_another_kind(tmp_path: Path) -> None:

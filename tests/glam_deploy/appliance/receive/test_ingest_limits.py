@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from support.receive import CANARY, Box, box, config_of, same_rows_and_files, split, write_exam
 
-from glam_deploy.appliance import data as data_module
+from glam_deploy import durable
 from glam_deploy.appliance.ingest import Status
 from glam_deploy.dicom.received import MAX_HEADER
 from glam_deploy.records import View
@@ -102,7 +102,7 @@ def full(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize("where", ["os.fsync", "Path.replace", "sync", "Path.mkdir", "open"])
 def test_a_full_disk_at_any_step(inbox: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     claim, data_set = split(write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes())
-    owner: Any = {"os.fsync": os, "sync": data_module}.get(where, Path)
+    owner: Any = {"os.fsync": os, "sync": durable}.get(where, Path)
     monkeypatch.setattr(owner, where.rpartition(".")[2], full)
     receipt = inbox.take(data_set, claim)
     monkeypatch.undo()
