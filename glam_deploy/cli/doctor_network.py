@@ -16,7 +16,7 @@ from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
 from glam_deploy.errors import GlamError, UsageError
 
 if TYPE_CHECKING:
-    from glam_deploy.appliance.config import Config, Sender, Target, Tls
+    from glam_deploy.appliance.config import Config, KeyPair, Sender, Target, Tls
     from glam_deploy.appliance.data import DataFolder
 
 TIMEOUT_S = 10.0
@@ -107,7 +107,7 @@ def _why_no_echo(local_senders: "Sequence[Sender]", host: str, tls: "Tls | None"
     return ""
 
 
-def _check_presented(what: str, host: str, port: int, tls: "Tls") -> Finding:
+def _check_presented(what: str, host: str, port: int, tls: "KeyPair") -> Finding:
     """Whether a listener presents the certificate that is now in its file."""
     try:
         shown = shown_certificate(_reachable(host), port, tls, TIMEOUT_S)

@@ -25,8 +25,8 @@ from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock
 from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
 from glam_deploy.appliance.state.studies import assemble_complete
 from glam_deploy.appliance.web import monitoring, server
-from glam_deploy.appliance.web.access import WebContext
 from glam_deploy.appliance.web.app import make_app
+from glam_deploy.appliance.web.context import WebContext
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.read import read_view
