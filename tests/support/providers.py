@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -87,6 +87,12 @@ class FalseProvider:
             **self.metadata,
         }
 
+    def answer_to(self, query: str) -> str:
+        """Where a browser goes that asks for a login: back, as the same user every time."""
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        self.nonce = asked["nonce"]
+        return f"{asked['redirect_uri']}?{urlencode({'code': 'a-code', 'state': asked['state']})}"
+
     def jwks(self) -> dict[str, Any]:
         numbers = self.key.public_key().public_numbers()
         n, e = (_base64(value.to_bytes((value.bit_length() + 7) // 8)) for value in (numbers.n, numbers.e))
@@ -122,7 +128,13 @@ def false_provider() -> Iterator[FalseProvider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(200, provider.jwks() if self.path == "/jwks" else provider.discovery())
+            if self.path.startswith("/auth?"):
+                self.send_response(303)
+                self.send_header("Location", provider.answer_to(urlsplit(self.path).query))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            else:
+                self._answer(200, provider.jwks() if self.path == "/jwks" else provider.discovery())
 
         def do_POST(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())

@@ -291,6 +291,19 @@ def fill(made: Appliance) -> Busy:
     return Busy(made, delivered, undelivered, failed, waiting, receiving, ignored)
 
 
+def corrected_study(made: Appliance, number: int) -> str:
+    """A study that is done, and a version of its image with another Patient ID in quarantine; its UID."""
+    study = made.receive_exam(number, (View.L_CC,))
+    made.assemble()
+    made.work()
+    dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(number))))
+    dataset.PatientID = "MERGED"
+    out = BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    assert made.receive(out.getvalue()).status == Status.UID_COLLISION
+    return study
+
+
 def secondary_capture(number: int) -> bytes:
     """An object of the study that is no mammogram, though it looks like one in all else."""
     dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(number))))

@@ -115,6 +115,16 @@ class Web(Section):
         return self.public_url and self.public_url.removesuffix(self.prefix)
 
     @property
+    def redirect_uri(self) -> str:
+        """Where the login provider sends browsers after a login; to register there."""
+        return f"{self.public_url}/login/callback"
+
+    @property
+    def after_logout_uri(self) -> str:
+        """Where the login provider sends browsers after a logout; to register there."""
+        return f"{self.public_url}/login"
+
+    @property
     def public_is_confidential(self) -> bool:
         """Whether `public_url` is https, or on this machine."""
         return self.public_url is None or _is_confidential(urlsplit(self.public_url))

@@ -68,13 +68,14 @@ class Provider:
         config: Oidc,
         *,
         secret: str | None,
-        public_url: str,
+        redirect_uri: str,
+        after_logout_uri: str,
         now: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        """`secret`: client secret; `now`: wall clock, for the times in tokens."""
+        """`secret`: client secret; URIs as registered at the provider; `now`: wall clock, for the times in tokens."""
         self._config, self._secret = config, secret
-        self.redirect_uri, self._after_logout = f"{public_url}/login/callback", f"{public_url}/login"
+        self._redirect_uri, self._after_logout_uri = redirect_uri, after_logout_uri
         self._now, self._monotonic = now, monotonic
         self._lock = threading.Lock()
         self._metadata: tuple[float, dict[str, Any]] | None = None
@@ -91,7 +92,7 @@ class Provider:
             self.metadata()["authorization_endpoint"],
             client_id=self._config.client_id,
             response_type="code",
-            redirect_uri=self.redirect_uri,
+            redirect_uri=self._redirect_uri,
             scope=" ".join(self._config.scopes),
             state=attempt.state,
             nonce=attempt.nonce,
@@ -124,7 +125,7 @@ class Provider:
         if endpoint is None:
             return None
         given = {"id_token_hint": id_token, "client_id": self._config.client_id}
-        url: str = add_params_to_uri(endpoint, [*given.items(), ("post_logout_redirect_uri", self._after_logout)])
+        url: str = add_params_to_uri(endpoint, [*given.items(), ("post_logout_redirect_uri", self._after_logout_uri)])
         return url
 
     def metadata(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class Provider:
     def _tokens(self, metadata: Claims, code: str, verifier: str) -> dict[str, Any]:
         """The answer of the token endpoint for an authorization code."""
         body = prepare_token_request(
-            "authorization_code", redirect_uri=self.redirect_uri, code=code, code_verifier=verifier
+            "authorization_code", redirect_uri=self._redirect_uri, code=code, code_verifier=verifier
         )
         headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
         auth = self._client_authentication(metadata)
@@ -228,8 +229,8 @@ def discover(config: Oidc) -> tuple[dict[str, Any], str | None]:
     if reply.status != 200 or not isinstance(found, dict):
         raise ProviderUnavailable("oidc_unavailable", f"{name} has no OpenID Connect metadata (status {reply.status}).")
     if found.get("issuer") != config.issuer:
-        # shown to administrators by `doctor`; the page does not need it
-        raise ProviderUnavailable("oidc_issuer", f"{name} is another issuer than web.oidc.issuer.")
+        given = shown_name(str(found.get("issuer")))
+        raise ProviderUnavailable("oidc_issuer", f"{name} is the issuer {given}, expected that of web.oidc.issuer.")
     for endpoint in (*_ENDPOINTS, *(each for each in _OPTIONAL_ENDPOINTS if found.get(each) is not None)):
         if not _is_endpoint(found.get(endpoint), config):
             raise ProviderUnavailable("oidc_unavailable", f"{name} has no {endpoint} with https.")

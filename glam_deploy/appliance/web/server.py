@@ -203,10 +203,17 @@ def make_context(config: Config, data: DataFolder, monotonic: MonotonicClock) ->
 
 
 def _provider(web: Web, monotonic: MonotonicClock) -> Provider | None:
-    if web.oidc is None or web.public_url is None:
+    if web.oidc is None:
         return None
     secret = None if web.oidc.client_secret_file is None else read_client_secret(web.oidc.client_secret_file)
-    return Provider(web.oidc, secret=secret, public_url=web.public_url, now=time.time, monotonic=monotonic)
+    return Provider(
+        web.oidc,
+        secret=secret,
+        redirect_uri=web.redirect_uri,
+        after_logout_uri=web.after_logout_uri,
+        now=time.time,
+        monotonic=monotonic,
+    )
 
 
 def _listening(web: Web) -> CountedListener:

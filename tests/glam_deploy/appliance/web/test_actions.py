@@ -3,15 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from support.report import parse
-from support.web import BASE, TOKEN, Appliance, Client, appliance, configuration, dicom_file, exam
+from support.web import BASE, TOKEN, Appliance, Client, appliance, configuration, corrected_study
 
-from glam_deploy.appliance.ingest import Status
 from glam_deploy.appliance.web.login import COOKIE
 from glam_deploy.appliance.web.sessions import Role, User
 from glam_deploy.records import View
@@ -21,19 +19,6 @@ from glam_deploy.records import View
 def made(tmp_path: Path) -> Iterator[Appliance]:
     with appliance(configuration(tmp_path)) as made:
         yield made
-
-
-def corrected(made: Appliance) -> str:
-    """A study that is done, and a version of its image with another Patient ID in quarantine; its UID."""
-    study = made.receive_exam(1, (View.L_CC,))
-    made.assemble()
-    made.work()
-    dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(1))))
-    dataset.PatientID = "MERGED"
-    out = BytesIO()
-    dataset.save_as(out, enforce_file_format=True)
-    assert made.receive(out.getvalue()).status == Status.UID_COLLISION
-    return study
 
 
 def as_user(made: Appliance, name: str, role: Role) -> Client:
@@ -56,7 +41,7 @@ def stored(made: Appliance) -> list[str]:
 
 
 def test_an_operator_accepts_a_correction(made: Appliance) -> None:
-    study = corrected(made)
+    study = corrected_study(made, 1)
     anna, page = as_user(made, "anna", "operator"), f"/study/{made.name(study)}"
     (link,) = re.findall(r'href="([^"]+/accept)"', anna.get(page).text)
     confirm = anna.get(link).text
@@ -74,7 +59,7 @@ def test_an_operator_accepts_a_correction(made: Appliance) -> None:
 
 
 def test_the_token_accepts_too(made: Appliance) -> None:
-    study = corrected(made)
+    study = corrected_study(made, 1)
     program = made.client(Authorization=f"Bearer {TOKEN}")
     path = f"/study/{made.name(study)}/versions/1/accept"
     assert program.post(path, data=fields(program.get(path).text)).status_code == 303
@@ -83,7 +68,7 @@ def test_the_token_accepts_too(made: Appliance) -> None:
 
 
 def test_a_viewer_sees_a_correction_and_cannot_accept_it(made: Appliance) -> None:
-    study = corrected(made)
+    study = corrected_study(made, 1)
     vera, page = as_user(made, "vera", "viewer"), f"/study/{made.name(study)}"
     text = vera.get(page).text
     assert "equal pixels, but other PatientID" in text
@@ -114,7 +99,7 @@ def test_a_viewer_cannot_retry(made: Appliance) -> None:
 @pytest.mark.parametrize("token", ["", "x"])
 def test_a_foreign_page_accepts_nothing(made: Appliance, token: str) -> None:
     """Neither without the form token of the session, nor with it from another origin."""
-    path = f"/study/{made.name(corrected(made))}/versions/1/accept"
+    path = f"/study/{made.name(corrected_study(made, 1))}/versions/1/accept"
     anna = as_user(made, "anna", "operator")
     own = fields(anna.get(path).text)
     assert anna.post(path, data={**own, "form_token": token}).status_code == 403
@@ -123,7 +108,7 @@ def test_a_foreign_page_accepts_nothing(made: Appliance, token: str) -> None:
 
 
 def test_versions_are_those_of_their_study(made: Appliance) -> None:
-    corrected(made)
+    corrected_study(made, 1)
     other = made.receive_exam(2, (View.L_CC,))
     anna = as_user(made, "anna", "operator")
     for path in (f"/study/{made.name(other)}/versions/1/accept", "/study/0123456789abcdef/versions/1/accept"):
@@ -131,7 +116,7 @@ def test_versions_are_those_of_their_study(made: Appliance) -> None:
 
 
 def test_a_version_whose_file_is_gone_changes_nothing(made: Appliance) -> None:
-    study = corrected(made)
+    study = corrected_study(made, 1)
     (path,) = made.connection.execute("SELECT path FROM quarantine").fetchone()
     (made.context.data.root / path).unlink()
     anna = as_user(made, "anna", "operator")

@@ -224,8 +224,8 @@ def test_the_providers_refusal_is_told(made: Appliance, provider: FalseProvider)
 @pytest.mark.parametrize(
     ("metadata", "told"),
     [
-        ({"issuer": "https://evil.example"}, "is another issuer than web.oidc.issuer"),
-        ({"issuer": None}, "is another issuer than web.oidc.issuer"),
+        ({"issuer": "https://evil.example"}, "is the issuer https://evil.example, expected that of web.oidc.issuer"),
+        ({"issuer": None}, "is the issuer None, expected that of web.oidc.issuer"),
         ({"token_endpoint": None}, "has no token_endpoint"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "has no authorization_endpoint"),
         ({"end_session_endpoint": "javascript:alert(1)"}, "has no end_session_endpoint"),
