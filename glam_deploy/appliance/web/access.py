@@ -33,9 +33,12 @@ TOKEN_USER = User(name="token", role="operator")
 class Refused(Exception):
     """A request that is refused. `code` is for the audit log, `message` for the client; neither names a study."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: int | None = None, by: str | None = None
+    ) -> None:
+        """`by`: name of the user, where it is known before there is a session."""
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+        self.status, self.code, self.message, self.retry_after, self.by = status, code, message, retry_after, by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,11 @@ def check_exposure(web: Web) -> None:
             "web has neither token_file nor oidc nor tls with an authority, so everybody who reaches its port could "
             "see the studies: set a token file (openssl rand -hex 32 > web.token; chmod 0600 web.token), web.oidc or "
             "web.tls.authority"
+        )
+    if web.trusted_proxies and web.token_file is None and web.oidc is None:
+        raise UsageError(
+            "web has trusted_proxies, but neither token_file nor oidc: behind a proxy every client has the proxy's "
+            "certificate, so everybody could see the studies. Set a token file or web.oidc"
         )
     if not web.public_is_confidential:
         raise UsageError(

@@ -188,7 +188,7 @@ class Guard:
 
     def _refusal(self, request: Request, refused: Refused) -> Response:
         facts = {"code": refused.code, "method": _method(request), "what": _first_part(request)}
-        by = visitor.user.name if (visitor := visitor_of(request)) else None
+        by = visitor.user.name if (visitor := visitor_of(request)) else refused.by
         self._context.audit.write("web_refused", sender=client_address(request), by=by, **facts)
         if refused.code == "no_token" and request.method == "GET" and _wants_page(request):
             return redirect(request, login.login_url(request.url.path))

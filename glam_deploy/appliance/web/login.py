@@ -114,7 +114,7 @@ async def _asked(context: WebContext, ask: Callable[[], T]) -> T:
         text = f"The login provider {error} Try again later; the administrator finds the cause by glam-deploy doctor."
         raise Refused(503, error.code, text, retry_after=RETRY_SECONDS) from error
     except ProviderError as error:
-        raise Refused(403, error.code, str(error)) from error
+        raise Refused(403, error.code, str(error), by=error.name) from error
 
 
 async def logout(request: Request) -> Response:

@@ -41,11 +41,12 @@ Claims = Mapping[str, Any]
 
 
 class ProviderError(Exception):
-    """The provider did not let a user in. `code` is for the audit log, the message for pages; neither names a user."""
+    """The provider did not let a user in. `code` is for the audit log, the message for pages."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, name: str | None = None) -> None:
+        """`name`: name of a user that the provider has authenticated, for the audit log."""
         super().__init__(message)
-        self.code = code
+        self.code, self.name = code, name
 
 
 class ProviderUnavailable(ProviderError):
@@ -239,13 +240,14 @@ def discover(config: Oidc) -> tuple[dict[str, Any], str | None]:
 
 def user_of(claims: Claims, config: Oidc) -> User:
     """The user that claims describe. Raises ProviderError for one without a role."""
-    name = _at(claims, config.name_claim)
+    named = _at(claims, config.name_claim)
+    name = shown_name(named if isinstance(named, str) and named.strip() else str(claims["sub"]))
     given = _at(claims, config.roles_claim)
     groups = given if isinstance(given, list) else [given]
     role = _role([each for each in groups if isinstance(each, str)], config)
     if role is None:
-        raise ProviderError("no_role", "You have logged in, but none of your groups may use these pages.")
-    return User(name=shown_name(name if isinstance(name, str) and name.strip() else str(claims["sub"])), role=role)
+        raise ProviderError("no_role", "You have logged in, but none of your groups may use these pages.", name=name)
+    return User(name=name, role=role)
 
 
 def _role(groups: Collection[str], config: Oidc) -> Role | None:

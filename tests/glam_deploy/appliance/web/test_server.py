@@ -115,6 +115,14 @@ def test_without_an_authority_tls_asks_for_no_certificate(tmp_path: Path, author
         check_web(config.web.model_copy(update={"token_file": None}))
 
 
+def test_the_certificate_of_a_proxy_lets_nobody_in(tmp_path: Path, authority: Authority) -> None:
+    """All who reach the proxy would have it."""
+    config = with_tls(tmp_path, authority, public_url="https://pacs.example", trusted_proxies=["10.0.0.7"])
+    check_web(config.web)
+    with pytest.raises(UsageError, match="has trusted_proxies, but neither token_file nor oidc"):
+        check_web(config.web.model_copy(update={"token_file": None}))
+
+
 def test_the_audit_names_who_a_certificate_is_of(tmp_path: Path, authority: Authority) -> None:
     with (
         appliance(with_tls(tmp_path, authority, token_file=None)) as made,
