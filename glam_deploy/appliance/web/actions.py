@@ -69,7 +69,7 @@ def confirm_correction(request: Request) -> Response:
     """What it means to accept a version of an image, and the form that does it."""
     operator_of(request)
     pseudonym, version = request.path_params["pseudonym"], _version(request)
-    return render(request, "accept_correction.html", {"pseudonym": pseudonym, "version": version})
+    return render(request, "accept_correction.html", {"pseudonym": pseudonym, "row": version})
 
 
 async def accept_correction(request: Request) -> Response:

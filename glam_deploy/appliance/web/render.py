@@ -59,7 +59,9 @@ def render(request: Request, name: str, values: Mapping[str, Any], status: int =
         "base": context_of(request).config.web.prefix,
         "path": request.url.path,
     }
-    return HTMLResponse(_environment().get_template(name).render({**shared, **values}), status)
+    environment = _environment()
+    assert values.keys().isdisjoint({*shared, *environment.globals}), "a page would show its own value for a shared one"
+    return HTMLResponse(environment.get_template(name).render({**shared, **values}), status)
 
 
 def redirect(request: Request, path: str) -> RedirectResponse:

@@ -10,6 +10,7 @@ from pydicom import dcmread
 from support.report import parse
 from support.web import BASE, TOKEN, Appliance, Client, appliance, configuration, corrected_study
 
+from glam_deploy import __version__
 from glam_deploy.appliance.web.login import COOKIE
 from glam_deploy.appliance.web.sessions import Role, User
 from glam_deploy.records import View
@@ -46,6 +47,7 @@ def test_an_operator_accepts_a_correction(made: Appliance) -> None:
     (link,) = re.findall(r'href="([^"]+/accept)"', anna.get(page).text)
     confirm = anna.get(link).text
     assert stored(made) == ["CANARY-ID"], "a link changes nothing"
+    assert f"glam-deploy {__version__} " in confirm
     (form,) = [form for form in parse(confirm).all("form") if form.attributes["action"].endswith("/accept")]
     answer = anna.post(form.attributes["action"], data=fields(confirm))
     assert (answer.status_code, answer.headers["location"]) == (303, page)
