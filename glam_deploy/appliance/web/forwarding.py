@@ -45,11 +45,13 @@ class Forwarding:
         """The scope with the address of the real client and the path of a page; what a trusted proxy told, if any."""
         peer = scope["client"][0] if scope.get("client") else ""
         headers, told = Headers(scope=scope), None
-        if self._is_trusted(peer):
-            told = _x_forwarded(headers) if self._web.forwarded == "x-forwarded" else _rfc_7239(headers)
-            scope = {**scope, "client": (self._client(peer, told.clients), 0)}
-        elif any(name in headers for name in _HEADERS):
-            self._ignore(peer)
+        # none come from a trusted address through an SSH tunnel to the machine of the proxy
+        if any(name in headers for name in _HEADERS):
+            if self._is_trusted(peer):
+                told = _x_forwarded(headers) if self._web.forwarded == "x-forwarded" else _rfc_7239(headers)
+                scope = {**scope, "client": (self._client(peer, told.clients), 0)}
+            else:
+                self._ignore(peer)
         return {**scope, "path": self._page(scope["path"]), PROXIED: told is not None}, told
 
     def _client(self, peer: str, clients: tuple[str, ...]) -> str:

@@ -113,6 +113,14 @@ def test_login_and_all_links_behind_nginx_and_haproxy(tmp_path: Path, name: str)
         assert browser.post("/find", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
+def test_a_tunnel_beside_nginx(tmp_path: Path) -> None:
+    """From the machine of the proxy, which is a trusted one, without forwarded headers: the own origin counts."""
+    with site(tmp_path, by_nginx(X_FORWARDED)) as made, made.client(made.direct, "127.0.0.1") as browser:
+        for origin, status in ((made.direct, 303), ("https://evil.example", 403), (made.public, 403)):
+            answer = browser.post("/login", data={"token": TOKEN}, headers={"Origin": origin.removesuffix(PREFIX)})
+            assert answer.status_code == status, origin
+
+
 def test_programs_behind_nginx(tmp_path: Path) -> None:
     """Health, metrics and STOW-RS with the token; the sender of an image is the client, not the proxy."""
     with site(tmp_path, by_nginx(X_FORWARDED + KEEP_HOST), stow=True) as made:

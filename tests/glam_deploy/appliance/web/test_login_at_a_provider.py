@@ -32,14 +32,16 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, *, claims_in_id_token: bool = True, secret: bool = True, **web: Any) -> Iterator[Site]:
+def site(
+    folder: Path, *, claims_in_id_token: bool = True, secret: bool = True, client_secret: str = SECRET, **web: Any
+) -> Iterator[Site]:
     port, other = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     keys: dict[str, Any] = {}
     if secret:
         keys["client_secret_file"] = folder / "client.secret"
         keys["client_secret_file"].touch(mode=0o600)
-        keys["client_secret_file"].write_text(SECRET)
+        keys["client_secret_file"].write_text(client_secret)
     with real_provider(other, url, claims_in_id_token=claims_in_id_token, secret=secret) as issuer:
         oidc = oidc_table(issuer, **keys)
         with (
@@ -138,6 +140,14 @@ def test_a_code_of_an_oidc_provider_counts_once(tmp_path: Path) -> None:
         assert [line["code"] for line in made.audited("web_refused")] == [
             *("oidc_state", "oidc_state", "oidc_code", "no_token"),
         ]
+
+
+def test_a_wrong_secret_for_an_oidc_provider_is_told(tmp_path: Path) -> None:
+    with site(tmp_path, client_secret="another one") as made, made.browser() as browser:
+        answer = log_in(browser, f"{made.url}/login/start", "anna", issuer=made.issuer)
+        assert answer.status_code == 403
+        assert "(invalid_client)" in answer.text
+        assert "another one" not in answer.text + "".join(made.appliance.audited())
 
 
 def test_what_is_asked_of_an_oidc_provider(tmp_path: Path) -> None:
