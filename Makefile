@@ -65,10 +65,11 @@ triton-test: $(INSTALLED)  ## a real Triton server on the CPU, and the examples 
 	$(TRITON)/python -m pip install --quiet --no-warn-conflicts "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 litserve==0.2.19 typeguard==4.6.1 colorama==0.4.6 wheel-axle-runtime==0.0.13
 	GLAM_EXPECT=triton,examples $(TRITON)/python -m pytest tests/glam_deploy/serving tests/examples -m "triton or not triton"
 
-web-test: $(INSTALLED)  ## the appliance's pages in Chromium, and by axe-core; installs Debian's where apt-get is root's
-	(for program in chromium npm; do command -v $$program >/dev/null || exit 1; done) || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium nodejs npm; }
+web-test: $(INSTALLED)  ## the appliance's pages in Chromium, by axe-core, behind nginx and haproxy, with a login provider; installs Debian's where apt-get is root's
+	(for program in chromium npm nginx haproxy; do command -v $$program >/dev/null || exit 1; done) || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium nodejs npm nginx-light haproxy; }
 	npm ci --prefix tests/glam_deploy/appliance/web/axe --ignore-scripts --no-audit --no-fund
-	GLAM_EXPECT=chromium,axe $(BIN)/python -m pytest tests/glam_deploy/appliance/web -k chromium
+	npm ci --prefix tests/glam_deploy/appliance/web/provider --ignore-scripts --no-audit --no-fund
+	GLAM_EXPECT=chromium,axe,nginx,haproxy,oidc-provider $(BIN)/python -m pytest tests/glam_deploy/appliance/web -k "chromium or nginx or oidc_provider"
 
 network-test: $(INSTALLED)  ## no command reaches the outside, by its system calls; installs Debian's strace where apt-get is root's
 	command -v strace >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends strace; }

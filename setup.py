@@ -69,6 +69,8 @@ EXTRAS = {
         "prometheus-client>=0.22",
         "requests>=2.33",  # CVE-2024-47081, CVE-2026-25645
         "urllib3>=2.7",  # CVE-2026-44431, CVE-2026-44432
+        "authlib>=1.9",  # before 1.6.9: CVE-2026-27962, CVE-2026-28498
+        "joserfc>=1.6.8",  # authlib 1.9 requires it
         "cryptography>=50",  # CVE-2026-69247 and before it the OpenSSL in its wheels, GHSA-537c-gmf6-5ccf
     ],
     "openvino": ["openvino>=2026.0"],

@@ -46,6 +46,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "prometheus_client",
             "requests",
             "urllib3",
+            "authlib",
+            "joserfc",
             "cryptography",
         ),
         "openvino": ("openvino",),

@@ -178,16 +178,19 @@ class Spool:
             if stored is None or stored.path != self.data.relative(path):
                 path.unlink(missing_ok=True)
 
-    def accept(self, number: int) -> Instance:
+    def accept(self, number: int, sha256: str) -> Instance:
         """Let the quarantined version with this number take the place of the stored one, by a person's decision.
 
+        `sha256`: digest of the version that the person saw, because the version that is replaced may get its number.
         Raises UsageError if there is no such version, if its file is gone, or if it belongs to another study.
         """
         with self._lock, transaction(self._database):
             row = studies.quarantined_version(self._database, number)
             stored = studies.stored_version(self._database, row["sop_uid"]) if row else None
-            if row is None or stored is None:
-                raise UsageError(f"there is no quarantined version {number}: `queue show STUDY` lists the versions")
+            if row is None or stored is None or row["sha256"] != sha256:
+                raise UsageError(
+                    f"there is no version {number} any more, or another one has its number now: list the versions again"
+                )
             instance = self._examined(self.data.root / row["path"], row["sender"], row["sha256"])
             if (instance.study_uid, instance.sop_uid) != (stored.study_uid, stored.sop_uid):
                 raise UsageError(

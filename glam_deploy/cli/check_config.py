@@ -15,7 +15,7 @@ from glam_deploy.installation import require
 from glam_deploy.regular import read_regular
 
 if TYPE_CHECKING:
-    from glam_deploy.appliance.config import Config
+    from glam_deploy.appliance.config import Config, Web
 
 
 @click.command("check-config")
@@ -46,9 +46,7 @@ def describe(config: "Config") -> Iterator[str]:
     """The meaning of the configuration, line by line, except for missing files."""
     yield f"data       {config.data}"
     yield from _receiving(config)
-    web = config.web
-    url = f"{'https' if web.tls else 'http'}://{web.host}:{web.port}/"
-    yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
+    yield from _access(config.web)
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
     yield f"results    {', '.join(config.results.kinds) or 'none'}"
@@ -74,6 +72,19 @@ def _receiving(config: "Config") -> Iterator[str]:
         yield f"sender     {sender.ae_title} from {', '.join(map(str, sender.hosts))}"
     if not receive.senders:
         yield "sender     none: every DICOM association is rejected until [[receive.senders]] has an entry"
+
+
+def _access(web: "Web") -> Iterator[str]:
+    url = f"{'https' if web.tls else 'http'}://{web.host}:{web.port}/"
+    yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
+    if web.public_url:
+        yield f"web        in browsers {web.public_url}/, by {', '.join(map(str, web.trusted_proxies)) or 'no proxy'}"
+    if oidc := web.oidc:
+        for role, groups in (("viewer", oidc.viewer), ("operator", oidc.operator)):
+            values = " or ".join(groups) or "no value: nobody"
+            yield f"login      {role}: {oidc.roles_claim} of {oidc.issuer} has {values}"
+        yield f"login      register there: redirect URI {web.redirect_uri}"
+        yield f"login      register there: post-logout redirect URI {web.after_logout_uri}"
 
 
 def _assembly_rule(config: "Config") -> str:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from glam_deploy.cli import console
 from glam_deploy.cli.check_config import read_config
+from glam_deploy.cli.doctor_access import access
 from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
@@ -38,10 +39,10 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 @config_option
 @json_option("For programs.")
 def command(config_path: Path, as_json: bool) -> int:
-    """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, targets.
+    """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, access, targets.
 
-    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target. Changes nothing, and may run beside the
-    appliance. Exit code 1 if a check fails.
+    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target; asks the login provider for its metadata.
+    Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.
     """
     config = read_config(config_path)
     with console.working("checking"):
@@ -83,6 +84,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from certificates(config)
     yield from listeners(config, processes)
     yield from web(config, processes)
+    yield from access(config, processes)
     yield from senders(config, data)
     yield from target_findings(config, processes)
 

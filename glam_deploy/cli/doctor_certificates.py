@@ -16,7 +16,7 @@ from glam_deploy.regular import read_regular
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from glam_deploy.appliance.config import Config, Tls
+    from glam_deploy.appliance.config import Config, KeyPair, Tls
 
 SOON = timedelta(days=30)
 """A certificate that expires within this time should be renewed now."""
@@ -30,7 +30,8 @@ def certificates(config: "Config") -> Iterator[Finding]:
     for name, tls in (("receive.tls", config.receive.tls), ("web.tls", config.web.tls)):
         if tls is not None:
             yield from _own(f"certificate of {name}", tls, _FOR_SERVERS)
-            yield from _authority(f"authority of {name}", tls.authority)
+            if tls.authority is not None:
+                yield from _authority(f"authority of {name}", tls.authority)
     for target in config.targets:
         if target.tls is not None:
             yield from _own(f"certificate of target {target.name}", target.tls, _FOR_CLIENTS)
@@ -43,7 +44,7 @@ def are_usable(tls: "Tls") -> bool:
     return all(each.state != FAILS for each in (*_own("", tls, _FOR_CLIENTS), *_authority("", tls.authority)))
 
 
-def shown_certificate(host: str, port: int, tls: "Tls", timeout_s: float) -> bytes:
+def shown_certificate(host: str, port: int, tls: "KeyPair", timeout_s: float) -> bytes:
     """The certificate (DER) that a listener presents, without verification. Raises OSError if TLS fails."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -71,7 +72,7 @@ def may_call_itself(tls: "Tls", address: str) -> bool:
     return signed and address in _addresses(chain[0]) and _is_made_for(chain[0], _FOR_CLIENTS)
 
 
-def _own(what: str, tls: "Tls", usage: str) -> Iterator[Finding]:
+def _own(what: str, tls: "KeyPair", usage: str) -> Iterator[Finding]:
     """A certificate of the appliance and its key."""
     try:
         chain = _read(tls.certificate)

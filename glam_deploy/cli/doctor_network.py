@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
-from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.errors import GlamError
 
 if TYPE_CHECKING:
-    from glam_deploy.appliance.config import Config, Sender, Target, Tls
+    from glam_deploy.appliance.config import Config, KeyPair, Sender, Target, Tls
     from glam_deploy.appliance.data import DataFolder
 
 TIMEOUT_S = 10.0
@@ -107,7 +107,7 @@ def _why_no_echo(local_senders: "Sequence[Sender]", host: str, tls: "Tls | None"
     return ""
 
 
-def _check_presented(what: str, host: str, port: int, tls: "Tls") -> Finding:
+def _check_presented(what: str, host: str, port: int, tls: "KeyPair") -> Finding:
     """Whether a listener presents the certificate that is now in its file."""
     try:
         shown = shown_certificate(_reachable(host), port, tls, TIMEOUT_S)
@@ -120,15 +120,10 @@ def _check_presented(what: str, host: str, port: int, tls: "Tls") -> Finding:
 
 
 def web(config: "Config", processes: Processes) -> Iterator[Finding]:
-    from glam_deploy.appliance.web.access import check_web
-
+    """Findings on the web port: free if the web process does not run, else answering."""
     site = config.web
     port = processes["web"].detail.get("port", site.port) if "web" in processes else site.port
     what = f"web port {port}"
-    try:
-        check_web(site)
-    except UsageError as error:
-        yield fails("web", str(error), "correct [web]")
     if "web" not in processes:
         yield _free(what, site.host, site.port)
     elif site.tls:

@@ -133,10 +133,11 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
     results that were not delivered are withdrawn, and the study is processed again; its reports replace the earlier
     ones. --version can also restore a version that was replaced.
     """
+    from glam_deploy.appliance import corrections
     from glam_deploy.appliance.spool import Spool
 
     with _open_queue(config_path) as (connection, audit):
-        versions = [each for word in studies for each in _versions(_detail(connection, word), numbers)]
+        versions = [each for word in studies for each in corrections.acceptable(_detail(connection, word), numbers)]
         unknown = set(numbers) - {each["id"] for each in versions}
         if unknown:
             raise UsageError(f"these studies have no version {min(unknown)}: `queue show STUDY` lists the versions")
@@ -144,25 +145,11 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
             versions = []
         with closing(Spool(read_config(config_path), _data(config_path), audit)) as spool:
             for each in versions:
-                instance = spool.accept(each["id"])
-                audit.write(
-                    "correction_accepted",
-                    study=instance.study_uid,
-                    instance=instance.sop_uid,
-                    id=each["id"],
-                    by=_user(),
-                )
+                corrections.accept(spool, audit, each, by=_user())
                 console.out.print(f"version {each['id']} of {each['view'] or 'an image'} accepted", soft_wrap=True)
     if not versions:
         console.err.print("nothing was accepted: no version in quarantine waits for a decision, or none was confirmed")
     return 0 if versions else 1
-
-
-def _versions(detail: "StudyDetail", numbers: Sequence[int]) -> list["Row"]:
-    """The versions with these numbers; without any, the latest one of each image that waits for a decision."""
-    if numbers:
-        return [row for row in detail.versions if row["id"] in numbers]
-    return list({row["sop_uid"]: row for row in detail.versions if not row["replaced"]}.values())
 
 
 def _described(versions: Sequence["Row"]) -> str:

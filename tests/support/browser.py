@@ -67,11 +67,20 @@ def chromium_browser() -> Iterator[Any]:
 
 @contextmanager
 def seen_by(
-    browser: Any, address: str, *, width: int = 1280, scheme: str = "light", scripts: bool = True
+    browser: Any,
+    address: str,
+    *,
+    width: int = 1280,
+    scheme: str = "light",
+    scripts: bool = True,
+    any_certificate: bool = False,
 ) -> Iterator[Seen]:
     """A new window without cookies. `scripts`: whether pages may run any."""
     context = browser.new_context(
-        viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, java_script_enabled=scripts
+        viewport={"width": width, "height": HEIGHT},
+        color_scheme=scheme,
+        java_script_enabled=scripts,
+        ignore_https_errors=any_certificate,
     )
     seen = Seen(context.new_page(), address)
     seen.page.on("console", lambda message: seen.said.append(message.text))

@@ -11,12 +11,16 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state.database import record_heartbeat
 from glam_deploy.records import View
 from support.browser import Seen
+from support.providers import FalseProvider, oidc_table
+from support.proxies import free_port
 from support.web import ENGINE, Appliance, breast, configuration, dicom_file, exam, secondary_capture, set_notices
 
 SENDER = "SCREENINGUNIT-07@198.51.100.203"
 """An AE title of 16 characters (PS3.5, VR AE)."""
 TARGETS = ("archive-of-the-university-clinic", "screening-programme-region-north")
 """Of 32 characters, the most that the configuration takes."""
+NAME = "Prof. Dr. Wolfeschlegelsteinhausenbergerdorff-Featherstonehaugh, Anna-Sophia"
+"""Of a user; longer than what is shown of it."""
 UIDS = tuple("2.25." + digit * 59 for digit in "123456789")
 """Study Instance UIDs of 64 characters (PS3.5 section 9)."""
 PREFIX = "abcd"
@@ -44,19 +48,36 @@ class Long:
 
     def pages(self, seen: Seen) -> Iterator[str]:
         """Load one page of each kind after the other; gives its name."""
-        seen.go("/login")
+        seen.go("/login?next=/studies")
         yield "/login"
-        seen.log_in()
-        for path in ("/", "/studies", "/studies?stage=failed", "/failures", *self.studies.values(), "/nothing"):
+        seen.go("/login/start")
+        version = f"{self.studies['failed']}/versions/1/accept"
+        for path in (
+            "/",
+            "/studies",
+            "/studies?stage=failed",
+            "/failures",
+            *self.studies.values(),
+            version,
+            "/nothing",
+        ):
             seen.go(path)
             yield path
         for text in (PREFIX, "1.2.3"):
             seen.find(text)
             yield f"the search for {text}"
+        with seen.page.expect_navigation():
+            seen.page.get_by_role("button", name="Log out").click()
+        yield "/logout"
+        seen.go("/login/callback")
+        yield "/login/callback"
 
 
-def long_configuration(root: Path) -> Config:
-    config = configuration(root, port=0)
+def long_configuration(root: Path, provider: FalseProvider) -> Config:
+    """Users log in at the provider, as an operator with a long name, or with the token."""
+    provider.claims = {"groups": ["pacs-admin"], "preferred_username": NAME}
+    port = free_port()
+    config = configuration(root, port=port, public_url=f"http://127.0.0.1:{port}", oidc=oidc_table(provider.issuer))
     renamed = [one.model_copy(update={"name": name}) for one, name in zip(config.targets, TARGETS, strict=True)]
     return config.model_copy(update={"targets": tuple(renamed)})
 

@@ -25,8 +25,8 @@ from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock
 from glam_deploy.appliance.state.jobs import Job, JobViewOutcome
 from glam_deploy.appliance.state.studies import assemble_complete
 from glam_deploy.appliance.web import monitoring, server
-from glam_deploy.appliance.web.access import WebContext
 from glam_deploy.appliance.web.app import make_app
+from glam_deploy.appliance.web.context import WebContext
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.dicom.read import read_view
@@ -289,6 +289,19 @@ def fill(made: Appliance) -> Busy:
     assert made.receive(bytes(other)).status == Status.UID_COLLISION
     made.context.ingest.spool.record_refusal("ROGUE@10.20.30.40", "association", "no sender has this AE title")
     return Busy(made, delivered, undelivered, failed, waiting, receiving, ignored)
+
+
+def corrected_study(made: Appliance, number: int) -> str:
+    """A study that is done, and a version of its image with another Patient ID in quarantine; its UID."""
+    study = made.receive_exam(number, (View.L_CC,))
+    made.assemble()
+    made.work()
+    dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(number))))
+    dataset.PatientID = "MERGED"
+    out = BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    assert made.receive(out.getvalue()).status == Status.UID_COLLISION
+    return study
 
 
 def secondary_capture(number: int) -> bytes:

@@ -4,18 +4,21 @@ Sections are frozen, an unknown key is an error, and the defaults are restrictiv
 gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
-from glam_deploy.appliance.config.listeners import Receive, Sender, Tls, TlsListener, Web
+from glam_deploy.appliance.config.listeners import KeyPair, Receive, Sender, Tls, TlsListener
 from glam_deploy.appliance.config.parse import parse_config
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
+from glam_deploy.appliance.config.web import Oidc, Web, WebTls
 
 __all__ = [
     "Accept",
     "Assemble",
     "Config",
     "Dispatch",
+    "KeyPair",
+    "Oidc",
     "Receive",
     "ResultKind",
     "Results",
@@ -26,6 +29,7 @@ __all__ = [
     "Tls",
     "TlsListener",
     "Web",
+    "WebTls",
     "Worker",
     "parse_config",
 ]

@@ -1,4 +1,4 @@
-"""Tables of what listens: the DICOM receiver and the web server."""
+"""Tables of the DICOM receiver."""
 
 from typing import Annotated
 
@@ -7,11 +7,16 @@ from pydantic import BeforeValidator, Field, IPvAnyNetwork
 from glam_deploy.appliance.config.section import AETitle, File, Port, Section, none_for_false
 
 
-class Tls(Section):
-    """Certificates for mutual TLS, version 1.2 or later."""
+class KeyPair(Section):
+    """A certificate of the appliance, with its chain, and its key."""
 
     certificate: File
     key: File
+
+
+class Tls(KeyPair):
+    """Certificates for mutual TLS, version 1.2 or later."""
+
     authority: File
     """PEM file of the authority that must have signed the peer's certificate."""
 
@@ -45,15 +50,3 @@ class Receive(Section):
     """An association is aborted if its peer sends nothing for this time."""
     reserve_bytes: int = Field(default=5 << 30, ge=0)
     """Free space on the disk of the data folder below which instances are refused with status 0xA700."""
-
-
-class Web(Section):
-    """The status page, health, metrics and STOW-RS."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8042
-    token_file: File | None = None
-    """File with the bearer token, 32 characters or more. Required unless `tls` requires a client certificate."""
-    tls: Tls | None = None
-    stow: bool = False
-    """Accept instances over STOW-RS (PS3.18 section 10.5) at /dicom-web/studies."""

@@ -5,11 +5,12 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from glam_deploy.appliance.config.listeners import Receive, Web
+from glam_deploy.appliance.config.listeners import Receive
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
+from glam_deploy.appliance.config.web import Web
 
 _ALL_INTERFACES = ("0.0.0.0", "::")
 

@@ -1,33 +1,22 @@
-"""Access control: the token, browser sessions, the limit on wrong tokens, and the rules for the section `web`."""
+"""Access control: the token, the limit on wrong tokens, who a client is, and the rules for the section `web`."""
 
-import hashlib
-import hmac
 import ipaddress
 import secrets
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal
 
-from anyio import CapacityLimiter
 from cryptography import x509
-from starlette.requests import Request
 
-from glam_deploy.appliance.audit import Audit
-from glam_deploy.appliance.config import Config, Web
-from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.ingest import Ingest
-from glam_deploy.appliance.web.pictures import Pictures
+from glam_deploy.appliance.config import Web
+from glam_deploy.appliance.web.sessions import Clock, Sessions, User, is_same_secret, shown_name
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted
 
 SHORTEST_TOKEN = 32
-SESSION_SECONDS = 12 * 3600.0
-"""A working day; then the browser must send the token again."""
-MOST_SESSIONS = 1000
 WRONG_TOKENS = 10
 """Wrong tokens of one address in `WRONG_SECONDS` after which further wrong ones get status 429.
 
@@ -37,27 +26,27 @@ characters cannot be guessed at any rate.
 WRONG_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 
-COOKIE = "glam-session"
-VISITOR = "glam.visitor"
-"""Key of the `Visitor` in a request's scope, set by the guard."""
-
-Clock = Callable[[], float]
+TOKEN_USER = User(name="token", role="operator")
+"""Everybody who has the token."""
 
 
 class Refused(Exception):
     """A request that is refused. `code` is for the audit log, `message` for the client; neither names a study."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: int | None = None, by: str | None = None
+    ) -> None:
+        """`by`: name of the user, where it is known before there is a session."""
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+        self.status, self.code, self.message, self.retry_after, self.by = status, code, message, retry_after, by
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visitor:
     """An authenticated client."""
 
-    credential: str
-    """"session", "token" or "certificate"."""
+    credential: Literal["session", "token", "certificate"]
+    user: User
     form_token: str | None
     """CSRF token of the forms on this client's pages; None for a bearer token, which no foreign page can send."""
 
@@ -68,16 +57,7 @@ def read_token(path: Path) -> str:
     Raises UsageError if it is shorter or cannot be read, or if the file's mode lets users other than its owner and
     group read it, or others than its owner write it.
     """
-    try:
-        mode, token = path.stat().st_mode, path.read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
-        raise UsageError(f"the token file {path} cannot be read ({reason})") from error
-    if stat.S_IMODE(mode) & 0o027:
-        raise UsageError(
-            f"the token file {path} has mode {stat.S_IMODE(mode):04o}, expected no access for others and no write "
-            f"access for the group: chmod 0600 {quoted(path)}"
-        )
+    token = _read_secret(path, "token file")
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise UsageError(
             f"the token in {path} has {len(token)} characters, expected {SHORTEST_TOKEN} or more, printable and "
@@ -86,32 +66,26 @@ def read_token(path: Path) -> str:
     return token
 
 
-@dataclass
-class Sessions:
-    """Browser sessions that have not expired; kept in memory, so that a restart ends them."""
+def read_client_secret(path: Path) -> str:
+    """The client secret in a file, as `read_token` except for its length. Raises UsageError."""
+    secret = _read_secret(path, "client secret file")
+    if not secret or not secret.isprintable():
+        raise UsageError(f"the client secret file {path} holds no secret in one line: copy it from the provider")
+    return secret
 
-    clock: Clock
-    _until: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
 
-    def open(self) -> str:
-        """Open a session; its secret, which is the cookie."""
-        secret = secrets.token_urlsafe(32)
-        self._until[secret] = (self.clock() + SESSION_SECONDS, secrets.token_urlsafe(32))
-        while len(self._until) > MOST_SESSIONS:
-            self._until.popitem(last=False)
-        return secret
-
-    def form_token(self, secret: str) -> str | None:
-        """CSRF token of the session with this cookie; None if there is none or it has expired."""
-        # a lookup by hash, so that its time does not reveal how much of a guess was right
-        until, form_token = self._until.get(secret, (0.0, ""))
-        if self.clock() >= until:
-            self._until.pop(secret, None)
-            return None
-        return form_token
-
-    def close(self, secret: str) -> None:
-        self._until.pop(secret, None)
+def _read_secret(path: Path, what: str) -> str:
+    try:
+        mode, secret = path.stat().st_mode, path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        raise UsageError(f"the {what} {path} cannot be read ({reason})") from error
+    if stat.S_IMODE(mode) & 0o027:
+        raise UsageError(
+            f"the {what} {path} has mode {stat.S_IMODE(mode):04o}, expected no access for others and no write "
+            f"access for the group: chmod 0600 {quoted(path)}"
+        )
+    return secret
 
 
 @dataclass
@@ -144,58 +118,54 @@ class WrongTokens:
 
 
 class Access:
-    """Access by token, if one is configured. Without one every connection must have shown a certificate (`server`)."""
+    """Access by token and by browser session; without either every connection has shown a certificate (`server`)."""
 
-    def __init__(self, token: str | None, *, clock: Clock = time.monotonic) -> None:
-        self._token = None if token is None else _hash(token)
+    def __init__(
+        self, token: str | None, sessions: Sessions, *, oidc: bool = False, clock: Clock = time.monotonic
+    ) -> None:
+        """`oidc`: users log in at a provider."""
+        self._token = token
+        self._oidc = oidc
         self._shared_form_token = secrets.token_urlsafe(32)
-        self.sessions = Sessions(clock)
+        self.sessions = sessions
         self.wrong = WrongTokens(clock)
 
     @property
-    def requires_token(self) -> bool:
+    def has_token(self) -> bool:
         """Whether a token is configured."""
         return self._token is not None
 
+    @property
+    def requires_login(self) -> bool:
+        """Whether clients need more than a connection."""
+        return self.has_token or self._oidc
+
     def check_token(self, given: str, address: str) -> None:
         """Raises Refused for a wrong token; the right one is accepted whatever else came from `address`."""
-        if self._token is not None and hmac.compare_digest(_hash(given), self._token):
+        if self._token is not None and is_same_secret(given, self._token):
             return
         self.wrong.record(address)
         raise Refused(401, "wrong_token", "Wrong token.")
 
-    def visitor(self, *, authorization: str | None, cookie: str | None, address: str) -> Visitor:
-        """The client that these headers authenticate. Raises Refused."""
-        if not self.requires_token:
-            return Visitor(credential="certificate", form_token=self._shared_form_token)
+    def visitor(
+        self, *, authorization: str | None, cookie: str | None, address: str, certificate: str | None = None
+    ) -> Visitor:
+        """The client that these headers authenticate. Raises Refused.
+
+        `certificate`: subject of the client's certificate, which names it if nothing else is required.
+        """
+        if not self.requires_login:
+            user = User(name=shown_name(certificate or "certificate"), role="operator")
+            return Visitor(credential="certificate", user=user, form_token=self._shared_form_token)
         if authorization is not None:
             scheme, _, given = authorization.partition(" ")
             # counted apart from the login form: a scraper with an old token must not block it
             self.check_token(given.strip() if scheme.lower() == "bearer" else "", f"bearer {address}")
-            return Visitor(credential="token", form_token=None)
-        form_token = self.sessions.form_token(cookie) if cookie else None
-        if form_token is None:
+            return Visitor(credential="token", user=TOKEN_USER, form_token=None)
+        session = self.sessions.use(cookie) if cookie else None
+        if session is None:
             raise Refused(401, "no_token", "A token is needed: send it as a bearer token, or log in.")
-        return Visitor(credential="session", form_token=form_token)
-
-
-def visitor_of(request: Request) -> Visitor | None:
-    """The authenticated client of a request; None on the few open routes without credentials."""
-    return cast(Visitor | None, request.scope.get(VISITOR))
-
-
-def client_address(request: Request) -> str:
-    """Address of the client, as in the audit log."""
-    return request.client.host if request.client else "unknown"
-
-
-def form_token_matches(given: str, visitor: Visitor) -> bool:
-    """Whether a form came from one of this client's own pages."""
-    return visitor.form_token is None or hmac.compare_digest(_hash(given), _hash(visitor.form_token))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return Visitor(credential="session", user=session.user, form_token=session.form_token)
 
 
 def check_web(web: Web, *, missing_ok: bool = False) -> None:
@@ -206,20 +176,36 @@ def check_web(web: Web, *, missing_ok: bool = False) -> None:
     check_exposure(web)
     if web.token_file is not None and not (missing_ok and not web.token_file.exists()):
         read_token(web.token_file)
+    secret = web.oidc.client_secret_file if web.oidc else None
+    if secret is not None and not (missing_ok and not secret.exists()):
+        read_client_secret(secret)
     if web.tls is not None and not (missing_ok and not web.tls.certificate.exists()):
         certificate_names(web.tls.certificate)
 
 
 def check_exposure(web: Web) -> None:
-    """Raises UsageError for a section that would give access without authentication; reads no file."""
+    """Raises UsageError for a section that would give access without authentication, or send a secret without
+    encryption; reads no file.
+    """
     if web.tls is None and not _is_loopback(web.host):
         raise UsageError(
             f"web.host is {web.host}, which other machines can reach: set web.tls, or use loopback (127.0.0.1, ::1)"
         )
-    if web.tls is None and web.token_file is None:
+    if web.token_file is None and web.oidc is None and (web.tls is None or web.tls.authority is None):
         raise UsageError(
-            "web has neither token_file nor tls, so every user of this machine could see the studies: set a token file "
-            "(openssl rand -hex 32 > web.token; chmod 0600 web.token), or certificates"
+            "web has neither token_file nor oidc nor tls with an authority, so everybody who reaches its port could "
+            "see the studies: set a token file (openssl rand -hex 32 > web.token; chmod 0600 web.token), web.oidc or "
+            "web.tls.authority"
+        )
+    if web.trusted_proxies and web.token_file is None and web.oidc is None:
+        raise UsageError(
+            "web has trusted_proxies, but neither token_file nor oidc: behind a proxy every client has the proxy's "
+            "certificate, so everybody could see the studies. Set a token file or web.oidc"
+        )
+    if not web.public_is_confidential:
+        raise UsageError(
+            f"web.public_url is {web.public_url}, with which tokens and studies would cross the network in clear: "
+            "let the proxy serve https, and set its https:// URL"
         )
 
 
@@ -242,28 +228,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebContext:
-    """The appliance, as handlers of requests use it."""
-
-    config: Config
-    data: DataFolder
-    audit: Audit
-    access: Access
-    pictures: Pictures
-    ingest: Ingest
-    uploads: CapacityLimiter
-    """Threads for STOW-RS, apart from those that answer pages."""
-    hosts: frozenset[str]
-    """Accepted host names, in lower case, without port."""
-    now: Callable[[], float]
-    """Wall clock, seconds since 1970."""
-    monotonic: Callable[[], float]
-    """Monotonic time of the appliance, used by heartbeats (state/database.py)."""
-
-
-def context_of(request: Request) -> WebContext:
-    """The context of a request."""
-    return cast(WebContext, request.app.state.context)

@@ -5,20 +5,25 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glam_deploy.appliance.web import monitoring, pages, stow
-from glam_deploy.appliance.web.access import COOKIE, VISITOR, Refused, WebContext, client_address
-from glam_deploy.appliance.web.render import render
+from glam_deploy.appliance.config import Web
+from glam_deploy.appliance.config.web import OWN_PATHS
+from glam_deploy.appliance.web import actions, login, monitoring, pages, stow
+from glam_deploy.appliance.web.access import Refused, certificate_names
+from glam_deploy.appliance.web.context import VISITOR, WebContext, client_address, visitor_of
+from glam_deploy.appliance.web.forwarding import PROXIED, Forwarded
+from glam_deploy.appliance.web.render import redirect, render
 from glam_deploy.errors import fault
 
 
@@ -43,11 +48,15 @@ ROUTES = (
     Route("/failures", pages.failures),
     Route("/views/{arrival:number}/image.png", pages.image),
     Route("/views/{arrival:number}/map.png", pages.overlay),
-    Route("/find", pages.find, methods=["POST"]),
-    Route("/jobs/{number:number}/retry", pages.retry_job, methods=["POST"]),
-    Route("/parcels/{number:number}/retry", pages.retry_delivery, methods=["POST"]),
-    Route("/login", pages.login, methods=["GET", "POST"]),
-    Route("/logout", pages.logout, methods=["POST"]),
+    Route("/study/{pseudonym}/versions/{number:number}/accept", actions.confirm_correction, methods=["GET"]),
+    Route("/study/{pseudonym}/versions/{number:number}/accept", actions.accept_correction, methods=["POST"]),
+    Route("/find", actions.find, methods=["POST"]),
+    Route("/jobs/{number:number}/retry", actions.retry_job, methods=["POST"]),
+    Route("/parcels/{number:number}/retry", actions.retry_delivery, methods=["POST"]),
+    Route("/login", login.login, methods=["GET", "POST"]),
+    Route("/login/start", login.start),
+    Route("/login/callback", login.callback),
+    Route("/logout", login.logout, methods=["POST"]),
     Route("/health/live", monitoring.live),
     Route("/health/ready", monitoring.ready),
     Route("/metrics", monitoring.metrics),
@@ -63,6 +72,7 @@ def make_app(context: WebContext) -> ASGIApp:
     static = StaticFiles(directory=str(files(__package__).joinpath("static")))
     routes = [*ROUTES, *(STOW_ROUTES if context.config.web.stow else ()), Mount("/static", static)]
     inner = Starlette(routes=routes)
+    inner.router.redirect_slashes = False  # its redirections do not know `public_url`
     inner.state.context = context
     guard = Guard(inner, context)
 
@@ -95,6 +105,8 @@ _SAFE = ("GET", "HEAD")
 _STATUS_WORDS: Mapping[int, str] = MappingProxyType(
     {404: "There is no such page.", 405: "This page does not support that method."}
 )
+CERTIFICATE = "glam.certificate"
+"""Key of the client's certificate in the state of a request: the common name of its subject."""
 _OPEN = ("/login", "/static/", "/health/live", "/health/ready")
 _LOG = logging.getLogger(__name__)
 
@@ -104,32 +116,60 @@ class Guard:
 
     def __init__(self, app: ASGIApp, context: WebContext) -> None:
         self._app, self._context = app, context
+        self._web, self._hosts = context.config.web, allowed_hosts(context.config.web)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         answer = _Answer(send)
+        scope, forwarded = self._context.forwarding.applied({**scope, "app": self._app})
         request = Request(scope)
         try:
-            self._admit(request)
+            self._admit(request, forwarded)
             await self._app(scope, receive, answer.send)
         except Exception as error:
             await self._fail(request, error, answer, receive)
 
-    def _admit(self, request: Request) -> None:
+    def _admit(self, request: Request, forwarded: Forwarded | None) -> None:
         """Put the visitor into the request's scope. Raises Refused."""
-        _check_host(request, self._context.hosts)
-        _check_origin(request)
+        for host in (request.headers.get("host", ""), *(forwarded.hosts if forwarded else ())):
+            self._check_host(host)
+        self._check_origin(request)
+        if forwarded:
+            self._check_scheme(request, forwarded)
         try:
             request.scope[VISITOR] = self._context.access.visitor(
                 authorization=request.headers.get("authorization"),
-                cookie=request.cookies.get(COOKIE),
+                cookie=request.cookies.get(login.COOKIE),
                 address=client_address(request),
+                certificate=request.scope.get("state", {}).get(CERTIFICATE),
             )
         except Refused as refused:
             if refused.code != "no_token" or not request.url.path.startswith(_OPEN):
                 raise
+
+    def _check_host(self, host: str) -> None:
+        """Refuse an unknown host name (DNS rebinding), which would let foreign pages read ours."""
+        if _PORT.sub("", host).strip("[]").lower() not in self._hosts:
+            raise Refused(421, "foreign_host", "This is not a name of the appliance: use its own name or address.")
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse a state-changing request of a foreign page; programs send no origin."""
+        origin = request.headers.get("origin")
+        same_site = request.headers.get("sec-fetch-site") in (None, "same-origin")
+        if request.method in _SAFE or (origin is None and same_site):
+            return
+        own = origin is not None and origin.partition("://")[2] == request.headers.get("host")
+        # a proxy may send any name of the appliance as host
+        if not (origin == self._web.public_origin if request.scope[PROXIED] else own):
+            raise Refused(403, "foreign_origin", "This form was not sent from one of the appliance's own pages.")
+
+    def _check_scheme(self, request: Request, forwarded: Forwarded) -> None:
+        """Refuse a request that reached the proxy unencrypted; health checks of the proxy itself may."""
+        https = (self._web.public_url or "").startswith("https:")
+        if https and forwarded.schemes[:1] not in ((), ("https",)) and _first_part(request) != "health":
+            raise Refused(403, "not_https", f"This connection is not encrypted: use {self._web.public_url}/")
 
     async def _fail(self, request: Request, error: Exception, answer: "_Answer", receive: Receive) -> None:
         if not isinstance(error, HTTPException | Refused | ClientDisconnect):
@@ -148,9 +188,10 @@ class Guard:
 
     def _refusal(self, request: Request, refused: Refused) -> Response:
         facts = {"code": refused.code, "method": _method(request), "what": _first_part(request)}
-        self._context.audit.write("web_refused", sender=client_address(request), **facts)
+        by = visitor.user.name if (visitor := visitor_of(request)) else refused.by
+        self._context.audit.write("web_refused", sender=client_address(request), by=by, **facts)
         if refused.code == "no_token" and request.method == "GET" and _wants_page(request):
-            return RedirectResponse("/login", 303)
+            return redirect(request, login.login_url(request.url.path))
         response = failure(request, refused.status, refused.message)
         if refused.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
@@ -181,20 +222,11 @@ def failure(request: Request, status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
 
 
-def _check_host(request: Request, hosts: frozenset[str]) -> None:
-    """Refuse an unknown host name (DNS rebinding), which would let foreign pages read ours."""
-    name = _PORT.sub("", request.headers.get("host", "")).strip("[]").lower()
-    if name not in hosts:
-        raise Refused(421, "foreign_host", "This is not a name of the appliance: use its own name or address.")
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse a state-changing request of a foreign page; programs send no origin."""
-    origin = request.headers.get("origin")
-    if request.method in _SAFE or (origin is None and request.headers.get("sec-fetch-site") in (None, "same-origin")):
-        return
-    if origin is None or origin.partition("://")[2] != request.headers.get("host"):
-        raise Refused(403, "foreign_origin", "This form was not sent from one of the appliance's own pages.")
+def allowed_hosts(web: Web) -> frozenset[str]:
+    """Accepted names in a Host header: own address, loopback, and the names of `public_url` and of the certificate."""
+    names = {"127.0.0.1", "::1", "localhost", web.host.lower()}
+    names |= {str(urlsplit(web.public_url).hostname)} if web.public_url else set()
+    return frozenset(names | (certificate_names(web.tls.certificate) if web.tls else set()))
 
 
 def _wants_page(request: Request) -> bool:
@@ -208,5 +240,4 @@ def _method(request: Request) -> str:
 def _first_part(request: Request) -> str:
     """First part of the path if it is a known one, else "unknown": the rest may name a study."""
     part = request.url.path.split("/")[1]
-    known = ("study", "studies", "failures", "find", "views", "jobs", "parcels", "health", "metrics", "dicom-web")
-    return part if part in (*known, "login", "logout", "static", "") else "unknown"
+    return part if part in (*OWN_PATHS, "") else "unknown"

@@ -22,7 +22,7 @@ from glam_deploy import __version__
 from glam_deploy.appliance.state import overview, senders
 from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
-from glam_deploy.appliance.web.access import WebContext, context_of, visitor_of
+from glam_deploy.appliance.web.context import WebContext, context_of, visitor_of
 from glam_deploy.errors import UsageError
 
 PROCESSES = ("receiver", "keeper", "worker", "dispatcher", "web")

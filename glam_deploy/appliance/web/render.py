@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from glam_deploy import __version__
 from glam_deploy.appliance.state.overview import DeliveryTiming, JobTiming
-from glam_deploy.appliance.web.access import visitor_of
+from glam_deploy.appliance.web.context import context_of, visitor_of
 from glam_deploy.outputs.report import RESEARCH_USE, UNCALIBRATED
 
 DASH = "\u2013"
@@ -54,9 +54,19 @@ def render(request: Request, name: str, values: Mapping[str, Any], status: int =
     shared = {
         "form_token": visitor and visitor.form_token,
         "credential": visitor and visitor.credential,
+        "user": visitor and visitor.user,
+        "may_change": visitor is not None and visitor.user.role == "operator",
+        "base": context_of(request).config.web.prefix,
         "path": request.url.path,
     }
-    return HTMLResponse(_environment().get_template(name).render({**shared, **values}), status)
+    environment = _environment()
+    assert values.keys().isdisjoint({*shared, *environment.globals}), "a page would show its own value for a shared one"
+    return HTMLResponse(environment.get_template(name).render({**shared, **values}), status)
+
+
+def redirect(request: Request, path: str) -> RedirectResponse:
+    """A redirection (303) to a page of ours; `path` without that of `public_url`."""
+    return RedirectResponse(context_of(request).config.web.prefix + path, 303)
 
 
 @cache

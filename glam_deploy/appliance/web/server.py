@@ -16,15 +16,20 @@ from anyio import CapacityLimiter
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.config import Config, Tls, Web
+from glam_deploy.appliance.config import Config, Web, WebTls
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.ingest import Ingest
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
-from glam_deploy.appliance.web.access import Access, WebContext, certificate_names, check_web, read_token
-from glam_deploy.appliance.web.app import make_app
+from glam_deploy.appliance.web.access import Access, check_web, read_client_secret, read_token
+from glam_deploy.appliance.web.app import CERTIFICATE, make_app
+from glam_deploy.appliance.web.attempts import Attempts
+from glam_deploy.appliance.web.context import WebContext
+from glam_deploy.appliance.web.forwarding import Forwarding
+from glam_deploy.appliance.web.oidc import Provider
 from glam_deploy.appliance.web.pictures import Pictures
+from glam_deploy.appliance.web.sessions import Sessions
 from glam_deploy.dicom.net.bounded_socket import PendingConnections
 from glam_deploy.errors import UsageError
 
@@ -40,6 +45,8 @@ MOST_REQUESTS = 100
 """Concurrent requests; a further one is answered with 503."""
 MOST_WAITING = 100
 """Connections without a request; beyond it the oldest one of an address is closed."""
+MOST_LOGINS = 8
+"""Requests that wait for the OpenID Connect provider at a time."""
 KERNEL_BACKLOG = 2048
 """Connections waiting to be accepted."""
 AT_A_TIME = 16
@@ -83,6 +90,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._connection = getattr(transport.get_extra_info("socket"), "_sock", None)
+        self.app_state = {CERTIFICATE: _common_name(transport.get_extra_info("peercert"))}
         self._since = self.loop.time()
         self._timer = self.loop.call_later(CHECK_S, self._check_timeout)
 
@@ -159,8 +167,14 @@ def run(config: Config, stop: threading.Event) -> None:
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
             try:
-                place = _address(config.web, listener)
-                _heartbeat_until(stop, thread, lambda: record_heartbeat(connection, monotonic, "web", "ready", place))
+                place, ignored = _address(config.web, listener), context.forwarding.ignored
+                _heartbeat_until(
+                    stop,
+                    thread,
+                    lambda: record_heartbeat(
+                        connection, monotonic, "web", "ready", place | {"forwarded_by": [*ignored]}
+                    ),
+                )
             finally:
                 server.should_exit = True
                 thread.join()
@@ -169,24 +183,37 @@ def run(config: Config, stop: threading.Event) -> None:
 def make_context(config: Config, data: DataFolder, monotonic: MonotonicClock) -> WebContext:
     """The shared context of the handlers; `data` has been made."""
     web, audit = config.web, open_audit(data)
+    token = None if web.token_file is None else read_token(web.token_file)
+    sessions = Sessions(absolute_s=web.session_s, idle_s=web.session_idle_s)
     return WebContext(
         config=config,
         data=data,
         audit=audit,
-        access=Access(None if web.token_file is None else read_token(web.token_file)),
+        access=Access(token, sessions, oidc=web.oidc is not None),
+        forwarding=Forwarding(web),
+        provider=_provider(web, monotonic),
+        attempts=Attempts(),
         pictures=Pictures(),
         ingest=Ingest(config, data, audit),
         uploads=CapacityLimiter(config.receive.max_associations),
-        hosts=allowed_hosts(web),
+        logins=CapacityLimiter(MOST_LOGINS),
         now=time.time,
         monotonic=monotonic,
     )
 
 
-def allowed_hosts(web: Web) -> frozenset[str]:
-    """Accepted names in a Host header: the own address, loopback, and the names of the certificate."""
-    names = {"127.0.0.1", "::1", "localhost", web.host.lower()}
-    return frozenset(names | (certificate_names(web.tls.certificate) if web.tls else set()))
+def _provider(web: Web, monotonic: MonotonicClock) -> Provider | None:
+    if web.oidc is None:
+        return None
+    secret = None if web.oidc.client_secret_file is None else read_client_secret(web.oidc.client_secret_file)
+    return Provider(
+        web.oidc,
+        secret=secret,
+        redirect_uri=web.redirect_uri,
+        after_logout_uri=web.after_logout_uri,
+        now=time.time,
+        monotonic=monotonic,
+    )
 
 
 def _listening(web: Web) -> CountedListener:
@@ -205,7 +232,9 @@ def _address(web: Web, listener: socket.socket) -> dict[str, object]:
 
 
 def _server(web: Web, context: WebContext, listener: CountedListener) -> uvicorn.Server:
-    """The uvicorn server. No proxy headers are trusted; logs of libraries, which may quote requests, are muted."""
+    """The uvicorn server. It ignores proxy headers (`forwarding` reads them); logs of libraries, which may quote
+    requests, are muted.
+    """
     for name in ("uvicorn", "uvicorn.error", "asyncio", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
@@ -220,19 +249,30 @@ def _server(web: Web, context: WebContext, listener: CountedListener) -> uvicorn
     return uvicorn.Server(config)
 
 
-def tls_context(tls: Tls, refused: Callable[[str], object]) -> ssl.SSLContext:
-    """TLS context of a server that requires a client certificate of the authority.
+def _common_name(certificate: dict[str, Any] | None) -> str | None:
+    """Common name of the subject of a client's certificate, as `ssl` parses it; None without one."""
+    names = [value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"]
+    return names[0] if names else None
+
+
+def tls_context(tls: WebTls, refused: Callable[[str], object]) -> ssl.SSLContext:
+    """TLS context of a server; with an authority it requires a client certificate of that one.
 
     `refused` is called with a code for each failed handshake. Raises UsageError if the files cannot be used.
     """
+    authority = None if tls.authority is None else str(tls.authority)
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.authority))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if authority is not None:
+            context.load_verify_locations(authority)
         context.load_cert_chain(
             tls.certificate, tls.key, password=""
         )  # without it OpenSSL would prompt on the terminal
     except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"web.tls: its files cannot be used ({error.strerror or error}): check all three") from error
-    context.verify_mode = ssl.CERT_REQUIRED
+        raise UsageError(
+            f"web.tls: its files cannot be used ({error.strerror or error}): check each of them"
+        ) from error
+    context.verify_mode = ssl.CERT_NONE if authority is None else ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     class Handshake(ssl.SSLObject):

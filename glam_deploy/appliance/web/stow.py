@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy.appliance.ingest import Receipt, Status
-from glam_deploy.appliance.web.access import Refused, WebContext, client_address, context_of, visitor_of
+from glam_deploy.appliance.web.access import Refused
+from glam_deploy.appliance.web.context import WebContext, client_address, context_of, visitor_of
 from glam_deploy.dicom.uids import is_uid
 
 if TYPE_CHECKING:

@@ -47,6 +47,43 @@ def test_a_token_that_serve_would_refuse_is_refused(cli: Cli, tmp_path: Path, to
     assert "is valid" not in said.out
 
 
+ACCESS = (
+    WITHOUT_WEB
+    + """
+[web]
+public_url = "https://pacs.example/glam"
+trusted_proxies = ["10.0.0.7"]
+[web.oidc]
+issuer = "https://login.example"
+client_id = "glam"
+viewer = ["radiology"]
+"""
+)
+
+
+def test_what_to_register_at_the_login_provider_is_told(cli: Cli, tmp_path: Path) -> None:
+    said = cli("check-config", "--config", written(tmp_path, ACCESS))
+    assert "in browsers https://pacs.example/glam/, by 10.0.0.7/32" in said.out
+    assert "viewer: roles of https://login.example has radiology" in said.out
+    assert "operator: roles of https://login.example has no value: nobody" in said.out
+    assert "register there: redirect URI https://pacs.example/glam/login/callback" in said.out
+    assert "register there: post-logout redirect URI https://pacs.example/glam/login" in said.out
+
+
+def test_a_public_url_without_encryption_is_refused(cli: Cli, tmp_path: Path) -> None:
+    said = cli("check-config", "--config", written(tmp_path, ACCESS.replace("https://pacs", "http://pacs")))
+    assert said.code == 2
+    assert "web.public_url is http://pacs.example/glam" in said.err and "https:// URL" in said.err
+
+
+def test_a_client_secret_that_everybody_can_read_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    (tmp_path / "secret").chmod(0o644)
+    said = cli("check-config", "--config", written(tmp_path, ACCESS + 'client_secret_file = "secret"'))
+    assert said.code == 2
+    assert "mode 0644" in said.err and "chmod 0600" in said.err
+
+
 def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "web.token").write_text("t" * 32)
@@ -156,7 +193,10 @@ name = "pacs"
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [(WITHOUT_WEB, "neither token_file nor tls"), (MINIMAL + 'host = "0.0.0.0"\n', "or use loopback")],
+    [
+        (WITHOUT_WEB, "neither token_file nor oidc nor tls with an authority"),
+        (MINIMAL + 'host = "0.0.0.0"\n', "or use loopback"),
+    ],
 )
 def test_a_status_page_for_everybody_is_refused(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
     said = cli("check-config", "--config", written(tmp_path, text))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.browser import chromium_browser
 from support.long_web import Long, fill_long, long_configuration
+from support.providers import false_provider
 from support.web import Appliance, Busy, appliance, configuration, fill, serving
 
 
@@ -33,7 +34,10 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def long(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Long, str]]:
     """The appliance with the longest records, and its address."""
-    with appliance(long_configuration(tmp_path_factory.mktemp("long"))) as made:
+    with (
+        false_provider() as provider,
+        appliance(long_configuration(tmp_path_factory.mktemp("long"), provider)) as made,
+    ):
         filled = fill_long(made)
         with serving(made) as address:
             yield filled, address

@@ -9,7 +9,6 @@ from support.web import TOKEN, Appliance, configuration
 
 from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.access import (
-    SESSION_SECONDS,
     WRONG_SECONDS,
     WRONG_TOKENS,
     Access,
@@ -17,6 +16,8 @@ from glam_deploy.appliance.web.access import (
     check_web,
     read_token,
 )
+from glam_deploy.appliance.web.login import page_after_login
+from glam_deploy.appliance.web.sessions import Sessions, User
 from glam_deploy.errors import UsageError
 
 PRIVATE = (
@@ -28,7 +29,10 @@ PRIVATE = (
     "/views/1/map.png",
     "/metrics",
 )
-POSTS = ("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/dicom-web/studies", "/dicom-web/studies/1.2.3")
+POSTS = (
+    *("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/study/0123456789abcdef/versions/1/accept"),
+    *("/dicom-web/studies", "/dicom-web/studies/1.2.3"),
+)
 OWN = {"Origin": "http://127.0.0.1:8042"}
 
 
@@ -50,7 +54,9 @@ class Browser:
 @pytest.mark.parametrize("path", PRIVATE)
 def test_without_a_token_nothing_is_shown(empty: Appliance, path: str) -> None:
     page, program = empty.client().get(path), empty.client(Accept="*/*").get(path)
-    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    assert page.status_code == 303
+    known = path in ("/studies", "/failures") or path.startswith("/study/")
+    assert page.headers["location"] == (f"/login?next={path}" if known else "/login")
     assert program.status_code == 401
     assert program.headers["www-authenticate"] == "Bearer"
     assert codes(empty) == ["no_token", "no_token"]
@@ -127,10 +133,9 @@ def wrong_status(access: Access, address: str = "10.0.0.1") -> int:
     return refused.value.status
 
 
-def test_time_ends_sessions_and_waits() -> None:
+def test_time_ends_waits() -> None:
     now = 0.0
-    access = Access(TOKEN, clock=lambda: now)
-    cookie = access.sessions.open()
+    access = Access(TOKEN, Sessions(absolute_s=1, idle_s=1), clock=lambda: now)
     for _ in range(WRONG_TOKENS):
         assert wrong_status(access) == 401
     assert wrong_status(access) == 429
@@ -138,11 +143,32 @@ def test_time_ends_sessions_and_waits() -> None:
     assert wrong_status(access, "10.0.0.2") == 401
     now = WRONG_SECONDS
     assert wrong_status(access) == 401
-    now = SESSION_SECONDS - 1
-    assert access.visitor(authorization=None, cookie=cookie, address="").credential == "session"
-    now = SESSION_SECONDS
-    with pytest.raises(Refused):
-        access.visitor(authorization=None, cookie=cookie, address="")
+
+
+def test_sessions_end_some_time_after_login_and_after_their_last_use() -> None:
+    now = 0.0
+    sessions = Sessions(absolute_s=100, idle_s=30, clock=lambda: now)
+    user = User(name="anna", role="viewer")
+    used, idle = sessions.open(user), sessions.open(user)
+    for _ in range(3):
+        now += 29
+        assert (found := sessions.use(used)) and found.user == user
+    assert sessions.use(idle) is None
+    now = 100.0
+    assert sessions.use(used) is None
+    now = 0.0
+    assert sessions.use(used) is None, "not even where the clock is set back"
+
+
+def test_what_a_login_may_lead_to() -> None:
+    """Pages of the appliance and nothing else: neither an address elsewhere nor what changes something."""
+    pages = ("/", "/studies", "/failures", "/study/0123456789abcdef", "/study/0123456789abcdef/versions/1/accept")
+    assert [page_after_login(page) for page in pages] == [*pages]
+    elsewhere = (
+        *("https://evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example", "\\\\evil.example", "evil"),
+        *("javascript:alert(1)", "/studies/../..//evil.example", "/studies\n", "/logout", "/study/1.2.840.1", ""),
+    )
+    assert {page_after_login(page) for page in elsewhere} == {"/"}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +257,8 @@ def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda web: web.model_copy(update={"token_file": None}), "neither token_file nor tls"),
+        (lambda web: web.model_copy(update={"token_file": None}), "neither token_file nor oidc nor tls with an author"),
+        (lambda web: web.model_copy(update={"public_url": "http://pacs.example/glam"}), "in clear"),
         (lambda web: web.model_copy(update={"host": "0.0.0.0"}), "or use loopback"),
         (lambda web: web.model_copy(update={"host": "10.1.2.3"}), "or use loopback"),
         (lambda web: web.model_copy(update={"host": "appliance.example"}), "or use loopback"),

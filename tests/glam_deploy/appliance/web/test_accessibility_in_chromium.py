@@ -70,11 +70,12 @@ def test_tab_stops_at_everything_in_order_in_chromium(chromium: Any, long: tuple
 
 
 def test_the_keyboard_does_everything_in_chromium(chromium: Any, long: tuple[Long, str]) -> None:
-    """Log in, skip the header, retry, search, log out: with Tab, Enter and letters alone."""
+    """Log in, skip the header, retry, search, accept a version, log out: with Tab, Enter and letters alone."""
     records, address = long
     with seen_by(chromium, address) as seen:
         seen.go("/")
-        seen.page.locator("#token:focus").wait_for()  # without a key
+        seen.page.locator("a.button:focus").wait_for()  # without a key
+        tab_to(seen, "")
         seen.page.keyboard.type(TOKEN)
         enter(seen)
         assert seen.page.url == address + "/"
@@ -96,6 +97,11 @@ def test_the_keyboard_does_everything_in_chromium(chromium: Any, long: tuple[Lon
         assert seen.page.get_by_text("sent again by hand").count() == 1
         tab_to(seen, "UID or pseudonym")
         seen.page.keyboard.type(records.studies["failed"].rpartition("/")[2])
+        enter(seen)
+        assert seen.page.url == address + records.studies["failed"]
+        tab_to(seen, "Accept version")
+        enter(seen)
+        tab_to(seen, "Accept version")
         enter(seen)
         assert seen.page.url == address + records.studies["failed"]
         tab_to(seen, "Log out")

@@ -14,7 +14,7 @@ from support.certificates import Authority
 from support.until import until
 from support.web import TOKEN, Appliance, appliance, configuration, dicom_file, exam, serving
 
-from glam_deploy.appliance.config import Tls
+from glam_deploy.appliance.config import WebTls
 from glam_deploy.appliance.web import server
 from glam_deploy.appliance.web.stow import MOST_PARTS
 from glam_deploy.records import View
@@ -96,7 +96,7 @@ def test_requests_at_once_are_bounded(served: tuple[Appliance, str]) -> None:
 def test_silent_tls_handshakes_give_way(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.sign("appliance")
-    tls = Tls(certificate=certificate, key=key, authority=authority.authority)
+    tls = WebTls(certificate=certificate, key=key, authority=authority.authority)
     with (
         appliance(configuration(tmp_path, port=0, tls=tls)) as made,
         serving(made) as address,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.browser import Seen, seen_by
-from support.web import REFUSAL, Appliance, Busy, appliance, configuration, fill, serving
+from support.web import REFUSAL, TOKEN, Appliance, Busy, appliance, configuration, fill, serving
 
 from glam_deploy.appliance.data import FINDING
 
@@ -42,7 +42,10 @@ def test_logging_in_and_out_in_chromium(seen: Seen) -> None:
     seen.page.get_by_role("button", name="Log out").click()
     seen.page.wait_for_url(seen.address + "/login")
     seen.go("/failures")
-    assert seen.page.url == seen.address + "/login"
+    assert seen.page.url == seen.address + "/login?next=/failures"
+    seen.page.keyboard.type(TOKEN)
+    seen.page.keyboard.press("Enter")
+    seen.page.wait_for_url(seen.address + "/failures")
     seen.assert_clean()
 
 

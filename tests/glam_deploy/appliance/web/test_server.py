@@ -12,10 +12,11 @@ import pytest
 from support.certificates import Authority
 from support.web import PAGE, TOKEN, appliance, configuration, serving
 
-from glam_deploy.appliance.config import Config, Tls
+from glam_deploy.appliance.config import Config, WebTls
 from glam_deploy.appliance.web import server
 from glam_deploy.appliance.web.access import check_web
 from glam_deploy.errors import UsageError
+from glam_deploy.records import View
 
 
 def test_it_serves_beats_and_stops(tmp_path: Path) -> None:
@@ -46,9 +47,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def with_tls(tmp_path: Path, authority: Authority, **web: object) -> Config:
-    certificate, key = authority.sign("appliance")
-    tls = Tls(certificate=certificate, key=key, authority=authority.authority)
-    return configuration(tmp_path, port=0, tls=tls, **web)
+    tls = WebTls(**_pair(authority), authority=authority.authority)
+    return configuration(tmp_path, **{"port": 0, "tls": tls, **web})
 
 
 def client_of(address: str, trusted: Authority, shown: tuple[Path, Path] | None) -> httpx.Client:
@@ -102,20 +102,62 @@ def test_certificate_and_token_are_both_needed_where_both_are_configured(tmp_pat
         assert client.get("/").status_code == 200
 
 
+def test_without_an_authority_tls_asks_for_no_certificate(tmp_path: Path, authority: Authority) -> None:
+    """The connection is encrypted; the token decides who gets in."""
+    config = with_tls(tmp_path, authority, tls=WebTls(**_pair(authority)))
+    with appliance(config) as made, serving(made) as address, client_of(address, authority, None) as client:
+        assert client.get("/").status_code == 303
+        assert client.get("/metrics", headers={"Accept": "*/*"}).status_code == 401
+        answer = client.post("/login", data={"token": TOKEN}, headers={"Origin": address})
+        assert "Secure" in answer.headers["set-cookie"].split("; ")
+        assert client.get("/").status_code == 200
+    with pytest.raises(UsageError, match="neither token_file nor oidc nor tls with an authority"):
+        check_web(config.web.model_copy(update={"token_file": None}))
+
+
+def test_the_certificate_of_a_proxy_lets_nobody_in(tmp_path: Path, authority: Authority) -> None:
+    """All who reach the proxy would have it."""
+    config = with_tls(tmp_path, authority, public_url="https://pacs.example", trusted_proxies=["10.0.0.7"])
+    check_web(config.web)
+    with pytest.raises(UsageError, match="has trusted_proxies, but neither token_file nor oidc"):
+        check_web(config.web.model_copy(update={"token_file": None}))
+
+
+def test_the_audit_names_who_a_certificate_is_of(tmp_path: Path, authority: Authority) -> None:
+    with (
+        appliance(with_tls(tmp_path, authority, token_file=None)) as made,
+        serving(made) as address,
+        client_of(address, authority, authority.sign("radiologist")) as client,
+    ):
+        form_token = client.get("/").text.partition('name="form_token" value="')[2].partition('"')[0]
+        made.receive_exam(1, (View.L_CC,))
+        made.assemble()
+        number = made.kill_job("dead").id
+        data = {"form_token": form_token}
+        assert client.post(f"/jobs/{number}/retry", data=data, headers={"Origin": address}).status_code == 303
+        (line,) = [json.loads(each) for each in made.audited() if '"web_retry"' in each]
+        assert (line["by"], line["number"]) == ("radiologist", number)
+
+
+def _pair(authority: Authority) -> dict[str, Path]:
+    certificate, key = authority.sign("appliance")
+    return {"certificate": certificate, "key": key}
+
+
 def test_beyond_loopback_with_tls_is_served(tmp_path: Path, authority: Authority) -> None:
     check_web(with_tls(tmp_path, authority, host="0.0.0.0").web)
 
 
-def _no_file(tls: Tls) -> Tls:
+def _no_file(tls: WebTls) -> WebTls:
     return tls.model_copy(update={"certificate": tls.certificate.with_name("none.crt")})
 
 
-def _no_names(tls: Tls) -> Tls:
-    return tls.model_copy(update={"certificate": tls.authority})
+def _no_names(tls: WebTls) -> WebTls:
+    return tls.model_copy(update={"certificate": tls.authority})  # an authority has none
 
 
 @pytest.mark.parametrize("spoil", [_no_file, _no_names])
-def test_certificates_that_will_not_do(tmp_path: Path, authority: Authority, spoil: Callable[[Tls], Tls]) -> None:
+def test_certificates_that_will_not_do(tmp_path: Path, authority: Authority, spoil: Callable[[WebTls], WebTls]) -> None:
     web = with_tls(tmp_path, authority).web
     assert web.tls
     with pytest.raises(UsageError, match="subject alternative names"):
