@@ -5,6 +5,7 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
 from glam_deploy.appliance.config.listeners import Receive, Sender, Tls, TlsListener, Web
+from glam_deploy.appliance.config.notify import Email, Fhir, Hl7, Notify, Webhook
 from glam_deploy.appliance.config.parse import parse_config
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
@@ -16,6 +17,10 @@ __all__ = [
     "Assemble",
     "Config",
     "Dispatch",
+    "Email",
+    "Fhir",
+    "Hl7",
+    "Notify",
     "Receive",
     "ResultKind",
     "Results",
@@ -26,6 +31,7 @@ __all__ = [
     "Tls",
     "TlsListener",
     "Web",
+    "Webhook",
     "Worker",
     "parse_config",
 ]

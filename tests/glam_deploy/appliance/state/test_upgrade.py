@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from glam_deploy.appliance.state import deliveries, jobs, overview, study_detail
-from glam_deploy.appliance.state.database import monotonic_clock, open_database
+from glam_deploy.appliance.state.database import VERSION, monotonic_clock, open_database
 from glam_deploy.errors import UsageError
 
 DUMP = Path(__file__).with_name("state_0_1_0.sql")
@@ -94,7 +94,7 @@ def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path) -> 
     open_database(path).close()
     assert dump(path.with_name("state.db.version-1")) == before
     after = dump(path)
-    assert (before.pop("version"), after.pop("version")) == ([(1,)], [(2,)])
+    assert (before.pop("version"), after.pop("version")) == ([(1,)], [(VERSION,)])
     for table, rows in before.items():
         kept = [{column: row[column] for column in old} for row, old in zip(after[table], rows, strict=True)]
         assert kept == rows, table
@@ -104,7 +104,7 @@ def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path) -> 
 def test_processes_that_start_at_once_convert_it_once(path: Path) -> None:
     with ThreadPoolExecutor(5) as starting:
         versions = list(starting.map(_version, [path] * 5))
-    assert versions == [2] * 5
+    assert versions == [VERSION] * 5
     with closing(sqlite3.connect(path.with_name("state.db.version-1"))) as copy:
         assert copy.execute("PRAGMA user_version").fetchone() == (1,)
 
@@ -123,4 +123,4 @@ def test_a_copy_that_cannot_be_written_changes_nothing(path: Path, monkeypatch: 
         open_database(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    assert _version(path) == 2
+    assert _version(path) == VERSION
