@@ -4,18 +4,18 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import hl7
 import hl7.mllp
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult, LoginPassword
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from support.certificates import Authority
 
@@ -135,20 +135,25 @@ class SmtpReceiver:
         """STARTTLS is required; with `tls`, TLS from the first byte instead."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*self.certificates.sign("mail"))
-        options: dict[str, Any] = {"auth_required": True, "authenticator": self._authenticate}
-        if tls:
-            options |= {"ssl_context": context, "auth_require_tls": False}
-        else:
-            options |= {"tls_context": context, "require_starttls": True}
-        controller = Controller(self, hostname="127.0.0.1", port=0, **options)
-        with _on_a_free_port(controller) as port:
-            self.port = port
+        options = {"tls_context": None if tls else context, "require_starttls": not tls, "auth_require_tls": not tls}
+
+        async def start() -> asyncio.Server:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(
+                lambda: SMTP(self, auth_required=not tls, authenticator=self._authenticate, loop=loop, **options),
+                "127.0.0.1",
+                0,
+                ssl=context if tls else None,
+            )
+
+        with _serving(start) as self.port:
             yield self
 
     def _authenticate(self, *given: Any) -> AuthResult:
         data = given[-1]
         assert isinstance(data, LoginPassword)
-        return AuthResult(success=(data.login, data.password) == (self.user.encode(), self.password.encode()))
+        known = (data.login, data.password) == (self.user.encode(), self.password.encode())
+        return AuthResult(success=known, handled=known)
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         if self.reply.startswith("250"):
@@ -157,14 +162,29 @@ class SmtpReceiver:
 
 
 @contextmanager
-def _on_a_free_port(controller: Controller) -> Iterator[int]:
-    controller._trigger_server = lambda: None  # it would connect to port 0
-    controller.start()
+def _serving(start: Callable[[], Awaitable[asyncio.Server]]) -> Iterator[int]:
+    """A server in a loop of its own; gives its port."""
+    ports: Queue[int] = Queue()
+    loop, ends = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        server = await start()
+        ports.put(server.sockets[0].getsockname()[1])
+        async with server:
+            await ends.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
     try:
-        assert controller.server is not None
-        yield controller.server.sockets[0].getsockname()[1]
+        yield ports.get(timeout=20)
     finally:
-        controller.stop()
+        loop.call_soon_threadsafe(ends.set)
+        thread.join()
+        loop.close()
 
 
 @dataclass
@@ -178,26 +198,13 @@ class Hl7Receiver:
 
     @contextmanager
     def running(self, context: ssl.SSLContext | None = None) -> Iterator["Hl7Receiver"]:
-        ready, loop, ends = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-
-        async def serve() -> None:
-            server = await hl7.mllp.start_hl7_server(
+        async def start() -> asyncio.Server:
+            return await hl7.mllp.start_hl7_server(
                 self._handle, host="127.0.0.1", port=0, encoding="utf-8", ssl=context
             )
-            self.port = server.sockets[0].getsockname()[1]
-            ready.set()
-            async with server:
-                await ends.wait()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-        thread.start()
-        assert ready.wait(20)
-        try:
+        with _serving(start) as self.port:
             yield self
-        finally:
-            loop.call_soon_threadsafe(ends.set)
-            thread.join()
-            loop.close()
 
     async def _handle(self, reader: Any, writer: Any) -> None:
         try:
