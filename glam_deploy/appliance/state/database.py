@@ -123,6 +123,11 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the database has the tables of this release."""
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] == VERSION)
+
+
 def _keep_copy(path: Path, version: int) -> None:
     """Copy the database to `state.db.version-N` before its schema changes, so that the earlier release can use it."""
     copy = path.with_name(f"{path.name}.version-{version}")

@@ -157,7 +157,8 @@ CREATE TABLE notification (                  -- the message about one event to o
     delivered_at REAL,
     UNIQUE (event_id, target)
 );
-CREATE INDEX notification_by_state ON notification (target, state, id);
+CREATE INDEX notification_by_target ON notification (target, state, id);
+CREATE INDEX notification_by_state ON notification (state, id);
 
 CREATE TABLE event (                         -- the timeline of a study
     id        INTEGER PRIMARY KEY,

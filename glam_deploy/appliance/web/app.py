@@ -46,6 +46,7 @@ ROUTES = (
     Route("/find", pages.find, methods=["POST"]),
     Route("/jobs/{number:number}/retry", pages.retry_job, methods=["POST"]),
     Route("/parcels/{number:number}/retry", pages.retry_delivery, methods=["POST"]),
+    Route("/notifications/{number:number}/retry", pages.retry_notification, methods=["POST"]),
     Route("/login", pages.login, methods=["GET", "POST"]),
     Route("/logout", pages.logout, methods=["POST"]),
     Route("/health/live", monitoring.live),
@@ -208,5 +209,17 @@ def _method(request: Request) -> str:
 def _first_part(request: Request) -> str:
     """First part of the path if it is a known one, else "unknown": the rest may name a study."""
     part = request.url.path.split("/")[1]
-    known = ("study", "studies", "failures", "find", "views", "jobs", "parcels", "health", "metrics", "dicom-web")
+    known = (
+        "study",
+        "studies",
+        "failures",
+        "find",
+        "views",
+        "jobs",
+        "parcels",
+        "notifications",
+        "health",
+        "metrics",
+        "dicom-web",
+    )
     return part if part in (*known, "login", "logout", "static", "") else "unknown"
