@@ -160,7 +160,7 @@ class Triage:
         """What reports and messages say; an exam without the flag must not read as a negative result."""
         found = "no image has a result" if self.highest is None else f"highest malignant score {self.highest:.3f}"
         state = "set" if self.flagged else "not set, which is no negative result"
-        lacking = f"; {self.without_result} images have no result" if self.without_result else ""
+        lacking = f", images without a result: {self.without_result}" if self.without_result else ""
         return (
             f"Triage flag of this site: {state} ({found}, threshold {self.threshold:g}{lacking}). The flag concerns "
             "the order of reading only. It is not a diagnosis"
@@ -170,7 +170,7 @@ class Triage:
 def triage(images: Iterable[ViewScores], threshold: float) -> Triage:
     """The triage flag of one exam. One image is enough, because a mean could hide it behind the other view."""
     found = list(images)
-    done = [image.scores[final_score(image.scores)] for image in found if image.status == "done"]
+    done = [image.scores[final_score(image.scores)] for image in found if image.scores]
     malignant = [scores["malignant"] for scores in done if "malignant" in scores]
     return Triage(threshold=threshold, highest=max(malignant, default=None), without_result=len(found) - len(malignant))
 

@@ -86,7 +86,7 @@ class Composer:
         return ViewScores(
             exam="",
             view=View(row["view"]) if row["view"] else None,
-            status="done" if summary else row["outcome"] or "waiting",
+            status=_status(row, summary),
             scores=summary.get("scores", {}),
             made_by=summary.get("made_by", ""),
             patient=summary.get("patient", {}),
@@ -107,6 +107,13 @@ class Composer:
                 )
 
 
+def _status(row: sqlite3.Row, summary: Mapping[str, Any]) -> str:
+    """As `ViewReport.outcome`."""
+    if row["outcome"] == "done" and not summary:
+        return "removed"
+    return row["outcome"] or "waiting"
+
+
 def _summary(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, KeyError):
         found: dict[str, Any] = read_json(folder / FINDING)["summary"]
@@ -125,7 +132,7 @@ def _entries(folder: Path) -> list[dict[str, str]]:
 
 def _report(row: sqlite3.Row, image: ViewScores) -> ViewReport:
     scores = image.scores[final_score(image.scores)] if image.scores else {}
-    return ViewReport(view=row["view"], outcome=row["outcome"] or "waiting", reason=row["reason"], scores=scores)
+    return ViewReport(view=row["view"], outcome=image.status, reason=row["reason"], scores=scores)
 
 
 def _exam(images: Sequence[ViewScores]) -> ExamScores:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from glam_deploy import __version__
 from glam_deploy.appliance.config import Hl7
 from glam_deploy.appliance.notify.client import secure_context
 from glam_deploy.appliance.notify.message import STATEMENT, Message, Subject
@@ -90,7 +89,8 @@ def _msh(message: Message, entry: Hl7) -> str:
     ends = (entry.sending_application, entry.sending_facility, entry.receiving_application, entry.receiving_facility)
     at = f"{message.at:%Y%m%d%H%M%S}.{message.at.microsecond // 1000:03d}+0000"
     fields = [*(_text(end or "") for end in ends), at, "", "ORU^R01^ORU_R01", control_id(message), "P", "2.5.1"]
-    return _segment("MSH", r"^~\&", *fields, "", "", "AL", "NE", "", "UNICODE UTF-8")
+    # MSH-15 and MSH-16 are empty: original acknowledgment mode
+    return _segment("MSH", r"^~\&", *fields, *[""] * 5, "UNICODE UTF-8")
 
 
 def _pid(subject: Subject, authority: str | None) -> str:
@@ -140,7 +140,7 @@ def _observations(message: Message) -> Iterator[tuple[str, str, str, str]]:
     if message.triage:
         yield "ST", f"TRIAGE^Triage flag of this site^{CODES}", "", "SET" if message.triage.flagged else "NOT SET"
         yield "TX", f"TRIAGE_TEXT^Meaning of the triage flag^{CODES}", "", _text(f"{message.triage}.")
-    yield "TX", f"STATEMENT^Statement^{CODES}", "", _text(f"{STATEMENT} glam-deploy {__version__}")
+    yield "TX", f"STATEMENT^Statement^{CODES}", "", _text(STATEMENT)
 
 
 def _segment(name: str, *fields: str) -> str:

@@ -45,7 +45,7 @@ class ViewReport:
     view: str | None
     """L-CC, R-CC, L-MLO or R-MLO."""
     outcome: str
-    """"done", "skipped" or "failed"; "waiting" if the job ended before."""
+    """"done", "skipped" or "failed"; "waiting" if the job ended before; "removed" if its result has been removed."""
     reason: str | None
     """Why it has no result, without identifiers."""
     scores: Mapping[str, float]

@@ -1,17 +1,17 @@
-"""An appliance with two targets, whose triage threshold every image reaches."""
+"""An appliance with two targets."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.certificates import Authority
-from support.notify import Site, triage_configuration
-from support.web import appliance
+from support.notify import Site
+from support.web import appliance, configuration
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with appliance(triage_configuration(tmp_path, 0.001)) as made:
+    with appliance(configuration(tmp_path)) as made:
         yield Site(made)
 
 

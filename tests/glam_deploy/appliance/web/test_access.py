@@ -28,7 +28,15 @@ PRIVATE = (
     "/views/1/map.png",
     "/metrics",
 )
-POSTS = ("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/dicom-web/studies", "/dicom-web/studies/1.2.3")
+POSTS = (
+    "/find",
+    "/logout",
+    "/jobs/1/retry",
+    "/parcels/1/retry",
+    "/notifications/1/retry",
+    "/dicom-web/studies",
+    "/dicom-web/studies/1.2.3",
+)
 OWN = {"Origin": "http://127.0.0.1:8042"}
 
 
