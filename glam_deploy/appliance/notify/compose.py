@@ -7,6 +7,7 @@ notification that is retried late can therefore not bring back a withdrawn resul
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -144,12 +145,20 @@ def _deliveries(connection: sqlite3.Connection, job_id: int) -> dict[str, str]:
     return {row["target"]: row["state"] for row in rows}
 
 
+_EQUAL = ("patient_id", "patient_issuer", "birth_date", "accession_number")
+"""Fields of `Subject` in which the images of a study must agree."""
+
+
 def _subject(study_uid: str, paths: Sequence[Path]) -> Subject:
-    """Identifiers from the first mammogram that can be read."""
+    """Identifiers from the mammograms that can be read: those of the first one, if all agree."""
+    found = []
     for path in paths:
         with suppress(DicomError, OSError):
             texts = read_texts(path, tuple(_SUBJECT.values()))
-            found = {field: texts[keyword] for field, keyword in _SUBJECT.items()}
-            found["patient_name"] = found["patient_name"].partition("=")[0]
-            return Subject(study_uid=study_uid, **found)
-    return Subject(study_uid=study_uid)
+            found.append({field: texts[keyword] for field, keyword in _SUBJECT.items()})
+    if len({tuple(each[field] for field in _EQUAL) for each in found}) > 1:
+        return Subject(study_uid=study_uid, differs=True)
+    if not found:
+        return Subject(study_uid=study_uid)
+    subject = Subject(study_uid=study_uid, differs=False, **found[0])
+    return replace(subject, patient_name=subject.patient_name.partition("=")[0])

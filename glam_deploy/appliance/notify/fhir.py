@@ -11,7 +11,7 @@ from typing import Any
 
 from glam_deploy.appliance.config import Fhir
 from glam_deploy.appliance.notify.client import web_peer
-from glam_deploy.appliance.notify.message import Message, Subject, ViewReport, iso
+from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, Message, Subject, ViewReport, iso
 from glam_deploy.dicom.net.web_request import WebClient
 from glam_deploy.dicom.uids import digest
 from glam_deploy.errors import PeerError
@@ -36,6 +36,8 @@ class FhirClient:
 
     def send(self, message: Message) -> str:
         """PUT the ImagingStudy, and the DiagnosticReport that refers to it."""
+        if message.subject.differs:
+            return DIFFERENT_PATIENTS
         with WebClient(web_peer(self._entry, self._timeout_s)) as client:
             for resource in (imaging_study(message, self._entry), diagnostic_report(message, self._entry)):
                 reason = self._put(client, resource)

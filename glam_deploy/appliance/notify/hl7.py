@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterator
 from itertools import takewhile
+from textwrap import wrap
 
 from glam_deploy.appliance.config import Hl7
 from glam_deploy.appliance.notify.client import secure_context
-from glam_deploy.appliance.notify.message import STATEMENT, Message, Subject
+from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, STATEMENT, Message, Subject
 from glam_deploy.appliance.notify.mllp import MllpPeer, connected, exchange
 from glam_deploy.errors import PeerBroke
 
 CODES = "99GLAM"
 """Coding system of the local codes in OBR-4 and OBX-3 (HL7 table 0396: 99zzz)."""
+LINE = 90
+"""Longest line of a text in characters, before the escapes."""
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 _ANSWERS = {"AE": "an error in this message", "AR": "a message that it rejects"}
 """MSA-1 of a negative acknowledgment (HL7 table 0008) -> what it means."""
@@ -30,6 +33,8 @@ class Hl7Client:
         self._entry, self._timeout_s = entry, timeout_s
 
     def send(self, message: Message) -> str:
+        if message.subject.differs:
+            return DIFFERENT_PATIENTS
         text = oru(message, self._entry)
         answer = exchange(self._peer(), text.encode())
         return self._refusal(answer, control_id(message))
@@ -125,7 +130,7 @@ def _observations(message: Message) -> Iterator[tuple[str, str, str, str]]:
     yield "ST", f"STUDY_UID^Study Instance UID^{CODES}", "", _text(message.subject.study_uid)
     yield "ST", f"EVENT^Event^{CODES}", "", message.event
     if message.reason:
-        yield "TX", f"REASON^Reason^{CODES}", "", _text(message.reason)
+        yield "TX", f"REASON^Reason^{CODES}", "", _lines(message.reason)
     for number, view in enumerate(message.views, start=1):
         name = _text(view.view or "view not known")
         for label, value in view.scores.items():
@@ -133,14 +138,14 @@ def _observations(message: Message) -> Iterator[tuple[str, str, str, str]]:
             yield "NM", code, str(number), f"{value:.4f}"
         if not view.scores:
             text = f"{view.outcome}{f': {view.reason}' if view.reason else ''}"
-            yield "TX", f"NO_RESULT^No result of {name}^{CODES}", str(number), _text(text)
+            yield "TX", f"NO_RESULT^No result of {name}^{CODES}", str(number), _lines(text)
     if message.superseded:
         by = message.superseded_by[:16] if message.superseded_by else "no result yet"
         yield "ST", f"SUPERSEDED_BY^Result that replaces this one^{CODES}", "", by
     if message.triage:
         yield "ST", f"TRIAGE^Triage flag of this site^{CODES}", "", "SET" if message.triage.flagged else "NOT SET"
-        yield "TX", f"TRIAGE_TEXT^Meaning of the triage flag^{CODES}", "", _text(f"{message.triage}.")
-    yield "TX", f"STATEMENT^Statement^{CODES}", "", _text(STATEMENT)
+        yield "TX", f"TRIAGE_TEXT^Meaning of the triage flag^{CODES}", "", _lines(f"{message.triage}.")
+    yield "TX", f"STATEMENT^Statement^{CODES}", "", _lines(STATEMENT)
 
 
 def _segment(name: str, *fields: str) -> str:
@@ -153,6 +158,11 @@ def _text(text: str) -> str:
     """
     plain = "".join(" " if ord(letter) < 32 or ord(letter) == 127 else letter for letter in text)
     return "".join(_ESCAPES.get(letter, letter) for letter in plain)
+
+
+def _lines(text: str) -> str:
+    """A text as repetitions of a TX field, one for each line (2.A.78)."""
+    return "~".join(map(_text, wrap(text, LINE)))
 
 
 def _digits(text: str, most: int) -> str:

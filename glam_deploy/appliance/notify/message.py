@@ -10,6 +10,12 @@ from glam_deploy.exams import ExamScores, Triage
 STATEMENT = "Research use only. Not for diagnosis. Scores are not calibrated probabilities."
 """Part of every message."""
 
+DIFFERENT_PATIENTS = (
+    "the images of this study name different patients or orders, so that no message about one of them is sent: correct "
+    "the images (queue show), or discard the notification"
+)
+"""Why a message that needs the patient is not sent."""
+
 TITLES: Mapping[Event, str] = {
     "delivered": "Results delivered",
     "failed": "Processing or delivery failed",
@@ -36,6 +42,8 @@ class Subject:
     """YYYYMMDD."""
     study_time: str = field(default="", repr=False)
     """HHMMSS, HHMM or HH."""
+    differs: bool = False
+    """Whether the images of the study differ in patient or accession number; the identifiers are then left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

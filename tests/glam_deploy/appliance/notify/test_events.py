@@ -2,11 +2,16 @@
 
 import json
 import shutil
+from io import BytesIO
 
 import pytest
-from support.notify import Site
-from support.web import CANARY, DEATH, REASON, REFUSAL
+from pydicom import dcmread
+from support.notify import Site, entry
+from support.receivers import Hl7Receiver, WebReceiver
+from support.web import CANARY, DEATH, REASON, REFUSAL, dicom_file, exam
 
+from glam_deploy.appliance.notify.client import client_of
+from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, Subject
 from glam_deploy.appliance.state import deliveries, notifications, studies
 from glam_deploy.appliance.state.database import transaction
 from glam_deploy.appliance.state.rejections import RejectionNote
@@ -182,6 +187,25 @@ def test_a_message_can_be_made_after_files_were_removed(site: Site, removed: str
     (message,) = site.messages()
     assert message.has_scores == (removed == "spool")
     assert message.subject.patient_id == (CANARY.patient_id if removed == "results" else "")
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "AccessionNumber"])
+def test_a_study_of_two_patients_is_told_of_without_any(site: Site, keyword: str) -> None:
+    start(site, View.L_CC)
+    dataset = dcmread(BytesIO(dicom_file(View.R_CC, exam(1))))
+    setattr(dataset, keyword, "ANOTHER")
+    content = BytesIO()
+    dataset.save_as(content)
+    site.made.receive(content.getvalue())
+    site.made.assemble()
+    site.made.work()
+    site.deliver_all()
+    (message,) = site.messages()
+    assert message.subject == Subject(study_uid=message.subject.study_uid, differs=True)
+    with Hl7Receiver().running() as listener, WebReceiver().running() as server:
+        for to in (entry(kind="hl7", host="127.0.0.1", port=listener.port), entry(kind="fhir", url=server.url)):
+            assert client_of(to, 5.0).send(message) == DIFFERENT_PATIENTS
+    assert listener.messages == server.requests == []
 
 
 def test_no_identifier_is_in_the_state_or_the_audit(site: Site) -> None:

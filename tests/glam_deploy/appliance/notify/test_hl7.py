@@ -46,7 +46,8 @@ def observations(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     message = hl7.parse(text)
     for obx in message.segments("OBX"):
-        found.setdefault(str(obx[3][0][0]), []).append(message.unescape(str(obx[5])))
+        lines = [message.unescape(str(line)) for line in obx[5]]
+        found.setdefault(str(obx[3][0][0]), []).append(" ".join(lines))
     return found
 
 
@@ -138,6 +139,7 @@ def test_a_study_without_a_result_and_a_withdrawn_one_say_so(site: Site) -> None
         text = own.oru(message, to)  # type: ignore[arg-type]
         validate(text)
         assert str(hl7.parse(text).segment("OBR")[25]) == status
+    assert observations(own.oru(failed, to))["TRIAGE_TEXT"] == [f"{failed.triage}."]  # type: ignore[arg-type]
     assert observations(own.oru(refused, to))["NO_RESULT"] == [f"failed: {REASON}"]  # type: ignore[arg-type]
     site.made.receive_exam(2, (View.L_MLO,))
     site.made.assemble()
