@@ -1,12 +1,14 @@
 """The dispatcher as a whole, and what an administrator sees of notifications: page, metrics, queue, doctor."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.notify import Site, entry, exhaust
-from support.receivers import Hl7Receiver, WebReceiver
+from support.receivers import Hl7Receiver, Request, WebReceiver
 from support.until import until
 from support.web import DEATH
 
@@ -60,6 +62,42 @@ def test_the_role_tells_of_events_and_one_receiver_holds_up_no_other(site: Site)
             stop.set()
             thread.join()
     assert _state(site, "target:ris") == "ready"
+
+
+def test_a_dispatcher_killed_before_it_records_a_confirmation_sends_the_same_message_again(
+    site: Site, tmp_path: Path
+) -> None:
+    site.made.receive_exam(1, (View.L_CC,))
+    site.made.assemble()
+    site.made.kill_job(DEATH)
+    child: subprocess.Popen[bytes] | None = None
+    kills = iter([True, False])
+
+    def answer(request: Request) -> tuple[int, bytes]:
+        if next(kills):
+            assert child
+            child.kill()
+            child.wait()
+        return 204, b""
+
+    (tmp_path / "secret").write_text(f"whsec_{'A' * 40}")
+    with WebReceiver(answer=answer).running() as server:
+        (tmp_path / "glam.toml").write_text(
+            f'license_acknowledged = true\ndata = "{site.made.context.data.root}"\n[worker]\nbundle = "b"\n'
+            f'[[notify]]\nname = "ris"\nkind = "webhook"\nurl = "{server.url}"\nsecret_file = "secret"\n'
+        )
+        command = [sys.executable, "-m", "glam_deploy", "serve", "--config", tmp_path / "glam.toml"]
+        for _ in range(2):
+            before = len(server.requests)
+            child = subprocess.Popen([*command, "--role", "dispatcher"], stderr=subprocess.DEVNULL)
+            until(lambda before=before: len(server.requests) > before)  # type: ignore[misc]
+            if len(server.requests) == 2:
+                until(lambda: site.states() == [("failed", "delivered")])
+                child.terminate()
+            child.wait(60)
+    first, second = server.requests
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
 
 
 def _state(site: Site, name: str) -> str:
