@@ -1,19 +1,25 @@
 """DiagnosticReport and ImagingStudy to a server that accepts only what fhir.resources (R4B) accepts."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from expected import need
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 from support.notify import Site, entry, exhaust
 from support.receivers import Request, WebReceiver, fhir_server
-from support.web import CANARY
+from support.web import CANARY, DEATH
 
 from glam_deploy.appliance.config import Notify
+from glam_deploy.appliance.notify.fhir import diagnostic_report, imaging_study
 from glam_deploy.errors import PeerError
 from glam_deploy.records import View
+
+VALIDATOR = Path(__file__).parent / "fhir/validate.cjs"
 
 
 def check(resource: dict[str, Any]) -> None:
@@ -39,6 +45,26 @@ def deliver(site: Site, *views: View) -> str:
 def send_again(site: Site, worker: Any) -> None:
     site.made.connection.execute("UPDATE notification SET state = 'pending'")
     exhaust(worker)
+
+
+def test_validators_of_another_language_find_no_error(site: Site) -> None:
+    need("fhir", "node" if shutil.which("node") is None else "")
+    need("fhir", "" if (VALIDATOR.parent / "node_modules").is_dir() else "`npm ci` in tests/.../notify/fhir")
+    site.made.receive_exam(2, (View.L_CC,))
+    site.made.assemble()
+    site.made.kill_job(DEATH)
+    deliver(site, View.L_CC)
+    deliver(site, View.R_CC)
+    to = server_of(WebReceiver(url="https://fhir.example"), accession_system="urn:oid:1.2")
+    made = [resource for each in site.messages() for resource in (diagnostic_report(each, to), imaging_study(each, to))]  # type: ignore[arg-type]
+    assert len(made) >= 4
+    command = ["node", str(VALIDATOR)]
+    told = subprocess.run(
+        command, input=json.dumps([*made, {"resourceType": "ImagingStudy"}]), capture_output=True, text=True, check=True
+    )
+    *errors, of_a_wrong_one = json.loads(told.stdout)
+    assert errors == [[]] * len(made)
+    assert of_a_wrong_one
 
 
 @pytest.mark.parametrize("conditional", [False, True])
