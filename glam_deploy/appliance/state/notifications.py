@@ -75,9 +75,12 @@ _ROWS = (
     " JOIN job ON job.id = e.job_id JOIN study USING (study_uid)"
 )
 _EARLIER_OF_STUDY = (
-    "SELECT 1 FROM notification m JOIN notify_event f ON f.id = m.event_id JOIN job k ON k.id = f.job_id"
-    " WHERE m.target = n.target AND m.state = 'pending' AND m.id < n.id AND k.study_uid = job.study_uid"
+    "SELECT 1 FROM job k CROSS JOIN notify_event f ON f.job_id = k.id CROSS JOIN notification m ON m.event_id = f.id"
+    " WHERE k.study_uid = job.study_uid AND m.target = n.target AND m.state = 'pending' AND m.id < n.id"
 )
+"""SQL: pending notifications of the same study to the same receiver before `n`. CROSS JOIN keeps SQLite to this order,
+from the one study: from the receiver it would read all that waits.
+"""
 
 
 def next_notification(
@@ -88,12 +91,15 @@ def next_notification(
     One of a study waits for all earlier ones of it, so that a receiver learns of a correction after what it corrects.
     """
     marks = ", ".join("?" * len(last))
-    row = connection.execute(
-        f"{_ROWS} WHERE n.target = ? AND n.state = 'pending' AND n.next_try <= ? AND NOT EXISTS ({_EARLIER_OF_STUDY})"
-        f" ORDER BY n.id IN ({marks}), n.id LIMIT 1",
-        (target, now, *last),
-    ).fetchone()
-    return Notification(**row) if row else None
+    for condition in (f"n.id NOT IN ({marks})", f"n.id IN ({marks})"):
+        row = connection.execute(
+            f"{_ROWS} WHERE n.target = ? AND n.state = 'pending' AND n.next_try <= ? AND {condition}"
+            f" AND NOT EXISTS ({_EARLIER_OF_STUDY}) ORDER BY n.id LIMIT 1",
+            (target, now, *last),
+        ).fetchone()
+        if row:
+            return Notification(**row)
+    return None
 
 
 def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from glam_deploy.appliance.state import overview, senders, study_detail
+from glam_deploy.appliance.state import notifications, overview, senders, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.uids import digest
 
@@ -82,6 +82,7 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "story": lambda connection: study_detail.study_detail(connection, name(777)),
     "view": lambda connection: study_detail.view_files(connection, 4000),
     "failures": study_detail.failures,
+    "next notification": lambda connection: notifications.next_notification(connection, "ris", 0.0),
 }
 
 
