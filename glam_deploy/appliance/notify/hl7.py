@@ -54,7 +54,7 @@ class Hl7Client:
         found = next((fields for fields in segments if fields[0] == "MSA"), None)
         if found is None or len(found) < 3:
             raise PeerBroke(f"{self._entry.place} answers without MSA segment: check that it is an HL7 v2 listener")
-        code, echoed = found[1][:2], found[2]
+        code, echoed = found[1][:2], found[2].strip()
         if echoed != sent:
             raise PeerBroke(f"{self._entry.place} acknowledges another message than the one sent")
         if code in ("AA", "CA"):
