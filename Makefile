@@ -39,13 +39,15 @@ check: $(INSTALLED)  ## style, types, direction of imports
 	$(BIN)/lint-imports
 
 ADAPTERS := tests/glam_deploy/dicom/results/adapters
+FHIR := tests/glam_deploy/appliance/notify/fhir
 ENCODERS := dcmcjpeg gdcmconv opj_compress grk_compress ojph_compress
 validate: $(INSTALLED)  ## the DICOM that we write and read, against other people's programs; installs them where apt-get is root's
 	(for judge in dciodvfy dsrdump DicomSRValidator; do command -v $$judge >/dev/null || exit 1; done) || { apt-get update -q && apt-get install -q -y --no-install-recommends dicom3tools dcmtk openjdk-17-jre-headless libpixelmed-java pixelmed-apps; }
 	which $(ENCODERS) >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends dcmtk libgdcm-tools libopenjp2-tools grokj2k-tools openjph-tools; }
 	command -v npm >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends nodejs npm; }
 	npm ci --prefix $(ADAPTERS) --ignore-scripts --no-audit --no-fund
-	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
+	npm ci --prefix $(FHIR) --ignore-scripts --no-audit --no-fund
+	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph,fhir $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/appliance/notify tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
 
 install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
 	$(BIN)/python -m pytest tests/install -m install

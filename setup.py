@@ -100,6 +100,12 @@ EXTRAS = {
         "scipy>=1.15",
         "scikit-learn>=1.6",
         "httpx>=0.28",
+        # the other side of notifications
+        "standardwebhooks>=1",
+        "aiosmtpd>=1.4.6",  # CVE-2024-34083 and before it CVE-2024-27305
+        "hl7>=0.4.5",
+        "hl7apy>=1.3.5",
+        "fhir.resources>=8",  # pydantic 2
         "playwright>=1.50",
         "ruff>=0.14",
         "mypy>=1.18",

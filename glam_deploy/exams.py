@@ -142,6 +142,39 @@ def any_group(exams: Iterable[ExamScores]) -> bool:
     return any(exam.images > 1 for exam in exams)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Triage:
+    """The site's triage flag of one exam: whether the malignant score of an image has reached the site's threshold."""
+
+    threshold: float
+    highest: float | None
+    """Largest malignant score (`networks.final_score`) of an image, 0..1; None without a result."""
+    without_result: int
+    """Number of images without a result."""
+
+    @property
+    def flagged(self) -> bool:
+        return self.highest is not None and self.highest >= self.threshold
+
+    def __str__(self) -> str:
+        """What reports and messages say; an exam without the flag must not read as a negative result."""
+        found = "no image has a result" if self.highest is None else f"highest malignant score {self.highest:.3f}"
+        state = "set" if self.flagged else "not set, which is no negative result"
+        lacking = f", images without a result: {self.without_result}" if self.without_result else ""
+        return (
+            f"Triage flag of this site: {state} ({found}, threshold {self.threshold:g}{lacking}). The flag concerns "
+            "the order of reading only. It is not a diagnosis"
+        )
+
+
+def triage(images: Iterable[ViewScores], threshold: float) -> Triage:
+    """The triage flag of one exam. One image is enough, because a mean could hide it behind the other view."""
+    found = list(images)
+    done = [image.scores[final_score(image.scores)] for image in found if image.scores]
+    malignant = [scores["malignant"] for scores in done if "malignant" in scores]
+    return Triage(threshold=threshold, highest=max(malignant, default=None), without_result=len(found) - len(malignant))
+
+
 def _scored(exam: str, images: Sequence[ViewScores]) -> ExamScores:
     done = [image for image in images if image.status == "done"]
     names = sorted({final_score(image.scores) for image in done})

@@ -26,9 +26,10 @@ HEAD = "license_acknowledged = true\ndata = 'x'\n"
 def documented() -> dict[str, dict[str, str]]:
     """Section -> key -> default, as the tables say; "" is the top of the file."""
     chapter = MANUAL.split("## Every key of the configuration")[1].split("\n## ")[0]
-    top, *rest = re.split(r"^`\[+([\w.]+)\]+`", chapter, flags=re.MULTILINE)
+    top, *rest = re.split(r'^`\[+([\w.]+)\]+`(?: with `kind = "(\w+)"`)?', chapter, flags=re.MULTILINE)
+    tables = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     return {"": dict(ROW.findall(top))} | {
-        name: dict(ROW.findall(text)) for name, text in zip(rest[::2], rest[1::2], strict=True)
+        f"{name} {kind}" if kind else name: dict(ROW.findall(text)) for name, kind, text in tables
     }
 
 
@@ -37,7 +38,9 @@ def sections(model: type[Section], name: str = "") -> Iterator[tuple[str, type[S
     yield name, model
     for key, info in model.model_fields.items():
         for inner in models_in(info.annotation):
-            yield from sections(inner, f"{name}.{key}".lstrip("."))
+            kind = inner.model_fields.get("kind")
+            kinds = f" {get_args(kind.annotation)[0]}" if kind else ""
+            yield from sections(inner, f"{name}.{key}{kinds}".lstrip("."))
 
 
 def models_in(annotation: Any) -> list[type[Section]]:

@@ -1,6 +1,7 @@
-"""The role `dispatcher`: one delivery worker per target, each in a thread, so that no target delays another.
+"""The role `dispatcher`: one worker per target and entry of [[notify]], each in a thread, so that none delays another.
 
-A worker sends its deliveries in order of arrival, verifies them, and handles failures.
+A delivery worker sends its deliveries in order of arrival, verifies them, and handles failures. Those of notifications
+are in notify/worker.py.
 """
 
 import logging
@@ -11,20 +12,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from glam_deploy.appliance.audit import Audit, open_audit
-from glam_deploy.appliance.config import Config, Dispatch, Target
+from glam_deploy.appliance.config import Config, Dispatch, Notify, Target
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.notify.client import client_of
+from glam_deploy.appliance.notify.compose import Composer
+from glam_deploy.appliance.notify.worker import NotificationWorker
 from glam_deploy.appliance.process import RECURRING
-from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state import deliveries, notifications
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.deliveries import Delivery
 from glam_deploy.appliance.state.delivery_parts import parts_of_delivery, shortfall
 from glam_deploy.appliance.targets import (
     LOOP_REASON,
     Backoff,
+    Suspect,
     TargetClient,
     TargetHealth,
     is_own_address,
@@ -224,8 +229,11 @@ class DeliveryWorker:
             self.audit.write("undeliverable", study=delivery.study_uid, target=self.target.name)
 
 
+Worker = DeliveryWorker | NotificationWorker
+
+
 def run(config: Config, stop: threading.Event) -> None:
-    """Send deliveries until `stop` is set.
+    """Send deliveries and notifications until `stop` is set.
 
     Raises UsageError if the data folder cannot be used, InternalError if a target's thread has ended.
     """
@@ -235,14 +243,21 @@ def run(config: Config, stop: threading.Event) -> None:
     with closing(open_database(data.database)) as connection:
         monotonic = monotonic_clock(connection)
         own_addresses = [target.name for target in config.targets if is_own_address(target, config)]
-        workers = [
+        workers: list[Worker] = [
             _worker_of(target, config, data, audit) for target in config.targets if target.name not in own_addresses
         ]
+        workers += [_notification_worker(entry, config, data, audit) for entry in config.notify]
         _log_unusable_targets(connection, config, own_addresses)
         threads = [threading.Thread(target=_run_worker, args=(worker, stop), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()
-        _supervise(partial(_heartbeat, connection, monotonic, workers, own_addresses), threads, stop)
+        wanted = {entry.name: entry.events for entry in config.notify}
+
+        def each_second() -> None:
+            notifications.queue(connection, wanted)
+            _heartbeat(connection, monotonic, workers, own_addresses)
+
+        _supervise(each_second, threads, stop)
 
 
 def _worker_of(target: Target, config: Config, data: DataFolder, audit: Audit) -> DeliveryWorker:
@@ -259,7 +274,21 @@ def _worker_of(target: Target, config: Config, data: DataFolder, audit: Audit) -
     )
 
 
-def _run_worker(worker: DeliveryWorker, stop: threading.Event) -> None:
+def _notification_worker(entry: Notify, config: Config, data: DataFolder, audit: Audit) -> NotificationWorker:
+    """The worker of an entry of [[notify]], with a database connection of its own."""
+    connection = open_database(data.database, one_thread=False)
+    return NotificationWorker(
+        target=entry,
+        policy=config.dispatch,
+        client=client_of(entry, config.dispatch.timeout_s),
+        composer=Composer(config, data),
+        connection=connection,
+        monotonic=monotonic_clock(connection),
+        audit=audit,
+    )
+
+
+def _run_worker(worker: Worker, stop: threading.Event) -> None:
     """Body of a target's thread."""
     with closing(worker.connection):
         while not stop.wait(POLL_S):
@@ -271,13 +300,13 @@ def _run_worker(worker: DeliveryWorker, stop: threading.Event) -> None:
                 stop.wait(HEARTBEAT_S)
 
 
-def _supervise(send_heartbeats: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event) -> None:
-    """Send heartbeats once a second until `stop`, then wait for the threads."""
+def _supervise(each_second: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event) -> None:
+    """Call `each_second` until `stop`, then wait for the threads."""
     while not stop.is_set():
         if not all(thread.is_alive() for thread in threads) and not stop.is_set():
             raise InternalError("the thread of a target has ended: see the log for the reason")
         try:
-            send_heartbeats()
+            each_second()
         except sqlite3.OperationalError as error:
             log.error("state.db cannot be written (%s)", error, extra=RECURRING)
         stop.wait(HEARTBEAT_S)
@@ -289,7 +318,7 @@ def _supervise(send_heartbeats: Callable[[], None], threads: Sequence[threading.
 def _heartbeat(
     connection: sqlite3.Connection,
     monotonic: MonotonicClock,
-    workers: Sequence[DeliveryWorker],
+    workers: Sequence[Worker],
     own_addresses: Sequence[str],
 ) -> None:
     record_heartbeat(connection, monotonic, "dispatcher", "ready", {})
@@ -299,7 +328,7 @@ def _heartbeat(
         record_heartbeat(connection, monotonic, f"target:{worker.target.name}", *_state_of(worker, monotonic()))
 
 
-def _state_of(worker: DeliveryWorker, now: float) -> tuple[str, Mapping[str, str | int]]:
+def _state_of(worker: Worker, now: float) -> tuple[str, Mapping[str, str | int]]:
     """State and detail of a target: ready; waiting (it cannot be reached); failing (it needs a person)."""
     health = worker.health
     if not health.reason:
@@ -310,12 +339,13 @@ def _state_of(worker: DeliveryWorker, now: float) -> tuple[str, Mapping[str, str
     return "waiting", {"reason": health.reason, "next_try_s": round(health.not_before - now)}
 
 
-def _stalled(worker: DeliveryWorker, now: float) -> str:
+def _stalled(worker: Worker, now: float) -> str:
     """Why a target that is not known to fail makes no progress; "" if it does."""
     waited = now - (worker.progress or now)
     if waited > STALLED_TIMEOUTS * worker.policy.timeout_s:
         return f"no progress for {waited:.0f} s while sending a result set"
-    worst = max(worker.health.suspects.values(), key=lambda suspect: suspect.times, default=None)
+    suspects: list[Suspect[Any]] = [*worker.health.suspects.values()]
+    worst = max(suspects, key=lambda suspect: suspect.times, default=None)
     if worst and worst.times >= INTERRUPTIONS:
         return f"{worst.reason} ({worst.times} times with the same result set)"
     return ""
@@ -328,3 +358,6 @@ def _log_unusable_targets(connection: sqlite3.Connection, config: Config, own_ad
     for name, count in deliveries.unconfigured_targets(connection, [target.name for target in config.targets]).items():
         log.warning("%d deliveries wait for target %s, which is not configured: add it to [[targets]], or discard "
                     "them with `glam-deploy queue discard --target %s`", count, name, name)  # fmt: skip
+    for name, count in notifications.unconfigured_targets(connection, [entry.name for entry in config.notify]).items():
+        log.warning("%d notifications wait for %s, which is not configured: add it to [[notify]], or discard them with "
+                    "`glam-deploy queue discard --target %s`", count, name, name)  # fmt: skip

@@ -49,7 +49,9 @@ def describe(config: "Config") -> Iterator[str]:
     yield from _access(config.web)
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
-    yield f"results    {', '.join(config.results.kinds) or 'none'}"
+    threshold = config.results.triage_threshold
+    flag = "" if threshold is None else f", triage flag at a malignant score of {threshold:g}"
+    yield f"results    {', '.join(config.results.kinds) or 'none'}{flag}"
     for target in config.targets:
         place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
         only = "" if target.objects is None else f", gets {', '.join(target.objects)} only"
@@ -60,6 +62,8 @@ def describe(config: "Config") -> Iterator[str]:
         yield f"route      {number}: {route}: {to}"
     if not config.targets:
         yield "target     none: results stay in the data folder"
+    for entry in config.notify:
+        yield f"notify     {entry.name}: {entry.kind} to {entry.place}, {', '.join(entry.events)}"
 
 
 def _receiving(config: "Config") -> Iterator[str]:

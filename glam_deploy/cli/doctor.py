@@ -22,6 +22,7 @@ from glam_deploy.cli.doctor_access import access
 from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
+from glam_deploy.cli.doctor_notify import notify_findings
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
@@ -87,6 +88,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from access(config, processes)
     yield from senders(config, data)
     yield from target_findings(config, processes)
+    yield from notify_findings(config, processes)
 
 
 # the data folder
@@ -162,8 +164,8 @@ def _file_system(place: Path) -> str:
 
 def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, Processes]:
     """Findings on state.db; returns the last heartbeat of every process."""
-    from glam_deploy.appliance.state import deliveries, overview
-    from glam_deploy.appliance.state.database import monotonic_clock
+    from glam_deploy.appliance.state import deliveries, notifications, overview
+    from glam_deploy.appliance.state.database import is_current, monotonic_clock
 
     what = "database"
     if not data.database.exists():
@@ -176,9 +178,12 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
             else:
                 yield ok(what, f"{data.database} is sound")
             yield from _clock(overview.latest_timestamp(connection))
-            yield from _unconfigured_targets(
-                deliveries.unconfigured_targets(connection, [target.name for target in config.targets])
-            )
+            names = [target.name for target in config.targets]
+            yield from _unconfigured("targets", "result sets", deliveries.unconfigured_targets(connection, names))
+            if is_current(connection):  # else the first start of this release converts it
+                entries = [entry.name for entry in config.notify]
+                waiting = notifications.unconfigured_targets(connection, entries)
+                yield from _unconfigured("notify", "notifications", waiting)
             return overview.components(connection, monotonic_clock(connection)())
     except (*overview.READ_ERRORS, UsageError) as error:
         if overview.is_corruption(error):
@@ -199,10 +204,11 @@ def _clock(newest: float) -> Iterator[Finding]:
         yield ok("clock", f"{now}: compare it with the correct time")
 
 
-def _unconfigured_targets(waiting: Mapping[str, int]) -> Iterator[Finding]:
+def _unconfigured(table: str, what: str, waiting: Mapping[str, int]) -> Iterator[Finding]:
+    """Findings on targets or receivers that are not configured; `waiting`: name -> number of what waits for it."""
     for name, count in waiting.items():
-        remedy = f"add it to [[targets]], or discard them: glam-deploy queue discard --target {quoted(name)}"
-        yield note(f"target {name}", f"{count} result sets wait for it, but it is not configured", remedy)
+        remedy = f"add it to [[{table}]], or discard them: glam-deploy queue discard --target {quoted(name)}"
+        yield note(f"target {name}", f"{count} {what} wait for it, but it is not configured", remedy)
 
 
 def _running(known: Processes, processes: Processes) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ _FOR_SERVERS, _FOR_CLIENTS = "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"
 
 
 def certificates(config: "Config") -> Iterator[Finding]:
-    """Findings on every certificate, key and authority of the listeners and targets."""
+    """Findings on every certificate, key and authority of the listeners, targets and notifications."""
     for name, tls in (("receive.tls", config.receive.tls), ("web.tls", config.web.tls)):
         if tls is not None:
             yield from _own(f"certificate of {name}", tls, _FOR_SERVERS)
@@ -37,6 +37,12 @@ def certificates(config: "Config") -> Iterator[Finding]:
             yield from _own(f"certificate of target {target.name}", target.tls, _FOR_CLIENTS)
         if authority := target.tls.authority if target.tls else target.stow_authority:
             yield from _authority(f"authority of target {target.name}", authority)
+    for entry in config.notify:
+        tls = getattr(entry, "tls", None)
+        if tls is not None:
+            yield from _own(f"certificate of notify {entry.name}", tls, _FOR_CLIENTS)
+        if authority := tls.authority if tls else entry.authority:
+            yield from _authority(f"authority of notify {entry.name}", authority)
 
 
 def are_usable(tls: "Tls") -> bool:

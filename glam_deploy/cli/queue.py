@@ -33,7 +33,7 @@ STAGES = (*UNFINISHED, "done", "ignored")
 as_json_option = json_option("For programs.")
 study_argument = click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 some_studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY...]")
-target_option = click.option("--target", metavar="NAME", help="Only undelivered results for this target; no jobs.")
+target_option = click.option("--target", metavar="NAME", help="Only what this target or receiver lacks; no jobs.")
 
 
 @click.group("queue")
@@ -84,17 +84,18 @@ def show_command(config_path: Path, studies: Sequence[str], as_json: bool) -> No
 @some_studies_argument
 @target_option
 def retry_command(config_path: Path, studies: Sequence[str], target: str | None) -> int:
-    """Retry dead jobs, and results that are dead or wait for their target.
+    """Retry dead jobs, and results and notifications that are dead or wait for their target.
 
     Attempts are counted from 0, and the target is tried at once, however long it was down. With --target: only results
-    for that target, of all studies or of those named.
+    for that target, or notifications to that entry of [[notify]], of all studies or of those named.
     """
-    from glam_deploy.appliance.state import deliveries, jobs
+    from glam_deploy.appliance.state import deliveries, jobs, notifications
 
+    transitions = {"job": jobs.retry, "delivery": deliveries.retry, "notification": notifications.retry}
     with _open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending"))
         _warn_unconfigured(config_path, items)
-        return _apply(connection, audit, items, "retried", {"job": jobs.retry, "delivery": deliveries.retry})
+        return _apply(connection, audit, items, "retried", transitions)
 
 
 @command.command("discard")
@@ -103,20 +104,21 @@ def retry_command(config_path: Path, studies: Sequence[str], target: str | None)
 @target_option
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def discard_command(config_path: Path, studies: Sequence[str], target: str | None, yes: bool) -> int:
-    """Give up dead jobs and results for good.
+    """Give up dead jobs, results and notifications for good.
 
     Nothing more of them is made or sent, and the audit log records it. With --target: results that are dead or wait for
     that target, of all studies or of those named; use it for a target that no longer exists. Files are removed after
     the retention time, as for every finished study.
     """
-    from glam_deploy.appliance.state import deliveries, jobs
+    from glam_deploy.appliance.state import deliveries, jobs, notifications
 
+    transitions = {"job": jobs.discard, "delivery": deliveries.discard, "notification": notifications.discard}
     with _open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending") if target else ("dead",))
         if items and not yes and not click.confirm(f"discard {_counted(items)}?", err=True):
             console.err.print("nothing was discarded")
             return 1
-        return _apply(connection, audit, items, "discarded", {"job": jobs.discard, "delivery": deliveries.discard})
+        return _apply(connection, audit, items, "discarded", transitions)
 
 
 @command.command("accept-correction")
@@ -157,31 +159,31 @@ def _described(versions: Sequence["Row"]) -> str:
 
 
 Transition = Callable[[Any, int], None]
-"""Changes the job or delivery with this number; takes a connection."""
+"""Changes the job, delivery or notification with this number; takes a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueItem:
-    """A job or delivery that can be retried or discarded."""
+    """A job, delivery or notification that can be retried or discarded."""
 
     kind: str
-    """"job" or "delivery"."""
+    """"job", "delivery" or "notification"."""
     id: int
     study_uid: str
     pseudonym: str
     target: str | None
-    """Target of a delivery; None for a job."""
+    """Target of a delivery, receiver of a notification; None for a job."""
 
 
-_AUDIT_KINDS: Mapping[str, str] = MappingProxyType({"job": "job", "delivery": "parcel"})
+_AUDIT_KINDS: Mapping[str, str] = MappingProxyType({"job": "job", "delivery": "parcel", "notification": "notification"})
 """Beginning of the audit event code by kind of item; the codes are kept because log rules of hospitals use them."""
 
 
 def _select(
     connection: "Connection", studies: Sequence[str], target: str | None, states: Sequence[str]
 ) -> list[QueueItem]:
-    """Dead jobs, and deliveries in `states`, of these studies; with `target` only its deliveries, of these studies or
-    of all.
+    """Dead jobs, and deliveries and notifications in `states`, of these studies; with `target` only those to it, of
+    these studies or of all.
     """
     if target is None and not studies:
         raise UsageError("no study is given: expected a STUDY of `queue list`, or --target NAME")
@@ -194,10 +196,11 @@ def _select(
 
 
 def _items_of(detail: "StudyDetail", states: Sequence[str]) -> Iterator[QueueItem]:
-    for kind, rows, wanted in (("job", detail.jobs, ("dead",)), ("delivery", detail.deliveries, states)):
+    rows_of = {"job": detail.jobs, "delivery": detail.deliveries, "notification": detail.notifications}
+    for kind, rows in rows_of.items():
         for row in rows:
-            if row["state"] in wanted:
-                target = row["target"] if kind == "delivery" else None
+            if row["state"] in (("dead",) if kind == "job" else states):
+                target = None if kind == "job" else row["target"]
                 yield QueueItem(
                     kind=kind,
                     id=row["id"],
@@ -208,20 +211,21 @@ def _items_of(detail: "StudyDetail", states: Sequence[str]) -> Iterator[QueueIte
 
 
 def _at_target(connection: "Connection", target: str) -> list[QueueItem]:
-    from glam_deploy.appliance.state import deliveries, overview
+    from glam_deploy.appliance.state import deliveries, notifications, overview
 
     known = [each.target for each in overview.targets(connection)]
     if target not in known:
         expected = f"expected one of {', '.join(known)}" if known else "no target has had results yet"
         raise UsageError(f"there were never results for a target {target!r}: {expected}; check --target")
-    rows = deliveries.undelivered(connection, target)
-    return [QueueItem(kind="delivery", **dict(row)) for row in rows]
+    found = {"delivery": deliveries.undelivered, "notification": notifications.undelivered}
+    return [QueueItem(kind=kind, **dict(row)) for kind, rows in found.items() for row in rows(connection, target)]
 
 
 def _warn_unconfigured(config_path: Path, items: Sequence[QueueItem]) -> None:
-    known = [target.name for target in read_config(config_path).targets]
-    for name in sorted({item.target for item in items if item.target and item.target not in known}):
-        console.err.print(f"target {name} is not configured: nothing is sent to it until [[targets]] has it")
+    known = read_config(config_path).receivers
+    for name, kind in sorted({(item.target, item.kind) for item in items if item.target and item.target not in known}):
+        table = "targets" if kind == "delivery" else "notify"
+        console.err.print(f"target {name} is not configured: nothing is sent to it until [[{table}]] has it")
 
 
 @contextmanager
@@ -257,13 +261,13 @@ def _apply(
             console.out.print(f"{item.pseudonym}  {item.kind} {item.id} {done}", soft_wrap=True)
             count += 1
     if not count:
-        console.err.print(f"nothing was {done}: there is no dead job and no undelivered result")
+        console.err.print(f"nothing was {done}: there is no dead job and nothing undelivered")
     return 0 if count else 1
 
 
 def _counted(items: Sequence[QueueItem]) -> str:
-    jobs = sum(item.kind == "job" for item in items)
-    counts = {"dead jobs": jobs, "undelivered result sets": len(items) - jobs}
+    names = {"job": "dead jobs", "delivery": "undelivered result sets", "notification": "undelivered notifications"}
+    counts = {name: sum(item.kind == kind for item in items) for kind, name in names.items()}
     return " and ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
@@ -342,6 +346,9 @@ def _print_detail(detail: "StudyDetail") -> None:
         for part in detail.parts:
             if part.delivery == row["id"]:
                 out.print(f"    {part}", soft_wrap=True)
+    for row in reversed(detail.notifications):
+        text = f"  notification {row['id']} to {row['target']}, {row['event']}  {row['state']}{_attempts_text(row)}"
+        out.print(f"{text}{_with_reason(row['reason'])}", soft_wrap=True)
     for row in detail.events:
         out.print(f"  {_clock(row['at'])}  {row['what']}{_with_reason(row['detail'])}", soft_wrap=True)
 
@@ -364,6 +371,7 @@ def _detail_json(detail: "StudyDetail") -> dict[str, object]:
         "versions": detail.versions,
         "jobs": detail.jobs,
         "parcels": detail.deliveries,  # key and columns as in earlier releases
+        "notifications": detail.notifications,
         "events": detail.events,
     }
     tables_json = {key: [dict(row) for row in table] for key, table in tables.items()}

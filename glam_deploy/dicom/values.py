@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.valuerep import PersonName
 
 from glam_deploy.dicom.terms import DEFINED, MODIFIER_OF, VIEW_OF, Term
 from glam_deploy.errors import DicomError
@@ -88,7 +89,7 @@ class Elements:
             value = value.decode("ascii", "replace")
         if value is None or value == "":
             return []
-        return list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+        return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | PersonName) else [value]
 
     def texts(self, keyword: str, dataset: Dataset | None = None) -> list[str]:
         """All values as texts, without padding of any length."""

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 from pydicom import dcmread
 
 from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.state import notifications
 from glam_deploy.appliance.state.database import record_heartbeat
+from glam_deploy.appliance.state.notify_events import Event
 from glam_deploy.records import View
 from support.browser import Seen
 from support.providers import FalseProvider, oidc_table
@@ -21,6 +24,7 @@ TARGETS = ("archive-of-the-university-clinic", "screening-programme-region-north
 """Of 32 characters, the most that the configuration takes."""
 NAME = "Prof. Dr. Wolfeschlegelsteinhausenbergerdorff-Featherstonehaugh, Anna-Sophia"
 """Of a user; longer than what is shown of it."""
+RECEIVER = "teleradiology-of-the-south-coast"
 UIDS = tuple("2.25." + digit * 59 for digit in "123456789")
 """Study Instance UIDs of 64 characters (PS3.5 section 9)."""
 PREFIX = "abcd"
@@ -79,7 +83,8 @@ def long_configuration(root: Path, provider: FalseProvider) -> Config:
     port = free_port()
     config = configuration(root, port=port, public_url=f"http://127.0.0.1:{port}", oidc=oidc_table(provider.issuer))
     renamed = [one.model_copy(update={"name": name}) for one, name in zip(config.targets, TARGETS, strict=True)]
-    return config.model_copy(update={"targets": tuple(renamed)})
+    results = config.results.model_copy(update={"triage_threshold": 0.001})
+    return config.model_copy(update={"targets": tuple(renamed), "results": results})
 
 
 def fill_long(made: Appliance) -> Long:
@@ -95,6 +100,7 @@ def fill_long(made: Appliance) -> Long:
         "ignored": _ignored(made),
         "receiving": _received(made, 4, [View.R_MLO]),
     }
+    _notify(made)
     _lengthen(made)
     rows = dict(made.connection.execute("SELECT study_uid, pseudonym FROM study").fetchall())
     return Long(made, {name: f"/study/{rows[uid]}" for name, uid in names.items()})
@@ -154,6 +160,13 @@ def _ignored(made: Appliance) -> str:
     made.receive(secondary_capture(6), SENDER)
     made.assemble()
     return str(exam(6).uid("study"))
+
+
+def _notify(made: Appliance) -> None:
+    """A notification of every event, each dead for a long reason, and one that was confirmed."""
+    notifications.queue(made.connection, {RECEIVER: get_args(Event)})
+    made.connection.execute("UPDATE notification SET state = 'dead', attempts = 999, reason = ?", (REASON,))
+    made.connection.execute("UPDATE notification SET state = 'delivered', delivered_at = created_at WHERE id = 1")
 
 
 def _lengthen(made: Appliance) -> None:

@@ -5,6 +5,7 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
 from glam_deploy.appliance.config.listeners import KeyPair, Receive, Sender, Tls, TlsListener
+from glam_deploy.appliance.config.notify import Email, Fhir, Hl7, Notify, Webhook
 from glam_deploy.appliance.config.parse import parse_config
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
@@ -17,7 +18,11 @@ __all__ = [
     "Assemble",
     "Config",
     "Dispatch",
+    "Email",
+    "Fhir",
+    "Hl7",
     "KeyPair",
+    "Notify",
     "Oidc",
     "Receive",
     "ResultKind",
@@ -30,6 +35,7 @@ __all__ = [
     "TlsListener",
     "Web",
     "WebTls",
+    "Webhook",
     "Worker",
     "parse_config",
 ]

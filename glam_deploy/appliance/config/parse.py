@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from glam_deploy.appliance.config.notify import ADDRESS, NAMESPACE
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import AE_TITLE, Section
 from glam_deploy.appliance.config.targets import TARGET_NAME
@@ -51,6 +52,10 @@ def _explanation(error: Any) -> str:
         "extra_forbidden": "is not a key of this table: see docs/appliance.md",
         "model_type": "expected a table",
         "tuple_type": "expected a list, [...]",
+        "union_tag_not_found": 'needs `kind`: expected "webhook", "email", "hl7" or "fhir"',
+        "union_tag_invalid": 'has an unknown `kind`: expected "webhook", "email", "hl7" or "fhir"',
+        ADDRESS: "expected an e-mail address such as glam@hospital.example",
+        NAMESPACE: "expected 1 to 20 ASCII letters, digits, spaces, dots, hyphens and underscores",
         AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
     }

@@ -95,6 +95,8 @@ class Results(Section):
     """Write scores as Probability of cancer (DCM 111047) into the CAD SR; the scores are not calibrated."""
     threshold_benign: Threshold = THRESHOLD
     threshold_malignant: Threshold = THRESHOLD
+    triage_threshold: Threshold | None = None
+    """The site's own threshold: a study is flagged if the malignant score of an image reaches it. None: no flag."""
 
     @property
     def kinds(self) -> tuple[ResultKind, ...]:

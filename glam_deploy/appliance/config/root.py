@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from glam_deploy.appliance.config.listeners import Receive
+from glam_deploy.appliance.config.notify import Notify
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
@@ -30,14 +31,15 @@ class Config(Section):
     targets: tuple[Target, ...] = ()
     routes: tuple[Route, ...] = ()
     """The first rule that applies to a study decides about its results; without any, all targets get them."""
+    notify: tuple[Notify, ...] = ()
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":
-        names = [target.name for target in self.targets]
+        names = self.receivers
         if len(names) != len(set(names)):
-            raise ValueError(f"targets share a name: {', '.join(names)}")
+            raise ValueError(f"targets or entries of [[notify]] share a name: {', '.join(names)}")
         return self
 
     @model_validator(mode="after")
@@ -54,6 +56,11 @@ class Config(Section):
     def _routes_are_reached(self) -> "Config":
         check_routes(self.routes, [target.name for target in self.targets])
         return self
+
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """Names of all that something is sent to: targets, and entries of [[notify]]."""
+        return tuple(each.name for each in (*self.targets, *self.notify))
 
     def targets_of(self, route: Route | None) -> tuple[str, ...] | None:
         """Names of the targets of a study to which `route` applies (None: no route); None: it is not processed."""

@@ -10,7 +10,7 @@ from glam_deploy.appliance.config.listeners import KeyPair
 from glam_deploy.appliance.config.section import LOOPBACK, File, Port, Section
 
 OWN_PATHS = (
-    *("study", "studies", "failures", "find", "views", "jobs", "parcels"),
+    *("study", "studies", "failures", "find", "views", "jobs", "parcels", "notifications"),
     *("health", "metrics", "dicom-web", "login", "logout", "static"),
 )
 """First parts of the paths of the web server, with which `public_url` must not begin its own path."""

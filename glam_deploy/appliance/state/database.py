@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import UsageError
 
-VERSION = 2
+VERSION = 3
 """`PRAGMA user_version`; raised when the schema changes. Version 1 is that of release 0.1.0."""
 
 _FROM_VERSION_1 = (
@@ -28,6 +29,9 @@ _FROM_VERSION_1 = (
     "UPDATE job SET sources = key",
 )
 """Changes to the tables of version 1; tables that it does not have are made from schema.sql."""
+_FROM_VERSION_2: tuple[str, ...] = ()
+_CHANGES = (_FROM_VERSION_1, _FROM_VERSION_2)
+"""Changes from each version to the next one."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
@@ -46,8 +50,8 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
 
     Without `one_thread` several threads may use it, one at a time, which the caller must ensure. Autocommit outside of
     `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). A database
-    of version 1 is converted, and a copy of it kept beside it. Raises UsageError if the file is not an appliance's
-    database or has another version.
+    of an earlier version is converted, and a copy of it kept beside it. Raises UsageError if the file is not an
+    appliance's database or has another version.
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
@@ -99,24 +103,29 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database, or bring one of version 1 to `VERSION`, in the caller's transaction."""
+    """Make the tables of a new database, or convert one of an earlier version, in the caller's transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
     existing = {row["name"] for row in connection.execute("SELECT name FROM sqlite_schema")}
-    if version == 1:
+    if 0 < version < VERSION:
         _keep_copy(path, version)
     elif version or existing:
         raise UsageError(
             f"{path} has schema version {version}, expected {VERSION}: use the release that made this data folder, "
             "or set an empty folder as `data`"
         )
-    for statement in _FROM_VERSION_1 if version == 1 else ():
+    for statement in chain(*_CHANGES[version - 1 :]) if version else ():
         connection.execute(statement)
     for statement in _statements():
         if _name(statement) not in existing:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the database has the tables of this release."""
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] == VERSION)
 
 
 def _keep_copy(path: Path, version: int) -> None:

@@ -10,8 +10,8 @@
                pending, sent -> dead -> pending  with its delivery, or with a later delivery that needs it too; a sent
                                                  object stays sent if no proof is configured
 
-Transitions of a delivery that a person has discarded meanwhile have no effect. A retry requested by a person stays in
-`next_try` until the delivery worker has read it.
+Transitions of a delivery that a person has discarded meanwhile have no effect. `attempts.py` has what is common with
+notifications.
 """
 
 import sqlite3
@@ -19,17 +19,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from glam_deploy.appliance.state import database
+from glam_deploy.appliance.state import attempts as tries
+from glam_deploy.appliance.state import database, notify_events
 from glam_deploy.appliance.state.database import transaction
-from glam_deploy.errors import UsageError
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 """Prefix of the SOP class UIDs of structured reports (PS3.6 annex A)."""
-
-_RETRY_NOW = -1.0
-"""Value of `next_try` for a delivery that a person wants retried at once; monotonic times are never below 0."""
-_POSTPONED = f"iif(next_try = {_RETRY_NOW}, next_try, max(next_try, ?))"
-"""SQL for `next_try` after a failed try: a retry that a person requested meanwhile is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +99,7 @@ def next_delivery(
 
 def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:
     """Whether a person asked to retry a delivery for `target`; if so, all pending deliveries for it become due."""
-    waiting = "target = ? AND state = 'pending'"
-    if not connection.execute(
-        f"SELECT 1 FROM parcel WHERE {waiting} AND next_try = {_RETRY_NOW}", (target,)
-    ).fetchone():
-        return False
-    with transaction(connection):
-        connection.execute(f"UPDATE parcel SET next_try = 0 WHERE {waiting}", (target,))
-    return True
+    return tries.take_retry_request(connection, "parcel", target)
 
 
 def unproven(connection: sqlite3.Connection, delivery_id: int) -> list[DeliveryObject]:
@@ -175,16 +163,14 @@ def _complete(connection: sqlite3.Connection, delivery_id: int, proof: bool) -> 
     ).rowcount
     if done:
         _add_event(connection, delivery_id, "delivered")
+        notify_events.record_if_delivered(connection, _job_and_target(connection, delivery_id)[0])
     return bool(done)
 
 
 def postpone(connection: sqlite3.Connection, delivery_id: int, reason: str, next_try: float) -> None:
     """Postpone a delivery to monotonic time `next_try` without counting an attempt."""
     with transaction(connection):
-        connection.execute(
-            f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED} WHERE id = ? AND state = 'pending'",
-            (reason, next_try, delivery_id),
-        )
+        tries.postpone(connection, "parcel", delivery_id, reason, next_try)
 
 
 def count_failed_attempt(
@@ -195,18 +181,11 @@ def count_failed_attempt(
     Then all that did not arrive is dead. Without `proof`, what the target accepted has arrived and is not sent again.
     """
     with transaction(connection):
-        connection.execute(
-            f"UPDATE parcel SET reason = ?, next_try = {_POSTPONED}, attempts = attempts + 1"
-            " WHERE id = ? AND state = 'pending'",
-            (reason, next_try, delivery_id),
-        )
-        died = connection.execute(
-            "UPDATE parcel SET state = 'dead' WHERE id = ? AND state = 'pending' AND attempts >= ?",
-            (delivery_id, attempts),
-        ).rowcount
-        if died:
+        if tries.count(connection, "parcel", delivery_id, reason, next_try, attempts=attempts):
             _mark_objects_dead(connection, delivery_id, _UNPROVEN if proof else ("pending",))
             _add_event(connection, delivery_id, "undeliverable")
+            job_id, target = _job_and_target(connection, delivery_id)
+            notify_events.record(connection, job_id, "failed", f"not delivered to {target}: {reason}")
     (state,) = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
     return str(state)
 
@@ -243,7 +222,7 @@ def retry(connection: sqlite3.Connection, delivery_id: int) -> None:
     Raises UsageError in any other state.
     """
     with transaction(connection):
-        _reopen(connection, delivery_id, "pending", _RETRY_NOW)
+        tries.reopen(connection, "parcel", delivery_id, "pending", tries.RETRY_NOW)
         connection.execute(
             "UPDATE parcel_object SET state = 'pending' WHERE parcel_id = ? AND state = 'dead'", (delivery_id,)
         )
@@ -253,9 +232,10 @@ def retry(connection: sqlite3.Connection, delivery_id: int) -> None:
 def discard(connection: sqlite3.Connection, delivery_id: int) -> None:
     """Give up a dead or pending delivery: nothing more of it is sent. Raises UsageError in any other state."""
     with transaction(connection):
-        _reopen(connection, delivery_id, "discarded", 0)
+        tries.reopen(connection, "parcel", delivery_id, "discarded", 0)
         _mark_objects_dead(connection, delivery_id)
         _add_event(connection, delivery_id, "discarded by hand")
+        notify_events.record_if_delivered(connection, _job_and_target(connection, delivery_id)[0])
 
 
 def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
@@ -274,17 +254,6 @@ def withdraw(connection: sqlite3.Connection, study_uid: str, reason: str) -> Non
         _add_event(connection, row["id"], "withdrawn")
 
 
-def _reopen(connection: sqlite3.Connection, delivery_id: int, state: str, next_try: float) -> None:
-    changed = connection.execute(
-        "UPDATE parcel SET state = ?, attempts = 0, next_try = ? WHERE id = ? AND state IN ('dead', 'pending')",
-        (state, next_try, delivery_id),
-    )
-    if not changed.rowcount:
-        row = connection.execute("SELECT state FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
-        was = f"is {row['state']}" if row else "does not exist"
-        raise UsageError(f"delivery {delivery_id} {was}: only a dead or pending delivery can be retried or discarded")
-
-
 _UNPROVEN = ("pending", "sent")
 """States of the objects that a delivery has still to prove."""
 
@@ -301,6 +270,11 @@ def _add_event(connection: sqlite3.Connection, delivery_id: int, what: str) -> N
         "SELECT study_uid, target FROM parcel JOIN job ON job.id = job_id WHERE parcel.id = ?", (delivery_id,)
     ).fetchone()
     database.add_event(connection, row["study_uid"], what, row["target"])
+
+
+def _job_and_target(connection: sqlite3.Connection, delivery_id: int) -> tuple[int, str]:
+    row = connection.execute("SELECT job_id, target FROM parcel WHERE id = ?", (delivery_id,)).fetchone()
+    return row["job_id"], row["target"]
 
 
 def undelivered(connection: sqlite3.Connection, target: str) -> list[sqlite3.Row]:

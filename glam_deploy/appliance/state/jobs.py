@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from glam_deploy.appliance.state import deliveries
+from glam_deploy.appliance.state import deliveries, notify_events
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.rejections import NOT_REJECTED
@@ -222,6 +222,8 @@ def _count_attempt(connection: sqlite3.Connection, row: sqlite3.Row, now: float,
         ),
     )
     add_event(connection, row["study_uid"], "dead" if dead else "interrupted", reason)
+    if dead:
+        notify_events.record(connection, row["id"], "failed", reason)
 
 
 def renew(connection: sqlite3.Connection, job: Job, until: float) -> bool:
@@ -310,6 +312,7 @@ def finish(
         )
         deliveries.enqueue(connection, job.id, results)
         add_event(connection, job.study_uid, "done")
+        notify_events.record_finished(connection, job.id)
     return True
 
 

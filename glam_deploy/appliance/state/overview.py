@@ -47,18 +47,22 @@ class Backlog:
     """Wall clock; None if the stage is empty or age has no meaning there (done, ignored)."""
 
 
+_PARCELS = "(SELECT coalesce(sum(state = '{}'), 0) FROM parcel INDEXED BY parcel_by_state)"
+_NOTIFICATIONS = "(SELECT count(*) FROM notification WHERE state = '{}')"
 _COUNTS: Mapping[str, str] = {
     "receiving": "SELECT count(*) FROM study WHERE state = 'receiving'",
     "waiting": "SELECT count(*) FROM job WHERE state = 'ready'",
     "working": "SELECT count(*) FROM job WHERE state = 'running'",
-    "sending": "SELECT coalesce(sum(state = 'pending'), 0) FROM parcel INDEXED BY parcel_by_state",
+    "sending": f"SELECT {_PARCELS.format('pending')} + {_NOTIFICATIONS.format('pending')}",
     "failed": "SELECT count(*) FROM job WHERE state = 'dead'",
-    "undelivered": "SELECT coalesce(sum(state = 'dead'), 0) FROM parcel INDEXED BY parcel_by_state",
+    "undelivered": f"SELECT {_PARCELS.format('dead')} + {_NOTIFICATIONS.format('dead')}",
     "done": "SELECT count(*) FROM job WHERE state = 'done'",
     "ignored": "SELECT count(*) FROM study WHERE state = 'ignored'",
 }
 _FIRST_OF_TARGETS = (
-    "SELECT min(created_at) FROM parcel WHERE id IN (SELECT min(id) FROM parcel WHERE state = '{}' GROUP BY target)"
+    "SELECT min(first) FROM (SELECT min(created_at) AS first FROM parcel WHERE id IN"
+    " (SELECT min(id) FROM parcel WHERE state = '{0}' GROUP BY target) UNION ALL"
+    " SELECT min(created_at) FROM notification WHERE id = (SELECT min(id) FROM notification WHERE state = '{0}'))"
 )
 _OLDEST: Mapping[str, str] = {
     "receiving": "SELECT min(opened_at) FROM study WHERE state = 'receiving'",
@@ -108,7 +112,8 @@ _FAILURES: Mapping[str, str] = {
     "instance_quarantined": "SELECT count(*) FROM quarantine WHERE NOT replaced",
     "view_failed": f"SELECT count(*) FROM {FAILED_VIEWS}",
     "job_dead": _COUNTS["failed"],
-    "parcel_dead": _COUNTS["undelivered"],
+    "parcel_dead": f"SELECT {_PARCELS.format('dead')}",
+    "notification_dead": f"SELECT {_NOTIFICATIONS.format('dead')}",
 }
 
 
@@ -130,7 +135,7 @@ def skipped(connection: sqlite3.Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetCounts:
-    """Number of a target's deliveries by state."""
+    """Number of a target's deliveries, or of the notifications of an entry of [[notify]], by state."""
 
     target: str
     pending: int
@@ -139,11 +144,12 @@ class TargetCounts:
 
 
 def targets(connection: sqlite3.Connection) -> list[TargetCounts]:
-    """Counts for every target that ever had a delivery, sorted by name."""
+    """Counts for every target and entry of [[notify]] that ever had a delivery or notification."""
     counts: dict[str, dict[str, int]] = {}
-    query = "SELECT target, state, count(*) FROM parcel INDEXED BY parcel_by_state GROUP BY target, state"
-    for target, state, count in connection.execute(query):
-        counts.setdefault(target, {})[state] = count
+    query = "SELECT target, state, count(*) FROM {} INDEXED BY {} GROUP BY target, state"
+    for index in (("parcel", "parcel_by_state"), ("notification", "notification_by_target")):
+        for target, state, count in connection.execute(query.format(*index)):
+            counts.setdefault(target, {})[state] = count
     states = ("pending", "delivered", "dead")
     return [
         TargetCounts(target=target, **{state: found.get(state, 0) for state in states})

@@ -134,6 +134,32 @@ CREATE TABLE parcel_object (                 -- an object is sent to a target on
 CREATE INDEX object_of_parcel ON parcel_object (parcel_id);
 CREATE INDEX object_by_uid ON parcel_object (sop_uid);
 
+CREATE TABLE notify_event (                  -- an event of a job of which the receivers of [[notify]] are told
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id  INTEGER NOT NULL REFERENCES job,
+    event   TEXT NOT NULL CHECK (event IN ('delivered', 'failed', 'refused_views', 'superseded')),
+    at      REAL NOT NULL,
+    reason  TEXT NOT NULL DEFAULT '',
+    queued  INTEGER NOT NULL DEFAULT 0       -- 1: its notifications are in table notification
+);
+CREATE INDEX notify_event_of_job ON notify_event (job_id, event);
+CREATE INDEX notify_event_by_queued ON notify_event (queued);
+
+CREATE TABLE notification (                  -- the message about one event to one entry of [[notify]]
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id     INTEGER NOT NULL REFERENCES notify_event,
+    target       TEXT NOT NULL,              -- name of the entry
+    state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'discarded')),
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_try     REAL NOT NULL DEFAULT 0,    -- monotonic
+    reason       TEXT,
+    created_at   REAL NOT NULL,
+    delivered_at REAL,
+    UNIQUE (event_id, target)
+);
+CREATE INDEX notification_by_target ON notification (target, state, id);
+CREATE INDEX notification_by_state ON notification (state, id);
+
 CREATE TABLE event (                         -- the timeline of a study
     id        INTEGER PRIMARY KEY,
     study_uid TEXT NOT NULL,

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from glam_deploy.appliance.config import Assemble
-from glam_deploy.appliance.state import deliveries, jobs, rejections
+from glam_deploy.appliance.state import deliveries, jobs, notifications, notify_events, rejections
 from glam_deploy.appliance.state.database import add_event, transaction
 from glam_deploy.appliance.state.rejections import NOT_REJECTED, RejectionNote
 from glam_deploy.records import View
@@ -75,8 +75,9 @@ _OPEN = (
     "EXISTS (SELECT 1 FROM job WHERE job.study_uid = study.study_uid AND job.state IN ('ready', 'running', 'dead'))"
     " OR EXISTS (SELECT 1 FROM job JOIN parcel ON parcel.job_id = job.id WHERE job.study_uid = study.study_uid"
     " AND parcel.state IN ('pending', 'dead'))"
+    f" OR EXISTS ({notifications.OPEN_OF_STUDY})"
 )
-"""SQL condition: the study has unfinished jobs or deliveries, or dead ones that need a decision."""
+"""SQL condition: the study has unfinished jobs, deliveries or notifications, or dead ones that need a decision."""
 
 
 def mark_finished(connection: sqlite3.Connection, now: float) -> None:
@@ -126,6 +127,8 @@ def delete_study(connection: sqlite3.Connection, study_uid: str) -> None:
     """Delete every row of a study, in the caller's transaction. A later instance of it starts a new study."""
     jobs_of = "(SELECT id FROM job WHERE study_uid = ?)"
     for statement in (
+        f"DELETE FROM notification WHERE event_id IN (SELECT id FROM notify_event WHERE job_id IN {jobs_of})",
+        f"DELETE FROM notify_event WHERE job_id IN {jobs_of}",
         f"DELETE FROM parcel_object WHERE parcel_id IN (SELECT id FROM parcel WHERE job_id IN {jobs_of})",
         f"DELETE FROM parcel WHERE job_id IN {jobs_of}",
         f"DELETE FROM job_view WHERE job_id IN {jobs_of}",
@@ -310,6 +313,7 @@ def apply_rejection(connection: sqlite3.Connection, note: RejectionNote, *, expi
 
 def withdraw_results(connection: sqlite3.Connection, study_uid: str, reason: str) -> None:
     """Supersede the study's unfinished jobs and withdraw undelivered results. In the caller's transaction."""
+    notify_events.record_withdrawn(connection, study_uid, reason)
     jobs.supersede(connection, study_uid, reason)
     deliveries.withdraw(connection, study_uid, reason)
 

@@ -5,10 +5,11 @@ Reads only, through indices. A study is named by its pseudonym; its UID appears 
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glam_deploy.appliance.state import notifications
 from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_study
 from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.appliance.state.overview import FAILED_VIEWS
@@ -44,6 +45,10 @@ class StudySummary:
     """Of its job, else of a delivery that is dead or pending, else of its assembly."""
 
 
+_OPEN_NOTIFICATIONS = (
+    "job k JOIN notify_event e ON e.job_id = k.id JOIN notification n ON n.event_id = e.id"
+    " WHERE k.study_uid = s.study_uid AND n.state IN ('dead', 'pending')"
+)
 _LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
@@ -55,17 +60,25 @@ _LINES = f"""
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
         (SELECT group_concat(DISTINCT state) FROM parcel WHERE job_id = j.id) AS parcels,
-        (SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
-            AND reason NOT NULL ORDER BY state, id LIMIT 1) AS parcel_reason
+        (SELECT group_concat(DISTINCT n.state) FROM {_OPEN_NOTIFICATIONS}) AS notifications,
+        coalesce((SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
+            AND reason NOT NULL ORDER BY state, id LIMIT 1), (SELECT n.target || ': ' || n.reason
+            FROM {_OPEN_NOTIFICATIONS} AND n.reason NOT NULL ORDER BY n.state, n.id LIMIT 1)) AS parcel_reason
     FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
+_ALL = "SELECT rowid FROM study ORDER BY rowid DESC LIMIT ? OFFSET ?"
 _OF_STUDIES = "SELECT rowid FROM study WHERE state = ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
 _OF_JOBS = (
     "SELECT s.rowid FROM job JOIN study s USING (study_uid) WHERE job.state = ? ORDER BY job.id DESC LIMIT ? OFFSET ?"
 )
 _OF_PARCELS = (
-    "SELECT s.rowid FROM parcel JOIN job ON job.id = parcel.job_id JOIN study s USING (study_uid) "
+    "SELECT s.rowid, parcel.created_at FROM parcel JOIN job ON job.id = parcel.job_id JOIN study s USING (study_uid) "
     "WHERE target IN (SELECT DISTINCT target FROM parcel) AND parcel.state = ? ORDER BY parcel.id DESC LIMIT ? OFFSET ?"
+)
+_OF_NOTIFICATIONS = (
+    "SELECT s.rowid, n.created_at FROM notification n JOIN notify_event e ON e.id = n.event_id"
+    " JOIN job ON job.id = e.job_id JOIN study s USING (study_uid)"
+    " WHERE n.target IN (SELECT DISTINCT target FROM notification) AND n.state = ? ORDER BY n.id DESC LIMIT ? OFFSET ?"
 )
 _BY_STAGE: Mapping[str, tuple[str, str]] = {
     "receiving": (_OF_STUDIES, "receiving"),
@@ -83,12 +96,21 @@ def studies(connection: sqlite3.Connection, stage: str | None = None, page: int 
     """`PAGE` studies, newest first: all, or those with something in `stage`; one more if there is a next page."""
     window = (PAGE + 1, page * PAGE)
     if stage is None:
-        numbers = connection.execute("SELECT rowid FROM study ORDER BY rowid DESC LIMIT ? OFFSET ?", window)
+        numbers: Iterable[Row] = connection.execute(_ALL, window)
+    elif stage in ("sending", "undelivered"):
+        numbers = _sent(connection, _BY_STAGE[stage][1], *window)
     else:
         query, state = _BY_STAGE[stage]
         numbers = connection.execute(query, (state, *window))
     # a study with two such jobs or targets is listed once
     return _lines(connection, list(dict.fromkeys(row[0] for row in numbers)))
+
+
+def _sent(connection: sqlite3.Connection, state: str, count: int, start: int) -> list[Row]:
+    """`count` rows of studies with a delivery or notification in `state`, newest first, without the first `start`."""
+    newest = (state, start + count, 0)
+    rows = [row for query in (_OF_PARCELS, _OF_NOTIFICATIONS) for row in connection.execute(query, newest)]
+    return sorted(rows, key=lambda row: float(row["created_at"]), reverse=True)[start : start + count]
 
 
 def find_studies(connection: sqlite3.Connection, text: str) -> list[StudySummary]:
@@ -112,7 +134,11 @@ def _lines(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Study
 def _line(row: Row) -> StudySummary:
     return StudySummary(
         pseudonym=row["pseudonym"],
-        stage=_stage(row["study_state"], row["job_state"], (row["parcels"] or "").split(",")),
+        stage=_stage(
+            row["study_state"],
+            row["job_state"],
+            [*(row["parcels"] or "").split(","), *(row["notifications"] or "").split(",")],
+        ),
         opened_at=row["opened_at"],
         touched_at=row["touched_at"],
         first_received_at=row["first_received_at"],
@@ -147,6 +173,8 @@ class StudyDetail:
     """Rows of `job`, newest first."""
     deliveries: list[Row]
     """Rows of `parcel`, newest first, with `objects` and `arrived`: how many of them the target is known to hold."""
+    notifications: list[Row]
+    """`notifications.of_study`, newest first."""
     parts: list[DeliveryPart]
     """Objects of the deliveries, by delivery and kind."""
     versions: list[Row]
@@ -166,6 +194,7 @@ def study_detail(connection: sqlite3.Connection, pseudonym: str) -> StudyDetail 
         instances=_all(connection, _INSTANCES + "WHERE i.study_uid = ? ORDER BY i.arrival", uid),
         jobs=_all(connection, "SELECT * FROM job WHERE study_uid = ? ORDER BY id DESC", uid),
         deliveries=_all(connection, _PARCELS, uid),
+        notifications=notifications.of_study(connection, uid),
         parts=parts_of_study(connection, uid),
         versions=_all(connection, _VERSIONS, uid),
         events=_all(connection, f"SELECT * FROM event WHERE study_uid = ? ORDER BY id LIMIT {_MOST_EVENTS}", uid),
@@ -219,6 +248,8 @@ class Failures:
     """id, attempts, finished_at"""
     deliveries: list[Row]
     """id, target, attempts, created_at"""
+    notifications: list[Row]
+    """id, target, event, attempts, created_at"""
     views: list[Row]
     """view, received_at, job_id; each view once, and none that is among `instances`."""
     instances: list[Row]
@@ -239,6 +270,9 @@ _FAILURES: Mapping[str, str] = {
     "ORDER BY job.id DESC LIMIT ?",
     "deliveries": "SELECT s.pseudonym, p.* FROM parcel p JOIN job ON job.id = p.job_id JOIN study s USING (study_uid) "
     "WHERE p.target IN (SELECT DISTINCT target FROM parcel) AND p.state = 'dead' ORDER BY p.id DESC LIMIT ?",
+    "notifications": "SELECT s.pseudonym, e.event, n.* FROM notification n JOIN notify_event e ON e.id = n.event_id "
+    "JOIN job ON job.id = e.job_id JOIN study s USING (study_uid) WHERE n.target IN (SELECT DISTINCT target FROM "
+    "notification) AND n.state = 'dead' ORDER BY n.id DESC LIMIT ?",
     "views": "SELECT (SELECT pseudonym FROM study WHERE study_uid = i.study_uid) AS pseudonym, i.view, i.arrival, "
     f"v.reason, v.job_id, i.received_at FROM {FAILED_VIEWS} ORDER BY v.job_id DESC LIMIT ?",
     "instances": "SELECT s.pseudonym, i.sender, i.received_at, i.reason FROM instance i JOIN study s USING (study_uid) "

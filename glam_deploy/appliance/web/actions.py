@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from glam_deploy.appliance import corrections
-from glam_deploy.appliance.state import deliveries, jobs, study_detail
+from glam_deploy.appliance.state import deliveries, jobs, notifications, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.overview import open_read_only
 from glam_deploy.appliance.web.access import Refused
@@ -21,7 +21,7 @@ from glam_deploy.appliance.web.render import redirect, render
 from glam_deploy.errors import UsageError
 
 Transition = Callable[[Any, int], None]
-"""Changes the job or delivery with this number; takes a connection."""
+"""Changes the job, delivery or notification with this number; takes a connection."""
 
 
 async def find(request: Request) -> Response:
@@ -46,6 +46,11 @@ async def retry_job(request: Request) -> Response:
 async def retry_delivery(request: Request) -> Response:
     """Retry a dead or pending delivery and its target at once, as `glam-deploy queue retry`."""
     return await _retried(request, "parcel", deliveries.retry)  # the audit log's word, kept for log rules
+
+
+async def retry_notification(request: Request) -> Response:
+    """Retry a dead or pending notification and its receiver at once, as `glam-deploy queue retry`."""
+    return await _retried(request, "notification", notifications.retry)
 
 
 async def _retried(request: Request, what: str, transition: Transition) -> Response:

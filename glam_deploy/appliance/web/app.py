@@ -53,6 +53,7 @@ ROUTES = (
     Route("/find", actions.find, methods=["POST"]),
     Route("/jobs/{number:number}/retry", actions.retry_job, methods=["POST"]),
     Route("/parcels/{number:number}/retry", actions.retry_delivery, methods=["POST"]),
+    Route("/notifications/{number:number}/retry", actions.retry_notification, methods=["POST"]),
     Route("/login", login.login, methods=["GET", "POST"]),
     Route("/login/start", login.start),
     Route("/login/callback", login.callback),

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from glam_deploy.appliance.config import Target
+from glam_deploy.appliance.config import Notify, Target
 from glam_deploy.appliance.data import PICTURE
 from glam_deploy.appliance.state import overview, senders, study_detail
 from glam_deploy.appliance.state.overview import Component, TargetCounts
@@ -21,7 +21,7 @@ from glam_deploy.appliance.web.render import latency, render, throughput
 from glam_deploy.appliance.web.view_drawing import view_drawing
 from glam_deploy.appliance.web.view_results import seen_window, summary
 from glam_deploy.errors import GlamError
-from glam_deploy.exams import TITLE, ExamScores, ViewScores, score_exams
+from glam_deploy.exams import TITLE, ViewScores, score_exams, triage
 from glam_deploy.records import View
 
 PLOTTED = 5000
@@ -86,6 +86,7 @@ def study(request: Request) -> Response:
     others = [row for row in found.instances if not row["view"]]
     summaries = {row["arrival"]: summary(context.data.root / row["folder"]) for row in views if row["folder"]}
     available_pictures = {row["arrival"]: _available_pictures(context, row) for row in views}
+    images, threshold = _view_scores(views, summaries), context.config.results.triage_threshold
     values = {
         "detail": found,
         "views": views,
@@ -93,7 +94,8 @@ def study(request: Request) -> Response:
         "scores": {arrival: found["scores"] for arrival, found in summaries.items() if found},
         "notices": {arrival: found.get("notices", []) for arrival, found in summaries.items()},
         "shares": shares,
-        "exam": _exam([row for row in views if not row["rejected"]], summaries),
+        "exam": score_exams(images)[0] if any(image.scores for image in images) else None,
+        "triage": triage(images, threshold) if images and threshold is not None else None,
         "exam_title": TITLE,
         "available_pictures": available_pictures,
         "drawings": {
@@ -105,9 +107,9 @@ def study(request: Request) -> Response:
     return render(request, "study.html", values)
 
 
-def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, Any]]) -> ExamScores | None:
-    """Exam-level scores of a study; None without scores."""
-    images = [
+def _view_scores(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, Any]]) -> list[ViewScores]:
+    """The scores of a study's images that are not rejected."""
+    return [
         ViewScores(
             exam="",
             view=View(row["view"]),
@@ -117,8 +119,8 @@ def _exam(views: Sequence[study_detail.Row], found: Mapping[int, Mapping[str, An
             patient=known.get("patient", {}) if known else {},
         )
         for row in views
+        if not row["rejected"]
     ]
-    return score_exams(images)[0] if any(image.scores for image in images) else None
 
 
 def _status(row: study_detail.Row) -> str:
@@ -180,15 +182,25 @@ def _png(make: Callable[[], bytes]) -> Response:
 
 def _targets(
     context: WebContext, counts: list[TargetCounts], components: Mapping[str, Component]
-) -> list[tuple[str, Target | None, TargetCounts, Component | None]]:
-    """By name: configuration (None if no longer configured), counts of deliveries, and state."""
-    known = {target.name: target for target in context.config.targets}
+) -> list[tuple[str, str, TargetCounts, Component | None]]:
+    """Targets and entries of [[notify]] by name: protocol, counts of deliveries or notifications, and state."""
+    known = {target.name: _protocol(target) for target in context.config.targets}
+    known |= {entry.name: _notification_protocol(entry) for entry in context.config.notify}
     by_name = {one.target: one for one in counts}
     nothing = {name: TargetCounts(target=name, pending=0, delivered=0, dead=0) for name in known}
     return [
-        (name, known.get(name), one, components.get(f"target:{name}"))
+        (name, known.get(name, "no longer configured"), one, components.get(f"target:{name}"))
         for name, one in sorted((nothing | by_name).items())
     ]
+
+
+def _protocol(target: Target) -> str:
+    return "STOW-RS" if target.stow_url else f"C-STORE{' over TLS' * bool(target.tls)}"
+
+
+def _notification_protocol(entry: Notify) -> str:
+    name = {"webhook": "webhook", "email": "e-mail", "hl7": "HL7 v2", "fhir": "FHIR"}[entry.kind]
+    return f"notifications: {name}"
 
 
 def _disk(context: WebContext) -> dict[str, int] | None:

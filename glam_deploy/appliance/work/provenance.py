@@ -18,6 +18,7 @@ def result_provenance(predictor: Predictor, config: Config, data: DataFolder) ->
         predictor.network,
         thresholds={"benign": results.threshold_benign, "malignant": results.threshold_malignant},
         device_uid=device_uid(data),
+        triage_threshold=results.triage_threshold,
     )
     settings = digest(results.model_dump_json(), config.accept.model_dump_json(), str(predictor.patches))
     return ResultProvenance(algorithm=algorithm, settings=settings)

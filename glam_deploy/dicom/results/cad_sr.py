@@ -6,7 +6,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
 
 from glam_deploy.dicom.results import sr
-from glam_deploy.dicom.results.objects import SPACING_NOTE, exam_texts, facts, notice_texts, outcome_text, statement
+from glam_deploy.dicom.results.objects import (
+    SPACING_NOTE,
+    exam_texts,
+    facts,
+    notice_texts,
+    outcome_text,
+    statement,
+    triage_of,
+)
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Reference, Region, ViewOutcome
 from glam_deploy.dicom.results.source import read_source
 from glam_deploy.dicom.terms import CC, MLO
@@ -101,6 +109,8 @@ def _overall(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, findings: Se
     for outcome in outcomes:
         lines += [outcome_text(outcome), *notice_texts(outcome)]
     lines += exam_texts(outcomes)
+    # no template has a place for a flag of a site, so that it is text
+    lines += [f"{flag}." for flag in (triage_of(outcomes, algorithm),) if flag]
     return sr.code(
         ("111017", "DCM", "CAD Processing and Findings Summary"),
         _summary(outcomes, found=bool(findings)),

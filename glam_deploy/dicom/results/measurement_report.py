@@ -14,6 +14,7 @@ from glam_deploy.dicom.results.objects import (
     outcome_text,
     own_uid,
     statement,
+    triage_of,
 )
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
 
@@ -29,6 +30,9 @@ LESION: sr.Name = ("52988006", "SCT", "Lesion")
 BREAST: sr.Name = ("76752008", "SCT", "Breast")
 CLASS: sr.Name = ("class", PRIVATE, "Class of the saliency map")
 PEAK: sr.Name = ("peak_saliency", PRIVATE, "Peak saliency")
+TRIAGE: sr.Name = ("triage_flag", PRIVATE, "Triage flag of this site")
+TRIAGE_SET: sr.Name = ("triage_set", PRIVATE, "Set")
+TRIAGE_NOT_SET: sr.Name = ("triage_not_set", PRIVATE, "Not set, which is no negative result")
 AREA: sr.Name = ("42798000", "SCT", "Area")
 NO_UNIT = ("1", "no units")
 SQUARE_MM = ("mm2", "square millimeter")
@@ -174,6 +178,9 @@ def _remarks(outcomes: Sequence[ViewOutcome], algorithm: Algorithm, exam: bool) 
     """Comments on the whole report, with the exam-level scores of a whole exam."""
     for remark in (statement(algorithm), SPACING_NOTE, *([" ".join(exam_texts(outcomes))] if exam else [])):
         yield sr.contains(sr.text(COMMENT, remark))
+    if exam and (flag := triage_of(outcomes, algorithm)):
+        yield sr.contains(sr.code(TRIAGE, TRIAGE_SET if flag.flagged else TRIAGE_NOT_SET))
+        yield sr.contains(sr.text(COMMENT, f"{flag}."))
 
 
 def _own_codes() -> Dataset:

@@ -15,7 +15,7 @@ from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.results.records import BANNER, Algorithm, Identity, Outcome, Reference, ViewOutcome
 from glam_deploy.dicom.results.source import Source, read_source
 from glam_deploy.errors import DicomError, UsageError
-from glam_deploy.exams import TITLE, ViewScores, exam_lines, score_exams
+from glam_deploy.exams import TITLE, Triage, ViewScores, exam_lines, score_exams, triage
 
 MANUFACTURER = "glam-deploy"
 UNCALIBRATED = "Scores are not calibrated probabilities."
@@ -176,19 +176,26 @@ def outcome_text(outcome: ViewOutcome) -> str:
 
 def exam_texts(outcomes: Sequence[ViewOutcome]) -> list[str]:
     """Exam-level scores of a study as texts, because no template has a place for scores that are no probabilities."""
-    images = (
-        ViewScores(
-            exam="",
-            view=outcome.view,
-            status=outcome.outcome,
-            scores=outcome.summary.scores if outcome.summary else {},
-            made_by=outcome.summary.made_by if outcome.summary else "",
-            patient=outcome.summary.patient if outcome.summary else {},
-        )
-        for outcome in outcomes
-    )
-    lines = [line for exam in score_exams(images) for line in exam_lines(exam)]
+    lines = [line for exam in score_exams(map(_view_scores, outcomes)) for line in exam_lines(exam)]
     return [f"{TITLE}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)]
+
+
+def triage_of(outcomes: Sequence[ViewOutcome], algorithm: Algorithm) -> Triage | None:
+    """The triage flag of a study; None if the site has not set a threshold."""
+    threshold = algorithm.triage_threshold
+    return None if threshold is None else triage(map(_view_scores, outcomes), threshold)
+
+
+def _view_scores(outcome: ViewOutcome) -> ViewScores:
+    summary = outcome.summary
+    return ViewScores(
+        exam="",
+        view=outcome.view,
+        status=outcome.outcome,
+        scores=summary.scores if summary else {},
+        made_by=summary.made_by if summary else "",
+        patient=summary.patient if summary else {},
+    )
 
 
 def notice_texts(outcome: ViewOutcome) -> list[str]:

@@ -58,7 +58,12 @@ def view_number(view: View | None) -> int:
 
 
 def algorithm_of(
-    provenance: Facts, network: NetworkSpec, *, thresholds: Mapping[str, float], device_uid: str
+    provenance: Facts,
+    network: NetworkSpec,
+    *,
+    thresholds: Mapping[str, float],
+    device_uid: str,
+    triage_threshold: float | None = None,
 ) -> Algorithm:
     """The description of a pipeline. `provenance`: `Pipeline.provenance`; the others as in `Algorithm`."""
     engine, gate = from_json(EngineIdentity, provenance["engine"]), str(provenance["gate"])
@@ -73,4 +78,5 @@ def algorithm_of(
         preprocessing=f"glam-deploy {__version__}",
         thresholds=thresholds,
         device_uid=device_uid,
+        triage_threshold=triage_threshold,
     )

@@ -48,6 +48,8 @@ class Algorithm:
     """Class -> saliency above which a pixel belongs to a region; 0..1, one for each class of the network, in order."""
     device_uid: str
     """Permanent UID of this installation."""
+    triage_threshold: float | None = None
+    """The site's threshold of the malignant score for its triage flag, 0..1; None: reports have no flag."""
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from glam_deploy.appliance.state import overview, senders, study_detail
+from glam_deploy.appliance.state import notifications, overview, senders, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.dicom.uids import digest
 
@@ -20,7 +20,7 @@ LATE = 20
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 studies, one job and two deliveries each; every thousandth job is dead."""
+    """5,000 studies, one job, two deliveries and a notification each; every thousandth job is dead."""
     path = tmp_path_factory.mktemp("large") / "state.db"
     connection = open_database(path)
     connection.execute("PRAGMA synchronous = OFF")
@@ -41,6 +41,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many("INSERT INTO parcel (job_id, target, state, created_at, delivered_at) VALUES (?, ?, ?, ?, ?)",
          ((n, target, "pending" if n > STUDIES - LATE else "delivered", n, n + 5)
           for n in numbers for target in ("pacs", "archive")))  # fmt: skip
+    many("INSERT INTO notify_event (id, job_id, event, at, queued) VALUES (?, ?, 'delivered', ?, 1)",
+         ((n, n, n) for n in numbers))  # fmt: skip
+    many("INSERT INTO notification (event_id, target, state, created_at) VALUES (?, 'ris', ?, ?)",
+         ((n, "pending" if n > STUDIES - 2 else "delivered", n) for n in numbers))  # fmt: skip
     connection.execute("COMMIT")
     connection.close()
     return path
@@ -78,6 +82,7 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "story": lambda connection: study_detail.study_detail(connection, name(777)),
     "view": lambda connection: study_detail.view_files(connection, 4000),
     "failures": study_detail.failures,
+    "next notification": lambda connection: notifications.next_notification(connection, "ris", 0.0),
 }
 
 
@@ -115,7 +120,7 @@ def test_the_figures(connection: sqlite3.Connection) -> None:
     backlog = {one.stage: one for one in overview.backlog(connection)}
     dead = STUDIES // 1000
     assert (backlog["done"].count, backlog["failed"].count, backlog["failed"].oldest_at) == (STUDIES - dead, dead, 1003)
-    assert (backlog["sending"].count, backlog["sending"].oldest_at) == (2 * LATE, STUDIES - LATE + 1)
+    assert (backlog["sending"].count, backlog["sending"].oldest_at) == (2 * LATE + 2, STUDIES - LATE + 1)
     assert backlog["waiting"].oldest_at is None
     assert overview.received(connection) == 4 * STUDIES
     assert overview.spool_bytes(connection) == 40 * STUDIES

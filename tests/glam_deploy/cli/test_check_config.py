@@ -128,6 +128,15 @@ def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path
     assert "target     none: results stay in the data folder" in said.out
 
 
+def test_tells_who_is_told_of_what_and_which_secret_is_missing(cli: Cli, tmp_path: Path) -> None:
+    entry = 'name = "ris"\nkind = "webhook"\nurl = "https://ris.example/glam"\nsecret_file = "ris.secret"\n'
+    text = f'{MINIMAL}[results]\ntriage_threshold = 0.6\n[[notify]]\n{entry}events = ["failed"]\n'
+    said = cli("check-config", "--config", written(tmp_path, text))
+    assert "notify     ris: webhook to https://ris.example/glam, failed" in said.out
+    assert f"MISSING    notify.0.secret_file = {tmp_path}/ris.secret" in said.out
+    assert "triage flag at a malignant score of 0.6" in said.out
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

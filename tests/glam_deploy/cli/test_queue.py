@@ -119,7 +119,7 @@ def test_retry_brings_dead_jobs_and_parcels_back(queue: Queue, data: DataFolder)
 def test_retry_of_what_is_not_dead_changes_nothing(queue: Queue, data: DataFolder) -> None:
     before = rows(data, "SELECT * FROM job")
     said = queue("retry", WAITING)
-    assert (said.code, said.err) == (1, "nothing was retried: there is no dead job and no undelivered result\n")
+    assert (said.code, said.err) == (1, "nothing was retried: there is no dead job and nothing undelivered\n")
     assert rows(data, "SELECT * FROM job") == before
 
 

@@ -30,8 +30,8 @@ PRIVATE = (
     "/metrics",
 )
 POSTS = (
-    *("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/study/0123456789abcdef/versions/1/accept"),
-    *("/dicom-web/studies", "/dicom-web/studies/1.2.3"),
+    *("/find", "/logout", "/jobs/1/retry", "/parcels/1/retry", "/notifications/1/retry"),
+    *("/study/0123456789abcdef/versions/1/accept", "/dicom-web/studies", "/dicom-web/studies/1.2.3"),
 )
 OWN = {"Origin": "http://127.0.0.1:8042"}
 

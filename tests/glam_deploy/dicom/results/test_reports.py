@@ -163,6 +163,15 @@ class TestMeasurementReport:
             assert text in told
         assert "ImagerPixelSpacing" in told and ALGORITHM.checkpoint_sha256 in told
 
+    def test_the_triage_flag_is_a_code_for_programs(self, outcomes):
+        found = {
+            threshold: values(
+                measurement_report(outcomes, replace(ALGORITHM, triage_threshold=threshold), identity(1)), "triage_flag"
+            )
+            for threshold in (0.01, 0.99)
+        }
+        assert found == {0.01: ["triage_set"], 0.99: ["triage_not_set"]}
+
     def test_private_codes_are_declared(self, outcomes):
         report = measurement_report(outcomes, ALGORITHM, identity(1))
         assert [item.CodingSchemeDesignator for item in report.CodingSchemeIdentificationSequence] == ["99GLAM"]
@@ -196,6 +205,23 @@ class TestBoth:
         assert report.PatientName == dcmread(outcomes[0].source).PatientName
         with pytest.raises(DicomError):
             write([torn], ALGORITHM, identity(1))
+
+    @pytest.mark.parametrize(
+        ("threshold", "state"), [(0.01, "set ("), (0.99, "not set, which is no negative result (")]
+    )
+    def test_the_triage_flag_is_text_with_its_threshold_and_what_it_does_not_say(
+        self, outcomes, write, threshold, state
+    ):
+        report = write(outcomes, replace(ALGORITHM, triage_threshold=threshold), identity(1))
+        texts = " ".join(map(str, [*values(report, "111033"), *values(report, "121106")]))
+        assert f"Triage flag of this site: {state}highest malignant score" in texts
+        assert f"threshold {threshold:g}, images without a result: " in texts
+        assert "It is not a diagnosis." in texts
+
+    def test_without_a_threshold_there_is_no_flag(self, outcomes, write):
+        report = write(outcomes, ALGORITHM, identity(1))
+        texts = [*values(report, "111033"), *values(report, "121106"), *values(report, "triage_flag")]
+        assert "Triage" not in " ".join(map(str, texts))
 
     def test_exam_level_scores_are_text_and_not_calibrated(self, outcomes, write):
         """Of two views with 0.75 and 0.25."""

@@ -20,12 +20,19 @@ from glam_deploy.dicom.results.cad_sr import cad_sr
 from glam_deploy.dicom.results.measurement_report import measurement_report
 from glam_deploy.dicom.results.objects import save
 from glam_deploy.dicom.results.presentation_state import presentation_state
+from glam_deploy.dicom.results.records import Algorithm
 from glam_deploy.dicom.results.regions import summarize
 from glam_deploy.dicom.results.secondary_capture import secondary_capture
 from glam_deploy.dicom.results.segmentation import fractional_segmentation, segmentation
 from glam_deploy.networks import CAM, GLAM, GMIC, NetworkSpec
 
 ADAPTERS = Path(__file__).parent / "adapters"
+
+
+def with_triage(algorithm: Algorithm) -> Algorithm:
+    return replace(algorithm, triage_threshold=0.3)
+
+
 OF_VIEWS = {
     "seg": lambda found, algorithm: segmentation(found, algorithm, identity(1)),
     "seg-fractional": lambda found, algorithm: fractional_segmentation(found, algorithm, identity(2)),
@@ -38,7 +45,9 @@ OF_STUDIES = {
     "cad": lambda outcomes, algorithm: cad_sr(outcomes, algorithm, identity(6)),
     "cad-probability": lambda outcomes, algorithm: cad_sr(outcomes, algorithm, identity(7), probability=True),
     "cad-skipped": lambda outcomes, algorithm: cad_sr(outcomes[3:], algorithm, identity(9)),
+    "cad-triage": lambda outcomes, algorithm: cad_sr(outcomes, with_triage(algorithm), identity(10)),
     "sr": lambda outcomes, algorithm: measurement_report(outcomes, algorithm, identity(8)),
+    "sr-triage": lambda outcomes, algorithm: measurement_report(outcomes, with_triage(algorithm), identity(11)),
 }
 IODS = {
     "seg": "Segmentation",
