@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import BundleError
-from glam_deploy.json_records import JsonFault, from_json, to_json
+from glam_deploy.json_records import JsonFault, from_json, parse_json, to_json
 from glam_deploy.networks import Stage, network
 from glam_deploy.precision import Precision, Recipe
 
@@ -256,6 +256,9 @@ class Manifest:
     """Oldest first."""
 
 
+_OTHER_RELEASE = "Use the release of glam-deploy that wrote the bundle, or export the checkpoint again."
+
+
 def read_manifest(text: bytes, path: Path) -> Manifest:
     """Parse the JSON `text` of a manifest; `path` is used in messages.
 
@@ -263,8 +266,10 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
     schema, or is of a network that this release does not support.
     """
     try:
-        content = dict(json.loads(text))
+        content = dict(parse_json(text))
         version = content.pop(VERSION)
+    except JsonFault as fault:
+        raise BundleError(f"{path}: {fault}. {_OTHER_RELEASE}") from fault
     except NO_MANIFEST as error:
         raise BundleError(f"{path}: not a bundle's manifest. Export the checkpoint again.") from error
     if version not in (FIRST_VERSION, SCHEMA_VERSION) or isinstance(version, bool):
@@ -276,9 +281,7 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
     try:
         manifest = from_json(Manifest, _migrated(content) if version == FIRST_VERSION else content)
     except JsonFault as fault:
-        raise BundleError(
-            f"{path}: {fault}. Use the release of glam-deploy that wrote the bundle, or export the checkpoint again."
-        ) from fault
+        raise BundleError(f"{path}: {fault}. {_OTHER_RELEASE}") from fault
     _require_network(manifest, path)
     return manifest
 
@@ -304,7 +307,7 @@ class Ensemble:
 def read_ensemble(text: bytes, path: Path) -> Ensemble:
     """Parse the JSON `text` of `ensemble.json`; `path` is used in messages. Raises BundleError."""
     try:
-        ensemble = from_json(Ensemble, json.loads(text))
+        ensemble = from_json(Ensemble, parse_json(text))
     except NO_MANIFEST as error:
         raise BundleError(f"{path}: does not describe an ensemble ({error}). {WHOLE_ENSEMBLE}") from error
     if ensemble.schema_version != 1:

@@ -26,7 +26,7 @@ from glam_deploy.bundle.manifest import (
     write_json,
 )
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.json_records import to_json
+from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.regular import read_regular
 
 
@@ -90,7 +90,7 @@ def _named_files(folder: Path) -> set[str]:
     if (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).exists():
         return _files_of_ensemble(folder)
     try:
-        manifest = json.loads(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
+        manifest = parse_json(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
         return {MANIFEST, *manifest["files"]} if manifest.keys() >= {VERSION, "network"} else set()
     except (OSError, *NO_MANIFEST):
         return set()
