@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from glam_deploy.bundle import MANIFEST, Bundle, EngineEntry, graph_file, locked
+from glam_deploy.bundle.onnx_file import require_self_contained
 from glam_deploy.bundle.write import make_readable
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.json_records import to_json
@@ -163,7 +164,10 @@ def _require_same(folder: Path, served: Served) -> None:
 
 def _stage_files(wanted: Plan, stage: Stage) -> Iterator[tuple[str, bytes]]:
     name = wanted.files[stage]
-    yield f"model{'.onnx' if name.endswith('.onnx') else '.plan'}", wanted.bundle.read(name)
+    content, is_graph = wanted.bundle.read(name), name.endswith(".onnx")
+    if is_graph:
+        require_self_contained(content, stage)
+    yield f"model{'.onnx' if is_graph else '.plan'}", content
 
 
 def _pipeline_files(wanted: Plan) -> Iterator[tuple[str, bytes]]:
