@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import BundleError
-from glam_deploy.json_records import JsonFault, from_json, parse_json, to_json
+from glam_deploy.json_records import JsonFault, from_json, json_sha256, parse_json, to_json
 from glam_deploy.networks import Stage, network
 from glam_deploy.precision import Precision, Recipe
 
@@ -24,6 +24,7 @@ WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its c
 """Remedy for a damaged ensemble."""
 SCHEMA_VERSION = 2
 FIRST_VERSION = 1
+GATE_ID_DIGITS = 12
 VERSION = "schema_version"
 NO_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Exceptions that are raised when a file that is not a manifest, or not JSON, is read as one."""
@@ -209,7 +210,7 @@ class GateEntry:
     """The verdict of one gate: an engine compared with the reference on a set of images."""
 
     id: str
-    """First 12 hexadecimal digits of the SHA-256 of the other fields."""
+    """First GATE_ID_DIGITS hexadecimal digits of the SHA-256 of the other fields."""
     engine: str
     digest: str
     """`EngineIdentity.digest` of the opened engine (`engines.base`)."""
@@ -229,6 +230,12 @@ class GateEntry:
     latency_ms: float
     times_onnx: float | None = None
     """Ratio of the engine's time to that of "onnx", measured alternately on the same images; None if not measured."""
+
+    @property
+    def computed_id(self) -> str:
+        """The id of the other fields."""
+        content = {name: value for name, value in to_json(self).items() if name != "id"}
+        return json_sha256(content)[:GATE_ID_DIGITS]
 
 
 @dataclass(frozen=True, kw_only=True)

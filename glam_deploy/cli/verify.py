@@ -7,6 +7,7 @@ import click
 from glam_deploy.agreement.golden import check_golden, golden_patches
 from glam_deploy.agreement.metrics import Comparison
 from glam_deploy.bundle import Bundle, open_members
+from glam_deploy.bundle.gate_rule import require_consistent_gates
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
     EngineChoice,
@@ -38,10 +39,14 @@ def command(choice: EngineChoice) -> None:
 
 
 def verify_bundle(bundle: Bundle, *, engine: str, options: EngineOptions | None = None) -> None:
-    """Print the results of both checks. Raises BundleError (changed file), ParityError (outputs beyond limits)."""
+    """Print the results of both checks.
+
+    Raises BundleError (a changed file, a gate that contradicts itself), ParityError (outputs beyond limits).
+    """
     if engine != "auto":
         check_asked(engine, bundle, options or EngineOptions())
     bundle.check()
+    require_consistent_gates(bundle)
     if "fusion" in bundle.network.stages:
         require_weights_of_graph(bundle)
         require_scores_of_graph(bundle)
