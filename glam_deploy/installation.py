@@ -48,6 +48,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "urllib3",
             "cryptography",
         ),
+        "sign": ("cryptography",),
         "openvino": ("openvino",),
         "quantize": ("nncf", "openvino"),
         "tensorrt": ("tensorrt", *CUDA),

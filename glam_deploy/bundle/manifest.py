@@ -330,10 +330,10 @@ def read_ensemble(text: bytes, path: Path) -> Ensemble:
     return ensemble
 
 
-def write_json(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` as JSON of schema 2 to `path`; an existing file is overwritten. Raises OSError."""
+def manifest_json(manifest: Manifest) -> bytes:
+    """The content of `manifest.json`, in schema 2."""
     content = {VERSION: SCHEMA_VERSION, **to_json(manifest)}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 @dataclass(frozen=True, kw_only=True)

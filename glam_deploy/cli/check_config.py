@@ -51,6 +51,10 @@ def describe(config: "Config") -> Iterator[str]:
     yield f"web        {url}{', accepts STOW-RS' if web.stow else ''}"
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
+    if config.bundle.trusted_keys:
+        yield f"bundle     must be signed with {' or '.join(map(str, config.bundle.trusted_keys))}"
+    if config.bundle.digest:
+        yield f"bundle     must have the digest {config.bundle.digest}"
     yield f"results    {', '.join(config.results.kinds) or 'none'}"
     for target in config.targets:
         place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"

@@ -10,13 +10,16 @@ from glam_deploy.bundle import Bundle, open_members
 from glam_deploy.bundle.gate_rule import require_consistent_gates
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
+    DocumentedCommand,
     EngineChoice,
     bundle_option,
     device_option,
+    digest_option,
     engine_option,
     flavour_option,
     grouped,
     threads_option,
+    trusted_key_option,
 )
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.fusion_head import require_scores_of_graph, require_weights_of_graph
@@ -25,16 +28,27 @@ from glam_deploy.errors import ParityError
 from glam_deploy.runtime.session import pipeline_of
 
 
-@click.command("verify")
-@grouped("choice", EngineChoice, bundle_option, engine_option, threads_option, flavour_option, device_option)
+@click.command("verify", cls=DocumentedCommand)
+@grouped(
+    "choice",
+    EngineChoice,
+    bundle_option,
+    engine_option,
+    threads_option,
+    flavour_option,
+    device_option,
+    trusted_key_option,
+    digest_option,
+)
 def command(choice: EngineChoice) -> None:
     """Re-check a bundle's hashes and its parity on this machine.
 
     Hashes every file and compares the weights of the fusion head with those of the fusion graph. Then runs the golden
     case inside the bundle, preprocessing included, and compares with the result of the PyTorch reference at export.
     Exit code 4 if a hash, a weight or an output differs. Each model of an ensemble is checked.
+    With --trusted-key the bundle must be signed (docs/security.md).
     """
-    for bundle in open_members(choice.folder):
+    for bundle in open_members(choice.folder, choice.trust):
         verify_bundle(bundle, engine=choice.engine, options=choice.options)
 
 

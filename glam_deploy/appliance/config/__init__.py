@@ -6,7 +6,7 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 
 from glam_deploy.appliance.config.listeners import Receive, Sender, Tls, TlsListener, Web
 from glam_deploy.appliance.config.parse import parse_config
-from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
+from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
@@ -14,6 +14,7 @@ from glam_deploy.appliance.config.targets import Dispatch, Target
 __all__ = [
     "Accept",
     "Assemble",
+    "BundleTrust",
     "Config",
     "Dispatch",
     "Receive",

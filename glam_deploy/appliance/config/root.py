@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from glam_deploy.appliance.config.listeners import Receive, Web
-from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
+from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
@@ -25,6 +25,7 @@ class Config(Section):
     assemble: Assemble = Assemble()
     accept: Accept = Accept()
     worker: Worker
+    bundle: BundleTrust = BundleTrust()
     results: Results = Results()
     targets: tuple[Target, ...] = ()
     routes: tuple[Route, ...] = ()
