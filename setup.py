@@ -73,6 +73,8 @@ EXTRAS = {
         "joserfc>=1.6.8",  # authlib 1.9 requires it
         "cryptography>=50",  # CVE-2026-69247 and before it the OpenSSL in its wheels, GHSA-537c-gmf6-5ccf
     ],
+    # signed bundles: `sign`, `--trusted-key`; `appliance` has it too
+    "sign": ["cryptography>=50"],
     "openvino": ["openvino>=2026.0"],
     # int8 graphs and the precision search, which runs OpenVINO
     "quantize": ["nncf>=3.4", "openvino>=2026.0"],  # NNCF 3.4 asks for the type u2

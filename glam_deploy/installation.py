@@ -50,6 +50,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "joserfc",
             "cryptography",
         ),
+        "sign": ("cryptography",),
         "openvino": ("openvino",),
         "quantize": ("nncf", "openvino"),
         "tensorrt": ("tensorrt", *CUDA),

@@ -7,6 +7,7 @@ JSON value. A field with a default may be missing in the JSON; it is not written
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
@@ -20,6 +21,27 @@ _EXACT = 2**53
 
 class JsonFault(ValueError):
     """A JSON value that does not match the record. The message has the path, the value and the expected type."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError: JsonFault for an object that has a key twice, and for NaN.
+
+    RFC 8259 leaves open which of two equal keys counts (section 4), so that two programs may read one file differently.
+    It has no NaN and no infinity (section 6), which `json.loads` accepts.
+    """
+    return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_not_a_number)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise JsonFault(f"{repeated} is there twice in one object, expected once")
+    return found
+
+
+def _not_a_number(name: str) -> float:
+    raise JsonFault(f"{name} is no number of JSON, expected a finite number")
 
 
 def from_json(record: type[T], value: object, place: str = "") -> T:

@@ -1,4 +1,7 @@
-"""Opening of regular files only, because opening a FIFO blocks, and a device may have no end."""
+"""Opening of regular files only, because opening a FIFO blocks, and a device may have no end.
+
+And the accounts besides this one that may change a file or folder.
+"""
 
 import errno
 import io
@@ -35,6 +38,18 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     if limit is not None and len(content) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
     return content
+
+
+def others_access(status: os.stat_result) -> str:
+    """Why another account may change a file or folder of this status, as the end of a sentence; "" if none may.
+
+    root may change everything, and is not counted.
+    """
+    if status.st_uid not in (0, os.geteuid()):
+        return f"belongs to account {status.st_uid}, and this is account {os.geteuid()}"
+    bits = (("its group", stat.S_IWGRP), ("all accounts", stat.S_IWOTH))
+    writers = [who for who, bit in bits if status.st_mode & bit]
+    return f"can be written by {' and '.join(writers)}" if writers else ""
 
 
 NOT_REGULAR = "it is a pipe, socket or device, expected a regular file"

@@ -208,7 +208,7 @@ def _plan(source: Source, dest: Path, **options: Any) -> RunPlan:
 
 
 def _no_bundle(room: Path) -> ShippedBundle:
-    return ShippedBundle(folder=room, digest="0" * 32)
+    return ShippedBundle(folder=room, id="0" * 64, digest="0" * 32)
 
 
 def _resident_mb() -> float:

@@ -2,11 +2,23 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import MappingProxyType
 
+from glam_deploy.bundle.gate_rule import Limits
 from glam_deploy.errors import UsageError
 from glam_deploy.precision import Precision
+
+__all__ = [
+    "ALMOST_EMPTY",
+    "HALF_ROUNDINGS",
+    "INT8_SHARE",
+    "ROUNDING",
+    "THRESHOLDS",
+    "TOLERANCE",
+    "Limits",
+    "parse_limits",
+]
 
 THRESHOLDS = tuple(n / 10 for n in range(1, 10))
 """Saliency values from which a cell counts as part of a lesion; maps are compared at each of them."""
@@ -36,24 +48,6 @@ INT8_SHARE = 0.5
 Calibrated graphs of weights that lose much in 8 bits were off by up to 0.14 of it. The limit is for graphs that are
 wrong; `verdict.judge` decides on the others.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds of `verdict.judge`. Dice is between the candidate's and the reference's maps (docs/gate.md)."""
-
-    dice_median: float = 0.99
-    """Least median over images, of each map, class and threshold."""
-    dice_worst: float = 0.95
-    """Least of any image, map, class and threshold."""
-    patch_agreement: float = 0.99
-    """Least share of patches at the reference's place, or tied with it."""
-    flips: int = 0
-    """Most decisions that fall on the other side of the operating point."""
-    lost: int = 0
-    """Most pairs of image and class with a lesion that one side has and the other has not."""
-    operating_point: float = 0.5
-    """Score from which an image counts as positive for a class."""
 
 
 _SHARES = ("dice_median", "dice_worst", "patch_agreement", "operating_point")

@@ -1,6 +1,6 @@
 """All images together: the metrics that a verdict stands on, and the verdict."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -8,60 +8,11 @@ from typing import Any
 import numpy as np
 
 from glam_deploy.agreement.image import ImageAgreement
-from glam_deploy.agreement.limits import THRESHOLDS, Limits
+from glam_deploy.agreement.limits import THRESHOLDS
 from glam_deploy.agreement.maps import State
-from glam_deploy.agreement.summary import Interval, interval
+from glam_deploy.agreement.summary import interval
+from glam_deploy.bundle.gate_rule import DiceSummary, Limits, Metrics, PatchSummary, missed_limits
 from glam_deploy.errors import counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiceSummary:
-    """One map and class at one threshold, over the images that were judged there; None where none was."""
-
-    threshold: float
-    images: int
-    median: float | None
-    interval: Interval | None
-    """95 % interval of the median; None for fewer than ten images."""
-    worst: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatchSummary:
-    """The patches of all images."""
-
-    patches: int
-    same: int
-    tied: int
-    agreement: float
-    """Share that lies at the reference's place, or is tied with it."""
-    interval: Interval | None
-    """95 % interval of the mean share of an image; None for fewer than ten images."""
-    worst_iou: float
-    most_moved_px: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """Of at least one image."""
-
-    images: int
-    dice: Mapping[str, Mapping[str, tuple[DiceSummary, ...]]]
-    """Map -> class -> threshold by threshold."""
-    states: Mapping[str, int]
-    """How often a lesion was lost, new, or almost empty, over images, maps, classes and thresholds."""
-    judged: int
-    """How often Dice was judged, over the same."""
-    lost_or_new: int
-    """Pairs of image and class in which any map lost a lesion or has a new one."""
-    patches: PatchSummary | None
-    """None for a network without patches."""
-    flips: int
-    reasons: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready, as a gate's "figures" hold it."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +42,7 @@ def judge(images: Sequence[ImageAgreement], limits: Limits, *, not_computed: int
     """
     found = metrics(images) if images else None
     failures = [f"{counted(not_computed, 'image')} gave NaN, infinite numbers or an error"] if not_computed else []
-    failures += _missed(found, limits) if found else []
+    failures += missed_limits(found, limits) if found else []
     failures += [f"{counted(unreadable, 'image')} could not be read"] if unreadable else []
     if not found and not failures:
         failures = ["no image was compared"]
@@ -152,27 +103,3 @@ def _patches(images: Sequence[ImageAgreement]) -> PatchSummary:
         worst_iou=min(patch.iou for patch in patches),
         most_moved_px=max(patch.moved_px for patch in patches),
     )
-
-
-def _missed(found: Metrics, limits: Limits) -> Iterator[str]:
-    if not found.judged and not found.lost_or_new:
-        yield "no image has a lesion in any map, so nothing was judged: take images with lesions"
-    for name, labels in found.dice.items():
-        for label, curve in labels.items():
-            yield from _missed_dice(f"Dice of the {name} {label} map", curve, limits)
-    counts = (("lesions lost or new", found.lost_or_new, limits.lost), ("decisions flipped", found.flips, limits.flips))
-    for what, count, limit in counts:
-        if count > limit:
-            yield f"{what}: {count}, limit {limit}"
-    if found.patches and (share := found.patches.agreement) < limits.patch_agreement:
-        yield f"patches where the reference could have chosen them: {share:.1%}, limit {limits.patch_agreement:.1%}"
-
-
-def _missed_dice(what: str, curve: Sequence[DiceSummary], limits: Limits) -> Iterator[str]:
-    """Names the threshold with the lowest median, and that with the lowest worst Dice, where they miss the limit."""
-    judged = [point for point in curve if point.images]
-    for name, limit in (("median", limits.dice_median), ("worst", limits.dice_worst)):
-        values = [(float(getattr(point, name)), point.threshold) for point in judged]
-        least, threshold = min(values, default=(1.0, 0.0))
-        if least < limit:
-            yield f"{what} at {threshold}: {name} {least:.4f}, limit {limit}"

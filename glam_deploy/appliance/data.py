@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
+from glam_deploy.json_records import parse_json
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
@@ -178,4 +179,4 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+    return parse_json(path.read_text("utf-8"))

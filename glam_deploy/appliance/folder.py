@@ -26,7 +26,7 @@ from glam_deploy.durable import sync
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
 from glam_deploy.exams import ViewScores, score_exams
 from glam_deploy.images import image_files
-from glam_deploy.json_records import to_json
+from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
 from glam_deploy.reading import find_inputs
 from glam_deploy.records import Facts, View
@@ -248,7 +248,7 @@ class _Study:
         )
         if not view.folder:
             return entry
-        report = json.loads((self._publisher.data.root / view.folder / REPORT).read_text("utf-8"))
+        report = parse_json((self._publisher.data.root / view.folder / REPORT).read_text("utf-8"))
         patches, warnings = tuple(report["patches"]), tuple(report["warnings"])
         return replace(entry, predictions=report["predictions"], patches=patches, warnings=warnings)
 

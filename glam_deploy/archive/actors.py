@@ -16,6 +16,8 @@ from glam_deploy.archive.reader import DecodedView, EntryReader, Fingerprint
 from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
 from glam_deploy.archive.shipping import ShippedBundle
 from glam_deploy.archive.sources.base import Entry
+from glam_deploy.bundle import Trust
+from glam_deploy.bundle.folder import ANY
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import require
@@ -51,6 +53,8 @@ class EnginePlan:
     threads: int | None = None
     flavour: str | None = None
     ungated: bool = False
+    trust: Trust = ANY
+    """What the bundle must prove on each node."""
 
 
 OpenPipeline = Callable[[Path, EnginePlan], ViewPipeline]
@@ -62,7 +66,7 @@ def open_pipeline(folder: Path, plan: EnginePlan) -> ViewPipeline:
     from glam_deploy.bundle import open_members
     from glam_deploy.runtime.session import pipeline_of
 
-    first, *others = open_members(folder)
+    first, *others = open_members(folder, plan.trust)
     options = EngineOptions(threads=plan.threads, flavour=plan.flavour)
     return pipeline_of(
         first, others=others, engine=plan.engine, patches=plan.patches, options=options, ungated=plan.ungated

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glam_deploy.bundle import open_members
-from glam_deploy.bundle.folder import contents
+from glam_deploy.bundle import Trust, digest_of, open_members, read_signature
+from glam_deploy.bundle.folder import ANY, contents
 from glam_deploy.engines.model_cache import default_folder
 from glam_deploy.errors import BackendUnavailable, disk_reason
-from glam_deploy.json_records import json_sha256
+from glam_deploy.json_records import json_sha256, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,10 @@ class ShippedBundle:
     """A bundle or ensemble: its folder where the run was started, and its digest."""
 
     folder: Path
+    id: str
+    """As `bundle.digest_of`: every node opens this state of the bundle and no other."""
     digest: str
+    """Of the id and the signatures: name of the folder in the cache."""
 
     def on_this_node(self, files: Mapping[str, bytes] | None) -> Path:
         """Folder of the bundle on this machine, with every hash checked.
@@ -41,15 +44,17 @@ class ShippedBundle:
                 f"the bundle cannot be kept in {cache} of a node ({disk_reason(error)}): free space there, or set "
                 "XDG_CACHE_HOME to a folder that can be written"
             ) from error
-        for bundle in open_members(target):
+        for bundle in open_members(target, Trust(digest=self.id)):
             bundle.check()
         return target
 
 
-def shipped(folder: Path) -> ShippedBundle:
-    """The bundle or ensemble in `folder`. Raises as `open_members`."""
-    ids = [bundle.id for bundle in open_members(folder)]
-    return ShippedBundle(folder=folder.absolute(), digest=json_sha256(ids)[:32])
+def shipped(folder: Path, trust: Trust = ANY) -> ShippedBundle:
+    """The bundle or ensemble in `folder`, which must prove what `trust` demands. Raises as `open_members`."""
+    bundles = open_members(folder, trust)
+    signatures = [read_signature(place) for place in dict.fromkeys([folder, *(one.folder for one in bundles)])]
+    content = [[one.id for one in bundles], [one and to_json(one) for one in signatures]]
+    return ShippedBundle(folder=folder.absolute(), id=digest_of(bundles), digest=json_sha256(content)[:32])
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

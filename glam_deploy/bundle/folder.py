@@ -2,6 +2,7 @@
 
     bundle/
       manifest.json             schema, network, checkpoint, graphs, files and hashes, versions, parity table
+      signature.json            signature of the manifest, if the bundle was signed; see `bundle.signature`
       graphs/{global,local,fusion}.onnx, graphs/{global,local}.{fp16,bf16}.onnx, graphs/local.winograd.onnx
       graphs/fusion.npz         the weights of the fusion graph as arrays, for the CUDA kernels
       golden/case.npz           one raw view and the reference's outputs for it, for `glam-deploy verify`
@@ -18,7 +19,7 @@ An ensemble is a folder with `ensemble.json` and one bundle for each of its mode
 import hashlib
 import shlex
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,10 @@ from glam_deploy.bundle.manifest import (
     read_ensemble,
     read_manifest,
 )
+from glam_deploy.bundle.signature import SIGNATURE, Trust, require_signed
 from glam_deploy.errors import BundleError, Remedy, UsageError
 from glam_deploy.installation import quoted
+from glam_deploy.json_records import json_sha256
 from glam_deploy.networks import NetworkSpec, Stage, network
 from glam_deploy.precision import Precision
 from glam_deploy.regular import NOT_REGULAR, open_regular, read_regular
@@ -90,6 +93,16 @@ class Bundle:
         """Gate verdicts on engines, oldest first; see `engines.admission`."""
         return self.manifest.gates
 
+    def manifest_text(self) -> bytes:
+        """The bytes of the manifest. Raises BundleError if they are not those that were read when it was opened."""
+        try:
+            text = read_regular(self.folder / MANIFEST, MANIFEST_LIMIT)
+        except OSError as error:
+            raise self._missing(MANIFEST, error) from error
+        if hashlib.sha256(text).hexdigest() != self.id:
+            raise BundleError(f"{self.folder}: {MANIFEST} was replaced while it was used. Run this again.")
+        return text
+
     def path(self, name: str) -> Path:
         """Path of a file of the bundle. Raises BundleError if the manifest does not list it."""
         if name not in self.files:
@@ -137,7 +150,7 @@ class Bundle:
         """
         for name in self.files:
             self.check_file(name)
-        if stray := sorted(contents(self.folder, leftovers=False) - {*self.files, MANIFEST}):
+        if stray := sorted(contents(self.folder, leftovers=False) - {*self.files, MANIFEST, SIGNATURE}):
             raise BundleError(
                 f"{self.folder}: {', '.join(stray)} is not in the manifest, which must list every file of the bundle. "
                 f"Remove it, or export the checkpoint again."
@@ -161,16 +174,23 @@ class Bundle:
         return f"Copy the file again from the bundle's source, or {again}"
 
 
-def open_bundle(folder: Path) -> Bundle:
+ANY = Trust()
+"""Demands nothing of a bundle."""
+
+
+def open_bundle(folder: Path, trust: Trust = ANY) -> Bundle:
     """Read the manifest of a bundle and check that all files exist with their sizes; hashes are checked when read.
 
     TensorRT engine files are checked only when they are used: a damaged one can be built again and does not affect the
-    other engines. Raises UsageError if there is no bundle, BundleError if it is damaged or newer than this release.
+    other engines. The signature and the digest that `trust` demands are checked before the manifest is parsed.
+
+    Raises UsageError if there is no bundle, BundleError if it is damaged, newer than this release, or not what `trust`
+    demands.
     """
     try:
         text = read_regular(folder / MANIFEST, MANIFEST_LIMIT)
     except OSError as error:
-        if _is_ensemble(folder):
+        if is_ensemble(folder):
             first = _ensemble(folder).members[0].folder
             raise UsageError(
                 f"{folder}: is an ensemble of several models, and this is for one bundle: give one of its folders, "
@@ -181,6 +201,8 @@ def open_bundle(folder: Path) -> Bundle:
             f"`glam-deploy export --weights ckpt.pt --out {quoted(folder)}`, or use another bundle",
             Remedy.OTHER_BUNDLE,
         ) from error
+    require_signed(folder, MANIFEST, text, trust)
+    _require_digest(folder, hashlib.sha256(text).hexdigest(), trust)
     bundle = Bundle(folder=folder, manifest=read_manifest(text, folder / MANIFEST), id=hashlib.sha256(text).hexdigest())
     engines = {name for entry in bundle.engines for name in entry.files}
     for name in bundle.files:
@@ -192,15 +214,29 @@ def open_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def open_members(folder: Path) -> tuple[Bundle, ...]:
+def digest_of(bundles: Sequence[Bundle]) -> str:
+    """The id of a bundle, or of an ensemble of several: the SHA-256 of the ids of its bundles in their order."""
+    return bundles[0].id if len(bundles) == 1 else json_sha256([bundle.id for bundle in bundles])
+
+
+def _require_digest(folder: Path, found: str, trust: Trust) -> None:
+    if trust.digest not in (None, found):
+        raise BundleError(
+            f"{folder}: has the digest {found}, expected {trust.digest}: it is another bundle, or an earlier or later "
+            f"state of it. Copy the expected one from its source; or, after you have checked this one with "
+            f"`glam-deploy verify`, expect its digest instead."
+        )
+
+
+def open_members(folder: Path, trust: Trust = ANY) -> tuple[Bundle, ...]:
     """The bundles of an ensemble in their order, or the bundle itself if the folder holds no ensemble.
 
     Raises as `open_bundle`; BundleError if a member is missing, is of another network or default number of patches than
     the first, or was not made from the checkpoint that the ensemble names.
     """
-    if not _is_ensemble(folder):
-        return (open_bundle(folder),)
-    bundles, ensemble = [], _ensemble(folder)
+    if not is_ensemble(folder):
+        return (open_bundle(folder, trust),)
+    bundles, ensemble = [], _ensemble(folder, trust)
     names = {member.folder for member in ensemble.members}
     if others := sorted(path.name for path in folder.iterdir() if path.name.isdecimal() and path.name not in names):
         raise BundleError(
@@ -209,7 +245,7 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
         )
     for member in ensemble.members:
         try:
-            bundles.append(open_bundle(folder / member.folder))
+            bundles.append(open_bundle(folder / member.folder, Trust(keys=trust.keys)))
         except UsageError as error:
             raise BundleError(
                 f"{folder}: the bundle {member.folder} of the ensemble cannot be read. {WHOLE_ENSEMBLE}"
@@ -225,10 +261,11 @@ def open_members(folder: Path) -> tuple[Bundle, ...]:
                 f"{folder}: the bundle {member.folder} is {bundle.network.title} with {bundle.patches} patches, the "
                 f"first is {first.network.title} with {first.patches}. {WHOLE_ENSEMBLE}"
             )
+    _require_digest(folder, digest_of(bundles), trust)
     return tuple(bundles)
 
 
-def _is_ensemble(folder: Path) -> bool:
+def is_ensemble(folder: Path) -> bool:
     """Whether a folder has `ensemble.json` and no manifest; False if it cannot be read."""
     try:
         return (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).exists()
@@ -236,11 +273,13 @@ def _is_ensemble(folder: Path) -> bool:
         return False
 
 
-def _ensemble(folder: Path) -> Ensemble:
+def _ensemble(folder: Path, trust: Trust = ANY) -> Ensemble:
     try:
-        return read_ensemble(read_regular(folder / ENSEMBLE, MANIFEST_LIMIT), folder / ENSEMBLE)
+        text = read_regular(folder / ENSEMBLE, MANIFEST_LIMIT)
     except OSError as error:
         raise BundleError(f"{folder}: {ENSEMBLE} cannot be read ({error.strerror}). {WHOLE_ENSEMBLE}") from error
+    require_signed(folder, ENSEMBLE, text, trust)
+    return read_ensemble(text, folder / ENSEMBLE)
 
 
 def build_command(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.errors import BundleError
-from glam_deploy.json_records import JsonFault, from_json, to_json
+from glam_deploy.json_records import JsonFault, from_json, json_sha256, parse_json, to_json
 from glam_deploy.networks import Stage, network
 from glam_deploy.precision import Precision, Recipe
 
@@ -24,6 +24,7 @@ WHOLE_ENSEMBLE = "Copy the whole ensemble again from its source, or export its c
 """Remedy for a damaged ensemble."""
 SCHEMA_VERSION = 2
 FIRST_VERSION = 1
+GATE_ID_DIGITS = 12
 VERSION = "schema_version"
 NO_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Exceptions that are raised when a file that is not a manifest, or not JSON, is read as one."""
@@ -209,7 +210,7 @@ class GateEntry:
     """The verdict of one gate: an engine compared with the reference on a set of images."""
 
     id: str
-    """First 12 hexadecimal digits of the SHA-256 of the other fields."""
+    """First GATE_ID_DIGITS hexadecimal digits of the SHA-256 of the other fields."""
     engine: str
     digest: str
     """`EngineIdentity.digest` of the opened engine (`engines.base`)."""
@@ -229,6 +230,12 @@ class GateEntry:
     latency_ms: float
     times_onnx: float | None = None
     """Ratio of the engine's time to that of "onnx", measured alternately on the same images; None if not measured."""
+
+    @property
+    def computed_id(self) -> str:
+        """The id of the other fields."""
+        content = {name: value for name, value in to_json(self).items() if name != "id"}
+        return json_sha256(content)[:GATE_ID_DIGITS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +263,9 @@ class Manifest:
     """Oldest first."""
 
 
+_OTHER_RELEASE = "Use the release of glam-deploy that wrote the bundle, or export the checkpoint again."
+
+
 def read_manifest(text: bytes, path: Path) -> Manifest:
     """Parse the JSON `text` of a manifest; `path` is used in messages.
 
@@ -263,8 +273,10 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
     schema, or is of a network that this release does not support.
     """
     try:
-        content = dict(json.loads(text))
+        content = dict(parse_json(text))
         version = content.pop(VERSION)
+    except JsonFault as fault:
+        raise BundleError(f"{path}: {fault}. {_OTHER_RELEASE}") from fault
     except NO_MANIFEST as error:
         raise BundleError(f"{path}: not a bundle's manifest. Export the checkpoint again.") from error
     if version not in (FIRST_VERSION, SCHEMA_VERSION) or isinstance(version, bool):
@@ -276,9 +288,7 @@ def read_manifest(text: bytes, path: Path) -> Manifest:
     try:
         manifest = from_json(Manifest, _migrated(content) if version == FIRST_VERSION else content)
     except JsonFault as fault:
-        raise BundleError(
-            f"{path}: {fault}. Use the release of glam-deploy that wrote the bundle, or export the checkpoint again."
-        ) from fault
+        raise BundleError(f"{path}: {fault}. {_OTHER_RELEASE}") from fault
     _require_network(manifest, path)
     return manifest
 
@@ -304,7 +314,7 @@ class Ensemble:
 def read_ensemble(text: bytes, path: Path) -> Ensemble:
     """Parse the JSON `text` of `ensemble.json`; `path` is used in messages. Raises BundleError."""
     try:
-        ensemble = from_json(Ensemble, json.loads(text))
+        ensemble = from_json(Ensemble, parse_json(text))
     except NO_MANIFEST as error:
         raise BundleError(f"{path}: does not describe an ensemble ({error}). {WHOLE_ENSEMBLE}") from error
     if ensemble.schema_version != 1:
@@ -320,10 +330,10 @@ def read_ensemble(text: bytes, path: Path) -> Ensemble:
     return ensemble
 
 
-def write_json(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` as JSON of schema 2 to `path`; an existing file is overwritten. Raises OSError."""
+def manifest_json(manifest: Manifest) -> bytes:
+    """The content of `manifest.json`, in schema 2."""
     content = {VERSION: SCHEMA_VERSION, **to_json(manifest)}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 @dataclass(frozen=True, kw_only=True)

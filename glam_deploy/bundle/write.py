@@ -22,11 +22,12 @@ from glam_deploy.bundle.manifest import (
     GateEntry,
     Manifest,
     Member,
+    manifest_json,
     read_ensemble,
-    write_json,
 )
+from glam_deploy.bundle.signature import SIGNATURE
 from glam_deploy.errors import BundleError, UsageError
-from glam_deploy.json_records import to_json
+from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.regular import read_regular
 
 
@@ -57,8 +58,8 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`, with the sizes and hashes of all files in that folder."""
-    files = {name: _file_entry(folder / name) for name in sorted(contents(folder) - {MANIFEST})}
-    write_json(folder / MANIFEST, replace(manifest, files=files))
+    files = {name: _file_entry(folder / name) for name in sorted(contents(folder) - {MANIFEST, SIGNATURE})}
+    (folder / MANIFEST).write_bytes(manifest_json(replace(manifest, files=files)))
 
 
 def write_ensemble(folder: Path, members: Iterable[Bundle]) -> None:
@@ -90,8 +91,8 @@ def _named_files(folder: Path) -> set[str]:
     if (folder / ENSEMBLE).is_file() and not (folder / MANIFEST).exists():
         return _files_of_ensemble(folder)
     try:
-        manifest = json.loads(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
-        return {MANIFEST, *manifest["files"]} if manifest.keys() >= {VERSION, "network"} else set()
+        manifest = parse_json(read_regular(folder / MANIFEST, MANIFEST_LIMIT))
+        return {MANIFEST, SIGNATURE, *manifest["files"]} if manifest.keys() >= {VERSION, "network"} else set()
     except (OSError, *NO_MANIFEST):
         return set()
 
@@ -102,7 +103,7 @@ def _files_of_ensemble(folder: Path) -> set[str]:
     except (OSError, BundleError):
         return set()
     inner = {f"{m.folder}/{name}" for m in ensemble.members for name in _named_files(folder / m.folder)}
-    return {ENSEMBLE, *inner}
+    return {ENSEMBLE, SIGNATURE, *inner}
 
 
 def _put_in_place(staging: Path, place: Path, *, retired: Path) -> None:
@@ -176,16 +177,21 @@ def replace_gates(bundle: Bundle, gates: Iterable[GateEntry]) -> Bundle:
 
 
 def _replace(bundle: Bundle, manifest: Manifest) -> Bundle:
-    """Write the manifest to a temporary file and rename it; a manifest of an earlier schema becomes one of schema 2.
+    """Replace the manifest; one of an earlier schema becomes one of schema 2. A signature does not fit any more."""
+    replace_file(bundle.folder, MANIFEST, manifest_json(manifest))
+    return open_bundle(bundle.folder)
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Write a temporary file and rename it to a file of the folder of a bundle. Raises OSError.
 
     The temporary file is in the folder of unfinished builds, so that one of a killed process is ignored.
     """
-    drafts = bundle.folder / UNFINISHED
+    drafts = folder / UNFINISHED
     drafts.mkdir(parents=True, exist_ok=True)
-    write_json(drafts / MANIFEST, manifest)
-    (drafts / MANIFEST).chmod(0o644)
-    (drafts / MANIFEST).replace(bundle.folder / MANIFEST)
+    (drafts / name).write_bytes(content)
+    (drafts / name).chmod(0o644)
+    (drafts / name).replace(folder / name)
     for empty in (drafts, drafts.parent):
         with suppress(OSError):
             empty.rmdir()
-    return open_bundle(bundle.folder)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import Progress
 
+from glam_deploy.bundle import Trust
 from glam_deploy.cli import console
 from glam_deploy.cli.options import (
     Decorator,
     DocumentedCommand,
     EngineChoice,
     bundle_option,
+    digest_option,
     engine_option,
     flavour_option,
     for_processing_option,
@@ -23,6 +25,7 @@ from glam_deploy.cli.options import (
     out_option,
     patches_of_view_option,
     threads_option,
+    trusted_key_option,
     ungated_option,
 )
 from glam_deploy.cli.progress import KEPT, Tally
@@ -116,6 +119,8 @@ choice_options: Decorator = grouped(
     threads_option,
     flavour_option,
     ungated_option,
+    trusted_key_option,
+    digest_option,
 )
 
 
@@ -163,18 +168,21 @@ def _plan(source: "Source", out: Path, choice: EngineChoice, options: ArchiveOpt
     from glam_deploy.archive.where import parse_where
     from glam_deploy.engines.registry import OWNERS
 
+    trust = choice.trust
+    bundle = shipped(choice.folder, trust)
     engine = EnginePlan(
         engine=choice.engine,
         patches=choice.patches,
         threads=choice.threads,
         flavour=choice.flavour,
         ungated=choice.ungated,
+        trust=Trust(keys=trust.keys, digest=bundle.id),
     )
     owner = OWNERS.get(choice.engine)
     return RunPlan(
         source=source,
         dest=out.absolute(),
-        bundle=shipped(choice.folder),
+        bundle=bundle,
         engine=engine,
         reader=EntryReader(
             source=source,

@@ -9,6 +9,7 @@ from glam_deploy.bundle import open_bundle, open_members
 from glam_deploy.cli import console
 from glam_deploy.cli.inspect import engines_table
 from glam_deploy.cli.options import bundle_option, device_option, library_option
+from glam_deploy.cli.sign import remark_on_signature
 from glam_deploy.gpu.engines.tensorrt.identity import Machine, this_machine
 from glam_deploy.gpu.engines.tensorrt.store import BuildOutcome, BuildRequest, Plan, Report, build_engines, plan
 from glam_deploy.precision import PRECISIONS, Precision
@@ -92,3 +93,4 @@ def show_outcome(outcome: BuildOutcome) -> None:
     console.out.print(engines_table(outcome.bundle, [outcome.entry]))
     state = "built" if outcome.new else "there already, made from and for the same: nothing was built"
     console.out.print(f"{outcome.bundle.folder}: {state}; bundle {outcome.bundle.id[:12]}", soft_wrap=True)
+    remark_on_signature(outcome.bundle)

@@ -49,6 +49,10 @@ def describe(config: "Config") -> Iterator[str]:
     yield from _access(config.web)
     yield f"assemble   {_assembly_rule(config)}"
     yield f"worker     bundle {config.worker.bundle}, engine {config.worker.engine}"
+    if config.bundle.trusted_keys:
+        yield f"bundle     must be signed with {' or '.join(map(str, config.bundle.trusted_keys))}"
+    if config.bundle.digest:
+        yield f"bundle     must have the digest {config.bundle.digest}"
     threshold = config.results.triage_threshold
     flag = "" if threshold is None else f", triage flag at a malignant score of {threshold:g}"
     yield f"results    {', '.join(config.results.kinds) or 'none'}{flag}"

@@ -244,16 +244,18 @@ def _network(config: "Config") -> Iterator[Finding]:
 
 
 def _bundle(config: "Config") -> Finding:
-    from glam_deploy.bundle import open_members
+    from glam_deploy.bundle import open_members, read_trust
 
     try:
-        bundles = open_members(config.worker.bundle)
+        trust = read_trust(config.bundle.trusted_keys, config.bundle.digest)
+        bundles = open_members(config.worker.bundle, trust)
         for bundle in bundles:
             bundle.check()
     except (GlamError, OSError) as error:
         return fails("bundle", _reason(error), "copy it again from its source, or correct worker.bundle")
     count, ids = sum(len(bundle.files) for bundle in bundles), ", ".join(bundle.id[:12] for bundle in bundles)
-    return ok("bundle", f"{ids}, {count} files of {config.worker.bundle} are unchanged")
+    proven = "signed with a trusted key" if trust.keys else "no signature demanded"
+    return ok("bundle", f"{ids}, {count} files of {config.worker.bundle} are unchanged, {proven}")
 
 
 def _reason(error: GlamError | OSError) -> str:

@@ -8,9 +8,18 @@ import click
 from rich.table import Table
 
 from glam_deploy.bundle import Bundle, SearchPoint, build_command
+from glam_deploy.bundle.sign import sign
 from glam_deploy.cli import console
 from glam_deploy.cli.build import build_with_bar, settle, show_outcome
-from glam_deploy.cli.options import export_module, library_option, network_option, out_option, patches_option
+from glam_deploy.cli.options import (
+    export_module,
+    library_option,
+    network_option,
+    out_option,
+    passphrase_option,
+    patches_option,
+)
+from glam_deploy.cli.sign import private_key, show_signature
 from glam_deploy.errors import GlamError
 from glam_deploy.gpu.engines.tensorrt.store import BuildRequest, Plan, require_kernels
 from glam_deploy.precision import GRAPH_PRECISIONS, PRECISIONS, Precision
@@ -71,6 +80,12 @@ AUTO: Final = "auto"
     help="Then build TensorRT engines of this precision, as `glam-deploy build` does; repeatable.",
 )
 @library_option
+@click.option(
+    "--sign-key",
+    type=click.Path(path_type=Path),
+    help="Private key to sign the bundle with; see `sign`.",
+)
+@passphrase_option
 def command(
     weights: Path,
     more: tuple[Path, ...],
@@ -85,6 +100,8 @@ def command(
     ignore_keys: tuple[str, ...],
     engines: tuple[Precision, ...],
     flavour: str | None,
+    sign_key: Path | None,
+    passphrase_file: Path | None,
 ) -> None:
     """Checkpoint -> bundle: ONNX graphs of all stages, their half variants, manifest, parity table.
 
@@ -96,6 +113,7 @@ def command(
     plans = [settle(BuildRequest(precision=precision, flavour=flavour)) for precision in dict.fromkeys(engines)]
     for settled in plans:
         require_kernels(settled)
+    secret = private_key(sign_key, passphrase_file) if sign_key else None
     bundles = make_bundles(
         [weights, *more],
         out,
@@ -117,9 +135,13 @@ def command(
     if more:
         console.out.print(f"{out}: ensemble of {len(bundles)} models", soft_wrap=True)
     console.out.print(bundles[0].manifest.licence, style="dim")
-    for settled in plans:
-        for bundle in bundles:
-            _build(bundle.folder, settled)
+    try:
+        for settled in plans:
+            for bundle in bundles:
+                _build(bundle.folder, settled)
+    finally:
+        if secret is not None:
+            show_signature(out, sign(out, secret))
 
 
 def _frontier_table(points: Iterable[SearchPoint]) -> Table:

@@ -31,6 +31,7 @@ from glam_deploy.cli.options import (
     threads_option,
     view_option,
 )
+from glam_deploy.cli.sign import remark_on_signature
 from glam_deploy.engines.admission import REFERENCES, newest_gate
 from glam_deploy.errors import BackendRunError, Caller, InputError, NotForThisNetwork, UsageError
 from glam_deploy.gate.metrics import trial_metrics
@@ -140,10 +141,11 @@ def _gate(
     standing = newest_gate(bundle, pair.candidate.identity)
     stored = not (code == UNREADABLE and standing and standing.passed)
     if stored:
-        record(bundle, gate)
+        bundle = record(bundle, gate)
     if out:
         _write(out, gate, found)
     show(bundle, gate, out, stored=stored)
+    remark_on_signature(bundle)
     return code
 
 

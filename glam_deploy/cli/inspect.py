@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, open_members
+from glam_deploy.bundle import Bundle, EngineEntry, MadeFor, StageEntry, digest_of, open_members, read_signature
 from glam_deploy.bundle.manifest import SCHEMA_VERSION
 from glam_deploy.cli import console
 from glam_deploy.cli.gate_table import gates_table
@@ -27,6 +27,8 @@ def command(folder: Path, as_json: bool) -> None:
         contents = [_content(bundle) for bundle in bundles]
         click.echo(json.dumps(contents[0] if len(contents) == 1 else {"ensemble": contents}, indent=2))
         return
+    if len(bundles) > 1:
+        console.out.print(f"ensemble of {len(bundles)} models, digest {digest_of(bundles)}", soft_wrap=True)
     for number, bundle in enumerate(bundles, start=1):
         if len(bundles) > 1:
             console.out.rule(f"model {number} of {len(bundles)}: {bundle.folder}")
@@ -65,6 +67,7 @@ def _facts(bundle: Bundle) -> Table:
         kind += [f"{network.aggregation} aggregation", heads]
     facts = {
         "bundle": bundle.id,
+        "signature": _signature(bundle),
         "made": manifest.created,
         "network": ", ".join(kind),
         "patches": f"{network.patches} unless told otherwise, up to {spec.patches.slots}" if spec.selection else "none",
@@ -79,6 +82,16 @@ def _facts(bundle: Bundle) -> Table:
     for name, value in facts.items():
         table.add_row(name, console.printable(value))
     return table
+
+
+def _signature(bundle: Bundle) -> str:
+    """The key that the signature names; without trusted keys nothing is verified."""
+    found = read_signature(bundle.folder)
+    if found is None:
+        return "none"
+    if found.sha256 != bundle.id:
+        return f"of an earlier state, by the key {found.key}: sign it again"
+    return f"by the key {found.key}; `verify --trusted-key` checks it"
 
 
 def _files(bundle: Bundle) -> Table:

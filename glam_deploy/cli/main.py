@@ -27,6 +27,7 @@ COMMANDS = {
     "run-dir": "Find lesions for a host that calls a program on a folder (mercure, MONAI).",
     "archive": "Find lesions in all images of an archive, with Ray, into Parquet tables.",
     "inspect": "Show what is in a bundle.",
+    "sign": "Sign a bundle, so that others can demand it from this key.",
     "verify": "Re-check a bundle's hashes and its parity on this machine.",
     "gate": "Compare an engine with the reference: does it find the same lesions?",
     "bench": "Measure engines beside other ways to run the same weights.",

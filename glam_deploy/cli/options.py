@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 
+from glam_deploy.bundle import Trust, read_trust
 from glam_deploy.engines.base import EngineOptions
 from glam_deploy.engines.devices import Devices
 from glam_deploy.engines.registry import AUTO, ENGINE_NAMES, OWNERS
@@ -69,6 +70,13 @@ class EngineChoice:
     device: Devices = None
     """An index, or of commands with `devices_option` also several."""
     ungated: bool = False
+    trusted_keys: tuple[Path, ...] = ()
+    digest: str | None = None
+
+    @property
+    def trust(self) -> Trust:
+        """What the bundle must prove. Raises as `bundle.read_trust`."""
+        return read_trust(self.trusted_keys, self.digest)
 
     @property
     def options(self) -> EngineOptions:
@@ -98,6 +106,25 @@ bundle_option: Decorator = click.option(
     show_default=True,
     show_envvar=True,
     help="Bundle folder.",
+)
+
+trusted_key_option: Decorator = click.option(
+    "--trusted-key",
+    "trusted_keys",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PEM",
+    help="Public key that must have signed the bundle; repeatable, then one of them must have.",
+)
+
+digest_option: Decorator = click.option(
+    "--digest", metavar="SHA256", help="Digest that the bundle must have, as `inspect` and `sign` print it."
+)
+
+passphrase_option: Decorator = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    help="File with the passphrase of an encrypted key [default: asked for on the terminal].",
 )
 
 engine_option: Decorator = click.option(

@@ -19,6 +19,7 @@ from glam_deploy.cli.options import (
     bundle_option,
     cache_option,
     devices_option,
+    digest_option,
     engine_option,
     flavour_option,
     for_processing_option,
@@ -29,6 +30,7 @@ from glam_deploy.cli.options import (
     standardized_option,
     streams_option,
     threads_option,
+    trusted_key_option,
     ungated_option,
     view_option,
 )
@@ -52,6 +54,8 @@ engine_options: Decorator = grouped(
     flavour_option,
     devices_option,
     ungated_option,
+    trusted_key_option,
+    digest_option,
 )
 reading_options: Decorator = grouped(
     "reading",
@@ -179,4 +183,6 @@ def open_pipeline(choice: EngineChoice) -> Pipeline:
         flavour=choice.flavour,
         device=choice.device,
         ungated=choice.ungated,
+        trusted_keys=choice.trusted_keys,
+        digest=choice.digest,
     )

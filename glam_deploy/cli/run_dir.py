@@ -14,12 +14,14 @@ from glam_deploy.cli.options import (
     EngineChoice,
     bundle_option,
     device_option,
+    digest_option,
     engine_option,
     flavour_option,
     for_processing_option,
     grouped,
     patches_of_view_option,
     threads_option,
+    trusted_key_option,
     ungated_option,
 )
 from glam_deploy.cli.run import open_pipeline
@@ -48,6 +50,8 @@ HOSTS = (
     flavour_option,
     device_option,
     ungated_option,
+    trusted_key_option,
+    digest_option,
 )
 @for_processing_option
 def command(folders: tuple[Path, ...], for_processing: bool, choice: EngineChoice) -> int:

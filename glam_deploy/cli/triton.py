@@ -16,6 +16,7 @@ from glam_deploy.cli.options import (
     EngineChoice,
     bundle_option,
     devices_option,
+    digest_option,
     engine_option,
     flavour_option,
     grouped,
@@ -23,6 +24,7 @@ from glam_deploy.cli.options import (
     patches_of_view_option,
     streams_option,
     threads_option,
+    trusted_key_option,
     ungated_option,
 )
 from glam_deploy.engines.admission import UNGATED
@@ -93,6 +95,8 @@ server_options: Decorator = grouped(
     flavour_option,
     devices_option,
     ungated_option,
+    trusted_key_option,
+    digest_option,
 )
 @server_options
 @out_option(
@@ -105,7 +109,7 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
     `glam-deploy run`, and a model of each stage's graph. The version number follows from bundle, engine and settings.
     The engine needs a passed gate in the bundle, unless it is the reference or --ungated is given.
     """
-    bundle = open_bundle(choice.folder)
+    bundle = open_bundle(choice.folder, choice.trust)
     if choice.streams == "auto":
         raise UsageError("--streams auto measures the inputs of `run`, and a server has none yet: give a number")
     devices = gpu_indices(choice.engine, choice.device)

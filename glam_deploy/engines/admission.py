@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from glam_deploy.bundle import Bundle, GateEntry, GateMachine
+from glam_deploy.bundle.gate_rule import contradiction
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.errors import BundleError, Remedy
@@ -41,17 +42,19 @@ def newest_gate(bundle: Bundle, identity: EngineIdentity) -> GateEntry | None:
 def admit(bundle: Bundle, engine: str, identity: EngineIdentity, *, ungated: bool) -> str:
     """Returns the id of the passed gate of an opened engine, or REFERENCE or UNGATED.
 
-    Raises BundleError if the gate is missing or failed, unless `ungated`.
+    Raises BundleError if the gate is missing, failed or contradicts itself, unless `ungated`.
     """
     if is_reference(identity):
         return REFERENCE
     gate = newest_gate(bundle, identity)
-    if gate and gate.passed:
+    if gate and gate.passed and not contradiction(gate):
         return gate.id
     if ungated:
         return UNGATED
-    command = gate_command(bundle.folder, engine, identity.flavour)
-    remedy = AFTER_FAILURE if gate else f"It is not validated against the reference. Run: {command};"
+    remedy = AFTER_FAILURE
+    if not gate or gate.passed:
+        command = gate_command(bundle.folder, engine, identity.flavour)
+        remedy = f"It is not validated against the reference. Run: {command};"
     raise BundleError(
         f"{bundle.folder}: engine {engine!r} {_rejection(bundle, engine, gate)}. {remedy} or use it without a gate",
         Remedy.UNGATED,
@@ -71,6 +74,8 @@ def this_machine(device: str) -> GateMachine:
 
 def _rejection(bundle: Bundle, engine: str, gate: GateEntry | None) -> str:
     """Reason why an engine is not admitted: its gate failed, is outdated or does not exist."""
+    if gate and gate.passed:
+        return f"has a gate {gate.id} that contradicts itself ({contradiction(gate)})"
     if gate:
         return f"failed its gate {gate.id} ({'; '.join(gate.failures)})"
     if any(other.engine == engine for other in bundle.gates):

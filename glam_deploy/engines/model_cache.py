@@ -1,8 +1,9 @@
 """Cache of compiled models in a folder, so that a later start need not compile them. All files may be deleted.
 
 The name of a file is the hash of everything that its content depends on. A file begins with the hash of its content, so
-a truncated or damaged file is ignored. A user who can write to the folder can change results, so only its owner has
-access. Several processes may share the folder: files are written atomically, and may be removed while they are read.
+a truncated or damaged file is ignored. An account that can write to the folder can change results: a folder or file
+that another account owns or may write is not used. Several processes may share the folder: files are written
+atomically, and may be removed while they are read.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from glam_deploy.regular import open_regular, others_access
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +54,16 @@ class ModelCache:
         self._folder = folder
 
     def read(self, key: Mapping[str, object]) -> memoryview | None:
-        """The model stored under `key`; None if there is none or its file is damaged."""
+        """The model stored under `key`; None if there is none, or its file is damaged or not of this account alone."""
         path = self._path(key)
         try:
-            content = memoryview(path.read_bytes())
+            if not self._is_private():
+                return None
+            with open_regular(path) as file:
+                if reason := others_access(os.fstat(file.fileno())):
+                    _refuse_once(path, reason)
+                    return None
+                content = memoryview(file.read())
         except OSError:
             return None
         with suppress(OSError):  # time of last use, for `_evict`; fails in a read-only folder, which may be read
@@ -68,11 +77,19 @@ class ModelCache:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._is_private():
+                return
             self._write(self._path(key), blob)
         except OSError as error:
             _warn_once(f"the folder {self._folder} cannot be written to ({error.strerror or error})")
             return
         self._evict()
+
+    def _is_private(self) -> bool:
+        """Whether only this account may change the folder; a warning says why not. Raises OSError."""
+        if reason := others_access(self._folder.stat()):
+            _refuse_once(self._folder, reason)
+        return not reason
 
     def _write(self, path: Path, blob: bytes | memoryview) -> None:
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", suffix=".draft", delete=False) as draft:
@@ -112,6 +129,17 @@ def _files(folder: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
+
+
+@cache
+def _refuse_once(path: Path, reason: str) -> None:
+    log.warning(
+        "The cached models in %s are not used, so every start compiles them again: it %s, and whoever can write it can "
+        "change results. Give a folder of your own with --cache (cache= in Python) or XDG_CACHE_HOME, or remove the "
+        "right to write: chmod -R go-w.",
+        path,
+        reason,
+    )
 
 
 @cache

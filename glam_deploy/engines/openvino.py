@@ -14,6 +14,7 @@ import openvino as ov
 from glam_deploy import bundle as bundles
 from glam_deploy.bundle import Bundle
 from glam_deploy.bundle.folder import winograd_files
+from glam_deploy.bundle.onnx_file import require_self_contained
 from glam_deploy.engines import cpu
 from glam_deploy.engines.base import Arrays, Engine, EngineIdentity, EngineOptions, OpenedEngines, Tensors
 from glam_deploy.engines.cpu import within_cores
@@ -226,7 +227,7 @@ def _engine(bundle: Bundle, stage: Stage, plan: StagePlan, options: EngineOption
 
 def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.CompiledModel:
     try:
-        source = read_graph(graph)
+        source = read_graph(graph, stage)
         source.reshape({port: [BATCH, *list(port.partial_shape)[1:]] for port in source.inputs})
         model = core().compile_model(source, "CPU", settings)
     except RuntimeError as error:
@@ -238,8 +239,9 @@ def _compiled(graph: bytes, stage: Stage, settings: Mapping[str, str]) -> ov.Com
     return model
 
 
-def read_graph(graph: bytes) -> ov.Model:
-    """Parse an ONNX file and remove its output UNUSED. Raises RuntimeError if it is not an ONNX file."""
+def read_graph(graph: bytes, stage: Stage) -> ov.Model:
+    """Parse an ONNX file and remove its output UNUSED. Raises BundleError, RuntimeError if OpenVINO rejects it."""
+    require_self_contained(graph, stage)
     model = core().read_model(graph, b"")
     for result in model.get_results():
         if UNUSED in result.input_value(0).get_names():

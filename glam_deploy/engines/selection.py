@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from glam_deploy.bundle import Bundle, GateEntry
+from glam_deploy.bundle.gate_rule import contradiction
 from glam_deploy.engines.admission import this_machine
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.cpu import BF16, features
@@ -73,6 +74,8 @@ def _mismatch(gate: GateEntry, options: EngineOptions) -> str:
     """Reason, known before opening, why the engine of a gate cannot be used; empty if there is none."""
     if gate.engine not in OWNERS:
         return "is unknown to this release"
+    if reason := contradiction(gate):
+        return f"has a gate that contradicts itself ({reason})"
     if not honours(gate.engine, without_unused_cache(gate.engine, options)):
         return "does not support the options"
     if gate.machine != this_machine(gate.machine.device):

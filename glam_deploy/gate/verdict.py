@@ -8,9 +8,6 @@ from glam_deploy.engines.admission import this_machine
 from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.gate.metrics import TrialMetrics
-from glam_deploy.json_records import json_sha256, to_json
-
-ID_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +46,7 @@ class GateVerdict:
             latency_ms=float(reported.latency_ms) if reported else 0.0,
             times_onnx=float(reported.beside_onnx.times) if reported and reported.beside_onnx else None,
         )
-        content = {name: value for name, value in to_json(entry).items() if name != "id"}
-        return replace(entry, id=json_sha256(content)[:ID_DIGITS])
+        return replace(entry, id=entry.computed_id)
 
 
 def record(bundle: Bundle, gate: GateEntry) -> Bundle:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from glam_deploy.errors import InputError
 from glam_deploy.exams import models_of
+from glam_deploy.json_records import parse_json
 from glam_deploy.outputs.report import SCHEMA, Report, shortest
 from glam_deploy.outputs.writer import ARRAYS, PICTURE, REPORT
 from glam_deploy.records import MAX_PIXELS, Facts
@@ -66,7 +67,7 @@ def earlier_result(folder: Path, stem: str, path: Path, made_by: Facts) -> Earli
     """
     wanted = json.loads(json.dumps(made_by))
     try:
-        report: Report = json.loads(read_regular(folder / (stem + REPORT)))
+        report: Report = parse_json(read_regular(folder / (stem + REPORT)))
         if report["schema"] != SCHEMA or report["status"] != "done":
             return Earlier(report=None)
         if difference := next(_differences(report["provenance"], wanted), ""):

@@ -6,7 +6,6 @@ with status "done" has complete files of the same run.
 """
 
 import hashlib
-import json
 import os
 import tempfile
 import unicodedata
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glam_deploy.errors import GlamError, InternalError, UsageError
+from glam_deploy.json_records import parse_json
 from glam_deploy.outputs import report
 from glam_deploy.outputs.overlay import overlay, to_png
 from glam_deploy.outputs.panel import BANNER
@@ -131,7 +131,7 @@ def require_makeable(out_dir: Path) -> None:
 
 def read_report(out_dir: Path, stem: str) -> report.Report:
     """Read the report of a stem. Raises OSError, ValueError."""
-    content: report.Report = json.loads((out_dir / (stem + REPORT)).read_bytes())
+    content: report.Report = parse_json((out_dir / (stem + REPORT)).read_bytes())
     return content
 
 
@@ -286,7 +286,7 @@ def _listed_by(path: Path) -> list[str]:
     """
     try:
         text = read_regular(path)
-        content = json.loads(text)
+        content = parse_json(text)
     except OSError:
         return []
     except (ValueError, RecursionError):

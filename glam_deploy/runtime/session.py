@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from glam_deploy import __version__
-from glam_deploy.bundle import Bundle, open_members
+from glam_deploy.bundle import Bundle, digest_of, open_members, read_trust
 from glam_deploy.engines.admission import UNGATED, admit
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.devices import Devices, gpu_indices
@@ -35,6 +35,8 @@ def load(
     device: Devices = None,
     slots: int | None = None,
     ungated: bool = False,
+    trusted_keys: Sequence[str | os.PathLike[str]] = (),
+    digest: str | None = None,
 ) -> Pipeline:
     """Open a pipeline from a bundle folder, or from the folder of an ensemble (docs/networks.md).
 
@@ -55,9 +57,11 @@ def load(
     GPUs, which must be of one model, and distribute the views; `provenance["gpu"]` of a result names its GPU.
     `slots` (GPU engines): number of concurrent runs of a GPU; None means 2. `flavour` (TensorRT engines): "tensorrt" or
     "tensorrt-rtx", if the bundle has engines of both for this GPU.
-    Raises UsageError (not a bundle, unknown engine, an option that the engine does not support), BundleError (damaged,
-    changed or too new bundle, or no passed gate for the engine), BackendUnavailable (this machine lacks a requirement
-    of the engine), BackendBuildError.
+    `trusted_keys`: PEM files of public keys, of which one must have signed the bundle (`glam-deploy sign`); none
+    demands no signature. `digest`: the id that the bundle must have, 64 hexadecimal digits; None means any.
+    Raises UsageError (not a bundle, unknown engine, an option that the engine does not support, no key), BundleError
+    (damaged, changed or too new bundle, not signed or of another digest, or no passed gate for the engine),
+    BackendUnavailable (this machine lacks a requirement of the engine), BackendBuildError.
     """
     gpus = gpu_indices(engine, device)
     options = EngineOptions(
@@ -67,7 +71,7 @@ def load(
         flavour=flavour,
         device=gpus[0] if gpus else None,
     )
-    first, *others = open_members(Path(bundle))
+    first, *others = open_members(Path(bundle), read_trust(map(Path, trusted_keys), digest))
     return pipeline_of(
         first,
         others=others,
@@ -159,7 +163,7 @@ def ensemble_provenance(models: Sequence[tuple[Bundle, OpenedEngines]], gates: S
     together = UNGATED if UNGATED in gates else gates[0] if len(set(gates)) == 1 else json_sha256(list(gates))[:12]
     return {
         "bundle": {
-            "id": json_sha256([bundle.id for bundle, _ in models]),
+            "id": digest_of([bundle for bundle, _ in models]),
             "folder": models[0][0].folder.resolve().parent.name,
         },
         "checkpoint": {"sha256": json_sha256([bundle.manifest.checkpoint.sha256 for bundle, _ in models])},

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from glam_deploy.bundle import MANIFEST, Bundle, EngineEntry, graph_file, locked
+from glam_deploy.bundle import MANIFEST, SIGNATURE, Bundle, EngineEntry, graph_file, locked
+from glam_deploy.bundle.onnx_file import require_self_contained
 from glam_deploy.bundle.write import make_readable
 from glam_deploy.errors import BundleError, UsageError
 from glam_deploy.json_records import to_json
@@ -163,7 +164,10 @@ def _require_same(folder: Path, served: Served) -> None:
 
 def _stage_files(wanted: Plan, stage: Stage) -> Iterator[tuple[str, bytes]]:
     name = wanted.files[stage]
-    yield f"model{'.onnx' if name.endswith('.onnx') else '.plan'}", wanted.bundle.read(name)
+    content, is_graph = wanted.bundle.read(name), name.endswith(".onnx")
+    if is_graph:
+        require_self_contained(content, stage)
+    yield f"model{'.onnx' if is_graph else '.plan'}", content
 
 
 def _pipeline_files(wanted: Plan) -> Iterator[tuple[str, bytes]]:
@@ -174,7 +178,9 @@ def _pipeline_files(wanted: Plan) -> Iterator[tuple[str, bytes]]:
     yield SERVED, json.dumps(to_json(wanted.served), indent=2).encode()
     for name in wanted.bundle.files:
         yield f"{BUNDLE}/{name}", wanted.bundle.read(name)
-    yield f"{BUNDLE}/{MANIFEST}", read_regular(wanted.bundle.folder / MANIFEST)
+    yield f"{BUNDLE}/{MANIFEST}", wanted.bundle.manifest_text()
+    if (signature := wanted.bundle.folder / SIGNATURE).exists():
+        yield f"{BUNDLE}/{SIGNATURE}", read_regular(signature)
 
 
 def _require_unchanged(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:

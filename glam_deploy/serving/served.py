@@ -1,6 +1,5 @@
 """What one version of a served pipeline is: bundle, engine and settings, from which its version number follows."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from glam_deploy import __version__
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineIdentity
 from glam_deploy.errors import BackendUnavailable, BundleError
-from glam_deploy.json_records import JsonFault, from_json, json_sha256, to_json
+from glam_deploy.json_records import JsonFault, from_json, json_sha256, parse_json, to_json
 
 SERVED = "served.json"
 """File of the record in the folder of its version."""
@@ -76,7 +75,7 @@ _AGAIN = "Write the repository again with `glam-deploy triton`, run by the Pytho
 def read_served(folder: Path) -> Served:
     """The record in the folder of a version. Raises BundleError if it is missing, damaged or of another version."""
     try:
-        served = from_json(Served, json.loads((folder / SERVED).read_bytes()))
+        served = from_json(Served, parse_json((folder / SERVED).read_bytes()))
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, JsonFault) else type(error).__name__
         raise BundleError(f"{folder.name}/{SERVED} cannot be read ({reason}). {_REPAIR}") from error

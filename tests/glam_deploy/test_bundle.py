@@ -237,6 +237,14 @@ def test_every_fact_is_required(folder: Path, key: str) -> None:
         open_bundle(folder)
 
 
+def test_key_that_is_there_twice(folder: Path) -> None:
+    """One program reads the first value, another one the last."""
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"patches": 1,', '"patches": 6, "patches": 1,', 1))
+    with pytest.raises(BundleError, match="patches is there twice in one object"):
+        open_bundle(folder)
+
+
 def test_hash_changed_in_the_manifest(folder: Path) -> None:
     edit_manifest(folder, lambda m: m["files"]["graphs/local.onnx"].update(sha256="00" * 32))
     with pytest.raises(BundleError, match=r"graphs/local\.onnx was changed"):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from glam_deploy.json_records import JsonFault, from_json, to_json
+from glam_deploy.json_records import JsonFault, from_json, parse_json, to_json
 from glam_deploy.precision import Recipe
 
 
@@ -78,3 +78,23 @@ def test_what_is_not_of_the_form(changed: dict[str, Any], fault: str) -> None:
 def test_what_is_no_object(value: object) -> None:
     with pytest.raises(JsonFault, match=r"^settings is .*, expected an object"):
         from_json(Whole, value, "settings")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"a": 1, "b": 2, "a": 1}', "a is there twice in one object"),
+        ('{"x": [{"b": {"c": 1, "c": 2}}]}', "c is there twice in one object"),
+        ('{"a": 1, "\\u0061": 2}', "a is there twice in one object"),
+        ('{"a": NaN}', "NaN is no number of JSON"),
+        ("[-Infinity]", "-Infinity is no number of JSON"),
+    ],
+)
+def test_texts_that_programs_may_read_differently(text: str, fault: str) -> None:
+    with pytest.raises(JsonFault, match=fault):
+        parse_json(text)
+
+
+def test_one_name_in_several_objects() -> None:
+    text = '{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}'
+    assert parse_json(text) == parse_json(text.encode()) == {"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}

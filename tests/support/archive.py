@@ -144,7 +144,7 @@ def plan_of(
     return RunPlan(
         source=source,
         dest=dest,
-        bundle=ShippedBundle(folder=folder, digest="0" * 32),
+        bundle=ShippedBundle(folder=folder, id="0" * 64, digest="0" * 32),
         reader=EntryReader(source=source, where=where, patients=patients),
         **given,
     )

@@ -21,7 +21,7 @@ LINES = (
 )
 """The extras of each documented install line."""
 
-BRINGS = {"quantize": {"openvino"}, "tensorrt-rtx": {"tensorrt", "cuda"}}
+BRINGS = {"appliance": {"sign"}, "quantize": {"openvino"}, "tensorrt-rtx": {"tensorrt", "cuda"}}
 """Extra -> others that it stands in for: it installs the same packages, or ones that serve as well. (With those of
 `cuda` that it brings, `onnx-cuda` is refused for its ONNX Runtime: by the words of its own.)"""
 
@@ -62,6 +62,8 @@ CASES = (
     Case(name="version", words="--version"),
     Case(name="inspect", words="inspect --bundle {bundle}"),
     Case(name="verify", words="verify --bundle {bundle}"),
+    Case(name="sign", words="sign --bundle {bundle} --key {none}", needs=("sign",), code=2),
+    Case(name="verify, signed", words="verify --bundle {bundle} --trusted-key {none}", needs=("sign",), code=2),
     Case(name="run, PNG", words=RUN),
     Case(name="run, npy", words="run {npy} --standardized --bundle {bundle} --out {out}"),
     Case(name="run, DICOM", words="run {exam} --bundle {bundle} --out {out}", needs=("dicom",)),

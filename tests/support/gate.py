@@ -1,5 +1,7 @@
 """Candidates without a network for the gate, and verdicts made up."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -40,9 +42,8 @@ class Candidate:
 
 
 def gate(identity: EngineIdentity, **changed: object) -> dict[str, Any]:
-    """A passed verdict on an engine, as the JSON of a manifest holds it."""
+    """A passed verdict on an engine, as the JSON of a manifest holds it; its id fits what is `changed`."""
     entry = {
-        "id": "0123456789ab",
         "engine": identity.name,
         "digest": identity.digest,
         "reference": "torch",
@@ -57,4 +58,31 @@ def gate(identity: EngineIdentity, **changed: object) -> dict[str, Any]:
         "machine": to_json(this_machine(identity.device)),
         "latency_ms": 100.0,
     }
-    return entry | changed
+    entry |= changed
+    if entry["passed"] is True and "figures" not in changed:
+        times = entry.get("times_onnx")
+        entry["figures"] = figures() | {"latency_ms": entry["latency_ms"], "beside_onnx": times and {"times": times}}
+    return with_id(entry)
+
+
+def with_id(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with the id that docs/gate.md defines."""
+    content = {key: value for key, value in entry.items() if key != "id"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **content}
+
+
+def figures() -> dict[str, Any]:
+    """Metrics of four images with one lesion that keep the limits."""
+    point = {"threshold": 0.5, "images": 4, "median": 1.0, "interval": None, "worst": 0.99}
+    patches = {"patches": 4, "same": 3, "tied": 1, "agreement": 1.0, "worst_iou": 0.5, "most_moved_px": 8.0}
+    return {
+        "images": 4,
+        "dice": {"global": {"benign": [point], "malignant": [point]}},
+        "states": {"lost": 0, "new": 0, "almost empty": 0},
+        "judged": 8,
+        "lost_or_new": 0,
+        "patches": {**patches, "interval": None},
+        "flips": 0,
+        "reasons": {},
+    }

@@ -12,7 +12,6 @@ known. The source of 1.31.1 was not available; its library has the same function
   The next run in this thread finds it after its first launch, and clears it.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.networks import NetworkSpec, Stage, Tensor
 from glam_deploy.precision import Precision
 from support.engines import FakeEngine
+from support.tensorrt_network import described, graph_file_of
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
@@ -106,7 +106,7 @@ class Session:
         self.own_arena = not has(settings, "session.use_env_allocators")
         if self.strict and not world.provider_loads:
             raise RuntimeError("graph nodes are assigned to the default CPU EP, but fallback has been disabled")
-        said = json.loads(graph)
+        said = described(graph)
         self.precision = said["precision"]
         self.engine = world.engine(said["stage"], networks.network(said["network"], said["aggregation"]))
         self.bound: dict[str, tuple[Any, ...]] = {}
@@ -171,7 +171,7 @@ def arguments_of(tensors: Mapping[str, Tensor]) -> list[Any]:
     return [SimpleNamespace(name=n, type=TYPES[t.dtype], shape=["batch", *t.shape]) for n, t in tensors.items()]
 
 
-def said(stage: Stage, network: NetworkSpec, precision: Precision = "fp32") -> str:
+def said(stage: Stage, network: NetworkSpec, precision: Precision = "fp32") -> bytes:
     """What a graph of such a bundle consists of."""
     whose = {"network": network.name, "aggregation": network.aggregation}
-    return json.dumps({"stage": stage, **whose, "precision": "fp32" if stage == "fusion" else precision})
+    return graph_file_of({"stage": stage, **whose, "precision": "fp32" if stage == "fusion" else precision})

@@ -35,6 +35,7 @@ from support.tensorrt_network import (
     Monitor,
     Network,
     OnnxParser,
+    graph_file_of,
     nptype,
 )
 
@@ -78,7 +79,7 @@ def graph(stage: Stage, precision: Precision, *, network: NetworkSpec = GLAM_CON
         "outputs": {name: [t.dtype, [-1, *t.shape]] for name, t in contract.outputs.items()},
         "convolutions": [] if stage == "fusion" else convolutions,
     }
-    return json.dumps(said | changes).encode()
+    return graph_file_of(said | changes)
 
 
 def graphs(*precisions: Precision, network: NetworkSpec = GLAM_CONCATENATION) -> dict[str, bytes]:

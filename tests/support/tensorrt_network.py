@@ -13,6 +13,18 @@ KINDS = {"Float": DataType.FLOAT, "Half": DataType.HALF, "BFloat16": DataType.BF
 NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8", "BOOL": "bool"}
 
 
+def graph_file_of(said: Mapping[str, Any]) -> bytes:
+    """An ONNX file with an empty graph, and `said` as JSON in its doc_string (field 6 of ModelProto)."""
+    text = json.dumps(said).encode()
+    sizes = [len(text) >> shift & 0x7F | 0x80 for shift in (0, 7, 14)]
+    return b"\x08\x0a\x32" + bytes([*sizes, len(text) >> 21]) + text + b"\x3a\x00"
+
+
+def described(graph: bytes) -> Any:
+    """What `graph_file_of` was given."""
+    return json.loads(graph[graph.find(b"{") : graph.rfind(b"}") + 1])
+
+
 def nptype(dtype: DataType) -> Any:
     """tensorrt/__init__.py, `nptype`: what numpy has no type for is a TypeError."""
     if dtype.name not in NUMPY:
@@ -112,7 +124,7 @@ class OnnxParser:
 
     def parse(self, content: bytes) -> bool:
         try:
-            said = json.loads(content)
+            said = described(content)
         except ValueError:
             self._errors = ["Failed to parse the ONNX model."]
             return False

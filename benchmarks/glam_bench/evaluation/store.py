@@ -13,7 +13,7 @@ from typing import Literal
 
 from glam_bench.evaluation.overlap import MOST_MARKS, THRESHOLDS, Marks, Overlap, map_names
 from glam_deploy.errors import UsageError
-from glam_deploy.json_records import from_json, to_json
+from glam_deploy.json_records import from_json, parse_json, to_json
 from glam_deploy.networks import NetworkSpec
 from glam_deploy.records import View
 from glam_deploy.regular import open_regular
@@ -131,7 +131,7 @@ class Store:
 def _parsed(line: bytes) -> ImageRun | None:
     """The result in a line; None if it is not valid JSON of this record."""
     try:
-        return from_json(ImageRun, json.loads(line))
+        return from_json(ImageRun, parse_json(line))
     except (ValueError, RecursionError):
         return None
 

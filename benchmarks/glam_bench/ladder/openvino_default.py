@@ -13,7 +13,7 @@ class DefaultEngine(Engine):
     def __init__(self, bundle: Bundle, stage: Stage) -> None:
         # without the composed map, because every rung composes it from its parts
         super().__init__(stage, network=bundle.network, composed=False)
-        model = core().compile_model(read_graph(bundle.read(graph_file(stage))), "CPU")
+        model = core().compile_model(read_graph(bundle.read(graph_file(stage)), stage), "CPU")
         self.precision = str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
         self._request = model.create_infer_request()
 

@@ -7,7 +7,7 @@ gated engines only. docs/appliance.md explains each key to the administrator.
 from glam_deploy.appliance.config.listeners import KeyPair, Receive, Sender, Tls, TlsListener
 from glam_deploy.appliance.config.notify import Email, Fhir, Hl7, Notify, Webhook
 from glam_deploy.appliance.config.parse import parse_config
-from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
+from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
@@ -16,6 +16,7 @@ from glam_deploy.appliance.config.web import Oidc, Web, WebTls
 __all__ = [
     "Accept",
     "Assemble",
+    "BundleTrust",
     "Config",
     "Dispatch",
     "Email",

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from glam_deploy.appliance.config.notify import ADDRESS, NAMESPACE
 from glam_deploy.appliance.config.root import Config
-from glam_deploy.appliance.config.section import AE_TITLE, Section
+from glam_deploy.appliance.config.section import AE_TITLE, DIGEST, Section
 from glam_deploy.appliance.config.targets import TARGET_NAME
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
@@ -57,6 +57,7 @@ def _explanation(error: Any) -> str:
         ADDRESS: "expected an e-mail address such as glam@hospital.example",
         NAMESPACE: "expected 1 to 20 ASCII letters, digits, spaces, dots, hyphens and underscores",
         AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
+        DIGEST: "expected 64 of 0-9 and a-f, as glam-deploy inspect prints",
         TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
     }
     known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))
@@ -72,6 +73,8 @@ def _absolute(section: SectionT, folder: Path) -> SectionT:
             changed[name] = folder / value
         elif isinstance(value, Section):
             changed[name] = _absolute(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Path):
+            changed[name] = tuple(folder / item for item in value)
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             changed[name] = tuple(_absolute(item, folder) for item in value)
     return section.model_copy(update=changed)

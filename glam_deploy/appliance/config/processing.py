@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from glam_deploy.appliance.config.section import File, Seconds, Section
+from glam_deploy.appliance.config.section import DIGEST, File, Seconds, Section
 from glam_deploy.dicom.results import THRESHOLD
 from glam_deploy.networks import MOST_PATCHES
 
@@ -49,6 +49,15 @@ class Accept(Section):
     """Which images are processed, beyond the fixed rules of docs/inputs.md."""
 
     for_processing: bool = False
+
+
+class BundleTrust(Section):
+    """What the worker's bundle must prove before it is opened."""
+
+    trusted_keys: tuple[File, ...] = ()
+    """PEM files of public keys, of which one must have signed the bundle; without any, no signature is demanded."""
+    digest: Annotated[str, Field(pattern=DIGEST)] | None = None
+    """The id that the bundle must have, so that no earlier state of it is used."""
 
 
 class Worker(Section):

@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from glam_deploy.appliance.config.listeners import Receive
 from glam_deploy.appliance.config.notify import Notify
-from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
+from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
 from glam_deploy.appliance.config.targets import Dispatch, Target
@@ -27,6 +27,7 @@ class Config(Section):
     assemble: Assemble = Assemble()
     accept: Accept = Accept()
     worker: Worker
+    bundle: BundleTrust = BundleTrust()
     results: Results = Results()
     targets: tuple[Target, ...] = ()
     routes: tuple[Route, ...] = ()

@@ -11,6 +11,8 @@ AETitle = Annotated[str, Field(pattern=AE_TITLE)]
 """PS3.5 table 6.2-1."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: a free port chosen by the system and written to the log; for tests."""
+DIGEST = "^[0-9a-f]{64}$"
+"""SHA-256 in hexadecimal."""
 Seconds = Annotated[float, Field(ge=0)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

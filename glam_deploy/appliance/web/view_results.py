@@ -1,12 +1,11 @@
 """What the pages read from the folder of a view's results; retention may have removed it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from glam_deploy.appliance.data import FINDING, REPORT
 from glam_deploy.errors import InputError
-from glam_deploy.json_records import JsonFault, from_json
+from glam_deploy.json_records import JsonFault, from_json, parse_json
 from glam_deploy.preprocess import frame
 from glam_deploy.records import Box, Placement
 
@@ -47,6 +46,6 @@ def placement(results: Path) -> Placement:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path.name} of this view cannot be read ({type(error).__name__})") from error

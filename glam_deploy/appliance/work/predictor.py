@@ -75,6 +75,8 @@ def load_predictor(config: Config) -> Predictor:
         threads=worker.threads,
         device=worker.device,
         ungated=worker.ungated,
+        trusted_keys=config.bundle.trusted_keys,
+        digest=config.bundle.digest,
         cache=DataFolder(root=config.data).cache if compiles else None,
     )
     pipeline.require_batch(worker.batch)

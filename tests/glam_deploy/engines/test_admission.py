@@ -48,13 +48,13 @@ def test_an_engine_without_gate_is_refused_with_the_command(folder: Path, candid
 def test_a_result_carries_the_gates_id(folder: Path, candidate: Candidate) -> None:
     judged(folder, gate(IDENTITY))
     result = glam_deploy.load(folder, engine="openvino")(support_engines.small_view())
-    assert result.provenance["gate"] == "0123456789ab"
+    assert result.provenance["gate"] == gate(IDENTITY)["id"]
 
 
 def test_ungated_is_said_in_the_results(folder: Path, candidate: Candidate) -> None:
     assert glam_deploy.load(folder, engine="openvino", ungated=True).provenance["gate"] == "ungated"
     judged(folder, gate(IDENTITY))
-    assert glam_deploy.load(folder, engine="openvino", ungated=True).provenance["gate"] == "0123456789ab"
+    assert glam_deploy.load(folder, engine="openvino", ungated=True).provenance["gate"] == gate(IDENTITY)["id"]
 
 
 def test_another_library_needs_another_gate(folder: Path, candidate: Candidate) -> None:
@@ -65,12 +65,21 @@ def test_another_library_needs_another_gate(folder: Path, candidate: Candidate) 
 
 
 def test_the_newest_verdict_counts(folder: Path, candidate: Candidate) -> None:
-    failed = gate(IDENTITY, id="ba9876543210", passed=False, failures=["decisions flipped: 1, limit 0"])
-    judged(folder, gate(IDENTITY), failed)
-    with pytest.raises(BundleError, match=r"failed its gate ba9876543210 \(decisions flipped: 1, limit 0\)"):
+    failed, passed = gate(IDENTITY, passed=False, failures=["decisions flipped: 1, limit 0"]), gate(IDENTITY)
+    judged(folder, passed, failed)
+    with pytest.raises(BundleError, match=rf"failed its gate {failed['id']} \(decisions flipped: 1, limit 0\)"):
         glam_deploy.load(folder, engine="openvino")
-    judged(folder, failed, gate(IDENTITY))
-    assert glam_deploy.load(folder, engine="openvino").provenance["gate"] == "0123456789ab"
+    judged(folder, failed, passed)
+    assert glam_deploy.load(folder, engine="openvino").provenance["gate"] == passed["id"]
+
+
+def test_a_gate_written_by_hand_admits_nothing(folder: Path, candidate: Candidate) -> None:
+    forged = {"id": "forged", "passed": True, "failures": ["decisions flipped: 9, limit 0"], "figures": {}, "images": 0}
+    judged(folder, gate(IDENTITY) | forged)
+    refusal = r"has a gate forged that contradicts itself \(its content has the id .*\)\. It is not validated .* Run: "
+    with pytest.raises(BundleError, match=refusal + "glam-deploy gate"):
+        glam_deploy.load(folder, engine="openvino")
+    assert glam_deploy.load(folder, engine="openvino", ungated=True).provenance["gate"] == "ungated"
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch"])

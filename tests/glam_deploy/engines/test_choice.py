@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import engines as support_engines
 from support.bundles import edit_manifest, fill
-from support.gate import Candidate, gate
+from support.gate import Candidate, gate, with_id
 
 import glam_deploy
 from glam_deploy.engines.registry import OWNERS
@@ -45,9 +45,9 @@ def test_without_gates_it_is_onnx_and_there_is_nothing_to_say(folder: Path) -> N
 
 
 def test_the_fastest_with_a_passed_gate(folder: Path, swift: Candidate, slow: Candidate) -> None:
-    gates = gate(slow.identity, latency_ms=300.0, id="aa"), gate(swift.identity, latency_ms=20.0, id="bb")
+    gates = gate(slow.identity, latency_ms=300.0), gate(swift.identity, latency_ms=20.0)
     name, passed, reason = auto(folder, *gates)
-    assert (name, passed) == ("openvino", "bb")
+    assert (name, passed) == ("openvino", gates[1]["id"])
     assert reason == "auto selected openvino: 20 ms per image, the fastest engine with a passed gate on this machine"
     assert auto(folder, *reversed(gates))[0] == "openvino"
 
@@ -59,24 +59,24 @@ def test_onnx_takes_part_where_it_was_timed(folder: Path, slow: Candidate) -> No
 
 
 def test_a_failed_gate_is_none(folder: Path, swift: Candidate) -> None:
-    failed = gate(swift.identity, passed=False)
+    failed = gate(swift.identity, passed=False, failures=["worse"])
     why = "auto selected onnx: no engine has a passed gate that was timed on a machine like this"
     assert auto(folder, failed)[::2] == ("onnx", why)
-    assert auto(folder, gate(swift.identity, id="old"), failed | {"id": "new"})[::2] == ("onnx", why)
+    assert auto(folder, gate(swift.identity), failed)[::2] == ("onnx", why)
 
 
 def test_times_of_this_machine_and_the_newest_verdict(folder: Path, swift: Candidate) -> None:
-    here = gate(swift.identity, id="here")
-    there = gate(swift.identity, id="there", latency_ms=1.0, machine=here["machine"] | {"cores": 999})
+    here = gate(swift.identity)
+    there = gate(swift.identity, latency_ms=1.0, machine=here["machine"] | {"cores": 999})
     name, passed, reason = auto(folder, here, there)
-    assert (name, passed) == ("openvino", "there")
+    assert (name, passed) == ("openvino", there["id"])
     assert "auto selected openvino: 100 ms per image" in reason
 
 
 @pytest.mark.parametrize("changed", [{"processor": "another"}, {"cores": 999}])
 def test_times_of_another_machine_say_nothing(folder: Path, swift: Candidate, changed: dict[str, Any]) -> None:
     there = gate(swift.identity)
-    name, _, reason = auto(folder, there | {"machine": there["machine"] | changed})
+    name, _, reason = auto(folder, with_id(there | {"machine": there["machine"] | changed}))
     assert name == "onnx"
     assert reason.endswith("skipped: openvino was timed on another kind of machine")
 
@@ -97,13 +97,20 @@ def test_an_engine_that_this_machine_lacks(folder: Path, swift: Candidate, monke
     assert reason.endswith(
         "openvino cannot be opened (engine 'openvino' needs no_such_package, which this Python lacks)"
     )
-    assert auto(folder, entry | {"engine": "of-tomorrow"})[2].endswith("of-tomorrow is unknown to this release")
+    of_tomorrow = with_id(entry | {"engine": "of-tomorrow"})
+    assert auto(folder, of_tomorrow)[2].endswith("of-tomorrow is unknown to this release")
 
 
 def test_an_engine_that_compiles_nothing_needs_no_folder_for_it(folder: Path, swift: Candidate) -> None:
     assert "cache" not in OWNERS["openvino"].options
     assert auto(folder, gate(swift.identity), cache="compiled")[0] == "openvino"
-    assert auto(folder, gate(swift.identity, passed=False), cache="compiled")[0] == "onnx"
+    assert auto(folder, gate(swift.identity, passed=False, failures=["worse"]), cache="compiled")[0] == "onnx"
+
+
+def test_a_gate_written_by_hand_is_passed_over(folder: Path, swift: Candidate) -> None:
+    name, _, reason = auto(folder, gate(swift.identity) | {"images": 4000})
+    assert name == "onnx"
+    assert "skipped: openvino has a gate that contradicts itself (its content has the id " in reason
 
 
 def test_options_that_it_cannot_honour(folder: Path, swift: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:

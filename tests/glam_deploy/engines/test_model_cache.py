@@ -153,3 +153,41 @@ def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, caplog: pytes
 def test_dev_null_keeps_nothing_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     ModelCache(Path(os.devnull)).store(KEY, b"one")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "reason"),
+    [
+        ("folder", 0o777, "can be written by its group and all accounts"),
+        ("folder", 0o770, "can be written by its group"),
+        ("folder", 0o1777, "can be written by its group and all accounts"),
+        ("file", 0o602, "can be written by all accounts"),
+    ],
+)
+def test_what_others_may_write_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, mode: int, reason: str
+) -> None:
+    file = stored(tmp_path / "cache")
+    changed = file if place == "file" else file.parent
+    changed.chmod(mode)
+    assert ModelCache(tmp_path / "cache").read(KEY) is None
+    assert f"The cached models in {changed} are not used" in caplog.text
+    assert f": it {reason}, and whoever can write it can change results" in caplog.text
+    changed.chmod(0o755 if place == "folder" else 0o644)
+    assert ModelCache(tmp_path / "cache").read(KEY) == b"compiled"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_what_another_account_owns_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str) -> None:
+    file = stored(tmp_path / "cache")
+    changed = file if place == "file" else file.parent
+    os.chown(changed, 1234, 1234)
+    assert ModelCache(tmp_path / "cache").read(KEY) is None
+    assert f"{changed} are not used, so every start compiles them again: it belongs to account 1234" in caplog.text
+
+
+def test_nothing_is_stored_where_others_may_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    ModelCache(tmp_path).store(KEY, b"one")
+    assert not list(tmp_path.iterdir())

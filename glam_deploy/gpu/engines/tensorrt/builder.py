@@ -17,6 +17,7 @@ from math import prod
 from threading import Event
 from typing import Any
 
+from glam_deploy.bundle.onnx_file import require_self_contained
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
 from glam_deploy.gpu.device.driver import explain_library
 from glam_deploy.gpu.engines.tensorrt import layers, report
@@ -159,7 +160,8 @@ def build_stage(library: Library, request: StageRequest, progress: Progress) -> 
 
     Ctrl-C stops the builder at its next step and raises KeyboardInterrupt. Raises BackendUnavailable if the library
     does not start; BackendBuildError with the library's message if it rejects the graph, and if the convolutions of the
-    engine are not in the requested precision; BundleError if inputs or outputs of the graph differ from the contract.
+    engine are not in the requested precision; BundleError if inputs or outputs of the graph differ from the contract,
+    or if its weights are not all inside it.
     """
     with request.current():
         return _Build(library, request).run(progress)
@@ -214,6 +216,7 @@ class _Build:
     # the network
 
     def _parsed(self) -> Any:
+        require_self_contained(self.request.graph, self.request.stage)
         parsed = self.builder.create_network(_network_flags(self.trt))
         parser = self.trt.OnnxParser(parsed, self.log)
         if not parser.parse(self.request.graph):

@@ -132,6 +132,19 @@ def build_inputs(
     )
 
 
+def inputs_of(entry: EngineEntry) -> BuildInputs:
+    """Inputs of the build that made the engines, as their entry says."""
+    return BuildInputs(
+        precision=entry.precision,
+        flavour=entry.flavour,
+        library=entry.library,
+        made_for=entry.made_for,
+        options=entry.options,
+        graphs={stage: made.graph_sha256 for stage, made in entry.stages.items()},
+        kernels_sha256=entry.kernels_sha256,
+    )
+
+
 def entries(bundle: Bundle, precision: Precision, flavour: str | None = None) -> list[EngineEntry]:
     """The bundle's engines of a precision and, if `flavour` is given, of this flavour."""
     return [e for e in bundle.engines if e.precision == precision and flavour in (None, e.flavour)]
@@ -142,9 +155,15 @@ def mismatches(bundle: Bundle, entry: EngineEntry, *, library: Library, machine:
 
     TensorRT engines need the same library build, compute capability and GPU name. TensorRT-RTX engines need the same
     library build, and the GPU's compute capability must be one of the targets of the build; no other capability is
-    treated as compatible. Both must be built from the bundle's graphs and from the kernel source of this release.
+    treated as compatible. Both must be built from the bundle's graphs and from the kernel source of this release, and
+    have the key of what their entry says.
     """
-    return [*_library_mismatches(entry, library, machine), *_machine_mismatches(entry, machine), *_stale(bundle, entry)]
+    found = [
+        *_library_mismatches(entry, library, machine),
+        *_machine_mismatches(entry, machine),
+        *_stale(bundle, entry),
+    ]
+    return found or [*_altered(entry)]
 
 
 def _library_mismatches(entry: EngineEntry, library: Library, machine: Machine) -> Iterator[str]:
@@ -161,6 +180,12 @@ def _machine_mismatches(entry: EngineEntry, machine: Machine) -> Iterator[str]:
         yield f"built for compute capability {wanted}, the GPU has {machine.compute_capability}"
     if made_for.gpu not in (None, machine.gpu):
         yield f"built for {made_for.gpu}, the GPU is {machine.gpu}"
+
+
+def _altered(entry: EngineEntry) -> Iterator[str]:
+    """An entry that was changed by hand so that it fits this machine has not the key of its content."""
+    if entry.key != (expected := inputs_of(entry).key):
+        yield f"its entry in the manifest was changed: its key is {entry.key[:12]}, that of its content {expected[:12]}"
 
 
 def _stale(bundle: Bundle, entry: EngineEntry) -> Iterator[str]:

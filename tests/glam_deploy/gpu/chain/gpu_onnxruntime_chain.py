@@ -37,8 +37,7 @@ def world(gpu: Gpu, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Worl
 def make(world: World, gpu: Gpu) -> Make:
     def pipeline(patches: int = 1, *, slots: int = 1) -> Pipeline:
         engines = {
-            stage: OnnxRuntimeCudaEngine(said(stage, NETWORK).encode(), stage, network=NETWORK, gpu=gpu)
-            for stage in STAGES
+            stage: OnnxRuntimeCudaEngine(said(stage, NETWORK), stage, network=NETWORK, gpu=gpu) for stage in STAGES
         }
         opened = GpuEngines(engines=engines, identity=fake_identity(), gpu=gpu, kernels=kernels(gpu))
         return Pipeline(opened, patches=patches, provenance={}, slots=slots)

@@ -48,7 +48,7 @@ def graphs(tmp_path: Path) -> Bundle:
 def bundle_of(folder: Path, network: NetworkSpec) -> Bundle:
     (folder / "graphs").mkdir(parents=True)
     for stage, precision in product(network.stages, ("fp32", "fp16")):
-        (folder / graph_file(stage, precision)).write_text(said(stage, network, precision))
+        (folder / graph_file(stage, precision)).write_bytes(said(stage, network, precision))
     write_manifest(folder, facts_of(network))
     return open_bundle(folder)
 
@@ -273,7 +273,7 @@ def test_a_node_that_the_provider_lacks_is_no_work_for_the_cpu(
 
 def test_graphs_of_another_network(world: World, graphs: Bundle) -> None:
     file = graphs.folder / "graphs/fusion.onnx"
-    file.write_text(said("fusion", GLAM))
+    file.write_bytes(said("fusion", GLAM))
     write_manifest(graphs.folder, facts())
     with pytest.raises(BundleError, match="fusion graph: its inputs are"):
         open_engines("onnx-cuda", open_bundle(graphs.folder), EngineOptions())

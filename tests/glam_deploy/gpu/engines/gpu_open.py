@@ -14,7 +14,7 @@ from support import tensorrt as support_tensorrt
 from support import tensorrt_runtime as support_tensorrt_runtime
 from support.bundles import edit_manifest
 
-from glam_deploy.bundle import Bundle, open_bundle
+from glam_deploy.bundle import Bundle, EngineEntry, open_bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.engines.registry import OWNERS, open_engines
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError, UsageError
@@ -22,7 +22,7 @@ from glam_deploy.gpu.device.gpu import Gpu
 from glam_deploy.gpu.engines.tensorrt import flavours, identity, store
 from glam_deploy.gpu.engines.tensorrt.flavours import FLAVOURS, Flavour, Library
 from glam_deploy.gpu.kernels.launch import Kernels
-from glam_deploy.json_records import to_json
+from glam_deploy.json_records import from_json, to_json
 from glam_deploy.networks import CAM, GMIC, STAGES, NetworkSpec
 from glam_deploy.precision import Precision, StageRecipes
 
@@ -71,15 +71,26 @@ def build(gpu: Gpu, installed: Installed) -> Build:
 
 
 def edit_entry(bundle: Bundle, edit: Callable[[dict[str, Any]], object], number: int = 0) -> Bundle:
-    edit_manifest(bundle.folder, lambda manifest: edit(manifest["engines"][number]))
+    def change(manifest: dict[str, Any]) -> None:
+        entry = manifest["engines"][number]
+        edit(entry)
+        manifest["engines"][number] = with_key(entry)
+
+    edit_manifest(bundle.folder, change)
     return open_bundle(bundle.folder)
+
+
+def with_key(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry as the build of such engines would have written it."""
+    return {**entry, "key": identity.inputs_of(from_json(EngineEntry, entry)).key}
 
 
 def add_rtx(bundle: Bundle) -> Bundle:
     """The same engines once more, as the other flavour's."""
 
     def add(manifest: dict[str, Any]) -> None:
-        manifest["engines"].append({**manifest["engines"][0], "flavour": "tensorrt-rtx", "library": "1.7.1.116"})
+        other = {**manifest["engines"][0], "flavour": "tensorrt-rtx", "library": "1.7.1.116"}
+        manifest["engines"].append(with_key(other))
 
     edit_manifest(bundle.folder, add)
     return open_bundle(bundle.folder)
@@ -224,10 +235,12 @@ def test_of_engines_that_fit_the_newest_is_taken(bundle: Bundle, build: Build) -
 
     def add(manifest: dict[str, Any]) -> None:
         (entry,) = manifest["engines"]
-        manifest["engines"].insert(0, {**entry, "key": "newer", "built": "2999-01-01T00:00:00+00:00"})
+        newer = {**entry, "options": {"newer": True}, "built": "2999-01-01T00:00:00+00:00"}
+        manifest["engines"].insert(0, with_key(newer))
 
     edit_manifest(built.folder, add)
-    assert open_fp16(open_bundle(built.folder)).identity.key == "newer"
+    newer, older = open_bundle(built.folder).engines
+    assert open_fp16(open_bundle(built.folder)).identity.key == newer.key != older.key
 
 
 @pytest.mark.parametrize("which", ["local.engine", "cubin"])

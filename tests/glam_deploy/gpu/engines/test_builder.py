@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support import tensorrt as support_tensorrt
 from support import tensorrt_network
+from support.tensorrt_network import described, graph_file_of
 
 from glam_deploy.bundle import graph_file
 from glam_deploy.errors import BackendBuildError, BackendUnavailable, BundleError
@@ -20,6 +21,10 @@ from glam_deploy.networks import GLAM, GLAM_CONCATENATION, GMIC, NetworkSpec, St
 from glam_deploy.precision import Precision
 
 # the made-up library, as of its releases
+
+
+EMPTY = b"\x08\x0a\x3a\x00"
+"""An ONNX file with an empty graph."""
 
 
 def build(
@@ -74,9 +79,9 @@ def test_engine_that_computes_in_another_type_than_its_label(release: int) -> No
 
 def edited(precision: Precision, **changes: Any) -> bytes:
     """The local graph, its second convolution, a tenth of the work, with changes."""
-    said = json.loads(support_tensorrt.graph("local", precision))
+    said = described(support_tensorrt.graph("local", precision))
     said["convolutions"][1] |= changes
-    return json.dumps(said).encode()
+    return graph_file_of(said)
 
 
 def test_one_layer_in_the_wrong_type_counts_by_its_work() -> None:
@@ -183,7 +188,7 @@ def test_errors_of_the_library_are_told_in_its_words() -> None:
     ):
         build(support_tensorrt.library(fails="no such kernel"))
     with pytest.raises(BackendBuildError, match=r"cannot build it: Failed to parse the ONNX model\. Try another"):
-        build(support_tensorrt.library(), content=b"garbage")
+        build(support_tensorrt.library(), content=EMPTY)
 
 
 def test_library_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +355,7 @@ def test_real_library_with_the_graph_of_another_stage(golden_bundle: Path) -> No
 def test_real_library_with_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     (tmp_path / graph_file("global")).write_bytes(b"garbage")
-    with pytest.raises(BackendBuildError, match=r"global graph: TensorRT-RTX .* cannot build it: .*Failed to parse"):
+    with pytest.raises(BundleError, match=r"global graph: it is not an ONNX file"):
         build_real(tmp_path, "global", "fp32")
 
 

@@ -1,18 +1,21 @@
 """What engines are made for, what their key depends on, and which machine they are kept from."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from support import tensorrt as support_tensorrt
+from support.commands import ROOT
 from support.store import L4
 
-from glam_deploy.bundle import Bundle, MadeFor
+from glam_deploy.bundle import Bundle, EngineEntry, MadeFor
 from glam_deploy.errors import BackendUnavailable, UsageError
 from glam_deploy.gpu.engines.tensorrt import flavours, identity, store
 from glam_deploy.gpu.engines.tensorrt.flavours import Library
 from glam_deploy.gpu.engines.tensorrt.identity import BuildInputs, Machine
+from glam_deploy.json_records import from_json
 
 H200 = Machine(gpu="NVIDIA H200", compute_capability="9.0", driver="580.95.05")
 NO_GPU = Machine(lacks="libcuda.so.1, NVIDIA's driver, is missing.")
@@ -140,7 +143,9 @@ def built(bundle: Bundle, trt: Library, quick_kernels: None) -> store.BuildOutco
 
 
 def reasons(built: store.BuildOutcome, machine: Machine, library: Library, **changes: Any) -> list[str]:
-    return identity.mismatches(built.bundle, replace(built.entry, **changes), library=library, machine=machine)
+    entry = replace(built.entry, **changes)
+    entry = replace(entry, key=identity.inputs_of(entry).key)
+    return identity.mismatches(built.bundle, entry, library=library, machine=machine)
 
 
 def test_what_was_just_built_fits(built: store.BuildOutcome, trt: Library) -> None:
@@ -193,6 +198,20 @@ def test_other_graph_and_other_kernels(
         assert reasons(built, L4, trt, stages=stages) == ["built from another local graph than the bundle's"]
     monkeypatch.setattr(identity, "source_sha256", lambda network: "00")
     assert reasons(built, L4, trt) == ["its kernels are of another release of glam-deploy"]
+
+
+def test_the_key_of_an_earlier_release_follows_from_its_entry() -> None:
+    """Written by that release."""
+    recorded = json.loads((ROOT / "tests/glam_deploy/manifest_schema_1.json").read_bytes())["engines"]
+    for entry in recorded:
+        assert identity.inputs_of(from_json(EngineEntry, entry)).key == entry["key"]
+
+
+def test_an_entry_that_was_made_to_fit_is_told(built: store.BuildOutcome, trt: Library) -> None:
+    """Engines for another GPU, whose entry someone has edited."""
+    other = replace(built.entry, made_for=replace(built.entry.made_for, gpu=H200.gpu, compute_capabilities=("9.0",)))
+    (reason,) = identity.mismatches(built.bundle, other, library=trt, machine=H200)
+    assert reason.startswith(f"its entry in the manifest was changed: its key is {built.entry.key[:12]}, that of its ")
 
 
 def test_machine_without_driver_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
