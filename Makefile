@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -92,6 +92,10 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
+
+debian-test: $(INSTALLED)  ## the quick start of docs/appliance.md, typed in a fresh Debian 12; root only, five minutes
+	command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap; }
+	GLAM_EXPECT=debian $(BIN)/python -m pytest tests/debian -m debian
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

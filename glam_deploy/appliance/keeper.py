@@ -1,4 +1,5 @@
-"""The role `keeper`: assembles complete studies into jobs; removes expired studies and files left by killed processes.
+"""The role `keeper`: assembles complete studies into jobs; removes expired studies and files left by killed processes;
+keeps the copy of `[standby]` current.
 
 Nothing else deletes received files or results. Times are monotonic: a change of the clock removes nothing.
 """
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from glam_deploy.appliance.audit import Audit, open_audit
+from glam_deploy.appliance.backup.replication import fence_of, replicate
 from glam_deploy.appliance.config import Config, Retain
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import RECURRING
@@ -145,14 +147,26 @@ def run(config: Config, stop: threading.Event) -> None:
     """Assemble studies and clean up until `stop` is set. Raises UsageError if the data folder cannot be used."""
     data = DataFolder(root=config.data)
     data.make()
-    cleaner = threading.Thread(target=_clean, args=(config, data, stop), name="cleaner")
-    cleaner.start()
+    threads = [
+        threading.Thread(target=_clean, args=(config, data, stop), name="cleaner"),
+        threading.Thread(target=_replicate, args=(config, data, stop), name="standby"),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         with closing(open_database(data.database)) as connection:
             _assemble(config, connection, stop)
-    finally:  # also after an exception, since the process would wait for the cleaner thread
+    finally:  # also after an exception, since the process would wait for the threads
         stop.set()
-        cleaner.join()
+        for thread in threads:
+            thread.join()
+
+
+def _replicate(config: Config, data: DataFolder, stop: threading.Event) -> None:
+    """Body of the thread that keeps the copy of `[standby]` current."""
+    if fence := fence_of(config):
+        with closing(open_database(data.database)) as connection:
+            replicate(config, fence, connection, monotonic_clock(connection), stop)
 
 
 def _assemble(config: Config, connection: sqlite3.Connection, stop: threading.Event) -> None:

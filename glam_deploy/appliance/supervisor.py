@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import configure_logging, die_with_parent
@@ -101,17 +102,21 @@ class HangDetector:
 class Watchdog:
     """Kills hung role processes, which the supervisor then restarts. Reads `state.db` without waiting for writers."""
 
-    def __init__(self, data: DataFolder) -> None:
-        """`data`: a data folder that has been made."""
-        self._data, self._audit = data, open_audit(data)
+    def __init__(self, data: DataFolder, fence: Fence | None = None) -> None:
+        """`data`: a data folder that has been made. `fence`: of `[standby]`."""
+        self._data, self._audit, self._fence = data, open_audit(data), fence
         self._detector = HangDetector(MISSED_CHECKS)
         self._next = 0.0
 
     def __call__(self, now: float, processes: Sequence[WatchedProcess]) -> None:
-        """Make a check if CHECK_S have passed since the last one; `now`: time.monotonic()."""
+        """Make a check if CHECK_S have passed since the last one; `now`: time.monotonic().
+
+        Raises UsageError if another node has taken over.
+        """
         if now < self._next:
             return
         self._next = now + CHECK_S
+        self.check_fence()
         try:
             with overview.open_read_only(self._data.database) as connection:
                 heartbeats = last_heartbeats(connection)
@@ -124,6 +129,12 @@ class Watchdog:
                 log.error("%s has written no heartbeat for %g s, while others did: killing it", process.role, silent_s)
                 self._audit.write("role_killed", role=process.role, silent_s=silent_s)
                 process.kill()
+
+    def check_fence(self) -> None:
+        """Raises UsageError if another node has taken over."""
+        if self._fence and (reason := self._fence.taken_over()):
+            self._audit.write("taken_over")
+            raise UsageError(reason)
 
 
 def run_role(config: Config, role: str, stop: threading.Event) -> None:
@@ -234,7 +245,8 @@ class RoleProcess:
 def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     """Make the data folder and run all roles of the configuration in the file `path` until `stop`; the exit code.
 
-    Raises UsageError if the data folder or `state.db` cannot be used. See `supervise`.
+    Raises UsageError if the data folder or `state.db` cannot be used, or if another node has taken over. See
+    `supervise`.
     """
     configure_logging("serve")
     if os.geteuid() == 0:
@@ -245,7 +257,9 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()
-    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=Watchdog(data))
+    watchdog = Watchdog(data, fence_of(config))
+    watchdog.check_fence()
+    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=watchdog)
 
 
 def supervise(

@@ -9,6 +9,7 @@ from glam_deploy.appliance.config.listeners import Receive, Web
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
+from glam_deploy.appliance.config.standby import Standby
 from glam_deploy.appliance.config.targets import Dispatch, Target
 
 _ALL_INTERFACES = ("0.0.0.0", "::")
@@ -31,6 +32,7 @@ class Config(Section):
     """The first rule that applies to a study decides about its results; without any, all targets get them."""
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
+    standby: Standby = Standby()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":
