@@ -21,6 +21,7 @@ from glam_deploy.cli.check_config import read_config
 from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
+from glam_deploy.cli.doctor_standby import standby
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
@@ -95,6 +96,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
     processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
     yield from _running(known, processes)
+    yield from standby(config, known)
     yield from _network(config)
     yield from certificates(config)
     yield from listeners(config, processes)
