@@ -147,19 +147,16 @@ def run(config: Config, stop: threading.Event) -> None:
     """Assemble studies and clean up until `stop` is set. Raises UsageError if the data folder cannot be used."""
     data = DataFolder(root=config.data)
     data.make()
-    threads = [
-        threading.Thread(target=_clean, args=(config, data, stop), name="cleaner"),
-        threading.Thread(target=_replicate, args=(config, data, stop), name="standby"),
-    ]
-    for thread in threads:
-        thread.start()
+    cleaner = threading.Thread(target=_clean, args=(config, data, stop), name="cleaner")
+    cleaner.start()
+    # not waited for: an interrupted copy is as good as none, and a network disk may not answer
+    threading.Thread(target=_replicate, args=(config, data, stop), name="standby", daemon=True).start()
     try:
         with closing(open_database(data.database)) as connection:
             _assemble(config, connection, stop)
-    finally:  # also after an exception, since the process would wait for the threads
+    finally:  # also after an exception, since the process would wait for the cleaner thread
         stop.set()
-        for thread in threads:
-            thread.join()
+        cleaner.join()
 
 
 def _replicate(config: Config, data: DataFolder, stop: threading.Event) -> None:

@@ -99,12 +99,31 @@ class HangDetector:
         return hung
 
 
+class FenceWatch:
+    """Asks every CHECK_S whether another node has taken over, in a thread: a network disk may not answer for long."""
+
+    def __init__(self, fence: Fence) -> None:
+        """Returns after the first answer, or after CHECK_S without one."""
+        self.reason = ""
+        """Who has taken over, as a message; "" if nobody has, as far as is known."""
+        self._fence, self._asked = fence, threading.Event()
+        threading.Thread(target=self._ask, daemon=True, name="fence").start()
+        self._asked.wait(CHECK_S)
+
+    def _ask(self) -> None:
+        while not self.reason:
+            self.reason = self._fence.taken_over()
+            self._asked.set()
+            time.sleep(CHECK_S)
+
+
 class Watchdog:
     """Kills hung role processes, which the supervisor then restarts. Reads `state.db` without waiting for writers."""
 
     def __init__(self, data: DataFolder, fence: Fence | None = None) -> None:
         """`data`: a data folder that has been made. `fence`: of `[standby]`."""
-        self._data, self._audit, self._fence = data, open_audit(data), fence
+        self._data, self._audit = data, open_audit(data)
+        self._fence = FenceWatch(fence) if fence else None
         self._detector = HangDetector(MISSED_CHECKS)
         self._next = 0.0
 
@@ -132,9 +151,9 @@ class Watchdog:
 
     def check_fence(self) -> None:
         """Raises UsageError if another node has taken over."""
-        if self._fence and (reason := self._fence.taken_over()):
+        if self._fence and self._fence.reason:
             self._audit.write("taken_over")
-            raise UsageError(reason)
+            raise UsageError(self._fence.reason)
 
 
 def run_role(config: Config, role: str, stop: threading.Event) -> None:

@@ -43,5 +43,5 @@ def command(folder: Path, config_path: Path) -> None:
         f"everything acknowledged before {made.made_at}",
         soft_wrap=True,
     )
-    if copied.absent:
-        console.err.print(f"{counted(copied.absent, 'path')} of finished studies had been removed by retention")
+    if made.absent:
+        console.err.print(f"{counted(len(made.absent), 'path')} of finished studies had been removed by retention")

@@ -34,8 +34,6 @@ class Copied:
     manifest: Manifest
     new_bytes: int
     """Bytes that were not in the earlier copy."""
-    absent: int
-    """Files and folders that the state names and that are not there: removed by retention."""
 
 
 def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> Copied:
@@ -48,7 +46,7 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> C
     with _locked(copy):
         earlier = _earlier(data, copy)
         known = {file.path: file for file in earlier.files} if earlier else {}
-        absent: set[str] = set()
+        absent = set(earlier.absent) if earlier else set[str]()
         while True:
             made_at, state = utc_now(), _copy_state(data, copy)
             files, missing = _copy_files(data, copy, _named(data, copy.root / state.path), known)
@@ -59,13 +57,14 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> C
         manifest = Manifest(
             format=FORMAT, release=__version__, state_version=database.VERSION, owner=_owner(data), made_at=made_at,
             standby=standby, state=state, files=tuple(files.values()),
+            absent=tuple(sorted(missing)),
         )  # fmt: skip
         _require_not_taken_over(copy)
         write_durably(copy.manifest, to_json(manifest))
         _remove_others(copy, manifest)
     before = {file.sha256 for file in earlier.files} if earlier else set()
     new = sum(file.bytes for file in files.values() if file.sha256 not in before)
-    return Copied(manifest=manifest, new_bytes=new, absent=len(missing))
+    return Copied(manifest=manifest, new_bytes=new)
 
 
 def _require_place(data: DataFolder, copy: CopyFolder) -> None:

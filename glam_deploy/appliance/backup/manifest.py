@@ -64,6 +64,8 @@ class Manifest:
     """Kept current for a second node by `[standby]`."""
     state: CopiedFile
     files: tuple[CopiedFile, ...]
+    absent: tuple[str, ...] = ()
+    """Paths that the state names and that were not there: removed by retention."""
 
     @property
     def bytes(self) -> int:

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.jobs import config_of, made, send
+from support.until import until
 
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.backup import copying
@@ -19,6 +22,7 @@ from glam_deploy.appliance.backup.replication import fence_of
 from glam_deploy.appliance.backup.restoring import restore_data
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.supervisor import FenceWatch
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
 
@@ -57,7 +61,7 @@ def content(root: Path) -> dict[str, str]:
 def test_what_was_received_comes_back(config: Config, data: DataFolder, copy: CopyFolder) -> None:
     before = content(data.root)
     copied = copy_data(data, copy)
-    assert (copied.absent, len(before)) == (0, 2 + 1 + 1)  # views, key, state
+    assert (copied.manifest.absent, len(before)) == ((), 2 + 1 + 1)  # views, key, state
     shutil.rmtree(data.root)
     restore_data(copy, config)
     assert content(data.root) == before
@@ -108,8 +112,23 @@ def test_a_file_that_goes_while_it_is_copied_is_looked_for_again(
         return made
 
     monkeypatch.setattr(copying, "_copy_state", replaced_after_the_first)
-    assert copy_data(data, copy).absent == 0
+    assert copy_data(data, copy).manifest.absent == ()
     assert len(list(copy.files.rglob("*.new"))) == 1
+
+
+def test_files_that_retention_has_removed_cost_one_more_snapshot_once(
+    data: DataFolder, copy: CopyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next(data.root.rglob("*.dcm")).unlink()
+    snapshot, calls = copying._copy_state, []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return snapshot(*arguments)
+
+    monkeypatch.setattr(copying, "_copy_state", counted)
+    assert [len(copy_data(data, copy).manifest.absent) for _ in range(2)] == [1, 1]
+    assert len(calls) == 2 + 1
 
 
 def flip(path: Path) -> None:
@@ -273,3 +292,14 @@ def test_a_node_that_cannot_know_holds_its_deliveries(standby: Config, copy: Cop
     assert fence.taken_over() == ""
     if what == "not mounted":
         assert not any(copy.root.iterdir())
+
+
+def test_a_folder_that_does_not_answer_stops_nobody(standby: Config, copy: CopyFolder) -> None:
+    """As a network disk whose server is gone: opening the file does not return."""
+    os.mkfifo(copy.taken_over)
+    fence = fence_of(standby)
+    assert fence
+    watch = FenceWatch(fence)
+    assert watch.reason == ""
+    copy.taken_over.write_text('{"host": "second", "at": "now"}')  # the reader goes on
+    until(lambda: "second has taken over" in watch.reason)
