@@ -93,8 +93,8 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
-debian-test: $(INSTALLED)  ## the quick start of docs/appliance.md, typed in a fresh Debian 12; root only, five minutes
-	command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap; }
+debian-test: $(INSTALLED)  ## the quick start typed in a fresh Debian 12, and the container built and run on it; root only, a quarter of an hour
+	which debootstrap buildah >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap buildah; }
 	GLAM_EXPECT=debian $(BIN)/python -m pytest tests/debian -m debian
 
 demo/bundle: $(INSTALLED)
