@@ -115,7 +115,7 @@ def install_command(*extras: str) -> str:
     command = f"{_pip()} install {requirement}"
     command += f" && {exchange_command()}" if "cuda" in extras else ""
     gone = f" ({path}, from which this copy was installed, does not exist: name another checkout or wheel)"
-    return f"{command}{'' if path is None or path.exists() else gone}"
+    return f"{command}{gone if path and _is_gone(path) else ''}"
 
 
 def package_command(*packages: str) -> str:
@@ -196,6 +196,14 @@ def _local_path(origin: _Origin) -> Path | None:
     parts = urlsplit(origin.url)
     local = parts.scheme == "file" and parts.netloc in ("", "localhost")
     return Path(unquote(parts.path)) if local and not origin.repository and not origin.subdirectory else None
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is nothing at the path; false if this user cannot see it, such as a folder of root."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
 
 
 def _direct_reference(origin: _Origin) -> str:

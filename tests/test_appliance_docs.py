@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from support.commands import ROOT
 
 from glam_deploy.appliance.config import Config, Section, parse_config
 from glam_deploy.appliance.ingest import Status
+from glam_deploy.cli import init
+from glam_deploy.cli.main import exit_code
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 
 MANUAL = (ROOT / "docs/appliance.md").read_text("utf-8")
@@ -67,10 +70,14 @@ def test_every_key_is_documented_with_its_default() -> None:
     assert tables == {}
 
 
-def test_the_configuration_of_the_quick_start_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"cat > glam\.toml <<'END'\n(.+?)^END", MANUAL, re.DOTALL | re.MULTILINE)
-    config = parse_config(text, folder=tmp_path)
-    assert [target.name for target in config.targets] == ["pacs"]
+def test_the_configuration_of_the_quick_start_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "require_free_ports", lambda ports: None)
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"^/opt/glam-deploy/bin/glam-deploy (init .+ --user root .+)$", MANUAL, re.MULTILINE)
+    assert exit_code(shlex.split(line)) == 0
+    config = parse_config((tmp_path / "try/glam.toml").read_text("utf-8"), folder=tmp_path / "try")
+    assert [target.port for target in config.targets] == [4243]
+    assert (config.web.port, config.worker.bundle) == (8044, tmp_path / "demo/bundle")
 
 
 @pytest.mark.parametrize("text", re.findall(r"```toml\n(.+?)```", MANUAL, re.DOTALL))

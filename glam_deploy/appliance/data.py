@@ -52,6 +52,11 @@ class DataFolder:
         """Compiled models; may be deleted at any time."""
         return self.root / "cache"
 
+    @property
+    def restoring(self) -> Path:
+        """Files of a backup that is being restored; gone when that is complete."""
+        return self.root / ".restoring"
+
     def study(self, study_uid: str) -> Path:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
         return self.root / "spool" / "studies" / digest(study_uid)[:32]
@@ -104,7 +109,12 @@ class DataFolder:
             )
 
     def make(self) -> None:
-        """Create every folder with mode 0700. Raises UsageError if that fails."""
+        """Create every folder with mode 0700. Raises UsageError if that fails, or if a restoration was interrupted."""
+        if self.restoring.exists():
+            raise UsageError(
+                f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy restore "
+                "again"
+            )
         below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache,
                  self.root / "results/views", self.root / "results/jobs")  # fmt: skip
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from glam_deploy.appliance.audit import Audit, open_audit
+from glam_deploy.appliance.backup.replication import Hold, hold_of
 from glam_deploy.appliance.config import Config, Dispatch, Notify, Target
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.notify.client import client_of
@@ -56,6 +57,10 @@ STOP_S = 5.0
 """Time that the targets' threads have to finish when the process stops; what is cut off is sent again."""
 
 
+class _Held(Exception):
+    """Deliveries are held since the session began; what is left of this one is sent when they no longer are."""
+
+
 @dataclass(kw_only=True)
 class DeliveryWorker:
     """Sends to `target` through `client`; used by the one thread that owns `connection`."""
@@ -68,12 +73,15 @@ class DeliveryWorker:
     root: Path
     """The data folder; paths of objects are relative to it."""
     audit: Audit
+    hold: Hold = lambda: ""
+    """Why nothing may be sent now, such as another node that has taken over; "" if it may."""
 
     def __post_init__(self) -> None:
         self._backoff = Backoff(first_s=self.policy.first_retry_s, longest_s=self.policy.longest_retry_s)
         self.health: TargetHealth[Delivery] = TargetHealth(backoff=self._backoff)
         self.progress: float | None = None
         """While a delivery is being sent: monotonic time of the target's last answer; else None."""
+        self.held = False
 
     def step(self) -> bool:
         """Try the next delivery that is due; False if there is none, or the target is not to be tried yet."""
@@ -83,7 +91,7 @@ class DeliveryWorker:
         if not self.health.may_try(now):
             return False
         delivery = deliveries.next_delivery(self.connection, self.target.name, now, last=self.health.suspects)
-        if delivery is None:
+        if delivery is None or self._held():
             return False
         self.progress = self.monotonic()
         try:
@@ -92,9 +100,21 @@ class DeliveryWorker:
             self.progress = None
         return True
 
+    def _held(self) -> bool:
+        """Whether nothing may be sent now. The reason is shown as the target's until it may again."""
+        reason = self.hold()
+        if reason:
+            log.error("target %s: deliveries are held: %s", self.target.name, reason, extra=RECURRING)
+        if reason or self.held:
+            self.health.reason = reason
+        self.held = bool(reason)
+        return self.held
+
     def _deliver(self, delivery: Delivery) -> None:
         try:
             self._send(delivery)
+        except _Held:
+            return
         except PeerBroke as error:
             self._handle_interruption(delivery, str(error))
         except PeerDeclined as error:
@@ -137,6 +157,8 @@ class DeliveryWorker:
     def _store(self, session: Session, delivery: Delivery, items: Sequence[Item]) -> str:
         """Send the objects one by one, storing each answer at once; the reason if the target is out of resources."""
         for item in items:
+            if self.hold():
+                raise _Held
             answer = session.store(item)
             if answer.outcome is Outcome.NO_ROOM:
                 return f"{self.target.name}: {answer.reason}"
@@ -271,6 +293,7 @@ def _worker_of(target: Target, config: Config, data: DataFolder, audit: Audit) -
         monotonic=monotonic_clock(connection),
         root=data.root,
         audit=audit,
+        hold=hold_of(config),
     )
 
 
@@ -285,6 +308,7 @@ def _notification_worker(entry: Notify, config: Config, data: DataFolder, audit:
         connection=connection,
         monotonic=monotonic_clock(connection),
         audit=audit,
+        hold=hold_of(config),
     )
 
 

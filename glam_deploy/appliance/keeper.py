@@ -1,4 +1,5 @@
-"""The role `keeper`: assembles complete studies into jobs; removes expired studies and files left by killed processes.
+"""The role `keeper`: assembles complete studies into jobs; removes expired studies and files left by killed processes;
+keeps the copy of `[standby]` current.
 
 Nothing else deletes received files or results. Times are monotonic: a change of the clock removes nothing.
 """
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from glam_deploy.appliance.audit import Audit, open_audit
+from glam_deploy.appliance.backup.replication import fence_of, replicate
 from glam_deploy.appliance.config import Config, Retain
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import RECURRING
@@ -147,12 +149,21 @@ def run(config: Config, stop: threading.Event) -> None:
     data.make()
     cleaner = threading.Thread(target=_clean, args=(config, data, stop), name="cleaner")
     cleaner.start()
+    # not waited for: an interrupted copy is as good as none, and a network disk may not answer
+    threading.Thread(target=_replicate, args=(config, data, stop), name="standby", daemon=True).start()
     try:
         with closing(open_database(data.database)) as connection:
             _assemble(config, connection, stop)
     finally:  # also after an exception, since the process would wait for the cleaner thread
         stop.set()
         cleaner.join()
+
+
+def _replicate(config: Config, data: DataFolder, stop: threading.Event) -> None:
+    """Body of the thread that keeps the copy of `[standby]` current."""
+    if fence := fence_of(config):
+        with closing(open_database(data.database)) as connection:
+            replicate(config, fence, connection, monotonic_clock(connection), stop)
 
 
 def _assemble(config: Config, connection: sqlite3.Connection, stop: threading.Event) -> None:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.process import configure_logging, die_with_parent, keep_to_this_user
@@ -96,20 +97,43 @@ class HangDetector:
         return hung
 
 
+class FenceWatch:
+    """Asks every CHECK_S whether another node has taken over, in a thread: a network disk may not answer for long."""
+
+    def __init__(self, fence: Fence) -> None:
+        """Returns after the first answer, or after CHECK_S without one."""
+        self.reason = ""
+        """Who has taken over, as a message; "" if nobody has, as far as is known."""
+        self._fence, self._asked = fence, threading.Event()
+        threading.Thread(target=self._ask, daemon=True, name="fence").start()
+        self._asked.wait(CHECK_S)
+
+    def _ask(self) -> None:
+        while not self.reason:
+            self.reason = self._fence.taken_over()
+            self._asked.set()
+            time.sleep(CHECK_S)
+
+
 class Watchdog:
     """Kills hung role processes, which the supervisor then restarts. Reads `state.db` without waiting for writers."""
 
-    def __init__(self, data: DataFolder) -> None:
-        """`data`: a data folder that has been made."""
+    def __init__(self, data: DataFolder, fence: Fence | None = None) -> None:
+        """`data`: a data folder that has been made. `fence`: of `[standby]`."""
         self._data, self._audit = data, open_audit(data)
+        self._fence = FenceWatch(fence) if fence else None
         self._detector = HangDetector(MISSED_CHECKS)
         self._next = 0.0
 
     def __call__(self, now: float, processes: Sequence[WatchedProcess]) -> None:
-        """Make a check if CHECK_S have passed since the last one; `now`: time.monotonic()."""
+        """Make a check if CHECK_S have passed since the last one; `now`: time.monotonic().
+
+        Raises UsageError if another node has taken over.
+        """
         if now < self._next:
             return
         self._next = now + CHECK_S
+        self.check_fence()
         try:
             with overview.open_read_only(self._data.database) as connection:
                 heartbeats = last_heartbeats(connection)
@@ -122,6 +146,12 @@ class Watchdog:
                 log.error("%s has written no heartbeat for %g s, while others did: killing it", process.role, silent_s)
                 self._audit.write("role_killed", role=process.role, silent_s=silent_s)
                 process.kill()
+
+    def check_fence(self) -> None:
+        """Raises UsageError if another node has taken over."""
+        if self._fence and self._fence.reason:
+            self._audit.write("taken_over")
+            raise UsageError(self._fence.reason)
 
 
 def run_role(config: Config, role: str, stop: threading.Event) -> None:
@@ -232,7 +262,8 @@ class RoleProcess:
 def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     """Make the data folder and run all roles of the configuration in the file `path` until `stop`; the exit code.
 
-    Raises UsageError if the data folder or `state.db` cannot be used. See `supervise`.
+    Raises UsageError if the data folder or `state.db` cannot be used, or if another node has taken over. See
+    `supervise`.
     """
     configure_logging("serve")
     if os.geteuid() == 0:
@@ -243,7 +274,9 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     data = DataFolder(root=config.data)
     data.make()
     open_database(data.database).close()
-    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=Watchdog(data))
+    watchdog = Watchdog(data, fence_of(config))
+    watchdog.check_fence()
+    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=watchdog)
 
 
 def supervise(

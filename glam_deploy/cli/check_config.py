@@ -16,6 +16,7 @@ from glam_deploy.regular import read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Web
+    from glam_deploy.appliance.data import DataFolder
 
 
 @click.command("check-config")
@@ -64,6 +65,8 @@ def describe(config: "Config") -> Iterator[str]:
         targets = config.targets_of(route)
         to = "not processed" if targets is None else f"to {', '.join(targets) or 'no target'}"
         yield f"route      {number}: {route}: {to}"
+    if config.standby.folder:
+        yield f"standby    a copy in {config.standby.folder}, every {config.standby.every_s:g} s"
     if not config.targets:
         yield "target     none: results stay in the data folder"
     for entry in config.notify:
@@ -144,6 +147,21 @@ def read_config(path: Path) -> "Config":
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error
     return parse_config(text, folder=path.absolute().parent)
+
+
+def data_in_use(config: "Config") -> "DataFolder":
+    """The data folder of an appliance that was started before.
+
+    Raises UsageError if there is none yet, or if it belongs to another user.
+    """
+    from glam_deploy.appliance.data import DataFolder
+
+    data = DataFolder(root=config.data)
+    if data.root.is_dir():
+        data.require_owner()
+    if not data.database.exists():
+        raise UsageError(f"{data.database} does not exist yet: start the appliance with this configuration first")
+    return data
 
 
 def require_appliance() -> None:

@@ -23,6 +23,7 @@ from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
 from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
 from glam_deploy.cli.doctor_notify import notify_findings
+from glam_deploy.cli.doctor_standby import standby
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
@@ -39,13 +40,16 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 @click.command("doctor")
 @config_option
 @json_option("For programs.")
-def command(config_path: Path, as_json: bool) -> int:
+@click.option("--ready", is_flag=True, help="Only whether the appliance is ready, as /health/ready.")
+def command(config_path: Path, as_json: bool, ready: bool) -> int:
     """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, access, targets.
 
     Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target; asks the login provider for its metadata.
     Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.
     """
     config = read_config(config_path)
+    if ready:
+        return _print_readiness(config, as_json)
     with console.working("checking"):
         found = list(findings(config))
     if as_json:
@@ -53,6 +57,19 @@ def command(config_path: Path, as_json: bool) -> int:
     else:
         console.out.print(_table(found))
     return int(any(finding.state == FAILS for finding in found))
+
+
+def _print_readiness(config: "Config", as_json: bool) -> int:
+    """Print whether the appliance is ready, by its heartbeats, or why not; the exit code."""
+    from glam_deploy.appliance.data import DataFolder
+    from glam_deploy.appliance.web.monitoring import assess
+
+    health = assess(DataFolder(root=config.data), config.receive.reserve_bytes)
+    if as_json:
+        click.echo(json.dumps({"ready": health.ready, "reasons": health.reasons}))
+    else:
+        click.echo("ready" if health.ready else "\n".join(health.reasons))
+    return int(not health.ready)
 
 
 def _table(found: list[Finding]) -> Table:
@@ -81,6 +98,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
     processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
     yield from _running(known, processes)
+    yield from standby(config, known)
     yield from _network(config)
     yield from certificates(config)
     yield from listeners(config, processes)

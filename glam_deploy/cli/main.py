@@ -38,6 +38,9 @@ COMMANDS = {
     "route": "Show which routing rule applies to a study.",
     "doctor": "Check whether the appliance can run here.",
     "queue": "List what waits or failed; retry it, or give it up.",
+    "init": "Write the files with which the appliance starts.",
+    "backup": "Copy the appliance's data folder while it runs.",
+    "restore": "Restore a backup, or take over from another node.",
     "demo": "Make weights and images, then do all of the above.",
 }
 VERBOSITY = f"{__name__}.verbosity"

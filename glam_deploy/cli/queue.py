@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glam_deploy.cli import console
-from glam_deploy.cli.check_config import read_config
+from glam_deploy.cli.check_config import data_in_use, read_config
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import UsageError
 
@@ -272,14 +272,7 @@ def _counted(items: Sequence[QueueItem]) -> str:
 
 
 def _data(config_path: Path) -> "DataFolder":
-    from glam_deploy.appliance.data import DataFolder
-
-    data = DataFolder(root=read_config(config_path).data)
-    if data.root.is_dir():
-        data.require_owner()
-    if not data.database.exists():
-        raise UsageError(f"{data.database} does not exist yet: start the appliance with this configuration first")
-    return data
+    return data_in_use(read_config(config_path))
 
 
 def _connection(data: "DataFolder") -> "Connection":

@@ -10,6 +10,7 @@ from glam_deploy.appliance.config.parse import parse_config
 from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import Section
+from glam_deploy.appliance.config.standby import Standby
 from glam_deploy.appliance.config.targets import Dispatch, Target
 from glam_deploy.appliance.config.web import Oidc, Web, WebTls
 
@@ -31,6 +32,7 @@ __all__ = [
     "Retain",
     "Section",
     "Sender",
+    "Standby",
     "Target",
     "Tls",
     "TlsListener",

@@ -10,6 +10,7 @@ from glam_deploy.appliance.config.notify import Notify
 from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
 from glam_deploy.appliance.config.section import File, Section
+from glam_deploy.appliance.config.standby import Standby
 from glam_deploy.appliance.config.targets import Dispatch, Target
 from glam_deploy.appliance.config.web import Web
 
@@ -35,6 +36,7 @@ class Config(Section):
     notify: tuple[Notify, ...] = ()
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
+    standby: Standby = Standby()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":

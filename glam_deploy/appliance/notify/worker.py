@@ -9,9 +9,11 @@ import sqlite3
 from dataclasses import dataclass
 
 from glam_deploy.appliance.audit import Audit
+from glam_deploy.appliance.backup.replication import Hold
 from glam_deploy.appliance.config import Dispatch, Notify
 from glam_deploy.appliance.notify.client import NotifyClient
 from glam_deploy.appliance.notify.compose import Composer
+from glam_deploy.appliance.process import RECURRING
 from glam_deploy.appliance.state import notifications
 from glam_deploy.appliance.state.database import MonotonicClock
 from glam_deploy.appliance.state.notifications import Notification
@@ -32,6 +34,8 @@ class NotificationWorker:
     connection: sqlite3.Connection
     monotonic: MonotonicClock
     audit: Audit
+    hold: Hold = lambda: ""
+    """As of `dispatcher.DeliveryWorker`."""
 
     def __post_init__(self) -> None:
         self._backoff = Backoff(first_s=self.policy.first_retry_s, longest_s=self.policy.longest_retry_s)
@@ -47,7 +51,7 @@ class NotificationWorker:
         if not self.health.may_try(now):
             return False
         found = notifications.next_notification(self.connection, self.target.name, now, last=self.health.suspects)
-        if found is None:
+        if found is None or self._held():
             return False
         self.progress = now
         try:
@@ -55,6 +59,13 @@ class NotificationWorker:
         finally:
             self.progress = None
         return True
+
+    def _held(self) -> bool:
+        """Whether nothing may be sent now; the reason is shown as the receiver's."""
+        if reason := self.hold():
+            log.error("notify %s: messages are held: %s", self.target.name, reason, extra=RECURRING)
+            self.health.reason = reason
+        return bool(reason)
 
     def _notify(self, found: Notification) -> None:
         try:

@@ -133,11 +133,20 @@ def _keep_copy(path: Path, version: int) -> None:
     copy = path.with_name(f"{path.name}.version-{version}")
     part = copy.with_name(f".{copy.name}.part")
     part.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
-        source.backup(target)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    copy_database(path, part)
     part.replace(copy)
+
+
+def copy_database(path: Path, copy: Path) -> None:
+    """Copy the database at `path`, in use or not, as of one moment, to the new or empty file `copy`, durably.
+
+    Raises OSError and sqlite3.Error.
+    """
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # one file, without a write-ahead log
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _statements() -> list[str]:

@@ -102,6 +102,19 @@ def take_retry_request(connection: sqlite3.Connection, target: str) -> bool:
     return tries.take_retry_request(connection, "parcel", target)
 
 
+def ask_before_sending(connection: sqlite3.Connection, targets: Collection[str]) -> None:
+    """Let the next session of each pending delivery first ask its target for the objects, and send those it lacks.
+
+    For a state that may be older than the targets'. `targets`: those that answer queries or storage commitment.
+    """
+    with transaction(connection):
+        connection.executemany(
+            "UPDATE parcel_object SET state = 'sent' WHERE target = ? AND state = 'pending'"
+            " AND parcel_id IN (SELECT id FROM parcel WHERE state = 'pending')",
+            [(target,) for target in targets],
+        )
+
+
 def unproven(connection: sqlite3.Connection, delivery_id: int) -> list[DeliveryObject]:
     """Pending and sent objects of a delivery; reports last, since they refer to the others."""
     rows = connection.execute(

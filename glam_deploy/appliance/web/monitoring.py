@@ -6,7 +6,8 @@ identifies a study, an instance or a person.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,8 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy import __version__
+from glam_deploy.appliance.backup.replication import COMPONENT
+from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import overview, senders
-from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
+from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S, MonotonicClock, monotonic_clock
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
 from glam_deploy.appliance.web.context import WebContext, context_of, visitor_of
 from glam_deploy.errors import UsageError
@@ -63,14 +66,21 @@ def ready(request: Request) -> JSONResponse:
 
 def check(context: WebContext) -> Health:
     """The health now."""
-    free = free_bytes(context.data.root)
+    return assess(context.data, context.config.receive.reserve_bytes, lambda connection: context.monotonic)
+
+
+def assess(
+    data: DataFolder, reserve: int, clock: Callable[[sqlite3.Connection], MonotonicClock] = monotonic_clock
+) -> Health:
+    """The health of the appliance with this data folder, as any process sees it; `reserve`: of the disk, in bytes."""
+    free = free_bytes(data.root)
     try:
-        with overview.open_read_only(context.data.database) as connection:
-            components = overview.components(connection, context.monotonic())
+        with overview.open_read_only(data.database) as connection:
+            components = overview.components(connection, clock(connection)())
     except (*overview.READ_ERRORS, UsageError) as error:
         description = (f"the database cannot be read ({type(error).__name__})",)
         return Health(reasons=description, components={}, free_bytes=free)
-    reasons = (*_process_problems(components), *_disk_problems(free, context.config.receive.reserve_bytes))
+    reasons = (*_process_problems(components), *_disk_problems(free, reserve))
     return Health(reasons=reasons, components=components, free_bytes=free)
 
 
@@ -168,7 +178,7 @@ def _health_metrics(health: Health, reserve: int) -> Iterator[Metric]:
     yield _gauge("glam_disk_reserve_bytes", "Free space below which instances are refused", [((), reserve)])
     if health.free_bytes is not None:
         yield _gauge("glam_disk_free_bytes", "Free space on the data folder's disk", [((), health.free_bytes)])
-    ages = [(name, one.age) for name, one in health.components.items() if name in PROCESSES]
+    ages = [(name, one.age) for name, one in health.components.items() if name in (*PROCESSES, COMPONENT)]
     yield _gauge("glam_component_beat_age_seconds", "Seconds since the last heartbeat of a process", ages, "component")
     breakers = [(name, BREAKER.get(one.state, 2)) for name, one in targets(health)]
     yield _gauge(

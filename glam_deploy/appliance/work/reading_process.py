@@ -14,7 +14,10 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +53,23 @@ class Answer:
     """Without pixels."""
     shape: tuple[int, ...]
     dtype: str
+
+
+class _Pickler(pickle.Pickler):
+    """Writes a member of an enumeration as its class and value, as Python 3.11.4 and later do by themselves.
+
+    Python 3.11.2, which Debian 12 has, writes a call of `getattr`, which the worker rejects.
+    """
+
+    def reducer_override(self, value: object) -> Any:
+        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
+
+
+def packed(value: object) -> bytes:
+    """A record or an error as a message."""
+    out = BytesIO()
+    _Pickler(out).dump(value)
+    return out.getvalue()
 
 
 def send(channel: socket.socket, content: bytes, descriptor: int | None = None) -> None:
@@ -92,7 +112,7 @@ def main() -> None:
 
     read.silence_pydicom()
     os.nice(NICENESS)
-    send(channel, pickle.dumps(READY))
+    send(channel, packed(READY))
     while True:
         try:
             content, _ = receive(channel)
@@ -106,9 +126,9 @@ def _serve(channel: socket.socket, request: Request) -> None:
     try:
         mammogram = _read(request)
     except GlamError as error:
-        send(channel, pickle.dumps(error))
+        send(channel, packed(error))
     except Exception as error:  # its text may quote the DICOM header
-        send(channel, pickle.dumps(InternalError(f"a fault while reading it: {fault(error)}")))
+        send(channel, packed(InternalError(f"a fault while reading it: {fault(error)}")))
     else:
         _send_view(channel, mammogram)
     finally:
@@ -130,6 +150,6 @@ def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:
         os.ftruncate(descriptor, pixels.nbytes)
         with mmap.mmap(descriptor, pixels.nbytes) as memory:
             memory.write(np.ascontiguousarray(pixels).data.cast("B"))
-        send(channel, pickle.dumps(answer), descriptor)
+        send(channel, packed(answer), descriptor)
     finally:
         os.close(descriptor)

@@ -331,3 +331,26 @@ def test_a_file_that_has_gone_is_that_deliverys_fault(outbox: Outbox, pacs: Fake
     exhaust(outbox.worker(target(pacs)))
     assert outbox.states() == ["pending", "delivered"]
     assert "cannot be read" in outbox.delivery(1)["reason"]
+
+
+def test_after_a_restoration_a_target_is_asked_before_anything_is_sent(outbox: Outbox, pacs: FakePacs) -> None:
+    """It may hold what was sent after the backup was made."""
+    uids = outbox.post("held"), outbox.post("lacks")
+    pacs.held = {uid: each for uid, each in _objects_of(outbox, uids[0] + uids[1]).items() if uid in uids[0]}
+    deliveries.ask_before_sending(outbox.connection, ["pacs"])
+    exhaust(outbox.worker(target(pacs)))
+    assert outbox.states() == ["delivered", "delivered"]
+    assert sorted(pacs.arrivals) == sorted(uids[1])
+
+
+def test_a_hold_is_a_reason_of_the_target_and_ends(outbox: Outbox, pacs: FakePacs) -> None:
+    """Nothing is sent after it has begun, not even the rest of a delivery."""
+    outbox.post("first")
+    worker = outbox.worker(target(pacs))
+    pacs.at_store = {2: lambda: setattr(worker, "hold", lambda: "another node has taken over")}
+    exhaust(worker)
+    assert len(pacs.arrivals) == 2
+    assert (outbox.states(), worker.health.reason) == (["pending"], "another node has taken over")
+    worker.hold = lambda: ""
+    exhaust(worker)
+    assert (outbox.states(), worker.health.reason, len(pacs.arrivals)) == (["delivered"], "", 4)

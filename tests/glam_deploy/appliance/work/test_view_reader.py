@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from enum import Enum
 from io import BytesIO
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from mammograms import write_mg
 from pydicom.uid import JPEGLSLossless
 from support.until import until
 
-from glam_deploy.appliance.work import view_reader
+from glam_deploy.appliance.work import reading_process, view_reader
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReader, ViewReaders
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import DicomError, NotForThisNetwork
+from glam_deploy.errors import DicomError, NotForThisNetwork, Remedy
 from glam_deploy.records import View
 
 
@@ -136,6 +137,18 @@ def test_answers_may_hold_nothing_but_our_records() -> None:
 
     with pytest.raises(pickle.UnpicklingError, match="system"):
         view_reader._Unpickler(BytesIO(pickle.dumps(Evil()))).load()
+
+
+@pytest.mark.parametrize("value", [View.L_CC, Remedy.FLIP])
+def test_members_of_enumerations_pass_as_python_3_11_2_pickles_them(
+    value: Enum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enum.__reduce_ex__ of CPython 3.11.0 to 3.11.3, which Debian 12 has; later ones write class and value."""
+    by_name = lambda self, protocol: (getattr, (type(self), self.name))  # noqa: E731
+    monkeypatch.setattr(type(value), "__reduce_ex__", by_name)
+    with pytest.raises(pickle.UnpicklingError, match=r"holds builtins\.getattr"):
+        view_reader._Unpickler(BytesIO(pickle.dumps(value))).load()
+    assert view_reader._Unpickler(BytesIO(reading_process.packed(value))).load() is value
 
 
 def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) -> None:

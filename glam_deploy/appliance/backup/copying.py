@@ -1,0 +1,203 @@
+"""Copies a data folder while the appliance runs: first the state as of one moment, then the files that it names.
+
+Files of the data folder are complete before a row names them and do not change afterwards, so the copy is consistent.
+A file that is gone by then was removed by retention, or another version has taken its place; a second snapshot tells
+which. A copy into an earlier one takes over its unchanged files. Whenever it is interrupted, the earlier copy is valid.
+"""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from glam_deploy import __version__
+from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.backup.manifest import FORMAT, CopiedFile, CopyFolder, Manifest, utc_now, write_durably
+from glam_deploy.appliance.data import DataFolder, part_file
+from glam_deploy.appliance.state import database
+from glam_deploy.durable import move_into_place
+from glam_deploy.errors import UsageError
+from glam_deploy.json_records import to_json
+
+CHUNK = 1 << 20
+IDENTITY = ("audit.key", "device.uid")
+"""Files at the top of the data folder besides the state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """What a copy came to."""
+
+    manifest: Manifest
+    new_bytes: int
+    """Bytes that were not in the earlier copy."""
+
+
+def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> Copied:
+    """Copy the data folder `data`, in use or not, into a new or an earlier `copy` of it.
+
+    Raises UsageError if that is no place for it, or if another node has taken over; OSError and sqlite3.Error.
+    """
+    _require_place(data, copy)
+    copy.make()
+    with _locked(copy):
+        earlier = _earlier(data, copy)
+        known = {file.path: file for file in earlier.files} if earlier else {}
+        absent = set(earlier.absent) if earlier else set[str]()
+        while True:
+            made_at, state = utc_now(), _copy_state(data, copy)
+            files, missing = _copy_files(data, copy, _named(data, copy.root / state.path), known)
+            if missing <= absent:
+                break
+            absent |= missing
+            known |= files
+        manifest = Manifest(
+            format=FORMAT, release=__version__, state_version=database.VERSION, owner=_owner(data), made_at=made_at,
+            standby=standby, state=state, files=tuple(files.values()),
+            absent=tuple(sorted(missing)),
+        )  # fmt: skip
+        _require_not_taken_over(copy)
+        write_durably(copy.manifest, to_json(manifest))
+        _remove_others(copy, manifest)
+    before = {file.sha256 for file in earlier.files} if earlier else set()
+    new = sum(file.bytes for file in files.values() if file.sha256 not in before)
+    return Copied(manifest=manifest, new_bytes=new)
+
+
+def _require_place(data: DataFolder, copy: CopyFolder) -> None:
+    root, other = copy.root.resolve(), data.root.resolve()
+    if root.is_relative_to(other) or other.is_relative_to(root):
+        raise UsageError(
+            f"the backup {copy.root} and the data folder {data.root} lie in each other, expected two folders apart: "
+            "name another folder, on another disk"
+        )
+    if copy.root.is_dir() and any(copy.root.iterdir()) and not copy.id.exists():
+        raise UsageError(
+            f"{copy.root} holds other files, expected an empty folder or an earlier backup: name another folder"
+        )
+
+
+def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
+    """The manifest of an earlier copy of the same data folder, which nobody has taken over."""
+    _require_not_taken_over(copy)
+    if not copy.manifest.exists():
+        return None
+    manifest = copy.read_manifest()
+    if manifest.owner != _owner(data):
+        raise UsageError(f"{copy.root} is a backup of another data folder than {data.root}: name another folder")
+    return manifest
+
+
+def _require_not_taken_over(copy: CopyFolder) -> None:
+    if taken := copy.read_taken_over():
+        raise UsageError(
+            f"{taken.host} has taken over from {copy.root} at {taken.at}: this data folder is out of date; "
+            "docs/operations.md tells how to make this machine the standby"
+        )
+
+
+def _owner(data: DataFolder) -> str:
+    return open_audit(data).pseudonym("backup")
+
+
+@contextmanager
+def _locked(copy: CopyFolder) -> Iterator[None]:
+    with copy.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another process copies into {copy.root}: wait for it, or name another folder") from error
+        yield
+
+
+# the state
+
+
+def _copy_state(data: DataFolder, copy: CopyFolder) -> CopiedFile:
+    """A consistent copy of `state.db`, named by its digest: the earlier one stays until the manifest is replaced."""
+    with part_file(copy.root) as (part, _):
+        database.copy_database(data.database, part)
+        found = digest_of(part)
+        found = replace(found, path=f"state-{found.sha256[:16]}.db")
+        move_into_place(part, copy.root / found.path)
+    return found
+
+
+def _named(data: DataFolder, state: Path) -> Iterator[Path]:
+    """Every file and folder of the data folder that belongs to the state in the file `state`."""
+    yield from (data.root / name for name in IDENTITY if (data.root / name).exists())
+    yield from sorted(data.audit.glob("*.jsonl"))
+    with closing(sqlite3.connect(f"{state.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+        for query in (
+            "SELECT path FROM instance",
+            "SELECT path FROM quarantine",
+            "SELECT DISTINCT folder FROM job_view WHERE folder NOT NULL",
+        ):
+            yield from (data.root / path for (path,) in connection.execute(query))
+        yield from (data.job_results(key) for (key,) in connection.execute("SELECT key FROM job WHERE state = 'done'"))
+
+
+# files
+
+
+def _copy_files(
+    data: DataFolder, copy: CopyFolder, named: Iterable[Path], known: Mapping[str, CopiedFile]
+) -> tuple[dict[str, CopiedFile], set[str]]:
+    """Copy files, and the files of folders; what was copied, by path, and the paths that are not there."""
+    copied: dict[str, CopiedFile] = {}
+    missing: set[str] = set()
+    for path in named:
+        try:
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                name = data.relative(file)
+                copied[name] = _copy_file(file, name, copy.files / name, known.get(name))
+        except FileNotFoundError:
+            missing.add(data.relative(path))
+    return copied, missing
+
+
+def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) -> CopiedFile:
+    """Copy a file, unless the earlier copy has it. Raises FileNotFoundError if there is no such file."""
+    facts = source.stat()
+    if known and (known.bytes, known.changed_ns) == (facts.st_size, facts.st_mtime_ns) and target.exists():
+        return known
+    with source.open("rb") as original:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with part_file(target.parent) as (part, file):
+            digest, count = hashlib.sha256(), 0
+            while chunk := original.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                count += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            move_into_place(part, target)
+    return CopiedFile(path=name, bytes=count, sha256=digest.hexdigest(), changed_ns=facts.st_mtime_ns)
+
+
+def digest_of(path: Path, length: int | None = None) -> CopiedFile:
+    """Size and SHA-256 of a file, or of its first `length` bytes. Raises OSError."""
+    digest, count = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK if length is None else min(CHUNK, length - count)):
+            digest.update(chunk)
+            count += len(chunk)
+    return CopiedFile(path=path.name, bytes=count, sha256=digest.hexdigest())
+
+
+def _remove_others(copy: CopyFolder, manifest: Manifest) -> None:
+    """Remove files that the manifest does not name, and empty folders."""
+    keep = {copy.files / file.path for file in manifest.files}
+    for path in sorted(copy.files.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in keep:
+            path.unlink()
+    for path in copy.root.glob("state-*.db"):
+        if path.name != manifest.state.path:
+            path.unlink()

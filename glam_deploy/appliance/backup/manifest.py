@@ -1,0 +1,181 @@
+"""The folder of a copy: its manifest, its files, and the mark of a node that has taken over.
+
+manifest.json      every file with its size and SHA-256; replaced as the last step of a copy
+copy.id            random, made with the folder
+taken-over.json    written by the node that takes over; nothing is copied into the folder afterwards
+state-DIGEST.db    the state at the moment of the copy
+files/             the files that this state names, by their paths in the data folder
+"""
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from glam_deploy.appliance.data import part_file
+from glam_deploy.durable import move_into_place
+from glam_deploy.errors import UsageError
+from glam_deploy.json_records import JsonFault, from_json, to_json
+
+FORMAT = 1
+"""Raised when the meaning of the folder's files changes."""
+GROWING = "audit/"
+"""Prefix of files that only grow: a longer file than the manifest says is sound if it begins with the same bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedFile:
+    """A file of a copy."""
+
+    path: str
+    """Relative to the data folder; of the state, relative to the folder of the copy."""
+    bytes: int
+    sha256: str
+    changed_ns: int = 0
+    """Time of the last change of the original, nanoseconds since 1970."""
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise JsonFault(f"path {self.path!r} leads out of the folder")
+
+    @property
+    def grows(self) -> bool:
+        return self.path.startswith(GROWING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Content of manifest.json."""
+
+    format: int
+    release: str
+    """Of glam-deploy."""
+    state_version: int
+    """Schema version of the state."""
+    owner: str
+    """Pseudonym of the data folder, by its audit key."""
+    made_at: str
+    """UTC, ISO 8601: what was received before is in the copy."""
+    standby: bool
+    """Kept current for a second node by `[standby]`."""
+    state: CopiedFile
+    files: tuple[CopiedFile, ...]
+    absent: tuple[str, ...] = ()
+    """Paths that the state names and that were not there: removed by retention."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(file.bytes for file in (self.state, *self.files))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeOver:
+    """Content of taken-over.json."""
+
+    host: str
+    at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyFolder:
+    """Paths of a copy."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def id(self) -> Path:
+        return self.root / "copy.id"
+
+    @property
+    def taken_over(self) -> Path:
+        return self.root / "taken-over.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    def read_manifest(self) -> Manifest:
+        """Raises UsageError if the folder is no copy, or one of a later release."""
+        try:
+            value = json.loads(self.manifest.read_bytes())
+            if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
+                raise UsageError(
+                    f"{self.root} was made by glam-deploy {value.get('release')} in format {value['format']}, expected "
+                    f"up to {FORMAT}: restore it with that release"
+                )
+            return from_json(Manifest, value)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{self.root} is no backup, it has no manifest.json: give a folder that glam-deploy backup made"
+            ) from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(
+                f"the backup {self.root} is damaged, its manifest.json cannot be read ({reason}): use another backup"
+            ) from error
+
+    def read_taken_over(self) -> TakeOver | None:
+        """Who has taken over; None if nobody has. Raises OSError if the folder cannot be read."""
+        try:
+            return from_json(TakeOver, json.loads(self.taken_over.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # half written by a program that copied the folder: somebody has
+            return TakeOver(host="an unknown node", at="an unknown time")
+
+    def mark_taken_over(self) -> None:
+        """Record that this machine takes over; again by the same machine changes nothing.
+
+        Raises UsageError if another machine has.
+        """
+        host, known = socket.gethostname(), self.read_taken_over()
+        if known and known.host != host:
+            raise UsageError(
+                f"{self.root} was taken over by {known.host} at {known.at}: stop the appliance there and remove "
+                f"{self.taken_over} if {host} shall take its place"
+            )
+        if not known:
+            write_durably(self.taken_over, to_json(TakeOver(host=host, at=utc_now())))
+
+    def make(self) -> None:
+        """Create the folder, its id, and its folder of files. Raises OSError."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.files.mkdir(mode=0o700, exist_ok=True)
+        if not self.id.exists():
+            write_durably(self.id, secrets.token_hex(16))
+
+    def read_id(self) -> str:
+        """The id of the folder; "" if it has none. Raises OSError if the folder cannot be read."""
+        try:
+            return str(json.loads(self.id.read_bytes()))
+        except FileNotFoundError:
+            return ""
+
+
+def write_durably(path: Path, value: Any) -> None:
+    """Write `value` as JSON, so that after a power failure the file is complete or as it was. Raises OSError."""
+    with part_file(path.parent) as (part, file):
+        file.write(json.dumps(value, allow_nan=False).encode())
+        file.flush()
+        os.fsync(file.fileno())
+        move_into_place(part, path)
+
+
+def utc_now() -> str:
+    """Now, by the wall clock: UTC, ISO 8601, in seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,305 @@
+"""Backups: every byte comes back, damage and wrong places are refused, an interruption leaves the earlier one valid."""
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.jobs import config_of, made, send
+from support.until import until
+
+from glam_deploy.appliance.audit import open_audit
+from glam_deploy.appliance.backup import copying
+from glam_deploy.appliance.backup.copying import copy_data
+from glam_deploy.appliance.backup.manifest import CopyFolder
+from glam_deploy.appliance.backup.replication import fence_of
+from glam_deploy.appliance.backup.restoring import restore_data
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.supervisor import FenceWatch
+from glam_deploy.errors import UsageError
+from glam_deploy.records import View
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Of an appliance that has received two views."""
+    config = config_of(tmp_path)
+    made(config)
+    send(config, View.L_CC, View.R_CC)
+    return config
+
+
+@pytest.fixture
+def data(config: Config) -> DataFolder:
+    return DataFolder(root=config.data)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> CopyFolder:
+    return CopyFolder(root=tmp_path / "copy")
+
+
+def content(root: Path) -> dict[str, str]:
+    """Path -> SHA-256 of the files that a backup must hold; of the state, its rows."""
+    files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("state.db")]
+    with closing(sqlite3.connect(root / "state.db")) as connection:
+        rows = "".join(line for line in connection.iterdump() if "steady" not in line and "component" not in line)
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if "audit/" not in str(path)
+    } | {"state.db": rows}
+
+
+def test_what_was_received_comes_back(config: Config, data: DataFolder, copy: CopyFolder) -> None:
+    before = content(data.root)
+    copied = copy_data(data, copy)
+    assert (copied.manifest.absent, len(before)) == ((), 2 + 1 + 1)  # views, key, state
+    shutil.rmtree(data.root)
+    restore_data(copy, config)
+    assert content(data.root) == before
+    assert (data.root.stat().st_mode & 0o777, data.database.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert "restored" in "".join(path.read_text() for path in data.audit.iterdir())
+
+
+def test_a_second_backup_copies_only_what_is_new_and_forgets_what_is_gone(
+    config: Config, data: DataFolder, copy: CopyFolder
+) -> None:
+    copy_data(data, copy)
+    send(config, View.L_MLO, exam="another")
+    copied = copy_data(data, copy)
+    (new,) = data.study(latest_study(data)).iterdir()
+    assert new.stat().st_size <= copied.new_bytes < new.stat().st_size + 100_000
+    with closing(sqlite3.connect(data.database)) as connection:
+        (old,) = connection.execute("SELECT path FROM instance ORDER BY arrival LIMIT 1").fetchone()
+        connection.execute("DELETE FROM instance WHERE path = ?", (old,))
+        connection.commit()
+    assert (copy.files / old).exists()
+    copy_data(data, copy)
+    assert not (copy.files / old).exists()
+    assert len(list(copy.root.glob("state-*.db"))) == 1
+
+
+def latest_study(data: DataFolder) -> str:
+    """Study Instance UID of the latest instance."""
+    with closing(sqlite3.connect(data.database)) as connection:
+        (uid,) = connection.execute("SELECT study_uid FROM instance ORDER BY arrival DESC LIMIT 1").fetchone()
+    return str(uid)
+
+
+def test_a_file_that_goes_while_it_is_copied_is_looked_for_again(
+    config: Config, data: DataFolder, copy: CopyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version takes the place of an image: the copy has that one."""
+    snapshot, calls = copying._copy_state, []
+
+    def replaced_after_the_first(*arguments: DataFolder | CopyFolder) -> object:
+        made = snapshot(*arguments)  # type: ignore[arg-type]
+        if not calls:
+            with closing(sqlite3.connect(data.database)) as connection:
+                (path,) = connection.execute("SELECT path FROM instance LIMIT 1").fetchone()
+                (data.root / path).rename(data.root / f"{path}.new")
+                connection.execute("UPDATE instance SET path = ? WHERE path = ?", (f"{path}.new", path))
+                connection.commit()
+        calls.append(1)
+        return made
+
+    monkeypatch.setattr(copying, "_copy_state", replaced_after_the_first)
+    assert copy_data(data, copy).manifest.absent == ()
+    assert len(list(copy.files.rglob("*.new"))) == 1
+
+
+def test_files_that_retention_has_removed_cost_one_more_snapshot_once(
+    data: DataFolder, copy: CopyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next(data.root.rglob("*.dcm")).unlink()
+    snapshot, calls = copying._copy_state, []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return snapshot(*arguments)
+
+    monkeypatch.setattr(copying, "_copy_state", counted)
+    assert [len(copy_data(data, copy).manifest.absent) for _ in range(2)] == [1, 1]
+    assert len(calls) == 2 + 1
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def newest_state(copy: CopyFolder) -> Path:
+    (path,) = copy.root.glob("state-*.db")
+    return path
+
+
+def edit(copy: CopyFolder, **changes: object) -> None:
+    copy.manifest.write_text(json.dumps(json.loads(copy.manifest.read_text()) | changes))
+
+
+DAMAGES: dict[str, tuple[Callable[[CopyFolder], object], str]] = {
+    "a byte of an image": (lambda copy: flip(next(copy.files.rglob("*.dcm"))), r"is damaged, spool/.* SHA-256"),
+    "an image": (lambda copy: next(copy.files.rglob("*.dcm")).unlink(), "is damaged, spool/.*No such file"),
+    "a byte of the state": (lambda copy: flip(newest_state(copy)), r"is damaged, state-\w+.db has"),
+    "the key": (lambda copy: (copy.files / "audit.key").write_bytes(b"x"), "is damaged, audit.key has 1 bytes"),
+    "the manifest": (lambda copy: copy.manifest.write_text("{"), "manifest.json cannot be read"),
+    "no manifest": (lambda copy: copy.manifest.unlink(), "is no backup, it has no manifest.json"),
+    "a path": (lambda copy: edit(copy, state={"path": "../x", "bytes": 1, "sha256": ""}), "leads out of the folder"),
+    "a later format": (lambda copy: edit(copy, format=2, colour="blue"), "in format 2, expected up to 1"),
+    "a later state": (lambda copy: edit(copy, state_version=99), "state has version 99, expected up to"),
+    "a standby": (lambda copy: edit(copy, standby=True), "add --take-over"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_backup_that_is_not_as_it_was_made_is_refused(
+    name: str, config: Config, data: DataFolder, copy: CopyFolder
+) -> None:
+    damage, told = DAMAGES[name]
+    copy_data(data, copy)
+    damage(copy)
+    shutil.rmtree(data.root)
+    with pytest.raises(UsageError, match=told):
+        restore_data(copy, config)
+    assert not data.root.exists()
+
+
+def test_the_audit_log_may_have_grown_meanwhile(config: Config, data: DataFolder, copy: CopyFolder) -> None:
+    """As it has in a copy that was interrupted before its manifest."""
+    copy_data(data, copy)
+    (log,) = (copy.files / "audit").iterdir()
+    log.write_bytes(log.read_bytes() + b"{}\n")
+    shutil.rmtree(data.root)
+    restore_data(copy, config)
+    log.write_bytes(b"x" + log.read_bytes()[1:])
+    shutil.rmtree(data.root)
+    with pytest.raises(UsageError, match="is damaged, audit/"):
+        restore_data(copy, config)
+
+
+def test_an_interrupted_backup_leaves_the_earlier_one(
+    config: Config, data: DataFolder, copy: CopyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_data(data, copy)
+    before = content(data.root)
+    send(config, View.L_MLO, exam="another")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(copying, "write_durably", full)
+        copy_data(data, copy)
+    shutil.rmtree(data.root)
+    restore_data(copy, config)
+    assert content(data.root) == before
+
+
+def test_a_data_folder_in_use_is_never_overwritten(config: Config, data: DataFolder, copy: CopyFolder) -> None:
+    copy_data(data, copy)
+    before = content(data.root)
+    with pytest.raises(UsageError, match="expected an empty or no folder"):
+        restore_data(copy, config)
+    assert content(data.root) == before
+
+
+def test_a_restoration_that_was_killed_is_not_used(config: Config, data: DataFolder, copy: CopyFolder) -> None:
+    """Neither is the folder started on, nor is it restored into."""
+    copy_data(data, copy)
+    shutil.rmtree(data.root)
+    data.restoring.mkdir(parents=True)
+    with pytest.raises(UsageError, match="not restored to the end: empty it"):
+        data.make()
+    with pytest.raises(UsageError, match="expected an empty or no folder"):
+        restore_data(copy, config)
+
+
+@pytest.mark.parametrize("place", ["data/backup", ".", "other"])
+def test_a_place_that_holds_something_else_is_refused(data: DataFolder, tmp_path: Path, place: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("")
+    with pytest.raises(UsageError, match="name another folder"):
+        copy_data(data, CopyFolder(root=tmp_path / place))
+
+
+def test_a_backup_of_another_appliance_is_refused(data: DataFolder, copy: CopyFolder, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    other = made(config_of(tmp_path / "second"))
+    open_audit(other)
+    sqlite3.connect(other.database).close()
+    copy_data(data, copy)
+    with pytest.raises(UsageError, match="of another data folder than"):
+        copy_data(other, copy)
+
+
+# the standby
+
+
+@pytest.fixture
+def standby(config: Config, data: DataFolder, copy: CopyFolder) -> Config:
+    """Whose copy is current."""
+    config = config.model_copy(update={"standby": config.standby.model_copy(update={"folder": copy.root})})
+    fence = fence_of(config)
+    assert fence
+    copy_data(data, copy, standby=True)
+    fence.remember()
+    return config
+
+
+def test_a_node_delivers_until_another_one_takes_over(standby: Config, copy: CopyFolder, tmp_path: Path) -> None:
+    fence = fence_of(standby)
+    assert fence
+    assert fence.hold() == fence.taken_over() == ""
+    restore_data(copy, standby.model_copy(update={"data": tmp_path / "second"}), take_over=True)
+    assert "has taken over" in fence.hold()
+    assert fence.taken_over() == fence.hold()
+    with pytest.raises(UsageError, match="has taken over"):
+        copy_data(fence.data, copy, standby=True)
+
+
+def test_a_copy_is_taken_over_by_one_machine(
+    standby: Config, copy: CopyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("second", "second again"):
+        restore_data(copy, standby.model_copy(update={"data": tmp_path / name}), take_over=True)
+    monkeypatch.setattr("socket.gethostname", lambda: "third")
+    with pytest.raises(UsageError, match="was taken over by"):
+        restore_data(copy, standby.model_copy(update={"data": tmp_path / "third"}), take_over=True)
+
+
+@pytest.mark.parametrize("what", ["not mounted", "not reachable", "another folder"])
+def test_a_node_that_cannot_know_holds_its_deliveries(standby: Config, copy: CopyFolder, what: str) -> None:
+    fence = fence_of(standby)
+    assert fence
+    copy.root.rename(copy.root.with_name("away"))
+    if what == "not reachable":
+        copy.root.symlink_to(copy.root)  # ELOOP, as the errors of a network disk
+    elif what == "not mounted":
+        copy.root.mkdir()
+    else:
+        copy.make()
+    told = fence.hold()
+    assert ("cannot be read" if what == "not reachable" else "is its disk mounted?") in told
+    assert fence.taken_over() == ""
+    if what == "not mounted":
+        assert not any(copy.root.iterdir())
+
+
+def test_a_folder_that_does_not_answer_stops_nobody(standby: Config, copy: CopyFolder) -> None:
+    """As a network disk whose server is gone: opening the file does not return."""
+    os.mkfifo(copy.taken_over)
+    fence = fence_of(standby)
+    assert fence
+    watch = FenceWatch(fence)
+    assert watch.reason == ""
+    copy.taken_over.write_text('{"host": "second", "at": "now"}')  # the reader goes on
+    until(lambda: "second has taken over" in watch.reason)
