@@ -170,9 +170,9 @@ class StowClient:
         assert target.stow_url  # Target has checked
         return WebPeer(
             url=target.stow_url,
-            token=_secret(target.stow_token_file),
+            token=read_secret(target.stow_token_file),
             user=target.stow_user,
-            password=_secret(target.stow_password_file),
+            password=read_secret(target.stow_password_file),
             certificate=tls.certificate if tls else None,
             key=tls.key if tls else None,
             authority=tls.authority if tls else target.stow_authority,
@@ -185,7 +185,7 @@ def tls_files(tls: Tls) -> TlsFiles:
     return TlsFiles(certificate=tls.certificate, key=tls.key, authority=tls.authority)
 
 
-def _secret(path: Path | None) -> str | None:
+def read_secret(path: Path | None) -> str | None:
     """The first line of a file."""
     if path is None:
         return None

@@ -78,7 +78,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
     processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
-    yield from _running(known, processes)
+    yield from _running(config, known, processes)
     yield from _network(config)
     yield from certificates(config)
     yield from listeners(config, processes)
@@ -203,13 +203,14 @@ def _unconfigured_targets(waiting: Mapping[str, int]) -> Iterator[Finding]:
         yield note(f"target {name}", f"{count} result sets wait for it, but it is not configured", remedy)
 
 
-def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
+def _running(config: "Config", known: Processes, processes: Processes) -> Iterator[Finding]:
     """`processes`: those of `known` with a recent heartbeat."""
-    from glam_deploy.appliance.supervisor import ROLES
+    from glam_deploy.appliance.supervisor import configured_roles
 
-    missing = [role for role in ROLES if role not in processes]
-    if len(missing) == len(ROLES):
-        last = min((known[role].age for role in ROLES if role in known), default=None)
+    roles = configured_roles(config)
+    missing = [role for role in roles if role not in processes]
+    if len(missing) == len(roles):
+        last = min((known[role].age for role in roles if role in known), default=None)
         text = "none runs" if last is None else f"none runs, or none can write: the last heartbeat was {last:.0f} s ago"
         yield note("processes", text, "start glam-deploy serve; if it runs, check whether the disk is full")
         return
@@ -218,11 +219,11 @@ def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
             f"has written no heartbeat for {known[role].age:.0f} s: it ended or hangs" if role in known else "never ran"
         )
         yield fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
-    for role in ROLES:
+    for role in roles:
         if role in processes and processes[role].state == "failing":
             reason = processes[role].detail.get("reason", "no reason given")
             yield fails("processes", f"{role}: {reason}", "see the log")
-    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in ROLES if role in processes))
+    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in roles if role in processes))
 
 
 # the network

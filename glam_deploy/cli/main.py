@@ -37,6 +37,7 @@ COMMANDS = {
     "route": "Show which routing rule applies to a study.",
     "doctor": "Check whether the appliance can run here.",
     "queue": "List what waits or failed; retry it, or give it up.",
+    "fetch": "Fetch studies from the archive of [fetch]: by date, or by a list.",
     "demo": "Make weights and images, then do all of the above.",
 }
 VERBOSITY = f"{__name__}.verbosity"

@@ -91,7 +91,7 @@ def retry_command(config_path: Path, studies: Sequence[str], target: str | None)
     """
     from glam_deploy.appliance.state import deliveries, jobs
 
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending"))
         _warn_unconfigured(config_path, items)
         return _apply(connection, audit, items, "retried", {"job": jobs.retry, "delivery": deliveries.retry})
@@ -111,7 +111,7 @@ def discard_command(config_path: Path, studies: Sequence[str], target: str | Non
     """
     from glam_deploy.appliance.state import deliveries, jobs
 
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending") if target else ("dead",))
         if items and not yes and not click.confirm(f"discard {_counted(items)}?", err=True):
             console.err.print("nothing was discarded")
@@ -135,7 +135,7 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
     """
     from glam_deploy.appliance.spool import Spool
 
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         versions = [each for word in studies for each in _versions(_detail(connection, word), numbers)]
         unknown = set(numbers) - {each["id"] for each in versions}
         if unknown:
@@ -150,7 +150,7 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
                     study=instance.study_uid,
                     instance=instance.sop_uid,
                     id=each["id"],
-                    by=_user(),
+                    by=account_name(),
                 )
                 console.out.print(f"version {each['id']} of {each['view'] or 'an image'} accepted", soft_wrap=True)
     if not versions:
@@ -238,7 +238,8 @@ def _warn_unconfigured(config_path: Path, items: Sequence[QueueItem]) -> None:
 
 
 @contextmanager
-def _open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
+def open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
+    """The database, and the audit log, of the appliance with this configuration."""
     from glam_deploy.appliance.audit import open_audit
 
     data = _data(config_path)
@@ -246,7 +247,7 @@ def _open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
         yield connection, open_audit(data)
 
 
-def _user() -> str:
+def account_name() -> str:
     """Name of the account, or its number if it has none (containers of OpenShift)."""
     try:
         return getpass.getuser()
@@ -266,7 +267,7 @@ def _apply(
     for item in items:
         with suppress(UsageError):  # delivered, or changed by another user, since it was looked up
             transitions[item.kind](connection, item.id)
-            audit.write(f"{_AUDIT_KINDS[item.kind]}_{done}", study=item.study_uid, id=item.id, by=_user())
+            audit.write(f"{_AUDIT_KINDS[item.kind]}_{done}", study=item.study_uid, id=item.id, by=account_name())
             console.out.print(f"{item.pseudonym}  {item.kind} {item.id} {done}", soft_wrap=True)
             count += 1
     if not count:
@@ -330,14 +331,19 @@ def _print_summary(line: "StudySummary") -> None:
     """Print a study in two lines, so that its pseudonym is not cut in a narrow terminal."""
     views = f"  {line.views}" if line.views else ""
     lost = f"  {line.lost} without result" if line.lost else ""
-    console.out.print(f"{line.pseudonym}  {line.stage}  {_clock(line.touched_at)}{views}{lost}", soft_wrap=True)
+    stage = _stage_text(line)
+    console.out.print(f"{line.pseudonym}  {stage}  {_clock(line.touched_at)}{views}{lost}", soft_wrap=True)
     if line.reason:
         console.out.print(f"    {line.reason}", soft_wrap=True)
 
 
+def _stage_text(line: "StudySummary") -> str:
+    return f"{line.stage}  {line.priority}" if line.priority else line.stage
+
+
 def _print_detail(detail: "StudyDetail") -> None:
     out = console.out
-    out.print(f"{detail.line.pseudonym}  {detail.line.stage}", soft_wrap=True)
+    out.print(f"{detail.line.pseudonym}  {_stage_text(detail.line)}", soft_wrap=True)
     for row in detail.instances:
         state = "rejected" if row["rejected"] else row["outcome"] or row["state"]
         reason = row["view_reason"] or row["reason"]

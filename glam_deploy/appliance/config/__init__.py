@@ -4,6 +4,7 @@ Sections are frozen, an unknown key is an error, and the defaults are restrictiv
 gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
+from glam_deploy.appliance.config.fetch import Fetch, PriorityRules
 from glam_deploy.appliance.config.listeners import Receive, Sender, Tls, TlsListener, Web
 from glam_deploy.appliance.config.parse import parse_config
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
@@ -16,6 +17,8 @@ __all__ = [
     "Assemble",
     "Config",
     "Dispatch",
+    "Fetch",
+    "PriorityRules",
     "Receive",
     "ResultKind",
     "Results",

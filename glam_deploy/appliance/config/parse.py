@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from glam_deploy.appliance.config.fetch import WINDOW
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import AE_TITLE, Section
 from glam_deploy.appliance.config.targets import TARGET_NAME
@@ -53,6 +54,7 @@ def _explanation(error: Any) -> str:
         "tuple_type": "expected a list, [...]",
         AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
+        WINDOW: "expected a time of the day as in 22:00-06:00",
     }
     known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))
     return known or str(error["msg"]).removeprefix("Value error, ")

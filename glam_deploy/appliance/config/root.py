@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from glam_deploy.appliance.config.fetch import Fetch, PriorityRules
 from glam_deploy.appliance.config.listeners import Receive, Web
 from glam_deploy.appliance.config.processing import Accept, Assemble, ResultKind, Results, Retain, Worker
 from glam_deploy.appliance.config.routes import Route, check_routes
@@ -31,6 +32,9 @@ class Config(Section):
     """The first rule that applies to a study decides about its results; without any, all targets get them."""
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
+    priority: PriorityRules = PriorityRules()
+    fetch: Fetch | None = None
+    """None: nothing is fetched."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":
@@ -52,6 +56,20 @@ class Config(Section):
     @model_validator(mode="after")
     def _routes_are_reached(self) -> "Config":
         check_routes(self.routes, [target.name for target in self.targets])
+        return self
+
+    @model_validator(mode="after")
+    def _fetch_fits(self) -> "Config":
+        fetch = self.fetch
+        if fetch is None:
+            return self
+        if unknown := [name for name in fetch.targets or () if name not in [target.name for target in self.targets]]:
+            raise ValueError(f"fetch.targets names the unknown target {unknown[0]}: add it to [[targets]]")
+        if fetch.moves and fetch.ae_title not in [sender.ae_title for sender in self.receive.senders]:
+            raise ValueError(
+                f'fetch.retrieve is "move", but {fetch.ae_title} may not send to this appliance: add it to '
+                "[[receive.senders]]"
+            )
         return self
 
     def targets_of(self, route: Route | None) -> tuple[str, ...] | None:

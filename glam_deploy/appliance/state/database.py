@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from glam_deploy.errors import UsageError
 
-VERSION = 2
+VERSION = 3
 """`PRAGMA user_version`; raised when the schema changes. Version 1 is that of release 0.1.0."""
 
 _FROM_VERSION_1 = (
@@ -27,7 +28,9 @@ _FROM_VERSION_1 = (
     "ALTER TABLE job ADD COLUMN sources TEXT NOT NULL DEFAULT ''",
     "UPDATE job SET sources = key",
 )
-"""Changes to the tables of version 1; tables that it does not have are made from schema.sql."""
+_FROM_VERSION_2 = ("ALTER TABLE study ADD COLUMN priority INTEGER NOT NULL DEFAULT 1",)
+_CHANGES: Mapping[int, tuple[str, ...]] = MappingProxyType({1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2})
+"""Version -> changes to its tables; tables that it does not have are made from schema.sql."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
@@ -46,8 +49,8 @@ def open_database(path: Path, *, one_thread: bool = True) -> sqlite3.Connection:
 
     Without `one_thread` several threads may use it, one at a time, which the caller must ensure. Autocommit outside of
     `transaction`; rows are `sqlite3.Row`. A commit is on the disk when it returns (WAL, synchronous FULL). A database
-    of version 1 is converted, and a copy of it kept beside it. Raises UsageError if the file is not an appliance's
-    database or has another version.
+    of an earlier version is converted, and a copy of it kept beside it. Raises UsageError if the file is not an
+    appliance's database or has another version.
     """
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread)
@@ -99,19 +102,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database, or bring one of version 1 to `VERSION`, in the caller's transaction."""
+    """Make the tables, or bring those of an earlier version to `VERSION`; in the caller's transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
     existing = {row["name"] for row in connection.execute("SELECT name FROM sqlite_schema")}
-    if version == 1:
+    if version in _CHANGES:
         _keep_copy(path, version)
     elif version or existing:
         raise UsageError(
             f"{path} has schema version {version}, expected {VERSION}: use the release that made this data folder, "
             "or set an empty folder as `data`"
         )
-    for statement in _FROM_VERSION_1 if version == 1 else ():
+    for statement in _CHANGES.get(version, ()):
         connection.execute(statement)
     for statement in _statements():
         if _name(statement) not in existing:
