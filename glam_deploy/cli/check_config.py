@@ -60,8 +60,19 @@ def describe(config: "Config") -> Iterator[str]:
         targets = config.targets_of(route)
         to = "not processed" if targets is None else f"to {', '.join(targets) or 'no target'}"
         yield f"route      {number}: {route}: {to}"
+    yield from _fetching(config)
     if not config.targets:
         yield "target     none: results stay in the data folder"
+
+
+def _fetching(config: "Config") -> Iterator[str]:
+    if fetch := config.fetch:
+        how = "DICOMweb" if fetch.url else "C-MOVE" if fetch.moves else "C-GET"
+        times = f", {', '.join(fetch.windows)}" if fetch.windows else ", at any time"
+        to = "" if fetch.targets is None else f", results to {', '.join(fetch.targets) or 'no target'}"
+        yield f"fetch      from {fetch.place} by {how}{times}{to}"
+    if config.priority.stat_senders:
+        yield f"urgent     exams of {', '.join(config.priority.stat_senders)}"
 
 
 def _receiving(config: "Config") -> Iterator[str]:

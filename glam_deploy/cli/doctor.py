@@ -20,7 +20,7 @@ from glam_deploy.cli import console
 from glam_deploy.cli.check_config import read_config
 from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
-from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
+from glam_deploy.cli.doctor_network import archive_findings, listeners, senders, target_findings, web
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import page, quoted
@@ -40,8 +40,8 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 def command(config_path: Path, as_json: bool) -> int:
     """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, targets.
 
-    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target. Changes nothing, and may run beside the
-    appliance. Exit code 1 if a check fails.
+    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target and to the archive of [fetch]. Changes
+    nothing, and may run beside the appliance. Exit code 1 if a check fails.
     """
     config = read_config(config_path)
     with console.working("checking"):
@@ -85,6 +85,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from web(config, processes)
     yield from senders(config, data)
     yield from target_findings(config, processes)
+    yield from archive_findings(config, processes)
 
 
 # the data folder

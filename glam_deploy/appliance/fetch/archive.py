@@ -1,5 +1,6 @@
 """The archive of [fetch]: sessions by DIMSE or DICOMweb, and how to find out whether it answers."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from glam_deploy.appliance.config import Config, Fetch
@@ -22,6 +23,12 @@ class ArchiveClient(Protocol):
 
     def check_reachable(self) -> None:
         """Raises PeerError if the archive does not answer (C-ECHO, QIDO-RS)."""
+
+    def missing(self) -> Sequence[str]:
+        """Names of what fetching needs and the archive does not accept; of DICOMweb only a retrieval shows it.
+
+        Raises PeerError if it does not answer.
+        """
 
 
 class DimseArchive:
@@ -46,6 +53,10 @@ class DimseArchive:
     def check_reachable(self) -> None:
         echo(self._peer)
 
+    def missing(self) -> Sequence[str]:
+        with RetrieveSession(self._peer, destination=self._destination) as session:
+            return session.missing()
+
 
 class WebArchive:
     """An archive that is read by QIDO-RS and WADO-RS. Secret files are read for each session; they may be replaced."""
@@ -59,6 +70,10 @@ class WebArchive:
 
     def check_reachable(self) -> None:
         ask(self._peer())
+
+    def missing(self) -> Sequence[str]:
+        self.check_reachable()
+        return ()
 
     def _peer(self) -> WebPeer:
         fetch, tls = self._fetch, self._fetch.tls

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glam_deploy import __version__
-from glam_deploy.appliance.state import overview, senders
+from glam_deploy.appliance.state import fetches, overview, senders
 from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
 from glam_deploy.appliance.web.access import WebContext, context_of, visitor_of
@@ -156,6 +156,8 @@ class _Collector:
             codes = overview.failures_by_code(connection).items()
             yield _gauge("glam_failures", "Failed items", codes, "code")
             skipped = overview.skipped(connection).items()
+            wanted = fetches.counts(connection).items()
+            yield _gauge("glam_fetch_items", "Searches and studies to fetch from the archive", wanted, "state")
             yield _gauge("glam_skipped", "Items skipped by rule, which is no failure", skipped, "kind")
             yield from _stage_metrics(
                 overview.latest_job_timings(connection), overview.latest_delivery_timings(connection)

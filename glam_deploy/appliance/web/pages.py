@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from glam_deploy.appliance.config import Target
 from glam_deploy.appliance.data import PICTURE
-from glam_deploy.appliance.state import deliveries, jobs, overview, senders, study_detail
+from glam_deploy.appliance.state import deliveries, fetches, jobs, overview, senders, study_detail
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.overview import Component, TargetCounts, open_read_only
 from glam_deploy.appliance.web import monitoring
@@ -60,6 +60,7 @@ def home(request: Request) -> Response:
         finished = overview.latest_job_timings(connection, PLOTTED)
         delivered = overview.latest_delivery_timings(connection, PLOTTED)
         shares = _notice_shares(context, connection)
+        fetch_counts = fetches.counts(connection)
     now, worker = context.now(), health.components.get("worker")
     values = {
         "now": now,
@@ -74,6 +75,9 @@ def home(request: Request) -> Response:
         "worker": worker.detail if worker else {},
         "disk": _disk(context),
         "shares": shares,
+        "fetch": context.config.fetch,
+        "fetcher": health.components.get("fetcher"),
+        "fetch_counts": fetch_counts,
     }
     return render(request, "home.html", values)
 

@@ -37,7 +37,23 @@ _PIECE = 1 << 14
 PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
 
-class BoundedMessages(DIMSEServiceProvider):
+class ClientMessages(DIMSEServiceProvider):
+    """DIMSE provider of a client: responses are for the caller that waits for them."""
+
+    def get_msg(self, block: bool = False) -> Any:
+        """The next message. Without `block` none: pynetdicom's own thread of the association asks so, and may take a
+        response that arrives while it is about to pause, for which the caller would then wait in vain.
+        """
+        return super().get_msg(block=True) if block else (None, None)
+
+    def break_off(self) -> None:
+        """Abort the association."""
+        self.message = None
+        self.dul.event_queue.put("Evt19")
+        self.msg_queue.put((None, None))  # ends the wait for a response
+
+
+class BoundedMessages(ClientMessages):
     """DIMSE provider with a limit of the size of a response; beyond it, the association is aborted."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
@@ -47,12 +63,6 @@ class BoundedMessages(DIMSEServiceProvider):
         collected = sum(part.tell() for part in parts if part)
         if collected > MAX_REPLY or self.msg_queue.qsize() > MOST_MATCHES:
             self.break_off()
-
-    def break_off(self) -> None:
-        """Abort the association."""
-        self.message = None
-        self.dul.event_queue.put("Evt19")
-        self.msg_queue.put((None, None))  # ends the wait for a response
 
 
 class ClientAssociation:
@@ -70,7 +80,7 @@ class ClientAssociation:
         *,
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
         handlers: Sequence[evt.EventHandlerType] = (),
-        messages: type[DIMSEServiceProvider] = BoundedMessages,
+        messages: type[ClientMessages] = BoundedMessages,
     ) -> None:
         self.peer, self._messages = peer, messages
         self._contexts, self._roles, self._handlers = list(contexts), list(roles), list(handlers)
@@ -85,6 +95,14 @@ class ClientAssociation:
     ) -> None:
         is_usable = error is None or isinstance(error, PeerDeclined)
         (self._association.release if is_usable else self._association.abort)()
+
+    def not_accepted(self) -> frozenset[str]:
+        """UIDs of the proposed SOP classes that the peer accepts in no transfer syntax."""
+        proposed, accepted = (
+            frozenset(str(context.abstract_syntax) for context in contexts)
+            for contexts in (self._contexts, self._accepted())
+        )
+        return proposed - accepted
 
     def _associate(self) -> Association:
         peer = self.peer
@@ -173,7 +191,7 @@ class ClientAssociation:
 class _Entity(AE):
     """Application entity whose connections do not keep the process alive, and have limits of time and size."""
 
-    def __init__(self, ae_title: str, messages: type[DIMSEServiceProvider]) -> None:
+    def __init__(self, ae_title: str, messages: type[ClientMessages]) -> None:
         super().__init__(ae_title)
         self._messages = messages
 

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pynetdicom import build_context, build_role, evt
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -34,7 +34,7 @@ from glam_deploy.dicom.net.archive import (
     is_wanted_class,
 )
 from glam_deploy.dicom.net.associations import Receipt, Upload
-from glam_deploy.dicom.net.client import MOST_MATCHES, PLAIN, BoundedMessages, ClientAssociation
+from glam_deploy.dicom.net.client import MOST_MATCHES, PLAIN, BoundedMessages, ClientAssociation, ClientMessages
 from glam_deploy.dicom.net.delivery import SLOWEST
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
@@ -78,6 +78,14 @@ class RetrieveSession(ClientAssociation):
             handlers=[(evt.EVT_C_STORE, _stored)],
             messages=BoundedMessages if destination else _ReceivedMessages,
         )
+
+    def missing(self) -> list[str]:
+        """Names of the services and SOP classes that fetching needs and the archive accepts in no transfer syntax."""
+        return sorted(UID(sop_class).name for sop_class in self.not_accepted())
+
+    def _accepted(self) -> list[PresentationContext]:
+        """The accepted contexts, of storage those in which the archive sends."""
+        return [context for context in super()._accepted() if context.abstract_syntax not in WANTED or context.as_scp]
 
     def studies(self, *, day: str = "", accession: str = "") -> Sequence[str]:
         query = _query("STUDY", StudyInstanceUID="", StudyDate=day, AccessionNumber=accession)
@@ -159,7 +167,7 @@ class RetrieveSession(ClientAssociation):
             )
 
 
-class _ReceivedMessages(DIMSEServiceProvider):
+class _ReceivedMessages(ClientMessages):
     """DIMSE provider that streams the objects of C-GET to uploads; the time limit of a message is one without bytes."""
 
     def __init__(self, assoc: Any) -> None:
@@ -176,12 +184,14 @@ class _ReceivedMessages(DIMSEServiceProvider):
         return self._uploads
 
     def get_msg(self, block: bool = False) -> Any:
-        self._last = time.monotonic()
+        if not block:
+            return super().get_msg(block=False)
+        self._last, limit = time.monotonic(), self.dimse_timeout or 0
         while True:
             try:
-                return self.msg_queue.get(block=block, timeout=min(0.5, self.dimse_timeout or 0.5))
+                return self.msg_queue.get(timeout=min(0.5, limit))
             except queue.Empty:
-                if not block or time.monotonic() - self._last > (self.dimse_timeout or 0):
+                if time.monotonic() - self._last > limit:
                     return None, None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
@@ -196,9 +206,7 @@ class _ReceivedMessages(DIMSEServiceProvider):
         except _TooLongError:
             long = True
         if long or self.msg_queue.qsize() > MOST_MATCHES:
-            self.message = None
-            self.dul.event_queue.put("Evt19")
-            self.msg_queue.put((None, None))
+            self.break_off()
 
     def begin_upload(self, message: DIMSEMessage) -> Upload | None:
         """The upload of an object; None for one that was not asked for, or in no accepted context."""

@@ -101,14 +101,6 @@ class DimseSession(ClientAssociation):
         outcome, reason = delivery.stored(self._status(lambda: self._association.send_c_store(dataset), "C-STORE"))
         return Answer(sop_uid=item.sop_uid, outcome=outcome, reason=reason)
 
-    def not_accepted(self) -> frozenset[str]:
-        """UIDs of the proposed SOP classes that the peer accepts in no transfer syntax."""
-        proposed, accepted = (
-            frozenset(str(context.abstract_syntax) for context in contexts)
-            for contexts in (self._contexts, self._accepted())
-        )
-        return proposed - accepted
-
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
         """SOP Instance UIDs of `items` that C-FIND at IMAGE level finds (PS3.4 C.6.2), with one query per series.
 
