@@ -108,9 +108,13 @@ def claim(connection: sqlite3.Connection, now: float) -> FetchItem | None:
 
 
 def release(connection: sqlite3.Connection, item: FetchItem, *, reason: str | None = None, next_try: float = 0) -> None:
-    """Give an item back without counting an attempt, to be tried at monotonic time `next_try`; None keeps the reason."""
+    """Give an item back without counting an attempt, to be tried at monotonic time `next_try`.
+
+    `reason`: None keeps the one before.
+    """
     connection.execute(
-        "UPDATE fetch SET state = 'wanted', reason = coalesce(?, reason), next_try = ? WHERE id = ? AND state = 'fetching'",
+        "UPDATE fetch SET state = 'wanted', reason = coalesce(?, reason), next_try = ?"
+        " WHERE id = ? AND state = 'fetching'",
         (reason, next_try, item.id),
     )
 

@@ -9,7 +9,19 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+    BreastTomosynthesisImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
@@ -48,6 +60,14 @@ _IMAGE_SYNTAXES = tuple(
     syntax for syntax in TRANSFER_SYNTAXES if not any(word in syntax.name for word in ("MPEG", "HEVC", "Part 2"))
 )
 """Transfer syntaxes of single images."""
+_OTHER_CLASSES = (
+    BreastTomosynthesisImageStorage, BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing, DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing, SecondaryCaptureImageStorage, MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)  # fmt: skip
+"""Other SOP classes of series of the modality MG, which are retrieved if the archive does not tell SOP classes."""
 LARGEST_MOVED = 64 << 20
 """Bytes of the largest object for which the response to C-MOVE is awaited, at the lowest rate `delivery.SLOWEST`."""
 SEARCH_TIMEOUTS = 10
@@ -70,7 +90,8 @@ class RetrieveSession(ClientAssociation):
         services = [build_context(service, PLAIN) for service in (Verification, _FIND, self._model)]
         # a context for each syntax: of several in one the archive chooses one, whatever the object is stored in
         storage = [build_context(sop_class, syntax) for sop_class in WANTED for syntax in _syntaxes(sop_class)]
-        roles = [build_role(sop_class, scp_role=True) for sop_class in WANTED]
+        storage += [build_context(sop_class, list(_IMAGE_SYNTAXES)) for sop_class in _OTHER_CLASSES]
+        roles = [build_role(sop_class, scp_role=True) for sop_class in (*WANTED, *_OTHER_CLASSES)]
         super().__init__(
             peer,
             services if destination else [*services, *storage],
@@ -81,11 +102,12 @@ class RetrieveSession(ClientAssociation):
 
     def missing(self) -> list[str]:
         """Names of the services and SOP classes that fetching needs and the archive accepts in no transfer syntax."""
-        return sorted(UID(sop_class).name for sop_class in self.not_accepted())
+        return sorted(UID(sop_class).name for sop_class in self.not_accepted().difference(map(str, _OTHER_CLASSES)))
 
     def _accepted(self) -> list[PresentationContext]:
         """The accepted contexts, of storage those in which the archive sends."""
-        return [context for context in super()._accepted() if context.abstract_syntax not in WANTED or context.as_scp]
+        stored = (*WANTED, *_OTHER_CLASSES)
+        return [each for each in super()._accepted() if each.as_scp or each.abstract_syntax not in stored]
 
     def studies(self, *, day: str = "", accession: str = "") -> Sequence[str]:
         query = _query("STUDY", StudyInstanceUID="", StudyDate=day, AccessionNumber=accession)

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import requests
 
@@ -86,7 +86,8 @@ class WebReader:
 
     def page(self, path: str, parameters: Mapping[str, str]) -> Page:
         """The results of one request; an empty mapping for each that is no object of JSON."""
-        answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=parameters)
+        query = urlencode(parameters, quote_via=quote)  # %20 for a space: + means one in forms only
+        answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=query)
         if answer.status == HTTPStatus.NOT_FOUND and path.count("/") == 1:
             raise PeerError(f"{self.peer} answers 404 Not Found: check the URL, which ends before /studies")
         is_end = answer.status == HTTPStatus.NOT_FOUND and parameters.get("offset", "0") != "0"
