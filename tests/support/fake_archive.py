@@ -44,6 +44,8 @@ class FakeArchive:
     aborts: set[str] = field(default_factory=set)
     hangs: set[str] = field(default_factory=set)
     models: tuple[str, ...] = ("find", "get", "move")
+    classes: tuple[str, ...] = (DigitalMammographyXRayImageStorageForPresentation,)
+    """Storage SOP classes that it sends."""
     at_get: Callable[[str], None] = lambda uid: None
     """Called before an object is sent."""
     asked: list[str] = field(default_factory=list)
@@ -83,9 +85,8 @@ class FakeArchive:
         }
         for model in (Verification, *(models[name] for name in self.models)):
             entity.add_supported_context(model)
-        entity.add_supported_context(
-            DigitalMammographyXRayImageStorageForPresentation, PLAIN, scu_role=True, scp_role=True
-        )
+        for sop_class in self.classes:
+            entity.add_supported_context(sop_class, PLAIN, scu_role=True, scp_role=True)
         if self.destination:
             entity.add_requested_context(DigitalMammographyXRayImageStorageForPresentation, PLAIN)
         return entity
