@@ -8,8 +8,7 @@ import logging
 import secrets
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.notify.client import client_of
 from glam_deploy.appliance.notify.compose import Composer
 from glam_deploy.appliance.notify.worker import NotificationWorker
-from glam_deploy.appliance.process import RECURRING
+from glam_deploy.appliance.process import RECURRING, watch_threads
 from glam_deploy.appliance.state import deliveries, notifications
 from glam_deploy.appliance.state.database import MonotonicClock, monotonic_clock, open_database, record_heartbeat
 from glam_deploy.appliance.state.deliveries import Delivery
@@ -38,7 +37,7 @@ from glam_deploy.appliance.targets import (
 )
 from glam_deploy.dicom.net.delivery import Item, Outcome, Session
 from glam_deploy.dicom.uids import derived_uid
-from glam_deploy.errors import InternalError, PeerBroke, PeerDeclined, PeerError, fault
+from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError, fault
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +278,7 @@ def run(config: Config, stop: threading.Event) -> None:
             notifications.queue(connection, wanted)
             _heartbeat(connection, monotonic, workers, own_addresses)
 
-        _supervise(each_second, threads, stop)
+        watch_threads(each_second, threads, stop, stop_s=STOP_S)
 
 
 def _worker_of(target: Target, config: Config, data: DataFolder, audit: Audit) -> DeliveryWorker:
@@ -322,21 +321,6 @@ def _run_worker(worker: Worker, stop: threading.Event) -> None:
             except sqlite3.OperationalError as error:  # a full disk: retry until there is space
                 log.error("state.db cannot be written (%s)", error, extra=RECURRING)
                 stop.wait(HEARTBEAT_S)
-
-
-def _supervise(each_second: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event) -> None:
-    """Call `each_second` until `stop`, then wait for the threads."""
-    while not stop.is_set():
-        if not all(thread.is_alive() for thread in threads) and not stop.is_set():
-            raise InternalError("the thread of a target has ended: see the log for the reason")
-        try:
-            each_second()
-        except sqlite3.OperationalError as error:
-            log.error("state.db cannot be written (%s)", error, extra=RECURRING)
-        stop.wait(HEARTBEAT_S)
-    deadline = time.monotonic() + STOP_S
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _heartbeat(

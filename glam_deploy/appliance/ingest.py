@@ -26,6 +26,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.spool import Spool, SpoolOutcome, Stored
+from glam_deploy.appliance.state.priority import Priority
 from glam_deploy.appliance.state.studies import Instance
 from glam_deploy.dicom.completeness import require_complete
 from glam_deploy.dicom.part10 import Claim, is_accepted_syntax, is_storage_class, read_head, write_head
@@ -92,13 +93,15 @@ class Ingest:
         """`data`: a data folder that has been made. Raises UsageError if its database cannot be used."""
         self.config, self.audit, self.spool = config, audit, Spool(config, data, audit)
 
-    def open(self, *, sender: str, claim: Claim | None = None, study: str | None = None) -> "InstanceUpload":
+    def open(
+        self, *, sender: str, claim: Claim | None = None, study: str | None = None, fetched: bool = False
+    ) -> "InstanceUpload":
         """Begin an instance from `sender` (AE title@address, or another name for the audit log).
 
         With `claim` the bytes are a data set in its transfer syntax (C-STORE), without it a whole DICOM file (STOW-RS).
-        With `study`, a UID, an instance of another study is refused.
+        With `study`, a UID, an instance of another study is refused. `fetched`: whether the appliance asked for it.
         """
-        return InstanceUpload(self, sender, claim, study)
+        return InstanceUpload(self, sender, claim, study, fetched)
 
     def close(self) -> None:
         """Close the database; call it when no instance is being received."""
@@ -108,8 +111,9 @@ class Ingest:
 class InstanceUpload:
     """One instance that is being received; a context manager that leaves no unfinished file on the disk."""
 
-    def __init__(self, ingest: Ingest, sender: str, claim: Claim | None, study: str | None) -> None:
+    def __init__(self, ingest: Ingest, sender: str, claim: Claim | None, study: str | None, fetched: bool) -> None:
         self._ingest, self._sender, self._claim, self._study = ingest, sender, claim, study
+        self._fetched = fetched
         self._started = time.monotonic()
         self._on_disk = ExitStack()
         self._file: BinaryIO | None = None
@@ -237,7 +241,7 @@ class InstanceUpload:
             sender=self._sender,
         )
         rejection = read_rejection(self._path) if received.sop_class == REJECTION_CLASS else None
-        stored = spool.store(self._path, instance, rejection)
+        stored = spool.store(self._path, instance, rejection, priority=self._priority(received))
         if stored.outcome is SpoolOutcome.QUARANTINED:
             raise _RefusedError(
                 Status.UID_COLLISION,
@@ -251,6 +255,14 @@ class InstanceUpload:
             study_uid=received.study_uid,
         )
         self._audit_stored(stored, instance)
+
+    def _priority(self, received: Received) -> Priority:
+        """The priority of the instance, by itself and its sender; an old exam is not urgent, whatever it was."""
+        rules, calling_ae = self._ingest.config.priority, self._sender.rpartition("@")[0]
+        if self._fetched:
+            return Priority.FETCHED
+        is_urgent = (rules.header and received.urgent) or calling_ae in rules.stat_senders
+        return Priority.STAT if is_urgent else Priority.LIVE
 
     def _check(self, received: Received, claim: Claim) -> None:
         """Compare the data set with what was announced; if its own UID is invalid, the file meta information may hold

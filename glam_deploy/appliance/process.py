@@ -6,14 +6,15 @@ import math
 import os
 import resource
 import signal
+import sqlite3
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from glam_deploy.errors import fault
+from glam_deploy.errors import InternalError, fault
 
 _QUOTING = ("pydicom", "pynetdicom", "highdicom", "openjpeg", "httpx", "httpcore", "urllib3")
 """Libraries whose own log may contain patient names or paths of images."""
@@ -89,6 +90,29 @@ def keep_to_this_user() -> None:
     """
     os.umask(_UMASK)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+HEARTBEAT_S = 1.0
+
+
+def watch_threads(
+    send_heartbeats: Callable[[], None], threads: Sequence[threading.Thread], stop: threading.Event, *, stop_s: float
+) -> None:
+    """Send heartbeats once a second until `stop`, then wait for the threads, up to `stop_s` seconds.
+
+    Raises InternalError if a thread has ended before.
+    """
+    while not stop.is_set():
+        if not all(thread.is_alive() for thread in threads) and not stop.is_set():
+            raise InternalError("a thread of this process has ended: see the log for the reason")
+        try:
+            send_heartbeats()
+        except sqlite3.OperationalError as error:
+            logging.getLogger(__name__).error("state.db cannot be written (%s)", error, extra=RECURRING)
+        stop.wait(HEARTBEAT_S)
+    deadline = time.monotonic() + stop_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 _PR_SET_PDEATHSIG = 1

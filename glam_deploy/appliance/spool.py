@@ -15,8 +15,9 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.identity import with_valid_uids
 from glam_deploy.appliance.process import RECURRING
-from glam_deploy.appliance.state import senders, studies
+from glam_deploy.appliance.state import fetches, senders, studies
 from glam_deploy.appliance.state.database import monotonic_clock, open_database, transaction
+from glam_deploy.appliance.state.priority import Priority, raise_priority
 from glam_deploy.appliance.state.rejections import RejectionNote
 from glam_deploy.appliance.state.studies import Instance, StoredVersion
 from glam_deploy.appliance.versions import Judgement, Verdict, VersionJudge
@@ -63,6 +64,7 @@ class Spool:
     def __init__(self, config: Config, data: DataFolder, audit: Audit) -> None:
         """`data`: a data folder that has been made."""
         self.data, self._audit, self._accept = data, audit, config.accept
+        self._fetch = config.fetch
         self._judge = VersionJudge(config, data)
         self._database = open_database(data.database, one_thread=False)
         self._monotonic = monotonic_clock(self._database)
@@ -73,9 +75,17 @@ class Spool:
         self._judge.close()
         self._database.close()
 
-    def store(self, part: Path, instance: Instance, rejection: Rejection | None = None) -> Stored:
+    def store(
+        self,
+        part: Path,
+        instance: Instance,
+        rejection: Rejection | None = None,
+        *,
+        priority: Priority = Priority.LIVE,
+    ) -> Stored:
         """Store the file `part`, whose bytes are synchronized and which is on the same file system; sets
         `instance.path`. `rejection`: content of a rejection note, which is applied to its study.
+        `priority`: that of its study, unless the study has a higher one.
 
         Raises OSError or sqlite3.Error if the disk is full or fails; then nothing has changed.
         """
@@ -85,16 +95,22 @@ class Spool:
             # outside of the transaction, because it takes seconds
             differs = stored is not None and stored.sha256 != instance.sha256
             judgement = self._judge.judge(stored, instance, part) if stored and differs else None
-            if (done := self._store_unless_changed(part, instance, stored, judgement, rejection)) is not None:
+            if (
+                done := self._store_unless_changed(
+                    part, instance, stored=stored, judgement=judgement, rejection=rejection, priority=priority
+                )
+            ) is not None:
                 return done
 
     def _store_unless_changed(
         self,
         part: Path,
         instance: Instance,
+        *,
         stored: StoredVersion | None,
         judgement: Judgement | None,
         rejection: Rejection | None,
+        priority: Priority,
     ) -> Stored | None:
         """Store `part`; None if the stored version is not `stored` any more."""
         path = self._path(instance, stored)
@@ -105,9 +121,13 @@ class Spool:
                     current = studies.stored_version(self._database, instance.sop_uid)
                     if (current and current.sha256) != (stored and stored.sha256):
                         return None
-                    done = self._store(part, replace(instance, path=self.data.relative(path)), stored, judgement)
+                    if self._is_moved(instance):
+                        priority = Priority.FETCHED
+                    placed = replace(instance, path=self.data.relative(path))
+                    done = self._store(part, placed, stored, judgement, priority)
                     if done.outcome is not SpoolOutcome.QUARANTINED:
                         senders.record_stored(self._database, instance.sender)
+                        raise_priority(self._database, instance.study_uid, priority)
                     if rejection and done.outcome is SpoolOutcome.NEW:
                         done = self._reject(instance, rejection)
             except (OSError, sqlite3.Error):
@@ -121,13 +141,27 @@ class Spool:
         """Path of the file in the spool; a version that replaces another one has a name of its own."""
         return self.data.instance(instance.study_uid, instance.sop_uid, version=instance.sha256 if stored else None)
 
+    def _is_moved(self, instance: Instance) -> bool:
+        """Whether the archive of [fetch] sends an instance because the appliance asked for it by C-MOVE."""
+        fetch = self._fetch
+        if fetch is None or not fetch.moves or instance.sender.rpartition("@")[0] != fetch.ae_title:
+            return False
+        return fetches.is_fetching(self._database, self._audit.pseudonym(instance.study_uid))
+
     def _store(
-        self, part: Path, instance: Instance, stored: StoredVersion | None, judgement: Judgement | None
+        self,
+        part: Path,
+        instance: Instance,
+        stored: StoredVersion | None,
+        judgement: Judgement | None,
+        priority: Priority,
     ) -> Stored:
         if stored is None:
             move_into_place(part, self.data.root / instance.path)
             pseudonym = self._audit.pseudonym(instance.study_uid)
-            studies.add_instance(self._database, instance, pseudonym=pseudonym, now=self._monotonic())
+            studies.add_instance(
+                self._database, instance, pseudonym=pseudonym, now=self._monotonic(), priority=priority
+            )
             other = studies.has_other_patient(self._database, instance)
             return Stored(outcome=SpoolOutcome.NEW, reason=studies.OTHER_PATIENT if other else "")
         if judgement is None:

@@ -40,12 +40,20 @@ ROLES: Mapping[str, str] = MappingProxyType(
     {
         "receiver": "glam_deploy.appliance.receiver",
         "web": "glam_deploy.appliance.web.server",
+        "fetcher": "glam_deploy.appliance.fetch.role",
         "keeper": "glam_deploy.appliance.keeper",
         "worker": "glam_deploy.appliance.work.worker",
         "dispatcher": "glam_deploy.appliance.dispatcher",
     }
 )
 """Role -> the module whose `run(config, stop)` implements it. Roles are stopped in this order: receiving ones first."""
+
+
+def configured_roles(config: Config) -> tuple[str, ...]:
+    """The roles that this configuration needs: the fetcher only with the table [fetch]."""
+    return tuple(role for role in ROLES if role != "fetcher" or config.fetch)
+
+
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 60.0
 STABLE_S = 60.0
 """A process that ran for this long is restarted after FIRST_RETRY_S when it ends."""
@@ -276,7 +284,8 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     open_database(data.database).close()
     watchdog = Watchdog(data, fence_of(config))
     watchdog.check_fence()
-    return supervise(["-m", "glam_deploy", "serve", "--config", str(path)], stop, watch=watchdog)
+    command = ["-m", "glam_deploy", "serve", "--config", str(path)]
+    return supervise(command, stop, roles=configured_roles(config), watch=watchdog)
 
 
 def supervise(

@@ -67,10 +67,21 @@ def describe(config: "Config") -> Iterator[str]:
         yield f"route      {number}: {route}: {to}"
     if config.standby.folder:
         yield f"standby    a copy in {config.standby.folder}, every {config.standby.every_s:g} s"
+    yield from _fetching(config)
     if not config.targets:
         yield "target     none: results stay in the data folder"
     for entry in config.notify:
         yield f"notify     {entry.name}: {entry.kind} to {entry.place}, {', '.join(entry.events)}"
+
+
+def _fetching(config: "Config") -> Iterator[str]:
+    if fetch := config.fetch:
+        how = "DICOMweb" if fetch.url else "C-MOVE" if fetch.moves else "C-GET"
+        times = f", {', '.join(fetch.windows)}" if fetch.windows else ", at any time"
+        to = "" if fetch.targets is None else f", results to {', '.join(fetch.targets) or 'no target'}"
+        yield f"fetch      from {fetch.place} by {how}{times}{to}"
+    if config.priority.stat_senders:
+        yield f"urgent     exams of {', '.join(config.priority.stat_senders)}"
 
 
 def _receiving(config: "Config") -> Iterator[str]:

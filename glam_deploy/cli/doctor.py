@@ -21,7 +21,7 @@ from glam_deploy.cli.check_config import read_config
 from glam_deploy.cli.doctor_access import access
 from glam_deploy.cli.doctor_certificates import certificates
 from glam_deploy.cli.doctor_findings import FAILS, Finding, Processes, fails, note, ok
-from glam_deploy.cli.doctor_network import listeners, senders, target_findings, web
+from glam_deploy.cli.doctor_network import archive_findings, listeners, senders, target_findings, web
 from glam_deploy.cli.doctor_notify import notify_findings
 from glam_deploy.cli.doctor_standby import standby
 from glam_deploy.cli.options import config_option, json_option
@@ -44,8 +44,8 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 def command(config_path: Path, as_json: bool, ready: bool) -> int:
     """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, access, targets.
 
-    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target; asks the login provider for its metadata.
-    Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.
+    Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target and to the archive of [fetch]; asks the
+    login provider for its metadata. Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.
     """
     config = read_config(config_path)
     if ready:
@@ -97,7 +97,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     # SQLite leaves files there, which the service could not use if another user owned them
     known: Processes = (yield from _database(config, data)) if folder.state == "ok" else {}
     processes = {name: each for name, each in known.items() if each.age < HEARTBEAT_TIMEOUT_S}
-    yield from _running(known, processes)
+    yield from _running(config, known, processes)
     yield from standby(config, known)
     yield from _network(config)
     yield from certificates(config)
@@ -107,6 +107,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from senders(config, data)
     yield from target_findings(config, processes)
     yield from notify_findings(config, processes)
+    yield from archive_findings(config, processes)
 
 
 # the data folder
@@ -229,13 +230,14 @@ def _unconfigured(table: str, what: str, waiting: Mapping[str, int]) -> Iterator
         yield note(f"target {name}", f"{count} {what} wait for it, but it is not configured", remedy)
 
 
-def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
+def _running(config: "Config", known: Processes, processes: Processes) -> Iterator[Finding]:
     """`processes`: those of `known` with a recent heartbeat."""
-    from glam_deploy.appliance.supervisor import ROLES
+    from glam_deploy.appliance.supervisor import configured_roles
 
-    missing = [role for role in ROLES if role not in processes]
-    if len(missing) == len(ROLES):
-        last = min((known[role].age for role in ROLES if role in known), default=None)
+    roles = configured_roles(config)
+    missing = [role for role in roles if role not in processes]
+    if len(missing) == len(roles):
+        last = min((known[role].age for role in roles if role in known), default=None)
         text = "none runs" if last is None else f"none runs, or none can write: the last heartbeat was {last:.0f} s ago"
         yield note("processes", text, "start glam-deploy serve; if it runs, check whether the disk is full")
         return
@@ -244,11 +246,11 @@ def _running(known: Processes, processes: Processes) -> Iterator[Finding]:
             f"has written no heartbeat for {known[role].age:.0f} s: it ended or hangs" if role in known else "never ran"
         )
         yield fails("processes", f"{role} {text}", "see the log; glam-deploy serve restarts it")
-    for role in ROLES:
+    for role in roles:
         if role in processes and processes[role].state == "failing":
             reason = processes[role].detail.get("reason", "no reason given")
             yield fails("processes", f"{role}: {reason}", "see the log")
-    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in ROLES if role in processes))
+    yield ok("processes", ", ".join(f"{role} {processes[role].state}" for role in roles if role in processes))
 
 
 # the network

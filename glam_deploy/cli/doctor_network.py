@@ -179,6 +179,37 @@ def target_findings(config: "Config", processes: Processes) -> Iterator[Finding]
         yield note("targets", "none", "results stay in the data folder until [[targets]] has an entry")
 
 
+def archive_findings(config: "Config", processes: Processes) -> Iterator[Finding]:
+    """Findings on the archive of [fetch], by a connection now and by the fetcher's state."""
+    fetch, what = config.fetch, "archive"
+    if fetch is None:
+        return
+    if fetch.tls and not are_usable(fetch.tls):
+        text = f"{fetch.place}: not contacted, because its certificates cannot be used"
+        yield fails(what, text, "correct them first")
+        return
+    from glam_deploy.appliance.fetch.archive import archive_client
+
+    limited = fetch.model_copy(update={"timeout_s": min(fetch.timeout_s, TIMEOUT_S)})
+    try:
+        missing = archive_client(config, limited).missing()
+    except GlamError as error:  # its text names the archive
+        yield fails(what, str(error), "check that it runs, and lets this appliance query and retrieve")
+        return
+    if missing:
+        text = f"{fetch.place} answers, but does not accept from {fetch.calling_ae_title}: {', '.join(missing)}"
+        yield fails(what, text, "allow it there, or set another `retrieve` in [fetch]")
+    else:
+        how = "DICOMweb" if fetch.url else "C-MOVE" if fetch.moves else "C-GET"
+        yield ok(what, f"{fetch.place} answers, for {how}")
+    reported = processes.get("fetcher")
+    if reported and reported.state != "ready":
+        reason = reported.detail.get("reason", "no reason given")
+        yield fails(
+            what, f"the fetcher is {reported.state}: {reason}", "after the repair: glam-deploy fetch retry ITEM"
+        )
+
+
 def _target(config: "Config", target: "Target") -> Finding:
     from glam_deploy.appliance.targets import LOOP_REASON, is_own_address, target_client
 

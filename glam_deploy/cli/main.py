@@ -38,6 +38,7 @@ COMMANDS = {
     "route": "Show which routing rule applies to a study.",
     "doctor": "Check whether the appliance can run here.",
     "queue": "List what waits or failed; retry it, or give it up.",
+    "fetch": "Fetch studies from the archive of [fetch]: by date, or by a list.",
     "init": "Write the files with which the appliance starts.",
     "backup": "Copy the appliance's data folder while it runs.",
     "restore": "Restore a backup, or take over from another node.",

@@ -92,7 +92,7 @@ def retry_command(config_path: Path, studies: Sequence[str], target: str | None)
     from glam_deploy.appliance.state import deliveries, jobs, notifications
 
     transitions = {"job": jobs.retry, "delivery": deliveries.retry, "notification": notifications.retry}
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending"))
         _warn_unconfigured(config_path, items)
         return _apply(connection, audit, items, "retried", transitions)
@@ -113,7 +113,7 @@ def discard_command(config_path: Path, studies: Sequence[str], target: str | Non
     from glam_deploy.appliance.state import deliveries, jobs, notifications
 
     transitions = {"job": jobs.discard, "delivery": deliveries.discard, "notification": notifications.discard}
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         items = _select(connection, studies, target, ("dead", "pending") if target else ("dead",))
         if items and not yes and not click.confirm(f"discard {_counted(items)}?", err=True):
             console.err.print("nothing was discarded")
@@ -138,7 +138,7 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
     from glam_deploy.appliance import corrections
     from glam_deploy.appliance.spool import Spool
 
-    with _open_queue(config_path) as (connection, audit):
+    with open_queue(config_path) as (connection, audit):
         versions = [each for word in studies for each in corrections.acceptable(_detail(connection, word), numbers)]
         unknown = set(numbers) - {each["id"] for each in versions}
         if unknown:
@@ -147,7 +147,7 @@ def accept_command(config_path: Path, studies: Sequence[str], numbers: Sequence[
             versions = []
         with closing(Spool(read_config(config_path), _data(config_path), audit)) as spool:
             for each in versions:
-                corrections.accept(spool, audit, each, by=_user())
+                corrections.accept(spool, audit, each, by=account_name())
                 console.out.print(f"version {each['id']} of {each['view'] or 'an image'} accepted", soft_wrap=True)
     if not versions:
         console.err.print("nothing was accepted: no version in quarantine waits for a decision, or none was confirmed")
@@ -229,7 +229,8 @@ def _warn_unconfigured(config_path: Path, items: Sequence[QueueItem]) -> None:
 
 
 @contextmanager
-def _open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
+def open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
+    """The database, and the audit log, of the appliance with this configuration."""
     from glam_deploy.appliance.audit import open_audit
 
     data = _data(config_path)
@@ -237,7 +238,7 @@ def _open_queue(config_path: Path) -> Iterator[tuple["Connection", "Audit"]]:
         yield connection, open_audit(data)
 
 
-def _user() -> str:
+def account_name() -> str:
     """Name of the account, or its number if it has none (containers of OpenShift)."""
     try:
         return getpass.getuser()
@@ -257,7 +258,7 @@ def _apply(
     for item in items:
         with suppress(UsageError):  # delivered, or changed by another user, since it was looked up
             transitions[item.kind](connection, item.id)
-            audit.write(f"{_AUDIT_KINDS[item.kind]}_{done}", study=item.study_uid, id=item.id, by=_user())
+            audit.write(f"{_AUDIT_KINDS[item.kind]}_{done}", study=item.study_uid, id=item.id, by=account_name())
             console.out.print(f"{item.pseudonym}  {item.kind} {item.id} {done}", soft_wrap=True)
             count += 1
     if not count:
@@ -314,14 +315,19 @@ def _print_summary(line: "StudySummary") -> None:
     """Print a study in two lines, so that its pseudonym is not cut in a narrow terminal."""
     views = f"  {line.views}" if line.views else ""
     lost = f"  {line.lost} without result" if line.lost else ""
-    console.out.print(f"{line.pseudonym}  {line.stage}  {_clock(line.touched_at)}{views}{lost}", soft_wrap=True)
+    stage = _stage_text(line)
+    console.out.print(f"{line.pseudonym}  {stage}  {_clock(line.touched_at)}{views}{lost}", soft_wrap=True)
     if line.reason:
         console.out.print(f"    {line.reason}", soft_wrap=True)
 
 
+def _stage_text(line: "StudySummary") -> str:
+    return f"{line.stage}  {line.priority}" if line.priority else line.stage
+
+
 def _print_detail(detail: "StudyDetail") -> None:
     out = console.out
-    out.print(f"{detail.line.pseudonym}  {detail.line.stage}", soft_wrap=True)
+    out.print(f"{detail.line.pseudonym}  {_stage_text(detail.line)}", soft_wrap=True)
     for row in detail.instances:
         state = "rejected" if row["rejected"] else row["outcome"] or row["state"]
         reason = row["view_reason"] or row["reason"]

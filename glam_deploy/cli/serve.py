@@ -13,7 +13,8 @@ from glam_deploy.cli.options import config_option
 @click.option(
     "--role",
     metavar="NAME",
-    help="Run only this process: receiver, web, keeper, worker or dispatcher [default: start and supervise all five].",
+    help="Run only this process: receiver, web, fetcher, keeper, worker or dispatcher [default: start and supervise "
+    "all; the fetcher only with the table [fetch]].",
 )
 def command(config_path: Path, role: str | None) -> int:
     """Run the appliance beside a PACS: receive views, find lesions, send the results into the same study.

@@ -23,6 +23,8 @@ MAX_HEADER = 4 << 20
 """Largest number of bytes read or inflated to classify an object; elements that are not listed are skipped."""
 
 _IDENTITY = ("SOPClassUID", *UID_KEYWORDS)
+_URGENT = {"StudyPriorityID": ("HIGH",), "RequestedProcedurePriority": ("STAT", "HIGH")}
+"""Keyword -> values of an urgent exam: (0032,000C) of DICOM 2001, PS3.3 section C.4.11."""
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 
 State = Literal["candidate", "skipped", "refused"]
@@ -44,6 +46,8 @@ class Received:
     """View of a candidate, or of a refused image whose header states it."""
     reason: str = ""
     """Why it is not a candidate; contains no identifier."""
+    urgent: bool = False
+    """Whether its header states a high priority (`_URGENT`)."""
     patient: str = field(default="", repr=False)
     """Patient ID and its issuer, an identifier: never logged or shown."""
 
@@ -63,28 +67,34 @@ def examine(path: Path, *, for_processing: bool, caller: Caller = Caller.APPLIAN
         patient = "\0".join(_text(identity, keyword) for keyword in _PATIENT)
         uids = {keyword: _uid(identity, keyword) for keyword in _IDENTITY}
         is_mammogram = uids["SOPClassUID"] in (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
-        found = _classify(header, for_processing, caller) if is_mammogram else _other_class(uids["SOPClassUID"])
-    view, state, reason = found
+        urgent = False
+        if is_mammogram:
+            (view, state, reason), urgent = _classify(header, for_processing, caller)
+        else:
+            view, state, reason = _other_class(uids["SOPClassUID"])
     return Received(
         sop_class=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"], study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"], is_mammogram=is_mammogram, state=state, view=view, reason=reason,
-        patient=patient,
+        patient=patient, urgent=urgent,
     )  # fmt: skip
 
 
 _Classification = tuple[View | None, State, str]
 
 
-def _classify(elements: "_Header", for_processing: bool, caller: Caller) -> _Classification:
-    view = None
+def _classify(elements: "_Header", for_processing: bool, caller: Caller) -> tuple[_Classification, bool]:
+    """The classification of a mammogram, and whether it is urgent."""
+    view, urgent = None, False
     try:
-        header = read_header(elements.read_through(KEYWORDS))
+        dataset = elements.read_through((*KEYWORDS, *_URGENT))
+        urgent = any(_text(dataset, keyword).upper() in values for keyword, values in _URGENT.items())
+        header = read_header(dataset)
         view = _stated_view(header)
-        return _accepted_view(header, for_processing), "candidate", ""
+        return (_accepted_view(header, for_processing), "candidate", ""), urgent
     except NotForThisNetwork as error:
-        return None, "skipped", error.message_for(caller)
+        return (None, "skipped", error.message_for(caller)), urgent
     except DicomError as error:
-        return view, "refused", error.message_for(caller)
+        return (view, "refused", error.message_for(caller)), urgent
 
 
 def _stated_view(header: Header) -> View | None:
@@ -110,7 +120,7 @@ class _Header:
     """Reader of the elements of a DICOM file before its pixels; each is read once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._meta, self._reader = open_data_set(file, [*_PATIENT, *_IDENTITY, *KEYWORDS], limit=MAX_HEADER)
+        self._meta, self._reader = open_data_set(file, [*_PATIENT, *_IDENTITY, *KEYWORDS, *_URGENT], limit=MAX_HEADER)
 
     def read_through(self, keywords: Sequence[str]) -> Dataset:
         """The elements up to the last one of `keywords`, with file meta information."""

@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def programs() -> None:
     """Debian's."""
     need("orthanc", missing())
-    for name in ("storescu", "dcmsend", "dcmcjpls", "dcmcrle"):
+    for name in ("storescu", "dcmsend", "dcmcjpls", "dcmcrle", "dcmqrscp"):
         need("dcmtk", "" if shutil.which(name) else name)
 
 

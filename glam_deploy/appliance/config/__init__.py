@@ -4,6 +4,7 @@ Sections are frozen, an unknown key is an error, and the defaults are restrictiv
 gated engines only. docs/appliance.md explains each key to the administrator.
 """
 
+from glam_deploy.appliance.config.fetch import Fetch, PriorityRules
 from glam_deploy.appliance.config.listeners import KeyPair, Receive, Sender, Tls, TlsListener
 from glam_deploy.appliance.config.notify import Email, Fhir, Hl7, Notify, Webhook
 from glam_deploy.appliance.config.parse import parse_config
@@ -21,11 +22,13 @@ __all__ = [
     "Config",
     "Dispatch",
     "Email",
+    "Fetch",
     "Fhir",
     "Hl7",
     "KeyPair",
     "Notify",
     "Oidc",
+    "PriorityRules",
     "Receive",
     "ResultKind",
     "Results",

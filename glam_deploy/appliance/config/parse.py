@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from glam_deploy.appliance.config.fetch import WINDOW
 from glam_deploy.appliance.config.notify import ADDRESS, NAMESPACE
 from glam_deploy.appliance.config.root import Config
 from glam_deploy.appliance.config.section import AE_TITLE, DIGEST, Section
@@ -59,6 +60,7 @@ def _explanation(error: Any) -> str:
         AE_TITLE: "expected 1 to 16 ASCII characters, without backslash and without a space at either end",
         DIGEST: "expected 64 of 0-9 and a-f, as glam-deploy inspect prints",
         TARGET_NAME: "expected 1 to 32 of a-z, 0-9 and hyphen",
+        WINDOW: "expected a time of the day as in 22:00-06:00",
     }
     known = explanations.get(error["type"]) or explanations.get(error.get("ctx", {}).get("pattern", ""))
     return known or str(error["msg"]).removeprefix("Value error, ")

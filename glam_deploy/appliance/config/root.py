@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from glam_deploy.appliance.config.fetch import Fetch, PriorityRules
 from glam_deploy.appliance.config.listeners import Receive
 from glam_deploy.appliance.config.notify import Notify
 from glam_deploy.appliance.config.processing import Accept, Assemble, BundleTrust, ResultKind, Results, Retain, Worker
@@ -37,6 +38,9 @@ class Config(Section):
     dispatch: Dispatch = Dispatch()
     retain: Retain = Retain()
     standby: Standby = Standby()
+    priority: PriorityRules = PriorityRules()
+    fetch: Fetch | None = None
+    """None: nothing is fetched."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":
@@ -64,6 +68,20 @@ class Config(Section):
     def receivers(self) -> tuple[str, ...]:
         """Names of all that something is sent to: targets, and entries of [[notify]]."""
         return tuple(each.name for each in (*self.targets, *self.notify))
+
+    @model_validator(mode="after")
+    def _fetch_fits(self) -> "Config":
+        fetch = self.fetch
+        if fetch is None:
+            return self
+        if unknown := [name for name in fetch.targets or () if name not in [target.name for target in self.targets]]:
+            raise ValueError(f"fetch.targets names the unknown target {unknown[0]}: add it to [[targets]]")
+        if fetch.moves and fetch.ae_title not in [sender.ae_title for sender in self.receive.senders]:
+            raise ValueError(
+                f'fetch.retrieve is "move", but {fetch.ae_title} may not send to this appliance: add it to '
+                "[[receive.senders]]"
+            )
+        return self
 
     def targets_of(self, route: Route | None) -> tuple[str, ...] | None:
         """Names of the targets of a study to which `route` applies (None: no route); None: it is not processed."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from glam_deploy.errors import UsageError
@@ -28,10 +28,9 @@ _FROM_VERSION_1 = (
     "ALTER TABLE job ADD COLUMN sources TEXT NOT NULL DEFAULT ''",
     "UPDATE job SET sources = key",
 )
-"""Changes to the tables of version 1; tables that it does not have are made from schema.sql."""
-_FROM_VERSION_2: tuple[str, ...] = ()
-_CHANGES = (_FROM_VERSION_1, _FROM_VERSION_2)
-"""Changes from each version to the next one."""
+_FROM_VERSION_2 = ("ALTER TABLE study ADD COLUMN priority INTEGER NOT NULL DEFAULT 1",)
+_CHANGES: Mapping[int, tuple[str, ...]] = MappingProxyType({1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2})
+"""Version -> changes to its tables; tables that it does not have are made from schema.sql."""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; each holds the write lock for milliseconds."""
@@ -103,19 +102,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database, or convert one of an earlier version, in the caller's transaction."""
+    """Make the tables, or bring those of an earlier version to `VERSION`; in the caller's transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
     existing = {row["name"] for row in connection.execute("SELECT name FROM sqlite_schema")}
-    if 0 < version < VERSION:
+    if version in _CHANGES:
         _keep_copy(path, version)
     elif version or existing:
         raise UsageError(
             f"{path} has schema version {version}, expected {VERSION}: use the release that made this data folder, "
             "or set an empty folder as `data`"
         )
-    for statement in chain(*_CHANGES[version - 1 :]) if version else ():
+    for statement in _CHANGES.get(version, ()):
         connection.execute(statement)
     for statement in _statements():
         if _name(statement) not in existing:

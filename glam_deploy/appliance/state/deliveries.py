@@ -85,13 +85,16 @@ def enqueue(connection: sqlite3.Connection, job_id: int, results: Mapping[str, S
 def next_delivery(
     connection: sqlite3.Connection, target: str, now: float, *, last: Collection[int] = ()
 ) -> Delivery | None:
-    """The oldest delivery for `target` that is due at monotonic time `now`; those in `last` come after all others."""
+    """The oldest delivery of the highest priority for `target` that is due at monotonic time `now`.
+
+    Those in `last` come after all others.
+    """
     marks = ", ".join("?" * len(last))
     row = connection.execute(
         "SELECT parcel.id, target, job.study_uid, pseudonym, parcel.attempts FROM parcel"
         " JOIN job ON job.id = job_id JOIN study ON study.study_uid = job.study_uid"
         " WHERE target = ? AND parcel.state = 'pending' AND parcel.next_try <= ?"
-        f" ORDER BY parcel.id IN ({marks}), parcel.id LIMIT 1",
+        f" ORDER BY parcel.id IN ({marks}), priority, parcel.id LIMIT 1",
         (target, now, *last),
     ).fetchone()
     return Delivery(**row) if row else None

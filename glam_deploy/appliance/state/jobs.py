@@ -151,7 +151,7 @@ def claim(
     attempts: int,
     study_uid: str | None = None,
 ) -> Job | None:
-    """Lease the oldest job that is due, of study `study_uid` if given; None if there is none.
+    """Lease the oldest job of the highest priority that is due, of study `study_uid` if given; None if there is none.
 
     `now`: monotonic time. Jobs whose lease has run out are reclaimed first; after `attempts` of them a job is dead.
     """
@@ -167,7 +167,7 @@ def claim(
             " job.lease + 1 AS lease FROM job"
             " JOIN study USING (study_uid) LEFT JOIN job AS before ON before.id = job.predecessor"
             " WHERE job.state = 'ready' AND job.next_try <= ? AND job.study_uid = coalesce(?, job.study_uid)"
-            " ORDER BY job.id LIMIT 1",
+            " ORDER BY study.priority, job.id LIMIT 1",
             (worker, now, study_uid),
         ).fetchone()
         if found is None:

@@ -1,5 +1,6 @@
 -- Records of what has happened. Times named *_at are wall clock (UTC, seconds since 1970), for display; deadlines are
--- monotonic time (database.py), which no change of the clock affects. No column holds a patient's name, number or date.
+-- monotonic time (database.py), which no change of the clock affects. No column holds a patient's name, number or date;
+-- an accession number is held until the archive has answered for it (table fetch).
 --
 -- Names of tables and columns are those of the first release: table parcel is a Delivery of the code, parcel_object a
 -- DeliveryObject, steady the offset of the monotonic clock. database.py has the changes from earlier versions.
@@ -71,7 +72,8 @@ CREATE TABLE study (
     opened_at  REAL NOT NULL,
     touched_at REAL NOT NULL,
     settled    REAL,                         -- monotonic: nothing left to do or decide since then; for [retain]
-    reason     TEXT                          -- why assembled (views, quiet, cap), or why ignored
+    reason     TEXT,                         -- why assembled (views, quiet, cap), or why ignored
+    priority   INTEGER NOT NULL DEFAULT 1    -- 0: STAT, 1: sent to us, 2: fetched by us (priority.py)
 );
 CREATE INDEX study_by_state ON study (state);
 
@@ -168,6 +170,22 @@ CREATE TABLE event (                         -- the timeline of a study
     detail    TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX event_of_study ON event (study_uid);
+
+CREATE TABLE fetch (                         -- what is to be fetched from the archive of [fetch]
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL CHECK (kind IN ('day', 'accession', 'study')),  -- two kinds of searches, and a study
+    name        TEXT NOT NULL,               -- the day, YYYYMMDD; else the pseudonym of the accession number or UID
+    value       TEXT,                        -- the day, accession number or Study Instance UID; null when fetched
+    state       TEXT NOT NULL CHECK (state IN ('wanted', 'fetching', 'fetched', 'dead', 'cancelled')),
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    next_try    REAL NOT NULL DEFAULT 0,     -- monotonic
+    reason      TEXT,
+    found       INTEGER,                     -- studies that a search found, or images of a study
+    created_at  REAL NOT NULL,
+    finished_at REAL,
+    UNIQUE (kind, name)
+);
+CREATE INDEX fetch_by_state ON fetch (state, id);
 
 CREATE TABLE component (                     -- the last heartbeat of each process and target
     name   TEXT PRIMARY KEY,                 -- receiver, keeper, worker, dispatcher, target:NAME

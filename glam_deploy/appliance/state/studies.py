@@ -12,11 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.state import deliveries, jobs, notifications, notify_events, rejections
 from glam_deploy.appliance.state.database import add_event, transaction
+from glam_deploy.appliance.state.priority import Priority
 from glam_deploy.appliance.state.rejections import NOT_REJECTED, RejectionNote
 from glam_deploy.records import View
 
+_FETCH = (
+    f"(SELECT fetch.state FROM fetch WHERE priority = {Priority.FETCHED:d} AND kind = 'study' AND name = pseudonym)"
+)
+"""SQL: the state in which the fetcher has a study that nobody else has sent; null for all others."""
 _RECEIVING = (
-    "SELECT study_uid, opened, touched, (SELECT count(DISTINCT view) FROM instance"
+    f"SELECT study_uid, opened, touched, {_FETCH} AS fetch, (SELECT count(DISTINCT view) FROM instance"
     f" WHERE instance.study_uid = study.study_uid AND +state = 'candidate' AND {NOT_REJECTED}) AS views"
     " FROM study WHERE state = 'receiving'"
 )
@@ -61,11 +66,14 @@ def _why_ignored(connection: sqlite3.Connection, study_uid: str) -> str:
 
 
 def _complete(row: sqlite3.Row, rules: Assemble, now: float) -> str | None:
-    """The reason why a study is complete; None if it is not."""
-    if rules.four_views and row["views"] == len(View):
-        return "all four views"
-    if now - row["touched"] >= rules.quiet_s:
-        return f"nothing arrived for {rules.quiet_s:g} s"
+    """The reason why a study is complete; None if it is not. Of one that is fetched, the fetcher knows all images."""
+    if row["fetch"] == "fetched":
+        return "fetched from the archive"
+    if row["fetch"] not in ("wanted", "fetching"):
+        if rules.four_views and row["views"] == len(View):
+            return "all four views"
+        if now - row["touched"] >= rules.quiet_s:
+            return f"nothing arrived for {rules.quiet_s:g} s"
     if now - row["opened"] >= rules.cap_s:
         return f"open for {rules.cap_s:g} s"
     return None
@@ -207,16 +215,29 @@ def stored_version(connection: sqlite3.Connection, sop_uid: str) -> StoredVersio
     return row and StoredVersion(**dict(row))
 
 
-def add_instance(connection: sqlite3.Connection, instance: Instance, *, pseudonym: str, now: float) -> None:
+def is_here(connection: sqlite3.Connection, sop_uid: str, *, usable: bool = False) -> bool:
+    """Whether an instance was received; with `usable`, and was not refused."""
+    row = connection.execute("SELECT state FROM instance WHERE sop_uid = ?", (sop_uid,)).fetchone()
+    return row is not None and not (usable and row["state"] == "refused")
+
+
+def add_instance(
+    connection: sqlite3.Connection,
+    instance: Instance,
+    *,
+    pseudonym: str,
+    now: float,
+    priority: Priority = Priority.LIVE,
+) -> None:
     """Add an instance, and its study if it is new; a mammogram reopens the study. In the caller's transaction.
 
-    `now`: monotonic time. `pseudonym`: that of the study.
+    `now`: monotonic time. `pseudonym`: that of the study. `priority`: that of a new study.
     """
     if _is_own_result(connection, instance.sop_uid):
         instance = replace(
             instance, state="skipped", view=None, reason="a result object of this appliance, received back"
         )
-    _update_study(connection, instance, pseudonym, now)
+    _update_study(connection, instance, pseudonym, now, priority)
     columns = asdict(instance) | {"received_at": time.time()}
     names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     connection.execute(f"INSERT INTO instance ({names}) VALUES ({marks})", columns)
@@ -318,12 +339,15 @@ def withdraw_results(connection: sqlite3.Connection, study_uid: str, reason: str
     deliveries.withdraw(connection, study_uid, reason)
 
 
-def _update_study(connection: sqlite3.Connection, instance: Instance, pseudonym: str, now: float) -> None:
+def _update_study(
+    connection: sqlite3.Connection, instance: Instance, pseudonym: str, now: float, priority: Priority
+) -> None:
     """Create the study if missing; a mammogram reopens it. Other objects do not delay its completeness."""
     facts = {"study": instance.study_uid, "pseudonym": pseudonym, "now": now, "at": time.time()}
+    facts["priority"] = priority
     connection.execute(
-        "INSERT OR IGNORE INTO study (study_uid, pseudonym, state, opened, touched, opened_at, touched_at) "
-        "VALUES (:study, :pseudonym, 'receiving', :now, :now, :at, :at)",
+        "INSERT OR IGNORE INTO study (study_uid, pseudonym, state, opened, touched, opened_at, touched_at, priority) "
+        "VALUES (:study, :pseudonym, 'receiving', :now, :now, :at, :at, :priority)",
         facts,
     )
     if instance.is_mammogram:

@@ -13,6 +13,7 @@ from glam_deploy.appliance.state import notifications
 from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_study
 from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.appliance.state.overview import FAILED_VIEWS
+from glam_deploy.appliance.state.priority import Priority
 from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
@@ -41,6 +42,8 @@ class StudySummary:
     instances: int
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
+    priority: str
+    """"STAT" or "fetched"; "" for any other."""
     reason: str | None
     """Of its job, else of a delivery that is dead or pending, else of its assembly."""
 
@@ -50,7 +53,7 @@ _OPEN_NOTIFICATIONS = (
     " WHERE k.study_uid = s.study_uid AND n.state IN ('dead', 'pending')"
 )
 _LINES = f"""
-    SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason,
+    SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason, s.priority,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
         (SELECT received_at FROM instance WHERE study_uid = s.study_uid ORDER BY arrival LIMIT 1) AS first_received_at,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid AND state = 'refused')
@@ -145,6 +148,7 @@ def _line(row: Row) -> StudySummary:
         lost=row["lost"],
         instances=row["instances"],
         views=", ".join(sorted((row["views"] or "").split(","))),
+        priority=Priority(row["priority"]).label,
         reason=row["job_reason"] or row["parcel_reason"] or row["study_reason"],
     )
 

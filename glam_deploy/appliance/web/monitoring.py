@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from glam_deploy import __version__
 from glam_deploy.appliance.backup.replication import COMPONENT
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.state import overview, senders
+from glam_deploy.appliance.state import fetches, overview, senders
 from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S, MonotonicClock, monotonic_clock
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
 from glam_deploy.appliance.web.context import WebContext, context_of, visitor_of
@@ -166,6 +166,8 @@ class _Collector:
             codes = overview.failures_by_code(connection).items()
             yield _gauge("glam_failures", "Failed items", codes, "code")
             skipped = overview.skipped(connection).items()
+            wanted = fetches.counts(connection).items()
+            yield _gauge("glam_fetch_items", "Searches and studies to fetch from the archive", wanted, "state")
             yield _gauge("glam_skipped", "Items skipped by rule, which is no failure", skipped, "kind")
             yield from _stage_metrics(
                 overview.latest_job_timings(connection), overview.latest_delivery_timings(connection)

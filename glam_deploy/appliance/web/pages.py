@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from glam_deploy.appliance.config import Notify, Target
 from glam_deploy.appliance.data import PICTURE
-from glam_deploy.appliance.state import overview, senders, study_detail
+from glam_deploy.appliance.state import fetches, overview, senders, study_detail
 from glam_deploy.appliance.state.overview import Component, TargetCounts
 from glam_deploy.appliance.web import monitoring
 from glam_deploy.appliance.web.context import WebContext, context_of
@@ -39,6 +39,7 @@ def home(request: Request) -> Response:
         finished = overview.latest_job_timings(connection, PLOTTED)
         delivered = overview.latest_delivery_timings(connection, PLOTTED)
         shares = _notice_shares(context, connection)
+        fetch_counts = fetches.counts(connection)
     now, worker = context.now(), health.components.get("worker")
     values = {
         "now": now,
@@ -53,6 +54,9 @@ def home(request: Request) -> Response:
         "worker": worker.detail if worker else {},
         "disk": _disk(context),
         "shares": shares,
+        "fetch": context.config.fetch,
+        "fetcher": health.components.get("fetcher"),
+        "fetch_counts": fetch_counts,
     }
     return render(request, "home.html", values)
 

@@ -17,6 +17,7 @@ from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.database import last_state, monotonic_clock, open_database
 from glam_deploy.appliance.state.deliveries import ResultObject
 from glam_deploy.appliance.state.jobs import Job, JobView, JobViewOutcome
+from glam_deploy.appliance.state.priority import Priority, is_outranked, priority_of
 from glam_deploy.appliance.work.heartbeat import Heartbeat, WorkerStatus, is_dead, worker_name
 from glam_deploy.appliance.work.predictor import (
     Predictor,
@@ -90,6 +91,8 @@ class Worker:
         self._audit = open_audit(data)
         self._current: Job | None = None
         self._in_progress: set[str] = set()
+        self._outranked = False
+        """Whether a job of a higher priority waits; as of the last view that was finished."""
 
     def work_until(self, stop: threading.Event) -> None:
         """Process jobs until `stop` is set."""
@@ -130,7 +133,7 @@ class Worker:
         )
 
     def _set_job(self, job: Job | None) -> None:
-        self._current = job
+        self._current, self._outranked = job, False
         self._heartbeat.set_job(job)
 
     @property
@@ -183,7 +186,7 @@ class Worker:
 
     def _process(self, predictor: Predictor) -> None:
         started = time.monotonic()
-        if self._config.targets_of(self._route()) is None:
+        if self._target_names() is None:
             self._discard()
             return
         provenance = result_provenance(predictor, self._config, self._data)
@@ -203,6 +206,11 @@ class Worker:
             "worked", study=job.study_uid, job=job.id, done=done, skipped=skipped, failed=failed, seconds=seconds
         )
 
+    @property
+    def _must_end(self) -> bool:
+        """Whether the current job is to be given back, with its finished views."""
+        return self._stop.is_set() or self._outranked
+
     def _route(self) -> Route | None:
         """The routing rule that applies to the current job's study."""
         if not self._config.routes:
@@ -210,6 +218,14 @@ class Worker:
         origins = origins_of(jobs.job_views(self._connection, self._job), self._data.root)
         found = first_match(self._config.routes, origins)
         return found[1] if found else None
+
+    def _target_names(self) -> tuple[str, ...] | None:
+        """Names of the targets of the current job's study; None if a rule discards it."""
+        names, fetch = self._config.targets_of(self._route()), self._config.fetch
+        if names is None or fetch is None or fetch.targets is None:
+            return names
+        is_fetched = priority_of(self._connection, self._job.study_uid) is Priority.FETCHED
+        return fetch.targets if is_fetched else names
 
     def _discard(self) -> None:
         """End the current job without results, by a routing rule."""
@@ -225,7 +241,7 @@ class Worker:
 
         A rule that discards the study, because of a view that arrived meanwhile, means no target.
         """
-        config, names = self._config, self._config.targets_of(self._route()) or ()
+        config, names = self._config, self._target_names() or ()
         targets = [target for target in config.targets if target.name in names]
         found = {each.name: [one for one in objects if one.kind in config.kinds_for(each)] for each in targets}
         return {name: given for name, given in found.items() if given}
@@ -244,12 +260,13 @@ class Worker:
             readers=self._readers,
         )
         while not all(is_finished(view, publisher) for view in jobs.job_views(self._connection, self._job)):
-            if self._stop.is_set():
+            if self._must_end:
                 raise Stopped
             with closing(behind(steps.write, steps.computed(self._prepared(steps)))) as finished:
                 for outcome in finished:
                     self._record(publisher, [outcome])
                     self._in_progress.discard(outcome.sop_uid)
+                    self._outranked = is_outranked(self._connection, study_uid, self._monotonic())
 
     def _prepared(self, steps: ViewSteps) -> Iterator[PreparedView | JobViewOutcome]:
         """Prepared views, as long as any of the current job is left; views that arrive late come last."""
@@ -262,7 +279,7 @@ class Worker:
                 ) as seen,
             ):
                 try:
-                    yield from takewhile(lambda _: not self._stop.is_set(), seen)
+                    yield from takewhile(lambda _: not self._must_end, seen)
                 finally:
                     steps.idle.set()  # ends the other thread's search for late views
 
@@ -300,12 +317,12 @@ class Worker:
         known = [outcome for view in open_ if (outcome := outcome_without_network(view, publisher))]
         self._record(publisher, known)
         names = {each.sop_uid for each in known}
-        return [] if self._stop.is_set() else [view for view in open_ if view.sop_uid not in names]
+        return [] if self._must_end else [view for view in open_ if view.sop_uid not in names]
 
     def _until_stopped(self, views: Iterable[JobView]) -> Iterator[JobView]:
         """The views, until the worker is asked to stop or loses the lease."""
         for view in views:
-            if self._stop.is_set() or self._heartbeat.has_lost(self._job):
+            if self._must_end or self._heartbeat.has_lost(self._job):
                 return
             self._in_progress.add(view.sop_uid)
             yield view

@@ -5,8 +5,9 @@ from email.message import Message
 from functools import partial
 from hashlib import blake2b
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import requests
 
@@ -26,6 +27,10 @@ Page = list[Mapping[str, Any]]
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
+class NotFound(PeerDeclined):
+    """The service answers 404 Not Found."""
+
+
 class WebReader:
     """Searches and retrievals with one service. Making it sends no request; one thread at a time may use it.
 
@@ -37,23 +42,32 @@ class WebReader:
         self.peer = peer
         self._http = connect(peer)
 
-    def search(self, path: str, tag: str, *, ask: Callable[[Callable[[], Page]], Page]) -> Iterator[Mapping[str, Any]]:
+    def search(
+        self,
+        path: str,
+        tag: str,
+        *,
+        ask: Callable[[Callable[[], Page]], Page] = lambda request: request(),
+        matching: Mapping[str, str] = MappingProxyType({}),
+        limit: int | None = None,
+    ) -> Iterator[Mapping[str, Any]]:
         """Results of the search at `path` ("/studies"), page by page, as DICOM JSON (PS3.18 annex F).
 
         `tag`: the element that identifies a result, as 8 hexadecimal digits; results that the page before had are left
         out, and those without this element are given as they are. `ask` calls the function that requests a page, and
-        may repeat it. Ends at the first page without new results, because a service may return fewer results than asked
+        may repeat it. `matching`: attributes and values that results must have. `limit`: results of one page, `PAGE` by
+        default. Ends at the first page without new results, because a service may return fewer results than asked
         for although it has more. Raises PeerError for a service that repeats a full page, or pages before the last one.
         """
-        offset, previous, pages = 0, frozenset[str](), set[bytes]()
+        offset, previous, pages, most = 0, frozenset[str](), set[bytes](), limit or PAGE
         while True:
-            asked = {"limit": str(PAGE), "offset": str(offset)}
+            asked = {**matching, "limit": str(most), "offset": str(offset)}
             page = ask(partial(self.page, path, asked))
             found = {str(uid): item for item in page if (uid := first_value(item, tag)) is not None}
             fresh = {uid: item for uid, item in found.items() if uid not in previous}
             yield from (item for item in page if first_value(item, tag) is None)
             if not fresh:
-                if found and len(page) == PAGE:
+                if found and len(page) == most:
                     raise self._repeats()
                 return
             # one digest for each page: the smallest UID is the same in whatever order a page comes again
@@ -72,14 +86,16 @@ class WebReader:
 
     def page(self, path: str, parameters: Mapping[str, str]) -> Page:
         """The results of one request; an empty mapping for each that is no object of JSON."""
-        answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=parameters)
+        query = urlencode(parameters, quote_via=quote)  # %20 for a space: + means one in forms only
+        answer = self._request(path, "application/dicom+json", most=MAX_PAGE, params=query)
         if answer.status == HTTPStatus.NOT_FOUND and path.count("/") == 1:
             raise PeerError(f"{self.peer} answers 404 Not Found: check the URL, which ends before /studies")
         is_end = answer.status == HTTPStatus.NOT_FOUND and parameters.get("offset", "0") != "0"
         if is_end or answer.status == HTTPStatus.NO_CONTENT:
             return []
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise PeerDeclined(f"{self.peer} answers a QIDO-RS search with {status_text(answer)}, expected 200 OK")
+            kind = NotFound if answer.status == HTTPStatus.NOT_FOUND else PeerDeclined
+            raise kind(f"{self.peer} answers a QIDO-RS search with {status_text(answer)}, expected 200 OK")
         found = answer.json() if answer.content.strip() else []
         if not isinstance(found, list):
             raise PeerError(

@@ -214,7 +214,7 @@ def test_wrong_configuration_ends_it_before_anything_starts(tmp_path: Path) -> N
 def test_unknown_role_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     code, err = serve(tmp_path, "--role", "cook")
     assert code == 2
-    assert "receiver, web, keeper, worker, dispatcher" in err
+    assert "receiver, web, fetcher, keeper, worker, dispatcher" in err
 
 
 def test_data_folder_that_cannot_be_made_ends_it(tmp_path: Path) -> None:

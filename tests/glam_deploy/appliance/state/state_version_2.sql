@@ -1,4 +1,3 @@
-PRAGMA user_version = 2;
 BEGIN TRANSACTION;
 CREATE TABLE component (
     name   TEXT PRIMARY KEY,
@@ -172,3 +171,4 @@ INSERT INTO "sqlite_sequence" VALUES('instance',3);
 INSERT INTO "sqlite_sequence" VALUES('job',3);
 INSERT INTO "sqlite_sequence" VALUES('parcel',2);
 COMMIT;
+PRAGMA user_version = 2;

@@ -1,7 +1,7 @@
 """A `state.db` of an earlier version works with this release.
 
-`state_0_1_0.sql` is a dump of one, made by release 0.1.0 (version 1). `state_version_2.sql` is a dump of the same one,
-converted by a commit that had version 2.
+`state_0_1_0.sql` is a dump of one, made by release 0.1.0; `state_version_2.sql` of the same, as the first code of
+version 2 converted it.
 """
 
 import os
@@ -18,20 +18,22 @@ from glam_deploy.appliance.state import deliveries, jobs, overview, study_detail
 from glam_deploy.appliance.state.database import VERSION, monotonic_clock, open_database
 from glam_deploy.errors import UsageError
 
-DUMPS = {1: Path(__file__).with_name("state_0_1_0.sql"), 2: Path(__file__).with_name("state_version_2.sql")}
+DUMPS = {1: "state_0_1_0.sql", 2: "state_version_2.sql"}
+"""Schema version -> dump."""
 DELIVERED, PENDING, DEAD = "1.2.1", "1.2.2", "1.2.3"
 """Study Instance UIDs by the state of the study."""
 
 
 @pytest.fixture(params=DUMPS)
-def version(request: pytest.FixtureRequest) -> int:
+def before(request: pytest.FixtureRequest) -> int:
+    """Version of the schema before the upgrade."""
     return int(request.param)
 
 
 @pytest.fixture
-def path(tmp_path: Path, version: int) -> Path:
+def path(before: int, tmp_path: Path) -> Path:
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
-        connection.executescript(DUMPS[version].read_text("utf-8"))
+        connection.executescript(Path(__file__).with_name(DUMPS[before]).read_text("utf-8"))
     return tmp_path / "state.db"
 
 
@@ -67,6 +69,11 @@ def test_a_dead_job_is_retried(connection: sqlite3.Connection) -> None:
     assert [view.sop_uid for view in jobs.job_views(connection, job)] == [f"{DEAD}.1"]
 
 
+def test_studies_of_before_are_neither_urgent_nor_fetched(connection: sqlite3.Connection) -> None:
+    assert {line.priority for line in study_detail.studies(connection)} == {""}
+    assert {row["priority"] for row in connection.execute("SELECT priority FROM study")} == {1}
+
+
 def test_monotonic_time_continues(connection: sqlite3.Connection) -> None:
     clock = monotonic_clock(connection, boot_id="the boot of the upgrade", since_boot=lambda: 5.0)
     assert clock() == 1000.0
@@ -86,7 +93,7 @@ def test_the_schema_of_a_new_database_is_the_same(path: Path, tmp_path: Path) ->
     assert schema(path) == schema(tmp_path / "new.db")
 
 
-def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path, version: int) -> None:
+def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path, before: int) -> None:
     def dump(database: Path) -> dict[str, list[Any]]:
         with closing(sqlite3.connect(database)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -99,23 +106,23 @@ def test_no_row_is_lost_and_a_copy_stays_for_the_earlier_release(path: Path, ver
                 for name in tables
             }
 
-    before = dump(path)
+    old = dump(path)
     open_database(path).close()
-    assert dump(path.with_name(f"state.db.version-{version}")) == before
+    assert dump(path.with_name(f"state.db.version-{before}")) == old
     after = dump(path)
-    assert (before.pop("version"), after.pop("version")) == ([(version,)], [(VERSION,)])
-    for table, rows in before.items():
-        kept = [{column: row[column] for column in old} for row, old in zip(after[table], rows, strict=True)]
+    assert (old.pop("version"), after.pop("version")) == ([(before,)], [(VERSION,)])
+    for table, rows in old.items():
+        kept = [{column: row[column] for column in known} for row, known in zip(after[table], rows, strict=True)]
         assert kept == rows, table
     assert [path.name for path in path.parent.glob(".*")] == []
 
 
-def test_processes_that_start_at_once_convert_it_once(path: Path, version: int) -> None:
+def test_processes_that_start_at_once_convert_it_once(path: Path, before: int) -> None:
     with ThreadPoolExecutor(5) as starting:
         versions = list(starting.map(_version, [path] * 5))
     assert versions == [VERSION] * 5
-    with closing(sqlite3.connect(path.with_name(f"state.db.version-{version}"))) as copy:
-        assert copy.execute("PRAGMA user_version").fetchone() == (version,)
+    with closing(sqlite3.connect(path.with_name(f"state.db.version-{before}"))) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (before,)
 
 
 def _version(path: Path) -> int:
@@ -124,7 +131,7 @@ def _version(path: Path) -> int:
 
 
 def test_a_copy_that_cannot_be_written_changes_nothing(
-    path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+    path: Path, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -133,5 +140,5 @@ def test_a_copy_that_cannot_be_written_changes_nothing(
         patch.setattr(os, "fsync", full)
         open_database(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (before,)
     assert _version(path) == VERSION

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from support.outbox import write_items
 from support.pacs import FakePacs
 
-from glam_deploy.dicom.net import sender
+from glam_deploy.dicom.net import client
 from glam_deploy.dicom.net.delivery import Item
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.net.sender import DimseSession
@@ -90,14 +90,14 @@ def test_a_pdu_that_drips_is_given_up(item: Item, after: int) -> None:
 
 def test_an_answer_that_drips_is_given_up(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
     """After as many bytes as the association takes to be accepted."""
-    lengths, received = [], sender._Transport.recv
+    lengths, received = [], client._Transport.recv
 
-    def counted(self: sender._Transport, nr_bytes: int) -> bytearray:
+    def counted(self: client._Transport, nr_bytes: int) -> bytearray:
         lengths.append(nr_bytes)
         return received(self, nr_bytes)
 
     with FakePacs().running() as pacs:
-        monkeypatch.setattr(sender._Transport, "recv", counted)
+        monkeypatch.setattr(client._Transport, "recv", counted)
         with DimseSession(pacs.peer(), [item], query=True):
             accepted = sum(lengths)
         with (

@@ -1,0 +1,1 @@
+"""The role `fetcher`: pulls the studies that a person asked for from the archive of [fetch]."""

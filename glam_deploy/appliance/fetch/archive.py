@@ -1,0 +1,97 @@
+"""The archive of [fetch]: sessions by DIMSE or DICOMweb, and how to find out whether it answers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from glam_deploy.appliance.config import Config, Fetch
+from glam_deploy.appliance.targets import read_secret, tls_files
+from glam_deploy.dicom.net.archive import ArchiveSession
+from glam_deploy.dicom.net.dicomweb import WebPeer
+from glam_deploy.dicom.net.peer import Peer
+from glam_deploy.dicom.net.retrieve import RetrieveSession
+from glam_deploy.dicom.net.sender import echo
+from glam_deploy.dicom.net.stow import ask
+from glam_deploy.dicom.net.web_archive import WebSession
+from glam_deploy.reading import MAX_BYTES
+
+
+class ArchiveClient(Protocol):
+    """Access to the archive."""
+
+    def session(self) -> ArchiveSession:
+        """A session; entering it raises PeerError."""
+
+    def check_reachable(self) -> None:
+        """Raises PeerError if the archive does not answer (C-ECHO, QIDO-RS)."""
+
+    def missing(self) -> Sequence[str]:
+        """Names of what fetching needs and the archive does not accept; of DICOMweb only a retrieval shows it.
+
+        Raises PeerError if it does not answer.
+        """
+
+
+class DimseArchive:
+    """An archive that is read by C-FIND and C-GET or C-MOVE."""
+
+    def __init__(self, fetch: Fetch, destination: str | None) -> None:
+        """`destination`: own AE title for C-MOVE; None for C-GET."""
+        assert fetch.ae_title and fetch.host and fetch.port is not None  # Fetch has checked
+        self._destination = destination
+        self._peer = Peer(
+            ae_title=fetch.ae_title,
+            host=fetch.host,
+            port=fetch.port,
+            calling_ae_title=fetch.calling_ae_title,
+            tls=tls_files(fetch.tls) if fetch.tls else None,
+            timeout_s=fetch.timeout_s,
+        )
+
+    def session(self) -> ArchiveSession:
+        return RetrieveSession(self._peer, destination=self._destination)
+
+    def check_reachable(self) -> None:
+        echo(self._peer)
+
+    def missing(self) -> Sequence[str]:
+        with RetrieveSession(self._peer, destination=self._destination) as session:
+            return session.missing()
+
+
+class WebArchive:
+    """An archive that is read by QIDO-RS and WADO-RS. Secret files are read for each session; they may be replaced."""
+
+    def __init__(self, fetch: Fetch, most: int) -> None:
+        """`most`: largest object in bytes."""
+        self._fetch, self._most = fetch, most
+
+    def session(self) -> ArchiveSession:
+        return WebSession(self._peer(), most=self._most)
+
+    def check_reachable(self) -> None:
+        ask(self._peer())
+
+    def missing(self) -> Sequence[str]:
+        self.check_reachable()
+        return ()
+
+    def _peer(self) -> WebPeer:
+        fetch, tls = self._fetch, self._fetch.tls
+        assert fetch.url  # Fetch has checked
+        return WebPeer(
+            url=fetch.url,
+            token=read_secret(fetch.token_file),
+            user=fetch.user,
+            password=read_secret(fetch.password_file),
+            certificate=tls.certificate if tls else None,
+            key=tls.key if tls else None,
+            authority=tls.authority if tls else fetch.authority,
+            timeout_s=fetch.timeout_s,
+        )
+
+
+def archive_client(config: Config, fetch: Fetch) -> ArchiveClient:
+    """The client for the archive: DIMSE or DICOMweb, as configured."""
+    if fetch.url:
+        return WebArchive(fetch, min(config.receive.max_object_bytes, MAX_BYTES))
+    return DimseArchive(fetch, config.receive.ae_title if fetch.moves else None)

@@ -1,0 +1,311 @@
+"""DIMSE client that reads an archive: C-FIND, and C-GET or C-MOVE of one object (PS3.4 annex C, Study Root)."""
+
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+    BreastTomosynthesisImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import build_context, build_role, evt
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
+
+from glam_deploy.dicom.net import delivery
+from glam_deploy.dicom.net.archive import (
+    MAMMOGRAPHY,
+    MODALITIES,
+    WANTED,
+    Begin,
+    ImageRef,
+    StudyContent,
+    agrees,
+    has_mammography,
+    is_wanted_class,
+)
+from glam_deploy.dicom.net.associations import Receipt, Upload
+from glam_deploy.dicom.net.client import MOST_MATCHES, PLAIN, BoundedMessages, ClientAssociation, ClientMessages
+from glam_deploy.dicom.net.delivery import SLOWEST
+from glam_deploy.dicom.net.peer import Peer
+from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
+
+_FIND = StudyRootQueryRetrieveInformationModelFind
+_GET = StudyRootQueryRetrieveInformationModelGet
+_MOVE = StudyRootQueryRetrieveInformationModelMove
+
+_IMAGE_SYNTAXES = tuple(
+    syntax for syntax in TRANSFER_SYNTAXES if not any(word in syntax.name for word in ("MPEG", "HEVC", "Part 2"))
+)
+"""Transfer syntaxes of single images."""
+_OTHER_CLASSES = (
+    BreastTomosynthesisImageStorage, BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing, DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing, SecondaryCaptureImageStorage, MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)  # fmt: skip
+"""Other SOP classes of series of the modality MG, which are retrieved if the archive does not tell SOP classes."""
+LARGEST_MOVED = 64 << 20
+"""Bytes of the largest object for which the response to C-MOVE is awaited, at the lowest rate `delivery.SLOWEST`."""
+SEARCH_TIMEOUTS = 10
+"""A search takes at most this many times `Peer.timeout_s`."""
+_UNKNOWN_DESTINATION = 0xA801
+"""Status of C-MOVE (PS3.4 table C.4-2)."""
+NO_DATA_SET = 0xC000
+
+
+class RetrieveSession(ClientAssociation):
+    """One association with an archive: an `archive.ArchiveSession`.
+
+    With `destination`, an AE title that the archive knows, objects are retrieved by C-MOVE to it, else by C-GET on the
+    same association, in the transfer syntax in which they are stored if the archive agrees.
+    """
+
+    def __init__(self, peer: Peer, *, destination: str | None = None) -> None:
+        self._destination = destination
+        self._model = _MOVE if destination else _GET
+        services = [build_context(service, PLAIN) for service in (Verification, _FIND, self._model)]
+        # a context for each syntax: of several in one the archive chooses one, whatever the object is stored in
+        storage = [build_context(sop_class, syntax) for sop_class in WANTED for syntax in _syntaxes(sop_class)]
+        storage += [build_context(sop_class, list(_IMAGE_SYNTAXES)) for sop_class in _OTHER_CLASSES]
+        roles = [build_role(sop_class, scp_role=True) for sop_class in (*WANTED, *_OTHER_CLASSES)]
+        super().__init__(
+            peer,
+            services if destination else [*services, *storage],
+            roles=[] if destination else roles,
+            handlers=[(evt.EVT_C_STORE, _stored)],
+            messages=BoundedMessages if destination else _ReceivedMessages,
+        )
+
+    def missing(self) -> list[str]:
+        """Names of the services and SOP classes that fetching needs and the archive accepts in no transfer syntax."""
+        return sorted(UID(sop_class).name for sop_class in self.not_accepted().difference(map(str, _OTHER_CLASSES)))
+
+    def _accepted(self) -> list[PresentationContext]:
+        """The accepted contexts, of storage those in which the archive sends."""
+        stored = (*WANTED, *_OTHER_CLASSES)
+        return [each for each in super()._accepted() if each.as_scp or each.abstract_syntax not in stored]
+
+    def studies(self, *, day: str = "", accession: str = "") -> Sequence[str]:
+        query = _query("STUDY", StudyInstanceUID="", StudyDate=day, AccessionNumber=accession)
+        query.ModalitiesInStudy = MAMMOGRAPHY
+        found = self._search(query, "the studies of a day or accession number")
+        return [
+            _text(match, "StudyInstanceUID")
+            for match in found
+            if has_mammography(_modalities(match))
+            and agrees(_text(match, "StudyDate"), day)
+            and agrees(_text(match, "AccessionNumber"), accession)
+        ]
+
+    def content(self, study_uid: str) -> StudyContent:
+        query = _query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID="", Modality="")
+        series = {
+            _text(match, "SeriesInstanceUID"): _text(match, "Modality") for match in self._search(query, "one study")
+        }
+        wanted = [uid for uid, modality in series.items() if modality in MODALITIES]
+        return StudyContent(
+            series=len(series), images=tuple(image for uid in wanted for image in self._images(study_uid, uid))
+        )
+
+    def _images(self, study_uid: str, series_uid: str) -> Iterator[ImageRef]:
+        query = _query("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, SOPInstanceUID="")
+        query.SOPClassUID = ""
+        for match in self._search(query, "one series"):
+            if is_wanted_class(_text(match, "SOPClassUID")):
+                yield ImageRef(study_uid=study_uid, series_uid=series_uid, sop_uid=_text(match, "SOPInstanceUID"))
+
+    def _search(self, query: Dataset, what: str) -> list[Dataset]:
+        self._require(_FIND, "C-FIND")
+        seconds = SEARCH_TIMEOUTS * self.peer.timeout_s
+        return list(self._matches(query, _FIND, seconds=seconds, what=what))
+
+    def retrieve(self, image: ImageRef, begin: Begin) -> Receipt | None:
+        what = "C-MOVE" if self._destination else "C-GET"
+        self._require(self._model, what)
+        query = _query("IMAGE", StudyInstanceUID=image.study_uid, SeriesInstanceUID=image.series_uid)
+        query.SOPInstanceUID = image.sop_uid
+        if self._destination:
+            self._association.dimse_timeout = self.peer.timeout_s + LARGEST_MOVED / SLOWEST
+            self._finish(self._association.send_c_move(query, self._destination, _MOVE), what)
+            return None
+        messages = self._association.dimse
+        assert isinstance(messages, _ReceivedMessages)
+        with messages.receiving(begin):
+            self._association.dimse_timeout = self.peer.timeout_s
+            try:
+                self._finish(self._association.send_c_get(query, _GET), what)
+            except PeerDeclined:
+                if messages.receipt is None or not messages.receipt.status:
+                    raise
+        return messages.receipt
+
+    def _finish(self, answers: Iterator[tuple[Dataset, Dataset | None]], what: str) -> None:
+        """Wait for the final response. Raises PeerDeclined unless it is success."""
+        status = delivery.SUCCESS
+        try:
+            for answer, _ in answers:
+                status = self._checked(answer, what)
+        except RuntimeError:
+            raise PeerBroke(f"{self.peer} ended the association before {what}") from None
+        if status == _UNKNOWN_DESTINATION:
+            raise PeerError(
+                f"{self.peer} does not know the destination {self._destination} of C-MOVE: enter this appliance there, "
+                "with its AE title, address and port"
+            )
+        if status != delivery.SUCCESS:
+            raise PeerDeclined(
+                f"{self.peer} answers {what} with status 0x{status:04X}, so an object was not sent: check its log"
+            )
+
+    def _require(self, model: UID, what: str) -> None:
+        if not self._takes(model, *PLAIN):
+            raise PeerError(
+                f"{self.peer} offers no Study Root {what} to {self.peer.calling_ae_title}: allow it there, or set "
+                "another `retrieve` in [fetch]"
+            )
+
+
+class _ReceivedMessages(ClientMessages):
+    """DIMSE provider that streams the objects of C-GET to uploads; the time limit of a message is one without bytes."""
+
+    def __init__(self, assoc: Any) -> None:
+        super().__init__(assoc)
+        self._begin: Begin | None = None
+        self._uploads = ExitStack()
+        self._last = time.monotonic()
+        self.receipt: Receipt | None = None
+        """That of the last object."""
+
+    def receiving(self, begin: Begin) -> ExitStack:
+        """A block in which objects are received; what is incomplete at its end is given up."""
+        self._begin, self.receipt, self._uploads = begin, None, ExitStack()
+        return self._uploads
+
+    def get_msg(self, block: bool = False) -> Any:
+        if not block:
+            return super().get_msg(block=False)
+        self._last, limit = time.monotonic(), self.dimse_timeout or 0
+        while True:
+            try:
+                return self.msg_queue.get(timeout=min(0.5, limit))
+            except queue.Empty:
+                if time.monotonic() - self._last > limit:
+                    return None, None
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        self._last = time.monotonic()
+        if self.message is None:
+            self.message = DIMSEMessage()
+            self.message.data_set = _Sink(self, self.message)
+        try:
+            super().receive_primitive(primitive)
+            message = self.message
+            long = message is not None and message.encoded_command_set.tell() > MAX_PART
+        except _TooLongError:
+            long = True
+        if long or self.msg_queue.qsize() > MOST_MATCHES:
+            self.break_off()
+
+    def begin_upload(self, message: DIMSEMessage) -> Upload | None:
+        """The upload of an object; None for one that was not asked for, or in no accepted context."""
+        contexts = {context.context_id: context for context in self.assoc.accepted_contexts}
+        context = contexts.get(message.context_id)
+        if self._begin is None or context is None:
+            return None
+        command = message.command_set
+        claim = Claim(
+            sop_class=str(command.get("AffectedSOPClassUID", "")),
+            sop_uid=str(command.get("AffectedSOPInstanceUID", "")),
+            transfer_syntax=str(context.transfer_syntax[0]),
+        )
+        return self._uploads.enter_context(self._begin(claim))
+
+
+MAX_PART = 1 << 17
+"""Largest command set, and largest data set of a response, in bytes."""
+
+
+class _TooLongError(Exception):
+    """A response is too long."""
+
+
+class _Sink(BytesIO):
+    """Buffer to which pynetdicom writes the fragments of a data set; passes those of an object to its upload."""
+
+    def __init__(self, messages: _ReceivedMessages, message: DIMSEMessage) -> None:
+        super().__init__()
+        self._messages, self._message, self._begun = messages, message, False
+        self.upload: Upload | None = None
+
+    def write(self, fragment: Any) -> int:
+        if not isinstance(self._message, C_STORE_RQ):
+            if self.tell() + len(fragment) > MAX_PART:
+                raise _TooLongError
+            return super().write(fragment)
+        if not self._begun:
+            self._begun, self.upload = True, self._messages.begin_upload(self._message)
+        if self.upload:
+            self.upload.write(fragment)
+        return len(fragment)
+
+    def finish(self) -> Receipt | None:
+        """The receipt of the object; None if it was not expected."""
+        if self.upload:
+            self._messages.receipt = self.upload.finish()
+            return self._messages.receipt
+        return None
+
+
+def _stored(event: evt.Event) -> Dataset:
+    sink = getattr(event.request, "DataSet", None)
+    receipt = sink.finish() if isinstance(sink, _Sink) else None
+    answer = Dataset()
+    answer.Status = NO_DATA_SET if receipt is None else int(receipt.status)
+    if answer.Status:
+        answer.ErrorComment = (receipt.reason if receipt else "this object was not asked for")[:64]
+    return answer
+
+
+def _syntaxes(sop_class: str) -> Sequence[str | UID]:
+    return _IMAGE_SYNTAXES if sop_class != WANTED[-1] else PLAIN
+
+
+def _query(level: str, **keys: str) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(query, keyword, value)
+    return query
+
+
+def _text(match: Dataset, keyword: str) -> str:
+    return str(match.get(keyword) or "").strip(" \0")
+
+
+def _modalities(match: Dataset) -> list[str]:
+    value = match.get("ModalitiesInStudy") or []
+    return [str(each) for each in value] if isinstance(value, MultiValue | list) else [str(value)]

@@ -1,0 +1,323 @@
+"""The fetcher and an archive that fails: nothing is lost, nothing comes twice, and the reason is told."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from support.fake_archive import AE_TITLE, FakeArchive
+from support.fetching import config_of, fetching, items, states, want
+from support.jobs import made, rows
+from support.orthanc import free_port
+from support.receive import CANARY, box, running_receiver, write_exam
+from support.until import until
+
+from glam_deploy.appliance.config import Config
+from glam_deploy.appliance.fetch import fetcher, role
+from glam_deploy.appliance.state import fetches
+from glam_deploy.appliance.state.database import open_database
+from glam_deploy.records import View
+
+TWO = (View.L_CC, View.R_CC)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeArchive]:
+    monkeypatch.setattr(role, "POLL_S", 0.02)
+    archive = FakeArchive()
+    archive.put(*write_exam(tmp_path / "exam", views=TWO))
+    with archive.running():
+        yield archive
+
+
+@pytest.fixture
+def config(archive: FakeArchive, tmp_path: Path) -> Config:
+    return config_of(tmp_path, archive.keys)
+
+
+def study_of(archive: FakeArchive) -> str:
+    return str(archive.held[0].StudyInstanceUID)
+
+
+def uids(archive: FakeArchive) -> list[str]:
+    return [str(held.SOPInstanceUID) for held in archive.held]
+
+
+def here(config: Config) -> list[str]:
+    return [str(uid) for (uid,) in rows(made(config), "SELECT sop_uid FROM instance ORDER BY arrival")]
+
+
+def test_a_study_arrives_and_is_told(archive: FakeArchive, config: Config) -> None:
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == uids(archive) == archive.asked
+    assert rows(data, "SELECT sender FROM instance") == [(f"{AE_TITLE}@127.0.0.1",)] * 2
+    (audit,) = (data.root / "audit").glob("*.jsonl")
+    assert [line for line in audit.read_text().splitlines() if '"fetched"' in line and '"objects": 2' in line]
+
+
+def test_a_failed_object_costs_an_attempt_and_only_it_is_fetched_again(archive: FakeArchive, config: Config) -> None:
+    first, second = uids(archive)
+    archive.statuses[first] = 0xA702
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: archive.asked.count(first) == 2)
+        assert here(config) == [second]
+        archive.statuses.clear()
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == [second, first]
+    assert archive.asked.count(second) == 1, "what is here is not retrieved again"
+
+
+def test_an_object_that_never_comes_ends_dead_with_the_reason(archive: FakeArchive, config: Config) -> None:
+    archive.statuses[uids(archive)[0]] = 0xA702
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert "1 of 2 objects did not arrive" in reason
+    assert "0xA702" in reason
+    assert rows(data, "SELECT attempts FROM fetch") == [(5,)]
+
+
+def test_a_success_without_an_object_is_not_believed(archive: FakeArchive, config: Config) -> None:
+    archive.lies |= set(uids(archive))
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert reason == "2 of 2 objects did not arrive, although the archive reports success"
+
+
+def test_a_truncated_object_is_refused_with_the_reason(archive: FakeArchive, config: Config) -> None:
+    archive.held[0].PixelData = archive.held[0].PixelData[: len(archive.held[0].PixelData) // 2]
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert "refused here" in reason
+    assert "6720 of 13440 bytes" in reason, "96 rows of 70 pixels of two bytes"
+    assert here(config) == uids(archive)[1:]
+
+
+def test_an_archive_that_breaks_off_in_the_middle_costs_attempts(archive: FakeArchive, config: Config) -> None:
+    """And answers C-ECHO: the study may be the cause."""
+    archive.aborts.add(uids(archive)[1])
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert "ended the association" in reason
+    assert here(config) == uids(archive)[:1]
+    assert archive.asked.count(uids(archive)[0]) == 1
+
+
+def test_an_archive_that_falls_silent_in_the_middle_is_given_up_in_time(archive: FakeArchive, config: Config) -> None:
+    archive.hangs.add(uids(archive)[1])
+    assert config.fetch
+    hasty = config.model_copy(update={"fetch": config.fetch.model_copy(update={"timeout_s": 0.3, "attempts": 1})})
+    want(hasty, "study", study_of(archive))
+    with fetching(hasty) as data:
+        until(lambda: states(data) == ["dead"])
+        archive.wake.set()
+
+
+def test_an_archive_that_is_down_costs_no_attempt(archive: FakeArchive, config: Config, tmp_path: Path) -> None:
+    down = FakeArchive(held=archive.held, port=free_port())
+    config = config_of(tmp_path, down.keys)
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        beat = "SELECT state, detail FROM component WHERE name = 'fetcher'"
+        until(lambda: [state for state, _ in rows(data, beat)] == ["waiting"])
+        ((_, _, reason),) = items(data)
+        assert "cannot be reached" in reason
+        with down.running():
+            until(lambda: states(data) == ["fetched"])
+    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
+    assert here(config) == uids(archive)
+
+
+def test_a_fault_that_needs_a_person_holds_up_all_without_attempts(archive: FakeArchive, tmp_path: Path) -> None:
+    lacking = FakeArchive(held=archive.held, models=("find",))
+    with lacking.running():
+        config = config_of(tmp_path, lacking.keys)
+        want(config, "study", study_of(archive), "1.2.3")
+        with fetching(config) as data:
+            until(lambda: any(reason for _, _, reason in items(data)))
+            until(lambda: rows(data, "SELECT state FROM component WHERE name = 'fetcher'") == [("waiting",)])
+    assert rows(data, "SELECT max(attempts) FROM fetch") == [(0,)]
+    assert any(reason and "offers no Study Root C-GET to GLAM" in reason for _, _, reason in items(data))
+
+
+def test_a_study_that_is_not_there_is_dead_at_once(config: Config) -> None:
+    want(config, "study", "1.2.3")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    assert items(data) == [("study", "dead", fetcher.ABSENT)]
+    assert rows(data, "SELECT attempts FROM fetch") == [(1,)]
+
+
+def test_a_search_that_fails_is_tried_again(archive: FakeArchive, config: Config) -> None:
+    archive.find_status = 0xA700
+    want(config, "day", "20240131")
+    with fetching(config) as data:
+        until(lambda: rows(data, "SELECT attempts FROM fetch") >= [(2,)])
+        archive.find_status = 0
+        until(lambda: states(data) == ["fetched"])
+    assert rows(data, "SELECT found, reason FROM fetch") == [(0, "no mammography found")]
+
+
+@pytest.mark.parametrize("silent", [(), ("ModalitiesInStudy",)])
+def test_an_archive_that_ignores_keys_does_not_flood_the_appliance(
+    silent: tuple[str, ...], archive: FakeArchive, config: Config, tmp_path: Path
+) -> None:
+    archive.put(*write_exam(tmp_path / "other", "other", views=TWO))
+    for held in archive.held:
+        held.AccessionNumber, held.StudyDate = ("A1", "20240131") if held in archive.held[:2] else ("B2", "20240201")
+    archive.ignores, archive.silent = ("AccessionNumber", "StudyDate", "ModalitiesInStudy"), silent
+    want(config, "accession", "A1")
+    want(config, "day", "20240131")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 3)
+    assert here(config) == uids(archive)[:2]
+
+
+def test_a_study_of_other_modalities_is_not_fetched(archive: FakeArchive, config: Config) -> None:
+    for held in archive.held:
+        held.Modality, held.AccessionNumber = "US", "A1"
+    want(config, "accession", "A1")
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead", "fetched"])
+    assert items(data) == [
+        ("accession", "dead", fetcher.NOTHING_FOUND),
+        ("study", "fetched", fetcher.WITHOUT_MAMMOGRAPHY),
+    ]
+    assert archive.asked == []
+
+
+def test_a_cancelled_study_is_fetched_no_further(archive: FakeArchive, config: Config) -> None:
+    def cancel(uid: str) -> None:
+        with closing(open_database(made(config).database)) as connection:
+            fetches.cancel(connection, 1)
+
+    archive.at_get = cancel
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: len(here(config)) == 1)
+        want(config, "study", "1.2.3")
+        until(lambda: states(data)[1:] == ["dead"])
+    assert states(data) == ["cancelled", "dead"]
+    assert len(archive.asked) == 1
+
+
+def test_stopping_gives_the_study_back_and_the_next_fetcher_continues(archive: FakeArchive, config: Config) -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def pause(uid: str) -> None:
+        arrived.set()
+        go.wait(60)
+
+    archive.at_get = pause
+    want(config, "study", study_of(archive))
+    data, stop = made(config), threading.Event()
+    thread = threading.Thread(target=role.run, args=(config, stop))
+    thread.start()
+    assert arrived.wait(60)
+    stop.set()
+    go.set()
+    thread.join()
+    assert states(data) == ["wanted"]
+    assert len(here(config)) == 1
+    with fetching(config):
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == archive.asked == uids(archive)
+
+
+def test_nothing_is_fetched_outside_of_the_windows(archive: FakeArchive, tmp_path: Path) -> None:
+    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
+    now = [datetime(2026, 1, 1, 21, 59)]
+    want(config, "study", study_of(archive))
+    detail = "SELECT detail FROM component WHERE name = 'fetcher'"
+    with fetching(config, clock=lambda: now[0]) as data:
+        until(lambda: "22:00-06:00" in str(rows(data, detail)))
+        assert states(data) == ["wanted"]
+        now[0] = datetime(2026, 1, 1, 22, 0)
+        until(lambda: states(data) == ["fetched"])
+
+
+def test_c_move_to_the_own_receiver(archive: FakeArchive, tmp_path: Path) -> None:
+    port = free_port()
+    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port))
+    with moving.running():
+        config = config_of(tmp_path, moving.keys | {"retrieve": "move"}, port=port, sender=AE_TITLE)
+        want(config, "study", study_of(archive))
+        with running_receiver(config), fetching(config) as data:
+            until(lambda: states(data) == ["fetched"])
+    assert sorted(here(config)) == sorted(uids(archive))
+    assert rows(data, "SELECT priority FROM study") == [(2,)]
+
+
+def test_c_move_to_an_unknown_destination_needs_a_person(archive: FakeArchive, tmp_path: Path) -> None:
+    config = config_of(tmp_path, archive.keys | {"retrieve": "move"}, port=free_port(), sender=AE_TITLE)
+    want(config, "study", study_of(archive))
+    with running_receiver(config), fetching(config) as data:
+        until(lambda: any(reason for _, _, reason in items(data)))
+    ((_, state, reason),) = items(data)
+    assert state == "wanted"
+    assert "does not know the destination GLAM of C-MOVE" in reason
+    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
+
+
+def test_c_move_waits_for_the_own_receiver(archive: FakeArchive, tmp_path: Path) -> None:
+    port = free_port()
+    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port))
+    with moving.running():
+        config = config_of(tmp_path, moving.keys | {"retrieve": "move"}, port=port, sender=AE_TITLE)
+        want(config, "study", study_of(archive))
+        with fetching(config) as data:
+            until(lambda: "does not run" in str(rows(data, "SELECT detail FROM component WHERE name = 'fetcher'")))
+            assert moving.asked == []
+            with running_receiver(config):
+                until(lambda: states(data) == ["fetched"])
+
+
+def test_images_of_a_modality_are_not_taken_for_fetched_ones(archive: FakeArchive, tmp_path: Path) -> None:
+    """The archive may route live exams to the appliance under the AE title by which it answers C-MOVE."""
+    config = config_of(tmp_path, archive.keys | {"retrieve": "move"}, sender=AE_TITLE)
+    with box(config) as received:
+        (file, _) = sorted((tmp_path / "exam").iterdir())
+        assert received.take(file.read_bytes(), sender=f"{AE_TITLE}@127.0.0.1").status == 0
+        assert received.rows("SELECT priority FROM study") == [(1,)]
+
+
+def test_several_studies_at_once(archive: FakeArchive, tmp_path: Path) -> None:
+    for seed in ("b", "c", "d"):
+        archive.put(*write_exam(tmp_path / seed, seed, views=TWO))
+    together = threading.Barrier(2)
+    archive.at_get = lambda uid: together.wait(60) and None
+    config = config_of(tmp_path, archive.keys | {"at_once": 2})
+    want(config, "study", *dict.fromkeys(str(held.StudyInstanceUID) for held in archive.held))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 4)
+    assert sorted(here(config)) == sorted(archive.asked) == sorted(uids(archive))
+
+
+def test_no_identifier_is_in_logs(archive: FakeArchive, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """Names, UIDs and accession numbers: with an object that fails, and with one that arrives."""
+    caplog.set_level("DEBUG")
+    for held in archive.held:
+        held.AccessionNumber = "ACC4711"
+    archive.statuses[uids(archive)[0]] = 0xA702
+    want(config, "accession", "ACC4711")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched", "dead"])
+    assert caplog.text
+    audit = "".join(path.read_text() for path in (data.root / "audit").glob("*.jsonl"))
+    reasons = str(items(data))
+    for identifier in (CANARY, "ACC4711", study_of(archive), *uids(archive)):
+        assert identifier not in caplog.text + audit + reasons
+    assert rows(data, "SELECT value FROM fetch WHERE kind = 'accession'") == [(None,)]
