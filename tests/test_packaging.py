@@ -123,6 +123,7 @@ def test_extras(metadata: Message) -> None:
         "openvino",
         "quantize",
         "ray",
+        "sign",
         "dev",
         *gpu,
     }

@@ -29,6 +29,7 @@ OUTSIDE: Mapping[str, str] = MappingProxyType(
         "README.md": "index.md",
         "CHANGELOG.md": "changelog.md",
         "CONTRIBUTING.md": "contributing.md",
+        "SECURITY.md": "reporting.md",
         "benchmarks/README.md": "benchmarks.md",
     }
 )

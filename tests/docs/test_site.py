@@ -24,7 +24,15 @@ def chromium() -> Iterator[Any]:
 def test_every_page_of_the_documentation_is_there() -> None:
     need("site", "" if PAGES else "build/site (`make site` makes it)")
     sources = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")}
-    others = {"index.html", "commands.html", "reference.html", "changelog.html", "contributing.html", "benchmarks.html"}
+    others = {
+        "index.html",
+        "commands.html",
+        "reference.html",
+        "changelog.html",
+        "contributing.html",
+        "benchmarks.html",
+        "reporting.html",
+    }
     assert set(PAGES) == sources | others
 
 
