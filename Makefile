@@ -123,7 +123,7 @@ site: $(INSTALLED)  ## the documentation as a site that needs no network, in bui
 
 docs-test: site  ## the pages of the site in Chromium, and by axe-core, after web-test has installed them
 	npm ci --prefix tests/glam_deploy/appliance/web/axe --ignore-scripts --no-audit --no-fund
-	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs/test_site.py
+	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs -m site
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

@@ -9,6 +9,8 @@ from expected import need
 from support.browser import chromium_browser, seen_by
 from support.commands import ROOT
 
+pytestmark = pytest.mark.site
+
 SITE = ROOT / "build/site"
 AXE = ROOT / "tests/glam_deploy/appliance/web/axe/node_modules/axe-core/axe.min.js"
 PAGES = sorted(page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html") if page.name != "404.html")
