@@ -35,6 +35,7 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
+E = TypeVar("E", bound=BaseException)
 
 
 class Caller(Enum):
@@ -329,19 +330,38 @@ def internal_error(error: Exception) -> InternalError:
     return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")
 
 
+def without_frames(error: E) -> E:
+    """The same error without its traceback and those of its causes and contexts.
+
+    A traceback refers to frames, and these to their images. Where a frame also holds the error, as that of a function
+    which returns errors does, the images stay in memory until a garbage collection.
+    """
+    open_: list[BaseException | None] = [error]
+    seen = set[int]()
+    while open_:
+        one = open_.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            open_ += [one.__cause__, one.__context__]
+    return error
+
+
 def attempt(
     step: Callable[[T], U], given: T | GlamError, *, unexpected: Callable[[Exception], GlamError] = internal_error
 ) -> U | GlamError:
     """The result or the error of a step on one of several items, so that the others go on.
 
     `given` as the error of an earlier step is returned as it is. `unexpected` makes the error of an exception that is a
-    fault of this program.
+    fault of this program; it has the traceback. The returned error has none, so that it holds no image.
     """
     if isinstance(given, GlamError):
         return given
     try:
         return step(given)
     except GlamError as error:
-        return error
+        return without_frames(error)
     except Exception as error:
-        return unexpected(error)
+        made = unexpected(error)
+        without_frames(error)
+        return made

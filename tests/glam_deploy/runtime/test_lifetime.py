@@ -14,6 +14,7 @@ import pydicom
 import pytest
 import torch
 from support.engines import FakeEngine, fake_engines, fake_identity, in_step, opened_fakes, small_view
+from support.frames import is_released
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view
@@ -202,6 +203,11 @@ def test_errors_come_back_in_their_place(npy: Path) -> None:
     assert [type(each).__name__ for each in found] == ["Result", "InputError", "UsageError", "InputError", "Result"]
     assert found[0] == found[4]
     assert all(isinstance(each, Result | GlamError) for each in found)
+
+
+def test_a_returned_error_holds_no_image() -> None:
+    unusable = np.zeros((2944, 1920), np.float32)
+    assert is_released(lambda image: list(pipeline().map([image], errors="return")), unusable)
 
 
 def test_errors_of_engines_come_back_too(npy: Path) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.frames import is_released
 from support.served import exam, standardized, versions, write_repository
 
 import glam_deploy
 from glam_deploy.errors import BackendUnavailable, BundleError
+from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.serving import served
 from glam_deploy.serving.backend import Refusal, answer, open_version
@@ -96,6 +98,30 @@ def test_an_edited_record_is_refused(repository: Path, tmp_path: Path) -> None:
     (folder / served.SERVED).write_text(text.replace('"patches": 2', '"patches": 3'))
     with pytest.raises(BundleError, match="it was changed"):
         open_version(folder, None)
+
+
+@pytest.mark.parametrize("kind", ["no image", "npy", "cut", "without pixels", "two", "not finite", "fault", "good"])
+def test_an_input_is_released_with_its_answer(
+    kind: str, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a garbage collection, because the server's shared memory holds the input for as long."""
+    view = exam(tmp_path)[View.L_CC]
+    np.save(tmp_path / "raw.npy", np.ones((50, 40), np.uint16))
+    contents = {
+        "no image": b"no image",
+        "npy": (tmp_path / "raw.npy").read_bytes(),
+        "cut": view[:-50],
+        "without pixels": view[:300],
+        "fault": view,
+        "good": view,
+    }
+    images = {"not finite": np.full((1, 2944, 1920), np.nan, np.float32), "two": np.ones((2, 2944, 1920), np.float32)}
+    if kind == "fault":
+        monkeypatch.setattr(pipeline, "prepare", lambda image: np.frombuffer(image, np.uint8) / "fault")
+    name, given = (IMAGE, images[kind]) if kind in images else (DICOM, request_of(contents[kind])[DICOM])
+    assert is_released(lambda array: answer(pipeline, [{name: array}]), given)
+    (made,) = answer(pipeline, [{name: given}])
+    assert isinstance(made, Refusal) == (kind != "good")
 
 
 def refusal(made: object) -> str:
