@@ -26,6 +26,7 @@ that is required, 4 parity, integrity or a gate failed, an engine could not be b
 graphs that an engine needs.
 """
 
+import errno
 import traceback
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -56,6 +57,7 @@ class Remedy(Enum):
     """Remedy of an error whose text depends on the caller; `WORDING` has the texts."""
 
     NAME_VIEW = "state the view"
+    VIEW_OF_PICTURE = "state the view of a file without tags"
     OTHER_VIEW = "state another laterality"
     FLIP = "state that the image is stored mirrored"
     NO_FLIP = "do not state that the image is stored mirrored"
@@ -76,23 +78,24 @@ _VIEW_IN_NAME = (
 )
 _AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of the image, and send it again"
 _VIEW_AT_SOURCE = "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it again"
+_AS_DICOM = "send the DICOM object of the view, whose tags state it"
 _STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
 _MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
 _TAKES_RAW = "give the view as it left the detector; a standardized array is not accepted here"
 
+_NAMED_VIEW: Mapping[Caller, str] = {
+    Caller.PYTHON: f"pass view=, {_VIEWS}",
+    Caller.RUN: f"name it with --view, {_VIEWS}",
+    Caller.GATE: f"name it with --view, {_VIEWS}",
+    Caller.CALIBRATION: _VIEW_IN_NAME,
+    Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
+    Caller.ARCHIVE: _VIEW_IN_NAME,
+}
+
 WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
     {
-        Remedy.NAME_VIEW: {
-            Caller.PYTHON: f"pass view=, {_VIEWS}",
-            Caller.RUN: f"name it with --view, {_VIEWS}",
-            Caller.GATE: f"name it with --view, {_VIEWS}",
-            Caller.CALIBRATION: _VIEW_IN_NAME,
-            Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
-            Caller.APPLIANCE: _VIEW_AT_SOURCE,
-            Caller.RUN_DIR: _VIEW_AT_SOURCE,
-            Caller.SERVER: _VIEW_AT_SOURCE,
-            Caller.ARCHIVE: _VIEW_IN_NAME,
-        },
+        Remedy.NAME_VIEW: {**dict.fromkeys(Caller, _VIEW_AT_SOURCE), **_NAMED_VIEW},
+        Remedy.VIEW_OF_PICTURE: {**dict.fromkeys(Caller, _AS_DICOM), **_NAMED_VIEW},
         Remedy.OTHER_VIEW: {
             Caller.PYTHON: f"pass the correct view=, {_VIEWS}",
             Caller.RUN: f"give the correct --view, {_VIEWS}",
@@ -314,6 +317,30 @@ def counted(count: int, noun: str) -> str:
 def disk_reason(error: OSError) -> str:
     """Why a file cannot be read, without its name: "Permission denied"."""
     return error.strerror or "the system gives no reason"
+
+
+def unwritable(error: OSError) -> str:
+    """Why a folder or file cannot be written, and a remedy: "(No space left on device): free disk space"."""
+    return f"({error.strerror or error}): {_WRITE_REMEDIES.get(error.errno or 0, _WRITE_REMEDY)}"
+
+
+_WRITE_REMEDY = "free disk space, or change the permissions"
+_MOUNTED = "it is a mount point; give a folder inside it"
+_NO_FOLDER = "move the file away that is in the place of a folder"
+_WRITE_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "free disk space",
+        errno.EDQUOT: "free disk space within the quota",
+        errno.EROFS: "mount the file system writable",
+        errno.EACCES: "give this user the right to write there",
+        errno.EPERM: "give this user the right to write there",
+        errno.EEXIST: _NO_FOLDER,
+        errno.ENOTDIR: _NO_FOLDER,
+        errno.EXDEV: _MOUNTED,
+        errno.EBUSY: _MOUNTED,
+    }
+)
+"""Number of an error of the system -> what makes the folder writable."""
 
 
 def fault(error: BaseException) -> str:

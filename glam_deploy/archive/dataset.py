@@ -27,7 +27,7 @@ from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.ledger import Instance, Ledger, Seen
 from glam_deploy.archive.objects import ObjectPlan, synchronize
 from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, SCORES, UNREADABLE, FileRow, ViewRow
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -332,10 +332,9 @@ def writing(dest: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = unwritable(error) if isinstance(error, OSError) else f"({error}): free disk space"
         raise UsageError(
-            f"cannot write to {dest}: {reason}, expected a folder with free space and write permission. What was "
-            "recorded before is intact: free space or change the permissions, and run the same command again"
+            f"cannot write to {dest} {reason}, and run the same command again. What was recorded before is intact"
         ) from error
     except sqlite3.Error as error:
         raise UsageError(

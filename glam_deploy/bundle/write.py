@@ -25,7 +25,7 @@ from glam_deploy.bundle.manifest import (
     read_ensemble,
     write_json,
 )
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.json_records import to_json
 from glam_deploy.regular import read_regular
 
@@ -50,8 +50,7 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
             _put_in_place(staging, place, retired=Path(room) / "old")
     except OSError as error:
         raise UsageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Free disk space, or give another folder with "
-            f"--out."
+            f"{folder}: cannot be written {unwritable(error)}, or give another folder with --out."
         ) from error
 
 

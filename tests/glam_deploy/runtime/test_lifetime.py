@@ -61,7 +61,7 @@ def test_options_reach_the_reader(npy: Path) -> None:
     np.save(mirrored, small_view().pixels[:, ::-1])
     found = pipeline()(mirrored, view="L-CC", horizontal_flip=True)
     assert found.input.placement.mirrored
-    with pytest.raises(InputError, match="has no view"):
+    with pytest.raises(InputError, match="neither a file name nor the caller states it"):
         pipeline()(mirrored)
     with pytest.raises(InputError, match="cannot be read"):
         pipeline()(mirrored.with_name("absent.npy"))

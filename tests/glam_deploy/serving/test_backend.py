@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from mammograms import write_mg
+from pydicom.dataset import Dataset
 from support.frames import is_released
 from support.served import exam, standardized, versions, write_repository
 
@@ -59,10 +62,26 @@ def test_a_bad_image_is_an_error_of_its_request_alone(repository: Path, pipeline
 
 
 def test_remedies_are_those_of_a_client(pipeline: Pipeline, tmp_path: Path) -> None:
-    np.save(tmp_path / "raw.npy", np.ones((50, 40), np.uint16))
-    (made,) = answer(pipeline, [request_of((tmp_path / "raw.npy").read_bytes())])
-    assert "at the source of the image" in refusal(made)
+    def without_view(dataset: Dataset) -> None:
+        del dataset.ViewCodeSequence
+
+    content = write_mg(tmp_path / "a.dcm", without_view).read_bytes()
+    (made,) = answer(pipeline, [request_of(content)])
+    assert "correct ImageLaterality and ViewCodeSequence at the source of the image" in refusal(made)
     assert "--" not in refusal(made)
+
+
+@pytest.mark.parametrize("kind", ["png", "npy"])
+def test_a_picture_is_refused_by_what_a_client_can_send(kind: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    """A client has no file name, in which the view could be."""
+    pixels = np.arange(2000, dtype=np.uint16).reshape(50, 40)
+    if kind == "png":
+        assert cv2.imwrite(str(tmp_path / "1_L-CC.png"), pixels)
+    else:
+        np.save(tmp_path / "1_L-CC.npy", pixels)
+    (made,) = answer(pipeline, [request_of((tmp_path / f"1_L-CC.{kind}").read_bytes())])
+    assert f"a {kind} file has no tags" in refusal(made)
+    assert refusal(made).endswith("send the DICOM object of the view, whose tags state it")
 
 
 def test_a_fault_is_an_error_of_its_request_without_the_exceptions_text(

@@ -213,7 +213,12 @@ def test_ends_without_leaving_a_process(tmp_path: Path) -> None:
 
 def test_a_missing_environment_is_named_in_the_log(tmp_path: Path) -> None:
     need("triton", missing())
-    repository = write_repository(tmp_path, "--graphs", "none", "--site-packages", "/no/such/folder")
+    repository = write_repository(tmp_path, "--graphs", "none")
+    config = repository / "glam/config.pbtxt"
+    config.write_text(
+        re.sub(r'("site_packages" value \{ string_value: )"[^"]*"', r'\1"/no/such/folder"', config.read_text())
+    )
+    assert "/no/such/folder" in config.read_text()
     with triton_server(repository, tmp_path) as server:
         assert server.process.wait(timeout=60) == 1
         log = server.log.read_text()
