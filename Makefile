@@ -64,7 +64,7 @@ triton-test: $(INSTALLED)  ## a real Triton server on the CPU, and the examples 
 	test -d .venv-triton || $(PYTHON) -m venv .venv-triton
 	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-triton/lib/python3*/site-packages)/glam_deploy_venv.pth
 	$(TRITON)/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0 monai-deploy-app-sdk==4.0.0 holoscan-cu13==4.6.0
-	$(TRITON)/python -m pip install --quiet --no-warn-conflicts "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 litserve==0.2.19 typeguard==4.6.1 colorama==0.4.6 wheel-axle-runtime==0.0.13
+	$(TRITON)/python -m pip install --quiet --no-warn-conflicts "tritonclient[http,grpc]==2.73.0" fastapi==0.165.0 uvicorn==0.54.0 litserve==0.2.19 python-multipart==0.0.34 typeguard==4.6.1 colorama==0.4.6 wheel-axle-runtime==0.0.13
 	GLAM_EXPECT=triton,examples $(TRITON)/python -m pytest tests/glam_deploy/serving tests/examples -m "triton or not triton"
 
 web-test: $(INSTALLED)  ## the appliance's pages in Chromium, by axe-core, behind nginx and haproxy, with a login provider; installs Debian's where apt-get is root's

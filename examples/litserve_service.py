@@ -5,6 +5,7 @@ curl -F content=@L-CC.dcm http://127.0.0.1:8000/predict
 """
 
 import os
+import signal
 import sys
 
 import litserve
@@ -21,7 +22,10 @@ class Lesions(litserve.LitAPI):
         self.pipeline = glam_deploy.load(os.environ.get("GLAM_BUNDLE", "bundle"))
 
     def decode_request(self, request) -> bytes:
-        return request["content"].file.read()
+        try:
+            return request["content"].file.read()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HTTPException(422, 'the form has no file "content": send the DICOM object as that field') from error
 
     def predict(self, dicom: bytes) -> glam_deploy.Result:
         try:
@@ -35,5 +39,6 @@ class Lesions(litserve.LitAPI):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # LitServe ends its processes at Ctrl-C only
     server = litserve.LitServer(Lesions(), accelerator="cpu", timeout=300)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)

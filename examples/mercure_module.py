@@ -30,7 +30,12 @@ def settings(task: Path) -> dict[str, object]:
 def main(bundle: str) -> int:
     """DICOM files of MERCURE_IN_DIR -> DICOM results and result.json in MERCURE_OUT_DIR; exit code of run-dir."""
     source, target = os.environ["MERCURE_IN_DIR"], os.environ["MERCURE_OUT_DIR"]
-    given = settings(Path(source, "task.json"))
+    try:
+        given = settings(Path(source, "task.json"))
+    except (ValueError, TypeError, AttributeError) as error:
+        expected = 'expected a JSON object such as {"process": {"settings": {"patches": 3}}}'
+        sys.stderr.write(f"task.json cannot be used ({type(error).__name__}), {expected}: correct the rule" + "\n")
+        return 2
     if unknown := given.keys() - OPTIONS:
         sys.stderr.write(f"settings {', '.join(sorted(unknown))} are unknown, expected {', '.join(OPTIONS)}" + "\n")
         return 2

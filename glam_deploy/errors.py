@@ -26,6 +26,7 @@ that is required, 4 parity, integrity or a gate failed, an engine could not be b
 graphs that an engine needs.
 """
 
+import errno
 import traceback
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -35,6 +36,7 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
+E = TypeVar("E", bound=BaseException)
 
 
 class Caller(Enum):
@@ -55,6 +57,7 @@ class Remedy(Enum):
     """Remedy of an error whose text depends on the caller; `WORDING` has the texts."""
 
     NAME_VIEW = "state the view"
+    VIEW_OF_PICTURE = "state the view of a file without tags"
     OTHER_VIEW = "state another laterality"
     FLIP = "state that the image is stored mirrored"
     NO_FLIP = "do not state that the image is stored mirrored"
@@ -75,23 +78,24 @@ _VIEW_IN_NAME = (
 )
 _AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of the image, and send it again"
 _VIEW_AT_SOURCE = "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it again"
+_AS_DICOM = "send the DICOM object of the view, whose tags state it"
 _STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
 _MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
 _TAKES_RAW = "give the view as it left the detector; a standardized array is not accepted here"
 
+_NAMED_VIEW: Mapping[Caller, str] = {
+    Caller.PYTHON: f"pass view=, {_VIEWS}",
+    Caller.RUN: f"name it with --view, {_VIEWS}",
+    Caller.GATE: f"name it with --view, {_VIEWS}",
+    Caller.CALIBRATION: _VIEW_IN_NAME,
+    Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
+    Caller.ARCHIVE: _VIEW_IN_NAME,
+}
+
 WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
     {
-        Remedy.NAME_VIEW: {
-            Caller.PYTHON: f"pass view=, {_VIEWS}",
-            Caller.RUN: f"name it with --view, {_VIEWS}",
-            Caller.GATE: f"name it with --view, {_VIEWS}",
-            Caller.CALIBRATION: _VIEW_IN_NAME,
-            Caller.EVALUATE: f"write it into the column view of the list, {_VIEWS}",
-            Caller.APPLIANCE: _VIEW_AT_SOURCE,
-            Caller.RUN_DIR: _VIEW_AT_SOURCE,
-            Caller.SERVER: _VIEW_AT_SOURCE,
-            Caller.ARCHIVE: _VIEW_IN_NAME,
-        },
+        Remedy.NAME_VIEW: {**dict.fromkeys(Caller, _VIEW_AT_SOURCE), **_NAMED_VIEW},
+        Remedy.VIEW_OF_PICTURE: {**dict.fromkeys(Caller, _AS_DICOM), **_NAMED_VIEW},
         Remedy.OTHER_VIEW: {
             Caller.PYTHON: f"pass the correct view=, {_VIEWS}",
             Caller.RUN: f"give the correct --view, {_VIEWS}",
@@ -315,6 +319,30 @@ def disk_reason(error: OSError) -> str:
     return error.strerror or "the system gives no reason"
 
 
+def unwritable(error: OSError) -> str:
+    """Why a folder or file cannot be written, and a remedy: "(No space left on device): free disk space"."""
+    return f"({error.strerror or error}): {_WRITE_REMEDIES.get(error.errno or 0, _WRITE_REMEDY)}"
+
+
+_WRITE_REMEDY = "free disk space, or change the permissions"
+_MOUNTED = "it is a mount point; give a folder inside it"
+_NO_FOLDER = "move the file away that is in the place of a folder"
+_WRITE_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "free disk space",
+        errno.EDQUOT: "free disk space within the quota",
+        errno.EROFS: "mount the file system writable",
+        errno.EACCES: "give this user the right to write there",
+        errno.EPERM: "give this user the right to write there",
+        errno.EEXIST: _NO_FOLDER,
+        errno.ENOTDIR: _NO_FOLDER,
+        errno.EXDEV: _MOUNTED,
+        errno.EBUSY: _MOUNTED,
+    }
+)
+"""Number of an error of the system -> what makes the folder writable."""
+
+
 def fault(error: BaseException) -> str:
     """Type and location of an exception, without its message, in which a library may quote a header."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -329,19 +357,38 @@ def internal_error(error: Exception) -> InternalError:
     return InternalError(f"{fault(error)}. This is a fault of glam-deploy; please report it.")
 
 
+def without_frames(error: E) -> E:
+    """The same error without its traceback and those of its causes and contexts.
+
+    A traceback refers to frames, and these to their images. Where a frame also holds the error, as that of a function
+    which returns errors does, the images stay in memory until a garbage collection.
+    """
+    open_: list[BaseException | None] = [error]
+    seen = set[int]()
+    while open_:
+        one = open_.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            open_ += [one.__cause__, one.__context__]
+    return error
+
+
 def attempt(
     step: Callable[[T], U], given: T | GlamError, *, unexpected: Callable[[Exception], GlamError] = internal_error
 ) -> U | GlamError:
     """The result or the error of a step on one of several items, so that the others go on.
 
     `given` as the error of an earlier step is returned as it is. `unexpected` makes the error of an exception that is a
-    fault of this program.
+    fault of this program; it has the traceback. The returned error has none, so that it holds no image.
     """
     if isinstance(given, GlamError):
         return given
     try:
         return step(given)
     except GlamError as error:
-        return error
+        return without_frames(error)
     except Exception as error:
-        return unexpected(error)
+        made = unexpected(error)
+        without_frames(error)
+        return made

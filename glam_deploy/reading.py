@@ -327,12 +327,15 @@ def _read_file(path: Path, name: PurePath, options: _Options) -> Mammogram:
     head = _head(path)
     if is_dicom(head):
         return _read_dicom(path, name, options)
-    image_files.image_kind(path, head)
+    kind = image_files.image_kind(path, head)
     require_mammogram_name(name)
     view = options.view or view_from_name(name)
     if view is None:
         image_files.refuse_standardized(path)
-        raise InputError("the file name has no view, and none was given", Remedy.NAME_VIEW)
+        raise InputError(
+            f"the view is unknown: a {kind} file has no tags, and neither a file name nor the caller states it",
+            Remedy.VIEW_OF_PICTURE,
+        )
     mammogram = image_files.read_image(path, view=view, horizontal_flip=options.horizontal_flip)
     mammogram = replace(mammogram, notices=(*_kind_notices(name), *mammogram.notices))
     return mammogram if options.view else _named(mammogram)

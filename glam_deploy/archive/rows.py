@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.sources.base import Entry
-from glam_deploy.errors import Caller, GlamError, InputError, NotForThisNetwork, internal_error
+from glam_deploy.errors import Caller, GlamError, InputError, NotForThisNetwork, internal_error, without_frames
 from glam_deploy.exams import made_by
 from glam_deploy.records import Box, Facts
 from glam_deploy.view_names import view_from_name
@@ -94,9 +94,11 @@ def finding_of(result: "Result") -> Finding:
 def finding_of_error(error: Exception) -> Finding:
     """The finding of an instance without a result: SKIPPED for `NotForThisNetwork`, else FAILED.
 
-    An error that is no GlamError is a fault in this program, which must not stop the other instances.
+    An error that is no GlamError is a fault in this program, which must not stop the other instances. The traceback of
+    `error` is removed, so that the error holds no image.
     """
     known = error.with_message_for(Caller.ARCHIVE) if isinstance(error, GlamError) else internal_error(error)
+    without_frames(error)
     status = SKIPPED if isinstance(known, NotForThisNetwork) else FAILED
     return Finding(status=status, error=type(known).__name__, reason=str(known))
 

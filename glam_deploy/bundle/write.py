@@ -26,7 +26,7 @@ from glam_deploy.bundle.manifest import (
     read_ensemble,
 )
 from glam_deploy.bundle.signature import SIGNATURE
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.regular import read_regular
 
@@ -51,8 +51,7 @@ def staged_bundle(folder: Path) -> Iterator[Path]:
             _put_in_place(staging, place, retired=Path(room) / "old")
     except OSError as error:
         raise UsageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Free disk space, or give another folder with "
-            f"--out."
+            f"{folder}: cannot be written {unwritable(error)}, or give another folder with --out."
         ) from error
 
 

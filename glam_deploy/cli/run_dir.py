@@ -25,7 +25,7 @@ from glam_deploy.cli.options import (
     ungated_option,
 )
 from glam_deploy.cli.run import open_pipeline
-from glam_deploy.errors import UsageError, counted
+from glam_deploy.errors import UsageError, counted, unwritable
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.folder import FolderResult, UnusedFile, ViewEntry
@@ -74,7 +74,7 @@ def command(folders: tuple[Path, ...], for_processing: bool, choice: EngineChoic
     try:
         result = process_folder(source, target, pipeline, config)
     except OSError as error:
-        raise UsageError(f"cannot write to {target} ({error.strerror}): free space or change its rights") from error
+        raise UsageError(f"cannot write to {target} {unwritable(error)}, or choose another folder") from error
     return print_summary(result)
 
 

@@ -109,6 +109,7 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
     `glam-deploy run`, and a model of each stage's graph. The version number follows from bundle, engine and settings.
     The engine needs a passed gate in the bundle, unless it is the reference or --ungated is given.
     """
+    packages = tuple(map(_packages, server.site_packages))
     bundle = open_bundle(choice.folder, choice.trust)
     if choice.streams == "auto":
         raise UsageError("--streams auto measures the inputs of `run`, and a server has none yet: give a number")
@@ -124,7 +125,7 @@ def command(out: Path, choice: EngineChoice, server: ServerChoice) -> int:
             largest_batch=server.largest_batch,
             instances=_instances(pipeline, devices, server.instances),
             graphs=server.graphs,
-            site_packages=tuple(path.absolute() for path in server.site_packages) or _own_packages(),
+            site_packages=packages or _own_packages(),
         )
         folders = write(out, wanted)
     versions = ", ".join(f"{folder.name} {number}" for folder, number in folders.items())
@@ -156,6 +157,17 @@ def _instances(pipeline: Pipeline, devices: tuple[int, ...], count: int) -> Inst
     if devices and not gpu:
         raise UsageError(f"--device is for GPU engines, and {pipeline.identity.name} runs on the CPU: leave it out")
     return Instances(count=count, gpus=devices or (0,) if gpu else ())
+
+
+def _packages(folder: Path) -> Path:
+    """The absolute path of a folder of --site-packages. Raises UsageError if there is none."""
+    if not folder.is_dir() or ":" in str(folder.absolute()):
+        raise UsageError(
+            f"--site-packages {folder}: expected a folder of this machine, without a colon in its path: correct it. "
+            "For a server on another machine, run this command there, or leave the option out and write the folder "
+            "into the parameter site_packages of config.pbtxt"
+        )
+    return folder.absolute()
 
 
 def _own_packages() -> tuple[Path, ...]:

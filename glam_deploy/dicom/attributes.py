@@ -47,7 +47,7 @@ def values_of(data: bytes, keywords: Sequence[str]) -> Mapping[str, tuple[str, .
     """
     silence_pydicom()
     asked = ("SOPClassUID", *keywords)
-    meta, reader = open_data_set(BytesIO(data), asked, limit=MAX_HEADER)
+    meta, reader = open_data_set(BytesIO(data), asked, limit=MAX_HEADER, part="the header")
     with dicom_errors("the header is damaged or incomplete: export the object again"):
         dataset = reader.read_through(max(tag for keyword in asked if (tag := tag_for_keyword(keyword)) is not None))
     elements, head = Elements(dataset), Elements(meta)

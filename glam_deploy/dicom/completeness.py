@@ -30,7 +30,7 @@ def require_complete(path: Path) -> None:
 
 
 def _check(file: BinaryIO) -> None:
-    meta, reader = open_data_set(file, KEYWORDS, limit=MAX_HEADER, most=MAX_BYTES)
+    meta, reader = open_data_set(file, KEYWORDS, limit=MAX_HEADER, part="the header", most=MAX_BYTES)
     try:
         with dicom_errors(_DAMAGED):
             dataset = reader.read_through(BEFORE_PIXELS)

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from glam_deploy.dicom.elements import BEFORE_PIXELS, ElementReader, Encoding
 from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
-from glam_deploy.dicom.streams import FileStream, InflatedStream
+from glam_deploy.dicom.streams import OBJECT, FileStream, InflatedStream
 from glam_deploy.errors import DicomError
 
 MAX_HEAD = 1 << 16
@@ -29,6 +29,7 @@ _GROUP_LENGTH = b"\2\0\0\0UL\4\0"
 
 _META = (0x00020002, 0x00020003, 0x00020010)
 """MediaStorageSOPClassUID, MediaStorageSOPInstanceUID, TransferSyntaxUID."""
+_META_INFORMATION = "the file meta information (PS3.10 section 7.1)"
 _NO_FILE = "not a readable DICOM file (PS3.10): it is damaged, incomplete or in another format"
 
 _PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
@@ -107,18 +108,20 @@ def read_head(start: bytes) -> tuple[Claim, int] | None:
 
 
 def open_data_set(
-    file: BinaryIO, keywords: Sequence[str], *, limit: int, most: int | None = None
+    file: BinaryIO, keywords: Sequence[str], *, limit: int, most: int | None = None, part: str = OBJECT
 ) -> tuple[FileMetaDataset, ElementReader]:
     """The file meta information of a DICOM file, and a reader of the listed elements of its data set.
 
-    `limit`: largest number of bytes read from the data set, counted after inflation if it is deflated. `most`: largest
-    number of bytes inflated to read or skip them, `limit` by default. A wrong or missing group length is ignored.
-    Raises DicomError if the file does not begin as a DICOM file.
+    `limit`: largest number of bytes read from the data set, counted after inflation if it is deflated; `part` names
+    them in the message. `most`: largest number of bytes inflated to read or skip them, `limit` by default. A wrong or
+    missing group length is ignored. Raises DicomError if the file does not begin as a DICOM file.
     """
     meta, start = _read_meta(file)
     syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
     deflated = syntax == uid.DeflatedExplicitVRLittleEndian
-    stream = InflatedStream(file, start, limit, most or limit) if deflated else FileStream(file, start, limit)
+    stream = (
+        InflatedStream(file, start, limit, most or limit, part) if deflated else FileStream(file, start, limit, part)
+    )
     tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
     return meta, ElementReader(stream, Encoding.of(syntax), tags)
 
@@ -151,10 +154,10 @@ def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
     file.seek(end)
     if file.read(2) == _GROUP_LENGTH[:2]:
         end = 0
-    reader = ElementReader(FileStream(file, 132, MAX_HEAD), Encoding(implicit=False), _META)
+    reader = ElementReader(FileStream(file, 132, MAX_HEAD, _META_INFORMATION), Encoding(implicit=False), _META)
     elements = reader.read_through(0x0002FFFF, end=end)
     meta = FileMetaDataset()
-    with dicom_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+    with dicom_errors(f"{_META_INFORMATION} is damaged: export the object again"):
         for tag in _META:
             if tag in elements:
                 meta[tag] = elements[tag]
@@ -163,6 +166,6 @@ def _read_meta(file: BinaryIO) -> tuple[FileMetaDataset, int]:
 
 def _claim(head: bytes) -> Claim:
     meta, _ = _read_meta(BytesIO(head))
-    with dicom_errors("the file meta information (PS3.10 section 7.1) is damaged: export the object again"):
+    with dicom_errors(f"{_META_INFORMATION} is damaged: export the object again"):
         sop_class, sop_uid, syntax = (str(meta[tag].value) for tag in _META)
     return Claim(sop_class=sop_class, sop_uid=sop_uid, transfer_syntax=syntax)

@@ -120,7 +120,8 @@ class _Header:
     """Reader of the elements of a DICOM file before its pixels; each is read once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._meta, self._reader = open_data_set(file, [*_PATIENT, *_IDENTITY, *KEYWORDS, *_URGENT], limit=MAX_HEADER)
+        keywords = [*_PATIENT, *_IDENTITY, *KEYWORDS, *_URGENT]
+        self._meta, self._reader = open_data_set(file, keywords, limit=MAX_HEADER, part="the header")
 
     def read_through(self, keywords: Sequence[str]) -> Dataset:
         """The elements up to the last one of `keywords`, with file meta information."""

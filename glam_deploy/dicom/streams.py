@@ -9,6 +9,7 @@ from glam_deploy.errors import DicomError, IncompleteObject
 
 _STEP = 1 << 16
 """Bytes read or inflated in one step."""
+OBJECT = "the object"
 
 
 class Stream(Protocol):
@@ -32,8 +33,9 @@ class Stream(Protocol):
 class FileStream:
     """Bytes of a file from `start` on; skipped bytes do not count against the limit."""
 
-    def __init__(self, file: BinaryIO, start: int, limit: int) -> None:
-        self._file, self._at, self._limit, self._left = file, start, limit, limit
+    def __init__(self, file: BinaryIO, start: int, limit: int, part: str = OBJECT) -> None:
+        """`part`: what the limit is of, for the message."""
+        self._file, self._at, self._limit, self._left, self._part = file, start, limit, limit, part
         self._size = file.seek(0, os.SEEK_END)
         file.seek(start)
 
@@ -49,7 +51,7 @@ class FileStream:
         count = min(count, self._size - self._at)
         self._left -= count
         if self._left < 0:
-            _too_many(self._limit)
+            _too_many(self._limit, self._part)
         found = self._file.read(count)
         self._at += len(found)
         return found
@@ -64,9 +66,10 @@ class FileStream:
 class InflatedStream:
     """Inflated bytes of the deflate stream (RFC 1951) from `start` of a file on."""
 
-    def __init__(self, file: BinaryIO, start: int, limit: int, most: int) -> None:
-        """`limit`: of the bytes that are read. `most`: of those that are inflated, skipped ones included."""
+    def __init__(self, file: BinaryIO, start: int, limit: int, most: int, part: str = OBJECT) -> None:
+        """`limit`: of the bytes read, named `part`. `most`: of those that are inflated, skipped ones included."""
         self._file, self._at, self._limit, self._left, self._most = file, 0, limit, limit, most
+        self._part = part
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._ahead, self._used = b"", 0
         file.seek(start)
@@ -82,13 +85,13 @@ class InflatedStream:
     def read(self, count: int) -> bytes:
         self._left -= count
         if self._left < 0:
-            _too_many(self._limit)
+            _too_many(self._limit, self._part)
         return self._next(count)
 
     def _next(self, count: int) -> bytes:
         """Up to `count` bytes, which do not count as read."""
         if self._at + count > self._most:
-            _too_many(self._most)
+            _too_many(self._most, OBJECT)
         found = self._take_inflated(count)
         if len(found) < count:
             found = self._inflate_rest(found, count)
@@ -129,8 +132,8 @@ class InflatedStream:
         return b""
 
 
-def _too_many(limit: int) -> NoReturn:
-    raise DicomError(f"the object has more than {limit} bytes, too many for one mammogram: export it again")
+def _too_many(limit: int, part: str) -> NoReturn:
+    raise DicomError(f"{part} has more than {limit} bytes, too many for one mammogram: export the object again")
 
 
 def skip(stream: Stream, count: int) -> None:

@@ -6,7 +6,7 @@ from glam_deploy.agreement.verdict import Verdict
 from glam_deploy.bundle import Bundle, GateEntry, locked, open_bundle, replace_gates, require_changeable
 from glam_deploy.engines.admission import this_machine
 from glam_deploy.engines.base import EngineIdentity
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.gate.metrics import TrialMetrics
 
 
@@ -78,6 +78,5 @@ def require_recordable(bundle: Bundle) -> None:
 
 def _not_written(bundle: Bundle, error: OSError) -> UsageError:
     return UsageError(
-        f"{bundle.folder}: the verdict cannot be written ({error.strerror or error}). Free disk space, or copy the "
-        f"bundle to a writable folder."
+        f"{bundle.folder}: the verdict cannot be written {unwritable(error)}, or copy the bundle to a writable folder."
     )

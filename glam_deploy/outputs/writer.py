@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glam_deploy.errors import GlamError, InternalError, UsageError
+from glam_deploy.errors import GlamError, InternalError, UsageError, unwritable
 from glam_deploy.json_records import parse_json
 from glam_deploy.outputs import report
 from glam_deploy.outputs.overlay import overlay, to_png
@@ -240,10 +240,7 @@ def writing_to(out_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {out_dir}: {error.strerror or error}, expected a folder with free space and write "
-            "permission: free disk space, change its permissions, or choose another folder"
-        ) from error
+        raise UsageError(f"cannot write to {out_dir} {unwritable(error)}, or choose another folder") from error
 
 
 def _stage_report(staged: Path, stem: str, content: report.Report) -> None:

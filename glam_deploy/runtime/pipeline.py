@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glam_deploy import reading
 from glam_deploy.engines.base import Chain, Engine, OpenedEngines, Stopwatch, require_whole_number
-from glam_deploy.errors import GlamError, UsageError
+from glam_deploy.errors import GlamError, UsageError, without_frames
 from glam_deploy.gpu.chain import DeviceChain
 from glam_deploy.gpu.engines.base import GpuEngines
 from glam_deploy.json_records import to_json
@@ -183,8 +183,8 @@ class Pipeline:
         generator may read files. On a GPU the next `ahead` views are read and prepared at the same time, and the next
         one is also uploaded meanwhile.
         `errors`: "raise" raises the error of the first view that fails; "return" returns the GlamError instead of the
-        view's result and continues. Errors of `images` itself, and views after `close`, end the iteration in both
-        cases. Raises UsageError for another value.
+        view's result and continues; it has no traceback, so that it holds no image. Errors of `images` itself, and
+        views after `close`, end the iteration in both cases. Raises UsageError for another value.
         """
         if errors not in ("raise", "return"):
             raise UsageError(f"errors = {errors!r}: expected 'raise' or 'return'")
@@ -214,7 +214,7 @@ class Pipeline:
         except GlamError as error:
             if self.closed:
                 raise
-            return error
+            return without_frames(error)
 
     def batch(self, images: Iterable[Image]) -> list[Result]:
         """Results of the views of an exam, in their order; arrays are standardized images.

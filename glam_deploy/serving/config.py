@@ -13,6 +13,12 @@ CONFIG = "config.pbtxt"
 MARK = "# Written by glam-deploy triton; docs/serving.md describes what may be changed."
 """First line, by which a model folder of glam-deploy is recognized."""
 TYPES: Mapping[str, str] = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "uint8": "TYPE_UINT8"}
+QUEUE, LONGEST_WAIT_S = 64, 300
+"""Most requests that wait for the pipeline, and how long in seconds; the server refuses others with UNAVAILABLE."""
+_BATCHING = (
+    f"dynamic_batching {{ default_queue_policy {{ timeout_action: REJECT max_queue_size: {QUEUE} "
+    f"default_timeout_microseconds: {LONGEST_WAIT_S * 1_000_000} }} }}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class ModelConfig:
             *_tensors("input", self.inputs, alternative),
             *_tensors("output", self.outputs),
             _group(self.instances),
-            *(["dynamic_batching { }"] if self.dynamic_batching else []),
+            *([_BATCHING] if self.dynamic_batching else []),
             *(
                 f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(text)} }} }}"
                 for key, text in self.parameters.items()

@@ -20,7 +20,7 @@ from typing import Literal
 from glam_deploy.bundle import MANIFEST, SIGNATURE, Bundle, EngineEntry, graph_file, locked
 from glam_deploy.bundle.onnx_file import require_self_contained
 from glam_deploy.bundle.write import make_readable
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.json_records import to_json
 from glam_deploy.networks import Stage
 from glam_deploy.regular import read_regular
@@ -120,12 +120,14 @@ def write(repository: Path, wanted: Plan) -> dict[Path, int]:
 
     The models of the stages come first, the pipeline last. A version that is there already is kept, and its models are
     configured to serve it, if its files are unchanged. Raises UsageError for a folder of the same name that glam-deploy
-    did not write, and if the repository cannot be written; BundleError for a changed file of the bundle, and for a
-    version with the same number and another digest.
+    did not write, and if the repository cannot be written, or is in the bundle or contains it; BundleError for a
+    changed file of the bundle, and for a version with the same number and another digest.
     """
     models = [*wanted.stages.values(), wanted.pipeline]
+    _require_apart(repository, wanted.bundle.folder)
     try:
         repository.mkdir(parents=True, exist_ok=True)
+        _require_writable(repository)
         with locked(repository), _beside(repository) as room:
             for model in models:
                 _require_ours(repository / model.name)
@@ -135,10 +137,28 @@ def write(repository: Path, wanted: Plan) -> dict[Path, int]:
             _put(repository, wanted.pipeline, _pipeline_files(wanted), room)
     except OSError as error:
         raise UsageError(
-            f"{repository}: cannot be written ({error.strerror or error}). Free disk space, or give another folder "
-            "with --out, whose parent folder is in the same file system (below a mount point)."
+            f"{repository}: cannot be written {unwritable(error)}, or give another folder with --out."
         ) from error
     return {repository / model.name: model.version for model in models}
+
+
+def _require_apart(repository: Path, bundle: Path) -> None:
+    """Raises UsageError if one of the two folders is, or is in, the other.
+
+    A server takes each folder of a repository for a model, and a bundle with other files is damaged.
+    """
+    first, second = repository.resolve(), bundle.resolve()
+    if first.is_relative_to(second) or second.is_relative_to(first):
+        raise UsageError(
+            f"--out {repository} and the bundle {bundle} are one folder, or one is in the other: give a folder outside "
+            "the bundle with --out, in which the bundle is not."
+        )
+
+
+def _require_writable(repository: Path) -> None:
+    """Raises OSError with the reason: a rename into a mount point that is read-only tells of another device only."""
+    with tempfile.TemporaryFile(dir=repository):
+        pass
 
 
 def _beside(repository: Path) -> tempfile.TemporaryDirectory[str]:

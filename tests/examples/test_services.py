@@ -6,11 +6,12 @@ The packages of FastAPI, LitServe and MONAI Deploy are in the environment of `ma
 import asyncio
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def running(command: list[object], environment: dict[str, str]) -> Iterator[None
             process.wait(timeout=60)
 
 
+def children() -> set[int]:
+    """Process ids of all processes that this one has started, and of theirs."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_is_under_sixty_lines(example: Path) -> None:
     assert len(example.read_text("utf-8").splitlines()) < 60
@@ -119,9 +132,29 @@ def test_litserve(bundle: Path, views: dict[View, bytes], result: Result) -> Non
         wait_for(ready, "LitServe to be ready")
         answer = httpx.post(f"{url}/predict", files={"content": views[View.R_MLO]}, timeout=60)
         refused = httpx.post(f"{url}/predict", files={"content": b"no image"}, timeout=60)
+        without = [
+            httpx.post(f"{url}/predict", files={"image": views[View.R_MLO]}, timeout=60),
+            httpx.post(f"{url}/predict", data={"content": "text"}, timeout=60),
+            httpx.post(f"{url}/predict", json=[1], timeout=60),
+        ]
+        processes = children()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "the processes of LitServe to end")
+    assert len(processes) >= 3
+    assert [(one.status_code, "no file" in one.text) for one in without] == [(422, True)] * 3
     assert answer.json() == {"scores": result.predictions, "patches": boxes(result)}
     assert refused.status_code == 422
     assert "DICOM" in refused.json()["detail"]
+
+
+def test_requirements_of_the_page_are_those_of_the_tests() -> None:
+    """Of the lines for pip: each release is in the environment of `make triton-test`."""
+    page = (ROOT / "docs/serving.md").read_text("utf-8")
+    named = set(re.findall(r"[\w-]+(?:\[[\w,]+\])?==[\d.]+", page))
+    made = set(re.findall(r"[\w-]+(?:\[[\w,]+\])?==[\d.]+", (ROOT / "Makefile").read_text("utf-8")))
+    assert {one.partition("==")[0] for one in named} == {
+        *("fastapi", "uvicorn", "litserve", "python-multipart", "nvidia-pytriton", "tritonclient[http,grpc]")
+    }
+    assert named <= made
 
 
 def test_monai_deploy(bundle: Path, tmp_path: Path, result: Result) -> None:
@@ -141,10 +174,10 @@ def test_monai_deploy(bundle: Path, tmp_path: Path, result: Result) -> None:
 MERCURE = EXAMPLES / "mercure_module.py"
 
 
-def run_mercure(bundle: Path, room: Path, task: dict[str, object]) -> subprocess.CompletedProcess[str]:
+def run_mercure(bundle: Path, room: Path, task: bytes) -> subprocess.CompletedProcess[str]:
     """By mercure's contract: DICOM files and task.json in one folder; DICOM files and result.json in the other."""
     (room / "exam").mkdir(exist_ok=True)
-    (room / "exam/task.json").write_text(json.dumps(task))
+    (room / "exam/task.json").write_bytes(task)
     environment = os.environ | {"MERCURE_IN_DIR": str(room / "exam"), "MERCURE_OUT_DIR": str(room / "out")}
     command = [sys.executable, MERCURE, bundle]
     return subprocess.run(command, env=environment, cwd=room, check=False, capture_output=True, text=True)
@@ -152,7 +185,7 @@ def run_mercure(bundle: Path, room: Path, task: dict[str, object]) -> subprocess
 
 def test_mercure(bundle: Path, views: dict[View, bytes], tmp_path: Path) -> None:
     task = {"id": "1", "process": [{"module_name": "glam", "settings": {"patches": 3}}]}
-    ran = run_mercure(bundle, tmp_path, task)
+    ran = run_mercure(bundle, tmp_path, json.dumps(task).encode())
     assert ran.returncode == 0, ran.stderr
     studies = json.loads((tmp_path / "out/result.json").read_text())["studies"]
     found = {one["view"]: one["predictions"] for study in studies for one in study["views"]}
@@ -162,9 +195,17 @@ def test_mercure(bundle: Path, views: dict[View, bytes], tmp_path: Path) -> None
 
 
 def test_mercure_refuses_an_unknown_setting(bundle: Path, tmp_path: Path) -> None:
-    ran = run_mercure(bundle, tmp_path, {"process": {"settings": {"pathces": 3}}})
+    ran = run_mercure(bundle, tmp_path, b'{"process": {"settings": {"pathces": 3}}}')
     assert ran.returncode == 2
     assert "pathces" in ran.stderr
+
+
+@pytest.mark.parametrize("task", [b"[]", b"3", b"{", b"\xff", b'{"process": 3}', b'{"process": {"settings": [1]}}'])
+def test_mercure_refuses_a_task_of_another_form(task: bytes, bundle: Path, tmp_path: Path) -> None:
+    ran = run_mercure(bundle, tmp_path, task)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("task.json cannot be used (")
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize("task", ["{}", '{"process": null}', '{"process": {"settings": null}}', '{"process": [{}]}'])

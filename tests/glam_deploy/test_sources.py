@@ -69,7 +69,7 @@ def test_a_file_tells_its_view_by_its_name(tmp_path: Path) -> None:
     path = npy(tmp_path / "1_L-CC.npy")
     with path.open("rb") as file:
         assert_alike(read(file), path, path.name)
-    with pytest.raises(InputError, match="has no view"):
+    with pytest.raises(InputError, match="neither a file name nor the caller states it"):
         read(path.read_bytes())
     assert read(path.read_bytes(), view="L-CC").view is View.L_CC
     with path.rename(tmp_path / "1_L-CC_mask.npy").open("rb") as file, pytest.raises(NotForThisNetwork):

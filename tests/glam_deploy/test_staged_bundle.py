@@ -151,7 +151,7 @@ def test_no_right_to_write(tmp_path: Path) -> None:
 
 def test_full_disk(folder: Path) -> None:
     before = snapshot(folder)
-    with pytest.raises(UsageError, match=r"No space left on device.*Free disk space"), staged_bundle(folder):
+    with pytest.raises(UsageError, match=r"No space left on device.*free disk space"), staged_bundle(folder):
         raise OSError(28, os.strerror(28))
     assert snapshot(folder) == before
 

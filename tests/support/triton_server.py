@@ -58,6 +58,15 @@ class TritonServer:
                 found.append(int(status.parent.name))
         return found
 
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes in /dev/shm through which the server and its only process of the Python backend exchange tensors."""
+        (stub,) = self.stubs
+        files = {
+            line.split()[-1] for line in Path(f"/proc/{stub}/maps").read_text().splitlines() if "shm_region" in line
+        }
+        return sum(Path(file).stat().st_blocks * 512 for file in files)
+
     def ready(self) -> bool:
         """Whether the server and all its models are ready. AssertionError with the log if it has ended."""
         assert self.process.poll() is None, self.log.read_text()

@@ -13,7 +13,7 @@ from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor, error_text
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
-from glam_deploy.errors import BackendRunError, NotForThisNetwork
+from glam_deploy.errors import BackendRunError, NotForThisNetwork, without_frames
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.overlap import in_batches
 from glam_deploy.runtime.result import Pending, Result
@@ -98,7 +98,7 @@ class ViewSteps:
         except BackendRunError:
             raise
         except Exception as error:
-            return [_failure(view.view, error) for view in views]
+            return _failures([view.view for view in views], error)
         return [
             StartedView(prepared_view=view, pending=run, started=started) for view, run in zip(views, runs, strict=True)
         ]
@@ -154,8 +154,16 @@ def _kind(view: PreparedView | JobViewOutcome) -> bool | None:
 
 
 def _failure(view: JobView, error: Exception) -> JobViewOutcome:
+    (outcome,) = _failures([view], error)
+    return outcome
+
+
+def _failures(views: Sequence[JobView], error: Exception) -> list[JobViewOutcome]:
+    """The outcomes of views with one error, whose traceback is removed, so that it holds no image."""
     outcome = "skipped" if isinstance(error, NotForThisNetwork) else "failed"
-    return JobViewOutcome(sop_uid=view.sop_uid, outcome=outcome, reason=error_text(error))
+    reason = error_text(error)
+    without_frames(error)
+    return [JobViewOutcome(sop_uid=view.sop_uid, outcome=outcome, reason=reason) for view in views]
 
 
 def is_finished(view: JobView, publisher: Publisher) -> bool:

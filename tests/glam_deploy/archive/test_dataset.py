@@ -124,8 +124,8 @@ def test_a_full_disk_is_an_error_and_a_later_run_completes(tmp_path: Path) -> No
     process = start_process(tmp_path / "out", code=FULL)
     out, err = process.communicate()
     assert err == ""
-    assert out.startswith(f"cannot write to {tmp_path / 'out'}: ")
-    assert "free space" in out
+    assert out.startswith(f"cannot write to {tmp_path / 'out'} (File too large): ")
+    assert "free disk space" in out
     assert len(outcomes_in(tmp_path / "out")) == 3
     assert not list(tmp_path.rglob(".unfinished*"))
     write_rows(tmp_path / "out", range(1000))

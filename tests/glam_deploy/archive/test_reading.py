@@ -2,15 +2,19 @@
 
 import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
+import numpy as np
+import pytest
 from mammograms import write_mg
 from pydicom.dataset import Dataset
 from support.archive import NameCondition
+from support.frames import fail, is_released, refuse
 
 from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.reader import EntryReader
-from glam_deploy.archive.rows import entry_id, instance_id
+from glam_deploy.archive.rows import Finding, entry_id, finding_of_error, instance_id
 from glam_deploy.archive.sources import open_source
 from glam_deploy.archive.sources.base import Entry
 from glam_deploy.dicom.read import read_view
@@ -41,6 +45,20 @@ def test_what_cannot_be_used_has_identity_and_reason(tmp_path: Path) -> None:
     assert (found.finding.status, found.finding.error) == ("failed", "IncompleteObject")
     assert found.uids == read_view(tmp_path / "a.dcm").source.uids
     assert found.sha256 == hashlib.sha256(whole[: len(whole) // 2]).hexdigest()
+
+
+@pytest.mark.parametrize("step", [refuse, fail])
+def test_the_image_of_an_error_is_released(step: Callable[[np.ndarray], None]) -> None:
+    """Also if the error refers to itself by its traceback, as one of another thread does."""
+
+    def use(image: np.ndarray) -> Finding:
+        try:
+            step(image)
+        except Exception as error:
+            return finding_of_error(error)
+        raise AssertionError
+
+    assert is_released(use, np.ones(5))
 
 
 def test_a_condition_excludes_before_pixels_are_decoded(tmp_path: Path) -> None:

@@ -286,6 +286,14 @@ def test_more_bytes_than_a_mammogram_has_are_not_read(write: Write) -> None:
         read_view(path)
 
 
+def test_what_has_too_many_bytes_is_named(tmp_path: Path) -> None:
+    """Zeros after the prefix are elements of the file meta information, of 8 bytes each."""
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(500_000))
+    with pytest.raises(DicomError, match=r"file meta information \(PS3.10 section 7.1\) has more than 65536 bytes"):
+        read_view(path)
+
+
 @pytest.mark.parametrize(
     ("syntax", "sound", "claimed"),
     [

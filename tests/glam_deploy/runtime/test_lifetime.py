@@ -14,6 +14,7 @@ import pydicom
 import pytest
 import torch
 from support.engines import FakeEngine, fake_engines, fake_identity, in_step, opened_fakes, small_view
+from support.frames import is_released
 
 import glam_deploy
 from glam_deploy.dicom.mammography import write_view
@@ -60,7 +61,7 @@ def test_options_reach_the_reader(npy: Path) -> None:
     np.save(mirrored, small_view().pixels[:, ::-1])
     found = pipeline()(mirrored, view="L-CC", horizontal_flip=True)
     assert found.input.placement.mirrored
-    with pytest.raises(InputError, match="has no view"):
+    with pytest.raises(InputError, match="neither a file name nor the caller states it"):
         pipeline()(mirrored)
     with pytest.raises(InputError, match="cannot be read"):
         pipeline()(mirrored.with_name("absent.npy"))
@@ -202,6 +203,11 @@ def test_errors_come_back_in_their_place(npy: Path) -> None:
     assert [type(each).__name__ for each in found] == ["Result", "InputError", "UsageError", "InputError", "Result"]
     assert found[0] == found[4]
     assert all(isinstance(each, Result | GlamError) for each in found)
+
+
+def test_a_returned_error_holds_no_image() -> None:
+    unusable = np.zeros((2944, 1920), np.float32)
+    assert is_released(lambda image: list(pipeline().map([image], errors="return")), unusable)
 
 
 def test_errors_of_engines_come_back_too(npy: Path) -> None:

@@ -26,19 +26,23 @@ def parsed(text: str) -> Any:
 
 
 def test_pipeline(tmp_path: Path) -> None:
-    repository = write_repository(tmp_path, "--batch", "3", "--instances", "2", "--site-packages", '/a "b"\\c')
+    packages = tmp_path / 'a "b"\\c'
+    packages.mkdir()
+    repository = write_repository(tmp_path, "--batch", "3", "--instances", "2", "--site-packages", str(packages))
     config = parsed((repository / "glam" / CONFIG).read_text())
     (version,) = versions(repository)
     assert (config.name, config.backend, config.max_batch_size) == ("glam", "python", 3)
     assert list(config.version_policy.specific.versions) == [int(version.name)]
-    assert config.HasField("dynamic_batching")
+    policy = config.dynamic_batching.default_queue_policy
+    assert (policy.timeout_action, policy.max_queue_size) == (policy.REJECT, 64)
+    assert policy.default_timeout_microseconds == 300_000_000
     assert [(one.name, list(one.dims), one.optional, one.allow_ragged_batch) for one in config.input] == [
         ("DICOM", [-1], True, True),
         ("IMAGE", [2944, 1920], True, True),
     ]
     (group,) = config.instance_group
     assert (group.count, group.KIND_CPU, list(group.gpus)) == (2, group.kind, [])
-    assert config.parameters["site_packages"].string_value == '/a "b"\\c'
+    assert config.parameters["site_packages"].string_value == str(packages)
     assert int(config.parameters["digest"].string_value[:13], 16) + 1 == int(version.name)
 
 

@@ -1,10 +1,12 @@
 """`glam-deploy triton`: what it writes, what it keeps, and what it refuses."""
 
+import errno
 import hashlib
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast, get_args
+from typing import NoReturn, cast, get_args
 
 import pytest
 from support import tensorrt
@@ -18,6 +20,7 @@ from glam_deploy.bundle import open_bundle, write_ensemble
 from glam_deploy.cli.main import exit_code
 from glam_deploy.errors import BundleError
 from glam_deploy.runtime.pipeline import Pipeline
+from glam_deploy.serving import repository as repository_module
 from glam_deploy.serving.config import CONFIG, Instances
 from glam_deploy.serving.repository import Graphs, plan, write
 from glam_deploy.serving.served import Served
@@ -96,6 +99,60 @@ def test_a_model_of_another_program_stays(tmp_path: Path, capsys: pytest.Capture
     assert triton(tmp_path) == 2
     assert "another program" in capsys.readouterr().err
     assert snapshot(tmp_path / "models") == before
+
+
+@pytest.mark.parametrize("place", ["bundle", "bundle/models", "."])
+def test_a_repository_in_the_bundle_or_around_it_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    write_tiny_bundle(tmp_path / "room/bundle")
+    (tmp_path / "link").symlink_to("room/bundle")
+    before = snapshot(tmp_path / "room")
+    for bundle in ("room/bundle", "link"):
+        assert exit_code(["triton", "--bundle", str(tmp_path / bundle), "--out", str(tmp_path / "room" / place)]) == 2
+        assert "are one folder, or one is in the other" in capsys.readouterr().err
+    assert snapshot(tmp_path / "room") == before
+
+
+@pytest.mark.parametrize("name", ["absent", "file", "with:colon"])
+def test_packages_that_are_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "file").touch()
+    (tmp_path / "with:colon").mkdir()
+    assert triton(tmp_path, "--site-packages", str(tmp_path / name)) == 2
+    assert f"--site-packages {tmp_path / name}: expected a folder" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_read_only_repository_is_told_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is renamed into it, which gives EXDEV where it is a mount point."""
+
+    def read_only(**_: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    write_tiny_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(repository_module.tempfile, "TemporaryFile", read_only)
+    assert triton(tmp_path) == 2
+    assert "(Read-only file system): mount the file system writable, or give another" in capsys.readouterr().err
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_mount_point_is_told_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rename(2) gives EXDEV across mount points, also of one file system."""
+
+    def rename(path: Path, target: Path) -> NoReturn:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    write_tiny_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(Path, "rename", rename)
+    assert triton(tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "(Invalid cross-device link): it is a mount point; give a folder inside it" in said
+    assert "disk space" not in said
 
 
 def test_a_changed_graph_leaves_the_repository_as_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real Triton server: answers equal the pipeline's byte by byte; `make triton-test` runs these."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import glam_deploy
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
 from glam_deploy.runtime.result import Result
+from glam_deploy.serving.config import QUEUE
 from glam_deploy.serving.tensors import outputs
 from glam_export.exporter import ExportOptions, export_bundle
 
@@ -199,6 +201,42 @@ def test_metadata_is_that_of_the_documentation(server: TritonServer) -> None:
     assert found == {**documented, "outputs": outputs_here}
 
 
+def test_refused_inputs_leave_the_shared_memory(server: TritonServer) -> None:
+    """Without a garbage collection: 64 MB, as a container has them, hold two of these."""
+    image = np.full((1, 2944, 1920), np.nan, np.float32)
+    infer, sizes = infer_over("http", server), []
+    for _ in range(6):
+        with pytest.raises(import_module("tritonclient.utils").InferenceServerException, match="NaN"):
+            infer(IMAGE=image)
+        sizes.append(server.shared_bytes)
+    assert image.nbytes < sizes[0] == sizes[-1]
+
+
+def test_queue_has_a_limit(tmp_path: Path) -> None:
+    """Requests beyond those that wait are refused while the pipeline computes, here while its process is stopped."""
+    need("triton", missing())
+    repository = write_repository(tmp_path, "--graphs", "none", "--batch", "1")
+    config = repository / "glam/config.pbtxt"
+    config.write_text(config.read_text().replace(f"max_queue_size: {QUEUE}", "max_queue_size: 1"))
+    tensor = {"name": "DICOM", "shape": [1, 1], "datatype": "UINT8", "data": [0]}
+    with triton_server(repository, tmp_path) as server:
+        wait_until_ready(server)
+        (stub,) = server.stubs
+
+        def ask(_: int) -> httpx.Response:
+            answer = httpx.post(f"{server.url}/v2/models/glam/infer", json={"inputs": [tensor]}, timeout=60)
+            if answer.status_code == 503:
+                os.kill(stub, signal.SIGCONT)
+            return answer
+
+        os.kill(stub, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(ask, range(8)))
+    refused = [one.text for one in answers if one.status_code == 503]
+    assert refused
+    assert all("Exceeds maximum queue size" in text for text in refused)
+
+
 def test_ends_without_leaving_a_process(tmp_path: Path) -> None:
     need("triton", missing())
     repository = write_repository(tmp_path, "--graphs", "none", "--instances", "2")
@@ -213,7 +251,12 @@ def test_ends_without_leaving_a_process(tmp_path: Path) -> None:
 
 def test_a_missing_environment_is_named_in_the_log(tmp_path: Path) -> None:
     need("triton", missing())
-    repository = write_repository(tmp_path, "--graphs", "none", "--site-packages", "/no/such/folder")
+    repository = write_repository(tmp_path, "--graphs", "none")
+    config = repository / "glam/config.pbtxt"
+    config.write_text(
+        re.sub(r'("site_packages" value \{ string_value: )"[^"]*"', r'\1"/no/such/folder"', config.read_text())
+    )
+    assert "/no/such/folder" in config.read_text()
     with triton_server(repository, tmp_path) as server:
         assert server.process.wait(timeout=60) == 1
         log = server.log.read_text()

@@ -30,7 +30,7 @@ from glam_deploy.bundle import (
     open_bundle,
     replace_engines,
 )
-from glam_deploy.errors import BundleError, UsageError
+from glam_deploy.errors import BundleError, UsageError, unwritable
 from glam_deploy.gpu.device.kernel import compile_cubin
 from glam_deploy.gpu.engines.tensorrt import builder, flavours, identity
 from glam_deploy.gpu.engines.tensorrt.callbacks import Progress
@@ -271,8 +271,7 @@ def _locked_bundle(folder: Path, report: Report) -> Iterator[Bundle]:
                     _clear(open_bundle(folder))
     except OSError as error:
         raise UsageError(
-            f"{folder}: engines cannot be written ({error.strerror or error}). Free disk space, or copy the bundle to "
-            f"a writable folder."
+            f"{folder}: engines cannot be written {unwritable(error)}, or copy the bundle to a writable folder."
         ) from error
 
 
