@@ -174,7 +174,7 @@ def _lengthen(made: Appliance) -> None:
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1234) "
     studies = (
         f"{numbers} INSERT INTO study SELECT study_uid || i, substr('0000000000000000' || i, -16), 'assembled',"
-        " opened, touched, opened_at, touched_at, NULL, NULL FROM study, n WHERE state = 'ignored'"
+        " opened, touched, opened_at, touched_at, NULL, NULL, priority FROM study, n WHERE state = 'ignored'"
     )
     jobs = (
         "INSERT INTO job (study_uid, key, state, attempts, reason, created_at, finished_at)"

@@ -27,7 +27,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     connection.execute("BEGIN")
     numbers = range(1, STUDIES + 1)
     many = connection.executemany
-    many("INSERT INTO study VALUES (?, ?, 'assembled', 0, 0, ?, ?, NULL, NULL)",
+    many("INSERT INTO study VALUES (?, ?, 'assembled', 0, 0, ?, ?, NULL, NULL, 1)",
          ((f"1.{n}", name(n), float(n), float(n)) for n in numbers))  # fmt: skip
     many("INSERT INTO instance (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, sha256, bytes, path,"
          " sender, received_at, state, view, is_mammogram)"

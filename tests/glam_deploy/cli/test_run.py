@@ -285,5 +285,5 @@ def test_graphs_are_hashed_before_the_engine_sees_them(
     if bundle_is_changed:
         graph.write_bytes(graph.read_bytes()[::-1])
     said = cli("run", "--bundle", bundle, "--out", tmp_path / "out", image)
-    told = "graphs/global.onnx was changed" if bundle_is_changed else "ONNX Runtime"
+    told = "graphs/global.onnx was changed" if bundle_is_changed else "is not an ONNX file"
     assert (said.code, told in said.err, "Traceback" in said.err) == (4, True, False)
