@@ -280,6 +280,11 @@ class Worker:
             ):
                 try:
                     yield from takewhile(lambda _: not self._must_end, seen)
+                except Stopped:
+                    # the reading of a further view was cut off; those under way are finished and recorded
+                    if not self._stop.is_set():
+                        raise
+                    return
                 finally:
                     steps.idle.set()  # ends the other thread's search for late views
 

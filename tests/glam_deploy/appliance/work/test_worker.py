@@ -19,6 +19,7 @@ from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work import result_objects, worker
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
+from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline
@@ -271,8 +272,22 @@ def test_engine_that_is_not_there_costs_no_job(tmp_path: Path) -> None:
     assert (states(data), rows(data, "SELECT attempts FROM job")) == (["ready"], [(0,)])
 
 
-def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reading: bool
+) -> None:
+    """`is_reading`: the last view is still being read, which the stop cuts off."""
     config, reached, go_on = config_of(tmp_path, BARE), threading.Event(), threading.Event()
+    stop, read, paths = threading.Event(), ViewReaders.read, []
+
+    def cut_off(self: ViewReaders, path: Path, **options: object) -> object:
+        paths.append(path)
+        if is_reading and len(paths) == 4:
+            stop.wait(60)
+            raise Stopped
+        return read(self, path, **options)
+
+    monkeypatch.setattr(ViewReaders, "read", cut_off)
 
     def waiting(config: Config) -> Pipeline:
         def at_last(image: object) -> bool:
@@ -285,7 +300,6 @@ def test_worker_that_is_stopped_gives_its_job_back_and_keeps_what_is_finished(tm
 
     send(config, View.L_CC, View.R_CC, View.R_MLO, View.L_MLO)
     assemble(config)
-    stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(config, stop), kwargs={"loader": waiting})
     thread.start()
     assert reached.wait(60)
