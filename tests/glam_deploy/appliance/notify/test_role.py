@@ -17,6 +17,7 @@ from glam_deploy.appliance.config import Config, Dispatch
 from glam_deploy.appliance.state import notifications, overview, study_detail
 from glam_deploy.cli import check_config, doctor, queue
 from glam_deploy.cli.doctor_notify import notify_findings
+from glam_deploy.cli.main import exit_code
 from glam_deploy.records import View
 
 
@@ -163,7 +164,7 @@ def run(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(module, "read_config", lambda path: site.made.context.config)
 
     def command(*words: str) -> int:
-        return int(queue.command(list(words), standalone_mode=False) or 0)
+        return exit_code(["queue", *words])
 
     return command
 
