@@ -22,6 +22,8 @@ def test_what_is_fetched_and_why_not(tmp_path: Path) -> None:
         fetches.add(made.connection, "study", ["1.2.3", "1.2.4"], str)
         page = text(made.visitor().get("/").text)
         assert "Fetching missing from ARCHIVE at 10.0.0.7 port 104 Wanted 2 Fetching 0 Fetched 0 Dead 0" in page
+        record_heartbeat(made.connection, made.monotonic, "fetcher", "ready", {"archive": fetch.place})
+        assert "ready from ARCHIVE at 10.0.0.7 port 104 Wanted 2" in text(made.visitor().get("/").text)
         record_heartbeat(
             made.connection, made.monotonic, "fetcher", "ready", {"reason": "outside of the times 22:00-06:00"}
         )
