@@ -58,9 +58,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """The page with its own copy of the script that the theme would load from elsewhere, and a name of its dialog."""
+    """The page with its own copy of the script that the theme would load from elsewhere, a name of its dialog, and no
+    head of a column that has none.
+    """
     up = "../" * page.file.dest_uri.count("/")
-    output = output.replace(_WORKER, f"{up}assets/iframe-worker.js")
+    output = output.replace("<th></th>", "<td></td>").replace(_WORKER, f"{up}assets/iframe-worker.js")
     return output.replace(_DIALOG, f'{_DIALOG} aria-label="Search"')
 
 
