@@ -6,7 +6,6 @@ import pwd
 import re
 import secrets
 import socket
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from glam_deploy.cli.check_config import require_appliance
 from glam_deploy.cli.init_files import Account, Installation, NewFile, Peer, rendered
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import documentation, quoted
+from glam_deploy.processes import python_command
 
 SERVICE = "glam-deploy"
 """Name of the unit, of the service's user, and of its folder below /var/lib."""
@@ -88,8 +88,9 @@ def command(
 
 def program() -> tuple[str, ...]:
     """The command that runs this installation."""
-    script = Path(sys.executable).with_name(SERVICE)
-    return (str(script),) if script.exists() else (sys.executable, "-m", "glam_deploy")
+    python = python_command("-m", "glam_deploy")
+    script = Path(python[0]).with_name(SERVICE)
+    return (str(script),) if script.exists() else tuple(python)
 
 
 def account(name: str) -> Account:
