@@ -30,11 +30,12 @@ from glam_deploy.archive.objects import ObjectPlan
 from glam_deploy.archive.parts import FILES, TEMPORARY, VIEWS, Parts
 from glam_deploy.archive.recovery import compare, instance_of, recover, seen_of
 from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, UNREADABLE, FileRow, ViewRow
-from glam_deploy.errors import UsageError
+from glam_deploy.errors import UsageError, unwritable
 
 RETRIED = frozenset({FAILED, UNREADABLE})
 """Outcomes that are tried again on request."""
 _NO_FOLDER = "a file is there, or on the way to it, expected a folder"
+_ON_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.EBUSY)
 _KEY = "pseudonyms"
 """File with the fingerprint of the key, in the folder of the result."""
 
@@ -270,7 +271,7 @@ def writing(dest: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        raise UsageError(f"cannot write to {dest}: {_reason(error)}") from error
+        raise UsageError(f"cannot write to {dest}{_reason(error)}") from error
     except sqlite3.Error as error:
         raise UsageError(
             f"the index {dest}/ledger-*.db is damaged ({error}): delete it, and run the same command again, which "
@@ -298,17 +299,15 @@ def marker_in(dest: Path) -> Iterator[Path]:
 
 
 def _reason(error: OSError | sqlite3.OperationalError) -> str:
-    """Why a data set cannot be written, what is expected, and what to do."""
+    """Why a data set cannot be written, and what to do."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EEXIST, errno.ENOTDIR):
-        return f"{_NO_FOLDER}: choose another --out"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if number in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            f"{reason}, expected a folder with free space and write permission. What was recorded before is intact: "
-            "free space or change the permissions, and run the same command again"
-        )
-    return f"{reason}, expected a folder on a file system for files: choose another --out, or check the disk"
+        return f": {_NO_FOLDER}: choose another --out"
+    if isinstance(error, OSError) and number not in _ON_DISKS:
+        expected = "a folder on a file system for files"
+        return f" ({error.strerror}), expected {expected}: choose another --out, or check the disk"
+    advice = unwritable(error) if isinstance(error, OSError) else f"({error}): free disk space"
+    return f" {advice}, and run the same command again. What was recorded before is intact"
 
 
 @contextmanager
