@@ -1,7 +1,7 @@
 """An archive in this process (pynetdicom's SCP of C-FIND, C-GET and C-MOVE), which can be told to misbehave."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     DigitalMammographyXRayImageStorageForPresentation,
     StudyRootQueryRetrieveInformationModelFind,
@@ -43,6 +44,10 @@ class FakeArchive:
     """Reports success and sends nothing."""
     aborts: set[str] = field(default_factory=set)
     hangs: set[str] = field(default_factory=set)
+    stalls: set[str] = field(default_factory=set)
+    """Sends pending responses without end, and no object."""
+    pushed: Callable[[], Iterable[Dataset]] = lambda: ()
+    """Objects that it sends before the one that was asked for."""
     models: tuple[str, ...] = ("find", "get", "move")
     classes: tuple[str, ...] = (DigitalMammographyXRayImageStorageForPresentation,)
     """Storage SOP classes that it sends."""
@@ -141,9 +146,21 @@ class FakeArchive:
         if uid in self.hangs:
             self.wake.wait(60)
         found = [] if uid in self.lies else [held for held in self.held if held.SOPInstanceUID == uid]
-        yield len(found)
+        while uid in self.stalls and event.assoc.is_established and not self.wake.wait(0.05):
+            self._send_pending(event)
+        sent = [*self.pushed(), *found]
+        yield len(sent)
         if uid in self.statuses:
             yield self.statuses[uid], None
             return
-        for held in found:
+        for held in sent:
             yield 0xFF00, held
+
+    @staticmethod
+    def _send_pending(event: evt.Event) -> None:
+        pending = C_GET()
+        pending.MessageIDBeingRespondedTo = event.request.MessageID
+        pending.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        pending.Status = 0xFF00
+        pending.NumberOfRemainingSuboperations = 1
+        event.assoc.dimse.send_msg(pending, event.context.context_id)

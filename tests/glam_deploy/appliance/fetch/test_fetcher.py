@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 
@@ -212,6 +213,76 @@ def test_a_cancelled_study_is_fetched_no_further(archive: FakeArchive, config: C
         until(lambda: states(data)[1:] == ["dead"])
     assert states(data) == ["cancelled", "dead"]
     assert len(archive.asked) == 1
+
+
+def test_a_running_retrieval_without_end_can_be_cancelled(archive: FakeArchive, config: Config) -> None:
+    """The archive answers all the time, so that no time limit of a message is reached."""
+    archive.stalls |= set(uids(archive))
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: len(archive.asked) == 1)
+        with closing(open_database(data.database)) as connection:
+            fetches.cancel(connection, 1)
+        want(config, "study", "1.2.3")
+        until(lambda: states(data) == ["cancelled", "dead"])
+    assert here(config) == []
+
+
+def test_a_retrieval_without_progress_is_given_up(archive: FakeArchive, config: Config) -> None:
+    archive.stalls.add(uids(archive)[0])
+    assert config.fetch
+    hasty = config.model_copy(update={"fetch": config.fetch.model_copy(update={"timeout_s": 0.2, "attempts": 1})})
+    want(hasty, "study", study_of(archive))
+    with fetching(hasty) as data:
+        until(lambda: states(data) == ["dead"])
+
+
+def test_the_end_of_a_window_stops_a_retrieval_and_the_next_window_continues(
+    archive: FakeArchive, tmp_path: Path
+) -> None:
+    """After the time in which a study that is under way is finished. No attempt is counted."""
+    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
+    now = [datetime(2026, 1, 1, 5, 59)]
+    archive.stalls.add(uids(archive)[1])
+    want(config, "study", study_of(archive))
+    with fetching(config, clock=lambda: now[0]) as data:
+        until(lambda: len(archive.asked) == 2)
+        now[0] = datetime(2026, 1, 1, 6, 11)
+        until(lambda: states(data) == ["wanted"])
+        assert here(config) == uids(archive)[:1]
+        archive.stalls.clear()
+        now[0] = datetime(2026, 1, 1, 22, 0)
+        until(lambda: states(data) == ["fetched"])
+    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
+    assert here(config) == uids(archive)
+
+
+def test_a_study_under_way_is_finished_after_the_end_of_a_window(archive: FakeArchive, tmp_path: Path) -> None:
+    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
+    now = [datetime(2026, 1, 1, 5, 59)]
+
+    def end_window(uid: str) -> None:
+        now[0] = datetime(2026, 1, 1, 6, 9)
+
+    archive.at_get = end_window
+    want(config, "study", study_of(archive))
+    with fetching(config, clock=lambda: now[0]) as data:
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == uids(archive)
+
+
+def test_objects_that_were_not_asked_for_are_refused(archive: FakeArchive, config: Config) -> None:
+    """Others of the same study, with new UIDs, and the same one a second time with other pixels."""
+    other, twin = deepcopy(archive.held[0]), deepcopy(archive.held[1])
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.99"
+    twin.PixelData = bytes(reversed(twin.PixelData))
+    archive.pushed = lambda: [other]
+    archive.held.append(twin)
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == uids(archive)[:2]
+    assert rows(data, "SELECT * FROM quarantine") == []
 
 
 def test_stopping_gives_the_study_back_and_the_next_fetcher_continues(archive: FakeArchive, config: Config) -> None:
