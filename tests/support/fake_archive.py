@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -36,6 +37,8 @@ class FakeArchive:
     """Keywords by which it does not match."""
     silent: tuple[str, ...] = ()
     """Keywords that its responses do not have."""
+    strange: dict[str, str] = field(default_factory=dict)
+    """Level -> identifier of a further match of each search at this level."""
     find_status: int = 0
     """Of every C-FIND, in place of matches."""
     statuses: dict[str, int] = field(default_factory=dict)
@@ -102,6 +105,11 @@ class FakeArchive:
             return
         query = event.identifier
         seen = set()
+        if (uid := self.strange.get(query.QueryRetrieveLevel)) is not None:
+            match = self._match(query, self.held[0])
+            unique = _UNIQUE[query.QueryRetrieveLevel]
+            match[unique] = DataElement(unique, "UI", uid, validation_mode=IGNORE)
+            yield 0xFF00, match
         for held in self.held:
             unique = held[_UNIQUE[query.QueryRetrieveLevel]].value
             if unique not in seen and self._matches(query, held):

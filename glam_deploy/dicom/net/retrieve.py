@@ -8,7 +8,6 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     BreastProjectionXRayImageStorageForPresentation,
@@ -56,6 +55,7 @@ from glam_deploy.dicom.net.client import PLAIN, BoundedMessages, ClientAssociati
 from glam_deploy.dicom.net.delivery import SLOWEST
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.dicom.values import Elements
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 _FIND = StudyRootQueryRetrieveInformationModelFind
@@ -369,9 +369,9 @@ def _query(level: str, **keys: str) -> Dataset:
 
 
 def _text(match: Dataset, keyword: str) -> str:
-    return str(match.get(keyword) or "").strip(" \0")
+    """The value of an element without padding; "" if it is absent or damaged, several values with backslashes."""
+    return "\\".join(Elements(match).texts(keyword))
 
 
 def _modalities(match: Dataset) -> list[str]:
-    value = match.get("ModalitiesInStudy") or []
-    return [str(each) for each in value] if isinstance(value, MultiValue | list) else [str(value)]
+    return [text for text in Elements(match).texts("ModalitiesInStudy") if text]

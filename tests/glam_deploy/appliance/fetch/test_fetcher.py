@@ -285,6 +285,48 @@ def test_objects_that_were_not_asked_for_are_refused(archive: FakeArchive, confi
     assert rows(data, "SELECT * FROM quarantine") == []
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("uid", ["", "*", "../../x", "1.2.3\\1.2.4", "1.2.ä"])
+def test_an_identifier_that_could_be_a_pattern_is_left_out_and_ends_no_search(
+    uid: str, archive: FakeArchive, config: Config
+) -> None:
+    for held in archive.held:
+        held.StudyDate = "20240131"
+    archive.strange["STUDY"] = uid
+    want(config, "day", "20240131")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 2)
+    day, study = items(data)
+    assert "1 found studies were left out, because the archive states no valid UIDs" in day[2]
+    assert study == ("study", "fetched", None)
+    assert here(config) == uids(archive)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("level", ["SERIES", "IMAGE"])
+def test_a_study_with_an_object_that_cannot_be_asked_for_is_not_complete(
+    level: str, archive: FakeArchive, config: Config
+) -> None:
+    """The other objects arrive."""
+    archive.strange[level] = "*"
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert "1 series or objects were left out" in reason
+    assert here(config) == archive.asked == uids(archive)
+
+
+def test_an_accession_number_in_any_script_is_sent_as_it_is(archive: FakeArchive, config: Config) -> None:
+    """Without a character set it would be sent as ??, which is a pattern."""
+    for held in archive.held:
+        held.SpecificCharacterSet, held.AccessionNumber = "ISO_IR 192", "漢漢"
+    want(config, "accession", "漢漢")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 2)
+    assert here(config) == uids(archive)
+
+
 def test_stopping_gives_the_study_back_and_the_next_fetcher_continues(archive: FakeArchive, config: Config) -> None:
     arrived, go = threading.Event(), threading.Event()
 
