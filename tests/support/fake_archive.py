@@ -12,7 +12,6 @@ from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     DigitalMammographyXRayImageStorageForPresentation,
     StudyRootQueryRetrieveInformationModelFind,
@@ -154,8 +153,10 @@ class FakeArchive:
         if uid in self.hangs:
             self.wake.wait(60)
         found = [] if uid in self.lies else [held for held in self.held if held.SOPInstanceUID == uid]
-        while uid in self.stalls and event.assoc.is_established and not self.wake.wait(0.05):
-            self._send_pending(event)
+        if uid in self.stalls:
+            while event.assoc.is_established and not self.wake.wait(0.05):
+                self._send_pending(event)
+            return
         sent = [*self.pushed(), *found]
         yield len(sent)
         if uid in self.statuses:
@@ -166,7 +167,7 @@ class FakeArchive:
 
     @staticmethod
     def _send_pending(event: evt.Event) -> None:
-        pending = C_GET()
+        pending = type(event.request)()
         pending.MessageIDBeingRespondedTo = event.request.MessageID
         pending.AffectedSOPClassUID = event.request.AffectedSOPClassUID
         pending.Status = 0xFF00

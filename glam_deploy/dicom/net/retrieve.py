@@ -156,7 +156,7 @@ class RetrieveSession(ClientAssociation):
         try:
             return list(self._matches(query, _FIND, seconds=self._search_s, what=what))
         except PeerBroke:
-            self._raise_if_stopped()
+            self._raise_if_given_up("C-FIND")
             raise
 
     def _watch(self, longest: float) -> "_WaitingMessages":
@@ -166,10 +166,13 @@ class RetrieveSession(ClientAssociation):
         messages.watch(self._proceed, longest=longest, stall=self._search_s)
         return messages
 
-    def _raise_if_stopped(self) -> None:
+    def _raise_if_given_up(self, what: str) -> None:
         messages = self._association.dimse
-        if isinstance(messages, _WaitingMessages) and messages.is_stopped:
+        assert isinstance(messages, _WaitingMessages)
+        if messages.is_stopped:
             raise StoppedError from None
+        if messages.is_late:
+            raise PeerBroke(f"{self.peer} answers {what}, and does not finish it in time: check its log") from None
 
     def retrieve(self, image: ImageRef, begin: Begin) -> Receipt | None:
         what = "C-MOVE" if self._destination else "C-GET"
@@ -200,7 +203,7 @@ class RetrieveSession(ClientAssociation):
         except RuntimeError:
             raise PeerBroke(f"{self.peer} ended the association before {what}") from None
         except PeerBroke:
-            self._raise_if_stopped()
+            self._raise_if_given_up(what)
             raise
         if status == _UNKNOWN_DESTINATION:
             raise PeerError(
@@ -233,7 +236,7 @@ class _WaitingMessages(ClientMessages):
 
     def watch(self, proceed: Proceed, *, longest: float, stall: float) -> None:
         """Begin a request that takes up to `longest` seconds, and up to `stall` seconds without `progress`."""
-        self.is_stopped = False
+        self.is_stopped = self.is_late = False
         self._proceed, self._stall = proceed, stall
         self.progress = self._asked = time.monotonic()
         self._deadline = self.progress + longest
@@ -254,7 +257,8 @@ class _WaitingMessages(ClientMessages):
         now = time.monotonic()
         if now - self._asked >= POLL_S:
             self._asked, self.is_stopped = now, not self._proceed()
-        return not self.is_stopped and now < min(self._deadline, self.progress + self._stall)
+        self.is_late = now >= min(self._deadline, self.progress + self._stall)
+        return not (self.is_stopped or self.is_late)
 
 
 class _BoundedWaitingMessages(_WaitingMessages, BoundedMessages):

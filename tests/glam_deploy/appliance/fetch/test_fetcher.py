@@ -19,6 +19,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.fetch import fetcher, role
 from glam_deploy.appliance.state import fetches
 from glam_deploy.appliance.state.database import open_database
+from glam_deploy.dicom.net import retrieve
 from glam_deploy.records import View
 
 TWO = (View.L_CC, View.R_CC)
@@ -228,6 +229,28 @@ def test_a_running_retrieval_without_end_can_be_cancelled(archive: FakeArchive, 
     assert here(config) == []
 
 
+def test_a_running_c_move_without_end_can_be_cancelled_and_has_a_limit(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port), stalls=set(uids(archive)))
+    with moving.running():
+        config = config_of(tmp_path, moving.keys | {"retrieve": "move", "attempts": 1}, port=port, sender=AE_TITLE)
+        want(config, "study", study_of(archive))
+        with running_receiver(config), fetching(config) as data:
+            until(lambda: len(moving.asked) == 1)
+            with closing(open_database(data.database)) as connection:
+                fetches.cancel(connection, 1)
+                want(config, "study", "1.2.3")
+                until(lambda: states(data) == ["cancelled", "dead"])
+                monkeypatch.setattr(retrieve, "SLOWEST", 1 << 40)
+                monkeypatch.setattr(retrieve, "SEARCH_TIMEOUTS", 0.1)
+                fetches.retry(connection, 1)
+            until(lambda: states(data) == ["dead", "dead"])
+    assert "answers C-MOVE, and does not finish it in time" in items(data)[0][2]
+    assert here(config) == []
+
+
 def test_a_retrieval_without_progress_is_given_up(archive: FakeArchive, config: Config) -> None:
     archive.stalls.add(uids(archive)[0])
     assert config.fetch
@@ -235,6 +258,7 @@ def test_a_retrieval_without_progress_is_given_up(archive: FakeArchive, config: 
     want(hasty, "study", study_of(archive))
     with fetching(hasty) as data:
         until(lambda: states(data) == ["dead"])
+    assert "answers C-GET, and does not finish it in time" in items(data)[0][2]
 
 
 def test_the_end_of_a_window_stops_a_retrieval_and_the_next_window_continues(
