@@ -94,14 +94,21 @@ class Ingest:
         self.config, self.audit, self.spool = config, audit, Spool(config, data, audit)
 
     def open(
-        self, *, sender: str, claim: Claim | None = None, study: str | None = None, fetched: bool = False
+        self,
+        *,
+        sender: str,
+        claim: Claim | None = None,
+        study: str | None = None,
+        instance: str | None = None,
+        fetched: bool = False,
     ) -> "InstanceUpload":
         """Begin an instance from `sender` (AE title@address, or another name for the audit log).
 
         With `claim` the bytes are a data set in its transfer syntax (C-STORE), without it a whole DICOM file (STOW-RS).
-        With `study`, a UID, an instance of another study is refused. `fetched`: whether the appliance asked for it.
+        With `study` and `instance`, UIDs, another instance or one of another study is refused. `fetched`: whether the
+        appliance asked for it.
         """
-        return InstanceUpload(self, sender, claim, study, fetched)
+        return InstanceUpload(self, sender, claim, (study, instance), fetched)
 
     def close(self) -> None:
         """Close the database; call it when no instance is being received."""
@@ -111,9 +118,11 @@ class Ingest:
 class InstanceUpload:
     """One instance that is being received; a context manager that leaves no unfinished file on the disk."""
 
-    def __init__(self, ingest: Ingest, sender: str, claim: Claim | None, study: str | None, fetched: bool) -> None:
-        self._ingest, self._sender, self._claim, self._study = ingest, sender, claim, study
-        self._fetched = fetched
+    def __init__(
+        self, ingest: Ingest, sender: str, claim: Claim | None, asked: tuple[str | None, str | None], fetched: bool
+    ) -> None:
+        self._ingest, self._sender, self._claim, self._fetched = ingest, sender, claim, fetched
+        self._study, self._instance = asked
         self._started = time.monotonic()
         self._on_disk = ExitStack()
         self._file: BinaryIO | None = None
@@ -192,6 +201,8 @@ class InstanceUpload:
     def _open_file(self, claim: Claim) -> None:
         if not is_identifier(claim.sop_uid):
             raise DicomError("the SOP Instance UID is not valid (PS3.5 section 9.1): correct the object at its source")
+        if self._instance not in (None, claim.sop_uid):
+            raise _RefusedError(Status.MISMATCH, "it is another instance than the one that was asked for")
         if not is_storage_class(claim.sop_class):
             raise _RefusedError(Status.CLASS_NOT_SUPPORTED, "its SOP class is not a storage class of the standard")
         if not is_accepted_syntax(claim.transfer_syntax):

@@ -1,10 +1,12 @@
 """`glam-deploy fetch`: ask for studies of the archive, show what is being fetched, retry it, or give it up."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.cli.queue import account_name, open_queue
 from glam_deploy.errors import UsageError, counted
 from glam_deploy.installation import page
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import open_regular
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Row
@@ -82,14 +84,19 @@ def _require_archive(config_path: Path) -> None:
 
 
 def _read(path: Path) -> "Selection":
-    from glam_deploy.appliance.fetch.selection import read_list
+    from glam_deploy.appliance.fetch.selection import MOST_BYTES, read_list
 
     try:
-        text = read_regular(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"the list {path} cannot be read ({reason}): give a CSV file with --list") from error
-    found = read_list(text.splitlines(keepends=True))
+        with open_regular(path) as file, TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
+            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise UsageError(f"the list {path} has {size} bytes, expected up to {MOST_BYTES}: split it")
+            found = read_list(lines)
+    except OSError as error:
+        raise UsageError(f"the list {path} cannot be read ({error.strerror}): give a CSV file with --list") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"the list {path} is not UTF-8 text: save it as UTF-8, in Excel as the file type CSV UTF-8"
+        ) from error
     if not found.studies and not found.accessions:
         raise UsageError(f"the list {path} has no studies below its first line")
     return found

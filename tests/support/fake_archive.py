@@ -1,13 +1,14 @@
 """An archive in this process (pynetdicom's SCP of C-FIND, C-GET and C-MOVE), which can be told to misbehave."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -35,6 +36,8 @@ class FakeArchive:
     """Keywords by which it does not match."""
     silent: tuple[str, ...] = ()
     """Keywords that its responses do not have."""
+    strange: dict[str, str] = field(default_factory=dict)
+    """Level -> identifier of a further match of each search at this level."""
     find_status: int = 0
     """Of every C-FIND, in place of matches."""
     statuses: dict[str, int] = field(default_factory=dict)
@@ -43,6 +46,10 @@ class FakeArchive:
     """Reports success and sends nothing."""
     aborts: set[str] = field(default_factory=set)
     hangs: set[str] = field(default_factory=set)
+    stalls: set[str] = field(default_factory=set)
+    """Sends pending responses without end, and no object."""
+    pushed: Callable[[], Iterable[Dataset]] = lambda: ()
+    """Objects that it sends before the one that was asked for."""
     models: tuple[str, ...] = ("find", "get", "move")
     classes: tuple[str, ...] = (DigitalMammographyXRayImageStorageForPresentation,)
     """Storage SOP classes that it sends."""
@@ -97,6 +104,11 @@ class FakeArchive:
             return
         query = event.identifier
         seen = set()
+        if (uid := self.strange.get(query.QueryRetrieveLevel)) is not None:
+            match = self._match(query, self.held[0])
+            unique = _UNIQUE[query.QueryRetrieveLevel]
+            match[unique] = DataElement(unique, "UI", uid, validation_mode=IGNORE)
+            yield 0xFF00, match
         for held in self.held:
             unique = held[_UNIQUE[query.QueryRetrieveLevel]].value
             if unique not in seen and self._matches(query, held):
@@ -141,9 +153,23 @@ class FakeArchive:
         if uid in self.hangs:
             self.wake.wait(60)
         found = [] if uid in self.lies else [held for held in self.held if held.SOPInstanceUID == uid]
-        yield len(found)
+        if uid in self.stalls:
+            while event.assoc.is_established and not self.wake.wait(0.05):
+                self._send_pending(event)
+            return
+        sent = [*self.pushed(), *found]
+        yield len(sent)
         if uid in self.statuses:
             yield self.statuses[uid], None
             return
-        for held in found:
+        for held in sent:
             yield 0xFF00, held
+
+    @staticmethod
+    def _send_pending(event: evt.Event) -> None:
+        pending = type(event.request)()
+        pending.MessageIDBeingRespondedTo = event.request.MessageID
+        pending.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        pending.Status = 0xFF00
+        pending.NumberOfRemainingSuboperations = 1
+        event.assoc.dimse.send_msg(pending, event.context.context_id)

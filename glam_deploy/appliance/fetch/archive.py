@@ -5,7 +5,7 @@ from typing import Protocol
 
 from glam_deploy.appliance.config import Config, Fetch
 from glam_deploy.appliance.targets import read_secret, tls_files
-from glam_deploy.dicom.net.archive import ArchiveSession
+from glam_deploy.dicom.net.archive import ArchiveSession, Proceed
 from glam_deploy.dicom.net.dicomweb import WebPeer
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.net.retrieve import RetrieveSession
@@ -18,8 +18,8 @@ from glam_deploy.reading import MAX_BYTES
 class ArchiveClient(Protocol):
     """Access to the archive."""
 
-    def session(self) -> ArchiveSession:
-        """A session; entering it raises PeerError."""
+    def session(self, proceed: Proceed) -> ArchiveSession:
+        """A session that ends when `proceed` says so; entering it raises PeerError."""
 
     def check_reachable(self) -> None:
         """Raises PeerError if the archive does not answer (C-ECHO, QIDO-RS)."""
@@ -34,10 +34,10 @@ class ArchiveClient(Protocol):
 class DimseArchive:
     """An archive that is read by C-FIND and C-GET or C-MOVE."""
 
-    def __init__(self, fetch: Fetch, destination: str | None) -> None:
-        """`destination`: own AE title for C-MOVE; None for C-GET."""
+    def __init__(self, fetch: Fetch, most: int, destination: str | None) -> None:
+        """`most`: largest object in bytes. `destination`: own AE title for C-MOVE; None for C-GET."""
         assert fetch.ae_title and fetch.host and fetch.port is not None  # Fetch has checked
-        self._destination = destination
+        self._most, self._destination = most, destination
         self._peer = Peer(
             ae_title=fetch.ae_title,
             host=fetch.host,
@@ -47,8 +47,8 @@ class DimseArchive:
             timeout_s=fetch.timeout_s,
         )
 
-    def session(self) -> ArchiveSession:
-        return RetrieveSession(self._peer, destination=self._destination)
+    def session(self, proceed: Proceed) -> ArchiveSession:
+        return RetrieveSession(self._peer, most=self._most, destination=self._destination, proceed=proceed)
 
     def check_reachable(self) -> None:
         echo(self._peer)
@@ -65,8 +65,8 @@ class WebArchive:
         """`most`: largest object in bytes."""
         self._fetch, self._most = fetch, most
 
-    def session(self) -> ArchiveSession:
-        return WebSession(self._peer(), most=self._most)
+    def session(self, proceed: Proceed) -> ArchiveSession:
+        return WebSession(self._peer(), most=self._most, proceed=proceed)
 
     def check_reachable(self) -> None:
         ask(self._peer())
@@ -92,6 +92,7 @@ class WebArchive:
 
 def archive_client(config: Config, fetch: Fetch) -> ArchiveClient:
     """The client for the archive: DIMSE or DICOMweb, as configured."""
+    most = min(config.receive.max_object_bytes, MAX_BYTES)
     if fetch.url:
-        return WebArchive(fetch, min(config.receive.max_object_bytes, MAX_BYTES))
-    return DimseArchive(fetch, config.receive.ae_title if fetch.moves else None)
+        return WebArchive(fetch, most)
+    return DimseArchive(fetch, most, config.receive.ae_title if fetch.moves else None)

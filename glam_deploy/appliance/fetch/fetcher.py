@@ -8,7 +8,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 from glam_deploy.appliance.audit import Audit
@@ -22,7 +23,7 @@ from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S, MonotonicC
 from glam_deploy.appliance.state.fetches import FetchItem
 from glam_deploy.appliance.state.priority import fetched_waiting, live_exams_wait
 from glam_deploy.appliance.targets import TargetHealth
-from glam_deploy.dicom.net.archive import ArchiveSession, ImageRef
+from glam_deploy.dicom.net.archive import ArchiveSession, ImageRef, StoppedError
 from glam_deploy.dicom.net.associations import Receipt, Upload
 from glam_deploy.dicom.part10 import Claim
 from glam_deploy.dicom.uids import valid_uid
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 ABSENT = "the archive does not have this study"
 NOTHING_FOUND = "the archive has no mammography with this accession number"
 WITHOUT_MAMMOGRAPHY = "it has no mammograms"
+WINDOW_GRACE = timedelta(minutes=10)
+"""A study that is under way at the end of a window is finished within this time, else continued in the next window."""
 
 
 class _NoRoomError(Exception):
@@ -107,6 +110,8 @@ class Fetcher:
             self._handle_unreachable(str(error))
         except _NoRoomError as error:
             self._release(str(error), self.monotonic() + self.fetch.first_retry_s)
+        except StoppedError:
+            self._release(None)
         except sqlite3.Error:
             raise
         except Exception as error:  # a fault of glam-deploy or of a library must not block the other items
@@ -114,17 +119,34 @@ class Fetcher:
         else:
             self.health.record_success(item.id)
 
+    def _may_go_on(self, item: FetchItem) -> bool:
+        """Whether an item that was begun is still wanted, and its window open or over since a short time only."""
+        now = self.clock()
+        is_time = self._windows.is_open(now) or self._windows.is_open(now - WINDOW_GRACE)
+        return is_time and fetches.is_current(self.connection, item)
+
+    def _session(self, item: FetchItem) -> ArchiveSession:
+        return self.client.session(lambda: self._may_go_on(item))
+
     def _search(self, item: FetchItem) -> None:
-        with self.client.session() as session:
+        with self._session(item) as session:
             found = session.studies(**{item.kind: item.value})
-        if item.kind == "accession" and not found:
-            self._give_up(item, NOTHING_FOUND)
+        count, refused = len(found.studies), self._refused_text("found studies", found.refused)
+        if item.kind == "accession" and not count:
+            self._give_up(item, refused or NOTHING_FOUND)
             return
-        new = fetches.finish_search(self.connection, item, found, self.audit.pseudonym)
-        self.audit.write("fetch_searched", kind=item.kind, item=item.id, found=len(found), new=new)
+        pseudonym = self.audit.pseudonym
+        new = fetches.finish_search(self.connection, item, found.studies, pseudonym, reason=refused)
+        refusals = found.refused or None
+        self.audit.write("fetch_searched", kind=item.kind, item=item.id, found=count, new=new, refused=refusals)
+
+    def _refused_text(self, what: str, count: int) -> str | None:
+        if not count:
+            return None
+        return f"{count} {what} were left out, because the archive states no valid UIDs of them: correct them there"
 
     def _fetch_study(self, item: FetchItem) -> None:
-        with self.client.session() as session:
+        with self._session(item) as session:
             content = session.content(item.value)
             if not content.series:
                 self._give_up(item, ABSENT)
@@ -137,6 +159,8 @@ class Fetcher:
         if left:
             why = f": {reasons[0]}" if reasons else ", although the archive reports success"
             self._count_failed_attempt(item, f"{left} of {counted(count, 'object')} did not arrive{why}")
+        elif refused := self._refused_text("series or objects", content.refused):
+            self._count_failed_attempt(item, refused)
         elif fetches.finish_study(self.connection, item, count, None if count else WITHOUT_MAMMOGRAPHY):
             self.audit.write("fetched", study=item.value, objects=count)
 
@@ -145,7 +169,7 @@ class Fetcher:
     ) -> list[str] | None:
         """Retrieve what is not here, or is here but refused as damaged; the reasons of failures.
 
-        None if the item is given up or given back meanwhile.
+        None if the item is given back meanwhile.
         """
         reasons = []
         for image in images:
@@ -154,10 +178,10 @@ class Fetcher:
             if self.stop.is_set():
                 self._release(None)
                 return None
-            if not fetches.is_current(self.connection, item):
-                return None
+            if not self._may_go_on(item):
+                raise StoppedError
             try:
-                receipt = session.retrieve(image, lambda claim: self._begin(item, claim))
+                receipt = session.retrieve(image, partial(self._begin, image))
             except PeerDeclined as error:
                 reasons.append(str(error))
                 continue
@@ -165,8 +189,10 @@ class Fetcher:
                 reasons.append(self._refusal(receipt))
         return reasons
 
-    def _begin(self, item: FetchItem, claim: Claim | None) -> Upload:
-        return self.ingest.open(sender=self._sender, claim=claim, study=item.value, fetched=True)
+    def _begin(self, image: ImageRef, claim: Claim | None) -> Upload:
+        return self.ingest.open(
+            sender=self._sender, claim=claim, study=image.study_uid, instance=image.sop_uid, fetched=True
+        )
 
     def _refusal(self, receipt: Receipt) -> str:
         reason = f"it was refused here: {receipt.reason}"

@@ -12,7 +12,7 @@ Transitions of an item that a person has cancelled meanwhile have no effect.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,10 @@ STATES = ("wanted", "fetching", "fetched", "dead", "cancelled")
 UNFINISHED = ("wanted", "fetching", "dead")
 Pseudonym = Callable[[str], str]
 PAGE = 500
+BATCH = 500
+"""Items that are added in one transaction: other processes, such as the receiver, wait for it."""
+PAUSE_S = 0.02
+"""Pause between two of these transactions, in which the other processes write."""
 _RETRY_NOW = -1.0
 """Value of `next_try` of an item that a person wants tried at once; monotonic times are never below 0."""
 
@@ -58,15 +62,26 @@ def add(
     """Want these days, accession numbers or Study Instance UIDs; each is one item, however often it is added.
 
     A day is always searched again, because exams may have been added to the archive; studies that it finds a second
-    time are not fetched again. `again`: what was fetched or is dead is wanted again.
+    time are not fetched again. `again`: what was fetched or is dead is wanted again. Several transactions of up to
+    `BATCH` items each; what was added before an error stays, and is known when it is added again.
     """
-    with transaction(connection):
-        found = [_add(connection, kind, value, pseudonym, again) for value in dict.fromkeys(values)]
+    found: list[str] = []
+    for batch in _batches(kind, values, pseudonym):
+        with transaction(connection):
+            found += [_add(connection, kind, name, value, again) for name, value in batch]
     return Added(new=found.count("new"), again=found.count("again"), known=found.count("known"))
 
 
-def _add(connection: sqlite3.Connection, kind: Kind, value: str, pseudonym: Pseudonym, again: bool) -> str:
-    name = value if kind == "day" else pseudonym(value)
+def _batches(kind: Kind, values: Iterable[str], pseudonym: Pseudonym) -> Iterator[list[tuple[str, str]]]:
+    """Name and value of each distinct value, up to `BATCH` at a time, with a pause between them."""
+    distinct = list(dict.fromkeys(values))
+    for start in range(0, len(distinct), BATCH):
+        if start:
+            time.sleep(PAUSE_S)
+        yield [(value if kind == "day" else pseudonym(value), value) for value in distinct[start : start + BATCH]]
+
+
+def _add(connection: sqlite3.Connection, kind: Kind, name: str, value: str, again: bool) -> str:
     inserted = connection.execute(
         "INSERT OR IGNORE INTO fetch (kind, name, value, state, created_at) VALUES (?, ?, ?, 'wanted', ?)",
         (kind, name, value, time.time()),
@@ -120,22 +135,35 @@ def release(connection: sqlite3.Connection, item: FetchItem, *, reason: str | No
 
 
 def finish_search(
-    connection: sqlite3.Connection, item: FetchItem, study_uids: Sequence[str], pseudonym: Pseudonym
+    connection: sqlite3.Connection,
+    item: FetchItem,
+    study_uids: Sequence[str],
+    pseudonym: Pseudonym,
+    *,
+    reason: str | None = None,
 ) -> int:
-    """Add the studies that a search found, and end it, in one transaction; how many of them are new."""
+    """Add the studies that a search found, and end it; how many of them are new.
+
+    Transactions as those of `add`: the search ends in the last one, so that one that was interrupted is repeated. After
+    it was cancelled, no further study is added. `reason`: what is told of the result.
+    """
+    new = 0
+    for batch in _batches("study", study_uids, pseudonym):
+        with transaction(connection):
+            if not is_current(connection, item):
+                return new
+            new += sum(_add_found(connection, name, uid) for name, uid in batch)
+    count = len(set(study_uids))
     with transaction(connection):
-        if not is_current(connection, item):
-            return 0
-        added = [_add_found(connection, uid, pseudonym) for uid in dict.fromkeys(study_uids)]
-        _finish(connection, item, len(added), None if added else "no mammography found")
-    return sum(added)
+        _finish(connection, item, count, reason or (None if count else "no mammography found"))
+    return new
 
 
-def _add_found(connection: sqlite3.Connection, study_uid: str, pseudonym: Pseudonym) -> bool:
+def _add_found(connection: sqlite3.Connection, name: str, study_uid: str) -> bool:
     """Want a study, unless it is known in any state."""
     made = connection.execute(
         "INSERT OR IGNORE INTO fetch (kind, name, value, state, created_at) VALUES ('study', ?, ?, 'wanted', ?)",
-        (pseudonym(study_uid), study_uid, time.time()),
+        (name, study_uid, time.time()),
     )
     return bool(made.rowcount)
 

@@ -21,15 +21,24 @@ from starlette.responses import JSONResponse, Response
 
 from glam_deploy import __version__
 from glam_deploy.appliance.backup.replication import COMPONENT
+from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import fetches, overview, senders
 from glam_deploy.appliance.state.database import HEARTBEAT_TIMEOUT_S, MonotonicClock, monotonic_clock
 from glam_deploy.appliance.state.overview import Backlog, Component, DeliveryTiming, JobTiming, TargetCounts
+from glam_deploy.appliance.supervisor import configured_roles
 from glam_deploy.appliance.web.context import WebContext, context_of, visitor_of
 from glam_deploy.errors import UsageError
 
 PROCESSES = ("receiver", "keeper", "worker", "dispatcher", "web")
 """Processes that must be running; the heartbeat of `web` shows that this process can write to the database."""
+
+
+def configured_processes(config: Config) -> tuple[str, ...]:
+    """`PROCESSES`, and those that only this configuration has, such as the fetcher, which takes nothing from readiness:
+    it waits for an archive that is down.
+    """
+    return (*PROCESSES, *(role for role in configured_roles(config) if role not in PROCESSES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +155,7 @@ class _Collector:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from _health_metrics(check(self._context), self._context.config.receive.reserve_bytes)
+        yield from _health_metrics(check(self._context), self._context.config)
         with overview.open_read_only(self._context.data.database) as connection:
             yield from _queue_metrics(overview.backlog(connection), self._context.now())
             received = overview.received(connection)
@@ -174,13 +183,16 @@ class _Collector:
             )
 
 
-def _health_metrics(health: Health, reserve: int) -> Iterator[Metric]:
+def _health_metrics(health: Health, config: Config) -> Iterator[Metric]:
     yield _gauge("glam_ready", "1 if /health/ready answers 200", [((), health.ready)])
     yield _gauge("glam_info", "Release of glam-deploy", [(__version__, 1)], "version")
-    yield _gauge("glam_disk_reserve_bytes", "Free space below which instances are refused", [((), reserve)])
+    yield _gauge(
+        "glam_disk_reserve_bytes", "Free space below which instances are refused", [((), config.receive.reserve_bytes)]
+    )
     if health.free_bytes is not None:
         yield _gauge("glam_disk_free_bytes", "Free space on the data folder's disk", [((), health.free_bytes)])
-    ages = [(name, one.age) for name, one in health.components.items() if name in (*PROCESSES, COMPONENT)]
+    watched = (*configured_processes(config), COMPONENT)
+    ages = [(name, one.age) for name, one in health.components.items() if name in watched]
     yield _gauge("glam_component_beat_age_seconds", "Seconds since the last heartbeat of a process", ages, "component")
     breakers = [(name, BREAKER.get(one.state, 2)) for name, one in targets(health)]
     yield _gauge(

@@ -40,6 +40,7 @@ def home(request: Request) -> Response:
         delivered = overview.latest_delivery_timings(connection, PLOTTED)
         shares = _notice_shares(context, connection)
         fetch_counts = fetches.counts(connection)
+    processes = monitoring.configured_processes(context.config)
     now, worker = context.now(), health.components.get("worker")
     values = {
         "now": now,
@@ -47,7 +48,7 @@ def home(request: Request) -> Response:
         "backlog": backlog,
         "throughput": throughput(finished, now),
         "latency": latency(finished, delivered, now),
-        "processes": [(name, health.components.get(name)) for name in monitoring.PROCESSES],
+        "processes": [(name, health.components.get(name)) for name in processes],
         "component_state": monitoring.component_state,
         "senders": known_senders,
         "targets": _targets(context, counts, health.components),

@@ -22,13 +22,11 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
 from glam_deploy.dicom.net import delivery
+from glam_deploy.dicom.net.archive import MOST_MATCHES, too_much
 from glam_deploy.dicom.net.associations import LastingStateMachine
 from glam_deploy.dicom.net.bounded_socket import MAX_PDU
 from glam_deploy.dicom.net.peer import Peer, silence_pynetdicom, tls_context, why_unreachable
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
-
-MOST_MATCHES = 10_000
-"""Largest number of matches of one query."""
 
 MAX_REPLY = 1 << 17
 """Largest response in bytes, command set and data set together."""
@@ -173,10 +171,7 @@ class ClientAssociation:
             for count, (answer, match) in enumerate(self._association.send_c_find(query, model)):
                 status = self._checked(answer, "C-FIND")
                 if count > MOST_MATCHES or time.monotonic() > deadline:
-                    raise PeerBroke(
-                        f"{self.peer} answers C-FIND for {what} with more than {MOST_MATCHES} matches, or for longer "
-                        f"than {seconds:g} s"
-                    )
+                    raise PeerBroke(too_much(self.peer, what, seconds))
                 if status in delivery.PENDING and match is not None:
                     yield match
         except RuntimeError:

@@ -8,7 +8,6 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     BreastProjectionXRayImageStorageForPresentation,
@@ -36,20 +35,27 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from glam_deploy.dicom.net import delivery
 from glam_deploy.dicom.net.archive import (
     MAMMOGRAPHY,
-    MODALITIES,
+    MOST_MATCHES,
+    SEARCH_TIMEOUTS,
     WANTED,
     Begin,
+    FoundStudies,
     ImageRef,
+    Proceed,
+    StoppedError,
     StudyContent,
     agrees,
+    always,
+    found_studies,
     has_mammography,
-    is_wanted_class,
+    study_content,
 )
 from glam_deploy.dicom.net.associations import Receipt, Upload
-from glam_deploy.dicom.net.client import MOST_MATCHES, PLAIN, BoundedMessages, ClientAssociation, ClientMessages
+from glam_deploy.dicom.net.client import PLAIN, BoundedMessages, ClientAssociation, ClientMessages
 from glam_deploy.dicom.net.delivery import SLOWEST
 from glam_deploy.dicom.net.peer import Peer
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
+from glam_deploy.dicom.values import Elements
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 _FIND = StudyRootQueryRetrieveInformationModelFind
@@ -70,8 +76,6 @@ _OTHER_CLASSES = (
 """Other SOP classes of series of the modality MG, which are retrieved if the archive does not tell SOP classes."""
 LARGEST_MOVED = 64 << 20
 """Bytes of the largest object for which the response to C-MOVE is awaited, at the lowest rate `delivery.SLOWEST`."""
-SEARCH_TIMEOUTS = 10
-"""A search takes at most this many times `Peer.timeout_s`."""
 _UNKNOWN_DESTINATION = 0xA801
 """Status of C-MOVE (PS3.4 table C.4-2)."""
 NO_DATA_SET = 0xC000
@@ -84,8 +88,12 @@ class RetrieveSession(ClientAssociation):
     same association, in the transfer syntax in which they are stored if the archive agrees.
     """
 
-    def __init__(self, peer: Peer, *, destination: str | None = None) -> None:
-        self._destination = destination
+    def __init__(
+        self, peer: Peer, *, most: int = LARGEST_MOVED, destination: str | None = None, proceed: Proceed = always
+    ) -> None:
+        """`most`: bytes of the largest object of C-GET, which may take as long as at the rate `delivery.SLOWEST`."""
+        self._destination, self._proceed = destination, proceed
+        self._longest = peer.timeout_s + (LARGEST_MOVED if destination else most) / SLOWEST
         self._model = _MOVE if destination else _GET
         services = [build_context(service, PLAIN) for service in (Verification, _FIND, self._model)]
         # a context for each syntax: of several in one the archive chooses one, whatever the object is stored in
@@ -97,7 +105,7 @@ class RetrieveSession(ClientAssociation):
             services if destination else [*services, *storage],
             roles=[] if destination else roles,
             handlers=[(evt.EVT_C_STORE, _stored)],
-            messages=BoundedMessages if destination else _ReceivedMessages,
+            messages=_BoundedWaitingMessages if destination else _ReceivedMessages,
         )
 
     def missing(self) -> list[str]:
@@ -109,52 +117,75 @@ class RetrieveSession(ClientAssociation):
         stored = (*WANTED, *_OTHER_CLASSES)
         return [each for each in super()._accepted() if each.as_scp or each.abstract_syntax not in stored]
 
-    def studies(self, *, day: str = "", accession: str = "") -> Sequence[str]:
-        query = _query("STUDY", StudyInstanceUID="", StudyDate=day, AccessionNumber=accession)
+    def studies(self, *, day: str = "", accession: str = "") -> FoundStudies:
+        query = _query("STUDY", StudyInstanceUID="", StudyDate=day)
+        if not accession.isascii():
+            query.SpecificCharacterSet = "ISO_IR 192"  # other characters would be sent as ?, a wildcard
+        query.AccessionNumber = accession
         query.ModalitiesInStudy = MAMMOGRAPHY
         found = self._search(query, "the studies of a day or accession number")
-        return [
+        return found_studies(
             _text(match, "StudyInstanceUID")
             for match in found
             if has_mammography(_modalities(match))
             and agrees(_text(match, "StudyDate"), day)
             and agrees(_text(match, "AccessionNumber"), accession)
-        ]
+        )
 
     def content(self, study_uid: str) -> StudyContent:
         query = _query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID="", Modality="")
         series = {
             _text(match, "SeriesInstanceUID"): _text(match, "Modality") for match in self._search(query, "one study")
         }
-        wanted = [uid for uid, modality in series.items() if modality in MODALITIES]
-        return StudyContent(
-            series=len(series), images=tuple(image for uid in wanted for image in self._images(study_uid, uid))
-        )
 
-    def _images(self, study_uid: str, series_uid: str) -> Iterator[ImageRef]:
-        query = _query("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, SOPInstanceUID="")
-        query.SOPClassUID = ""
-        for match in self._search(query, "one series"):
-            if is_wanted_class(_text(match, "SOPClassUID")):
-                yield ImageRef(study_uid=study_uid, series_uid=series_uid, sop_uid=_text(match, "SOPInstanceUID"))
+        def objects(series_uid: str) -> Iterator[tuple[str, str]]:
+            query = _query("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
+            query.SOPInstanceUID = query.SOPClassUID = ""
+            for match in self._search(query, "one series"):
+                yield _text(match, "SOPClassUID"), _text(match, "SOPInstanceUID")
+
+        return study_content(study_uid, series, objects, peer=self.peer, seconds=self._search_s)
+
+    @property
+    def _search_s(self) -> float:
+        return SEARCH_TIMEOUTS * self.peer.timeout_s
 
     def _search(self, query: Dataset, what: str) -> list[Dataset]:
         self._require(_FIND, "C-FIND")
-        seconds = SEARCH_TIMEOUTS * self.peer.timeout_s
-        return list(self._matches(query, _FIND, seconds=seconds, what=what))
+        self._watch(float("inf"))
+        try:
+            return list(self._matches(query, _FIND, seconds=self._search_s, what=what))
+        except PeerBroke:
+            self._raise_if_given_up("C-FIND")
+            raise
+
+    def _watch(self, longest: float) -> "_WaitingMessages":
+        """Set the limits of the next request, in seconds from now."""
+        messages = self._association.dimse
+        assert isinstance(messages, _WaitingMessages)
+        messages.watch(self._proceed, longest=longest, stall=self._search_s)
+        return messages
+
+    def _raise_if_given_up(self, what: str) -> None:
+        messages = self._association.dimse
+        assert isinstance(messages, _WaitingMessages)
+        if messages.is_stopped:
+            raise StoppedError from None
+        if messages.is_late:
+            raise PeerBroke(f"{self.peer} answers {what}, and does not finish it in time: check its log") from None
 
     def retrieve(self, image: ImageRef, begin: Begin) -> Receipt | None:
         what = "C-MOVE" if self._destination else "C-GET"
         self._require(self._model, what)
         query = _query("IMAGE", StudyInstanceUID=image.study_uid, SeriesInstanceUID=image.series_uid)
         query.SOPInstanceUID = image.sop_uid
+        messages = self._watch(self._longest)
         if self._destination:
-            self._association.dimse_timeout = self.peer.timeout_s + LARGEST_MOVED / SLOWEST
+            self._association.dimse_timeout = self._longest
             self._finish(self._association.send_c_move(query, self._destination, _MOVE), what)
             return None
-        messages = self._association.dimse
         assert isinstance(messages, _ReceivedMessages)
-        with messages.receiving(begin):
+        with messages.receiving(image.sop_uid, begin):
             self._association.dimse_timeout = self.peer.timeout_s
             try:
                 self._finish(self._association.send_c_get(query, _GET), what)
@@ -171,6 +202,9 @@ class RetrieveSession(ClientAssociation):
                 status = self._checked(answer, what)
         except RuntimeError:
             raise PeerBroke(f"{self.peer} ended the association before {what}") from None
+        except PeerBroke:
+            self._raise_if_given_up(what)
+            raise
         if status == _UNKNOWN_DESTINATION:
             raise PeerError(
                 f"{self.peer} does not know the destination {self._destination} of C-MOVE: enter this appliance there, "
@@ -189,32 +223,62 @@ class RetrieveSession(ClientAssociation):
             )
 
 
-class _ReceivedMessages(ClientMessages):
-    """DIMSE provider that streams the objects of C-GET to uploads; the time limit of a message is one without bytes."""
+class _WaitingMessages(ClientMessages):
+    """DIMSE provider that waits for a message within limits, and gives up when its caller wants no more.
+
+    The limits: `dimse_timeout` without a byte, those of `watch` for a request and all of its responses.
+    """
 
     def __init__(self, assoc: Any) -> None:
         super().__init__(assoc)
-        self._begin: Begin | None = None
-        self._uploads = ExitStack()
         self._last = time.monotonic()
-        self.receipt: Receipt | None = None
-        """That of the last object."""
+        self.watch(always, longest=float("inf"), stall=float("inf"))
 
-    def receiving(self, begin: Begin) -> ExitStack:
-        """A block in which objects are received; what is incomplete at its end is given up."""
-        self._begin, self.receipt, self._uploads = begin, None, ExitStack()
-        return self._uploads
+    def watch(self, proceed: Proceed, *, longest: float, stall: float) -> None:
+        """Begin a request that takes up to `longest` seconds, and up to `stall` seconds without `progress`."""
+        self.is_stopped = self.is_late = False
+        self._proceed, self._stall = proceed, stall
+        self.progress = self._asked = time.monotonic()
+        self._deadline = self.progress + longest
 
     def get_msg(self, block: bool = False) -> Any:
         if not block:
             return super().get_msg(block=False)
         self._last, limit = time.monotonic(), self.dimse_timeout or 0
-        while True:
+        while self._may_wait():
             try:
-                return self.msg_queue.get(timeout=min(0.5, limit))
+                return self.msg_queue.get(timeout=min(POLL_S, limit))
             except queue.Empty:
                 if time.monotonic() - self._last > limit:
-                    return None, None
+                    break
+        return None, None
+
+    def _may_wait(self) -> bool:
+        now = time.monotonic()
+        if now - self._asked >= POLL_S:
+            self._asked, self.is_stopped = now, not self._proceed()
+        self.is_late = now >= min(self._deadline, self.progress + self._stall)
+        return not (self.is_stopped or self.is_late)
+
+
+class _BoundedWaitingMessages(_WaitingMessages, BoundedMessages):
+    """That of C-FIND and C-MOVE."""
+
+
+class _ReceivedMessages(_WaitingMessages):
+    """DIMSE provider that streams the object of C-GET to its upload."""
+
+    def __init__(self, assoc: Any) -> None:
+        super().__init__(assoc)
+        self._begin: Begin | None = None
+        self._sop_uid = ""
+        self._uploads = ExitStack()
+        self.receipt: Receipt | None = None
+
+    def receiving(self, sop_uid: str, begin: Begin) -> ExitStack:
+        """A block in which one object is received, once; what is incomplete at its end is given up."""
+        self._sop_uid, self._begin, self.receipt, self._uploads = sop_uid, begin, None, ExitStack()
+        return self._uploads
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         self._last = time.monotonic()
@@ -242,9 +306,14 @@ class _ReceivedMessages(ClientMessages):
             sop_uid=str(command.get("AffectedSOPInstanceUID", "")),
             transfer_syntax=str(context.transfer_syntax[0]),
         )
-        return self._uploads.enter_context(self._begin(claim))
+        if claim.sop_uid != self._sop_uid:
+            return None
+        begin, self._begin = self._begin, None
+        return self._uploads.enter_context(begin(claim))
 
 
+POLL_S = 0.5
+"""Longest time between two checks whether to go on."""
 MAX_PART = 1 << 17
 """Largest command set, and largest data set of a response, in bytes."""
 
@@ -269,6 +338,7 @@ class _Sink(BytesIO):
         if not self._begun:
             self._begun, self.upload = True, self._messages.begin_upload(self._message)
         if self.upload:
+            self._messages.progress = time.monotonic()
             self.upload.write(fragment)
         return len(fragment)
 
@@ -303,9 +373,9 @@ def _query(level: str, **keys: str) -> Dataset:
 
 
 def _text(match: Dataset, keyword: str) -> str:
-    return str(match.get(keyword) or "").strip(" \0")
+    """The value of an element without padding; "" if it is absent or damaged, several values with backslashes."""
+    return "\\".join(Elements(match).texts(keyword))
 
 
 def _modalities(match: Dataset) -> list[str]:
-    value = match.get("ModalitiesInStudy") or []
-    return [str(each) for each in value] if isinstance(value, MultiValue | list) else [str(value)]
+    return [text for text in Elements(match).texts("ModalitiesInStudy") if text]

@@ -91,6 +91,33 @@ def test_a_list_with_a_wrong_row_adds_nothing(cli: Cli, config: Path, data: Data
     assert items(data) == []
 
 
+@pytest.mark.parametrize("break_", ["\f", "\v", "\x85", "\u2028"])
+def test_only_line_ends_start_a_row(break_: str, cli: Cli, config: Path, data: DataFolder, tmp_path: Path) -> None:
+    """RFC 4180: other characters at which Python splits text are part of a cell."""
+    (tmp_path / "list.csv").write_text(f"AccessionNumber;Note\r\nA1;x{break_}B2;y\r\n", "utf-8", newline="")
+    assert cli("fetch", "add", "--config", config, "--list", tmp_path / "list.csv").code == 0
+    assert items(data) == [("accession", "A1", "wanted")]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_another_encoding_is_refused_with_the_remedy(
+    encoding: str, cli: Cli, config: Path, data: DataFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("AccessionNumber;Name\nA1;Müller\n", encoding)
+    ended = cli("fetch", "add", "--config", config, "--list", tmp_path / "list.csv")
+    assert ended.code == 2
+    assert "CSV UTF-8" in " ".join(ended.err.split())
+    assert items(data) == []
+
+
+def test_a_list_of_too_many_bytes(cli: Cli, config: Path, tmp_path: Path) -> None:
+    with (tmp_path / "list.csv").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    ended = cli("fetch", "add", "--config", config, "--list", tmp_path / "list.csv")
+    assert ended.code == 2
+    assert "has 67108865 bytes, expected up to 67108864: split it" in " ".join(ended.err.split())
+
+
 def test_without_the_table_nothing_can_be_added(cli: Cli, config: Path) -> None:
     config.write_text(HEAD)
     ended = cli("fetch", "add", "--config", config, "--from", "2024-01-01")

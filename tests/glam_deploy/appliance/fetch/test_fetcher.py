@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.fetch import fetcher, role
 from glam_deploy.appliance.state import fetches
 from glam_deploy.appliance.state.database import open_database
+from glam_deploy.dicom.net import retrieve
 from glam_deploy.records import View
 
 TWO = (View.L_CC, View.R_CC)
@@ -212,6 +214,141 @@ def test_a_cancelled_study_is_fetched_no_further(archive: FakeArchive, config: C
         until(lambda: states(data)[1:] == ["dead"])
     assert states(data) == ["cancelled", "dead"]
     assert len(archive.asked) == 1
+
+
+def test_a_running_retrieval_without_end_can_be_cancelled(archive: FakeArchive, config: Config) -> None:
+    """The archive answers all the time, so that no time limit of a message is reached."""
+    archive.stalls |= set(uids(archive))
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: len(archive.asked) == 1)
+        with closing(open_database(data.database)) as connection:
+            fetches.cancel(connection, 1)
+        want(config, "study", "1.2.3")
+        until(lambda: states(data) == ["cancelled", "dead"])
+    assert here(config) == []
+
+
+def test_a_running_c_move_without_end_can_be_cancelled_and_has_a_limit(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port), stalls=set(uids(archive)))
+    with moving.running():
+        config = config_of(tmp_path, moving.keys | {"retrieve": "move", "attempts": 1}, port=port, sender=AE_TITLE)
+        want(config, "study", study_of(archive))
+        with running_receiver(config), fetching(config) as data:
+            until(lambda: len(moving.asked) == 1)
+            with closing(open_database(data.database)) as connection:
+                fetches.cancel(connection, 1)
+                want(config, "study", "1.2.3")
+                until(lambda: states(data) == ["cancelled", "dead"])
+                monkeypatch.setattr(retrieve, "SLOWEST", 1 << 40)
+                monkeypatch.setattr(retrieve, "SEARCH_TIMEOUTS", 0.1)
+                fetches.retry(connection, 1)
+            until(lambda: states(data) == ["dead", "dead"])
+    assert "answers C-MOVE, and does not finish it in time" in items(data)[0][2]
+    assert here(config) == []
+
+
+def test_a_retrieval_without_progress_is_given_up(archive: FakeArchive, config: Config) -> None:
+    archive.stalls.add(uids(archive)[0])
+    assert config.fetch
+    hasty = config.model_copy(update={"fetch": config.fetch.model_copy(update={"timeout_s": 0.2, "attempts": 1})})
+    want(hasty, "study", study_of(archive))
+    with fetching(hasty) as data:
+        until(lambda: states(data) == ["dead"])
+    assert "answers C-GET, and does not finish it in time" in items(data)[0][2]
+
+
+def test_the_end_of_a_window_stops_a_retrieval_and_the_next_window_continues(
+    archive: FakeArchive, tmp_path: Path
+) -> None:
+    """After the time in which a study that is under way is finished. No attempt is counted."""
+    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
+    now = [datetime(2026, 1, 1, 5, 59)]
+    archive.stalls.add(uids(archive)[1])
+    want(config, "study", study_of(archive))
+    with fetching(config, clock=lambda: now[0]) as data:
+        until(lambda: len(archive.asked) == 2)
+        now[0] = datetime(2026, 1, 1, 6, 11)
+        until(lambda: states(data) == ["wanted"])
+        assert here(config) == uids(archive)[:1]
+        archive.stalls.clear()
+        now[0] = datetime(2026, 1, 1, 22, 0)
+        until(lambda: states(data) == ["fetched"])
+    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
+    assert here(config) == uids(archive)
+
+
+def test_a_study_under_way_is_finished_after_the_end_of_a_window(archive: FakeArchive, tmp_path: Path) -> None:
+    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
+    now = [datetime(2026, 1, 1, 5, 59)]
+
+    def end_window(uid: str) -> None:
+        now[0] = datetime(2026, 1, 1, 6, 9)
+
+    archive.at_get = end_window
+    want(config, "study", study_of(archive))
+    with fetching(config, clock=lambda: now[0]) as data:
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == uids(archive)
+
+
+def test_objects_that_were_not_asked_for_are_refused(archive: FakeArchive, config: Config) -> None:
+    """Others of the same study, with new UIDs, and the same one a second time with other pixels."""
+    other, twin = deepcopy(archive.held[0]), deepcopy(archive.held[1])
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.99"
+    twin.PixelData = bytes(reversed(twin.PixelData))
+    archive.pushed = lambda: [other]
+    archive.held.append(twin)
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"])
+    assert here(config) == uids(archive)[:2]
+    assert rows(data, "SELECT * FROM quarantine") == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("uid", ["", "*", "../../x", "1.2.3\\1.2.4", "1.2.ä"])
+def test_an_identifier_that_could_be_a_pattern_is_left_out_and_ends_no_search(
+    uid: str, archive: FakeArchive, config: Config
+) -> None:
+    for held in archive.held:
+        held.StudyDate = "20240131"
+    archive.strange["STUDY"] = uid
+    want(config, "day", "20240131")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 2)
+    day, study = items(data)
+    assert "1 found studies were left out, because the archive states no valid UIDs" in day[2]
+    assert study == ("study", "fetched", None)
+    assert here(config) == uids(archive)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("level", ["SERIES", "IMAGE"])
+def test_a_study_with_an_object_that_cannot_be_asked_for_is_not_complete(
+    level: str, archive: FakeArchive, config: Config
+) -> None:
+    """The other objects arrive."""
+    archive.strange[level] = "*"
+    want(config, "study", study_of(archive))
+    with fetching(config) as data:
+        until(lambda: states(data) == ["dead"])
+    ((_, _, reason),) = items(data)
+    assert "1 series or objects were left out" in reason
+    assert here(config) == archive.asked == uids(archive)
+
+
+def test_an_accession_number_in_any_script_is_sent_as_it_is(archive: FakeArchive, config: Config) -> None:
+    """Without a character set it would be sent as ??, which is a pattern."""
+    for held in archive.held:
+        held.SpecificCharacterSet, held.AccessionNumber = "ISO_IR 192", "漢漢"
+    want(config, "accession", "漢漢")
+    with fetching(config) as data:
+        until(lambda: states(data) == ["fetched"] * 2)
+    assert here(config) == uids(archive)
 
 
 def test_stopping_gives_the_study_back_and_the_next_fetcher_continues(archive: FakeArchive, config: Config) -> None:

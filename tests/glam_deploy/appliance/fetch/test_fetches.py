@@ -53,6 +53,48 @@ def test_a_search_adds_only_studies_that_are_not_known(connection: sqlite3.Conne
     assert states(connection) == {name_of(STUDY): "fetched", "20240131": "fetched", name_of("1.2.4"): "wanted"}
 
 
+@pytest.mark.parametrize("how", ["add", "finish_search"])
+def test_other_processes_write_while_many_items_are_added(
+    how: str, connection: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second connection that waits for nobody writes at each pause, and at the name of each study."""
+    uids = [f"1.2.{number}" for number in range(1, 1201)]
+    seen: list[int] = []
+    with closing(sqlite3.connect(made(config_of(tmp_path)).database, timeout=0)) as other:
+
+        def write(value: str) -> str:
+            with other:
+                other.execute("UPDATE steady SET base = base")
+            return value
+
+        def pause(seconds: float) -> None:
+            assert seconds > 0
+            write("")
+            seen.append(other.execute("SELECT count(*) FROM fetch WHERE kind = 'study'").fetchone()[0])
+
+        monkeypatch.setattr(fetches.time, "sleep", pause)
+        if how == "add":
+            assert fetches.add(connection, "study", [*uids, *uids], write) == Added(new=1200, again=0, known=0)
+        else:
+            fetches.add(connection, "day", ["20240131"], name_of)
+            search = fetches.claim(connection, 0.0)
+            assert search
+            assert fetches.finish_search(connection, search, uids, write) == 1200
+    assert seen == [500, 1000]
+    assert fetches.counts(connection)["wanted"] == 1200
+
+
+def test_a_search_that_is_cancelled_while_its_studies_are_added_adds_no_more(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches.add(connection, "day", ["20240131"], name_of)
+    search = fetches.claim(connection, 0.0)
+    assert search
+    monkeypatch.setattr(fetches.time, "sleep", lambda _: fetches.cancel(connection, search.id))
+    fetches.finish_search(connection, search, [f"1.2.{number}" for number in range(1, 1201)], name_of)
+    assert fetches.counts(connection) == {"wanted": 500, "fetching": 0, "fetched": 0, "dead": 0, "cancelled": 1}
+
+
 def test_a_day_is_searched_again_and_a_fetched_study_only_on_demand(connection: sqlite3.Connection) -> None:
     for kind, value in (("study", STUDY), ("day", "20240131")):
         fetches.add(connection, kind, [value], name_of)  # type: ignore[arg-type]

@@ -195,6 +195,14 @@ def test_another_study_than_it_was_sent_to(inbox: Box, tmp_path: Path) -> None:
             assert upload.finish().status == status
 
 
+def test_another_instance_than_the_one_that_was_asked_for(inbox: Box, tmp_path: Path) -> None:
+    file = write_exam(tmp_path, views=(View.L_CC,))[0].read_bytes()
+    for asked, status in (("1.2.3", Status.MISMATCH), (dcmread(tmp_path / "exam-L-CC.dcm").SOPInstanceUID, 0)):
+        with inbox.ingest.open(sender="fetch@here", instance=asked) as upload:
+            upload.write(file)
+            assert upload.finish().status == status
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [

@@ -31,8 +31,23 @@ def test_what_is_fetched_and_why_not(tmp_path: Path) -> None:
         assert 'glam_fetch_items{state="wanted"} 2.0' in made.visitor().get("/metrics").text
 
 
+def test_the_fetcher_is_among_the_processes(tmp_path: Path) -> None:
+    """Without it the appliance is ready: it receives and processes exams."""
+    fetch = Fetch(ae_title="ARCHIVE", host="10.0.0.7", port=104)
+    with appliance(configuration(tmp_path).model_copy(update={"fetch": fetch})) as made:
+        made.beat()
+        assert "fetcher missing" in text(made.visitor().get("/").text)
+        assert made.client().get("/health/ready").json() == {"ready": True}
+        record_heartbeat(made.connection, made.monotonic, "fetcher", "waiting", {"reason": "no connection"})
+        assert "fetcher waiting" in text(made.visitor().get("/").text)
+        assert made.client().get("/health/ready").json() == {"ready": True}
+        assert 'glam_component_beat_age_seconds{component="fetcher"}' in made.visitor().get("/metrics").text
+
+
 def test_nothing_about_fetching_without_its_table(empty: Appliance) -> None:
-    assert "Fetching" not in text(empty.visitor().get("/").text)
+    page = text(empty.visitor().get("/").text)
+    assert "Fetching" not in page
+    assert "fetcher" not in page
 
 
 def test_urgent_and_fetched_studies_are_marked(empty: Appliance) -> None:
