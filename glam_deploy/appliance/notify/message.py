@@ -90,6 +90,7 @@ class Message:
     superseded_by: str | None
     """Identifier of the result that replaces it, if there is one."""
     views: tuple[ViewReport, ...]
+    """Without For Processing images beside a For Presentation image of the same view."""
     exam: ExamScores | None
     """None without a result."""
     deliveries: Mapping[str, str]

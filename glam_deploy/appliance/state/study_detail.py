@@ -14,6 +14,7 @@ from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_st
 from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.appliance.state.overview import FAILED_VIEWS
 from glam_deploy.appliance.state.priority import Priority
+from glam_deploy.appliance.state.without_result import WITHOUT_RESULT
 from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
@@ -38,7 +39,9 @@ class StudySummary:
     first_received_at: float
     """When its first instance arrived."""
     lost: int
-    """Images without a result: views that failed in the latest job, and instances that were refused."""
+    """Images without a result: views of the latest job that failed or were skipped (`WITHOUT_RESULT`), and instances
+    that were refused.
+    """
     instances: int
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
@@ -57,8 +60,8 @@ _LINES = f"""
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
         (SELECT received_at FROM instance WHERE study_uid = s.study_uid ORDER BY arrival LIMIT 1) AS first_received_at,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid AND state = 'refused')
-            + (SELECT count(*) FROM job_view v JOIN instance USING (sop_uid)
-               WHERE v.job_id = j.id AND v.outcome = 'failed' AND state != 'refused') AS lost,
+            + (SELECT count(*) FROM job_view v JOIN instance i ON i.sop_uid = v.sop_uid
+               WHERE v.job_id = j.id AND i.state != 'refused' AND {WITHOUT_RESULT}) AS lost,
         (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
