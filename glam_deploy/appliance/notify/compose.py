@@ -7,7 +7,6 @@ notification that is retried late can therefore not bring back a withdrawn resul
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -161,5 +160,4 @@ def _subject(study_uid: str, paths: Sequence[Path]) -> Subject:
         return Subject(study_uid=study_uid, differs=True)
     if not found:
         return Subject(study_uid=study_uid)
-    subject = Subject(study_uid=study_uid, differs=False, **found[0])
-    return replace(subject, patient_name=subject.patient_name.partition("=")[0])
+    return Subject(study_uid=study_uid, differs=False, **found[0])

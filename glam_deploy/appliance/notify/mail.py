@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from glam_deploy.appliance.config import Email
 from glam_deploy.appliance.notify.bounded_smtp import BoundedSmtp, SessionLimit
 from glam_deploy.appliance.notify.client import secure_context, tls_cause
-from glam_deploy.appliance.notify.message import Message
+from glam_deploy.appliance.notify.message import Message, plain
 from glam_deploy.appliance.targets import read_secret
 from glam_deploy.errors import PeerBroke, PeerError
 
@@ -113,9 +113,9 @@ def text_of(message: Message, entry: Email) -> EmailMessage:
     if entry.identifiers:
         subject = message.subject
         lines += [
-            f"Study Instance UID: {subject.study_uid}",
-            f"Accession number: {subject.accession_number}",
-            f"Patient ID: {subject.patient_id}",
+            plain(f"Study Instance UID: {subject.study_uid}"),
+            plain(f"Accession number: {subject.accession_number}"),
+            plain(f"Patient ID: {subject.patient_id}"),
         ]
     mail.set_content("\n".join(lines) + "\n")
     return mail
