@@ -48,13 +48,23 @@ class StudySummary:
     priority: str
     """"STAT" or "fetched"; "" for any other."""
     reason: str | None
-    """Of its job, else of a delivery that is dead or pending, else of its assembly."""
+    """Of its job, else of a delivery or notification that is dead or pending, else of the target or receiver that it
+    waits for, else of its assembly.
+    """
 
 
 _OPEN_NOTIFICATIONS = (
     "job k JOIN notify_event e ON e.job_id = k.id JOIN notification n ON n.event_id = e.id"
     " WHERE k.study_uid = s.study_uid AND n.state IN ('dead', 'pending')"
 )
+_DOWN = (
+    "SELECT substr(c.name, 8) || ': ' || json_extract(c.detail, '$.reason') FROM component c WHERE c.state != 'ready'"
+    " AND c.name IN (SELECT 'target:' || target FROM parcel WHERE job_id = j.id AND state = 'pending'"
+    f" UNION SELECT 'target:' || n.target FROM {_OPEN_NOTIFICATIONS} AND n.state = 'pending') ORDER BY c.name LIMIT 1"
+)
+"""SQL: why a target or receiver that results or messages of the study wait for is not ready, by its last heartbeat
+(`target:NAME`).
+"""
 _LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason, s.priority,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
@@ -69,7 +79,8 @@ _LINES = f"""
         (SELECT group_concat(DISTINCT n.state) FROM {_OPEN_NOTIFICATIONS}) AS notifications,
         coalesce((SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
             AND reason NOT NULL ORDER BY state, id LIMIT 1), (SELECT n.target || ': ' || n.reason
-            FROM {_OPEN_NOTIFICATIONS} AND n.reason NOT NULL ORDER BY n.state, n.id LIMIT 1)) AS parcel_reason
+            FROM {_OPEN_NOTIFICATIONS} AND n.reason NOT NULL ORDER BY n.state, n.id LIMIT 1),
+            ({_DOWN})) AS parcel_reason
     FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
 _ALL = "SELECT rowid FROM study ORDER BY rowid DESC LIMIT ? OFFSET ?"
