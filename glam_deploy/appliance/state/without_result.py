@@ -7,8 +7,8 @@ study must not look analyzed because nothing went wrong.
 
 import sqlite3
 
-from glam_deploy.dicom.acceptance import FOR_PRESENTATION, FOR_PROCESSING
-
+FOR_PRESENTATION, FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"
+"""As of `dicom.acceptance`, which needs pydicom; the state is also read without it."""
 TWIN = (
     f"(v.outcome = 'skipped' AND i.sop_class = '{FOR_PROCESSING}' AND EXISTS (SELECT 1 FROM job_view w"
     " JOIN instance p ON p.sop_uid = w.sop_uid WHERE w.job_id = v.job_id"

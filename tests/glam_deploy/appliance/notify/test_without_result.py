@@ -7,7 +7,13 @@ from support.web import edited_view, raw_view
 from glam_deploy.appliance.notify import hl7 as own
 from glam_deploy.appliance.state import jobs
 from glam_deploy.appliance.state.study_detail import StudySummary, studies
+from glam_deploy.appliance.state.without_result import FOR_PRESENTATION, FOR_PROCESSING
+from glam_deploy.dicom import acceptance
 from glam_deploy.records import View
+
+
+def test_the_classes_are_those_of_the_acceptance_rules() -> None:
+    assert (FOR_PRESENTATION, FOR_PROCESSING) == (acceptance.FOR_PRESENTATION, acceptance.FOR_PROCESSING)
 
 
 def receive(site: Site, *files: bytes) -> None:
@@ -44,7 +50,7 @@ def test_a_study_whose_only_mammogram_was_skipped_is_no_plain_success(site: Site
     assert "No result of L-CC^" in own.oru(message, entry(kind="hl7", host="127.0.0.1", port=1))  # type: ignore[arg-type]
 
 
-def test_the_page_and_the_queue_say_so(site: Site) -> None:
+def test_the_page_says_so(site: Site) -> None:
     receive(site, edited_view(View.L_CC, 1, BreastImplantPresent="YES"))
     finish(site)
     page = site.made.visitor().get("/studies").text
