@@ -43,7 +43,7 @@ class Received:
     state: State
     """candidate: to be processed; skipped: valid, but not for GLAM; refused: damaged or against `acceptance`."""
     view: View | None = None
-    """View of a candidate, or of a refused image whose header states it."""
+    """View of a candidate, or of another mammogram whose header states it."""
     reason: str = ""
     """Why it is not a candidate; contains no identifier."""
     urgent: bool = False
@@ -92,13 +92,13 @@ def _classify(elements: "_Header", for_processing: bool, caller: Caller) -> tupl
         view = _stated_view(header)
         return (_accepted_view(header, for_processing), "candidate", ""), urgent
     except NotForThisNetwork as error:
-        return (None, "skipped", error.message_for(caller)), urgent
+        return (view, "skipped", error.message_for(caller)), urgent
     except DicomError as error:
         return (view, "refused", error.message_for(caller)), urgent
 
 
 def _stated_view(header: Header) -> View | None:
-    """The view that the header states, also of an image that is refused; None if it states none."""
+    """The view that the header states, also of an image that is no candidate; None if it states none."""
     try:
         return views.view_of(header, None)
     except (DicomError, NotForThisNetwork):

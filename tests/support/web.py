@@ -304,6 +304,29 @@ def corrected_study(made: Appliance, number: int) -> str:
     return study
 
 
+def edited_view(view: View, number: int, **values: Any) -> bytes:
+    """A mammogram of exam `number` with other elements."""
+    dataset = dcmread(BytesIO(dicom_file(view, exam(number))))
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    out = BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def raw_view(view: View, number: int) -> bytes:
+    """The For Processing image of a view of exam `number`."""
+    return edited_view(
+        view,
+        number,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2.1",
+        SOPInstanceUID=f"1.2.3.{number}.{[*View].index(view)}",
+        PresentationIntentType="FOR PROCESSING",
+    )
+
+
 def secondary_capture(number: int) -> bytes:
     """An object of the study that is no mammogram, though it looks like one in all else."""
     dataset = dcmread(BytesIO(dicom_file(View.L_CC, exam(number))))

@@ -7,7 +7,6 @@ notification that is retried late can therefore not bring back a withdrawn resul
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,6 +15,7 @@ from glam_deploy.appliance.data import FINDING, OBJECTS, DataFolder, read_json
 from glam_deploy.appliance.notify.message import Message, StoredObject, Subject, ViewReport, moment
 from glam_deploy.appliance.state.notifications import Notification
 from glam_deploy.appliance.state.rejections import NOT_REJECTED
+from glam_deploy.appliance.state.without_result import TWIN
 from glam_deploy.dicom.read import read_texts
 from glam_deploy.errors import DicomError
 from glam_deploy.exams import ExamScores, ViewScores, score_exams, triage
@@ -35,8 +35,8 @@ _SUBJECT: Mapping[str, str] = {
 """Field of `Subject` -> keyword of its element."""
 
 _VIEWS = (
-    "SELECT i.view, i.path, v.outcome, v.reason, v.folder FROM job_view v JOIN instance i USING (sop_uid)"
-    " WHERE v.job_id = ? ORDER BY i.arrival"
+    f"SELECT i.view, i.path, v.outcome, v.reason, v.folder, {TWIN} AS is_twin FROM job_view v"
+    " JOIN instance i ON i.sop_uid = v.sop_uid WHERE v.job_id = ? ORDER BY i.arrival"
 )
 _SUPERSEDED = "SELECT 1 FROM notify_event WHERE job_id = ? AND event = 'superseded'"
 _SUCCESSOR = "SELECT key FROM job WHERE predecessor = ? AND state = 'done' ORDER BY id DESC LIMIT 1"
@@ -74,7 +74,7 @@ class Composer:
             result=about.job_key,
             superseded=connection.execute(_SUPERSEDED, (about.job_id,)).fetchone() is not None,
             superseded_by=successor["key"] if successor else None,
-            views=tuple(_report(row, image) for row, image in zip(rows, images, strict=True)),
+            views=tuple(_report(row, image) for row, image in zip(rows, images, strict=True) if not row["is_twin"]),
             exam=_exam(images) if done else None,
             deliveries=_deliveries(connection, about.job_id),
             triage=None if threshold is None else triage(images, threshold),
@@ -160,5 +160,4 @@ def _subject(study_uid: str, paths: Sequence[Path]) -> Subject:
         return Subject(study_uid=study_uid, differs=True)
     if not found:
         return Subject(study_uid=study_uid)
-    subject = Subject(study_uid=study_uid, differs=False, **found[0])
-    return replace(subject, patient_name=subject.patient_name.partition("=")[0])
+    return Subject(study_uid=study_uid, differs=False, **found[0])

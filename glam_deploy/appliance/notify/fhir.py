@@ -11,7 +11,7 @@ from typing import Any
 
 from glam_deploy.appliance.config import Fhir
 from glam_deploy.appliance.notify.client import web_peer
-from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, Message, Subject, ViewReport, iso
+from glam_deploy.appliance.notify.message import Message, Subject, ViewReport, iso
 from glam_deploy.dicom.net.web_request import WebClient
 from glam_deploy.dicom.uids import digest
 from glam_deploy.errors import PeerError
@@ -36,8 +36,8 @@ class FhirClient:
 
     def send(self, message: Message) -> str:
         """PUT the ImagingStudy, and the DiagnosticReport that refers to it."""
-        if message.subject.differs:
-            return DIFFERENT_PATIENTS
+        if message.subject.lack:
+            return message.subject.lack
         with WebClient(web_peer(self._entry, self._timeout_s)) as client:
             for resource in (imaging_study(message, self._entry), diagnostic_report(message, self._entry)):
                 reason = self._put(client, resource)
@@ -165,10 +165,8 @@ def _patient(subject: Subject, entry: Fhir) -> Resource:
     identifier = {
         "type": {"coding": [_coding(_TYPES, "MR")]},
         **({"system": system} if system else {}),
-        **({"value": subject.patient_id} if subject.patient_id else {}),
+        "value": subject.patient_id,
     }
-    if not subject.patient_id:
-        return {"type": "Patient", "display": "not stated in the images"}
     return {"type": "Patient", "identifier": identifier}
 
 

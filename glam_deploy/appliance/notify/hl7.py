@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from glam_deploy.appliance.config import Hl7
 from glam_deploy.appliance.notify.client import secure_context
-from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, STATEMENT, Message, Subject
+from glam_deploy.appliance.notify.message import STATEMENT, Message, Subject, plain
 from glam_deploy.appliance.notify.mllp import MllpPeer, connected, exchange
 from glam_deploy.errors import PeerBroke
 
@@ -16,8 +16,13 @@ CODES = "99GLAM"
 LINE = 90
 """Longest line of a text in characters, before the escapes."""
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
-_ANSWERS = {"AE": "an error in this message", "AR": "a message that it rejects"}
-"""MSA-1 of a negative acknowledgment (HL7 table 0008) -> what it means."""
+_ENHANCED = "a code of enhanced mode, which MSH-15 and MSH-16 do not ask for; expected AA"
+_ANSWERS = {
+    "AE": "an error in this message",
+    "AR": "a message that it rejects",
+    **dict.fromkeys(("CA", "CE", "CR"), _ENHANCED),
+}
+"""MSA-1 of an acknowledgment that confirms nothing (HL7 table 0008; 2.9.2, original mode) -> what it means."""
 _WITH_VALUES = "P"
 """OBR-25 and OBX-11 of results: preliminary, because no physician has verified them (HL7 tables 0123, 0085)."""
 _WITHDRAWN = ("X", "W")
@@ -33,8 +38,8 @@ class Hl7Client:
         self._entry, self._timeout_s = entry, timeout_s
 
     def send(self, message: Message) -> str:
-        if message.subject.differs:
-            return DIFFERENT_PATIENTS
+        if message.subject.lack:
+            return message.subject.lack
         text = oru(message, self._entry)
         answer = exchange(self._peer(), text.encode())
         return self._refusal(answer, control_id(message))
@@ -49,18 +54,18 @@ class Hl7Client:
         return MllpPeer(host=entry.host, port=entry.port, timeout_s=self._timeout_s, context=context)
 
     def _refusal(self, answer: bytes, sent: str) -> str:
-        """ "" for AA and CA, else the reason. Texts of the receiver are left out, since they may quote identifiers."""
+        """ "" for AA, else the reason. Texts of the receiver are left out, since they may quote identifiers."""
         segments = [line.split("|") for line in re.split(r"[\r\n]+", answer.decode("utf-8", "replace"))]
         found = next((fields for fields in segments if fields[0] == "MSA"), None)
         if found is None or len(found) < 3:
             raise PeerBroke(f"{self._entry.place} answers without MSA segment: check that it is an HL7 v2 listener")
-        code, echoed = found[1][:2], found[2].strip()
+        code, echoed = found[1].strip(), found[2].strip()
         if echoed != sent:
             raise PeerBroke(f"{self._entry.place} acknowledges another message than the one sent")
-        if code in ("AA", "CA"):
+        if code == "AA":
             return ""
-        meaning = _ANSWERS.get("A" + code[-1:], "an unknown code")
-        return f"{self._entry.place} acknowledges with {code if code.isalpha() else '?'}: {meaning}; see its log"
+        named = code if code in _ANSWERS else "an unknown code"
+        return f"{self._entry.place} acknowledges with {named}: {_ANSWERS.get(code, 'expected AA')}; see its log"
 
 
 def control_id(message: Message) -> str:
@@ -100,11 +105,23 @@ def _msh(message: Message, entry: Hl7) -> str:
 
 def _pid(subject: Subject, authority: str | None) -> str:
     issuer = _text(subject.patient_issuer or authority or "")
-    # five components in DICOM and HL7, in another order: family, given, middle, prefix, suffix; HL7 has suffix, prefix
-    family, given, middle, prefix, suffix = (*subject.patient_name.split("^"), *[""] * 5)[:5]
-    name = "^".join(map(_text, (family, given, middle, suffix, prefix))).rstrip("^")
-    identifier = f"{_text(subject.patient_id)}^^^{issuer}^MR" if subject.patient_id else ""
-    return _segment("PID", "1", "", identifier, "", name, "", _digits(subject.birth_date, 8), _text(subject.sex))
+    identifier = f"{_text(subject.patient_id)}^^^{issuer}^MR"
+    name, born = _names(subject.patient_name), _digits(subject.birth_date, 8)
+    return _segment("PID", "1", "", identifier, "", name, "", born, _text(subject.sex))
+
+
+def _names(patient_name: str) -> str:
+    """Repetitions of PID-5, one for each component group; those of a name with several state their representation."""
+    groups = {code: group for code, group in zip("AIP", patient_name.split("="), strict=False) if group.strip("^ ")}
+    if list(groups) in ([], ["A"]):
+        return _name(groups.get("A", ""))
+    return "~".join(f"{_name(group)}{'^' * (7 - _name(group).count('^'))}{code}" for code, group in groups.items())
+
+
+def _name(group: str) -> str:
+    """XPN.1 to XPN.5; DICOM has the same components in another order: family, given, middle, prefix, suffix."""
+    family, given, middle, prefix, suffix = (*group.split("^"), *[""] * 5)[:5]
+    return "^".join(map(_text, (family, given, middle, suffix, prefix))).rstrip("^")
 
 
 def _obr(message: Message, status: str) -> str:
@@ -156,8 +173,7 @@ def _text(text: str) -> str:
     """The text with delimiters escaped (2.7.1); control characters, which could end a segment or a message, are
     blanks.
     """
-    plain = "".join(" " if ord(letter) < 32 or ord(letter) == 127 else letter for letter in text)
-    return "".join(_ESCAPES.get(letter, letter) for letter in plain)
+    return "".join(_ESCAPES.get(letter, letter) for letter in plain(text))
 
 
 def _lines(text: str) -> str:

@@ -8,8 +8,9 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from glam_deploy.appliance.config import Email
+from glam_deploy.appliance.notify.bounded_smtp import BoundedSmtp, SessionLimit
 from glam_deploy.appliance.notify.client import secure_context, tls_cause
-from glam_deploy.appliance.notify.message import Message
+from glam_deploy.appliance.notify.message import Message, plain
 from glam_deploy.appliance.targets import read_secret
 from glam_deploy.errors import PeerBroke, PeerError
 
@@ -37,15 +38,21 @@ class EmailClient:
                 return self._refusal(error.smtp_code, "the sender")
             except smtplib.SMTPDataError as error:
                 return self._refusal(error.smtp_code, "the message")
+            except SessionLimit as error:
+                raise PeerBroke(f"{entry.place}: {error}") from None
             except (smtplib.SMTPException, OSError):
                 raise PeerBroke(f"{entry.place}: the connection was lost while the message was sent") from None
         return ""
 
     def check(self) -> str:
+        place = self._entry.place
         with self._session() as smtp:
-            code = smtp.noop()[0]
+            try:
+                code = smtp.noop()[0]
+            except OSError:
+                raise PeerError(f"{place} does not answer NOOP: check the log of the mail server") from None
         if code >= 400:
-            raise PeerError(f"{self._entry.place} answers {code} to NOOP: check the log of the mail server")
+            raise PeerError(f"{place} answers {code} to NOOP: check the log of the mail server")
         protected = {"starttls": " over STARTTLS", "tls": " over TLS", "none": " without TLS"}[self._entry.security]
         return f"answers{protected}{' and accepts the password' if self._entry.user else ''}"
 
@@ -76,6 +83,8 @@ class EmailClient:
                 raise PeerError(
                     f"{entry.place} does not offer what `security` and `user` require: check both, and `port`"
                 ) from None
+            except SessionLimit as error:
+                raise PeerError(f"no SMTP session with {entry.place}: {error}") from None
             except smtplib.SMTPServerDisconnected:
                 raise PeerError(f"{entry.place} closes the connection: check `port` and `security`") from None
             except smtplib.SMTPException as error:
@@ -88,9 +97,8 @@ class EmailClient:
 
     def _connected(self, context: ssl.SSLContext | None) -> smtplib.SMTP:
         entry, name = self._entry, self._entry.sender.rpartition("@")[2]
-        if context and entry.security == "tls":
-            return smtplib.SMTP_SSL(entry.host, entry.smtp_port, name, timeout=self._timeout_s, context=context)
-        return smtplib.SMTP(entry.host, entry.smtp_port, name, timeout=self._timeout_s)
+        first = context if entry.security == "tls" else None
+        return BoundedSmtp(entry.host, entry.smtp_port, name, timeout_s=self._timeout_s, context=first)
 
 
 def text_of(message: Message, entry: Email) -> EmailMessage:
@@ -105,9 +113,9 @@ def text_of(message: Message, entry: Email) -> EmailMessage:
     if entry.identifiers:
         subject = message.subject
         lines += [
-            f"Study Instance UID: {subject.study_uid}",
-            f"Accession number: {subject.accession_number}",
-            f"Patient ID: {subject.patient_id}",
+            plain(f"Study Instance UID: {subject.study_uid}"),
+            plain(f"Accession number: {subject.accession_number}"),
+            plain(f"Patient ID: {subject.patient_id}"),
         ]
     mail.set_content("\n".join(lines) + "\n")
     return mail

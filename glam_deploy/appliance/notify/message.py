@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from unicodedata import category
 
 from glam_deploy.appliance.state.notify_events import Event
 from glam_deploy.exams import ExamScores, Triage
@@ -15,6 +16,12 @@ DIFFERENT_PATIENTS = (
     "the images (queue show), or discard the notification"
 )
 """Why a message that needs the patient is not sent."""
+
+NO_PATIENT = (
+    "no image of this study that can be read states a Patient ID, so that no message that needs the patient is sent: "
+    "correct the images (queue show), or discard the notification"
+)
+"""As DIFFERENT_PATIENTS."""
 
 TITLES: Mapping[Event, str] = {
     "delivered": "Results delivered",
@@ -32,7 +39,7 @@ class Subject:
     patient_id: str = field(default="", repr=False)
     patient_issuer: str = field(default="", repr=False)
     patient_name: str = field(default="", repr=False)
-    """As in DICOM: components separated by "^", without ideographic and phonetic groups."""
+    """As in DICOM: components separated by "^", the ideographic and phonetic groups by "="."""
     birth_date: str = field(default="", repr=False)
     """YYYYMMDD."""
     sex: str = field(default="", repr=False)
@@ -44,6 +51,11 @@ class Subject:
     """HHMMSS, HHMM or HH."""
     differs: bool = False
     """Whether the images of the study differ in patient or accession number; the identifiers are then left out."""
+
+    @property
+    def lack(self) -> str:
+        """Why no message that needs the patient can be sent; "" if it can."""
+        return DIFFERENT_PATIENTS if self.differs else "" if plain(self.patient_id).strip() else NO_PATIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +102,7 @@ class Message:
     superseded_by: str | None
     """Identifier of the result that replaces it, if there is one."""
     views: tuple[ViewReport, ...]
+    """Without For Processing images beside a For Presentation image of the same view."""
     exam: ExamScores | None
     """None without a result."""
     deliveries: Mapping[str, str]
@@ -115,12 +128,20 @@ class Message:
             lines.append(f"This result is no longer valid. It is replaced by: {self.superseded_by or 'no result yet'}")
         lines += [_view_line(view) for view in self.views]
         lines += [f"Delivery to {target}: {state}" for target, state in self.deliveries.items()]
-        return [*lines, *([str(self.triage)] if self.triage else []), STATEMENT]
+        return [plain(line) for line in (*lines, *([str(self.triage)] if self.triage else []), STATEMENT)]
 
 
 def _view_line(view: ViewReport) -> str:
     scores = ", ".join(f"{label} {value:.3f}" for label, value in view.scores.items())
     return f"{view.view or 'view not known'}: {scores or view.outcome}{f' ({view.reason})' if view.reason else ''}"
+
+
+def plain(text: str) -> str:
+    """The text in one line: a blank for each control character and line or paragraph separator (categories Cc, Zl, Zp).
+
+    Values of headers may have them, and would forge lines, segments or the end of a message.
+    """
+    return "".join(" " if category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)
 
 
 def moment(seconds: float) -> datetime:

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from glam_deploy.appliance.notify.client import tls_cause
 from glam_deploy.errors import PeerBroke, PeerError
 
-START, END = b"\x0b", b"\x1c\r"
+START, END, LAST = b"\x0b", b"\x1c", b"\r"
+"""The framing of a message. An acknowledgment ends with END, which its text cannot contain: some listeners omit LAST,
+and some send white space before START.
+"""
 MAX_ANSWER = 1 << 16
 """Largest acknowledgment in bytes; usual ones have 200."""
 
@@ -38,7 +41,7 @@ def exchange(peer: MllpPeer, message: bytes) -> bytes:
     with connected(peer) as connection:
         deadline = time.monotonic() + peer.timeout_s
         try:
-            connection.sendall(START + message + END)
+            connection.sendall(START + message + END + LAST)
             return _answer(peer, connection, deadline)
         except OSError as error:
             raise PeerBroke(f"{peer} gives no acknowledgment ({tls_cause(error)})") from None
@@ -65,18 +68,18 @@ def connected(peer: MllpPeer) -> Iterator[socket.socket]:
 
 def _answer(peer: MllpPeer, connection: socket.socket, deadline: float) -> bytes:
     """The acknowledgment without framing. Raises PeerBroke, and OSError of the connection."""
-    received = b""
-    while END not in received:
+    received, end = b"", -1
+    while end < 0:
         if (left := deadline - time.monotonic()) <= 0:
             raise TimeoutError
         connection.settimeout(left)
         part = connection.recv(4096)
         if not part:
             raise PeerBroke(f"{peer} closed the connection without an acknowledgment")
-        received += part
+        received = (received + part).lstrip(b" \t\r\n")
+        if received[:1] not in (b"", START):
+            raise PeerBroke(f"{peer} answers without the framing of MLLP: check that it is an HL7 port")
         if len(received) > MAX_ANSWER:
             raise PeerBroke(f"{peer} answers with more than {MAX_ANSWER} bytes, expected an acknowledgment")
-    before, start, rest = received.partition(START)
-    if before or not start:
-        raise PeerBroke(f"{peer} answers without the framing of MLLP: check that it is an HL7 port")
-    return rest.partition(END)[0]
+        end = received.find(END)
+    return received[len(START) : end]

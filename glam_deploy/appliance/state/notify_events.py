@@ -2,7 +2,8 @@
 
     delivered       every target holds the results, or there is no target
     failed          the job, or a delivery of its results, ended in the dead letter queue
-    refused_views   the job is done, and a mammogram of it could not be read or processed
+    refused_views   the job is done, and a mammogram of it has no result: it could not be read or processed, or the
+                    network was not made for it
     superseded      the results of the job are no longer valid, and the receivers may know of them
 
 All functions run in the caller's transaction. `notifications.queue` makes the messages.
@@ -11,6 +12,8 @@ All functions run in the caller's transaction. `notifications.queue` makes the m
 import sqlite3
 import time
 from typing import Literal
+
+from glam_deploy.appliance.state import without_result
 
 Event = Literal["delivered", "failed", "refused_views", "superseded"]
 
@@ -27,16 +30,12 @@ def record_finished(connection: sqlite3.Connection, job_id: int) -> None:
     (predecessor,) = connection.execute("SELECT predecessor FROM job WHERE id = ?", (job_id,)).fetchone()
     if predecessor:
         _record_superseded(connection, predecessor, "replaced by a later result")
-    outcomes = {
-        row["outcome"]: row["n"]
-        for row in connection.execute(
-            "SELECT outcome, count(*) AS n FROM job_view WHERE job_id = ? GROUP BY outcome", (job_id,)
-        )
-    }
-    if failed := outcomes.get("failed"):
-        record(connection, job_id, "refused_views", f"{failed} of {sum(outcomes.values())} mammograms have no result")
+    without, number = without_result.counts(connection, job_id)
+    if without:
+        record(connection, job_id, "refused_views", f"{without} of {number} mammograms have no result")
     has_deliveries = connection.execute("SELECT 1 FROM parcel WHERE job_id = ?", (job_id,)).fetchone()
-    if outcomes.get("done") and not has_deliveries:
+    is_done = connection.execute("SELECT 1 FROM job_view WHERE job_id = ? AND outcome = 'done'", (job_id,)).fetchone()
+    if is_done and not has_deliveries:
         record(connection, job_id, "delivered", "no target gets the results")
 
 

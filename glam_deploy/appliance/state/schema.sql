@@ -18,7 +18,7 @@ CREATE TABLE instance (                      -- one received SOP instance; anoth
     sender          TEXT NOT NULL,           -- the sender, as in the audit log
     received_at     REAL NOT NULL,
     state           TEXT NOT NULL CHECK (state IN ('candidate', 'skipped', 'refused')),
-    view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; of candidates, and of refused ones that state it
+    view            TEXT,                    -- L-CC, R-CC, L-MLO, R-MLO; null if the header states none
     reason          TEXT,                    -- why it is skipped (not such an image) or refused (broken, excluded)
     is_mammogram    INTEGER NOT NULL,        -- a Digital Mammography X-Ray image, in any state
     patient         TEXT                     -- pseudonym of the patient's identifiers; null: received by release 0.1.0

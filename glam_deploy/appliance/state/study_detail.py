@@ -14,6 +14,7 @@ from glam_deploy.appliance.state.delivery_parts import DeliveryPart, parts_of_st
 from glam_deploy.appliance.state.jobs import LATEST
 from glam_deploy.appliance.state.overview import FAILED_VIEWS
 from glam_deploy.appliance.state.priority import Priority
+from glam_deploy.appliance.state.without_result import WITHOUT_RESULT
 from glam_deploy.dicom.uids import is_uid
 
 PAGE = 50
@@ -38,27 +39,39 @@ class StudySummary:
     first_received_at: float
     """When its first instance arrived."""
     lost: int
-    """Images without a result: views that failed in the latest job, and instances that were refused."""
+    """Images without a result: views of the latest job that failed or were skipped (`WITHOUT_RESULT`), and instances
+    that were refused.
+    """
     instances: int
     views: str
     """Views of its candidates, each once: "L-CC, R-CC"."""
     priority: str
     """"STAT" or "fetched"; "" for any other."""
     reason: str | None
-    """Of its job, else of a delivery that is dead or pending, else of its assembly."""
+    """Of its job, else of a delivery or notification that is dead or pending, else of the target or receiver that it
+    waits for, else of its assembly.
+    """
 
 
 _OPEN_NOTIFICATIONS = (
     "job k JOIN notify_event e ON e.job_id = k.id JOIN notification n ON n.event_id = e.id"
     " WHERE k.study_uid = s.study_uid AND n.state IN ('dead', 'pending')"
 )
+_DOWN = (
+    "SELECT substr(c.name, 8) || ': ' || json_extract(c.detail, '$.reason') FROM component c WHERE c.state != 'ready'"
+    " AND c.name IN (SELECT 'target:' || target FROM parcel WHERE job_id = j.id AND state = 'pending'"
+    f" UNION SELECT 'target:' || n.target FROM {_OPEN_NOTIFICATIONS} AND n.state = 'pending') ORDER BY c.name LIMIT 1"
+)
+"""SQL: why a target or receiver that results or messages of the study wait for is not ready, by its last heartbeat
+(`target:NAME`).
+"""
 _LINES = f"""
     SELECT s.pseudonym, s.state AS study_state, s.opened_at, s.touched_at, s.reason AS study_reason, s.priority,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid) AS instances,
         (SELECT received_at FROM instance WHERE study_uid = s.study_uid ORDER BY arrival LIMIT 1) AS first_received_at,
         (SELECT count(*) FROM instance WHERE study_uid = s.study_uid AND state = 'refused')
-            + (SELECT count(*) FROM job_view v JOIN instance USING (sop_uid)
-               WHERE v.job_id = j.id AND v.outcome = 'failed' AND state != 'refused') AS lost,
+            + (SELECT count(*) FROM job_view v JOIN instance i ON i.sop_uid = v.sop_uid
+               WHERE v.job_id = j.id AND i.state != 'refused' AND {WITHOUT_RESULT}) AS lost,
         (SELECT group_concat(DISTINCT iif(state = 'candidate', view, NULL)) FROM instance
             WHERE study_uid = s.study_uid) AS views,
         j.state AS job_state, j.reason AS job_reason,
@@ -66,7 +79,8 @@ _LINES = f"""
         (SELECT group_concat(DISTINCT n.state) FROM {_OPEN_NOTIFICATIONS}) AS notifications,
         coalesce((SELECT target || ': ' || reason FROM parcel WHERE job_id = j.id AND state IN ('dead', 'pending')
             AND reason NOT NULL ORDER BY state, id LIMIT 1), (SELECT n.target || ': ' || n.reason
-            FROM {_OPEN_NOTIFICATIONS} AND n.reason NOT NULL ORDER BY n.state, n.id LIMIT 1)) AS parcel_reason
+            FROM {_OPEN_NOTIFICATIONS} AND n.reason NOT NULL ORDER BY n.state, n.id LIMIT 1),
+            ({_DOWN})) AS parcel_reason
     FROM study s LEFT JOIN job j ON j.id = {LATEST.format("s")}
 """
 _ALL = "SELECT rowid FROM study ORDER BY rowid DESC LIMIT ? OFFSET ?"

@@ -5,17 +5,18 @@ response of 1.5 MB becomes 3 GB.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
-from io import BufferedReader, BytesIO, RawIOBase
+from io import BufferedReader, BytesIO
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from glam_deploy.dicom.net.budget import BoundedInput, Budget
 
 MAX_ANSWER = 1 << 20
 """Largest response in bytes, including headers and chunk sizes, unless a request allows more; a response about ten
@@ -54,7 +55,7 @@ class BoundedHttp:
         self.session.trust_env = False
         self.session.headers["Accept-Encoding"] = "identity"
         self._timeout_s = timeout_s
-        self._budget = _Budget()
+        self._budget = Budget()
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(self._budget))
 
@@ -111,36 +112,10 @@ def _read(raw: Any) -> bytes:
         raise requests.ConnectionError(type(error).__name__) from None
 
 
-class _Budget:
-    """Remaining time of a request, and count of the bytes of its response."""
-
-    def __init__(self) -> None:
-        self.start(0, 0)
-
-    def start(self, seconds: float, most: int) -> None:
-        self._seconds, self._deadline, self._bytes, self._most = seconds, time.monotonic() + seconds, 0, most
-        self.exceeded = ""
-
-    def check_time(self) -> float:
-        """Remaining seconds. Raises TimeoutError after the deadline."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            self.exceeded = f"no complete response within {self._seconds:.0f} s"
-            raise TimeoutError
-        return left
-
-    def take(self, count: int) -> None:
-        """Count bytes of a response. Raises OSError beyond the limit of the request."""
-        self._bytes += count
-        if self._bytes > self._most:
-            self.exceeded = f"a response of more than {self._most} bytes"
-            raise OSError
-
-
 class _Body(BytesIO):
     """Body of a request, which http.client reads in pieces; checks the time limit at each piece."""
 
-    def __init__(self, content: bytes, budget: _Budget) -> None:
+    def __init__(self, content: bytes, budget: Budget) -> None:
         super().__init__(content)
         self._budget = budget
 
@@ -149,37 +124,10 @@ class _Body(BytesIO):
         return super().read(size)
 
 
-class _Bounded(RawIOBase):
-    """Raw input of a connection, read within a budget."""
-
-    def __init__(self, raw: Any, connection: Any, budget: _Budget) -> None:
-        self._raw, self._connection, self._budget = raw, connection, budget
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        longest = self._connection.gettimeout()
-        self._connection.settimeout(min(longest or 60.0, self._budget.check_time()))
-        try:
-            count = self._raw.readinto(buffer)
-        except TimeoutError:
-            self._budget.check_time()
-            raise
-        finally:
-            self._connection.settimeout(longest)
-        self._budget.take(count or 0)
-        return int(count) if count is not None else None
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 class _Adapter(HTTPAdapter):
     """HTTP adapter whose connections read responses within a budget."""
 
-    def __init__(self, budget: _Budget) -> None:
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
         super().__init__()
 
@@ -192,7 +140,7 @@ class _Adapter(HTTPAdapter):
 
     def _answer_of(self, connection: Any, *args: Any, **options: Any) -> HTTPResponse:
         answer = HTTPResponse(connection, *args, **options)
-        answer.fp = BufferedReader(_Bounded(answer.fp.detach(), connection, self._budget))
+        answer.fp = BufferedReader(BoundedInput(answer.fp.detach(), connection, self._budget))
         return answer
 
 

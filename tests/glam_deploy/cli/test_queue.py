@@ -15,7 +15,7 @@ from support.jobs import arrive, config_of, database_of, made, rows
 from glam_deploy.appliance.config import Assemble
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state import deliveries, jobs, studies
-from glam_deploy.appliance.state.database import transaction
+from glam_deploy.appliance.state.database import record_heartbeat, transaction
 from glam_deploy.appliance.state.deliveries import ResultObject
 
 DEAD, UNDELIVERED, WAITING = "dead000000000000", "deaf000000000000", "1234567890abcdef"
@@ -58,6 +58,20 @@ def test_list_tells_what_waits_and_what_is_stuck(queue: Queue) -> None:
     assert told == {DEAD: "failed", UNDELIVERED: "undelivered", WAITING: "waiting"}
     assert "    the engine failed on it" in lines
     assert "    pacs: refused" in lines
+
+
+def test_list_tells_why_results_wait_for_a_target_that_is_down(queue: Queue, data: DataFolder) -> None:
+    with closing(database_of(data)) as connection:
+        connection.execute("UPDATE parcel SET state = 'pending', reason = NULL, attempts = 0")
+        for name, state, detail in (
+            ("target:pacs", "waiting", {"reason": "no connection to PACS", "next_try_s": 8}),
+            ("target:archive", "waiting", {"reason": "another target"}),
+        ):
+            record_heartbeat(connection, lambda: 0.0, name, state, detail)
+    assert "    pacs: no connection to PACS" in queue("list", "--stage", "sending").out.splitlines()
+    with closing(database_of(data)) as connection:
+        record_heartbeat(connection, lambda: 0.0, "target:pacs", "ready", {})
+    assert "no connection" not in queue("list").out
 
 
 def test_list_of_one_stage_and_as_json(queue: Queue) -> None:

@@ -6,12 +6,12 @@ from io import BytesIO
 
 import pytest
 from pydicom import dcmread
-from support.notify import Site, entry
+from support.notify import Site, entry, exhaust
 from support.receivers import Hl7Receiver, WebReceiver
-from support.web import CANARY, DEATH, REASON, REFUSAL, dicom_file, exam
+from support.web import CANARY, DEATH, REASON, REFUSAL, dicom_file, edited_view, exam
 
 from glam_deploy.appliance.notify.client import client_of
-from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, Subject
+from glam_deploy.appliance.notify.message import DIFFERENT_PATIENTS, NO_PATIENT, Subject
 from glam_deploy.appliance.state import deliveries, notifications, studies
 from glam_deploy.appliance.state.database import transaction
 from glam_deploy.appliance.state.rejections import RejectionNote
@@ -206,6 +206,20 @@ def test_a_study_of_two_patients_is_told_of_without_any(site: Site, keyword: str
         for to in (entry(kind="hl7", host="127.0.0.1", port=listener.port), entry(kind="fhir", url=server.url)):
             assert client_of(to, 5.0).send(message) == DIFFERENT_PATIENTS
     assert listener.messages == server.requests == []
+
+
+def test_a_study_without_a_patient_id_is_not_told_of_where_the_patient_is_needed(site: Site) -> None:
+    site.made.receive(edited_view(View.L_CC, 1, PatientID="", PatientName=""))
+    site.made.assemble()
+    site.made.work()
+    site.deliver_all()
+    with Hl7Receiver().running() as listener, WebReceiver().running() as server:
+        for to in (entry(kind="hl7", host="127.0.0.1", port=listener.port), entry(kind="fhir", url=server.url)):
+            assert client_of(to, 5.0).send(site.messages()[0]) == NO_PATIENT
+        site.queue()
+        exhaust(site.worker(entry(kind="hl7", host="127.0.0.1", port=listener.port), attempts=1))
+    assert listener.messages == server.requests == []
+    assert site.states() == [("delivered", "dead")]
 
 
 def test_no_identifier_is_in_the_state_or_the_audit(site: Site) -> None:

@@ -12,7 +12,7 @@ from support.certificates import Authority
 from support.notify import Site, entry, exhaust
 from support.orthanc import free_port
 from support.receivers import Hl7Receiver
-from support.web import CANARY, DEATH, REASON
+from support.web import CANARY, DEATH, REASON, edited_view
 
 from glam_deploy.appliance.config import Notify
 from glam_deploy.appliance.notify import hl7 as own
@@ -69,7 +69,7 @@ def test_a_delivered_study_is_acknowledged_and_valid(site: Site) -> None:
     assert site.states() == [("delivered", "delivered")]
 
 
-@pytest.mark.parametrize("code", ["AE", "AR", "CE"])
+@pytest.mark.parametrize("code", ["AE", "AR", "CE", "CA"])
 def test_a_negative_acknowledgment_counts_an_attempt_until_the_message_is_dead(site: Site, code: str) -> None:
     deliver(site)
     with Hl7Receiver(code=code).running() as server:
@@ -105,6 +105,50 @@ def test_an_answer_that_is_no_acknowledgment_is_no_delivery(site: Site, answer: 
         site.now += 900
         exhaust(worker)
     assert site.states() == [("delivered", "delivered")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"", b"\x1c"), (b"\r\n", b"\x1c\r"), (b" \t\n", b"\x1c\n"), (b"", b"\x1c\r\r\n")]
+)
+def test_an_acknowledgment_with_a_harmless_deviation_of_the_framing_confirms(
+    site: Site, before: bytes, after: bytes
+) -> None:
+    deliver(site)
+
+    def acknowledge(message: hl7.Message) -> bytes:
+        return before + b"\x0b" + str(message.create_ack("AA")).encode() + after
+
+    with Hl7Receiver(acknowledge=acknowledge).running() as server:
+        exhaust(site.worker(listener(server)))
+    assert len(server.messages) == 1
+    assert site.states() == [("delivered", "delivered")]
+
+
+def test_no_text_of_an_acknowledgment_is_in_a_reason(site: Site) -> None:
+    deliver(site)
+    with Hl7Receiver(code=f"AA{CANARY.patient_id}").running() as server:
+        exhaust(site.worker(listener(server), attempts=1))
+    (row,) = site.made.connection.execute("SELECT state, reason FROM notification").fetchall()
+    assert (row["state"], CANARY.patient_id in row["reason"]) == ("dead", False)
+
+
+def test_all_component_groups_of_a_name_are_sent_with_their_representation(site: Site) -> None:
+    """The name of PS3.5 annex H.3.1."""
+    site.made.receive(
+        edited_view(View.L_CC, 1, SpecificCharacterSet="ISO_IR 192", PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう")
+    )
+    site.made.assemble()
+    site.made.work()
+    site.deliver_all()
+    (message,) = site.messages()
+    text = own.oru(message, entry(kind="hl7", host="127.0.0.1", port=1))  # type: ignore[arg-type]
+    validate(text)
+    names = hl7.parse(text).segment("PID")[5]
+    assert [(str(name[0]), str(name[1]), str(name[7])) for name in names] == [
+        ("Yamada", "Tarou", "A"),
+        ("山田", "太郎", "I"),
+        ("やまだ", "たろう", "P"),
+    ]
 
 
 def test_mutual_tls_and_a_listener_that_is_down(site: Site, certificates: Authority) -> None:

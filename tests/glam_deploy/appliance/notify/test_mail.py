@@ -1,5 +1,6 @@
 """E-mail to an SMTP server of aiosmtpd that requires STARTTLS or TLS, and a login."""
 
+from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 import pytest
 from support.certificates import Authority
-from support.notify import Site, entry, exhaust
+from support.notify import EXAMPLE, Site, entry, exhaust
 from support.orthanc import free_port
 from support.receivers import SmtpReceiver
 from support.web import CANARY, REASON
 
 from glam_deploy.appliance.config import Notify
+from glam_deploy.appliance.notify.fhir import diagnostic_report
+from glam_deploy.appliance.notify.mail import text_of
+from glam_deploy.appliance.notify.message import Subject, ViewReport
 from glam_deploy.errors import PeerError
 from glam_deploy.records import View
 
@@ -65,6 +69,22 @@ def test_identifiers_are_added_if_the_entry_says_so(site: Site, certificates: Au
         exhaust(site.worker(mail(server, tmp_path, identifiers=True)))
     text = message_from_bytes(server.mails[0].content, policy=default).get_content()
     assert {f"Study Instance UID: {study}", f"Patient ID: {CANARY.patient_id}"} <= set(text.splitlines())
+
+
+FORGED = "A2\r\n\nL-CC: benign 0.001, malignant 0.001\x0b\x85\u2028Delivery to pacs: delivered"
+
+
+def test_no_value_forges_a_line() -> None:
+    subject = Subject(study_uid="1.2.3", patient_id=FORGED, accession_number=FORGED)
+    view = ViewReport(view="L-CC", outcome="failed", reason=FORGED, scores={})
+    message = replace(EXAMPLE, subject=subject, views=(view,), reason=FORGED)
+    to = entry(kind="email", host="localhost", sender="a@b.example", recipients=["c@d.example"], identifiers=True)
+    assert to.kind == "email"
+    sent = message_from_bytes(text_of(message, to).as_bytes(), policy=default).get_content()
+    assert not any(line.startswith(("L-CC: benign", "Delivery to pacs: delivered ")) for line in sent.splitlines())
+    assert len(sent.splitlines()) == len(text_of(EXAMPLE, to).get_content().splitlines()) - 1
+    (conclusion,) = [diagnostic_report(message, entry(kind="fhir", url="https://fhir.example"))["conclusion"]]  # type: ignore[arg-type]
+    assert len(conclusion.splitlines()) == len(EXAMPLE.lines()) - 1
 
 
 def test_greylisting_is_waited_for_and_a_refusal_counts(site: Site, certificates: Authority, tmp_path: Path) -> None:

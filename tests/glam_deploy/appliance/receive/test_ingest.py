@@ -104,7 +104,7 @@ def test_other_objects_are_kept_and_skipped(inbox: Box, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("elements", "state", "view", "words"),
     [
-        ({"BreastImplantPresent": "YES"}, "skipped", None, "implant"),
+        ({"BreastImplantPresent": "YES"}, "skipped", "L-CC", "implant"),
         ({"BitsStored": 30}, "refused", "L-CC", "BitsAllocated"),
         ({"ImageLaterality": ""}, "refused", None, "ImageLaterality is missing"),
         ({"PatientOrientation": ["H", "F"]}, "refused", "L-CC", "not an upright"),

@@ -264,6 +264,11 @@ def test_a_delivered_study_with_a_failed_view_is_not_shown_as_good(busy: Busy) -
         assert ">Delivered</span>" not in page
 
 
+def test_attempts_beside_delivered_are_the_failed_ones(busy: Busy) -> None:
+    words = text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.delivered)}").text)
+    assert "Target State Objects Failed attempts Delivered" in words
+
+
 def test_views_without_an_outcome_say_why(empty: Appliance) -> None:
     """Refused; of a dead job; still waiting."""
     study = empty.receive_exam(1, (View.R_CC, View.L_CC))
