@@ -21,6 +21,14 @@ def test_commands_tell_what_they_did_and_what_to_do(cli: Cli, tmp_path: Path) ->
     assert (said.code, said.err) == (0, "")
     assert "has everything acknowledged before 20" in said.out
     assert '"event": "backup"' in "".join(log.read_text() for log in data.audit.iterdir())
+    (image,) = backup.rglob("*.dcm")
+    damaged = bytearray(image.read_bytes())
+    damaged[-1] ^= 1
+    image.write_bytes(damaged)
+    said = cli("backup", backup, "--verify", "--config", path)
+    assert said.code == 0
+    assert "1 file of the earlier backup had been missing or damaged, and copied again, spool/" in said.err
+    assert '"repaired": 1' in "".join(log.read_text() for log in data.audit.iterdir())
     said = cli("restore", backup, "--config", path)
     assert (said.code, said.out) == (2, "")
     assert "expected an empty or no folder" in said.err

@@ -142,6 +142,33 @@ def newest_state(copy: CopyFolder) -> Path:
     return path
 
 
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def link_to_zeros(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink, link_to_zeros], ids=lambda harm: harm.__name__)
+def test_a_backup_heals_a_damaged_earlier_one(
+    harm: Callable[[Path], object], config: Config, data: DataFolder, copy: CopyFolder
+) -> None:
+    """What the size does not show is found with `verify` only."""
+    copy_data(data, copy)
+    before, image = content(data.root), next(copy.files.rglob("*.dcm"))
+    harm(image)
+    if harm is flip:
+        assert copy_data(data, copy).repaired == ()
+    copied = copy_data(data, copy, verify=harm is flip)
+    assert copied.repaired == (str(image.relative_to(copy.files)),)
+    assert copy_data(data, copy, verify=True).repaired == ()
+    shutil.rmtree(data.root)
+    restore_data(copy, config)
+    assert content(data.root) == before
+
+
 def edit(copy: CopyFolder, **changes: object) -> None:
     copy.manifest.write_text(json.dumps(json.loads(copy.manifest.read_text()) | changes))
 
