@@ -141,7 +141,7 @@ def _named(data: DataFolder, state: Path) -> Iterator[Path]:
     """Every file and folder of the data folder that belongs to the state in the file `state`."""
     yield from (data.root / name for name in IDENTITY if (data.root / name).exists())
     yield from sorted(data.audit.glob("*.jsonl"))
-    with closing(sqlite3.connect(f"{state.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+    with closing(sqlite3.connect(database.immutable_address(state), uri=True)) as connection:
         for query in (
             "SELECT path FROM instance",
             "SELECT path FROM quarantine",

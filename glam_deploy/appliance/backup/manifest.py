@@ -138,8 +138,8 @@ class CopyFolder:
         except ValueError:  # half written by a program that copied the folder: somebody has
             return TakeOver(host="an unknown node", at="an unknown time")
 
-    def mark_taken_over(self) -> None:
-        """Record that this machine takes over; again by the same machine changes nothing.
+    def mark_taken_over(self) -> bool:
+        """Record that this machine takes over; again by the same machine changes nothing, and is False.
 
         Raises UsageError if another machine has.
         """
@@ -151,6 +151,7 @@ class CopyFolder:
             )
         if not known:
             write_durably(self.taken_over, to_json(TakeOver(host=host, at=utc_now())))
+        return not known
 
     def make(self) -> None:
         """Create the folder, its id, and its folder of files. Raises OSError."""

@@ -148,6 +148,11 @@ def copy_database(path: Path, copy: Path) -> None:
         os.fsync(file.fileno())
 
 
+def immutable_address(path: Path) -> str:
+    """The URI of a database that nobody writes to, to read it without locks or files beside it."""
+    return f"{path.absolute().as_uri()}?immutable=1"
+
+
 def _statements() -> list[str]:
     """The statements of schema.sql. (`executescript` would commit the open transaction, so that two first starts
     collide.)

@@ -1,5 +1,6 @@
 """Backups: every byte comes back, damage and wrong places are refused, an interruption leaves the earlier one valid."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from support.jobs import config_of, made, send
 from support.until import until
 
 from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.backup import copying
+from glam_deploy.appliance.backup import copying, restoring
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
 from glam_deploy.appliance.backup.replication import fence_of
@@ -291,6 +292,65 @@ def test_a_node_delivers_until_another_one_takes_over(standby: Config, copy: Cop
     assert fence.taken_over() == fence.hold()
     with pytest.raises(UsageError, match="has taken over"):
         copy_data(fence.data, copy, standby=True)
+
+
+def no_room(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DataFolder, "free_bytes", lambda _: 1)
+
+
+def no_data_folder(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    patch.setattr(Path, "mkdir", read_only)
+
+
+def unsound_state(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
+    """As the first node's state is."""
+    state, facts = newest_state(copy), json.loads(copy.manifest.read_text())["state"]
+    state.write_bytes(b"x" * 4096)
+    digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    edit(copy, state=facts | {"bytes": 4096, "sha256": digest})
+
+
+def truncated_image(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
+    truncate(next(copy.files.rglob("*.dcm")))
+
+
+def disk_that_breaks(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(restoring, "move_into_place", broken)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [no_room, no_data_folder, unsound_state, truncated_image, disk_that_breaks],
+    ids=lambda each: each.__name__,
+)
+def test_a_take_over_that_fails_stops_nobody(
+    obstacle: Callable[[CopyFolder, pytest.MonkeyPatch], None],
+    standby: Config,
+    copy: CopyFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fence, second = fence_of(standby), standby.model_copy(update={"data": tmp_path / "second"})
+    assert fence
+    marked = []
+    monkeypatch.setattr(CopyFolder, "mark_taken_over", lambda folder: marked.append(mark(folder)) or marked[-1])
+    with monkeypatch.context() as patch, pytest.raises((UsageError, OSError)):
+        obstacle(copy, patch)
+        restore_data(copy, second, take_over=True)
+    assert fence.hold() == ""
+    assert marked == [True] * (obstacle is disk_that_breaks)
+    if obstacle in (no_room, no_data_folder, disk_that_breaks):
+        restore_data(copy, second, take_over=True)
+        assert "has taken over" in fence.hold()
+
+
+mark = CopyFolder.mark_taken_over
 
 
 def test_a_copy_is_taken_over_by_one_machine(
