@@ -24,6 +24,7 @@ from glam_deploy.appliance.state import database
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import to_json
+from glam_deploy.regular import open_regular
 
 CHUNK = 1 << 20
 IDENTITY = ("audit.key", "device.uid")
@@ -201,9 +202,9 @@ def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) 
 
 
 def digest_of(path: Path, length: int | None = None) -> CopiedFile:
-    """Size and SHA-256 of a file, or of its first `length` bytes. Raises OSError."""
+    """Size and SHA-256 of a regular file, or of its first `length` bytes. Raises OSError."""
     digest, count = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK if length is None else min(CHUNK, length - count)):
             digest.update(chunk)
             count += len(chunk)

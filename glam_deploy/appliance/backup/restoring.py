@@ -15,6 +15,7 @@ from glam_deploy.appliance.state import deliveries, overview
 from glam_deploy.appliance.state.database import VERSION, immutable_address, open_database
 from glam_deploy.durable import move_into_place, sync
 from glam_deploy.errors import UsageError
+from glam_deploy.regular import open_regular
 
 
 def restore_data(copy: CopyFolder, config: Config, *, take_over: bool = False) -> Manifest:
@@ -82,7 +83,7 @@ def _check(copy: CopyFolder, manifest: Manifest) -> None:
     for path, file in _sources(copy, manifest):
         try:
             size = path.stat().st_size
-            found = digest_of(path, file.bytes if file.grows else None)
+            found = digest_of(path, file.bytes + (not file.grows))  # one byte more tells that it is longer
         except OSError as error:
             raise UsageError(_damage(copy, f"{file.path} cannot be read ({error.strerror})")) from error
         _require_same(copy, file, found, size)
@@ -130,7 +131,7 @@ def _fill(copy: CopyFolder, manifest: Manifest, data: DataFolder) -> None:
         name = data.database.name if file is manifest.state else file.path
         target = data.restoring / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("rb") as source, part_file(target.parent) as (part, out):
+        with open_regular(path) as source, part_file(target.parent) as (part, out):
             left = file.bytes
             while left and (chunk := source.read(min(CHUNK, left))):
                 out.write(chunk)
@@ -139,7 +140,6 @@ def _fill(copy: CopyFolder, manifest: Manifest, data: DataFolder) -> None:
             found = digest_of(part)
             _require_same(copy, file, found, found.bytes)
             sync(part)
-            part.chmod(0o600)
             move_into_place(part, target)
 
 

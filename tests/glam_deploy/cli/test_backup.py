@@ -38,6 +38,16 @@ def test_commands_tell_what_they_did_and_what_to_do(cli: Cli, tmp_path: Path) ->
     assert "have the senders send again" in said.out
 
 
+def test_the_content_of_a_backup_cannot_write_to_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    path, backup = tmp_path / "glam.toml", tmp_path / "backup"
+    path.write_text(CONFIG)
+    backup.mkdir()
+    backup.joinpath("manifest.json").write_text('{"format": 1, "a\\u001b[2J": 1}')
+    said = cli("restore", backup, "--config", path)
+    assert said.code == 2
+    assert "\x1b" not in said.err
+
+
 def test_what_cannot_be_done_is_told_without_a_trace(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "glam.toml"
     path.write_text(CONFIG)

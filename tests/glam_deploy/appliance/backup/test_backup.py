@@ -70,6 +70,27 @@ def test_what_was_received_comes_back(config: Config, data: DataFolder, copy: Co
     assert "restored" in "".join(path.read_text() for path in data.audit.iterdir())
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o770])
+def test_no_other_account_can_read_a_backup(data: DataFolder, copy: CopyFolder, mode: int) -> None:
+    copy.root.mkdir()
+    copy.root.chmod(mode)
+    for _ in range(2):  # also of an earlier one
+        copy_data(data, copy)
+        assert {path.stat().st_mode & 0o777 for path in (copy.root, copy.files)} == {0o700}
+        files = {path for path in copy.root.rglob("*") if path.is_file() and path != copy.lock}
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+        copy.files.chmod(mode)
+
+
+def test_a_mark_with_escapes_prints_none(copy: CopyFolder) -> None:
+    copy.make()
+    for text in ('{"host": "\\u001b[2J", "at": "now"}', "[" * 200_000):
+        copy.taken_over.write_text(text)
+        taken = copy.read_taken_over()
+        assert taken
+        assert taken.host == "an unknown node"
+
+
 def test_a_second_backup_copies_only_what_is_new_and_forgets_what_is_gone(
     config: Config, data: DataFolder, copy: CopyFolder
 ) -> None:
@@ -185,6 +206,40 @@ DAMAGES: dict[str, tuple[Callable[[CopyFolder], object], str]] = {
     "a later format": (lambda copy: edit(copy, format=2, colour="blue"), "in format 2, expected up to 1"),
     "a later state": (lambda copy: edit(copy, state_version=99), "state has version 99, expected up to"),
     "a standby": (lambda copy: edit(copy, standby=True), "add --take-over"),
+}
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def edit_file(copy: CopyFolder, **changes: object) -> None:
+    first, *others = json.loads(copy.manifest.read_text())["files"]
+    edit(copy, files=[first | changes, *others])
+
+
+DAMAGES |= {
+    "a FIFO": (
+        lambda copy: replaced(next(copy.files.rglob("*.dcm")), os.mkfifo),
+        "is damaged, spool/.*expected a regular file",
+    ),
+    "a device": (
+        lambda copy: link_to_zeros(next(copy.files.rglob("*.dcm"))),
+        "is damaged, spool/.*expected a regular file",
+    ),
+    "a FIFO as manifest": (lambda copy: replaced(copy.manifest, os.mkfifo), "cannot be read .*expected a regular file"),
+    "a longer image": (lambda copy: os.truncate(next(copy.files.rglob("*.dcm")), 1 << 40), "is damaged, spool/"),
+    "NUL in a path": (lambda copy: edit_file(copy, path="a\0b"), r"path 'a\\x00b' has characters"),
+    "a surrogate in a path": (lambda copy: edit_file(copy, path="\ud800"), r"path '\\ud800' has characters"),
+    "a negative size": (lambda copy: edit_file(copy, bytes=-5), "bytes is -5, expected 0 or more"),
+    "deep JSON": (lambda copy: copy.manifest.write_text("[" * 200_000), "manifest.json cannot be read"),
+    "escapes as its time": (lambda copy: edit(copy, made_at="\x1b[2J"), r"made_at is '\\x1b\[2J', expected a time"),
+    "escapes as a release": (lambda copy: edit(copy, release="\x1b[2J"), r"release is '\\x1b\[2J', expected"),
+    "a later format with escapes": (
+        lambda copy: edit(copy, format=2, release="\x1b[2J"),
+        r"glam-deploy '\\x1b\[2J' in",
+    ),
 }
 
 
