@@ -5,6 +5,7 @@ import os
 import socket
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_receiver_that_nobody_here_may_call(cli: Cli, place: Path) -> None:
         _, found = looked(cli, place)
     assert found[f"dicom port {port}"][0] == "ok"
     assert "no C-ECHO sent" in found[f"dicom port {port}"][1]
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "10.1.2.3"])
+def test_its_own_check_is_no_rejected_association(cli: Cli, place: Path, hosts: str) -> None:
+    config = config_in(configured(place, hosts=hosts))
+    with running_receiver(config):
+        for _ in range(2):
+            _, found = looked(cli, place)
+            assert "rejected" not in found
+    with closing(sqlite3.connect(config.data / "state.db")) as connection:
+        assert connection.execute("SELECT * FROM refusal").fetchall() == []
 
 
 def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
