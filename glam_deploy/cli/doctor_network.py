@@ -157,6 +157,9 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
     for sender in config.receive.senders:
         hosts = ", ".join(map(str, sender.hosts))
         yield ok("sender", f"{sender.ae_title} from {hosts}; it must call {config.receive.ae_title}")
+    for key, title in config.unknown_senders():
+        text = f"{key} names {title}, which is in no [[receive.senders]] and may not send"
+        yield note("senders", text, "add it there, or correct the rule: AE titles of senders must match in case")
     for (peer, reason), times in _rejections(data).most_common(5):
         yield note("rejected", f"{peer}, {times} times today: {reason}", _remedy(reason))
 
