@@ -46,7 +46,7 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
     """Copy the data folder `data`, in use or not, into a new or an earlier `copy` of it.
 
     An unchanged file is copied again if it is not there with its size; with `verify` also if its SHA-256 differs, for
-    which every byte of the earlier copy is read.
+    which every byte of the earlier copy is read. `standby`: kept current for a second node, as it is from then on.
 
     Raises UsageError if that is no place for it, or if another node has taken over; OSError and sqlite3.Error.
     """
@@ -67,7 +67,7 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, veri
             usable |= files
         manifest = Manifest(
             format=FORMAT, release=__version__, state_version=database.VERSION, owner=_owner(data), made_at=made_at,
-            standby=standby, state=state, files=tuple(files.values()),
+            standby=standby or (earlier is not None and earlier.standby), state=state, files=tuple(files.values()),
             absent=tuple(sorted(missing)),
         )  # fmt: skip
         _require_not_taken_over(copy)

@@ -21,7 +21,7 @@ from glam_deploy.appliance.data import part_file
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import JsonFault, from_json, to_json
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import NOT_REGULAR, read_regular
 
 FORMAT = 1
 """Raised when the meaning of the folder's files changes."""
@@ -168,8 +168,10 @@ class CopyFolder:
     def mark_taken_over(self) -> bool:
         """Record that this machine takes over; again by the same machine changes nothing, and is False.
 
-        Raises UsageError if another machine has.
+        Raises UsageError if another machine has, or if the mark is not a regular file.
         """
+        if self.taken_over.exists() and not self.taken_over.is_file():  # reading a pipe or a device might not end
+            raise UsageError(f"{self.taken_over} cannot be used ({NOT_REGULAR}): remove it")
         host, known = socket.gethostname(), self.read_taken_over()
         if known and known.host != host:
             raise UsageError(

@@ -418,6 +418,21 @@ def test_a_copy_is_taken_over_by_one_machine(
         restore_data(copy, standby.model_copy(update={"data": tmp_path / "third"}), take_over=True)
 
 
+def test_a_verified_copy_stays_that_of_a_standby(standby: Config, copy: CopyFolder) -> None:
+    copy_data(DataFolder(root=standby.data), copy, verify=True)
+    with pytest.raises(UsageError, match="add --take-over"):
+        restore_data(copy, standby.model_copy(update={"data": copy.root.parent / "second"}))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_mark_that_is_no_file_is_refused(standby: Config, copy: CopyFolder, make: Callable[[Path], object]) -> None:
+    make(copy.taken_over)
+    second = standby.model_copy(update={"data": copy.root.parent / "second"})
+    with pytest.raises(UsageError, match=r"taken-over.json cannot be used .it is a pipe, .*: remove it"):
+        restore_data(copy, second, take_over=True)
+    assert list(second.data.iterdir()) == []
+
+
 @pytest.mark.parametrize("what", ["not mounted", "not reachable", "another folder"])
 def test_a_node_that_cannot_know_holds_its_deliveries(standby: Config, copy: CopyFolder, what: str) -> None:
     fence = fence_of(standby)
