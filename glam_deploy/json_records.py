@@ -36,7 +36,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise JsonFault(f"{repeated} is there twice in one object, expected once")
+        raise JsonFault(f"{_shown(repeated)} is there twice in one object, expected once")
     return found
 
 
@@ -175,7 +175,13 @@ def _require(kind: type, value: object, place: str) -> Any:
 
 
 def _inside(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
+    shown = _shown(key)
+    return f"{place}.{shown}" if place else shown
+
+
+def _shown(key: str) -> str:
+    """A key of a file for a message: on one line, without characters that a terminal would obey."""
+    return key if key.isprintable() else ascii(key)
 
 
 def _type_name(kind: Any) -> str:

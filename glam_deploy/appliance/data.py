@@ -139,10 +139,12 @@ def _user(number: int) -> str:
 
 @contextmanager
 def part_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new temporary file in `folder`, deleted at the end of the block unless `move_into_place` moved it."""
+    """A new temporary file in `folder` for this user only (0600); deleted at the end of the block unless
+    `move_into_place` moved it.
+    """
     path = folder / f".{secrets.token_hex(12)}.part"
     try:
-        with path.open("xb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             yield path, file
     finally:
         path.unlink(missing_ok=True)

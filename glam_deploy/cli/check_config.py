@@ -36,7 +36,7 @@ def command(config_path: Path, as_json: bool) -> int:
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return int(bool(missing))
-    for line in (*describe(config), *missing, *_privileged_ports(config)):
+    for line in (*describe(config), *_unknown_senders(config), *missing, *_privileged_ports(config)):
         console.out.print(line, soft_wrap=True)
     but = f", but {len(missing)} missing, without which `serve` cannot work" if missing else ""
     console.out.print(f"{config_path} is valid{but}", soft_wrap=True)
@@ -116,8 +116,19 @@ def _assembly_rule(config: "Config") -> str:
     return f"a study is complete {at_once}{quiet}, or {rules.cap_s:g} s after its first image"
 
 
+def _unknown_senders(config: "Config") -> Iterator[str]:
+    """Rules for senders that may not send."""
+    for key, title in config.unknown_senders():
+        yield f"note       {key} names {title}, which is in no [[receive.senders]] and may not send"
+
+
 def _missing_files(config: "Config") -> Iterator[str]:
     """Files that the configuration names and that do not exist now."""
+    from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST
+
+    bundle = config.worker.bundle
+    if bundle.exists() and not any((bundle / name).is_file() for name in (MANIFEST, ENSEMBLE)):
+        yield f"MISSING    worker.bundle = {bundle}: it holds neither {MANIFEST} nor {ENSEMBLE}, expected a bundle"
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"

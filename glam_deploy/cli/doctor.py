@@ -184,18 +184,22 @@ def _file_system(place: Path) -> str:
 def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, Processes]:
     """Findings on state.db; returns the last heartbeat of every process."""
     from glam_deploy.appliance.state import deliveries, notifications, overview
-    from glam_deploy.appliance.state.database import is_current, monotonic_clock
+    from glam_deploy.appliance.state.database import earlier_version, is_current, monotonic_clock
 
     what = "database"
     if not data.database.exists():
         yield note(what, "it does not exist yet", "the first start creates it")
         return {}
+    version: int | None = None
     try:
         with overview.open_read_only(data.database) as connection:
+            version = earlier_version(connection)
             if damage := overview.integrity_error(connection):
                 yield fails(what, f"{data.database} is damaged ({damage})", _restore())
             else:
                 yield ok(what, f"{data.database} is sound")
+            if version is not None:
+                yield _unconverted(data, version)
             yield from _clock(overview.latest_timestamp(connection))
             names = [target.name for target in config.targets]
             yield from _unconfigured("targets", "result sets", deliveries.unconfigured_targets(connection, names))
@@ -207,10 +211,16 @@ def _database(config: "Config", data: "DataFolder") -> Generator[Finding, None, 
     except (*overview.READ_ERRORS, UsageError) as error:
         if overview.is_corruption(error):
             yield fails(what, f"{data.database} is damaged ({error})", _restore())
-        else:
+        elif version is None:
             text = f"it cannot be read in its present state ({type(error).__name__})"
             yield note(what, text, "start the appliance, then run doctor again")
         return {}
+
+
+def _unconverted(data: "DataFolder", version: int) -> Finding:
+    text = f"{data.database} is of an earlier release (version {version}), so that not all of it is read here"
+    remedy = f"start the appliance, which converts it and keeps {data.database.name}.version-{version} beside it"
+    return note("database", text, f"{remedy}; then run doctor again")
 
 
 def _clock(newest: float) -> Iterator[Finding]:

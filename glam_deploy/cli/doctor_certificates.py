@@ -50,12 +50,17 @@ def are_usable(tls: "Tls") -> bool:
     return all(each.state != FAILS for each in (*_own("", tls, _FOR_CLIENTS), *_authority("", tls.authority)))
 
 
-def shown_certificate(host: str, port: int, tls: "KeyPair", timeout_s: float) -> bytes:
-    """The certificate (DER) that a listener presents, without verification. Raises OSError if TLS fails."""
+def shown_certificate(host: str, port: int, tls: "KeyPair", timeout_s: float, farewell: bytes = b"") -> bytes:
+    """The certificate (DER) that a listener presents, without verification; `farewell` is sent before the end.
+
+    Raises OSError if TLS fails.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.load_cert_chain(tls.certificate, tls.key, password="")
     with socket.create_connection((host, port), timeout_s) as plain, context.wrap_socket(plain) as secure:
+        with suppress(OSError):  # a listener that does not accept the own certificate from a client has closed already
+            secure.sendall(farewell)
         return secure.getpeercert(binary_form=True) or b""
 
 

@@ -16,7 +16,7 @@ from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT
 from glam_deploy.errors import GlamError
 
 if TYPE_CHECKING:
-    from glam_deploy.appliance.config import Config, KeyPair, Sender, Target, Tls
+    from glam_deploy.appliance.config import Config, KeyPair, Target, Tls
     from glam_deploy.appliance.data import DataFolder
 
 TIMEOUT_S = 10.0
@@ -45,16 +45,24 @@ def listeners(config: "Config", processes: Processes) -> Iterator[Finding]:
 
 def _free(what: str, host: str, port: int) -> Finding:
     """Whether a listener that does not run could bind its address."""
+    error = _bind_error(host, port)
+    if error is None:
+        return ok(what, f"{host}: free")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
+    taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
+    return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    """Why an address cannot be bound now; None if it can."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((host, port))
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM):
-                return fails(what, f"{host}: {error.strerror}", PRIVILEGED_PORT)
-            taken = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
-            return fails(what, f"{host}: {taken}", "stop that program, or choose another address or port")
-    return ok(what, f"{host}: free")
+            return error
+    return None
 
 
 def _check_answers(what: str, host: str, port: int) -> Finding:
@@ -73,20 +81,28 @@ def _reachable(host: str) -> str:
 
 
 def _own_echo(config: "Config", what: str, port: int, tls: "Tls | None") -> Finding:
-    """A C-ECHO as one of the senders that may connect from this machine, if there is one."""
+    """A C-ECHO as one of the senders that may connect from this machine, if there is one.
+
+    Nothing that counts as a rejected association: an increase of their number may raise an alarm.
+    """
     from glam_deploy.appliance.targets import tls_files
+    from glam_deploy.dicom.net.bounded_socket import FAREWELL
     from glam_deploy.dicom.net.peer import Peer
     from glam_deploy.dicom.net.sender import echo
 
     receive, host = config.receive, _reachable(config.receive.host)
-    answer = _check_presented(what, receive.host, port, tls) if tls else _check_answers(what, receive.host, port)
-    if answer.state != "ok":
-        return answer
     local_senders = [
         sender for sender in receive.senders if any(ip_address(host) in network for network in sender.hosts)
     ]
-    if obstacle := _why_no_echo(local_senders, host, tls):
-        return ok(what, f"{answer.found}; no C-ECHO sent: {obstacle}")
+    if not local_senders:
+        return _check_bound(what, receive.host, port)
+    if tls:
+        answer = _check_presented(what, receive.host, port, tls, FAREWELL)
+        if answer.state != "ok":
+            return answer
+        if not may_call_itself(tls, host):
+            obstacle = f"the own certificate is not signed by {tls.authority} or does not name {host}"
+            return ok(what, f"{answer.found}; no C-ECHO sent: {obstacle}, which it need not")
     calling, files = local_senders[0].ae_title, tls_files(tls) if tls else None
     peer = Peer(
         ae_title=receive.ae_title, host=host, port=port, calling_ae_title=calling, tls=files, timeout_s=TIMEOUT_S
@@ -98,19 +114,18 @@ def _own_echo(config: "Config", what: str, port: int, tls: "Tls | None") -> Find
     return ok(what, f"{receive.ae_title} at {receive.host} answers a C-ECHO{' over TLS' * bool(tls)} from {calling}")
 
 
-def _why_no_echo(local_senders: "Sequence[Sender]", host: str, tls: "Tls | None") -> str:
-    """Why this machine cannot send a C-ECHO to itself, which is no fault; "" if it can."""
-    if not local_senders:
-        return "no sender may connect from this machine"
-    if tls and not may_call_itself(tls, host):
-        return f"the own certificate is not signed by {tls.authority} or does not name {host}, which it need not"
-    return ""
+def _check_bound(what: str, host: str, port: int) -> Finding:
+    """Whether a program listens at an address from which a connection of this machine would be rejected."""
+    if (error := _bind_error(host, port)) is None:
+        return fails(what, f"nothing listens at {host}", "see the log")
+    state = "in use" if error.errno == errno.EADDRINUSE else f"not contacted ({error.strerror})"
+    return ok(what, f"{host}: {state}; no C-ECHO sent: no sender may connect from this machine")
 
 
-def _check_presented(what: str, host: str, port: int, tls: "KeyPair") -> Finding:
+def _check_presented(what: str, host: str, port: int, tls: "KeyPair", farewell: bytes = b"") -> Finding:
     """Whether a listener presents the certificate that is now in its file."""
     try:
-        shown = shown_certificate(_reachable(host), port, tls, TIMEOUT_S)
+        shown = shown_certificate(_reachable(host), port, tls, TIMEOUT_S, farewell)
     except OSError as error:
         return fails(what, f"no TLS connection to {host} ({error.strerror or type(error).__name__})", "see the log")
     if shown != first_certificate(tls.certificate):
@@ -142,6 +157,9 @@ def senders(config: "Config", data: "DataFolder") -> Iterator[Finding]:
     for sender in config.receive.senders:
         hosts = ", ".join(map(str, sender.hosts))
         yield ok("sender", f"{sender.ae_title} from {hosts}; it must call {config.receive.ae_title}")
+    for key, title in config.unknown_senders():
+        text = f"{key} names {title}, which is in no [[receive.senders]] and may not send"
+        yield note("senders", text, "add it there, or correct the rule: AE titles of senders must match in case")
     for (peer, reason), times in _rejections(data).most_common(5):
         yield note("rejected", f"{peer}, {times} times today: {reason}", _remedy(reason))
 

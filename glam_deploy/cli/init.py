@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -143,26 +144,52 @@ def require_free_ports(ports: dict[str, int]) -> None:
 
 def write(made: Installation, files: Iterable[NewFile]) -> None:
     """Write all files, or none. Raises UsageError if one exists, or if a folder cannot be written."""
-    there = [made.folder / file.name for file in files if (made.folder / file.name).exists()]
+    there = [made.folder / file.name for file in files if os.path.lexists(made.folder / file.name)]
     if there:
         raise UsageError(f"{there[0]} exists, and nothing is overwritten: give a new folder, or move the file away")
+    written: list[Path] = []
     try:
-        made.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_folder(made.folder, 0o755, written)
         for file in files:
-            path = made.folder / file.name
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:  # noqa: PTH123
-                os.fchmod(out.fileno(), file.mode)
-                out.write(file.text)
+            _write_file(made.folder / file.name, file, written)
         _give(made.folder / "web.token", made.account)
         for folder in (made.data, made.test_pacs_data):
             if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True)
+                _make_folder(folder, 0o700, written)
                 _give(folder, made.account)
-    except OSError as error:
+    except BaseException as error:
+        _remove(written)
+        if not isinstance(error, OSError):
+            raise
         raise UsageError(
-            f"{error.filename or made.folder} cannot be written ({error.strerror}): give a folder that this user may "
-            "write to"
+            f"{error.filename or made.folder} cannot be written ({error.strerror}), and nothing was: give a folder "
+            "that this user may write to, or free space"
         ) from error
+
+
+def _make_folder(folder: Path, mode: int, written: list[Path]) -> None:
+    """Create a folder and those above it; adds what was created to `written`."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.exists():
+            each.mkdir(mode if each == folder else 0o777)
+            written.append(each)
+
+
+def _write_file(path: Path, file: NewFile, written: list[Path]) -> None:
+    """Create a file, durably; adds it to `written`."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:  # noqa: PTH123
+        written.append(path)
+        os.fchmod(out.fileno(), file.mode)
+        out.write(file.text)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _remove(written: Iterable[Path]) -> None:
+    """Remove these files and empty folders, the latest first."""
+    for path in reversed([*written]):
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _give(path: Path, user: Account) -> None:

@@ -2,13 +2,15 @@
 
 Files of the data folder are complete before a row names them and do not change afterwards, so the copy is consistent.
 A file that is gone by then was removed by retention, or another version has taken its place; a second snapshot tells
-which. A copy into an earlier one takes over its unchanged files. Whenever it is interrupted, the earlier copy is valid.
+which. A copy into an earlier one takes over its unchanged files, unless they are damaged there. Whenever it is
+interrupted, the earlier copy is valid.
 """
 
 import fcntl
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from glam_deploy.appliance.state import database
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import to_json
+from glam_deploy.regular import open_regular
 
 CHUNK = 1 << 20
 IDENTITY = ("audit.key", "device.uid")
@@ -35,10 +38,15 @@ class Copied:
     manifest: Manifest
     new_bytes: int
     """Bytes that were not in the earlier copy."""
+    repaired: tuple[str, ...]
+    """Paths of the files that were missing or damaged in the earlier copy, and were copied again."""
 
 
-def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> Copied:
+def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False, verify: bool = False) -> Copied:
     """Copy the data folder `data`, in use or not, into a new or an earlier `copy` of it.
+
+    An unchanged file is copied again if it is not there with its size; with `verify` also if its SHA-256 differs, for
+    which every byte of the earlier copy is read. `standby`: kept current for a second node, as it is from then on.
 
     Raises UsageError if that is no place for it, or if another node has taken over; OSError and sqlite3.Error.
     """
@@ -47,17 +55,19 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> C
     with _locked(copy):
         earlier = _earlier(data, copy)
         known = {file.path: file for file in earlier.files} if earlier else {}
+        damaged = {name for name, file in known.items() if not _is_whole(copy.files / name, file, verify=verify)}
+        usable = {name: file for name, file in known.items() if name not in damaged}
         absent = set(earlier.absent) if earlier else set[str]()
         while True:
             made_at, state = utc_now(), _copy_state(data, copy)
-            files, missing = _copy_files(data, copy, _named(data, copy.root / state.path), known)
+            files, missing = _copy_files(data, copy, _named(data, copy.root / state.path), usable)
             if missing <= absent:
                 break
             absent |= missing
-            known |= files
+            usable |= files
         manifest = Manifest(
             format=FORMAT, release=__version__, state_version=database.VERSION, owner=_owner(data), made_at=made_at,
-            standby=standby, state=state, files=tuple(files.values()),
+            standby=standby or (earlier is not None and earlier.standby), state=state, files=tuple(files.values()),
             absent=tuple(sorted(missing)),
         )  # fmt: skip
         _require_not_taken_over(copy)
@@ -65,7 +75,8 @@ def copy_data(data: DataFolder, copy: CopyFolder, *, standby: bool = False) -> C
         _remove_others(copy, manifest)
     before = {file.sha256 for file in earlier.files} if earlier else set()
     new = sum(file.bytes for file in files.values() if file.sha256 not in before)
-    return Copied(manifest=manifest, new_bytes=new)
+    repaired = tuple(sorted(name for name in damaged if files.get(name) == known[name]))
+    return Copied(manifest=manifest, new_bytes=new, repaired=repaired)
 
 
 def _require_place(data: DataFolder, copy: CopyFolder) -> None:
@@ -131,7 +142,7 @@ def _named(data: DataFolder, state: Path) -> Iterator[Path]:
     """Every file and folder of the data folder that belongs to the state in the file `state`."""
     yield from (data.root / name for name in IDENTITY if (data.root / name).exists())
     yield from sorted(data.audit.glob("*.jsonl"))
-    with closing(sqlite3.connect(f"{state.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+    with closing(sqlite3.connect(database.immutable_address(state), uri=True)) as connection:
         for query in (
             "SELECT path FROM instance",
             "SELECT path FROM quarantine",
@@ -160,10 +171,21 @@ def _copy_files(
     return copied, missing
 
 
+def _is_whole(path: Path, file: CopiedFile, *, verify: bool) -> bool:
+    """Whether a file of the copy can be read and has its size, and with `verify` also its SHA-256."""
+    try:
+        facts = path.lstat()
+        has_size = facts.st_size == file.bytes or (file.grows and facts.st_size > file.bytes)
+        is_file = stat.S_ISREG(facts.st_mode)
+        return is_file and has_size and (not verify or digest_of(path, file.bytes).sha256 == file.sha256)
+    except OSError:
+        return False
+
+
 def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) -> CopiedFile:
     """Copy a file, unless the earlier copy has it. Raises FileNotFoundError if there is no such file."""
     facts = source.stat()
-    if known and (known.bytes, known.changed_ns) == (facts.st_size, facts.st_mtime_ns) and target.exists():
+    if known and (known.bytes, known.changed_ns) == (facts.st_size, facts.st_mtime_ns):
         return known
     with source.open("rb") as original:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,9 +202,9 @@ def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) 
 
 
 def digest_of(path: Path, length: int | None = None) -> CopiedFile:
-    """Size and SHA-256 of a file, or of its first `length` bytes. Raises OSError."""
+    """Size and SHA-256 of a regular file, or of its first `length` bytes. Raises OSError."""
     digest, count = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK if length is None else min(CHUNK, length - count)):
             digest.update(chunk)
             count += len(chunk)

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from glam_deploy.appliance.data import part_file
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import JsonFault, from_json, to_json
+from glam_deploy.regular import NOT_REGULAR, read_regular
 
 FORMAT = 1
 """Raised when the meaning of the folder's files changes."""
@@ -40,6 +42,10 @@ class CopiedFile:
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.path)
+        if not self.path.isprintable():
+            raise JsonFault(f"path {self.path!a} has characters that the data folder never has")
+        if self.bytes < 0:
+            raise JsonFault(f"bytes is {self.bytes}, expected 0 or more")
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise JsonFault(f"path {self.path!r} leads out of the folder")
 
@@ -68,6 +74,10 @@ class Manifest:
     absent: tuple[str, ...] = ()
     """Paths that the state names and that were not there: removed by retention."""
 
+    def __post_init__(self) -> None:
+        _require_time("made_at", self.made_at)
+        _require_printable("release", self.release)
+
     @property
     def bytes(self) -> int:
         """Of all files."""
@@ -81,6 +91,23 @@ class TakeOver:
     host: str
     at: str
     """UTC, ISO 8601."""
+
+    def __post_init__(self) -> None:
+        _require_printable("host", self.host)
+        _require_printable("at", self.at)
+
+
+def _require_printable(name: str, text: str) -> None:
+    """Raises JsonFault for control characters, which a terminal would obey."""
+    if not text.isprintable():
+        raise JsonFault(f"{name} is {text[:64]!a}, expected printable text")
+
+
+def _require_time(name: str, text: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise JsonFault(f"{name} is {text[:64]!a}, expected a time as 2026-05-31T08:00:00+00:00") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +139,18 @@ class CopyFolder:
     def read_manifest(self) -> Manifest:
         """Raises UsageError if the folder is no copy, or one of a later release."""
         try:
-            value = json.loads(self.manifest.read_bytes())
+            value = json.loads(read_regular(self.manifest))
             if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
                 raise UsageError(
-                    f"{self.root} was made by glam-deploy {value.get('release')} in format {value['format']}, expected "
-                    f"up to {FORMAT}: restore it with that release"
+                    f"{self.root} was made by glam-deploy {value.get('release')!a} in format {value['format']}, "
+                    f"expected up to {FORMAT}: restore it with that release"
                 )
             return from_json(Manifest, value)
         except FileNotFoundError as error:
             raise UsageError(
                 f"{self.root} is no backup, it has no manifest.json: give a folder that glam-deploy backup made"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
                 f"the backup {self.root} is damaged, its manifest.json cannot be read ({reason}): use another backup"
@@ -135,14 +162,16 @@ class CopyFolder:
             return from_json(TakeOver, json.loads(self.taken_over.read_bytes()))
         except FileNotFoundError:
             return None
-        except ValueError:  # half written by a program that copied the folder: somebody has
+        except (ValueError, RecursionError):  # half written by a program that copied the folder: somebody has
             return TakeOver(host="an unknown node", at="an unknown time")
 
-    def mark_taken_over(self) -> None:
-        """Record that this machine takes over; again by the same machine changes nothing.
+    def mark_taken_over(self) -> bool:
+        """Record that this machine takes over; again by the same machine changes nothing, and is False.
 
-        Raises UsageError if another machine has.
+        Raises UsageError if another machine has, or if the mark is not a regular file.
         """
+        if self.taken_over.exists() and not self.taken_over.is_file():  # reading a pipe or a device might not end
+            raise UsageError(f"{self.taken_over} cannot be used ({NOT_REGULAR}): remove it")
         host, known = socket.gethostname(), self.read_taken_over()
         if known and known.host != host:
             raise UsageError(
@@ -151,11 +180,19 @@ class CopyFolder:
             )
         if not known:
             write_durably(self.taken_over, to_json(TakeOver(host=host, at=utc_now())))
+        return not known
 
     def make(self) -> None:
-        """Create the folder, its id, and its folder of files. Raises OSError."""
+        """Create the folder, its id, and its folder of files, accessible to this user only. Raises OSError.
+
+        Rights of others in folders of this user are withdrawn, because images of patients lie there.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.files.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self.root, self.files):
+            facts = folder.stat()
+            if facts.st_uid == os.geteuid() and facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                folder.chmod(stat.S_IMODE(facts.st_mode) & stat.S_IRWXU)
         if not self.id.exists():
             write_durably(self.id, secrets.token_hex(16))
 

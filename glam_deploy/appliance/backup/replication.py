@@ -117,7 +117,9 @@ def _copy(fence: Fence) -> str:
     if reason := fence.hold():
         return reason
     try:
-        copy_data(fence.data, fence.copy, standby=True)
+        copied = copy_data(fence.data, fence.copy, standby=True)
+        if count := len(copied.repaired):
+            log.warning("%d files of the copy in %s were missing or damaged, and copied again", count, fence.copy.root)
         fence.remember()
     except (UsageError, sqlite3.Error) as error:
         return str(error)

@@ -14,6 +14,11 @@ from glam_deploy.appliance.config.targets import TARGET_NAME
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import page
 
+_LICENSE = (
+    "expected true, without quotation marks, by which you acknowledge that the weights are for research only and have "
+    "a licence of their own, and that results are not for diagnosis"
+)
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -48,6 +53,8 @@ def _fault_line(error: Any) -> str:
 
 def _explanation(error: Any) -> str:
     """The error in terms of the configuration file; pydantic's own messages are worded for programmers."""
+    if error["loc"] == ("license_acknowledged",):
+        return f"{'is missing, ' * (error['type'] == 'missing')}{_LICENSE}"
     explanations = {
         "missing": "is missing",
         "extra_forbidden": "is not a key of this table: see docs/appliance.md",

@@ -83,6 +83,22 @@ class Config(Section):
             )
         return self
 
+    def unknown_senders(self) -> tuple[tuple[str, str], ...]:
+        """Calling AE titles of rules from which nothing can be received: the key of the rule, and the title.
+
+        [fetch] receives from its own AE title too, and routes apply without regard to case.
+        """
+        known = {sender.ae_title for sender in self.receive.senders}
+        origins = {title.casefold() for title in (*known, (self.fetch and self.fetch.ae_title) or "")}
+        urgent = [("priority.stat_senders", title) for title in self.priority.stat_senders if title not in known]
+        routed = [
+            (f"routes.{number}.calling_ae", title)
+            for number, route in enumerate(self.routes)
+            for title in route.calling_ae or ()
+            if title.casefold() not in origins
+        ]
+        return (*urgent, *routed)
+
     def targets_of(self, route: Route | None) -> tuple[str, ...] | None:
         """Names of the targets of a study to which `route` applies (None: no route); None: it is not processed."""
         if route is None:

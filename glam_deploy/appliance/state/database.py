@@ -127,6 +127,12 @@ def is_current(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA user_version").fetchone()[0] == VERSION)
 
 
+def earlier_version(connection: sqlite3.Connection) -> int | None:
+    """The schema version of a database that the first start of this release converts; None for any other."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    return version if version in _CHANGES else None
+
+
 def _keep_copy(path: Path, version: int) -> None:
     """Copy the database to `state.db.version-N` before its schema changes, so that the earlier release can use it."""
     copy = path.with_name(f"{path.name}.version-{version}")
@@ -146,6 +152,11 @@ def copy_database(path: Path, copy: Path) -> None:
         target.execute("PRAGMA journal_mode = DELETE")  # one file, without a write-ahead log
     with copy.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def immutable_address(path: Path) -> str:
+    """The URI of a database that nobody writes to, to read it without locks or files beside it."""
+    return f"{path.absolute().as_uri()}?immutable=1"
 
 
 def _statements() -> list[str]:

@@ -1,6 +1,7 @@
 """Logins at the provider that are under way: each is kept by its own browser, in a signed cookie.
 
-The server keeps nothing, so that requests without a login take no memory and push no other login out.
+Of logins under way the server keeps nothing, so that requests without a login take no memory and push no other login
+out. It keeps the states of those that have succeeded until they are too old, because each may succeed only once.
 """
 
 import base64
@@ -37,6 +38,8 @@ class Attempts:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._key, self._clock = secrets.token_bytes(32), clock
+        self._completed: dict[str, float] = {}
+        """State -> `until`."""
 
     def begin(self, page: str) -> tuple[Attempt, str]:
         """A new login, and the cookie for it."""
@@ -51,15 +54,27 @@ class Attempts:
         return attempt, f"{content}.{self._signature(content)}"
 
     def resume(self, cookie: str, state: str) -> Attempt | None:
-        """The login of a cookie; None if it was not begun here, is too old, or has another state."""
+        """The login of a cookie; None if it was not begun here, is too old, has succeeded, or has another state."""
         content, _, signature = cookie.partition(".")
         if not is_same_secret(signature, self._signature(content)):
             return None
         with suppress(ValueError, TypeError):
             attempt = Attempt(**json.loads(base64.urlsafe_b64decode(content)))
-            if is_same_secret(state, attempt.state) and self._clock() < attempt.until:
+            if is_same_secret(state, attempt.state) and self._may_succeed(attempt):
                 return attempt
         return None
+
+    def complete(self, attempt: Attempt) -> bool:
+        """Record that the provider has named the user; False if that comes too late, or for the second time."""
+        if not self._may_succeed(attempt):
+            return False
+        now = self._clock()
+        self._completed = {state: until for state, until in self._completed.items() if now < until}
+        self._completed[attempt.state] = attempt.until
+        return True
+
+    def _may_succeed(self, attempt: Attempt) -> bool:
+        return self._clock() < attempt.until and attempt.state not in self._completed
 
     def _signature(self, content: str) -> str:
         return hmac.new(self._key, content.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -81,12 +81,14 @@ async def callback(request: Request) -> Response:
     context, provider, query = context_of(request), _provider(request), request.query_params
     attempt = context.attempts.resume(request.cookies.get(ATTEMPT, ""), query.get("state", ""))
     if attempt is None:
-        raise Refused(400, "oidc_state", "This login was not begun in this browser, or too long ago: log in again.")
+        raise _stale()
     if "code" not in query:
         error = query.get("error", "")
         given = f" ({error})" if re.fullmatch("[a-z_]{1,40}", error) else ""
         raise Refused(403, "oidc_error", f"The login provider refused the login{given}: log in again.")
     identity = await _asked(context, lambda: provider.identify(query["code"], query.get("iss"), attempt))
+    if not context.attempts.complete(attempt):  # another answer with the same state came meanwhile
+        raise _stale()
     user = identity.user
     context.audit.write("web_login", sender=client_address(request), by=user.name, role=user.role)
     response = redirect(request, attempt.page)
@@ -95,6 +97,11 @@ async def callback(request: Request) -> Response:
     set_cookie(request, response, COOKIE, secret, same_site="lax")
     delete_cookie(request, response, ATTEMPT)
     return response
+
+
+def _stale() -> Refused:
+    text = "This login was not begun in this browser, too long ago, or has succeeded already: log in again."
+    return Refused(400, "oidc_state", text)
 
 
 def _provider(request: Request) -> Provider:

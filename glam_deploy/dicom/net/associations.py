@@ -28,7 +28,6 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from glam_deploy.dicom.net.bounded_socket import (
-    INVALID_PDU_PARAMETER,
     MAX_PDU,
     BoundedSocket,
     NoRequestError,
@@ -353,7 +352,7 @@ class Server(ThreadedAssociationServer):
                     connection.do_handshake()
                 return read_request(connection, deadline, longest=MAX_PDU)
         except NoRequestError as error:
-            self.audit("rejected" if error.abort != INVALID_PDU_PARAMETER else "aborted", address, str(error))
+            self.audit(error.event, address, str(error))
             if error.abort is not None:
                 connection.settimeout(GOODBYE_S)
                 connection.sendall(abort_pdu(error.abort))

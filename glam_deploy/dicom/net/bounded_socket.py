@@ -25,6 +25,7 @@ _REQUEST, _HEAD, _FIXED = 0x01, 6, 68
 _CONTEXT, _USER_INFORMATION = 0x20, 0x50
 _MOST_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
+_ABORT = 0x07
 _UNRECOGNIZED, _UNEXPECTED = 1, 2
 INVALID_PDU_PARAMETER = 6
 """Reason/Diag. of an A-ABORT (PS3.8 section 9.3.8)."""
@@ -135,15 +136,23 @@ def _hang_up(connection: socket.socket) -> None:
 class NoRequestError(Exception):
     """No valid A-ASSOCIATE-RQ was received."""
 
-    def __init__(self, reason: str, abort: int | None = None) -> None:
-        """`abort`: Reason/Diag. of the A-ABORT to send (PS3.8 section 9.3.8), None to send nothing."""
+    def __init__(self, reason: str, abort: int | None = None, *, is_abort: bool = False) -> None:
+        """`abort`: Reason/Diag. of the A-ABORT to send (PS3.8 section 9.3.8), None to send nothing.
+
+        `is_abort`: the peer has sent an A-ABORT.
+        """
         super().__init__(reason)
         self.abort = abort
+        self.event = "aborted" if is_abort or abort == INVALID_PDU_PARAMETER else "rejected"
+
+
+FAREWELL = bytes([_ABORT, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+"""A-ABORT by the service user (PS3.8 section 9.3.8): a check of the port ends with it, so that it is no rejection."""
 
 
 def abort_pdu(reason: int) -> bytes:
     """A-ABORT by the service provider (PS3.8 section 9.3.8)."""
-    return bytes([7, 0, 0, 0, 0, 4, 0, 0, 2, reason])
+    return bytes([_ABORT, 0, 0, 0, 0, 4, 0, 0, 2, reason])
 
 
 def read_request(connection: socket.socket, deadline: float, *, longest: int) -> bytes:
@@ -153,6 +162,8 @@ def read_request(connection: socket.socket, deadline: float, *, longest: int) ->
     """
     head = _receive(connection, _HEAD, deadline)
     kind, length = head[0], int.from_bytes(head[2:], "big")
+    if kind == _ABORT:  # Sta2, AA-2: close the connection (PS3.8 section 9.2)
+        raise NoRequestError("the peer aborted before it requested an association", is_abort=True)
     if kind != _REQUEST:
         raise NoRequestError(*_other_protocol(kind))
     if length > min(longest, MAX_REQUEST):
@@ -171,7 +182,7 @@ def _other_protocol(kind: int) -> tuple[str, int]:
     """Reason and A-ABORT reason for a connection whose first byte is not that of an A-ASSOCIATE-RQ."""
     if kind == 0x16:
         return "the peer uses TLS, but this is the DICOM port without TLS", _UNRECOGNIZED
-    if 0x02 <= kind <= 0x07:
+    if 0x02 <= kind < _ABORT:
         return "the first PDU is not an association request", _UNEXPECTED
     return f"the peer does not use DICOM: its first byte is 0x{kind:02X}, expected 0x01", _UNRECOGNIZED
 

@@ -21,6 +21,14 @@ def test_commands_tell_what_they_did_and_what_to_do(cli: Cli, tmp_path: Path) ->
     assert (said.code, said.err) == (0, "")
     assert "has everything acknowledged before 20" in said.out
     assert '"event": "backup"' in "".join(log.read_text() for log in data.audit.iterdir())
+    (image,) = backup.rglob("*.dcm")
+    damaged = bytearray(image.read_bytes())
+    damaged[-1] ^= 1
+    image.write_bytes(damaged)
+    said = cli("backup", backup, "--verify", "--config", path)
+    assert said.code == 0
+    assert "1 file of the earlier backup had been missing or damaged, and copied again, spool/" in said.err
+    assert '"repaired": 1' in "".join(log.read_text() for log in data.audit.iterdir())
     said = cli("restore", backup, "--config", path)
     assert (said.code, said.out) == (2, "")
     assert "expected an empty or no folder" in said.err
@@ -28,6 +36,16 @@ def test_commands_tell_what_they_did_and_what_to_do(cli: Cli, tmp_path: Path) ->
     said = cli("restore", backup, "--config", path)
     assert (said.code, said.err) == (0, "")
     assert "have the senders send again" in said.out
+
+
+def test_the_content_of_a_backup_cannot_write_to_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    path, backup = tmp_path / "glam.toml", tmp_path / "backup"
+    path.write_text(CONFIG)
+    backup.mkdir()
+    backup.joinpath("manifest.json").write_text('{"format": 1, "a\\u001b[2J": 1}')
+    said = cli("restore", backup, "--config", path)
+    assert said.code == 2
+    assert "\x1b" not in said.err
 
 
 def test_what_cannot_be_done_is_told_without_a_trace(cli: Cli, tmp_path: Path) -> None:

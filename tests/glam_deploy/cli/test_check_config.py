@@ -86,11 +86,17 @@ def test_a_client_secret_that_everybody_can_read_is_refused(cli: Cli, tmp_path: 
 
 def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/manifest.json").write_text("{}")
     (tmp_path / "web.token").write_text("t" * 32)
     (tmp_path / "web.token").chmod(0o600)
     path = written(tmp_path, MINIMAL)
     for words in ((), ("--json",)):
         assert cli("check-config", "--config", path, *words).code == 0
+    (tmp_path / "bundle/manifest.json").unlink()
+    for words in ((), ("--json",)):
+        assert cli("check-config", "--config", path, *words).code == 1
+    said = cli("check-config", "--config", path)
+    assert f"MISSING    worker.bundle = {tmp_path}/bundle: it holds neither manifest.json nor ensemble.json" in said.out
     (tmp_path / "bundle").rmdir()
     for words in ((), ("--json",)):
         assert cli("check-config", "--config", path, *words).code == 1
@@ -122,6 +128,26 @@ def test_who_may_listen_at_a_port(tmp_path: Path, port: int, first: str, capabil
     assert found is allowed
 
 
+def test_rules_for_senders_that_may_not_send_are_named(cli: Cli, tmp_path: Path) -> None:
+    rules = """
+[receive]
+senders = [{ ae_title = "MG1", hosts = ["10.1.2.3"] }]
+[priority]
+stat_senders = ["MG1", "mg1", "STAT"]
+[fetch]
+ae_title = "ARCHIVE"
+host = "10.1.2.4"
+port = 104
+[[routes]]
+calling_ae = ["mg1", "ARCHIVE", "MG2"]
+targets = []
+"""
+    said = cli("check-config", "--config", written(tmp_path, MINIMAL + rules))
+    named = re.findall(r"^note       (\S+) names (\S+), which is in no", said.out, re.MULTILINE)
+    urgent, route = "priority.stat_senders", "routes.0.calling_ae"
+    assert named == [(urgent, "mg1"), (urgent, "STAT"), (route, "MG2")], said.err
+
+
 def test_tells_that_nobody_may_send_and_nothing_is_sent(cli: Cli, tmp_path: Path) -> None:
     said = cli("check-config", "--config", written(tmp_path, MINIMAL))
     assert "sender     none: every DICOM association is rejected" in said.out
@@ -140,6 +166,8 @@ def test_tells_who_is_told_of_what_and_which_secret_is_missing(cli: Cli, tmp_pat
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("license_acknowledged = false", "license_acknowledged: expected true, without quotation marks, by which you "),
+        ('license_acknowledged = "true"', "the weights are for research only and have a licence of their own"),
         ('data = ""', "data: expected a path (it is '')"),
         ('[worker]\nbundle = "b"\nengine = "tensorflow"', "worker.engine: expected one of auto, onnx, "),
         ("[receive]\nport = 8042", "receive.port and web.port are both 8042: expected different ports"),

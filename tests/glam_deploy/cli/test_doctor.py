@@ -5,6 +5,7 @@ import os
 import socket
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from glam_deploy.dicom.results.kinds import KINDS
 Found = dict[str, tuple[str, str]]
 """What was looked at -> (state, what was found)."""
 
+TESTS = Path(__file__).parents[1]
 CONFIG = """
 license_acknowledged = true
 data = "data"
@@ -98,6 +100,17 @@ def test_a_receiver_that_nobody_here_may_call(cli: Cli, place: Path) -> None:
         _, found = looked(cli, place)
     assert found[f"dicom port {port}"][0] == "ok"
     assert "no C-ECHO sent" in found[f"dicom port {port}"][1]
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "10.1.2.3"])
+def test_its_own_check_is_no_rejected_association(cli: Cli, place: Path, hosts: str) -> None:
+    config = config_in(configured(place, hosts=hosts))
+    with running_receiver(config):
+        for _ in range(2):
+            _, found = looked(cli, place)
+            assert "rejected" not in found
+    with closing(sqlite3.connect(config.data / "state.db")) as connection:
+        assert connection.execute("SELECT * FROM refusal").fetchall() == []
 
 
 def test_a_port_that_another_program_has(cli: Cli, place: Path) -> None:
@@ -269,6 +282,27 @@ def test_who_was_turned_away_is_told(cli: Cli, place: Path) -> None:
             inbox.ingest.audit.write("association_rejected", sender="MG2@10.1.2.3", reason="no sender")
     _, found = looked(cli, place)
     assert found["rejected"] == ("note", "MG2@10.1.2.3, 3 times today: no sender")
+
+
+def test_a_rule_for_a_sender_that_may_not_send(cli: Cli, place: Path) -> None:
+    _, found = looked(cli, configured(place, '[priority]\nstat_senders = ["MODALITY", "STAT"]\n'))
+    assert found["senders"] == (
+        "note",
+        "priority.stat_senders names STAT, which is in no [[receive.senders]] and may not send",
+    )
+
+
+@pytest.mark.parametrize(("version", "dump"), [(1, "state_0_1_0.sql"), (2, "state_version_2.sql")])
+def test_a_database_that_the_first_start_converts(cli: Cli, place: Path, version: int, dump: str) -> None:
+    (place / "data").mkdir(mode=0o700)
+    with closing(sqlite3.connect(place / "data/state.db")) as connection:
+        connection.executescript((TESTS / "appliance/state" / dump).read_text("utf-8"))
+    said = cli("doctor", "--json", "--config", place / "glam.toml")
+    found = [(each["state"], each["found"]) for each in json.loads(said.out) if each["what"] == "database"]
+    path = place / "data/state.db"
+    early = f"{path} is of an earlier release (version {version}), so that not all of it is read here"
+    assert found == [("ok", f"{path} is sound"), ("note", early)]
+    assert f"converts it and keeps state.db.version-{version} beside it" in said.out
 
 
 def test_a_damaged_database(cli: Cli, place: Path) -> None:

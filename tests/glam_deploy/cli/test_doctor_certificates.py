@@ -1,6 +1,8 @@
 """What `doctor` says of certificates: each fault that an administrator can make, and a TLS listener that runs."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,6 +122,16 @@ def test_a_tls_listener_answers_a_c_echo(tmp_path: Path, authority: Authority) -
         assert looked(config, port) == ok(
             f"dicom-tls port {port}", "GLAM at 127.0.0.1 answers a C-ECHO over TLS from STORESCU"
         )
+
+
+def test_its_own_check_is_no_rejected_association(tmp_path: Path, authority: Authority) -> None:
+    config = listening(tmp_path, files(authority))
+    with running_receiver(config) as (port,):
+        assert looked(config, port).state == "ok"
+    with closing(sqlite3.connect(config.data / "state.db")) as connection:
+        assert connection.execute("SELECT * FROM refusal").fetchall() == []
+    log = "".join(path.read_text() for path in (config.data / "audit").iterdir())
+    assert ("the peer aborted before it requested" in log, "association_rejected" in log) == (True, False)
 
 
 def test_a_certificate_that_is_not_for_callers_is_enough_for_a_listener(tmp_path: Path, authority: Authority) -> None:

@@ -1,5 +1,6 @@
 """`init`: what it writes starts as it is, in the way of the unit, and receives an exam; it overwrites nothing."""
 
+import errno
 import json
 import os
 import pwd
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,56 @@ def test_nothing_is_overwritten(cli: Cli, tmp_path: Path, name: str) -> None:
     assert f"{tmp_path}/{name} exists, and nothing is overwritten" in said.err
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def dangling_link(folder: Path, _: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    (folder / "compose.yaml").symlink_to("nowhere")
+
+
+def full_disk(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """From the third file on."""
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr(os, "fsync", full)
+
+
+def data_below_a_file(folder: Path, _: pytest.MonkeyPatch) -> None:
+    folder.parent.joinpath("file").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "told"),
+    [
+        (dangling_link, "compose.yaml exists"),
+        (full_disk, "cannot be written (No space left on device), and nothing was"),
+        (data_below_a_file, "cannot be written (Not a directory), and nothing was"),
+    ],
+)
+def test_all_files_are_written_or_none(
+    obstacle: Callable[[Path, pytest.MonkeyPatch], None],
+    told: str,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "above/made"
+    folder.parent.mkdir()
+    with monkeypatch.context() as patch:
+        obstacle(folder, patch)
+        before = sorted(tmp_path.rglob("*"))
+        options = ("--data", folder.parent / "file/data") if obstacle is data_below_a_file else ()
+        said = run_init(cli, folder, *options)
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+    (folder / "compose.yaml").unlink(missing_ok=True)
+    assert run_init(cli, folder).code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Backups: every byte comes back, damage and wrong places are refused, an interruption leaves the earlier one valid."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from support.jobs import config_of, made, send
 from support.until import until
 
 from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.backup import copying
+from glam_deploy.appliance.backup import copying, restoring
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
 from glam_deploy.appliance.backup.replication import fence_of
@@ -67,6 +68,27 @@ def test_what_was_received_comes_back(config: Config, data: DataFolder, copy: Co
     assert content(data.root) == before
     assert (data.root.stat().st_mode & 0o777, data.database.stat().st_mode & 0o777) == (0o700, 0o600)
     assert "restored" in "".join(path.read_text() for path in data.audit.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770])
+def test_no_other_account_can_read_a_backup(data: DataFolder, copy: CopyFolder, mode: int) -> None:
+    copy.root.mkdir()
+    copy.root.chmod(mode)
+    for _ in range(2):  # also of an earlier one
+        copy_data(data, copy)
+        assert {path.stat().st_mode & 0o777 for path in (copy.root, copy.files)} == {0o700}
+        files = {path for path in copy.root.rglob("*") if path.is_file() and path != copy.lock}
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+        copy.files.chmod(mode)
+
+
+def test_a_mark_with_escapes_prints_none(copy: CopyFolder) -> None:
+    copy.make()
+    for text in ('{"host": "\\u001b[2J", "at": "now"}', "[" * 200_000):
+        copy.taken_over.write_text(text)
+        taken = copy.read_taken_over()
+        assert taken
+        assert taken.host == "an unknown node"
 
 
 def test_a_second_backup_copies_only_what_is_new_and_forgets_what_is_gone(
@@ -142,6 +164,33 @@ def newest_state(copy: CopyFolder) -> Path:
     return path
 
 
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def link_to_zeros(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink, link_to_zeros], ids=lambda harm: harm.__name__)
+def test_a_backup_heals_a_damaged_earlier_one(
+    harm: Callable[[Path], object], config: Config, data: DataFolder, copy: CopyFolder
+) -> None:
+    """What the size does not show is found with `verify` only."""
+    copy_data(data, copy)
+    before, image = content(data.root), next(copy.files.rglob("*.dcm"))
+    harm(image)
+    if harm is flip:
+        assert copy_data(data, copy).repaired == ()
+    copied = copy_data(data, copy, verify=harm is flip)
+    assert copied.repaired == (str(image.relative_to(copy.files)),)
+    assert copy_data(data, copy, verify=True).repaired == ()
+    shutil.rmtree(data.root)
+    restore_data(copy, config)
+    assert content(data.root) == before
+
+
 def edit(copy: CopyFolder, **changes: object) -> None:
     copy.manifest.write_text(json.dumps(json.loads(copy.manifest.read_text()) | changes))
 
@@ -157,6 +206,40 @@ DAMAGES: dict[str, tuple[Callable[[CopyFolder], object], str]] = {
     "a later format": (lambda copy: edit(copy, format=2, colour="blue"), "in format 2, expected up to 1"),
     "a later state": (lambda copy: edit(copy, state_version=99), "state has version 99, expected up to"),
     "a standby": (lambda copy: edit(copy, standby=True), "add --take-over"),
+}
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def edit_file(copy: CopyFolder, **changes: object) -> None:
+    first, *others = json.loads(copy.manifest.read_text())["files"]
+    edit(copy, files=[first | changes, *others])
+
+
+DAMAGES |= {
+    "a FIFO": (
+        lambda copy: replaced(next(copy.files.rglob("*.dcm")), os.mkfifo),
+        "is damaged, spool/.*expected a regular file",
+    ),
+    "a device": (
+        lambda copy: link_to_zeros(next(copy.files.rglob("*.dcm"))),
+        "is damaged, spool/.*expected a regular file",
+    ),
+    "a FIFO as manifest": (lambda copy: replaced(copy.manifest, os.mkfifo), "cannot be read .*expected a regular file"),
+    "a longer image": (lambda copy: os.truncate(next(copy.files.rglob("*.dcm")), 1 << 40), "is damaged, spool/"),
+    "NUL in a path": (lambda copy: edit_file(copy, path="a\0b"), r"path 'a\\x00b' has characters"),
+    "a surrogate in a path": (lambda copy: edit_file(copy, path="\ud800"), r"path '\\ud800' has characters"),
+    "a negative size": (lambda copy: edit_file(copy, bytes=-5), "bytes is -5, expected 0 or more"),
+    "deep JSON": (lambda copy: copy.manifest.write_text("[" * 200_000), "manifest.json cannot be read"),
+    "escapes as its time": (lambda copy: edit(copy, made_at="\x1b[2J"), r"made_at is '\\x1b\[2J', expected a time"),
+    "escapes as a release": (lambda copy: edit(copy, release="\x1b[2J"), r"release is '\\x1b\[2J', expected"),
+    "a later format with escapes": (
+        lambda copy: edit(copy, format=2, release="\x1b[2J"),
+        r"glam-deploy '\\x1b\[2J' in",
+    ),
 }
 
 
@@ -266,6 +349,65 @@ def test_a_node_delivers_until_another_one_takes_over(standby: Config, copy: Cop
         copy_data(fence.data, copy, standby=True)
 
 
+def no_room(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DataFolder, "free_bytes", lambda _: 1)
+
+
+def no_data_folder(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    patch.setattr(Path, "mkdir", read_only)
+
+
+def unsound_state(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
+    """As the first node's state is."""
+    state, facts = newest_state(copy), json.loads(copy.manifest.read_text())["state"]
+    state.write_bytes(b"x" * 4096)
+    digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    edit(copy, state=facts | {"bytes": 4096, "sha256": digest})
+
+
+def truncated_image(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
+    truncate(next(copy.files.rglob("*.dcm")))
+
+
+def disk_that_breaks(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(restoring, "move_into_place", broken)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [no_room, no_data_folder, unsound_state, truncated_image, disk_that_breaks],
+    ids=lambda each: each.__name__,
+)
+def test_a_take_over_that_fails_stops_nobody(
+    obstacle: Callable[[CopyFolder, pytest.MonkeyPatch], None],
+    standby: Config,
+    copy: CopyFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fence, second = fence_of(standby), standby.model_copy(update={"data": tmp_path / "second"})
+    assert fence
+    marked = []
+    monkeypatch.setattr(CopyFolder, "mark_taken_over", lambda folder: marked.append(mark(folder)) or marked[-1])
+    with monkeypatch.context() as patch, pytest.raises((UsageError, OSError)):
+        obstacle(copy, patch)
+        restore_data(copy, second, take_over=True)
+    assert fence.hold() == ""
+    assert marked == [True] * (obstacle is disk_that_breaks)
+    if obstacle in (no_room, no_data_folder, disk_that_breaks):
+        restore_data(copy, second, take_over=True)
+        assert "has taken over" in fence.hold()
+
+
+mark = CopyFolder.mark_taken_over
+
+
 def test_a_copy_is_taken_over_by_one_machine(
     standby: Config, copy: CopyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +416,21 @@ def test_a_copy_is_taken_over_by_one_machine(
     monkeypatch.setattr("socket.gethostname", lambda: "third")
     with pytest.raises(UsageError, match="was taken over by"):
         restore_data(copy, standby.model_copy(update={"data": tmp_path / "third"}), take_over=True)
+
+
+def test_a_verified_copy_stays_that_of_a_standby(standby: Config, copy: CopyFolder) -> None:
+    copy_data(DataFolder(root=standby.data), copy, verify=True)
+    with pytest.raises(UsageError, match="add --take-over"):
+        restore_data(copy, standby.model_copy(update={"data": copy.root.parent / "second"}))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_mark_that_is_no_file_is_refused(standby: Config, copy: CopyFolder, make: Callable[[Path], object]) -> None:
+    make(copy.taken_over)
+    second = standby.model_copy(update={"data": copy.root.parent / "second"})
+    with pytest.raises(UsageError, match=r"taken-over.json cannot be used .it is a pipe, .*: remove it"):
+        restore_data(copy, second, take_over=True)
+    assert list(second.data.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["not mounted", "not reachable", "another folder"])

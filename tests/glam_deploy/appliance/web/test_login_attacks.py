@@ -174,6 +174,29 @@ def test_a_forged_state_is_refused(made: Appliance, provider: FalseProvider) -> 
     assert finish(other, foreign).status_code == 303
 
 
+def test_a_saved_cookie_opens_no_second_session(made: Appliance, provider: FalseProvider) -> None:
+    """A provider may accept a code twice, as this one does (RFC 6749 section 4.1.2 only says that it must not)."""
+    client = made.client()
+    state = begin(client, provider)
+    saved = client.cookies["glam-login"]
+    assert finish(client, state).status_code == 303
+    assert finish(made.client(Cookie=f"glam-login={saved}"), state).status_code == 400
+    assert (codes(made), len(provider.asked)) == (["oidc_state"], 1)
+
+
+def test_one_of_two_answers_at_once_succeeds() -> None:
+    now = 0.0
+    attempts = Attempts(clock=lambda: now)
+    attempt, cookie = attempts.begin("/")
+    both = [attempts.resume(cookie, attempt.state) for _ in range(2)]
+    assert both == [attempt, attempt]
+    assert [attempts.complete(attempt) for _ in both] == [True, False]
+    now = ATTEMPT_S
+    other, _ = attempts.begin("/")
+    assert attempts.complete(other)
+    assert list(attempts._completed) == [other.state]
+
+
 def test_a_login_ends_after_a_time() -> None:
     now = 0.0
     attempts = Attempts(clock=lambda: now)
