@@ -264,9 +264,9 @@ def test_a_delivered_study_with_a_failed_view_is_not_shown_as_good(busy: Busy) -
         assert ">Delivered</span>" not in page
 
 
-def test_attempts_beside_delivered_are_the_failed_ones(busy: Busy) -> None:
+def test_the_number_beside_delivered_is_that_of_failures(busy: Busy) -> None:
     words = text(busy.appliance.visitor().get(f"/study/{busy.appliance.name(busy.delivered)}").text)
-    assert "Target State Objects Failed attempts Delivered" in words
+    assert "Target State Objects Failures Delivered" in words
 
 
 def test_views_without_an_outcome_say_why(empty: Appliance) -> None:
