@@ -58,28 +58,28 @@ def boxes(result: Result) -> list[list[int] | None]:
 
 
 @contextmanager
-def running(command: list[object], environment: dict[str, str]) -> Iterator[None]:
-    """A process with all that it starts, which is ended."""
+def running(command: list[object], environment: dict[str, str]) -> Iterator[int]:
+    """Id of a process with all that it starts, which is ended."""
     with subprocess.Popen(
         list(map(str, command)), env=os.environ | environment, cwd=ROOT, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(timeout=60)
 
 
-def children() -> set[int]:
-    """Process ids of all processes that this one has started, and of theirs."""
+def family(first: int) -> set[int]:
+    """Ids of a process, of all processes that it has started, and of theirs."""
     parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
             parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
-    found = {os.getpid()}
+    found = {first}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return found - {os.getpid()}
+    return found
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -128,7 +128,8 @@ def test_litserve(bundle: Path, views: dict[View, bytes], result: Result) -> Non
         except httpx.TransportError:
             return False
 
-    with running([sys.executable, EXAMPLES / "litserve_service.py", port], {"GLAM_BUNDLE": str(bundle)}):
+    command = [sys.executable, EXAMPLES / "litserve_service.py", port]
+    with running(command, {"GLAM_BUNDLE": str(bundle)}) as process:
         wait_for(ready, "LitServe to be ready")
         answer = httpx.post(f"{url}/predict", files={"content": views[View.R_MLO]}, timeout=60)
         refused = httpx.post(f"{url}/predict", files={"content": b"no image"}, timeout=60)
@@ -137,9 +138,9 @@ def test_litserve(bundle: Path, views: dict[View, bytes], result: Result) -> Non
             httpx.post(f"{url}/predict", data={"content": "text"}, timeout=60),
             httpx.post(f"{url}/predict", json=[1], timeout=60),
         ]
-        processes = children()
+        processes = family(process)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "the processes of LitServe to end")
-    assert len(processes) >= 3
+    assert len(processes) >= 4
     assert [(one.status_code, "no file" in one.text) for one in without] == [(422, True)] * 3
     assert answer.json() == {"scores": result.predictions, "patches": boxes(result)}
     assert refused.status_code == 422
