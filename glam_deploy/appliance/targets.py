@@ -164,20 +164,42 @@ class StowClient:
 
     def peer(self) -> "WebPeer":
         """The service with its credentials. Raises PeerError if a secret file cannot be read."""
-        from glam_deploy.dicom.net.dicomweb import WebPeer
-
-        target, tls = self.target, self.target.tls
+        target = self.target
         assert target.stow_url  # Target has checked
-        return WebPeer(
-            url=target.stow_url,
-            token=read_secret(target.stow_token_file),
+        return web_peer(
+            target.stow_url,
+            token_file=target.stow_token_file,
             user=target.stow_user,
-            password=read_secret(target.stow_password_file),
-            certificate=tls.certificate if tls else None,
-            key=tls.key if tls else None,
-            authority=tls.authority if tls else target.stow_authority,
+            password_file=target.stow_password_file,
+            tls=target.tls,
+            authority=target.stow_authority,
             timeout_s=self.timeout_s,
         )
+
+
+def web_peer(
+    url: str,
+    *,
+    token_file: Path | None,
+    user: str | None,
+    password_file: Path | None,
+    tls: Tls | None,
+    authority: Path | None,
+    timeout_s: float,
+) -> "WebPeer":
+    """A DICOMweb service with its credentials. Raises PeerError if a secret file cannot be read."""
+    from glam_deploy.dicom.net.dicomweb import WebPeer
+
+    return WebPeer(
+        url=url,
+        token=read_secret(token_file),
+        user=user,
+        password=read_secret(password_file),
+        certificate=tls.certificate if tls else None,
+        key=tls.key if tls else None,
+        authority=tls.authority if tls else authority,
+        timeout_s=timeout_s,
+    )
 
 
 def tls_files(tls: Tls) -> TlsFiles:

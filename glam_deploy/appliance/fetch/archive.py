@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from glam_deploy.appliance.config import Config, Fetch
-from glam_deploy.appliance.targets import read_secret, tls_files
+from glam_deploy.appliance.targets import tls_files, web_peer
 from glam_deploy.dicom.net.archive import ArchiveSession, Proceed
 from glam_deploy.dicom.net.dicomweb import WebPeer
 from glam_deploy.dicom.net.peer import Peer
@@ -76,16 +76,15 @@ class WebArchive:
         return ()
 
     def _peer(self) -> WebPeer:
-        fetch, tls = self._fetch, self._fetch.tls
+        fetch = self._fetch
         assert fetch.url  # Fetch has checked
-        return WebPeer(
-            url=fetch.url,
-            token=read_secret(fetch.token_file),
+        return web_peer(
+            fetch.url,
+            token_file=fetch.token_file,
             user=fetch.user,
-            password=read_secret(fetch.password_file),
-            certificate=tls.certificate if tls else None,
-            key=tls.key if tls else None,
-            authority=tls.authority if tls else fetch.authority,
+            password_file=fetch.password_file,
+            tls=fetch.tls,
+            authority=fetch.authority,
             timeout_s=fetch.timeout_s,
         )
 
