@@ -104,7 +104,7 @@ def _earlier(data: DataFolder, copy: CopyFolder) -> Manifest | None:
 
 
 def _require_not_taken_over(copy: CopyFolder) -> None:
-    if taken := copy.read_taken_over():
+    if taken := copy.taken_over_by():
         raise UsageError(
             f"{taken.host} has taken over from {copy.root} at {taken.at}: this data folder is out of date; "
             "docs/operations.md tells how to make this machine the standby"
@@ -187,7 +187,7 @@ def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) 
     facts = source.stat()
     if known and (known.bytes, known.changed_ns) == (facts.st_size, facts.st_mtime_ns):
         return known
-    with source.open("rb") as original:
+    with open_regular(source) as original:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with part_file(target.parent) as (part, file):
             digest, count = hashlib.sha256(), 0

@@ -21,10 +21,12 @@ from glam_deploy.appliance.data import part_file
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import JsonFault, from_json, to_json
-from glam_deploy.regular import NOT_REGULAR, read_regular
+from glam_deploy.regular import read_regular
 
 FORMAT = 1
 """Raised when the meaning of the folder's files changes."""
+LIMIT = 1 << 20
+"""Bytes of taken-over.json and copy.id."""
 GROWING = "audit/"
 """Prefix of files that only grow: a longer file than the manifest says is sound if it begins with the same bytes."""
 
@@ -159,20 +161,28 @@ class CopyFolder:
     def read_taken_over(self) -> TakeOver | None:
         """Who has taken over; None if nobody has. Raises OSError if the folder cannot be read."""
         try:
-            return from_json(TakeOver, json.loads(self.taken_over.read_bytes()))
+            return from_json(TakeOver, json.loads(read_regular(self.taken_over, LIMIT)))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):  # half written by a program that copied the folder: somebody has
             return TakeOver(host="an unknown node", at="an unknown time")
 
+    def taken_over_by(self) -> TakeOver | None:
+        """As `read_taken_over`. Raises UsageError if the mark cannot be read."""
+        try:
+            return self.read_taken_over()
+        except OSError as error:
+            raise UsageError(
+                f"{self.taken_over} cannot be read ({error.strerror}): make it readable for this user, or remove what "
+                "is in its place if no node has taken over"
+            ) from error
+
     def mark_taken_over(self) -> bool:
         """Record that this machine takes over; again by the same machine changes nothing, and is False.
 
-        Raises UsageError if another machine has, or if the mark is not a regular file.
+        Raises UsageError if another machine has, or if the mark cannot be read.
         """
-        if self.taken_over.exists() and not self.taken_over.is_file():  # reading a pipe or a device might not end
-            raise UsageError(f"{self.taken_over} cannot be used ({NOT_REGULAR}): remove it")
-        host, known = socket.gethostname(), self.read_taken_over()
+        host, known = socket.gethostname(), self.taken_over_by()
         if known and known.host != host:
             raise UsageError(
                 f"{self.root} was taken over by {known.host} at {known.at}: stop the appliance there and remove "
@@ -199,7 +209,7 @@ class CopyFolder:
     def read_id(self) -> str:
         """The id of the folder; "" if it has none. Raises OSError if the folder cannot be read."""
         try:
-            return str(json.loads(self.id.read_bytes()))
+            return str(json.loads(read_regular(self.id, LIMIT)))
         except FileNotFoundError:
             return ""
 

@@ -1,6 +1,5 @@
 """Backups: every byte comes back, damage and wrong places are refused, an interruption leaves the earlier one valid."""
 
-import errno
 import hashlib
 import json
 import os
@@ -12,39 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.backups import edit, newest_state, replaced, truncate
 from support.jobs import config_of, made, send
-from support.until import until
 
 from glam_deploy.appliance.audit import open_audit
-from glam_deploy.appliance.backup import copying, restoring
+from glam_deploy.appliance.backup import copying
 from glam_deploy.appliance.backup.copying import copy_data
 from glam_deploy.appliance.backup.manifest import CopyFolder
-from glam_deploy.appliance.backup.replication import fence_of
 from glam_deploy.appliance.backup.restoring import restore_data
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
-from glam_deploy.appliance.supervisor import FenceWatch
 from glam_deploy.errors import UsageError
 from glam_deploy.records import View
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    """Of an appliance that has received two views."""
-    config = config_of(tmp_path)
-    made(config)
-    send(config, View.L_CC, View.R_CC)
-    return config
-
-
-@pytest.fixture
-def data(config: Config) -> DataFolder:
-    return DataFolder(root=config.data)
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> CopyFolder:
-    return CopyFolder(root=tmp_path / "copy")
 
 
 def content(root: Path) -> dict[str, str]:
@@ -159,15 +137,6 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def newest_state(copy: CopyFolder) -> Path:
-    (path,) = copy.root.glob("state-*.db")
-    return path
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
 def link_to_zeros(path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/zero")
@@ -191,10 +160,6 @@ def test_a_backup_heals_a_damaged_earlier_one(
     assert content(data.root) == before
 
 
-def edit(copy: CopyFolder, **changes: object) -> None:
-    copy.manifest.write_text(json.dumps(json.loads(copy.manifest.read_text()) | changes))
-
-
 DAMAGES: dict[str, tuple[Callable[[CopyFolder], object], str]] = {
     "a byte of an image": (lambda copy: flip(next(copy.files.rglob("*.dcm"))), r"is damaged, spool/.* SHA-256"),
     "an image": (lambda copy: next(copy.files.rglob("*.dcm")).unlink(), "is damaged, spool/.*No such file"),
@@ -207,11 +172,6 @@ DAMAGES: dict[str, tuple[Callable[[CopyFolder], object], str]] = {
     "a later state": (lambda copy: edit(copy, state_version=99), "state has version 99, expected up to"),
     "a standby": (lambda copy: edit(copy, standby=True), "add --take-over"),
 }
-
-
-def replaced(path: Path, make: Callable[[Path], object]) -> None:
-    path.unlink()
-    make(path)
 
 
 def edit_file(copy: CopyFolder, **changes: object) -> None:
@@ -322,141 +282,3 @@ def test_a_backup_of_another_appliance_is_refused(data: DataFolder, copy: CopyFo
     copy_data(data, copy)
     with pytest.raises(UsageError, match="of another data folder than"):
         copy_data(other, copy)
-
-
-# the standby
-
-
-@pytest.fixture
-def standby(config: Config, data: DataFolder, copy: CopyFolder) -> Config:
-    """Whose copy is current."""
-    config = config.model_copy(update={"standby": config.standby.model_copy(update={"folder": copy.root})})
-    fence = fence_of(config)
-    assert fence
-    copy_data(data, copy, standby=True)
-    fence.remember()
-    return config
-
-
-def test_a_node_delivers_until_another_one_takes_over(standby: Config, copy: CopyFolder, tmp_path: Path) -> None:
-    fence = fence_of(standby)
-    assert fence
-    assert fence.hold() == fence.taken_over() == ""
-    restore_data(copy, standby.model_copy(update={"data": tmp_path / "second"}), take_over=True)
-    assert "has taken over" in fence.hold()
-    assert fence.taken_over() == fence.hold()
-    with pytest.raises(UsageError, match="has taken over"):
-        copy_data(fence.data, copy, standby=True)
-
-
-def no_room(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DataFolder, "free_bytes", lambda _: 1)
-
-
-def no_data_folder(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
-    def read_only(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    patch.setattr(Path, "mkdir", read_only)
-
-
-def unsound_state(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
-    """As the first node's state is."""
-    state, facts = newest_state(copy), json.loads(copy.manifest.read_text())["state"]
-    state.write_bytes(b"x" * 4096)
-    digest = hashlib.sha256(state.read_bytes()).hexdigest()
-    edit(copy, state=facts | {"bytes": 4096, "sha256": digest})
-
-
-def truncated_image(copy: CopyFolder, _: pytest.MonkeyPatch) -> None:
-    truncate(next(copy.files.rglob("*.dcm")))
-
-
-def disk_that_breaks(_: CopyFolder, patch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    patch.setattr(restoring, "move_into_place", broken)
-
-
-@pytest.mark.parametrize(
-    "obstacle",
-    [no_room, no_data_folder, unsound_state, truncated_image, disk_that_breaks],
-    ids=lambda each: each.__name__,
-)
-def test_a_take_over_that_fails_stops_nobody(
-    obstacle: Callable[[CopyFolder, pytest.MonkeyPatch], None],
-    standby: Config,
-    copy: CopyFolder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fence, second = fence_of(standby), standby.model_copy(update={"data": tmp_path / "second"})
-    assert fence
-    marked = []
-    monkeypatch.setattr(CopyFolder, "mark_taken_over", lambda folder: marked.append(mark(folder)) or marked[-1])
-    with monkeypatch.context() as patch, pytest.raises((UsageError, OSError)):
-        obstacle(copy, patch)
-        restore_data(copy, second, take_over=True)
-    assert fence.hold() == ""
-    assert marked == [True] * (obstacle is disk_that_breaks)
-    if obstacle in (no_room, no_data_folder, disk_that_breaks):
-        restore_data(copy, second, take_over=True)
-        assert "has taken over" in fence.hold()
-
-
-mark = CopyFolder.mark_taken_over
-
-
-def test_a_copy_is_taken_over_by_one_machine(
-    standby: Config, copy: CopyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("second", "second again"):
-        restore_data(copy, standby.model_copy(update={"data": tmp_path / name}), take_over=True)
-    monkeypatch.setattr("socket.gethostname", lambda: "third")
-    with pytest.raises(UsageError, match="was taken over by"):
-        restore_data(copy, standby.model_copy(update={"data": tmp_path / "third"}), take_over=True)
-
-
-def test_a_verified_copy_stays_that_of_a_standby(standby: Config, copy: CopyFolder) -> None:
-    copy_data(DataFolder(root=standby.data), copy, verify=True)
-    with pytest.raises(UsageError, match="add --take-over"):
-        restore_data(copy, standby.model_copy(update={"data": copy.root.parent / "second"}))
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
-def test_a_mark_that_is_no_file_is_refused(standby: Config, copy: CopyFolder, make: Callable[[Path], object]) -> None:
-    make(copy.taken_over)
-    second = standby.model_copy(update={"data": copy.root.parent / "second"})
-    with pytest.raises(UsageError, match=r"taken-over.json cannot be used .it is a pipe, .*: remove it"):
-        restore_data(copy, second, take_over=True)
-    assert list(second.data.iterdir()) == []
-
-
-@pytest.mark.parametrize("what", ["not mounted", "not reachable", "another folder"])
-def test_a_node_that_cannot_know_holds_its_deliveries(standby: Config, copy: CopyFolder, what: str) -> None:
-    fence = fence_of(standby)
-    assert fence
-    copy.root.rename(copy.root.with_name("away"))
-    if what == "not reachable":
-        copy.root.symlink_to(copy.root)  # ELOOP, as the errors of a network disk
-    elif what == "not mounted":
-        copy.root.mkdir()
-    else:
-        copy.make()
-    told = fence.hold()
-    assert ("cannot be read" if what == "not reachable" else "is its disk mounted?") in told
-    assert fence.taken_over() == ""
-    if what == "not mounted":
-        assert not any(copy.root.iterdir())
-
-
-def test_a_folder_that_does_not_answer_stops_nobody(standby: Config, copy: CopyFolder) -> None:
-    """As a network disk whose server is gone: opening the file does not return."""
-    os.mkfifo(copy.taken_over)
-    fence = fence_of(standby)
-    assert fence
-    watch = FenceWatch(fence)
-    assert watch.reason == ""
-    copy.taken_over.write_text('{"host": "second", "at": "now"}')  # the reader goes on
-    until(lambda: "second has taken over" in watch.reason)
