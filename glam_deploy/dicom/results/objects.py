@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 from pydicom import dcmread
+from pydicom.charset import default_encoding
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import correct_ambiguous_vr, write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from glam_deploy.dicom.mammography import IMPLEMENTATION_UID
@@ -57,11 +61,28 @@ def own_uid(identity: Identity, part: str) -> UID:
     return UID(f"2.25.{uuid5(NAMESPACE_OID, f'{identity.sop_uid}/{part}').int}")
 
 
-def coded(value: str, scheme: str, meaning: str) -> Dataset:
-    """An item of a code sequence (PS3.3 section 8)."""
+def new_item() -> Dataset:
+    """An empty data set for an item of a sequence, in ASCII, without elements of ambiguous VR.
+
+    It is marked as Explicit VR Little Endian, because pydicom looks for ambiguous VRs in all items below each item that
+    has no such mark, once for each level of a tree.
+    """
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    item.set_original_encoding(False, True, default_encoding)
     return item
+
+
+@lru_cache(maxsize=4096)
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3 section 8), in ASCII; equal arguments give the same item, which nobody changes.
+
+    Its values are kept encoded: a report has some thousand such items of few kinds.
+    """
+    item, file = new_item(), DicomBytesIO()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    file.is_implicit_VR, file.is_little_endian = False, True
+    write_dataset(file, item)
+    return read_dataset(BytesIO(file.getvalue()), is_implicit_VR=False, is_little_endian=True)
 
 
 def facts(algorithm: Algorithm) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from glam_deploy.dicom.results.objects import coded, evidence, finished, study_source
+from glam_deploy.dicom.results.objects import coded, evidence, finished, new_item, study_source
 from glam_deploy.dicom.results.records import Algorithm, Identity, Point, Reference, ViewOutcome
 from glam_deploy.records import View
 
@@ -43,7 +43,7 @@ def container(name: Name, *children: Dataset, template: str | None = None) -> Da
     item = _item("CONTAINER", name, children)
     item.ContinuityOfContent = "SEPARATE"
     if template:
-        item.ContentTemplateSequence = [Dataset()]
+        item.ContentTemplateSequence = [new_item()]
         item.ContentTemplateSequence[0].MappingResource = "DCMR"
         item.ContentTemplateSequence[0].TemplateIdentifier = template
     return item
@@ -63,7 +63,7 @@ def code(name: Name, value: Name, *children: Dataset) -> Dataset:
 
 def number(name: Name, value: float, unit: Unit, *children: Dataset) -> Dataset:
     item = _item("NUM", name, children)
-    measured = Dataset()
+    measured = new_item()
     measured.NumericValue = f"{value:.6g}"
     measured.MeasurementUnitsCodeSequence = [coded(unit[0], "UCUM", unit[1])]
     item.MeasuredValueSequence = [measured]
@@ -124,7 +124,7 @@ def selected_from(item: Dataset) -> Dataset:
 
 def by_reference(*position: int) -> Dataset:
     """By-reference relationship to another item of the tree; `position`: child numbers from 1, the root first."""
-    item = Dataset()
+    item = new_item()
     item.ReferencedContentItemIdentifier = list(position)
     return item
 
@@ -157,7 +157,7 @@ def report(
 
 
 def _item(value_type: str, name: Name | None, children: Sequence[Dataset]) -> Dataset:
-    item = Dataset()
+    item = new_item()
     item.ValueType = value_type
     if name:
         item.ConceptNameCodeSequence = [coded(*name)]
@@ -172,7 +172,7 @@ def _related(relationship: str, item: Dataset) -> Dataset:
 
 
 def _referenced(reference: Reference) -> Dataset:
-    item = Dataset()
+    item = new_item()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference.sop_class, reference.sop_uid
     return item
 
@@ -182,11 +182,11 @@ def _study(study_uid: str, references: Iterable[Reference]) -> Dataset:
     by_series: dict[str, list[Reference]] = {}
     for reference in references:
         by_series.setdefault(reference.series_uid, []).append(reference)
-    study = Dataset()
+    study = new_item()
     study.StudyInstanceUID = study_uid
     study.ReferencedSeriesSequence = []
     for series_uid, members in by_series.items():
-        series = Dataset()
+        series = new_item()
         series.SeriesInstanceUID = series_uid
         series.ReferencedSOPSequence = [_referenced(member) for member in members]
         study.ReferencedSeriesSequence.append(series)
