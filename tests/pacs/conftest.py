@@ -51,5 +51,17 @@ def appliance(pacs: Orthanc, bundle: Path, tmp_path_factory: pytest.TempPathFact
     assert served.stop() in (0, 143)
 
 
+@pytest.fixture(scope="module")
+def workstation(pacs: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """A second target, beside `pacs`."""
+    with running(Orthanc(folder=tmp_path_factory.mktemp("workstation"), glam_port=pacs.glam_port)) as orthanc:
+        yield orthanc
+
+
 def dimse_target(pacs: Orthanc) -> dict[str, object]:
     return {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs.dicom_port}
+
+
+def cad_target(workstation: Orthanc) -> dict[str, object]:
+    """Of a mammography workstation, which gets no other object than the CAD SR."""
+    return dimse_target(workstation) | {"name": "workstation", "objects": ["cad_sr"]}

@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: what was acknowledged has one result set in the PACS, and nothing is twice.
+"""kill -9 at random moments under load: what was acknowledged has one result set in each target, and nothing is twice.
 
 GLAM_KILLS says how many kills (a dozen by default, `make kill-test` makes 100), GLAM_SEED which moments and victims.
 """
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from pacs.appliance import Appliance
-from pacs.conftest import dimse_target
+from pacs.conftest import cad_target, dimse_target
 from pacs.exams import ALL_VIEWS, exam_of, write_exam
-from pacs.results import OF_A_VIEW, REPORTS, current, evidence, sources
+from pacs.results import OF_A_VIEW, REPORTS, counts, current, evidence, sources
 from pydicom import dcmread
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as FOR_PRESENTATION
+from pydicom.uid import MammographyCADSRStorage
 from pynetdicom import AE
 from support.orthanc import Orthanc, wait_for
 
@@ -95,12 +96,12 @@ class Load:
 
 
 @pytest.fixture
-def appliance(pacs: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance]:
+def appliance(pacs: Orthanc, workstation: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance]:
     """Whose jobs may cost any number of workers, for a kill is no fault of theirs."""
     served = Appliance(
         folder=tmp_path,
         bundle=bundle,
-        targets=[dimse_target(pacs)],
+        targets=[dimse_target(pacs), cad_target(workstation)],
         dicom_port=pacs.glam_port,
         settings={"worker": {"attempts": 10 * KILLS, "lease_s": 3}, "dispatch": {"attempts": 10 * KILLS}},
     )
@@ -109,7 +110,9 @@ def appliance(pacs: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance
     assert served.stop() in (0, 143)
 
 
-def test_kills_lose_nothing_and_double_nothing(appliance: Appliance, pacs: Orthanc, tmp_path: Path) -> None:
+def test_kills_lose_nothing_and_double_nothing(
+    appliance: Appliance, pacs: Orthanc, workstation: Orthanc, tmp_path: Path
+) -> None:
     rng = random.Random(SEED)
     loads = [
         Load(appliance=appliance, folder=tmp_path / str(n), name=f"kill{SEED}-{n}", rng=random.Random(f"{SEED}-{n}"))
@@ -143,6 +146,9 @@ def test_kills_lose_nothing_and_double_nothing(appliance: Appliance, pacs: Ortha
     assert count >= KILLS
     for study, instances in acknowledged.items():
         check_study(pacs, study, instances)
+        objects = workstation.retrieve(study)
+        assert evidence(current(objects, MammographyCADSRStorage)) >= instances
+        assert set(counts(objects)) == {MammographyCADSRStorage}
 
 
 def check_study(pacs: Orthanc, study: str, acknowledged: set[str]) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from pacs.appliance import Appliance
-from pacs.conftest import dimse_target
+from pacs.conftest import cad_target, dimse_target
 from pacs.exams import exam_of, write_exam
+from pacs.results import counts
 from pacs.senders import dcmsend, storescu
+from pydicom.uid import MammographyCADSRStorage
 from support.orthanc import Orthanc, free_port, running, wait_for
 
 from glam_deploy.records import View
@@ -25,11 +27,18 @@ def away(tmp_path: Path) -> Iterator[Orthanc]:
 
 
 @pytest.fixture
-def appliance(away: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance]:
+def workstation(away: Orthanc, tmp_path: Path) -> Iterator[Orthanc]:
+    """A second target, which is there all the time."""
+    with running(Orthanc(folder=tmp_path / "workstation", glam_port=away.glam_port)) as orthanc:
+        yield orthanc
+
+
+@pytest.fixture
+def appliance(away: Orthanc, workstation: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance]:
     served = Appliance(
         folder=tmp_path / "appliance",
         bundle=bundle,
-        targets=[dimse_target(away)],
+        targets=[dimse_target(away), cad_target(workstation)],
         dicom_port=away.glam_port,
         # the fewest objects, for the matter is their number
         settings={"assemble": {"quiet_s": 0}, "results": {"sc": False, "sr": False}},
@@ -40,19 +49,25 @@ def appliance(away: Orthanc, bundle: Path, tmp_path: Path) -> Iterator[Appliance
 
 
 @pytest.mark.timeout(900)
-def test_a_pacs_that_is_away_for_two_hundred_studies(appliance: Appliance, away: Orthanc, tmp_path: Path) -> None:
+def test_a_pacs_that_is_away_for_two_hundred_studies(
+    appliance: Appliance, away: Orthanc, workstation: Orthanc, tmp_path: Path
+) -> None:
     seeds = [f"away{n:03d}" for n in range(STUDIES)]
     files = [file for seed in seeds for file in write_exam(tmp_path / seed, seed, [View.L_CC])]
     dcmsend(appliance, files)
-    wait_for(lambda: appliance.count("SELECT count(*) FROM parcel") == STUDIES, "all to be worked on", patience_s=600)
-    assert not appliance.count("SELECT count(*) FROM parcel WHERE state != 'pending'")
+    delivered = "SELECT count(*) FROM parcel WHERE target = ? AND state = 'delivered'"
+    wait_for(lambda: appliance.count(delivered, "workstation") == STUDIES, "the other to get all", patience_s=600)
+    assert appliance.count("SELECT count(*) FROM parcel WHERE target = 'pacs' AND state = 'pending'") == STUDIES
     assert appliance.count("SELECT max(attempts) FROM parcel") <= 1, "an absent target is nobody's failed attempt"
     assert appliance.get("/health/live").status_code == 200
     arrived = [row["study_uid"] for row in appliance.rows("SELECT study_uid FROM instance ORDER BY arrival")]
     with running(away):
         appliance.wait_idle(patience_s=120)
-        assert not appliance.count("SELECT count(*) FROM parcel WHERE state != 'delivered'")
+        assert appliance.count(delivered, "pacs") == STUDIES
         assert studies_in_order(away) == arrived == [exam_of(seed).uid("study") for seed in seeds]
+    assert studies_in_order(workstation) == arrived
+    (study, *_) = arrived
+    assert set(counts(workstation.retrieve(study))) == {MammographyCADSRStorage}
 
 
 def studies_in_order(pacs: Orthanc) -> list[str]:
