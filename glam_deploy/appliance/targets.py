@@ -1,4 +1,4 @@
-"""The configured targets: clients (C-STORE, STOW-RS), state of each target (circuit breaker), and the loop check."""
+"""The configured targets: clients (C-STORE, STOW-RS, folders), state of each (circuit breaker), and the loop check."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -177,6 +177,27 @@ class StowClient:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderClient:
+    """Writes files into a folder."""
+
+    folder: Path
+
+    def session(self, items: Sequence[Item]) -> Session:
+        from glam_deploy.dicom.net.folder import FolderSession
+
+        return FolderSession(folder=self.folder)
+
+    def check_reachable(self) -> None:
+        from glam_deploy.dicom.net.folder import require_usable
+
+        require_usable(self.folder)
+
+    def not_accepted(self, kinds: Sequence[str]) -> Mapping[str, str]:
+        """Nothing: a folder takes objects of every kind."""
+        return {}
+
+
 def web_peer(
     url: str,
     *,
@@ -221,18 +242,27 @@ def read_secret(path: Path | None) -> str | None:
 
 
 def target_client(target: Target, timeout_s: float) -> TargetClient:
-    """The client for a target: DIMSE or STOW-RS, as configured."""
+    """The client for a target: a folder, STOW-RS or DIMSE, as configured."""
+    if target.folder:
+        return FolderClient(folder=target.folder)
     kind = StowClient if target.stow_url else DimseClient
     return kind(target=target, timeout_s=timeout_s)
 
 
-LOOP_REASON = "its address is this appliance's own, so results would be received as images; correct the target"
+LOOP_REASON = (
+    "it is this appliance itself (an address that it listens on, so that results would be received as images, or a "
+    "folder within its data folder); correct the target"
+)
 
 _WEB_PORTS = {"http": 80, "https": 443}
 
 
 def is_own_address(target: Target, config: Config) -> bool:
-    """Whether a target is this appliance itself: an address of this machine and a port that it listens on."""
+    """Whether a target is this appliance itself: an address of this machine and a port that it listens on, or a folder
+    within its data folder.
+    """
+    if target.folder:
+        return target.folder.resolve().is_relative_to(config.data.resolve())
     host, port = _host_and_port(target)
     return port in _own_ports(config) and any(map(_is_local_address, _addresses(host)))
 

@@ -58,9 +58,8 @@ def describe(config: "Config") -> Iterator[str]:
     flag = "" if threshold is None else f", triage flag at a malignant score of {threshold:g}"
     yield f"results    {', '.join(config.results.kinds) or 'none'}{flag}"
     for target in config.targets:
-        place = target.stow_url or f"{target.ae_title} at {target.host}:{target.port}{' with TLS' * bool(target.tls)}"
         only = "" if target.objects is None else f", gets {', '.join(target.objects)} only"
-        yield f"target     {target.name}: {place}{only}"
+        yield f"target     {target.name}: {target.place}{only}"
     for number, route in enumerate(config.routes, start=1):
         targets = config.targets_of(route)
         to = "not processed" if targets is None else f"to {', '.join(targets) or 'no target'}"

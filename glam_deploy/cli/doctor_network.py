@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_certificates import are_usable, first_certificate, may_call_itself, shown_certificate
@@ -231,11 +232,12 @@ def archive_findings(config: "Config", processes: Processes) -> Iterator[Finding
 def _target(config: "Config", target: "Target") -> Finding:
     from glam_deploy.appliance.targets import LOOP_REASON, is_own_address, target_client
 
-    what = f"target {target.name}"
-    place = target.stow_url or f"{target.ae_title} at {target.host} port {target.port}"
-    called_as = f"called as {target.calling_ae_title}{_seen_from(target.host)}" if target.host else "for DICOMweb"
+    what, place = f"target {target.name}", target.place
     if is_own_address(target, config):
         return fails(what, f"{place}: {LOOP_REASON}", "set the archive's address, or remove the target")
+    if target.folder:
+        return _folder_target(what, target.folder)
+    called_as = f"called as {target.calling_ae_title}{_seen_from(target.host)}" if target.host else "for DICOMweb"
     if target.tls and not are_usable(target.tls):
         return fails(what, f"{place}: not contacted, because its certificates cannot be used", "correct them first")
     kinds = config.kinds_for(target)
@@ -255,6 +257,16 @@ def _target(config: "Config", target: "Target") -> Finding:
         return fails(what, text, f"allow it there, {_without(refused, kinds)}")
     accepts = "" if target.stow_url else f" and accepts {', '.join(kinds) or 'C-ECHO'}"
     return ok(what, f"{place} answers{accepts}; {called_as}")
+
+
+def _folder_target(what: str, folder: Path) -> Finding:
+    from glam_deploy.dicom.net.folder import require_usable
+
+    try:
+        require_usable(folder)
+    except GlamError as error:
+        return fails(what, str(error), "run doctor as the user of the service")
+    return ok(what, f"{folder} can be written")
 
 
 def _without(refused: Mapping[str, str], kinds: Sequence[str]) -> str:

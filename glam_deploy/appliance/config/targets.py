@@ -35,14 +35,27 @@ class Target(Section):
     """PEM file of the authority of the service's certificate, if the service requires no client certificate (`tls`
     names both). Without either, the certificate is checked against the system's authorities.
     """
+    folder: File | None = None
+    """A folder that gets the objects as files, instead of an archive."""
     query: bool = True
-    """Verify delivery by a query for the objects (C-FIND, QIDO-RS), in addition to the status of the store."""
+    """Verify delivery by a query for the objects (C-FIND, QIDO-RS, reading the files), in addition to the status of the
+    store.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        listener = f"{self.ae_title} at {self.host} port {self.port}{' with TLS' * bool(self.tls)}"
+        return str(self.folder or self.stow_url or listener)
 
     @model_validator(mode="after")
     def _one_way(self) -> "Target":
-        dimse = [self.ae_title, self.host, self.port]
-        if (self.stow_url is None) == (None in dimse) or (self.stow_url and any(dimse)):
-            raise ValueError("give either ae_title, host and port, or stow_url")
+        dimse = [each is not None for each in (self.ae_title, self.host, self.port)]
+        ways = (any(dimse), self.stow_url is not None, self.folder is not None)
+        if sum(ways) != 1 or any(dimse) != all(dimse):
+            raise ValueError("give either ae_title, host and port, or stow_url, or folder")
+        if self.folder and (self.commitment or self.tls):
+            raise ValueError("commitment and tls are for archives: leave them out for a folder")
         return self
 
     @model_validator(mode="after")

@@ -200,6 +200,8 @@ def _targets(
 
 
 def _protocol(target: Target) -> str:
+    if target.folder:
+        return "folder"
     return "STOW-RS" if target.stow_url else f"C-STORE{' over TLS' * bool(target.tls)}"
 
 

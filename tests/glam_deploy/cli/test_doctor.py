@@ -255,7 +255,7 @@ def test_a_target_that_is_this_appliance_itself(cli: Cli, place: Path) -> None:
     (place / "glam.toml").write_text((place / "glam.toml").read_text().replace("port = 0", f"port = {port}", 1))
     _, found = looked(cli, place)
     assert found["target self"][0] == "FAILS"
-    assert "this appliance's own" in found["target self"][1]
+    assert "is this appliance itself" in found["target self"][1]
 
 
 def test_results_for_a_target_that_was_taken_away(cli: Cli, place: Path) -> None:
