@@ -1,14 +1,16 @@
-"""What clients of DICOMweb share: the service, the session with it, and the values of its responses (PS3.18)."""
+"""What clients of DICOMweb share: the service, the connection with it, and the values of its responses (PS3.18)."""
 
 import ssl
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
 from glam_deploy.dicom.net.bounded_http import BoundedHttp, Reply
+from glam_deploy.dicom.net.delivery import SLOWEST
+from glam_deploy.errors import PeerBroke
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,32 @@ def connect(peer: WebPeer) -> BoundedHttp:
     if peer.token is not None:
         http.headers["Authorization"] = f"Bearer {peer.token}"
     return bounded
+
+
+class WebConnection:
+    """Requests to one service, limited in size and time. Making and entering it sends none."""
+
+    def __init__(self, peer: WebPeer) -> None:
+        self.peer, self._http = peer, connect(peer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def exchange(self, method: str, url: str, *, size: int = 0, **options: Any) -> Reply:
+        """A response of any status. `size`: bytes that are sent or received, which extend the time limit.
+
+        Raises PeerBroke with the kind of the error only, because messages of `requests` quote URLs with UIDs.
+        """
+        try:
+            return self._http.request(method, url, seconds=self.peer.timeout_s + size / SLOWEST, **options)
+        except requests.RequestException as error:
+            raise PeerBroke(f"{self.peer} does not answer ({self._http.exceeded or failure_kind(error)})") from None
 
 
 def first_value(entry: Any, tag: str) -> Any:

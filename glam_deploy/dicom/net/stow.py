@@ -4,18 +4,17 @@ import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from io import BytesIO
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
-import requests
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.net import delivery, files
 from glam_deploy.dicom.net.bounded_http import Reply
-from glam_deploy.dicom.net.delivery import SLOWEST, Answer, Commitment, Item, Outcome
-from glam_deploy.dicom.net.dicomweb import WebPeer, connect, failure_kind, first_value, status_text, values_at
+from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
+from glam_deploy.dicom.net.dicomweb import WebConnection, WebPeer, first_value, status_text, values_at
 from glam_deploy.errors import DicomError, PeerBroke, PeerDeclined, PeerError
 
 _BOUNDARY = "3b9d5c6e1f0a4d27glam"
@@ -35,23 +34,8 @@ _FAILED, _REFERENCED = "00081198", "00081199"
 _SOP_UID, _REFERENCED_UID, _FAILURE, _WARNING = "00080018", "00081155", "00081197", "00081196"
 
 
-class StowSession:
-    """Requests to one service for one result set: a `delivery.Session`. Entering sends no request.
-
-    Proxies, password files and redirections are not used, so that only the configured service receives results.
-    """
-
-    def __init__(self, peer: WebPeer) -> None:
-        self.peer = peer
-
-    def __enter__(self) -> "StowSession":
-        self._http = connect(self.peer)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
+class StowSession(WebConnection):
+    """Requests to one service for one result set: a `delivery.Session`. Entering sends no request."""
 
     def ask(self) -> None:
         """Search for a new random study UID. Raises PeerError if the service does not answer or denies access."""
@@ -111,15 +95,8 @@ class StowSession:
         return [str(first_value(item, _SOP_UID)) for item in found]
 
     def _request(self, method: str, path: str, *, body: bytes | None = None, **options: Any) -> Reply:
-        """Send a request; returns a response of any status.
-
-        Raises PeerBroke with the kind of the error only, because messages of `requests` quote URLs with UIDs.
-        """
-        url, seconds = self.peer.url.rstrip("/") + path, self.peer.timeout_s + len(body or b"") / SLOWEST
-        try:
-            return self._http.request(method, url, seconds=seconds, body=body, **options)
-        except requests.RequestException as error:
-            raise PeerBroke(f"{self.peer} does not answer ({self._http.exceeded or failure_kind(error)})") from None
+        url = self.peer.url.rstrip("/") + path
+        return self.exchange(method, url, size=len(body or b""), body=body, **options)
 
     def _check_access(self, answer: Reply) -> None:
         """Raise PeerError for a status that denies every request, whatever is sent."""

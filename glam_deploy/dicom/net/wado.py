@@ -9,11 +9,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-import requests
-
 from glam_deploy.dicom.net.bounded_http import Reply
-from glam_deploy.dicom.net.delivery import SLOWEST
-from glam_deploy.dicom.net.dicomweb import WebPeer, connect, failure_kind, first_value, status_text
+from glam_deploy.dicom.net.dicomweb import WebConnection, first_value, status_text
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
 PAGE = 211
@@ -31,16 +28,12 @@ class NotFound(PeerDeclined):
     """The service answers 404 Not Found."""
 
 
-class WebReader:
+class WebReader(WebConnection):
     """Searches and retrievals with one service. Making it sends no request; one thread at a time may use it.
 
     Raises PeerBroke if the service does not answer or reports an internal error; PeerDeclined if it declines this
     request (404, 403 and the like) and may answer others; PeerError if it denies every request. No message has a UID.
     """
-
-    def __init__(self, peer: WebPeer) -> None:
-        self.peer = peer
-        self._http = connect(peer)
 
     def search(
         self,
@@ -116,19 +109,10 @@ class WebReader:
             raise PeerDeclined(f"the service answers {status_text(answer)} for this instance")
         return file_in(answer)
 
-    def close(self) -> None:
-        self._http.close()
-
     def _request(self, path: str, accept: str, *, most: int, **options: Any) -> Reply:
         url = root = self.peer.url.rstrip("/") + path
-        seconds = self.peer.timeout_s + most / SLOWEST
         for _ in range(_MAX_REDIRECTS):
-            try:
-                answer = self._http.request(
-                    "GET", url, seconds=seconds, most=most, headers={"Accept": accept}, **options
-                )
-            except requests.RequestException as error:
-                raise PeerBroke(f"{self.peer} does not answer ({self._http.exceeded or failure_kind(error)})") from None
+            answer = self.exchange("GET", url, size=most, most=most, headers={"Accept": accept}, **options)
             if not answer.is_redirect:
                 self._check(answer)
                 return answer

@@ -51,7 +51,12 @@ def test_what_it_writes_is_accepted(cli: Cli, tmp_path: Path) -> None:
     assert (folder / "data").stat().st_mode & 0o777 == 0o700
     checked = cli("check-config", "--config", folder / "glam.toml")
     assert (checked.code, checked.err) == (0, "")
-    for told in (f"{folder}/data", "ARCHIVE from 10.1.2.3", "ARCHIVE at 10.1.2.3 port 104", f"bundle {tmp_path}/bundle"):
+    for told in (
+        f"{folder}/data",
+        "ARCHIVE from 10.1.2.3",
+        "ARCHIVE at 10.1.2.3 port 104",
+        f"bundle {tmp_path}/bundle",
+    ):
         assert told in checked.out
     assert f"check-config --config {folder}/glam.toml" in said.out
     assert "copy the bundle" not in said.out
