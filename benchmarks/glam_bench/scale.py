@@ -76,13 +76,19 @@ class ArchiveFigures:
     scheduling_s: float | None = None
     """Time of the driver for each view; its inverse is the largest rate of one run, whatever the number of nodes."""
     row_bytes: float | None = None
-    """Bytes of a view in the Parquet tables."""
+    """Bytes of a view in the Parquet tables, in parts of some ten rows; larger ones are compressed better."""
 
 
 ARCHIVE = ArchiveFigures(
-    two_nodes_over_one=1.881, two_nodes_over_one_simulated=1.998, files_per_s=171, scheduling_s=0.00173
+    two_nodes_over_one=1.881,
+    two_nodes_over_one_simulated=1.998,
+    files_per_s=171,
+    scheduling_s=0.00173,
+    row_bytes=1540,
 )
-"""`python -m glam_bench.archive_scale` on two cores of an AMD EPYC, 2026-11-29; `files` with other work beside it."""
+"""`python -m glam_bench.archive_scale` on two cores of an AMD EPYC, 2026-11-29; `files` with other work beside it; the
+bytes of the run over 500 files that docs/scale.md describes.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
