@@ -31,6 +31,22 @@ def open_regular(path: Path) -> io.BufferedReader:
         raise
 
 
+def open_lock(path: Path) -> io.BufferedRandom:
+    """Open the file of a lock, made if missing, for `fcntl.flock`; neither a link nor anything but a file is accepted.
+
+    Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    number = os.open(path, flags, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        return os.fdopen(number, "r+b")
+    except BaseException:
+        os.close(number)
+        raise
+
+
 def read_regular(path: Path, limit: int | None = None) -> bytes:
     """The bytes of the file. Raises OSError as `open_regular` does, and for more than `limit` bytes."""
     with open_regular(path) as file:

@@ -11,17 +11,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.identity import pseudonym
 from glam_deploy.appliance.process import RECURRING
 from glam_deploy.durable import sync
 from glam_deploy.errors import UsageError
-
-if TYPE_CHECKING:  # the state of the appliance is read without pydicom too
-    pass
-
+from glam_deploy.regular import read_regular
 
 KEY_BYTES = 32
 
@@ -38,7 +34,10 @@ def load_key(data: DataFolder) -> bytes:
     path = data.root / "audit.key"
     if not path.exists():
         _make_key(data.root, path)
-    key = path.read_bytes()
+    try:
+        key = read_regular(path, 1 << 20)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a backup") from error
     if len(key) != KEY_BYTES:
         raise UsageError(
             f"{path} has {len(key)} bytes, expected {KEY_BYTES}: restore it from a backup, or remove it, after which "

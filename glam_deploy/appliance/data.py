@@ -1,25 +1,30 @@
 """The data folder: its paths, and how files and folders are moved to their final names atomically."""
 
 import errno
+import fcntl
 import json
 import os
 import pwd
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import parse_json
+from glam_deploy.regular import open_lock
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
 
+ENDING_S = 10.0
+_POLL_S = 0.1
 _VERSION = "_"
 """Separates UID and version in the name of an instance's file; no UID has this character."""
 
@@ -56,6 +61,11 @@ class DataFolder:
     def restoring(self) -> Path:
         """Files of a backup that is being restored; gone when that is complete."""
         return self.root / ".restoring"
+
+    @property
+    def locks(self) -> Path:
+        """A file for each process that must be the only one of its kind, which holds a lock of it."""
+        return self.root / "locks"
 
     def study(self, study_uid: str) -> Path:
         """Folder of a study's instances, named by a digest because a UID can be as long as a file name."""
@@ -115,7 +125,7 @@ class DataFolder:
                 f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy restore "
                 "again"
             )
-        below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache,
+        below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache, self.locks,
                  self.root / "results/views", self.root / "results/jobs")  # fmt: skip
         try:
             for folder in (self.root, *below):
@@ -127,6 +137,33 @@ class DataFolder:
                 f"the data folder {self.root} cannot be made ({error.strerror}): give this user the right to write "
                 "there, or set another folder as `data` in the configuration"
             ) from error
+
+
+@contextmanager
+def sole_process(data: DataFolder, role: str) -> Iterator[None]:
+    """Let no other process have this role in the data folder during the block.
+
+    The kernel gives the lock back when the process ends, however it does. Raises UsageError if another one has it for
+    ENDING_S, in which a process that was killed ends.
+    """
+    with open_lock(data.locks / role) as file:
+        latest = time.monotonic() + ENDING_S
+        while not _locked(file):
+            if time.monotonic() >= latest:
+                raise UsageError(
+                    f"another process is the {role} of the data folder {data.root} already: stop it, or set another "
+                    "`data` in the configuration"
+                )
+            time.sleep(_POLL_S)
+        yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _user(number: int) -> str:

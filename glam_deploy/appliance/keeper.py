@@ -106,7 +106,8 @@ class Sweep:
     def _strays(self) -> Iterator[Path]:
         yield from self._data.incoming.iterdir()
         for folder in (self._data.root / "spool/studies").iterdir():
-            yield from (path for path in folder.iterdir() if not self._known_instance(path))
+            found = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else [folder]
+            yield from (path for path in found if not self._known_instance(path))
         versions = {row[0] for row in self._connection.execute("SELECT path FROM quarantine")}
         yield from (path for path in self._data.quarantine.iterdir() if self._data.relative(path) not in versions)
         views = {row[0] for row in self._connection.execute("SELECT folder FROM job_view WHERE folder NOT NULL")}
@@ -127,7 +128,7 @@ class Sweep:
         with transaction(self._connection):
             if path not in set(self._strays()) or _stamp(path) != stamp:
                 return
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
@@ -137,7 +138,7 @@ class Sweep:
 def _stamp(path: Path) -> FileStamp | None:
     """Inode, modification time and size, which change with the file; None if it is gone."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -20,7 +20,7 @@ from typing import Protocol
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.data import DataFolder
+from glam_deploy.appliance.data import DataFolder, sole_process
 from glam_deploy.appliance.process import configure_logging, die_with_parent, keep_to_this_user
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import last_heartbeats, open_database
@@ -165,13 +165,16 @@ class Watchdog:
 def run_role(config: Config, role: str, stop: threading.Event) -> None:
     """Run one role until `stop` is set.
 
-    Raises UsageError if the role cannot work with this configuration. An exception that is not a GlamError is logged
-    without its text and becomes SystemExit(1).
+    Raises UsageError if the role cannot work with this configuration, or if another process has it already. An
+    exception that is not a GlamError is logged without its text and becomes SystemExit(1).
     """
     configure_logging(role)
     keep_to_this_user()
+    data = DataFolder(root=config.data)
+    data.make()
     try:
-        import_module(ROLES[role]).run(config, stop)
+        with sole_process(data, role):
+            import_module(ROLES[role]).run(config, stop)
     except GlamError:
         raise
     except Exception as error:  # a traceback would show the error's text, which may hold a patient's name
@@ -281,11 +284,12 @@ def supervise_all(config: Config, path: Path, stop: threading.Event) -> int:
     keep_to_this_user()
     data = DataFolder(root=config.data)
     data.make()
-    open_database(data.database).close()
-    watchdog = Watchdog(data, fence_of(config))
-    watchdog.check_fence()
-    command = ["-m", "glam_deploy", "serve", "--config", str(path)]
-    return supervise(command, stop, roles=configured_roles(config), watch=watchdog)
+    with sole_process(data, "supervisor"):
+        open_database(data.database).close()
+        watchdog = Watchdog(data, fence_of(config))
+        watchdog.check_fence()
+        command = ["-m", "glam_deploy", "serve", "--config", str(path)]
+        return supervise(command, stop, roles=configured_roles(config), watch=watchdog)
 
 
 def supervise(

@@ -31,6 +31,7 @@ from glam_deploy.archive.parts import FILES, TEMPORARY, VIEWS, Parts
 from glam_deploy.archive.recovery import compare, instance_of, recover, seen_of
 from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError, unwritable
+from glam_deploy.regular import open_lock
 
 RETRIED = frozenset({FAILED, UNREADABLE})
 """Outcomes that are tried again on request."""
@@ -312,7 +313,7 @@ def _reason(error: OSError | sqlite3.OperationalError) -> str:
 
 @contextmanager
 def _locked(dest: Path) -> Iterator[None]:
-    with (dest / "lock").open("a") as file:
+    with open_lock(dest / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

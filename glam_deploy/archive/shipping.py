@@ -11,6 +11,7 @@ from glam_deploy.bundle.folder import ANY, contents
 from glam_deploy.engines.model_cache import default_folder
 from glam_deploy.errors import BackendUnavailable, disk_reason
 from glam_deploy.json_records import json_sha256, to_json
+from glam_deploy.regular import open_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ShippedBundle:
         target = cache / self.digest
         try:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (cache / f"{self.digest}.lock").open("a") as lock:
+            with open_lock(cache / f"{self.digest}.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not target.exists():
                     _write(target, files)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from glam_deploy import __version__
 from glam_deploy.appliance.audit import open_audit
@@ -24,7 +24,7 @@ from glam_deploy.appliance.state import database
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import to_json
-from glam_deploy.regular import open_regular
+from glam_deploy.regular import open_lock, open_regular
 
 CHUNK = 1 << 20
 IDENTITY = ("audit.key", "device.uid")
@@ -117,7 +117,7 @@ def _owner(data: DataFolder) -> str:
 
 @contextmanager
 def _locked(copy: CopyFolder) -> Iterator[None]:
-    with copy.lock.open("w") as file:
+    with open_lock(copy.lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -138,11 +138,16 @@ def _copy_state(data: DataFolder, copy: CopyFolder) -> CopiedFile:
     return found
 
 
+def _state(path: Path) -> closing[sqlite3.Connection]:
+    """A connection to the state of a copy, which nobody writes to."""
+    return closing(sqlite3.connect(database.immutable_address(path), uri=True))
+
+
 def _named(data: DataFolder, state: Path) -> Iterator[Path]:
     """Every file and folder of the data folder that belongs to the state in the file `state`."""
     yield from (data.root / name for name in IDENTITY if (data.root / name).exists())
     yield from sorted(data.audit.glob("*.jsonl"))
-    with closing(sqlite3.connect(database.immutable_address(state), uri=True)) as connection:
+    with _state(state) as connection:
         for query in (
             "SELECT path FROM instance",
             "SELECT path FROM quarantine",
@@ -183,11 +188,20 @@ def _is_whole(path: Path, file: CopiedFile, *, verify: bool) -> bool:
 
 
 def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) -> CopiedFile:
-    """Copy a file, unless the earlier copy has it. Raises FileNotFoundError if there is no such file."""
-    facts = source.stat()
+    """Copy a file, unless the earlier copy has it. Raises FileNotFoundError if there is no such file.
+
+    A link in the data folder is not followed: it would bring a file of another place into the copy.
+    """
+    facts = source.lstat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise UsageError(
+            f"{source} cannot be copied (it is a link, pipe, socket or device, expected a file): remove it, and put "
+            "the file of an earlier backup in its place"
+        )
     if known and (known.bytes, known.changed_ns) == (facts.st_size, facts.st_mtime_ns):
         return known
     with open_regular(source) as original:
+        _require_real(target.parent, target.parents[len(PurePosixPath(name).parts) - 1])
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with part_file(target.parent) as (part, file):
             digest, count = hashlib.sha256(), 0
@@ -199,6 +213,15 @@ def _copy_file(source: Path, name: str, target: Path, known: CopiedFile | None) 
             os.fsync(file.fileno())
             move_into_place(part, target)
     return CopiedFile(path=name, bytes=count, sha256=digest.hexdigest(), changed_ns=facts.st_mtime_ns)
+
+
+def _require_real(folder: Path, top: Path) -> None:
+    """Raises UsageError if a folder from `top` down to `folder` is a link, which leads out of the copy."""
+    for each in (folder, *folder.parents):
+        if each.is_symlink():
+            raise UsageError(f"{each} is a link, expected a folder of the backup: remove it")
+        if each == top:
+            return
 
 
 def digest_of(path: Path, length: int | None = None) -> CopiedFile:
@@ -215,7 +238,7 @@ def _remove_others(copy: CopyFolder, manifest: Manifest) -> None:
     """Remove files that the manifest does not name, and empty folders."""
     keep = {copy.files / file.path for file in manifest.files}
     for path in sorted(copy.files.rglob("*"), reverse=True):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
         elif path not in keep:

@@ -193,11 +193,13 @@ class CopyFolder:
         return not known
 
     def make(self) -> None:
-        """Create the folder, its id, and its folder of files, accessible to this user only. Raises OSError.
+        """Create the folder, its id, and its folder of files, accessible to this user only. Raises OSError, UsageError.
 
         Rights of others in folders of this user are withdrawn, because images of patients lie there.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.files.is_symlink():
+            raise UsageError(f"{self.files} is a link, expected a folder of the backup: remove it")
         self.files.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.root, self.files):
             facts = folder.stat()

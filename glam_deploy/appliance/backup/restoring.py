@@ -13,6 +13,7 @@ from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, part_file
 from glam_deploy.appliance.state import deliveries, overview
 from glam_deploy.appliance.state.database import VERSION, immutable_address, open_database
+from glam_deploy.appliance.state.soundness import foreign_content
 from glam_deploy.durable import move_into_place, sync
 from glam_deploy.errors import UsageError
 from glam_deploy.regular import open_regular
@@ -149,6 +150,8 @@ def _prepare_state(copy: CopyFolder, data: DataFolder, config: Config) -> None:
     targets = [target.name for target in config.targets if target.query or target.commitment]
     with closing(open_database(path)) as connection:
         _require_sound(copy, connection)
+        if foreign := foreign_content(connection):
+            raise UsageError(f"the backup {copy.root} cannot be used, {foreign}: use another backup")
         deliveries.ask_before_sending(connection, targets)
 
 

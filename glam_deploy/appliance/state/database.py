@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -116,6 +116,11 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
         )
     for statement in _CHANGES.get(version, ()):
         connection.execute(statement)
+    make_tables(connection, existing=existing)
+
+
+def make_tables(connection: sqlite3.Connection, *, existing: Collection[str] = ()) -> None:
+    """Make the tables and indices of this release that are not among `existing`."""
     for statement in _statements():
         if _name(statement) not in existing:
             connection.execute(statement)

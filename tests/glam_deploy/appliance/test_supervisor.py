@@ -1,5 +1,6 @@
 """The supervisor with real processes: restarts, stopping, and no process left when it is killed itself."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from support.until import until
 
 from glam_deploy.appliance import supervisor
 from glam_deploy.appliance.config import parse_config
+from glam_deploy.appliance.data import DataFolder
 
 SUPERVISE = """
 import os, sys
@@ -257,3 +259,38 @@ def test_a_role_logs_each_line_once(tmp_path: Path) -> None:
     _, rest = process.communicate(timeout=60)
     assert "receiver INFO listening as GLAM" in first
     assert (first + rest).count("listening as GLAM") == 1
+
+
+@pytest.mark.parametrize("kind", ["dispatcher", "supervisor"])
+def test_a_data_folder_has_one_process_of_each_kind(tmp_path: Path, kind: str) -> None:
+    """Two dispatchers would send each object twice."""
+    (tmp_path / "glam.toml").write_text(f"receive = {{ port = 0 }}\nweb = {{ port = 0 }}\n{MINIMAL}")
+    DataFolder(root=tmp_path / "data").make()
+    role = () if kind == "supervisor" else ("--role", kind)
+    with (tmp_path / f"data/locks/{kind}").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = start_process("serve", "--config", tmp_path / "glam.toml", *role, code=PLAIN)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"another process is the {kind} of the data folder {tmp_path}/data already: stop it" in told
+
+
+def test_a_role_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "glam.toml").write_text(MINIMAL)
+    lock = tmp_path / "data/locks/keeper"
+    process = start_process("serve", "--config", tmp_path / "glam.toml", "--role", "keeper", code=PLAIN)
+    try:
+        until(lambda: lock.exists() and _is_held(lock))
+    finally:
+        process.kill()
+        process.communicate()
+    assert not _is_held(lock)
+
+
+def _is_held(lock: Path) -> bool:
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -129,7 +129,7 @@ def test_a_pipe_in_place_of_an_image_ends_no_copy(standby: Config, copy: CopyFol
     data = DataFolder(root=standby.data)
     shutil.rmtree(copy.root)
     replaced(next(data.root.rglob("*.dcm")), os.mkfifo)
-    with pytest.raises(OSError, match="it is a pipe"):
+    with pytest.raises(UsageError, match=r"\.dcm cannot be copied \(it is a link, pipe"):
         copy_data(data, copy)
 
 

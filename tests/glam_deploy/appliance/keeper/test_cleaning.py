@@ -201,6 +201,21 @@ def test_files_without_a_row_are_removed_after_an_hour_unchanged(
     assert not any(path.exists() for path in strays)
 
 
+def test_strange_things_stop_no_sweep(data: DataFolder, connection: sqlite3.Connection, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "1.2.dcm").write_bytes(b"x")
+    strange = [data.root / "spool/studies" / name for name in ("file.dcm", "link", "dangling")]
+    strange[0].write_bytes(b"x")
+    strange[1].symlink_to(victim)
+    strange[2].symlink_to(tmp_path / "nothing")
+    sweep = Sweep(data, connection)
+    sweep(0.0)
+    sweep(UNTOUCHED_S)
+    assert not any(path.is_symlink() or path.exists() for path in strange)
+    assert (victim / "1.2.dcm").read_bytes() == b"x"
+
+
 def test_file_that_grows_is_somebodys(data: DataFolder, connection: sqlite3.Connection) -> None:
     part, sweep = written(data.incoming / ".a.part"), Sweep(data, connection)
     for hour in range(5):

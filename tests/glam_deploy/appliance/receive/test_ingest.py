@@ -1,5 +1,6 @@
 """Ingest: what is taken, what is not and in which words, and that nothing half-written stays."""
 
+import os
 import sqlite3
 import threading
 import warnings
@@ -384,4 +385,8 @@ def test_the_key_of_pseudonyms_is_made_once_and_for_us_alone(inbox: Box) -> None
     assert load_key(inbox.data) == load_key(inbox.data) == path.read_bytes()
     path.write_bytes(b"short")
     with pytest.raises(UsageError, match="5 bytes, expected 32"):
+        load_key(inbox.data)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match=r"audit.key cannot be read \(it is a pipe"):
         load_key(inbox.data)

@@ -1,0 +1,57 @@
+"""Whether a `state.db` that comes from elsewhere holds only what this release writes into one."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import PurePosixPath
+
+from glam_deploy.appliance.state.database import make_tables
+
+FOLDERS = frozenset({"spool", "quarantine", "results"})
+"""Top folders of the data folder in which rows name files."""
+_PATHS = (("instance", "path"), ("quarantine", "path"), ("parcel_object", "path"), ("job_view", "folder"))
+
+
+def foreign_content(connection: sqlite3.Connection) -> str:
+    """What this release never writes: tables, columns or triggers of others, or a path that leads out of the data
+    folder, which would be read, sent or removed; "" if there is nothing of the kind.
+
+    `connection`: to a database of the current version. Texts quote no value, which may be an identifier.
+    """
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.row_factory = sqlite3.Row
+        make_tables(fresh)
+        expected = set(_schema(fresh))
+    found = set(_schema(connection))
+    if differing := sorted(found ^ expected):
+        return f"its tables are not those of this release ({differing[0]})"
+    for table, column in _PATHS:
+        query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT NULL"  # names of this file
+        if not all(_is_inside(name) for (name,) in connection.execute(query)):
+            return f"a path of the table {table} leads out of the data folder"
+    if not all(_is_name(key) for (key,) in connection.execute("SELECT key FROM job")):
+        return "a key of the table job is no name of a folder"
+    return ""
+
+
+def _schema(connection: sqlite3.Connection) -> Iterator[str]:
+    """Each table, column, index, view and trigger, as a text. SQLite's own tables are not mentioned."""
+    rows = connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
+    for kind, name in rows:
+        yield f"{kind} {name}"
+        if kind == "table":
+            for _, column, typed, _, _, key, hidden in connection.execute(
+                "SELECT * FROM pragma_table_xinfo(?)", (name,)
+            ):
+                yield f"column {name}.{column} {typed} {key} {hidden}"
+
+
+def _is_inside(name: object) -> bool:
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    parts = PurePosixPath(name).parts
+    return len(parts) > 1 and parts[0] in FOLDERS and ".." not in parts
+
+
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and PurePosixPath(key).parts == (key,) and key not in (".", "..") and "\0" not in key
