@@ -34,6 +34,7 @@ def test_every_page_of_the_documentation_is_there() -> None:
         "contributing.html",
         "benchmarks.html",
         "reporting.html",
+        "tutorials/first-lesion-notebook.html",
     }
     assert set(PAGES) == sources | others
 
