@@ -38,6 +38,9 @@ OUTSIDE: Mapping[str, str] = MappingProxyType(
 )
 """Page of the repository -> page of the site."""
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
+_MOST_COLUMNS = 5
+"""Of a table that a telephone shows whole."""
 _WIDTH = 100
 
 
@@ -62,12 +65,24 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """The page with its own copy of the script that the theme would load from elsewhere, a name of its dialog, and no
-    head of a column that has none.
+    """The page with its own copy of the script that the theme would load from elsewhere, a name of its dialog, no head
+    of a column that has none, and wide tables that can be scrolled.
     """
     up = "../" * page.file.dest_uri.count("/")
-    output = output.replace("<th></th>", "<td></td>").replace(_WORKER, f"{up}assets/iframe-worker.js")
+    output = (
+        _TABLE.sub(_scrollable, output)
+        .replace("<th></th>", "<td></td>")
+        .replace(_WORKER, f"{up}assets/iframe-worker.js")
+    )
     return output.replace(_DIALOG, f'{_DIALOG} aria-label="Search"')
+
+
+def _scrollable(table: re.Match[str]) -> str:
+    """A table with many columns in a box that scrolls, also by keyboard."""
+    columns = table[0].partition("</thead>")[0].count("</th>")
+    if columns <= _MOST_COLUMNS:
+        return table[0]
+    return f'<div class="wide" role="group" aria-label="Table" tabindex="0">{table[0]}</div>'
 
 
 def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
