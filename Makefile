@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -124,6 +124,9 @@ site: $(INSTALLED)  ## the documentation as a site that needs no network, in bui
 docs-test: site  ## the pages of the site in Chromium, and by axe-core, after web-test has installed them
 	npm ci --prefix tests/glam_deploy/appliance/web/axe --ignore-scripts --no-audit --no-fund
 	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs -m site
+
+pictures: $(INSTALLED) demo/bundle  ## docs/images/appliance again, with Chromium, after web-test has installed it
+	PYTHONPATH=tests $(BIN)/python -m support.screenshots --bundle demo/bundle
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- imports: begin -->", "<!-- imports: end -->"
 PACKAGES = ("glam_bench", "glam_export", "glam_deploy")
+CLOSE = '%%{init: {"flowchart": {"nodeSpacing": 4, "rankSpacing": 30, "padding": 4}}}%%'
+"""So that the text can be read on a telephone."""
 
 
 def rooms() -> list[str]:
@@ -50,7 +52,7 @@ def reduced(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 def diagram() -> str:
     """Mermaid's text."""
-    lines = ["```mermaid", "flowchart TD"]
+    lines = ["```mermaid", CLOSE, "flowchart TD"]
     for room, others in sorted(reduced(uses()).items()):
         lines += [f"    {_short(room)} --> {_short(other)}" for other in sorted(others)]
     return "\n".join([*lines, "```"])

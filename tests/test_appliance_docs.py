@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -78,13 +77,6 @@ def test_the_configuration_of_the_quick_start_is_one(tmp_path: Path, monkeypatch
     config = parse_config((tmp_path / "try/glam.toml").read_text("utf-8"), folder=tmp_path / "try")
     assert [target.port for target in config.targets] == [4243]
     assert (config.web.port, config.worker.bundle) == (8044, tmp_path / "demo/bundle")
-
-
-@pytest.mark.parametrize("text", re.findall(r"```toml\n(.+?)```", MANUAL, re.DOTALL))
-def test_pieces_of_configuration_are_ones(text: str, tmp_path: Path) -> None:
-    keys = tomllib.loads(HEAD + text)
-    keys.setdefault("worker", {"bundle": "b"})
-    Config.model_validate(keys)
 
 
 def test_plain_listener_off_as_documented(tmp_path: Path) -> None:

@@ -1,15 +1,13 @@
-"""docs/notifications.md shows the messages that are sent, and configuration that is accepted."""
+"""docs/notifications.md shows the messages that are sent."""
 
 import json
 import re
-import tomllib
 from typing import get_args
 
 import pytest
 from support.commands import ROOT
 from support.notify import examples
 
-from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state.notify_events import Event
 
 PAGE = (ROOT / "docs/notifications.md").read_text("utf-8")
@@ -25,9 +23,3 @@ def test_the_example_is_what_is_sent(kind: str) -> None:
 def test_every_key_of_a_webhook_is_explained() -> None:
     explained = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", PAGE, re.MULTILINE))))
     assert set(json.loads(examples()["webhook"])["data"]) | set(get_args(Event)) <= explained
-
-
-@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "toml"])
-def test_pieces_of_configuration_are_ones(text: str) -> None:
-    head = {"license_acknowledged": True, "data": "d", "worker": {"bundle": "b"}}
-    Config.model_validate(head | tomllib.loads(text))

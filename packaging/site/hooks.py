@@ -1,9 +1,11 @@
-"""Pages of the site that are not in docs/: README, changelog and others, help of commands, and the Python interface.
+"""Pages of the site that are not in docs/: README, changelog and others, notebooks, help of commands, and the Python
+interface.
 
 Links between pages of the repository become links between pages of the site; links to other files of the repository
 become their names.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -31,10 +33,14 @@ OUTSIDE: Mapping[str, str] = MappingProxyType(
         "CONTRIBUTING.md": "contributing.md",
         "SECURITY.md": "reporting.md",
         "benchmarks/README.md": "benchmarks.md",
+        "docs/tutorials/first-lesion.ipynb": "tutorials/first-lesion-notebook.md",
     }
 )
 """Page of the repository -> page of the site."""
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
+_MOST_COLUMNS = 5
+"""Of a table that a telephone shows whole."""
 _WIDTH = 100
 
 
@@ -42,6 +48,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages and the scripts that are not in docs/."""
     for source, page in OUTSIDE.items():
         text = (ROOT / source).read_text("utf-8")
+        text = _of_notebook(text) if source.endswith(".ipynb") else text
         files.append(File.generated(config, page, content=_relinked(text, PurePosixPath(source))))
     files.append(File.generated(config, "commands.md", content=_commands()))
     files.append(File.generated(config, "reference.md", content=_reference()))
@@ -58,17 +65,42 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """The page with its own copy of the script that the theme would load from elsewhere, a name of its dialog, and no
-    head of a column that has none.
+    """The page with its own copy of the script that the theme would load from elsewhere, a name of its dialog, no head
+    of a column that has none, and wide tables that can be scrolled.
     """
     up = "../" * page.file.dest_uri.count("/")
-    output = output.replace("<th></th>", "<td></td>").replace(_WORKER, f"{up}assets/iframe-worker.js")
+    output = (
+        _TABLE.sub(_scrollable, output)
+        .replace("<th></th>", "<td></td>")
+        .replace(_WORKER, f"{up}assets/iframe-worker.js")
+    )
     return output.replace(_DIALOG, f'{_DIALOG} aria-label="Search"')
+
+
+def _scrollable(table: re.Match[str]) -> str:
+    """A table with many columns in a box that scrolls, also by keyboard."""
+    columns = table[0].partition("</thead>")[0].count("</th>")
+    if columns <= _MOST_COLUMNS:
+        return table[0]
+    return f'<div class="wide" role="group" aria-label="Table" tabindex="0">{table[0]}</div>'
 
 
 def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
     """As `on_post_page`, for the page of missing pages."""
     return output_content.replace(_WORKER, "assets/iframe-worker.js")
+
+
+def _of_notebook(text: str) -> str:
+    """Markdown of a notebook without outputs: its text, and its cells as blocks of code."""
+    return "\n\n".join(_of_cell(cell) for cell in json.loads(text)["cells"])
+
+
+def _of_cell(cell: Mapping[str, Any]) -> str:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source
+    language, code = ("sh", source.removeprefix("%%sh\n")) if source.startswith("%%sh\n") else ("python", source)
+    return f"```{language}\n{code}\n```"
 
 
 def _relinked(text: str, source: PurePosixPath) -> str:

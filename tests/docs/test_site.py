@@ -1,7 +1,7 @@
 """The site of the documentation, after `make site`, as Chromium shows it from a folder."""
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +13,15 @@ pytestmark = pytest.mark.site
 
 SITE = ROOT / "build/site"
 AXE = ROOT / "tests/glam_deploy/appliance/web/axe/node_modules/axe-core/axe.min.js"
+DIAGRAMS = re.findall(
+    r"^```mermaid\n(.+?)^```", (ROOT / "docs/architecture.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+)
+COLUMN, SMALLEST = 358, 9
+"""Pixels of a page's column on a telephone of 390, and of the smallest text."""
+SHOWN = """() => Promise.all([...document.querySelectorAll("article picture img")].map(async (one) => {
+  await one.decode().catch(() => null);
+  return { url: one.currentSrc, width: one.naturalWidth };
+}))"""
 PAGES = sorted(page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html") if page.name != "404.html")
 
 
@@ -34,6 +43,7 @@ def test_every_page_of_the_documentation_is_there() -> None:
         "contributing.html",
         "benchmarks.html",
         "reporting.html",
+        "tutorials/first-lesion-notebook.html",
     }
     assert set(PAGES) == sources | others
 
@@ -63,8 +73,32 @@ def test_the_search_finds_in_chromium(chromium: Any) -> None:
         assert "commitment" in seen.page.inner_text(".md-search-result__list").lower()
 
 
-def test_the_diagram_is_drawn_in_chromium(chromium: Any) -> None:
+def test_diagrams_are_drawn_in_chromium(chromium: Any) -> None:
     with seen_by(chromium, SITE.as_uri(), width=1366) as seen:
         seen.page.goto(f"{SITE.as_uri()}/architecture.html")
-        seen.page.wait_for_selector("div.mermaid")
-        assert Path(SITE / "assets/mermaid.min.js").exists()
+        drawn = seen.page.locator("div.mermaid")
+        drawn.nth(len(DIAGRAMS) - 1).wait_for()
+        assert drawn.count() == len(DIAGRAMS)
+
+
+def test_text_of_diagrams_can_be_read_on_a_telephone_in_chromium(chromium: Any) -> None:
+    """A page shrinks a diagram that is wider than itself, and with it the text of 16 pixels."""
+    with seen_by(chromium, SITE.as_uri(), width=390) as seen:
+        seen.page.add_script_tag(path=SITE / "assets/mermaid.min.js")
+        for number, source in enumerate(DIAGRAMS):
+            drawn = seen.page.evaluate("async (of) => (await mermaid.render(...of)).svg", [f"d{number}", source])
+            box = re.match(r'<svg[^>]* viewBox="\S+ \S+ (\S+) \S+"', drawn)
+            assert box
+            assert 16 * min(1, COLUMN / float(box[1])) >= SMALLEST, source
+
+
+@pytest.mark.parametrize("page", ["appliance", "performance"])
+def test_pictures_are_shown_in_chromium(chromium: Any, page: str) -> None:
+    """That for the window: a page has others for telephones and for the dark."""
+    for width, scheme in ((390, "dark"), (1366, "light")):
+        with seen_by(chromium, SITE.as_uri(), width=width, scheme=scheme) as seen:
+            seen.page.goto(f"{SITE.as_uri()}/{page}.html")
+            shown = seen.page.evaluate(SHOWN)
+            assert len(shown) >= 2
+            assert [one["url"] for one in shown if not one["width"]] == []
+            assert all(("narrow" in one["url"] or "-390-dark" in one["url"]) == (width == 390) for one in shown)

@@ -123,7 +123,7 @@ class Appliance:
     connection: sqlite3.Connection
     monotonic: MonotonicClock
     portal: BlockingPortal
-    _pipeline: Pipeline = field(
+    pipeline: Pipeline = field(
         default_factory=lambda: Pipeline(
             OpenedEngines(engines=fake_engines(), identity=fake_identity()), patches=2, provenance={}
         )
@@ -209,7 +209,7 @@ class Appliance:
         if view.state != "candidate":
             return JobViewOutcome(sop_uid=view.sop_uid, outcome="skipped", reason=view.state_reason)
         mammogram = read_view(self.context.data.root / view.path)
-        folder = publisher.publish_view(job.study_uid, view, mammogram, self._pipeline(mammogram))
+        folder = publisher.publish_view(job.study_uid, view, mammogram, self.pipeline(mammogram))
         return JobViewOutcome(
             sop_uid=view.sop_uid, outcome="done", folder=self.context.data.relative(folder), seconds=0.5
         )

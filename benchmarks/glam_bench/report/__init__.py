@@ -34,14 +34,19 @@ def check_gates(folders: Sequence[Path]) -> None:
 
 
 def write_ladder_svg(results: Results, path: Path) -> None:
-    """Write the ladder's plot as an SVG that stands alone, on a ground of its own, in light and dark.
+    """Write `ladder_svg`."""
+    path.write_text(ladder_svg(results), "utf-8")
+
+
+def ladder_svg(results: Results, width: float = LADDER_WIDTH) -> str:
+    """The ladder's plot as an SVG that stands alone, on a ground of its own, in light and dark.
 
     Rungs that could not run are left out: the report says why.
     """
     _require_finite(results)
     ran = results.copy()
     ran["ladder"] = [rung for rung in results["ladder"] if rung.get("latency_ms")]
-    path.write_text(ladder.draw(ran, LADDER_WIDTH).standalone(raw(style.standalone())), "utf-8")
+    return ladder.draw(ran, width).standalone(raw(style.standalone()))
 
 
 def _require_finite(value: object, place: str = "the results") -> None:
