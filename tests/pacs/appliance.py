@@ -35,6 +35,10 @@ class Appliance:
     """Section -> key -> value, over those below."""
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    program: Sequence[str] = (sys.executable, "-c", PROMPT)
+    """The command line of glam-deploy, without arguments."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to that of this process."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,8 +68,9 @@ class Appliance:
         """Returns when every part is ready."""
         self.configure()
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-c", PROMPT, "serve", "--config", self.config]
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            command = [*self.program, "serve", "--config", self.config]
+            variables = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=variables)
         wait_for(self._is_ready, f"the appliance to be ready, see {self.folder / 'log'}")
 
     def stop(self) -> int:
