@@ -17,7 +17,7 @@ from soak.plan import TROUBLED, Plan, small_disk
 from soak.samples import Sample, Sampler
 from soak.senders import Ledger, Modality
 from soak.target import Arrived
-from soak.trouble import Trouble, Visitors
+from soak.trouble import START_S, Trouble, Visitors
 from soak.wall_clock import WallClock
 from support.orthanc import Orthanc, free_port, running, wait_for
 
@@ -91,7 +91,7 @@ def run(plan: Plan, folder: Path) -> Seen:
     with small_disk(folder / "disk") as disk, running(pacs):
         appliance = plan.appliance(disk, pacs, clock)
         try:
-            appliance.start()
+            appliance.start(patience_s=START_S)
             return Soak(plan, appliance, pacs, clock, exams).run()
         finally:
             if appliance.process:

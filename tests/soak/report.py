@@ -11,7 +11,7 @@ from soak.plan import QUOTA
 from soak.samples import MIB, Sample
 from soak.target import by_class
 
-MOST_SAMPLES = 60
+MOST_SAMPLES = 40
 """That are kept in the record."""
 
 

@@ -17,13 +17,17 @@ ROLES = ("receiver", "web", "keeper", "worker", "dispatcher")
 VICTIMS = (*ROLES, "reader", "supervisor")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PAGES = ("/", "/studies", "/failures", "/metrics", "/health/ready")
+START_S = 300
+"""The longest that a process may take to be there again, on a machine with much else to do."""
 JUMPS_S = (-86400, -3600, -40, 0, 40, 3600, 86400)
 
 
 def processes(appliance: Appliance) -> dict[str, int]:
     """Name -> process: the supervisor, the roles, and the worker's reader of views."""
     assert appliance.process
-    found = {"supervisor": appliance.process.pid, **appliance.pids()}
+    found = {"supervisor": appliance.process.pid}
+    with suppress(FileNotFoundError):  # it has just ended
+        found |= appliance.pids()
     readers = _children(found["worker"]) if "worker" in found else []
     return found | dict(zip(("reader",), readers, strict=False))
 
@@ -51,8 +55,6 @@ class Trouble:
     """By process and signal."""
     outages: int = 0
     jumps: int = 0
-    starting: threading.Lock = field(default_factory=threading.Lock)
-    """Held while there may be no supervisor."""
 
     def kill(self, stop: threading.Event) -> None:
         """Every process in turn, by either signal, in an order drawn by chance."""
@@ -61,19 +63,17 @@ class Trouble:
             if not turns:
                 turns = [(victim, how) for victim in VICTIMS for how in SIGNALS]
                 self.rng.shuffle(turns)
-            victim, how = turns.pop()
-            with self.starting:
-                self._kill(victim, how)
+            self._kill(*turns.pop())
 
     def _kill(self, victim: str, how: signal.Signals) -> None:
-        pid = wait_for(lambda: processes(self.appliance).get(victim), f"the {victim} to live again", patience_s=150)
+        pid = wait_for(lambda: processes(self.appliance).get(victim), f"the {victim} to live again", patience_s=START_S)
         with suppress(ProcessLookupError):
             os.kill(pid, how)
             self.kills[f"{victim} {how.name}"] += 1
         if victim == "supervisor":
             assert self.appliance.process
             self.appliance.process.wait(120)
-            self.appliance.start()
+            self.appliance.start(patience_s=START_S)
 
     def take_target_away(self, stop: threading.Event) -> None:
         while not stop.wait(4 * self.every_s):
