@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test pictures
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -96,12 +96,15 @@ pacs-test: $(INSTALLED)  ## the appliance beside Debian's Orthanc, on loopback; 
 kill-test: $(INSTALLED)  ## 100 kills of its processes under load, after pacs-test has installed what it needs; five minutes
 	GLAM_EXPECT=orthanc,dcmtk GLAM_KILLS=100 $(BIN)/python -m pytest tests/pacs/test_kills.py -m pacs
 
+MINUTES ?= 10
+soak: $(INSTALLED) demo/bundle  ## the appliance under load and in trouble for MINUTES, into build/soak; root only, after pacs-test has installed what it needs
+	$(BIN)/python tests/soak/run.py --minutes $(MINUTES)
+
 debian-test: $(INSTALLED)  ## the quick start typed in a fresh Debian 12, and the container built and run on it; root only, a quarter of an hour
 	which debootstrap buildah >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap buildah; }
 	GLAM_EXPECT=debian $(BIN)/python -m pytest tests/debian -m debian
 
 FUZZ := .venv-fuzz/bin
-MINUTES ?= 10
 fuzz: $(INSTALLED)  ## every parser on damaged input for MINUTES in all, guided by coverage, in a venv of its own beside .venv
 	test -d .venv-fuzz || $(PYTHON) -m venv .venv-fuzz
 	echo "import site; site.addsitedir('$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)')" > $$(echo .venv-fuzz/lib/python3*/site-packages)/glam_deploy_venv.pth

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 DAY_S = 86400.0
 AT_ONCE = 50
 """Most studies that are deleted in one pass, so that other processes do not wait long for the database."""
-
+BETWEEN_PASSES_S = 1.0
+"""Pause before the next pass while more studies are due: the database shrinks faster than any sender fills it."""
 
 UNTOUCHED_S = 3600.0
 """A file without a row that has not changed for this long is removed; every process records or deletes its files within
@@ -45,16 +46,23 @@ class Retention:
         self._data, self._connection, self._audit = data, connection, audit
         self._instances_s, self._results_s = rules.instances_days * DAY_S, rules.results_days * DAY_S
 
-    def __call__(self, now: float) -> None:
-        """Remove what is due at monotonic time `now`. Raises OSError if a file cannot be removed."""
+    def __call__(self, now: float) -> bool:
+        """Remove what is due at monotonic time `now`, oldest first; whether more studies are due than were removed.
+
+        Raises OSError if a file cannot be removed.
+        """
         studies.mark_finished(self._connection, now)
         gone_s = max(self._instances_s, self._results_s)
-        for study_uid in studies.finished_before(self._connection, now - gone_s)[:AT_ONCE]:
+        gone = studies.finished_before(self._connection, now - gone_s)
+        for study_uid in gone[:AT_ONCE]:
             self._forget(study_uid, now - gone_s)
+        if len(gone) > AT_ONCE:
+            return True
         for study_uid in studies.finished_before(self._connection, now - self._instances_s):
             self._remove_instances(studies.study_files(self._connection, study_uid), study_uid)
         for study_uid in studies.finished_before(self._connection, now - self._results_s):
             self._remove_results(studies.study_files(self._connection, study_uid))
+        return False
 
     def _forget(self, study_uid: str, moment: float) -> None:
         """Remove a study under the database's write lock, so that no instance of it is recorded meanwhile."""
@@ -187,7 +195,9 @@ def _clean(config: Config, data: DataFolder, stop: threading.Event) -> None:
         while True:
             try:
                 sweep(monotonic())
-                retention(monotonic())
+                while retention(monotonic()):
+                    if stop.wait(BETWEEN_PASSES_S):
+                        return
             except (OSError, sqlite3.OperationalError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
                 log.error("cleaning was interrupted (%s) and is retried", reason, extra=RECURRING)

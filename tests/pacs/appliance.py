@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from support.commands import ROOT
-from support.orthanc import free_port, wait_for
+from support.orthanc import PATIENCE_S, free_port, wait_for
 
 SENDERS = ("MODALITY", "STORESCU", "DCMSEND", "TESTPACS")
 PROMPT = (
@@ -35,6 +35,10 @@ class Appliance:
     """Section -> key -> value, over those below."""
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    program: Sequence[str] = (sys.executable, "-c", PROMPT)
+    """The command line of glam-deploy, without arguments."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to that of this process."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,13 +64,14 @@ class Appliance:
         (self.folder / "token").chmod(0o600)
         self.config.write_text(_toml(self._sections(), self.targets))
 
-    def start(self) -> None:
+    def start(self, *, patience_s: float = PATIENCE_S) -> None:
         """Returns when every part is ready."""
         self.configure()
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-c", PROMPT, "serve", "--config", self.config]
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        wait_for(self._is_ready, f"the appliance to be ready, see {self.folder / 'log'}")
+            command = [*self.program, "serve", "--config", self.config]
+            variables = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=variables)
+        wait_for(self._is_ready, f"the appliance to be ready, see {self.folder / 'log'}", patience_s=patience_s)
 
     def stop(self) -> int:
         """As a service manager does it; the exit status."""

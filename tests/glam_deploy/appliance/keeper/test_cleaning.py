@@ -1,12 +1,15 @@
 """What is removed from the data folder, and above all what is not."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.jobs import arrive, config_of, database_of, made
+from support.until import until
 
+from glam_deploy.appliance import keeper
 from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.config import Retain
 from glam_deploy.appliance.data import DataFolder
@@ -178,6 +181,29 @@ def test_discarded_study_goes_too(data: DataFolder, connection: sqlite3.Connecti
     clean(0.0)
     clean(7 * DAY_S)
     assert not instance.exists()
+
+
+def test_any_number_of_studies_is_removed(
+    data: DataFolder, connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pass removes, long before the next check is due."""
+    for number in range(2 * keeper.AT_ONCE + 1):
+        received(data, connection, f"1.{number}", study=f"1.2.{number}")
+    studies.assemble_complete(connection, config_of(data.root).assemble, 1e4)
+    connection.execute("UPDATE job SET state = 'done'")
+    monkeypatch.setattr(keeper, "CLEAN_S", 1e6)
+    monkeypatch.setattr(keeper, "BETWEEN_PASSES_S", 0.0)
+    rules, stop = config_of(data.root.parent, "[retain]\ninstances_days = 0\nresults_days = 0"), threading.Event()
+    assert rules.data == data.root
+    role = threading.Thread(target=keeper.run, args=(rules, stop))
+    role.start()
+    try:
+        until(lambda: count(connection)["study"] == 0)
+    finally:
+        stop.set()
+        role.join()
+    assert set(count(connection).values()) == {0}
+    assert not list((data.root / "spool/studies").iterdir())
 
 
 # strays
