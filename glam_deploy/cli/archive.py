@@ -41,8 +41,8 @@ OUTCOMES = ("done", "skipped", "failed", "duplicate", "excluded", "unreadable", 
 """The order of the counts in the last line."""
 
 MOST_READERS = 64
-"""Largest number of reading processes for a pipeline. Each takes about 0.3 GB, with the two views that it may hold, and
-64 decode more views in a second than a GPU computes."""
+"""Largest number of reading processes for a pipeline. Each takes about 0.5 GB, with its decoder and the two views that
+it may hold, and 64 decode more views in a second than a GPU computes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
+from glam_deploy.decoding import view_reader
 from glam_deploy.dicom.results.kinds import KINDS
 
 Found = dict[str, tuple[str, str]]
@@ -78,6 +79,22 @@ def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
     assert found["bundle"][0] == "ok"
     assert found["engine"] == ("ok", "onnx, the reference itself")
     assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml", "web.token"]
+
+
+RISCV = "import platform; platform.machine = lambda: 'riscv64'; from glam_deploy.decoding.start import main; main()"
+
+
+def test_the_limits_of_decoders(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = looked(cli, place)
+    assert found["decoder"] == ("ok", "a process with limits of memory and time, and with a filter of system calls")
+    monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
+    code, found = looked(cli, place)
+    text = "limits of memory and time, but no filter of system calls (no filter for the processor riscv64)"
+    assert (code, found["decoder"]) == (0, ("note", text))
+    monkeypatch.setattr(view_reader, "_PROGRAM", "raise SystemExit(3)")
+    code, found = looked(cli, place)
+    assert code == 1
+    assert found["decoder"] == ("FAILS", "the process for decoders ended with exit code 3 before it was ready")
 
 
 def test_a_table_for_people(cli: Cli, place: Path) -> None:
