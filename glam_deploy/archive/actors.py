@@ -25,8 +25,6 @@ from glam_deploy.installation import require
 from glam_deploy.records import Facts, Mammogram
 from glam_deploy.runtime.result import Result
 
-READY = "ready"
-
 
 class ViewPipeline(Protocol):
     """A `Pipeline`, or its stand-in."""
@@ -100,11 +98,12 @@ class Reader:
     """A process that reads entries, and has them decoded. Raises OSError if no decoder can be started."""
 
     def __init__(self, reader: EntryReader) -> None:
-        self._reader, self._decoder = reader, open_decoder()
+        self._reader = reader
+        self._decoder, self._missing = open_decoder()
 
     def ready(self) -> str:
-        """Answer once the process works."""
-        return READY
+        """Answer once the process works: why its decoder has no filter of system calls, as of `open_decoder`."""
+        return self._missing
 
     def read(self, entry: Entry) -> tuple[Fingerprint, DecodedView | None]:
         """As `EntryReader.read`."""

@@ -12,9 +12,12 @@ DECODING_S = 60.0
 """Longest time to decode an image on Linux."""
 
 
-def open_decoder() -> Decoder:
-    """A decoder that is ready to work. Raises OSError if its process cannot be started."""
-    return decode_here if sys.platform != "linux" else _decoder_in_child()
+def open_decoder() -> tuple[Decoder, str]:
+    """A decoder that is ready to work, and why it has no filter of system calls; "" if it has, and except on Linux.
+
+    Raises OSError if its process cannot be started.
+    """
+    return (decode_here, "") if sys.platform != "linux" else _decoder_in_child()
 
 
 def decode_here(data: bytes, name: PurePath, /, *, for_processing: bool) -> Mammogram:
@@ -23,11 +26,11 @@ def decode_here(data: bytes, name: PurePath, /, *, for_processing: bool) -> Mamm
         return reading.read_under_name(path, name, for_processing=for_processing)
 
 
-def _decoder_in_child() -> Decoder:
+def _decoder_in_child() -> tuple[Decoder, str]:
     from glam_deploy.decoding.view_reader import NotStarted, ViewReader
 
     reader = ViewReader(longest_s=DECODING_S, niceness=0)  # Ray has given readers and predictors one priority
-    reader.wait_until_ready()
+    missing = reader.wait_until_ready().missing
 
     def decode(data: bytes, name: PurePath, /, *, for_processing: bool) -> Mammogram:
         try:
@@ -35,4 +38,4 @@ def _decoder_in_child() -> Decoder:
         except NotStarted:
             os._exit(1)  # this machine lacks memory or processes, and the image is not the cause
 
-    return decode
+    return decode, missing

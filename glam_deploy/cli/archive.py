@@ -30,7 +30,7 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.cli.progress import KEPT, Tally
 from glam_deploy.errors import UsageError
-from glam_deploy.installation import require
+from glam_deploy.installation import page, require
 
 if TYPE_CHECKING:
     from glam_deploy.archive.driver import Driver
@@ -232,7 +232,10 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             raise
         finally:
             _tell_damage(driver, plan.dest)
-    page = write_summary(plan.dest)
+    summary = write_summary(plan.dest)
+    if driver.unfiltered:
+        reason = f"a node has no filter of system calls for decoders ({driver.unfiltered})"
+        console.err.print(f"{reason}: see {page('security.md')}, Decoders", soft_wrap=True)
     if driver.without_objects:
         noun = "image has" if driver.without_objects == 1 else "images have"
         console.err.print(
@@ -240,7 +243,7 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             soft_wrap=True,
         )
     if not console.is_quiet():
-        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {page}"
+        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {summary}"
         console.out.print(text, soft_wrap=True)
     return 1 if counts["failed"] or counts["unreadable"] or driver.lost or not counts.total() else 0
 

@@ -42,7 +42,7 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 @json_option("For programs.")
 @click.option("--ready", is_flag=True, help="Only whether the appliance is ready, as /health/ready.")
 def command(config_path: Path, as_json: bool, ready: bool) -> int:
-    """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, access, targets.
+    """Check whether the appliance can run here: data, disk, clock, bundle, engine, decoder, ports, access, targets.
 
     Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target and to the archive of [fetch]; asks the
     login provider for its metadata. Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.

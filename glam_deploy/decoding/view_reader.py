@@ -124,11 +124,15 @@ class ViewReader:
             file.flush()
             return self._read(request, file.fileno())
 
-    def close(self) -> None:
-        """Kill the process."""
+    def kill(self) -> None:
+        """Kill the process; the next image is read by a new one."""
         if self._process:
             self._process.kill()
             self._reap()
+
+    def close(self) -> None:
+        """Kill the process, for good."""
+        self.kill()
         self._starter.shutdown()
 
     def _read(self, request: Request, content: int | None) -> Mammogram:
@@ -176,21 +180,18 @@ class ViewReader:
         try:
             yield
         except Exception as error:
-            assert self._process
-            self._process.kill()
-            self._reap()
+            self.kill()
             log.error("the process for decoders gave an answer of another form (%s)", type(error).__name__)
             raise InputError("its decoder gave back something else than an image", Remedy.EXPORT_AGAIN) from error
 
     def _wait(self, deadline: float) -> None:
         """Return when the process has sent something; `deadline` in seconds of the monotonic clock."""
-        assert self._process and self._channel
+        assert self._channel
         while not select.select([self._channel], [], [], POLL_S)[0]:
             if self._stop.is_set():
                 raise Stopped
             if time.monotonic() > deadline:
-                self._process.kill()
-                self._reap()
+                self.kill()
                 raise _Overdue
 
     def _reap(self) -> int:

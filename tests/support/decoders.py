@@ -1,6 +1,6 @@
 """Decoders that misbehave as the names of their files say, in the child process of the product."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ MISDEEDS = {
     "kills": ("os.kill(os.getppid(), signal.SIGKILL)", "a fault while reading it: PermissionError"),
 }
 """Name -> what its decoder does, and the reason that the image then has."""
+
+
+RISCV = "import platform; platform.machine = lambda: 'riscv64'; from glam_deploy.decoding.start import main; main()"
+"""Program of a child process on a machine for which there is no filter."""
 
 
 def program(folder: Path, misdeeds: Mapping[str, str] | None = None) -> str:
@@ -56,23 +60,23 @@ start.main()
 """
 
 
-class MisdecodedSource:
-    """A folder whose images have the decoders of `program`, in each process that it is sent to, and HANG_S each."""
+class DecodedSource:
+    """A folder whose images are decoded by a program, within HANG_S, in each process that it is sent to."""
 
-    def __init__(self, folder: Path, made: Path) -> None:
-        self._folder, self._made = folder, made
+    def __init__(self, folder: Path, program: str) -> None:
+        self._folder, self._program = folder, program
         self._inner: Source = open_source([str(folder)])
 
-    def entries(self) -> Any:
+    def entries(self) -> Iterator[Entry]:
         return self._inner.entries()
 
     def read(self, entry: Entry) -> bytes:
         return self._inner.read(entry)
 
     def __reduce__(self) -> Any:
-        return _received, (self._folder, self._made)
+        return _received, (self._folder, self._program)
 
 
-def _received(folder: Path, made: Path) -> MisdecodedSource:
-    view_reader._PROGRAM, decoder.DECODING_S = program(made), HANG_S
-    return MisdecodedSource(folder, made)
+def _received(folder: Path, program: str) -> DecodedSource:
+    view_reader._PROGRAM, decoder.DECODING_S = program, HANG_S
+    return DecodedSource(folder, program)

@@ -25,7 +25,7 @@ from support.archive import (
     write_mixture,
     write_views,
 )
-from support.decoders import MISDEEDS, MisdecodedSource
+from support.decoders import MISDEEDS, RISCV, DecodedSource, program
 
 from glam_bench.simulated_pipeline import Simulation
 from glam_deploy.archive.actors import EnginePlan
@@ -226,9 +226,10 @@ def test_decoders_that_misbehave_cost_one_row_each(ray: Any, tmp_path: Path) -> 
     write_views(tmp_path / "in", ["a.dcm", *(f"{misdeed}_L-CC.dcm" for misdeed in MISDEEDS), "z.dcm"])
     np.save(tmp_path / "in/aborts_R-CC.npy", breast(View.R_CC))
     (tmp_path / "rights").mkdir()
-    source = MisdecodedSource(tmp_path / "in", tmp_path / "rights")
-    counts = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=source)).run()
-    assert counts == {"done": 2, "failed": len(MISDEEDS) + 1}
+    source = DecodedSource(tmp_path / "in", program(tmp_path / "rights"))
+    driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=source))
+    assert driver.run() == {"done": 2, "failed": len(MISDEEDS) + 1}
+    assert driver.unfiltered == ""
     found = {Path(row["location"]).name: row for row in rows(tmp_path / "out", "views")}
     assert found["a.dcm"]["status"] == found["z.dcm"]["status"] == "done"
     for name in found.keys() - {"a.dcm", "z.dcm"}:
@@ -238,6 +239,13 @@ def test_decoders_that_misbehave_cost_one_row_each(ray: Any, tmp_path: Path) -> 
         assert bool(row["sop_instance_uid"]) == name.endswith(".dcm")
     assert "--retry-failed" in found["hangs_L-CC.dcm"]["reason"]
     assert not list((tmp_path / "rights").iterdir())
+
+
+def test_a_node_without_the_filter_is_reported(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm"])
+    driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=DecodedSource(tmp_path / "in", RISCV)))
+    assert driver.run() == {"done": 1}
+    assert driver.unfiltered == "no filter for the processor riscv64"
 
 
 def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None:

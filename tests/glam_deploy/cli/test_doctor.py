@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import MammographyCADSRStorage, SecondaryCaptureImageStorage
 from support.commands import Cli
+from support.decoders import RISCV
 from support.outbox import opened_outbox
 from support.pacs import PLAIN, FakePacs
 from support.receive import box, close_sockets, running_receiver
@@ -79,9 +80,6 @@ def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
     assert found["bundle"][0] == "ok"
     assert found["engine"] == ("ok", "onnx, the reference itself")
     assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml", "web.token"]
-
-
-RISCV = "import platform; platform.machine = lambda: 'riscv64'; from glam_deploy.decoding.start import main; main()"
 
 
 def test_the_limits_of_decoders(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

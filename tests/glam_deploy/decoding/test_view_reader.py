@@ -21,7 +21,7 @@ from hostile import closed, with_elements
 from mammograms import breast, transcode, write_mg
 from pydicom import uid
 from pydicom.uid import JPEGLSLossless
-from support.decoders import HANG_S, MISDEEDS, program
+from support.decoders import HANG_S, MISDEEDS, RISCV, program
 from support.until import until
 
 from glam_deploy.archive.decoder import decode_here
@@ -173,8 +173,7 @@ def test_a_kernel_without_the_filter_is_named_once_and_views_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the other limits. The kernel is that of a processor for which there is no table."""
-    other = "import platform; platform.machine = lambda: 'riscv64'; from glam_deploy.decoding.start import main; main()"
-    monkeypatch.setattr(view_reader, "_PROGRAM", other)
+    monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
     for _ in range(2):
         with closing(ViewReader(longest_s=60)) as reader:
             assert reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False).view is View.L_CC
