@@ -69,6 +69,8 @@ class Remedy(Enum):
     OTHER_BUNDLE = "name another bundle"
     EQUAL_GPUS = "name GPUs of one model only"
     FLAVOUR = "choose a flavour of TensorRT"
+    EXPORT_AGAIN = "export the image again"
+    READ_LONGER = "allow more time for reading"
 
 
 _VIEWS = "one of L-CC, R-CC, L-MLO, R-MLO"
@@ -80,9 +82,12 @@ _AT_SOURCE = "correct ImageLaterality and PatientOrientation at the source of th
 _VIEW_AT_SOURCE = "correct ImageLaterality and ViewCodeSequence at the source of the image, and send it again"
 _AS_DICOM = "send the DICOM object of the view, whose tags state it"
 _STORED = "store the image upright, with a left breast facing right, or as a DICOM object with PatientOrientation"
+_EXPORT_AGAIN = "export it again, if possible in another transfer syntax"
 _MODIFY = "correct ImageLaterality or PatientOrientation in the object, for example with dcmodify of DCMTK"
 _TAKES_RAW = "give the view as it left the detector; a standardized array is not accepted here"
 
+_SENT = (Caller.APPLIANCE, Caller.RUN_DIR, Caller.SERVER)
+"""Callers whose images were sent by somebody else."""
 _NAMED_VIEW: Mapping[Caller, str] = {
     Caller.PYTHON: f"pass view=, {_VIEWS}",
     Caller.RUN: f"name it with --view, {_VIEWS}",
@@ -107,30 +112,13 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.SERVER: _AT_SOURCE,
             Caller.ARCHIVE: f"correct the view in the file name, or {_MODIFY}",
         },
-        Remedy.FLIP: {
-            Caller.PYTHON: "pass horizontal_flip=True",
-            Caller.RUN: "add --horizontal-flip",
-            Caller.GATE: _STORED,
-            Caller.CALIBRATION: _STORED,
-            Caller.EVALUATE: _STORED,
-            Caller.APPLIANCE: _AT_SOURCE,
-            Caller.RUN_DIR: _AT_SOURCE,
-            Caller.SERVER: _AT_SOURCE,
-            Caller.ARCHIVE: _STORED,
-        },
-        Remedy.NO_FLIP: {
-            Caller.PYTHON: "pass horizontal_flip=False",
-            Caller.RUN: "omit --horizontal-flip",
-            Caller.GATE: _STORED,
-            Caller.CALIBRATION: _STORED,
-            Caller.EVALUATE: _STORED,
-            Caller.APPLIANCE: _AT_SOURCE,
-            Caller.RUN_DIR: _AT_SOURCE,
-            Caller.SERVER: _AT_SOURCE,
-            Caller.ARCHIVE: _STORED,
-        },
-        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY)
-        | dict.fromkeys((Caller.APPLIANCE, Caller.RUN_DIR, Caller.SERVER), _AT_SOURCE),
+        Remedy.FLIP: dict.fromkeys(Caller, _STORED)
+        | dict.fromkeys(_SENT, _AT_SOURCE)
+        | {Caller.PYTHON: "pass horizontal_flip=True", Caller.RUN: "add --horizontal-flip"},
+        Remedy.NO_FLIP: dict.fromkeys(Caller, _STORED)
+        | dict.fromkeys(_SENT, _AT_SOURCE)
+        | {Caller.PYTHON: "pass horizontal_flip=False", Caller.RUN: "omit --horizontal-flip"},
+        Remedy.CORRECT_TAGS: dict.fromkeys(Caller, _MODIFY) | dict.fromkeys(_SENT, _AT_SOURCE),
         Remedy.FOR_PROCESSING: {
             Caller.PYTHON: "allow it with for_processing=True",
             Caller.RUN: "allow it with --for-processing",
@@ -195,6 +183,12 @@ WORDING: Mapping[Remedy, Mapping[Caller, str]] = MappingProxyType(
             Caller.EVALUATE: "uninstall one of them",
             Caller.APPLIANCE: "uninstall one of them in the environment of the appliance",
             Caller.SERVER: "the operator of this service can uninstall one of them",
+        },
+        Remedy.EXPORT_AGAIN: dict.fromkeys(Caller, _EXPORT_AGAIN),
+        Remedy.READ_LONGER: dict.fromkeys(Caller, _EXPORT_AGAIN)
+        | {
+            Caller.APPLIANCE: "raise `longest_read_s` in the table [worker] of the configuration, or export it again",
+            Caller.ARCHIVE: "if the machine was busy, try it again with --retry-failed; else export it again",
         },
     }
 )

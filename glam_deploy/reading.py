@@ -168,17 +168,17 @@ def read(
         path = Path(os.fsdecode(source))
         return _read_file(path, path, options)
     content = content_of(source)
-    return _read_bytes(content.data, PurePath(content.name), options)
+    with as_file(content.data) as path:
+        return _read_renamed(path, PurePath(content.name), options)
 
 
-def read_content(data: bytes, name: PurePath, *, for_processing: bool = False) -> Mammogram:
-    """Read the mammogram in the content of a file, as `read` does. `name`: its path, in which the view may be."""
-    return _read_bytes(data, name, _Options(view=None, horizontal_flip=False, for_processing=for_processing))
+def read_under_name(path: Path, name: PurePath, *, for_processing: bool = False) -> Mammogram:
+    """Read the mammogram in the file `path`, as `read` does, as if its path were `name`."""
+    return _read_renamed(path, name, _Options(view=None, horizontal_flip=False, for_processing=for_processing))
 
 
-def _read_bytes(data: bytes | bytearray, name: PurePath, options: _Options) -> Mammogram:
-    with as_file(data) as path:
-        mammogram = _read_file(path, name, options)
+def _read_renamed(path: Path, name: PurePath, options: _Options) -> Mammogram:
+    mammogram = _read_file(path, name, options)
     return replace(mammogram, source=replace(mammogram.source, name=name.name))
 
 

@@ -163,17 +163,21 @@ class Placed:
     """None for an input that was already standardized."""
 
 
+def picklable(source: Source) -> Source:
+    """A copy with dicts as mappings, because a read-only mapping cannot be pickled."""
+    return replace(source, uids=dict(source.uids), facts=plain_mapping(source.facts))
+
+
 def plain_mapping(mapping: Facts) -> dict[str, object]:
-    """Copy of a mapping and its nested mappings as dicts, because a read-only mapping cannot be pickled."""
+    """Copy of a mapping and its nested mappings as dicts."""
     return {key: plain_mapping(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
 
 
 def without_pixels(placed: Placed) -> Placed:
     """A copy without pixels, which can be compared and pickled."""
-    source = replace(placed.source, uids=dict(placed.source.uids), facts=plain_mapping(placed.source.facts))
     return Placed(
         placement=placed.placement,
-        source=source,
+        source=picklable(placed.source),
         view=placed.view,
         notices=placed.notices,
         crop_facts=placed.crop_facts,

@@ -1,11 +1,9 @@
-"""Set-up of a process of the appliance: its log, and its end with the parent process."""
+"""Set-up of a process of the appliance: its log, the rights of its files, and its heartbeats."""
 
-import ctypes
 import logging
 import math
 import os
 import resource
-import signal
 import sqlite3
 import sys
 import threading
@@ -113,20 +111,3 @@ def watch_threads(
     deadline = time.monotonic() + stop_s
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """A function for a child of the process `parent` to call first: the kernel then kills it when its parent thread
-    ends.
-    """
-    libc = ctypes.CDLL(None)
-
-    def set_death_signal() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent ended before prctl
-            os._exit(1)
-
-    return set_death_signal

@@ -21,9 +21,10 @@ from glam_deploy.appliance.audit import open_audit
 from glam_deploy.appliance.backup.replication import Fence, fence_of
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder, sole_process
-from glam_deploy.appliance.process import configure_logging, die_with_parent, keep_to_this_user
+from glam_deploy.appliance.process import configure_logging, keep_to_this_user
 from glam_deploy.appliance.state import overview
 from glam_deploy.appliance.state.database import last_heartbeats, open_database
+from glam_deploy.death_signal import die_with_parent
 from glam_deploy.errors import BackendUnavailable, GlamError, UsageError, fault
 from glam_deploy.processes import python_command
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import DataFolder
 from glam_deploy.appliance.state.studies import Instance, StoredVersion
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReader
+from glam_deploy.decoding.view_reader import Stopped, ViewReader
 from glam_deploy.dicom.versions import differing_elements
 from glam_deploy.errors import Caller, GlamError
 from glam_deploy.records import Mammogram

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glam_deploy import __version__
+from glam_deploy.archive.decoder import open_decoder
 from glam_deploy.archive.objects import DICOM, NO_DICOM, ObjectPlan, write_objects
 from glam_deploy.archive.reader import DecodedView, EntryReader, Fingerprint
 from glam_deploy.archive.rows import Finding, finding_of, finding_of_error
@@ -23,8 +24,6 @@ from glam_deploy.errors import Caller, GlamError, UsageError
 from glam_deploy.installation import require
 from glam_deploy.records import Facts, Mammogram
 from glam_deploy.runtime.result import Result
-
-READY = "ready"
 
 
 class ViewPipeline(Protocol):
@@ -96,22 +95,23 @@ class Refusal:
 
 
 class Reader:
-    """A process that reads and decodes entries."""
+    """A process that reads entries, and has them decoded. Raises OSError if no decoder can be started."""
 
     def __init__(self, reader: EntryReader) -> None:
         self._reader = reader
+        self._decoder, self._missing = open_decoder()
 
     def ready(self) -> str:
-        """Answer once the process works."""
-        return READY
+        """Answer once the process works: why its decoder has no filter of system calls, as of `open_decoder`."""
+        return self._missing
 
     def read(self, entry: Entry) -> tuple[Fingerprint, DecodedView | None]:
         """As `EntryReader.read`."""
-        return self._reader.read(entry)
+        return self._reader.read(entry, self._decoder)
 
     def fingerprint(self, entry: Entry) -> Fingerprint:
         """Identity of an entry, without decoding its pixels."""
-        return self._reader.read(entry, decode=False)[0]
+        return self._reader.read(entry, None)[0]
 
 
 class Predictor:

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Protocol
 
 from glam_deploy import reading
 from glam_deploy.archive.identifiers import patient_of
 from glam_deploy.archive.rows import Finding, finding_of_error
 from glam_deploy.archive.sources.base import Entry, Source, SourceUnavailable
-from glam_deploy.records import Mammogram, plain_mapping
+from glam_deploy.records import Mammogram, picklable
 
 
 class Condition(Protocol):
@@ -18,6 +19,12 @@ class Condition(Protocol):
     def matches(self, data: bytes) -> bool: ...
 
     def __str__(self) -> str: ...
+
+
+class Decoder(Protocol):
+    """Decodes the content of a file with the path `name`; raises as `reading.read`."""
+
+    def __call__(self, data: bytes, name: PurePath, /, *, for_processing: bool) -> Mammogram: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +67,10 @@ class EntryReader:
     headers: bool = False
     """Whether the header of a DICOM image is passed on, for result objects."""
 
-    def read(self, entry: Entry, *, decode: bool = True) -> tuple[Fingerprint, DecodedView | None]:
+    def read(self, entry: Entry, decoder: Decoder | None) -> tuple[Fingerprint, DecodedView | None]:
         """Read an entry: its fingerprint, and its view if it can be used. Raises no error of the entry.
 
-        `decode`: False reads content and UIDs only.
+        `decoder`: None to read content and UIDs only.
         """
         try:
             content = self.source.read(entry)
@@ -74,21 +81,19 @@ class EntryReader:
         patient = self._patient(content) if self.patients else ""
         known = Fingerprint(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), patient=patient)
         try:
-            return self._decoded(entry, content, known) if decode else (self._identified(content, known), None)
+            if decoder is None:
+                return self._identified(content, known), None
+            return self._decoded(entry, content, known, decoder)
         except Exception as error:
             return replace(self._identified(content, known), finding=finding_of_error(error)), None
 
-    def _decoded(self, entry: Entry, content: bytes, known: Fingerprint) -> tuple[Fingerprint, DecodedView | None]:
+    def _decoded(
+        self, entry: Entry, content: bytes, known: Fingerprint, decoder: Decoder
+    ) -> tuple[Fingerprint, DecodedView | None]:
         if self.where is not None and not self.where.matches(content):
             return replace(known, excluded=str(self.where)), None
-        mammogram = reading.read_content(content, entry.path, for_processing=self.for_processing)
-        # a read-only mapping cannot be pickled
-        source = replace(
-            mammogram.source,
-            name=entry.name,
-            uids=dict(mammogram.source.uids),
-            facts=plain_mapping(mammogram.source.facts),
-        )
+        mammogram = decoder(content, entry.path, for_processing=self.for_processing)
+        source = replace(picklable(mammogram.source), name=entry.name)
         header = _header(content) if self.headers and source.kind == "dicom" else b""
         return replace(known, uids=source.uids), DecodedView(mammogram=replace(mammogram, source=source), header=header)
 

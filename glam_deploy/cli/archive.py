@@ -30,7 +30,7 @@ from glam_deploy.cli.options import (
 )
 from glam_deploy.cli.progress import KEPT, Tally
 from glam_deploy.errors import UsageError
-from glam_deploy.installation import require
+from glam_deploy.installation import page, require
 
 if TYPE_CHECKING:
     from glam_deploy.archive.driver import Driver
@@ -41,8 +41,8 @@ OUTCOMES = ("done", "skipped", "failed", "duplicate", "excluded", "unreadable", 
 """The order of the counts in the last line."""
 
 MOST_READERS = 64
-"""Largest number of reading processes for a pipeline. Each takes about 0.3 GB, with the two views that it may hold, and
-64 decode more views in a second than a GPU computes."""
+"""Largest number of reading processes for a pipeline. Each takes about 0.5 GB, with its decoder and the two views that
+it may hold, and 64 decode more views in a second than a GPU computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,10 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             raise
         finally:
             _tell_damage(driver, plan.dest)
-    page = write_summary(plan.dest)
+    summary = write_summary(plan.dest)
+    if driver.unfiltered:
+        reason = f"a node has no filter of system calls for decoders ({driver.unfiltered})"
+        console.err.print(f"{reason}: see {page('security.md')}, Decoders", soft_wrap=True)
     if driver.without_objects:
         noun = "image has" if driver.without_objects == 1 else "images have"
         console.err.print(
@@ -240,7 +243,7 @@ def _run(plan: "RunPlan", address: str | None) -> int:
             soft_wrap=True,
         )
     if not console.is_quiet():
-        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {page}"
+        text = f"{_summary(counts)}; tables in {plan.dest}/*/bundle={driver.partition}, summary in {summary}"
         console.out.print(text, soft_wrap=True)
     return 1 if counts["failed"] or counts["unreadable"] or driver.lost or not counts.total() else 0
 

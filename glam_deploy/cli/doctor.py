@@ -7,7 +7,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ _STYLES = {"ok": "green", "note": "yellow", FAILS: "bold red"}
 @json_option("For programs.")
 @click.option("--ready", is_flag=True, help="Only whether the appliance is ready, as /health/ready.")
 def command(config_path: Path, as_json: bool, ready: bool) -> int:
-    """Check whether the appliance can run here: data folder, disk, clock, bundle, engine, ports, access, targets.
+    """Check whether the appliance can run here: data, disk, clock, bundle, engine, decoder, ports, access, targets.
 
     Sends C-ECHO to the own listener, and C-ECHO or QIDO-RS to every target and to the archive of [fetch]; asks the
     login provider for its metadata. Changes nothing, and may run beside the appliance. Exit code 1 if a check fails.
@@ -100,6 +100,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     yield from _running(config, known, processes)
     yield from standby(config, known)
     yield from _network(config)
+    yield _decoder(config)
     yield from certificates(config)
     yield from listeners(config, processes)
     yield from web(config, processes)
@@ -306,6 +307,23 @@ def _engine(config: "Config") -> Finding:
         remedy = "compare it with the reference by glam-deploy gate, then remove worker.ungated"
         return note("engine", f"{name}, without a passed gate: not validated against the reference", remedy)
     return ok("engine", f"{name}, {'the reference itself' if gate == 'reference' else f'gate {gate}'}")
+
+
+def _decoder(config: "Config") -> Finding:
+    """Starts a process for decoders, as the worker does."""
+    from glam_deploy.decoding.view_reader import NotStarted, ViewReader
+
+    what = "decoder"
+    try:
+        with closing(ViewReader(longest_s=config.worker.longest_read_s)) as reader:
+            missing = reader.wait_until_ready().missing
+    except NotStarted as error:
+        remedy = "raise the limits of memory and processes of this user; received studies wait until then"
+        return fails(what, str(error.strerror), remedy)
+    if missing:
+        remedy = "use a kernel with CONFIG_SECCOMP_FILTER, in a container that allows prctl with PR_SET_SECCOMP"
+        return note(what, f"limits of memory and time, but no filter of system calls ({missing})", remedy)
+    return ok(what, "a process with limits of memory and time, and with a filter of system calls")
 
 
 def _restore() -> str:

@@ -29,7 +29,7 @@ HAVE = {
     Caller.APPLIANCE: set(),
     Caller.RUN_DIR: {"--for-processing", "--ungated", "--bundle", "--device", "--flavour"},
     Caller.SERVER: set(),
-    Caller.ARCHIVE: {"--for-processing", "--ungated", "--bundle", "--flavour"},
+    Caller.ARCHIVE: {"--for-processing", "--ungated", "--bundle", "--flavour", "--retry-failed"},
 }
 """The options that a caller has; the appliance has keys of its configuration."""
 

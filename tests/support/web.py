@@ -243,7 +243,7 @@ def appliance(config: Config) -> Iterator[Appliance]:
     connection = open_database(data.database)
     monotonic = monotonic_clock(connection)
     context = server.make_context(config, data, monotonic)
-    with closing(connection), closing(context.ingest), start_blocking_portal() as portal:
+    with closing(connection), closing(context.ingest), closing(context.pictures), start_blocking_portal() as portal:
         yield Appliance(context=context, connection=connection, monotonic=monotonic, portal=portal)
 
 

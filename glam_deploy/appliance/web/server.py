@@ -30,6 +30,7 @@ from glam_deploy.appliance.web.forwarding import Forwarding
 from glam_deploy.appliance.web.oidc import Provider
 from glam_deploy.appliance.web.pictures import Pictures
 from glam_deploy.appliance.web.sessions import Sessions
+from glam_deploy.decoding.view_reader import ViewReader
 from glam_deploy.dicom.net.bounded_socket import PendingConnections
 from glam_deploy.errors import UsageError
 
@@ -162,7 +163,7 @@ def run(config: Config, stop: threading.Event) -> None:
     with closing(open_database(data.database)) as connection:
         monotonic = monotonic_clock(connection)
         context = make_context(config, data, monotonic)
-        with closing(context.ingest), _listening(config.web) as listener:
+        with closing(context.ingest), closing(context.pictures), _listening(config.web) as listener:
             server = _server(config.web, context, listener)
             thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
             thread.start()
@@ -193,7 +194,7 @@ def make_context(config: Config, data: DataFolder, monotonic: MonotonicClock) ->
         forwarding=Forwarding(web),
         provider=_provider(web, monotonic),
         attempts=Attempts(),
-        pictures=Pictures(),
+        pictures=Pictures(ViewReader(longest_s=config.worker.longest_read_s)),
         ingest=Ingest(config, data, audit),
         uploads=CapacityLimiter(config.receive.max_associations),
         logins=CapacityLimiter(MOST_LOGINS),

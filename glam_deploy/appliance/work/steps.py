@@ -12,7 +12,7 @@ from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor, error_text
 from glam_deploy.appliance.work.result_objects import Publisher
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
+from glam_deploy.decoding.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError, NotForThisNetwork, without_frames
 from glam_deploy.records import Mammogram
 from glam_deploy.runtime.overlap import in_batches

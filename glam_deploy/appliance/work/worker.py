@@ -30,7 +30,7 @@ from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.routing import origins_of
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps, is_finished, outcome_without_network
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
+from glam_deploy.decoding.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError
 from glam_deploy.runtime.overlap import ahead, behind
 

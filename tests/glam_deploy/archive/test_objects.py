@@ -24,6 +24,7 @@ import glam_deploy
 from glam_deploy import installation
 from glam_deploy.archive import objects, view_objects
 from glam_deploy.archive.actors import EnginePlan, Predictor, PredictorFacts, Refusal, open_pipeline
+from glam_deploy.archive.decoder import decode_here
 from glam_deploy.archive.identifiers import Identifiers
 from glam_deploy.archive.objects import NO_DICOM, ObjectPlan, prepared
 from glam_deploy.archive.reader import EntryReader
@@ -92,7 +93,7 @@ def write(predictor: Predictor, path: Path, dest: Path, kinds: frozenset[str] = 
     """Read a file as a reader does, and compute it as a predictor does."""
     source = open_source([str(path)])
     (entry,) = source.entries()
-    fingerprint, view = EntryReader(source=source, headers=True).read(entry)
+    fingerprint, view = EntryReader(source=source, headers=True).read(entry, decode_here)
     assert view is not None
     instance = instance_id(fingerprint.uids, fingerprint.sha256, entry.path, Identifiers())
     dest.mkdir(exist_ok=True)
@@ -174,7 +175,7 @@ def test_the_same_image_and_settings_give_the_same_uids(predictor: Predictor, bu
     more.open(None, None)
     source = open_source([str(path)])
     (entry,) = source.entries()
-    _, view = EntryReader(source=source, headers=True).read(entry)
+    _, view = EntryReader(source=source, headers=True).read(entry, decode_here)
     assert view is not None
     plan = replace(write(again, path, tmp_path / "out").plan, folder=tmp_path / "out/objects/ba9876543210")
     more.predict(view, "ab" * 16, plan)
@@ -189,7 +190,9 @@ def test_the_header_is_passed_on_on_request_only(tmp_path: Path) -> None:
     path = write_view(tmp_path / "a.dcm", edit=private)
     source = open_source([str(path)])
     (entry,) = source.entries()
-    plain, asked = (EntryReader(source=source, headers=headers).read(entry)[1] for headers in (False, True))
+    plain, asked = (
+        EntryReader(source=source, headers=headers).read(entry, decode_here)[1] for headers in (False, True)
+    )
     assert plain is not None and plain.header == b""
     assert asked is not None and path.read_bytes().startswith(asked.header) and len(asked.header) < 8192
     header = dcmread(BytesIO(asked.header))

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from support.archive import NameCondition
 from support.frames import fail, is_released, refuse
 
+from glam_deploy.archive.decoder import decode_here
 from glam_deploy.archive.identifiers import UIDS, Identifiers
 from glam_deploy.archive.reader import EntryReader
 from glam_deploy.archive.rows import Finding, entry_id, finding_of_error, instance_id
@@ -23,7 +24,7 @@ from glam_deploy.dicom.read import read_view
 def test_a_view_and_its_identity(tmp_path: Path) -> None:
     path = write_mg(tmp_path / "a.dcm")
     (entry,) = open_source([str(path)]).entries()
-    found, view = EntryReader(source=open_source([str(path)])).read(entry)
+    found, view = EntryReader(source=open_source([str(path)])).read(entry, decode_here)
     expected = read_view(path)
     assert view is not None
     assert (view.mammogram.pixels == expected.pixels).all()
@@ -39,7 +40,7 @@ def test_what_cannot_be_used_has_identity_and_reason(tmp_path: Path) -> None:
     (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) // 2])
     source = open_source([str(tmp_path / "cut.dcm")])
     (entry,) = source.entries()
-    found, view = EntryReader(source=source).read(entry)
+    found, view = EntryReader(source=source).read(entry, decode_here)
     assert view is None
     assert found.finding is not None
     assert (found.finding.status, found.finding.error) == ("failed", "IncompleteObject")
@@ -65,7 +66,7 @@ def test_a_condition_excludes_before_pixels_are_decoded(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"not an image, EXCLUDE")
     source = open_source([str(tmp_path / "a.dcm")])
     (entry,) = source.entries()
-    found, view = EntryReader(source=source, where=NameCondition(b"EXCLUDE")).read(entry)
+    found, view = EntryReader(source=source, where=NameCondition(b"EXCLUDE")).read(entry, decode_here)
     assert (found.excluded, found.finding, view) == ("without b'EXCLUDE'", None, None)
 
 
@@ -96,7 +97,7 @@ def test_the_view_in_the_name_of_a_folder(tmp_path: Path) -> None:
         archive.write(folder / "1-1.dcm", (folder / "1-1.dcm").relative_to(tmp_path))
     for source in (open_source([str(folder.parents[1])]), open_source([str(tmp_path / "set.zip")])):
         (entry,) = source.entries()
-        _, view = EntryReader(source=source).read(entry)
+        _, view = EntryReader(source=source).read(entry, decode_here)
         assert view is not None
         assert (view.mammogram.view, view.mammogram.source.name) == ("L-CC", "1-1.dcm")
 

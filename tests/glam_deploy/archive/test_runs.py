@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mammograms import write_mg
+from mammograms import breast, write_mg
 from pydicom.dataset import Dataset
 from support.archive import (
     BadOpener,
@@ -25,6 +25,7 @@ from support.archive import (
     write_mixture,
     write_views,
 )
+from support.decoders import MISDEEDS, RISCV, DecodedSource, program
 
 from glam_bench.simulated_pipeline import Simulation
 from glam_deploy.archive.actors import EnginePlan
@@ -38,6 +39,7 @@ from glam_deploy.archive.summary import write_summary
 from glam_deploy.archive.where import parse_where
 from glam_deploy.dicom.read import read_view
 from glam_deploy.errors import UsageError
+from glam_deploy.records import View
 
 pytestmark = pytest.mark.ray
 
@@ -217,6 +219,33 @@ def test_files_that_end_or_stop_their_process_cost_one_row_each(ray: Any, tmp_pa
     assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done") | bad
     failed = [row for row in rows(tmp_path / "out", "views") if row["status"] == "failed"]
     assert {(row["error"], Path(row["location"]).name) for row in failed} == {("ProcessDied", name) for name in lethal}
+
+
+def test_decoders_that_misbehave_cost_one_row_each(ray: Any, tmp_path: Path) -> None:
+    """Each with its own reason, and none is taken for an end of the reading process."""
+    write_views(tmp_path / "in", ["a.dcm", *(f"{misdeed}_L-CC.dcm" for misdeed in MISDEEDS), "z.dcm"])
+    np.save(tmp_path / "in/aborts_R-CC.npy", breast(View.R_CC))
+    (tmp_path / "rights").mkdir()
+    source = DecodedSource(tmp_path / "in", program(tmp_path / "rights"))
+    driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=source))
+    assert driver.run() == {"done": 2, "failed": len(MISDEEDS) + 1}
+    assert driver.unfiltered == ""
+    found = {Path(row["location"]).name: row for row in rows(tmp_path / "out", "views")}
+    assert found["a.dcm"]["status"] == found["z.dcm"]["status"] == "done"
+    for name in found.keys() - {"a.dcm", "z.dcm"}:
+        row = found[name]
+        assert row["status"] == "failed" and MISDEEDS[name.partition("_")[0]][1] in row["reason"]
+        assert row["sha256"] == hashlib.sha256((tmp_path / "in" / name).read_bytes()).hexdigest()
+        assert bool(row["sop_instance_uid"]) == name.endswith(".dcm")
+    assert "--retry-failed" in found["hangs_L-CC.dcm"]["reason"]
+    assert not list((tmp_path / "rights").iterdir())
+
+
+def test_a_node_without_the_filter_is_reported(ray: Any, tmp_path: Path) -> None:
+    write_views(tmp_path / "in", ["a.dcm"])
+    driver = Driver(ray, plan_of(tmp_path / "in", tmp_path / "out", source=DecodedSource(tmp_path / "in", RISCV)))
+    assert driver.run() == {"done": 1}
+    assert driver.unfiltered == "no filter for the processor riscv64"
 
 
 def test_what_failed_is_tried_again_on_request(ray: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import MammographyCADSRStorage, SecondaryCaptureImageStorage
 from support.commands import Cli
+from support.decoders import RISCV
 from support.outbox import opened_outbox
 from support.pacs import PLAIN, FakePacs
 from support.receive import box, close_sockets, running_receiver
@@ -18,6 +19,7 @@ from support.tiny_bundle import write_tiny_bundle
 
 from glam_deploy.appliance.config import Config, parse_config
 from glam_deploy.appliance.state.database import monotonic_clock, record_heartbeat
+from glam_deploy.decoding import view_reader
 from glam_deploy.dicom.results.kinds import KINDS
 
 Found = dict[str, tuple[str, str]]
@@ -78,6 +80,19 @@ def test_before_the_first_start_it_makes_nothing(cli: Cli, place: Path) -> None:
     assert found["bundle"][0] == "ok"
     assert found["engine"] == ("ok", "onnx, the reference itself")
     assert sorted(path.name for path in place.iterdir()) == ["bundle", "glam.toml", "web.token"]
+
+
+def test_the_limits_of_decoders(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = looked(cli, place)
+    assert found["decoder"] == ("ok", "a process with limits of memory and time, and with a filter of system calls")
+    monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
+    code, found = looked(cli, place)
+    text = "limits of memory and time, but no filter of system calls (no filter for the processor riscv64)"
+    assert (code, found["decoder"]) == (0, ("note", text))
+    monkeypatch.setattr(view_reader, "_PROGRAM", "raise SystemExit(3)")
+    code, found = looked(cli, place)
+    assert code == 1
+    assert found["decoder"] == ("FAILS", "the process for decoders ended with exit code 3 before it was ready")
 
 
 def test_a_table_for_people(cli: Cli, place: Path) -> None:

@@ -5,16 +5,19 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from support.decoders import program
 from support.report import parse
 from support.web import DEATH, ENGINE, REASON, REFUSAL, TOKEN, Appliance, Busy, breast, dicom_file, exam, set_notices
 
 from glam_deploy.appliance.data import FINDING
 from glam_deploy.appliance.web.app import HEADERS
+from glam_deploy.decoding import view_reader
 from glam_deploy.outputs.report import RESEARCH_USE
 from glam_deploy.records import Pixels, View
 
@@ -329,6 +332,20 @@ def test_views_that_no_decoder_has_got_through_are_not_decoded_here(busy: Busy) 
     assert [path.rpartition("/")[2] for path in paths] == ["image.png", "map.png"]
     for number in (1, 5, 6):  # the failed view, and those of the studies that wait and are being received
         assert busy.appliance.visitor().get(f"/views/{number}/image.png").status_code == 404
+
+
+def test_a_decoder_that_crashes_here_costs_its_picture(
+    empty: Appliance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has got through in the worker; also one that opens a socket."""
+    receive_and_work(empty)
+    (path,) = empty.context.data.root.glob("spool/studies/*/*.dcm")
+    for misdeed in ("crashes", "connects"):
+        with monkeypatch.context() as patch:
+            patch.setattr(view_reader, "_PROGRAM", program(tmp_path, {path.stem: misdeed}))
+            assert empty.visitor().get("/views/1/image.png").status_code == 404
+        empty.context.pictures.reader.kill()
+    assert empty.visitor().get("/views/1/image.png").status_code == 200
 
 
 def test_large_views_are_shown_small(empty: Appliance) -> None:

@@ -14,7 +14,7 @@ from glam_deploy.appliance.work.heartbeat import Heartbeat
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
-from glam_deploy.appliance.work.view_reader import ViewReaders
+from glam_deploy.decoding.view_reader import ViewReaders
 from glam_deploy.records import Mammogram, View
 
 Step = Callable[[np.ndarray], None]

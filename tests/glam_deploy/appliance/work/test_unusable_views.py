@@ -4,12 +4,15 @@ from contextlib import closing
 from pathlib import Path
 
 import gdcm
+import pytest
 from mammograms import transcode
 from pydicom import Dataset, dcmread
+from support.decoders import HANG_S, MISDEEDS, program
 from support.jobs import config_of, database_of, made, pixels_of, receive, rows, send, worked
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.state import study_detail
+from glam_deploy.decoding import view_reader
 from glam_deploy.dicom.mammography import Exam, write_view
 from glam_deploy.records import View
 
@@ -48,6 +51,30 @@ def test_refused_view_keeps_its_side_and_view_in_the_cad_report(tmp_path: Path) 
         ("L-CC", "candidate", "done"),
         ("R-MLO", "refused", "failed"),
     ]
+
+
+@pytest.mark.parametrize("misdeed", ["crashes", "hangs", "eats", "connects", "starts", "writes"])
+def test_a_decoder_that_misbehaves_costs_its_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misdeed: str
+) -> None:
+    """The job is done, with the other view of the study, and no attempt counts as lost."""
+    limit = HANG_S if misdeed == "hangs" else 60
+    config = config_of(tmp_path, f'[worker]\nbundle = "bundle"\nlongest_read_s = {limit}\n')
+    send(config, View.R_CC, View.L_CC)
+    ((path,),) = rows(made(config), "SELECT path FROM instance WHERE view = 'R-CC'")
+    (tmp_path / "rights").mkdir()
+    bad = program(tmp_path / "rights", {Path(str(path)).stem: misdeed})
+    monkeypatch.setattr(view_reader, "_PROGRAM", bad)
+    worked(config)
+    assert rows(made(config), "SELECT state, attempts FROM job") == [("done", 0)]
+    found = {view: (outcome, str(reason)) for view, outcome, reason in rows(made(config), OUTCOMES)}
+    assert found["L-CC"][0] == "done"
+    assert found["R-CC"][0] == "failed" and MISDEEDS[misdeed][1] in found["R-CC"][1]
+    assert ("raise `longest_read_s`" in found["R-CC"][1]) == (misdeed == "hangs")
+    assert not list((tmp_path / "rights").iterdir())
+
+
+OUTCOMES = "SELECT view, outcome, job_view.reason FROM instance JOIN job_view USING (sop_uid)"
 
 
 def test_whole_version_of_a_damaged_view_gets_a_superseding_result_set(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from glam_deploy.appliance.state.jobs import JobView, JobViewOutcome
 from glam_deploy.appliance.work import result_objects, worker
 from glam_deploy.appliance.work.result_objects import Publisher
 from glam_deploy.appliance.work.steps import PreparedView, ViewSteps
-from glam_deploy.appliance.work.view_reader import Stopped, ViewReaders
+from glam_deploy.decoding.view_reader import Stopped, ViewReaders
 from glam_deploy.errors import BackendRunError, BackendUnavailable, InputError
 from glam_deploy.records import View
 from glam_deploy.runtime.pipeline import Pipeline

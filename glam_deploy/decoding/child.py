@@ -1,46 +1,51 @@
-"""The child process that reads views for the worker, one after another, within limits of memory and time.
+"""The process that reads images one after another, within the limits of `start`.
 
-It ends with the worker. Messages are pickled and preceded by their length; pixels are in shared memory.
+Messages are pickled and preceded by their length; contents of files and pixels are in shared memory.
 """
 
 import math
-import mmap
 import os
 import pickle
-import resource
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from glam_deploy.appliance.process import die_with_parent
-from glam_deploy.errors import GlamError, InternalError, fault
-from glam_deploy.records import Mammogram
-from glam_deploy.runtime.overlap import NICENESS
+from glam_deploy.decoding.start import MEMORY_LIMIT
+from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
+from glam_deploy.reading import read_under_name
+from glam_deploy.records import Mammogram, picklable
 
-MEMORY_LIMIT = 4 << 30
-"""Bytes of data (RLIMIT_DATA) that the process may have; the largest image that is read (10,000 x 10,000) takes 1.6 GB.
-"""
-READY = "ready"
+SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL
+"""Of the shared memory with pixels: it cannot change any more, and reading it cannot fail."""
 _LENGTH = struct.Struct("=L")
 _MAX_MESSAGE = 1 << 20
 _GRACE_S = 5
-"""The process ends itself this long after its time limit, when no worker waits for it any more."""
+"""The process ends itself this long after its time limit, when no caller waits for it any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """First message of the process."""
+
+    missing: str
+    """As of `start.confine`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A view to read, and its time limit."""
+    """An image to read, and its time limit. The file descriptor of its content may come with the message."""
 
     path: str
+    """Of the DICOM file; with a descriptor: the original path, in which the view may be."""
     for_processing: bool
     longest_s: float
 
@@ -101,32 +106,32 @@ def receive(channel: socket.socket, wait: Callable[[], None] = lambda: None) -> 
     return bytes(content), descriptors[0] if descriptors else None
 
 
-def main() -> None:
-    """Read views until the worker closes the channel; arguments: the channel's descriptor, the worker's process id."""
-    die_with_parent(int(sys.argv[2]))()
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patient data
+def serve(channel: socket.socket, missing: str, *, niceness: int) -> None:
+    """Read images until the caller closes the channel. `missing`: as of `Ready`; `niceness`: added once ready."""
     from glam_deploy.dicom import read
 
     read.silence_pydicom()
-    os.nice(NICENESS)
-    send(channel, packed(READY))
+    os.nice(niceness)
+    send(channel, packed(Ready(missing=missing)))
     while True:
         try:
-            content, _ = receive(channel)
+            content, descriptor = receive(channel)
         except EOFError:
             return
-        _serve(channel, pickle.loads(content))
+        _answer(channel, pickle.loads(content), descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _serve(channel: socket.socket, request: Request) -> None:
+def _answer(channel: socket.socket, request: Request, descriptor: int | None) -> None:
     signal.alarm(math.ceil(request.longest_s) + _GRACE_S)
     try:
-        mammogram = _read(request)
+        mammogram = _read(request, descriptor)
     except GlamError as error:
         send(channel, packed(error))
+    except MemoryError:
+        reason = f"its decoder needed more than {MEMORY_LIMIT >> 30} GiB of memory"
+        send(channel, packed(InputError(reason, Remedy.EXPORT_AGAIN)))
     except Exception as error:  # its text may quote the DICOM header
         send(channel, packed(InternalError(f"a fault while reading it: {fault(error)}")))
     else:
@@ -135,7 +140,10 @@ def _serve(channel: socket.socket, request: Request) -> None:
         signal.alarm(0)
 
 
-def _read(request: Request) -> Mammogram:
+def _read(request: Request, descriptor: int | None) -> Mammogram:
+    if descriptor is not None:
+        content = Path(f"/proc/self/fd/{descriptor}")
+        return read_under_name(content, PurePath(request.path), for_processing=request.for_processing)
     from glam_deploy.dicom.read import read_view
 
     return read_view(Path(request.path), for_processing=request.for_processing)
@@ -143,13 +151,11 @@ def _read(request: Request) -> Mammogram:
 
 def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:
     pixels = mammogram.pixels
-    bare = replace(mammogram, pixels=None)  # type: ignore[arg-type]
+    bare = replace(mammogram, pixels=None, source=picklable(mammogram.source))  # type: ignore[arg-type]
     answer = Answer(mammogram=bare, shape=pixels.shape, dtype=pixels.dtype.str)
-    descriptor = os.memfd_create("pixels")
-    try:
-        os.ftruncate(descriptor, pixels.nbytes)
-        with mmap.mmap(descriptor, pixels.nbytes) as memory:
-            memory.write(np.ascontiguousarray(pixels).data.cast("B"))
-        send(channel, packed(answer), descriptor)
-    finally:
-        os.close(descriptor)
+    # writing is faster than a mapping, of which each page is faulted in
+    with os.fdopen(os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as memory:
+        memory.write(np.ascontiguousarray(pixels).data.cast("B"))
+        memory.flush()
+        fcntl(memory, F_ADD_SEALS, SEALS)
+        send(channel, packed(answer), memory.fileno())

@@ -1,0 +1,117 @@
+"""Filter of system calls (seccomp, Linux) for a process that decodes images of unknown senders.
+
+The process, its later threads included, may open no socket, start no program, read or write no other process, signal
+none, change no file and no limit. Such a call fails with EPERM. Reading of files, memory, threads, and descriptors that
+it has remain. Sources: seccomp(2), clone(2), and the kernel's UAPI headers linux/seccomp.h, linux/filter.h,
+linux/audit.h, linux/prctl.h and linux/sched.h.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from glam_deploy.decoding.system_calls import CHECKED, REFUSED
+
+ARCHITECTURES: Mapping[str, tuple[int, int]] = MappingProxyType({"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)})
+"""Machine -> its place in `system_calls`, and AUDIT_ARCH_*."""
+
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+"""SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO, to which the error number is added."""
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+"""BPF_LD | BPF_W | BPF_ABS; BPF_JMP | BPF_K with BPF_JEQ, BPF_JGE and BPF_JSET; BPF_RET | BPF_K."""
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+"""Offsets in struct seccomp_data; both architectures are little-endian."""
+_X32 = 0x40000000
+"""__X32_SYSCALL_BIT: the second set of numbers of x86-64."""
+_CLONE_THREAD = 0x00010000
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 1, 22, 38, 2
+
+Instruction = tuple[int, int, int, int]
+"""Operation, instructions to skip if it holds and if it does not, operand: struct sock_filter."""
+
+
+def restrict() -> str:
+    """Restrict this process for good; call it while the process has one thread.
+
+    Returns "", or why this kernel or machine has no such filter; then nothing is refused.
+    """
+    machine = platform.machine()
+    if machine not in ARCHITECTURES or sys.maxsize < 1 << 32:
+        return f"no filter for the processor {machine}"
+    code = b"".join(struct.pack("=HBBI", *each) for each in program(machine, os.getpid()))
+    instructions = ctypes.create_string_buffer(code, len(code))
+    packed = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))  # struct sock_fprog
+    filter_program = ctypes.create_string_buffer(packed, len(packed))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option in (
+        (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),  # without it the next call needs CAP_SYS_ADMIN
+        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(filter_program), 0, 0),
+    ):
+        if prctl(*map(ctypes.c_ulong, option)):
+            return os.strerror(ctypes.get_errno())
+    return ""
+
+
+def program(machine: str, pid: int) -> list[Instruction]:
+    """The filter for an architecture and the process `pid`."""
+    column, architecture = ARCHITECTURES[machine]
+    refused = [number for each in REFUSED.values() if (number := each[column]) is not None]
+    return [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        _error(errno.EPERM),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _X32),
+        _error(errno.EPERM),
+        *(step for number in refused for step in ((_EQUAL, 0, 1, number), _error(errno.EPERM))),
+        *(
+            step
+            for name, steps in _checks(pid).items()
+            if (number := CHECKED[name][column]) is not None
+            for step in ((_EQUAL, 0, len(steps), number), *steps)
+        ),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _checks(pid: int) -> Mapping[str, list[Instruction]]:
+    """Name of each call of CHECKED -> instructions that end with its verdict."""
+    absent = [_error(errno.ENOSYS)]  # the C library then makes the older call, whose flags are no structure in memory
+    return {
+        "open": _refuse_if([(_argument(1), _ANY_BIT, _WRITES)]),
+        "openat": _refuse_if([(_argument(2), _ANY_BIT, _WRITES)]),
+        "openat2": absent,
+        "clone": _refuse_unless(_argument(0), _ANY_BIT, _CLONE_THREAD),
+        "clone3": absent,
+        "kill": _refuse_unless(_argument(0), _EQUAL, pid),
+        "tgkill": _refuse_unless(_argument(0), _EQUAL, pid),
+        "prctl": _refuse_if([(_argument(0), _EQUAL, _PR_SET_PDEATHSIG)]),
+        "prlimit64": _refuse_if([(_argument(2) + half, _ANY_BIT, 0xFFFFFFFF) for half in (0, 4)]),  # a new limit
+    }
+
+
+def _refuse_if(tests: list[tuple[int, int, int]]) -> list[Instruction]:
+    """Refuse if one of the tests (offset, operation, operand) holds."""
+    steps: list[Instruction] = []
+    for offset, operation, operand in tests:
+        steps += [(_LOAD, 0, 0, offset), (operation, 0, 1, operand), _error(errno.EPERM)]
+    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _refuse_unless(offset: int, operation: int, operand: int) -> list[Instruction]:
+    return [(_LOAD, 0, 0, offset), (operation, 1, 0, operand), _error(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+
+
+def _argument(index: int) -> int:
+    """Offset of the lower half of an argument."""
+    return _ARGUMENTS + 8 * index
+
+
+def _error(number: int) -> Instruction:
+    return (_RETURN, 0, 0, _ERRNO | number)

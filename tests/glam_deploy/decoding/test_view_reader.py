@@ -1,0 +1,266 @@
+"""The process that reads views: it gives what `read_view` gives, and whatever happens to it costs one view."""
+
+import os
+import pickle
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from enum import Enum
+from io import BytesIO
+from pathlib import Path, PurePath
+
+import cv2
+import gdcm
+import numpy as np
+import pytest
+from hostile import closed, with_elements
+from mammograms import breast, transcode, write_mg
+from pydicom import uid
+from pydicom.uid import JPEGLSLossless
+from support.decoders import HANG_S, MISDEEDS, RISCV, program
+from support.until import until
+
+from glam_deploy.archive.decoder import decode_here
+from glam_deploy.decoding import child as child_side
+from glam_deploy.decoding import view_reader
+from glam_deploy.decoding.view_reader import NotStarted, Stopped, ViewReader, ViewReaders
+from glam_deploy.dicom.read import read_view
+from glam_deploy.errors import DicomError, GlamError, InputError, NotForThisNetwork, Remedy
+from glam_deploy.records import View
+
+
+@pytest.fixture
+def reader() -> Iterator[ViewReader]:
+    with closing(ViewReader(longest_s=60, stop=threading.Event())) as made:
+        yield made
+
+
+def child(reader: ViewReader) -> int:
+    assert reader._process
+    return reader._process.pid
+
+
+def test_gives_what_read_view_gives(reader: ViewReader, tmp_path: Path) -> None:
+    path = write_mg(tmp_path / "a.dcm", syntax=JPEGLSLossless, view=View.R_MLO)
+    reader.read(path, for_processing=False)
+    first = child(reader)
+    here, there = read_view(path), reader.read(path, for_processing=False)
+    assert (there.pixels == here.pixels).all() and there.pixels.dtype == here.pixels.dtype
+    assert (there.view, there.source, there.notices) == (here.view, here.source, here.notices)
+    with pytest.raises(NotForThisNetwork, match="implant"):
+        other = write_mg(tmp_path / "b.dcm", lambda dataset: setattr(dataset, "BreastImplantPresent", "YES"))
+        reader.read(other, for_processing=False)
+    with pytest.raises(DicomError, match="cannot be opened"):
+        reader.read(tmp_path / "none.dcm", for_processing=False)
+    with pytest.raises(DicomError, match="more than 20000 elements"):
+        bomb = with_elements(tmp_path / "c.dcm", closed(bytes.fromhex("feff00e000000000") * 50_000))
+        reader.read(bomb, for_processing=False)
+    assert child(reader) == first, "one process for all"
+
+
+SYNTAXES = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+)
+
+
+def test_every_decoder_works_within_the_limits(reader: ViewReader, tmp_path: Path) -> None:
+    """Of pydicom's plugins and of OpenCV, whenever they are imported; the pixels are those that were written."""
+    files = [write_mg(tmp_path / f"{syntax}.dcm", syntax=syntax) for syntax in SYNTAXES]
+    for syntax in (gdcm.TransferSyntax.JPEGLosslessProcess14_1, gdcm.TransferSyntax.JPEGLosslessProcess14):
+        files.append(transcode(write_mg(tmp_path / f"jpeg{syntax}.dcm"), syntax))
+    for suffix in ("png", "tiff"):
+        files.append(tmp_path / f"a_L-CC.{suffix}")
+        cv2.imwrite(str(files[-1]), breast(View.L_CC))
+    files.append(tmp_path / "a_L-CC.npy")
+    np.save(files[-1], breast(View.L_CC))
+    for path in files:
+        found = reader.read_content(path.read_bytes(), path, for_processing=False)
+        np.testing.assert_array_equal(found.pixels, breast(View.L_CC), strict=True)
+        expected = decode_here(path.read_bytes(), path, for_processing=False)
+        assert (found.view, found.notices, found.source) == (expected.view, expected.notices, expected.source)
+        assert found.source.name == path.name
+    assert reader.wait_until_ready().missing == ""
+
+
+def test_content_takes_the_view_from_its_original_path(reader: ViewReader, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", breast(View.R_CC))
+    content = (tmp_path / "a.npy").read_bytes()
+    assert reader.read_content(content, PurePath("set/1_R-CC.npy"), for_processing=False).view is View.R_CC
+    with pytest.raises(InputError, match="the view is unknown"):
+        reader.read_content(content, PurePath("set/1.npy"), for_processing=False)
+    with pytest.raises(InputError):
+        reader.read_content(b"", PurePath("set/1_R-CC.npy"), for_processing=False)
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+def test_what_a_decoder_may_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misdeed: str) -> None:
+    """It costs its own image; the next one is read."""
+    bad, good = write_mg(tmp_path / f"{misdeed}_L-CC.dcm"), write_mg(tmp_path / "a.dcm")
+    (tmp_path / "rights").mkdir()
+    monkeypatch.setattr(view_reader, "_PROGRAM", program(tmp_path / "rights"))
+    limit = HANG_S if misdeed == "hangs" else 60
+    with closing(ViewReader(longest_s=limit)) as reader:
+        with pytest.raises(GlamError, match=re.escape(MISDEEDS[misdeed][1])):
+            reader.read(bad, for_processing=False)
+        reader._longest_s = 60
+        assert reader.read(good, for_processing=False).view is View.L_CC
+    assert not list((tmp_path / "rights").iterdir())
+
+
+PART_OF_AN_ANSWER = (
+    "import socket, sys; channel = socket.socket(fileno=int(sys.argv[1])); "
+    "channel.sendall(child._LENGTH.pack(1000) + b'part'); time.sleep(600)"
+)
+UNSEALED = "child.SEALS = 0"
+NO_RECORD = "child.packed = lambda value: pickle.dumps(os.system)"
+WRONG_SHAPE = "child.packed = lambda value: packed(replace(value, shape=(1 << 40,)))"
+OTHER = "its decoder gave back something else than an image"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("raise ValueError('CANARY')", "a fault while reading it: ValueError"),
+        (PART_OF_AN_ANSWER, "longer than 1 s"),
+        (UNSEALED, OTHER),
+        (NO_RECORD, OTHER),
+        (WRONG_SHAPE, OTHER),
+    ],
+)
+def test_what_an_answer_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
+    """The process is the real one, in which reading is replaced; then it is the real one again."""
+    real, path = view_reader._PROGRAM, write_mg(tmp_path / "a.dcm")
+    bad = f"""
+import os, pickle, sys, time
+from dataclasses import replace
+from glam_deploy.decoding import child, start
+real, packed = child._read, child.packed
+def bad(request, content):
+    {program}
+    return real(request, content)
+child._read = bad
+start.main()
+"""
+    with closing(ViewReader(longest_s=1 if program is PART_OF_AN_ANSWER else 60)) as reader:
+        monkeypatch.setattr(view_reader, "_PROGRAM", bad)
+        with pytest.raises(GlamError, match=reason) as caught:
+            reader.read(path, for_processing=False)
+        assert "CANARY" not in str(caught.value)
+        reader._longest_s = 60
+        monkeypatch.setattr(view_reader, "_PROGRAM", real)
+        if reader._process:
+            os.kill(child(reader), signal.SIGKILL)
+            os.waitid(os.P_PID, child(reader), os.WEXITED | os.WNOWAIT)
+        assert reader.read(path, for_processing=False).view is View.L_CC
+
+
+def test_a_process_that_cannot_begin_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_reader, "_PROGRAM", "raise SystemExit(3)")
+    with closing(ViewReader(longest_s=1)) as reader, pytest.raises(NotStarted, match="exit code 3 before it was ready"):
+        reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False)
+
+
+def test_a_kernel_without_the_filter_is_named_once_and_views_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the other limits. The kernel is that of a processor for which there is no table."""
+    monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
+    for _ in range(2):
+        with closing(ViewReader(longest_s=60)) as reader:
+            assert reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False).view is View.L_CC
+            limits = Path(f"/proc/{child(reader)}/limits").read_text()
+            assert re.search(rf"Max data size +{4 << 30} +{4 << 30}", limits)
+            assert reader.wait_until_ready().missing == "no filter for the processor riscv64"
+    assert caplog.text.count("no filter of system calls here (no filter for the processor riscv64)") == 1
+
+
+def test_stopping_does_not_wait_for_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = "child._read = lambda *_: time.sleep(600); start.main()"
+    begin = "import time; from glam_deploy.decoding import child, start; "
+    monkeypatch.setattr(view_reader, "_PROGRAM", begin + hang)
+    stop = threading.Event()
+    with closing(ViewReader(longest_s=600, stop=stop)) as reader:
+        threading.Timer(1, stop.set).start()
+        with pytest.raises(Stopped):
+            reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False)
+        pid = child(reader)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        reader = ViewReader(longest_s=600, stop=threading.Event())
+        reader.start()
+        os.write(write, str(child(reader)).encode())
+        time.sleep(600)
+    pid = int(os.read(read, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    os.close(read)
+    os.close(write)
+    until(lambda: _is_gone(pid))
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def test_answers_may_hold_nothing_but_our_records() -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, ("true",)
+
+    with pytest.raises(pickle.UnpicklingError, match="system"):
+        view_reader._Unpickler(BytesIO(pickle.dumps(Evil()))).load()
+
+
+@pytest.mark.parametrize("name", ["serve", "read_under_name", "Path", "attempt"])
+def test_answers_may_call_no_function_of_ours(name: str) -> None:
+    module = "glam_deploy.errors" if name == "attempt" else "glam_deploy.decoding.child"
+    with pytest.raises(pickle.UnpicklingError, match=f"child.{name}|errors.{name}"):
+        view_reader._Unpickler(BytesIO(f"c{module}\n{name}\n.".encode())).load()
+
+
+@pytest.mark.parametrize("value", [View.L_CC, Remedy.FLIP])
+def test_members_of_enumerations_pass_as_python_3_11_2_pickles_them(
+    value: Enum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enum.__reduce_ex__ of CPython 3.11.0 to 3.11.3, which Debian 12 has; later ones write class and value."""
+    by_name = lambda self, protocol: (getattr, (type(self), self.name))  # noqa: E731
+    monkeypatch.setattr(type(value), "__reduce_ex__", by_name)
+    with pytest.raises(pickle.UnpicklingError, match=r"holds builtins\.getattr"):
+        view_reader._Unpickler(BytesIO(pickle.dumps(value))).load()
+    assert view_reader._Unpickler(BytesIO(child_side.packed(value))).load() is value
+
+
+def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) -> None:
+    path, together = write_mg(tmp_path / "a.dcm"), threading.Barrier(2)
+
+    def read(_: int) -> None:
+        together.wait(60)
+        assert readers.read(path, for_processing=False).view is View.L_CC
+
+    with closing(ViewReaders(longest_s=60, stop=threading.Event())) as readers:
+        readers.read(path, for_processing=False)
+        first = child(readers._all[0])
+        for _ in range(2):
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(read, range(2)))
+        processes = [child(reader) for reader in readers._all]
+        assert processes[0] == first and len(processes) <= 2
+    for process in processes:
+        until(lambda process=process: not Path(f"/proc/{process}").exists())
