@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test triton-test ray-test fuzz site docs-test pictures
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist compatibility triton-test ray-test fuzz site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -134,6 +134,21 @@ pictures: $(INSTALLED) demo/bundle  ## docs/images/appliance again, with Chromiu
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo
 
+DIST := .venv-dist/bin
+.venv-dist/installed: packaging/requirements.txt
+	$(PYTHON) -m venv .venv-dist
+	$(DIST)/python -m pip install --quiet --requirement packaging/requirements.txt
+	touch .venv-dist/installed
+
+dist: $(INSTALLED) .venv-dist/installed  ## the files of a release, in dist/: distributions, SBOMs, checksums signed with KEY=key.pem
+	rm -rf dist
+	$(BIN)/python packaging/distributions.py dist
+	$(DIST)/python packaging/sbom.py dist/*.whl dist
+	$(BIN)/python packaging/sums.py dist $(KEY)
+
+compatibility: .venv-dist/installed  ## for which Python, system and extra every package has a wheel: the table of docs/releases.md
+	$(DIST)/python packaging/compatibility.py
+
 bench: $(INSTALLED) demo/bundle  ## engines beside other ways to run the demo weights, on this machine, into benchmarks/results/
 	$(BIN)/glam-deploy bench --bundle demo/bundle --out benchmarks/results
 
@@ -141,4 +156,4 @@ gpu-check: $(INSTALLED) demo/bundle  ## builds, checks and times everything that
 	$(BIN)/python -m glam_bench.gpu_check --out benchmarks/results
 
 clean:
-	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz .venv-site demo build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-ray .venv-triton .venv-fuzz .venv-site .venv-dist demo build dist *.egg-info

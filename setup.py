@@ -138,7 +138,7 @@ setup(
     author="The glam-deploy contributors",
     author_email="nobody@glam-deploy.invalid",  # there is no address yet; RFC 2606, 2: .invalid is never one
     keywords=["mammography", "DICOM", "ONNX", "OpenVINO", "TensorRT", "GLAM", "PACS"],
-    project_urls={"GLAM, the paper": "https://arxiv.org/abs/2106.07049"},
+    project_urls={"Paper": "https://arxiv.org/abs/2106.07049"},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -19,7 +19,7 @@ from glam_deploy.telemetry import switch_off
 switch_off()
 del switch_off
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # records.MAX_PIXELS: the maximum number of pixels of an image that OpenCV decodes; OpenCV reads it once, at its import
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote, urldefrag, urlsplit
 
-from glam_deploy.errors import BackendUnavailable
+from glam_deploy.errors import BackendUnavailable, UsageError
 
 NAME = "glam-deploy"
 TREE = Path(__file__).parents[1]
@@ -85,6 +85,19 @@ def require(*extras: str, user: str = "this command") -> None:
 def lacks(user: str, missing: Sequence[str], *extras: str) -> str:
     """Message about missing packages (import names) that `user` needs, with the command that installs these extras."""
     return f"{user} needs {', '.join(missing)}, which this Python lacks. Install with: {install_command(*extras)}"
+
+
+SYSTEMS = {"win32": "Windows", "darwin": "macOS"}
+"""`sys.platform` -> name, of systems other than Linux that parts of glam-deploy run on."""
+
+
+def require_linux(user: str, remedy: str | None = None) -> None:
+    """Raises UsageError unless this is Linux. `user`: subject of the message; `remedy`: another one than a machine."""
+    if sys.platform == "linux":
+        return
+    linux = "run it on a Linux machine or in a Linux container" + (", or in WSL 2" if sys.platform == "win32" else "")
+    system = SYSTEMS.get(sys.platform, sys.platform)
+    raise UsageError(f"{user} needs Linux, and this system is {system}: {remedy or linux}")
 
 
 def refusal(error: ModuleNotFoundError, *, user: str = "this") -> BackendUnavailable | None:

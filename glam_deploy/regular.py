@@ -7,7 +7,13 @@ import errno
 import io
 import os
 import stat
+import sys
 from pathlib import Path
+
+if sys.platform == "win32":
+    _READING = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
+else:
+    _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -16,19 +22,21 @@ def open_regular(path: Path) -> io.BufferedReader:
     The type is checked before opening, which may act on a device and fails for a socket (ENXIO, open(2)), and again
     after it (O_NONBLOCK), because the file can be replaced in between.
     """
-    if not stat.S_ISDIR(mode := path.stat().st_mode) and not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    _require_regular(path.stat().st_mode, path)
+    number = os.open(path, _READING)
     try:
-        mode = os.fstat(number).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        _require_regular(os.fstat(number).st_mode, path)
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)
         raise
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
 
 
 def open_lock(path: Path) -> io.BufferedRandom:
@@ -39,8 +47,7 @@ def open_lock(path: Path) -> io.BufferedRandom:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     number = os.open(path, flags, 0o600)
     try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+        _require_regular(os.fstat(number).st_mode, path)
         return os.fdopen(number, "r+b")
     except BaseException:
         os.close(number)
@@ -59,8 +66,11 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
 def others_access(status: os.stat_result) -> str:
     """Why another account may change a file or folder of this status, as the end of a sentence; "" if none may.
 
-    root may change everything, and is not counted.
+    root may change everything, and is not counted. On Windows always "", because there an access control list decides,
+    of which a status has nothing.
     """
+    if sys.platform == "win32":
+        return ""
     if status.st_uid not in (0, os.geteuid()):
         return f"belongs to account {status.st_uid}, and this is account {os.geteuid()}"
     bits = (("its group", stat.S_IWGRP), ("all accounts", stat.S_IWOTH))

@@ -1,16 +1,19 @@
 """The wheel: what is in it, what it asks for, and that it runs where it was put."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from email import message_from_bytes
 from email.message import Message
+from fnmatch import fnmatch
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from support.commands import ROOT
+from support.keys import key_pair
 
 import glam_deploy
 from glam_deploy.gpu.kernels.source import FILES
@@ -108,6 +111,72 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text("utf-8").strip()
+
+
+def test_links_of_the_metadata_are_names_and_addresses(metadata: Message) -> None:
+    """The first comma divides them (Core metadata specifications, "Project-URL")."""
+    links = [line.split(", ", 1) for line in metadata.get_all("Project-URL", [])]
+    assert all(re.fullmatch(r"https://[^\s,]+", address) for _, address in links)
+
+
+def test_pages_name_this_version() -> None:
+    """`__version__` is its home; pages repeat it where a reader copies it."""
+    said = re.compile(r"glam_deploy-(\d[\d.]*\d)-py3|Product: glam-deploy (\d[\d.]*\d)")
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {one or other for page in pages for one, other in said.findall(page.read_text("utf-8"))}
+    assert named == {glam_deploy.__version__}
+
+
+def test_changes_of_this_version_are_dated() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(glam_deploy.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+ALWAYS = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
+"""What setuptools puts into every source distribution (its documentation, "Controlling files in the distribution")."""
+GENERATED = {"PKG-INFO", "setup.cfg", "glam_deploy.egg-info"}
+"""What it makes there."""
+
+
+def sources() -> set[str]:
+    """Files of the repository; without git, those that an unpacked source distribution lists."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        return {*listed.split("\0")} - {""}
+    listed = (ROOT / "glam_deploy.egg-info/SOURCES.txt").read_text("utf-8")
+    return {name for name in listed.splitlines() if name.split("/")[0] not in GENERATED}
+
+
+def test_the_source_distribution_names_everything() -> None:
+    """`install/test_distributions.py` builds one and compares; this finds a new file at the top at once."""
+    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines() if line[0] != "#"]
+    named = {name for command, *names in lines for name in names if command in ("include", "graft")}
+    assert {name.split("/")[0] for name in sources()} - named - ALWAYS == set()
+    pruned = tuple(f"{folder}/" for command, *folders in lines if command == "prune" for folder in folders)
+    excluded = [pattern for command, *patterns in lines if command == "global-exclude" for pattern in patterns]
+    lost = [n for n in sources() if n.startswith(pruned) or any(fnmatch(Path(n).name, pattern) for pattern in excluded)]
+    assert lost == []
+
+
+def test_checksums_are_what_sha256sum_and_openssl_take(tmp_path: Path) -> None:
+    """`packaging/sums.py`; with the commands of docs/releases.md."""
+    out, keys = tmp_path / "dist", key_pair(tmp_path)
+    out.mkdir()
+    (out / "b.whl").write_bytes(b"wheel")
+    (out / "a.tar.gz").write_bytes(b"source")
+    script = [sys.executable, str(ROOT / "packaging/sums.py"), str(out)]
+    unsigned = subprocess.run(script, check=True, capture_output=True, text=True)
+    assert "is unsigned, because no key was given" in unsigned.stderr
+    assert not (out / "SHA256SUMS.sig").exists()
+    subprocess.run([*script, str(keys.private)], check=True, capture_output=True)
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=out, check=True, capture_output=True)
+    assert len((out / "SHA256SUMS").read_text().splitlines()) == 2
+    verify = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", str(keys.public)]
+    verify += ["-in", str(out / "SHA256SUMS"), "-sigfile", str(out / "SHA256SUMS.sig")]
+    subprocess.run(verify, check=True, capture_output=True)
+    (out / "SHA256SUMS").write_text("changed")
+    assert subprocess.run(verify, check=False, capture_output=True).returncode != 0
 
 
 def test_plain_install_asks_for_no_torch(metadata: Message) -> None:

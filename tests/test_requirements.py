@@ -58,3 +58,10 @@ def test_lower_bounds_have_no_published_hole(hole: str) -> None:
 def test_lower_bounds_are_not_above_the_tested_versions() -> None:
     above = {name: (bound, TESTED[name]) for name, bound in BOUNDS.items() if name in TESTED and bound > TESTED[name]}
     assert above == {}
+
+
+def test_types_of_parameters_are_not_generic() -> None:
+    """`click.ParamType[...]` is an error at import with the lowest Click that is admitted: it is generic since 8.4."""
+    assert BOUNDS["click"] < Version("8.4")
+    generic = [path.name for path in (ROOT / "glam_deploy").rglob("*.py") if "ParamType[" in path.read_text("utf-8")]
+    assert generic == []

@@ -13,6 +13,7 @@ from glam_deploy.bundle.folder import (
     open_bundle,
     open_members,
 )
+from glam_deploy.bundle.lock import locked
 from glam_deploy.bundle.manifest import (
     MANIFEST,
     CheckpointEntry,
@@ -34,7 +35,6 @@ from glam_deploy.bundle.manifest import (
 )
 from glam_deploy.bundle.signature import SIGNATURE, Trust, read_signature, read_trust
 from glam_deploy.bundle.write import (
-    locked,
     replace_engines,
     replace_gates,
     require_changeable,

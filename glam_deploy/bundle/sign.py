@@ -6,9 +6,10 @@ from typing import Any
 
 from glam_deploy.bundle.folder import Bundle, is_ensemble, open_members
 from glam_deploy.bundle.gate_rule import require_consistent_gates
+from glam_deploy.bundle.lock import locked
 from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST_LIMIT
 from glam_deploy.bundle.signature import SIGNATURE, signature_of
-from glam_deploy.bundle.write import locked, replace_file
+from glam_deploy.bundle.write import replace_file
 from glam_deploy.errors import UsageError, disk_reason
 from glam_deploy.json_records import to_json
 from glam_deploy.regular import read_regular

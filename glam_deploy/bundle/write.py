@@ -1,15 +1,15 @@
 """Atomic writing of new bundles, and locked changes of the manifest of an existing bundle."""
 
-import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from glam_deploy.bundle.folder import UNFINISHED, Bundle, contents, file_sha256, open_bundle
+from glam_deploy.bundle.lock import locked
 from glam_deploy.bundle.manifest import (
     ENSEMBLE,
     MANIFEST,
@@ -131,24 +131,6 @@ def _file_entry(path: Path) -> FileEntry:
 
 
 # changes of an existing bundle
-
-
-@contextmanager
-def locked(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Context with an exclusive lock (flock) on the bundle's folder, which is released when the process ends.
-
-    `on_wait` is called if another process has the lock. Raises OSError if the folder cannot be opened.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def require_changeable(folder: Path) -> None:

@@ -18,7 +18,7 @@ import click
 
 from glam_deploy import __version__
 from glam_deploy.errors import Caller, GlamError
-from glam_deploy.installation import documentation, refusal
+from glam_deploy.installation import documentation, refusal, require_linux
 
 COMMANDS = {
     "export": "Checkpoint -> bundle: ONNX graphs of all stages, manifest, parity table.",
@@ -44,6 +44,24 @@ COMMANDS = {
     "restore": "Restore a backup, or take over from another node.",
     "demo": "Make weights and images, then do all of the above.",
 }
+LINUX = frozenset(
+    [
+        "run-dir",
+        "archive",
+        "bench",
+        "build",
+        "serve",
+        "check-config",
+        "route",
+        "doctor",
+        "queue",
+        "fetch",
+        "init",
+        "backup",
+        "restore",
+    ]
+)
+"""Commands that need Linux: those of the appliance, of NVIDIA GPUs and of measurements, and `archive`."""
 VERBOSITY = f"{__name__}.verbosity"
 """Key in click's context of the values of -v and -q."""
 STOPPED = 130
@@ -59,6 +77,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in LINUX:
+            require_linux(f"glam-deploy {cmd_name}")
         command = import_module(f"glam_deploy.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         if not any(parameter.name == "verbose" for parameter in command.params):

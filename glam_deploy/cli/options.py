@@ -159,7 +159,7 @@ device_option: Decorator = click.option(
 )
 
 
-class _DeviceList(click.ParamType[Devices]):
+class _DeviceList(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4 only
     """`0`, `0,1` or `all`: an index, several indices or "all", as `session.load` takes them."""
 
     name = "device"

@@ -4,7 +4,6 @@ A gate is valid for one `EngineIdentity.digest`: name, library, precision and th
 An engine with another graph, engine file or library version needs a new gate.
 """
 
-import os
 import shlex
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def gate_command(folder: Path, engine: str, flavour: str | None = None) -> str:
 
 def this_machine(device: str) -> GateMachine:
     """The current machine, for latencies of an engine on `device`: "cpu" or the name of a GPU."""
-    return GateMachine(processor=cpu.model(), cores=len(os.sched_getaffinity(0)), device=device)
+    return GateMachine(processor=cpu.model(), cores=cpu.allowed_cores(), device=device)
 
 
 def _rejection(bundle: Bundle, engine: str, gate: GateEntry | None) -> str:

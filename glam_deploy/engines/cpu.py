@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -54,7 +55,12 @@ def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     process's cgroup and its parents
     (Linux Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst).
     """
-    return max(1, min([len(os.sched_getaffinity(0)), *(ceil(quota) for quota in _quotas(cgroups, membership))]))
+    return max(1, min([allowed_cores(), *(ceil(quota) for quota in _quotas(cgroups, membership))]))
+
+
+def allowed_cores() -> int:
+    """Number of cores of the CPU affinity of this process; all cores on macOS and Windows, where Python has none."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def within_cores(options: EngineOptions) -> EngineOptions:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ def default_folder() -> Path:
     try:
         return Path("~/.cache").expanduser() / "glam-deploy"
     except RuntimeError:  # no HOME and no passwd entry
-        _warn_once(f"account {os.getuid()} has no home folder (HOME is not set, and no passwd entry names one)")
+        account = "this account" if sys.platform == "win32" else f"account {os.getuid()}"
+        _warn_once(f"{account} has no home folder (HOME is not set, and no passwd entry names one)")
         return NOWHERE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from glam_deploy.bundle import Bundle
 from glam_deploy.engines.base import EngineOptions, OpenedEngines
 from glam_deploy.errors import BackendUnavailable, UsageError
-from glam_deploy.installation import CUDA, install_command
+from glam_deploy.installation import CUDA, install_command, require_linux
 from glam_deploy.precision import PRECISIONS, Precision
 
 
@@ -174,6 +174,8 @@ def _owner(name: str, options: EngineOptions) -> Owner:
         raise UsageError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINE_NAMES)}")
     owner = OWNERS[AUTO if name == "auto" else name]
     _require_honoured(name, owner, options)
+    if owner.gpu:
+        require_linux(f"engine {name!r}", "choose an engine of the CPU, such as onnx")
     if owner.missing:
         raise BackendUnavailable(
             f"engine {name!r} needs {', '.join(owner.missing)}, which this Python lacks. "

@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return material(tmp_path_factory.mktemp("material"))
+
+
+def repository(tree: Path) -> str:
+    """Make a git repository of a folder; its commit."""
+    git: Callable[..., subprocess.CompletedProcess[str]] = partial(
+        subprocess.run, check=True, cwd=tree, capture_output=True, text=True
+    )
+    git(["git", "init", "--quiet"])
+    git(["git", "add", "--all"])
+    git(["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "All of it"])
+    return git(["git", "rev-parse", "HEAD"]).stdout.strip()

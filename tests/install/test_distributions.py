@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from install.conftest import Distributions
+from install.conftest import Distributions, repository
 from install.venvs import Venv, venv
 from support.commands import ROOT
 
@@ -120,17 +120,6 @@ def copies(made: Distributions, place: Path) -> None:
     shutil.copytree(made.tree, place / made.tree.name)
     shutil.copy(made.wheel, place)
     shutil.copy(made.sdist, place)
-
-
-def repository(tree: Path) -> str:
-    """Make a git repository of a folder; its commit."""
-    git: Callable[..., subprocess.CompletedProcess[str]] = partial(
-        subprocess.run, check=True, cwd=tree, capture_output=True, text=True
-    )
-    git(["git", "init", "--quiet"])
-    git(["git", "add", "--all"])
-    git(["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "All of it"])
-    return git(["git", "rev-parse", "HEAD"]).stdout.strip()
 
 
 @contextmanager

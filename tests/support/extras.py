@@ -133,7 +133,7 @@ CASES = (
 def absent_packages(line: str) -> frozenset[str]:
     """Import names that this environment has and an install with these extras has not, by the metadata of all."""
     every_extra = metadata("glam-deploy").get_all("Provides-Extra", [])
-    lacking = _distributions(every_extra) - _distributions(line.split(","))
+    lacking = distributions(every_extra) - distributions(line.split(","))
     return frozenset(name for name, givers in _givers().items() if givers <= lacking)
 
 
@@ -143,7 +143,7 @@ def _givers() -> dict[str, set[str]]:
     return {name: {*map(canonicalize_name, givers)} for name, givers in packages_distributions().items()}
 
 
-def _distributions(extras: Iterable[str]) -> set[str]:
+def distributions(extras: Iterable[str]) -> set[str]:
     """Names of what glam-deploy with these extras installs, and of what that requires, and so on."""
     found: set[tuple[str, str]] = set()
     waiting = [("glam-deploy", extra) for extra in ("", *extras)]
@@ -168,6 +168,6 @@ def _required(name: str, extra: str) -> tuple[tuple[str, str], ...]:
 def distributions_of(extra: str) -> tuple[dict[str, set[str]], set[str]]:
     """What an extra asks for itself -> its import names here (none where it is not installed); all names, closed."""
     asked = {name for name, _ in _required("glam-deploy", extra)} - {name for name, _ in _required("glam-deploy", "")}
-    closed = _distributions([extra])
+    closed = distributions([extra])
     names = {name: {package for package, givers in _givers().items() if name in givers} for name in asked}
     return names, {package for package, givers in _givers().items() if givers & closed}

@@ -142,3 +142,17 @@ def test_a_copy_that_cannot_be_written_changes_nothing(
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (before,)
     assert _version(path) == VERSION
+
+
+def test_a_database_of_a_later_release_is_refused_unchanged(tmp_path: Path) -> None:
+    """What docs/releases.md promises for the way back: not one row is touched."""
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE later (a); INSERT INTO later VALUES (1)")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        before = [*connection.iterdump()]
+    with pytest.raises(UsageError, match=rf"has schema version {VERSION + 1}, expected {VERSION}"):
+        open_database(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert [*connection.iterdump()] == before
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
