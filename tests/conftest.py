@@ -44,6 +44,12 @@ def pytest_configure() -> None:
     import_module("glam_deploy.cli.console")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "_in_chromium" in item.nodeid:
+            item.add_marker("chromium")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_models_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests, and the processes that they start, neither use nor fill the user's cache."""
