@@ -213,7 +213,7 @@ def test_files_that_end_or_stop_their_process_cost_one_row_each(ray: Any, tmp_pa
     names = ["a.dcm", "abort.dcm", "b.dcm", "c.dcm", *lethal, "m.dcm", "once.dcm", "slow.dcm", "z.dcm"]
     write_views(tmp_path / "in", names)
     source, opener = BadSource(tmp_path / "in"), BadOpener(tmp_path / "in")
-    plan = plan_of(tmp_path / "in", tmp_path / "out", source=source, opener=opener, reading_limit_s=2)
+    plan = plan_of(tmp_path / "in", tmp_path / "out", source=source, opener=opener, reading_limit_s=5)
     Driver(ray, plan).run()
     bad = {"abort.dcm": "unreadable", "slow.dcm": "unreadable"} | dict.fromkeys(lethal, "failed")
     assert outcomes_in(tmp_path / "out") == dict.fromkeys(names, "done") | bad
