@@ -34,6 +34,9 @@ class Growth:
 
     second_third: float
     last_third: float
+    """Medians."""
+    most_before: float
+    """The most in the second third: a worker takes and returns the memory of its views."""
     descriptors: tuple[float, float]
     """Medians of the two thirds."""
     threads: tuple[float, float]
@@ -89,6 +92,7 @@ def _growth(second: Sequence[ProcessSample], last: Sequence[ProcessSample]) -> G
     return Growth(
         second_third=median(each.pss for each in second),
         last_third=median(each.pss for each in last),
+        most_before=max(each.pss for each in second),
         descriptors=(median(each.descriptors for each in second), median(each.descriptors for each in last)),
         threads=(median(each.threads for each in second), median(each.threads for each in last)),
         lives=len({each.pid for each in (*second, *last)}),
@@ -103,7 +107,7 @@ def grown(found: Mapping[str, Growth | None]) -> Iterator[str]:
         if each is None:
             yield f"{name}: was not there"
             continue
-        if each.last_third > GROWTH * each.second_third:
+        if each.last_third > max(GROWTH * each.second_third, each.most_before):
             yield f"{name}: PSS grows from {each.second_third / MIB:.1f} to {each.last_third / MIB:.1f} MiB"
         for what, (before, after) in {"descriptors": each.descriptors, "threads": each.threads}.items():
             if after > before + MORE_DESCRIPTORS:

@@ -2,6 +2,7 @@
 
 import gc
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -94,9 +95,17 @@ def run(plan: Plan, folder: Path) -> Seen:
             appliance.start(patience_s=START_S)
             return Soak(plan, appliance, pacs, clock, exams).run()
         finally:
-            if appliance.process:
-                appliance.stop()
+            _end(appliance)
             (folder / "log").write_text(appliance.log())
+
+
+def _end(appliance: Appliance) -> None:
+    """Stop it if it runs; kill it if that takes too long."""
+    if appliance.process:
+        with suppress(subprocess.TimeoutExpired):
+            appliance.stop()
+    if appliance.process:
+        appliance.kill_all()
 
 
 class Soak:

@@ -98,6 +98,15 @@ def test_what_grows(last: ProcessSample, fault: str) -> None:
     assert list(judge.grown(judge.growth(samples(last=last)))) == ([fault] if fault else [])
 
 
+def test_memory_that_comes_and_goes_is_no_growth() -> None:
+    """The median of the last third is above that of the second by 10 %, but not above what was taken then."""
+    sizes = [80, 80, 80, 80, 80, 80, 80, 80, 90, 90, *[88] * 5]
+    calm = [replace(SAMPLE, processes={"worker": replace(PROCESS, pss=size * MIB)}) for size in sizes]
+    assert not list(judge.grown(judge.growth(calm)))
+    higher = [*calm[:10], *[replace(SAMPLE, processes={"worker": replace(PROCESS, pss=91 * MIB)})] * 5]
+    assert list(judge.grown(judge.growth(higher))) == ["worker: PSS grows from 80.0 to 91.0 MiB"]
+
+
 def test_a_process_that_is_away_for_a_whole_third_is_a_fault() -> None:
     assert list(judge.grown(judge.growth([*[SAMPLE] * 10, *[replace(SAMPLE, processes={})] * 5]))) == [
         "worker: was not there"
