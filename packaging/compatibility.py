@@ -16,14 +16,14 @@ from itertools import product
 from pathlib import Path
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-SYSTEMS = {
-    "Linux x86-64": "x86_64-manylinux_2_28",
-    "Linux aarch64": "aarch64-manylinux_2_28",
+SYSTEMS = {  # Debian 12 has glibc 2.36
+    "Linux x86-64": "x86_64-manylinux_2_36",
+    "Linux aarch64": "aarch64-manylinux_2_36",
     "macOS 14 arm64": "aarch64-apple-darwin",
     "Windows x86-64": "x86_64-pc-windows-msvc",
 }
-LEFT_OUT = {"dev", "tensorrt"}
-"""`tensorrt` needs NVIDIA's package index beside PyPI."""
+LEFT_OUT = {"dev", "tensorrt", "tensorrt-rtx"}
+"""NVIDIA's packages of TensorRT are source distributions, which fetch or choose others as they are installed."""
 
 
 def lacking(requirements: Iterable[str], python: str, platform: str) -> str | None:
@@ -45,9 +45,11 @@ def lacking(requirements: Iterable[str], python: str, platform: str) -> str | No
 def cell(faults: Mapping[str, str | None]) -> str:
     """The versions of Python that install, and what the others lack. `faults`: version -> package."""
     good = [python for python, fault in faults.items() if fault is None]
-    bad = [f"no wheel of {fault} for {python}" for python, fault in faults.items() if fault is not None]
     span = [good[0] if len(good) == 1 else f"{good[0]} to {good[-1]}"] if good else []
-    return "; ".join(span + bad)
+    for fault in dict.fromkeys(fault for fault in faults.values() if fault):
+        bad = [python for python, other in faults.items() if other == fault]
+        span.append(f"no wheel of {fault}" + (f" for {', '.join(bad)}" if len(bad) < len(faults) else ""))
+    return "; ".join(span)
 
 
 def main() -> None:
