@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist compatibility triton-test ray-test fuzz site docs-test pictures
+.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist bills-test compatibility triton-test ray-test fuzz site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -145,6 +145,9 @@ dist: $(INSTALLED) .venv-dist/installed  ## the files of a release, in dist/: di
 	$(BIN)/python packaging/distributions.py dist
 	$(DIST)/python packaging/sbom.py dist/*.whl dist
 	$(BIN)/python packaging/sums.py dist $(KEY)
+
+bills-test: $(INSTALLED)  ## the SBOMs by the schema of CycloneDX, and against environments that pip makes; a quarter of an hour
+	$(BIN)/python -m pytest tests/install -m bills
 
 compatibility: .venv-dist/installed  ## for which Python, system and extra every package has a wheel: the table of docs/releases.md
 	$(DIST)/python packaging/compatibility.py

@@ -1,5 +1,6 @@
 """The distributions, made as a release makes them, and what every install line is tried on."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -56,3 +57,31 @@ def repository(tree: Path) -> str:
     git(["git", "add", "--all"])
     git(["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "All of it"])
     return git(["git", "rev-parse", "HEAD"]).stdout.strip()
+
+
+BUILD = [sys.executable, "packaging/distributions.py", "dist"]
+
+
+@pytest.fixture(scope="session")
+def origin(made: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository of this checkout."""
+    place = tmp_path_factory.mktemp("origin") / "repository"
+    shutil.copytree(made.tree, place, ignore=shutil.ignore_patterns("*.egg-info", "build"))
+    repository(place)
+    return place
+
+
+def built(origin: Path, place: Path, *, umask: int, zone: str) -> dict[str, bytes]:
+    """What `packaging/distributions.py` makes in a clone: name -> content."""
+    subprocess.run(["git", "clone", "--quiet", str(origin), str(place)], check=True, umask=umask)
+    environment = os.environ | {"TZ": zone}
+    subprocess.run(BUILD, cwd=place, check=True, umask=umask, env=environment, capture_output=True)
+    return {path.name: path.read_bytes() for path in (place / "dist").iterdir()}
+
+
+@pytest.fixture(scope="session")
+def release(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `dist` of one build."""
+    place = tmp_path_factory.mktemp("release") / "clone"
+    built(origin, place, umask=0o077, zone="Asia/Tokyo")
+    return place / "dist"
