@@ -129,7 +129,7 @@ docs-test: site  ## the pages of the site in Chromium, and by axe-core, after we
 	GLAM_EXPECT=chromium,axe,site $(BIN)/python -m pytest tests/docs -m site
 
 pictures: $(INSTALLED) demo/bundle  ## docs/images/appliance again, with Chromium, after web-test has installed it
-	PYTHONPATH=tests $(BIN)/python -m support.screenshots --bundle demo/bundle
+	PYTHONPATH=.:export:benchmarks:tests $(BIN)/python -m support.screenshots --bundle demo/bundle
 
 demo/bundle: $(INSTALLED)
 	$(BIN)/glam-deploy demo --out demo

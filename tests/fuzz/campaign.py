@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT / folder) for folder in (".", "export", "benchmarks", "tests")]  # as pytest has them
 
 from fuzz.targets import TARGETS  # noqa: E402
 

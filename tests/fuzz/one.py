@@ -8,7 +8,8 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in (".", "export", "benchmarks", "tests")]  # as pytest has them
 
 with atheris.instrument_imports(include=["glam_deploy", "glam_bench", "python_multipart"]):
     from fuzz import targets

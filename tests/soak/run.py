@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "benchmarks", "export")]
+sys.path[:0] = [str(ROOT / folder) for folder in (".", "export", "benchmarks", "tests")]  # as pytest has them
 
 from soak import phase, report  # noqa: E402
 from soak.plan import Plan  # noqa: E402
