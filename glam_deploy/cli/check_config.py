@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,15 +123,24 @@ def _unknown_senders(config: "Config") -> Iterator[str]:
 
 
 def _missing_files(config: "Config") -> Iterator[str]:
-    """Files that the configuration names and that do not exist now."""
+    """Files that the configuration names and that do not exist now, and folders that are something else."""
     from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST
 
+    yield from _data_folder(config.data)
     bundle = config.worker.bundle
     if bundle.exists() and not any((bundle / name).is_file() for name in (MANIFEST, ENSEMBLE)):
         yield f"MISSING    worker.bundle = {bundle}: it holds neither {MANIFEST} nor {ENSEMBLE}, expected a bundle"
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"
+
+
+def _data_folder(root: Path) -> Iterator[str]:
+    from glam_deploy.appliance.data import EMPTY_FOLDER, DataFolder
+
+    with suppress(OSError):  # a folder of the service's own user, which need not be this one
+        if obstacle := DataFolder(root=root).obstacle():
+            yield f"MISSING    data = {root}: it {obstacle}; {EMPTY_FOLDER}"
 
 
 def _privileged_ports(config: "Config") -> Iterator[str]:

@@ -102,6 +102,19 @@ def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
         assert cli("check-config", "--config", path, *words).code == 1
 
 
+@pytest.mark.parametrize("name", ["etc", "file"])
+def test_data_that_is_something_else_counts_as_missing(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").touch()
+    (tmp_path / "file").touch()
+    path = written(tmp_path, MINIMAL.replace('data = "data"', f'data = "{name}"'))
+    said = cli("check-config", "--config", path)
+    told = {"etc": "it holds 'passwd' and no state.db", "file": "it is not a folder"}[name]
+    assert said.code == 1
+    assert f"MISSING    data = {tmp_path}/{name}: {told}" in said.out and "an empty folder" in said.out
+    assert cli("check-config", "--json", "--config", path).code == 1
+
+
 def test_a_port_that_this_user_may_not_listen_at_is_named(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
