@@ -40,6 +40,14 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     return content
 
 
+def others_can_read(path: Path) -> bool:
+    """Whether accounts besides the owner and its group have a right to the file; False if it cannot be examined."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IRWXO)
+    except OSError:
+        return False
+
+
 def others_access(status: os.stat_result) -> str:
     """Why another account may change a file or folder of this status, as the end of a sentence; "" if none may.
 
