@@ -14,7 +14,7 @@ from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted, require
-from glam_deploy.regular import others_can_read, read_regular
+from glam_deploy.regular import SMALL_FILE, others_can_read, read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Web
@@ -190,7 +190,7 @@ def read_config(path: Path) -> "Config":
     from glam_deploy.appliance.config import parse_config
 
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_regular(path, SMALL_FILE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error

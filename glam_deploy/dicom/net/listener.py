@@ -23,6 +23,7 @@ from glam_deploy.dicom.net.peer import TlsFiles, silence_pynetdicom
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.regular import require_small
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
 
@@ -223,6 +224,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     Raises UsageError if a file cannot be used.
     """
     try:
+        require_small(files.certificate, files.key, files.authority)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
