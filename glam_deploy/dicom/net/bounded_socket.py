@@ -143,7 +143,7 @@ class NoRequestError(Exception):
         """
         super().__init__(reason)
         self.abort = abort
-        self.event = "aborted" if is_abort or abort == INVALID_PDU_PARAMETER else "rejected"
+        self.event = "aborted" if is_abort else "rejected"
 
 
 FAREWELL = bytes([_ABORT, 0, 0, 0, 0, 4, 0, 0, 0, 0])
