@@ -63,6 +63,23 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     return content
 
 
+def require_small(*paths: Path) -> None:
+    """Check files that a library opens by name, as OpenSSL does, which waits for a pipe and reads a device without end.
+
+    Raises OSError as `read_regular` with `SMALL_FILE`.
+    """
+    for path in paths:
+        read_regular(path, SMALL_FILE)
+
+
+def others_can_read(path: Path) -> bool:
+    """Whether accounts besides the owner and its group have a right to the file; False if it cannot be examined."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IRWXO)
+    except OSError:
+        return False
+
+
 def others_access(status: os.stat_result) -> str:
     """Why another account may change a file or folder of this status, as the end of a sentence; "" if none may.
 
@@ -77,6 +94,9 @@ def others_access(status: os.stat_result) -> str:
     writers = [who for who, bit in bits if status.st_mode & bit]
     return f"can be written by {' and '.join(writers)}" if writers else ""
 
+
+SMALL_FILE = 4 << 20
+"""Most bytes of a configuration, secret, key, or file of certificates; those of a whole system have 0.3 MB."""
 
 NOT_REGULAR = "it is a pipe, socket or device, expected a regular file"
 """`strerror` of the error that `open_regular` raises for these."""

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import time
@@ -25,6 +26,14 @@ FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "sal
 
 ENDING_S = 10.0
 _POLL_S = 0.1
+EMPTY_FOLDER = "set `data` in the configuration to an empty folder, or to a path that the first start can create"
+"""Remedy for a folder with an `obstacle`."""
+_BELOW = ("spool/incoming", "spool/studies", "quarantine", "audit", "cache", "locks", "results/views", "results/jobs")
+"""Folders of a data folder."""
+_BEFORE_STATE = {*(path.partition("/")[0] for path in _BELOW), "audit.key", "device.uid", "lost+found"}
+"""Names that a folder without `state.db` may have after an interrupted first start; lost+found: of a new disk."""
+_PART = re.compile(r"\.[0-9a-f]{24}\.part|state\.db-(journal|wal|shm)")
+
 _VERSION = "_"
 """Separates UID and version in the name of an instance's file; no UID has this character."""
 
@@ -118,17 +127,33 @@ class DataFolder:
                 f"files the appliance could not use: run this as {name}, with sudo -u {name}"
             )
 
+    def obstacle(self) -> str:
+        """Why it cannot become or be a data folder, as the end of a sentence; "" if it can. Raises OSError.
+
+        A folder with files of other programs is none: its mode and content are theirs.
+        """
+        if not self.root.exists() or self.database.exists() or self.restoring.exists():
+            return ""
+        if not self.root.is_dir():
+            return "is not a folder"
+        names = sorted(path.name for path in self.root.iterdir())
+        foreign = next((name for name in names if name not in _BEFORE_STATE and not _PART.fullmatch(name)), None)
+        return f"holds {foreign!r} and no {self.database.name}: it is not the appliance's" if foreign else ""
+
     def make(self) -> None:
-        """Create every folder with mode 0700. Raises UsageError if that fails, or if a restoration was interrupted."""
+        """Create every folder with mode 0700.
+
+        Raises UsageError if that fails, if a restoration was interrupted, or if the folder holds something else.
+        """
         if self.restoring.exists():
             raise UsageError(
                 f"{self.root} holds a backup that was not restored to the end: empty it, and run glam-deploy restore "
                 "again"
             )
-        below = (self.incoming, self.root / "spool/studies", self.quarantine, self.audit, self.cache, self.locks,
-                 self.root / "results/views", self.root / "results/jobs")  # fmt: skip
         try:
-            for folder in (self.root, *below):
+            if obstacle := self.obstacle():
+                raise UsageError(f"the data folder {self.root} {obstacle}: {EMPTY_FOLDER}")
+            for folder in (self.root, *(self.root / path for path in _BELOW)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 if folder == self.root:
                     self.require_owner()

@@ -32,8 +32,9 @@ def run(config: Config, stop: threading.Event) -> None:
     listener = Listener(
         listener_rules(config.receive),
         begin=lambda sender, claim: ingest.open(sender=sender, claim=claim),
-        audit=lambda event: _audit_event(audit, rejections, event),
+        audit=lambda event: _audit_event(audit, event),
         on_commitment=lambda report: _report(data, report),
+        on_rejected=rejections.add,
     )
     try:
         ports = _listen(listener, config.receive)
@@ -102,9 +103,7 @@ class RejectionCounter:
             ingest.spool.record_refusal(sender, ASSOCIATION, reason, times=times)
 
 
-def _audit_event(audit: Audit, rejections: RejectionCounter, event: AuditEvent) -> None:
-    if event.event == "rejected":
-        rejections.add(event)
+def _audit_event(audit: Audit, event: AuditEvent) -> None:
     times = event.times if event.times > 1 else None
     audit.write(f"association_{event.event}", sender=event.sender, reason=event.reason or None, times=times)
 

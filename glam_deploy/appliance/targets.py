@@ -11,6 +11,7 @@ from glam_deploy.appliance.config import Config, Target, Tls
 from glam_deploy.dicom.net.delivery import Item, Session
 from glam_deploy.dicom.net.peer import Peer, TlsFiles
 from glam_deploy.errors import PeerError
+from glam_deploy.regular import SMALL_FILE, read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.dicom.net.dicomweb import WebPeer
@@ -233,7 +234,7 @@ def read_secret(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text("ascii").splitlines()[0].strip()
+        return read_regular(path, SMALL_FILE).decode("ascii").splitlines()[0].strip()
     except (OSError, IndexError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is empty or not ASCII text"
         raise PeerError(

@@ -1,7 +1,9 @@
 """`glam-deploy check-config`, and reading of the configuration for the appliance's other commands."""
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,15 @@ from glam_deploy.cli import console
 from glam_deploy.cli.options import config_option, json_option
 from glam_deploy.cli.privileged_ports import PRIVILEGED_PORT, may_listen_at
 from glam_deploy.errors import UsageError
-from glam_deploy.installation import require
-from glam_deploy.regular import read_regular
+from glam_deploy.installation import quoted, require
+from glam_deploy.regular import SMALL_FILE, others_can_read, read_regular
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Web
     from glam_deploy.appliance.data import DataFolder
+
+
+_SECRET_FILE = re.compile(r"(secret|token|password)_file$|tls\.key$")
 
 
 @click.command("check-config")
@@ -36,7 +41,7 @@ def command(config_path: Path, as_json: bool) -> int:
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return int(bool(missing))
-    for line in (*describe(config), *_unknown_senders(config), *missing, *_privileged_ports(config)):
+    for line in (*describe(config), *_unknown_senders(config), *_notes(config), *missing, *_privileged_ports(config)):
         console.out.print(line, soft_wrap=True)
     but = f", but {len(missing)} missing, without which `serve` cannot work" if missing else ""
     console.out.print(f"{config_path} is valid{but}", soft_wrap=True)
@@ -121,16 +126,38 @@ def _unknown_senders(config: "Config") -> Iterator[str]:
         yield f"note       {key} names {title}, which is in no [[receive.senders]] and may not send"
 
 
+def _notes(config: "Config") -> Iterator[str]:
+    """What gives others more than was probably meant."""
+    for network in config.web.trusted_proxies:
+        if not network.prefixlen:
+            yield (
+                f"note       web.trusted_proxies has {network}, every address: any client can pretend to be another "
+                "one there, so name the proxy's own address"
+            )
+    for key, path in _paths(json.loads(config.model_dump_json()), ""):
+        if _SECRET_FILE.search(key) and others_can_read(Path(path)):
+            yield f"note       {key} = {path}: other users can read the secret: chmod 600 {quoted(path)}"
+
+
 def _missing_files(config: "Config") -> Iterator[str]:
-    """Files that the configuration names and that do not exist now."""
+    """Files that the configuration names and that do not exist now, and folders that are something else."""
     from glam_deploy.bundle.manifest import ENSEMBLE, MANIFEST
 
+    yield from _data_folder(config.data)
     bundle = config.worker.bundle
     if bundle.exists() and not any((bundle / name).is_file() for name in (MANIFEST, ENSEMBLE)):
         yield f"MISSING    worker.bundle = {bundle}: it holds neither {MANIFEST} nor {ENSEMBLE}, expected a bundle"
     for key, path in _paths(json.loads(config.model_dump_json()), ""):
         if key != "data" and not Path(path).exists():
             yield f"MISSING    {key} = {path}"
+
+
+def _data_folder(root: Path) -> Iterator[str]:
+    from glam_deploy.appliance.data import EMPTY_FOLDER, DataFolder
+
+    with suppress(OSError):  # a folder of the service's own user, which need not be this one
+        if obstacle := DataFolder(root=root).obstacle():
+            yield f"MISSING    data = {root}: it {obstacle}; {EMPTY_FOLDER}"
 
 
 def _privileged_ports(config: "Config") -> Iterator[str]:
@@ -163,7 +190,7 @@ def read_config(path: Path) -> "Config":
     from glam_deploy.appliance.config import parse_config
 
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_regular(path, SMALL_FILE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"the configuration {path} cannot be read ({reason}): set the path with --config") from error

@@ -91,7 +91,7 @@ def findings(config: "Config") -> Iterator[Finding]:
     if os.geteuid() == 0:
         remedy = "run it under an account of its own, as packaging/glam-deploy.service does"
         yield note("user", "running as root: an exploited fault would have all rights on this machine", remedy)
-    folder = _folder(data)
+    folder = _folder(data) if data.root.exists() else _missing_folder(data.root)
     yield folder
     yield from _disk(config, data)
     # SQLite leaves files there, which the service could not use if another user owned them
@@ -115,25 +115,26 @@ def findings(config: "Config") -> Iterator[Finding]:
 
 
 def _folder(data: "DataFolder") -> Finding:
+    from glam_deploy.appliance.data import EMPTY_FOLDER
+
     what, root = "data folder", data.root
-    if not root.exists():
-        return _missing_folder(what, root)
     if not root.is_dir():
-        return fails(
-            what, f"{root} is not a folder", "set `data` to a folder, or to a path that the first start can create"
-        )
+        return fails(what, f"{root} is not a folder", EMPTY_FOLDER)
     facts = root.stat()
     if facts.st_uid != os.geteuid():
         text = f"{root} belongs to {_user(facts.st_uid)}, but this process runs as {_user(os.geteuid())}"
         return fails(what, text, "run doctor and serve as the user of the service")
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         return fails(what, f"{root} cannot be written", f"chmod 700 {quoted(root)}; is the disk mounted read-only?")
+    if obstacle := data.obstacle():
+        return fails(what, f"{root} {obstacle}", EMPTY_FOLDER)
     if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fails(what, f"other users can read {root}, which holds images of patients", f"chmod 700 {quoted(root)}")
     return ok(what, f"{root}, accessible to {_user(facts.st_uid)} only")
 
 
-def _missing_folder(what: str, root: Path) -> Finding:
+def _missing_folder(root: Path) -> Finding:
+    what = "data folder"
     above = next(folder for folder in root.parents if folder.exists())
     if not os.access(above, os.W_OK):
         return fails(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from glam_deploy.cli.doctor_findings import FAILS, Finding, fails, note, ok
 from glam_deploy.installation import quoted
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import SMALL_FILE, read_regular, require_small
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -57,6 +57,7 @@ def shown_certificate(host: str, port: int, tls: "KeyPair", timeout_s: float, fa
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    require_small(tls.certificate, tls.key)
     context.load_cert_chain(tls.certificate, tls.key, password="")
     with socket.create_connection((host, port), timeout_s) as plain, context.wrap_socket(plain) as secure:
         with suppress(OSError):  # a listener that does not accept the own certificate from a client has closed already
@@ -126,7 +127,7 @@ def _of_key(what: str, path: Path, certificate: "Certificate | None") -> Iterato
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(read_regular(path), None)
+        key = load_pem_private_key(read_regular(path, SMALL_FILE), None)
         mode = path.stat().st_mode
     except TypeError:
         remedy = "remove the password: openssl pkey -in KEY -out NEW; the file's mode protects it"
@@ -183,7 +184,7 @@ def _read(path: Path) -> list["Certificate"]:
     """All certificates in a PEM file, one or more. Raises OSError, ValueError."""
     from cryptography.x509 import load_pem_x509_certificates
 
-    return load_pem_x509_certificates(read_regular(path))
+    return load_pem_x509_certificates(read_regular(path, SMALL_FILE))
 
 
 def _unreadable(what: str, path: Path, error: Exception, kind: str = "certificate") -> Finding:

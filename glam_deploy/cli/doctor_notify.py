@@ -1,6 +1,5 @@
 """Checks of `doctor` on the entries of [[notify]]: each is connected to, without a message."""
 
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 from glam_deploy.cli.doctor_findings import Finding, Processes, fails, note, ok
 from glam_deploy.errors import GlamError
 from glam_deploy.installation import quoted
+from glam_deploy.regular import others_can_read
 
 if TYPE_CHECKING:
     from glam_deploy.appliance.config import Config, Notify
@@ -21,7 +21,7 @@ def notify_findings(config: "Config", processes: Processes) -> Iterator[Finding]
 
     for entry in config.notify:
         yield _receiver(entry, min(config.dispatch.timeout_s, TIMEOUT_S))
-        yield from (_readable_by_others(entry, path) for path in secret_files(entry) if _others_can_read(path))
+        yield from (_readable_by_others(entry, path) for path in secret_files(entry) if others_can_read(path))
         reported = processes.get(f"target:{entry.name}")
         if reported and reported.state != "ready":
             found = f"the dispatcher reports {reported.state}: {reported.detail.get('reason', 'no reason given')}"
@@ -37,13 +37,6 @@ def _receiver(entry: "Notify", timeout_s: float) -> Finding:
     except GlamError as error:  # its text names the receiver
         return fails(_name(entry), str(error), "notifications wait until it can be reached")
     return ok(_name(entry), f"{entry.kind} at {entry.place}: {found}; told of {', '.join(entry.events)}")
-
-
-def _others_can_read(path: Path) -> bool:
-    try:
-        return bool(path.stat().st_mode & (stat.S_IRWXO))
-    except OSError:  # `check` names it
-        return False
 
 
 def _readable_by_others(entry: "Notify", path: Path) -> Finding:

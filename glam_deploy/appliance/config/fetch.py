@@ -72,7 +72,7 @@ class Fetch(Section):
                 raise ValueError("token_file, user, password_file and authority go with url only")
             return self
         address = urlsplit(self.url)
-        if address.scheme not in ("http", "https") or not address.hostname or address.query or address.username:
+        if address.scheme not in ("http", "https") or not address.hostname or address.query or "@" in address.netloc:
             raise ValueError("url is not a DICOMweb root: expected https://pacs/dicom-web")
         if any(secrets) and address.scheme == "http" and address.hostname not in LOOPBACK:
             raise ValueError("url is http, which sends the token or password unencrypted: use https")

@@ -184,7 +184,7 @@ Notify = Annotated[
 def https_url(url: str) -> str:
     """The URL itself. Raises ValueError unless it is https without credentials, or http to this machine."""
     address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname or address.username or address.fragment:
+    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc or address.fragment:
         raise ValueError("is not a URL of a service: expected https://host/path, without user and password")
     if address.scheme == "http" and address.hostname not in LOOPBACK:
         raise ValueError("is http, which sends results unencrypted: use https")

@@ -1,5 +1,8 @@
 """Reading the text of `glam.toml`: each wrong key is named with its value and what was expected."""
 
+import ipaddress
+import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +22,10 @@ _LICENSE = (
     "a licence of their own, and that results are not for diagnosis"
 )
 
+_SECRET_KEY = re.compile("secret|token|password")
+_CREDENTIALS = re.compile(r"//[^/]*@")
+"""User and password in a URL (RFC 3986, section 3.2.1)."""
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -28,14 +35,32 @@ def parse_config(text: str, *, folder: Path) -> Config:
     Raises UsageError that names every wrong key, its value and what was expected.
     """
     try:
-        return _absolute(Config.model_validate(tomllib.loads(text)), folder)
+        config = _absolute(Config.model_validate(tomllib.loads(text)), folder)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the configuration is not valid TOML: {error}") from error
     except ValidationError as error:
         faults = "\n".join(map(_fault_line, _first_causes(error)))
-        raise UsageError(
-            f"the configuration is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}"
-        ) from error
+        raise _wrong(faults) from None  # the cause holds every value, also those that are secrets
+    if fault := _standby_fault(config):
+        raise _wrong(fault)
+    return config
+
+
+def _wrong(faults: str) -> UsageError:
+    return UsageError(f"the configuration is wrong:\n{faults}\nEvery key is explained in {page('appliance.md')}")
+
+
+def _standby_fault(config: Config) -> str:
+    """That the copy and the data folder lie in each other, so that each copy would copy the last one; "" if not."""
+    if config.standby.folder is None:
+        return ""
+    copy, data = (Path(os.path.realpath(path)) for path in (config.standby.folder, config.data))
+    if not (copy.is_relative_to(data) or data.is_relative_to(copy)):
+        return ""
+    return (
+        f"  standby.folder: lies in the data folder {config.data}, is it, or holds it: expected a folder apart, on a "
+        f"disk of the second node (it is '{config.standby.folder}')"
+    )
 
 
 def _first_causes(error: ValidationError) -> list[Any]:
@@ -47,14 +72,35 @@ def _first_causes(error: ValidationError) -> list[Any]:
 
 def _fault_line(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the file"
-    given = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f" (it is {error['input']!r})"
-    return f"  {key}: {_explanation(error)}{given}"
+    return f"  {key}: {_explanation(error)}{_given(key, error)}"
+
+
+def _given(key: str, error: Any) -> str:
+    """The wrong value, unless it is missing, a table, or could hold a secret."""
+    text = repr(error["input"])
+    if error["type"] == "missing" or isinstance(error["input"], dict):
+        return ""
+    if _CREDENTIALS.search(text) or _SECRET_KEY.search(key):
+        return " (its value is not shown, because it may hold a secret)"
+    return f" (it is {text})"
+
+
+def _network_fault(value: object) -> str:
+    """What is wrong with a value that is no network."""
+    try:
+        network = ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        return "expected an address such as 10.1.2.3, or a network such as 10.1.2.0/24"
+    address = str(value).partition("/")[0]
+    return f"has bits set behind the length of the network: expected {network}, or the address {address} alone"
 
 
 def _explanation(error: Any) -> str:
     """The error in terms of the configuration file; pydantic's own messages are worded for programmers."""
     if error["loc"] == ("license_acknowledged",):
         return f"{'is missing, ' * (error['type'] == 'missing')}{_LICENSE}"
+    if error["type"] == "ip_any_network":
+        return _network_fault(error["input"])
     explanations = {
         "missing": "is missing",
         "extra_forbidden": "is not a key of this table: see docs/appliance.md",

@@ -33,18 +33,28 @@ File = Annotated[Path, BeforeValidator(_not_empty)]
 
 
 class Section(BaseModel):
-    """A table of the configuration file."""
+    """A table of the configuration file. Every number in it is finite, and no text or path has a NUL character."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_text_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Reject a number or truth value in quotation marks, which pydantic would convert."""
-        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+    def _of_its_type(cls, value: object, info: ValidationInfo) -> object:
+        """Reject values that pydantic would convert: a number in quotation marks, a truth value for a number.
+
+        And NUL characters, which the system's calls refuse with an error that names no key.
+        """
+        field = cls.model_fields[str(info.field_name)]
+        kinds = _leaves(field.annotation)
         if isinstance(value, str) and kinds <= {int, float, bool, NoneType}:
             what = "true or false" if bool in kinds else "a number"
             raise ValueError(f"expected {what}, without quotation marks")
+        takes_false = any(getattr(each, "func", None) is none_for_false for each in field.metadata)
+        if isinstance(value, bool) and kinds <= {int, float, NoneType} and not (takes_false and value is False):
+            raise ValueError(f"expected a number{' or false' * takes_false}")
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any("\0" in str(text) for text in texts if isinstance(text, str | Path)):
+            raise ValueError("has a NUL character: remove it")
         return value
 
 

@@ -66,7 +66,7 @@ class Target(Section):
                 raise ValueError("stow_token_file, stow_user, stow_password_file, stow_authority go with stow_url only")
             return self
         address = urlsplit(self.stow_url)
-        if address.scheme not in ("http", "https") or not address.hostname or address.query or address.username:
+        if address.scheme not in ("http", "https") or not address.hostname or address.query or "@" in address.netloc:
             raise ValueError("stow_url is not a DICOMweb root: expected https://pacs/dicom-web")
         if any(secrets) and address.scheme == "http" and address.hostname not in LOOPBACK:
             raise ValueError("stow_url is http, which sends the token or password unencrypted: use https")

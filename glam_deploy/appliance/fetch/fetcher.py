@@ -131,8 +131,8 @@ class Fetcher:
     def _search(self, item: FetchItem) -> None:
         with self._session(item) as session:
             found = session.studies(**{item.kind: item.value})
-        count, refused = len(found.studies), self._refused_text("found studies", found.refused)
-        if item.kind == "accession" and not count:
+        count, refused = len(found.studies), self._refused_text("study found", "studies found", found.refused)
+        if not count and (refused or item.kind == "accession"):
             self._give_up(item, refused or NOTHING_FOUND)
             return
         pseudonym = self.audit.pseudonym
@@ -140,10 +140,11 @@ class Fetcher:
         refusals = found.refused or None
         self.audit.write("fetch_searched", kind=item.kind, item=item.id, found=count, new=new, refused=refusals)
 
-    def _refused_text(self, what: str, count: int) -> str | None:
+    def _refused_text(self, one: str, many: str, count: int) -> str | None:
         if not count:
             return None
-        return f"{count} {what} were left out, because the archive states no valid UIDs of them: correct them there"
+        which = f"1 {one} was" if count == 1 else f"{count} {many} were"
+        return f"{which} left out, because the archive states no valid UIDs there: correct them in the archive"
 
     def _fetch_study(self, item: FetchItem) -> None:
         with self._session(item) as session:
@@ -159,7 +160,7 @@ class Fetcher:
         if left:
             why = f": {reasons[0]}" if reasons else ", although the archive reports success"
             self._count_failed_attempt(item, f"{left} of {counted(count, 'object')} did not arrive{why}")
-        elif refused := self._refused_text("series or objects", content.refused):
+        elif refused := self._refused_text("series or object", "series or objects", content.refused):
             self._count_failed_attempt(item, refused)
         elif fetches.finish_study(self.connection, item, count, None if count else WITHOUT_MAMMOGRAPHY):
             self.audit.write("fetched", study=item.value, objects=count)

@@ -11,6 +11,7 @@ from glam_deploy.appliance.targets import read_secret, tls_files
 from glam_deploy.dicom.net.dicomweb import WebPeer
 from glam_deploy.dicom.net.peer import tls_context
 from glam_deploy.errors import PeerError
+from glam_deploy.regular import require_small
 
 
 class NotifyClient(Protocol):
@@ -66,6 +67,8 @@ def secure_context(tls: Tls | None, authority: Path | None) -> ssl.SSLContext:
     if tls:
         return tls_context(tls_files(tls))
     try:
+        if authority:
+            require_small(authority)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authority)
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__

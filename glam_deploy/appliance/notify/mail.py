@@ -87,8 +87,10 @@ class EmailClient:
                 raise PeerError(f"no SMTP session with {entry.place}: {error}") from None
             except smtplib.SMTPServerDisconnected:
                 raise PeerError(f"{entry.place} closes the connection: check `port` and `security`") from None
-            except smtplib.SMTPException as error:
-                raise PeerError(f"no SMTP session with {entry.place} ({type(error).__name__})") from None
+            except smtplib.SMTPResponseException as error:
+                raise PeerError(f"no SMTP session with {entry.place}: it {_answer(error.smtp_code)}") from None
+            except smtplib.SMTPException:
+                raise PeerError(f"no SMTP session with {entry.place}: its replies are not those of SMTP") from None
             except OSError as error:
                 raise PeerError(f"no SMTP session with {entry.place} ({tls_cause(error)})") from None
             yield smtp
@@ -99,6 +101,13 @@ class EmailClient:
         entry, name = self._entry, self._entry.sender.rpartition("@")[2]
         first = context if entry.security == "tls" else None
         return BoundedSmtp(entry.host, entry.smtp_port, name, timeout_s=self._timeout_s, context=first)
+
+
+def _answer(code: int) -> str:
+    """What a server did in place of accepting a session; smtplib has code -1 for a reply without one."""
+    if code < 0:
+        return "sends no reply of SMTP: check `port`"
+    return f"refuses one now (reply {code}): see the log of the mail server"
 
 
 def text_of(message: Message, entry: Email) -> EmailMessage:

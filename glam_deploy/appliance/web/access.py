@@ -15,6 +15,7 @@ from glam_deploy.appliance.config import Web
 from glam_deploy.appliance.web.sessions import Clock, Sessions, User, is_same_secret, shown_name
 from glam_deploy.errors import UsageError
 from glam_deploy.installation import quoted
+from glam_deploy.regular import SMALL_FILE, read_regular
 
 SHORTEST_TOKEN = 32
 WRONG_TOKENS = 10
@@ -76,7 +77,7 @@ def read_client_secret(path: Path) -> str:
 
 def _read_secret(path: Path, what: str) -> str:
     try:
-        mode, secret = path.stat().st_mode, path.read_text("ascii").strip()
+        mode, secret = path.stat().st_mode, read_regular(path, SMALL_FILE).decode("ascii").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise UsageError(f"the {what} {path} cannot be read ({reason})") from error
@@ -212,7 +213,7 @@ def check_exposure(web: Web) -> None:
 def certificate_names(certificate: Path) -> set[str]:
     """Subject alternative names of a certificate, in lower case. Raises UsageError."""
     try:
-        parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+        parsed = x509.load_pem_x509_certificate(read_regular(certificate, SMALL_FILE))
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (OSError, ValueError, x509.ExtensionNotFound) as error:
         raise UsageError(

@@ -112,6 +112,9 @@ _OPEN = ("/login", "/static/", "/health/live", "/health/ready")
 _LOG = logging.getLogger(__name__)
 
 
+TWO_LENGTHS = "two_lengths"
+
+
 class Guard:
     """ASGI middleware around the whole application: checks host, origin and access, adds headers, answers errors."""
 
@@ -134,6 +137,7 @@ class Guard:
 
     def _admit(self, request: Request, forwarded: Forwarded | None) -> None:
         """Put the visitor into the request's scope. Raises Refused."""
+        _check_length(request)
         for host in (request.headers.get("host", ""), *(forwarded.hosts if forwarded else ())):
             self._check_host(host)
         self._check_origin(request)
@@ -194,11 +198,21 @@ class Guard:
         if refused.code == "no_token" and request.method == "GET" and _wants_page(request):
             return redirect(request, login.login_url(request.url.path))
         response = failure(request, refused.status, refused.message)
+        if refused.code == TWO_LENGTHS:
+            response.headers["Connection"] = "close"
         if refused.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         if refused.retry_after is not None:
             response.headers["Retry-After"] = str(refused.retry_after)
         return response
+
+
+def _check_length(request: Request) -> None:
+    """Refuse a request with two lengths (RFC 9112, 6.3): a proxy may go by the other one, and take a part of its body
+    for the next request.
+    """
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        raise Refused(400, TWO_LENGTHS, "The request has Content-Length and Transfer-Encoding: send one of them.")
 
 
 class _Answer:

@@ -26,6 +26,7 @@ from glam_deploy.appliance.web.attempts import Attempt
 from glam_deploy.appliance.web.sessions import Role, User, shown_name
 from glam_deploy.dicom.net.bounded_http import BoundedHttp, Reply
 from glam_deploy.dicom.net.dicomweb import WebPeer, connect, failure_kind
+from glam_deploy.errors import PeerError
 
 ALGORITHMS = frozenset(
     ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
@@ -266,7 +267,10 @@ def _at(claims: Claims, path: str) -> Any:
 
 
 def _connection(config: Oidc) -> BoundedHttp:
-    return connect(WebPeer(url=config.issuer, authority=config.authority, timeout_s=REQUEST_S / 2))
+    try:
+        return connect(WebPeer(url=config.issuer, authority=config.authority, timeout_s=REQUEST_S / 2))
+    except PeerError as error:
+        raise ProviderUnavailable("oidc_unavailable", f"web.oidc.authority {error}.") from error
 
 
 def _answered(http: BoundedHttp, config: Oidc, method: str, url: str, **options: Any) -> Reply:

@@ -33,6 +33,7 @@ from glam_deploy.appliance.web.sessions import Sessions
 from glam_deploy.decoding.view_reader import ViewReader
 from glam_deploy.dicom.net.bounded_socket import PendingConnections
 from glam_deploy.errors import UsageError
+from glam_deploy.regular import require_small
 
 HEAD_S = 10.0
 """From a connection, or the last answer, to the complete head of a request."""
@@ -263,6 +264,7 @@ def tls_context(tls: WebTls, refused: Callable[[str], object]) -> ssl.SSLContext
     """
     authority = None if tls.authority is None else str(tls.authority)
     try:
+        require_small(*(path for path in (tls.certificate, tls.key, tls.authority) if path))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if authority is not None:
             context.load_verify_locations(authority)
@@ -271,7 +273,7 @@ def tls_context(tls: WebTls, refused: Callable[[str], object]) -> ssl.SSLContext
         )  # without it OpenSSL would prompt on the terminal
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(
-            f"web.tls: its files cannot be used ({error.strerror or error}): check each of them"
+            f"web.tls: {error.filename or 'its files'} cannot be used ({error.strerror or error}): check each of them"
         ) from error
     context.verify_mode = ssl.CERT_NONE if authority is None else ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_2

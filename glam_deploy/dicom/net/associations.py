@@ -139,8 +139,8 @@ class _StreamedMessages(DIMSEServiceProvider):
                 self._break_off(f"more than {MOST_WAITING} unanswered messages")
         except _BrokenOffError as error:
             self._break_off(str(error))
-        except Exception as error:
-            self._break_off(f"a message that cannot be decoded ({type(error).__name__})")
+        except Exception:
+            self._break_off("a message that cannot be decoded: its command set is damaged, or of an unknown kind")
 
     def _break_off(self, reason: str) -> None:
         self.message = None

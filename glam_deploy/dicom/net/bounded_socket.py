@@ -143,7 +143,7 @@ class NoRequestError(Exception):
         """
         super().__init__(reason)
         self.abort = abort
-        self.event = "aborted" if is_abort or abort == INVALID_PDU_PARAMETER else "rejected"
+        self.event = "aborted" if is_abort else "rejected"
 
 
 FAREWELL = bytes([_ABORT, 0, 0, 0, 0, 4, 0, 0, 0, 0])
@@ -224,8 +224,8 @@ def _check(pdu: bytes) -> None:
         request.decode(pdu)
         for context in request.to_primitive().presentation_context_definition_list:
             assert context.abstract_syntax and context.transfer_syntax
-    except Exception as error:  # of any type; its message is not used, because it quotes the request
-        reason = f"an association request that cannot be decoded ({type(error).__name__})"
+    except Exception:  # of any type; its message is not used, because it quotes the request
+        reason = "an association request that cannot be decoded: an AE title, a UID or another item is not valid"
         raise NoRequestError(reason, INVALID_PDU_PARAMETER) from None
 
 

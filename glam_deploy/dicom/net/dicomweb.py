@@ -10,7 +10,8 @@ import requests
 
 from glam_deploy.dicom.net.bounded_http import BoundedHttp, Reply
 from glam_deploy.dicom.net.delivery import SLOWEST
-from glam_deploy.errors import PeerBroke
+from glam_deploy.errors import PeerBroke, PeerError
+from glam_deploy.regular import require_small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,12 @@ class WebPeer:
 
 
 def connect(peer: WebPeer) -> BoundedHttp:
-    """A session with the service; sends no request. Proxies, password files and redirections are not used."""
+    """A session with the service; sends no request. Proxies, password files and redirections are not used.
+
+    Raises PeerError if a certificate, key or authority is no file that can be read.
+    """
+    for path in (peer.certificate, peer.key, peer.authority):
+        _require_file(path)
     bounded = BoundedHttp(peer.timeout_s)
     http = bounded.session
     http.verify = str(peer.authority) if peer.authority else _authorities_of_this_machine()
@@ -96,6 +102,14 @@ def failure_kind(error: Exception) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return "no TLS connection: check `authority`, `certificate` and `key`, and the host name in its certificate"
     return "no response in time" if isinstance(error, requests.Timeout) else "no connection, or it was lost"
+
+
+def _require_file(path: Path | None) -> None:
+    try:
+        if path and not path.is_dir():  # OpenSSL takes a folder of hashed authorities, too
+            require_small(path)
+    except OSError as error:
+        raise PeerError(f"{path} cannot be used ({error.strerror}): expected a readable PEM file") from None
 
 
 def _authorities_of_this_machine() -> str | bool:

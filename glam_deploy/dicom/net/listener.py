@@ -1,6 +1,7 @@
 """Storage SCP: policy of accepted associations, presentation contexts, and events for the audit log."""
 
 import ipaddress
+import re
 import ssl
 import threading
 import time
@@ -23,13 +24,15 @@ from glam_deploy.dicom.net.peer import TlsFiles, silence_pynetdicom
 from glam_deploy.dicom.part10 import TRANSFER_SYNTAXES, Claim
 from glam_deploy.dicom.read import silence_pydicom
 from glam_deploy.errors import DicomError, UsageError
+from glam_deploy.regular import require_small
 
 __all__ = ["Listener", "Receipt", "Rules", "Sender", "Upload"]
 
 NO_DATA_SET = 0xC000
 INVALID_ARGUMENT = 0x0115
 RATE_LIMIT_S = 60.0
-"""Repeated rejections of one address are audited once in this time, in seconds."""
+"""Repeated rejections of one address for one reason are audited once in this time, in seconds."""
+_NUMBER = re.compile(r"0x[0-9A-F]+|\d+")
 
 LEAST_WAITING, MOST_ADDRESSES = 16, 4
 """Limits of connections that have not requested an association: `max_associations` per address, but at least
@@ -88,7 +91,8 @@ class AuditEvent:
 class Listener:
     """One application entity that listens at one or more addresses.
 
-    `begin(peer, claim)` creates the upload of a C-STORE. `audit` is called with events, also from other threads.
+    `begin(peer, claim)` creates the upload of a C-STORE. `audit` is called with events, also from other threads, and
+    `on_rejected` with each rejection, also with those that are left out of the audit log.
     `on_commitment` is called with storage commitment reports; it returns whether the report was expected. Only storage
     SOP classes of the standard are accepted: a context for a private or unknown class is rejected, so that the sender
     reports an error.
@@ -101,13 +105,14 @@ class Listener:
         begin: Callable[[str, Claim], Upload],
         audit: Callable[[AuditEvent], None],
         on_commitment: Callable[[Commitment], bool] = lambda _: False,
+        on_rejected: Callable[[AuditEvent], None] = lambda _: None,
     ) -> None:
         silence_pynetdicom()
         silence_pydicom()
         self._rules, self._begin, self._on_commitment = rules, begin, on_commitment
         self._policy = AssociationPolicy(rules)
         self._rate_limiter = AuditRateLimiter(audit)
-        self._audit = audit
+        self._audit, self._on_rejected = audit, on_rejected
         self._servers: list[Server] = []
         most_of_one = max(LEAST_WAITING, rules.max_associations)
         self._waiting = PendingConnections(most=MOST_ADDRESSES * most_of_one, most_of_one=most_of_one)
@@ -160,10 +165,13 @@ class Listener:
             association.end("the receiver stops")
 
     def _audit_event(self, event: str, who: ServedAssociation | str, reason: str) -> None:
+        told = AuditEvent(event=event, sender=who if isinstance(who, str) else who.peer, reason=reason)
+        if event == "rejected":
+            self._on_rejected(told)
         if isinstance(who, str):
-            self._rate_limiter.audit(AuditEvent(event=event, sender=who, reason=reason))
+            self._rate_limiter.audit(told)
         else:
-            self._audit(AuditEvent(event=event, sender=who.peer, reason=reason))
+            self._audit(told)
 
     def _requested(self, event: evt.Event) -> None:
         association = _served(event)
@@ -223,6 +231,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     Raises UsageError if a file cannot be used.
     """
     try:
+        require_small(files.certificate, files.key, files.authority)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
@@ -316,23 +325,25 @@ def _within(host: str, networks: Sequence[Network]) -> bool:
 
 
 class AuditRateLimiter:
-    """Limits audit events to one per address in `RATE_LIMIT_S`, with a count, so that no peer can fill the disk."""
+    """Limits audit events to one per address and kind of reason in `RATE_LIMIT_S`, with a count, so that no peer can
+    fill the disk. Reasons that differ in a number are of one kind.
+    """
 
     MOST = 1000
-    """Largest number of addresses kept."""
+    """Largest number of addresses and kinds kept."""
 
     def __init__(self, audit: Callable[[AuditEvent], None]) -> None:
         self._audit = audit
-        self._last: dict[str, tuple[float, int]] = {}
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
         self._lock = threading.Lock()
 
     def audit(self, event: AuditEvent) -> None:
-        now = time.monotonic()
+        now, key = time.monotonic(), (event.sender, _NUMBER.sub("", event.reason))
         with self._lock:
-            at, missed = self._last.get(event.sender, (now - RATE_LIMIT_S, 0))
+            at, missed = self._last.get(key, (now - RATE_LIMIT_S, 0))
             passes = now - at >= RATE_LIMIT_S
             if len(self._last) >= self.MOST:
                 self._last.clear()
-            self._last[event.sender] = (now, 0) if passes else (at, missed + 1)
+            self._last[key] = (now, 0) if passes else (at, missed + 1)
         if passes:
             self._audit(AuditEvent(event=event.event, sender=event.sender, reason=event.reason, times=missed + 1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glam_deploy.errors import PeerError
+from glam_deploy.regular import require_small
 
 _NO_ANSWER = "it accepts connections, but no association: check that it is a DICOM port, and one without TLS if `tls` "
 _NO_ANSWER += "is not set"
@@ -49,6 +50,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     Raises PeerError if a file cannot be used.
     """
     try:
+        require_small(files.certificate, files.key, files.authority)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=files.authority)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # without a password OpenSSL would prompt on the terminal

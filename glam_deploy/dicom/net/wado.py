@@ -125,7 +125,8 @@ class WebReader(WebConnection):
         is_same = one.hostname == other.hostname and one.port == other.port and one.scheme == other.scheme
         is_upgrade = one.hostname == other.hostname and (one.scheme, other.scheme) == ("http", "https")
         if not (is_same or is_upgrade):
-            raise PeerError(f"{self.peer} redirects to another server, {other.scheme}://{other.hostname}: give its URL")
+            place = f"{other.scheme}://{other.netloc.rpartition('@')[2]}"
+            raise PeerError(f"{self.peer} redirects to another server, {place}: give its URL")
         return url
 
     def _check(self, answer: Reply) -> None:

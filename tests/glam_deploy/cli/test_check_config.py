@@ -102,6 +102,19 @@ def test_nothing_is_missing(cli: Cli, tmp_path: Path) -> None:
         assert cli("check-config", "--config", path, *words).code == 1
 
 
+@pytest.mark.parametrize("name", ["etc", "file"])
+def test_data_that_is_something_else_counts_as_missing(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").touch()
+    (tmp_path / "file").touch()
+    path = written(tmp_path, MINIMAL.replace('data = "data"', f'data = "{name}"'))
+    said = cli("check-config", "--config", path)
+    told = {"etc": "it holds 'passwd' and no state.db", "file": "it is not a folder"}[name]
+    assert said.code == 1
+    assert f"MISSING    data = {tmp_path}/{name}: {told}" in said.out and "an empty folder" in said.out
+    assert cli("check-config", "--json", "--config", path).code == 1
+
+
 def test_a_port_that_this_user_may_not_listen_at_is_named(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +192,25 @@ def test_tells_who_is_told_of_what_and_which_secret_is_missing(cli: Cli, tmp_pat
         ("[assemble]\nquiet_s = 300\ncap_s = 60", "assemble: quiet_s is 300 and cap_s 60, so that quiet_s never"),
         ('[[targets]]\nname = "PACS 1"', "targets.0.name: expected 1 to 32 of a-z, 0-9 and hyphen (it is 'PACS 1')"),
         ('[receive]\nae_title = "A\\\\B"', "receive.ae_title: expected 1 to 16 ASCII characters, without backslash"),
-        ('[web]\ntoken = "t"', "web.token: is not a key of this table: see docs/appliance.md (it is 't')"),
+        ('[web]\ntoken = "t"', "web.token: is not a key of this table: see docs/appliance.md (its value is not shown"),
+        ("[dispatch]\nfirst_retry_s = 1e400", "dispatch.first_retry_s: Input should be a finite number (it is inf)"),
+        ("[retain]\nresults_days = nan", "retain.results_days: Input should be a finite number (it is nan)"),
+        ("[dispatch]\nattempts = true", "dispatch.attempts: expected a number (it is True)"),
+        ("[assemble]\nquiet_s = false", "assemble.quiet_s: expected a number (it is False)"),
+        ("[receive]\nport = true", "receive.port: expected a number or false (it is True)"),
+        ('data = "a\\u0000b"', "data: has a NUL character: remove it (it is 'a\\x00b')"),
+        ('[bundle]\ntrusted_keys = ["a\\u0000"]', "bundle.trusted_keys: has a NUL character"),
+        ('data = "d"\n[standby]\nfolder = "d/copy"', "standby.folder: lies in the data folder"),
+        ('data = "d"\n[standby]\nfolder = "x/../d"', "standby.folder: lies in the data folder"),
+        ('data = "d/e"\n[standby]\nfolder = "d"', "expected a folder apart"),
+        (
+            '[receive]\nsenders = [{ ae_title = "A", hosts = ["127.0.0.1/8"] }]',
+            "hosts.0: has bits set behind the length of the network: expected 127.0.0.0/8, or the address 127.0.0.1",
+        ),
+        (
+            '[receive]\nsenders = [{ ae_title = "A", hosts = ["pacs"] }]',
+            "expected an address such as 10.1.2.3, or a network such as 10.1.2.0/24 (it is 'pacs')",
+        ),
     ],
 )
 def test_wrong_values_are_told_in_words(cli: Cli, tmp_path: Path, text: str, told: str) -> None:
@@ -188,6 +219,52 @@ def test_wrong_values_are_told_in_words(cli: Cli, tmp_path: Path, text: str, tol
     said = cli("check-config", "--config", written(tmp_path, "\n".join([*head, text])))
     assert said.code == 2
     assert told in said.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[fetch]\nurl = "https://user:SECRETPW@pacs/dicom-web"',
+        '[fetch]\nurl = "https://:SECRETPW@pacs/dicom-web"',
+        '[[targets]]\nname = "a"\nstow_url = "https://:SECRETPW@pacs/dicom-web"',
+        '[[notify]]\nname = "a"\nkind = "webhook"\nsecret_file = "s"\nurl = "https://:SECRETPW@ris/"',
+        '[[targets]]\nname = "a"\nstow_url = "https://user:SECRETPW@pacs/dicom-web"',
+        '[[notify]]\nname = "a"\nkind = "webhook"\nsecret_file = "s"\nurl = "https://user:SECRETPW@ris/"',
+        '[[notify]]\nname = "a"\nkind = "webhook"\nsecret = "SECRETPW"\nurl = "https://ris/"',
+        '[web]\npublic_url = "https://user:SECRETPW@pacs"',
+        '[web]\npublic_url = ["https://user:SECRETPW@pacs"]',
+        '[web.oidc]\nclient_id = "a"\nissuer = "https://user:SECRETPW@login"',
+        '[web.oidc]\nclient_id = "a"\nissuer = "https://login"\nclient_secret = "SECRETPW"',
+        '[fetch]\npassword = ["SECRETPW"]',
+        'password = "SECRETPW"',
+    ],
+)
+def test_a_secret_is_never_printed(cli: Cli, tmp_path: Path, text: str) -> None:
+    head = f'license_acknowledged = true\ndata = "d"\nworker = {{ bundle = "b" }}\n{text}'
+    said = cli("check-config", "--config", written(tmp_path, head))
+    assert said.code == 2 and "the configuration is wrong" in said.err
+    assert "SECRETPW" not in said.out + said.err
+
+
+def test_what_others_can_read_or_pretend_is_noted(cli: Cli, tmp_path: Path) -> None:
+    text = (
+        ACCESS.replace("10.0.0.7", "0.0.0.0/0")
+        + """
+[[notify]]
+name = "ris"
+kind = "webhook"
+url = "https://ris.example/glam"
+secret_file = "ris.secret"
+"""
+    )
+    (tmp_path / "ris.secret").touch(0o600)
+    path = written(tmp_path, text)
+    said = cli("check-config", "--config", path)
+    assert "note       web.trusted_proxies has 0.0.0.0/0, every address" in said.out
+    assert "read the secret" not in said.out
+    (tmp_path / "ris.secret").chmod(0o644)
+    told = f"note       notify.0.secret_file = {tmp_path}/ris.secret: other users can read the secret: chmod 600"
+    assert told in cli("check-config", "--config", path).out
 
 
 def test_what_only_follows_from_another_fault_is_not_told(cli: Cli, tmp_path: Path) -> None:

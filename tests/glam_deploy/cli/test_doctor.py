@@ -200,6 +200,15 @@ def test_a_data_folder_that_is_a_file(cli: Cli, place: Path) -> None:
     assert found["data folder"] == ("FAILS", f"{place / 'data'} is not a folder")
 
 
+def test_a_data_folder_of_other_programs(cli: Cli, place: Path) -> None:
+    (place / "data").mkdir(mode=0o700)
+    (place / "data/passwd").touch()
+    code, found = looked(cli, place)
+    told = f"{place / 'data'} holds 'passwd' and no state.db: it is not the appliance's"
+    assert (code, found["data folder"]) == (1, ("FAILS", told))
+    assert [path.name for path in (place / "data").iterdir()] == ["passwd"]
+
+
 def test_a_damaged_bundle(cli: Cli, place: Path) -> None:
     graph = next((place / "bundle/graphs").iterdir())
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")

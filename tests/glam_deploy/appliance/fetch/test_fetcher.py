@@ -321,9 +321,20 @@ def test_an_identifier_that_could_be_a_pattern_is_left_out_and_ends_no_search(
     with fetching(config) as data:
         until(lambda: states(data) == ["fetched"] * 2)
     day, study = items(data)
-    assert "1 found studies were left out, because the archive states no valid UIDs" in day[2]
+    assert "1 study found was left out, because the archive states no valid UIDs" in day[2]
     assert study == ("study", "fetched", None)
     assert here(config) == uids(archive)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_day_of_which_all_studies_were_left_out_is_dead(archive: FakeArchive, config: Config) -> None:
+    for held in archive.held:
+        held.StudyDate, held.StudyInstanceUID = "20240131", "*"
+    want(config, "day", "20240131")
+    with fetching(config) as data:
+        until(lambda: states(data) in (["dead"], ["fetched"]))
+    assert states(data) == ["dead"]
+    assert "1 study found was left out" in items(data)[0][2]
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

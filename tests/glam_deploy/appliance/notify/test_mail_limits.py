@@ -96,6 +96,17 @@ def test_a_message_that_was_accepted_counts_although_the_farewell_has_no_end() -
         assert client.send(EXAMPLE) == ""
 
 
+@pytest.mark.parametrize(
+    ("hello", "told"),
+    [("421 too busy", r"it refuses one now \(reply 421\)"), ("SSH-2.0-x", "it sends no reply of SMTP: check `port`")],
+)
+def test_a_server_that_opens_no_session_is_told_in_words(hello: str, told: str) -> None:
+    server = Server({b"": say(hello)})
+    with server.running(5.0) as client, pytest.raises(PeerError, match=told) as caught:
+        client.check()
+    assert "SMTP" not in str(caught.value).replace("SMTP session", "").replace("reply of SMTP", "")
+
+
 def test_a_check_names_a_server_that_ends_at_noop() -> None:
     server = Server({b"NOOP": lambda handler: handler.connection.shutdown(2)})
     with server.running(20.0) as client, pytest.raises(PeerError, match="does not answer NOOP"):

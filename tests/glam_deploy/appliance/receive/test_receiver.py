@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,45 @@ def test_names_without_end_are_counted_in_bounded_space(tmp_path: Path, monkeypa
             counter.write(here.ingest)
         found = here.rows("SELECT sender, times FROM refusal ORDER BY sender")
     assert found == [("", 14), *((f"ROGUE{number}@10.0.0.9", 2) for number in range(3))]
+
+
+def item(kind: int, content: bytes) -> bytes:
+    """An item of an A-ASSOCIATE-RQ (PS3.8 section 9.3.2)."""
+    return bytes([kind, 0]) + len(content).to_bytes(2, "big") + content
+
+
+def association_request(contexts: int = 1, calling: bytes = b"STORESCU") -> bytes:
+    syntaxes = item(0x30, MG.encode()) + item(0x40, b"1.2.840.10008.1.2.1")
+    offered = [item(0x20, bytes([(2 * n + 1) % 256, 0, 0, 0]) + syntaxes) for n in range(contexts)]
+    user = item(0x50, item(0x51, (16384).to_bytes(4, "big")) + item(0x52, b"1.2.3"))
+    titles = b"GLAM".ljust(16) + calling.ljust(16)
+    body = b"\0\1\0\0" + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1") + b"".join(offered) + user
+    return b"\1\0" + len(body).to_bytes(4, "big") + body
+
+
+MALFORMED = {
+    association_request(200): "200 presentation contexts",
+    b"\1\0\xff\xff\xff\xff" + bytes(100): "a PDU of 4294967295 bytes",
+    b"\4\0\0\0\0\6\0\0\0\2\1\3": "the first PDU is not an association request",
+    association_request(calling=b"STORESCU\0"): "",
+    association_request(calling=b"P\xe4"): "",
+}
+
+
+def test_malformed_requests_are_audited_and_counted(tmp_path: Path) -> None:
+    with running(config_of(tmp_path)) as (here, ports):
+        for request in (*MALFORMED, *MALFORMED):
+            with socket.create_connection(("127.0.0.1", ports["dicom"]), 20) as peer:
+                peer.sendall(request)
+                assert peer.recv(100)[0] in (3, 7)  # A-ASSOCIATE-RJ, A-ABORT
+        counted = "SELECT sum(times) FROM refusal WHERE code = 'association'"
+        until(lambda: here.rows(counted) == [(2 * len(MALFORMED),)])
+        reasons = [line["reason"] for line in here.audit("association_rejected")]
+    print(reasons)
+    for reason in MALFORMED.values():
+        assert [told for told in reasons if reason in told]
+    assert len(set(reasons)) >= 4
+    assert not here.audit("association_aborted")
 
 
 def test_both_listeners(tmp_path: Path) -> None:

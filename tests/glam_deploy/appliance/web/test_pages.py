@@ -125,7 +125,7 @@ def test_the_queue_by_state(busy: Busy) -> None:
     page = text(busy.appliance.visitor().get("/").text)
     for words in ("Receiving 1", "Waiting 1", "Working 0", "Sending 1", "Failed 1", "Undelivered 1", "Done 2"):
         assert words in page
-    assert "oldest" in page
+    assert "Undelivered 1 result sets and notifications, each target's; oldest" in page
 
 
 def test_engine_gate_targets_and_processes(busy: Busy) -> None:

@@ -34,6 +34,23 @@ def test_it_serves_beats_and_stops(tmp_path: Path) -> None:
         httpx.get(address)
 
 
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(tmp_path: Path) -> None:
+    """RFC 9112, section 6.3: it may be an attempt to smuggle a request past a proxy."""
+    head = "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    lengths, smuggled = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", "GET /health/live HTTP/1.1\r\n"
+    with appliance(configuration(tmp_path, port=0)) as made, serving(made) as address:
+        url = httpx.URL(address)
+        with socket.create_connection((url.host, url.port), 20) as peer:
+            peer.sendall(f"{head}{lengths}0\r\n\r\n{smuggled}Host: 127.0.0.1\r\n\r\n".encode())
+            answer = b""
+            while more := peer.recv(1 << 16):  # until the connection is closed
+                answer += more
+        told = [json.loads(line) for line in made.audited()]
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer.lower()
+    assert [line["code"] for line in told if line["event"] == "web_refused"] == ["two_lengths"]
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         config = configuration(tmp_path, port=other.getsockname()[1])

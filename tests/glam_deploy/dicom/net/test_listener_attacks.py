@@ -70,7 +70,8 @@ def test_a_pdu_that_is_too_long(after_request: bool, length: int) -> None:
     with post(rules) as here, raw(here, after_request=after_request) as peer:
         peer.sendall(bytes([4 if after_request else 1, 0]) + length.to_bytes(4, "big") + bytes(100))
         assert everything(peer)[:10] == bytes([7, 0, 0, 0, 0, 4, 0, 0, 2, 6])  # A-ABORT
-        assert here.said("aborted") == [f"a PDU of {length} bytes, expected up to {MAX_PDU}"]
+        event = "aborted" if after_request else "rejected"
+        assert here.said(event) == [f"a PDU of {length} bytes, expected up to {MAX_PDU}"]
 
 
 def test_a_peer_that_sends_half_a_pdu_is_cut_off() -> None:

@@ -1,0 +1,92 @@
+"""Which folders become a data folder: an empty one, and one of ours; a folder of other programs stays as it was."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.commands import PLAIN, start_process
+
+from glam_deploy.appliance.data import DataFolder
+from glam_deploy.errors import UsageError
+
+CONFIG = """
+license_acknowledged = true
+data = "{data}"
+[receive]
+port = 0
+[web]
+port = 0
+token_file = "web.token"
+[worker]
+bundle = "bundle"
+"""
+
+
+def seen(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Name -> mode, and content if it is a file; "." for the folder itself."""
+    found = {".": (folder.stat().st_mode, b"")}
+    for path in folder.rglob("*"):
+        found[str(path.relative_to(folder))] = path.stat().st_mode, path.read_bytes() if path.is_file() else b""
+    return found
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    folder = tmp_path / "etc"
+    folder.mkdir(mode=0o755)
+    (folder / "passwd").write_text("root")
+    (folder / "cache").mkdir()
+    return folder
+
+
+def test_a_folder_of_other_programs_is_refused_and_left_as_it_is(foreign: Path) -> None:
+    before = seen(foreign)
+    with pytest.raises(UsageError, match=r"etc holds 'passwd' and no state\.db.*: set `data`"):
+        DataFolder(root=foreign).make()
+    assert seen(foreign) == before
+
+
+def test_serve_refuses_it_and_changes_nothing(foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "glam.toml").write_text(CONFIG.format(data=foreign))
+    before = seen(foreign)
+    process = start_process("serve", "--config", tmp_path / "glam.toml", code=PLAIN, stdout=-1, stderr=-1)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"the data folder {foreign} holds 'passwd'" in told and "Traceback" not in told
+    assert seen(foreign) == before
+
+
+@pytest.mark.parametrize("names", [(), ("lost+found",), ("state.db", "notes.txt")])
+def test_an_empty_folder_a_new_disk_and_a_folder_in_use_are_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    DataFolder(root=tmp_path).make()
+    assert (tmp_path / "spool/incoming").is_dir()
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_first_start_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    made: list[str] = []
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        if len(made) == step:
+            raise KeyboardInterrupt
+        made.append(path)
+        real(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir)
+        with pytest.raises(KeyboardInterrupt):
+            DataFolder(root=tmp_path / "data").make()
+    DataFolder(root=tmp_path / "data").make()
+
+
+@pytest.mark.parametrize("name", [".0123456789abcdef01234567.part", "audit.key", "state.db-journal", "device.uid"])
+def test_what_a_first_start_leaves_before_the_database(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert DataFolder(root=tmp_path).obstacle() == ""
+
+
+def test_a_device_is_no_folder() -> None:
+    assert DataFolder(root=Path("/dev/null")).obstacle() == "is not a folder"
