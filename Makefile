@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist bills-test compatibility triton-test ray-test fuzz site docs-test pictures
+.PHONY: help demo programs test lowest-test test-slow check validate report-test web-test pacs-test kill-test soak debian-test bench gpu-check clean bindings-test install-test network-test dist bills-test compatibility triton-test ray-test fuzz site docs-test pictures
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glam-deploy needs Python 3.11 or later; set PYTHON=")'
@@ -48,6 +48,9 @@ validate: $(INSTALLED)  ## the DICOM that we write and read, against other peopl
 	npm ci --prefix $(ADAPTERS) --ignore-scripts --no-audit --no-fund
 	npm ci --prefix $(FHIR) --ignore-scripts --no-audit --no-fund
 	GLAM_EXPECT=dciodvfy,dcmtk,pixelmed,adapters,gdcm-tools,openjpeg,grok,openjph,fhir $(BIN)/python -m pytest tests/glam_deploy/dicom tests/glam_deploy/appliance/notify tests/glam_deploy/archive/test_objects.py -m "slow or not slow" -k "dciodvfy or dcmftest or validators or encodes"
+
+programs:  ## Debian's programs that the tests of other programs need, where apt-get is root's
+	(for program in chromium npm nginx haproxy strace Orthanc storescu dciodvfy dsrdump DicomSRValidator $(ENCODERS); do command -v $$program >/dev/null || exit 1; done) || { export TMPDIR=/var/tmp RUNLEVEL=1; apt-get update -q && apt-get install -q -y --no-install-recommends chromium nodejs npm nginx-light haproxy strace orthanc orthanc-dicomweb dicom3tools dcmtk openjdk-17-jre-headless libpixelmed-java pixelmed-apps libgdcm-tools libopenjp2-tools grokj2k-tools openjph-tools; }
 
 install-test: $(INSTALLED)  ## every install line in a fresh environment from the wheel, and what the source distribution holds
 	$(BIN)/python -m pytest tests/install -m install

@@ -31,13 +31,17 @@ SETS = {
 """Name of a bill -> extras. `cuda` and `tensorrt` have no tested versions, and `dev` is not for use."""
 
 
+SOURCE_ONLY = ("--no-binary", "tensorrt-rtx-cu13")
+"""Published without a wheel: a package without content that requires those with it."""
+
+
 def resolved(wheel: Path, extras: str) -> list[dict[str, Any]]:
     """What pip would install into an empty environment: the list "install" of its installation report.
 
     Format: pip.pypa.io/en/stable/reference/installation-report.
     """
     requirement = f"glam-deploy[{extras}] @ {wheel.resolve().as_uri()}" if extras else str(wheel)
-    options = ["--dry-run", "--ignore-installed", "--quiet", "--report", "-", "--only-binary", ":all:"]
+    options = ["--dry-run", "--ignore-installed", "--quiet", "--report", "-", "--only-binary", ":all:", *SOURCE_ONLY]
     command = [sys.executable, "-m", "pip", "install", *options, "-c", str(ROOT / "constraints.txt"), requirement]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     installs: list[dict[str, Any]] = json.loads(report)["install"]
