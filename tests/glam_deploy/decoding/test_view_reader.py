@@ -174,6 +174,7 @@ def test_a_kernel_without_the_filter_is_named_once_and_views_are_read(
 ) -> None:
     """With the other limits. The kernel is that of a processor for which there is no table."""
     monkeypatch.setattr(view_reader, "_PROGRAM", RISCV)
+    view_reader._warn.cache_clear()  # of the tests before in this process
     for _ in range(2):
         with closing(ViewReader(longest_s=60)) as reader:
             assert reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False).view is View.L_CC

@@ -348,7 +348,7 @@ def test_a_study_with_an_object_that_cannot_be_asked_for_is_not_complete(
     with fetching(config) as data:
         until(lambda: states(data) == ["dead"])
     ((_, _, reason),) = items(data)
-    assert "1 series or objects were left out" in reason
+    assert "1 series or object was left out" in reason
     assert here(config) == archive.asked == uids(archive)
 
 
