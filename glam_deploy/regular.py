@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import IO
 
 if sys.platform == "win32":
     _READING = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
@@ -23,13 +24,18 @@ def open_regular(path: Path) -> io.BufferedReader:
     after it (O_NONBLOCK), because the file can be replaced in between.
     """
     _require_regular(path.stat().st_mode, path)
-    number = os.open(path, _READING)
+    return os.fdopen(_opened(path, _READING), "rb")
+
+
+def _opened(path: Path, flags: int, mode: int = 0o777) -> int:
+    """The descriptor of a regular file. Raises OSError."""
+    number = os.open(path, flags, mode)
     try:
         _require_regular(os.fstat(number).st_mode, path)
-        return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)
         raise
+    return number
 
 
 def _require_regular(mode: int, path: Path) -> None:
@@ -42,16 +48,21 @@ def _require_regular(mode: int, path: Path) -> None:
 def open_lock(path: Path) -> io.BufferedRandom:
     """Open the file of a lock, made if missing, for `fcntl.flock`; neither a link nor anything but a file is accepted.
 
-    Raises OSError.
+    Not on Windows. Raises OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    number = os.open(path, flags, 0o600)
+    return os.fdopen(_opened(path, flags, 0o600), "r+b")
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Lock an open file (flock(2), not on Windows) until it is closed; False if another process has the lock."""
+    import fcntl
+
     try:
-        _require_regular(os.fstat(number).st_mode, path)
-        return os.fdopen(number, "r+b")
-    except BaseException:
-        os.close(number)
-        raise
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:

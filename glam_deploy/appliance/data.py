@@ -1,7 +1,6 @@
 """The data folder: its paths, and how files and folders are moved to their final names atomically."""
 
 import errno
-import fcntl
 import json
 import os
 import pwd
@@ -13,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from glam_deploy.dicom.uids import digest, is_uid
 from glam_deploy.durable import move_into_place, sync_folder
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import parse_json
-from glam_deploy.regular import open_lock
+from glam_deploy.regular import open_lock, try_lock
 
 FINDING, OBJECTS, ARRAYS, PICTURE, REPORT = "finding.json", "objects.json", "saliency.npz", "overlay.png", "report.json"
 """File names in the folders of results."""
@@ -173,7 +172,7 @@ def sole_process(data: DataFolder, role: str) -> Iterator[None]:
     """
     with open_lock(data.locks / role) as file:
         latest = time.monotonic() + ENDING_S
-        while not _locked(file):
+        while not try_lock(file):
             if time.monotonic() >= latest:
                 raise UsageError(
                     f"another process is the {role} of the data folder {data.root} already: stop it, or set another "
@@ -181,14 +180,6 @@ def sole_process(data: DataFolder, role: str) -> Iterator[None]:
                 )
             time.sleep(_POLL_S)
         yield
-
-
-def _locked(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _user(number: int) -> str:

@@ -15,7 +15,6 @@ without it; so is the row of an entry that could not be read, once its location 
 """
 
 import errno
-import fcntl
 import os
 import sqlite3
 import tempfile
@@ -31,7 +30,7 @@ from glam_deploy.archive.parts import FILES, TEMPORARY, VIEWS, Parts
 from glam_deploy.archive.recovery import compare, instance_of, recover, seen_of
 from glam_deploy.archive.rows import DONE, EXCLUDED, FAILED, UNREADABLE, FileRow, ViewRow
 from glam_deploy.errors import UsageError, unwritable
-from glam_deploy.regular import open_lock
+from glam_deploy.regular import open_lock, try_lock
 
 RETRIED = frozenset({FAILED, UNREADABLE})
 """Outcomes that are tried again on request."""
@@ -314,10 +313,6 @@ def _reason(error: OSError | sqlite3.OperationalError) -> str:
 @contextmanager
 def _locked(dest: Path) -> Iterator[None]:
     with open_lock(dest / "lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another glam-deploy archive writes to {dest}: wait for it or choose another --out"
-            ) from error
+        if not try_lock(file):
+            raise UsageError(f"another glam-deploy archive writes to {dest}: wait for it or choose another --out")
         yield

@@ -6,7 +6,6 @@ which. A copy into an earlier one takes over its unchanged files, unless they ar
 interrupted, the earlier copy is valid.
 """
 
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -24,7 +23,7 @@ from glam_deploy.appliance.state import database
 from glam_deploy.durable import move_into_place
 from glam_deploy.errors import UsageError
 from glam_deploy.json_records import to_json
-from glam_deploy.regular import open_lock, open_regular
+from glam_deploy.regular import open_lock, open_regular, try_lock
 
 CHUNK = 1 << 20
 IDENTITY = ("audit.key", "device.uid")
@@ -118,10 +117,8 @@ def _owner(data: DataFolder) -> str:
 @contextmanager
 def _locked(copy: CopyFolder) -> Iterator[None]:
     with open_lock(copy.lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"another process copies into {copy.root}: wait for it, or name another folder") from error
+        if not try_lock(file):
+            raise UsageError(f"another process copies into {copy.root}: wait for it, or name another folder")
         yield
 
 
@@ -139,7 +136,7 @@ def _copy_state(data: DataFolder, copy: CopyFolder) -> CopiedFile:
 
 
 def _state(path: Path) -> closing[sqlite3.Connection]:
-    """A connection to the state of a copy, which nobody writes to."""
+    """A read-only connection to the state of a copy, which no process changes."""
     return closing(sqlite3.connect(database.immutable_address(path), uri=True))
 
 
