@@ -12,6 +12,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from support.checkout import sources
 from support.commands import ROOT
 from support.keys import key_pair
 
@@ -135,17 +136,6 @@ def test_changes_of_this_version_are_dated() -> None:
 
 ALWAYS = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
 """What setuptools puts into every source distribution (its documentation, "Controlling files in the distribution")."""
-GENERATED = {"PKG-INFO", "setup.cfg", "glam_deploy.egg-info"}
-"""What it makes there."""
-
-
-def sources() -> set[str]:
-    """Files of the repository; without git, those that an unpacked source distribution lists."""
-    if (ROOT / ".git").exists():
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        return {*listed.split("\0")} - {""}
-    listed = (ROOT / "glam_deploy.egg-info/SOURCES.txt").read_text("utf-8")
-    return {name for name in listed.splitlines() if name.split("/")[0] not in GENERATED}
 
 
 def test_the_source_distribution_names_everything() -> None:

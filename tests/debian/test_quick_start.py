@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pacs.exams import write_exam
+from support.checkout import copy_sources
 from support.commands import ROOT
 from support.tiny_bundle import write_tiny_bundle
 
@@ -44,8 +45,7 @@ def debian(base: Path) -> Iterator[Path]:
     subprocess.run(["cp", "-a", base, root], check=True)
     (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")  # deb-systemd-invoke: start nothing
     (root / "usr/sbin/policy-rc.d").chmod(0o755)
-    skipped = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "node_modules", "demo", ".*_cache")
-    shutil.copytree(ROOT, root / HOME, ignore=skipped)
+    copy_sources(root / HOME)
     write_tiny_bundle(root / HOME / "demo/bundle")
     write_exam(root / HOME / "demo/exam", "debian")
     install, *_ = chapter("Quick start")

@@ -1,7 +1,6 @@
 """The distributions, made as a release makes them, and what every install line is tried on."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.commands import ROOT
+from support.checkout import copy_sources
 from support.material import material
-
-NOT_SOURCE = (".git", ".venv", "demo", "bundle", "results", "build", "dist", "node_modules", "__pycache__")
-CACHES = ("*.egg-info", ".*_cache", ".hypothesis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +26,7 @@ class Distributions:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     """By `python -m build`, from a copy: setuptools leaves files beside its sources, and reads earlier ones."""
     room = tmp_path_factory.mktemp("dist")
-    top = {ROOT.as_posix(): NOT_SOURCE}
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        everywhere = shutil.ignore_patterns("__pycache__", "node_modules", *CACHES)(folder, names)
-        return everywhere | {*top.get(Path(folder).as_posix(), ())} & {*names}
-
-    shutil.copytree(ROOT, room / "tree", ignore=left_out)
+    copy_sources(room / "tree")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(room / "out"), str(room / "tree")]
     subprocess.run(command, check=True, capture_output=True)
     (sdist,), (wheel,) = (room / "out").glob("*.tar.gz"), (room / "out").glob("*.whl")
@@ -63,10 +53,10 @@ BUILD = [sys.executable, "packaging/distributions.py", "dist"]
 
 
 @pytest.fixture(scope="session")
-def origin(made: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository of this checkout."""
     place = tmp_path_factory.mktemp("origin") / "repository"
-    shutil.copytree(made.tree, place, ignore=shutil.ignore_patterns("*.egg-info", "build"))
+    copy_sources(place)
     repository(place)
     return place
 
