@@ -1,6 +1,7 @@
 """Outcomes of all views of a study -> Mammography CAD SR (PS3.16 TID 4000), for mammography workstations."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from pydicom.dataset import Dataset
 from pydicom.uid import MammographyCADSRStorage
@@ -10,6 +11,7 @@ from glam_deploy.dicom.results.objects import (
     SPACING_NOTE,
     exam_texts,
     facts,
+    kept_encoded,
     notice_texts,
     outcome_text,
     statement,
@@ -132,14 +134,14 @@ def _summary(outcomes: Sequence[ViewOutcome], *, found: bool) -> sr.Name:
 
 def _impression(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
     """TID 4003 with one finding."""
-    intent = sr.modifier(sr.code(INTENT, _intent(region)))
+    intent = _intent(region.label)
     finding = _finding(region, place, algorithm, probability=probability and region.label == "malignant")
     return sr.container(("111034", "DCM", "Individual Impression/Recommendation"), intent, sr.contains(finding))
 
 
 def _finding(region: Region, place: int, algorithm: Algorithm, *, probability: bool) -> Dataset:
     """TID 4006, with TID 4021 for its geometry; `place`: number of the image in the library, from 1."""
-    image = sr.selected_from(sr.by_reference(*_LIBRARY, place))
+    image = _image(place)
     assessment = (
         sr.number(("111047", "DCM", "Probability of cancer"), 100 * region.peak, sr.PERCENT)
         if probability
@@ -148,7 +150,7 @@ def _finding(region: Region, place: int, algorithm: Algorithm, *, probability: b
     return sr.code(
         FINDING,
         DENSITY if probability else SELECTED_REGION,
-        sr.modifier(sr.code(INTENT, _intent(region))),
+        _intent(region.label),
         *_identification(algorithm),
         *([sr.properties(assessment)] if probability else []),
         sr.properties(sr.coordinates(("111010", "DCM", "Center"), "POINT", [region.centre], image)),
@@ -157,9 +159,16 @@ def _finding(region: Region, place: int, algorithm: Algorithm, *, probability: b
     )
 
 
-def _intent(region: Region) -> sr.Name:
+@lru_cache
+def _intent(label: str) -> Dataset:
     """Rendering Intent: presentation is required for malignant regions only, because marks do not show the class."""
-    return SHOWN if region.label == "malignant" else OPTIONAL
+    return kept_encoded(sr.modifier(sr.code(INTENT, SHOWN if label == "malignant" else OPTIONAL)))
+
+
+@lru_cache
+def _image(place: int) -> Dataset:
+    """The image of a region, by its number in the library."""
+    return kept_encoded(sr.selected_from(sr.by_reference(*_LIBRARY, place)))
 
 
 def _description(region: Region) -> str:
@@ -167,10 +176,11 @@ def _description(region: Region) -> str:
     return f"{region.label} saliency up to {region.peak:.3f}{area}. {BANNER}."
 
 
-def _identification(algorithm: Algorithm) -> Iterator[Dataset]:
+@lru_cache
+def _identification(algorithm: Algorithm) -> Sequence[Dataset]:
     """TID 4019: name and version of the algorithm."""
-    yield sr.properties(sr.text(sr.ALGORITHM_NAME, algorithm.name))
-    yield sr.properties(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
+    texts = {sr.ALGORITHM_NAME: algorithm.name, sr.ALGORITHM_VERSION: algorithm.version}
+    return [kept_encoded(sr.properties(sr.text(name, value))) for name, value in texts.items()]
 
 
 def _parameters(algorithm: Algorithm) -> Iterator[Dataset]:

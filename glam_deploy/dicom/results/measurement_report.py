@@ -1,6 +1,7 @@
 """Outcomes of all views of a study -> Comprehensive SR, Measurement Report (PS3.16 TID 1500), for programs."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
@@ -10,6 +11,7 @@ from glam_deploy.dicom.results.objects import (
     MANUFACTURER,
     SPACING_NOTE,
     exam_texts,
+    kept_encoded,
     notice_texts,
     outcome_text,
     own_uid,
@@ -17,6 +19,7 @@ from glam_deploy.dicom.results.objects import (
     triage_of,
 )
 from glam_deploy.dicom.results.records import Algorithm, Identity, Reference, Region, ViewOutcome
+from glam_deploy.records import View
 
 PRIVATE = "99GLAM"
 """Coding scheme designator of private codes, for scores that are not probabilities."""
@@ -119,15 +122,20 @@ def _heading(tracking: str, algorithm: Algorithm, identity: Identity) -> Iterato
     yield sr.context(sr.text(("112039", "DCM", "Tracking Identifier"), tracking))
     uid = own_uid(identity, tracking)
     yield sr.context(sr.uid_reference(("112040", "DCM", "Tracking Unique Identifier"), uid))
-    yield sr.modifier(sr.text(sr.ALGORITHM_NAME, algorithm.name))
-    yield sr.modifier(sr.text(sr.ALGORITHM_VERSION, algorithm.version))
+    yield from _identification(algorithm)
+
+
+@lru_cache
+def _identification(algorithm: Algorithm) -> Sequence[Dataset]:
+    texts = {sr.ALGORITHM_NAME: algorithm.name, sr.ALGORITHM_VERSION: algorithm.version}
+    return [kept_encoded(sr.modifier(sr.text(name, value))) for name, value in texts.items()]
 
 
 def _whole_image(outcome: ViewOutcome) -> list[Dataset]:
     """TID 1501: scores of an image, or the reason why it has none."""
     scores = outcome.summary.scores if outcome.summary else {}
     return [
-        *_site(outcome),
+        *_site(outcome.view),
         sr.contains(sr.image(outcome.image, name=("121112", "DCM", "Source of Measurement"))),
         *(_score(name, label, value) for name, by_class in scores.items() for label, value in by_class.items()),
         *(sr.contains(sr.text(COMMENT, remark)) for remark in (outcome_text(outcome), *notice_texts(outcome))),
@@ -137,36 +145,50 @@ def _whole_image(outcome: ViewOutcome) -> list[Dataset]:
 def _segment(outcome: ViewOutcome, segmentation: Reference, number: int, label: str) -> list[Dataset]:
     """TID 1410: all pixels above the threshold of a class, as a segment of the SEG object of the view."""
     return [
-        *_finding(outcome),
+        *_finding(outcome.view),
         sr.contains(sr.image(segmentation, name=("121214", "DCM", "Referenced Segmentation Frame"), segment=number)),
         sr.contains(sr.image(outcome.image, name=("121233", "DCM", "Source image for segmentation"))),
-        sr.contains(sr.code(CLASS, (label, PRIVATE, label))),
+        _class(label),
     ]
 
 
 def _region(outcome: ViewOutcome, region: Region) -> list[Dataset]:
     """TID 1410: one connected component, with its outline."""
-    image = sr.selected_from(sr.image(outcome.image))
     area = [] if region.area_mm2 is None else [sr.contains(sr.number(AREA, region.area_mm2, SQUARE_MM))]
     return [
-        *_finding(outcome),
-        sr.contains(sr.coordinates(("111030", "DCM", "Image Region"), "POLYLINE", region.outline, image)),
+        *_finding(outcome.view),
+        sr.contains(
+            sr.coordinates(("111030", "DCM", "Image Region"), "POLYLINE", region.outline, _image(outcome.image))
+        ),
         *area,
         sr.contains(sr.number(PEAK, region.peak, NO_UNIT)),
-        sr.contains(sr.code(CLASS, (region.label, PRIVATE, region.label))),
+        _class(region.label),
     ]
 
 
-def _finding(outcome: ViewOutcome) -> list[Dataset]:
-    return [sr.contains(sr.code(("121071", "DCM", "Finding"), LESION)), *_site(outcome)]
+@lru_cache
+def _class(label: str) -> Dataset:
+    return kept_encoded(sr.contains(sr.code(CLASS, (label, PRIVATE, label))))
 
 
-def _site(outcome: ViewOutcome) -> list[Dataset]:
+@lru_cache
+def _image(reference: Reference) -> Dataset:
+    """The image of a region."""
+    return kept_encoded(sr.selected_from(sr.image(reference)))
+
+
+@lru_cache
+def _finding(view: View | None) -> Sequence[Dataset]:
+    return [kept_encoded(sr.contains(sr.code(("121071", "DCM", "Finding"), LESION))), *_site(view)]
+
+
+@lru_cache
+def _site(view: View | None) -> Sequence[Dataset]:
     """Finding Site with laterality; empty if the view is unknown."""
-    if not outcome.view:
+    if not view:
         return []
-    laterality = sr.modifier(sr.code(("272741003", "SCT", "Laterality"), sr.side(outcome.view)))
-    return [sr.modifier(sr.code(("363698007", "SCT", "Finding Site"), BREAST, laterality))]
+    laterality = sr.modifier(sr.code(("272741003", "SCT", "Laterality"), sr.side(view)))
+    return [kept_encoded(sr.modifier(sr.code(("363698007", "SCT", "Finding Site"), BREAST, laterality)))]
 
 
 def _score(name: str, label: str, value: float) -> Dataset:

@@ -74,12 +74,19 @@ def new_item() -> Dataset:
 
 @lru_cache(maxsize=4096)
 def coded(value: str, scheme: str, meaning: str) -> Dataset:
-    """An item of a code sequence (PS3.3 section 8), in ASCII; equal arguments give the same item, which nobody changes.
-
-    Its values are kept encoded: a report has some thousand such items of few kinds.
-    """
-    item, file = new_item(), DicomBytesIO()
+    """An item of a code sequence (PS3.3 section 8), in ASCII; equal arguments give the same item."""
+    item = new_item()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return kept_encoded(item)
+
+
+def kept_encoded(item: Dataset) -> Dataset:
+    """`item`, from `new_item`, with its values and items in encoded form, so that writing it takes little time.
+
+    For items that are in many places of a report, and that nobody changes: the thousands of items of a report are of
+    few kinds.
+    """
+    file = DicomBytesIO()
     file.is_implicit_VR, file.is_little_endian = False, True
     write_dataset(file, item)
     return read_dataset(BytesIO(file.getvalue()), is_implicit_VR=False, is_little_endian=True)
@@ -130,7 +137,8 @@ def finished(
     _add_equipment(dataset, algorithm)
     dataset.Modality = modality
     dataset.file_meta = _file_meta(dataset)
-    correct_ambiguous_vr(dataset, True)
+    if modality != "SR":  # a content tree has no element of ambiguous VR, and looking for one decodes all of it
+        correct_ambiguous_vr(dataset, True)
     source.adopt(dataset)
     return dcmread(BytesIO(encoded(dataset)))
 

@@ -44,7 +44,7 @@ class Algorithm:
     """Id of the gate verdict that admits this engine, or "not gated"."""
     preprocessing: str
     """Version of the preprocessing."""
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, float] = field(hash=False)
     """Class -> saliency above which a pixel belongs to a region; 0..1, one for each class of the network, in order."""
     device_uid: str
     """Permanent UID of this installation."""

@@ -1,11 +1,15 @@
 """Content items of structured reports (PS3.3 C.17.3), and the modules that both reports have in common."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
+import numpy as np
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from glam_deploy.dicom.results.objects import coded, evidence, finished, new_item, study_source
+from glam_deploy.dicom.results.objects import coded, evidence, finished, kept_encoded, new_item, study_source
 from glam_deploy.dicom.results.records import Algorithm, Identity, Point, Reference, ViewOutcome
 from glam_deploy.records import View
 
@@ -26,6 +30,9 @@ MM: Unit = ("mm", "millimeter")
 PERCENT: Unit = ("%", "Percent")
 LEFT: Name = ("7771000", "SCT", "Left")
 RIGHT: Name = ("24028007", "SCT", "Right")
+
+
+_GRAPHIC_DATA = Tag("GraphicData")
 
 
 def side(view: View) -> Name:
@@ -57,7 +64,7 @@ def text(name: Name, value: str, *children: Dataset) -> Dataset:
 
 def code(name: Name, value: Name, *children: Dataset) -> Dataset:
     item = _item("CODE", name, children)
-    item.ConceptCodeSequence = [coded(*value)]
+    _add_code(item, "ConceptCodeSequence", value)
     return item
 
 
@@ -65,7 +72,7 @@ def number(name: Name, value: float, unit: Unit, *children: Dataset) -> Dataset:
     item = _item("NUM", name, children)
     measured = new_item()
     measured.NumericValue = f"{value:.6g}"
-    measured.MeasurementUnitsCodeSequence = [coded(unit[0], "UCUM", unit[1])]
+    _add_code(measured, "MeasurementUnitsCodeSequence", (unit[0], "UCUM", unit[1]))
     item.MeasuredValueSequence = [measured]
     return item
 
@@ -90,7 +97,9 @@ def coordinates(name: Name, kind: str, points: Sequence[Point], *children: Datas
     """SCOORD item; `kind`: POINT or POLYLINE; `points`: (row, column), written as (column, row)."""
     item = _item("SCOORD", name, children)
     item.GraphicType = kind
-    item.GraphicData = [value for row, column in points for value in (column, row)]
+    values = np.asarray(points, "<f4")[:, ::-1].tobytes()
+    # encoded here, because pydicom takes long for some thousand values
+    item[_GRAPHIC_DATA] = RawDataElement(_GRAPHIC_DATA, "FL", len(values), values, 0, False, True)
     return item
 
 
@@ -160,10 +169,23 @@ def _item(value_type: str, name: Name | None, children: Sequence[Dataset]) -> Da
     item = new_item()
     item.ValueType = value_type
     if name:
-        item.ConceptNameCodeSequence = [coded(*name)]
+        _add_code(item, "ConceptNameCodeSequence", name)
     if children:
         item.ContentSequence = list(children)
     return item
+
+
+def _add_code(item: Dataset, keyword: str, name: Name) -> None:
+    """Add the code sequence `keyword` with one code to `item`."""
+    item[keyword] = _code_sequence(keyword, name)
+
+
+@lru_cache(maxsize=4096)
+def _code_sequence(keyword: str, name: Name) -> DataElement:
+    """In encoded form; equal arguments give the same element."""
+    item = new_item()
+    setattr(item, keyword, [coded(*name)])
+    return kept_encoded(item).get_item(keyword)
 
 
 def _related(relationship: str, item: Dataset) -> Dataset:
