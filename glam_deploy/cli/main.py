@@ -5,8 +5,10 @@ Exit codes: 0 all done, 1 some inputs failed or none was done, 2 wrong usage, 3 
 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
+import _thread
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -64,6 +66,8 @@ LINUX = frozenset(
 """Commands that need Linux: those of the appliance, of NVIDIA GPUs and of measurements, and `archive`."""
 VERBOSITY = f"{__name__}.verbosity"
 """Key in click's context of the values of -v and -q."""
+TAKES_LOCK = {("threading", "__enter__"), ("logging", "acquire"), ("logging", "_acquireLock")}
+"""Module and name of Python functions that return with a lock taken."""
 STOPPED = 130
 """Exit code of a program that Ctrl-C ended: 128 + SIGINT."""
 
@@ -179,7 +183,9 @@ def run(program: Callable[[], int | None]) -> NoReturn:
 class _Stop:
     """Handler of SIGINT and SIGTERM: raises KeyboardInterrupt, so that incomplete files are removed.
 
-    It keeps the signal's number, because a library that is interrupted while it loads may raise another error.
+    It keeps the signal's number, because a library that is interrupted while it loads may raise another error. In a
+    function that takes a lock the exception would leave the lock taken, and threads that need it would never end: there
+    the signal is sent again a little later. (Documentation of `signal`, "Note on Signal Handlers and Exceptions".)
     """
 
     def __init__(self) -> None:
@@ -187,7 +193,18 @@ class _Stop:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        raise KeyboardInterrupt
+        if frame and (frame.f_globals.get("__name__"), frame.f_code.co_name) in TAKES_LOCK:
+            _thread.start_new_thread(_send_again, (number, _thread.get_ident()))  # `Thread` takes locks itself
+        else:
+            raise KeyboardInterrupt
+
+
+def _send_again(number: int, thread: int) -> None:
+    time.sleep(0.01)
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(thread, number)
 
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:

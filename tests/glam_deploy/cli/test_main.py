@@ -2,6 +2,8 @@
 
 import importlib
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import click
@@ -206,3 +208,47 @@ def test_exit_codes_in_the_help(cli: Cli) -> None:
     shown = cli("--help").out
     codes = {int(line.split()[0]) for line in shown.splitlines() if line.strip()[:1].isdigit()}
     assert codes == {0, *EXIT_CODES.values(), main.STOPPED}
+
+
+STOPPED_AS_IT_TAKES_A_LOCK = """
+import logging, signal, time
+from functools import partial
+from threading import Condition
+from types import SimpleNamespace
+from glam_deploy.cli.main import run
+
+given_back = []
+lock = SimpleNamespace()
+lock.__enter__ = lock.acquire = partial(signal.raise_signal, {number})
+lock.__exit__ = lock.release = lambda *_: given_back.append(True)
+condition, handler = Condition(), logging.Handler()
+condition._lock = handler.lock = lock
+
+def hold_condition():
+    with condition:
+        time.sleep(60)
+
+def hold_handler():
+    handler.acquire()
+    try:
+        time.sleep(60)
+    finally:
+        handler.release()
+
+def program():
+    try:
+        {holder}()
+    finally:
+        print(given_back)
+
+run(program)
+"""
+"""A signal arrives between the taking of a lock, which no Python code sees, and the return of what took it."""
+
+
+@pytest.mark.parametrize("holder", ["hold_condition", "hold_handler"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_leaves_no_lock_taken(number: signal.Signals, status: int, holder: str) -> None:
+    program = STOPPED_AS_IT_TAKES_A_LOCK.format(number=number.value, holder=holder)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "[True]\n", "stopped\n")
