@@ -64,7 +64,7 @@ class Plan:
         )
 
     def _settings(self) -> dict[str, Mapping[str, object]]:
-        worker = {"bundle": str(self.bundle.absolute()), "engine": "auto", "attempts": UNLIMITED}
+        worker = {"bundle": str(self.bundle.absolute()), "attempts": UNLIMITED}
         common: dict[str, Mapping[str, object]] = {
             "receive": {"reserve_bytes": RESERVE},
             "assemble": {"quiet_s": 2},

@@ -29,11 +29,11 @@ FEWEST_OBJECTS = {"sc": False, "sr": False}
 """[results] of the simulated phase, for the matter is the number of views."""
 
 
-def plan_of(name: str, seconds: float, seed: int, bundle: Path, rate: float) -> Plan:
+def plan_of(name: str, seconds: float, seed: int, bundle: Path, engine: str, rate: float) -> Plan:
     """`bundle`: with the real network, or with the small one."""
     common: dict[str, Any] = {"name": name, "seconds": seconds, "seed": seed, "bundle": bundle}
     if name == "network":
-        return Plan(**common, full=True, rate=None, senders=1, most_waiting=1)
+        return Plan(**common, full=True, rate=None, senders=1, most_waiting=1, settings={"worker": {"engine": engine}})
     settings = {"worker": {"engine": "onnx"}, "results": FEWEST_OBJECTS}
     return Plan(**common, full=False, rate=rate, senders=3, most_waiting=12, settings=settings)
 
@@ -43,9 +43,10 @@ def plan_of(name: str, seconds: float, seed: int, bundle: Path, rate: float) -> 
 @click.option("--seed", type=int, default=1, show_default=True, help="Which process is killed when.")
 @click.option("--rate", type=float, default=20, show_default=True, help="Views a second of the simulated phase.")
 @click.option("--bundle", type=click.Path(path_type=Path, exists=True), default=ROOT / "demo/bundle")
+@click.option("--engine", default="auto", show_default=True, help="Of the real network.")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "build/soak", help="Folder of the record.")
 @click.argument("names", nargs=-1, type=click.Choice(PHASES))
-def main(minutes: float, seed: int, rate: float, bundle: Path, out: Path, names: tuple[str, ...]) -> None:
+def main(minutes: float, seed: int, rate: float, bundle: Path, engine: str, out: Path, names: tuple[str, ...]) -> None:
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # a page for each refused connection
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes and mounts end with this one
     path, facts = free_name(out, "soak"), machine.facts()
@@ -53,7 +54,7 @@ def main(minutes: float, seed: int, rate: float, bundle: Path, out: Path, names:
     for name in chosen:
         with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="soak-") as folder:
             used = bundle if name == "network" else write_tiny_bundle(Path(folder) / "tiny")
-            plan = plan_of(name, 60 * minutes / len(chosen), seed, used, rate)
+            plan = plan_of(name, 60 * minutes / len(chosen), seed, used, engine, rate)
             found[name] = report.record(phase.run(plan, Path(folder) / "run"))
         click.echo(report.table(name, found[name]))
         write_json(path, {"machine": facts, "phases": found})
