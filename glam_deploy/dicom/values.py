@@ -4,6 +4,7 @@ The value of an unknown element is never kept or shown, because it could be a na
 """
 
 import math
+import os
 import re
 import struct
 import zlib
@@ -68,6 +69,8 @@ def dicom_errors(message: str) -> Iterator[None]:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return next((text for kinds, text in _KINDS if isinstance(error, kinds)), "a value is invalid")
 
 

@@ -14,9 +14,16 @@ from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
 from glam_deploy.dicom.streams import FileStream
 from glam_deploy.errors import DicomError
 
+_UNREADABLE = "the file of the result cannot be read: check whether the data folder was changed"
 _HEADER = ["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"]
 
 _TRANSACTION, _FAILED, _REFERENCED = 0x00081195, 0x00081198, 0x00081199
+
+
+def content(item: Item) -> bytes:
+    """The file as it is. Raises DicomError."""
+    with dicom_errors(_UNREADABLE):
+        return item.path.read_bytes()
 
 
 def whole(item: Item) -> Dataset:
@@ -53,7 +60,7 @@ def decompress(dataset: Dataset) -> None:
 
 
 def _read(item: Item, *, header_only: bool) -> Dataset:
-    with dicom_errors("the file of the result cannot be read: check whether the data folder was changed"):
+    with dicom_errors(_UNREADABLE):
         dataset = dcmread(item.path, specific_tags=_HEADER if header_only else None, stop_before_pixels=header_only)
         if missing := [keyword for keyword in _HEADER if keyword not in dataset]:
             raise DicomError(

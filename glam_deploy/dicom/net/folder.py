@@ -44,7 +44,7 @@ class FolderSession:
     def store(self, item: Item) -> Answer:
         """Write one object durably; a file that has the same content stays. Raises PeerError for errors of the disk."""
         try:
-            place, content = self._place(item), item.path.read_bytes()
+            place, content = self._place(item), files.content(item)
         except DicomError as error:
             return files.unreadable(item, error)
         try:
@@ -59,9 +59,16 @@ class FolderSession:
     def holds(self, items: Sequence[Item]) -> frozenset[str]:
         """SOP Instance UIDs of the `items` whose file can be read and has their content. Raises PeerError."""
         try:
-            return frozenset(item.sop_uid for item in items if _content(self._place(item)) == item.path.read_bytes())
+            return frozenset(item.sop_uid for item in items if self._holds(item))
         except OSError as error:
             raise self._failed(error) from error
+
+    def _holds(self, item: Item) -> bool:
+        try:
+            place, content = self._place(item), files.content(item)
+        except DicomError:  # `store` gives the reason
+            return False
+        return _content(place) == content
 
     def commit(self, items: Sequence[Item], transaction_uid: str, *, wait_s: float) -> Commitment | None:
         """Raise PeerDeclined, because a folder answers no requests."""

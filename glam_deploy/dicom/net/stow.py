@@ -10,7 +10,6 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from glam_deploy.dicom.header import dicom_errors
 from glam_deploy.dicom.net import delivery, files
 from glam_deploy.dicom.net.bounded_http import Reply
 from glam_deploy.dicom.net.delivery import Answer, Commitment, Item, Outcome
@@ -50,8 +49,7 @@ class StowSession(WebConnection):
         Raises PeerError if the service denies access, PeerBroke if there is no response about the object.
         """
         try:
-            with dicom_errors("the file of the result cannot be read"):
-                encoded = item.path.read_bytes()
+            encoded = files.content(item)
             answer = self._post(encoded)
             if _failure(answer, item) == _UNENCODED or answer.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
                 answer = self._post(_decompressed(item)) if _is_compressed(item) else answer

@@ -13,6 +13,7 @@ from support.outbox import Outbox, write_items
 from glam_deploy.appliance.config import Config, Target, Worker
 from glam_deploy.appliance.targets import is_own_address, target_client
 from glam_deploy.cli.doctor_network import target_findings
+from glam_deploy.dicom.net.delivery import Outcome
 from glam_deploy.dicom.net.folder import FolderSession
 from glam_deploy.errors import PeerBroke, PeerDeclined, PeerError
 
@@ -119,6 +120,29 @@ def test_only_the_same_bytes_are_proof(folder: Path, tmp_path: Path, harm: str) 
         assert session.holds([item]) == {item.sop_uid}
     assert path.read_bytes() == content
     assert not path.is_symlink()
+
+
+@pytest.mark.parametrize("harm", ["no DICOM", "error of its disk"])
+def test_a_result_that_cannot_be_read_is_refused(
+    folder: Path, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (item,) = write_items(tmp_path, STUDY, 1)
+
+    def broken(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    if harm == "no DICOM":
+        item.path.write_bytes(b"no DICOM")
+    else:  # after its header was read
+        monkeypatch.setattr(Path, "read_bytes", broken)
+    with FolderSession(folder=folder) as session:
+        assert session.holds([item]) == frozenset()
+        answer = session.store(item)
+    assert answer.outcome is Outcome.REFUSED
+    what = "it is not a DICOM file" if harm == "no DICOM" else "Input/output error"
+    told = f"the file of the result cannot be read ({what}): check whether the data folder was changed"
+    assert answer.reason == told
+    assert files_in(folder) == []
 
 
 def test_a_link_in_place_of_a_study_leads_nowhere(folder: Path, tmp_path: Path) -> None:
