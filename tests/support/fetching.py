@@ -15,8 +15,12 @@ from glam_deploy.appliance.fetch.windows import local_now
 from glam_deploy.appliance.state import fetches
 from glam_deploy.appliance.state.database import open_database
 from glam_deploy.appliance.state.fetches import Kind
+from glam_deploy.records import View
+from support.fake_archive import FakeArchive
 from support.jobs import made, rows
 
+TWO = (View.L_CC, View.R_CC)
+"""Of an exam."""
 QUICK = {"first_retry_s": 0.05, "longest_retry_s": 0.2, "timeout_s": 5}
 
 
@@ -56,3 +60,15 @@ def items(data: DataFolder) -> list[tuple[Any, ...]]:
 
 def states(data: DataFolder) -> list[object]:
     return [state for _, state, _ in items(data)]
+
+
+def study_of(archive: FakeArchive) -> str:
+    return str(archive.held[0].StudyInstanceUID)
+
+
+def uids(archive: FakeArchive) -> list[str]:
+    return [str(held.SOPInstanceUID) for held in archive.held]
+
+
+def here(config: Config) -> list[str]:
+    return [str(uid) for (uid,) in rows(made(config), "SELECT sop_uid FROM instance ORDER BY arrival")]

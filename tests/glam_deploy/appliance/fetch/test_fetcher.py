@@ -1,54 +1,18 @@
 """The fetcher and an archive that fails: nothing is lost, nothing comes twice, and the reason is told."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import closing
 from copy import deepcopy
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 from support.fake_archive import AE_TITLE, FakeArchive
-from support.fetching import config_of, fetching, items, states, want
-from support.jobs import made, rows
+from support.fetching import TWO, config_of, fetching, here, items, states, study_of, uids, want
+from support.jobs import rows
 from support.orthanc import free_port
-from support.receive import CANARY, box, running_receiver, write_exam
+from support.receive import CANARY, write_exam
 from support.until import until
 
 from glam_deploy.appliance.config import Config
-from glam_deploy.appliance.fetch import fetcher, role
-from glam_deploy.appliance.state import fetches
-from glam_deploy.appliance.state.database import open_database
-from glam_deploy.dicom.net import retrieve
-from glam_deploy.records import View
-
-TWO = (View.L_CC, View.R_CC)
-
-
-@pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeArchive]:
-    monkeypatch.setattr(role, "POLL_S", 0.02)
-    archive = FakeArchive()
-    archive.put(*write_exam(tmp_path / "exam", views=TWO))
-    with archive.running():
-        yield archive
-
-
-@pytest.fixture
-def config(archive: FakeArchive, tmp_path: Path) -> Config:
-    return config_of(tmp_path, archive.keys)
-
-
-def study_of(archive: FakeArchive) -> str:
-    return str(archive.held[0].StudyInstanceUID)
-
-
-def uids(archive: FakeArchive) -> list[str]:
-    return [str(held.SOPInstanceUID) for held in archive.held]
-
-
-def here(config: Config) -> list[str]:
-    return [str(uid) for (uid,) in rows(made(config), "SELECT sop_uid FROM instance ORDER BY arrival")]
+from glam_deploy.appliance.fetch import fetcher
 
 
 def test_a_study_arrives_and_is_told(archive: FakeArchive, config: Config) -> None:
@@ -115,16 +79,6 @@ def test_an_archive_that_breaks_off_in_the_middle_costs_attempts(archive: FakeAr
     assert "ended the association" in reason
     assert here(config) == uids(archive)[:1]
     assert archive.asked.count(uids(archive)[0]) == 1
-
-
-def test_an_archive_that_falls_silent_in_the_middle_is_given_up_in_time(archive: FakeArchive, config: Config) -> None:
-    archive.hangs.add(uids(archive)[1])
-    assert config.fetch
-    hasty = config.model_copy(update={"fetch": config.fetch.model_copy(update={"timeout_s": 0.3, "attempts": 1})})
-    want(hasty, "study", study_of(archive))
-    with fetching(hasty) as data:
-        until(lambda: states(data) == ["dead"])
-        archive.wake.set()
 
 
 def test_an_archive_that_is_down_costs_no_attempt(archive: FakeArchive, config: Config, tmp_path: Path) -> None:
@@ -201,100 +155,6 @@ def test_a_study_of_other_modalities_is_not_fetched(archive: FakeArchive, config
     assert archive.asked == []
 
 
-def test_a_cancelled_study_is_fetched_no_further(archive: FakeArchive, config: Config) -> None:
-    def cancel(uid: str) -> None:
-        with closing(open_database(made(config).database)) as connection:
-            fetches.cancel(connection, 1)
-
-    archive.at_get = cancel
-    want(config, "study", study_of(archive))
-    with fetching(config) as data:
-        until(lambda: len(here(config)) == 1)
-        want(config, "study", "1.2.3")
-        until(lambda: states(data)[1:] == ["dead"])
-    assert states(data) == ["cancelled", "dead"]
-    assert len(archive.asked) == 1
-
-
-def test_a_running_retrieval_without_end_can_be_cancelled(archive: FakeArchive, config: Config) -> None:
-    """The archive answers all the time, so that no time limit of a message is reached."""
-    archive.stalls |= set(uids(archive))
-    want(config, "study", study_of(archive))
-    with fetching(config) as data:
-        until(lambda: len(archive.asked) == 1)
-        with closing(open_database(data.database)) as connection:
-            fetches.cancel(connection, 1)
-        want(config, "study", "1.2.3")
-        until(lambda: states(data) == ["cancelled", "dead"])
-    assert here(config) == []
-
-
-def test_a_running_c_move_without_end_can_be_cancelled_and_has_a_limit(
-    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port = free_port()
-    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port), stalls=set(uids(archive)))
-    with moving.running():
-        config = config_of(tmp_path, moving.keys | {"retrieve": "move", "attempts": 1}, port=port, sender=AE_TITLE)
-        want(config, "study", study_of(archive))
-        with running_receiver(config), fetching(config) as data:
-            until(lambda: len(moving.asked) == 1)
-            with closing(open_database(data.database)) as connection:
-                fetches.cancel(connection, 1)
-                want(config, "study", "1.2.3")
-                until(lambda: states(data) == ["cancelled", "dead"])
-                monkeypatch.setattr(retrieve, "SLOWEST", 1 << 40)
-                monkeypatch.setattr(retrieve, "SEARCH_TIMEOUTS", 0.1)
-                fetches.retry(connection, 1)
-            until(lambda: states(data) == ["dead", "dead"])
-    assert "answers C-MOVE, and does not finish it in time" in items(data)[0][2]
-    assert here(config) == []
-
-
-def test_a_retrieval_without_progress_is_given_up(archive: FakeArchive, config: Config) -> None:
-    archive.stalls.add(uids(archive)[0])
-    assert config.fetch
-    hasty = config.model_copy(update={"fetch": config.fetch.model_copy(update={"timeout_s": 0.2, "attempts": 1})})
-    want(hasty, "study", study_of(archive))
-    with fetching(hasty) as data:
-        until(lambda: states(data) == ["dead"])
-    assert "answers C-GET, and does not finish it in time" in items(data)[0][2]
-
-
-def test_the_end_of_a_window_stops_a_retrieval_and_the_next_window_continues(
-    archive: FakeArchive, tmp_path: Path
-) -> None:
-    """After the time in which a study that is under way is finished. No attempt is counted."""
-    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
-    now = [datetime(2026, 1, 1, 5, 59)]
-    archive.stalls.add(uids(archive)[1])
-    want(config, "study", study_of(archive))
-    with fetching(config, clock=lambda: now[0]) as data:
-        until(lambda: len(archive.asked) == 2)
-        now[0] = datetime(2026, 1, 1, 6, 11)
-        until(lambda: states(data) == ["wanted"])
-        assert here(config) == uids(archive)[:1]
-        archive.stalls.clear()
-        now[0] = datetime(2026, 1, 1, 22, 0)
-        until(lambda: states(data) == ["fetched"])
-    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
-    assert here(config) == uids(archive)
-
-
-def test_a_study_under_way_is_finished_after_the_end_of_a_window(archive: FakeArchive, tmp_path: Path) -> None:
-    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
-    now = [datetime(2026, 1, 1, 5, 59)]
-
-    def end_window(uid: str) -> None:
-        now[0] = datetime(2026, 1, 1, 6, 9)
-
-    archive.at_get = end_window
-    want(config, "study", study_of(archive))
-    with fetching(config, clock=lambda: now[0]) as data:
-        until(lambda: states(data) == ["fetched"])
-    assert here(config) == uids(archive)
-
-
 def test_objects_that_were_not_asked_for_are_refused(archive: FakeArchive, config: Config) -> None:
     """Others of the same study, with new UIDs, and the same one a second time with other pixels."""
     other, twin = deepcopy(archive.held[0]), deepcopy(archive.held[1])
@@ -360,98 +220,6 @@ def test_an_accession_number_in_any_script_is_sent_as_it_is(archive: FakeArchive
     with fetching(config) as data:
         until(lambda: states(data) == ["fetched"] * 2)
     assert here(config) == uids(archive)
-
-
-def test_stopping_gives_the_study_back_and_the_next_fetcher_continues(archive: FakeArchive, config: Config) -> None:
-    arrived, go = threading.Event(), threading.Event()
-
-    def pause(uid: str) -> None:
-        arrived.set()
-        go.wait(60)
-
-    archive.at_get = pause
-    want(config, "study", study_of(archive))
-    data, stop = made(config), threading.Event()
-    thread = threading.Thread(target=role.run, args=(config, stop))
-    thread.start()
-    assert arrived.wait(60)
-    stop.set()
-    go.set()
-    thread.join()
-    assert states(data) == ["wanted"]
-    assert len(here(config)) == 1
-    with fetching(config):
-        until(lambda: states(data) == ["fetched"])
-    assert here(config) == archive.asked == uids(archive)
-
-
-def test_nothing_is_fetched_outside_of_the_windows(archive: FakeArchive, tmp_path: Path) -> None:
-    config = config_of(tmp_path, archive.keys | {"windows": ["22:00-06:00"]})
-    now = [datetime(2026, 1, 1, 21, 59)]
-    want(config, "study", study_of(archive))
-    detail = "SELECT detail FROM component WHERE name = 'fetcher'"
-    with fetching(config, clock=lambda: now[0]) as data:
-        until(lambda: "22:00-06:00" in str(rows(data, detail)))
-        assert states(data) == ["wanted"]
-        now[0] = datetime(2026, 1, 1, 22, 0)
-        until(lambda: states(data) == ["fetched"])
-
-
-def test_c_move_to_the_own_receiver(archive: FakeArchive, tmp_path: Path) -> None:
-    port = free_port()
-    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port))
-    with moving.running():
-        config = config_of(tmp_path, moving.keys | {"retrieve": "move"}, port=port, sender=AE_TITLE)
-        want(config, "study", study_of(archive))
-        with running_receiver(config), fetching(config) as data:
-            until(lambda: states(data) == ["fetched"])
-    assert sorted(here(config)) == sorted(uids(archive))
-    assert rows(data, "SELECT priority FROM study") == [(2,)]
-
-
-def test_c_move_to_an_unknown_destination_needs_a_person(archive: FakeArchive, tmp_path: Path) -> None:
-    config = config_of(tmp_path, archive.keys | {"retrieve": "move"}, port=free_port(), sender=AE_TITLE)
-    want(config, "study", study_of(archive))
-    with running_receiver(config), fetching(config) as data:
-        until(lambda: any(reason for _, _, reason in items(data)))
-    ((_, state, reason),) = items(data)
-    assert state == "wanted"
-    assert "does not know the destination GLAM of C-MOVE" in reason
-    assert rows(data, "SELECT attempts FROM fetch") == [(0,)]
-
-
-def test_c_move_waits_for_the_own_receiver(archive: FakeArchive, tmp_path: Path) -> None:
-    port = free_port()
-    moving = FakeArchive(held=archive.held, destination=("127.0.0.1", port))
-    with moving.running():
-        config = config_of(tmp_path, moving.keys | {"retrieve": "move"}, port=port, sender=AE_TITLE)
-        want(config, "study", study_of(archive))
-        with fetching(config) as data:
-            until(lambda: "does not run" in str(rows(data, "SELECT detail FROM component WHERE name = 'fetcher'")))
-            assert moving.asked == []
-            with running_receiver(config):
-                until(lambda: states(data) == ["fetched"])
-
-
-def test_images_of_a_modality_are_not_taken_for_fetched_ones(archive: FakeArchive, tmp_path: Path) -> None:
-    """The archive may route live exams to the appliance under the AE title by which it answers C-MOVE."""
-    config = config_of(tmp_path, archive.keys | {"retrieve": "move"}, sender=AE_TITLE)
-    with box(config) as received:
-        (file, _) = sorted((tmp_path / "exam").iterdir())
-        assert received.take(file.read_bytes(), sender=f"{AE_TITLE}@127.0.0.1").status == 0
-        assert received.rows("SELECT priority FROM study") == [(1,)]
-
-
-def test_several_studies_at_once(archive: FakeArchive, tmp_path: Path) -> None:
-    for seed in ("b", "c", "d"):
-        archive.put(*write_exam(tmp_path / seed, seed, views=TWO))
-    together = threading.Barrier(2)
-    archive.at_get = lambda uid: together.wait(60) and None
-    config = config_of(tmp_path, archive.keys | {"at_once": 2})
-    want(config, "study", *dict.fromkeys(str(held.StudyInstanceUID) for held in archive.held))
-    with fetching(config) as data:
-        until(lambda: states(data) == ["fetched"] * 4)
-    assert sorted(here(config)) == sorted(archive.asked) == sorted(uids(archive))
 
 
 def test_no_identifier_is_in_logs(archive: FakeArchive, config: Config, caplog: pytest.LogCaptureFixture) -> None:
