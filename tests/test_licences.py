@@ -29,6 +29,8 @@ SPELLINGS = {
 
 STATED = {"jinja2": "BSD-3-Clause"}
 """Its classifier says "BSD License" of an unknown version; LICENSE.txt in its wheel is the one with three clauses."""
+STATED_BEFORE = dict.fromkeys(["mpmath", "numpy", "sympy"], "BSD-3-Clause")
+"""The same of earlier releases, which the lowest supported versions of others bring."""
 
 BUNDLED = {
     "opencv-python-headless": ("libavcodec", "libavformat", "libavutil", "libswresample", "libswscale", "libquadmath"),
@@ -48,11 +50,11 @@ APPLIANCE = sorted(distributions(["dicom", "appliance"]))
 
 def licences(name: str) -> set[str]:
     """Identifiers of SPDX that the metadata of a package name; texts that are none stay as they are."""
-    if name in STATED:
-        return {STATED[name]}
     found = metadata(name)
     if expression := found["License-Expression"]:
         return set(re.split(r" AND | OR ", expression))
+    if stated := (STATED | STATED_BEFORE).get(name):
+        return {stated}
     classifiers = found.get_all("Classifier", [])
     named = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License :: OSI Approved :: ")]
     text = found["License"] or ""
