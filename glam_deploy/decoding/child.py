@@ -1,161 +1,118 @@
-"""The process that reads images one after another, within the limits of `start`.
+"""Reading of each image in a process of its own, a copy of one that has imported what reading needs.
 
-Messages are pickled and preceded by their length; contents of files and pixels are in shared memory.
+The first process never sees an image: it starts the others, one after another, and says how each ended. A process that
+a decoder has taken over can lie about its own image only, because it ends with it.
 """
 
+import importlib
 import math
 import os
-import pickle
 import signal
 import socket
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum
-from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
-from io import BytesIO
+import warnings
+from contextlib import suppress
+from fcntl import F_ADD_SEALS, fcntl
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 
-from glam_deploy.decoding.start import MEMORY_LIMIT
+from glam_deploy.decoding import start
+from glam_deploy.decoding.messages import SEALS, Answer, Ended, Ready, Refusal, Request, close, receive, send
 from glam_deploy.errors import GlamError, InputError, InternalError, Remedy, fault
 from glam_deploy.reading import read_under_name
-from glam_deploy.records import Mammogram, picklable
+from glam_deploy.records import Mammogram
 
-SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL
-"""Of the shared memory with pixels: it cannot change any more, and reading it cannot fail."""
-_LENGTH = struct.Struct("=L")
-_MAX_MESSAGE = 1 << 20
+DECODERS = ("imagecodecs._jpeg8", "imagecodecs._jpeg2k", "imagecodecs._jpegls", "imagecodecs._imcd")
+"""Modules that are otherwise imported with the first image of their kind."""
 _GRACE_S = 5
-"""The process ends itself this long after its time limit, when no caller waits for it any more."""
+"""A process ends itself this long after its time limit, when no caller waits for it any more."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """First message of the process."""
-
-    missing: str
-    """As of `start.confine`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """An image to read, and its time limit. The file descriptor of its content may come with the message."""
-
-    path: str
-    """Of the DICOM file; with a descriptor: the original path, in which the view may be."""
-    for_processing: bool
-    longest_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A view that was read; the file descriptor of its pixels comes with the message."""
-
-    mammogram: Mammogram
-    """Without pixels."""
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class _Pickler(pickle.Pickler):
-    """Writes a member of an enumeration as its class and value, as Python 3.11.4 and later do by themselves.
-
-    Python 3.11.2, which Debian 12 has, writes a call of `getattr`, which the worker rejects.
-    """
-
-    def reducer_override(self, value: object) -> Any:
-        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
-
-
-def packed(value: object) -> bytes:
-    """A record or an error as a message."""
-    out = BytesIO()
-    _Pickler(out).dump(value)
-    return out.getvalue()
-
-
-def send(channel: socket.socket, content: bytes, descriptor: int | None = None) -> None:
-    """Send a message, optionally with a file descriptor."""
-    socket.send_fds(channel, [_LENGTH.pack(len(content))], [] if descriptor is None else [descriptor])
-    channel.sendall(content)
-
-
-def receive(channel: socket.socket, wait: Callable[[], None] = lambda: None) -> tuple[bytes, int | None]:
-    """The content and the file descriptor of one message. Raises EOFError if the other side is gone.
-
-    `wait`: returns when the channel can be read, and may raise; called before each part.
-    """
-    try:
-        wait()
-        start, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
-        (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (0,)
-        content = bytearray()
-        while len(content) < length <= _MAX_MESSAGE:
-            wait()
-            part = channel.recv(length - len(content))
-            if not part:
-                raise EOFError
-            content += part
-    except ConnectionError:
-        raise EOFError from None
-    if not content:
-        raise EOFError
-    return bytes(content), descriptors[0] if descriptors else None
-
-
-def serve(channel: socket.socket, missing: str, *, niceness: int) -> None:
-    """Read images until the caller closes the channel. `missing`: as of `Ready`; `niceness`: added once ready."""
+def serve(control: socket.socket, *, niceness: int) -> None:
+    """Read images until the caller closes the channel. `niceness`: added once ready."""
     from glam_deploy.dicom import read
 
     read.silence_pydicom()
+    for name in DECODERS:
+        with suppress(ImportError):  # the image that needs it will say so
+            importlib.import_module(name)
+    # the threads of libraries that have been imported are idle, and the copy does not need them
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     os.nice(niceness)
-    send(channel, packed(Ready(missing=missing)))
+    send(control, Ready(missing=_what_is_missing()))
     while True:
         try:
-            content, descriptor = receive(channel)
+            request, (channel, *content) = receive(control, Request)
         except EOFError:
             return
-        _answer(channel, pickle.loads(content), descriptor)
-        if descriptor is not None:
-            os.close(descriptor)
+        code = _run_in_copy(control, request, channel, *content)
+        close([channel, *content])
+        send(control, Ended(code=code))
 
 
-def _answer(channel: socket.socket, request: Request, descriptor: int | None) -> None:
+def _what_is_missing() -> str:
+    """As `start.confine` returns it, in a process that is confined for that."""
+    ours, theirs = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.write(theirs, start.confine(os.getppid()).encode())
+        os._exit(0)
+    os.close(theirs)
+    os.waitpid(pid, 0)
+    with os.fdopen(ours) as said:
+        return said.read()
+
+
+def _run_in_copy(control: socket.socket, request: Request, channel: int, content: int | None = None) -> int:
+    """Read an image in a copy of this process; its exit code, or the negative number of the signal that ended it."""
+    parent = os.getpid()
+    if (pid := os.fork()) == 0:
+        try:
+            control.close()
+            _leave_streams()
+            start.confine(parent)
+            _answer(socket.socket(fileno=channel), request, content)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _leave_streams() -> None:
+    """Give up the input and output of the caller, which may be a terminal."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _answer(channel: socket.socket, request: Request, content: int | None) -> None:
     signal.alarm(math.ceil(request.longest_s) + _GRACE_S)
     try:
-        mammogram = _read(request, descriptor)
+        _send_view(channel, _read(request, content))
+        return
     except GlamError as error:
-        send(channel, packed(error))
+        refusal = Refusal.of(error)
     except MemoryError:
-        reason = f"its decoder needed more than {MEMORY_LIMIT >> 30} GiB of memory"
-        send(channel, packed(InputError(reason, Remedy.EXPORT_AGAIN)))
+        reason = f"its decoder needed more than {start.MEMORY_LIMIT >> 30} GiB of memory"
+        refusal = Refusal.of(InputError(reason, Remedy.EXPORT_AGAIN))
     except Exception as error:  # its text may quote the DICOM header
-        send(channel, packed(InternalError(f"a fault while reading it: {fault(error)}")))
-    else:
-        _send_view(channel, mammogram)
-    finally:
-        signal.alarm(0)
+        refusal = Refusal.of(InternalError(f"a fault while reading it: {fault(error)}"))
+    send(channel, Answer(refusal=refusal))
 
 
-def _read(request: Request, descriptor: int | None) -> Mammogram:
-    if descriptor is not None:
-        content = Path(f"/proc/self/fd/{descriptor}")
-        return read_under_name(content, PurePath(request.path), for_processing=request.for_processing)
+def _read(request: Request, content: int | None) -> Mammogram:
+    if content is not None:
+        path = Path(f"/proc/self/fd/{content}")
+        return read_under_name(path, PurePath(request.path), for_processing=request.for_processing)
     from glam_deploy.dicom.read import read_view
 
     return read_view(Path(request.path), for_processing=request.for_processing)
 
 
 def _send_view(channel: socket.socket, mammogram: Mammogram) -> None:
-    pixels = mammogram.pixels
-    bare = replace(mammogram, pixels=None, source=picklable(mammogram.source))  # type: ignore[arg-type]
-    answer = Answer(mammogram=bare, shape=pixels.shape, dtype=pixels.dtype.str)
     # writing is faster than a mapping, of which each page is faulted in
     with os.fdopen(os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as memory:
-        memory.write(np.ascontiguousarray(pixels).data.cast("B"))
+        memory.write(np.ascontiguousarray(mammogram.pixels).data.cast("B"))
         memory.flush()
         fcntl(memory, F_ADD_SEALS, SEALS)
-        send(channel, packed(answer), memory.fileno())
+        send(channel, Answer.of(mammogram), memory.fileno())

@@ -1,9 +1,10 @@
 """Filter of system calls (seccomp, Linux) for a process that decodes images of unknown senders.
 
-The process, its later threads included, may open no socket, start no program, read or write no other process, signal
-none, change no file and no limit. Such a call fails with EPERM. Reading of files, memory, threads, and descriptors that
-it has remain. Sources: seccomp(2), clone(2), and the kernel's UAPI headers linux/seccomp.h, linux/filter.h,
-linux/audit.h, linux/prctl.h and linux/sched.h.
+The process, its later threads included, may read files, use memory, threads and the descriptors that it has, and ask
+for the time and for facts about itself. Every other call fails with EPERM: it can open no socket, start no program,
+reach no other process, lock or change no file, and change no limit. Sources: seccomp(2), clone(2), fcntl(2),
+ioctl_tty(2), and the kernel's UAPI headers linux/seccomp.h, linux/filter.h, linux/audit.h, linux/prctl.h,
+linux/sched.h, linux/fcntl.h and asm-generic/ioctls.h.
 """
 
 import ctypes
@@ -15,10 +16,13 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from glam_deploy.decoding.system_calls import CHECKED, REFUSED
+from glam_deploy.decoding.system_calls import ALLOWED, CHECKED, NEWEST
 
 ARCHITECTURES: Mapping[str, tuple[int, int]] = MappingProxyType({"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)})
 """Machine -> its place in `system_calls`, and AUDIT_ARCH_*."""
+
+Instruction = tuple[int, int, int, int]
+"""Operation, instructions to skip if it holds and if it does not, operand: struct sock_filter."""
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 """SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO, to which the error number is added."""
@@ -28,12 +32,16 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 """Offsets in struct seccomp_data; both architectures are little-endian."""
 _X32 = 0x40000000
 """__X32_SYSCALL_BIT: the second set of numbers of x86-64."""
+_PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 _CLONE_THREAD = 0x00010000
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 1, 22, 38, 2
-
-Instruction = tuple[int, int, int, int]
-"""Operation, instructions to skip if it holds and if it does not, operand: struct sock_filter."""
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
+_PRCTLS = (3, 15, 16, 0x53564D41)
+"""PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME; PR_SET_VMA, by which the C library names its memory."""
+_FCNTLS = (0, 1, 2, 3, 4, 1030, 1033, 1034)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS: no locks, leases, signals."""
+_IOCTLS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS (`isatty`), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 
 
 def restrict() -> str:
@@ -61,7 +69,7 @@ def restrict() -> str:
 def program(machine: str, pid: int) -> list[Instruction]:
     """The filter for an architecture and the process `pid`."""
     column, architecture = ARCHITECTURES[machine]
-    refused = [number for each in REFUSED.values() if (number := each[column]) is not None]
+    allowed = [number for each in ALLOWED.values() if (number := each[column]) is not None]
     return [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
@@ -69,14 +77,16 @@ def program(machine: str, pid: int) -> list[Instruction]:
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, _X32),
         _error(errno.EPERM),
-        *(step for number in refused for step in ((_EQUAL, 0, 1, number), _error(errno.EPERM))),
+        (_AT_LEAST, 0, 1, NEWEST + 1),
+        _error(errno.ENOSYS),
+        *(step for number in allowed for step in ((_EQUAL, 0, 1, number), _PASS)),
         *(
             step
             for name, steps in _checks(pid).items()
             if (number := CHECKED[name][column]) is not None
             for step in ((_EQUAL, 0, len(steps), number), *steps)
         ),
-        (_RETURN, 0, 0, _ALLOW),
+        _error(errno.EPERM),
     ]
 
 
@@ -87,11 +97,13 @@ def _checks(pid: int) -> Mapping[str, list[Instruction]]:
         "open": _refuse_if([(_argument(1), _ANY_BIT, _WRITES)]),
         "openat": _refuse_if([(_argument(2), _ANY_BIT, _WRITES)]),
         "openat2": absent,
-        "clone": _refuse_unless(_argument(0), _ANY_BIT, _CLONE_THREAD),
+        "clone": _allow_if(_argument(0), _ANY_BIT, _CLONE_THREAD),
         "clone3": absent,
-        "kill": _refuse_unless(_argument(0), _EQUAL, pid),
-        "tgkill": _refuse_unless(_argument(0), _EQUAL, pid),
-        "prctl": _refuse_if([(_argument(0), _EQUAL, _PR_SET_PDEATHSIG)]),
+        "kill": _allow_if(_argument(0), _EQUAL, pid),
+        "tgkill": _allow_if(_argument(0), _EQUAL, pid),
+        "prctl": _allow_if(_argument(0), _EQUAL, *_PRCTLS),
+        "fcntl": _allow_if(_argument(1), _EQUAL, *_FCNTLS),
+        "ioctl": _allow_if(_argument(1), _EQUAL, *_IOCTLS),
         "prlimit64": _refuse_if([(_argument(2) + half, _ANY_BIT, 0xFFFFFFFF) for half in (0, 4)]),  # a new limit
     }
 
@@ -101,11 +113,13 @@ def _refuse_if(tests: list[tuple[int, int, int]]) -> list[Instruction]:
     steps: list[Instruction] = []
     for offset, operation, operand in tests:
         steps += [(_LOAD, 0, 0, offset), (operation, 0, 1, operand), _error(errno.EPERM)]
-    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+    return [*steps, _PASS]
 
 
-def _refuse_unless(offset: int, operation: int, operand: int) -> list[Instruction]:
-    return [(_LOAD, 0, 0, offset), (operation, 1, 0, operand), _error(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+def _allow_if(offset: int, operation: int, *operands: int) -> list[Instruction]:
+    """Allow if the lower half of the argument at `offset` passes the test with one of the operands."""
+    steps = [step for operand in operands for step in ((operation, 0, 1, operand), _PASS)]
+    return [(_LOAD, 0, 0, offset), *steps, _error(errno.EPERM)]
 
 
 def _argument(index: int) -> int:

@@ -1,4 +1,4 @@
-"""Start of the process that reads images: its limits, before it imports what they are for."""
+"""Start of the processes that read images, and their limits."""
 
 import resource
 import signal
@@ -14,14 +14,14 @@ MEMORY_LIMIT = 4 << 30
 
 
 def main() -> None:
-    """Read images until the caller closes the channel.
+    """Start a process for each image until the caller closes the channel.
 
     Arguments: the channel's descriptor, the caller's process id, and what is added to the caller's niceness.
     """
-    missing = confine(int(sys.argv[2]))
+    limit(int(sys.argv[2]))
     from glam_deploy.decoding.child import serve
 
-    serve(socket.socket(fileno=int(sys.argv[1])), missing, niceness=int(sys.argv[3]))
+    serve(socket.socket(fileno=int(sys.argv[1])), niceness=int(sys.argv[3]))
 
 
 def confine(parent: int) -> str:
@@ -29,9 +29,14 @@ def confine(parent: int) -> str:
 
     Returns "", or why it has limits of memory only, and no filter of system calls (`sandbox.restrict`).
     """
+    limit(parent)
+    return sandbox.restrict()
+
+
+def limit(parent: int) -> None:
+    """Let this process end with its parent, and limit its memory and its files."""
     die_with_parent(parent)()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):  # shared memory is a file
-        resource.setrlimit(limit, (MEMORY_LIMIT, MEMORY_LIMIT))
+    for each in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):  # shared memory is a file
+        resource.setrlimit(each, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patient data
-    return sandbox.restrict()

@@ -1,13 +1,13 @@
-"""Reading of images in a child process, so that a decoder that crashes, hangs or needs too much memory costs one image.
+"""Reading of images in child processes, so that a decoder that crashes, hangs or is taken over costs one image.
 
-The process is kept for the next image. Pixels come back through shared memory. The other side is `child`.
+A first process is kept, and starts one for each image. Pixels come back through shared memory. The other side is
+`child`.
 """
 
 import errno
 import logging
 import mmap
 import os
-import pickle
 import select
 import signal
 import socket
@@ -15,31 +15,37 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from fcntl import F_GET_SEALS, fcntl
+from fcntl import F_ADD_SEALS, F_GET_SEALS, fcntl
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from glam_deploy.decoding.child import SEALS, Answer, Ready, Request, receive, send
+from glam_deploy.decoding import messages
+from glam_deploy.decoding.messages import SEALS, Answer, Ended, Ready, Request, receive, send
 from glam_deploy.decoding.start import MEMORY_LIMIT
-from glam_deploy.errors import GlamError, InputError, Remedy
+from glam_deploy.errors import InputError, Remedy
 from glam_deploy.processes import python_command
 from glam_deploy.records import Mammogram, Pixels
 from glam_deploy.runtime.overlap import NICENESS
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 START_S = 120.0
 """Most time that a new process takes for its imports, while the network keeps the machine busy."""
+END_S = 5.0
+"""Most time that a process takes to end after its answer."""
 POLL_S = 0.1
 """Between two checks whether the caller is to stop."""
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Variables without which NumPy would start threads, which a copy of the process does not have."""
+_TYPES = ("|u1", "<u2", "<f4")
+"""Of pixels."""
 _PROGRAM = "from glam_deploy.decoding.start import main; main()"
 MAX_TRIES = 2
 """An image whose process dies is read once more, since the process may have been killed from outside."""
@@ -84,7 +90,12 @@ class ViewReader:
                     number = theirs.fileno()
                     command = python_command("-c", _PROGRAM, number, os.getpid(), self._niceness)
                     self._process = self._starter.submit(
-                        subprocess.Popen[bytes], command, pass_fds=[number], stdin=subprocess.DEVNULL
+                        subprocess.Popen[bytes],
+                        command,
+                        pass_fds=[number],
+                        stdin=subprocess.DEVNULL,
+                        env=os.environ | _ONE_THREAD,
+                        start_new_session=True,  # without the caller's terminal
                     ).result()
             except OSError as error:
                 raise NotStarted(error.errno, f"no process for a decoder can be started: {error.strerror}") from None
@@ -95,12 +106,13 @@ class ViewReader:
         self.start()
         if self._ready is None:
             try:
-                ready, _ = self._receive_message(START_S)
-            except _Ended as end:
-                raise NotStarted(errno.ECHILD, f"the process for decoders ended {end} before it was ready") from None
+                assert self._channel
+                ready, _ = self._receive(self._channel, Ready, START_S)
+            except EOFError:
+                how = _how(self._reap())
+                raise NotStarted(errno.ECHILD, f"the process for decoders ended {how} before it was ready") from None
             except _Overdue:
                 raise NotStarted(errno.ETIME, f"the process for decoders was not ready after {START_S:g} s") from None
-            assert isinstance(ready, Ready)
             self._ready = ready
             if ready.missing:
                 _warn(ready.missing)
@@ -119,9 +131,10 @@ class ViewReader:
         if there is no memory for the content.
         """
         request = Request(path=str(name), for_processing=for_processing, longest_s=self._longest_s)
-        with os.fdopen(os.memfd_create("content"), "wb") as file:
+        with os.fdopen(os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as file:
             file.write(data)
             file.flush()
+            fcntl(file, F_ADD_SEALS, SEALS)
             return self._read(request, file.fileno())
 
     def kill(self) -> None:
@@ -154,41 +167,55 @@ class ViewReader:
         )
 
     def _request_view(self, request: Request, content: int | None) -> Mammogram:
+        """Raises _Ended, _Overdue and Stopped."""
         assert self._channel
-        with suppress(BrokenPipeError, ConnectionResetError):  # the missing answer shows its end
-            send(self._channel, pickle.dumps(request), content)
-        answer, descriptor = self._receive_message(self._longest_s)
-        if isinstance(answer, GlamError):
-            raise answer
-        with self._killing_for_other_answers():
-            mammogram: Mammogram = answer.mammogram
-            return replace(mammogram, pixels=_pixels(descriptor, answer))
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, suppress(BrokenPipeError, ConnectionResetError):  # the missing answer shows its end
+                send(self._channel, request, theirs.fileno(), *([] if content is None else [content]))
+            try:
+                answer, descriptors = self._receive(ours, Answer, self._longest_s)
+            except EOFError:
+                raise _Ended(_how(self._end_of_copy())) from None
+        with self._killing_for_other_answers(), _closing(descriptors):
+            made = answer.refusal.error() if answer.refusal else answer.mammogram(_pixels(descriptors, answer))
+        self._end_of_copy()
+        if isinstance(made, Mammogram):
+            return made
+        raise made
 
-    def _receive_message(self, longest_s: float) -> tuple[Any, int | None]:
-        """The next message of the process. Raises _Ended, _Overdue and Stopped."""
+    def _end_of_copy(self) -> int:
+        """How the process of an image ended; one that does not end is killed. Raises _Ended without the first one."""
         assert self._channel
         try:
-            content, descriptor = receive(self._channel, partial(self._wait, time.monotonic() + longest_s))
+            return self._receive(self._channel, Ended, END_S)[0].code
+        except _Overdue:
+            return -signal.SIGKILL
         except EOFError:
             raise _Ended(_how(self._reap())) from None
+
+    def _receive(self, channel: socket.socket, kind: type[T], longest_s: float) -> tuple[T, tuple[int, ...]]:
+        """The next message. Raises EOFError, _Overdue, Stopped, and InputError for one of another form."""
         with self._killing_for_other_answers():
-            return _Unpickler(BytesIO(content)).load(), descriptor
+            return receive(channel, kind, partial(self._wait, channel, time.monotonic() + longest_s))
 
     @contextmanager
     def _killing_for_other_answers(self) -> Iterator[None]:
         """Kill a process whose answer is not one of `child`."""
         try:
             yield
+        except (EOFError, Stopped, _Overdue):
+            raise
         except Exception as error:
             self.kill()
             log.error("the process for decoders gave an answer of another form (%s)", type(error).__name__)
             raise InputError("its decoder gave back something else than an image", Remedy.EXPORT_AGAIN) from error
 
-    def _wait(self, deadline: float) -> None:
-        """Return when the process has sent something; `deadline` in seconds of the monotonic clock."""
-        assert self._channel
-        while not select.select([self._channel], [], [], POLL_S)[0]:
+    def _wait(self, channel: socket.socket, deadline: float) -> None:
+        """Return when a process has sent something; `deadline` in seconds of the monotonic clock."""
+        while not select.select([channel], [], [], POLL_S)[0]:
             if self._stop.is_set():
+                self.kill()
                 raise Stopped
             if time.monotonic() > deadline:
                 self.kill()
@@ -249,24 +276,20 @@ class ViewReaders:
             reader.close()
 
 
-class _Unpickler(pickle.Unpickler):
-    """Accepts glam-deploy's own records and errors only, since the process has decoded data of unknown senders."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("glam_deploy.records", "glam_deploy.errors", Answer.__module__) and "." not in name:
-            found = super().find_class(module, name)
-            if isinstance(found, type) and found.__module__ == module:  # no function, and nothing that it imports
-                return found
-        raise pickle.UnpicklingError(f"an answer of the reading process holds {module}.{name}")
-
-
-def _pixels(descriptor: int | None, answer: Answer) -> Pixels:
-    """The shared memory as an array, which keeps it alive. Raises ValueError if the process could still change it."""
-    assert descriptor is not None
+@contextmanager
+def _closing(descriptors: Sequence[int]) -> Iterator[None]:
     try:
-        if fcntl(descriptor, F_GET_SEALS) & SEALS != SEALS:
-            raise ValueError("the memory is not sealed")
-        memory = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE)
+        yield
     finally:
-        os.close(descriptor)
+        messages.close(descriptors)
+
+
+def _pixels(descriptors: Sequence[int], answer: Answer) -> Pixels:
+    """The shared memory as an array, which keeps it alive. Raises ValueError if a process could still change it."""
+    (descriptor,) = descriptors
+    if answer.dtype not in _TYPES or len(answer.shape) != 2:
+        raise ValueError(f"the pixels are {answer.dtype} in {len(answer.shape)} dimensions")
+    if fcntl(descriptor, F_GET_SEALS) & SEALS != SEALS:
+        raise ValueError("the memory is not sealed")
+    memory = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE)
     return np.frombuffer(memory, answer.dtype).reshape(answer.shape)

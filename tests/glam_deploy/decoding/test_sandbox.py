@@ -7,12 +7,77 @@ import platform
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import start_process
 
 from glam_deploy.decoding import sandbox
-from glam_deploy.decoding.system_calls import CHECKED, REFUSED
+from glam_deploy.decoding.system_calls import ALLOWED, CHECKED, NEWEST
+
+OTHERS = {
+    "socket": (41, 198),
+    "connect": (42, 203),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "pidfd_getfd": (438, 438),
+    "tkill": (200, 130),
+    "setrlimit": (160, 164),
+    "io_uring_setup": (425, 425),
+    "unlinkat": (263, 35),
+    "renameat2": (316, 276),
+    "truncate": (76, 45),
+    "utimensat": (280, 88),
+    "flock": (73, 32),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "add_key": (248, 217),
+    "userfaultfd": (323, 282),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "bpf": (321, 280),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "fsopen": (430, 430),
+    "acct": (163, 89),
+    "migrate_pages": (256, 238),
+    "ioprio_set": (251, 30),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "perf_event_open": (298, 241),
+    "clock_settime": (227, 112),
+    "setuid": (105, 146),
+}
+"""Calls that no decoder needs, from the same headers as those of `system_calls`."""
+NUMBERS = ALLOWED | CHECKED | OTHERS
+MORE: dict[str, tuple[int, ...]] = {
+    "msgget": (0, 0o1600),
+    "semget": (0, 1, 0o1600),
+    "shmget": (0, 4096, 0o1600),
+    "shmat": (0, 0, 0),
+    "add_key": (0, 0, 0, 0, -4),
+    "userfaultfd": (1,),
+    "inotify_init1": (0,),
+    "fanotify_init": (0, 0),
+    "bpf": (0, 0, 0),
+    "mount": (0, 0, 0, 0, 0),
+    "umount2": (0, 0),
+    "fsopen": (0, 0),
+    "acct": (0,),
+    "migrate_pages": (0, 0, 0, 0),
+    "ioprio_set": (1, 0, 0),
+    "perf_event_open": (0, 0, 0, 0, 0),
+    "clock_settime": (0, 0),
+    "setuid": (0,),
+    "tkill": (1, 0),
+    "execveat": (0, 0, 0, 0, 0x1000),
+}
+"""Call -> arguments with which it is tried."""
 
 CONFINED = """
 import ctypes, errno, fcntl, json, mmap, multiprocessing, os, resource, signal, socket, struct, sys, threading
@@ -76,7 +141,21 @@ found = {
         "prlimit": raw(PRLIMIT64, 0, resource.RLIMIT_NOFILE, ctypes.addressof(limit), 0),
         "prlimit of the parent": raw(PRLIMIT64, parent, resource.RLIMIT_NOFILE, ctypes.addressof(limit), 0),
         "parent death signal": raw(PRCTL, 1, 0),
-        "io_uring": raw(425, 1, 0),
+        "io_uring": raw(IO_URING_SETUP, 1, 0),
+        "typing into a terminal": lambda: fcntl.ioctl(0, 0x5412, b"x"),
+        "flags of a file": lambda: fcntl.ioctl(os.open(file, os.O_RDONLY), 0x40086602, bytes(8)),
+        "owner of signals": lambda: fcntl.fcntl(ours, fcntl.F_SETOWN, parent),
+        "signal of input": lambda: fcntl.fcntl(ours, 10, signal.SIGKILL),
+        "lock": lambda: fcntl.lockf(os.open(file, os.O_RDONLY), fcntl.LOCK_SH),
+        "lock of a file": lambda: fcntl.flock(os.open(file, os.O_RDONLY), fcntl.LOCK_EX),
+        "lease": lambda: fcntl.fcntl(os.open(file, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK),
+        "times": lambda: os.utime(file, (0, 0)),
+        "priority of the parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
+        "cores of the parent": lambda: os.sched_setaffinity(parent, os.sched_getaffinity(0)),
+        "policy of the parent": lambda: os.sched_setscheduler(parent, os.SCHED_IDLE, os.sched_param(0)),
+        "chroot": lambda: os.chroot(folder),
+        "host name": lambda: socket.sethostname("x"),
+        **{name: raw(number, *arguments) for name, (number, arguments) in MORE.items()},
     }.items()
 }
 print(json.dumps([missing, found]))
@@ -86,8 +165,9 @@ print(json.dumps([missing, found]))
 def test_each_way_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"whole")
     column = sandbox.ARCHITECTURES[platform.machine()][0]
-    raw = ("clone", "ptrace", "process_vm_readv", "prctl", "setrlimit", "prlimit64")
-    numbers = {name.upper(): (REFUSED | CHECKED)[name][column] for name in raw}
+    raw = ("clone", "ptrace", "process_vm_readv", "prctl", "setrlimit", "prlimit64", "io_uring_setup")
+    numbers = {name.upper(): NUMBERS[name][column] for name in raw}
+    numbers["MORE"] = {name: (NUMBERS[name][column], arguments) for name, arguments in MORE.items()}
     code = CONFINED + "".join(f"{name} = {number}\n" for name, number in numbers.items()) + ATTEMPTS
     process = start_process(tmp_path, code=code)
     out, err = process.communicate()
@@ -173,8 +253,8 @@ HEADERS = {
     "x86_64": (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), re.compile(r"#define __NR_(\w+)\s+(\d+)")),
     "aarch64": (Path("/usr/include/asm-generic/unistd.h"), re.compile(r"#define __NR(?:3264)?_(\w+)\s+(\d+)")),
 }
-NEWER = {"fchmodat2": 452, "setxattrat": 463, "removexattrat": 466}
-"""Calls that the headers of Linux 6.1 do not have, with one number for all architectures (Linux 6.6 and 6.13)."""
+NAMES = {"aarch64": {"newfstatat": "fstatat"}}
+"""Names of calls in the headers that are other ones."""
 
 
 @pytest.mark.parametrize("machine", HEADERS)
@@ -182,17 +262,23 @@ def test_the_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
     path, form = HEADERS[machine]
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    defined = NEWER | {name: int(number) for name, number in form.findall(path.read_text())}
+    defined = {name: int(number) for name, number in form.findall(path.read_text())}
     column = sandbox.ARCHITECTURES[machine][0]
-    for name, numbers in (REFUSED | CHECKED).items():
-        assert numbers[column] == defined.get(name), name
+    for name, numbers in NUMBERS.items():
+        assert numbers[column] == defined.get(NAMES.get(machine, {}).get(name, name)), name
 
 
 def verdict(machine: str, name: str, *arguments: int, architecture: int | None = None) -> str:
     """What the filter of the process 77 says of a call, by the rules of classic BPF (linux/filter.h)."""
     column, own = sandbox.ARCHITECTURES[machine]
-    number = (REFUSED | CHECKED | OTHERS)[name][column]
-    values = struct.pack("<iIQ6Q", number, architecture or own, 0, *arguments, *[0] * (6 - len(arguments)))
+    return verdict_of(machine, NUMBERS[name][column], *arguments, architecture=architecture or own)
+
+
+def verdict_of(machine: str, number: int | None, *arguments: int, architecture: int) -> str:
+    assert number is not None
+    values = struct.pack(
+        "<iIQ6Q", number, architecture, 0, *(each % (1 << 64) for each in arguments), *[0] * (6 - len(arguments))
+    )
     steps, place, loaded = sandbox.program(machine, 77), 0, 0
     holds = {0x15: int.__eq__, 0x35: int.__ge__, 0x45: lambda one, other: bool(one & other)}
     while True:
@@ -206,14 +292,6 @@ def verdict(machine: str, name: str, *arguments: int, architecture: int | None =
             place += 1 + (yes if holds[operation](loaded, operand) else no)
 
 
-OTHERS = {
-    "read": (0, 63),
-    "futex": (202, 98),
-    "memfd_create": (319, 279),
-    "sendmsg": (46, 211),
-    "exit_group": (231, 94),
-}
-"""From the same headers."""
 THREAD = 0x3D0F00
 """Flags of clone for a thread of the GNU C library: CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM | SETTLS |
 PARENT_SETTID | CHILD_CLEARTID."""
@@ -221,17 +299,24 @@ PARENT_SETTID | CHILD_CLEARTID."""
 
 @pytest.mark.parametrize("machine", sandbox.ARCHITECTURES)
 def test_the_verdicts_of_the_filter(machine: str) -> None:
-    allowed = [*((name,) for name in OTHERS), ("openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC), ("clone", THREAD)]
-    allowed += [("tgkill", 77, 78, 6), ("kill", 77, 6), ("prlimit64", 0, 7, 0, 1 << 40), ("prctl", 15)]
-    refused = [("openat", 0, 0, flags) for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC)]
-    refused += [("clone", 17), ("tgkill", 1, 1, 6), ("kill", 1, 6), ("prctl", 1)]
+    column, own = sandbox.ARCHITECTURES[machine]
+    allowed: list[Any] = [(name,) for name, numbers in ALLOWED.items() if numbers[column] is not None]
+    allowed += [("openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC), ("clone", THREAD), ("tgkill", 77, 78, 6), ("kill", 77, 6)]
+    allowed += [("prlimit64", 0, 7, 0, 1 << 40), ("prctl", 15), ("fcntl", 3, 1030), ("ioctl", 1, 0x5401)]
+    refused: list[Any] = [("openat", 0, 0, flags) for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC)]
+    refused += [("clone", 17), ("tgkill", 1, 1, 6), ("kill", 1, 6), ("kill", -1, 6), ("prctl", 1), ("prctl", 4)]
     refused += [("prlimit64", 0, 7, 1 << 40, 0), ("prlimit64", 0, 7, 8, 0)]
-    column = sandbox.ARCHITECTURES[machine][0]
-    refused += [(name,) for name, numbers in REFUSED.items() if numbers[column] is not None]
+    refused += [("fcntl", 3, command) for command in (6, 7, 8, 10, 15, 37, 38, 1024, 1026)]
+    refused += [("ioctl", 0, request) for request in (0x5412, 0x540E, 0x8901, 0x40086602)]
+    refused += [(name,) for name in OTHERS]
     assert {call: verdict(machine, *call) for call in allowed} == dict.fromkeys(allowed, "allowed")
     assert {call: verdict(machine, *call) for call in refused} == dict.fromkeys(refused, "EPERM")
     assert {verdict(machine, name) for name in ("clone3", "openat2")} == {"ENOSYS"}
     assert verdict(machine, "read", architecture=0x40000003) == "EPERM"  # AUDIT_ARCH_I386
+    assert verdict_of(machine, NEWEST + 1, architecture=own) == "ENOSYS"
+    known = {number for numbers in NUMBERS.values() if (number := numbers[column]) is not None}
+    others = set(range(NEWEST + 1)) - known
+    assert {verdict_of(machine, number, architecture=own) for number in others} == {"EPERM"}
 
 
 def test_a_processor_without_a_table_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,13 @@
 """The process that reads views: it gives what `read_view` gives, and whatever happens to it costs one view."""
 
 import os
-import pickle
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from enum import Enum
-from io import BytesIO
 from pathlib import Path, PurePath
 
 import cv2
@@ -25,11 +22,10 @@ from support.decoders import HANG_S, MISDEEDS, RISCV, program
 from support.until import until
 
 from glam_deploy.archive.decoder import decode_here
-from glam_deploy.decoding import child as child_side
 from glam_deploy.decoding import view_reader
 from glam_deploy.decoding.view_reader import NotStarted, Stopped, ViewReader, ViewReaders
 from glam_deploy.dicom.read import read_view
-from glam_deploy.errors import DicomError, GlamError, InputError, NotForThisNetwork, Remedy
+from glam_deploy.errors import DicomError, GlamError, InputError, NotForThisNetwork
 from glam_deploy.records import View
 
 
@@ -116,38 +112,69 @@ def test_what_a_decoder_may_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not list((tmp_path / "rights").iterdir())
 
 
-PART_OF_AN_ANSWER = (
-    "import socket, sys; channel = socket.socket(fileno=int(sys.argv[1])); "
-    "channel.sendall(child._LENGTH.pack(1000) + b'part'); time.sleep(600)"
-)
+RAISES = "child._read = raising"
+PART_OF_AN_ANSWER = "child._answer = lambda channel, *_: (channel.sendall(struct.pack('=L', 1000) + b'part'), idle())"
 UNSEALED = "child.SEALS = 0"
-NO_RECORD = "child.packed = lambda value: pickle.dumps(os.system)"
-WRONG_SHAPE = "child.packed = lambda value: packed(replace(value, shape=(1 << 40,)))"
+PICKLED = "child._answer = lambda channel, *_: sent(channel, pickle.dumps(os.system))"
+WITH_A_PROPERTY = (
+    "child.send = lambda channel, answer, *more: sent(channel, text(answer)[:-1] + b', \"faces_left\": true}', *more)"
+)
+NESTED = "child.send = lambda channel, *_: sent(channel, b'[' * 100_000)"
+WRONG_SHAPE = "change(shape=(1 << 40, 1))"
+WRONG_TYPE = "change(dtype='O')"
+NO_VIEW = "change(view='R-XX')"
+NO_ERROR = "change(refusal=Refusal(kind='Caller', message='', remedies=()))"
+LONG = "child.send = lambda channel, *_: sent(channel, b' ' * (2 << 20))"
 OTHER = "its decoder gave back something else than an image"
 
 
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("raise ValueError('CANARY')", "a fault while reading it: ValueError"),
+        (RAISES, "a fault while reading it: ValueError"),
         (PART_OF_AN_ANSWER, "longer than 1 s"),
-        (UNSEALED, OTHER),
-        (NO_RECORD, OTHER),
-        (WRONG_SHAPE, OTHER),
+        *((program, OTHER) for program in (UNSEALED, PICKLED, WITH_A_PROPERTY, NESTED, LONG)),
+        *((program, OTHER) for program in (WRONG_SHAPE, WRONG_TYPE, NO_VIEW, NO_ERROR)),
     ],
 )
 def test_what_an_answer_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
     """The process is the real one, in which reading is replaced; then it is the real one again."""
     real, path = view_reader._PROGRAM, write_mg(tmp_path / "a.dcm")
     bad = f"""
-import os, pickle, sys, time
+import json, os, pickle, socket, struct, time
 from dataclasses import replace
 from glam_deploy.decoding import child, start
-real, packed = child._read, child.packed
-def bad(request, content):
-    {program}
-    return real(request, content)
-child._read = bad
+from glam_deploy.decoding.messages import Answer, Refusal
+from glam_deploy.json_records import to_json
+read, of = child._read, Answer.of
+
+def raising(request, content):
+    raise ValueError("CANARY")
+
+def idle():
+    time.sleep(600)
+
+def text(answer):
+    return json.dumps(to_json(answer)).encode()
+
+def sent(channel, content, *descriptors):
+    socket.send_fds(channel, [struct.pack("=L", len(content))], descriptors)
+    channel.sendall(content)
+
+def change(**changes):
+    Answer.of = lambda mammogram: replace(of(mammogram), **changes)
+
+serve = child.serve
+def serve_otherwise(control, *, niceness):
+    confine = start.confine
+    def confine_and_replace(parent):
+        missing = confine(parent)
+        if control.fileno() == -1:  # in the process of an image
+            {program}
+        return missing
+    start.confine = confine_and_replace
+    serve(control, niceness=niceness)
+child.serve = serve_otherwise
 start.main()
 """
     with closing(ViewReader(longest_s=1 if program is PART_OF_AN_ANSWER else 60)) as reader:
@@ -161,6 +188,85 @@ start.main()
             os.kill(child(reader), signal.SIGKILL)
             os.waitid(os.P_PID, child(reader), os.WEXITED | os.WNOWAIT)
         assert reader.read(path, for_processing=False).view is View.L_CC
+
+
+TAKEN_OVER = """
+import fcntl, gc, os, socket, time
+from pathlib import PurePath
+from glam_deploy.decoding import child, start
+from glam_deploy.decoding.messages import Answer, Refusal, send
+read, send_view = child._read, child._send_view
+forged = Answer(refusal=Refusal(kind="DicomError", message="forged", remedies=()))
+
+def channels():
+    return [each for each in gc.get_objects() if isinstance(each, socket.socket) and each.fileno() != -1]
+
+def answer_many_times():
+    for number in range(99):
+        for channel in channels():
+            send(channel, forged, 0)
+
+def linger(channel, mammogram):
+    send_view(channel, mammogram)
+    time.sleep(600)
+
+def misread(request, content):
+    {
+        "stays": lambda: globals().update(read=None, misread=None),
+        "answers": answer_many_times,
+        "lingers": lambda: setattr(child, "_send_view", linger),
+        "prints": lambda: [print("CANARY", flush=True), os.write(1, b"CANARY"), os.write(2, b"CANARY")],
+        "asks": lambda: os.open("/dev/tty", os.O_RDONLY),
+        "good": lambda: None,
+    }[PurePath(request.path).stem]()
+    return read(request, content)
+
+child._read = misread
+start.main()
+"""
+"""A decoder that has taken over the process of its image, as the name of the file says."""
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("stays", "a fault while reading it: TypeError"),
+        ("answers", "forged"),
+        ("lingers", None),
+        ("prints", None),
+        ("asks", "a fault while reading it: OSError"),
+    ],
+)
+def test_a_decoder_that_has_taken_over_its_process(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    deed: str,
+    reason: str | None,
+) -> None:
+    """It can say what it likes of its own image; the next ones are read as ever, and nothing of it is left."""
+    monkeypatch.setattr(view_reader, "_PROGRAM", TAKEN_OVER)
+    monkeypatch.setattr(view_reader, "END_S", 0.5)
+    bad, good = write_mg(tmp_path / f"{deed}.dcm", view=View.R_CC), write_mg(tmp_path / "good.dcm", view=View.L_MLO)
+    with closing(ViewReader(longest_s=60)) as reader:
+        reader.read(good, for_processing=False)
+        before = open_descriptors()
+        for _ in range(3):
+            if reason is None:
+                assert reader.read(bad, for_processing=False).view is View.R_CC
+            else:
+                with pytest.raises(GlamError, match=reason):
+                    reader.read(bad, for_processing=False)
+            found = reader.read(good, for_processing=False)
+            assert found.view is View.L_MLO
+            np.testing.assert_array_equal(found.pixels, breast(View.L_MLO))
+            del found  # its shared memory has a descriptor
+        assert open_descriptors() == before
+    assert "CANARY" not in "".join(capfd.readouterr())
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_process_that_cannot_begin_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,10 +296,11 @@ def test_stopping_does_not_wait_for_a_decoder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(view_reader, "_PROGRAM", begin + hang)
     stop = threading.Event()
     with closing(ViewReader(longest_s=600, stop=stop)) as reader:
+        reader.wait_until_ready()
+        pid = child(reader)
         threading.Timer(1, stop.set).start()
         with pytest.raises(Stopped):
             reader.read(write_mg(tmp_path / "a.dcm"), for_processing=False)
-        pid = child(reader)
     until(lambda: not Path(f"/proc/{pid}").exists())
 
 
@@ -218,34 +325,6 @@ def _is_gone(pid: int) -> bool:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
-
-
-def test_answers_may_hold_nothing_but_our_records() -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-            return os.system, ("true",)
-
-    with pytest.raises(pickle.UnpicklingError, match="system"):
-        view_reader._Unpickler(BytesIO(pickle.dumps(Evil()))).load()
-
-
-@pytest.mark.parametrize("name", ["serve", "read_under_name", "Path", "attempt"])
-def test_answers_may_call_no_function_of_ours(name: str) -> None:
-    module = "glam_deploy.errors" if name == "attempt" else "glam_deploy.decoding.child"
-    with pytest.raises(pickle.UnpicklingError, match=f"child.{name}|errors.{name}"):
-        view_reader._Unpickler(BytesIO(f"c{module}\n{name}\n.".encode())).load()
-
-
-@pytest.mark.parametrize("value", [View.L_CC, Remedy.FLIP])
-def test_members_of_enumerations_pass_as_python_3_11_2_pickles_them(
-    value: Enum, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Enum.__reduce_ex__ of CPython 3.11.0 to 3.11.3, which Debian 12 has; later ones write class and value."""
-    by_name = lambda self, protocol: (getattr, (type(self), self.name))  # noqa: E731
-    monkeypatch.setattr(type(value), "__reduce_ex__", by_name)
-    with pytest.raises(pickle.UnpicklingError, match=r"holds builtins\.getattr"):
-        view_reader._Unpickler(BytesIO(pickle.dumps(value))).load()
-    assert view_reader._Unpickler(BytesIO(child_side.packed(value))).load() is value
 
 
 def test_several_threads_have_a_process_each_that_is_used_again(tmp_path: Path) -> None:
