@@ -5,6 +5,7 @@ And the accounts besides this one that may change a file or folder.
 
 import errno
 import io
+import itertools
 import os
 import stat
 import sys
@@ -81,6 +82,12 @@ def require_small(*paths: Path) -> None:
     """
     for path in paths:
         read_regular(path, SMALL_FILE)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or one beside it with a number that does not exist: for a command in a message that would replace it."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(each for each in numbered if not each.exists())
 
 
 def others_can_read(path: Path) -> bool:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from glam_deploy.errors import UsageError, disk_reason
-from glam_deploy.regular import read_regular
+from glam_deploy.installation import quoted
+from glam_deploy.regular import read_regular, unused
 
 UIDS: Mapping[str, str] = MappingProxyType(
     {
@@ -115,10 +116,10 @@ def read_key(path: Path) -> Identifiers:
     if not re.fullmatch(rb"(?:[0-9a-fA-F]{2})*", digits) or len(digits) < _MIN_DIGITS or len(set(digits)) < 8:
         raise UsageError(
             f"{path} is no key file, expected {_MIN_DIGITS} or more random hexadecimal digits (an even number). "
-            f"Make another with: {_make(path)}"
+            f"Name another, or make one with: {_make(unused(path))}"
         )
     return Identifiers(key=bytes.fromhex(digits.decode()))
 
 
 def _make(path: Path) -> str:
-    return f"(umask 077; openssl rand -hex 32 > {path})"
+    return f"(umask 077; openssl rand -hex 32 > {quoted(path)})"

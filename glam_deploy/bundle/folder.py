@@ -153,7 +153,7 @@ class Bundle:
         if stray := sorted(contents(self.folder, leftovers=False) - {*self.files, MANIFEST, SIGNATURE}):
             raise BundleError(
                 f"{self.folder}: {', '.join(stray)} is not in the manifest, which must list every file of the bundle. "
-                f"Remove it, or export the checkpoint again."
+                f"Remove it if it is not yours (file managers leave Thumbs.db or .DS_Store), or copy the bundle again."
             )
 
     def _check_hash(self, name: str, found: str) -> None:
@@ -223,8 +223,8 @@ def _require_digest(folder: Path, found: str, trust: Trust) -> None:
     if trust.digest not in (None, found):
         raise BundleError(
             f"{folder}: has the digest {found}, expected {trust.digest}: it is another bundle, or an earlier or later "
-            f"state of it. Copy the expected one from its source; or, after you have checked this one with "
-            f"`glam-deploy verify`, expect its digest instead."
+            f"state of it, which an attacker could have put in its place. Copy the expected one from its source. If "
+            f"you put this one there yourself, expect its digest instead."
         )
 
 

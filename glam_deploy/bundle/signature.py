@@ -9,7 +9,7 @@ Keys are PEM files: private ones PKCS#8 (RFC 5958), public ones SubjectPublicKey
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from glam_deploy.errors import BundleError, UsageError, disk_reason
 from glam_deploy.installation import quoted, require
 from glam_deploy.json_records import JsonFault, from_json, parse_json
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import read_regular, unused
 
 SIGNATURE = "signature.json"
 ALGORITHM = "Ed25519"
@@ -28,8 +28,17 @@ PREFIX = bytes.fromhex("302a300506032b6570032100")
 SHOWN = 16
 """Digits of a key's fingerprint that messages show."""
 DIGEST = re.compile("[0-9a-f]{64}")
-ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
-NEW_KEY = "openssl genpkey -algorithm ed25519 -out key.pem"
+BEGIN = b"-----BEGIN "
+ENCRYPTED = BEGIN + b"ENCRYPTED PRIVATE KEY-----"
+OPENSSH = BEGIN + b"OPENSSH PRIVATE KEY-----", b"ssh-"
+"""How private and public keys in the format of OpenSSH begin."""
+DER = b"\x30"
+"""How keys in DER begin: the tag of a SEQUENCE."""
+_FIELD = 2**255 - 19
+_EIGHTH = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _FIELD, _FIELD + 1, _EIGHTH, _FIELD - _EIGHTH})
+"""y of the points whose order divides 8, for which anybody can make signatures that RFC 8032 accepts (section 5.1.7);
+also in their other encodings."""
 _FROM_SOURCE = "Copy the bundle again from its source"
 
 
@@ -57,17 +66,19 @@ class Trust:
     """The id that the bundle must have (of an ensemble: `folder.digest_of`); None for any."""
 
 
-def read_trust(keys: Iterable[Path], digest: str | None = None) -> Trust:
-    """Trust in the public keys of PEM files.
+def read_trust(keys: Sequence[Path] | None, digest: str | None = None) -> Trust:
+    """Trust in the public keys of PEM files; None demands no signature.
 
-    Raises UsageError for a file that is no such key and for a digest that is no SHA-256; BackendUnavailable without
-    cryptography.
+    Raises UsageError without a key, for a file that is no such key and for a digest that is no SHA-256;
+    BackendUnavailable without cryptography.
     """
-    if digest is not None and not DIGEST.fullmatch(digest):
+    if keys is not None and not keys:
+        raise UsageError("trusted_keys is empty, so that any bundle would do: name a public key, or leave it out")
+    if digest is not None and not DIGEST.fullmatch(str(digest)):
         raise UsageError(
             f"the digest {digest!r} is not a SHA-256: expected 64 digits 0-9 and a-f, as `glam-deploy inspect` prints"
         )
-    return Trust(keys=tuple(map(_read_public_key, keys)), digest=digest)
+    return Trust(keys=tuple(map(_read_public_key, keys or ())), digest=digest)
 
 
 def fingerprint(key: bytes) -> str:
@@ -156,11 +167,31 @@ def read_private_key(path: Path, passphrase: Callable[[], bytes]) -> Any:
     try:
         key = load_pem_private_key(text, secret)
     except (ValueError, TypeError) as error:
-        what = "cannot be decrypted: the passphrase is wrong, or the file is damaged" if encrypted else "is no such key"
-        raise UsageError(f"{path}: {what}; expected a private key in PEM. Make one: {NEW_KEY}") from error
+        if encrypted:
+            raise UsageError(
+                f"{path}: cannot be decrypted: the passphrase is wrong, or the file is damaged. Give the passphrase of "
+                "this key, or a copy of the key"
+            ) from error
+        raise UsageError(f"{path}: {_what_instead(text)}, expected a private key in PEM. {_new_key(path)}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path}: is a key of another algorithm, expected {ALGORITHM}. Make one: {NEW_KEY}")
+        raise UsageError(f"{path}: is a key of another algorithm, expected {ALGORITHM}. {_new_key(path)}")
     return key
+
+
+def _what_instead(text: bytes) -> str:
+    """What a file is that is no private key in PEM."""
+    if BEGIN + b"PUBLIC KEY-----" in text:
+        return "is a public key"
+    if any(begin in text for begin in OPENSSH):
+        return "is a key of OpenSSH"
+    if text.startswith(DER):
+        return "is in DER"
+    return "is no key" if text.strip() else "is empty"
+
+
+def _new_key(path: Path) -> str:
+    """How to make a key, in a file that does not exist: openssl replaces others without asking."""
+    return f"Name another file, or make a new key: openssl genpkey -algorithm ed25519 -out {quoted(unused(path))}"
 
 
 def _read_public_key(path: Path) -> bytes:
@@ -168,16 +199,28 @@ def _read_public_key(path: Path) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    text, source = _key_text(path), "openssl pkey -in key.pem -pubout -out public.pem"
+    text = _key_text(path)
+    from_owner = "Who signs makes it with: openssl pkey -in PRIVATE -pubout -out PUBLIC"
     if b"PRIVATE KEY-----" in text:
-        raise UsageError(f"{path}: is a private key, which only who signs may have. Give its public key: {source}")
+        raise UsageError(f"{path}: is a private key, which only who signs may have; name its public key. {from_owner}")
+    if (found := text.count(BEGIN)) > 1:
+        raise UsageError(f"{path}: has {found} keys, expected one: write each to a file of its own, and name all")
     try:
         key = load_pem_public_key(text)
     except ValueError as error:
-        raise UsageError(f"{path}: is no public key in PEM, expected one of {ALGORITHM}. Make it: {source}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path}: is a key of another algorithm, expected {ALGORITHM}. Make one: {NEW_KEY}")
+        what = _what_instead(text)
+        raise UsageError(f"{path}: {what}, expected a public key of {ALGORITHM} in PEM. {from_owner}") from error
+    if not isinstance(key, Ed25519PublicKey) or _has_small_order(key.public_bytes_raw()):
+        raise UsageError(
+            f"{path}: is no key of {ALGORITHM} that belongs to a private key: name the public key of who signs. "
+            f"{from_owner}"
+        )
     return key.public_bytes_raw()
+
+
+def _has_small_order(key: bytes) -> bool:
+    """Whether anybody can make signatures for a key."""
+    return (int.from_bytes(key, "little") & (1 << 255) - 1) in _SMALL_ORDER
 
 
 def _key_text(path: Path) -> bytes:

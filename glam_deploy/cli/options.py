@@ -76,7 +76,7 @@ class EngineChoice:
     @property
     def trust(self) -> Trust:
         """What the bundle must prove. Raises as `bundle.read_trust`."""
-        return read_trust(self.trusted_keys, self.digest)
+        return read_trust(self.trusted_keys or None, self.digest)
 
     @property
     def options(self) -> EngineOptions:

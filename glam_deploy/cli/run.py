@@ -183,6 +183,6 @@ def open_pipeline(choice: EngineChoice) -> Pipeline:
         flavour=choice.flavour,
         device=choice.device,
         ungated=choice.ungated,
-        trusted_keys=choice.trusted_keys,
+        trusted_keys=choice.trusted_keys or None,
         digest=choice.digest,
     )

@@ -14,7 +14,7 @@ from glam_deploy.cli import console
 from glam_deploy.cli.options import DocumentedCommand, bundle_option, passphrase_option
 from glam_deploy.errors import UsageError, disk_reason
 from glam_deploy.installation import quoted
-from glam_deploy.regular import read_regular
+from glam_deploy.regular import others_can_read, read_regular
 
 
 @click.command("sign", cls=DocumentedCommand)
@@ -36,7 +36,13 @@ def command(folder: Path, key: Path, passphrase_file: Path | None) -> None:
 
 
 def private_key(path: Path, passphrase_file: Path | None) -> Any:
-    """The key to sign with. Asks for the passphrase of an encrypted one on a terminal if no file has it."""
+    """The key to sign with. Asks for the passphrase of an encrypted one on a terminal if no file has it.
+
+    Remarks on files that other accounts can read, as `ssh` does.
+    """
+    for secret in (path, passphrase_file):
+        if secret is not None and others_can_read(secret):
+            console.err.print(f"{secret}: other users can read this secret: chmod 600 {quoted(secret)}", soft_wrap=True)
     return read_private_key(path, _passphrase(path, passphrase_file))
 
 

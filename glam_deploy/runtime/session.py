@@ -3,7 +3,7 @@
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def load(
     device: Devices = None,
     slots: int | None = None,
     ungated: bool = False,
-    trusted_keys: Sequence[str | os.PathLike[str]] = (),
+    trusted_keys: Sequence[str | os.PathLike[str]] | None = None,
     digest: str | None = None,
 ) -> Pipeline:
     """Open a pipeline from a bundle folder, or from the folder of an ensemble (docs/networks.md).
@@ -57,8 +57,9 @@ def load(
     GPUs, which must be of one model, and distribute the views; `provenance["gpu"]` of a result names its GPU.
     `slots` (GPU engines): number of concurrent runs of a GPU; None means 2. `flavour` (TensorRT engines): "tensorrt" or
     "tensorrt-rtx", if the bundle has engines of both for this GPU.
-    `trusted_keys`: PEM files of public keys, of which one must have signed the bundle (`glam-deploy sign`); none
-    demands no signature. `digest`: the id that the bundle must have, 64 hexadecimal digits; None means any.
+    `trusted_keys`: PEM files of public keys, of which one must have signed the bundle (`glam-deploy sign`); None
+    demands no signature, an empty list is an error. `digest`: the id that the bundle must have, 64 hexadecimal digits;
+    None means any.
     Raises UsageError (not a bundle, unknown engine, an option that the engine does not support, no key), BundleError
     (damaged, changed or too new bundle, not signed or of another digest, or no passed gate for the engine),
     BackendUnavailable (this machine lacks a requirement of the engine), BackendBuildError.
@@ -71,7 +72,7 @@ def load(
         flavour=flavour,
         device=gpus[0] if gpus else None,
     )
-    first, *others = open_members(Path(bundle), read_trust(map(Path, trusted_keys), digest))
+    first, *others = open_members(_path(bundle, "bundle"), read_trust(_key_files(trusted_keys), digest))
     return pipeline_of(
         first,
         others=others,
@@ -82,6 +83,21 @@ def load(
         slots=slots,
         ungated=ungated,
     )
+
+
+def _path(value: object, name: str) -> Path:
+    """Raises UsageError for what is no path."""
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name} = {value!r}: expected a path")
+    return Path(value)
+
+
+def _key_files(trusted_keys: object) -> list[Path] | None:
+    if trusted_keys is None:
+        return None
+    if isinstance(trusted_keys, str | os.PathLike) or not isinstance(trusted_keys, Iterable):
+        raise UsageError(f"trusted_keys = {trusted_keys!r}: expected a list of paths, such as [{trusted_keys!r}]")
+    return [_path(each, "trusted_keys") for each in trusted_keys]
 
 
 def pipeline_of(

@@ -54,8 +54,8 @@ class Accept(Section):
 class BundleTrust(Section):
     """What the worker's bundle must prove before it is opened."""
 
-    trusted_keys: tuple[File, ...] = ()
-    """PEM files of public keys, of which one must have signed the bundle; without any, no signature is demanded."""
+    trusted_keys: Annotated[tuple[File, ...], Field(min_length=1)] | None = None
+    """PEM files of public keys, of which one must have signed the bundle; None: no signature is demanded."""
     digest: Annotated[str, Field(pattern=DIGEST)] | None = None
     """The id that the bundle must have, so that no earlier state of it is used."""
 

@@ -62,7 +62,7 @@ def read_token(path: Path) -> str:
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise UsageError(
             f"the token in {path} has {len(token)} characters, expected {SHORTEST_TOKEN} or more, printable and "
-            f"without spaces: openssl rand -hex 32 > {quoted(path)}"
+            f"without spaces, such as from: openssl rand -hex 32"
         )
     return token
 

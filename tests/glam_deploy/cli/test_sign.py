@@ -152,7 +152,7 @@ def test_a_passphrase_on_a_terminal_is_not_shown(folder: Path, tmp_path: Path) -
 KEYS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (lambda f: f / "gone.pem", "the key cannot be read (No such file or directory)"),
     "a folder": (lambda f: f, "the key cannot be read (Is a directory)"),
-    "the public key": (lambda f: key_pair(f).public, "is no such key; expected a private key in PEM"),
+    "the public key": (lambda f: key_pair(f).public, "is a public key, expected a private key in PEM"),
     "Ed448": (lambda f: key_pair(f, algorithm="ed448").private, "is a key of another algorithm, expected Ed25519"),
     "RSA": (lambda f: key_pair(f, algorithm="rsa").private, "is a key of another algorithm, expected Ed25519"),
 }
@@ -173,8 +173,8 @@ TRUSTED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (lambda f: f / "gone.pem", "the key cannot be read"),
     "the private key": (lambda f: key_pair(f).private, "is a private key, which only who signs may have"),
     "an encrypted private key": (lambda f: key_pair(f, passphrase="secret").private, "is a private key"),
-    "RSA": (lambda f: key_pair(f, algorithm="rsa").public, "is a key of another algorithm, expected Ed25519"),
-    "text": (lambda f: f / MANIFEST, "is no public key in PEM"),
+    "RSA": (lambda f: key_pair(f, algorithm="rsa").public, "is no key of Ed25519 that belongs to a private key"),
+    "text": (lambda f: f / MANIFEST, "is no key, expected a public key of Ed25519 in PEM"),
 }
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_key_to_trust(folder: Path, tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("digest", ["", "00", "A" * 64, "0" * 65, "sha256:" + "0" * 57])
 def test_what_is_no_digest(digest: str) -> None:
     with pytest.raises(UsageError, match="is not a SHA-256: expected 64 digits"):
-        read_trust([], digest)
+        read_trust(None, digest)
 
 
 def test_load_demands_one_of_several_keys(cli: Cli, tmp_path: Path, pair: KeyPair) -> None:
