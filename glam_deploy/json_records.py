@@ -7,14 +7,16 @@ JSON value. A field with a default may be missing in the JSON; it is not written
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+_MOST_DIGITS = 1000
 _EXACT = 2**53
 """Largest integer that is accepted for a float field: float64 represents all integers up to it exactly."""
 
@@ -27,9 +29,12 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError: JsonFault for an object that has a key twice, and for NaN.
 
     RFC 8259 leaves open which of two equal keys counts (section 4), so that two programs may read one file differently.
-    It has no NaN and no infinity (section 6), which `json.loads` accepts.
+    It has no NaN and no infinity (section 6), which `json.loads` accepts. A number that float64 does not have, such as
+    1e999, or of more than 1000 digits is an error too.
     """
-    return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_not_a_number)
+    return json.loads(
+        text, object_pairs_hook=_without_repeats, parse_constant=_not_a_number, parse_float=_finite, parse_int=_whole
+    )
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -40,7 +45,16 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _not_a_number(name: str) -> float:
+def _finite(digits: str) -> float:
+    found = float(digits)
+    return found if math.isfinite(found) else _not_a_number(digits[:20])
+
+
+def _whole(digits: str) -> int:
+    return int(digits) if len(digits) <= _MOST_DIGITS else _not_a_number(f"{digits[:20]}...")
+
+
+def _not_a_number(name: str) -> NoReturn:
     raise JsonFault(f"{name} is no number of JSON, expected a finite number")
 
 

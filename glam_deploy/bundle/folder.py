@@ -115,7 +115,7 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """Content of a file. Raises BundleError if it cannot be read or its SHA-256 is not that of the manifest."""
         try:
-            content = read_regular(self.path(name))
+            content = read_regular(self.path(name), self.files[name].bytes)
         except _NOT_READABLE as error:
             raise self._missing(name, error) from error
         self._check_hash(name, hashlib.sha256(content).hexdigest())

@@ -88,6 +88,9 @@ def test_what_is_no_object(value: object) -> None:
         ('{"a": 1, "\\u0061": 2}', "a is there twice in one object"),
         ('{"a": NaN}', "NaN is no number of JSON"),
         ("[-Infinity]", "-Infinity is no number of JSON"),
+        ('{"a": 1e999}', "1e999 is no number of JSON"),
+        ("[-1e400]", "-1e400 is no number of JSON"),
+        (f"[{'9' * 5000}]", r"9{20}\.\.\. is no number of JSON"),
     ],
 )
 def test_texts_that_programs_may_read_differently(text: str, fault: str) -> None:

@@ -41,6 +41,11 @@ def parse_config(text: str, *, folder: Path) -> Config:
     except ValidationError as error:
         faults = "\n".join(map(_fault_line, _first_causes(error)))
         raise _wrong(faults) from None  # the cause holds every value, also those that are secrets
+    except (RecursionError, ValueError):
+        raise UsageError(
+            "the configuration is nested too deeply, or has a number of thousands of digits: write its tables as "
+            f"{page('appliance.md')} shows"
+        ) from None
     if fault := _standby_fault(config):
         raise _wrong(fault)
     return config
@@ -77,7 +82,10 @@ def _fault_line(error: Any) -> str:
 
 def _given(key: str, error: Any) -> str:
     """The wrong value, unless it is missing, a table, or could hold a secret."""
-    text = repr(error["input"])
+    try:
+        text = repr(error["input"])
+    except RecursionError:  # tables in tables
+        return ""
     if error["type"] == "missing" or isinstance(error["input"], dict):
         return ""
     if _CREDENTIALS.search(text) or _SECRET_KEY.search(key):

@@ -80,11 +80,17 @@ class FolderListing:
                 continue
             files = [item for item in found if not _is_folder(item)]
             yield from (entry for item in files if (entry := _file_entry(Path(item.path))))
-            folders = [Path(item.path) for item in found if _is_folder(item)]
-            stack += reversed([path for path in folders if self._is_apart(path) and _is_new(path, followed)])
+            folders = [item for item in found if _is_folder(item)]
+            stack += reversed([Path(item.path) for item in folders if self._is_to_search(item, followed)])
+
+    def _is_to_search(self, item: "os.DirEntry[str]", followed: list[Path]) -> bool:
+        if not item.is_symlink():
+            return True
+        return self._is_apart(Path(item.path)) and _is_new(Path(item.path), followed)
 
     def _is_apart(self, folder: Path) -> bool:
-        if self.results is None or not folder.is_symlink():
+        """Whether a link does not lead to the results."""
+        if self.results is None:
             return True
         target = folder.resolve()
         if self.results.is_relative_to(target) or target.is_relative_to(self.results):
@@ -225,9 +231,7 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
 
 
 def _is_new(folder: Path, followed: list[Path]) -> bool:
-    """Whether a folder is to be searched; a link's target is added to `followed`."""
-    if not folder.is_symlink():
-        return True
+    """Whether the target of a link is to be searched; it is added to `followed`."""
     target = folder.resolve()
     if any(target == place or (target.is_relative_to(place) and _visible(target, place)) for place in followed):
         return False

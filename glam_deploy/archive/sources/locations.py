@@ -54,12 +54,12 @@ def local_path(location: str) -> Path:
 
 
 def is_valid(url: str) -> bool:
-    """Whether a URL can be parsed."""
+    """Whether a URL can be parsed; a file URL of another host is none of this machine (RFC 8089, section 2)."""
     try:
-        urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:
         return False
-    return True
+    return parts.scheme != "file" or parts.hostname in (None, "localhost")
 
 
 def without_credentials(url: str) -> str:

@@ -69,3 +69,20 @@ def test_options_of_dicomweb_need_a_server_and_a_modality_of_dicom(tmp_path: Pat
         open_source([str(tmp_path)], authority=tmp_path / "ca.pem")
     with pytest.raises(UsageError, match=r"--modality XX is no modality of DICOM.*one of CR, CT, .*MG"):
         open_source(["dicomweb+https://host/dicom-web"], modalities=["MG", "XX"])
+
+
+def test_a_tree_that_is_deeper_than_paths_may_be_is_an_entry(tmp_path: Path) -> None:
+    """Linux takes paths of 4096 bytes (PATH_MAX); programs make deeper ones step by step, as here."""
+    (tmp_path / "a.dcm").write_bytes(dicom("1"))
+    step = "x" * 200
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir(step, dir_fd=here)
+        inner = os.open(step, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    source = open_source([str(tmp_path)])
+    whole, deep = source.entries()
+    assert whole.name == "a.dcm"
+    assert "File name too long" in reason(source, deep)

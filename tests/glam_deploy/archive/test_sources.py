@@ -291,6 +291,7 @@ def test_a_parquet_list(tmp_path: Path) -> None:
         ("https://u:geheim@[host/a.dcm", "not a valid URL"),
         ("dicomweb+https://[host", "not a valid URL"),
         ("file://[host/a.dcm", "not a valid URL"),
+        ("file://host/etc/passwd", "not a valid URL"),
         ("https://host/folder/", "no listing"),
         ("https://user:geheim@host/folder/", "no listing"),
         ("zip://*::s3://bucket/a.zip", "chain"),

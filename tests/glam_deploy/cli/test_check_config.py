@@ -365,3 +365,11 @@ def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", tmp_path / UNIT.name]
     told = subprocess.run(command, check=False, capture_output=True, text=True).stderr
     assert [line for line in told.splitlines() if UNIT.name in line] == []
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "1" * 5000, f"{'.'.join(['a'] * 20_000)} = 1"])
+def test_toml_that_the_library_cannot_take_is_a_message(cli: Cli, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "glam.toml"
+    path.write_text(text)
+    said = cli("check-config", "--config", path)
+    assert (said.code, "the configuration is" in said.err, "Traceback" in said.err) == (2, True, False)
