@@ -66,13 +66,15 @@ def _run_in_copy(control: socket.socket, request: Request, channel: int, content
     """Read an image in a copy of this process; its exit code, or the negative number of the signal that ended it."""
     parent = os.getpid()
     if (pid := os.fork()) == 0:
+        code = 1
         try:
             control.close()
             _leave_streams()
             start.confine(parent)
             _answer(socket.socket(fileno=channel), request, content)
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status)
 
