@@ -4,6 +4,8 @@ import os
 import stat
 import sys
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -114,9 +116,14 @@ def _read(file: Any) -> bytes:
             content += chunk
             if len(content) > MAX_BYTES:
                 raise InputError(f"the file of the image has more than {MAX_BYTES} bytes, too many for one mammogram")
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # UnsupportedOperation is one, and an OSError too
         raise InputError(
-            f"the file of the image cannot be read ({type(error).__name__}): open it in binary mode"
+            f"the file of the image cannot be read ({type(error).__name__}): open it in binary mode for reading ('rb')"
+        ) from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # of gzip and zipfile for damaged content
+        raise InputError(
+            f"the file of the image cannot be read ({type(error).__name__}): check that its content is complete, and "
+            "in the format for which it was opened"
         ) from error
     if not content and start:
         raise UsageError(f"the file of the image is at its end (byte {start}): call seek(0) first")

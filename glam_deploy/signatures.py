@@ -18,6 +18,7 @@ class Kind(StrEnum):
 
     EMPTY = "empty"
     DICOM = "DICOM file"
+    NO_PREAMBLE = "DICOM file without its preamble"
     DATA_SET = "DICOM data set without the header of a file"
     PNG = "PNG"
     TIFF = "TIFF"
@@ -74,6 +75,7 @@ SIGNATURES: Mapping[Kind, Matches] = MappingProxyType(
         Kind.TIFF: _starts(b"II*\0", b"MM\0*"),
         Kind.NPY: _starts(b"\x93NUMPY"),
         Kind.DICOM: lambda head: head[128:132] == b"DICM",
+        Kind.NO_PREAMBLE: _starts(b"DICM"),
         Kind.DATA_SET: _like(_DATA_SET),
         Kind.BIG_TIFF: _starts(b"II+\0", b"MM\0+"),
         Kind.JPEG: _starts(b"\xff\xd8\xff"),

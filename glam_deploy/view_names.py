@@ -11,6 +11,7 @@ VinDr-Mammo and CMMD name their files by identifiers: the view is in the header,
 """
 
 import re
+from collections.abc import Set
 from pathlib import PurePath
 
 from glam_deploy.errors import InputError, NotForThisNetwork, Remedy
@@ -20,6 +21,7 @@ _SIDE, _PROJECTION = r"(LEFT|RIGHT|L|R)", r"(CC|MLO)"
 _ALONE = r"(?<![A-Z0-9]){}(?![A-Z0-9])"
 _SIDE_FIRST = re.compile(_ALONE.format(rf"{_SIDE}[-_. ]{{0,3}}{_PROJECTION}"))
 _PROJECTION_FIRST = re.compile(_ALONE.format(rf"{_PROJECTION}[-_. ]{{0,3}}{_SIDE}"))
+_EITHER = re.compile(f"{_SIDE_FIRST.pattern}|{_PROJECTION_FIRST.pattern}")
 _INBREAST = re.compile(r"\d+_[0-9A-F]{16}_MG_([LR])_(CC|ML|MLO)_ANON(?![A-Z0-9])")
 """Case, identifier of 16 hex digits, MG, side, view; all mediolateral views are oblique (Moreira et al. 2012)."""
 _CBIS = re.compile(r"(?:MASS|CALC)-(?:TRAINING|TEST)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(?![A-Z0-9])(.*)")
@@ -52,11 +54,18 @@ def view_from_name(path: PurePath) -> View | None:
     views = {_view(side, projection) for side, projection in _SIDE_FIRST.findall(name)}
     views |= {_view(side, projection) for projection, side in _PROJECTION_FIRST.findall(name)}
     if len(views) > 1:
-        raise InputError(f"the file name has different views ({', '.join(sorted(views))})", Remedy.NAME_VIEW)
+        raise InputError(f"the file name has different views ({', '.join(_listed(name, views))})", Remedy.NAME_VIEW)
     if views:
         return views.pop()
     folder = _cbis(path.parent)
     return _view(folder[1], folder[2]) if folder else None
+
+
+def _listed(name: str, views: Set[View]) -> list[View]:
+    """`views` without those that a reader does not see: L-CC_R-MLO has no R-CC, although CC_R alone would be one."""
+    found = (match.groups() for match in _EITHER.finditer(name))
+    seen = {_view(side or last, projection or first) for side, projection, first, last in found}
+    return sorted(seen if len(seen) > 1 else views)
 
 
 def exam_from_name(path: PurePath) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from glam_deploy.cli import console
@@ -41,7 +40,7 @@ def show_table(
     if table.row_count:
         width = None if console.out.is_terminal else log_width
         # without markup: libraries write [file::function::line] into their messages
-        Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+        console.plain_console(width=width).print(table)
 
 
 def in_ms(milliseconds: float) -> str:

@@ -73,7 +73,7 @@ def export_plan(weights: Path, options: ExportOptions) -> ExportPlan:
     packages that are not installed.
     """
     if options.patches is not None and options.patches not in range(1, MOST_PATCHES + 1):
-        raise UsageError(f"patches = {options.patches}: expected a whole number from 1 to {MOST_PATCHES}")
+        raise UsageError(f"patches = {options.patches!r}: expected a whole number from 1 to {MOST_PATCHES}")
     precisions = _precisions(options)
     if "int8" not in precisions and options.calibration:
         raise UsageError(

@@ -5,7 +5,6 @@ The result objects are those that the worker makes from the same files, weights 
 hidden folder inside the target; objects are moved to their names first, `result.json` last.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,46 +13,23 @@ from pathlib import Path
 
 from glam_deploy.appliance.config import Config
 from glam_deploy.appliance.data import REPORT, DataFolder
-from glam_deploy.appliance.identity import with_valid_uids
+from glam_deploy.appliance.folder_files import SourceFile, UnusedFile, examine_folder
 from glam_deploy.appliance.state.jobs import Job, JobView
 from glam_deploy.appliance.work.predictor import Predictor
 from glam_deploy.appliance.work.provenance import result_provenance
 from glam_deploy.appliance.work.result_objects import ObjectEntry, Publisher, report_entries, view_entries, view_summary
 from glam_deploy.dicom.read import read_view
-from glam_deploy.dicom.received import Received, examine
 from glam_deploy.dicom.uids import derived_uid, digest
 from glam_deploy.durable import sync
 from glam_deploy.errors import BackendRunError, Caller, GlamError, NotForThisNetwork
 from glam_deploy.exams import ViewScores, score_exams
-from glam_deploy.images import image_files
 from glam_deploy.json_records import parse_json, to_json
 from glam_deploy.outputs.report import STATEMENT, exam_content
-from glam_deploy.reading import find_inputs
 from glam_deploy.records import Facts, View
 
 RESULT = "result.json"
 SCHEMA = "glam-deploy.run-dir"
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """A mammogram of the folder, as a DICOM file."""
-
-    path: Path
-    sha256: str
-    received: Received
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnusedFile:
-    """A file that gets no result, and the reason."""
-
-    file: str
-    """Relative to the folder of inputs."""
-    status: str
-    """"skipped" or "failed"."""
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +84,13 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
     Of `config` only `accept` and `results` are used. `target` is an empty folder. Raises UsageError if `source` holds
     no file that may be an image, BackendRunError if the engine fails, and OSError; `target` is then left as it was.
     """
-    files, unused = _examine_files(source, config)
+    files = examine_folder(source, predictor, config)
     with tempfile.TemporaryDirectory(prefix=".glam-deploy-", dir=target) as staging:
         publisher = _publisher(Path(staging), predictor, config)
-        studies = [_Study(publisher, predictor, each).work() for each in _by_study(files)]
+        studies = [_Study(publisher, predictor, each).work() for each in _by_study(files.mammograms)]
         result = FolderResult(
             studies=tuple(study.entry(source) for study in studies),
-            others=tuple(unused),
+            others=tuple(files.unused),
             provenance=predictor.provenance,
         )
         content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "statement": STATEMENT, **to_json(result)}
@@ -124,32 +100,6 @@ def process_folder(source: Path, target: Path, predictor: Predictor, config: Con
             file.replace(target / name)
         sync(target)
     return result
-
-
-def _examine_files(source: Path, config: Config) -> tuple[list[SourceFile], list[UnusedFile]]:
-    """The mammograms of the folder, and the other files with the reason why they are not used."""
-    files: dict[str, SourceFile] = {}
-    unused: list[UnusedFile] = []
-    for path in find_inputs([source]):
-        name = str(path.relative_to(source))
-        if path.suffix.lower() in image_files.SUFFIXES:
-            unused.append(UnusedFile(file=name, status="skipped", reason="the file is not DICOM"))
-            continue
-        try:
-            received = with_valid_uids(
-                examine(path, for_processing=config.accept.for_processing, caller=Caller.RUN_DIR)
-            )
-        except GlamError as error:
-            unused.append(UnusedFile(file=name, status="failed", reason=error.message_for(Caller.RUN_DIR)))
-            continue
-        if not received.is_mammogram:
-            unused.append(UnusedFile(file=name, status="skipped", reason=received.reason))
-        elif received.sop_uid in files:
-            unused.append(UnusedFile(file=name, status="skipped", reason="another file holds the same instance"))
-        else:
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            files[received.sop_uid] = SourceFile(path=path, sha256=sha256, received=received)
-    return list(files.values()), unused
 
 
 def _by_study(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:

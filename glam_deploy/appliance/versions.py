@@ -84,7 +84,7 @@ class VersionJudge:
         before = self._read(reader, old)
         if isinstance(before, str):
             return Judgement(verdict=Verdict.BETTER, reason=before)
-        return _compared(before, found, _differing(old, new))
+        return judge_readable(before, found, old, new)
 
     def _read(self, reader: ViewReader, path: Path) -> Mammogram | str:
         """The mammogram, or why it cannot be read."""
@@ -94,10 +94,11 @@ class VersionJudge:
             return error.message_for(Caller.APPLIANCE)
 
 
-def _compared(stored: Mammogram, later: Mammogram, differing: tuple[str, ...] | None) -> Judgement:
-    """The verdict on two versions that can both be read."""
+def judge_readable(stored: Mammogram, later: Mammogram, old: Path, new: Path) -> Judgement:
+    """The verdict SAME or OTHER on two versions that can both be read, of the files `old` and `new`."""
     if stored.pixels.shape != later.pixels.shape or (stored.pixels != later.pixels).any():
         return _other("other pixels")
+    differing = _differing(old, new)
     if differing is None:
         return _other("equal pixels, but a header that cannot be compared")
     if differing:

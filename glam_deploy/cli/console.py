@@ -1,7 +1,9 @@
 """Output of commands: tables and lines on standard output, progress on standard error."""
 
 import logging
+import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -24,9 +26,30 @@ from rich.text import Text
 
 from glam_deploy.bundle import ParityRow
 
-# markup and emoji codes are off, because file names must be printed unchanged
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console without markup and emoji codes, because file names must be printed unchanged.
+
+    It writes colours and moving lines only if its stream is a terminal. rich alone would do so too where FORCE_COLOR,
+    TTY_COMPATIBLE or TTY_INTERACTIVE are set, as CI systems and notebooks do, whose logs would get every frame.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    is_terminal = stream is not None and stream.isatty()
+    is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return Console(
+        stderr=stderr,
+        width=width,
+        force_terminal=is_terminal,
+        force_interactive=is_terminal and not is_dumb,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+out = plain_console()
+err = plain_console(stderr=True)
 
 WIDE = 80
 """Width of a terminal, in columns, from which the bar is long."""

@@ -23,7 +23,7 @@ def show(bundle: Bundle, gate: GateEntry, out: Path | None, *, stored: bool) -> 
     """
     if gate.figures:
         console.out.print(_dice_table(gate))
-        for line in _lines(gate.figures):
+        for line in _lines(gate.figures, gate.images):
             console.out.print(line, soft_wrap=True)
     for failure in gate.failures:
         console.out.print(f"not kept: {failure}", soft_wrap=True)
@@ -89,7 +89,7 @@ def _interval(bounds: list[float] | None, digits: int = 4) -> str:
     return "-" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
-def _lines(found: Metrics) -> Iterator[str]:
+def _lines(found: Metrics, images: int) -> Iterator[str]:
     states = found["states"]
     if patches := found["patches"]:
         yield (
@@ -110,8 +110,8 @@ def _lines(found: Metrics) -> Iterator[str]:
     yield f"latency: median {found['latency_ms']:.0f} ms an image, from standardized image to maps"
     if beside := found.get("beside_onnx"):
         yield (
-            f"beside onnx, on the same {beside['images']} images in turns: {beside['times']:.2f} times its time "
-            f"({beside['latency_ms']:.0f} and {beside['onnx_ms']:.0f} ms)"
+            f"beside onnx, in turns on {beside['images']} of the {images} images, without the first: "
+            f"{beside['times']:.2f} times its time ({beside['latency_ms']:.0f} and {beside['onnx_ms']:.0f} ms)"
         )
 
 

@@ -28,7 +28,8 @@ from glam_deploy.cli.run import open_pipeline
 from glam_deploy.errors import UsageError, counted, unwritable
 
 if TYPE_CHECKING:
-    from glam_deploy.appliance.folder import FolderResult, UnusedFile, ViewEntry
+    from glam_deploy.appliance.folder import FolderResult, ViewEntry
+    from glam_deploy.appliance.folder_files import UnusedFile
 
 HOSTS = (
     ("MERCURE_IN_DIR", "MERCURE_OUT_DIR"),

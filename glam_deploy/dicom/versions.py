@@ -1,5 +1,6 @@
 """Comparison of two versions of one mammogram: the elements in which they differ and on which results depend."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,18 @@ def differing_elements(first: Path, second: Path) -> tuple[str, ...]:
     patient and study that results repeat. An empty element equals an absent one. Values are compared decoded, so that
     the transfer syntax and the character set make no difference. Raises DicomError if a file cannot be parsed.
     """
-    versions = [read_elements(path, _KEYWORDS) for path in (first, second)]
-    one, other = ([_value(dataset, keyword) for keyword in _KEYWORDS] for dataset in versions)
-    return tuple(keyword for keyword, *values in zip(_KEYWORDS, one, other, strict=True) if values[0] != values[1])
+    return tuple(keyword for keyword, one, other in _pairs(first, second) if one != other)
+
+
+def contradicting_elements(first: Path, second: Path) -> tuple[str, ...]:
+    """Keywords of the elements that both files state, with different values; else as `differing_elements`."""
+    return tuple(keyword for keyword, *both in _pairs(first, second) if None not in both and both[0] != both[1])
+
+
+def _pairs(first: Path, second: Path) -> Iterator[tuple[str, Any, Any]]:
+    """The keyword of each compared element, and its values in both files."""
+    one, other = (read_elements(path, _KEYWORDS) for path in (first, second))
+    return ((keyword, _value(one, keyword), _value(other, keyword)) for keyword in _KEYWORDS)
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

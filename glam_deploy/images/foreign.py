@@ -14,6 +14,10 @@ _PART_10 = (
     "add the header with `dcmconv in.dcm out.dcm` of DCMTK, or with pydicom: dcmread(path, force=True), set "
     "file_meta.TransferSyntaxUID, save_as(path, enforce_file_format=True)"
 )
+_PREAMBLE = (
+    "put 128 bytes before it, with Python: from pathlib import Path; Path('out.dcm').write_bytes(bytes(128) + "
+    "Path('in.dcm').read_bytes())"
+)
 _PICTURE = "export the original mammogram as DICOM or 16-bit grey PNG or TIFF"
 _UNPACK = "unpack it and give the images or their folder"
 _ARRAY = "write the image's array with numpy.save, or export it as 16-bit grey PNG or TIFF"
@@ -34,6 +38,11 @@ KINDS: Mapping[Kind, Foreign] = MappingProxyType(
         kind: Foreign(name=name, remedy=remedy)
         for kind, name, remedy in (
             (Kind.EMPTY, "empty (0 bytes)", "copy it again from its source"),
+            (
+                Kind.NO_PREAMBLE,
+                "a DICOM file without its preamble, the 128 bytes before DICM (PS3.10 section 7.1)",
+                _PREAMBLE,
+            ),
             (
                 Kind.DATA_SET,
                 f"a DICOM data set without the header of a DICOM file ({_HEADER})",

@@ -141,10 +141,12 @@ def _content(path: Path) -> bytes:
 
 def _picture(content: bytes, kind: Kind) -> tuple[Pixels, tuple[Notice, ...]]:
     if kind == "png":
-        content, shape = sound_png(content)
+        content, (rows, columns, samples) = sound_png(content)
         decoded, notices = _decoded(content, kind), tuple[Notice, ...]()
-        if decoded.shape[:2] != shape:
-            raise InputError(f"the png states {list(shape)}, the decoder returned {list(decoded.shape)}: {REMEDY}")
+        if decoded.shape[:2] != (rows, columns):
+            raise InputError(f"the png states {[rows, columns]}, the decoder returned {list(decoded.shape)}: {REMEDY}")
+        if samples == 2 and decoded.shape[2:] == (4,):  # OpenCV writes the grey sample three times
+            decoded = decoded[..., 2:]
     else:
         sound = sound_tiff(content)
         decoded = sound.pixels(_decoded(sound.content, kind))

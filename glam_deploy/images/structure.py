@@ -79,8 +79,8 @@ class _Header:
         return sum(rows * (1 + columns * wide) for rows, columns in sizes if rows > 0 and columns > 0)
 
 
-def sound_png(content: bytes) -> tuple[bytes, tuple[int, int]]:
-    """Check a PNG; returns a PNG with only its header and pixels, and their (rows, columns).
+def sound_png(content: bytes) -> tuple[bytes, tuple[int, int, int]]:
+    """Check a PNG; returns a PNG with only its header and pixels, and their (rows, columns, samples per pixel).
 
     OpenCV would expand 1, 2 and 4 bits, apply palettes and ignore tRNS without a warning (PNG, 11.2.1, 11.3.1). Every
     chunk must have a correct checksum, the file must end with IEND (5.3, 11.2.4), and the pixels must inflate to
@@ -94,7 +94,7 @@ def sound_png(content: bytes) -> tuple[bytes, tuple[int, int]]:
     pixels = [chunk for name, chunk in _checked(chunks) if name == b"IDAT"]
     if error := inflation_fault((chunk[8:-4] for chunk in pixels), header.length()):
         raise _damaged(content, error)
-    return b"".join((_PNG, first, *pixels, _IEND)), (header.rows, header.columns)
+    return b"".join((_PNG, first, *pixels, _IEND)), (header.rows, header.columns, _CHANNELS[header.colour])
 
 
 def _header(chunk: memoryview) -> _Header:

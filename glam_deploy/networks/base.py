@@ -112,11 +112,11 @@ class NetworkSpec:
         """
         if self.selection is None:
             if asked:
-                raise UsageError(f"patches = {asked}: {self.title} has no patches. Leave the number of patches out.")
+                raise UsageError(f"patches = {asked!r}: {self.title} has no patches. Leave the number of patches out.")
             return 0
         count = self.selection.default if asked is None else asked
         if count not in range(1, self.selection.slots + 1):
-            raise UsageError(f"patches = {count}: expected a whole number from 1 to {self.selection.slots}")
+            raise UsageError(f"patches = {count!r}: expected a whole number from 1 to {self.selection.slots}")
         return count
 
     @property

@@ -68,5 +68,7 @@ def test_the_number_of_patches_is_that_asked_for_or_the_default() -> None:
     for wrong in (0, 7):
         with pytest.raises(UsageError, match=f"patches = {wrong}: expected a whole number from 1 to 6"):
             GLAM.patch_count(wrong)
+    with pytest.raises(UsageError, match="patches = '1': expected a whole number from 1 to 6"):
+        GLAM.patch_count("1")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="patches = 1: CAM has no patches"):
         CAM.patch_count(1)

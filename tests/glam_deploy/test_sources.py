@@ -144,6 +144,8 @@ def test_files_in_a_wrong_state(tmp_path: Path) -> None:
         read(file)
     with (tmp_path / "new").open("wb") as file, pytest.raises(InputError, match="cannot be read"):
         read(file)
+    with gzip.open(path) as file, pytest.raises(InputError, match=r"\(BadGzipFile\): check that its content"):
+        read(file)
     for nothing in (b"", io.BytesIO()):
         with pytest.raises(InputError, match=r"the file is empty|expected DICOM, PNG, TIFF or npy"):
             read(nothing)

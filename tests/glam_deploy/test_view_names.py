@@ -58,6 +58,22 @@ def test_a_name_that_tells_two_views_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "views"),
+    [
+        ("L-CC_R-MLO.png", "L-CC, R-MLO"),
+        ("R_MLO L_CC.png", "L-CC, R-MLO"),
+        ("CC-L_MLO-R.png", "L-CC, R-MLO"),
+        ("L-CC_L-MLO_R-CC.png", "L-CC, L-MLO, R-CC"),
+        ("CC_R-MLO.png", "R-CC, R-MLO"),
+    ],
+)
+def test_the_views_of_the_message_are_those_in_the_name(name: str, views: str) -> None:
+    with pytest.raises(InputError) as caught:
+        view_from_name(Path(name))
+    assert f"({views})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "1_L-CC_mask.png",

@@ -43,6 +43,7 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         Kind.ONNX: "an ONNX graph. Expected the PyTorch checkpoint from which it was made.",
         Kind.PDF: f"a PDF document. {_EXPECTED}",
         Kind.DICOM: f"a DICOM file. {_IMAGE}",
+        Kind.NO_PREAMBLE: f"a DICOM file without its preamble. {_IMAGE}",
         Kind.DATA_SET: f"a DICOM data set. {_IMAGE}",
         Kind.PNG: f"a PNG picture. {_IMAGE}",
         Kind.TIFF: f"a TIFF picture. {_IMAGE}",

@@ -13,16 +13,18 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import IO, Any, BinaryIO, NoReturn
 
 from glam_deploy.archive.sources.locations import is_container, is_hidden, is_named_image, may_be_image, path_part
 from glam_deploy.archive.sources.storage import open_binary, read_bounded
-from glam_deploy.errors import InputError
+from glam_deploy.errors import GlamError, InputError
+from glam_deploy.images import foreign
 from glam_deploy.reading import is_dicom
-from glam_deploy.signatures import HEAD
+from glam_deploy.signatures import HEAD, Kind, kind_of
 
 MAX_STEP = 64 << 20
 """Most bytes of one read: the directory of a zip file (about 600,000 members), or a header of a tar file."""
@@ -34,6 +36,11 @@ _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError,
     NotImplementedError, RuntimeError, LookupError, OverflowError,
 )  # fmt: skip
+
+_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {"zip": Kind.ZIP, "gz": Kind.GZIP, "bz2": Kind.BZIP2, "xz": Kind.XZ, "tar": Kind.TAR}
+)
+"""End of a container's name -> format of its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,7 @@ def members(file: BinaryIO, location: str) -> Iterator[Member]:
     seen: set[str] = set()
     numbers: dict[str, int] = {}
     is_zip = path_part(location).lower().endswith(".zip")
-    with _damage("the archive is damaged"):
+    with _archive_damage(file, path_part(location).lower(), seen):
         for name, size, opened in _in_zip(file) if is_zip else _in_tar(file, location):
             label, number = name, numbers.get(name, 1)
             while label in seen:
@@ -181,6 +188,37 @@ def _damage(what: str) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         _refuse(what, error)
+
+
+@contextmanager
+def _archive_damage(file: BinaryIO, name: str, seen: Collection[str]) -> Iterator[None]:
+    """As `_damage` for a whole archive; if no member was `seen`, the message says what the file is instead."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if not seen:
+            _require_kind(file, name)
+        is_no_tar = not seen and isinstance(error, tarfile.ReadError)
+        _refuse("the content is no tar archive, or is damaged" if is_no_tar else "the archive is damaged", error)
+
+
+def _require_kind(file: BinaryIO, name: str) -> None:
+    """Raise InputError if the first bytes of an archive are not those of the format that its name has."""
+    try:
+        file.seek(0)
+        head = file.read(HEAD)
+    except (GlamError, OSError):
+        return
+    suffix, kind = next((suffix, kind) for suffix, kind in _KINDS.items() if name.endswith(suffix))
+    found = kind_of(head)
+    if found is kind or (found, kind) in ((Kind.NPZ, Kind.ZIP), (None, Kind.TAR)):
+        return  # npz is zip; the oldest tar files have no signature
+    if found is None or found not in foreign.KINDS:
+        content = f"no archive (it starts with {head[:4].hex()})"
+    else:
+        content = foreign.KINDS[found].name
+    remedy = "give it the right name" if found in _KINDS.values() else "copy or download it again"
+    raise InputError(f"the file is {content}, expected {kind} because its name ends with {suffix}: {remedy}")
 
 
 def _refuse(what: str, error: Exception) -> NoReturn:

@@ -9,12 +9,18 @@ from typing import Any, BinaryIO
 from glam_deploy.archive.sources.locations import is_named_image, local_path, path_part, scheme_of
 from glam_deploy.archive.sources.storage import is_file, is_url
 from glam_deploy.errors import BackendUnavailable, UsageError
+from glam_deploy.images import foreign
 from glam_deploy.installation import lacks
+from glam_deploy.signatures import HEAD, Kind, kind_of
 
 PLACES = ("location", "url", "path", "file", "filename", "file_name")
 """Names of the column with the paths or URLs, in this order; a list of one column may have any name."""
 SUFFIXES = (".csv", ".parquet", ".txt", ".lst")
 _MAX_LINE = 1 << 16
+_MAYBE_LISTS = (None, Kind.EMPTY, Kind.JSON, Kind.OTHER_PICTURE)
+"""Formats by first bytes that a path may have too, such as [1].dcm."""
+_PARQUET = (b"PAR1", b"PARE")
+"""First bytes of a Parquet file, and of one with an encrypted footer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +49,38 @@ def rows(file: BinaryIO, address: str) -> Iterator[Row]:
     """
     name = path_part(address).lower()
     if name.endswith(".parquet"):
+        head = file.read(HEAD)
+        if not head.startswith(_PARQUET):
+            raise UsageError(f"the list is {_content(head)}, expected Parquet by its name: copy or write it again")
+        file.seek(0)
         yield from _parquet(file)
         return
-    lines = _lines(file)
+    reader: io.BufferedReader[Any] = io.BufferedReader(_Raw(file))
+    _require_text(reader.peek(HEAD)[:HEAD])
+    lines = _lines(reader)
     found = _csv(lines, address) if name.endswith(".csv") else (Row(place=line) for line in map(str.strip, lines))
     yield from (row for row in found if row.place and (name.endswith(".csv") or not row.place.startswith("#")))
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
+def _require_text(head: bytes) -> None:
+    """Raise UsageError if a list begins as a file of another format."""
+    if head.startswith(_PARQUET) or kind_of(head) not in _MAYBE_LISTS:
+        raise UsageError(
+            f"the list is {_content(head)}, expected text with one path or URL a line: copy or write it again"
+        )
+
+
+def _content(head: bytes) -> str:
+    """Description of a list that is of another format than its name says, to follow "the list is "."""
+    if head.startswith(_PARQUET):
+        return "a Parquet file, whose name must end with .parquet"
+    kind = kind_of(head)
+    known = foreign.KINDS.get(kind) if kind else None
+    return known.name if known else f"of another format (it starts with {head[:4].hex()})"
+
+
+def _lines(reader: "io.BufferedReader[Any]") -> Iterator[str]:
     number = 0
-    reader: io.BufferedReader[Any] = io.BufferedReader(_Raw(file))
     while line := reader.readline(_MAX_LINE + 1):
         number += 1
         if len(line) > _MAX_LINE:
@@ -99,7 +127,7 @@ def _parquet(file: BinaryIO) -> Iterator[Row]:
                 values = {name.lower(): "" if value is None else str(value) for name, value in cells.items()}
                 if (row := _row(values, columns)).place:
                     yield row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # pyarrow raises OSError for damaged pages
         raise UsageError(f"the list is no readable Parquet file ({type(error).__name__}): write it again") from None
 
 

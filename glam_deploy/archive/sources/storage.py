@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ IDLE_S = 60.0
 REQUEST_S = 600.0
 """Seconds for one request over HTTP with its answer."""
 _CHUNK = 1 << 20
+_UNKNOWN = 1 << 62
 _LOST = frozenset(
     {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
      errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.ECONNRESET, errno.ECONNREFUSED}
@@ -69,7 +71,9 @@ def read_all(address: str, size: int | None) -> bytes:
 
 
 def open_binary(address: str) -> BinaryIO:
-    """The file at a path or URL, opened for reading with seeks; its methods raise Doubt instead of OSError."""
+    """The file at a path or URL, opened for reading with seeks. Its methods raise Doubt for errors of disk and server,
+    and OSError with EINVAL for a position that it does not have.
+    """
     if is_url(address):
         return with_retries(lambda: _Guarded(_url_opened(address, stream=False), partial(url_doubt, url=address)))
     try:
@@ -224,12 +228,14 @@ def _url_opened(url: str, *, stream: bool) -> Any:
 
 
 class _Guarded(io.BufferedIOBase, BinaryIO):
-    """A file whose errors are raised as Doubt."""
+    """A file whose errors are raised as Doubt, but for a position that it does not have."""
 
     def __init__(self, file: Any, doubt: Callable[[BaseException], Doubt]) -> None:
         self._file, self._doubt = file, doubt
         size = getattr(file, "size", None)
         self.size = size if isinstance(size, int) else None
+        if isinstance(file, io.BufferedReader):
+            self.size = os.fstat(file.fileno()).st_size
 
     def readable(self) -> bool:
         return True
@@ -241,7 +247,22 @@ class _Guarded(io.BufferedIOBase, BinaryIO):
         return self._guard(lambda: bytes(self._file.read(-1 if size is None else size)))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        return self._guard(lambda: int(self._file.seek(offset, whence)))
+        """Raises OSError with EINVAL for a position before the beginning, as any file: it is no error of the disk."""
+        if self._start(whence) + offset < 0:
+            raise _before_start()
+        try:
+            self._guard(lambda: self._file.seek(offset, whence))
+        except _NotSeekable:
+            if self.tell() == 0 and not self.read(1):  # fsspec does not know the size of an empty file
+                raise _before_start() from None
+            raise
+        return self.tell()
+
+    def _start(self, whence: int) -> int:
+        """The position from which `whence` counts; a high one if it is not known."""
+        if whence == io.SEEK_END:
+            return _UNKNOWN if self.size is None else self.size
+        return self.tell() if whence == io.SEEK_CUR else 0
 
     def tell(self) -> int:
         return self._guard(lambda: int(self._file.tell()))
@@ -255,8 +276,22 @@ class _Guarded(io.BufferedIOBase, BinaryIO):
     def _guard(self, call: Callable[[], T]) -> T:
         try:
             return call()
+        except ValueError:  # of fsspec, where the answer of a server is not the part that was asked for
+            raise _NotSeekable() from None
         except Exception as error:
             raise self._doubt(error) from None
+
+
+class _NotSeekable(Doubt):
+    """A server does not give parts of a file."""
+
+    def __init__(self) -> None:
+        message = "the server sends files as a whole only (no HTTP range requests): copy the file to this machine"
+        super().__init__(message, about_entry=True, may_pass=False)
+
+
+def _before_start() -> OSError:
+    return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 def _too_large() -> InputError:

@@ -32,6 +32,7 @@ class Web:
     """Whether the value in the query is the path."""
     moved: dict[str, str] = field(default_factory=dict)
     """Path -> target of its redirection."""
+    has_ranges: bool = True
     released: threading.Event = field(default_factory=threading.Event)
     """Ends the wait at the path /never."""
     url: str = ""
@@ -64,14 +65,15 @@ def web() -> Iterator[Web]:
             status = (served.answers.get(path) or [200 if content is not None else 404]).pop(0)
             content = content if content is not None and status in (0, 200) else b""
             first, last = 0, len(content) - 1
-            if status == 200 and (given := self.headers.get("Range")):
+            if status == 200 and served.has_ranges and (given := self.headers.get("Range")):
                 first, last = (int(n) for n in given.removeprefix("bytes=").split("-"))
                 last = min(last, len(content) - 1)
             part = content[first : last + 1]
             self.send_response(206 if len(part) < len(content) else status or 200)
             self.send_header("Content-Length", str(len(part)))
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            if served.has_ranges:
+                self.send_header("Accept-Ranges", "bytes")
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(part[: len(part) // 2] if status == 0 else part)
@@ -133,6 +135,23 @@ def test_passing_trouble_is_tried_again(web: Web, tmp_path: Path, status: int) -
         return
     with pytest.raises(SourceUnavailable, match=f"answers {status}"):
         source.read(entry)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>"])
+def test_a_zip_file_at_a_url_that_is_none(web: Web, tmp_path: Path, content: bytes) -> None:
+    web.files = {"/a.zip": content}
+    source = open_source([listed(tmp_path, f"{web.url}/a.zip")])
+    (entry,) = source.entries()
+    assert reason(source, entry).startswith(f"the file is {'a web page' if content else 'empty (0 bytes)'}")
+
+
+def test_a_zip_file_at_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
+    """The directory of a zip file is at its end."""
+    web.has_ranges = False
+    web.files = {"/a.zip": write_zip(tmp_path / "a.zip", {"a.dcm": dicom("a")}).read_bytes()}
+    source = open_source([listed(tmp_path, f"{web.url}/a.zip")])
+    (entry,) = source.entries()
+    assert "no HTTP range requests" in reason(source, entry)
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.zip"])

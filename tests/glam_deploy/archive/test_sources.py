@@ -171,6 +171,80 @@ def test_a_damaged_container_is_an_entry_with_a_reason(tmp_path: Path, kind: str
     assert [source.read(entry) for entry in before[:2]] == [content for _, content in noise[:2]][: len(before)]
 
 
+PAGE = b"<html><body>404 Not Found</body></html>\n"
+
+
+KINDS = [("zip", "zip"), ("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz"), ("tar", "tar")]
+"""End of a name and format."""
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.txz"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the file is empty (0 bytes), expected KIND because its name ends with SUFFIX: copy or download"),
+        (PAGE, "the file is a web page (HTML or XML), perhaps the error page of a download, expected KIND because"),
+        (b"0123456789", "the file is no archive (it starts with 30313233), expected KIND because"),
+        (b"Rar!\x1a\x07\0", "the file is a rar archive, expected KIND because"),
+    ],
+)
+def test_a_file_that_is_no_container(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    """Not an error of the disk, although zipfile and bz2 raise OSError."""
+    (tmp_path / name).write_bytes(content)
+    source = open_source([str(tmp_path / name)])
+    (entry,) = source.entries()
+    suffix, kind = next(pair for pair in KINDS if name.endswith(pair[0]))
+    if content.isdigit() and kind == "tar":  # the oldest tar files have no signature
+        expected = "the content is no tar archive, or is damaged (ReadError): copy or pack it again"
+    assert reason(source, entry).startswith(expected.replace("KIND", kind).replace("SUFFIX", suffix))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "expected"),
+    [
+        (b"PK\3\4abcdef", "a.zip", "the archive is damaged (BadZipFile): copy or pack it again"),
+        (b"PK\3\4abcdef", "a.tgz", "the file is a zip archive, expected gzip because its name ends with gz: give it"),
+        (gzip.compress(PAGE), "a.tgz", "the content is no tar archive, or is damaged (ReadError)"),
+    ],
+)
+def test_a_container_of_another_kind_or_damaged(tmp_path: Path, content: bytes, name: str, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    source = open_source([str(tmp_path / name)])
+    (entry,) = source.entries()
+    assert reason(source, entry).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.csv", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected text"),
+        ("a.txt", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected text"),
+        ("a.csv", b"PK\3\4\0\0", "a zip archive, expected text"),  # xlsx
+        ("a.lst", b"%PDF-1.4", "a PDF document, expected text"),
+        ("a.csv", b"PAR1\x15\4", "a Parquet file, whose name must end with .parquet, expected text"),
+        ("a.parquet", b"", "empty (0 bytes), expected Parquet"),
+        ("a.parquet", PAGE, "a web page (HTML or XML), perhaps the error page of a download, expected Parquet"),
+        ("a.parquet", b"path\na.dcm\n", "of another format (it starts with 70617468), expected Parquet"),
+    ],
+)
+def test_a_file_that_is_no_list(tmp_path: Path, name: str, content: bytes, found: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        list(open_source([str(tmp_path / name)]).entries())
+    assert str(caught.value).startswith(f"the list is {found}")
+
+
+def test_a_parquet_list_with_a_damaged_page(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "list.parquet"
+    parquet.write_table(pyarrow.table({"path": [f"{n}.dcm" for n in range(5000)]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + bytes(200) + content[240:])
+    with pytest.raises(UsageError, match="no readable Parquet file"):
+        list(open_source([str(path)]).entries())
+
+
 def test_a_tar_with_a_damaged_header_in_its_middle_is_not_taken_for_complete(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.dcm", dicom("1")), ("2.dcm", dicom("2"))])
     content = bytearray(path.read_bytes())

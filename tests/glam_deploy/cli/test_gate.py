@@ -1,6 +1,7 @@
 """`glam-deploy gate`: its verdict in the manifest, its exit codes, its files, and who is let through then."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,15 @@ def test_a_damaged_engine_fails_and_stays_out(
     ungated = cli(*run, "--ungated")
     assert ungated.code == 0
     assert json.loads(ungated.out)["provenance"]["gate"] == "ungated"
+
+
+def test_the_number_of_images_that_were_timed(gate: Any, image: Path) -> None:
+    """The first image only warms up both engines."""
+    for number in range(2, 5):
+        shutil.copy(image, image.parent / f"{number}_L-CC.png")
+    said = " ".join(gate(images=image.parent).out.split())
+    assert "beside onnx, in turns on 3 of the 4 images, without the first: " in said
+    assert "engine openvino, 4 images;" in said
 
 
 def test_files(gate: Any, image: Path, tmp_path: Path, bundle: Path) -> None:

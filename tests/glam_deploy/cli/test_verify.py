@@ -203,6 +203,17 @@ def test_progress_shows_on_a_terminal_only(start: Start, bundle: Path) -> None:
     assert "running" not in out
 
 
+FORCED = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "CLICOLOR_FORCE": "1"}
+"""What notebooks and CI systems set, whose streams are no terminal."""
+
+
+@pytest.mark.parametrize("forced", [*({name: value} for name, value in FORCED.items()), FORCED])
+def test_progress_shows_on_no_other_stream(start: Start, bundle: Path, forced: dict[str, str]) -> None:
+    out, err = start("verify", "--bundle", bundle, env=forced).communicate()
+    assert "running the golden case" not in err
+    assert "\x1b" not in out + err
+
+
 # the real network
 
 

@@ -7,6 +7,7 @@ import lzma
 import pickle
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -113,7 +114,8 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "implicit data set": (_data_set(uid.ImplicitVRLittleEndian), "without the header", "dcmconv"),
     "explicit data set": (_data_set(uid.ExplicitVRLittleEndian), "without the header", "dcmconv"),
     "big-endian data set": (_data_set(uid.ExplicitVRBigEndian), "without the header", "dcmconv"),
-    "no preamble": (_after(132), "without the header", "dcmconv"),
+    "no header": (_after(132), "without the header", "dcmconv"),
+    "no preamble": (_after(128), "a DICOM file without its preamble", "bytes(128)"),
 }  # fmt: skip
 
 
@@ -152,13 +154,25 @@ def test_no_image_has_another_name(tmp_path: Path) -> None:
         assert foreign.kind_of(path.read_bytes()[: foreign.HEAD]) is None, path.name
 
 
-@pytest.mark.parametrize("kind", ["implicit data set", "explicit data set", "no preamble"])
+@pytest.mark.parametrize("kind", ["implicit data set", "explicit data set", "no header"])
 @pytest.mark.skipif(not shutil.which("dcmconv"), reason="dcmconv (Debian package dcmtk) is not installed")
 def test_the_tool_that_is_named_helps(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "in.dcm"
     path.write_bytes(KINDS[kind][0](path))
     subprocess.run(["dcmconv", path, tmp_path / "out.dcm"], check=True)
     np.testing.assert_array_equal(read_view(tmp_path / "out.dcm").pixels, breast(View.L_CC))
+
+
+def test_the_preamble_is_put_before_a_file_as_the_message_says(tmp_path: Path) -> None:
+    """The program of DCMTK, which the message does not name, cannot read such a file."""
+    whole = write_mg(tmp_path / "whole.dcm").read_bytes()
+    (tmp_path / "in.dcm").write_bytes(whole[128:])
+    code = foreign.KINDS[Kind.NO_PREAMBLE].remedy.partition("with Python: ")[2]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert (tmp_path / "out.dcm").read_bytes() == whole
+    if shutil.which("dcmconv"):
+        tried = subprocess.run(["dcmconv", "in.dcm", "other.dcm"], cwd=tmp_path, check=False, capture_output=True)
+        assert tried.returncode != 0
 
 
 def test_a_dicomdir_points_to_its_folder(tmp_path: Path) -> None:

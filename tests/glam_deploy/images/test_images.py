@@ -68,14 +68,34 @@ def test_rgb_that_is_grey_is_read_with_a_notice(tmp_path: Path, pixels: np.ndarr
     assert [notice.code for notice in mammogram.notices] == ["rgb-grey"]
 
 
-def test_opaque_alpha_is_left_out_with_a_notice_and_transparency_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("channels", "codes"), [(1, ["alpha-dropped"]), (3, ["alpha-dropped", "rgb-grey"])], ids=["grey", "RGB"]
+)
+def test_opaque_alpha_is_left_out_with_a_notice_and_transparency_refused(
+    tmp_path: Path, channels: int, codes: list[str]
+) -> None:
     alpha = np.full_like(GREY8, 255)
-    mammogram = read_image(_pillow(tmp_path / "a.png", np.dstack([GREY8, alpha])), view=View.L_CC)
+    mammogram = read_image(_pillow(tmp_path / "a.png", np.dstack([*[GREY8] * channels, alpha])), view=View.L_CC)
     np.testing.assert_array_equal(mammogram.pixels, GREY8, strict=True)
-    assert "alpha-dropped" in [notice.code for notice in mammogram.notices]
+    assert [notice.code for notice in mammogram.notices] == codes
     alpha[3, 3] = 254
     with pytest.raises(InputError, match="transparent"):
-        read_image(_pillow(tmp_path / "a.png", np.dstack([GREY8, alpha])), view=View.L_CC)
+        read_image(_pillow(tmp_path / "a.png", np.dstack([*[GREY8] * channels, alpha])), view=View.L_CC)
+
+
+@pytest.mark.parametrize("pixels", [GREY8, GREY16], ids=["8 bit", "16 bit"])
+def test_grey_png_with_alpha_keeps_all_bits(tmp_path: Path, pixels: np.ndarray) -> None:
+    """A PNG of colour type 4, written here by the specification (PNG, 5.3, 9.2, 11.2)."""
+    samples = np.dstack([pixels, np.full_like(pixels, np.iinfo(pixels.dtype).max)])
+    rows = samples.astype(samples.dtype.newbyteorder(">")).reshape(len(samples), -1).view(np.uint8)
+    raw = np.insert(rows, 0, 0, axis=1).tobytes()
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8 * pixels.itemsize, 4, 0, 0, 0)
+    chunks = (b"IHDR" + head, b"IDAT" + zlib.compress(raw), b"IEND")
+    parts = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    mammogram = read_image(tmp_path / "a.png", view=View.L_CC)
+    np.testing.assert_array_equal(mammogram.pixels, pixels, strict=True)
+    assert [notice.code for notice in mammogram.notices] == ["alpha-dropped"]
 
 
 def _colour() -> np.ndarray:
